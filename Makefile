@@ -1,0 +1,73 @@
+# Holdfast. `make` lists the targets; `make demo` and `make test` install what they need first.
+# ARGS are handed on: make serve ARGS='--port 7000 --loops 2'
+
+SHELL := bash
+# Imports that no arrow of Package.swift allows are errors.
+SWIFT_FLAGS := --explicit-target-dependency-import-check error
+RELEASE := .build/release
+SWIFT_FOLDERS := Package.swift Sources LoadTest Benchmarks Tests
+PYTEST := .venv/bin/python -m pytest
+TOOLS ?= ../shared/bench
+ARGS ?=
+
+.PHONY: help demo test test-swift test-end-to-end serve load bench count sanitize build format lint \
+  proto proto-lint proto-check bootstrap bootstrap-dev clean
+
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-16s %s\n", $$1, $$2 }' Makefile
+
+demo: bootstrap build ## start the server, hammer one hot SKU, print the verdict
+	scripts/demo.sh $(ARGS)
+
+test: proto-check test-swift test-end-to-end ## every test, from a fresh clone
+
+# The end-to-end tests run the debug server that the Swift tests were built with: one build for both.
+test-swift: bootstrap-dev ## the Swift tests
+	swift build --build-tests $(SWIFT_FLAGS)
+	swift test --skip-build $(SWIFT_FLAGS) $(ARGS)
+
+test-end-to-end: test-swift ## the Python tests against the real server
+	$(PYTEST) Tests/EndToEnd
+
+serve: bootstrap build ## run the server (ARGS)
+	$(RELEASE)/holdfast serve $(ARGS)
+
+load: bootstrap build ## run the load generator (ARGS)
+	$(RELEASE)/holdfast-load run $(ARGS)
+
+bench: bootstrap build ## CPU per Reserve beside the floor server; the store by itself
+	scripts/bench.sh $(TOOLS)
+
+count: bootstrap build ## allocations and reference counting per call on the hot path
+	scripts/count-hot-path.sh $(ARGS)
+
+sanitize: bootstrap ## the Swift tests under ThreadSanitizer, then AddressSanitizer
+	HOLDFAST_TEST_SIZE=small swift test --sanitize thread --scratch-path .build-thread $(ARGS)
+	HOLDFAST_TEST_SIZE=small swift test --sanitize address --scratch-path .build-address $(ARGS)
+
+build: bootstrap ## the release build
+	swift build -c release $(SWIFT_FLAGS)
+
+format: ## format the Swift sources in place
+	swift format --in-place --parallel --recursive $(SWIFT_FOLDERS)
+
+lint: proto-lint ## check the format of the Swift sources and the API's style
+	swift format lint --strict --parallel --recursive $(SWIFT_FOLDERS)
+
+proto: bootstrap-dev ## regenerate Sources/CHoldfastProto from proto/
+	scripts/generate-proto.sh
+
+proto-lint: bootstrap-dev ## buf's STANDARD and COMMENTS rules
+	cd proto && ../.venv/bin/buf lint
+
+proto-check: bootstrap-dev ## fail if the generated C is stale
+	scripts/generate-proto.sh --check
+
+bootstrap: ## install what the build needs and is missing
+	@scripts/bootstrap.sh
+
+bootstrap-dev: ## and what the tests need
+	@scripts/bootstrap.sh --dev
+
+clean: ## remove what was built
+	rm -rf .build .build-thread .build-address .venv

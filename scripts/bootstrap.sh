@@ -1,0 +1,72 @@
+#!/usr/bin/env bash
+# Installs what the build needs and is missing; silent when nothing is.
+#
+#   scripts/bootstrap.sh         what `make demo` needs: two C libraries and pkg-config
+#   scripts/bootstrap.sh --dev   also what `make test` needs: protobuf compilers, promtool, and a
+#                                Python environment in .venv for the end-to-end tests and buf
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+say() { echo "bootstrap: $*" >&2; }
+stop() { say "$*"; exit 1; }
+
+# One line per need: a command that succeeds where it is met, then the Debian package that meets it.
+needs=(
+  "command -v pkg-config|pkg-config"
+  "pkg-config --exists libnghttp2|libnghttp2-dev"
+  "pkg-config --exists libprotobuf-c|libprotobuf-c-dev"
+)
+development_needs=(
+  "command -v protoc-c|protobuf-c-compiler"
+  "command -v protoc|protobuf-compiler"
+  "test -e /usr/include/google/protobuf/duration.proto -o ! -e /etc/debian_version|libprotobuf-dev"
+  "command -v promtool|prometheus"
+  "command -v python3|python3"
+  "python3 -c 'import ensurepip, venv'|python3-venv"
+)
+
+missing_packages() {
+  local need
+  for need in "$@"; do
+    bash -c "${need%|*}" >/dev/null 2>&1 || echo "${need##*|}"
+  done
+}
+
+install_packages() {
+  command -v apt-get >/dev/null ||
+    stop "no apt-get here; install what these Debian packages hold: $*"
+  local as_root=env log
+  if [ "$(id -u)" != 0 ]; then
+    command -v sudo >/dev/null || stop "neither root nor sudo; have these installed: $*"
+    as_root="sudo env"
+  fi
+  say "installing $*"
+  log=$(mktemp)
+  { $as_root apt-get -q update &&
+    $as_root DEBIAN_FRONTEND=noninteractive apt-get -qy --no-install-recommends install "$@"
+  } >"$log" 2>&1 </dev/null || { cat "$log" >&2; stop "apt-get failed; its output is above"; }
+  rm "$log"
+}
+
+# .venv is made anew whenever the requirements change: the stamp holds their checksum.
+make_python_environment() {
+  local requirements=Tests/EndToEnd/requirements.txt stamp=.venv/holdfast-requirements wanted
+  wanted=$(cksum <"$requirements")
+  [ "$(cat "$stamp" 2>/dev/null)" != "$wanted" ] || return 0
+  say "making .venv from $requirements"
+  rm -rf .venv
+  python3 -m venv .venv
+  .venv/bin/python -m pip --quiet --disable-pip-version-check install --no-deps -r "$requirements" \
+    </dev/null
+  echo "$wanted" >"$stamp"
+}
+
+command -v swift >/dev/null || stop "swift is missing; install Swift 6.2 or newer from swift.org"
+[ "${1:-}" != --dev ] || needs+=("${development_needs[@]}")
+missing=$(missing_packages "${needs[@]}" | xargs)
+if [ -n "$missing" ]; then
+  install_packages $missing
+  missing=$(missing_packages "${needs[@]}" | xargs)
+  [ -z "$missing" ] || stop "still missing after the installation: $missing"
+fi
+[ "${1:-}" != --dev ] || make_python_environment

@@ -1,0 +1,42 @@
+#!/usr/bin/env bash
+# The main job, end to end: starts the release server on free loopback ports, hammers one hot SKU
+# from the load generator, shows its verdict, stops the server. The exit status is the verdict's:
+# 0 every invariant holds, 1 violated, 2 could not run. Arguments go to `holdfast-load run`.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+release=.build/release
+work=$(mktemp -d)
+server=
+
+clean_up() {
+  if [ -n "$server" ]; then
+    # The server ends by itself within its drain bound; past that it is not worth waiting for.
+    kill -TERM "$server" 2>/dev/null || true
+    for _ in $(seq 150); do
+      kill -0 "$server" 2>/dev/null || break
+      sleep 0.1
+    done
+    kill -KILL "$server" 2>/dev/null || true
+  fi
+  rm -rf "$work"
+}
+trap clean_up EXIT
+trap 'exit 130' INT
+trap 'exit 143' TERM
+
+"$release/holdfast" serve --port 0 --admin-port 0 >"$work/ready" 2>"$work/log" &
+server=$!
+for _ in $(seq 200); do
+  grep -q '^holdfast ready:' "$work/ready" && break
+  kill -0 "$server" 2>/dev/null || break
+  sleep 0.05
+done
+# holdfast ready: grpc 127.0.0.1:PORT admin http://127.0.0.1:PORT pid N
+read -r _ _ _ target _ admin _ < <(grep '^holdfast ready:' "$work/ready") || {
+  cat "$work/log" >&2
+  echo "demo: the server did not come up; its log is above" >&2
+  exit 2
+}
+echo "server: $release/holdfast on $target, metrics on $admin/metrics"
+
+"$release/holdfast-load" run --target "$target" --admin "$admin" --server-pid "$server" "$@"
