@@ -1,0 +1,106 @@
+// swift-tools-version: 6.2
+// Holdfast: the module graph. Who may import whom is DESIGN section 7; an arrow that is missing here
+// is missing on purpose (the build runs with --explicit-target-dependency-import-check error).
+import PackageDescription
+
+let strict: [SwiftSetting] = [
+  .swiftLanguageMode(.v6),
+  .treatAllWarnings(as: .error),
+  .strictMemorySafety(),
+  .enableUpcomingFeature("MemberImportVisibility"),
+  .enableUpcomingFeature("InternalImportsByDefault"),
+  .enableUpcomingFeature("ExistentialAny"),
+]
+
+func module(
+  _ name: String, _ dependencies: [Target.Dependency] = [], path: String? = nil
+) -> Target {
+  .target(
+    name: name, dependencies: dependencies, path: path ?? "Sources/\(name)", swiftSettings: strict)
+}
+
+func executable(_ name: String, _ dependencies: [Target.Dependency], path: String) -> Target {
+  .executableTarget(name: name, dependencies: dependencies, path: path, swiftSettings: strict)
+}
+
+func tests(
+  _ name: String, _ dependencies: [Target.Dependency], exclude: [String] = []
+) -> Target {
+  .testTarget(
+    name: name, dependencies: dependencies, path: "Tests/\(name)", exclude: exclude,
+    swiftSettings: strict)
+}
+
+let argumentParser: Target.Dependency = .product(
+  name: "ArgumentParser", package: "swift-argument-parser")
+let logging: Target.Dependency = .product(name: "Logging", package: "swift-log")
+
+let package = Package(
+  name: "holdfast",
+  platforms: [.macOS(.v26)],
+  products: [
+    .executable(name: "holdfast", targets: ["holdfast"]),
+    .executable(name: "holdfast-load", targets: ["holdfast-load"]),
+  ],
+  dependencies: [
+    .package(url: "https://github.com/apple/swift-argument-parser", from: "1.8.0"),
+    .package(url: "https://github.com/apple/swift-configuration", from: "1.4.0"),
+    .package(url: "https://github.com/apple/swift-log", from: "1.14.0"),
+    .package(url: "https://github.com/HdrHistogram/hdrhistogram-swift", from: "0.2.0"),
+    .package(url: "https://github.com/swhitty/FlyingFox", from: "0.27.0"),
+    .package(url: "https://github.com/swift-server/swift-service-lifecycle", from: "2.13.0"),
+  ],
+  targets: [
+    .systemLibrary(
+      name: "CNGHTTP2", path: "Sources/CNGHTTP2", pkgConfig: "libnghttp2",
+      providers: [.apt(["libnghttp2-dev"]), .brew(["libnghttp2"])]),
+    .systemLibrary(
+      name: "CProtobufC", path: "Sources/CProtobufC", pkgConfig: "libprotobuf-c",
+      providers: [.apt(["libprotobuf-c-dev"]), .brew(["protobuf-c"])]),
+    .target(
+      name: "CHoldfastProto", dependencies: ["CProtobufC"], path: "Sources/CHoldfastProto",
+      cSettings: [.headerSearchPath("include")]),
+    .target(name: "CPlatform", path: "Sources/CPlatform"),
+
+    module("Posix", ["CPlatform"]),
+    module("HTTP2", ["CNGHTTP2"]),
+    module("GRPC"),
+    module("Metrics"),
+    module("StockStore", ["Posix", "CPlatform"]),
+    module(
+      "ReservationService", ["StockStore", "GRPC", "CHoldfastProto", "CProtobufC", "Metrics"]),
+    module("Server", ["Posix", "HTTP2", "GRPC", "Metrics"]),
+    module("Admin", ["Metrics", .product(name: "FlyingFox", package: "FlyingFox")]),
+    executable(
+      "holdfast",
+      [
+        "Posix", "GRPC", "Metrics", "StockStore", "ReservationService", "Server", "Admin",
+        argumentParser, logging,
+        .product(name: "Configuration", package: "swift-configuration"),
+        .product(name: "ServiceLifecycle", package: "swift-service-lifecycle"),
+      ], path: "Sources/holdfast"),
+
+    module(
+      "LoadKit",
+      [
+        "Posix", "HTTP2", "GRPC", "CHoldfastProto", "CProtobufC",
+        .product(name: "Histogram", package: "hdrhistogram-swift"),
+      ], path: "LoadTest/LoadKit"),
+    executable(
+      "holdfast-load", ["LoadKit", "Posix", argumentParser], path: "LoadTest/holdfast-load"),
+    executable("store-benchmark", ["StockStore", "Posix"], path: "Benchmarks/StoreBenchmark"),
+
+    tests("PosixTests", ["Posix"]),
+    tests("HTTP2Tests", ["HTTP2", "CNGHTTP2"]),
+    tests("GRPCTests", ["GRPC"]),
+    tests("MetricsTests", ["Metrics"]),
+    tests("StockStoreTests", ["StockStore", "Posix"]),
+    tests(
+      "ReservationServiceTests",
+      ["ReservationService", "StockStore", "GRPC", "Metrics", "Posix", "CHoldfastProto", "CProtobufC"]),
+    tests("ServerTests", ["Server", "Posix", "HTTP2", "GRPC", "Metrics"]),
+    tests("AdminTests", ["Admin", "Metrics"]),
+    tests("LoadTests", ["LoadKit", "Posix"]),
+    tests("TidyTests", []),
+  ]
+)

@@ -1,0 +1,40 @@
+// What Swift cannot say itself: one instruction, or a call that glibc hides behind _GNU_SOURCE.
+// Every function has a portable fallback, so that arm64 and macOS compile.
+#ifndef HOLDFAST_CPLATFORM_H
+#define HOLDFAST_CPLATFORM_H
+
+#include <stddef.h>
+#include <stdint.h>
+#if defined(__linux__)
+#include <sys/epoll.h>
+#include <sys/eventfd.h>
+#endif
+
+/// Tells the core that this thread spins, so that its sibling gets the execution units.
+static inline void hf_pause(void) {
+#if defined(__x86_64__)
+  __builtin_ia32_pause();
+#elif defined(__aarch64__)
+  __asm__ volatile("yield");
+#endif
+}
+
+/// Asks for the cache line at `address` ahead of a write. Any address is allowed, also an invalid one.
+static inline void hf_prefetch(const void *address) { __builtin_prefetch(address, 1, 3); }
+
+/// accept4(2) with SOCK_NONBLOCK | SOCK_CLOEXEC: the new descriptor, or -1 and errno.
+int hf_accept(int listener);
+
+/// Asks for huge pages behind [address, address + length) (madvise MADV_HUGEPAGE). A hint: no result.
+void hf_advise_huge_pages(void *address, size_t length);
+
+/// The calling thread's CPU time in nanoseconds (CLOCK_THREAD_CPUTIME_ID).
+int64_t hf_thread_cpu_nanoseconds(void);
+
+/// Processors that this process may run on; 0 where the system does not say.
+int hf_usable_processors(void);
+
+/// Names the calling thread, as `top -H` and debuggers show it: at most 15 bytes, the rest is cut.
+void hf_name_thread(const char *name);
+
+#endif

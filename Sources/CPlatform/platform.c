@@ -1,0 +1,59 @@
+#ifndef _GNU_SOURCE
+#define _GNU_SOURCE
+#endif
+#include "CPlatform.h"
+
+#include <fcntl.h>
+#include <pthread.h>
+#include <sched.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/socket.h>
+#include <time.h>
+
+int hf_accept(int listener) {
+#if defined(__linux__)
+  return accept4(listener, NULL, NULL, SOCK_NONBLOCK | SOCK_CLOEXEC);
+#else
+  int descriptor = accept(listener, NULL, NULL);
+  if (descriptor >= 0) {
+    fcntl(descriptor, F_SETFL, O_NONBLOCK);
+    fcntl(descriptor, F_SETFD, FD_CLOEXEC);
+  }
+  return descriptor;
+#endif
+}
+
+void hf_advise_huge_pages(void *address, size_t length) {
+#if defined(MADV_HUGEPAGE)
+  madvise(address, length, MADV_HUGEPAGE);
+#else
+  (void)address, (void)length;
+#endif
+}
+
+int64_t hf_thread_cpu_nanoseconds(void) {
+  struct timespec t;
+  clock_gettime(CLOCK_THREAD_CPUTIME_ID, &t);
+  return (int64_t)t.tv_sec * 1000000000 + t.tv_nsec;
+}
+
+void hf_name_thread(const char *name) {
+  char cut[16];
+  strncpy(cut, name, sizeof cut - 1);
+  cut[sizeof cut - 1] = 0;
+#if defined(__linux__)
+  pthread_setname_np(pthread_self(), cut);
+#else
+  pthread_setname_np(cut);
+#endif
+}
+
+int hf_usable_processors(void) {
+#if defined(__linux__)
+  cpu_set_t set;
+  return sched_getaffinity(0, sizeof set, &set) ? 0 : CPU_COUNT(&set);
+#else
+  return 0;
+#endif
+}
