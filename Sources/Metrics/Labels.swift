@@ -1,0 +1,74 @@
+/// One RPC method as the `grpc_server_*` metrics label it.
+package struct RPCMethod: Sendable, Hashable {
+  /// How a method's messages flow; the raw value is the label `grpc_type`.
+  package enum Kind: String, Sendable {
+    case unary
+    case serverStream = "server_stream"
+    case bidirectionalStream = "bidi_stream"
+  }
+
+  /// The full service name, such as `holdfast.v1.StockService`.
+  package var service: String
+  /// The method name, such as `GetStock`.
+  package var method: String
+  /// How its messages flow.
+  package var type: Kind
+
+  /// A method with these labels.
+  package init(service: String, method: String, type: Kind) {
+    self.service = service
+    self.method = method
+    self.type = type
+  }
+
+  /// Stands for every method that the server does not have: a path is the client's text, and labels
+  /// must not grow by it.
+  static let unknown = RPCMethod(service: "unknown", method: "unknown", type: .unary)
+}
+
+/// The gRPC status codes by their numbers 0 to 16, spelled as the label `grpc_code` has them in
+/// go-grpc-prometheus, so that existing dashboards work.
+enum StatusCodeLabel {
+  static let names = [
+    "OK", "Canceled", "Unknown", "InvalidArgument", "DeadlineExceeded", "NotFound", "AlreadyExists",
+    "PermissionDenied", "ResourceExhausted", "FailedPrecondition", "Aborted", "OutOfRange",
+    "Unimplemented", "Internal", "Unavailable", "DataLoss", "Unauthenticated",
+  ]
+
+  static let count = names.count
+
+  /// `Unknown`, where a number that is no status code is counted.
+  static let unknownCode = 2
+}
+
+/// What a peer did to have its connection closed; the raw value is the label `kind` of
+/// `holdfast_connection_abuse_total`.
+package enum ConnectionAbuse: String, Sendable, CaseIterable {
+  case emptyFrames = "empty_frames"
+  case handshakeTimeout = "handshake_timeout"
+  case headerList = "header_list"
+  case idleTimeout = "idle_timeout"
+  case pingFlood = "ping_flood"
+  case protocolError = "protocol_error"
+  case resetFlood = "reset_flood"
+  case settingsFlood = "settings_flood"
+  case slowReader = "slow_reader"
+  case other
+
+  /// The cell that counts it: a switch, since a search through `allCases` would cost more than the
+  /// counting.
+  var cell: Int {
+    switch self {
+    case .emptyFrames: 0
+    case .handshakeTimeout: 1
+    case .headerList: 2
+    case .idleTimeout: 3
+    case .pingFlood: 4
+    case .protocolError: 5
+    case .resetFlood: 6
+    case .settingsFlood: 7
+    case .slowReader: 8
+    case .other: 9
+    }
+  }
+}
