@@ -1,0 +1,138 @@
+"""A gRPC client of every Holdfast service, and how refusals are read."""
+
+import contextlib
+import itertools
+import uuid
+
+import grpc
+from google.protobuf import duration_pb2
+from google.rpc import error_details_pb2, status_pb2
+from grpc_health.v1 import health_pb2_grpc
+from holdfast.v1 import reservation_pb2, reservation_pb2_grpc, stock_pb2, stock_pb2_grpc
+
+CALL_SECONDS = 20
+_numbers = itertools.count()
+
+
+def fresh(prefix="sku"):
+    """A name that no other test uses: of a SKU or an idempotency key."""
+    return f"{prefix}-{next(_numbers)}-{uuid.uuid4().hex[:12]}"
+
+
+def duration(seconds):
+    message = duration_pb2.Duration()
+    message.FromNanoseconds(round(seconds * 1_000_000_000))
+    return message
+
+
+def line(sku, quantity=1, location=""):
+    return reservation_pb2.ReservationLine(sku=sku, location=location, quantity=quantity)
+
+
+class Client:
+    """Every service of one server over one connection of its own."""
+
+    def __init__(self, target, caller=None):
+        self.channel = grpc.insecure_channel(target, options=[("grpc.use_local_subchannel_pool", 1)])
+        self.reservations = reservation_pb2_grpc.ReservationServiceStub(self.channel)
+        self.stock = stock_pb2_grpc.StockServiceStub(self.channel)
+        self.health = health_pb2_grpc.HealthStub(self.channel)
+        self.call = {"timeout": CALL_SECONDS}
+        if caller is not None:
+            self.call["metadata"] = [("holdfast-caller", caller)]
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.channel.close()
+
+    def adjust(self, sku, key=None, reason="test", **fields):
+        if "expected_version" not in fields:
+            fields.setdefault("any_version", True)
+        request = stock_pb2.AdjustStockRequest(
+            idempotency_key=fresh("key") if key is None else key, sku=sku, reason=reason, **fields)
+        return self.stock.AdjustStock(request, **self.call)
+
+    def item(self, units, **fields):
+        """Makes an item of that many units and returns its SKU."""
+        sku = fresh()
+        self.adjust(sku, set_on_hand=units, **fields)
+        return sku
+
+    def level(self, sku, location=""):
+        return self.stock.GetStock(
+            stock_pb2.GetStockRequest(sku=sku, location=location), **self.call).stock
+
+    def reserve(self, *lines, key=None, ttl=None):
+        request = reservation_pb2.ReserveRequest(
+            idempotency_key=fresh("key") if key is None else key, lines=lines,
+            ttl=None if ttl is None else duration(ttl))
+        return self.reservations.Reserve(request, **self.call)
+
+    def confirm(self, reservation_id, *lines, reacquire=False):
+        return self.reservations.Confirm(reservation_pb2.ConfirmRequest(
+            reservation_id=reservation_id, lines=lines, reacquire_if_expired=reacquire), **self.call)
+
+    def release(self, reservation_id):
+        return self.reservations.Release(
+            reservation_pb2.ReleaseRequest(reservation_id=reservation_id), **self.call)
+
+    def extend(self, reservation_id, ttl=None):
+        return self.reservations.Extend(reservation_pb2.ExtendRequest(
+            reservation_id=reservation_id, ttl=None if ttl is None else duration(ttl)), **self.call)
+
+    def get(self, reservation_id):
+        return self.reservations.GetReservation(
+            reservation_pb2.GetReservationRequest(reservation_id=reservation_id),
+            **self.call).reservation
+
+
+class Refusal:
+    """What a refused call said: its code and the details from grpc-status-details-bin."""
+
+    def __init__(self, error):
+        self.code = error.code()
+        self.message = error.details()
+        self.info = self.retry = self.bad_request = None
+        encoded = dict(error.trailing_metadata()).get("grpc-status-details-bin")
+        if encoded is None:
+            return
+        status = status_pb2.Status.FromString(encoded)
+        assert status.code == self.code.value[0] and status.message == self.message
+        for detail in status.details:
+            if detail.Is(error_details_pb2.ErrorInfo.DESCRIPTOR):
+                self.info = error_details_pb2.ErrorInfo.FromString(detail.value)
+            elif detail.Is(error_details_pb2.RetryInfo.DESCRIPTOR):
+                self.retry = error_details_pb2.RetryInfo.FromString(detail.value)
+            elif detail.Is(error_details_pb2.BadRequest.DESCRIPTOR):
+                self.bad_request = error_details_pb2.BadRequest.FromString(detail.value)
+
+    @property
+    def fields(self):
+        """The fields that BadRequest names."""
+        violations = self.bad_request.field_violations if self.bad_request else []
+        return [violation.field for violation in violations]
+
+
+@contextlib.contextmanager
+def refused(code, reason=None, **metadata):
+    """Expects the call in its block to be refused with this code, ErrorInfo reason and metadata.
+
+    Gives a list that holds the Refusal once the block has ended.
+    """
+    seen = []
+    try:
+        yield seen
+    except grpc.RpcError as error:
+        refusal = Refusal(error)
+        assert refusal.code == code, f"{refusal.code}: {refusal.message}"
+        if reason is not None:
+            assert refusal.info is not None, f"no ErrorInfo with: {refusal.message}"
+            assert refusal.info.domain == "holdfast"
+            assert refusal.info.reason == reason
+        for name, value in metadata.items():
+            assert refusal.info.metadata[name] == str(value), f"{name} in {refusal.info.metadata}"
+        seen.append(refusal)
+        return
+    raise AssertionError(f"the call was not refused with {code} {reason}")

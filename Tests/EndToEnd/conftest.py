@@ -1,0 +1,68 @@
+"""Fixtures of the end-to-end tests: a real server process, and clients that speak gRPC to it.
+
+HOLDFAST_BINARY names the server to test; default .build/debug/holdfast, which `make test` has built.
+"""
+
+import importlib.resources
+import os
+import pathlib
+import sys
+import tempfile
+
+import pytest
+from grpc_tools import protoc
+
+REPOSITORY = pathlib.Path(__file__).resolve().parents[2]
+GENERATED = tempfile.TemporaryDirectory(prefix="holdfast-stubs-")
+
+
+def generate_stubs():
+    """Makes holdfast.v1's Python modules from proto/ and puts them on the path: as a client does."""
+    well_known_types = importlib.resources.files("grpc_tools") / "_proto"
+    protos = sorted((REPOSITORY / "proto" / "holdfast").rglob("*.proto"))
+    status = protoc.main(
+        ["protoc", f"-I{REPOSITORY / 'proto'}", f"-I{well_known_types}",
+         f"--python_out={GENERATED.name}", f"--grpc_python_out={GENERATED.name}", *map(str, protos)])
+    if status != 0:
+        raise RuntimeError(f"protoc failed with status {status}")
+    sys.path.insert(0, GENERATED.name)
+
+
+generate_stubs()
+
+from client import Client  # noqa: E402  the generated modules must be there first
+from server import Server  # noqa: E402
+
+
+@pytest.fixture(scope="session")
+def binary():
+    path = pathlib.Path(os.environ.get("HOLDFAST_BINARY", REPOSITORY / ".build/debug/holdfast"))
+    assert path.exists(), f"{path} is missing; run `swift build` first"
+    return path
+
+
+@pytest.fixture(scope="session")
+def server(binary):
+    """One server for all tests that need no flags of their own; every test makes its own SKUs."""
+    with Server(binary) as running:
+        yield running
+
+
+@pytest.fixture
+def client(server):
+    with Client(server.target) as connected:
+        yield connected
+
+
+@pytest.fixture
+def start(binary):
+    """start("--flag", "value") is a server of the test's own, stopped when the test ends."""
+    servers = []
+
+    def start_server(*flags):
+        servers.append(Server(binary, *flags))
+        return servers[-1]
+
+    yield start_server
+    for running in servers:
+        running.stop()

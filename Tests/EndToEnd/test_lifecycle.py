@@ -1,0 +1,195 @@
+"""Health, the way down, the flags that bound tables, and the admin port."""
+
+import json
+import shutil
+import subprocess
+import urllib.error
+import urllib.request
+
+import grpc
+import pytest
+from grpc import StatusCode
+from grpc_health.v1 import health_pb2
+
+from client import Client, fresh, line, refused
+from server import Server, eventually
+
+SERVING, NOT_SERVING = health_pb2.HealthCheckResponse.SERVING, health_pb2.HealthCheckResponse.NOT_SERVING
+SERVICE_UNKNOWN = health_pb2.HealthCheckResponse.SERVICE_UNKNOWN
+SERVICES = ["", "holdfast.v1.ReservationService", "holdfast.v1.StockService"]
+
+
+@pytest.mark.parametrize("service", SERVICES)
+def test_health_check(client, service):
+    assert client.health.Check(health_pb2.HealthCheckRequest(service=service), timeout=10).status == SERVING
+
+
+def test_health_check_of_an_unknown_service(client):
+    with refused(StatusCode.NOT_FOUND):
+        client.health.Check(health_pb2.HealthCheckRequest(service="no.Such"), timeout=10)
+
+
+def test_health_watch_of_an_unknown_service_stays_open(client):
+    watch = client.health.Watch(health_pb2.HealthCheckRequest(service="no.Such"), timeout=10)
+    assert next(watch).status == SERVICE_UNKNOWN
+    watch.cancel()
+
+
+@pytest.mark.parametrize("service", SERVICES)
+def test_sigterm_tells_watchers_and_ends_with_0(start, service):
+    server = start()
+    with Client(server.target) as client:
+        watch = client.health.Watch(health_pb2.HealthCheckRequest(service=service), timeout=30)
+        assert next(watch).status == SERVING
+        server.terminate()
+        assert next(watch).status == NOT_SERVING
+        assert server.stop() == 0
+    with pytest.raises(OSError):
+        urllib.request.urlopen(f"http://127.0.0.1:{server.admin_port}/livez", timeout=1)
+
+
+def test_sigterm_under_load_answers_what_it_accepted(start):
+    """Every call ends: with its answer, or UNAVAILABLE from a server that no longer takes calls."""
+    server = start()
+    with Client(server.target) as client:
+        sku = client.item(100_000)
+        calls = [client.reservations.Reserve.future(reserve_request(sku), timeout=20) for _ in range(2000)]
+        calls[0].result()
+        server.terminate()
+        codes = {call.exception().code() if call.exception() else StatusCode.OK for call in calls}
+        assert codes <= {StatusCode.OK, StatusCode.UNAVAILABLE}
+        assert server.stop() == 0
+
+
+def reserve_request(sku):
+    from holdfast.v1 import reservation_pb2
+
+    return reservation_pb2.ReserveRequest(idempotency_key=fresh("key"), lines=[line(sku)])
+
+
+def test_sigint_ends_with_0_too(binary):
+    import signal
+
+    server = Server(binary)
+    server.process.send_signal(signal.SIGINT)
+    assert server.process.wait(20) == 0
+
+
+# Flags.
+
+
+def test_max_hold(start):
+    server = start("--max-hold", "30s")
+    with Client(server.target) as client:
+        sku = client.item(10)
+        held = client.reserve(line(sku), ttl=20)
+        first = client.get(held.reservation_id)
+        answer = client.extend(held.reservation_id, ttl=3600)
+        cap = first.created_at.ToNanoseconds() + 30 * 10**9
+        assert answer.reservation.expires_at.ToNanoseconds() == cap and not answer.replayed
+        again = client.extend(held.reservation_id, ttl=3600)
+        assert again.replayed and again.reservation == answer.reservation
+
+
+def test_max_items(start):
+    server = start("--max-items", "64")
+    with Client(server.target) as client:
+        made = 0
+        with refused(StatusCode.RESOURCE_EXHAUSTED) as seen:
+            for made in range(10_000):
+                last = client.item(1)
+        assert 64 <= made <= 128 and "item" in seen[0].message
+        client.adjust(last, delta=1)  # known items still change
+        client.reserve(line(last))
+
+
+def test_max_reservations(start):
+    server = start("--max-reservations", "256")
+    with Client(server.target) as client:
+        sku = client.item(100_000)
+        held = []
+        with refused(StatusCode.RESOURCE_EXHAUSTED) as seen:
+            while len(held) < 10_000:
+                held.append(client.reserve(line(sku), ttl=600).reservation_id)
+        assert len(held) >= 64 and "reservation" in seen[0].message
+        assert client.level(sku).held == len(held)
+        # One that ended leaves early for a new one.
+        for reservation_id in held:
+            client.release(reservation_id)
+        client.reserve(line(sku))
+
+
+@pytest.mark.parametrize("flags", [
+    ["--port", "65536"], ["--port", "x"], ["--loops", "0"], ["--loops", "-1"], ["--no-such-flag"],
+    ["--durability", "wishful"], ["--max-hold", "soon"]], ids=" ".join)
+def test_bad_flags_are_refused_in_few_words(binary, flags):
+    done = subprocess.run([binary, "serve", *flags], capture_output=True, text=True, timeout=20)
+    assert done.returncode not in (0, -4, -5, -6, -11) and done.returncode > 0
+    assert flags[0] in done.stderr and len(done.stderr.splitlines()) <= 4
+
+
+def test_a_port_in_use(binary, server):
+    done = subprocess.run([binary, "serve", "--port", str(server.port), "--admin-port", "0"],
+                          capture_output=True, text=True, timeout=20)
+    assert done.returncode > 0 and str(server.port) in done.stderr + done.stdout
+
+
+def test_logs_are_json_when_no_terminal_listens(start):
+    server = start()
+    server.stop()
+    for entry in server.log_text().splitlines():
+        assert isinstance(json.loads(entry), dict)
+
+
+# The admin port.
+
+
+def fetch(server, path):
+    return urllib.request.urlopen(f"http://127.0.0.1:{server.admin_port}{path}", timeout=10)
+
+
+def metric(server, name):
+    """The sum over the label values of one metric."""
+    values = [line.rsplit(" ", 1)[1] for line in fetch(server, "/metrics").read().decode().splitlines()
+              if line.startswith((name + " ", name + "{"))]
+    assert values, f"no metric {name}"
+    return sum(map(float, values))
+
+
+@pytest.mark.parametrize("path", ["/livez", "/readyz"])
+def test_probes(server, path):
+    assert fetch(server, path).status == 200
+
+
+def test_unknown_admin_path(server):
+    with pytest.raises(urllib.error.HTTPError) as caught:
+        fetch(server, "/no-such-page")
+    assert caught.value.code == 404
+
+
+@pytest.mark.skipif(not shutil.which("promtool"), reason="promtool is missing; run `make bootstrap-dev`")
+def test_metrics_are_lint_clean(client, server):
+    client.reserve(line(client.item(1)))
+    page = fetch(server, "/metrics")
+    assert page.headers["Content-Type"].startswith("text/plain; version=0.0.4")
+    done = subprocess.run(["promtool", "check", "metrics"], input=page.read(), capture_output=True)
+    assert done.returncode == 0 and not done.stderr, (done.stdout + done.stderr).decode()
+
+
+def test_metrics_count_what_happened(start):
+    server = start()
+    with Client(server.target) as client:
+        sku = client.item(3)
+        for _ in range(3):
+            held = client.reserve(line(sku))
+        with refused(StatusCode.FAILED_PRECONDITION):
+            client.reserve(line(sku))
+        client.confirm(held.reservation_id)
+        page = eventually(lambda: (text := fetch(server, "/metrics").read().decode())
+                          if "FailedPrecondition" in text else None)
+        assert any(row.startswith("grpc_server_handled_total{") and 'grpc_method="Reserve"' in row
+                   and 'grpc_code="OK"' in row and row.endswith(" 3") for row in page.splitlines())
+        assert metric(server, "grpc_server_started_total") >= 6
+        assert metric(server, "holdfast_reservations_total") >= 4
+        assert metric(server, "holdfast_invariant_violations_total") == 0
+        assert sku not in page
