@@ -1,0 +1,126 @@
+/// The answer to one call, or one message of a stream of answers, while it is made. One per loop,
+/// used again for every call: its storage grows to the largest answer and stays.
+@safe package final class Reply {
+  /// What the reply is.
+  package enum Kind: Equatable {
+    /// A message (with status OK where it ends the call).
+    case message
+    /// A status without a message: grpc-message is `text`, grpc-status-details-bin is `details`.
+    case failure(StatusCode)
+  }
+
+  package private(set) var kind = Kind.message
+  // Manual memory: an Array would be retained and checked for uniqueness at every append.
+  private var storage: UnsafeMutablePointer<UInt8>
+  private var capacity: Int
+  package private(set) var count = 0
+  /// Where the details begin in a failure; the text stands before.
+  private var detailsStart = 0
+
+  package init(capacity: Int = 4096) {
+    self.capacity = max(64, capacity)
+    unsafe storage = .allocate(capacity: self.capacity)
+  }
+
+  deinit { unsafe storage.deallocate() }
+
+  /// Begins a new reply: an empty message.
+  package func reset() {
+    kind = .message
+    count = 0
+    detailsStart = 0
+  }
+
+  /// Begins a failure. Append the text, then call `beginDetails`, then append the details.
+  package func fail(_ code: StatusCode) {
+    kind = .failure(code)
+    count = 0
+    detailsStart = 0
+  }
+
+  /// Makes this a failure with a text and no details.
+  package func fail(_ code: StatusCode, _ text: StaticString) {
+    fail(code)
+    append(text)
+    beginDetails()
+  }
+
+  /// Ends the text of a failure: what is appended from here on are its details, a serialized
+  /// google.rpc.Status.
+  package func beginDetails() { detailsStart = count }
+
+  /// Appends one byte.
+  package func append(_ byte: UInt8) {
+    reserve(1)
+    unsafe storage[count] = byte
+    count += 1
+  }
+
+  /// Appends bytes.
+  package func append(_ bytes: Span<UInt8>) {
+    reserve(bytes.count)
+    // Room was just made; the source is checked by Span.
+    unsafe bytes.withUnsafeBufferPointer { source in
+      guard let base = source.baseAddress else { return }
+      unsafe (storage + count).update(from: base, count: source.count)
+    }
+    count += bytes.count
+  }
+
+  /// Appends text.
+  package func append(_ text: StaticString) {
+    // A StaticString with a pointer representation (all but single scalars) lives for ever.
+    let bytes = unsafe UnsafeBufferPointer(start: text.utf8Start, count: text.utf8CodeUnitCount)
+    append(unsafe bytes.span)
+  }
+
+  /// Appends a decimal number.
+  package func append(decimal value: Int64) {
+    var magnitude = value.magnitude
+    if value < 0 { append(UInt8(ascii: "-")) }
+    var digits: InlineArray<20, UInt8> = .init(repeating: 48)
+    var first = 20
+    repeat {
+      first -= 1
+      digits[first] = 48 + UInt8(truncatingIfNeeded: magnitude % 10)
+      magnitude /= 10
+    } while magnitude > 0
+    for index in first..<20 { append(digits[index]) }
+  }
+
+  /// Makes room for `length` bytes, lets `body` fill them, and appends as many as it says it wrote.
+  package func append(atMost length: Int, _ body: (inout MutableSpan<UInt8>) -> Int) {
+    reserve(length)
+    // The tail of the storage is initialized as far as MutableSpan needs it: bytes have no invalid value.
+    let tail = unsafe UnsafeMutableBufferPointer(start: storage + count, count: length)
+    var span = unsafe tail.mutableSpan
+    count += min(length, max(0, body(&span)))
+  }
+
+  /// The message, or the text of a failure.
+  package func withContent<R>(_ body: (Span<UInt8>) -> R) -> R {
+    let end = kind == .message ? count : detailsStart
+    let bytes = unsafe UnsafeBufferPointer(start: storage, count: end)
+    return body(unsafe bytes.span)
+  }
+
+  /// The details of a failure; empty where there are none.
+  package func withDetails<R>(_ body: (Span<UInt8>) -> R) -> R {
+    let bytes = unsafe UnsafeBufferPointer(
+      start: storage + detailsStart, count: kind == .message ? 0 : count - detailsStart)
+    return body(unsafe bytes.span)
+  }
+
+  private func reserve(_ more: Int) {
+    if count + more > capacity { grow(to: count + more) }
+  }
+
+  private func grow(to needed: Int) {
+    let larger = max(needed, capacity * 2)
+    let fresh = UnsafeMutablePointer<UInt8>.allocate(capacity: larger)
+    unsafe fresh.update(from: storage, count: count)
+    unsafe storage.deallocate()
+    unsafe storage = fresh
+    capacity = larger
+  }
+}

@@ -1,0 +1,96 @@
+/// The header fields that decide what becomes of a call.
+package enum RequestField: Int, CaseIterable {
+  case method = 0
+  case path
+  case contentType
+  case encoding
+  case caller
+  case timeout
+
+  /// The field's name on the wire.
+  package var name: StaticString {
+    switch self {
+    case .method: ":method"
+    case .path: ":path"
+    case .contentType: "content-type"
+    case .encoding: "grpc-encoding"
+    case .caller: "holdfast-caller"
+    case .timeout: "grpc-timeout"
+    }
+  }
+}
+
+/// What a request's header fields say: call this method, or refuse with that.
+package enum RequestHead: Equatable {
+  case call(method: Int)
+  /// An HTTP error for what is not gRPC at all (gRPC over HTTP/2: a bad content-type is 415).
+  case notGRPC(httpStatus: Int)
+  case refuse(StatusCode, Reason)
+
+  /// Why a gRPC request is refused before its message is looked at.
+  package enum Reason: Equatable {
+    case unknownMethod
+    case unsupportedEncoding
+    case malformedCaller
+
+    /// The grpc-message.
+    package var text: StaticString {
+      switch self {
+      case .unknownMethod: "unknown service or method"
+      case .unsupportedEncoding:
+        "message compression is not supported: send grpc-encoding identity or none"
+      case .malformedCaller: "holdfast-caller: 0 to 64 bytes of printable ASCII"
+      }
+    }
+  }
+
+  /// Longest holdfast-caller, in bytes: it is hashed with every idempotency key.
+  package static let callerBytesMax = 64
+
+  /// Decides. Absent fields are empty. `method` finds the number of the method at a path.
+  package static func decide(
+    method: Span<UInt8>, path: Span<UInt8>, contentType: Span<UInt8>, encoding: Span<UInt8>,
+    caller: Span<UInt8>, number: (Span<UInt8>) -> Int?
+  ) -> RequestHead {
+    guard method.equals("POST") else { return .notGRPC(httpStatus: 405) }
+    guard isGRPC(contentType) else { return .notGRPC(httpStatus: 415) }
+    guard let number = number(path) else { return .refuse(.unimplemented, .unknownMethod) }
+    guard encoding.isEmpty || encoding.equals("identity") else {
+      return .refuse(.unimplemented, .unsupportedEncoding)
+    }
+    guard caller.count <= callerBytesMax, caller.isPrintable else {
+      return .refuse(.invalidArgument, .malformedCaller)
+    }
+    return .call(method: number)
+  }
+
+  /// application/grpc, also with a +proto suffix or parameters behind it; other message formats such
+  /// as +json are not spoken here.
+  private static func isGRPC(_ contentType: Span<UInt8>) -> Bool {
+    let name: StaticString = "application/grpc"
+    let length = name.utf8CodeUnitCount
+    guard contentType.count >= length, contentType.extracting(0..<length).equals(name) else {
+      return false
+    }
+    let rest = contentType.extracting(length..<contentType.count)
+    if rest.isEmpty || rest[0] == UInt8(ascii: ";") { return true }
+    let proto: StaticString = "+proto"
+    let end = proto.utf8CodeUnitCount
+    guard rest.count >= end, rest.extracting(0..<end).equals(proto) else { return false }
+    return rest.count == end || rest[end] == UInt8(ascii: ";")
+  }
+}
+
+extension Span<UInt8> {
+  /// Whether these are the bytes of `text`.
+  func equals(_ text: StaticString) -> Bool {
+    guard count == text.utf8CodeUnitCount else { return false }
+    for index in indices where unsafe self[index] != text.utf8Start[index] { return false }
+    return true
+  }
+
+  var isPrintable: Bool {
+    for index in indices where self[index] < 0x20 || self[index] > 0x7e { return false }
+    return true
+  }
+}

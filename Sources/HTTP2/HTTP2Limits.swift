@@ -1,0 +1,89 @@
+/// How often a peer may do something that costs us more than it costs the peer: `burst` at once, then
+/// `perSecond`. A peer that spends more is told ENHANCE_YOUR_CALM and cut off.
+package struct Budget: Sendable {
+  package var burst: Int64
+  package var perSecond: Int64
+
+  package init(burst: Int64, perSecond: Int64) {
+    self.burst = burst
+    self.perSecond = perSecond
+  }
+}
+
+/// The limits of a server's HTTP/2 side. The values and the reasons for them stand in the executable's
+/// Limits.swift.
+package struct HTTP2Limits: Sendable {
+  /// SETTINGS_MAX_CONCURRENT_STREAMS.
+  package var concurrentStreams: Int
+  /// Decoded header list of one request, in bytes as RFC 9113 section 6.5.2 counts them.
+  package var headerListBytesMax: Int
+  /// Body of one request, in bytes, gRPC prefix included.
+  package var bodyBytesMax: Int
+  /// Bodies and answers that one loop keeps beside the inline buffers of its streams, in bytes.
+  package var bufferedBytesMax: Int
+  /// Receive windows of a connection and of a stream, in bytes (RFC 9113 section 6.9).
+  package var connectionWindowBytes: Int32
+  package var streamWindowBytes: Int32
+  /// Streams reset, by either side: rapid reset (CVE-2023-44487) and MadeYouReset (CVE-2025-8671).
+  package var resets: Budget
+  /// PING frames; gRPC clients send them to measure bandwidth.
+  package var pings: Budget
+  /// SETTINGS frames.
+  package var settings: Budget
+  /// Frames without effect: empty DATA, PRIORITY.
+  package var emptyFrames: Budget
+
+  package init(
+    concurrentStreams: Int, headerListBytesMax: Int, bodyBytesMax: Int, bufferedBytesMax: Int,
+    connectionWindowBytes: Int32, streamWindowBytes: Int32, resets: Budget, pings: Budget,
+    settings: Budget, emptyFrames: Budget
+  ) {
+    self.concurrentStreams = concurrentStreams
+    self.headerListBytesMax = headerListBytesMax
+    self.bodyBytesMax = bodyBytesMax
+    self.bufferedBytesMax = bufferedBytesMax
+    self.connectionWindowBytes = connectionWindowBytes
+    self.streamWindowBytes = streamWindowBytes
+    self.resets = resets
+    self.pings = pings
+    self.settings = settings
+    self.emptyFrames = emptyFrames
+  }
+}
+
+/// Why a connection is cut off.
+package enum ConnectionFault: Error, Equatable, Sendable {
+  case resetFlood
+  case pingFlood
+  case settingsFlood
+  case emptyFrameFlood
+  /// A header list so far over the limit that reading on would only cost.
+  case headerListFlood
+  /// Not HTTP/2, or the library found it broken beyond answering (its error number).
+  case brokenProtocol(Int32)
+}
+
+/// A budget while it is spent: a token bucket (clock injected, nanoseconds).
+struct TokenBucket {
+  private var tokens: Int64
+  private var refilledNanoseconds: Int64
+
+  init(_ budget: Budget, nowNanoseconds: Int64) {
+    tokens = budget.burst
+    refilledNanoseconds = nowNanoseconds
+  }
+
+  /// Takes one token; false where there is none.
+  mutating func spend(_ budget: Budget, nowNanoseconds: Int64) -> Bool {
+    let second: Int64 = 1_000_000_000
+    let elapsed = min(nowNanoseconds - refilledNanoseconds, 3600 * second)
+    let fresh = elapsed > 0 && budget.perSecond > 0 ? elapsed / (second / budget.perSecond) : 0
+    if fresh > 0 {
+      tokens = min(budget.burst, tokens + fresh)
+      refilledNanoseconds = nowNanoseconds
+    }
+    guard tokens > 0 else { return false }
+    tokens -= 1
+    return true
+  }
+}

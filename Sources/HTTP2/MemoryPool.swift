@@ -1,0 +1,101 @@
+// Memory for libnghttp2 and for bodies that outgrow their stream: size classes with free lists, one
+// pool per loop thread, so that a call costs no malloc and no lock. Memory stays with the pool.
+internal import CNGHTTP2
+
+/// Size classes of 64 bytes doubling to 32 KiB; what is larger goes to malloc.
+@safe struct MemoryPool {
+  private static let classes = 10
+  private static let smallest = 64
+  private static let slabBytes = 256 * 1024
+  /// Bytes before each block: its class, and 16-byte alignment kept.
+  private static let header = 16
+
+  // A singly linked free list per class: the next block's address stands in the block itself.
+  private let heads: UnsafeMutablePointer<UnsafeMutableRawPointer?>
+  private var slab: UnsafeMutableRawPointer?
+  private var slabLeft = 0
+
+  init() {
+    unsafe heads = .allocate(capacity: Self.classes)
+    unsafe heads.initialize(repeating: nil, count: Self.classes)
+  }
+
+  mutating func allocate(_ bytes: Int) -> UnsafeMutableRawPointer? {
+    let index = Self.sizeClass(bytes)
+    guard index < Self.classes else {
+      guard bytes < Int.max - Self.header else { return nil }
+      return unsafe Self.mark(UnsafeMutableRawPointer.allocate(byteCount: bytes + Self.header, alignment: 16), bytes)
+    }
+    if let block = unsafe heads[index] {
+      unsafe heads[index] = block.load(as: UnsafeMutableRawPointer?.self)
+      return unsafe block
+    }
+    let size = Self.smallest << index + Self.header
+    if slabLeft < size {
+      // The rest of the old slab is given up: at most 32 KiB of 256.
+      unsafe slab = .allocate(byteCount: Self.slabBytes, alignment: 64)
+      slabLeft = Self.slabBytes
+    }
+    guard let at = unsafe slab else { return nil }
+    unsafe slab = at + size
+    slabLeft -= size
+    return unsafe Self.mark(at, Self.smallest << index)
+  }
+
+  mutating func free(_ block: UnsafeMutableRawPointer?) {
+    guard let block = unsafe block else { return }
+    let size = unsafe Self.size(of: block)
+    let index = Self.sizeClass(size)
+    if index < Self.classes {
+      unsafe block.storeBytes(of: heads[index], as: UnsafeMutableRawPointer?.self)
+      unsafe heads[index] = block
+    } else {
+      unsafe (block - Self.header).deallocate()
+    }
+  }
+
+  mutating func reallocate(_ block: UnsafeMutableRawPointer?, _ bytes: Int) -> UnsafeMutableRawPointer? {
+    guard let block = unsafe block else { return unsafe allocate(bytes) }
+    let size = unsafe Self.size(of: block)
+    if bytes <= size { return unsafe block }
+    guard let larger = unsafe allocate(bytes) else { return nil }
+    unsafe larger.copyMemory(from: block, byteCount: size)
+    unsafe free(block)
+    return unsafe larger
+  }
+
+  /// The usable size of a block.
+  static func size(of block: UnsafeMutableRawPointer) -> Int {
+    unsafe (block - header).load(as: Int.self)
+  }
+
+  private static func mark(_ start: UnsafeMutableRawPointer, _ bytes: Int) -> UnsafeMutableRawPointer {
+    unsafe start.storeBytes(of: bytes, as: Int.self)
+    return unsafe start + header
+  }
+
+  private static func sizeClass(_ bytes: Int) -> Int {
+    bytes <= smallest ? 0 : Int.bitWidth - (bytes - 1).leadingZeroBitCount - 6
+  }
+}
+
+/// libnghttp2's allocator interface (nghttp2_mem) over the pool of a context.
+@safe struct NGHTTP2Memory {
+  static func make(_ context: UnsafeMutablePointer<ContextState>) -> nghttp2_mem {
+    unsafe nghttp2_mem(
+      mem_user_data: context,
+      malloc: { bytes, user in unsafe NGHTTP2Memory.pool(user)?.pointee.pool.allocate(bytes) },
+      free: { block, user in unsafe NGHTTP2Memory.pool(user)?.pointee.pool.free(block) },
+      calloc: { count, size, user in
+        let (bytes, overflow) = count.multipliedReportingOverflow(by: size)
+        guard !overflow, let block = unsafe NGHTTP2Memory.pool(user)?.pointee.pool.allocate(bytes) else { return nil }
+        unsafe block.initializeMemory(as: UInt8.self, repeating: 0, count: bytes)
+        return unsafe block
+      },
+      realloc: { block, bytes, user in unsafe NGHTTP2Memory.pool(user)?.pointee.pool.reallocate(block, bytes) })
+  }
+
+  private static func pool(_ user: UnsafeMutableRawPointer?) -> UnsafeMutablePointer<ContextState>? {
+    unsafe user?.assumingMemoryBound(to: ContextState.self)
+  }
+}

@@ -1,0 +1,181 @@
+// The open streams of one loop: records that never move, so that libnghttp2 can point at them, found
+// by number and generation, so that a stale number finds nothing.
+
+/// Names a stream of one loop; never means another stream.
+package struct StreamID: Equatable, Sendable {
+  package let index: UInt32
+  package let generation: UInt32
+
+  package init(index: UInt32, generation: UInt32) {
+    self.index = index
+    self.generation = generation
+  }
+}
+
+/// What the owner of the streams writes down about one; HTTP/2 itself never looks at it.
+package struct StreamNotes: Sendable {
+  /// What the header fields mean to the owner.
+  package var head: Int32 = .min
+  /// When the request was received, and when its answer is due (Int64.max: never), in nanoseconds.
+  package var receivedNanoseconds: Int64 = 0
+  package var deadlineNanoseconds: Int64 = .max
+  /// The answer waits for this log sequence number.
+  package var lsn: UInt64 = 0
+
+  package init() {}
+}
+
+struct StreamFlags: OptionSet {
+  let rawValue: UInt16
+
+  static let closed = StreamFlags(rawValue: 1 << 0)
+  /// The peer has sent END_STREAM.
+  static let endReceived = StreamFlags(rawValue: 1 << 1)
+  static let oversize = StreamFlags(rawValue: 1 << 2)
+  static let headerListTooLarge = StreamFlags(rawValue: 1 << 3)
+  /// Response headers were submitted.
+  static let answered = StreamFlags(rawValue: 1 << 4)
+  /// Nothing comes after the bytes in the record.
+  static let answerEnds = StreamFlags(rawValue: 1 << 5)
+  /// Incoming data is of no interest any more.
+  static let discards = StreamFlags(rawValue: 1 << 6)
+  /// The data provider has nothing to give and waits to be resumed.
+  static let deferred = StreamFlags(rawValue: 1 << 7)
+  /// The owner wants to hear of bytes before the end.
+  static let wantsData = StreamFlags(rawValue: 1 << 8)
+  /// The trailers are libnghttp2's: either it has been told to send them or will be.
+  static let libraryTrailers = StreamFlags(rawValue: 1 << 9)
+}
+
+/// Bytes of a stream: inline in its record until they outgrow that.
+@safe struct StreamBytes {
+  var start: UnsafeMutablePointer<UInt8>
+  var capacity: Int
+  var count = 0
+  let inline: UnsafeMutablePointer<UInt8>
+  let inlineCapacity: Int
+
+  init(inline: UnsafeMutablePointer<UInt8>, capacity: Int) {
+    unsafe start = inline
+    unsafe self.inline = inline
+    self.capacity = capacity
+    inlineCapacity = capacity
+  }
+
+  var isInline: Bool { unsafe start == inline }
+
+  /// Appends `length` bytes; room must have been made.
+  mutating func append(_ source: UnsafePointer<UInt8>, _ length: Int) {
+    unsafe (start + count).update(from: source, count: length)
+    count += length
+  }
+}
+
+/// One stream.
+@safe struct StreamRecord {
+  /// Fields of interest: references to libnghttp2's header values (rcbuf), owned.
+  typealias Fields = InlineArray<5, OpaquePointer?>
+
+  var session: UnsafeMutablePointer<SessionState>?
+  var previous: UnsafeMutablePointer<StreamRecord>?
+  /// Next stream of the session, or next free record.
+  var next: UnsafeMutablePointer<StreamRecord>?
+  var number: Int32 = 0
+  var index: UInt32 = 0
+  var generation: UInt32 = 0
+  var flags: StreamFlags = []
+  /// grpc-status of the trailers of an answer that was not unary.
+  var endStatus: UInt8 = 0
+  var timeoutCount: UInt8 = 0
+  var timeout = InlineArray<16, UInt8>(repeating: 0)
+  var fields: Fields = unsafe .init(repeating: nil)
+  /// Kept for the length of the call; nil where the field is absent.
+  var caller: OpaquePointer?
+  var notes = StreamNotes()
+  /// What the peer sent and the owner has not consumed.
+  var body: StreamBytes
+  /// What is on its way to the peer.
+  var answer: StreamBytes
+  /// Bytes of `answer` that are out.
+  var answerOffset = 0
+}
+
+/// All stream records of one loop. Memory grows to the largest number ever open and stays.
+@safe struct StreamTable {
+  private static let chunkLength = 256
+  private static let chunksMax = 4096
+  /// Bytes of body and of answer that a record holds itself: a Reserve of one line takes about 50 each.
+  private static let inlineBody = 160
+  private static let inlineAnswer = 96
+
+  // A plain directory: an Array would be retained at every look-up.
+  private let chunks: UnsafeMutablePointer<UnsafeMutablePointer<StreamRecord>>
+  private var chunkCount = 0
+  private var free: UnsafeMutablePointer<StreamRecord>?
+
+  init() { unsafe chunks = .allocate(capacity: Self.chunksMax) }
+
+  /// A clean record; nil where 1,048,576 are open.
+  mutating func allocate() -> UnsafeMutablePointer<StreamRecord>? {
+    if unsafe free == nil { grow() }
+    guard let record = unsafe free else { return nil }
+    unsafe free = record.pointee.next
+    unsafe record.pointee.next = nil
+    return unsafe record
+  }
+
+  /// Takes a record back; every name of it is stale from here on. Its bytes must be its inline ones.
+  mutating func release(_ record: UnsafeMutablePointer<StreamRecord>) {
+    unsafe record.pointee.session = nil
+    unsafe record.pointee.previous = nil
+    unsafe record.pointee.flags = []
+    unsafe record.pointee.endStatus = 0
+    unsafe record.pointee.timeoutCount = 0
+    unsafe record.pointee.notes = StreamNotes()
+    unsafe record.pointee.body.count = 0
+    unsafe record.pointee.answer.count = 0
+    unsafe record.pointee.answerOffset = 0
+    unsafe record.pointee.generation &+= 1
+    unsafe record.pointee.next = free
+    unsafe free = record
+  }
+
+  /// The record of a stream; nil where the name is stale.
+  func find(_ id: StreamID) -> UnsafeMutablePointer<StreamRecord>? {
+    let chunk = Int(id.index) / Self.chunkLength
+    guard chunk < chunkCount else { return nil }
+    let record = unsafe chunks[chunk] + Int(id.index) % Self.chunkLength
+    guard unsafe record.pointee.generation == id.generation, unsafe record.pointee.session != nil
+    else { return nil }
+    return unsafe record
+  }
+
+  /// Gives all memory back; nothing may be open.
+  func destroy() {
+    for chunk in 0..<chunkCount {
+      unsafe chunks[chunk][0].body.inline.deallocate()
+      unsafe chunks[chunk].deallocate()
+    }
+    unsafe chunks.deallocate()
+  }
+
+  private mutating func grow() {
+    guard chunkCount < Self.chunksMax else { return }
+    let chunk = UnsafeMutablePointer<StreamRecord>.allocate(capacity: Self.chunkLength)
+    let each = Self.inlineBody + Self.inlineAnswer
+    let inline = UnsafeMutablePointer<UInt8>.allocate(capacity: Self.chunkLength * each)
+    let first = chunkCount * Self.chunkLength
+    for offset in stride(from: Self.chunkLength - 1, through: 0, by: -1) {
+      let bytes = unsafe inline + offset * each
+      unsafe (chunk + offset).initialize(
+        to: StreamRecord(
+          body: StreamBytes(inline: bytes, capacity: Self.inlineBody),
+          answer: StreamBytes(inline: bytes + Self.inlineBody, capacity: Self.inlineAnswer)))
+      unsafe chunk[offset].index = UInt32(first + offset)
+      unsafe chunk[offset].next = free
+      unsafe free = chunk + offset
+    }
+    unsafe chunks[chunkCount] = chunk
+    chunkCount += 1
+  }
+}

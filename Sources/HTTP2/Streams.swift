@@ -1,0 +1,123 @@
+// What the owner of a context may ask and say about one stream. A stale name is never an error: the
+// stream went away, and whatever was asked of it does not matter any more.
+internal import CNGHTTP2
+
+extension SessionContext {
+  /// The stream's connection; nil where the stream is gone.
+  package func session(of stream: StreamID) -> Session? {
+    guard let record = unsafe open(stream), let session = unsafe record.pointee.session else {
+      return nil
+    }
+    return unsafe Session(state: session)
+  }
+
+  /// The owner's notes.
+  package func notes(of stream: StreamID) -> StreamNotes? {
+    unsafe state.pointee.streams.find(stream)?.pointee.notes
+  }
+
+  package func setNotes(_ notes: StreamNotes, of stream: StreamID) {
+    unsafe state.pointee.streams.find(stream)?.pointee.notes = notes
+  }
+
+  /// The peer has sent everything.
+  package func hasEnded(_ stream: StreamID) -> Bool {
+    unsafe state.pointee.streams.find(stream)?.pointee.flags.contains(.endReceived) ?? true
+  }
+
+  /// The answer has begun.
+  package func isAnswered(_ stream: StreamID) -> Bool {
+    unsafe state.pointee.streams.find(stream)?.pointee.flags.contains(.answered) ?? true
+  }
+
+  /// From here on `data` events come for this stream.
+  package func wantData(_ stream: StreamID) {
+    unsafe state.pointee.streams.find(stream)?.pointee.flags.insert(.wantsData)
+  }
+
+  /// Calls `body` with the values of the fields of interest after a `head` event; absent ones are empty.
+  package func withFields<R>(
+    of stream: StreamID,
+    _ body: (Span<UInt8>, Span<UInt8>, Span<UInt8>, Span<UInt8>, Span<UInt8>) -> R
+  ) -> R? {
+    guard let record = unsafe open(stream) else { return nil }
+    let field = unsafe (0..<5).map { unsafe Self.value(record.pointee.fields[$0]) }
+    return unsafe body(field[0].span, field[1].span, field[2].span, field[3].span, field[4].span)
+  }
+
+  /// What the fields mean: written to the stream's notes, and remembered for the connection, so that
+  /// the next stream with the same fields has no `head` event.
+  package func setHead(_ head: Int32, of stream: StreamID) {
+    guard let record = unsafe open(stream), let session = unsafe record.pointee.session else { return }
+    unsafe record.pointee.notes.head = head
+    if let caller = unsafe record.pointee.fields[4] {
+      unsafe nghttp2_rcbuf_incref(caller)
+      unsafe record.pointee.caller = caller
+    }
+    for index in 0..<5 {
+      unsafe SessionState.drop(session.pointee.memo[index])
+      unsafe session.pointee.memo[index] = record.pointee.fields[index]
+      unsafe record.pointee.fields[index] = nil
+    }
+    unsafe session.pointee.memoHead = head
+  }
+
+  /// Calls `body` with the request's body so far, and the value of the fifth field of interest.
+  package func withBody<R>(
+    of stream: StreamID, _ body: (_ bytes: Span<UInt8>, _ caller: Span<UInt8>) -> R
+  ) -> R? {
+    guard let record = unsafe open(stream) else { return nil }
+    let bytes = unsafe UnsafeBufferPointer(
+      start: record.pointee.body.start, count: record.pointee.body.count)
+    let caller = unsafe Self.value(record.pointee.caller)
+    return unsafe body(bytes.span, caller.span)
+  }
+
+  /// Drops the first `count` bytes of the body.
+  package func consume(_ count: Int, of stream: StreamID) {
+    guard let record = unsafe open(stream) else { return }
+    let left = unsafe record.pointee.body.count - count
+    guard left >= 0 else { return }
+    unsafe record.pointee.body.start.update(from: record.pointee.body.start + count, count: left)
+    unsafe record.pointee.body.count = left
+  }
+
+  /// Calls `body` with the text of the timeout field; empty without one.
+  package func withTimeout<R>(of stream: StreamID, _ body: (Span<UInt8>) -> R) -> R? {
+    guard let record = unsafe open(stream) else { return nil }
+    return unsafe body(record.pointee.timeout.span.extracting(0..<Int(record.pointee.timeoutCount)))
+  }
+
+  /// Whether there is a timeout field: the common case has none and need not look further.
+  package func hasTimeout(_ stream: StreamID) -> Bool {
+    unsafe (state.pointee.streams.find(stream)?.pointee.timeoutCount ?? 0) > 0
+  }
+
+  /// The last thing to do with a stream, after its `closed` event.
+  package func release(_ stream: StreamID) {
+    guard let record = unsafe state.pointee.streams.find(stream) else { return }
+    for index in 0..<5 {
+      unsafe SessionState.drop(record.pointee.fields[index])
+      unsafe record.pointee.fields[index] = nil
+    }
+    unsafe SessionState.drop(record.pointee.caller)
+    unsafe record.pointee.caller = nil
+    unsafe state.pointee.reset(&record.pointee.body)
+    unsafe state.pointee.reset(&record.pointee.answer)
+    unsafe state.pointee.streams.release(record)
+  }
+
+  /// The record of a stream that is not closed.
+  func open(_ stream: StreamID) -> UnsafeMutablePointer<StreamRecord>? {
+    guard let record = unsafe state.pointee.streams.find(stream),
+      unsafe !record.pointee.flags.contains(.closed)
+    else { return nil }
+    return unsafe record
+  }
+
+  private static func value(_ field: OpaquePointer?) -> UnsafeBufferPointer<UInt8> {
+    guard let field = unsafe field else { return unsafe UnsafeBufferPointer(start: nil, count: 0) }
+    let bytes = unsafe nghttp2_rcbuf_get_buf(field)
+    return unsafe UnsafeBufferPointer(start: bytes.base, count: bytes.len)
+  }
+}
