@@ -39,7 +39,7 @@ bench: bootstrap build ## CPU per Reserve beside the floor server; the store by 
 	scripts/bench.sh $(TOOLS)
 
 count: bootstrap build ## allocations and reference counting per call on the hot path
-	scripts/count-hot-path.sh $(ARGS)
+	scripts/count-hot-path.py --tools $(TOOLS) $(ARGS)
 
 sanitize: bootstrap ## the Swift tests under ThreadSanitizer, then AddressSanitizer
 	HOLDFAST_TEST_SIZE=small swift test --sanitize thread --scratch-path .build-thread $(ARGS)

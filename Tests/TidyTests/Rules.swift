@@ -1,0 +1,197 @@
+// The rules, and how the files are found that they hold for.
+import Foundation
+
+/// A file of the repository; `path` is relative to its root.
+struct SourceFile {
+  let path: String
+  let lines: [Substring]
+
+  init(path: String, text: String) {
+    self.path = path
+    var lines = text.split(separator: "\n", omittingEmptySubsequences: false)
+    if lines.last == "" { lines.removeLast() }
+    self.lines = lines
+  }
+
+  /// The lines without what follows `//`.
+  var code: [Substring] {
+    lines.map { line in line.firstRange(of: "//").map { line[..<$0.lowerBound] } ?? line }
+  }
+
+  /// The module that the file belongs to: the folder below Sources, LoadTest or Benchmarks.
+  var module: String? {
+    let parts = path.split(separator: "/")
+    guard parts.count > 2, ["Sources", "LoadTest", "Benchmarks"].contains(parts[0]) else {
+      return nil
+    }
+    return String(parts[1])
+  }
+
+  var isSwift: Bool { path.hasSuffix(".swift") }
+  var isProduct: Bool { module != nil }
+}
+
+/// One rule; `check` calls `report` with a line number from 1, what is banned and what to use instead.
+struct Rule: Sendable {
+  let name: String
+  let check:
+    @Sendable (SourceFile, (_ line: Int, _ banned: String, _ instead: String) -> Void) -> Void
+
+  /// Each as `file:line: X is banned, use Y`.
+  func findings(in file: SourceFile) -> [String] {
+    var found: [String] = []
+    check(file) { line, banned, instead in
+      found.append("\(file.path):\(line): \(banned) is banned, \(instead)")
+    }
+    return found
+  }
+}
+
+let rules: [Rule] = [
+  Rule(name: "length") { file, report in
+    let most = file.path == "README.md" ? 150 : 500
+    let count = file.lines.count
+    if count > most { report(count, "a file of \(count) lines", "split it: \(most) at most") }
+  },
+  Rule(name: "public") { file, report in
+    guard file.isSwift, file.isProduct else { return }
+    for line in file.linesOfCode(with: "public") {
+      report(line, "`public`", "use `package`")
+    }
+  },
+  Rule(name: "print") { file, report in
+    guard file.isSwift, let module = file.module, !executables.contains(module) else { return }
+    for line in file.linesOfCode(with: "print", before: "(") {
+      report(line, "`print(`", "use the logger")
+    }
+  },
+  Rule(name: "traps") { file, report in
+    guard file.isSwift, file.isProduct else { return }
+    for (word, mark, instead) in [
+      ("try", "!", "`try`"), ("as", "!", "`as?`"), ("fatalError", "(", "a typed error"),
+    ] {
+      for line in file.linesOfCode(with: word, before: mark) {
+        report(line, "`\(word)\(mark)`", "use \(instead)")
+      }
+    }
+  },
+  Rule(name: "Foundation") { file, report in
+    guard let module = file.module, modulesWithoutFoundation.contains(module) else { return }
+    for (line, imported) in file.imports where imported.hasPrefix("Foundation") {
+      report(line, "`Foundation`", "use the standard library or Posix")
+    }
+  },
+  Rule(name: "opening") { file, report in
+    guard file.isProduct, let first = file.lines.first else { return }
+    let opensWell = ["//", "/*", "#include"].contains { first.hasPrefix($0) }
+    if !opensWell && file.imports.first?.line != 1 {
+      report(
+        1, "an opening without a comment or an import",
+        "use a comment that says what the file is for")
+    }
+  },
+  Rule(name: "unfinished") { file, report in
+    for (index, line) in file.lines.enumerated() {
+      for word in ["TODO", "FIXME"] where line.contains(word) {
+        report(index + 1, "`\(word)`", "use an issue")
+      }
+    }
+  },
+  Rule(name: "imports") { file, report in
+    guard let module = file.module, let known = arrows[module] else { return }
+    for (line, imported) in file.imports where arrows[imported] != nil && !known.contains(imported)
+    {
+      let allowed = known.isEmpty ? "nothing" : known.sorted().joined(separator: ", ")
+      report(
+        line, "importing \(imported) into \(module)", "use what \(module) may know: \(allowed)")
+    }
+  },
+]
+
+/// Only programs speak on standard output.
+private let executables: Set = ["holdfast", "holdfast-load", "StoreBenchmark"]
+
+/// The hot modules: what they use is known to the last allocation.
+private let modulesWithoutFoundation: Set = [
+  "Metrics", "StockStore", "HTTP2", "GRPC", "Posix", "Server",
+]
+
+/// Who may import whom among the modules of this package.
+private let arrows: [String: Set<String>] = [
+  "CNGHTTP2": [], "CProtobufC": [], "CPlatform": [],
+  "CHoldfastProto": ["CProtobufC"],
+  "Posix": ["CPlatform"],
+  "HTTP2": ["CNGHTTP2"],
+  "GRPC": [],
+  "Metrics": [],
+  "StockStore": ["Posix", "CPlatform"],
+  "ReservationService": ["StockStore", "GRPC", "CHoldfastProto", "CProtobufC", "Metrics"],
+  "Server": ["Posix", "HTTP2", "GRPC", "Metrics"],
+  "Admin": ["Metrics"],
+  "holdfast": [
+    "Posix", "GRPC", "Metrics", "StockStore", "ReservationService", "Server", "Admin",
+  ],
+  "LoadKit": ["Posix", "HTTP2", "GRPC", "CHoldfastProto", "CProtobufC"],
+  "holdfast-load": ["LoadKit", "Posix"],
+  "StoreBenchmark": ["StockStore", "Posix"],
+]
+
+extension SourceFile {
+  /// The numbers, from 1, of the lines whose code holds `word` as a whole word, followed by `mark`.
+  func linesOfCode(with word: String, before mark: String = "") -> [Int] {
+    code.enumerated().compactMap { index, line in
+      line.ranges(of: word + mark).contains { range in
+        let before = line[..<range.lowerBound].last
+        let after = mark.isEmpty ? line[range.upperBound...].first : nil
+        return !isOfName(before) && !isOfName(after)
+      } ? index + 1 : nil
+    }
+  }
+
+  /// Every imported module with its line from 1, whatever stands before `import`.
+  var imports: [(line: Int, module: String)] {
+    guard isSwift else { return [] }
+    return code.enumerated().compactMap { index, line in
+      let words = line.split(separator: " ")
+      guard let at = words.firstIndex(of: "import"), at + 1 < words.count,
+        words[..<at].allSatisfy({ $0.first == "@" || accessLevels.contains(String($0)) })
+      else { return nil }
+      let kinds = ["struct", "class", "enum", "func", "protocol", "typealias", "let", "var"]
+      let name =
+        kinds.contains(String(words[at + 1])) && at + 2 < words.count
+        ? words[at + 2] : words[at + 1]
+      return (index + 1, String(name.prefix { $0 != "." }))
+    }
+  }
+
+  private func isOfName(_ character: Character?) -> Bool {
+    guard let character else { return false }
+    return character.isLetter || character.isNumber || character == "_"
+  }
+}
+
+private let accessLevels: Set = ["private", "fileprivate", "internal", "package", "public"]
+
+/// Every file that people write: not what protoc-c and the package manager write, and not this test's
+/// own folder, whose snippets break the rules on purpose.
+func handWrittenFiles() throws -> [SourceFile] {
+  let root = URL(filePath: #filePath).deletingLastPathComponent().deletingLastPathComponent()
+    .deletingLastPathComponent()
+  let kinds: Set = ["swift", "c", "h", "py", "sh", "proto", "md"]
+  let skipped = ["Sources/CHoldfastProto/", "Tests/TidyTests/", "proto/google/", "proto/grpc/"]
+  var paths = ["Package.swift", "README.md", "Makefile", ".ci/run"]
+  for folder in ["Sources", "LoadTest", "Benchmarks", "Tests", "scripts", "proto"] {
+    let found = FileManager.default.enumerator(atPath: root.appending(path: folder).path())
+    while let path = found?.nextObject() as? String {
+      paths.append("\(folder)/\(path)")
+    }
+  }
+  return
+    try paths
+    .filter { path in !skipped.contains { path.hasPrefix($0) } }
+    .filter { path in kinds.contains(URL(filePath: path).pathExtension) || !path.contains("/") }
+    .filter { FileManager.default.fileExists(atPath: root.appending(path: $0).path()) }
+    .map {
+      SourceFile(path: $0, text: try String(contentsOf: root.appending(path: $0), encoding: .utf8))
+    }
+}

@@ -1,0 +1,116 @@
+// Style as a test: every hand-written file is held against the rules of Rules.swift, and every rule is
+// itself tried on a snippet that breaks it and on one that does not.
+import Foundation
+import Testing
+
+@Suite struct TidyTests {
+  @Test func everyFileIsTidy() throws {
+    let files = try handWrittenFiles()
+    #expect(files.count > 50, "the repository was not found")
+    let findings = files.flatMap { file in rules.flatMap { $0.findings(in: file) } }
+    #expect(findings.isEmpty, "\n\(findings.joined(separator: "\n"))\n")
+  }
+
+  @Test(arguments: snippets) func ruleFindsItsBreach(_ snippet: Snippet) throws {
+    let rule = try #require(rules.first { $0.name == snippet.rule })
+    let file = SourceFile(path: snippet.path, text: snippet.text)
+    #expect(rule.findings(in: file) == snippet.findings)
+  }
+
+  @Test func everyRuleHasASnippetThatBreaksItAndOneThatDoesNot() {
+    for rule in rules {
+      let ofRule = snippets.filter { $0.rule == rule.name }
+      #expect(ofRule.contains { !$0.findings.isEmpty }, "\(rule.name)")
+      #expect(ofRule.contains { $0.findings.isEmpty }, "\(rule.name)")
+    }
+  }
+}
+
+/// A doctored file, and what the rule must say of it.
+struct Snippet: CustomTestStringConvertible {
+  let rule: String
+  let path: String
+  let text: String
+  let findings: [String]
+
+  var testDescription: String { "\(rule): \(path)" }
+}
+
+private func breach(_ rule: String, _ path: String, _ text: String, _ finding: String) -> Snippet {
+  Snippet(rule: rule, path: path, text: text, findings: ["\(path):\(finding)"])
+}
+
+private func clean(_ rule: String, _ path: String, _ text: String) -> Snippet {
+  Snippet(rule: rule, path: path, text: text, findings: [])
+}
+
+private let snippets: [Snippet] = [
+  breach(
+    "length", "Sources/GRPC/Long.swift", String(repeating: "let a = 1\n", count: 501),
+    "501: a file of 501 lines is banned, split it: 500 at most"),
+  clean("length", "Sources/GRPC/Long.swift", String(repeating: "let a = 1\n", count: 500)),
+  breach(
+    "length", "README.md", String(repeating: "words\n", count: 151),
+    "151: a file of 151 lines is banned, split it: 150 at most"),
+  clean("length", "README.md", String(repeating: "words\n", count: 150)),
+
+  breach(
+    "public", "Sources/GRPC/A.swift", "// A.\npublic struct A {}\n",
+    "2: `public` is banned, use `package`"),
+  breach(
+    "public", "LoadTest/LoadKit/A.swift", "extension A {\n  public  func b() {}\n}\n",
+    "2: `public` is banned, use `package`"),
+  clean(
+    "public", "Sources/GRPC/A.swift", "// The public API.\npackage struct A { let isPublic = 1 }"),
+
+  breach(
+    "print", "Sources/Server/A.swift", "import Posix\n  print(\"hello\")\n",
+    "2: `print(` is banned, use the logger"),
+  clean("print", "Sources/holdfast/A.swift", "print(\"ready\")"),
+  clean("print", "Sources/Server/A.swift", "fingerprint(key) // print(key)"),
+
+  breach(
+    "traps", "Sources/GRPC/A.swift", "let a = try! b()", "1: `try!` is banned, use `try`"),
+  breach("traps", "Sources/GRPC/A.swift", "let a = b as! C", "1: `as!` is banned, use `as?`"),
+  breach(
+    "traps", "Sources/GRPC/A.swift", "default: fatalError(\"no\")",
+    "1: `fatalError(` is banned, use a typed error"),
+  clean("traps", "Sources/GRPC/A.swift", "let a = try? b() as? C // not try!"),
+  clean("traps", "Tests/GRPCTests/A.swift", "let a = try! b()"),
+
+  breach(
+    "Foundation", "Sources/StockStore/Domain/A.swift", "// A.\ninternal import Foundation\n",
+    "2: `Foundation` is banned, use the standard library or Posix"),
+  breach(
+    "Foundation", "Sources/HTTP2/A.swift", "import FoundationEssentials\n",
+    "1: `Foundation` is banned, use the standard library or Posix"),
+  clean("Foundation", "Sources/Admin/A.swift", "internal import Foundation\n"),
+  clean("Foundation", "Sources/HTTP2/A.swift", "// Foundation is not needed here.\n"),
+
+  breach(
+    "opening", "Sources/GRPC/A.swift", "struct A {}\n",
+    "1: an opening without a comment or an import is banned, use a comment that says what the file is for"
+  ),
+  clean("opening", "Sources/GRPC/A.swift", "// What A is for.\nstruct A {}\n"),
+  clean("opening", "Sources/GRPC/A.swift", "package import Posix\n"),
+  clean("opening", "Sources/CPlatform/a.c", "/* What it is for. */\n"),
+
+  breach(
+    "unfinished", "LoadTest/LoadKit/A.swift", "let a = 1 // TODO: more\n",
+    "1: `TODO` is banned, use an issue"),
+  breach(
+    "unfinished", "scripts/a.sh", "# FIXME\n", "1: `FIXME` is banned, use an issue"),
+  clean("unfinished", "Sources/GRPC/A.swift", "let todo = 1\n"),
+
+  breach(
+    "imports", "Sources/Server/A.swift", "// A.\npackage import StockStore\n",
+    "2: importing StockStore into Server is banned, use what Server may know: "
+      + "GRPC, HTTP2, Metrics, Posix"),
+  breach(
+    "imports", "Sources/GRPC/A.swift", "@testable import Posix\n",
+    "1: importing Posix into GRPC is banned, use what GRPC may know: nothing"),
+  clean(
+    "imports", "Sources/Server/A.swift", "internal import Posix\npackage import struct GRPC.A\n"),
+  clean("imports", "Sources/Admin/A.swift", "internal import FlyingFox\n"),
+  clean("imports", "Tests/ServerTests/A.swift", "import StockStore\n"),
+]
