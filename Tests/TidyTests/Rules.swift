@@ -83,7 +83,7 @@ let rules: [Rule] = [
   },
   Rule(name: "opening") { file, report in
     guard file.isProduct, let first = file.lines.first else { return }
-    let opensWell = ["//", "/*", "#include"].contains { first.hasPrefix($0) }
+    let opensWell = ["//", "/*", "#include", "#if"].contains { first.hasPrefix($0) }
     if !opensWell && file.imports.first?.line != 1 {
       report(
         1, "an opening without a comment or an import",
