@@ -70,7 +70,12 @@ let package = Package(
     module(
       "ReservationService", ["StockStore", "GRPC", "CHoldfastProto", "CProtobufC", "Metrics"]),
     module("Server", ["Posix", "HTTP2", "GRPC", "Metrics"]),
-    module("Admin", ["Metrics", .product(name: "FlyingFox", package: "FlyingFox")]),
+    module(
+      "Admin",
+      [
+        "Metrics", .product(name: "FlyingFox", package: "FlyingFox"),
+        .product(name: "FlyingSocks", package: "FlyingFox"),
+      ]),
     executable(
       "holdfast",
       [

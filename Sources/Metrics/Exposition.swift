@@ -122,6 +122,11 @@ package struct Exposition {
 
   /// Backslash and line feed are escaped everywhere, a quotation mark only in label values.
   private static func escaped(_ text: String, quotes: Bool) -> String {
+    // Nearly every text is plain, and a page has thousands.
+    let isPlain = !text.utf8.contains { byte in
+      byte == UInt8(ascii: "\\") || byte == UInt8(ascii: "\n") || byte == UInt8(ascii: "\"")
+    }
+    if isPlain { return text }
     var result = ""
     for scalar in text.unicodeScalars {
       switch scalar {
