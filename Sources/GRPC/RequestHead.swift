@@ -44,6 +44,27 @@ package enum RequestHead: Equatable {
     }
   }
 
+  /// The head as a number, to be kept with a stream: a method's number, or below zero a refusal.
+  package var code: Int32 {
+    switch self {
+    case .call(let method): Int32(clamping: method)
+    case .notGRPC(let httpStatus): -1000 - Int32(clamping: httpStatus)
+    case .refuse(_, .unknownMethod): -1
+    case .refuse(_, .unsupportedEncoding): -2
+    case .refuse(_, .malformedCaller): -3
+    }
+  }
+
+  package init(code: Int32) {
+    switch code {
+    case 0...: self = .call(method: Int(code))
+    case -1: self = .refuse(.unimplemented, .unknownMethod)
+    case -2: self = .refuse(.unimplemented, .unsupportedEncoding)
+    case -3: self = .refuse(.invalidArgument, .malformedCaller)
+    default: self = .notGRPC(httpStatus: Int(-1000 - code))
+    }
+  }
+
   /// Longest holdfast-caller, in bytes: it is hashed with every idempotency key.
   package static let callerBytesMax = 64
 

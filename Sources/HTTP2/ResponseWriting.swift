@@ -26,6 +26,7 @@ extension SessionContext {
       unsafe (at + 5).update(from: base, count: source.count)
     }
     unsafe record.pointee.answer.count += length
+    if let session = unsafe record.pointee.session { unsafe session.pointee.queuedBytes += length }
     if ends { unsafe record.pointee.flags.insert([.answerEnds, .discards]) }
     return unsafe begin(record)
   }
@@ -154,6 +155,7 @@ extension SessionContext {
     unsafe context.pointee.output.append(
       record.pointee.answer.start + record.pointee.answerOffset, length)
     unsafe record.pointee.answerOffset += length
+    unsafe session.pointee.queuedBytes -= length
     if unsafe frame[4] & endStream != 0 {
       // The stream does not end with the data but with the trailers behind it.
       unsafe frame[4] &= ~endStream

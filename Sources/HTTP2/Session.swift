@@ -12,6 +12,8 @@ internal import CNGHTTP2
   package var isEstablished: Bool { unsafe state.pointee.settingsReceived }
   /// Streams that are open.
   package var streamCount: Int { unsafe state.pointee.streamCount }
+  /// Bytes of answers that the connection has not taken yet.
+  package var queuedBytes: Int { unsafe state.pointee.queuedBytes }
   /// Neither side has anything left to say: close the connection.
   package var isFinished: Bool {
     unsafe nghttp2_session_want_read(state.pointee.library) == 0
@@ -69,6 +71,20 @@ internal import CNGHTTP2
       nil, 0)
   }
 
+  /// The name of the most recently opened stream that is still open; `stream(after:)` leads on.
+  package var firstStream: StreamID? { unsafe Self.name(unsafe state.pointee.firstStream) }
+
+  /// The stream that was opened before `stream` and is still open.
+  package func stream(after stream: StreamID) -> StreamID? {
+    guard let record = unsafe state.pointee.context.pointee.streams.find(stream) else { return nil }
+    return unsafe Self.name(unsafe record.pointee.next)
+  }
+
+  private static func name(_ record: UnsafeMutablePointer<StreamRecord>?) -> StreamID? {
+    guard let record = unsafe record else { return nil }
+    return unsafe StreamID(index: record.pointee.index, generation: record.pointee.generation)
+  }
+
   /// Ends the connection. Every stream that is open gets its `closed` event.
   package func close() {
     unsafe nghttp2_session_del(state.pointee.library)
@@ -92,6 +108,7 @@ internal import CNGHTTP2
   let token: UInt64
   var firstStream: UnsafeMutablePointer<StreamRecord>?
   var streamCount = 0
+  var queuedBytes = 0
   var settingsReceived = false
   /// The peer changed SETTINGS_HEADER_TABLE_SIZE: the next header block must begin with a size update
   /// (RFC 7541 section 4.2), so libnghttp2 writes the trailers, not we.
@@ -124,6 +141,7 @@ internal import CNGHTTP2
     unsafe record.pointee.previous = nil
     unsafe record.pointee.next = nil
     unsafe state.pointee.streamCount -= 1
+    unsafe state.pointee.queuedBytes -= record.pointee.answer.count - record.pointee.answerOffset
     unsafe state.pointee.context.pointee.events.append(.closed, record)
   }
 

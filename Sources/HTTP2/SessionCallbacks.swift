@@ -66,6 +66,7 @@ internal import CNGHTTP2
     let number = unsafe frame.pointee.hd.stream_id
     unsafe record.pointee.session = state
     unsafe record.pointee.number = number
+    unsafe record.pointee.notes.receivedNanoseconds = context.pointee.nowNanoseconds
     unsafe record.pointee.next = state.pointee.firstStream
     if let first = unsafe state.pointee.firstStream { unsafe first.pointee.previous = record }
     unsafe state.pointee.firstStream = record

@@ -43,6 +43,8 @@ struct StreamFlags: OptionSet {
   static let deferred = StreamFlags(rawValue: 1 << 7)
   /// The owner wants to hear of bytes before the end.
   static let wantsData = StreamFlags(rawValue: 1 << 8)
+  /// The owner has counted the call as ended.
+  static let counted = StreamFlags(rawValue: 1 << 10)
   /// The trailers are libnghttp2's: either it has been told to send them or will be.
   static let libraryTrailers = StreamFlags(rawValue: 1 << 9)
 }

@@ -30,6 +30,15 @@ extension SessionContext {
     unsafe state.pointee.streams.find(stream)?.pointee.flags.contains(.answered) ?? true
   }
 
+  /// A mark of the owner's: the call is counted as ended.
+  package func isCounted(_ stream: StreamID) -> Bool {
+    unsafe state.pointee.streams.find(stream)?.pointee.flags.contains(.counted) ?? true
+  }
+
+  package func setCounted(_ stream: StreamID) {
+    unsafe state.pointee.streams.find(stream)?.pointee.flags.insert(.counted)
+  }
+
   /// From here on `data` events come for this stream.
   package func wantData(_ stream: StreamID) {
     unsafe state.pointee.streams.find(stream)?.pointee.flags.insert(.wantsData)
@@ -41,8 +50,11 @@ extension SessionContext {
     _ body: (Span<UInt8>, Span<UInt8>, Span<UInt8>, Span<UInt8>, Span<UInt8>) -> R
   ) -> R? {
     guard let record = unsafe open(stream) else { return nil }
-    let field = unsafe (0..<5).map { unsafe Self.value(record.pointee.fields[$0]) }
-    return unsafe body(field[0].span, field[1].span, field[2].span, field[3].span, field[4].span)
+    let fields = unsafe record.pointee.fields
+    // One by one, since an Array of them would be allocated per call.
+    return unsafe body(
+      Self.value(fields[0]).span, Self.value(fields[1]).span, Self.value(fields[2]).span,
+      Self.value(fields[3]).span, Self.value(fields[4]).span)
   }
 
   /// What the fields mean: written to the stream's notes, and remembered for the connection, so that

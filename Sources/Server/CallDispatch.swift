@@ -1,0 +1,344 @@
+// From the events of streams to calls, and from replies to answers. This is where HTTP/2 ends and gRPC
+// begins.
+internal import GRPC
+internal import HTTP2
+internal import Metrics
+
+extension EventLoop {
+  /// Handles every event that waits. The number of calls that were handed to the handler.
+  func dispatchEvents() -> Int {
+    var calls = 0
+    var index = 0
+    while index < context.eventCount {
+      let event = context.event(at: index)
+      index += 1
+      switch event.kind {
+      case .head: decideHead(event.stream)
+      case .end: calls += requestEnded(event.stream)
+      case .data: calls += streamingData(event.stream)
+      case .oversize: oversize(event.stream)
+      case .headerListTooLarge:
+        countStarted(event.stream)
+        fail(event.stream, .resourceExhausted, "header list too large")
+      case .closed: closed(event.stream)
+      }
+    }
+    context.clearEvents()
+    return calls
+  }
+
+  // MARK: Requests
+
+  private func decideHead(_ stream: StreamID) {
+    let head = context.withFields(of: stream) { method, path, contentType, encoding, caller in
+      RequestHead.decide(
+        method: method, path: path, contentType: contentType, encoding: encoding, caller: caller,
+        number: handler.method(atPath:))
+    }
+    guard let head else { return }
+    context.setHead(head.code, of: stream)
+    if case .call(let method) = head, type(of: handler).methods[method].type == .bidirectional {
+      context.wantData(stream)
+    }
+  }
+
+  /// The request is whole: hand it over, or say what is wrong with it.
+  private func requestEnded(_ stream: StreamID) -> Int {
+    guard let notes = context.notes(of: stream), !context.isAnswered(stream) else {
+      return streamingEnded(stream)
+    }
+    metrics.started(method: Self.methodIndex(notes))
+    switch RequestHead(code: notes.head) {
+    case .call(let method):
+      guard isInTime(stream, notes) else { return 0 }
+      if type(of: handler).methods[method].type == .bidirectional { return streamingEnded(stream) }
+      return handMessage(of: stream, method: method)
+    case .notGRPC(let status): refuseHTTP(stream, status)
+    case .refuse(let code, let reason): fail(stream, code, reason.text)
+    }
+    return 0
+  }
+
+  /// Checks the deadline: a call whose caller has stopped waiting is not executed.
+  private func isInTime(_ stream: StreamID, _ notes: StreamNotes) -> Bool {
+    guard context.hasTimeout(stream) else { return true }
+    let timeout = context.withTimeout(of: stream) { Timeout.nanoseconds($0) } ?? nil
+    guard let timeout else {
+      fail(stream, .internal, "malformed grpc-timeout")
+      return false
+    }
+    if nowNanoseconds - notes.receivedNanoseconds < timeout { return true }
+    fail(stream, .deadlineExceeded, "deadline exceeded before the call was executed")
+    return false
+  }
+
+  private func handMessage(of stream: StreamID, method: Int) -> Int {
+    var problem: (StatusCode, StaticString)?
+    let completion = context.withBody(of: stream) { body, caller -> Completion? in
+      switch MessageFraming.next(in: body, messageBytesMax: limits.messageBytesMax) {
+      case .message(let length) where length == body.count - MessageFraming.prefixLength:
+        reply.reset()
+        return handler.handle(
+          method: method, message: body.extracting(MessageFraming.prefixLength..<body.count),
+          caller: caller, call: Self.name(stream), reply: reply)
+      case .message: problem = (.unimplemented, "more than one message in a unary call")
+      case .incomplete:
+        problem = (
+          .internal, body.isEmpty ? "a unary call without a message" : "the message is cut off"
+        )
+      case .compressed:
+        problem = (.internal, "a compressed message without grpc-encoding")
+      case .malformed: problem = (.internal, "malformed message prefix")
+      case .tooLarge: problem = (.resourceExhausted, "message larger than the limit")
+      }
+      return nil
+    }
+    if let (code, text) = problem { fail(stream, code, text) }
+    guard let completion = completion ?? nil else { return 0 }
+    let type = type(of: handler).methods[method].type
+    if case .reply(let lsn) = completion { sendOrKeep(stream, lsn: lsn, ends: type == .unary) }
+    return 1
+  }
+
+  private func oversize(_ stream: StreamID) {
+    countStarted(stream)
+    let isOver = context.withBody(of: stream) { body, _ in
+      if case .tooLarge = MessageFraming.next(in: body, messageBytesMax: limits.messageBytesMax) {
+        return true
+      }
+      return body.count > limits.messageBytesMax
+    }
+    if isOver ?? true {
+      fail(stream, .resourceExhausted, "message larger than the limit")
+    } else {
+      // Within the limit, but the loop has no room for it now.
+      handler.refuse(.overloaded, reply: reply)
+      send(reply, on: stream, ends: true)
+    }
+  }
+
+  /// A refusal before the end of the request: the call has begun all the same.
+  private func countStarted(_ stream: StreamID) {
+    guard let notes = context.notes(of: stream), !context.isAnswered(stream) else { return }
+    metrics.started(method: Self.methodIndex(notes))
+  }
+
+  // MARK: Streaming requests
+
+  /// Bytes of a bidirectional call: every message that is whole is handed over and answered.
+  private func streamingData(_ stream: StreamID) -> Int {
+    guard let notes = context.notes(of: stream),
+      case .call(let method) = RequestHead(code: notes.head),
+      type(of: handler).methods[method].type == .bidirectional
+    else { return 0 }
+    var calls = 0
+    while true {
+      var consumed = 0
+      var isBroken = false
+      context.withBody(of: stream) { body, caller in
+        switch MessageFraming.next(in: body, messageBytesMax: limits.messageBytesMax) {
+        case .incomplete: break
+        case .message(let length):
+          let end = MessageFraming.prefixLength + length
+          reply.reset()
+          _ = handler.handle(
+            method: method, message: body.extracting(MessageFraming.prefixLength..<end),
+            caller: caller, call: Self.name(stream), reply: reply)
+          consumed = end
+        default: isBroken = true
+        }
+      }
+      if isBroken { context.end(stream, status: UInt8(StatusCode.internal.rawValue)) }
+      if consumed == 0 || isBroken { return calls }
+      context.consume(consumed, of: stream)
+      send(reply, on: stream, ends: false)
+      calls += 1
+    }
+  }
+
+  private func streamingEnded(_ stream: StreamID) -> Int {
+    guard let notes = context.notes(of: stream),
+      case .call(let method) = RequestHead(code: notes.head),
+      type(of: handler).methods[method].type == .bidirectional
+    else { return 0 }
+    let calls = streamingData(stream)
+    let isWhole = context.withBody(of: stream) { body, _ in body.isEmpty } ?? true
+    let code: StatusCode = isWhole ? .ok : .internal
+    countHandled(stream, code)
+    context.end(stream, status: UInt8(code.rawValue))
+    touchConnection(of: stream)
+    return calls
+  }
+
+  // MARK: Answers
+
+  /// Sends the reply, or keeps it until the journal is durable up to it.
+  private func sendOrKeep(_ stream: StreamID, lsn: UInt64, ends: Bool) {
+    if waiting.isEmpty && lsn <= handler.durableLSN {
+      send(reply, on: stream, ends: ends)
+    } else if !waiting.append(reply, for: stream, lsn: lsn) {
+      // The decision stands and is recorded: a retry gets it once the journal has caught up.
+      handler.refuse(.overloaded, reply: reply)
+      send(reply, on: stream, ends: true)
+    }
+  }
+
+  func sendDurableReplies() {
+    while let stream = waiting.next(durableLSN: handler.durableLSN, into: reply) {
+      send(reply, on: stream, ends: true)
+    }
+  }
+
+  /// Answers a stream; counts the call where that ends it.
+  func send(_ reply: Reply, on stream: StreamID, ends: Bool) {
+    switch reply.kind {
+    case .message:
+      if ends { countHandled(stream, .ok) }
+      let isSent = reply.withContent { context.send($0, on: stream, ends: ends) }
+      if !isSent { fail(stream, .unavailable, "no room for the answer") }
+    case .failure(let code):
+      countHandled(stream, code)
+      if context.isAnswered(stream) {
+        context.end(stream, status: UInt8(code.rawValue))
+      } else {
+        sendStatus(code, reply, on: stream)
+      }
+    }
+    touchConnection(of: stream)
+  }
+
+  private func sendStatus(_ code: StatusCode, _ reply: Reply, on stream: StreamID) {
+    fields.reset()
+    Self.withDigits(of: code) { fields.add("grpc-status", $0) }
+    statusText.reset()
+    reply.withContent { PercentEncoding.append($0, to: &statusText) }
+    statusText.withSpan { fields.add("grpc-message", $0) }
+    detailsText.reset()
+    reply.withDetails { Base64.append($0, to: &detailsText) }
+    if detailsText.count > 0 {
+      detailsText.withSpan { fields.add("grpc-status-details-bin", $0) }
+    }
+    // gRPC over HTTP/2, compression: a refusal for its encoding names those that are taken.
+    if code == .unimplemented { fields.add("grpc-accept-encoding", "identity") }
+    context.sendHeadersOnly(on: stream, httpStatus: 200, fields: fields)
+  }
+
+  /// Answers a call with a status of the protocol's own.
+  func fail(_ stream: StreamID, _ code: StatusCode, _ text: StaticString) {
+    reply.fail(code, text)
+    send(reply, on: stream, ends: true)
+  }
+
+  private func refuseHTTP(_ stream: StreamID, _ status: Int) {
+    countHandled(stream, .unknown)
+    fields.reset()
+    Self.withDigits(of: .unknown) { fields.add("grpc-status", $0) }
+    let isType = status == 415
+    fields.add("grpc-message", isType ? "content-type is not application/grpc" : "method is not POST")
+    context.sendHeadersOnly(on: stream, httpStatus: status, fields: fields)
+    touchConnection(of: stream)
+  }
+
+  /// Whether or not it was answered, the stream is gone.
+  private func closed(_ stream: StreamID) {
+    if let notes = context.notes(of: stream), !context.isCounted(stream) {
+      if context.hasEnded(stream) || context.isAnswered(stream) {
+        handler.cancelled(Self.name(stream))
+        countHandled(stream, .cancelled)
+      } else {
+        metrics.started(method: Self.methodIndex(notes))
+        countHandled(stream, .cancelled)
+      }
+    }
+    context.release(stream)
+  }
+
+  private func countHandled(_ stream: StreamID, _ code: StatusCode) {
+    guard !context.isCounted(stream), let notes = context.notes(of: stream) else { return }
+    context.setCounted(stream)
+    let latency = nowNanoseconds - notes.receivedNanoseconds
+    let method = Self.methodIndex(notes)
+    metrics.handled(method: method, code: code.rawValue, latencyNanoseconds: latency)
+    if method >= 0, type(of: handler).methods[method].isReservation {
+      metrics.reservationLatency(nanoseconds: latency)
+    }
+  }
+
+  private func touchConnection(of stream: StreamID) {
+    if let session = context.session(of: stream) { touch(Int(session.token)) }
+  }
+
+  // MARK: Calls that take too long
+
+  /// Refuses the calls of a connection whose deadline passed, or whose request does not come to an end.
+  func expireCalls(of session: Session) {
+    var next = session.firstStream
+    while let stream = next {
+      next = session.stream(after: stream)
+      guard let notes = context.notes(of: stream), !context.isAnswered(stream),
+        !context.hasEnded(stream)
+      else { continue }
+      let age = nowNanoseconds - notes.receivedNanoseconds
+      let timeout = context.withTimeout(of: stream) { Timeout.nanoseconds($0) } ?? nil
+      if age >= min(timeout ?? .max, limits.requestNanosecondsMax) {
+        countStarted(stream)
+        fail(stream, .deadlineExceeded, "the request was not whole in time")
+      }
+    }
+  }
+
+  /// Ends the calls whose answers go on for ever.
+  func endStreamingCalls(of session: Session) {
+    var next = session.firstStream
+    while let stream = next {
+      next = session.stream(after: stream)
+      guard context.isAnswered(stream), !context.isCounted(stream) else { continue }
+      countHandled(stream, .unavailable)
+      handler.cancelled(Self.name(stream))
+      context.end(stream, status: UInt8(StatusCode.unavailable.rawValue))
+    }
+  }
+
+  /// The shutdown's time is over: every call that has no answer is refused.
+  func refuseOpenCalls(of session: Session) {
+    var next = session.firstStream
+    while let stream = next {
+      next = session.stream(after: stream)
+      if context.isAnswered(stream) { continue }
+      handler.refuse(.shuttingDown, reply: reply)
+      send(reply, on: stream, ends: true)
+    }
+  }
+
+  // MARK: Names and numbers
+
+  private static func name(_ stream: StreamID) -> CallID {
+    CallID(rawValue: UInt64(stream.generation) << 32 | UInt64(stream.index))
+  }
+
+  private static func stream(_ call: CallID) -> StreamID {
+    StreamID(
+      index: UInt32(truncatingIfNeeded: call.rawValue), generation: UInt32(call.rawValue >> 32))
+  }
+
+  /// The index under which a call is counted: below zero for a method that does not exist.
+  private static func methodIndex(_ notes: StreamNotes) -> Int {
+    if case .call(let method) = RequestHead(code: notes.head) { return method }
+    return -1
+  }
+
+  private static func withDigits(of code: StatusCode, _ body: (Span<UInt8>) -> Void) {
+    var digits: InlineArray<2, UInt8> = .init(repeating: 48)
+    digits[0] = 48 + UInt8(code.rawValue / 10)
+    digits[1] = 48 + UInt8(code.rawValue % 10)
+    body(digits.span.extracting((code.rawValue < 10 ? 1 : 0)..<2))
+  }
+}
+
+extension EventLoop: CallSink {
+  func send(_ reply: Reply, to call: CallID, ends: Bool) {
+    let stream = Self.stream(call)
+    guard context.session(of: stream) != nil else { return }
+    send(reply, on: stream, ends: ends)
+  }
+}

@@ -1,0 +1,158 @@
+// The connections of one loop, as plain records at fixed places: no reference counting on the way from
+// an epoll event to a connection, and a generation that tells the events of a closed one.
+internal import HTTP2
+internal import Posix
+
+/// One accepted connection.
+struct Connection {
+  var descriptor: Int32 = -1
+  /// Counts the uses of this place; part of the epoll token.
+  var generation: UInt32 = 0
+  /// nil until the first bytes come: a connection that says nothing costs almost nothing.
+  var session: Session?
+  var openedNanoseconds: Int64 = 0
+  /// When the peer last took bytes while there were some to take.
+  var progressNanoseconds: Int64 = 0
+  /// What a write left over.
+  var unsent = UnsentBytes()
+  /// Listed among the connections to flush at the end of the turn.
+  var isTouched = false
+  var isReadingPaused = false
+  var isWatchedForWriting = false
+  /// Close it as soon as its output is out.
+  var isEnding = false
+}
+
+/// Bytes that the socket did not take. Owned; freed when empty.
+@safe struct UnsentBytes {
+  private var storage: UnsafeMutableRawPointer?
+  private var start = 0
+  private var end = 0
+
+  var isEmpty: Bool { start == end }
+
+  /// Keeps `bytes`; only when empty.
+  mutating func keep(_ bytes: UnsafeRawBufferPointer) {
+    guard isEmpty, let base = bytes.baseAddress else { return }
+    unsafe storage?.deallocate()
+    let copy = UnsafeMutableRawPointer.allocate(byteCount: bytes.count, alignment: 1)
+    unsafe copy.copyMemory(from: base, byteCount: bytes.count)
+    unsafe storage = copy
+    start = 0
+    end = bytes.count
+  }
+
+  /// Sends what is left.
+  mutating func send(to descriptor: Int32) -> IOResult {
+    guard !isEmpty, let storage = unsafe storage else { return .moved(0) }
+    let result = unsafe FileDescriptor.send(
+      descriptor, from: UnsafeRawBufferPointer(start: storage + start, count: end - start))
+    if case .moved(let count) = result {
+      start += count
+      if isEmpty { drop() }
+    }
+    return result
+  }
+
+  mutating func drop() {
+    unsafe storage?.deallocate()
+    unsafe storage = nil
+    start = 0
+    end = 0
+  }
+}
+
+/// The table; a place in it is a connection's name on its loop.
+@safe struct ConnectionTable: ~Copyable {
+  private let storage: UnsafeMutablePointer<Connection>
+  private let free: UnsafeMutablePointer<Int32>
+  private var freeCount = 0
+  /// Places that were ever used.
+  private(set) var usedCount = 0
+  private(set) var count = 0
+  let capacity: Int
+
+  init(capacity: Int) {
+    self.capacity = capacity
+    // Pages are touched only as connections come.
+    unsafe storage = .allocate(capacity: capacity)
+    unsafe free = .allocate(capacity: capacity)
+  }
+
+  deinit {
+    for index in 0..<usedCount { unsafe storage[index].unsent.drop() }
+    unsafe storage.deallocate()
+    unsafe free.deallocate()
+  }
+
+  subscript(index: Int) -> Connection {
+    _read {
+      precondition(index >= 0 && index < usedCount, "no such connection")
+      yield unsafe storage[index]
+    }
+    nonmutating _modify {
+      precondition(index >= 0 && index < usedCount, "no such connection")
+      yield unsafe &storage[index]
+    }
+  }
+
+  /// A place for a new connection; nil where the table is full.
+  mutating func add(descriptor: Int32, nowNanoseconds: Int64) -> Int? {
+    let index: Int
+    if freeCount > 0 {
+      freeCount -= 1
+      index = Int(unsafe free[freeCount])
+    } else {
+      guard usedCount < capacity else { return nil }
+      index = usedCount
+      usedCount += 1
+      unsafe (storage + index).initialize(to: Connection())
+    }
+    count += 1
+    unsafe storage[index].descriptor = descriptor
+    unsafe storage[index].openedNanoseconds = nowNanoseconds
+    unsafe storage[index].progressNanoseconds = nowNanoseconds
+    return index
+  }
+
+  /// Frees a place: its token is stale from here on.
+  mutating func remove(_ index: Int) {
+    var fresh = Connection()
+    fresh.generation = self[index].generation &+ 1
+    self[index].unsent.drop()
+    self[index] = fresh
+    unsafe free[freeCount] = Int32(index)
+    freeCount += 1
+    count -= 1
+  }
+
+  /// The epoll token of a connection.
+  func token(_ index: Int) -> UInt64 { UInt64(self[index].generation) << 32 | UInt64(index) }
+
+  /// The place that a token names; nil where its connection is gone.
+  func index(ofToken token: UInt64) -> Int? {
+    let index = Int(token & 0xffff_ffff)
+    guard index < usedCount, self[index].generation == UInt32(token >> 32),
+      self[index].descriptor >= 0
+    else { return nil }
+    return index
+  }
+}
+
+/// A loop's buffer for reading: one for all its connections, since each read is handed on at once.
+@safe struct ReadBuffer: ~Copyable {
+  private let bytes: UnsafeMutableRawBufferPointer
+
+  init(capacity: Int) { unsafe bytes = .allocate(byteCount: capacity, alignment: 64) }
+
+  deinit { unsafe bytes.deallocate() }
+
+  /// Reads once and calls `body` with what came.
+  func read(_ descriptor: Int32, _ body: (UnsafeRawBufferPointer) -> Void) -> IOResult {
+    let result = unsafe FileDescriptor.read(descriptor, into: bytes)
+    if case .moved(let count) = result, count > 0 {
+      unsafe body(UnsafeRawBufferPointer(rebasing: bytes[0..<count]))
+    }
+    return result
+  }
+}

@@ -1,0 +1,43 @@
+package import HTTP2
+
+/// Limits of the server's connections. The values and the reasons for them stand in the executable's
+/// Limits.swift.
+package struct ServerLimits: Sendable {
+  package var http2: HTTP2Limits
+  /// Longest request message in bytes.
+  package var messageBytesMax: Int
+  /// Connections of the whole server.
+  package var connectionsMax: Int
+  /// Answers that a connection may owe before it is no longer read, in bytes.
+  package var unsentBytesMax: Int
+  /// A new connection's time to send its HTTP/2 preface and SETTINGS, in nanoseconds.
+  package var handshakeNanosecondsMax: Int64
+  /// A request's time from its header fields to its last byte, in nanoseconds.
+  package var requestNanosecondsMax: Int64
+  /// How long a peer may leave bytes unread before it is cut off, in nanoseconds.
+  package var stalledWriteNanosecondsMax: Int64
+  /// Silence after which the kernel probes a peer, in seconds.
+  package var keepaliveSeconds: Int32
+  /// How long a shutdown waits for calls and connections to end, in nanoseconds.
+  package var shutdownNanosecondsMax: Int64
+  /// Answers that wait for the journal on one loop, in bytes.
+  package var waitingReplyBytesMax: Int
+
+  package init(
+    http2: HTTP2Limits, messageBytesMax: Int, connectionsMax: Int, unsentBytesMax: Int,
+    handshakeNanosecondsMax: Int64, requestNanosecondsMax: Int64,
+    stalledWriteNanosecondsMax: Int64, keepaliveSeconds: Int32, shutdownNanosecondsMax: Int64,
+    waitingReplyBytesMax: Int
+  ) {
+    self.http2 = http2
+    self.messageBytesMax = messageBytesMax
+    self.connectionsMax = connectionsMax
+    self.unsentBytesMax = unsentBytesMax
+    self.handshakeNanosecondsMax = handshakeNanosecondsMax
+    self.requestNanosecondsMax = requestNanosecondsMax
+    self.stalledWriteNanosecondsMax = stalledWriteNanosecondsMax
+    self.keepaliveSeconds = keepaliveSeconds
+    self.shutdownNanosecondsMax = shutdownNanosecondsMax
+    self.waitingReplyBytesMax = waitingReplyBytesMax
+  }
+}
