@@ -1,0 +1,89 @@
+// What the store is asked. Commands borrow every byte they name: nothing is copied until it is kept,
+// and nothing here outlives the call it is passed to. They are valid when they come: the caller has
+// checked every field against StoreLimits.
+
+/// Bytes that somebody else owns, good for the length of the call they are passed to.
+@safe package struct BorrowedBytes {
+  private let base: UnsafePointer<UInt8>?
+  /// How many bytes.
+  package let count: Int
+
+  /// - Safety: `base` must point to `count` bytes that stay as they are for the length of the call.
+  @unsafe package init(_ base: UnsafePointer<UInt8>?, count: Int) {
+    unsafe self.base = base
+    self.count = unsafe base == nil ? 0 : count
+  }
+
+  /// No bytes.
+  package static var empty: BorrowedBytes { unsafe BorrowedBytes(nil, count: 0) }
+
+  /// The bytes, for tables and hash functions.
+  @unsafe package var pointer: UnsafeRawBufferPointer {
+    unsafe UnsafeRawBufferPointer(start: base, count: count)
+  }
+}
+
+/// Names an item: (SKU, location).
+package struct ItemName {
+  package let sku: BorrowedBytes
+  /// Empty: the default location.
+  package let location: BorrowedBytes
+
+  package init(sku: BorrowedBytes, location: BorrowedBytes) {
+    self.sku = sku
+    self.location = location
+  }
+}
+
+/// One line of a command: units of an item.
+package struct LineRequest {
+  package let item: ItemName
+  /// 1 to StoreLimits.quantityMax.
+  package let quantity: Int64
+
+  package init(item: ItemName, quantity: Int64) {
+    self.item = item
+    self.quantity = quantity
+  }
+}
+
+/// Who asks under which key: the scope of a recorded decision, together with the method.
+package struct IdempotencyScope {
+  package let caller: BorrowedBytes
+  package let key: BorrowedBytes
+
+  package init(caller: BorrowedBytes, key: BorrowedBytes) {
+    self.caller = caller
+    self.key = key
+  }
+}
+
+/// A change of an item's stock.
+package struct AdjustCommand {
+  package enum Change {
+    case none
+    case delta(Int64)
+    case setOnHand(Int64)
+  }
+
+  package let scope: IdempotencyScope
+  package let item: ItemName
+  package let change: Change
+  /// nil: as it is.
+  package let safetyStock: Int64?
+  /// nil: whatever the version; 0: only if the item is unknown.
+  package let expectedVersion: UInt64?
+  package let reason: BorrowedBytes
+
+  package init(
+    scope: IdempotencyScope, item: ItemName, change: Change, safetyStock: Int64?,
+    expectedVersion: UInt64?, reason: BorrowedBytes
+  ) {
+    self.scope = scope
+    self.item = item
+    self.change = change
+    self.safetyStock = safetyStock
+    self.expectedVersion = expectedVersion
+    self.reason = reason
+  }
+}

@@ -1,0 +1,91 @@
+// The stock in memory: items, reservations, and the decisions that were made under idempotency keys.
+// Threads work on it through sessions, one each.
+package import Posix
+internal import Synchronization
+
+/// How commands that run at the same time are kept apart.
+package enum ConcurrencyControl: Sendable {
+  /// Read, decide, lock if nothing changed, write; else once more.
+  case optimistic
+  /// Check, then write, with nothing in between to keep others out: oversells under two threads. For
+  /// showing that a test or a load generator notices.
+  case uncheckedForDemonstration
+}
+
+/// All stock of one server.
+package final class StockStore: Sendable {
+  let core: StoreCore
+  let clock: any Clock
+  let epochs = Epochs()
+  private let sessions = Mutex<[PaddedArray<SessionShared>]>([])
+
+  /// - Parameter secret: the key of all hashes; 128 unpredictable bits, unless a test wants the same
+  ///   run again.
+  package init(
+    limits: StoreLimits, clock: any Clock, concurrency: ConcurrencyControl = .optimistic,
+    secret: (UInt64, UInt64) = (Machine.random64(), Machine.random64())
+  ) {
+    core = StoreCore(
+      limits: limits, concurrency: concurrency, secret: secret, now: clock.now().nanoseconds)
+    self.clock = clock
+  }
+
+  // Sessions keep their store alive, so none is left.
+  deinit {
+    core.free()
+    sessions.withLock { $0.forEach { $0.free() } }
+  }
+
+  /// A session for one thread. Make one for each thread, at any time.
+  package func makeSession() -> StoreSession {
+    let shared = PaddedArray<SessionShared>(count: 1) { _ in SessionShared() }
+    let number = sessions.withLock { list in
+      list.append(shared)
+      return list.count
+    }
+    return StoreSession(store: self, shared: shared, number: number)
+  }
+
+  /// Sums over all sessions. Any thread, any time. Takes the locks of the
+  /// shards one at a time, each for a few nanoseconds.
+  package func statistics() -> StoreStatistics {
+    var sums = statisticsWithoutTables()
+    sums.itemBytes = core.items.bytes
+    sums.itemIndexBytes = core.index.bytes
+    sums.reservationBytes = core.slab.bytes
+    for number in 0..<core.shards.count {
+      core.shards[number].lock.lock()
+      sums.keyTableBytes += core.shards[number].keyBytes
+      sums.timerBytes += core.shards[number].wheel.bytes
+      core.shards[number].lock.unlock()
+    }
+    return sums
+  }
+
+  /// What the sessions counted.
+  func statisticsWithoutTables() -> StoreStatistics {
+    var sums = StoreStatistics()
+    sessions.withLock { $0.forEach { $0[0].counters.add(to: &sums) } }
+    return sums
+  }
+
+  /// Frees index tables that were replaced and that no session reads any more.
+  func collectRetired() {
+    epochs.collect {
+      sessions.withLock { list in
+        var oldest = UInt64.max
+        for session in list {
+          let epoch = session[0].mark.epoch.load(ordering: .acquiring)
+          if epoch != 0 { oldest = min(oldest, epoch) }
+        }
+        return oldest
+      }
+    }
+  }
+}
+
+/// What other threads may see of a session.
+struct SessionShared: ~Copyable {
+  let mark = EpochMark()
+  let counters = SessionCounters()
+}

@@ -1,0 +1,111 @@
+package import Posix
+
+/// One thread's access to the store. Every batch of commands stands between `beginTurn` and `endTurn`;
+/// they all happen at the turn's time.
+package final class StoreSession {
+  let store: StockStore
+  let core: StoreCore
+  private let shared: PaddedArray<SessionShared>
+  private let scratchMemory: PaddedArray<SessionScratch>
+
+  init(store: StockStore, shared: PaddedArray<SessionShared>, number: Int) {
+    self.store = store
+    self.shared = shared
+    core = store.core
+    scratchMemory = PaddedArray(count: 1) { _ in SessionScratch(random: UInt64(number)) }
+  }
+
+  // The counters stay with the store: their sums go on.
+  deinit {
+    endTurn()
+    scratchMemory.free()
+  }
+
+  /// This session's working memory: behind a constant address, so that reaching it costs no check.
+  var scratch: SessionScratch {
+    @inline(__always) _read { yield scratchMemory[0] }
+    @inline(__always) _modify { yield &scratchMemory[0] }
+  }
+
+  var counters: SessionCounters {
+    @inline(__always) _read { yield shared[0].counters }
+  }
+
+  /// The turn's time in nanoseconds since the Unix epoch.
+  var now: Int64 {
+    @inline(__always) get { scratch.now }
+  }
+
+  /// Begins a turn: reads the clock, ends every hold that is due by then, and forgets some of what
+  /// nobody need remember any more. The time of every command until `endTurn`.
+  package func beginTurn() -> Timestamp {
+    let now = store.clock.now()
+    scratch.now = now.nanoseconds
+    store.epochs.enter(shared[0].mark)
+    expireDue()
+    collectForgotten()
+    if store.epochs.hasRetired { store.collectRetired() }
+    return now
+  }
+
+  /// Ends the turn: the thread may block now.
+  package func endTurn() { store.epochs.leave(shared[0].mark) }
+
+  /// Answers up to this log sequence number may be shown. In memory, all.
+  package var durableLSN: UInt64 { .max }
+
+  /// Empties the lines for the next reserve or confirm. Both leave them empty.
+  package func clearLines() { scratch.lineCount = 0 }
+
+  /// Adds a line for the next reserve or confirm; false where StoreLimits.linesPerReservation lines
+  /// are there already. The line's bytes are not needed any more afterwards.
+  package func appendLine(_ line: LineRequest) -> Bool {
+    let count = scratch.lineCount
+    guard count < min(core.limits.linesPerReservation, SessionScratch.linesMax) else {
+      return false
+    }
+    let hash = core.keys.itemHash(line.item)
+    scratch.lines[count] = CommandLine(
+      hash: hash, ordinal: core.find(line.item, hash), quantity: line.quantity)
+    scratch.lineCount = count + 1
+    return true
+  }
+
+  /// Lines of the reservation that the last command answered; each item once, none with 0 units.
+  package var viewLineCount: Int { scratch.viewCount }
+
+  /// Line `index` of them, from 0 to viewLineCount - 1.
+  package func viewLine(_ index: Int) -> ViewLine {
+    precondition(index >= 0 && index < scratch.viewCount, "no such line")
+    return scratch.view[index]
+  }
+}
+
+/// A line as a command brought it.
+struct CommandLine {
+  var hash: UInt64 = 0
+  /// nil: the item is unknown.
+  var ordinal: UInt32?
+  var quantity: Int64 = 0
+}
+
+/// A session's working memory.
+struct SessionScratch: ~Copyable {
+  static let linesMax = 64
+
+  var now: Int64 = 0
+  /// State of the generator that spreads the back-off.
+  var random: UInt64
+  var lineCount = 0
+  var lines = InlineArray<64, CommandLine>(repeating: CommandLine())
+  var changes = WriteSet()
+  var viewCount = 0
+  var view = InlineArray<64, ViewLine>(
+    repeating: ViewLine(item: ItemHandle(ordinal: 0), quantity: 0))
+  /// The shard whose ended decisions are looked at next.
+  var collectShard = 0
+  /// Decisions recorded since the last look.
+  var recordedSinceCollect = 0
+
+  init(random: UInt64) { self.random = random &* 0x9e37_79b9_7f4a_7c15 | 1 }
+}

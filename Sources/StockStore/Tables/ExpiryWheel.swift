@@ -1,0 +1,183 @@
+// When do holds end? One wheel for each shard, guarded by the shard's lock. Time is cut into ticks of
+// 2^30 ns (1.07 s), and blocks of 1,024 ticks (18 min). A hold waits
+//   - in the heap, exactly ordered, if it ends in the running tick (or before);
+//   - else in its tick's list, if it ends in the running block;
+//   - else in its block's list. 128 of them reach 39 h; a hold that ends later yet waits in the list
+//     that it shares with an earlier block, and is put back when that one's time comes.
+// Where it waits follows from when it ends, so it is unlinked at once when it ends early, and the lists
+// hold live holds only. Each hold is touched at most once for each of the three steps.
+
+@safe struct ExpiryWheel: ~Copyable {
+  private static let ticksPerBlock: Int64 = 1024
+  private static let blockLists: Int64 = 128
+  private static let listCount = Int(ticksPerBlock + blockLists)
+
+  private let slab: ReservationSlab
+  /// First slot + 1 of each list: ticks, then blocks.
+  private let heads: UnsafeMutablePointer<UInt32>
+  /// One bit for each list that is not empty.
+  private let occupied: UnsafeMutablePointer<UInt64>
+  private var heap = DueHeap()
+  private var tick: Int64
+
+  init(slab: ReservationSlab, now: Int64) {
+    self.slab = slab
+    tick = Self.tick(now)
+    unsafe heads = .allocate(capacity: Self.listCount)
+    unsafe heads.initialize(repeating: 0, count: Self.listCount)
+    unsafe occupied = .allocate(capacity: Self.listCount / 64)
+    unsafe occupied.initialize(repeating: 0, count: Self.listCount / 64)
+  }
+
+  deinit {
+    unsafe heads.deallocate()
+    unsafe occupied.deallocate()
+  }
+
+  /// Bytes in use.
+  var bytes: Int { Self.listCount * 4 + Self.listCount / 8 + heap.bytes }
+
+  @inline(__always)
+  private static func tick(_ nanoseconds: Int64) -> Int64 { nanoseconds >> 30 }
+
+  /// The list where a hold of `tick` waits; nil: the heap.
+  @inline(__always)
+  private func list(_ tick: Int64) -> Int? {
+    if tick <= self.tick { return nil }
+    let block = tick / Self.ticksPerBlock
+    if block == self.tick / Self.ticksPerBlock { return Int(tick % Self.ticksPerBlock) }
+    return Int(Self.ticksPerBlock + block % Self.blockLists)
+  }
+
+  /// Adds the hold in `slot`, by its `expiresAt`. Before this time nothing of it need be done.
+  @inline(__always)
+  mutating func insert(_ slot: UInt32) -> Int64 {
+    let expiresAt = slab[slot].expiresAt
+    guard let list = list(Self.tick(expiresAt)) else {
+      heap.push(
+        DueHeap.Entry(expiresAt: expiresAt, slot: slot, generation: slab[slot].generation))
+      return expiresAt
+    }
+    // `list` is below listCount, by the two remainders.
+    let head = unsafe heads[list]
+    slab[slot].next = head
+    slab[slot].previous = 0
+    if head != 0 { slab[head - 1].previous = slot + 1 }
+    unsafe heads[list] = slot + 1
+    unsafe occupied[list / 64] |= 1 << UInt64(list % 64)
+    let start = Self.tick(expiresAt)
+    return (list < Self.ticksPerBlock ? start : start / Self.ticksPerBlock * Self.ticksPerBlock)
+      << 30
+  }
+
+  /// Removes the hold in `slot`; its `expiresAt` is still what it was when it was inserted.
+  @inline(__always)
+  mutating func remove(_ slot: UInt32) {
+    // What waits in the heap stays there, and is dropped when its time comes.
+    guard let list = list(Self.tick(slab[slot].expiresAt)) else { return }
+    let next = slab[slot].next
+    let previous = slab[slot].previous
+    if next != 0 { slab[next - 1].previous = previous }
+    if previous != 0 {
+      slab[previous - 1].next = next
+    } else {
+      unsafe heads[list] = next
+      if next == 0 { unsafe occupied[list / 64] &= ~(1 << UInt64(list % 64)) }
+    }
+  }
+
+  /// A hold that is due at `now`, earliest first; nil where there is none. It leaves the wheel.
+  mutating func takeDue(_ now: Int64) -> UInt32? {
+    while let entry = heap.first, entry.expiresAt <= now {
+      heap.dropFirst()
+      if isLive(entry) { return entry.slot }
+    }
+    return nil
+  }
+
+  /// No hold is due before this time; Int64.max where nothing waits.
+  var nextDue: Int64 {
+    if let first = heap.first { return first.expiresAt }
+    if let list = firstOccupied(after: Int(tick % Self.ticksPerBlock), below: 1024) {
+      return (tick / Self.ticksPerBlock * Self.ticksPerBlock + Int64(list)) << 30
+    }
+    let block = tick / Self.ticksPerBlock
+    for distance in 1...Self.blockLists where isOccupied(blockList(block + distance)) {
+      return ((block + distance) * Self.ticksPerBlock) << 30
+    }
+    return .max
+  }
+
+  /// Moves time forward: what ends in the tick of `now` or before goes to the heap.
+  mutating func advance(_ now: Int64) {
+    let old = tick
+    tick = max(tick, Self.tick(now))
+    if tick == old { return }
+    let oldBlock = old / Self.ticksPerBlock
+    let block = tick / Self.ticksPerBlock
+    let lastList = oldBlock == block ? Int(tick % Self.ticksPerBlock) : Int(Self.ticksPerBlock) - 1
+    var position = Int(old % Self.ticksPerBlock)
+    while let list = firstOccupied(after: position, below: lastList + 1) {
+      drain(list)
+      position = list
+    }
+    if block == oldBlock { return }
+    // Beyond one turn of the block lists every list has been drained once.
+    for passed in (oldBlock + 1)...min(block, oldBlock + Self.blockLists) {
+      drain(blockList(passed))
+    }
+  }
+
+  /// Puts every hold of `list` where it belongs now.
+  private mutating func drain(_ list: Int) {
+    var next = unsafe heads[list]
+    unsafe heads[list] = 0
+    unsafe occupied[list / 64] &= ~(1 << UInt64(list % 64))
+    while next != 0 {
+      let slot = next - 1
+      next = slab[slot].next
+      _ = insert(slot)
+    }
+  }
+
+  /// Live holds that wait in the right place; walks all. For audits.
+  func countWaiting() -> Int {
+    var count = 0
+    for list in 0..<Self.listCount {
+      var next = unsafe heads[list]
+      while next != 0 {
+        if self.list(Self.tick(slab[next - 1].expiresAt)) == list { count += 1 }
+        next = slab[next - 1].next
+      }
+    }
+    heap.forEach { if isLive($0) { count += 1 } }
+    return count
+  }
+
+  private func isLive(_ entry: DueHeap.Entry) -> Bool {
+    slab[entry.slot].generation == entry.generation && slab[entry.slot].kind == .held
+      && slab[entry.slot].expiresAt == entry.expiresAt
+  }
+
+  private func blockList(_ block: Int64) -> Int {
+    Int(Self.ticksPerBlock + block % Self.blockLists)
+  }
+
+  private func isOccupied(_ list: Int) -> Bool {
+    unsafe occupied[list / 64] & 1 << UInt64(list % 64) != 0
+  }
+
+  /// The first list in (after, below) that is not empty; `below` is at most the number of lists.
+  private func firstOccupied(after: Int, below: Int) -> Int? {
+    var list = after + 1
+    while list < below {
+      let rest = unsafe occupied[list / 64] >> UInt64(list % 64)
+      if rest != 0 {
+        let found = list + rest.trailingZeroBitCount
+        return found < below ? found : nil
+      }
+      list = (list / 64 + 1) * 64
+    }
+    return nil
+  }
+}

@@ -1,0 +1,166 @@
+// The items' records: one cache line each, numbered in the order in which they were made.
+internal import Synchronization
+
+/// One item, 64 bytes. The word is the item's lock and version; the four numbers are guarded by it:
+/// only who holds the lock writes them, and readers check the word again after reading. All are
+/// atomics, so that reading beside a writer is defined. The key never changes once it is in the index.
+struct ItemRecord: ~Copyable {
+  /// version << 1 | locked. Version 0: the name is taken, but the item was not made yet.
+  let word: Atomic<UInt64>
+  let onHand: Atomic<Int64>
+  let held: Atomic<Int64>
+  let safetyStock: Atomic<Int64>
+  /// Of the last change.
+  let lsn: Atomic<UInt64>
+  var key: ItemKey
+}
+
+/// An item's name: the two lengths, then SKU and location behind each other where both fit, else the
+/// address of a copy in the last eight bytes.
+struct ItemKey {
+  var skuLength: UInt8
+  var locationLength: UInt8
+  var inline: InlineArray<6, UInt8>
+  var inlineTail: InlineArray<2, UInt64>
+
+  static let inlineBytesMax = 22
+  /// Of `inline` in an ItemRecord.
+  static let inlineOffset = 42
+
+  var count: Int { Int(skuLength) + Int(locationLength) }
+
+  var copy: UnsafeMutableRawPointer? {
+    get { unsafe UnsafeMutableRawPointer(bitPattern: UInt(inlineTail[1])) }
+    set { inlineTail[1] = UInt64(UInt(bitPattern: newValue)) }
+  }
+}
+
+/// All items. A handle, as Region.
+struct ItemTable {
+  private struct Header: ~Copyable {
+    /// Records handed out.
+    let count = Atomic<UInt32>(0)
+    /// Bytes of the copies of long names.
+    let copiedBytes = Atomic<Int>(0)
+  }
+
+  private let records: Region<ItemRecord>
+  private let header = PaddedArray<Header>(count: 1) { _ in Header() }
+
+  init(capacity: Int) {
+    precondition(MemoryLayout<ItemRecord>.size == 64, "an item is one cache line")
+    records = Region(capacity: min(capacity, Int(UInt32.max) - 1))
+  }
+
+  func free() {
+    for ordinal in 0..<count where records[ordinal].key.count > ItemKey.inlineBytesMax {
+      unsafe records[ordinal].key.copy?.deallocate()
+    }
+    records.free()
+    header.free()
+  }
+
+  /// Records handed out; those whose version is 0 are not items yet.
+  var count: UInt32 { header[0].count.load(ordering: .acquiring) }
+
+  /// Bytes in use.
+  var bytes: Int {
+    Int(count) * MemoryLayout<ItemRecord>.stride + header[0].copiedBytes.load(ordering: .relaxed)
+  }
+
+  /// The record of a number that `add` gave.
+  @inline(__always)
+  subscript(ordinal: UInt32) -> ItemRecord {
+    _read { yield records[ordinal] }
+  }
+
+  /// Makes a record with `name` at version 0; nil where the table is full. Nobody else sees it until
+  /// its number is in the index. The caller holds the lock of the name's stripe.
+  func add(_ name: ItemName) -> UInt32? {
+    var ordinal = header[0].count.load(ordering: .relaxed)
+    repeat {
+      if ordinal >= records.capacity { return nil }
+      let (exchanged, seen) = header[0].count.weakCompareExchange(
+        expected: ordinal, desired: ordinal + 1, ordering: .acquiringAndReleasing)
+      if exchanged { break }
+      ordinal = seen
+    } while true
+
+    let skuLength = UInt8(clamping: name.sku.count)
+    let locationLength = UInt8(clamping: name.location.count)
+    records[ordinal].key.skuLength = skuLength
+    records[ordinal].key.locationLength = locationLength
+    let count = records[ordinal].key.count
+    if count > ItemKey.inlineBytesMax {
+      unsafe records[ordinal].key.copy = .allocate(byteCount: count, alignment: 1)
+      header[0].copiedBytes.wrappingAdd(count, ordering: .relaxed)
+    }
+    // There is room for `count` bytes, in place or in the copy made above.
+    let bytes = unsafe keyBytes(ordinal)
+    if let sku = unsafe name.sku.pointer.baseAddress {
+      unsafe bytes.copyMemory(from: sku, byteCount: Int(skuLength))
+    }
+    if let location = unsafe name.location.pointer.baseAddress {
+      unsafe (bytes + Int(skuLength)).copyMemory(from: location, byteCount: Int(locationLength))
+    }
+    return ordinal
+  }
+
+  /// Whether the record has this name.
+  @inline(__always)
+  func hasName(_ ordinal: UInt32, _ name: ItemName) -> Bool {
+    let skuLength = Int(records[ordinal].key.skuLength)
+    guard skuLength == name.sku.count,
+      Int(records[ordinal].key.locationLength) == name.location.count
+    else { return false }
+    let bytes = unsafe keyBytes(ordinal)
+    return unsafe equal(bytes, name.sku.pointer) && equal(bytes + skuLength, name.location.pointer)
+  }
+
+  /// The record's name. Its bytes stay as long as the store.
+  func name(_ ordinal: UInt32) -> ItemName {
+    let skuLength = Int(records[ordinal].key.skuLength)
+    let locationLength = Int(records[ordinal].key.locationLength)
+    let bytes = unsafe UnsafePointer(
+      keyBytes(ordinal).assumingMemoryBound(to: UInt8.self))
+    return unsafe ItemName(
+      sku: BorrowedBytes(bytes, count: skuLength),
+      location: BorrowedBytes(bytes + skuLength, count: locationLength))
+  }
+
+  @inline(__always)
+  private func keyBytes(_ ordinal: UInt32) -> UnsafeMutableRawPointer {
+    if records[ordinal].key.count > ItemKey.inlineBytesMax,
+      let copy = unsafe records[ordinal].key.copy
+    {
+      return unsafe copy
+    }
+    return unsafe UnsafeMutableRawPointer(records.address(ordinal)) + ItemKey.inlineOffset
+  }
+}
+
+/// Whether the bytes at `a` are those of `b`; `a` must have as many.
+@inline(__always)
+private func equal(_ a: UnsafeMutableRawPointer, _ b: UnsafeRawBufferPointer) -> Bool {
+  let count = b.count
+  guard count > 0, let b = b.baseAddress else { return true }
+  if count < 8 {
+    for index in 0..<count
+    where unsafe a.load(fromByteOffset: index, as: UInt8.self)
+      != b.load(fromByteOffset: index, as: UInt8.self)
+    {
+      return false
+    }
+    return true
+  }
+  // All loads lie within [0, count); the last two overlap where count is no multiple of 8.
+  var offset = 0
+  while offset + 8 < count {
+    let left = unsafe a.loadUnaligned(fromByteOffset: offset, as: UInt64.self)
+    let right = unsafe b.loadUnaligned(fromByteOffset: offset, as: UInt64.self)
+    if left != right { return false }
+    offset += 8
+  }
+  let left = unsafe a.loadUnaligned(fromByteOffset: count - 8, as: UInt64.self)
+  return unsafe left == b.loadUnaligned(fromByteOffset: count - 8, as: UInt64.self)
+}

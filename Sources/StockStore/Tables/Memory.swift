@@ -1,0 +1,103 @@
+// Where the tables lie: address space reserved once for a table's cap, which the kernel fills page by
+// page as it is touched. So records never move, a record's number gives its address, and a large cap
+// costs nothing until it is used.
+internal import CPlatform
+
+#if canImport(Glibc)
+  internal import Glibc
+#else
+  internal import Darwin
+#endif
+
+/// `capacity` elements in reserved address space, all bits zero at first. A handle: copies name the
+/// same elements, and the store that made it frees it when no session is left.
+/// Elements need no initialisation beyond zero bits and hold nothing that must be released.
+@safe struct Region<Element: ~Copyable>: @unchecked Sendable {
+  private static var alignment: Int { 2 << 20 }
+
+  let capacity: Int
+  private let base: UnsafeMutablePointer<Element>
+  private let mapping: UnsafeMutableRawPointer
+  private let mappingLength: Int
+
+  init(capacity: Int) {
+    let length = max(1, capacity) * MemoryLayout<Element>.stride
+    let mappingLength = length + Self.alignment
+    let mapping = unsafe mmap(
+      nil, mappingLength, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0
+    )
+    guard let mapping = unsafe mapping, Int(bitPattern: mapping) != -1 else {
+      fatalError("cannot reserve \(length) bytes of address space for a table: lower its cap")
+    }
+    let aligned = unsafe mapping.alignedUp(toMultipleOf: Self.alignment)
+    unsafe hf_advise_huge_pages(aligned, length)
+    self.capacity = capacity
+    unsafe self.mapping = mapping
+    self.mappingLength = mappingLength
+    // Fresh pages are zero, which is a valid Element by the rule above.
+    unsafe base = aligned.bindMemory(to: Element.self, capacity: max(1, capacity))
+  }
+
+  /// Gives the pages back. Nobody may use any copy of this handle afterwards.
+  func free() { _ = unsafe munmap(mapping, mappingLength) }
+
+  /// The element's address. Asks no more of `index` than the caller has checked: it must be below
+  /// `capacity`.
+  @inline(__always)
+  func address(_ index: UInt32) -> UnsafeMutablePointer<Element> {
+    unsafe base + Int(index)
+  }
+
+  @inline(__always)
+  subscript(index: UInt32) -> Element {
+    // The numbers come from the store's own tables, never from outside.
+    _read {
+      assert(index < capacity)
+      yield unsafe base[Int(index)]
+    }
+    nonmutating _modify {
+      assert(index < capacity)
+      yield unsafe &base[Int(index)]
+    }
+  }
+}
+
+/// A fixed number of elements, each on cache lines of its own, so that threads that use different ones
+/// do not slow each other down. A handle, as Region.
+@safe struct PaddedArray<Element: ~Copyable>: @unchecked Sendable {
+  private static var lineBytes: Int { 128 }
+
+  let count: Int
+  private let base: UnsafeMutableRawPointer
+  private let stride: Int
+
+  init(count: Int, _ make: (Int) -> Element) {
+    let line = Self.lineBytes
+    stride = (MemoryLayout<Element>.size + line - 1) / line * line
+    self.count = count
+    unsafe base = .allocate(byteCount: stride * count, alignment: line)
+    for index in 0..<count {
+      let address = unsafe base.advanced(by: index * stride).assumingMemoryBound(to: Element.self)
+      unsafe address.initialize(to: make(index))
+    }
+  }
+
+  /// Frees the memory. Nobody may use any copy of this handle afterwards.
+  func free() {
+    for index in 0..<count { unsafe address(index).deinitialize(count: 1) }
+    unsafe base.deallocate()
+  }
+
+  @inline(__always)
+  private func address(_ index: Int) -> UnsafeMutablePointer<Element> {
+    assert(index >= 0 && index < count)
+    return unsafe (base + index * stride).assumingMemoryBound(to: Element.self)
+  }
+
+  @inline(__always)
+  subscript(index: Int) -> Element {
+    // The numbers come from the store's own code, never from outside.
+    _read { yield unsafe address(index).pointee }
+    nonmutating _modify { yield unsafe &address(index).pointee }
+  }
+}

@@ -1,0 +1,165 @@
+// One recorded decision, 128 bytes: a reservation, a refusal, or the answer to an adjustment. It is the
+// idempotency entry as well: found by the hash of who asked under which key.
+
+/// 128-bit keyed hash of (method, caller, key): names a decision. Two different ones never meet (2^-128).
+struct Identity: Equatable {
+  let low: UInt64
+  let high: UInt64
+
+  /// What the key table keeps of it.
+  var tag: UInt32 { UInt32(truncatingIfNeeded: high >> 32) }
+}
+
+/// What a record holds. The first four after `free` are ReservationState's.
+enum RecordKind: UInt8 {
+  case free = 0
+  case held
+  case confirmed
+  case released
+  case expired
+  case refusedInsufficientStock
+  case refusedItemNotFound
+  case refusedOnHandLimit
+  case adjusted
+}
+
+extension Refusal {
+  /// Whether the same key gets this answer again. The others say that nothing was decided.
+  var isRecorded: Bool {
+    switch self {
+    case .insufficientStock, .itemNotFound, .onHandLimit: true
+    default: false
+    }
+  }
+}
+
+struct ReservationRecord {
+  static let inlineLinesMax = 5
+
+  var identity: Identity
+  /// Of the payload that came with the key.
+  var fingerprint: UInt64
+  /// Times in nanoseconds since the Unix epoch. Refusals and adjustments have `createdAt` and `endedAt`
+  /// alone; the two fields between are theirs for other numbers.
+  var createdAt: Int64
+  var expiresAt: Int64
+  /// What Reserve answered, whatever Extend did since.
+  var firstExpiresAt: Int64
+  var endedAt: Int64
+  var lsn: UInt64
+  /// Counts the uses of this slot.
+  var generation: UInt32
+  /// Neighbours in the list that the record is in, slot + 1 each; 0: none.
+  var next: UInt32
+  var previous: UInt32
+  private var ordinals: InlineArray<5, UInt32>
+  private var quantitiesLow: InlineArray<5, UInt32>
+  private var quantitiesHigh: InlineArray<5, UInt16>
+  private var rawKind: UInt8
+  private var rawLineCount: UInt8
+
+  var kind: RecordKind {
+    get { RecordKind(rawValue: rawKind) ?? .free }
+    set { rawKind = newValue.rawValue }
+  }
+
+  /// Lines, each item once.
+  var lineCount: Int { Int(rawLineCount) }
+
+  /// Where the reservation stands; nil for other records.
+  var state: ReservationState? { ReservationState(rawValue: rawKind) }
+
+  /// Makes room for lines: in place, or in a block of their own.
+  mutating func setLineCount(_ count: Int) {
+    rawLineCount = UInt8(truncatingIfNeeded: count)
+    if count > Self.inlineLinesMax { unsafe block = .allocate(capacity: count) }
+  }
+
+  /// Frees the block of many lines, if there is one.
+  mutating func removeLines() {
+    if lineCount > Self.inlineLinesMax { unsafe block?.deallocate() }
+    rawLineCount = 0
+  }
+
+  func line(_ index: Int) -> ViewLine {
+    if lineCount > Self.inlineLinesMax, let block = unsafe block {
+      precondition(index < lineCount, "no such line")
+      return unsafe block[index]
+    }
+    let quantity = UInt64(quantitiesHigh[index]) << 32 | UInt64(quantitiesLow[index])
+    return ViewLine(
+      item: ItemHandle(ordinal: ordinals[index]), quantity: Int64(truncatingIfNeeded: quantity))
+  }
+
+  /// - Parameter line: its quantity is below 2^48: 64 lines of 2^40 units at most.
+  mutating func setLine(_ index: Int, _ line: ViewLine) {
+    if lineCount > Self.inlineLinesMax, let block = unsafe block {
+      precondition(index < lineCount, "no such line")
+      unsafe block[index] = line
+      return
+    }
+    ordinals[index] = line.item.ordinal
+    quantitiesLow[index] = UInt32(truncatingIfNeeded: line.quantity)
+    quantitiesHigh[index] = UInt16(truncatingIfNeeded: line.quantity >> 32)
+  }
+
+  /// The block of more lines than fit in place. Its address takes the place of two line fields.
+  private var block: UnsafeMutablePointer<ViewLine>? {
+    get { unsafe UnsafeMutablePointer(bitPattern: UInt(spareWord)) }
+    set { spareWord = UInt64(UInt(bitPattern: newValue)) }
+  }
+
+  private var spareWord: UInt64 {
+    get { UInt64(ordinals[1]) | UInt64(ordinals[2]) << 32 }
+    set {
+      ordinals[1] = UInt32(truncatingIfNeeded: newValue)
+      ordinals[2] = UInt32(truncatingIfNeeded: newValue >> 32)
+    }
+  }
+
+  /// The refusal that the record holds; set it with `kind`.
+  var refusal: Refusal? {
+    switch kind {
+    case .refusedInsufficientStock:
+      .insufficientStock(
+        item: ItemHandle(ordinal: ordinals[0]), requested: expiresAt, available: firstExpiresAt)
+    case .refusedItemNotFound: .itemNotFound(line: Int(ordinals[0]))
+    case .refusedOnHandLimit: .onHandLimit
+    default: nil
+    }
+  }
+
+  /// Records `refusal`, which must be one that `isRecorded`.
+  mutating func setRefusal(_ refusal: Refusal) {
+    switch refusal {
+    case .insufficientStock(let item, let requested, let available):
+      kind = .refusedInsufficientStock
+      ordinals[0] = item.ordinal
+      expiresAt = requested
+      firstExpiresAt = available
+    case .itemNotFound(let line):
+      kind = .refusedItemNotFound
+      ordinals[0] = UInt32(clamping: line)
+    case .onHandLimit: kind = .refusedOnHandLimit
+    default: preconditionFailure("the refusal is not recorded")
+    }
+  }
+
+  /// The answer to an adjustment; set it with `kind`.
+  var adjusted: StockLevel {
+    get {
+      StockLevel(
+        item: ItemHandle(ordinal: ordinals[0]), onHand: expiresAt, held: firstExpiresAt,
+        safetyStock: Int64(bitPattern: UInt64(ordinals[3]) | UInt64(ordinals[4]) << 32),
+        version: spareWord)
+    }
+    set {
+      ordinals[0] = newValue.item.ordinal
+      expiresAt = newValue.onHand
+      firstExpiresAt = newValue.held
+      ordinals[3] = UInt32(truncatingIfNeeded: newValue.safetyStock)
+      ordinals[4] = UInt32(truncatingIfNeeded: newValue.safetyStock >> 32)
+      spareWord = newValue.version
+    }
+  }
+}

@@ -1,0 +1,88 @@
+internal import Synchronization
+
+/// All reservation records. Shards take them in chunks of 64, side by side, so that a small store
+/// stays small whatever its cap; a byte for each chunk says whose it is. A handle, as Region.
+struct ReservationSlab {
+  static let chunkRecords = 64
+
+  private struct Header: ~Copyable {
+    let chunks = Atomic<UInt32>(0)
+  }
+
+  private let records: Region<ReservationRecord>
+  /// Shard + 1 of each chunk; 0: nobody's yet.
+  private let owners: Region<Atomic<UInt8>>
+  private let header = PaddedArray<Header>(count: 1) { _ in Header() }
+
+  init(chunkCount: Int) {
+    precondition(MemoryLayout<ReservationRecord>.size == 128, "a record is two cache lines")
+    let chunkCount = min(chunkCount, Int(UInt32.max) / Self.chunkRecords - 1)
+    records = Region(capacity: chunkCount * Self.chunkRecords)
+    owners = Region(capacity: chunkCount)
+  }
+
+  func free() {
+    for slot in 0..<slotCount { self[slot].removeLines() }
+    records.free()
+    owners.free()
+    header.free()
+  }
+
+  /// Slots that belong to some shard: all below this.
+  var slotCount: UInt32 {
+    header[0].chunks.load(ordering: .acquiring) * UInt32(Self.chunkRecords)
+  }
+
+  /// Bytes in use.
+  var bytes: Int { Int(slotCount) * MemoryLayout<ReservationRecord>.stride }
+
+  /// The record of a slot that `takeChunk` gave.
+  @inline(__always)
+  subscript(slot: UInt32) -> ReservationRecord {
+    _read { yield records[slot] }
+    nonmutating _modify { yield &records[slot] }
+  }
+
+  /// Hands a chunk to `shard`: its first slot, or nil where the slab is at its end.
+  func takeChunk(shard: Int) -> UInt32? {
+    let chunk = header[0].chunks.wrappingAdd(1, ordering: .acquiringAndReleasing).oldValue
+    guard chunk < owners.capacity else {
+      header[0].chunks.wrappingSubtract(1, ordering: .acquiringAndReleasing)
+      return nil
+    }
+    owners[chunk].store(UInt8(truncatingIfNeeded: shard + 1), ordering: .releasing)
+    return chunk * UInt32(Self.chunkRecords)
+  }
+
+  /// Whose slot it is; nil where it is nobody's. Any number is allowed.
+  @inline(__always)
+  func owner(_ slot: UInt32) -> Int? {
+    let chunk = slot / UInt32(Self.chunkRecords)
+    guard chunk < owners.capacity else { return nil }
+    let owner = owners[chunk].load(ordering: .acquiring)
+    return owner == 0 ? nil : Int(owner) - 1
+  }
+}
+
+/// A doubly linked list through the records' own links; slot + 1, 0: none.
+struct SlotList {
+  private(set) var head: UInt32 = 0
+  private var tail: UInt32 = 0
+
+  /// The slot at the head.
+  var first: UInt32? { head == 0 ? nil : head - 1 }
+
+  mutating func append(_ slot: UInt32, _ slab: ReservationSlab) {
+    slab[slot].next = 0
+    slab[slot].previous = tail
+    if tail == 0 { head = slot + 1 } else { slab[tail - 1].next = slot + 1 }
+    tail = slot + 1
+  }
+
+  mutating func remove(_ slot: UInt32, _ slab: ReservationSlab) {
+    let next = slab[slot].next
+    let previous = slab[slot].previous
+    if previous == 0 { head = next } else { slab[previous - 1].next = next }
+    if next == 0 { tail = previous } else { slab[next - 1].previous = previous }
+  }
+}

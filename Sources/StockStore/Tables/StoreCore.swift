@@ -1,0 +1,148 @@
+// The tables that all sessions share, and what they all must know. A value of handles: each session has
+// a copy, so that a command reaches a table without a reference count.
+internal import Synchronization
+
+struct StoreCore: Sendable {
+  let limits: StoreLimits
+  let concurrency: ConcurrencyControl
+  let keys: StoreKeys
+  let items: ItemTable
+  let index = ItemIndex()
+  let slab: ReservationSlab
+  let shards: PaddedArray<ReservationShard>
+  let dueTimes: DueTimes
+  let log = DecisionLog()
+
+  private static let shardsMax = 64
+  /// Below this many records to a shard, chance would fill one long before the others.
+  private static let shardCapacityMin = 8192
+
+  init(
+    limits: StoreLimits, concurrency: ConcurrencyControl, secret: (UInt64, UInt64), now: Int64
+  ) {
+    self.limits = limits
+    self.concurrency = concurrency
+    keys = StoreKeys(secret: SipKey(low: secret.0, high: secret.1))
+    items = ItemTable(capacity: limits.itemsMax)
+    var shardCount = 1
+    while shardCount < Self.shardsMax,
+      limits.reservationsMax / (shardCount * 2) >= Self.shardCapacityMin
+    {
+      shardCount *= 2
+    }
+    let capacity = (limits.reservationsMax + shardCount - 1) / shardCount
+    let chunks = (capacity + ReservationSlab.chunkRecords - 1) / ReservationSlab.chunkRecords
+    let slab = ReservationSlab(chunkCount: chunks * shardCount)
+    self.slab = slab
+    shards = PaddedArray(count: shardCount) {
+      ReservationShard(number: $0, slab: slab, capacity: capacity, now: now)
+    }
+    dueTimes = DueTimes(count: shardCount)
+  }
+
+  func free() {
+    items.free()
+    index.free()
+    shards.free()
+    slab.free()
+    dueTimes.free()
+    log.free()
+  }
+
+  @inline(__always)
+  func shardNumber(_ identity: Identity) -> Int {
+    Int(truncatingIfNeeded: identity.low) & (shards.count - 1)
+  }
+
+  /// The number of the item with this name; nil where it is unknown.
+  @inline(__always)
+  func find(_ name: ItemName, _ hash: UInt64) -> UInt32? {
+    guard let ordinal = index.find(hash, { items.hasName($0, name) }),
+      items[ordinal].word.load(ordering: .relaxed) >> 1 != 0
+    else { return nil }
+    return ordinal
+  }
+
+  /// The id of the reservation that is in `slot` now.
+  @inline(__always)
+  func id(_ slot: UInt32) -> ReservationID {
+    let generation = slab[slot].generation
+    return ReservationID(
+      slot: slot, generation: generation, tag: keys.idTag(slot: slot, generation: generation))
+  }
+}
+
+/// When each shard must be looked at next: side by side, since every turn reads them all. Each is
+/// written under its shard's lock. A handle, as Region.
+@safe struct DueTimes: @unchecked Sendable {
+  private let times: UnsafeMutablePointer<Atomic<Int64>>
+  private let count: Int
+
+  init(count: Int) {
+    self.count = count
+    unsafe times = .allocate(capacity: count)
+    for index in 0..<count { unsafe (times + index).initialize(to: Atomic(.max)) }
+  }
+
+  func free() { unsafe times.deallocate() }
+
+  /// In nanoseconds since the Unix epoch: no hold of the shard is due before.
+  subscript(shard: Int) -> Int64 {
+    @inline(__always) get {
+      assert(shard >= 0 && shard < count)
+      return unsafe times[shard].load(ordering: .acquiring)
+    }
+    @inline(__always) nonmutating set {
+      assert(shard >= 0 && shard < count)
+      unsafe times[shard].store(newValue, ordering: .releasing)
+    }
+  }
+}
+
+/// The keyed hashes, each with a key of its own.
+struct StoreKeys: Sendable {
+  enum Method: UInt64 {
+    case reserve = 1
+    case adjust
+  }
+
+  private let item: SipKey
+  private let identity: SipKey
+  private let fingerprint: SipKey
+  private let id: SipKey
+
+  init(secret: SipKey) {
+    item = secret.derived(1)
+    identity = secret.derived(2)
+    fingerprint = secret.derived(3)
+    id = secret.derived(4)
+  }
+
+  @inline(__always)
+  func itemHash(_ name: ItemName) -> UInt64 {
+    var hasher = SipHasher(item)
+    unsafe hasher.absorb(bytes: name.sku.pointer)
+    unsafe hasher.absorb(bytes: name.location.pointer)
+    return hasher.finish(UInt64(name.sku.count) | UInt64(name.location.count) << 32)
+  }
+
+  @inline(__always)
+  func identity(_ method: Method, _ scope: IdempotencyScope) -> Identity {
+    var hasher = SipHasher(identity, wide: true)
+    unsafe hasher.absorb(bytes: scope.caller.pointer)
+    unsafe hasher.absorb(bytes: scope.key.pointer)
+    let lengths = UInt64(scope.caller.count) << 8 | UInt64(scope.key.count) << 32
+    let (low, high) = hasher.finish128(method.rawValue | lengths)
+    return Identity(low: low, high: high)
+  }
+
+  /// For the payload that comes with a key.
+  @inline(__always)
+  func fingerprintHasher() -> SipHasher { SipHasher(fingerprint) }
+
+  @inline(__always)
+  func idTag(slot: UInt32, generation: UInt32) -> UInt32 {
+    var hasher = SipHasher(id)
+    return UInt32(truncatingIfNeeded: hasher.finish(UInt64(slot) << 32 | UInt64(generation)))
+  }
+}

@@ -1,0 +1,146 @@
+internal import Synchronization
+
+extension StoreSession {
+  /// Changes on hand or safety stock of one item, and makes the item if it is unknown.
+  /// - Returns: the balances right after; or `insufficientStock` (on hand would fall below held),
+  ///   `itemNotFound` (a negative delta of an unknown item), `onHandLimit` (all three recorded),
+  ///   `versionMismatch`, `conflictTooBusy`, `idempotencyKeyReused`, `tableFull`.
+  package func adjust(_ command: AdjustCommand) -> Decision<StockLevel> {
+    let hash = core.keys.itemHash(command.item)
+    let identity = core.keys.identity(.adjust, command.scope)
+    let fingerprint = adjustFingerprint(command, hash)
+    let number = core.shardNumber(identity)
+    core.shards[number].lock.lock()
+    defer { core.shards[number].lock.unlock() }
+
+    if let slot = recorded(identity, number) {
+      return replay(slot, fingerprint) { core.slab[$0].adjusted }
+    }
+    guard makeRoom(number) else {
+      return Decision(.refused(.tableFull(.reservations)), replayed: false, lsn: 0)
+    }
+    let ordinal: UInt32
+    if let known = core.find(command.item, hash) {
+      ordinal = known
+    } else {
+      if let version = command.expectedVersion, version > 0 {
+        return Decision(.refused(.versionMismatch(current: 0)), replayed: false, lsn: 0)
+      }
+      if case .delta(let delta) = command.change, delta < 0 {
+        return refuse(.itemNotFound(line: 0), identity, fingerprint, number)
+      }
+      guard let made = takeName(command.item, hash) else {
+        return Decision(.refused(.tableFull(.items)), replayed: false, lsn: 0)
+      }
+      ordinal = made
+    }
+    return adjust(ordinal, command, identity, fingerprint, number)
+  }
+
+  private func adjust(
+    _ ordinal: UInt32, _ command: AdjustCommand, _ identity: Identity, _ fingerprint: UInt64,
+    _ number: Int
+  ) -> Decision<StockLevel> {
+    switch retry(untilDone: false, { attemptAdjust(ordinal, command) }) {
+    case .made(let level, let lsn):
+      guard let slot = record(identity, fingerprint, lsn: lsn, number) else {
+        preconditionFailure("room was made for the record")
+      }
+      core.slab[slot].kind = .adjusted
+      core.slab[slot].adjusted = level
+      core.slab[slot].endedAt = now
+      core.shards[number].appendEnded(slot)
+      counters.adjustments.add()
+      return Decision(.accepted(level), replayed: false, lsn: lsn)
+    case .refused(.versionMismatch(let current), let lsn):
+      return Decision(.refused(.versionMismatch(current: current)), replayed: false, lsn: lsn)
+    case .refused(let refusal, _): return refuse(refusal, identity, fingerprint, number)
+    case nil:
+      return refuse(
+        .conflictTooBusy(attempts: RetryPolicy.attemptsMax), identity, fingerprint, number)
+    }
+  }
+
+  private enum AdjustResult {
+    case made(StockLevel, lsn: UInt64)
+    case refused(Refusal, lsn: UInt64)
+  }
+
+  /// One pass of the commit protocol (Commit.swift) for one item.
+  private func attemptAdjust(
+    _ ordinal: UInt32, _ command: AdjustCommand
+  ) -> Attempt<AdjustResult> {
+    guard let word = unlockedWord(ordinal) else { return .conflict }
+    let before = balances(ordinal, word)
+    if let refusal = refusal(before, command) {
+      let lsn = core.items[ordinal].lsn.load(ordering: .acquiring)
+      guard isUnchanged(ordinal, word) else { return .conflict }
+      return .done(.refused(refusal, lsn: lsn))
+    }
+    guard lock(ordinal, word) else { return .conflict }
+    let after = StockLevel(
+      item: before.item, onHand: onHand(after: command.change, before.onHand), held: before.held,
+      safetyStock: command.safetyStock ?? before.safetyStock, version: before.version + 1)
+    let lsn = core.log.append()
+    core.items[ordinal].onHand.store(after.onHand, ordering: .releasing)
+    core.items[ordinal].safetyStock.store(after.safetyStock, ordering: .releasing)
+    core.items[ordinal].lsn.store(lsn, ordering: .releasing)
+    unlock(ordinal, word)
+    if before.version == 0 { counters.items.add() }
+    return .done(.made(after, lsn: lsn))
+  }
+
+  private func refusal(_ before: StockLevel, _ command: AdjustCommand) -> Refusal? {
+    if let version = command.expectedVersion, version != before.version {
+      return .versionMismatch(current: before.version)
+    }
+    let onHand = onHand(after: command.change, before.onHand)
+    if onHand < before.held {
+      return .insufficientStock(
+        item: before.item, requested: before.onHand - onHand,
+        available: before.onHand - before.held)
+    }
+    return onHand > core.limits.quantityMax ? .onHandLimit : nil
+  }
+
+  private func onHand(after change: AdjustCommand.Change, _ onHand: Int64) -> Int64 {
+    switch change {
+    case .none: onHand
+    case .delta(let delta): onHand + delta
+    case .setOnHand(let onHand): onHand
+    }
+  }
+
+  /// Puts the name into the index, if it is not there yet: its record, at version 0 until the first
+  /// commit; nil where the table is full.
+  private func takeName(_ name: ItemName, _ hash: UInt64) -> UInt32? {
+    core.index.lock(hash)
+    defer { core.index.unlock(hash) }
+    if let ordinal = core.index.find(hash, { core.items.hasName($0, name) }) { return ordinal }
+    guard let ordinal = core.items.add(name) else { return nil }
+    if let old = core.index.insert(hash, ordinal) { store.epochs.retire(old) }
+    return ordinal
+  }
+
+  /// Two payloads are the same if all fields are.
+  private func adjustFingerprint(_ command: AdjustCommand, _ itemHash: UInt64) -> UInt64 {
+    var hasher = core.keys.fingerprintHasher()
+    hasher.absorb(itemHash)
+    switch command.change {
+    case .none: hasher.absorb(0)
+    case .delta(let delta):
+      hasher.absorb(1)
+      hasher.absorb(UInt64(bitPattern: delta))
+    case .setOnHand(let onHand):
+      hasher.absorb(2)
+      hasher.absorb(UInt64(bitPattern: onHand))
+    }
+    // A word that says whether the next is there, so that nil is told from any number.
+    hasher.absorb(command.safetyStock == nil ? 0 : 1)
+    hasher.absorb(UInt64(bitPattern: command.safetyStock ?? 0))
+    hasher.absorb(command.expectedVersion == nil ? 0 : 1)
+    hasher.absorb(command.expectedVersion ?? 0)
+    unsafe hasher.absorb(bytes: command.reason.pointer)
+    return hasher.finish(UInt64(command.reason.count))
+  }
+}

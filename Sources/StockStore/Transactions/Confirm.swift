@@ -1,0 +1,112 @@
+extension StoreSession {
+  /// Sells what the reservation holds: the lines that were appended, at most what is held of each item
+  /// (the remainder returns in the same step), or everything where none was.
+  /// - Parameter reacquireIfExpired: takes the units again in the same step if the hold has expired.
+  /// - Returns: the reservation, `replayed` if it was confirmed before with the same lines; or
+  ///   `reservationNotFound`, `reservationExpired`, `reservationReleased`, `reservationConfirmed` (with
+  ///   other lines), `moreThanHeld`, `insufficientStock` (reacquiring), `conflictTooBusy`.
+  package func confirm(
+    _ id: ReservationID, reacquireIfExpired: Bool
+  ) -> Decision<ReservationView> {
+    defer { scratch.lineCount = 0 }
+    return withReservation(id) { slot, number, state in
+      switch state {
+      case .held: return confirmHeld(slot, number)
+      case .expired:
+        return reacquireIfExpired
+          ? reacquire(slot, number) : refused(.reservationExpired, slot)
+      case .released: return refused(.reservationReleased, slot)
+      case .confirmed:
+        guard scratch.lineCount == 0 || asksForWhatIsRecorded(slot) else {
+          return refused(.reservationConfirmed, slot)
+        }
+        counters.replays.add()
+        return accepted(slot, replayed: true)
+      }
+    }
+  }
+
+  private func confirmHeld(_ slot: UInt32, _ number: Int) -> Decision<ReservationView> {
+    if let refusal = gatherSale(slot) { return refused(refusal, slot) }
+    guard case .committed(let lsn) = commit() else {
+      return refused(.conflictTooBusy(attempts: RetryPolicy.attemptsMax), slot)
+    }
+    keepSoldQuantities(slot)
+    end(slot, number, .confirmed, at: now, lsn: lsn)
+    counters.confirmed.add()
+    return accepted(slot, replayed: false)
+  }
+
+  /// Sells units of a hold that has expired, if they are there.
+  private func reacquire(_ slot: UInt32, _ number: Int) -> Decision<ReservationView> {
+    if let refusal = gatherSale(slot) { return refused(refusal, slot) }
+    for index in 0..<scratch.changes.count {
+      scratch.changes[index].heldChange = 0
+      scratch.changes[index].required = -scratch.changes[index].onHandChange
+    }
+    switch commit() {
+    case .tooBusy:
+      return refused(.conflictTooBusy(attempts: RetryPolicy.attemptsMax), slot)
+    case .insufficient(let index, let available):
+      let change = scratch.changes[index]
+      return refused(
+        .insufficientStock(
+          item: ItemHandle(ordinal: change.ordinal), requested: change.required,
+          available: available), slot)
+    case .committed(let lsn):
+      keepSoldQuantities(slot)
+      core.slab[slot].kind = .confirmed
+      core.slab[slot].endedAt = now
+      core.slab[slot].lsn = lsn
+      // It has ended already: it only moves to the end of the queue.
+      core.shards[number].removeEnded(slot)
+      core.shards[number].appendEnded(slot)
+      counters.confirmed.add()
+      return accepted(slot, replayed: false)
+    }
+  }
+
+  /// Makes one change for each line of the reservation, in their order: all that is held goes out of
+  /// held, and what the command asks for (no lines: all) out of on hand.
+  private func gatherSale(_ slot: UInt32) -> Refusal? {
+    scratch.changes.removeAll()
+    for index in 0..<core.slab[slot].lineCount {
+      let line = core.slab[slot].line(index)
+      scratch.changes.append(
+        ItemChange(
+          ordinal: line.item.ordinal,
+          onHandChange: scratch.lineCount == 0 ? -line.quantity : 0,
+          heldChange: -line.quantity))
+    }
+    for line in 0..<scratch.lineCount {
+      guard let ordinal = scratch.lines[line].ordinal,
+        let index = scratch.changes.index(ordinal)
+      else { return .moreThanHeld(line: line, held: 0) }
+      scratch.changes[index].onHandChange -= scratch.lines[line].quantity
+      let held = -scratch.changes[index].heldChange
+      if -scratch.changes[index].onHandChange > held {
+        return .moreThanHeld(line: line, held: held)
+      }
+    }
+    return nil
+  }
+
+  private func keepSoldQuantities(_ slot: UInt32) {
+    for index in 0..<scratch.changes.count {
+      let change = scratch.changes[index]
+      core.slab[slot].setLine(
+        index,
+        ViewLine(item: ItemHandle(ordinal: change.ordinal), quantity: -change.onHandChange))
+    }
+  }
+
+  /// Whether the command's lines are what the reservation was confirmed with.
+  private func asksForWhatIsRecorded(_ slot: UInt32) -> Bool {
+    if gatherSale(slot) != nil { return false }
+    for index in 0..<scratch.changes.count
+    where scratch.changes[index].onHandChange != scratch.changes[index].heldChange {
+      return false
+    }
+    return true
+  }
+}

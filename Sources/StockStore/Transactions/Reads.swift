@@ -1,0 +1,103 @@
+internal import Posix
+internal import Synchronization
+
+extension StoreSession {
+  /// The balances of one item, or `itemNotFound`.
+  package func stock(_ name: ItemName) -> Decision<StockLevel> {
+    guard let ordinal = core.find(name, core.keys.itemHash(name)) else {
+      return Decision(.refused(.itemNotFound(line: 0)), replayed: false, lsn: 0)
+    }
+    let (level, lsn) = level(ordinal)
+    return Decision(.accepted(level), replayed: false, lsn: lsn)
+  }
+
+  /// Calls `each` with the balances of items in the order in which they were made, from number
+  /// `ordinal` (0: the first) until it returns false. The number to go on from; nil at the end.
+  package func listStock(from ordinal: UInt32, each: (StockLevel) -> Bool) -> UInt32? {
+    let count = core.items.count
+    var next = ordinal
+    while next < count {
+      let (level, _) = level(next)
+      next += 1
+      // Version 0: the name is taken, but the item was not made.
+      if level.version != 0, !each(level) { return next < count ? next : nil }
+    }
+    return nil
+  }
+
+  /// The name of an item. Its bytes stay as long as the store.
+  package func name(of item: ItemHandle) -> ItemName {
+    guard item.ordinal < core.items.count else { return ItemName(sku: .empty, location: .empty) }
+    return core.items.name(item.ordinal)
+  }
+
+  /// Calls `each` with reservations, in no particular order, until it returns false or `scanMax`
+  /// records were looked at. Inside `each`, `viewLine` gives the reservation's lines.
+  /// - Parameters:
+  ///   - cursor: 0 to begin, then what the last call returned. Any number is allowed.
+  ///   - state: nil for all.
+  /// - Returns: the cursor to go on from; nil at the end.
+  package func listReservations(
+    cursor: UInt64, scanMax: Int, state: ReservationState?, each: (ReservationView) -> Bool
+  ) -> UInt64? {
+    let end = core.slab.slotCount
+    guard cursor < UInt64(end) else { return nil }
+    var slot = UInt32(truncatingIfNeeded: cursor)
+    let scanEnd = slot + UInt32(clamping: min(max(1, scanMax), Int(end - slot)))
+    while slot < scanEnd {
+      let view = viewIfKnown(slot, state)
+      slot += 1
+      if let view, !each(view) { break }
+    }
+    return slot < end ? UInt64(slot) : nil
+  }
+
+  private func viewIfKnown(_ slot: UInt32, _ state: ReservationState?) -> ReservationView? {
+    guard let number = core.slab.owner(slot) else { return nil }
+    core.shards[number].lock.lock()
+    defer { core.shards[number].lock.unlock() }
+    guard let current = core.slab[slot].state, state == nil || state == current,
+      !isPastRetention(slot)
+    else { return nil }
+    return view(slot)
+  }
+
+  /// The reservation in `slot`, with its lines in `scratch.view`. The caller holds the shard's lock.
+  func view(_ slot: UInt32) -> ReservationView {
+    var count = 0
+    for index in 0..<core.slab[slot].lineCount {
+      let line = core.slab[slot].line(index)
+      if line.quantity == 0 { continue }
+      scratch.view[count] = line
+      count += 1
+    }
+    scratch.viewCount = count
+    let state = core.slab[slot].state ?? .held
+    return ReservationView(
+      id: core.id(slot), state: state,
+      createdAt: Timestamp(nanoseconds: core.slab[slot].createdAt),
+      expiresAt: Timestamp(nanoseconds: core.slab[slot].expiresAt),
+      endedAt: state == .held ? nil : Timestamp(nanoseconds: core.slab[slot].endedAt))
+  }
+
+  /// The balances of one version of the item, and the log sequence number of its last change.
+  private func level(_ ordinal: UInt32) -> (StockLevel, lsn: UInt64) {
+    while true {
+      guard let word = unlockedWord(ordinal) else { continue }
+      let level = balances(ordinal, word)
+      let lsn = core.items[ordinal].lsn.load(ordering: .acquiring)
+      if isUnchanged(ordinal, word) { return (level, lsn) }
+    }
+  }
+
+  /// The balances as read since `word` was; consistent if the word has not changed.
+  @inline(__always)
+  func balances(_ ordinal: UInt32, _ word: UInt64) -> StockLevel {
+    StockLevel(
+      item: ItemHandle(ordinal: ordinal),
+      onHand: core.items[ordinal].onHand.load(ordering: .acquiring),
+      held: core.items[ordinal].held.load(ordering: .acquiring),
+      safetyStock: core.items[ordinal].safetyStock.load(ordering: .acquiring),
+      version: word >> 1)
+  }
+}

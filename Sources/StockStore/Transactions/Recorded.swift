@@ -1,0 +1,82 @@
+// Decisions under idempotency keys: found again, recorded, forgotten. Everything here runs under the
+// lock of the shard `number`.
+
+extension StoreSession {
+  /// The slot of the decision that was recorded for `identity`; nil where there is none.
+  @inline(__always)
+  func recorded(_ identity: Identity, _ number: Int) -> UInt32? {
+    guard let slot = core.shards[number].find(identity) else { return nil }
+    if !isPastRetention(slot) { return slot }
+    forget(slot, number)
+    return nil
+  }
+
+  /// Whether nobody need remember the decision in `slot` any more.
+  @inline(__always)
+  func isPastRetention(_ slot: UInt32) -> Bool {
+    core.slab[slot].kind != .held
+      && core.slab[slot].endedAt <= now - core.limits.retentionNanoseconds
+  }
+
+  /// Sees to it that one more decision can be recorded, if need be by forgetting the one that ended
+  /// longest ago; false where all are live holds.
+  @inline(__always)
+  func makeRoom(_ number: Int) -> Bool {
+    while core.shards[number].isFull {
+      guard let slot = core.shards[number].ended.first else { return false }
+      if !isPastRetention(slot) { counters.evictedEarly.add() }
+      forget(slot, number)
+    }
+    return true
+  }
+
+  func forget(_ slot: UInt32, _ number: Int) {
+    core.shards[number].forget(slot)
+    counters.recordedDecisions.add(-1)
+  }
+
+  /// A record for `identity`, made at this turn's time. The caller has made room, and sets the rest.
+  @inline(__always)
+  func record(_ identity: Identity, _ fingerprint: UInt64, lsn: UInt64, _ number: Int) -> UInt32? {
+    guard let slot = core.shards[number].add(identity) else { return nil }
+    core.slab[slot].fingerprint = fingerprint
+    core.slab[slot].createdAt = now
+    core.slab[slot].lsn = lsn
+    counters.recordedDecisions.add()
+    scratch.recordedSinceCollect += 1
+    return slot
+  }
+
+  /// Answers `refusal`, and records it if it is a decision.
+  func refuse<Value>(
+    _ refusal: Refusal, _ identity: Identity, _ fingerprint: UInt64, _ number: Int
+  ) -> Decision<Value> {
+    guard refusal.isRecorded else {
+      return Decision(.refused(refusal), replayed: false, lsn: 0)
+    }
+    let lsn = core.log.append()
+    guard let slot = record(identity, fingerprint, lsn: lsn, number) else {
+      return Decision(.refused(.tableFull(.reservations)), replayed: false, lsn: 0)
+    }
+    core.slab[slot].setRefusal(refusal)
+    core.slab[slot].endedAt = now
+    core.shards[number].appendEnded(slot)
+    return Decision(.refused(refusal), replayed: false, lsn: lsn)
+  }
+
+  /// The recorded answer in `slot`, again; `accepted` reads it where it is no refusal.
+  func replay<Value>(
+    _ slot: UInt32, _ fingerprint: UInt64, accepted: (UInt32) -> Value
+  ) -> Decision<Value> {
+    let lsn = core.slab[slot].lsn
+    guard core.slab[slot].fingerprint == fingerprint else {
+      counters.keysReused.add()
+      return Decision(.refused(.idempotencyKeyReused), replayed: false, lsn: lsn)
+    }
+    counters.replays.add()
+    if let refusal = core.slab[slot].refusal {
+      return Decision(.refused(refusal), replayed: true, lsn: lsn)
+    }
+    return Decision(.accepted(accepted(slot)), replayed: true, lsn: lsn)
+  }
+}

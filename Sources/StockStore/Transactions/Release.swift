@@ -1,0 +1,114 @@
+internal import Posix
+
+extension StoreSession {
+  /// Gives back what the reservation holds.
+  /// - Returns: the reservation, `replayed` if it was released before; or `reservationNotFound`,
+  ///   `reservationExpired`, `reservationConfirmed`, `conflictTooBusy`.
+  package func release(_ id: ReservationID) -> Decision<ReservationView> {
+    withReservation(id) { slot, number, state in
+      switch state {
+      case .confirmed: return refused(.reservationConfirmed, slot)
+      case .expired: return refused(.reservationExpired, slot)
+      case .released:
+        counters.replays.add()
+        return accepted(slot, replayed: true)
+      case .held:
+        gatherReturn(slot)
+        guard case .committed(let lsn) = commit() else {
+          return refused(.conflictTooBusy(attempts: RetryPolicy.attemptsMax), slot)
+        }
+        end(slot, number, .released, at: now, lsn: lsn)
+        counters.released.add()
+        return accepted(slot, replayed: false)
+      }
+    }
+  }
+
+  /// Lets the hold end `ttlNanoseconds` from now, but no later than `holdNanosecondsMax` after it was
+  /// made.
+  /// - Returns: the reservation, `replayed` if its end is what it was; or `reservationNotFound`,
+  ///   `reservationExpired`, `reservationConfirmed`, `reservationReleased`.
+  package func extend(
+    _ id: ReservationID, ttlNanoseconds: Int64
+  ) -> Decision<ReservationView> {
+    withReservation(id) { slot, number, state in
+      switch state {
+      case .confirmed: return refused(.reservationConfirmed, slot)
+      case .expired: return refused(.reservationExpired, slot)
+      case .released: return refused(.reservationReleased, slot)
+      case .held: break
+      }
+      let latest = Timestamp(nanoseconds: core.slab[slot].createdAt)
+        .advanced(byNanoseconds: core.limits.holdNanosecondsMax)
+      let wanted = Timestamp(nanoseconds: now).advanced(byNanoseconds: ttlNanoseconds)
+      let expiresAt = min(wanted, latest).nanoseconds
+      if expiresAt == core.slab[slot].expiresAt {
+        counters.replays.add()
+        return accepted(slot, replayed: true)
+      }
+      core.shards[number].wheel.remove(slot)
+      core.slab[slot].expiresAt = expiresAt
+      core.slab[slot].lsn = core.log.append()
+      startTimer(slot, number)
+      return accepted(slot, replayed: false)
+    }
+  }
+
+  /// Reads one reservation: as it stands, or `reservationNotFound`.
+  package func reservation(_ id: ReservationID) -> Decision<ReservationView> {
+    withReservation(id) { slot, _, _ in accepted(slot, replayed: false) }
+  }
+
+  /// Makes the changes that give back all units of the hold in `slot`.
+  func gatherReturn(_ slot: UInt32) {
+    scratch.changes.removeAll()
+    for index in 0..<core.slab[slot].lineCount {
+      let line = core.slab[slot].line(index)
+      scratch.changes.append(
+        ItemChange(ordinal: line.item.ordinal, heldChange: -line.quantity))
+    }
+  }
+
+  /// Ends the hold in `slot`. Its timer is stopped, its units have been committed.
+  func end(_ slot: UInt32, _ number: Int, _ kind: RecordKind, at time: Int64, lsn: UInt64) {
+    core.shards[number].wheel.remove(slot)
+    core.slab[slot].kind = kind
+    core.slab[slot].endedAt = time
+    core.slab[slot].lsn = lsn
+    core.shards[number].appendEnded(slot)
+    counters.liveHolds.add(-1)
+  }
+
+  /// Calls `body` under the shard's lock with the slot and shard of the reservation that `id` names,
+  /// and its state at this turn's time.
+  @inline(__always)
+  func withReservation(
+    _ id: ReservationID,
+    _ body: (_ slot: UInt32, _ number: Int, _ state: ReservationState) -> Decision<ReservationView>
+  ) -> Decision<ReservationView> {
+    scratch.viewCount = 0
+    let notFound = Decision<ReservationView>(
+      .refused(.reservationNotFound), replayed: false, lsn: 0)
+    guard core.keys.idTag(slot: id.slot, generation: id.generation) == id.tag,
+      let number = core.slab.owner(id.slot)
+    else { return notFound }
+    core.shards[number].lock.lock()
+    defer { core.shards[number].lock.unlock() }
+    let slot = id.slot
+    guard core.slab[slot].generation == id.generation, core.slab[slot].state != nil,
+      !isPastRetention(slot)
+    else { return notFound }
+    // Another thread, whose turn began earlier, may have made a hold that is due in ours.
+    if core.slab[slot].kind == .held, core.slab[slot].expiresAt <= now { expire(slot, number) }
+    guard let state = core.slab[slot].state else { return notFound }
+    return body(slot, number, state)
+  }
+
+  func refused(_ refusal: Refusal, _ slot: UInt32) -> Decision<ReservationView> {
+    Decision(.refused(refusal), replayed: false, lsn: core.slab[slot].lsn)
+  }
+
+  func accepted(_ slot: UInt32, replayed: Bool) -> Decision<ReservationView> {
+    Decision(.accepted(view(slot)), replayed: replayed, lsn: core.slab[slot].lsn)
+  }
+}

@@ -1,0 +1,112 @@
+internal import Posix
+
+extension StoreSession {
+  /// Holds every line that was appended, or none.
+  /// - Parameter ttlNanoseconds: within StoreLimits' range; the hold ends at the latest after
+  ///   `holdNanosecondsMax`.
+  /// - Returns: the hold, or `insufficientStock`, `itemNotFound` (both recorded), `conflictTooBusy`,
+  ///   `idempotencyKeyReused`, `tableFull`.
+  package func reserve(_ scope: IdempotencyScope, ttlNanoseconds: Int64) -> Decision<Hold> {
+    defer { scratch.lineCount = 0 }
+    let identity = core.keys.identity(.reserve, scope)
+    let fingerprint = reserveFingerprint(ttlNanoseconds)
+    let number = core.shardNumber(identity)
+    core.shards[number].lock.lock()
+    defer { core.shards[number].lock.unlock() }
+
+    if let slot = recorded(identity, number) {
+      return replay(slot, fingerprint) { slot in
+        Hold(
+          id: core.id(slot), expiresAt: Timestamp(nanoseconds: core.slab[slot].firstExpiresAt))
+      }
+    }
+    guard makeRoom(number) else {
+      counters.refusedOther.add()
+      return Decision(.refused(.tableFull(.reservations)), replayed: false, lsn: 0)
+    }
+    if let line = gatherHolds() {
+      counters.refusedOther.add()
+      return refuse(.itemNotFound(line: line), identity, fingerprint, number)
+    }
+    switch commit() {
+    case .tooBusy:
+      counters.refusedOther.add()
+      return refuse(
+        .conflictTooBusy(attempts: RetryPolicy.attemptsMax), identity, fingerprint, number)
+    case .insufficient(let index, let available):
+      counters.refusedInsufficientStock.add()
+      let change = scratch.changes[index]
+      let refusal = Refusal.insufficientStock(
+        item: ItemHandle(ordinal: change.ordinal), requested: change.required,
+        available: available)
+      return refuse(refusal, identity, fingerprint, number)
+    case .committed(let lsn):
+      guard let slot = record(identity, fingerprint, lsn: lsn, number) else {
+        preconditionFailure("room was made for the record")
+      }
+      return hold(slot, number, ttlNanoseconds: ttlNanoseconds, lsn: lsn)
+    }
+  }
+
+  /// Writes the hold of the units that were just committed into `slot`.
+  @inline(__always)
+  private func hold(
+    _ slot: UInt32, _ number: Int, ttlNanoseconds: Int64, lsn: UInt64
+  ) -> Decision<Hold> {
+    let expiresAt = Timestamp(nanoseconds: now)
+      .advanced(byNanoseconds: min(ttlNanoseconds, core.limits.holdNanosecondsMax))
+    core.slab[slot].kind = .held
+    core.slab[slot].expiresAt = expiresAt.nanoseconds
+    core.slab[slot].firstExpiresAt = expiresAt.nanoseconds
+    core.slab[slot].setLineCount(scratch.changes.count)
+    for index in 0..<scratch.changes.count {
+      let change = scratch.changes[index]
+      core.slab[slot].setLine(
+        index,
+        ViewLine(item: ItemHandle(ordinal: change.ordinal), quantity: change.heldChange))
+    }
+    startTimer(slot, number)
+    counters.held.add()
+    counters.liveHolds.add()
+    return Decision(
+      .accepted(Hold(id: core.id(slot), expiresAt: expiresAt)), replayed: false, lsn: lsn)
+  }
+
+  /// Sets the timer of the hold in `slot` by its `expiresAt`.
+  @inline(__always)
+  func startTimer(_ slot: UInt32, _ number: Int) {
+    let due = core.shards[number].wheel.insert(slot)
+    if due < core.dueTimes[number] { core.dueTimes[number] = due }
+  }
+
+  /// Turns the command's lines into changes, lines of the same item summed. The first line whose item
+  /// is unknown, if there is one.
+  @inline(__always)
+  private func gatherHolds() -> Int? {
+    scratch.changes.removeAll()
+    for line in 0..<scratch.lineCount {
+      guard let ordinal = scratch.lines[line].ordinal else { return line }
+      let quantity = scratch.lines[line].quantity
+      if let index = scratch.changes.index(ordinal) {
+        scratch.changes[index].required += quantity
+        scratch.changes[index].heldChange += quantity
+      } else {
+        scratch.changes.append(
+          ItemChange(ordinal: ordinal, required: quantity, heldChange: quantity))
+      }
+    }
+    return nil
+  }
+
+  /// Two payloads are the same if they name the same items and quantities in the same order, and the
+  /// same ttl.
+  @inline(__always)
+  private func reserveFingerprint(_ ttlNanoseconds: Int64) -> UInt64 {
+    var hasher = core.keys.fingerprintHasher()
+    for line in 0..<scratch.lineCount {
+      hasher.absorb(scratch.lines[line].hash)
+      hasher.absorb(UInt64(bitPattern: scratch.lines[line].quantity))
+    }
+    return hasher.finish(UInt64(bitPattern: ttlNanoseconds))
+  }
+}

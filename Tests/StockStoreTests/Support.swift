@@ -1,0 +1,141 @@
+import Posix
+import Testing
+
+@testable import StockStore
+
+/// One line of a command in a test.
+struct TestLine: Equatable {
+  var sku: String
+  var location = ""
+  var quantity: Int64
+}
+
+/// Limits of a small store.
+func testLimits(items: Int = 1000, reservations: Int = 100_000) -> StoreLimits {
+  StoreLimits(
+    linesPerReservation: 64, quantityMax: 1 << 40, ttlNanosecondsMin: 1_000_000_000,
+    ttlNanosecondsMax: 86_400_000_000_000, ttlNanosecondsDefault: 600_000_000_000,
+    holdNanosecondsMax: 86_400_000_000_000, retentionNanoseconds: 86_400_000_000_000,
+    itemsMax: items, reservationsMax: reservations)
+}
+
+/// `count` seconds in nanoseconds.
+func seconds(_ count: Int64) -> Int64 { count * 1_000_000_000 }
+
+/// Calls `body` with the bytes of `text`.
+func withBytes<R>(_ text: String, _ body: (BorrowedBytes) -> R) -> R {
+  var text = text
+  return text.withUTF8 { bytes in
+    // The bytes stay for the length of the closure.
+    unsafe body(BorrowedBytes(bytes.baseAddress, count: bytes.count))
+  }
+}
+
+/// Calls `body` with an item's name.
+func withName<R>(_ sku: String, _ location: String, _ body: (ItemName) -> R) -> R {
+  withBytes(sku) { sku in
+    withBytes(location) { location in body(ItemName(sku: sku, location: location)) }
+  }
+}
+
+/// Calls `body` with the scope of a key.
+func withScope<R>(_ key: String, caller: String, _ body: (IdempotencyScope) -> R) -> R {
+  withBytes(key) { key in
+    withBytes(caller) { caller in body(IdempotencyScope(caller: caller, key: key)) }
+  }
+}
+
+extension StoreSession {
+  /// Replaces the lines of the next command.
+  func setLines(_ lines: [TestLine]) -> Bool {
+    clearLines()
+    return lines.allSatisfy { line in
+      withName(line.sku, line.location) {
+        appendLine(LineRequest(item: $0, quantity: line.quantity))
+      }
+    }
+  }
+
+  /// Reserve with text.
+  func reserve(
+    _ key: String, _ lines: [TestLine], ttl: Int64 = seconds(600), caller: String = ""
+  ) -> Decision<Hold> {
+    _ = setLines(lines)
+    return withScope(key, caller: caller) { reserve($0, ttlNanoseconds: ttl) }
+  }
+
+  /// Reserve of one line.
+  func reserve(
+    _ key: String, _ sku: String, _ quantity: Int64, ttl: Int64 = seconds(600)
+  ) -> Decision<Hold> {
+    reserve(key, [TestLine(sku: sku, quantity: quantity)], ttl: ttl)
+  }
+
+  /// Confirm with lines.
+  func confirm(
+    _ id: ReservationID, _ lines: [TestLine] = [], reacquire: Bool = false
+  ) -> Decision<ReservationView> {
+    _ = setLines(lines)
+    return confirm(id, reacquireIfExpired: reacquire)
+  }
+
+  /// AdjustStock with text.
+  func adjust(
+    _ key: String, _ sku: String, _ change: AdjustCommand.Change, location: String = "",
+    safetyStock: Int64? = nil, expectedVersion: UInt64? = nil, reason: String = "test"
+  ) -> Decision<StockLevel> {
+    withScope(key, caller: "") { scope in
+      withName(sku, location) { item in
+        withBytes(reason) { reason in
+          adjust(
+            AdjustCommand(
+              scope: scope, item: item, change: change, safetyStock: safetyStock,
+              expectedVersion: expectedVersion, reason: reason))
+        }
+      }
+    }
+  }
+
+  /// The balances of an item; nil where it is unknown.
+  func level(_ sku: String, location: String = "") -> StockLevel? {
+    withName(sku, location) { stock($0) }.value
+  }
+
+  /// The lines of the last view, by item number.
+  var viewLines: [UInt32: Int64] {
+    var lines: [UInt32: Int64] = [:]
+    for index in 0..<viewLineCount {
+      let line = viewLine(index)
+      lines[line.item.ordinal] = line.quantity
+    }
+    return lines
+  }
+}
+
+extension Decision {
+  /// What was accepted; nil where it was refused.
+  var value: Value? { if case .accepted(let value) = result { value } else { nil } }
+
+  /// Why it was refused; nil where it was accepted.
+  var refusal: Refusal? { if case .refused(let refusal) = result { refusal } else { nil } }
+}
+
+/// A store on a clock of its own, in a turn.
+struct Fixture {
+  let clock = ManualClock()
+  let store: StockStore
+  let session: StoreSession
+
+  init(_ limits: StoreLimits = testLimits()) {
+    store = StockStore(limits: limits, clock: clock, secret: (1, 2))
+    session = store.makeSession()
+    _ = session.beginTurn()
+  }
+
+  /// Ends the turn, waits, and begins the next.
+  func advance(_ nanoseconds: Int64) {
+    session.endTurn()
+    clock.advance(byNanoseconds: nanoseconds)
+    _ = session.beginTurn()
+  }
+}
