@@ -33,7 +33,9 @@ package final class StockStore: Sendable {
   // Sessions keep their store alive, so none is left.
   deinit {
     core.free()
-    sessions.withLock { $0.forEach { $0.free() } }
+    sessions.withLock { list in
+      for session in list { session.free() }
+    }
   }
 
   /// A session for one thread. Make one for each thread, at any time.
@@ -65,7 +67,9 @@ package final class StockStore: Sendable {
   /// What the sessions counted.
   func statisticsWithoutTables() -> StoreStatistics {
     var sums = StoreStatistics()
-    sessions.withLock { $0.forEach { $0[0].counters.add(to: &sums) } }
+    sessions.withLock { list in
+      for session in list { session[0].counters.add(to: &sums) }
+    }
     return sums
   }
 

@@ -22,8 +22,10 @@
 
   var first: Entry? { count == 0 ? nil : unsafe entries[0] }
 
-  func forEach(_ body: (Entry) -> Void) {
-    for index in 0..<count { body(unsafe entries[index]) }
+  /// The entry at `index`, from 0 to count - 1, in no particular order.
+  subscript(index: Int) -> Entry {
+    precondition(index >= 0 && index < count, "no such entry")
+    return unsafe entries[index]
   }
 
   mutating func push(_ entry: Entry) {

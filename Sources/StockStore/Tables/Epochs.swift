@@ -20,7 +20,11 @@ final class Epochs: Sendable {
   /// How many there are, for a look without the lock.
   private let retiredCount = Atomic<Int>(0)
 
-  deinit { retired.withLock { $0.forEach { $0.table.free() } } }
+  deinit {
+    retired.withLock { list in
+      for entry in list { entry.table.free() }
+    }
+  }
 
   @inline(__always)
   func enter(_ mark: borrowing EpochMark) {

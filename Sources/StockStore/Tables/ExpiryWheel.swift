@@ -150,7 +150,7 @@
         next = slab[next - 1].next
       }
     }
-    heap.forEach { if isLive($0) { count += 1 } }
+    for index in 0..<heap.count where isLive(heap[index]) { count += 1 }
     return count
   }
 

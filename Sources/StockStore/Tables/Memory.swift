@@ -27,7 +27,7 @@ internal import CPlatform
       nil, mappingLength, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0
     )
     guard let mapping = unsafe mapping, Int(bitPattern: mapping) != -1 else {
-      fatalError("cannot reserve \(length) bytes of address space for a table: lower its cap")
+      preconditionFailure("no \(length) bytes of address space for a table: lower its cap")
     }
     let aligned = unsafe mapping.alignedUp(toMultipleOf: Self.alignment)
     unsafe hf_advise_huge_pages(aligned, length)
