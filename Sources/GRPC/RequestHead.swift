@@ -31,7 +31,6 @@ package enum RequestHead: Equatable {
   package enum Reason: Equatable {
     case unknownMethod
     case unsupportedEncoding
-    case malformedCaller
 
     /// The grpc-message.
     package var text: StaticString {
@@ -39,7 +38,6 @@ package enum RequestHead: Equatable {
       case .unknownMethod: "unknown service or method"
       case .unsupportedEncoding:
         "message compression is not supported: send grpc-encoding identity or none"
-      case .malformedCaller: "holdfast-caller: 0 to 64 bytes of printable ASCII"
       }
     }
   }
@@ -51,7 +49,6 @@ package enum RequestHead: Equatable {
     case .notGRPC(let httpStatus): -1000 - Int32(clamping: httpStatus)
     case .refuse(_, .unknownMethod): -1
     case .refuse(_, .unsupportedEncoding): -2
-    case .refuse(_, .malformedCaller): -3
     }
   }
 
@@ -60,27 +57,20 @@ package enum RequestHead: Equatable {
     case 0...: self = .call(method: Int(code))
     case -1: self = .refuse(.unimplemented, .unknownMethod)
     case -2: self = .refuse(.unimplemented, .unsupportedEncoding)
-    case -3: self = .refuse(.invalidArgument, .malformedCaller)
     default: self = .notGRPC(httpStatus: Int(-1000 - code))
     }
   }
 
-  /// Longest holdfast-caller, in bytes: it is hashed with every idempotency key.
-  package static let callerBytesMax = 64
-
   /// Decides. Absent fields are empty. `method` finds the number of the method at a path.
   package static func decide(
     method: Span<UInt8>, path: Span<UInt8>, contentType: Span<UInt8>, encoding: Span<UInt8>,
-    caller: Span<UInt8>, number: (Span<UInt8>) -> Int?
+    number: (Span<UInt8>) -> Int?
   ) -> RequestHead {
     guard method.equals("POST") else { return .notGRPC(httpStatus: 405) }
     guard isGRPC(contentType) else { return .notGRPC(httpStatus: 415) }
     guard let number = number(path) else { return .refuse(.unimplemented, .unknownMethod) }
     guard encoding.isEmpty || encoding.equals("identity") else {
       return .refuse(.unimplemented, .unsupportedEncoding)
-    }
-    guard caller.count <= callerBytesMax, caller.isPrintable else {
-      return .refuse(.invalidArgument, .malformedCaller)
     }
     return .call(method: number)
   }
@@ -107,11 +97,6 @@ extension Span<UInt8> {
   func equals(_ text: StaticString) -> Bool {
     guard count == text.utf8CodeUnitCount else { return false }
     for index in indices where unsafe self[index] != text.utf8Start[index] { return false }
-    return true
-  }
-
-  var isPrintable: Bool {
-    for index in indices where self[index] < 0x20 || self[index] > 0x7e { return false }
     return true
   }
 }

@@ -30,9 +30,9 @@ extension EventLoop {
   // MARK: Requests
 
   private func decideHead(_ stream: StreamID) {
-    let head = context.withFields(of: stream) { method, path, contentType, encoding, caller in
+    let head = context.withFields(of: stream) { method, path, contentType, encoding, _ in
       RequestHead.decide(
-        method: method, path: path, contentType: contentType, encoding: encoding, caller: caller,
+        method: method, path: path, contentType: contentType, encoding: encoding,
         number: handler.method(atPath:))
     }
     guard let head else { return }

@@ -1,0 +1,155 @@
+// What every field of a request must be. A rule that is broken is named in a google.rpc.BadRequest.
+internal import CHoldfastProto
+internal import StockStore
+
+/// The service's limits that are not the store's. The values and the reasons for them stand in the
+/// executable's Limits.swift.
+package struct ServiceLimits: Sendable {
+  /// Longest idempotency key, SKU, location and reason, in bytes.
+  package var keyBytesMax: Int
+  package var skuBytesMax: Int
+  package var locationBytesMax: Int
+  package var reasonBytesMax: Int
+  /// Longest holdfast-caller: it is hashed with every key.
+  package var callerBytesMax: Int
+  /// Items of one BatchGetStock, and entries of one page.
+  package var batchMax: Int
+  package var pageSizeDefault: Int
+
+  package init(
+    keyBytesMax: Int, skuBytesMax: Int, locationBytesMax: Int, reasonBytesMax: Int,
+    callerBytesMax: Int, batchMax: Int, pageSizeDefault: Int
+  ) {
+    self.keyBytesMax = keyBytesMax
+    self.skuBytesMax = skuBytesMax
+    self.locationBytesMax = locationBytesMax
+    self.reasonBytesMax = reasonBytesMax
+    self.callerBytesMax = callerBytesMax
+    self.batchMax = batchMax
+    self.pageSizeDefault = pageSizeDefault
+  }
+}
+
+/// A field that breaks its rule. Names are as in the .proto files.
+struct FieldViolation: Error {
+  /// The field, or the list that it is in.
+  let field: StaticString
+  /// The entry of the list and the field in it.
+  var index: Int?
+  var member: StaticString = ""
+  let rule: StaticString
+
+  init(_ field: StaticString, _ rule: StaticString) {
+    self.field = field
+    self.rule = rule
+  }
+
+  /// The same violation in entry `index` of `list`.
+  func inside(_ list: StaticString, at index: Int) -> FieldViolation {
+    var violation = FieldViolation(list, rule)
+    violation.index = index
+    violation.member = field
+    return violation
+  }
+}
+
+/// The rules.
+struct FieldRules {
+  let store: StoreLimits
+  let service: ServiceLimits
+
+  func key(_ bytes: BorrowedBytes) throws(FieldViolation) -> BorrowedBytes {
+    guard bytes.count >= 1, bytes.count <= service.keyBytesMax, Self.isUTF8(bytes) else {
+      throw FieldViolation("idempotency_key", "1 to 64 bytes of valid UTF-8")
+    }
+    return bytes
+  }
+
+  func reason(_ bytes: BorrowedBytes) throws(FieldViolation) -> BorrowedBytes {
+    guard bytes.count >= 1, bytes.count <= service.reasonBytesMax, Self.isUTF8(bytes) else {
+      throw FieldViolation("reason", "1 to 256 bytes of valid UTF-8")
+    }
+    return bytes
+  }
+
+  func item(sku: BorrowedBytes, location: BorrowedBytes) throws(FieldViolation) -> ItemName {
+    guard sku.count >= 1, sku.count <= service.skuBytesMax, Self.isCode(sku) else {
+      throw FieldViolation("sku", "1 to 64 bytes of printable ASCII without spaces")
+    }
+    guard location.count <= service.locationBytesMax, Self.isCode(location) else {
+      throw FieldViolation("location", "0 to 64 bytes of printable ASCII without spaces")
+    }
+    return ItemName(sku: sku, location: location)
+  }
+
+  /// The caller's name comes as metadata, so its rule is broken by a header, not a field.
+  func caller(_ bytes: BorrowedBytes) throws(FieldViolation) -> BorrowedBytes {
+    guard bytes.count <= service.callerBytesMax, Self.isCode(bytes) else {
+      throw FieldViolation("holdfast-caller", "0 to 64 bytes of printable ASCII without spaces")
+    }
+    return bytes
+  }
+
+  func quantity(_ value: Int64) throws(FieldViolation) -> Int64 {
+    guard value >= 1, value <= store.quantityMax else {
+      throw FieldViolation("quantity", "1 to 1099511627776 units")
+    }
+    return value
+  }
+
+  /// A time to live in nanoseconds. nil is the default.
+  func timeToLive(seconds: Int64, nanos: Int32) throws(FieldViolation) -> Int64 {
+    let violation = FieldViolation("ttl", "1 s to 24 h, with 0 to 999999999 nanos")
+    guard nanos >= 0, nanos <= 999_999_999, seconds >= 0,
+      seconds <= store.ttlNanosecondsMax / 1_000_000_000
+    else { throw violation }
+    let nanoseconds = seconds * 1_000_000_000 + Int64(nanos)
+    guard nanoseconds >= store.ttlNanosecondsMin, nanoseconds <= store.ttlNanosecondsMax else {
+      throw violation
+    }
+    return nanoseconds
+  }
+
+  func reservationID(_ bytes: BorrowedBytes) throws(FieldViolation) -> ReservationID {
+    let text = unsafe bytes.pointer.bindMemory(to: UInt8.self)
+    guard let id = unsafe ReservationID(text: text.span) else {
+      throw FieldViolation("reservation_id", "the 20 characters that Reserve answered")
+    }
+    return id
+  }
+
+  func pageSize(_ size: Int32) throws(FieldViolation) -> Int {
+    guard size >= 0, size <= service.batchMax else {
+      throw FieldViolation("page_size", "1 to 500, or 0 for 100")
+    }
+    return size == 0 ? service.pageSizeDefault : Int(size)
+  }
+
+  /// A page token is the position in 16 hexadecimal digits; empty is the start.
+  func pageToken(_ bytes: BorrowedBytes) throws(FieldViolation) -> UInt64 {
+    if bytes.count == 0 { return 0 }
+    let violation = FieldViolation("page_token", "empty, or the next_page_token of the page before")
+    guard bytes.count == 16 else { throw violation }
+    var value: UInt64 = 0
+    for unsafe byte in unsafe bytes.pointer {
+      switch byte {
+      case 48...57: value = value << 4 | UInt64(byte - 48)
+      case 97...102: value = value << 4 | UInt64(byte - 87)
+      default: throw violation
+      }
+    }
+    return value
+  }
+
+  private static func isCode(_ bytes: BorrowedBytes) -> Bool {
+    for unsafe byte in unsafe bytes.pointer where byte < 0x21 || byte > 0x7e { return false }
+    return true
+  }
+
+  private static func isUTF8(_ bytes: BorrowedBytes) -> Bool {
+    var isASCII = true
+    for unsafe byte in unsafe bytes.pointer where byte >= 0x80 { isASCII = false }
+    // Validation of the rest allocates, and is rare.
+    return isASCII || (unsafe String(validating: bytes.pointer, as: UTF8.self)) != nil
+  }
+}

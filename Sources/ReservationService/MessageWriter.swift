@@ -1,0 +1,159 @@
+internal import StockStore
+
+/// Writes protobuf's wire format (protobuf.dev, "Encoding") straight into one buffer, used again for
+/// every answer. protobuf-c would want a tree of C structs first, then two passes over it.
+@safe final class MessageWriter {
+  private var storage: UnsafeMutablePointer<UInt8>
+  private var capacity = 4096
+  private(set) var count = 0
+
+  init() { unsafe storage = .allocate(capacity: capacity) }
+
+  deinit { unsafe storage.deallocate() }
+
+  func reset() { count = 0 }
+
+  func withBytes<R>(_ body: (Span<UInt8>) -> R) -> R {
+    let bytes = unsafe UnsafeBufferPointer(start: storage, count: count)
+    return body(unsafe bytes.span)
+  }
+
+  // MARK: Fields; proto3 leaves out what is zero or empty
+
+  func field(_ number: Int, _ value: UInt64) {
+    if value == 0 { return }
+    reserve(20)
+    putTag(number, wireType: 0)
+    putVarint(value)
+  }
+
+  func field(_ number: Int, _ value: Int64) { field(number, UInt64(bitPattern: value)) }
+
+  func field(_ number: Int, _ value: Bool) { field(number, UInt64(value ? 1 : 0)) }
+
+  func field(_ number: Int, _ text: StaticString) {
+    let bytes = unsafe UnsafeBufferPointer(start: text.utf8Start, count: text.utf8CodeUnitCount)
+    field(number, unsafe bytes.span)
+  }
+
+  func field(_ number: Int, _ bytes: BorrowedBytes) {
+    let bytes = unsafe bytes.pointer.bindMemory(to: UInt8.self)
+    field(number, unsafe bytes.span)
+  }
+
+  func field(_ number: Int, _ bytes: Span<UInt8>) {
+    if bytes.isEmpty { return }
+    reserve(20 + bytes.count)
+    putTag(number, wireType: 2)
+    putVarint(UInt64(bytes.count))
+    put(bytes)
+  }
+
+  func field(_ number: Int, _ id: ReservationID) {
+    reserve(20 + ReservationID.textLength)
+    putTag(number, wireType: 2)
+    putVarint(UInt64(ReservationID.textLength))
+    let text = unsafe UnsafeMutableBufferPointer(
+      start: storage + count, count: ReservationID.textLength)
+    var span = unsafe text.mutableSpan
+    id.write(to: &span)
+    count += ReservationID.textLength
+  }
+
+  /// A number as decimal text.
+  func field(_ number: Int, decimal value: Int64) {
+    nested(number) { text(decimal: value) }
+  }
+
+  /// A submessage, also an empty one: what `body` writes, with its length before it.
+  func nested(_ number: Int, _ body: () -> Void) {
+    reserve(20)
+    putTag(number, wireType: 2)
+    let start = count
+    body()
+    let length = count - start
+    reserve(10)
+    let shift = Self.varintLength(UInt64(length))
+    // Most submessages are a few dozen bytes: moving them costs less than measuring them first.
+    unsafe (storage + start + shift).update(from: storage + start, count: length)
+    count = start
+    putVarint(UInt64(length))
+    count += length
+  }
+
+  // MARK: Bare text, inside `nested`
+
+  func text(_ text: StaticString) {
+    let bytes = unsafe UnsafeBufferPointer(start: text.utf8Start, count: text.utf8CodeUnitCount)
+    reserve(bytes.count)
+    put(unsafe bytes.span)
+  }
+
+  func text(_ bytes: Span<UInt8>) {
+    reserve(bytes.count)
+    put(bytes)
+  }
+
+  func text(_ text: String) {
+    for byte in text.utf8 { self.text(byte: byte) }
+  }
+
+  func text(byte: UInt8) {
+    reserve(1)
+    putByte(byte)
+  }
+
+  func text(decimal value: Int64) {
+    reserve(20)
+    if value < 0 { putByte(UInt8(ascii: "-")) }
+    var magnitude = value.magnitude
+    var digits = InlineArray<20, UInt8>(repeating: 48)
+    var first = 20
+    repeat {
+      first -= 1
+      digits[first] = 48 + UInt8(truncatingIfNeeded: magnitude % 10)
+      magnitude /= 10
+    } while magnitude > 0
+    put(digits.span.extracting(first..<20))
+  }
+
+  // MARK: Bytes, where room was made
+
+  private func putTag(_ number: Int, wireType: Int) { putVarint(UInt64(number << 3 | wireType)) }
+
+  private func putVarint(_ value: UInt64) {
+    var value = value
+    while value > 0x7f {
+      putByte(UInt8(truncatingIfNeeded: value) | 0x80)
+      value >>= 7
+    }
+    putByte(UInt8(truncatingIfNeeded: value))
+  }
+
+  private func putByte(_ byte: UInt8) {
+    unsafe storage[count] = byte
+    count += 1
+  }
+
+  private func put(_ bytes: Span<UInt8>) {
+    unsafe bytes.withUnsafeBufferPointer { source in
+      guard let base = source.baseAddress else { return }
+      unsafe (storage + count).update(from: base, count: source.count)
+    }
+    count += bytes.count
+  }
+
+  private static func varintLength(_ value: UInt64) -> Int {
+    max(1, (UInt64.bitWidth - value.leadingZeroBitCount + 6) / 7)
+  }
+
+  private func reserve(_ more: Int) {
+    if count + more <= capacity { return }
+    let larger = max(count + more, capacity * 2)
+    let fresh = UnsafeMutablePointer<UInt8>.allocate(capacity: larger)
+    unsafe fresh.update(from: storage, count: count)
+    unsafe storage.deallocate()
+    unsafe storage = fresh
+    capacity = larger
+  }
+}

@@ -1,0 +1,174 @@
+// grpc.reflection: serves the descriptors of the .proto files, so that grpcurl and its like need none.
+internal import CHoldfastProto
+internal import CProtobufC
+internal import GRPC
+internal import StockStore
+
+/// Answers ServerReflectionRequests. v1 and v1alpha are the same messages under two names.
+final class ReflectionService {
+  /// One file of the descriptor set, serialized, and what it defines.
+  private struct File {
+    let name: String
+    let bytes: [UInt8]
+    let dependencies: [String]
+    let symbols: Set<String>
+  }
+
+  private let services: [String]
+  private let files: [String: File]
+
+  init(services: [String]) {
+    self.services = services
+    // The array is the program's own, generated with its size.
+    let set = unsafe UnsafeBufferPointer(
+      start: holdfast_descriptors_start(), count: holdfast_descriptors_size)
+    var files: [String: File] = [:]
+    for field in WireFields(unsafe Array(set)) where field.number == 1 {
+      let file = Self.file(field.bytes)
+      files[file.name] = file
+    }
+    self.files = files
+  }
+
+  /// Answers one request: valid_host = 1, original_request = 2, then one of 4 to 7.
+  func answer(_ message: Span<UInt8>, arena: MessageArena, writer: MessageWriter, reply: Reply) {
+    let request = unsafe arena.unpack(message, with: grpc__reflection__v1__server_reflection_request__unpack)
+    guard let request = unsafe request else {
+      reply.fail(.invalidArgument, "malformed request message")
+      return
+    }
+    writer.reset()
+    unsafe writer.field(1, arena.bytes(request.pointee.host))
+    writer.field(2, message)
+    let text = { (string: UnsafeMutablePointer<CChar>?) -> String in
+      unsafe String(decoding: arena.bytes(string).pointer, as: UTF8.self)
+    }
+    switch unsafe request.pointee.message_request_case {
+    case GRPC__REFLECTION__V1__SERVER_REFLECTION_REQUEST__MESSAGE_REQUEST_FILE_BY_FILENAME:
+      write(files[unsafe text(request.pointee.file_by_filename)], writer)
+    case GRPC__REFLECTION__V1__SERVER_REFLECTION_REQUEST__MESSAGE_REQUEST_FILE_CONTAINING_SYMBOL:
+      let symbol = unsafe text(request.pointee.file_containing_symbol)
+      write(files.values.first { $0.symbols.contains(symbol) }, writer)
+    case GRPC__REFLECTION__V1__SERVER_REFLECTION_REQUEST__MESSAGE_REQUEST_LIST_SERVICES:
+      writer.nested(6) {
+        for service in services { writer.nested(1) { writer.nested(1) { writer.text(service) } } }
+      }
+    case GRPC__REFLECTION__V1__SERVER_REFLECTION_REQUEST__MESSAGE_REQUEST_FILE_CONTAINING_EXTENSION,
+      GRPC__REFLECTION__V1__SERVER_REFLECTION_REQUEST__MESSAGE_REQUEST_ALL_EXTENSION_NUMBERS_OF_TYPE:
+      // proto3 has no extensions.
+      writeError(.notFound, "no extensions", writer)
+    default: writeError(.invalidArgument, "empty request", writer)
+    }
+    writer.withBytes { reply.append($0) }
+  }
+
+  /// FileDescriptorResponse: the file first, then everything that it imports.
+  private func write(_ file: File?, _ writer: MessageWriter) {
+    guard let file else { return writeError(.notFound, "not found", writer) }
+    var seen: Set<String> = [file.name]
+    var queue = [file]
+    writer.nested(4) {
+      while !queue.isEmpty {
+        let next = queue.removeFirst()
+        writer.field(1, next.bytes.span)
+        for name in next.dependencies where seen.insert(name).inserted {
+          if let dependency = files[name] { queue.append(dependency) }
+        }
+      }
+    }
+  }
+
+  private func writeError(_ code: StatusCode, _ text: StaticString, _ writer: MessageWriter) {
+    writer.nested(7) {
+      writer.field(1, UInt64(code.rawValue))
+      writer.field(2, text)
+    }
+  }
+
+  /// FileDescriptorProto: name = 1, package = 2, dependency = 3, message = 4, enum = 5, service = 6.
+  private static func file(_ bytes: [UInt8]) -> File {
+    var name = ""
+    var package = ""
+    var dependencies: [String] = []
+    var symbols: Set<String> = []
+    for field in WireFields(bytes) {
+      switch field.number {
+      case 1: name = field.text
+      case 2: package = field.text
+      case 3: dependencies.append(field.text)
+      case 4: addMessage(field.bytes, scope: package, to: &symbols)
+      case 5: symbols.insert("\(package).\(WireFields(field.bytes).name)")
+      case 6:
+        let service = "\(package).\(WireFields(field.bytes).name)"
+        symbols.insert(service)
+        for method in WireFields(field.bytes) where method.number == 2 {
+          symbols.insert("\(service).\(WireFields(method.bytes).name)")
+        }
+      default: break
+      }
+    }
+    return File(name: name, bytes: bytes, dependencies: dependencies, symbols: symbols)
+  }
+
+  /// DescriptorProto: name = 1, field = 2, nested message = 3, nested enum = 4.
+  private static func addMessage(_ bytes: [UInt8], scope: String, to symbols: inout Set<String>) {
+    let message = "\(scope).\(WireFields(bytes).name)"
+    symbols.insert(message)
+    for field in WireFields(bytes) {
+      switch field.number {
+      case 2, 4: symbols.insert("\(message).\(WireFields(field.bytes).name)")
+      case 3: addMessage(field.bytes, scope: message, to: &symbols)
+      default: break
+      }
+    }
+  }
+}
+
+/// The length-delimited fields of a message; others are passed over. For our own descriptors only,
+/// which protoc wrote; what cannot be read ends the sequence.
+private struct WireFields: Sequence, IteratorProtocol {
+  struct Field {
+    let number: Int
+    let bytes: [UInt8]
+    var text: String { String(decoding: bytes, as: UTF8.self) }
+  }
+
+  private let bytes: [UInt8]
+  private var position = 0
+
+  init(_ bytes: [UInt8]) { self.bytes = bytes }
+
+  /// Field 1, which is the name in every kind of descriptor.
+  var name: String { first { $0.number == 1 }?.text ?? "" }
+
+  mutating func next() -> Field? {
+    while let tag = varint() {
+      switch tag & 7 {
+      case 0: _ = varint()
+      case 1: position += 8
+      case 5: position += 4
+      case 2:
+        guard let length = varint(), length <= UInt64(bytes.count - position) else { return nil }
+        let field = Field(
+          number: Int(tag >> 3), bytes: Array(bytes[position..<position + Int(length)]))
+        position += Int(length)
+        return field
+      default: return nil
+      }
+    }
+    return nil
+  }
+
+  private mutating func varint() -> UInt64? {
+    var value: UInt64 = 0
+    var shift: UInt64 = 0
+    while position < bytes.count, shift < 64 {
+      let byte = bytes[position]
+      position += 1
+      value |= UInt64(byte & 0x7f) << shift
+      if byte < 0x80 { return value }
+      shift += 7
+    }
+    return nil
+  }
+}

@@ -1,0 +1,192 @@
+// ReservationService: from messages to commands and from decisions to messages.
+internal import CHoldfastProto
+internal import CProtobufC
+internal import GRPC
+internal import Posix
+internal import StockStore
+
+extension HoldfastHandler {
+  func reserve(
+    _ message: Span<UInt8>, _ caller: BorrowedBytes, _ reply: Reply
+  ) throws(FieldViolation) -> UInt64 {
+    let request = unsafe arena.unpack(message, with: holdfast__v1__reserve_request__unpack)
+    guard let request = unsafe request else { return malformed(reply) }
+    let key = unsafe try rules.key(arena.bytes(request.pointee.idempotency_key))
+    guard unsafe request.pointee.n_lines > 0 else { throw Self.tooFewLines }
+    unsafe try readLines(request.pointee.n_lines, request.pointee.lines)
+    let timeToLive = unsafe try readTimeToLive(request.pointee.ttl)
+    let decision = session.reserve(
+      IdempotencyScope(caller: caller, key: key), ttlNanoseconds: timeToLive)
+    switch decision.result {
+    case .accepted(let hold):
+      writer.reset()
+      writer.field(1, hold.id)
+      write(2, hold.expiresAt)
+      writer.field(3, decision.replayed)
+      finish(reply)
+    case .refused(let refusal):
+      errors.refuse(refusal, session: session, reply: reply) { line in
+        unsafe itemName(line, request.pointee.n_lines, request.pointee.lines)
+      }
+    }
+    return decision.lsn
+  }
+
+  func confirm(_ message: Span<UInt8>, _ reply: Reply) throws(FieldViolation) -> UInt64 {
+    let request = unsafe arena.unpack(message, with: holdfast__v1__confirm_request__unpack)
+    guard let request = unsafe request else { return malformed(reply) }
+    let id = unsafe try rules.reservationID(arena.bytes(request.pointee.reservation_id))
+    unsafe try readLines(request.pointee.n_lines, request.pointee.lines)
+    let reacquires = unsafe request.pointee.reacquire_if_expired != 0
+    return answer(session.confirm(id, reacquireIfExpired: reacquires), reply)
+  }
+
+  func release(_ message: Span<UInt8>, _ reply: Reply) throws(FieldViolation) -> UInt64 {
+    let request = unsafe arena.unpack(message, with: holdfast__v1__release_request__unpack)
+    guard let request = unsafe request else { return malformed(reply) }
+    let id = unsafe try rules.reservationID(arena.bytes(request.pointee.reservation_id))
+    return answer(session.release(id), reply)
+  }
+
+  func extend(_ message: Span<UInt8>, _ reply: Reply) throws(FieldViolation) -> UInt64 {
+    let request = unsafe arena.unpack(message, with: holdfast__v1__extend_request__unpack)
+    guard let request = unsafe request else { return malformed(reply) }
+    let id = unsafe try rules.reservationID(arena.bytes(request.pointee.reservation_id))
+    let timeToLive = unsafe try readTimeToLive(request.pointee.ttl)
+    return answer(session.extend(id, ttlNanoseconds: timeToLive), reply)
+  }
+
+  func getReservation(_ message: Span<UInt8>, _ reply: Reply) throws(FieldViolation) -> UInt64 {
+    let request = unsafe arena.unpack(message, with: holdfast__v1__get_reservation_request__unpack)
+    guard let request = unsafe request else { return malformed(reply) }
+    let id = unsafe try rules.reservationID(arena.bytes(request.pointee.reservation_id))
+    return answer(session.reservation(id), reply)
+  }
+
+  func listReservations(_ message: Span<UInt8>, _ reply: Reply) throws(FieldViolation) -> UInt64 {
+    let request = unsafe arena.unpack(message, with: holdfast__v1__list_reservations_request__unpack)
+    guard let request = unsafe request else { return malformed(reply) }
+    let size = unsafe try rules.pageSize(request.pointee.page_size)
+    let cursor = unsafe try rules.pageToken(arena.bytes(request.pointee.page_token))
+    let filter = unsafe request.pointee.state.rawValue
+    guard filter <= ReservationState.expired.rawValue else {
+      throw FieldViolation("state", "a state that this server knows, or unspecified for all")
+    }
+    writer.reset()
+    var left = size
+    // The work of one call is bounded, so that a sparse table does not stop the loop.
+    let next = session.listReservations(
+      cursor: cursor, scanMax: Self.scanMax,
+      state: ReservationState(rawValue: UInt8(truncatingIfNeeded: filter))
+    ) { view in
+      write(1, view)
+      left -= 1
+      return left > 0
+    }
+    if let next { writePageToken(2, next) }
+    finish(reply)
+    return session.lastLSN
+  }
+
+  /// Records that one ListReservations looks at: about 0.1 ms of work.
+  private static let scanMax = 4096
+  private static var tooFewLines: FieldViolation { FieldViolation("lines", "1 to 64 lines") }
+
+  // MARK: Requests
+
+  typealias Line = UnsafeMutablePointer<Holdfast__V1__ReservationLine>
+
+  /// Hands the lines of a request to the session.
+  private func readLines(
+    _ count: Int, _ lines: UnsafeMutablePointer<Line?>?
+  ) throws(FieldViolation) {
+    session.clearLines()
+    guard count <= rules.store.linesPerReservation else { throw Self.tooFewLines }
+    for index in 0..<count {
+      guard let line = unsafe lines?[index] else { continue }
+      do throws(FieldViolation) {
+        let item = unsafe try rules.item(
+          sku: arena.bytes(line.pointee.sku), location: arena.bytes(line.pointee.location))
+        let quantity = unsafe try rules.quantity(line.pointee.quantity)
+        guard session.appendLine(LineRequest(item: item, quantity: quantity)) else {
+          throw Self.tooFewLines
+        }
+      } catch {
+        throw error.inside("lines", at: index)
+      }
+    }
+  }
+
+  private func itemName(
+    _ index: Int, _ count: Int, _ lines: UnsafeMutablePointer<Line?>?
+  ) -> ItemName {
+    guard index >= 0, index < count, let line = unsafe lines?[index] else {
+      return ItemName(sku: .empty, location: .empty)
+    }
+    return unsafe ItemName(
+      sku: arena.bytes(line.pointee.sku), location: arena.bytes(line.pointee.location))
+  }
+
+  private func readTimeToLive(
+    _ duration: UnsafeMutablePointer<Google__Protobuf__Duration>?
+  ) throws(FieldViolation) -> Int64 {
+    guard let duration = unsafe duration else { return rules.store.ttlNanosecondsDefault }
+    return unsafe try rules.timeToLive(
+      seconds: duration.pointee.seconds, nanos: duration.pointee.nanos)
+  }
+
+  // MARK: Answers
+
+  /// Confirm, Release, Extend and GetReservation answer alike: reservation = 1, replayed = 2.
+  private func answer(_ decision: Decision<ReservationView>, _ reply: Reply) -> UInt64 {
+    switch decision.result {
+    case .accepted(let view):
+      writer.reset()
+      write(1, view)
+      writer.field(2, decision.replayed)
+      finish(reply)
+    case .refused(let refusal):
+      errors.refuse(refusal, session: session, reply: reply) { _ in
+        ItemName(sku: .empty, location: .empty)
+      }
+    }
+    return decision.lsn
+  }
+
+  private func write(_ number: Int, _ view: ReservationView) {
+    writer.nested(number) {
+      writer.field(1, view.id)
+      writer.field(2, UInt64(view.state.rawValue))
+      for index in 0..<session.viewLineCount {
+        let line = session.viewLine(index)
+        let name = session.name(of: line.item)
+        writer.nested(3) {
+          writer.field(1, name.sku)
+          writer.field(2, name.location)
+          writer.field(3, line.quantity)
+        }
+      }
+      write(4, view.createdAt)
+      write(5, view.expiresAt)
+      if let endedAt = view.endedAt { write(6, endedAt) }
+    }
+  }
+
+  /// google.protobuf.Timestamp. The store's times are after 1970.
+  private func write(_ number: Int, _ time: Timestamp) {
+    writer.nested(number) {
+      writer.field(1, time.nanoseconds / 1_000_000_000)
+      writer.field(2, time.nanoseconds % 1_000_000_000)
+    }
+  }
+
+  /// A position as FieldRules.pageToken reads it.
+  func writePageToken(_ number: Int, _ position: UInt64) {
+    writer.nested(number) {
+      for shift in stride(from: 60, through: 0, by: -4) {
+        let digit = UInt8(truncatingIfNeeded: position >> UInt64(shift) & 15)
+        writer.text(byte: digit < 10 ? 48 + digit : 87 + digit)
+      }
+    }
+  }
+}
