@@ -67,8 +67,9 @@ package final class AdminServer: Sendable {
       defer { group.cancelAll() }
       do {
         try await group.next()
-      } catch  where Task.isCancelled {
-        // Asked to end, and ended.
+      } catch {
+        // A cancelled task was asked to end: that is no failure.
+        guard Task.isCancelled else { throw error }
       }
     }
   }
