@@ -11,6 +11,10 @@
 #include <sys/socket.h>
 #include <time.h>
 
+#ifdef __linux__
+#include <sys/prctl.h>
+#endif
+
 int hf_accept(int listener) {
 #if defined(__linux__)
   return accept4(listener, NULL, NULL, SOCK_NONBLOCK | SOCK_CLOEXEC);
@@ -55,5 +59,11 @@ int hf_usable_processors(void) {
   return sched_getaffinity(0, sizeof set, &set) ? 0 : CPU_COUNT(&set);
 #else
   return 0;
+#endif
+}
+
+void hf_use_precise_timers(void) {
+#ifdef __linux__
+  prctl(PR_SET_TIMERSLACK, 1, 0, 0, 0);
 #endif
 }

@@ -68,6 +68,19 @@ internal import Glibc
     throw error
   }
 
+  /// As `wait(timeoutMilliseconds:)`, to the nanosecond (epoll_pwait2(2), since Linux 5.11), for
+  /// those who send on a schedule. A timeout below 0 counts as 0.
+  package borrowing func wait(timeoutNanoseconds: Int64) throws(Errno) -> Int {
+    let timeout = max(0, timeoutNanoseconds)
+    var time = timespec(
+      tv_sec: Int(timeout / 1_000_000_000), tv_nsec: Int(timeout % 1_000_000_000))
+    let count = unsafe epoll_pwait2(epoll.number, events, Int32(capacity), &time, nil)
+    if count >= 0 { return Int(count) }
+    let error = Errno.current
+    if error.code == EINTR { return 0 }
+    throw error
+  }
+
   /// Event `index` of the last wait.
   package borrowing func event(at index: Int) -> Event {
     precondition(index >= 0 && index < capacity, "no such event")

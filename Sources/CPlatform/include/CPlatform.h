@@ -34,6 +34,10 @@ int64_t hf_thread_cpu_nanoseconds(void);
 /// Processors that this process may run on; 0 where the system does not say.
 int hf_usable_processors(void);
 
+/// Lets the calling thread's timeouts end on time: Linux rounds them up by 50 us otherwise
+/// (PR_SET_TIMERSLACK). A hint: no result.
+void hf_use_precise_timers(void);
+
 /// Names the calling thread, as `top -H` and debuggers show it: at most 15 bytes, the rest is cut.
 void hf_name_thread(const char *name);
 

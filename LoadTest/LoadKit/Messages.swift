@@ -1,0 +1,171 @@
+// The messages of the API as the load generator writes and reads them (proto/holdfast/v1). Field
+// numbers stand in the proto files; nothing else of the API is needed here.
+
+/// Some units of one SKU in a cart.
+package struct CartLine: Equatable, Sendable, BitwiseCopyable {
+  package let sku: UInt32
+  package let quantity: UInt32
+
+  package init(sku: UInt32, quantity: UInt32) {
+    self.sku = sku
+    self.quantity = quantity
+  }
+}
+
+// MARK: Requests
+
+extension MessageBuffer {
+  mutating func appendSKU(_ index: UInt32, _ names: SKUNames) {
+    append(names.prefix)
+    appendDecimal(index, digits: SKUNames.digits)
+  }
+
+  /// ReserveRequest: a key (1), then lines (2) and ttl (3). Begin with the key.
+  mutating func writeReserveKey(_ keys: KeyNames, worker: Int, operation: Int) {
+    removeAll()
+    let key = beginField(1)
+    keys.append(worker: worker, operation: operation, to: &self)
+    endField(key)
+  }
+
+  mutating func appendReserveLine(_ line: CartLine, _ names: SKUNames) {
+    let start = beginField(2)
+    let sku = beginField(1)
+    appendSKU(line.sku, names)
+    endField(sku)
+    appendField(3, varint: UInt64(line.quantity))
+    endField(start)
+  }
+
+  mutating func appendTimeToLive(nanoseconds: Int64) {
+    let start = beginField(3)
+    appendField(1, varint: UInt64(nanoseconds / 1_000_000_000))
+    let rest = nanoseconds % 1_000_000_000
+    if rest > 0 { appendField(2, varint: UInt64(rest)) }
+    endField(start)
+  }
+
+  /// ConfirmRequest and ReleaseRequest alike: the reservation's id (1).
+  mutating func writeEndRequest(_ id: ReservationID) {
+    removeAll()
+    let start = beginField(1)
+    id.append(to: &self)
+    endField(start)
+  }
+
+  /// AdjustStockRequest: key (1), sku (2), set_on_hand (5), any_version (7), reason (9).
+  mutating func writeSetOnHand(
+    key: String, sku: UInt32, _ names: SKUNames, units: Int64, reason: String
+  ) {
+    removeAll()
+    appendField(1, bytes: Array(key.utf8))
+    let start = beginField(2)
+    appendSKU(sku, names)
+    endField(start)
+    appendField(5, varint: UInt64(units))
+    appendField(7, varint: 1)
+    appendField(9, bytes: Array(reason.utf8))
+  }
+
+  /// BatchGetStockRequest: items (1), each a sku (1).
+  mutating func writeBatchGetStock(_ skus: Range<Int>, _ names: SKUNames) {
+    removeAll()
+    for index in skus {
+      let item = beginField(1)
+      let sku = beginField(1)
+      appendSKU(UInt32(index), names)
+      endField(sku)
+      endField(item)
+    }
+  }
+}
+
+// MARK: Responses
+
+/// What the generator reads from ReserveResponse: id (1), expires_at (2), replayed (3).
+struct ReserveAnswer {
+  let id: ReservationID
+  /// Nanoseconds since the Unix epoch by the server's clock.
+  let expiresNanoseconds: Int64
+  let isReplayed: Bool
+
+  init?(_ bytes: Span<UInt8>) {
+    var id: ReservationID?
+    var expires: Int64?
+    var isReplayed = false
+    var reader = MessageReader(0..<bytes.count)
+    while let field = reader.next(in: bytes) {
+      switch field.number {
+      case 1: id = ReservationID(bytes.extracting(field.content))
+      case 2: expires = ReserveAnswer.timestamp(bytes, field.content)
+      case 3: isReplayed = field.varint != 0
+      default: break
+      }
+    }
+    guard let id, let expires, !reader.isMalformed else { return nil }
+    self.id = id
+    expiresNanoseconds = expires
+    self.isReplayed = isReplayed
+  }
+
+  /// google.protobuf.Timestamp: seconds (1), nanos (2). nil outside the years that 64 bits can say.
+  private static func timestamp(_ bytes: Span<UInt8>, _ range: Range<Int>) -> Int64? {
+    var seconds: Int64 = 0
+    var nanoseconds: Int64 = 0
+    var reader = MessageReader(range)
+    while let field = reader.next(in: bytes) {
+      if field.number == 1 { seconds = Int64(truncatingIfNeeded: field.varint) }
+      if field.number == 2 { nanoseconds = Int64(truncatingIfNeeded: field.varint) }
+    }
+    guard !reader.isMalformed, (0..<9_000_000_000).contains(seconds),
+      (0..<1_000_000_000).contains(nanoseconds)
+    else { return nil }
+    return seconds * 1_000_000_000 + nanoseconds
+  }
+}
+
+/// ConfirmResponse and ReleaseResponse alike: replayed (2). nil if malformed.
+func readEndAnswerIsReplayed(_ bytes: Span<UInt8>) -> Bool? {
+  var isReplayed = false
+  var reader = MessageReader(0..<bytes.count)
+  while let field = reader.next(in: bytes) {
+    if field.number == 2 { isReplayed = field.varint != 0 }
+  }
+  return reader.isMalformed ? nil : isReplayed
+}
+
+/// The balances of one item as the server states them.
+package struct StockLevel: Equatable, Sendable {
+  package var onHand: Int64
+  package var held: Int64
+
+  package init(onHand: Int64, held: Int64) {
+    self.onHand = onHand
+    self.held = held
+  }
+}
+
+/// BatchGetStockResponse: stock (1), each with sku (1), on_hand (3), held (4). Calls `each` for the
+/// SKUs of this run. False if malformed.
+func readStockLevels(
+  _ bytes: Span<UInt8>, _ names: SKUNames, each: (Int, StockLevel) -> Void
+) -> Bool {
+  var reader = MessageReader(0..<bytes.count)
+  while let item = reader.next(in: bytes) {
+    guard item.number == 1, item.isBytes else { continue }
+    var sku: UInt32?
+    var level = StockLevel(onHand: 0, held: 0)
+    var fields = MessageReader(item.content)
+    while let field = fields.next(in: bytes) {
+      switch field.number {
+      case 1: sku = names.index(of: bytes.extracting(field.content))
+      case 3: level.onHand = Int64(truncatingIfNeeded: field.varint)
+      case 4: level.held = Int64(truncatingIfNeeded: field.varint)
+      default: break
+      }
+    }
+    if fields.isMalformed { return false }
+    if let sku { each(Int(sku), level) }
+  }
+  return !reader.isMalformed
+}

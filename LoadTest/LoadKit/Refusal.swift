@@ -1,0 +1,157 @@
+// What a call was answered when it was not OK: the gRPC code, and the google.rpc.ErrorInfo that
+// holdfast puts into the status details (DESIGN section 2).
+
+/// Reasons by name, as the server spells them.
+package enum RefusalReason: UInt8, BitwiseCopyable, CaseIterable, Sendable {
+  case insufficientStock, itemNotFound, reservationNotFound, reservationExpired
+  case reservationConfirmed, reservationReleased, idempotencyKeyReused
+  case conflictTooBusy, overloaded, shuttingDown
+  /// The details name a reason that is none of these.
+  case other
+  /// There are no details, or they don't parse.
+  case unnamed
+
+  package var name: String {
+    switch self {
+    case .insufficientStock: "INSUFFICIENT_STOCK"
+    case .itemNotFound: "ITEM_NOT_FOUND"
+    case .reservationNotFound: "RESERVATION_NOT_FOUND"
+    case .reservationExpired: "RESERVATION_EXPIRED"
+    case .reservationConfirmed: "RESERVATION_CONFIRMED"
+    case .reservationReleased: "RESERVATION_RELEASED"
+    case .idempotencyKeyReused: "IDEMPOTENCY_KEY_REUSED"
+    case .conflictTooBusy: "CONFLICT_TOO_BUSY"
+    case .overloaded: "OVERLOADED"
+    case .shuttingDown: "SHUTTING_DOWN"
+    case .other: "another reason"
+    case .unnamed: "no reason given"
+    }
+  }
+
+  fileprivate init(_ text: Span<UInt8>) {
+    for reason in RefusalReason.named where text.equals(reason.bytes) {
+      self = reason.reason
+      return
+    }
+    self = .other
+  }
+
+  private static let named = RefusalReason.allCases.filter { $0 != .other && $0 != .unnamed }
+    .map { (reason: $0, bytes: Array($0.name.utf8)) }
+}
+
+/// One refusal.
+package struct Refusal: Equatable, Sendable {
+  package let code: UInt8
+  package let reason: RefusalReason
+  /// The SKU that the details name; nil if they name none of this run.
+  package let sku: UInt32?
+  /// Equal for equal code, reason and metadata, whatever the order of the metadata.
+  package let fingerprint: UInt64
+
+  package init(code: UInt8, reason: RefusalReason, sku: UInt32?, fingerprint: UInt64 = 0) {
+    self.code = code
+    self.reason = reason
+    self.sku = sku
+    self.fingerprint = fingerprint
+  }
+
+  /// - Parameter details: a google.rpc.Status: code (1), message (2), details (3), each an Any.
+  init(code: UInt8, details: Span<UInt8>, _ names: SKUNames) {
+    var reason = RefusalReason.unnamed
+    var sku: UInt32?
+    var fingerprint = UInt64(code)
+    var status = MessageReader(0..<details.count)
+    while let field = status.next(in: details) {
+      guard field.number == 3, field.isBytes else { continue }
+      guard let info = Refusal.errorInfo(in: details, any: field.content) else { continue }
+      // ErrorInfo: reason (1), domain (2), metadata (3), a map of entries.
+      var reader = MessageReader(info)
+      while let field = reader.next(in: details) {
+        let content = details.extracting(field.content)
+        if field.number == 1 {
+          reason = RefusalReason(content)
+          fingerprint &+= hash(content)
+        } else if field.number == 3, field.isBytes {
+          let entry = Refusal.entry(in: details, field.content)
+          if details.extracting(entry.key).equals(skuKey) {
+            sku = names.index(of: details.extracting(entry.value))
+          }
+          // A replayed refusal may say that it is one.
+          if !details.extracting(entry.key).equals(replayedKey) { fingerprint &+= hash(content) }
+        }
+      }
+    }
+    self.init(code: code, reason: reason, sku: sku, fingerprint: fingerprint)
+  }
+
+  /// google.protobuf.Any: type_url (1), value (2). The range of the value if it is an ErrorInfo.
+  private static func errorInfo(in bytes: Span<UInt8>, any: Range<Int>) -> Range<Int>? {
+    var isErrorInfo = false
+    var value: Range<Int>?
+    var reader = MessageReader(any)
+    while let field = reader.next(in: bytes) {
+      if field.number == 1 { isErrorInfo = bytes.extracting(field.content).equals(errorInfoType) }
+      if field.number == 2 { value = field.content }
+    }
+    return isErrorInfo ? value : nil
+  }
+
+  /// A map entry: key (1), value (2).
+  private static func entry(in bytes: Span<UInt8>, _ range: Range<Int>)
+    -> (key: Range<Int>, value: Range<Int>)
+  {
+    var key = 0..<0
+    var value = 0..<0
+    var reader = MessageReader(range)
+    while let field = reader.next(in: bytes) {
+      if field.number == 1 { key = field.content }
+      if field.number == 2 { value = field.content }
+    }
+    return (key, value)
+  }
+}
+
+private let errorInfoType = Array("type.googleapis.com/google.rpc.ErrorInfo".utf8)
+private let skuKey = Array("sku".utf8)
+private let replayedKey = Array("replayed".utf8)
+
+/// FNV-1a.
+private func hash(_ bytes: Span<UInt8>) -> UInt64 {
+  var hash: UInt64 = 0xcbf2_9ce4_8422_2325
+  for index in bytes.indices { hash = (hash ^ UInt64(bytes[index])) &* 0x100_0000_01b3 }
+  return hash
+}
+
+extension Span where Element == UInt8 {
+  func equals(_ bytes: [UInt8]) -> Bool {
+    guard count == bytes.count else { return false }
+    for index in 0..<count where self[index] != bytes[index] { return false }
+    return true
+  }
+}
+
+/// What the ledger takes down of one answer.
+package enum Reply: Equatable, Sendable {
+  /// OK. `id` and `expiresNanoseconds` (by the server's clock) are of a Reserve alone.
+  case accepted(id: ReservationID, expiresNanoseconds: Int64, isReplayed: Bool)
+  /// A decision against the call.
+  case refused(Refusal)
+  /// The server says that it did nothing, and that trying again may work.
+  case noEffect
+  /// Nobody knows what the server decided.
+  case unknown
+
+  /// - Parameter refusal: what a status other than OK came with.
+  init(refusal: Refusal) {
+    switch (refusal.code, refusal.reason) {
+    case (3, _), (5, _), (9, _): self = .refused(refusal)
+    // DESIGN section 2: these are not decisions and are not recorded. RESOURCE_EXHAUSTED comes
+    // before anything was changed; with no reason it may be another machine's.
+    case (10, .conflictTooBusy), (14, .overloaded), (14, .shuttingDown): self = .noEffect
+    case (8, let reason) where reason != .unnamed: self = .noEffect
+    case (7, _), (12, _), (16, _): self = .noEffect
+    default: self = .unknown
+    }
+  }
+}

@@ -1,0 +1,181 @@
+// Calls that a run makes for itself, on a connection of its own: putting stock behind SKUs, and
+// reading the balances afterwards.
+internal import HTTP2
+internal import Posix
+
+package struct StockClient: ~Copyable {
+  private let poller: Poller
+  private var connection: LoadConnection
+  private let buffer = ReceiveBuffer()
+  private var message = MessageBuffer()
+  private let endpoint: Endpoint
+
+  /// Calls in flight at once.
+  private static let streams = 256
+  /// Without any answer for so long the server is given up.
+  private static let patienceNanoseconds: Int64 = 10_000_000_000
+  /// How often one call is sent again when the server was too busy.
+  private static let retriesMaximum = 1_000
+  /// Items of one BatchGetStock: its request then fits one frame.
+  private static let readBatch = 400
+
+  private init(
+    poller: consuming Poller, connection: consuming LoadConnection, endpoint: Endpoint
+  ) {
+    self.poller = poller
+    self.connection = connection
+    self.endpoint = endpoint
+  }
+
+  /// Connects, and waits until the server has said hello.
+  package static func connect(to endpoint: Endpoint) throws(LoadError) -> StockClient {
+    let poller = try orFail("epoll") { () throws(Errno) in try Poller() }
+    let connection = try LoadConnection.connect(
+      to: endpoint, callsMaximum: streams, poller: poller, token: 0)
+    var client = StockClient(poller: poller, connection: connection, endpoint: endpoint)
+    let deadline = SystemClock.monotonicNanoseconds() + 5_000_000_000
+    while !client.connection.http.isReady { try client.turn(deadline: deadline) }
+    return client
+  }
+
+  /// One pass: waits, sends, receives. Afterwards `connection.http.answers` are new.
+  private mutating func turn(deadline: Int64) throws(LoadError) {
+    if SystemClock.monotonicNanoseconds() > deadline {
+      throw LoadError("\(endpoint) does not answer; is it a holdfast server, and is it running?")
+    }
+    let count = try orFail("epoll") { () throws(Errno) in
+      try poller.wait(timeoutMilliseconds: 200)
+    }
+    guard count > 0 else { return }
+    let event = poller.event(at: 0)
+    if event.isWritable || event.isHungUp { connection.becameWritable(poller) }
+    if event.isReadable || event.isHungUp { _ = connection.receive(buffer) }
+    connection.flush(poller)
+    if let reason = connection.lostReason {
+      throw LoadError("\(endpoint): \(reason); is a holdfast server running there?")
+    }
+  }
+
+  /// Makes the calls 0 ..< `count`, many at a time, and again those whose answer `take` turns down.
+  private mutating func callAll(
+    _ count: Int, _ method: Method, write: (Int, inout MessageBuffer) -> Void,
+    take: (Int, borrowing ClientConnection, ClientAnswer) throws(LoadError) -> Bool
+  ) throws(LoadError) {
+    var next = 0
+    var done = 0
+    var again: [Int] = []
+    var retries = 0
+    var deadline = SystemClock.monotonicNanoseconds() + StockClient.patienceNanoseconds
+    while done < count {
+      while next < count || !again.isEmpty, connection.http.hasRoom(for: 16_000) {
+        let index = again.popLast() ?? next
+        if index == next { next += 1 }
+        write(index, &message)
+        _ = connection.start(method, callID: UInt64(index), message)
+      }
+      connection.flush(poller)
+      let before = done
+      try turn(deadline: deadline)
+      for position in connection.http.answers.indices {
+        let answer = connection.http.answers[position]
+        if try take(Int(answer.callID), connection.http, answer) {
+          done += 1
+        } else {
+          again.append(Int(answer.callID))
+          retries += 1
+        }
+      }
+      connection.http.forgetAnswers()
+      if retries > StockClient.retriesMaximum + count {
+        throw LoadError("\(endpoint) is too busy; try again with less load on it")
+      }
+      if done > before {
+        deadline = SystemClock.monotonicNanoseconds() + StockClient.patienceNanoseconds
+      }
+    }
+  }
+
+  /// Sets on hand of every SKU to `units[sku]`. Safe to repeat: every call has its own key, made of
+  /// `run`.
+  package mutating func setStock(
+    _ units: [Int64], _ names: SKUNames, run: RunID, reason: String
+  ) throws(LoadError) {
+    let endpoint = endpoint
+    try callAll(units.count, .adjustStock) { index, message in
+      message.writeSetOnHand(
+        key: "stock-\(run.text)-\(index)", sku: UInt32(index), names, units: units[index],
+        reason: reason)
+    } take: { (index, http, answer) throws(LoadError) in
+      try StockClient.isDone(answer, http, "AdjustStock of \(names.name(index))", endpoint)
+    }
+  }
+
+  /// The balances of SKUs 0 ..< `count`, each with the times between which it was read.
+  package mutating func readLevels(_ count: Int, _ names: SKUNames) throws(LoadError) -> [ReadLevel]
+  {
+    let batch = StockClient.readBatch
+    let batches = (count + batch - 1) / batch
+    var sent = [Int64](repeating: 0, count: batches)
+    let missing = ReadLevel(level: nil, sentNanoseconds: 0, answeredNanoseconds: 0)
+    var levels = [ReadLevel](repeating: missing, count: count)
+    let endpoint = endpoint
+    try callAll(batches, .batchGetStock) { index, message in
+      sent[index] = SystemClock.monotonicNanoseconds()
+      message.writeBatchGetStock(index * batch..<min(count, (index + 1) * batch), names)
+    } take: { (index, http, answer) throws(LoadError) in
+      guard try StockClient.isDone(answer, http, "BatchGetStock", endpoint) else { return false }
+      let now = SystemClock.monotonicNanoseconds()
+      let isWhole = http.withMessage(of: answer) { bytes in
+        readStockLevels(bytes, names) { sku, level in
+          guard sku < count else { return }
+          levels[sku] = ReadLevel(
+            level: level, sentNanoseconds: sent[index], answeredNanoseconds: now)
+        }
+      }
+      if !isWhole { throw LoadError("\(endpoint): BatchGetStock answered what is not protobuf") }
+      return true
+    }
+    return levels
+  }
+
+  /// True for OK, false where the call is worth another try.
+  private static func isDone(
+    _ answer: ClientAnswer, _ http: borrowing ClientConnection, _ call: String, _ endpoint: Endpoint
+  ) throws(LoadError) -> Bool {
+    switch (answer.outcome, answer.grpcStatus) {
+    case (.answered, 0): return true
+    case (.answered, 10), (.answered, 14), (.unprocessed, _): return false
+    case (.answered, let status):
+      let text = http.withStatusMessage(of: answer) { percentDecoded($0) }
+      let code = grpcCodeNames.indices.contains(status) ? grpcCodeNames[status] : "status \(status)"
+      throw LoadError("\(endpoint): \(call) answered \(code): \(text)")
+    default:
+      throw LoadError("\(endpoint): \(call) got no gRPC answer; is a holdfast server there?")
+    }
+  }
+}
+
+/// The text of a grpc-message.
+func percentDecoded(_ text: Span<UInt8>) -> String {
+  func digit(_ at: Int) -> UInt8? {
+    guard at < text.count else { return nil }
+    switch text[at] {
+    case UInt8(ascii: "0")...UInt8(ascii: "9"): return text[at] - UInt8(ascii: "0")
+    case UInt8(ascii: "A")...UInt8(ascii: "F"): return text[at] - UInt8(ascii: "A") + 10
+    case UInt8(ascii: "a")...UInt8(ascii: "f"): return text[at] - UInt8(ascii: "a") + 10
+    default: return nil
+    }
+  }
+  var decoded: [UInt8] = []
+  var at = 0
+  while at < text.count {
+    if text[at] == UInt8(ascii: "%"), let high = digit(at + 1), let low = digit(at + 2) {
+      decoded.append(high << 4 | low)
+      at += 3
+    } else {
+      decoded.append(text[at])
+      at += 1
+    }
+  }
+  return String(decoding: decoded, as: UTF8.self)
+}

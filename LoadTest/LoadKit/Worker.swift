@@ -1,0 +1,537 @@
+// One thread of the load generator: its own connections, its own ledger, one epoll loop.
+//
+// A turn: send what is due, wait, read every connection that has something, take down the answers,
+// send again. Follow-ups (confirm, release) and duplicates go before new reserves.
+internal import HTTP2
+internal import Posix
+internal import Synchronization
+
+/// What main and the workers tell each other while they run.
+final class RunControl: Sendable {
+  /// Workers whose connections all stand, or that have given up.
+  let ready = Atomic<Int>(0)
+  /// When the run starts, by the monotonic clock; 0 until main has said so, -1 to call it off.
+  let startNanoseconds = Atomic<Int64>(0)
+  /// For the progress line, over all workers.
+  let answered = Atomic<Int>(0)
+  let accepted = Atomic<Int>(0)
+  let refused = Atomic<Int>(0)
+  let failed = Atomic<Int>(0)
+  let finished = Atomic<Int>(0)
+}
+
+/// One worker. Made by main, run on a thread of its own, read by main after that thread was joined.
+final class Worker: @unchecked Sendable {
+  let number: Int
+  let options: RunOptions
+  let control: RunControl
+  private let zipf: AliasTable?
+  /// What came of it; set at the end of `run`.
+  private var ledger: Ledger?
+  private(set) var statistics = Statistics()
+  private(set) var failure: LoadError?
+
+  init(number: Int, options: RunOptions, control: RunControl, zipf: AliasTable?) {
+    self.number = number
+    self.options = options
+    self.control = control
+    self.zipf = zipf
+  }
+
+  func run() {
+    Machine.usePreciseTimers()
+    do throws(LoadError) {
+      var loop = try WorkerLoop(number: number, options: options, control: control, zipf: zipf)
+      try loop.connect()
+      control.ready.add(1, ordering: .acquiringAndReleasing)
+      if try loop.awaitStart() { try loop.run() }
+      statistics = loop.statistics
+      ledger = loop.takeLedger()
+    } catch {
+      failure = error
+      control.ready.add(1, ordering: .acquiringAndReleasing)
+    }
+    control.finished.add(1, ordering: .acquiringAndReleasing)
+  }
+
+  /// Hands the ledger over, once.
+  func takeLedger() -> Ledger? { ledger.take() }
+}
+
+/// One send that is to be made.
+struct SendTask: BitwiseCopyable {
+  let operation: Int
+  let method: Method
+  let isDuplicate: Bool
+}
+
+/// A worker's state, in one value that only its thread knows.
+struct WorkerLoop: ~Copyable {
+  /// A call in flight.
+  private struct Flight: BitwiseCopyable {
+    var operation = 0
+    var method = Method.reserve
+    /// What its latency counts from, and when it was sent.
+    var sinceNanoseconds: Int64 = 0
+    var sentNanoseconds: Int64 = 0
+  }
+
+  private enum Phase { case warmUp, measuring, draining }
+
+  private let number: Int
+  private let options: RunOptions
+  private let control: RunControl
+  private let names: SKUNames
+  private let keys: KeyNames
+  private let poller: Poller
+  private let buffer = ReceiveBuffer()
+  private var message = MessageBuffer()
+  private var connections: Table<LoadConnection>
+  /// Duplicates that wait for a certain connection.
+  private var resends: [Queue<SendTask>]
+  private var draws: Draws
+  private var ledger: Ledger
+  private(set) var statistics = Statistics()
+
+  private var followUps = Queue<SendTask>()
+  private var later = Queue<(attempts: Int, task: SendTask)>()
+  private var flights: [Flight]
+  private var freeFlights: [Int]
+  private var alive = 0
+
+  private var phase = Phase.warmUp
+  private var isRunning = false
+  private var measureFrom: Int64 = 0
+  private var measureTo = Int64.max
+  private var measureStarted: Int64 = 0
+  private var cpuAtStart: Int64 = 0
+  private var serverCPUAtStart: Int64?
+  /// Calls that this worker makes in all; without --operations there is no such bound.
+  private let attemptsMaximum: Int
+  private var pacer: Pacer?
+  private var ticksSeen = 0
+  private var ticksSent = 0
+  private var nextConnection = 0
+  private let messageMaximum: Int
+  private var reported = (answered: 0, accepted: 0, refused: 0, failed: 0)
+  private var tally = (accepted: 0, refused: 0, failed: 0)
+
+  /// A late duplicate goes out after so many further sends.
+  private static let duplicateDelay = 256
+
+  init(number: Int, options: RunOptions, control: RunControl, zipf: AliasTable?) throws(LoadError) {
+    self.number = number
+    self.options = options
+    self.control = control
+    names = SKUNames(run: options.run)
+    keys = KeyNames(run: options.run)
+    do { poller = try Poller() } catch { throw LoadError("epoll: \(error)") }
+    let share = options.connections / options.threads
+    let rest = options.connections % options.threads
+    let count = share + (number < rest ? 1 : 0)
+    connections = Table(capacity: count)
+    resends = Array(repeating: Queue(), count: count)
+    // Each worker draws its own numbers from the one seed.
+    var seeds = Random(seed: options.seed &+ UInt64(number))
+    draws = Draws(options.workload, zipf: zipf, seed: seeds.next())
+    ledger = Ledger(worker: number, names: names, keys: keys)
+    flights = Array(repeating: Flight(), count: count * options.streams)
+    freeFlights = Array((0..<count * options.streams).reversed())
+    let operations = options.operations.map { max(1, $0 / options.threads) }
+    attemptsMaximum = operations ?? .max
+    // Key, time to live, and lines of a SKU and a quantity.
+    messageMaximum = 64 + options.workload.lines.upperBound * (names.length + 16)
+  }
+
+  /// Hands the ledger over.
+  mutating func takeLedger() -> Ledger {
+    exchange(&ledger, with: Ledger(worker: number, names: names, keys: keys))
+  }
+
+  // MARK: Before the run
+
+  /// Connects everything, and waits for the server's hello on each.
+  mutating func connect() throws(LoadError) {
+    for index in 0..<resends.count {
+      connections.append(
+        try LoadConnection.connect(
+          to: options.target, callsMaximum: options.streams, poller: poller, token: UInt64(index)))
+    }
+    alive = connections.count
+    let deadline = SystemClock.monotonicNanoseconds() + 5_000_000_000
+    while !isReady() {
+      if SystemClock.monotonicNanoseconds() > deadline {
+        throw LoadError("\(options.target) does not answer; is a holdfast server running there?")
+      }
+      try waitAndReceive(timeoutNanoseconds: 100_000_000)
+      if let reason = statistics.firstConnectionLoss {
+        throw LoadError("\(options.target): \(reason); is a holdfast server running there?")
+      }
+    }
+  }
+
+  private func isReady() -> Bool {
+    for index in 0..<connections.count where !connections[index].http.isReady { return false }
+    return true
+  }
+
+  /// Waits until main has set the start. False if the run is called off.
+  mutating func awaitStart() throws(LoadError) -> Bool {
+    while true {
+      let start = control.startNanoseconds.load(ordering: .acquiring)
+      if start < 0 { return false }
+      if start == 0 {
+        try waitAndReceive(timeoutNanoseconds: 1_000_000)
+        continue
+      }
+      let warmUp = options.operations == nil ? options.warmUpSeconds : 0
+      measureFrom = start + Int64(warmUp * 1e9)
+      if options.operations == nil {
+        measureTo = measureFrom + Int64(options.durationSeconds * 1e9)
+      }
+      if let rate = options.ratePerSecond {
+        pacer = Pacer(
+          startNanoseconds: start, ratePerSecond: rate, worker: number, workers: options.threads)
+      }
+      while SystemClock.monotonicNanoseconds() < start {
+        try waitAndReceive(timeoutNanoseconds: start - SystemClock.monotonicNanoseconds())
+      }
+      return true
+    }
+  }
+
+  // MARK: The run
+
+  mutating func run() throws(LoadError) {
+    isRunning = true
+    var now = SystemClock.monotonicNanoseconds()
+    advancePhase(now)
+    if pacer == nil { pumpAll(now) }
+    var drainDeadline = Int64.max
+    while alive > 0 {
+      now = SystemClock.monotonicNanoseconds()
+      advancePhase(now)
+      if phase == .draining {
+        if drainDeadline == .max { drainDeadline = now + Int64(RunOptions.drainSeconds * 1e9) }
+        pumpAll(now)
+        let isDone = freeFlights.count == flights.count && nothingWaits()
+        if isDone || now > drainDeadline { break }
+      } else if pacer != nil {
+        sendDue(now)
+      }
+      try waitAndReceive(timeoutNanoseconds: timeout(SystemClock.monotonicNanoseconds()))
+      report()
+    }
+    if phase != .draining { finishMeasuring(SystemClock.monotonicNanoseconds()) }
+    report()
+  }
+
+  private func nothingWaits() -> Bool {
+    followUps.isEmpty && later.isEmpty && resends.allSatisfy(\.isEmpty)
+  }
+
+  private mutating func advancePhase(_ now: Int64) {
+    if phase == .warmUp, now >= measureFrom {
+      phase = .measuring
+      measureStarted = now
+      cpuAtStart = Machine.threadCPUNanoseconds()
+      if number == 0, let pid = options.serverPID {
+        serverCPUAtStart = Machine.processCPUNanoseconds(of: pid)
+      }
+    }
+    let isOver = now >= measureTo || statistics.attempts >= attemptsMaximum
+    if phase == .measuring, isOver {
+      finishMeasuring(now)
+      phase = .draining
+    }
+  }
+
+  private mutating func finishMeasuring(_ now: Int64) {
+    statistics.wallNanoseconds = measureStarted == 0 ? 0 : now - measureStarted
+    statistics.cpuNanoseconds = Machine.threadCPUNanoseconds() - cpuAtStart
+    if number == 0, let pid = options.serverPID, let start = serverCPUAtStart,
+      let end = Machine.processCPUNanoseconds(of: pid)
+    {
+      statistics.serverCPUNanoseconds = end - start
+    }
+    if let pacer {
+      statistics.unsentTicks = max(0, pacer.due(at: min(now, measureTo) - 1) - ticksSent)
+    }
+  }
+
+  /// How long the next wait may last.
+  private func timeout(_ now: Int64) -> Int64 {
+    var next = now + 100_000_000
+    if phase == .warmUp { next = min(next, measureFrom) }
+    if phase != .draining {
+      next = min(next, measureTo)
+      // Ticks that wait for a free stream are sent when an answer comes, not at a time.
+      if let pacer, ticksSent == ticksSeen { next = min(next, pacer.scheduled(ticksSent)) }
+    }
+    return next - now
+  }
+
+  private mutating func waitAndReceive(timeoutNanoseconds: Int64) throws(LoadError) {
+    let count = try orFail("epoll") { () throws(Errno) in
+      try poller.wait(timeoutNanoseconds: timeoutNanoseconds)
+    }
+    guard count > 0 else { return }
+    for position in 0..<count {
+      let event = poller.event(at: position)
+      let index = Int(truncatingIfNeeded: event.token)
+      if event.isWritable || event.isHungUp { connections[index].becameWritable(poller) }
+      if event.isReadable || event.isHungUp, connections[index].receive(buffer) {
+        let now = SystemClock.monotonicNanoseconds()
+        takeAnswers(index, now)
+        if isRunning, pacer == nil { pump(index, now) }
+      }
+      connections[index].flush(poller)
+      acknowledgeLoss(index)
+    }
+  }
+
+  private mutating func acknowledgeLoss(_ index: Int) {
+    guard connections[index].shutdownPending else { return }
+    connections[index].acknowledgeLoss(poller)
+    takeAnswers(index, SystemClock.monotonicNanoseconds())
+    alive -= 1
+    statistics.connectionsLost += 1
+    let reason = connections[index].lostReason ?? ""
+    statistics.firstConnectionLoss = statistics.firstConnectionLoss ?? reason
+    // Its duplicates go by another connection.
+    while let task = resends[index].popFirst() { followUps.append(task) }
+  }
+
+  // MARK: Sending
+
+  /// Fills every free stream.
+  private mutating func pumpAll(_ now: Int64) {
+    for index in 0..<connections.count {
+      pump(index, now)
+      connections[index].flush(poller)
+      acknowledgeLoss(index)
+    }
+  }
+
+  private mutating func pump(_ index: Int, _ now: Int64) {
+    while connections[index].http.hasRoom(for: messageMaximum), !freeFlights.isEmpty,
+      let task = nextTask(index, now)
+    {
+      send(task, by: index, since: now, now)
+    }
+  }
+
+  /// Sends the ticks of the open loop that are due, as far as streams are free.
+  private mutating func sendDue(_ now: Int64) {
+    guard let pacer else { return }
+    let due = pacer.due(at: min(now, measureTo - 1))
+    while ticksSeen < due {
+      if phase == .measuring { statistics.scheduleLag.record(now - pacer.scheduled(ticksSeen)) }
+      ticksSeen += 1
+    }
+    while ticksSent < ticksSeen, let index = roomyConnection(), let task = nextTask(index, now) {
+      send(task, by: index, since: pacer.scheduled(ticksSent), now)
+      ticksSent += 1
+    }
+    for index in 0..<connections.count where connections[index].http.outputCount > 0 {
+      connections[index].flush(poller)
+      acknowledgeLoss(index)
+    }
+  }
+
+  /// The next connection in turn that has room.
+  private mutating func roomyConnection() -> Int? {
+    guard !freeFlights.isEmpty else { return nil }
+    for _ in 0..<connections.count {
+      nextConnection = nextConnection + 1 < connections.count ? nextConnection + 1 : 0
+      if connections[nextConnection].http.hasRoom(for: messageMaximum) { return nextConnection }
+    }
+    return nil
+  }
+
+  private mutating func nextTask(_ index: Int, _ now: Int64) -> SendTask? {
+    if let task = resends[index].popFirst() { return task }
+    if let task = followUps.popFirst() { return task }
+    if let first = later.first, first.attempts <= statistics.attempts || phase == .draining {
+      return later.popFirst()?.task
+    }
+    guard phase != .draining, now < measureTo, statistics.attempts < attemptsMaximum else {
+      return nil
+    }
+    return SendTask(operation: openReserve(), method: .reserve, isDuplicate: false)
+  }
+
+  private mutating func openReserve() -> Int {
+    let count = draws.lineCount()
+    for _ in 0..<count { ledger.addLine(draws.line()) }
+    return ledger.openReserve(lineCount: count)
+  }
+
+  private mutating func send(_ task: SendTask, by index: Int, since: Int64, _ now: Int64) {
+    write(task)
+    guard let flight = freeFlights.popLast() else { return }
+    let result = connections[index].start(task.method, callID: UInt64(flight), message)
+    guard result == .started else {
+      // hasRoom was asked right before; only a message above its maximum could come here.
+      freeFlights.append(flight)
+      return
+    }
+    flights[flight] = Flight(
+      operation: task.operation, method: task.method, sinceNanoseconds: since, sentNanoseconds: now)
+    statistics.attempts += 1
+    switch task.method {
+    case .confirm: ledger.endSent(task.operation, .confirm, at: now)
+    case .release: ledger.endSent(task.operation, .release, at: now)
+    default: ledger.reserveSent(task.operation, at: now)
+    }
+    if !task.isDuplicate, draws.isDuplicated() { duplicate(task) }
+  }
+
+  /// The same bytes again: at once by some connection, while the first is in flight, or later.
+  private mutating func duplicate(_ task: SendTask) {
+    let copy = SendTask(operation: task.operation, method: task.method, isDuplicate: true)
+    if draws.random.chance(0.5) {
+      resends[Int(draws.random.below(UInt64(resends.count)))].append(copy)
+    } else {
+      later.append((statistics.attempts + WorkerLoop.duplicateDelay, copy))
+    }
+  }
+
+  /// Writes the request. It depends on the ledger alone, so that a duplicate is the same bytes.
+  private mutating func write(_ task: SendTask) {
+    if task.method != .reserve {
+      message.writeEndRequest(ledger.records[task.operation].id)
+      return
+    }
+    message.writeReserveKey(keys, worker: number, operation: task.operation)
+    for line in ledger.cart(of: task.operation) {
+      message.appendReserveLine(ledger.line(line), names)
+    }
+    message.appendTimeToLive(nanoseconds: options.workload.timeToLiveNanoseconds)
+  }
+
+  // MARK: Answers
+
+  private mutating func takeAnswers(_ index: Int, _ now: Int64) {
+    for position in 0..<connections[index].http.answers.count {
+      take(connections[index].http.answers[position], by: index, now)
+    }
+    connections[index].http.forgetAnswers()
+  }
+
+  private mutating func take(_ answer: ClientAnswer, by index: Int, _ now: Int64) {
+    let number = Int(truncatingIfNeeded: answer.callID)
+    let flight = flights[number]
+    freeFlights.append(number)
+    if isMeasured(flight, now) {
+      statistics.measured += 1
+      statistics.latencies[flight.method.rawValue].record(now - flight.sinceNanoseconds)
+      if pacer != nil { statistics.serviceTimes.record(now - flight.sentNanoseconds) }
+    }
+    let reply = reply(to: flight.method, answer, index)
+    count(reply, flight.method, answer, index)
+    if flight.method != .reserve {
+      ledger.endAnswered(flight.operation, reply, at: now)
+    } else if ledger.reserveAnswered(flight.operation, reply, at: now) {
+      switch draws.ending() {
+      case .none: break
+      case .confirm:
+        followUps.append(
+          SendTask(operation: flight.operation, method: .confirm, isDuplicate: false))
+      case .release:
+        followUps.append(
+          SendTask(operation: flight.operation, method: .release, isDuplicate: false))
+      }
+    }
+  }
+
+  /// Closed loop: answers that come in the measured part. Open loop: calls that were due in it.
+  private func isMeasured(_ flight: Flight, _ now: Int64) -> Bool {
+    if pacer == nil { return phase == .measuring }
+    return flight.sinceNanoseconds >= measureFrom && flight.sinceNanoseconds < measureTo
+  }
+
+  private func reply(to method: Method, _ answer: ClientAnswer, _ index: Int) -> Reply {
+    switch answer.outcome {
+    case .answered: break
+    case .unprocessed: return .noEffect
+    case .malformed, .reset, .lost: return .unknown
+    }
+    if answer.grpcStatus != 0 {
+      let code = UInt8(truncatingIfNeeded: answer.grpcStatus)
+      return connections[index].http.withStatusDetails(of: answer) { details in
+        Reply(refusal: Refusal(code: code, details: details, names))
+      }
+    }
+    if !options.verifies {
+      return .accepted(id: ReservationID(number: 0), expiresNanoseconds: 0, isReplayed: false)
+    }
+    return connections[index].http.withMessage(of: answer) { bytes -> Reply in
+      if method == .reserve {
+        guard let answer = ReserveAnswer(bytes) else { return .unknown }
+        return .accepted(
+          id: answer.id, expiresNanoseconds: answer.expiresNanoseconds,
+          isReplayed: answer.isReplayed)
+      }
+      guard let isReplayed = readEndAnswerIsReplayed(bytes) else { return .unknown }
+      return .accepted(
+        id: ReservationID(number: 0), expiresNanoseconds: 0, isReplayed: isReplayed)
+    }
+  }
+
+  private mutating func count(
+    _ reply: Reply, _ method: Method, _ answer: ClientAnswer, _ index: Int
+  ) {
+    let status = answer.grpcStatus
+    if answer.outcome == .answered, statistics.codes.indices.contains(status) {
+      statistics.codes[status] += 1
+    }
+    let outcome = WorkerLoop.outcome(reply, method, answer)
+    statistics.outcomes[outcome.rawValue] += 1
+    switch outcome {
+    case .reserved, .confirmed, .released, .replayed: tally.accepted += 1
+    case .insufficientStock, .expired, .tooBusy: tally.refused += 1
+    default:
+      tally.failed += 1
+      guard statistics.firstFailure == nil else { return }
+      let text = connections[index].http.withStatusMessage(of: answer) { percentDecoded($0) }
+      let code =
+        grpcCodeNames.indices.contains(status) ? grpcCodeNames[status] : "HTTP \(answer.httpStatus)"
+      statistics.firstFailure = "\(method.name): \(outcome.name), \(code) \(text)"
+    }
+  }
+
+  private static func outcome(_ reply: Reply, _ method: Method, _ answer: ClientAnswer) -> Outcome {
+    switch reply {
+    case .accepted(_, _, true): return .replayed
+    case .accepted:
+      return method == .reserve ? .reserved : method == .confirm ? .confirmed : .released
+    case .refused(let refusal):
+      switch refusal.reason {
+      case .insufficientStock: return .insufficientStock
+      case .reservationExpired: return .expired
+      default: return .otherRefusal
+      }
+    case .noEffect: return answer.outcome == .unprocessed ? .unprocessed : .tooBusy
+    case .unknown:
+      switch answer.outcome {
+      case .answered: return answer.grpcStatus == 0 ? .malformed : .otherFailure
+      case .malformed: return .malformed
+      case .reset: return .reset
+      case .unprocessed: return .unprocessed
+      case .lost: return .lost
+      }
+    }
+  }
+
+  /// Adds what is new to the counts that the progress line shows.
+  private mutating func report() {
+    let answered = tally.accepted + tally.refused + tally.failed
+    guard answered - reported.answered >= 64 || phase == .draining else { return }
+    control.answered.add(answered - reported.answered, ordering: .relaxed)
+    control.accepted.add(tally.accepted - reported.accepted, ordering: .relaxed)
+    control.refused.add(tally.refused - reported.refused, ordering: .relaxed)
+    control.failed.add(tally.failed - reported.failed, ordering: .relaxed)
+    reported = (answered, tally.accepted, tally.refused, tally.failed)
+  }
+}

@@ -1,0 +1,81 @@
+// The command line of the load generator. Exit status: 0 all invariants hold, 1 one is violated,
+// 2 the run could not be made or compared.
+internal import ArgumentParser
+internal import Glibc
+internal import LoadKit
+internal import Posix
+
+@main
+struct HoldfastLoad: ParsableCommand {
+  static let configuration = CommandConfiguration(
+    commandName: "holdfast-load",
+    abstract: "Hammers a holdfast server, and proves that it sold nothing twice.",
+    discussion: """
+      A run puts stock behind SKUs of its own, reserves, confirms and releases, sends some calls \
+      twice, and takes down every answer. Afterwards it compares its book with the server's \
+      balances and prints a verdict.
+
+      Exit status: 0 all invariants hold, 1 one is violated, 2 the run could not be made.
+      """,
+    subcommands: [RunCommand.self, PrepareCommand.self])
+
+  static func main() {
+    do {
+      var command = try parseAsRoot()
+      try command.run()
+    } catch let error as LoadError {
+      fail("\(error)")
+    } catch {
+      // --help and --version come here as well, with status 0.
+      if exitCode(for: error) == .success { exit(withError: error) }
+      if let status = error as? ExitCode { Glibc.exit(status.rawValue) }
+      fail(message(for: error))
+    }
+  }
+
+  private static func fail(_ message: String) -> Never {
+    let line = Array("holdfast-load: \(message)\n".utf8)
+    _ = unsafe line.withUnsafeBytes { unsafe write(2, $0.baseAddress, $0.count) }
+    Glibc.exit(2)
+  }
+}
+
+extension Endpoint: ExpressibleByArgument {
+  public init?(argument: String) { self.init(argument) }
+}
+
+extension Distribution: ExpressibleByArgument {
+  public init?(argument: String) { self.init(argument) }
+}
+
+/// N or A-B.
+struct Span: ExpressibleByArgument {
+  let range: ClosedRange<Int>
+
+  init?(argument: String) {
+    let ends = argument.split(separator: "-", omittingEmptySubsequences: false).map { Int($0) }
+    guard let first = ends.first, let low = first, let last = ends.last, let high = last,
+      ends.count <= 2, low <= high
+    else { return nil }
+    range = low...high
+  }
+}
+
+struct PrepareCommand: ParsableCommand {
+  static let configuration = CommandConfiguration(
+    commandName: "prepare",
+    abstract: "Puts stock behind the SKUs sku-0000000, sku-0000001, …",
+    discussion: "For tools that bring their own load. Repeating it sets the stock again.")
+
+  @Option(help: "The server's gRPC address, an IP address and a port.")
+  var target: Endpoint
+  @Option(help: "How many SKUs.")
+  var skus: Int
+  @Option(help: "Units behind each. The default does not run out.")
+  var units: Int64 = 1 << 40
+
+  func run() throws {
+    try prepareStock(target: target, skus: skus, units: units, run: RunID(Machine.random64()))
+    print("\(Text.count(Int64(skus))) SKUs, \(Text.count(units)) units each")
+  }
+}

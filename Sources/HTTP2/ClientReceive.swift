@@ -1,0 +1,323 @@
+// What a client connection does with the server's frames.
+
+extension ClientConnection {
+  /// Most bytes of one header block, over all its frames.
+  static let headerBlockMaximum = 64 * 1024
+
+  /// Takes bytes as they came from the socket, cut anywhere, and sets `answers` to what they
+  /// completed. After an error the connection is of no more use.
+  package mutating func receive(_ bytes: Span<UInt8>) throws(ClientError) {
+    answers.removeAll(keepingCapacity: true)
+    var at = 0
+    let count = bytes.count
+    if !partial.isEmpty {
+      at = try finishPartialFrame(from: bytes)
+      guard partial.isEmpty else { return }
+    }
+    while count - at >= ClientFrame.headerLength {
+      let header = ClientFrameHeader(bytes.extracting(at..<count))
+      try check(header)
+      let end = at + ClientFrame.headerLength + header.length
+      if end > count { break }
+      let payload = bytes.extracting(at + ClientFrame.headerLength..<end)
+      try frame(header, payload)
+      at = end
+    }
+    partial.append(bytes.extracting(at..<count))
+  }
+
+  /// Completes the frame of which a part came earlier, and handles it. How many bytes that took.
+  private mutating func finishPartialFrame(from bytes: Span<UInt8>) throws(ClientError) -> Int {
+    var at = 0
+    if partial.count < ClientFrame.headerLength {
+      at = min(bytes.count, ClientFrame.headerLength - partial.count)
+      partial.append(bytes.extracting(0..<at))
+      if partial.count < ClientFrame.headerLength { return at }
+    }
+    let header = partial.withSpan { ClientFrameHeader($0) }
+    try check(header)
+    let missing = ClientFrame.headerLength + header.length - partial.count
+    let end = at + min(missing, bytes.count - at)
+    partial.append(bytes.extracting(at..<end))
+    if end - at < missing { return end }
+    // Moved out for the call, which may not see the connection change under its payload.
+    let whole = exchange(&partial, with: ClientBytes())
+    try whole.withSpan { (whole) throws(ClientError) in
+      try frame(header, whole.extracting(ClientFrame.headerLength..<whole.count))
+    }
+    partial = whole
+    partial.removeAll()
+    return end
+  }
+
+  private mutating func check(_ header: ClientFrameHeader) throws(ClientError) {
+    if header.length > ClientFrame.payloadMaximum {
+      throw ClientError("a frame of more than 16,384 bytes (is this an HTTP/2 server?)")
+    }
+    if !isReady, header.type != ClientFrame.settings || header.has(ClientFrame.flagAcknowledge) {
+      throw ClientError("the first frame is not SETTINGS (is this an HTTP/2 server?)")
+    }
+    if fragmentStream != 0,
+      header.type != ClientFrame.continuation || header.stream != fragmentStream
+    {
+      throw ClientError("a header block that another frame interrupts")
+    }
+  }
+
+  private mutating func frame(_ header: ClientFrameHeader, _ payload: Span<UInt8>)
+    throws(ClientError)
+  {
+    switch header.type {
+    case ClientFrame.data: try data(header, payload)
+    case ClientFrame.headers: try headers(header, payload)
+    case ClientFrame.continuation: try continuation(header, payload)
+    case ClientFrame.settings: try settings(header, payload)
+    case ClientFrame.ping: try ping(header, payload)
+    case ClientFrame.windowUpdate: try windowUpdate(header, payload)
+    case ClientFrame.resetStream: try resetStream(header, payload)
+    case ClientFrame.goAway: try goAway(header, payload)
+    case ClientFrame.pushPromise: throw ClientError("PUSH_PROMISE, although push is off")
+    default: break  // PRIORITY, and types that we don't know (RFC 9113, section 4.1)
+    }
+  }
+
+  // MARK: The answer itself
+
+  private mutating func data(_ header: ClientFrameHeader, _ payload: Span<UInt8>)
+    throws(ClientError)
+  {
+    try credit(header.length)
+    let content = payload.extracting(try contentRange(header, payload))
+    guard let slot = try openSlot(header) else { return }
+    if calls[slot].httpStatus < 200 { throw ClientError("DATA before its HEADERS") }
+    if calls[slot].body.count + content.count > ClientConnection.answerMaximum + 5 {
+      try reset(slot)
+      return
+    }
+    calls[slot].body.append(content)
+    // gRPC ends every answer with trailers: the status is missing.
+    if header.has(ClientFrame.flagEndStream) { try end(slot, .malformed) }
+  }
+
+  private mutating func headers(_ header: ClientFrameHeader, _ payload: Span<UInt8>)
+    throws(ClientError)
+  {
+    var block = payload.extracting(try contentRange(header, payload))
+    if header.has(ClientFrame.flagPriority) {
+      if block.count < 5 { throw ClientError("a short HEADERS frame") }
+      block = block.extracting(5..<block.count)
+    }
+    if header.has(ClientFrame.flagEndHeaders) {
+      try headerBlock(header, endsStream: header.has(ClientFrame.flagEndStream), block)
+      return
+    }
+    if header.stream == 0 { throw ClientError("HEADERS on stream 0") }
+    fragmentStream = header.stream
+    fragmentFlags = header.flags
+    fragment.removeAll()
+    fragment.append(block)
+  }
+
+  private mutating func continuation(_ header: ClientFrameHeader, _ payload: Span<UInt8>)
+    throws(ClientError)
+  {
+    if fragmentStream == 0 { throw ClientError("CONTINUATION without HEADERS") }
+    if fragment.count + payload.count > ClientConnection.headerBlockMaximum {
+      throw ClientError("a header block of more than 64 KiB")
+    }
+    fragment.append(payload)
+    guard header.has(ClientFrame.flagEndHeaders) else { return }
+    fragmentStream = 0
+    let whole = exchange(&fragment, with: ClientBytes())
+    let endsStream = fragmentFlags & ClientFrame.flagEndStream != 0
+    try whole.withSpan { (whole) throws(ClientError) in
+      try headerBlock(header, endsStream: endsStream, whole)
+    }
+    fragment = whole
+  }
+
+  private mutating func headerBlock(
+    _ header: ClientFrameHeader, endsStream: Bool, _ block: Span<UInt8>
+  ) throws(ClientError) {
+    // Also for a stream that has ended: the dynamic table goes on.
+    let fields = try decoder.decode(block, endsStream: endsStream)
+    guard let slot = try openSlot(header) else { return }
+    if calls[slot].httpStatus < 200 {
+      // The response's own headers; interim ones (1xx) may stand before them.
+      if fields.httpStatus < 100 || (fields.httpStatus < 200 && endsStream) {
+        try reset(slot)
+        return
+      }
+      calls[slot].httpStatus = fields.httpStatus
+    } else if !endsStream || fields.httpStatus != -1 {
+      try reset(slot)
+      return
+    }
+    guard endsStream else { return }
+
+    if fields.messageCount + fields.detailsCount > 0 {
+      decoder.text.withSpan { calls[slot].text.append($0) }
+    }
+    try end(
+      slot, isProper(slot, grpcStatus: fields.grpcStatus) ? .answered : .malformed, fields)
+  }
+
+  /// HTTP status 200, a status, and with status 0 one whole message that is not compressed.
+  private func isProper(_ slot: Int, grpcStatus: Int16) -> Bool {
+    guard calls[slot].httpStatus == 200, grpcStatus >= 0 else { return false }
+    if grpcStatus != 0 { return true }
+    return calls[slot].body.withSpan { body in
+      body.count >= 5 && body[0] == 0 && Int(body.bigEndian32(at: 1)) == body.count - 5
+    }
+  }
+
+  /// The server has ended the stream.
+  private mutating func end(
+    _ slot: Int, _ outcome: ClientAnswer.Outcome, _ fields: ClientResponseFields = .init()
+  ) throws(ClientError) {
+    // It may do so before it has our whole request; the rest is then not sent.
+    if !calls[slot].unsent.isEmpty { try writeReset(slot) }
+    finish(
+      slot, outcome, grpcStatus: fields.grpcStatus, messageCount: fields.messageCount,
+      detailsCount: fields.detailsCount)
+  }
+
+  /// The server's answer is of no use: we end the stream.
+  private mutating func reset(_ slot: Int) throws(ClientError) {
+    try writeReset(slot)
+    finish(slot, .malformed)
+  }
+
+  private mutating func writeReset(_ slot: Int) throws(ClientError) {
+    let stream = calls[slot].stream
+    try control(length: 4, type: ClientFrame.resetStream, flags: 0, stream: stream)
+    output.appendBigEndian32(ClientFrame.errorCancel)
+  }
+
+  /// The slot of the frame's stream; nil where the call has ended.
+  private func openSlot(_ header: ClientFrameHeader) throws(ClientError) -> Int? {
+    let stream = header.stream
+    if stream & 1 == 0 || stream >= nextStream {
+      throw ClientError("a frame on a stream that we never opened")
+    }
+    return calls.slot(of: stream)
+  }
+
+  /// Where in the payload of a DATA or HEADERS frame its content lies.
+  private func contentRange(_ header: ClientFrameHeader, _ payload: Span<UInt8>)
+    throws(ClientError) -> Range<Int>
+  {
+    guard header.has(ClientFrame.flagPadded) else { return 0..<payload.count }
+    guard payload.count > 0, Int(payload[0]) < payload.count else {
+      throw ClientError("a frame with more padding than payload")
+    }
+    return 1..<payload.count - Int(payload[0])
+  }
+
+  // MARK: The connection
+
+  private mutating func settings(_ header: ClientFrameHeader, _ payload: Span<UInt8>)
+    throws(ClientError)
+  {
+    if header.stream != 0 { throw ClientError("SETTINGS on a stream") }
+    if header.has(ClientFrame.flagAcknowledge) { return }
+    if payload.count % 6 != 0 { throw ClientError("a SETTINGS frame of a wrong length") }
+    for at in stride(from: 0, to: payload.count, by: 6) {
+      let value = payload.bigEndian32(at: at + 2)
+      switch Int(payload[at]) << 8 | Int(payload[at + 1]) {
+      case ClientFrame.settingHeaderTableSize: peerTableSize(is: value)
+      case ClientFrame.settingConcurrentStreams: peerStreamLimit(is: value)
+      case ClientFrame.settingInitialWindow: try initialWindow(is: value)
+      default: break
+      }
+    }
+    isReady = true
+    try control(
+      length: 0, type: ClientFrame.settings, flags: ClientFrame.flagAcknowledge, stream: 0)
+  }
+
+  /// A change applies to the open streams as well, and may take a window below zero (RFC 9113,
+  /// section 6.9.2).
+  private mutating func initialWindow(is window: UInt32) throws(ClientError) {
+    if window > 0x7fff_ffff { throw ClientError("a stream window above 2^31 - 1") }
+    let change = Int64(window) - initialSendWindow
+    initialSendWindow = Int64(window)
+    guard unsentCalls > 0 else { return }
+    for slot in 0..<calls.count where !calls[slot].unsent.isEmpty {
+      calls[slot].sendWindow += change
+      if calls[slot].sendWindow > 0x7fff_ffff {
+        throw ClientError("a stream window above 2^31 - 1")
+      }
+      sendUnsent(slot: slot)
+    }
+  }
+
+  private mutating func windowUpdate(_ header: ClientFrameHeader, _ payload: Span<UInt8>)
+    throws(ClientError)
+  {
+    if payload.count != 4 { throw ClientError("a WINDOW_UPDATE frame of a wrong length") }
+    let increment = Int64(payload.bigEndian32(at: 0) & 0x7fff_ffff)
+    if increment == 0 { throw ClientError("a WINDOW_UPDATE by 0") }
+    if header.stream != 0 {
+      // Nothing waits for most of them: a whole request has gone out.
+      guard let slot = try openSlot(header), !calls[slot].unsent.isEmpty else { return }
+      calls[slot].sendWindow += increment
+      if calls[slot].sendWindow > 0x7fff_ffff {
+        throw ClientError("a stream window above 2^31 - 1")
+      }
+      sendUnsent(slot: slot)
+      return
+    }
+    sendWindow += increment
+    if sendWindow > 0x7fff_ffff { throw ClientError("a connection window above 2^31 - 1") }
+    guard unsentCalls > 0 else { return }
+    for slot in 0..<calls.count where !calls[slot].unsent.isEmpty { sendUnsent(slot: slot) }
+  }
+
+  private mutating func ping(_ header: ClientFrameHeader, _ payload: Span<UInt8>)
+    throws(ClientError)
+  {
+    if payload.count != 8 || header.stream != 0 { throw ClientError("a malformed PING") }
+    if header.has(ClientFrame.flagAcknowledge) { return }
+    try control(length: 8, type: ClientFrame.ping, flags: ClientFrame.flagAcknowledge, stream: 0)
+    output.append(payload)
+  }
+
+  private mutating func resetStream(_ header: ClientFrameHeader, _ payload: Span<UInt8>)
+    throws(ClientError)
+  {
+    if payload.count != 4 { throw ClientError("a RST_STREAM frame of a wrong length") }
+    guard let slot = try openSlot(header) else { return }
+    let code = payload.bigEndian32(at: 0)
+    let refusedStream: UInt32 = 7  // RFC 9113, section 8.7: it was not processed
+    finish(slot, code == refusedStream ? .unprocessed : .reset(code))
+  }
+
+  private mutating func goAway(_ header: ClientFrameHeader, _ payload: Span<UInt8>)
+    throws(ClientError)
+  {
+    if payload.count < 8 || header.stream != 0 { throw ClientError("a malformed GOAWAY") }
+    isClosing = true
+    let last = payload.bigEndian32(at: 0) & 0x7fff_ffff
+    for slot in 0..<calls.count where calls[slot].stream > last { finish(slot, .unprocessed) }
+  }
+
+  /// Gives the peer its connection window back, in large pieces. Streams never need it: their
+  /// window is larger than the largest answer.
+  private mutating func credit(_ count: Int) throws(ClientError) {
+    uncredited += count
+    guard uncredited >= ClientConnection.receiveWindow / 4 else { return }
+    try control(length: 4, type: ClientFrame.windowUpdate, flags: 0, stream: 0)
+    output.appendBigEndian32(UInt32(uncredited))
+    uncredited = 0
+  }
+
+  /// Begins a frame of our own; the caller appends its `length` bytes.
+  private mutating func control(length: Int, type: UInt8, flags: UInt8, stream: UInt32)
+    throws(ClientError)
+  {
+    let most = ClientConnection.outputMaximum + ClientConnection.controlOutputMaximum
+    if output.count > most { throw ClientError("the server sends control frames but reads none") }
+    output.appendFrameHeader(length: length, type: type, flags: flags, stream: stream)
+  }
+}
