@@ -83,6 +83,7 @@ let package = Package(
         argumentParser, logging,
         .product(name: "Configuration", package: "swift-configuration"),
         .product(name: "ServiceLifecycle", package: "swift-service-lifecycle"),
+        .product(name: "UnixSignals", package: "swift-service-lifecycle"),
       ], path: "Sources/holdfast"),
 
     module(

@@ -1,0 +1,119 @@
+// Every limit of the server, named once, with its reason (DESIGN section 8). Modules take their limits
+// as values and have none of their own, but for the sizes of their buffers.
+internal import HTTP2
+internal import ReservationService
+internal import Server
+internal import StockStore
+
+enum Limits {
+  // MARK: Messages
+
+  /// A cart is a few lines; 64 bounds the write set that one commit locks, and so its time.
+  static let linesPerReservation = 64
+  /// 2^40 units: 64 lines of it add up without overflow, and no shop has more.
+  static let quantityMax: Int64 = 1 << 40
+  /// A UUID has 36; room for a prefix. Keys are hashed on every call.
+  static let keyBytesMax = 64
+  /// Names stand in every item record: 22 bytes fit inline, the rest is kept aside.
+  static let skuBytesMax = 64
+  static let locationBytesMax = 64
+  /// Hashed with every key.
+  static let callerBytesMax = 64
+  /// A sentence for the audit.
+  static let reasonBytesMax = 256
+  /// An answer of 500 levels is some 50 KiB, and 0.1 ms of a loop's time.
+  static let batchMax = 500
+  static let pageSizeDefault = 100
+  /// 64 lines with the longest names are 9 KiB, 500 items 66 KB at the very longest names.
+  static let messageBytesMax = 64 * 1024
+
+  // MARK: Time
+
+  static let second: Int64 = 1_000_000_000
+  /// Shorter than a second is no time to pay in; the expiry wheel has one-second slots.
+  static let ttlNanosecondsMin = second
+  static let ttlNanosecondsMax = 24 * 3600 * second
+  /// The time that a checkout page gives.
+  static let ttlNanosecondsDefault = 600 * second
+  static let holdNanosecondsMax = 24 * 3600 * second
+  /// Clients retry for hours, not for days.
+  static let retentionNanoseconds = 24 * 3600 * second
+
+  // MARK: Tables
+
+  /// 110 bytes each: 1.8 GiB when full.
+  static let itemsMax = 1 << 24
+  /// 160 bytes each: 2.7 GiB when full.
+  static let reservationsMax = 1 << 24
+
+  // MARK: Connections
+
+  /// Two descriptors' worth of the usual hard limit of 65,536 stay free.
+  static let connectionsMax = 20_000
+  /// What the load tests reach for; 1,024 records of 0.5 KiB bound a connection at 0.5 MiB.
+  static let concurrentStreams = 1_024
+  /// grpc-go and C-core refuse more than 16 KiB themselves.
+  static let headerListBytesMax = 16 * 1024
+  /// Unread answers of a connection; beyond it the peer is not read any more.
+  static let unsentBytesMax = 4 * 1024 * 1024
+  /// Bodies and answers of one loop that outgrew their records: 4,000 of the largest messages.
+  static let bufferedBytesMax = 256 * 1024 * 1024
+  /// Answers of one loop that wait for the journal: a second of them at 500,000 calls/s.
+  static let waitingReplyBytesMax = 64 * 1024 * 1024
+  /// DESIGN section 9: large enough that no client waits for a window on a fast network.
+  static let connectionWindowBytes: Int32 = 16 * 1024 * 1024
+  static let streamWindowBytes: Int32 = 1024 * 1024
+  /// A client sends its preface with its first packet.
+  static let handshakeNanosecondsMax = 10 * second
+  /// 64 KiB at modem speed.
+  static let requestNanosecondsMax = 30 * second
+  static let stalledWriteNanosecondsMax = 60 * second
+  static let keepaliveSeconds: Int32 = 60
+  /// What orchestrators give before they kill (Kubernetes: 30 s), less a margin.
+  static let shutdownNanosecondsMax = 10 * second
+
+  // MARK: Abuse budgets, per connection
+
+  /// Clients with deadlines cancel calls: a tenth of 100,000 calls/s. A reset costs us about 2 µs, so
+  /// this is a fiftieth of a core. By either side; a reset by the peer counts twice.
+  static let resets = Budget(burst: 20_000, perSecond: 20_000)
+  /// gRPC clients probe bandwidth with a PING per round trip while data flows.
+  static let pings = Budget(burst: 10_000, perSecond: 5_000)
+  /// Clients send one at the start and one when they retune their windows.
+  static let settings = Budget(burst: 200, perSecond: 20)
+  /// No client has a use for empty frames; some old ones send a few PRIORITY frames at the start.
+  static let emptyFrames = Budget(burst: 1_000, perSecond: 100)
+
+  // MARK: As the modules take them
+
+  static func store(_ settings: Settings) -> StoreLimits {
+    StoreLimits(
+      linesPerReservation: linesPerReservation, quantityMax: quantityMax,
+      ttlNanosecondsMin: ttlNanosecondsMin, ttlNanosecondsMax: ttlNanosecondsMax,
+      ttlNanosecondsDefault: settings.defaultTTLNanoseconds,
+      holdNanosecondsMax: settings.maxHoldNanoseconds,
+      retentionNanoseconds: settings.retentionNanoseconds, itemsMax: settings.maxItems,
+      reservationsMax: settings.maxReservations)
+  }
+
+  static let service = ServiceLimits(
+    keyBytesMax: keyBytesMax, skuBytesMax: skuBytesMax, locationBytesMax: locationBytesMax,
+    reasonBytesMax: reasonBytesMax, callerBytesMax: callerBytesMax, batchMax: batchMax,
+    pageSizeDefault: pageSizeDefault)
+
+  static func server(_ settings: Settings) -> ServerLimits {
+    ServerLimits(
+      http2: HTTP2Limits(
+        concurrentStreams: concurrentStreams, headerListBytesMax: headerListBytesMax,
+        bodyBytesMax: messageBytesMax + 5, bufferedBytesMax: bufferedBytesMax,
+        connectionWindowBytes: connectionWindowBytes, streamWindowBytes: streamWindowBytes,
+        resets: resets, pings: pings, settings: Self.settings, emptyFrames: emptyFrames),
+      messageBytesMax: messageBytesMax, connectionsMax: settings.maxConnections,
+      unsentBytesMax: unsentBytesMax,
+      handshakeNanosecondsMax: settings.handshakeTimeoutNanoseconds,
+      requestNanosecondsMax: requestNanosecondsMax,
+      stalledWriteNanosecondsMax: stalledWriteNanosecondsMax, keepaliveSeconds: keepaliveSeconds,
+      shutdownNanosecondsMax: settings.shutdownTimeoutNanoseconds,
+      waitingReplyBytesMax: waitingReplyBytesMax)
+  }
+}
