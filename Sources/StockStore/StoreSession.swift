@@ -54,6 +54,9 @@ package final class StoreSession {
   /// Answers up to this log sequence number may be shown. In memory, all.
   package var durableLSN: UInt64 { .max }
 
+  /// The log sequence number of the store's newest decision: what a read of many records waits for.
+  package var lastLSN: UInt64 { core.log.last }
+
   /// Empties the lines for the next reserve or confirm. Both leave them empty.
   package func clearLines() { scratch.lineCount = 0 }
 
@@ -97,15 +100,21 @@ struct SessionScratch: ~Copyable {
   /// State of the generator that spreads the back-off.
   var random: UInt64
   var lineCount = 0
-  var lines = InlineArray<64, CommandLine>(repeating: CommandLine())
-  var changes = WriteSet()
+  let lines = FixedArray<CommandLine>(capacity: linesMax, repeating: CommandLine())
+  var changes = WriteSet(capacity: linesMax)
   var viewCount = 0
-  var view = InlineArray<64, ViewLine>(
-    repeating: ViewLine(item: ItemHandle(ordinal: 0), quantity: 0))
+  let view = FixedArray<ViewLine>(
+    capacity: linesMax, repeating: ViewLine(item: ItemHandle(ordinal: 0), quantity: 0))
   /// The shard whose ended decisions are looked at next.
   var collectShard = 0
   /// Decisions recorded since the last look.
   var recordedSinceCollect = 0
 
   init(random: UInt64) { self.random = random &* 0x9e37_79b9_7f4a_7c15 | 1 }
+
+  deinit {
+    lines.free()
+    changes.free()
+    view.free()
+  }
 }

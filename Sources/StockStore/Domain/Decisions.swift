@@ -2,7 +2,7 @@
 package import Posix
 
 /// An item's record, by number. Items are never removed, so a handle stays good.
-package struct ItemHandle: Hashable, Sendable {
+package struct ItemHandle: Hashable, Sendable, BitwiseCopyable {
   package let ordinal: UInt32
 
   package init(ordinal: UInt32) { self.ordinal = ordinal }
@@ -116,7 +116,7 @@ package struct ReservationView: Equatable, Sendable {
 }
 
 /// Units of one item in a reservation.
-package struct ViewLine: Equatable, Sendable {
+package struct ViewLine: Equatable, Sendable, BitwiseCopyable {
   package let item: ItemHandle
   package let quantity: Int64
 

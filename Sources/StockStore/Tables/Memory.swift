@@ -101,3 +101,30 @@ internal import CPlatform
     nonmutating _modify { yield unsafe &address(index).pointee }
   }
 }
+
+/// A fixed number of plain values behind an address that does not change: unlike an array in a struct,
+/// it is never copied by accident. A handle, as Region.
+@safe struct FixedArray<Element: BitwiseCopyable> {
+  private let base: UnsafeMutablePointer<Element>
+  private let capacity: Int
+
+  init(capacity: Int, repeating element: Element) {
+    self.capacity = capacity
+    unsafe base = .allocate(capacity: capacity)
+    unsafe base.initialize(repeating: element, count: capacity)
+  }
+
+  func free() { unsafe base.deallocate() }
+
+  @inline(__always)
+  subscript(index: Int) -> Element {
+    _read {
+      precondition(index >= 0 && index < capacity, "index out of range")
+      yield unsafe base[index]
+    }
+    nonmutating _modify {
+      precondition(index >= 0 && index < capacity, "index out of range")
+      yield unsafe &base[index]
+    }
+  }
+}

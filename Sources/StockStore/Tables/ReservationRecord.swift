@@ -10,7 +10,7 @@ struct Identity: Equatable {
   var tag: UInt32 { UInt32(truncatingIfNeeded: high >> 32) }
 }
 
-/// What a record holds. The first four after `free` are ReservationState's.
+/// What a record holds. Zero bits are a free one.
 enum RecordKind: UInt8 {
   case free = 0
   case held
@@ -55,19 +55,22 @@ struct ReservationRecord {
   private var ordinals: InlineArray<5, UInt32>
   private var quantitiesLow: InlineArray<5, UInt32>
   private var quantitiesHigh: InlineArray<5, UInt16>
-  private var rawKind: UInt8
+  var kind: RecordKind
   private var rawLineCount: UInt8
-
-  var kind: RecordKind {
-    get { RecordKind(rawValue: rawKind) ?? .free }
-    set { rawKind = newValue.rawValue }
-  }
 
   /// Lines, each item once.
   var lineCount: Int { Int(rawLineCount) }
 
   /// Where the reservation stands; nil for other records.
-  var state: ReservationState? { ReservationState(rawValue: rawKind) }
+  var state: ReservationState? {
+    switch kind {
+    case .held: .held
+    case .confirmed: .confirmed
+    case .released: .released
+    case .expired: .expired
+    default: nil
+    }
+  }
 
   /// Makes room for lines: in place, or in a block of their own.
   mutating func setLineCount(_ count: Int) {

@@ -31,13 +31,23 @@ struct ItemChange {
 /// What a commit does, each item once.
 struct WriteSet {
   private(set) var count = 0
-  private var changes = InlineArray<64, ItemChange>(repeating: ItemChange())
+  private let changes: FixedArray<ItemChange>
   /// Indices of `changes` by item number.
-  private var order = InlineArray<64, UInt8>(repeating: 0)
+  private let order: FixedArray<UInt8>
+
+  init(capacity: Int) {
+    changes = FixedArray(capacity: capacity, repeating: ItemChange())
+    order = FixedArray(capacity: capacity, repeating: 0)
+  }
+
+  func free() {
+    changes.free()
+    order.free()
+  }
 
   subscript(index: Int) -> ItemChange {
     @inline(__always) _read { yield changes[index] }
-    @inline(__always) _modify { yield &changes[index] }
+    @inline(__always) nonmutating _modify { yield &changes[index] }
   }
 
   /// The index of the change that is to be locked at `position`.
@@ -84,7 +94,7 @@ enum RetryPolicy {
   static let attemptsMax = SessionCounters.attemptsMax
   static let immediateRetries = 3
   /// How often the CPU is given to whoever holds an item's lock before that counts as a conflict.
-  static let yieldsMax = 32
+  static let yieldsMax = 1024
   static let pausesMax: UInt64 = 4096
 }
 

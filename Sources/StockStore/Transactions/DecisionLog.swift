@@ -9,6 +9,9 @@ struct DecisionLog {
 
   private let header = PaddedArray<Header>(count: 1) { _ in Header() }
 
+  /// The number of the newest decision; 0 before the first.
+  var last: UInt64 { header[0].last.load(ordering: .acquiring) }
+
   func free() { header.free() }
 
   /// The log sequence number of a new decision, from 1.

@@ -1,0 +1,83 @@
+// What a command costs inside the store: no network, no protobuf, no journal. One thread unless it says
+// otherwise, turns of 16 commands, the system's clock read once a turn. Keys and names are ready before
+// the clock runs: what is measured is hashing them, the idempotency probe, the lookup of the item, the
+// commit, the record of the hold, its timer and the log sequence number.
+internal import Posix
+internal import StockStore
+
+@main
+struct StoreBenchmark {
+  static let items = 1_000_000
+  static let liveHolds = 1_000_000
+  static let operations = 100_000
+  static let rounds = 7
+
+  static func main() throws {
+    #if DEBUG
+      print("This is a debug build: the figures mean nothing. Use swift run -c release.")
+    #endif
+    print(
+      "\(items) items, \(liveHolds) live holds; \(rounds) rounds of \(operations) commands each")
+    let bench = Bench(items: items)
+    bench.fill(liveHolds: liveHolds)
+    bench.printMemory()
+    let hot = Picks(.hot, items: items, count: operations)
+    let zipf = Picks(.zipf, items: items, count: operations)
+    let uniform = Picks(.uniform, items: items, count: operations)
+    var table = Table()
+    for _ in 0..<rounds {
+      table.add("reserve, 1 SKU", bench.reserve(hot))
+      table.add("release, 1 SKU", bench.releaseAll())
+      table.add("reserve, zipf 0.99", bench.reserve(zipf))
+      table.add("confirm, zipf 0.99", bench.confirmAll())
+      table.add("reserve, uniform", bench.reserve(uniform))
+      table.add("release, uniform", bench.releaseAll())
+      table.add("reserve, 5 lines uniform", bench.reserve(uniform, lines: 5))
+      table.add("release, 5 lines uniform", bench.releaseAll())
+      table.add("reserve, sold out", bench.reserveSoldOut(count: operations))
+      table.add("replay of a reserve, uniform", bench.replay(uniform))
+      _ = bench.releaseAll()
+      table.add("read of an item, uniform", bench.read(uniform))
+      table.add("2 threads: reserve, 1 SKU", try bench.reserveOnTwoThreads(hot))
+      table.add("2 threads: reserve, uniform", try bench.reserveOnTwoThreads(uniform))
+    }
+    table.print()
+    print("expiry, 1M holds due in one tick: \(expirySweep()) ns a hold, one turn")
+    bench.printStatistics()
+  }
+
+  /// A million holds that fall due together: nanoseconds a hold.
+  static func expirySweep() -> Int {
+    let clock = ManualClock()
+    let bench = Bench(items: 1000, clock: clock)
+    bench.fill(liveHolds: 1_000_000)
+    clock.advance(byNanoseconds: Bench.fillTTL + 1_000_000_000)
+    let start = SystemClock.monotonicNanoseconds()
+    bench.turn()
+    return Int(SystemClock.monotonicNanoseconds() - start) / 1_000_000
+  }
+}
+
+/// Results, printed as medians.
+struct Table {
+  private var names: [String] = []
+  private var results: [String: [Double]] = [:]
+
+  mutating func add(_ name: String, _ nanoseconds: Double) {
+    if results[name] == nil { names.append(name) }
+    results[name, default: []].append(nanoseconds)
+  }
+
+  func print() {
+    Swift.print("ns per command                    median     least      most")
+    for name in names {
+      let sorted = (results[name] ?? []).sorted()
+      guard let least = sorted.first, let most = sorted.last else { continue }
+      let cells = [sorted[sorted.count / 2], least, most].map { value in
+        let text = String(Int(value.rounded()))
+        return String(repeating: " ", count: max(0, 10 - text.count)) + text
+      }
+      Swift.print(name + String(repeating: " ", count: max(0, 30 - name.count)) + cells.joined())
+    }
+  }
+}

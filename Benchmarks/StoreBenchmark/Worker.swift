@@ -1,0 +1,111 @@
+internal import StockStore
+
+/// One thread's session with the loops that use it.
+@safe final class Worker {
+  private static let keyLength = 24
+
+  private let session: StoreSession
+  /// The key of the command: eight changing bytes, then constant ones.
+  private let key: UnsafeMutablePointer<UInt8>
+  private let holds: UnsafeMutablePointer<ReservationID>
+  private(set) var holdCount = 0
+  /// Gives the keys.
+  var keys: SplitMix
+
+  init(_ session: StoreSession, seed: UInt64) {
+    self.session = session
+    keys = SplitMix(state: seed)
+    unsafe key = .allocate(capacity: Self.keyLength)
+    unsafe key.initialize(repeating: 107, count: Self.keyLength)
+    unsafe holds = .allocate(capacity: StoreBenchmark.liveHolds)
+  }
+
+  deinit {
+    unsafe key.deallocate()
+    unsafe holds.deallocate()
+  }
+
+  func nextTurn() {
+    session.endTurn()
+    _ = session.beginTurn()
+  }
+
+  func makeStock(_ name: [UInt8], _ onHand: Int64) {
+    let scope = nextScope()
+    unsafe name.withUnsafeBufferPointer { name in
+      let decision = session.adjust(
+        AdjustCommand(
+          scope: scope, item: unsafe item(name, 0), change: .setOnHand(onHand), safetyStock: nil,
+          expectedVersion: nil, reason: .empty))
+      precondition(decision.isAccepted)
+    }
+  }
+
+  /// Reserves one unit of each pick, `lines` to a reservation.
+  func reserve(
+    _ picks: Picks, lines: Int = 1, ttlNanoseconds: Int64 = 600_000_000_000,
+    expectAccepted: Bool = true
+  ) {
+    unsafe picks.names.withUnsafeBufferPointer { names in
+      var pick = 0
+      var command = 0
+      while pick + lines <= picks.count {
+        if command % Bench.commandsPerTurn == 0 { nextTurn() }
+        session.clearLines()
+        for line in 0..<lines {
+          _ = session.appendLine(LineRequest(item: unsafe item(names, pick + line), quantity: 1))
+        }
+        let decision = session.reserve(nextScope(), ttlNanoseconds: ttlNanoseconds)
+        if case .accepted(let hold) = decision.result {
+          unsafe holds[holdCount] = hold.id
+          holdCount += 1
+        } else if expectAccepted {
+          preconditionFailure("a reserve was refused")
+        }
+        pick += lines
+        command += 1
+      }
+    }
+    nextTurn()
+  }
+
+  /// Ends all holds of the reserve loops since the last call, and lets the store forget them.
+  func endHolds(_ end: (StoreSession, ReservationID) -> Bool) {
+    for index in 0..<holdCount {
+      if index % Bench.commandsPerTurn == 0 { nextTurn() }
+      let isEnded = unsafe end(session, holds[index])
+      precondition(isEnded)
+    }
+    holdCount = 0
+    nextTurn()
+  }
+
+  func read(_ picks: Picks) {
+    unsafe picks.names.withUnsafeBufferPointer { names in
+      for pick in 0..<picks.count {
+        if pick % Bench.commandsPerTurn == 0 { nextTurn() }
+        let isKnown = unsafe session.stock(item(names, pick)).isAccepted
+        precondition(isKnown)
+      }
+    }
+  }
+
+  /// The holds of the last loops stay.
+  func forgetHolds() { holdCount = 0 }
+
+  @inline(__always)
+  private func nextScope() -> IdempotencyScope {
+    // `key` has keyLength bytes and stays as long as this object.
+    unsafe UnsafeMutableRawPointer(key).storeBytes(of: keys.next(), as: UInt64.self)
+    return unsafe IdempotencyScope(
+      caller: .empty, key: BorrowedBytes(UnsafePointer(key), count: Self.keyLength))
+  }
+
+  @inline(__always)
+  private func item(_ names: UnsafeBufferPointer<UInt8>, _ pick: Int) -> ItemName {
+    // `names` has a whole name for each pick, and outlives the command.
+    let name = unsafe names.baseAddress.map { unsafe $0 + pick * Picks.nameLength }
+    return unsafe ItemName(
+      sku: BorrowedBytes(name, count: Picks.nameLength), location: .empty)
+  }
+}
