@@ -61,17 +61,33 @@ package final class StoreSession {
   package func clearLines() { scratch.lineCount = 0 }
 
   /// Adds a line for the next reserve or confirm; false where StoreLimits.linesPerReservation lines
-  /// are there already. The line's bytes are not needed any more afterwards.
+  /// are there already. The line's bytes must stay until that command has returned.
   package func appendLine(_ line: LineRequest) -> Bool {
     let count = scratch.lineCount
     guard count < min(core.limits.linesPerReservation, SessionScratch.linesMax) else {
       return false
     }
     let hash = core.keys.itemHash(line.item)
-    scratch.lines[count] = CommandLine(
-      hash: hash, ordinal: core.find(line.item, hash), quantity: line.quantity)
+    core.index.prefetch(hash)
+    scratch.lines[count] = CommandLine(hash: hash, item: line.item, quantity: line.quantity)
     scratch.lineCount = count + 1
     return true
+  }
+
+  /// The number of the item that line `index` of the command names; nil where it is unknown.
+  @inline(__always)
+  func ordinal(line index: Int) -> UInt32? {
+    core.find(scratch.lines[index].item, scratch.lines[index].hash)
+  }
+
+  /// Fetches the records of the items that the command names, all at once.
+  @inline(__always)
+  func prefetchItems() {
+    for line in 0..<scratch.lineCount {
+      if let ordinal = core.index.candidate(scratch.lines[line].hash) {
+        core.items.prefetch(ordinal)
+      }
+    }
   }
 
   /// Lines of the reservation that the last command answered; each item once, none with 0 units.
@@ -86,10 +102,9 @@ package final class StoreSession {
 
 /// A line as a command brought it.
 struct CommandLine {
-  var hash: UInt64 = 0
-  /// nil: the item is unknown.
-  var ordinal: UInt32?
-  var quantity: Int64 = 0
+  var hash: UInt64
+  var item: ItemName
+  var quantity: Int64
 }
 
 /// A session's working memory.
@@ -100,7 +115,10 @@ struct SessionScratch: ~Copyable {
   /// State of the generator that spreads the back-off.
   var random: UInt64
   var lineCount = 0
-  let lines = FixedArray<CommandLine>(capacity: linesMax, repeating: CommandLine())
+  let lines = FixedArray<CommandLine>(
+    capacity: linesMax,
+    repeating: CommandLine(
+      hash: 0, item: ItemName(sku: .empty, location: .empty), quantity: 0))
   var changes = WriteSet(capacity: linesMax)
   var viewCount = 0
   let view = FixedArray<ViewLine>(

@@ -22,6 +22,9 @@ static inline void hf_pause(void) {
 /// Asks for the cache line at `address` ahead of a write. Any address is allowed, also an invalid one.
 static inline void hf_prefetch(const void *address) { __builtin_prefetch(address, 1, 3); }
 
+/// The same ahead of a read: other cores keep their copies.
+static inline void hf_prefetch_read(const void *address) { __builtin_prefetch(address, 0, 3); }
+
 /// accept4(2) with SOCK_NONBLOCK | SOCK_CLOEXEC: the new descriptor, or -1 and errno.
 int hf_accept(int listener);
 

@@ -3,7 +3,7 @@
 // checked every field against StoreLimits.
 
 /// Bytes that somebody else owns, good for the length of the call they are passed to.
-@safe package struct BorrowedBytes {
+@safe package struct BorrowedBytes: BitwiseCopyable {
   private let base: UnsafePointer<UInt8>?
   /// How many bytes.
   package let count: Int
@@ -24,7 +24,7 @@
 }
 
 /// Names an item: (SKU, location).
-package struct ItemName {
+package struct ItemName: BitwiseCopyable {
   package let sku: BorrowedBytes
   /// Empty: the default location.
   package let location: BorrowedBytes

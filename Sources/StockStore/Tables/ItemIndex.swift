@@ -5,6 +5,7 @@
 // Lookups take no lock: a slot is one atomic word, written once. A full table is replaced by a larger
 // copy, and who still reads the old one sees all that it held; the old one is freed when every session
 // has ended the turn in which it may have seen it (Epochs).
+internal import CPlatform
 internal import Synchronization
 
 /// A handle, as Region.
@@ -37,6 +38,16 @@ struct ItemIndex {
   func find(_ hash: UInt64, _ matches: (UInt32) -> Bool) -> UInt32? {
     table(stripe(hash)).find(UInt32(truncatingIfNeeded: hash >> 32), matches)
   }
+
+  /// Fetches where the hash's search begins.
+  @inline(__always)
+  func prefetch(_ hash: UInt64) {
+    table(stripe(hash)).prefetch(UInt32(truncatingIfNeeded: hash >> 32))
+  }
+
+  /// The number of the first record whose hash may be this one: worth fetching.
+  @inline(__always)
+  func candidate(_ hash: UInt64) -> UInt32? { find(hash) { _ in true } }
 
   @inline(__always)
   func lock(_ hash: UInt64) { stripes[stripe(hash)].lock.lock() }
@@ -106,6 +117,9 @@ struct IndexTable {
       index = (index + 1) & (slotCount - 1)
     }
   }
+
+  @inline(__always)
+  func prefetch(_ tag: UInt32) { unsafe hf_prefetch_read(slots + home(tag)) }
 
   /// Writes the slot behind all it must come after. The caller holds the stripe's lock.
   func insert(_ slot: UInt64) {

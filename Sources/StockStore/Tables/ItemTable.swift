@@ -1,4 +1,5 @@
 // The items' records: one cache line each, numbered in the order in which they were made.
+internal import CPlatform
 internal import Synchronization
 
 /// One item, 64 bytes. The word is the item's lock and version; the four numbers are guarded by it:
@@ -73,6 +74,9 @@ struct ItemTable {
   subscript(ordinal: UInt32) -> ItemRecord {
     _read { yield records[ordinal] }
   }
+
+  @inline(__always)
+  func prefetch(_ ordinal: UInt32) { unsafe hf_prefetch(records.address(ordinal)) }
 
   /// Makes a record with `name` at version 0; nil where the table is full. Nobody else sees it until
   /// its number is in the index. The caller holds the lock of the name's stripe.

@@ -1,3 +1,5 @@
+internal import CPlatform
+
 /// From an identity's tag to the slot of its record, guarded by the shard's lock. Open addressing with
 /// eight-byte entries: tag, slot + 1 (0: empty). The tag's high bits give the home position, so that
 /// neither growth nor removal looks at a record; removal shifts back what follows and leaves no trace.
@@ -39,6 +41,10 @@
       index = (index + 1) & (capacity - 1)
     }
   }
+
+  /// Fetches where the tag's search begins.
+  @inline(__always)
+  func prefetch(_ tag: UInt32) { unsafe hf_prefetch(entries + home(tag)) }
 
   /// Adds an entry that is not there yet.
   mutating func insert(_ tag: UInt32, _ slot: UInt32) {

@@ -35,6 +35,13 @@ struct ReservationShard: ~Copyable {
     keys.find(identity.tag) { slab[$0].identity == identity }
   }
 
+  /// Fetches what `find` reads, and the record that `add` will fill.
+  @inline(__always)
+  func prefetch(_ identity: Identity) {
+    keys.prefetch(identity.tag)
+    slab.prefetch(free != 0 ? free - 1 : fresh.lowerBound)
+  }
+
   /// A record for `identity`, which has none; its other fields are left over from earlier use. nil
   /// where the slab is at its end, which it is not while the shard is not full.
   @inline(__always)

@@ -1,3 +1,4 @@
+internal import CPlatform
 internal import Synchronization
 
 /// All reservation records. Shards take them in chunks of 64, side by side, so that a small store
@@ -41,6 +42,15 @@ struct ReservationSlab {
   subscript(slot: UInt32) -> ReservationRecord {
     _read { yield records[slot] }
     nonmutating _modify { yield &records[slot] }
+  }
+
+  /// Fetches the record of any slot.
+  @inline(__always)
+  func prefetch(_ slot: UInt32) {
+    guard slot < records.capacity else { return }
+    let record = unsafe UnsafeRawPointer(records.address(slot))
+    unsafe hf_prefetch(record)
+    unsafe hf_prefetch(record + 64)
   }
 
   /// Hands a chunk to `shard`: its first slot, or nil where the slab is at its end.

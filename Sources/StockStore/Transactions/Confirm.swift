@@ -72,6 +72,7 @@ extension StoreSession {
     scratch.changes.removeAll()
     for index in 0..<core.slab[slot].lineCount {
       let line = core.slab[slot].line(index)
+      core.items.prefetch(line.item.ordinal)
       scratch.changes.append(
         ItemChange(
           ordinal: line.item.ordinal,
@@ -79,7 +80,7 @@ extension StoreSession {
           heldChange: -line.quantity))
     }
     for line in 0..<scratch.lineCount {
-      guard let ordinal = scratch.lines[line].ordinal,
+      guard let ordinal = ordinal(line: line),
         let index = scratch.changes.index(ordinal)
       else { return .moreThanHeld(line: line, held: 0) }
       scratch.changes[index].onHandChange -= scratch.lines[line].quantity

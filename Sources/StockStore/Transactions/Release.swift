@@ -64,6 +64,7 @@ extension StoreSession {
     scratch.changes.removeAll()
     for index in 0..<core.slab[slot].lineCount {
       let line = core.slab[slot].line(index)
+      core.items.prefetch(line.item.ordinal)
       scratch.changes.append(
         ItemChange(ordinal: line.item.ordinal, heldChange: -line.quantity))
     }
@@ -87,6 +88,7 @@ extension StoreSession {
     _ body: (_ slot: UInt32, _ number: Int, _ state: ReservationState) -> Decision<ReservationView>
   ) -> Decision<ReservationView> {
     scratch.viewCount = 0
+    core.slab.prefetch(id.slot)
     let notFound = Decision<ReservationView>(
       .refused(.reservationNotFound), replayed: false, lsn: 0)
     guard core.keys.idTag(slot: id.slot, generation: id.generation) == id.tag,

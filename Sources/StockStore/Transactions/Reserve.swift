@@ -9,10 +9,13 @@ extension StoreSession {
   package func reserve(_ scope: IdempotencyScope, ttlNanoseconds: Int64) -> Decision<Hold> {
     defer { scratch.lineCount = 0 }
     let identity = core.keys.identity(.reserve, scope)
-    let fingerprint = reserveFingerprint(ttlNanoseconds)
     let number = core.shardNumber(identity)
     core.shards[number].lock.lock()
     defer { core.shards[number].lock.unlock() }
+    // What lies in memory comes while the payload is hashed.
+    core.shards[number].prefetch(identity)
+    prefetchItems()
+    let fingerprint = reserveFingerprint(ttlNanoseconds)
 
     if let slot = recorded(identity, number) {
       return replay(slot, fingerprint) { slot in
@@ -85,7 +88,7 @@ extension StoreSession {
   private func gatherHolds() -> Int? {
     scratch.changes.removeAll()
     for line in 0..<scratch.lineCount {
-      guard let ordinal = scratch.lines[line].ordinal else { return line }
+      guard let ordinal = ordinal(line: line) else { return line }
       let quantity = scratch.lines[line].quantity
       if let index = scratch.changes.index(ordinal) {
         scratch.changes[index].required += quantity
