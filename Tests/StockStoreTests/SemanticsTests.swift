@@ -163,7 +163,7 @@ import Testing
       _ = session.adjust("m\(index)", sku, .setOnHand(1 << 40), location: location)
       lines.append(TestLine(sku: sku, location: location, quantity: Int64(1 << 34) + Int64(index)))
     }
-    #expect(session.setLines(lines + [lines[0]]) == false)
+    #expect(session.withLines(lines + [lines[0]]) { $0 } == false)
     let hold = try #require(session.reserve("k", lines).value)
     #expect(session.reservation(hold.id).value?.state == .held)
     #expect(session.viewLineCount == 64)

@@ -46,13 +46,18 @@ func withScope<R>(_ key: String, caller: String, _ body: (IdempotencyScope) -> R
 }
 
 extension StoreSession {
-  /// Replaces the lines of the next command.
-  func setLines(_ lines: [TestLine]) -> Bool {
+  /// Calls `body` with `lines` as the lines of its command; false in `fit` where they are too many.
+  func withLines<R>(_ lines: [TestLine], _ body: (_ fit: Bool) -> R) -> R {
     clearLines()
-    return lines.allSatisfy { line in
-      withName(line.sku, line.location) {
-        appendLine(LineRequest(item: $0, quantity: line.quantity))
-      }
+    return appendLines(lines[...], body)
+  }
+
+  private func appendLines<R>(_ lines: ArraySlice<TestLine>, _ body: (_ fit: Bool) -> R) -> R {
+    guard let line = lines.first else { return body(true) }
+    // One call inside the other: the bytes of all lines stay until the command has returned.
+    return withName(line.sku, line.location) { item in
+      guard appendLine(LineRequest(item: item, quantity: line.quantity)) else { return body(false) }
+      return appendLines(lines.dropFirst(), body)
     }
   }
 
@@ -60,8 +65,9 @@ extension StoreSession {
   func reserve(
     _ key: String, _ lines: [TestLine], ttl: Int64 = seconds(600), caller: String = ""
   ) -> Decision<Hold> {
-    _ = setLines(lines)
-    return withScope(key, caller: caller) { reserve($0, ttlNanoseconds: ttl) }
+    withLines(lines) { _ in
+      withScope(key, caller: caller) { reserve($0, ttlNanoseconds: ttl) }
+    }
   }
 
   /// Reserve of one line.
@@ -75,8 +81,7 @@ extension StoreSession {
   func confirm(
     _ id: ReservationID, _ lines: [TestLine] = [], reacquire: Bool = false
   ) -> Decision<ReservationView> {
-    _ = setLines(lines)
-    return confirm(id, reacquireIfExpired: reacquire)
+    withLines(lines) { _ in confirm(id, reacquireIfExpired: reacquire) }
   }
 
   /// AdjustStock with text.
