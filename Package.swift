@@ -89,7 +89,7 @@ let package = Package(
     module(
       "LoadKit",
       [
-        "Posix", "HTTP2", "GRPC", "CHoldfastProto", "CProtobufC",
+        "Posix", "HTTP2",
         .product(name: "Histogram", package: "hdrhistogram-swift"),
       ], path: "LoadTest/LoadKit"),
     executable(
@@ -106,7 +106,7 @@ let package = Package(
       ["ReservationService", "StockStore", "GRPC", "Metrics", "Posix", "CHoldfastProto", "CProtobufC"]),
     tests("ServerTests", ["Server", "Posix", "HTTP2", "GRPC", "Metrics"]),
     tests("AdminTests", ["Admin", "Metrics"]),
-    tests("LoadTests", ["LoadKit", "Posix"]),
+    tests("LoadTests", ["LoadKit", "Posix", "HTTP2", "CNGHTTP2"]),
     tests("TidyTests", []),
   ]
 )
