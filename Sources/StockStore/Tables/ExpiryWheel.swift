@@ -65,9 +65,17 @@
     if head != 0 { slab[head - 1].previous = slot + 1 }
     unsafe heads[list] = slot + 1
     unsafe occupied[list / 64] |= 1 << UInt64(list % 64)
-    let start = Self.tick(expiresAt)
-    return (list < Self.ticksPerBlock ? start : start / Self.ticksPerBlock * Self.ticksPerBlock)
-      << 30
+    return start(list)
+  }
+
+  /// When `list` must be looked at: at its tick or, after the running block, at the next block that it
+  /// is for.
+  @inline(__always)
+  private func start(_ list: Int) -> Int64 {
+    let block = tick / Self.ticksPerBlock
+    if list < Self.ticksPerBlock { return (block * Self.ticksPerBlock + Int64(list)) << 30 }
+    let distance = (Int64(list) - Self.ticksPerBlock - block - 1) & (Self.blockLists - 1)
+    return ((block + 1 + distance) * Self.ticksPerBlock) << 30
   }
 
   /// Removes the hold in `slot`; its `expiresAt` is still what it was when it was inserted.
@@ -99,20 +107,24 @@
   var nextDue: Int64 {
     if let first = heap.first { return first.expiresAt }
     if let list = firstOccupied(after: Int(tick % Self.ticksPerBlock), below: 1024) {
-      return (tick / Self.ticksPerBlock * Self.ticksPerBlock + Int64(list)) << 30
+      return start(list)
     }
     let block = tick / Self.ticksPerBlock
-    for distance in 1...Self.blockLists where isOccupied(blockList(block + distance)) {
-      return ((block + distance) * Self.ticksPerBlock) << 30
+    for passed in (block + 1)...(block + Self.blockLists) where isOccupied(blockList(passed)) {
+      return start(blockList(passed))
     }
     return .max
   }
 
   /// Moves time forward: what ends in the tick of `now` or before goes to the heap.
+  @inline(__always)
   mutating func advance(_ now: Int64) {
+    if Self.tick(now) > tick { advance(toTick: Self.tick(now)) }
+  }
+
+  private mutating func advance(toTick newTick: Int64) {
     let old = tick
-    tick = max(tick, Self.tick(now))
-    if tick == old { return }
+    tick = newTick
     let oldBlock = old / Self.ticksPerBlock
     let block = tick / Self.ticksPerBlock
     let lastList = oldBlock == block ? Int(tick % Self.ticksPerBlock) : Int(Self.ticksPerBlock) - 1

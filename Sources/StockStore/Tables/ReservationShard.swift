@@ -42,11 +42,11 @@ struct ReservationShard: ~Copyable {
     slab.prefetch(free != 0 ? free - 1 : fresh.lowerBound)
   }
 
-  /// A record for `identity`, which has none; its other fields are left over from earlier use. nil
-  /// where the slab is at its end, which it is not while the shard is not full.
+  /// A record for `identity`, which has none; its other fields are left over from earlier use. The
+  /// shard must not be full.
   @inline(__always)
-  mutating func add(_ identity: Identity) -> UInt32? {
-    guard let slot = takeSlot() else { return nil }
+  mutating func add(_ identity: Identity) -> UInt32 {
+    let slot = takeSlot()
     slab[slot].identity = identity
     keys.insert(identity.tag, slot)
     return slot
@@ -70,14 +70,14 @@ struct ReservationShard: ~Copyable {
   }
 
   @inline(__always)
-  private mutating func takeSlot() -> UInt32? {
+  private mutating func takeSlot() -> UInt32 {
     if free != 0 {
       let slot = free - 1
       free = slab[slot].next
       return slot
     }
     if fresh.isEmpty {
-      guard let first = slab.takeChunk(shard: number) else { return nil }
+      let first = slab.takeChunk(shard: number)
       fresh = first..<(first + UInt32(ReservationSlab.chunkRecords))
     }
     let slot = fresh.lowerBound

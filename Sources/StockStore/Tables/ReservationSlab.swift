@@ -53,13 +53,11 @@ struct ReservationSlab {
     unsafe hf_prefetch(record + 64)
   }
 
-  /// Hands a chunk to `shard`: its first slot, or nil where the slab is at its end.
-  func takeChunk(shard: Int) -> UInt32? {
+  /// Hands a chunk to `shard`: its first slot. There are as many chunks as all shards together need
+  /// to be full.
+  func takeChunk(shard: Int) -> UInt32 {
     let chunk = header[0].chunks.wrappingAdd(1, ordering: .acquiringAndReleasing).oldValue
-    guard chunk < owners.capacity else {
-      header[0].chunks.wrappingSubtract(1, ordering: .acquiringAndReleasing)
-      return nil
-    }
+    precondition(chunk < owners.capacity, "a shard takes more than its share")
     owners[chunk].store(UInt8(truncatingIfNeeded: shard + 1), ordering: .releasing)
     return chunk * UInt32(Self.chunkRecords)
   }

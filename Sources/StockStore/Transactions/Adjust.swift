@@ -16,7 +16,7 @@ extension StoreSession {
     if let slot = recorded(identity, number) {
       return replay(slot, fingerprint) { core.slab[$0].adjusted }
     }
-    guard makeRoom(number) else {
+    guard hasRoom(number) else {
       return Decision(.refused(.tableFull(.reservations)), replayed: false, lsn: 0)
     }
     let ordinal: UInt32
@@ -43,9 +43,7 @@ extension StoreSession {
   ) -> Decision<StockLevel> {
     switch retry(untilDone: false, { attemptAdjust(ordinal, command) }) {
     case .made(let level, let lsn):
-      guard let slot = record(identity, fingerprint, lsn: lsn, number) else {
-        preconditionFailure("room was made for the record")
-      }
+      let slot = record(identity, fingerprint, lsn: lsn, number)
       core.slab[slot].kind = .adjusted
       core.slab[slot].adjusted = level
       core.slab[slot].endedAt = now

@@ -69,6 +69,20 @@ struct WriteSet {
     count += 1
   }
 
+  /// Turns a sale of held units into one of units that must be available: what is not sold of an
+  /// expired hold is not touched.
+  mutating func turnIntoReacquiring() {
+    let gathered = count
+    removeAll()
+    // The set is filled from the front again, behind what is read.
+    for index in 0..<gathered where changes[index].onHandChange != 0 {
+      let sale = changes[index]
+      append(
+        ItemChange(
+          ordinal: sale.ordinal, required: -sale.onHandChange, onHandChange: sale.onHandChange))
+    }
+  }
+
   /// The index of the change of this item.
   @inline(__always)
   func index(_ ordinal: UInt32) -> Int? {

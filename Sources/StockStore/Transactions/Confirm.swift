@@ -26,6 +26,7 @@ extension StoreSession {
     }
   }
 
+  /// Sells units of a live hold.
   private func confirmHeld(_ slot: UInt32, _ number: Int) -> Decision<ReservationView> {
     if let refusal = gatherSale(slot) { return refused(refusal, slot) }
     guard case .committed(let lsn) = commit() else {
@@ -40,10 +41,7 @@ extension StoreSession {
   /// Sells units of a hold that has expired, if they are there.
   private func reacquire(_ slot: UInt32, _ number: Int) -> Decision<ReservationView> {
     if let refusal = gatherSale(slot) { return refused(refusal, slot) }
-    for index in 0..<scratch.changes.count {
-      scratch.changes[index].heldChange = 0
-      scratch.changes[index].required = -scratch.changes[index].onHandChange
-    }
+    scratch.changes.turnIntoReacquiring()
     switch commit() {
     case .tooBusy:
       return refused(.conflictTooBusy(attempts: RetryPolicy.attemptsMax), slot)
@@ -92,12 +90,13 @@ extension StoreSession {
     return nil
   }
 
+  /// Each line keeps what was sold of it: what the last commit took out of on hand.
   private func keepSoldQuantities(_ slot: UInt32) {
-    for index in 0..<scratch.changes.count {
-      let change = scratch.changes[index]
+    for index in 0..<core.slab[slot].lineCount {
+      let item = core.slab[slot].line(index).item
+      let change = scratch.changes.index(item.ordinal).map { scratch.changes[$0] }
       core.slab[slot].setLine(
-        index,
-        ViewLine(item: ItemHandle(ordinal: change.ordinal), quantity: -change.onHandChange))
+        index, ViewLine(item: item, quantity: -(change?.onHandChange ?? 0)))
     }
   }
 

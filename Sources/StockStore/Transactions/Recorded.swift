@@ -18,16 +18,18 @@ extension StoreSession {
       && core.slab[slot].endedAt <= now - core.limits.retentionNanoseconds
   }
 
-  /// Sees to it that one more decision can be recorded, if need be by forgetting the one that ended
-  /// longest ago; false where all are live holds.
+  /// Whether one more decision can be recorded, if need be in the place of one that has ended.
   @inline(__always)
-  func makeRoom(_ number: Int) -> Bool {
-    while core.shards[number].isFull {
-      guard let slot = core.shards[number].ended.first else { return false }
-      if !isPastRetention(slot) { counters.evictedEarly.add() }
-      forget(slot, number)
-    }
-    return true
+  func hasRoom(_ number: Int) -> Bool {
+    !core.shards[number].isFull || core.shards[number].ended.first != nil
+  }
+
+  /// Forgets the decision that ended longest ago where there is no room for another.
+  @inline(__always)
+  private func makeRoom(_ number: Int) {
+    guard core.shards[number].isFull, let slot = core.shards[number].ended.first else { return }
+    if !isPastRetention(slot) { counters.evictedEarly.add() }
+    forget(slot, number)
   }
 
   func forget(_ slot: UInt32, _ number: Int) {
@@ -35,10 +37,12 @@ extension StoreSession {
     counters.recordedDecisions.add(-1)
   }
 
-  /// A record for `identity`, made at this turn's time. The caller has made room, and sets the rest.
+  /// A record for `identity`, made at this turn's time. The caller has seen that there is room, and
+  /// sets the rest.
   @inline(__always)
-  func record(_ identity: Identity, _ fingerprint: UInt64, lsn: UInt64, _ number: Int) -> UInt32? {
-    guard let slot = core.shards[number].add(identity) else { return nil }
+  func record(_ identity: Identity, _ fingerprint: UInt64, lsn: UInt64, _ number: Int) -> UInt32 {
+    makeRoom(number)
+    let slot = core.shards[number].add(identity)
     core.slab[slot].fingerprint = fingerprint
     core.slab[slot].createdAt = now
     core.slab[slot].lsn = lsn
@@ -55,9 +59,7 @@ extension StoreSession {
       return Decision(.refused(refusal), replayed: false, lsn: 0)
     }
     let lsn = core.log.append()
-    guard let slot = record(identity, fingerprint, lsn: lsn, number) else {
-      return Decision(.refused(.tableFull(.reservations)), replayed: false, lsn: 0)
-    }
+    let slot = record(identity, fingerprint, lsn: lsn, number)
     core.slab[slot].setRefusal(refusal)
     core.slab[slot].endedAt = now
     core.shards[number].appendEnded(slot)

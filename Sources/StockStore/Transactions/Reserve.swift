@@ -23,7 +23,7 @@ extension StoreSession {
           id: core.id(slot), expiresAt: Timestamp(nanoseconds: core.slab[slot].firstExpiresAt))
       }
     }
-    guard makeRoom(number) else {
+    guard hasRoom(number) else {
       counters.refusedOther.add()
       return Decision(.refused(.tableFull(.reservations)), replayed: false, lsn: 0)
     }
@@ -44,9 +44,7 @@ extension StoreSession {
         available: available)
       return refuse(refusal, identity, fingerprint, number)
     case .committed(let lsn):
-      guard let slot = record(identity, fingerprint, lsn: lsn, number) else {
-        preconditionFailure("room was made for the record")
-      }
+      let slot = record(identity, fingerprint, lsn: lsn, number)
       return hold(slot, number, ttlNanoseconds: ttlNanoseconds, lsn: lsn)
     }
   }
@@ -78,6 +76,8 @@ extension StoreSession {
   /// Sets the timer of the hold in `slot` by its `expiresAt`.
   @inline(__always)
   func startTimer(_ slot: UInt32, _ number: Int) {
+    // A shard where nothing was due for long: its wheel must not stand far behind.
+    core.shards[number].wheel.advance(now)
     let due = core.shards[number].wheel.insert(slot)
     if due < core.dueTimes[number] { core.dueTimes[number] = due }
   }

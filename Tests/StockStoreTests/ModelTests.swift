@@ -1,0 +1,234 @@
+import Foundation
+import Posix
+import Testing
+
+@testable import StockStore
+
+/// Multiplies the length of the long tests; 1 unless HOLDFAST_TEST_SCALE says otherwise.
+let testScale = Int(ProcessInfo.processInfo.environment["HOLDFAST_TEST_SCALE"] ?? "") ?? 1
+
+/// Random commands with a seed.
+struct SeededRandom: RandomNumberGenerator {
+  var state: UInt64
+
+  mutating func next() -> UInt64 {
+    state &+= 0x9e37_79b9_7f4a_7c15
+    var z = state
+    z = (z ^ z >> 30) &* 0xbf58_476d_1ce4_e5b9
+    z = (z ^ z >> 27) &* 0x94d0_49bb_1331_11eb
+    return z ^ z >> 31
+  }
+}
+
+/// A store and the model of it, fed with the same commands.
+final class ModelRun {
+  private let it: Fixture
+  private var model: Model
+  private var random: SeededRandom
+  private let skus: Int
+  /// Keys and commands that may be sent again.
+  private var reserves: [(key: String, lines: [TestLine], ttl: Int64)] = []
+  private var ids: [ReservationID] = []
+  private var step = 0
+
+  init(seed: UInt64, limits: StoreLimits, skus: Int) {
+    it = Fixture(limits)
+    model = Model(limits: limits, now: it.clock.now().nanoseconds)
+    random = SeededRandom(state: seed)
+    self.skus = skus
+  }
+
+  func run(steps: Int) {
+    for _ in 0..<steps {
+      step += 1
+      switch Int.random(in: 0..<100, using: &random) {
+      case 0..<15: passTime()
+      case 15..<45: reserve()
+      case 45..<60: confirm()
+      case 60..<70: release()
+      case 70..<78: extend()
+      case 78..<97: adjust()
+      default: list()
+      }
+      compareItems()
+      if step % 8 == 0 { #expect(it.store.audit() == [], "step \(step)") }
+    }
+    let statistics = it.store.statistics()
+    #expect(statistics.evictedEarly == model.evictedEarly)
+    #expect(statistics.recordedDecisions >= model.decisions.count)
+    #expect(statistics.items == model.items.count)
+  }
+
+  private func chance(_ percent: Int) -> Bool {
+    Int.random(in: 0..<100, using: &random) < percent
+  }
+
+  private func number(_ range: ClosedRange<Int64>) -> Int64 {
+    Int64.random(in: range, using: &random)
+  }
+
+  private func anySKU() -> String { "sku\(Int.random(in: 0..<skus, using: &random))" }
+
+  /// Odd by a few nanoseconds, so that no two holds end at the same moment.
+  private func passTime() {
+    let longest: [Int64] = [1, 10, 2000, 100_000]
+    it.advance(number(1...seconds(longest.randomElement(using: &random) ?? 1)))
+    model.beginTurn(it.clock.now().nanoseconds)
+  }
+
+  private func reserve() {
+    it.advance(1)
+    model.beginTurn(it.clock.now().nanoseconds)
+    var command = (key: "k\(step)", lines: anyLines(), ttl: number(seconds(1)...seconds(5000)))
+    if chance(25), let earlier = reserves.randomElement(using: &random) {
+      command = earlier
+      if chance(20) { command.ttl += 1 }
+      if chance(20) { command.lines[0].quantity += 1 }
+    }
+    reserves.append(command)
+    if reserves.count > 50 { reserves.removeFirst() }
+    let decision = it.session.reserve(command.key, command.lines, ttl: command.ttl)
+    if let id = decision.value?.id, !decision.replayed { ids.append(id) }
+    if ids.count > 60 { ids.removeFirst() }
+    let (answer, replayed) = model.reserve(
+      command.key, command.lines, ttl: command.ttl, id: decision.value?.id)
+    let got =
+      decision.value.map { Model.Answer.hold(id: $0.id, expiresAt: $0.expiresAt.nanoseconds) }
+      ?? decision.refusal.map { .refused($0) }
+    #expect(got == answer && decision.replayed == replayed, "step \(step)")
+  }
+
+  private func anyLines() -> [TestLine] {
+    let count = chance(70) ? 1 : Int.random(in: 1...9, using: &random)
+    return (0..<count).map { _ in TestLine(sku: anySKU(), quantity: number(1...6)) }
+  }
+
+  private func anyID() -> ReservationID {
+    ids.randomElement(using: &random) ?? ReservationID(slot: 0, generation: 0, tag: 0)
+  }
+
+  private func confirm() {
+    let id = anyID()
+    var lines: [TestLine] = []
+    if chance(50), let reservation = model.reservations[id] {
+      for line in reservation.lines where chance(70) && line.quantity > 0 {
+        lines.append(TestLine(sku: line.sku, quantity: number(1...line.quantity)))
+        if chance(20) { lines.append(TestLine(sku: line.sku, quantity: 1)) }
+      }
+      if chance(5) { lines.append(TestLine(sku: anySKU(), quantity: 1)) }
+    }
+    let reacquire = chance(40)
+    let decision = it.session.confirm(id, lines, reacquire: reacquire)
+    compare(decision, id, model.confirm(id, lines, reacquire: reacquire))
+  }
+
+  private func release() {
+    let id = anyID()
+    compare(it.session.release(id), id, model.release(id))
+  }
+
+  private func extend() {
+    let id = anyID()
+    let ttl = number(seconds(1)...seconds(20_000))
+    compare(it.session.extend(id, ttlNanoseconds: ttl), id, model.extend(id, ttl: ttl))
+  }
+
+  private func compare(
+    _ decision: Decision<ReservationView>, _ id: ReservationID,
+    _ expected: (refusal: Refusal?, replayed: Bool)
+  ) {
+    #expect(decision.refusal == expected.refusal, "step \(step)")
+    #expect(decision.replayed == expected.replayed, "step \(step)")
+    if let view = decision.value { compare(view, id) }
+    let read = it.session.reservation(id)
+    if let view = read.value {
+      compare(view, id)
+    } else {
+      #expect(model.reservations[id] == nil, "step \(step)")
+    }
+  }
+
+  private func compare(_ view: ReservationView, _ id: ReservationID) {
+    guard let reservation = model.reservations[id] else {
+      Issue.record("step \(step): the store knows a reservation that it should not")
+      return
+    }
+    #expect(view.id == id && view.state == reservation.state, "step \(step)")
+    #expect(view.createdAt.nanoseconds == reservation.createdAt, "step \(step)")
+    #expect(view.expiresAt.nanoseconds == reservation.expiresAt, "step \(step)")
+    #expect(view.endedAt?.nanoseconds == reservation.endedAt, "step \(step)")
+    var lines: [UInt32: Int64] = [:]
+    for line in reservation.lines where line.quantity > 0 {
+      lines[model.items[line.sku]?.ordinal ?? .max] = line.quantity
+    }
+    #expect(it.session.viewLines == lines, "step \(step)")
+  }
+
+  private func adjust() {
+    let sku = anySKU()
+    let key = chance(10) ? "a\(max(0, step - 20))" : "a\(step)"
+    let change: AdjustCommand.Change =
+      switch Int.random(in: 0..<10, using: &random) {
+      case 0: .none
+      case 1..<3: .setOnHand(number(0...20))
+      case 3: .delta(model.limits.quantityMax)
+      default: .delta(number(-5...20))
+      }
+    let safetyStock = chance(10) ? number(0...5) : nil
+    let expected: UInt64? =
+      chance(30) ? (chance(70) ? model.items[sku]?.version ?? 0 : UInt64(number(0...9))) : nil
+    let decision = it.session.adjust(
+      key, sku, change, safetyStock: safetyStock, expectedVersion: expected)
+    let (answer, replayed) = model.adjust(
+      key, sku, change, safetyStock: safetyStock, expectedVersion: expected, reason: "test")
+    let got =
+      decision.value.map { Model.Answer.level($0) } ?? decision.refusal.map { .refused($0) }
+    #expect(got == answer && decision.replayed == replayed, "step \(step)")
+  }
+
+  private func list() {
+    let state: ReservationState? = chance(50) ? .held : nil
+    var listed: Set<ReservationID> = []
+    var cursor: UInt64? = 0
+    while let from = cursor {
+      var page = 0
+      cursor = it.session.listReservations(cursor: from, scanMax: 20, state: state) { view in
+        listed.insert(view.id)
+        compare(view, view.id)
+        page += 1
+        return page < 5
+      }
+    }
+    let expected = model.reservations.filter { state == nil || $0.value.state == state }.keys
+    #expect(listed == Set(expected), "step \(step)")
+  }
+
+  private func compareItems() {
+    var levels: [StockLevel] = []
+    _ = it.session.listStock(from: 0) {
+      levels.append($0)
+      return true
+    }
+    let expected = model.items.values.map(\.level).sorted { $0.item.ordinal < $1.item.ordinal }
+    #expect(levels == expected, "step \(step)")
+  }
+}
+
+/// Random commands, each answer and all balances compared with the model after every step.
+@Suite struct ModelTests {
+  @Test(arguments: 1...6) func fewItems(seed: UInt64) {
+    ModelRun(seed: seed, limits: testLimits(), skus: 4).run(steps: 1500 * testScale)
+  }
+
+  @Test(arguments: 11...16) func tinyCaps(seed: UInt64) {
+    var limits = testLimits(items: 6, reservations: 24)
+    limits.retentionNanoseconds = seconds(3000)
+    limits.holdNanosecondsMax = seconds(9000)
+    ModelRun(seed: seed, limits: limits, skus: 8).run(steps: 1500 * testScale)
+  }
+
+  @Test(arguments: 21...23) func manyShards(seed: UInt64) {
+    ModelRun(seed: seed, limits: testLimits(reservations: 1 << 20), skus: 50)
+      .run(steps: 1500 * testScale)
+  }
+}
