@@ -1,10 +1,15 @@
 #!/usr/bin/env bash
 # The main job, end to end: starts the release server on free loopback ports, hammers one hot SKU
 # from the load generator, shows its verdict, stops the server. The exit status is the verdict's:
-# 0 every invariant holds, 1 violated, 2 could not run. Arguments go to `holdfast-load run`.
+# 0 every invariant holds, 1 violated, 2 could not run.
+#
+#   scripts/demo.sh                         a flash sale, then a mixed load
+#   scripts/demo.sh --skus 100 --rate 5000  a load of your own: arguments of `holdfast-load run`
+#   HOLDFAST_BINARIES=FOLDER scripts/demo.sh    another build
 set -euo pipefail
 cd "$(dirname "$0")/.."
-release=.build/release
+binaries=${HOLDFAST_BINARIES:-.build/release}
+[ $# -gt 0 ] || set -- --demo
 work=$(mktemp -d)
 server=
 
@@ -24,7 +29,8 @@ trap clean_up EXIT
 trap 'exit 130' INT
 trap 'exit 143' TERM
 
-"$release/holdfast" serve --port 0 --admin-port 0 >"$work/ready" 2>"$work/log" &
+: >"$work/ready"
+"$binaries/holdfast" serve --port 0 --admin-port 0 >"$work/ready" 2>"$work/log" &
 server=$!
 for _ in $(seq 200); do
   grep -q '^holdfast ready:' "$work/ready" && break
@@ -37,6 +43,6 @@ read -r _ _ _ target _ admin _ < <(grep '^holdfast ready:' "$work/ready") || {
   echo "demo: the server did not come up; its log is above" >&2
   exit 2
 }
-echo "server: $release/holdfast on $target, metrics on $admin/metrics"
+echo "server: $binaries/holdfast on $target, metrics on $admin/metrics"
 
-"$release/holdfast-load" run --target "$target" --admin "$admin" --server-pid "$server" "$@"
+"$binaries/holdfast-load" run --target "$target" --admin "${admin#http://}" --server-pid "$server" "$@"

@@ -1,5 +1,6 @@
 """A gRPC client of every Holdfast service, and how refusals are read."""
 
+import base64
 import contextlib
 import itertools
 import uuid
@@ -96,10 +97,21 @@ class Refusal:
         self.message = error.details()
         self.info = self.retry = self.bad_request = None
         encoded = dict(error.trailing_metadata()).get("grpc-status-details-bin")
-        if encoded is None:
-            return
+        if encoded is not None:
+            status = self.read(encoded)
+            assert status.code == self.code.value[0] and status.message == self.message
+
+    @classmethod
+    def of(cls, response):
+        """From a raw http2.Response."""
+        refusal = cls.__new__(cls)
+        refusal.info = refusal.retry = refusal.bad_request = None
+        text = response.header("grpc-status-details-bin")
+        refusal.read(base64.b64decode(text + "=" * (-len(text) % 4)))
+        return refusal
+
+    def read(self, encoded):
         status = status_pb2.Status.FromString(encoded)
-        assert status.code == self.code.value[0] and status.message == self.message
         for detail in status.details:
             if detail.Is(error_details_pb2.ErrorInfo.DESCRIPTOR):
                 self.info = error_details_pb2.ErrorInfo.FromString(detail.value)
@@ -107,6 +119,7 @@ class Refusal:
                 self.retry = error_details_pb2.RetryInfo.FromString(detail.value)
             elif detail.Is(error_details_pb2.BadRequest.DESCRIPTOR):
                 self.bad_request = error_details_pb2.BadRequest.FromString(detail.value)
+        return status
 
     @property
     def fields(self):

@@ -3,7 +3,7 @@
 import pytest
 from grpc import StatusCode
 
-from client import fresh, line, refused
+from client import line, refused
 from holdfast.v1 import reservation_pb2 as api
 from server import eventually
 
@@ -62,8 +62,6 @@ def test_confirm_in_part_gives_the_rest_back(client):
     assert client.confirm(held.reservation_id, line(shirt, 3)).replayed
     with refused(StatusCode.FAILED_PRECONDITION, "RESERVATION_CONFIRMED"):
         client.confirm(held.reservation_id, line(shirt, 2))
-    with refused(StatusCode.FAILED_PRECONDITION, "RESERVATION_CONFIRMED"):
-        client.confirm(held.reservation_id)
 
 
 def test_lines_of_a_partial_confirm_are_summed(client):
@@ -232,13 +230,3 @@ def test_malformed_list_reservations(client, fields, named):
     with refused(StatusCode.INVALID_ARGUMENT) as seen:
         client.reservations.ListReservations(api.ListReservationsRequest(**fields), **client.call)
     assert seen[0].fields == [named]
-
-
-def test_metadata_names_the_reservation(client):
-    with refused(StatusCode.NOT_FOUND, "RESERVATION_NOT_FOUND", reservation_id=UNKNOWN_ID):
-        client.get(UNKNOWN_ID)
-    sku = client.item(1)
-    reservation_id = client.reserve(line(sku), key=fresh("key")).reservation_id
-    client.release(reservation_id)
-    with refused(StatusCode.FAILED_PRECONDITION, "RESERVATION_RELEASED", reservation_id=reservation_id):
-        client.confirm(reservation_id)
