@@ -56,9 +56,8 @@ extension SessionContext {
       _ = unsafe nghttp2_submit_response(library, number, entries, count, nil)
     }
     if unsafe !record.pointee.flags.contains(.endReceived) {
-      // RFC 9113 section 8.1: NO_ERROR asks the peer to stop sending without ill will.
-      _ = unsafe nghttp2_submit_rst_stream(
-        library, UInt8(NGHTTP2_FLAG_NONE.rawValue), number, NGHTTP2_NO_ERROR.rawValue)
+      unsafe record.pointee.flags.insert(.stopsPeer)
+      unsafe session.pointee.hasStreamsToStop = true
     }
   }
 

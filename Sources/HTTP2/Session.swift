@@ -50,10 +50,30 @@ internal import CNGHTTP2
       // Codes: bytes, 0 for nothing more, NGHTTP2_ERR_NOMEM, _CALLBACK_FAILURE (not ours).
       let length = unsafe nghttp2_session_mem_send(state.pointee.library, &frame)
       if length < 0 { return false }
-      guard length > 0, let frame = unsafe frame else { return true }
+      guard length > 0, let frame = unsafe frame else {
+        if unsafe !state.pointee.hasStreamsToStop { return true }
+        stopPeers()
+        continue
+      }
       unsafe context.pointee.output.append(frame, length)
     }
     return true
+  }
+
+  /// Resets the streams whose answer went out before their request was whole. Submitted any earlier,
+  /// the reset would keep libnghttp2 from sending the answer.
+  private func stopPeers() {
+    unsafe state.pointee.hasStreamsToStop = false
+    var next = unsafe state.pointee.firstStream
+    while let record = unsafe next {
+      unsafe next = record.pointee.next
+      guard unsafe record.pointee.flags.contains(.stopsPeer) else { continue }
+      // RFC 9113 section 8.1: NO_ERROR asks the peer to stop sending without ill will.
+      // Codes: 0, NGHTTP2_ERR_NOMEM, _INVALID_ARGUMENT (stream 0).
+      _ = unsafe nghttp2_submit_rst_stream(
+        state.pointee.library, UInt8(NGHTTP2_FLAG_NONE.rawValue), record.pointee.number,
+        NGHTTP2_NO_ERROR.rawValue)
+    }
   }
 
   /// Says that no new streams will be served soon (RFC 9113 section 6.8: GOAWAY with the largest id).
@@ -109,6 +129,7 @@ internal import CNGHTTP2
   var firstStream: UnsafeMutablePointer<StreamRecord>?
   var streamCount = 0
   var queuedBytes = 0
+  var hasStreamsToStop = false
   var settingsReceived = false
   /// The peer changed SETTINGS_HEADER_TABLE_SIZE: the next header block must begin with a size update
   /// (RFC 7541 section 4.2), so libnghttp2 writes the trailers, not we.

@@ -116,6 +116,7 @@ internal import CNGHTTP2
         unsafe record.pointee.timeout[index] = valueBytes.base[index]
       }
       unsafe record.pointee.timeoutCount = UInt8(count)
+      unsafe record.pointee.flags.insert(.hasTimeout)
     }
     return 0
   }
@@ -237,18 +238,28 @@ internal import CNGHTTP2
     else { return 0 }
     let context = unsafe state.pointee.context
     let limit = unsafe context.pointee.limits.bodyBytesMax
-    guard unsafe record.pointee.body.count + count <= limit,
-      unsafe context.pointee.reserve(count, in: &record.pointee.body)
+    let before = unsafe record.pointee.body.count
+    guard before + count <= limit, unsafe context.pointee.reserve(count, in: &record.pointee.body)
     else {
-      unsafe record.pointee.flags.insert(.oversize)
-      unsafe context.pointee.events.append(.oversize, record)
+      unsafe oversize(record)
       return 0
     }
     unsafe record.pointee.body.append(bytes, count)
+    // A message that says that it will be too long is refused before it is.
+    if before < 5, before + count >= 5, unsafe record.pointee.body.announcedLength > limit {
+      unsafe oversize(record)
+      return 0
+    }
     if unsafe record.pointee.flags.contains(.wantsData) {
       unsafe context.pointee.events.append(.data, record)
     }
     return 0
+  }
+
+  private static func oversize(_ record: UnsafeMutablePointer<StreamRecord>) {
+    guard let state = unsafe record.pointee.session else { return }
+    unsafe record.pointee.flags.insert(.oversize)
+    unsafe state.pointee.context.pointee.events.append(.oversize, record)
   }
 
   private static func streamClosed(

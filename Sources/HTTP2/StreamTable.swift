@@ -45,6 +45,10 @@ struct StreamFlags: OptionSet {
   static let wantsData = StreamFlags(rawValue: 1 << 8)
   /// The owner has counted the call as ended.
   static let counted = StreamFlags(rawValue: 1 << 10)
+  /// The timeout field came, be it empty.
+  static let hasTimeout = StreamFlags(rawValue: 1 << 11)
+  /// Tell the peer to stop sending once the answer is out.
+  static let stopsPeer = StreamFlags(rawValue: 1 << 12)
   /// The trailers are libnghttp2's: either it has been told to send them or will be.
   static let libraryTrailers = StreamFlags(rawValue: 1 << 9)
 }
@@ -65,6 +69,11 @@ struct StreamFlags: OptionSet {
   }
 
   var isInline: Bool { unsafe start == inline }
+
+  /// What the first five bytes, a gRPC message's prefix, say of the whole: prefix and message.
+  var announcedLength: Int {
+    unsafe (Int(start[1]) << 24 | Int(start[2]) << 16 | Int(start[3]) << 8 | Int(start[4])) + 5
+  }
 
   /// Appends `length` bytes; room must have been made.
   mutating func append(_ source: UnsafePointer<UInt8>, _ length: Int) {

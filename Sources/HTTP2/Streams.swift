@@ -102,7 +102,7 @@ extension SessionContext {
 
   /// Whether there is a timeout field: the common case has none and need not look further.
   package func hasTimeout(_ stream: StreamID) -> Bool {
-    unsafe (state.pointee.streams.find(stream)?.pointee.timeoutCount ?? 0) > 0
+    unsafe state.pointee.streams.find(stream)?.pointee.flags.contains(.hasTimeout) ?? false
   }
 
   /// The last thing to do with a stream, after its `closed` event.

@@ -19,10 +19,22 @@ package enum Socket {
   package static func listen(host: String, port: UInt16, backlog: Int32 = 4096)
     throws(Errno) -> FileDescriptor
   {
+    try listen(host: host, port: port, sharesPort: true, backlog: backlog)
+  }
+
+  /// Throws where somebody else listens on the port. SO_REUSEPORT alone would let two servers of one
+  /// user share it, each with half of the clients.
+  package static func checkUnused(host: String, port: UInt16) throws(Errno) {
+    if port != 0 { _ = try listen(host: host, port: port, sharesPort: false, backlog: 1) }
+  }
+
+  private static func listen(
+    host: String, port: UInt16, sharesPort: Bool, backlog: Int32
+  ) throws(Errno) -> FileDescriptor {
     var address = try Address(host: host, port: port)
     let socket = try open(family: address.family)
     try setOption(socket.number, SOL_SOCKET, SO_REUSEADDR, 1)
-    try setOption(socket.number, SOL_SOCKET, SO_REUSEPORT, 1)
+    if sharesPort { try setOption(socket.number, SOL_SOCKET, SO_REUSEPORT, 1) }
     if address.family == AF_INET6 { try setOption(socket.number, Int32(IPPROTO_IPV6), IPV6_V6ONLY, 0) }
     let number = socket.number
     _ = unsafe try address.with { (pointer, length) throws(Errno) in
@@ -95,6 +107,9 @@ package enum Socket {
       }
     }
   }
+
+  /// Says that nothing more will be sent; the peer may still be read.
+  package static func endSending(_ number: Int32) { _ = shutdown(number, Int32(SHUT_WR)) }
 
   /// Lets the kernel find peers that vanished without a word: probes after `idleSeconds` of silence,
   /// and gives up on unacknowledged bytes after `idleSeconds` too (TCP_USER_TIMEOUT).

@@ -19,8 +19,12 @@ struct Connection {
   var isTouched = false
   var isReadingPaused = false
   var isWatchedForWriting = false
-  /// Close it as soon as its output is out.
+  /// Say nothing more once its output is out.
   var isEnding = false
+  /// When we ended our side; then the peer is read until it ends its own, or the time for that is over.
+  /// Closing at once would turn bytes that are still unread into a reset, and a reset takes away what
+  /// the peer has not read yet.
+  var lingersSinceNanoseconds: Int64?
 }
 
 /// Bytes that the socket did not take. Owned; freed when empty.

@@ -11,6 +11,8 @@ final class EventLoop {
   static let mailboxToken = UInt64.max - 1
   private static let readBufferBytes = 256 * 1024
   private static let acceptsPerTurnMax = 64
+  /// How long a peer has to end its side after we ended ours.
+  private static let lingerNanoseconds: Int64 = 1_000_000_000
   /// How often timeouts are looked at. Clients time their calls themselves; this frees what they left.
   private static let tickNanoseconds: Int64 = 100_000_000
 
@@ -119,8 +121,9 @@ final class EventLoop {
   }
 
   private func received(_ bytes: UnsafeRawBufferPointer, on index: Int) {
-    touch(index)
+    // What comes after our goodbye is read, so that it is not answered by a reset, and dropped.
     if connections[index].isEnding { return }
+    touch(index)
     guard let session = connections[index].session ?? (unsafe begin(index, bytes)) else { return }
     if let fault = unsafe session.receive(bytes) {
       metrics.abuse(fault.abuse)
@@ -236,11 +239,26 @@ final class EventLoop {
         guard session.fillOutput() else { return close(index) }
         guard writeOutput(index) else { return }
       }
-      if session.isFinished { return close(index) }
+      if session.isFinished { connections[index].isEnding = true }
       updateReading(index, session)
     }
-    if connections[index].isEnding { return close(index) }
     watchForWriting(index, false)
+    if connections[index].isEnding { linger(index) }
+  }
+
+  /// Ends our side, and leaves it to the peer to close.
+  private func linger(_ index: Int) {
+    guard connections[index].descriptor >= 0, connections[index].lingersSinceNanoseconds == nil else {
+      return
+    }
+    connections[index].lingersSinceNanoseconds = nowNanoseconds
+    connections[index].session?.close()
+    connections[index].session = nil
+    if connections[index].isReadingPaused {
+      connections[index].isReadingPaused = false
+      updateInterest(index)
+    }
+    Socket.endSending(connections[index].descriptor)
   }
 
   /// Sends what an earlier write left. False where there is still some, or the connection is gone.
@@ -334,6 +352,10 @@ final class EventLoop {
 
   private func checkTimeouts(_ index: Int) {
     let connection = connections[index]
+    if let since = connection.lingersSinceNanoseconds {
+      if nowNanoseconds - since > Self.lingerNanoseconds { close(index) }
+      return
+    }
     if !(connection.session?.isEstablished ?? false),
       nowNanoseconds - connection.openedNanoseconds > limits.handshakeNanosecondsMax
     {
@@ -368,7 +390,7 @@ final class EventLoop {
       connectionCount: connections.count)
     for index in 0..<connections.usedCount where connections[index].descriptor >= 0 {
       guard let session = connections[index].session else {
-        close(index)
+        if connections[index].lingersSinceNanoseconds == nil || step == .cutOff { close(index) }
         continue
       }
       switch step {

@@ -38,6 +38,7 @@ package final class Server: Sendable {
     host: String, port: UInt16, loops: Int, limits: ServerLimits, metrics: RPCMetrics,
     makeHandler: @escaping HandlerFactory
   ) throws(Errno) -> Server {
+    try Socket.checkUnused(host: host, port: port)
     let first = try Socket.listen(host: host, port: port)
     let boundPort = try Socket.localPort(first.number)
     var listeners = [first.take()]
