@@ -42,14 +42,17 @@ package struct ProgressLine {
   package static func text(_ progress: Progress, since earlier: Progress?) -> String {
     let seconds = progress.elapsedSeconds - (earlier?.elapsedSeconds ?? 0)
     let rate = seconds > 0 ? Double(progress.answered - (earlier?.answered ?? 0)) / seconds : 0
-    let total =
-      progress.totalSeconds.map { " of " + Text.decimal($0, 1) }
-      ?? progress.totalOperations.map { ", of " + Text.count(Int64($0)) + " calls" } ?? ""
+    let elapsed = Text.right(Text.decimal(progress.elapsedSeconds, 1), 6)
+    let part =
+      progress.totalSeconds.map { "\(elapsed) of \(Text.decimal($0, 1)) s" }
+      ?? progress.totalOperations.map {
+        "\(elapsed) s · \(Text.count(Int64(progress.answered))) of \(Text.count(Int64($0))) calls"
+      } ?? "\(elapsed) s"
     let counts = [("accepted", progress.accepted), ("refused", progress.refused)]
       .map { "\(Text.count(Int64($0.1))) \($0.0)" }
     let failed = progress.failed > 0 ? " · \(Text.count(Int64(progress.failed))) FAILED" : ""
-    return "\(Text.right(Text.decimal(progress.elapsedSeconds, 1), 6))\(total) s · "
-      + "\(Text.decimal(rate, 0)) requests/s · \(counts.joined(separator: " · "))\(failed)"
+    return "\(part) · \(Text.decimal(rate, 0)) requests/s · "
+      + "\(counts.joined(separator: " · "))\(failed)"
   }
 
   private func write(_ text: String) {

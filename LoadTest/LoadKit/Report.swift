@@ -256,14 +256,13 @@ extension Report {
   private mutating func addWhatIsLeftOut(_ options: RunOptions) {
     if options.ratePerSecond == nil {
       leavesOut.append(
-        "closed loop: each stream waits for its answer, so a stalled server is asked less often and "
-          + "its stall shows once per stream (use --rate)")
+        "calls that a stalled server was never asked (closed loop; --rate counts them)")
     }
-    leavesOut.append("connection set-up, warm-up and drain are not in the latencies")
-    if options.serverPID == nil { leavesOut.append("server CPU: give --server-pid") }
-    if options.admin == nil { leavesOut.append("conflicts and retries: give --admin HOST:PORT") }
+    leavesOut.append("connection set-up, warm-up and drain")
+    if options.serverPID == nil { leavesOut.append("server CPU (--server-pid)") }
+    if options.admin == nil { leavesOut.append("conflicts and retries (--admin)") }
     if options.verifies {
-      leavesOut.append("refusals are judged by bounds: a wrong one within them is not seen")
+      leavesOut.append("wrong refusals that the real-time bounds cannot tell")
     }
   }
 }

@@ -21,7 +21,7 @@ extension Report {
 
   private func checkLines(_ check: Check) -> [String] {
     var facts = [
-      "\(number(check.keys)) keys on \(number(check.skus)) SKUs compared with the server",
+      "\(number(check.keys)) keys on \(skus(check.skus)) compared with the server",
       "\(number(check.duplicatesCompared)) duplicates compared with the first answer",
       "\(number(check.refusalsJustified)) refusals justified",
     ]
@@ -45,7 +45,7 @@ extension Report {
       "run",
       "\(loop) · \(shape.connections) × \(shape.streams) streams · \(shape.threads) "
         + "\(shape.threads == 1 ? "thread" : "threads") · \(length) · \(shape.distribution) over "
-        + "\(number(shape.skus)) SKUs · seed \(shape.seed)")
+        + "\(skus(shape.skus)) · seed \(shape.seed)")
   }
 
   private var latencyTable: [String] {
@@ -99,6 +99,8 @@ extension Report {
 
   private func number(_ value: Int) -> String { Text.count(Int64(value)) }
 
+  private func skus(_ count: Int) -> String { "\(number(count)) SKU\(count == 1 ? "" : "s")" }
+
   private func entry(_ name: String, _ count: Int?) -> String? {
     count.map { "\(name) \(number($0))" }
   }
@@ -107,7 +109,7 @@ extension Report {
     Text.left(label, Report.labelWidth) + text
   }
 
-  /// `facts` behind a label, on as many lines of at most 110 characters as they need.
+  /// `facts` behind a label, on as many lines as they need.
   private func wrapped(_ label: String, _ facts: [String], separator: String = " · ") -> [String] {
     var lines: [String] = []
     var line = ""

@@ -325,8 +325,12 @@ struct WorkerLoop: ~Copyable {
   private mutating func sendDue(_ now: Int64) {
     guard let pacer else { return }
     let due = pacer.due(at: min(now, measureTo - 1))
+    // Ticks that fell due while every stream was busy say nothing about the generator: it slept.
+    let wasBlocked = ticksSent < ticksSeen
     while ticksSeen < due {
-      if phase == .measuring { statistics.scheduleLag.record(now - pacer.scheduled(ticksSeen)) }
+      if phase == .measuring, !wasBlocked {
+        statistics.scheduleLag.record(now - pacer.scheduled(ticksSeen))
+      }
       ticksSeen += 1
     }
     while ticksSent < ticksSeen, let index = roomyConnection(), let task = nextTask(index, now) {

@@ -49,8 +49,14 @@ extension Distribution: ExpressibleByArgument {
 }
 
 /// N or A-B.
-struct Span: ExpressibleByArgument {
+struct CountRange: ExpressibleByArgument, CustomStringConvertible {
   let range: ClosedRange<Int>
+
+  init(_ number: Int) { range = number...number }
+
+  var description: String {
+    range.count == 1 ? "\(range.lowerBound)" : "\(range.lowerBound)-\(range.upperBound)"
+  }
 
   init?(argument: String) {
     let ends = argument.split(separator: "-", omittingEmptySubsequences: false).map { Int($0) }

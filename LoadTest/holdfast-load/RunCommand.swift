@@ -57,9 +57,9 @@ struct RunCommand: ParsableCommand {
     @Option(help: "Share of lines for SKU 0, whatever the distribution.")
     var hotShare = 0.0
     @Option(help: "Lines of a cart: N or A-B.")
-    var lines = Span(argument: "1")!
+    var lines = CountRange(1)
     @Option(help: "Units of a line: N or A-B.")
-    var quantity = Span(argument: "1")!
+    var quantity = CountRange(1)
     @Option(help: "Share of reservations that are confirmed.")
     var confirmShare = 0.6
     @Option(help: "Share that is released. The rest is abandoned, and expires.")
@@ -154,6 +154,9 @@ struct RunCommand: ParsableCommand {
     sale.durationSeconds = 2.5
     sale.warmUpSeconds = 0
     sale.units = 1_000
+    // What is sold stays sold: exactly 1,000 can win.
+    sale.workload.confirmShare = 0.9
+    sale.workload.releaseShare = 0
     sale.workload.duplicateShare = 0.05
     var mixed = common()
     mixed.durationSeconds = 5
