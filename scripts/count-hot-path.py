@@ -10,16 +10,20 @@ hammer.c, a load generator that allocates nothing in the server's process (--too
 """
 
 import argparse
+import collections
 import json
 import os
 import pathlib
+import shutil
 import struct
 import subprocess
 import sys
 import tempfile
 
 HERE = pathlib.Path(__file__).resolve().parent
-RECORD = struct.Struct("56sQ")  # as scripts/count.c writes it
+# What scripts/count.c writes: the number of functions, a record for each, then the callers.
+FUNCTIONS, RECORD, CALLER = struct.Struct("Q"), struct.Struct("56sQ"), struct.Struct("QQQ")
+CALLERS_SHOWN = 12
 
 
 def message():
@@ -30,8 +34,17 @@ def message():
 
 
 def read_counts(path):
+    """{function: calls}, and with (function, calling address) as keys, how many of them came from there."""
     data = path.read_bytes()
-    return {name.rstrip(b"\0").decode(): calls for name, calls in RECORD.iter_unpack(data)}
+    (functions,) = FUNCTIONS.unpack_from(data)
+    end = FUNCTIONS.size + functions * RECORD.size
+    names, counts = [], collections.Counter()
+    for name, calls in RECORD.iter_unpack(data[FUNCTIONS.size:end]):
+        names.append(name.rstrip(b"\0").decode())
+        counts[names[-1]] = calls
+    for address, function, calls in CALLER.iter_unpack(data[end:]):
+        counts[names[function], address] += calls
+    return counts
 
 
 def run_window(work, port, seconds, seed):
@@ -47,7 +60,7 @@ def run_window(work, port, seconds, seed):
 
 
 def measure(options, work):
-    """Returns ({function: calls per RPC}, RPCs that the figures rest on)."""
+    """Returns (figures per RPC, by read_counts' keys; RPCs they rest on; the program's load address)."""
     for source, target, flags in ((HERE / "count.c", "count.so", ["-shared", "-fPIC"]),
                                   (options.tools / "hammer.c", "hammer", ["-lnghttp2", "-lm"])):
         subprocess.run(["cc", "-O2", "-o", work / target, source, *flags], check=True)
@@ -66,13 +79,36 @@ def measure(options, work):
         for number, seconds in enumerate((options.seconds, options.seconds, 3 * options.seconds)):
             calls.append(run_window(work, port, seconds, seed=number + 1))
             counts.append(read_counts(work / "counts"))
+        base = load_address(server.pid)
     finally:
         server.terminate()
         server.wait(30)
     more_calls = calls[2] - calls[1]  # the first window is warm-up
-    more = {name: (counts[3][name] - counts[2][name]) - (counts[2][name] - counts[1][name])
-            for name in counts[3]}
-    return {name: more[name] / more_calls for name in more}, more_calls
+    first, short, long = counts[1:]
+    more = {key: (long[key] - short[key]) - (short[key] - first[key]) for key in long}
+    return {key: more[key] / more_calls for key in more}, more_calls, base
+
+
+def load_address(pid):
+    """Where the program itself, not its libraries, begins in memory."""
+    maps = pathlib.Path(f"/proc/{pid}/maps").read_text().splitlines()
+    return int(maps[0].split("-")[0], 16)
+
+
+def show_callers(binary, base, per_call, function):
+    """The lines of source that make the most of these calls."""
+    found = sorted(((figure, key[1]) for key, figure in per_call.items()
+                    if isinstance(key, tuple) and key[0] == function and figure > 0.001), reverse=True)
+    symbolizer = pathlib.Path(shutil.which("swift")).resolve().parent / "llvm-symbolizer"
+    for figure, address in found[:CALLERS_SHOWN]:
+        # One byte back: the address is where the call returns to.
+        done = subprocess.run([symbolizer, "--inlines", "--basenames", f"--obj={binary}", hex(address - base - 1)],
+                              capture_output=True, text=True)
+        frames = done.stdout.split("\n\n")[0].splitlines()
+        names = subprocess.run(["swift", "demangle", "--compact", "--simplified", *frames[0::2]],
+                               capture_output=True, text=True).stdout.splitlines()
+        print(f"      {figure:9.5f}  " + " in ".join(
+            f"{place} {name}" for place, name in zip(frames[1::2], names)))
 
 
 def main():
@@ -85,15 +121,19 @@ def main():
     options = parser.parse_args()
     try:
         with tempfile.TemporaryDirectory() as work:
-            per_call, calls = measure(options, pathlib.Path(work))
+            per_call, calls, base = measure(options, pathlib.Path(work))
     except (OSError, RuntimeError, StopIteration, subprocess.SubprocessError) as error:
         print(f"count-hot-path: could not run: {error!r}", file=sys.stderr)
         return 2
-    print(f"calls per Reserve, over {calls:,} of them (bound {options.bound})")
-    for name, figure in sorted(per_call.items(), key=lambda row: -abs(row[1])):
-        if figure != 0:
-            print(f"  {name:36} {figure:9.5f}{'  ABOVE THE BOUND' if figure > options.bound else ''}")
-    return int(max(per_call.values()) > options.bound)
+    print(f"per Reserve, over {calls:,} of them (bound {options.bound}; what is not listed is 0)")
+    functions = {key: figure for key, figure in per_call.items() if isinstance(key, str)}
+    for name, figure in sorted(functions.items(), key=lambda row: -row[1]):
+        if figure < 0.000005:
+            continue
+        print(f"  {name:36} {figure:9.5f}{'  ABOVE THE BOUND, from' if figure > options.bound else ''}")
+        if figure > options.bound:
+            show_callers(options.binaries / "holdfast", base, per_call, name)
+    return int(max(functions.values()) > options.bound)
 
 
 sys.exit(main())
