@@ -58,7 +58,8 @@ M
 }
 
 if [ "${1:-}" = --check ]; then
-  found=$(protoc-c --version | head -n 1)
+  found=$(protoc-c --version)
+  found=${found%%$'\n'*}
   if [ "$found" != "$generator" ]; then
     echo "generate-proto: not compared: $into is from $generator, this is $found" >&2
     exit 0
