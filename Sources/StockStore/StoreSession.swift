@@ -23,8 +23,8 @@ package final class StoreSession {
 
   /// This session's working memory: behind a constant address, so that reaching it costs no check.
   var scratch: SessionScratch {
-    @inline(__always) _read { yield scratchMemory[0] }
-    @inline(__always) _modify { yield &scratchMemory[0] }
+    @inline(__always) unsafeAddress { unsafe UnsafePointer(scratchMemory.address(0)) }
+    @inline(__always) unsafeMutableAddress { unsafe scratchMemory.address(0) }
   }
 
   var counters: SessionCounters {

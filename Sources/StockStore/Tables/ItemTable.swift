@@ -72,7 +72,7 @@ struct ItemTable {
   /// The record of a number that `add` gave.
   @inline(__always)
   subscript(ordinal: UInt32) -> ItemRecord {
-    _read { yield records[ordinal] }
+    unsafeAddress { unsafe UnsafePointer(records.address(ordinal)) }
   }
 
   @inline(__always)

@@ -1,6 +1,10 @@
 // Where the tables lie: address space reserved once for a table's cap, which the kernel fills page by
 // page as it is touched. So records never move, a record's number gives its address, and a large cap
 // costs nothing until it is used.
+//
+// The subscripts give addresses (unsafeAddress) instead of yielding from coroutines (_modify): it is all
+// they mean, it is cheap in debug builds too, and the thread sanitizer takes what a coroutine yields
+// for an access to the whole table.
 internal import CPlatform
 
 #if canImport(Glibc)
@@ -15,8 +19,8 @@ internal import CPlatform
 @safe struct Region<Element: ~Copyable>: @unchecked Sendable {
   private static var alignment: Int { 2 << 20 }
 
-  let capacity: Int
   private let base: UnsafeMutablePointer<Element>
+  let capacity: Int
   private let mapping: UnsafeMutableRawPointer
   private let mappingLength: Int
 
@@ -51,13 +55,13 @@ internal import CPlatform
   @inline(__always)
   subscript(index: UInt32) -> Element {
     // The numbers come from the store's own tables, never from outside.
-    _read {
+    unsafeAddress {
       assert(index < capacity)
-      yield unsafe base[Int(index)]
+      return unsafe UnsafePointer(address(index))
     }
-    nonmutating _modify {
+    nonmutating unsafeMutableAddress {
       assert(index < capacity)
-      yield unsafe &base[Int(index)]
+      return unsafe address(index)
     }
   }
 }
@@ -67,8 +71,8 @@ internal import CPlatform
 @safe struct PaddedArray<Element: ~Copyable>: @unchecked Sendable {
   private static var lineBytes: Int { 128 }
 
-  let count: Int
   private let base: UnsafeMutableRawPointer
+  let count: Int
   private let stride: Int
 
   init(count: Int, _ make: (Int) -> Element) {
@@ -89,7 +93,7 @@ internal import CPlatform
   }
 
   @inline(__always)
-  private func address(_ index: Int) -> UnsafeMutablePointer<Element> {
+  func address(_ index: Int) -> UnsafeMutablePointer<Element> {
     assert(index >= 0 && index < count)
     return unsafe (base + index * stride).assumingMemoryBound(to: Element.self)
   }
@@ -97,8 +101,8 @@ internal import CPlatform
   @inline(__always)
   subscript(index: Int) -> Element {
     // The numbers come from the store's own code, never from outside.
-    _read { yield unsafe address(index).pointee }
-    nonmutating _modify { yield unsafe &address(index).pointee }
+    unsafeAddress { unsafe UnsafePointer(address(index)) }
+    nonmutating unsafeMutableAddress { unsafe address(index) }
   }
 }
 
@@ -117,14 +121,14 @@ internal import CPlatform
   func free() { unsafe base.deallocate() }
 
   @inline(__always)
+  func address(_ index: Int) -> UnsafeMutablePointer<Element> {
+    precondition(index >= 0 && index < capacity, "index out of range")
+    return unsafe base + index
+  }
+
+  @inline(__always)
   subscript(index: Int) -> Element {
-    _read {
-      precondition(index >= 0 && index < capacity, "index out of range")
-      yield unsafe base[index]
-    }
-    nonmutating _modify {
-      precondition(index >= 0 && index < capacity, "index out of range")
-      yield unsafe &base[index]
-    }
+    unsafeAddress { unsafe UnsafePointer(address(index)) }
+    nonmutating unsafeMutableAddress { unsafe address(index) }
   }
 }

@@ -1,9 +1,9 @@
 /// A part of the recorded decisions, chosen by their identity: the records, the keys by which they are
 /// found, the timers of the live ones and the order in which the others ended. Guarded by its lock.
 struct ReservationShard: ~Copyable {
+  private let number: Int
   /// Guards everything else here, and the records.
   let lock = SpinLock()
-  private let number: Int
   private let slab: ReservationSlab
   private let capacity: Int
   private var keys = KeyTable()

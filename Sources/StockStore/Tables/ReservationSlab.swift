@@ -40,8 +40,8 @@ struct ReservationSlab {
   /// The record of a slot that `takeChunk` gave.
   @inline(__always)
   subscript(slot: UInt32) -> ReservationRecord {
-    _read { yield records[slot] }
-    nonmutating _modify { yield &records[slot] }
+    unsafeAddress { unsafe UnsafePointer(records.address(slot)) }
+    nonmutating unsafeMutableAddress { unsafe records.address(slot) }
   }
 
   /// Fetches the record of any slot.

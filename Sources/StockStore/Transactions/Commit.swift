@@ -30,8 +30,8 @@ struct ItemChange {
 
 /// What a commit does, each item once.
 struct WriteSet {
-  private(set) var count = 0
   private let changes: FixedArray<ItemChange>
+  private(set) var count = 0
   /// Indices of `changes` by item number.
   private let order: FixedArray<UInt8>
 
@@ -46,8 +46,8 @@ struct WriteSet {
   }
 
   subscript(index: Int) -> ItemChange {
-    @inline(__always) _read { yield changes[index] }
-    @inline(__always) nonmutating _modify { yield &changes[index] }
+    @inline(__always) unsafeAddress { unsafe UnsafePointer(changes.address(index)) }
+    @inline(__always) nonmutating unsafeMutableAddress { unsafe changes.address(index) }
   }
 
   /// The index of the change that is to be locked at `position`.
