@@ -131,7 +131,7 @@ private let arrows: [String: Set<String>] = [
   "holdfast": [
     "Posix", "GRPC", "Metrics", "StockStore", "ReservationService", "Server", "Admin",
   ],
-  "LoadKit": ["Posix", "HTTP2", "GRPC", "CHoldfastProto", "CProtobufC"],
+  "LoadKit": ["Posix", "HTTP2"],
   "holdfast-load": ["LoadKit", "Posix"],
   "StoreBenchmark": ["StockStore", "Posix"],
 ]
