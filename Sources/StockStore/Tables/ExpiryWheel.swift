@@ -64,7 +64,7 @@
     slab[slot].previous = 0
     if head != 0 { slab[head - 1].previous = slot + 1 }
     unsafe heads[list] = slot + 1
-    unsafe occupied[list / 64] |= 1 << UInt64(list % 64)
+    setOccupied(list, true)
     return start(list)
   }
 
@@ -90,7 +90,7 @@
       slab[previous - 1].next = next
     } else {
       unsafe heads[list] = next
-      if next == 0 { unsafe occupied[list / 64] &= ~(1 << UInt64(list % 64)) }
+      if next == 0 { setOccupied(list, false) }
     }
   }
 
@@ -144,7 +144,7 @@
   private mutating func drain(_ list: Int) {
     var next = unsafe heads[list]
     unsafe heads[list] = 0
-    unsafe occupied[list / 64] &= ~(1 << UInt64(list % 64))
+    setOccupied(list, false)
     while next != 0 {
       let slot = next - 1
       next = slab[slot].next
@@ -173,6 +173,13 @@
 
   private func blockList(_ block: Int64) -> Int {
     Int(Self.ticksPerBlock + block % Self.blockLists)
+  }
+
+  @inline(__always)
+  private func setOccupied(_ list: Int, _ isOccupied: Bool) {
+    let bit: UInt64 = 1 << UInt64(list % 64)
+    let bits = unsafe occupied[list / 64]
+    unsafe occupied[list / 64] = isOccupied ? bits | bit : bits & ~bit
   }
 
   private func isOccupied(_ list: Int) -> Bool {
