@@ -1,0 +1,112 @@
+import GRPC
+import Testing
+
+@Suite("Header values")
+struct HeaderTextTests {
+  private static func text(
+    capacity: Int = 4096, _ write: (inout HeaderText) -> Void
+  ) -> String {
+    var out = HeaderText(capacity: capacity)
+    write(&out)
+    return out.withSpan { span in String(decoding: span.indices.map { span[$0] }, as: UTF8.self) }
+  }
+
+  private static func percent(_ bytes: [UInt8], capacity: Int = 4096) -> String {
+    text(capacity: capacity) { PercentEncoding.append(bytes.span, to: &$0) }
+  }
+
+  private static func base64(_ bytes: [UInt8], capacity: Int = 4096) -> String {
+    text(capacity: capacity) { Base64.append(bytes.span, to: &$0) }
+  }
+
+  @Test(
+    "Percent-encoding",
+    arguments: [
+      ("", ""), ("plain text", "plain text"), ("100%", "100%25"), ("~", "~"), (" ", " "),
+      ("a\nb", "a%0Ab"), ("\u{7f}", "%7F"), ("\u{0}", "%00"), ("größe", "gr%C3%B6%C3%9Fe"),
+      ("☺", "%E2%98%BA"), ("%41", "%2541"), ("!\"#$&'()*+,-./", "!\"#$&'()*+,-./"),
+    ])
+  func percentVectors(text: String, encoded: String) {
+    #expect(Self.percent(Array(text.utf8)) == encoded)
+  }
+
+  @Test("Every byte by itself: printable ASCII but % stands as it is")
+  func percentEveryByte() {
+    for byte in UInt8.min...UInt8.max {
+      let digits = String(byte, radix: 16, uppercase: true)
+      let escaped = "%" + (byte < 16 ? "0" : "") + digits
+      let stands = (0x20...0x7e).contains(byte) && byte != 0x25
+      let expected = stands ? String(UnicodeScalar(byte)) : escaped
+      #expect(Self.percent([byte]) == expected)
+    }
+  }
+
+  @Test(
+    "Base64, RFC 4648 section 10 without its padding",
+    arguments: [
+      ("", ""), ("f", "Zg"), ("fo", "Zm8"), ("foo", "Zm9v"), ("foob", "Zm9vYg"),
+      ("fooba", "Zm9vYmE"), ("foobar", "Zm9vYmFy"),
+    ])
+  func base64Vectors(text: String, encoded: String) {
+    #expect(Self.base64(Array(text.utf8)) == encoded)
+  }
+
+  @Test("Base64 of random bytes as a naive encoder has it", arguments: 0..<70)
+  func base64Model(length: Int) {
+    var generator = SplitMix(seed: UInt64(length))
+    let bytes = (0..<length).map { _ in UInt8.random(in: .min ... .max, using: &generator) }
+    #expect(Self.base64(bytes) == Self.naiveBase64(bytes))
+  }
+
+  @Test("Base64 uses all of its alphabet")
+  func base64Alphabet() {
+    let bytes = [UInt8](0...255) + [0xfb, 0xff, 0xbf, 0xfb, 0xef, 0xbe]
+    let encoded = Self.base64(bytes)
+    #expect(encoded == Self.naiveBase64(bytes))
+    #expect(Set(encoded).count == 64)
+  }
+
+  /// Bits as text, six at a time.
+  private static func naiveBase64(_ bytes: [UInt8]) -> String {
+    let alphabet = Array("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/")
+    var bits = bytes.flatMap { byte in (0..<8).reversed().map { Int(byte >> $0 & 1) } }
+    while bits.count % 6 != 0 { bits.append(0) }
+    return String(
+      stride(from: 0, to: bits.count, by: 6).map { start in
+        alphabet[bits[start..<start + 6].reduce(0) { $0 * 2 + $1 }]
+      })
+  }
+
+  @Test("What does not fit is cut off", arguments: [0, 1, 2, 7, 8])
+  func bound(capacity: Int) {
+    let whole = Self.percent(Array("ab%cdefghij".utf8))
+    #expect(Self.percent(Array("ab%cdefghij".utf8), capacity: capacity) == whole.prefix(capacity))
+    #expect(Self.base64(Array("abcdefghij".utf8), capacity: capacity).utf8.count == capacity)
+  }
+
+  @Test("Reset empties and leaves the bound as it was")
+  func reset() {
+    var text = HeaderText(capacity: 2)
+    for _ in 0..<5 { text.append(65) }
+    #expect(text.count == 2)
+    text.reset()
+    #expect(text.count == 0)
+    for byte in UInt8(66)...70 { text.append(byte) }
+    #expect(text.withSpan { [$0[0], $0[1]] } == [66, 67])
+    #expect(text.count == 2)
+  }
+}
+
+/// A random generator whose runs repeat.
+struct SplitMix: RandomNumberGenerator {
+  private var state: UInt64
+
+  init(seed: UInt64) { state = seed }
+
+  mutating func next() -> UInt64 {
+    state &+= 0x9e37_79b9_7f4a_7c15
+    var mixed = (state ^ state >> 30) &* 0xbf58_476d_1ce4_e5b9
+    mixed = (mixed ^ mixed >> 27) &* 0x94d0_49bb_1331_11eb
+    return mixed ^ mixed >> 31
+  }
+}
