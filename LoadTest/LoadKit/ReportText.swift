@@ -50,8 +50,8 @@ extension Report {
 
   private var latencyTable: [String] {
     let columns = ["p50", "p90", "p95", "p99", "p99.9", "p99.99", "max"]
-    func row(_ name: String, _ latency: LatencySummary) -> String {
-      let rate = measuredSeconds > 0 ? Double(latency.count) / measuredSeconds : 0
+    func row(_ name: String, _ latency: LatencySummary, _ perSecond: Double? = nil) -> String {
+      let rate = perSecond ?? Double(latency.count) / max(1e-9, measuredSeconds)
       let values = [
         latency.p50, latency.p90, latency.p95, latency.p99, latency.p999, latency.p9999,
         latency.max,
@@ -67,7 +67,7 @@ extension Report {
     for method in Method.measured {
       if let latency = latencyMicroseconds[method.name] { rows.append(row(method.name, latency)) }
     }
-    rows.append(row("all", latencyMicroseconds["all"] ?? LatencySummary()))
+    rows.append(row("all", latencyMicroseconds["all"] ?? LatencySummary(), requestsPerSecond))
     if let service = serviceTimeMicroseconds { rows.append(row("from send", service)) }
     if let lag = scheduleLagMicroseconds { rows.append(row("sched. lag", lag)) }
     return rows

@@ -78,6 +78,7 @@ struct Statistics {
   /// By gRPC code.
   var codes = [Int](repeating: 0, count: grpcCodeNames.count)
   var attempts = 0
+  /// Answers that came in the measured part.
   var measured = 0
   /// Ticks of an open loop that were never sent.
   var unsentTicks = 0

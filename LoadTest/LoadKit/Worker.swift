@@ -68,7 +68,7 @@ struct SendTask: BitwiseCopyable {
 /// A worker's state, in one value that only its thread knows.
 struct WorkerLoop: ~Copyable {
   /// A call in flight.
-  private struct Flight: BitwiseCopyable {
+  struct Flight: BitwiseCopyable {
     var operation = 0
     var method = Method.reserve
     /// What its latency counts from, and when it was sent.
@@ -76,45 +76,45 @@ struct WorkerLoop: ~Copyable {
     var sentNanoseconds: Int64 = 0
   }
 
-  private enum Phase { case warmUp, measuring, draining }
+  enum Phase { case warmUp, measuring, draining }
 
-  private let number: Int
-  private let options: RunOptions
-  private let control: RunControl
-  private let names: SKUNames
+  let number: Int
+  let options: RunOptions
+  let control: RunControl
+  let names: SKUNames
   private let keys: KeyNames
   private let poller: Poller
   private let buffer = ReceiveBuffer()
   private var message = MessageBuffer()
-  private var connections: Table<LoadConnection>
+  var connections: Table<LoadConnection>
   /// Duplicates that wait for a certain connection.
   private var resends: [Queue<SendTask>]
-  private var draws: Draws
-  private var ledger: Ledger
-  private(set) var statistics = Statistics()
+  var draws: Draws
+  var ledger: Ledger
+  var statistics = Statistics()
 
-  private var followUps = Queue<SendTask>()
+  var followUps = Queue<SendTask>()
   private var later = Queue<(attempts: Int, task: SendTask)>()
-  private var flights: [Flight]
-  private var freeFlights: [Int]
+  var flights: [Flight]
+  var freeFlights: [Int]
   private var alive = 0
 
-  private var phase = Phase.warmUp
+  var phase = Phase.warmUp
   private var isRunning = false
-  private var measureFrom: Int64 = 0
-  private var measureTo = Int64.max
+  var measureFrom: Int64 = 0
+  var measureTo = Int64.max
   private var measureStarted: Int64 = 0
   private var cpuAtStart: Int64 = 0
   private var serverCPUAtStart: Int64?
   /// Calls that this worker makes in all; without --operations there is no such bound.
   private let attemptsMaximum: Int
-  private var pacer: Pacer?
+  var pacer: Pacer?
   private var ticksSeen = 0
   private var ticksSent = 0
   private var nextConnection = 0
   private let messageMaximum: Int
-  private var reported = (answered: 0, accepted: 0, refused: 0, failed: 0)
-  private var tally = (accepted: 0, refused: 0, failed: 0)
+  var reported = (answered: 0, accepted: 0, refused: 0, failed: 0)
+  var tally = (accepted: 0, refused: 0, failed: 0)
 
   /// A late duplicate goes out after so many further sends.
   private static let duplicateDelay = 256
@@ -213,8 +213,10 @@ struct WorkerLoop: ~Copyable {
       advancePhase(now)
       if phase == .draining {
         if drainDeadline == .max { drainDeadline = now + Int64(RunOptions.drainSeconds * 1e9) }
-        pumpAll(now)
-        let isDone = freeFlights.count == flights.count && nothingWaits()
+        // What was due is sent, however late, for its latency counts; then the rest of the follow-ups.
+        if pacer != nil { sendDue(now) }
+        if ticksSent == ticksSeen { pumpAll(now) }
+        let isDone = freeFlights.count == flights.count && ticksSent == ticksSeen && nothingWaits()
         if isDone || now > drainDeadline { break }
       } else if pacer != nil {
         sendDue(now)
@@ -223,6 +225,7 @@ struct WorkerLoop: ~Copyable {
       report()
     }
     if phase != .draining { finishMeasuring(SystemClock.monotonicNanoseconds()) }
+    if let pacer { statistics.unsentTicks = max(0, pacer.due(at: measureTo - 1) - ticksSent) }
     report()
   }
 
@@ -253,9 +256,6 @@ struct WorkerLoop: ~Copyable {
       let end = Machine.processCPUNanoseconds(of: pid)
     {
       statistics.serverCPUNanoseconds = end - start
-    }
-    if let pacer {
-      statistics.unsentTicks = max(0, pacer.due(at: min(now, measureTo) - 1) - ticksSent)
     }
   }
 
@@ -315,7 +315,7 @@ struct WorkerLoop: ~Copyable {
 
   private mutating func pump(_ index: Int, _ now: Int64) {
     while connections[index].http.hasRoom(for: messageMaximum), !freeFlights.isEmpty,
-      let task = nextTask(index, now)
+      let task = nextTask(index, opensReserves: opensReserves(now))
     {
       send(task, by: index, since: now, now)
     }
@@ -333,7 +333,9 @@ struct WorkerLoop: ~Copyable {
       }
       ticksSeen += 1
     }
-    while ticksSent < ticksSeen, let index = roomyConnection(), let task = nextTask(index, now) {
+    while ticksSent < ticksSeen, let index = roomyConnection(),
+      let task = nextTask(index, opensReserves: true)
+    {
       send(task, by: index, since: pacer.scheduled(ticksSent), now)
       ticksSent += 1
     }
@@ -353,15 +355,17 @@ struct WorkerLoop: ~Copyable {
     return nil
   }
 
-  private mutating func nextTask(_ index: Int, _ now: Int64) -> SendTask? {
+  private func opensReserves(_ now: Int64) -> Bool {
+    phase != .draining && now < measureTo && statistics.attempts < attemptsMaximum
+  }
+
+  private mutating func nextTask(_ index: Int, opensReserves: Bool) -> SendTask? {
     if let task = resends[index].popFirst() { return task }
     if let task = followUps.popFirst() { return task }
     if let first = later.first, first.attempts <= statistics.attempts || phase == .draining {
       return later.popFirst()?.task
     }
-    guard phase != .draining, now < measureTo, statistics.attempts < attemptsMaximum else {
-      return nil
-    }
+    guard opensReserves else { return nil }
     return SendTask(operation: openReserve(), method: .reserve, isDuplicate: false)
   }
 
@@ -412,130 +416,5 @@ struct WorkerLoop: ~Copyable {
       message.appendReserveLine(ledger.line(line), names)
     }
     message.appendTimeToLive(nanoseconds: options.workload.timeToLiveNanoseconds)
-  }
-
-  // MARK: Answers
-
-  private mutating func takeAnswers(_ index: Int, _ now: Int64) {
-    for position in 0..<connections[index].http.answers.count {
-      take(connections[index].http.answers[position], by: index, now)
-    }
-    connections[index].http.forgetAnswers()
-  }
-
-  private mutating func take(_ answer: ClientAnswer, by index: Int, _ now: Int64) {
-    let number = Int(truncatingIfNeeded: answer.callID)
-    let flight = flights[number]
-    freeFlights.append(number)
-    if isMeasured(flight, now) {
-      statistics.measured += 1
-      statistics.latencies[flight.method.rawValue].record(now - flight.sinceNanoseconds)
-      if pacer != nil { statistics.serviceTimes.record(now - flight.sentNanoseconds) }
-    }
-    let reply = reply(to: flight.method, answer, index)
-    count(reply, flight.method, answer, index)
-    if flight.method != .reserve {
-      ledger.endAnswered(flight.operation, reply, at: now)
-    } else if ledger.reserveAnswered(flight.operation, reply, at: now) {
-      switch draws.ending() {
-      case .none: break
-      case .confirm:
-        followUps.append(
-          SendTask(operation: flight.operation, method: .confirm, isDuplicate: false))
-      case .release:
-        followUps.append(
-          SendTask(operation: flight.operation, method: .release, isDuplicate: false))
-      }
-    }
-  }
-
-  /// Closed loop: answers that come in the measured part. Open loop: calls that were due in it.
-  private func isMeasured(_ flight: Flight, _ now: Int64) -> Bool {
-    if pacer == nil { return phase == .measuring }
-    return flight.sinceNanoseconds >= measureFrom && flight.sinceNanoseconds < measureTo
-  }
-
-  private func reply(to method: Method, _ answer: ClientAnswer, _ index: Int) -> Reply {
-    switch answer.outcome {
-    case .answered: break
-    case .unprocessed: return .noEffect
-    case .malformed, .reset, .lost: return .unknown
-    }
-    if answer.grpcStatus != 0 {
-      let code = UInt8(truncatingIfNeeded: answer.grpcStatus)
-      return connections[index].http.withStatusDetails(of: answer) { details in
-        Reply(refusal: Refusal(code: code, details: details, names))
-      }
-    }
-    if !options.verifies {
-      return .accepted(id: ReservationID(number: 0), expiresNanoseconds: 0, isReplayed: false)
-    }
-    return connections[index].http.withMessage(of: answer) { bytes -> Reply in
-      if method == .reserve {
-        guard let answer = ReserveAnswer(bytes) else { return .unknown }
-        return .accepted(
-          id: answer.id, expiresNanoseconds: answer.expiresNanoseconds,
-          isReplayed: answer.isReplayed)
-      }
-      guard let isReplayed = readEndAnswerIsReplayed(bytes) else { return .unknown }
-      return .accepted(
-        id: ReservationID(number: 0), expiresNanoseconds: 0, isReplayed: isReplayed)
-    }
-  }
-
-  private mutating func count(
-    _ reply: Reply, _ method: Method, _ answer: ClientAnswer, _ index: Int
-  ) {
-    let status = answer.grpcStatus
-    if answer.outcome == .answered, statistics.codes.indices.contains(status) {
-      statistics.codes[status] += 1
-    }
-    let outcome = WorkerLoop.outcome(reply, method, answer)
-    statistics.outcomes[outcome.rawValue] += 1
-    switch outcome {
-    case .reserved, .confirmed, .released, .replayed: tally.accepted += 1
-    case .insufficientStock, .expired, .tooBusy: tally.refused += 1
-    default:
-      tally.failed += 1
-      guard statistics.firstFailure == nil else { return }
-      let text = connections[index].http.withStatusMessage(of: answer) { percentDecoded($0) }
-      let code =
-        grpcCodeNames.indices.contains(status) ? grpcCodeNames[status] : "HTTP \(answer.httpStatus)"
-      statistics.firstFailure = "\(method.name): \(outcome.name), \(code) \(text)"
-    }
-  }
-
-  private static func outcome(_ reply: Reply, _ method: Method, _ answer: ClientAnswer) -> Outcome {
-    switch reply {
-    case .accepted(_, _, true): return .replayed
-    case .accepted:
-      return method == .reserve ? .reserved : method == .confirm ? .confirmed : .released
-    case .refused(let refusal):
-      switch refusal.reason {
-      case .insufficientStock: return .insufficientStock
-      case .reservationExpired: return .expired
-      default: return .otherRefusal
-      }
-    case .noEffect: return answer.outcome == .unprocessed ? .unprocessed : .tooBusy
-    case .unknown:
-      switch answer.outcome {
-      case .answered: return answer.grpcStatus == 0 ? .malformed : .otherFailure
-      case .malformed: return .malformed
-      case .reset: return .reset
-      case .unprocessed: return .unprocessed
-      case .lost: return .lost
-      }
-    }
-  }
-
-  /// Adds what is new to the counts that the progress line shows.
-  private mutating func report() {
-    let answered = tally.accepted + tally.refused + tally.failed
-    guard answered - reported.answered >= 64 || phase == .draining else { return }
-    control.answered.add(answered - reported.answered, ordering: .relaxed)
-    control.accepted.add(tally.accepted - reported.accepted, ordering: .relaxed)
-    control.refused.add(tally.refused - reported.refused, ordering: .relaxed)
-    control.failed.add(tally.failed - reported.failed, ordering: .relaxed)
-    reported = (answered, tally.accepted, tally.refused, tally.failed)
   }
 }
