@@ -41,9 +41,8 @@ bench: bootstrap build ## CPU per Reserve beside the floor server; the store by 
 count: bootstrap build ## allocations and reference counting per call on the hot path
 	scripts/count-hot-path.py --tools $(TOOLS) $(ARGS)
 
-sanitize: bootstrap ## the Swift tests under ThreadSanitizer, then AddressSanitizer
-	HOLDFAST_TEST_SIZE=small swift test --sanitize thread --scratch-path .build-thread $(ARGS)
-	HOLDFAST_TEST_SIZE=small swift test --sanitize address --scratch-path .build-address $(ARGS)
+sanitize: bootstrap ## tests and a small load under ThreadSanitizer and AddressSanitizer
+	scripts/sanitize.sh $(ARGS)
 
 build: bootstrap ## the release build
 	swift build -c release $(SWIFT_FLAGS)

@@ -45,4 +45,11 @@ read -r _ _ _ target _ admin _ < <(grep '^holdfast ready:' "$work/ready") || {
 }
 echo "server: $binaries/holdfast on $target, metrics on $admin/metrics"
 
-"$binaries/holdfast-load" run --target "$target" --admin "${admin#http://}" --server-pid "$server" "$@"
+status=0
+"$binaries/holdfast-load" run --target "$target" --admin "${admin#http://}" --server-pid "$server" "$@" ||
+  status=$?
+if ! kill -0 "$server" 2>/dev/null; then
+  cat "$work/log" >&2
+  echo "demo: the server ended under the load; its log is above" >&2
+fi
+exit "$status"
