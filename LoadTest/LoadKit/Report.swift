@@ -48,7 +48,7 @@ package struct Report: Codable, Sendable {
     package var examples: [String] = []
     /// The most units by which one SKU was oversold; 0 if none was.
     package var oversoldUnits: Int64 = 0
-    package var oversoldSKUs = 0
+    package var oversoldItems = 0
   }
 
   package struct ServerSide: Codable, Sendable {
@@ -140,7 +140,7 @@ extension Report.Check {
     }
     let oversold = findings.violations.filter { $0.kind == .oversold }
     oversoldUnits = oversold.map(\.count).max() ?? 0
-    oversoldSKUs = findings.counts[.oversold] ?? 0
+    oversoldItems = findings.counts[.oversold] ?? 0
   }
 
   /// The line that the report begins with.
@@ -150,7 +150,7 @@ extension Report.Check {
       "\(units(stock)) units, \(units(accepted)) accepted: \(units(confirmed)) confirmed, "
       + "\(units(released)) released, \(units(expired)) expired, \(units(held)) held"
     if oversoldUnits > 0, let worst = examples.first {
-      let others = oversoldSKUs > 1 ? " (and \(units(Int64(oversoldSKUs - 1))) more SKUs)" : ""
+      let others = oversoldItems > 1 ? " (and \(units(Int64(oversoldItems - 1))) more SKUs)" : ""
       let sku = worst.split(separator: " ").first { $0.contains("-") } ?? ""
       return "VERDICT: OVERSOLD by \(units(oversoldUnits)) units on SKU "
         + "\(sku.hasSuffix(":") ? sku.dropLast() : sku)\(others) — \(balance)"

@@ -15,8 +15,10 @@ extension WorkerLoop {
     let number = Int(truncatingIfNeeded: answer.callID)
     let flight = flights[number]
     freeFlights.append(number)
-    if phase == .measuring { statistics.measured += 1 }
-    if isMeasured(flight, now) {
+    // A call that was cut off has no latency.
+    let isAnswered = answer.outcome == .answered || answer.outcome == .malformed
+    if phase == .measuring, isAnswered { statistics.measured += 1 }
+    if isAnswered, isMeasured(flight, now) {
       statistics.latencies[flight.method.rawValue].record(now - flight.sinceNanoseconds)
       if pacer != nil { statistics.serviceTimes.record(now - flight.sentNanoseconds) }
     }
@@ -88,8 +90,10 @@ extension WorkerLoop {
       guard statistics.firstFailure == nil else { return }
       let text = connections[index].http.withStatusMessage(of: answer) { percentDecoded($0) }
       let code =
-        grpcCodeNames.indices.contains(status) ? grpcCodeNames[status] : "HTTP \(answer.httpStatus)"
-      statistics.firstFailure = "\(method.name): \(outcome.name), \(code) \(text)"
+        grpcCodeNames.indices.contains(status)
+        ? ", \(grpcCodeNames[status])" : answer.httpStatus > 0 ? ", HTTP \(answer.httpStatus)" : ""
+      statistics.firstFailure =
+        "\(method.name): \(outcome.name)\(code)\(text.isEmpty ? "" : ": \(text)")"
     }
   }
 
