@@ -5,6 +5,8 @@ package import Posix
 package final class StoreSession {
   let store: StockStore
   let core: StoreCore
+  private let clock: any Clock
+  let epochs: Epochs
   private let shared: PaddedArray<SessionShared>
   private let scratchMemory: PaddedArray<SessionScratch>
 
@@ -12,6 +14,8 @@ package final class StoreSession {
     self.store = store
     self.shared = shared
     core = store.core
+    clock = store.clock
+    epochs = store.epochs
     scratchMemory = PaddedArray(count: 1) { _ in SessionScratch(random: UInt64(number)) }
   }
 
@@ -39,17 +43,17 @@ package final class StoreSession {
   /// Begins a turn: reads the clock, ends every hold that is due by then, and forgets some of what
   /// nobody need remember any more. The time of every command until `endTurn`.
   package func beginTurn() -> Timestamp {
-    let now = store.clock.now()
+    let now = clock.now()
     scratch.now = now.nanoseconds
-    store.epochs.enter(shared[0].mark)
+    epochs.enter(shared[0].mark)
     expireDue()
     collectForgotten()
-    if store.epochs.hasRetired { store.collectRetired() }
+    if epochs.hasRetired { store.collectRetired() }
     return now
   }
 
   /// Ends the turn: the thread may block now.
-  package func endTurn() { store.epochs.leave(shared[0].mark) }
+  package func endTurn() { epochs.leave(shared[0].mark) }
 
   /// Answers up to this log sequence number may be shown. In memory, all.
   package var durableLSN: UInt64 { .max }

@@ -12,16 +12,16 @@
   private static let blockLists: Int64 = 128
   private static let listCount = Int(ticksPerBlock + blockLists)
 
-  private let slab: ReservationSlab
+  private let records: RecordTable
   /// First slot + 1 of each list: ticks, then blocks.
   private let heads: UnsafeMutablePointer<UInt32>
   /// One bit for each list that is not empty.
   private let occupied: UnsafeMutablePointer<UInt64>
-  private var heap = DueHeap()
   private var tick: Int64
+  private var heap = DueHeap()
 
-  init(slab: ReservationSlab, now: Int64) {
-    self.slab = slab
+  init(records: RecordTable, now: Int64) {
+    self.records = records
     tick = Self.tick(now)
     unsafe heads = .allocate(capacity: Self.listCount)
     unsafe heads.initialize(repeating: 0, count: Self.listCount)
@@ -52,17 +52,17 @@
   /// Adds the hold in `slot`, by its `expiresAt`. Before this time nothing of it need be done.
   @inline(__always)
   mutating func insert(_ slot: UInt32) -> Int64 {
-    let expiresAt = slab[slot].expiresAt
+    let expiresAt = records[slot].expiresAt
     guard let list = list(Self.tick(expiresAt)) else {
       heap.push(
-        DueHeap.Entry(expiresAt: expiresAt, slot: slot, generation: slab[slot].generation))
+        DueHeap.Entry(expiresAt: expiresAt, slot: slot, generation: records[slot].generation))
       return expiresAt
     }
     // `list` is below listCount, by the two remainders.
     let head = unsafe heads[list]
-    slab[slot].next = head
-    slab[slot].previous = 0
-    if head != 0 { slab[head - 1].previous = slot + 1 }
+    records[slot].next = head
+    records[slot].previous = 0
+    if head != 0 { records[head - 1].previous = slot + 1 }
     unsafe heads[list] = slot + 1
     setOccupied(list, true)
     return start(list)
@@ -82,12 +82,12 @@
   @inline(__always)
   mutating func remove(_ slot: UInt32) {
     // What waits in the heap stays there, and is dropped when its time comes.
-    guard let list = list(Self.tick(slab[slot].expiresAt)) else { return }
-    let next = slab[slot].next
-    let previous = slab[slot].previous
-    if next != 0 { slab[next - 1].previous = previous }
+    guard let list = list(Self.tick(records[slot].expiresAt)) else { return }
+    let next = records[slot].next
+    let previous = records[slot].previous
+    if next != 0 { records[next - 1].previous = previous }
     if previous != 0 {
-      slab[previous - 1].next = next
+      records[previous - 1].next = next
     } else {
       unsafe heads[list] = next
       if next == 0 { setOccupied(list, false) }
@@ -147,7 +147,7 @@
     setOccupied(list, false)
     while next != 0 {
       let slot = next - 1
-      next = slab[slot].next
+      next = records[slot].next
       _ = insert(slot)
     }
   }
@@ -158,8 +158,8 @@
     for list in 0..<Self.listCount {
       var next = unsafe heads[list]
       while next != 0 {
-        if self.list(Self.tick(slab[next - 1].expiresAt)) == list { count += 1 }
-        next = slab[next - 1].next
+        if self.list(Self.tick(records[next - 1].expiresAt)) == list { count += 1 }
+        next = records[next - 1].next
       }
     }
     for index in 0..<heap.count where isLive(heap[index]) { count += 1 }
@@ -167,8 +167,8 @@
   }
 
   private func isLive(_ entry: DueHeap.Entry) -> Bool {
-    slab[entry.slot].generation == entry.generation && slab[entry.slot].kind == .held
-      && slab[entry.slot].expiresAt == entry.expiresAt
+    records[entry.slot].generation == entry.generation && records[entry.slot].kind == .held
+      && records[entry.slot].expiresAt == entry.expiresAt
   }
 
   private func blockList(_ block: Int64) -> Int {

@@ -10,7 +10,8 @@ struct ReservationSlab {
     let chunks = Atomic<UInt32>(0)
   }
 
-  private let records: Region<ReservationRecord>
+  let records: RecordTable
+  private let memory: Region<ReservationRecord>
   /// Shard + 1 of each chunk; 0: nobody's yet.
   private let owners: Region<Atomic<UInt8>>
   private let header = PaddedArray<Header>(count: 1) { _ in Header() }
@@ -18,13 +19,14 @@ struct ReservationSlab {
   init(chunkCount: Int) {
     precondition(MemoryLayout<ReservationRecord>.size == 128, "a record is two cache lines")
     let chunkCount = min(chunkCount, Int(UInt32.max) / Self.chunkRecords - 1)
-    records = Region(capacity: chunkCount * Self.chunkRecords)
+    memory = Region(capacity: chunkCount * Self.chunkRecords)
+    records = RecordTable(memory)
     owners = Region(capacity: chunkCount)
   }
 
   func free() {
     for slot in 0..<slotCount { self[slot].removeLines() }
-    records.free()
+    memory.free()
     owners.free()
     header.free()
   }
@@ -42,15 +44,6 @@ struct ReservationSlab {
   subscript(slot: UInt32) -> ReservationRecord {
     unsafeAddress { unsafe UnsafePointer(records.address(slot)) }
     nonmutating unsafeMutableAddress { unsafe records.address(slot) }
-  }
-
-  /// Fetches the record of any slot.
-  @inline(__always)
-  func prefetch(_ slot: UInt32) {
-    guard slot < records.capacity else { return }
-    let record = unsafe UnsafeRawPointer(records.address(slot))
-    unsafe hf_prefetch(record)
-    unsafe hf_prefetch(record + 64)
   }
 
   /// Hands a chunk to `shard`: its first slot. There are as many chunks as all shards together need
@@ -72,6 +65,35 @@ struct ReservationSlab {
   }
 }
 
+/// The records by their slots, without what else belongs to the slab: one address, so that a shard can
+/// keep it beside what it changes. Asks no more of a slot than that `takeChunk` gave it.
+@safe struct RecordTable: @unchecked Sendable {
+  private let base: UnsafeMutablePointer<ReservationRecord>
+
+  init(_ memory: Region<ReservationRecord>) { unsafe base = memory.address(0) }
+
+  @inline(__always)
+  func address(_ slot: UInt32) -> UnsafeMutablePointer<ReservationRecord> {
+    unsafe base + Int(slot)
+  }
+
+  @inline(__always)
+  subscript(slot: UInt32) -> ReservationRecord {
+    unsafeAddress { unsafe UnsafePointer(address(slot)) }
+    nonmutating unsafeMutableAddress { unsafe address(slot) }
+  }
+
+  /// Fetches the record of any slot, also of one that is not there.
+  @inline(__always)
+  func prefetch(_ slot: UInt32) {
+    // Computed without a claim that it points into the table: it is only hinted at, never followed.
+    let address =
+      unsafe UInt(bitPattern: base) &+ UInt(slot) &* UInt(MemoryLayout<ReservationRecord>.stride)
+    unsafe hf_prefetch(UnsafeRawPointer(bitPattern: address))
+    unsafe hf_prefetch(UnsafeRawPointer(bitPattern: address &+ 64))
+  }
+}
+
 /// A doubly linked list through the records' own links; slot + 1, 0: none.
 struct SlotList {
   private(set) var head: UInt32 = 0
@@ -80,17 +102,17 @@ struct SlotList {
   /// The slot at the head.
   var first: UInt32? { head == 0 ? nil : head - 1 }
 
-  mutating func append(_ slot: UInt32, _ slab: ReservationSlab) {
-    slab[slot].next = 0
-    slab[slot].previous = tail
-    if tail == 0 { head = slot + 1 } else { slab[tail - 1].next = slot + 1 }
+  mutating func append(_ slot: UInt32, _ records: RecordTable) {
+    records[slot].next = 0
+    records[slot].previous = tail
+    if tail == 0 { head = slot + 1 } else { records[tail - 1].next = slot + 1 }
     tail = slot + 1
   }
 
-  mutating func remove(_ slot: UInt32, _ slab: ReservationSlab) {
-    let next = slab[slot].next
-    let previous = slab[slot].previous
-    if previous == 0 { head = next } else { slab[previous - 1].next = next }
-    if next == 0 { tail = previous } else { slab[next - 1].previous = previous }
+  mutating func remove(_ slot: UInt32, _ records: RecordTable) {
+    let next = records[slot].next
+    let previous = records[slot].previous
+    if previous == 0 { head = next } else { records[previous - 1].next = next }
+    if next == 0 { tail = previous } else { records[next - 1].previous = previous }
   }
 }

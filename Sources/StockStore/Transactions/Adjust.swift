@@ -116,7 +116,7 @@ extension StoreSession {
     defer { core.index.unlock(hash) }
     if let ordinal = core.index.find(hash, { core.items.hasName($0, name) }) { return ordinal }
     guard let ordinal = core.items.add(name) else { return nil }
-    if let old = core.index.insert(hash, ordinal) { store.epochs.retire(old) }
+    if let old = core.index.insert(hash, ordinal) { epochs.retire(old) }
     return ordinal
   }
 

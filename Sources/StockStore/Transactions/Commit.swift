@@ -107,8 +107,10 @@ enum Attempt<Result> {
 enum RetryPolicy {
   static let attemptsMax = SessionCounters.attemptsMax
   static let immediateRetries = 3
-  /// How often the CPU is given to whoever holds an item's lock before that counts as a conflict.
-  static let yieldsMax = 1024
+  /// How often the CPU is given to whoever holds an item's lock before that counts as a conflict:
+  /// tens of milliseconds. The holder does a few dozen instructions, so it is late only where the
+  /// system has taken the CPU from it, and that is no reason to refuse a command.
+  static let yieldsMax = 1 << 16
   static let pausesMax: UInt64 = 4096
 }
 

@@ -88,7 +88,7 @@ extension StoreSession {
     _ body: (_ slot: UInt32, _ number: Int, _ state: ReservationState) -> Decision<ReservationView>
   ) -> Decision<ReservationView> {
     scratch.viewCount = 0
-    core.slab.prefetch(id.slot)
+    core.slab.records.prefetch(id.slot)
     let notFound = Decision<ReservationView>(
       .refused(.reservationNotFound), replayed: false, lsn: 0)
     guard core.keys.idTag(slot: id.slot, generation: id.generation) == id.tag,
