@@ -47,8 +47,6 @@ struct ClientRequestHeaders {
     ]
   }
 
-  var pathCount: Int { paths.count }
-
   /// The peer's SETTINGS_HEADER_TABLE_SIZE. A table of the default size or more changes nothing.
   mutating func peerTableSize(is size: UInt32) {
     if size < 4096, mode == .indexed { mode = .emptying }

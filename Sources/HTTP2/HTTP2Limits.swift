@@ -59,8 +59,16 @@ package enum ConnectionFault: Error, Equatable, Sendable {
   case emptyFrameFlood
   /// A header list so far over the limit that reading on would only cost.
   case headerListFlood
-  /// Not HTTP/2, or the library found it broken beyond answering (its error number).
-  case brokenProtocol(Int32)
+  /// Acknowledgements and resets pile up, and the peer does not read them.
+  case controlFlood
+  /// The peer breaks RFC 9113 in a way that concerns the whole connection.
+  case protocolViolation(ErrorCode)
+
+  /// What the GOAWAY frame says.
+  var code: ErrorCode {
+    if case .protocolViolation(let code) = self { return code }
+    return .enhanceYourCalm
+  }
 }
 
 /// A budget while it is spent: a token bucket (clock injected, nanoseconds).

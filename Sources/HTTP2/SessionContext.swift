@@ -38,6 +38,7 @@ package struct StreamEvent: Sendable {
     unsafe state.pointee.memory?.initialize(to: NGHTTP2Memory.make(state))
   }
 
+  // The pool's memory stays: a context lives as long as its thread, and threads end with the process.
   deinit { unsafe state.pointee.destroy() }
 
   /// The time of the turn, for budgets; monotonic nanoseconds.
@@ -49,47 +50,40 @@ package struct StreamEvent: Sendable {
     guard let memory = unsafe state.pointee.pool.allocate(MemoryLayout<SessionState>.size) else {
       return nil
     }
-    let session = unsafe memory.bindMemory(to: SessionState.self, capacity: 1)
-    var library: OpaquePointer?
+    var decoder: OpaquePointer?
     // Codes: 0 or NGHTTP2_ERR_NOMEM.
-    guard
-      unsafe nghttp2_session_server_new3(
-        &library, state.pointee.callbacks, session, state.pointee.options, state.pointee.memory) == 0,
-      let library = unsafe library
+    guard unsafe nghttp2_hd_inflate_new2(&decoder, state.pointee.memory) == 0,
+      let decoder = unsafe decoder
     else {
       unsafe state.pointee.pool.free(memory)
       return nil
     }
-    let limits = unsafe state.pointee.limits
-    let now = unsafe state.pointee.nowNanoseconds
+    let session = unsafe memory.bindMemory(to: SessionState.self, capacity: 1)
     unsafe session.initialize(
       to: SessionState(
-        library: library, context: state, token: token,
-        resets: TokenBucket(limits.resets, nowNanoseconds: now),
-        pings: TokenBucket(limits.pings, nowNanoseconds: now),
-        settings: TokenBucket(limits.settings, nowNanoseconds: now),
-        emptyFrames: TokenBucket(limits.emptyFrames, nowNanoseconds: now)))
-    unsafe submitSettings(library, limits)
+        context: state, token: token, decoder: decoder, limits: state.pointee.limits,
+        nowNanoseconds: state.pointee.nowNanoseconds))
+    unsafe sendPreface(session)
     return unsafe Session(state: session)
   }
 
-  private func submitSettings(_ library: OpaquePointer, _ limits: HTTP2Limits) {
-    let settings = [
-      nghttp2_settings_entry(
-        settings_id: Int32(NGHTTP2_SETTINGS_MAX_CONCURRENT_STREAMS.rawValue),
-        value: UInt32(clamping: limits.concurrentStreams)),
-      nghttp2_settings_entry(
-        settings_id: Int32(NGHTTP2_SETTINGS_INITIAL_WINDOW_SIZE.rawValue),
-        value: UInt32(clamping: limits.streamWindowBytes)),
-      nghttp2_settings_entry(
-        settings_id: Int32(NGHTTP2_SETTINGS_MAX_HEADER_LIST_SIZE.rawValue),
-        value: UInt32(clamping: limits.headerListBytesMax)),
+  /// The server's side of the preface (section 3.4): SETTINGS, and the connection's window.
+  private func sendPreface(_ session: UnsafeMutablePointer<SessionState>) {
+    let limits = unsafe state.pointee.limits
+    let settings: [(UInt16, UInt32)] = [
+      (Setting.maxConcurrentStreams, UInt32(clamping: limits.concurrentStreams)),
+      (Setting.initialWindowSize, UInt32(clamping: limits.streamWindowBytes)),
+      (Setting.maxHeaderListSize, UInt32(clamping: limits.headerListBytesMax)),
     ]
-    // Codes: 0 or NGHTTP2_ERR_NOMEM (the pool ends the process first), _INVALID_ARGUMENT (our bug).
-    let flags = UInt8(NGHTTP2_FLAG_NONE.rawValue)
-    _ = unsafe nghttp2_submit_settings(library, flags, settings, settings.count)
-    _ = unsafe nghttp2_session_set_local_window_size(
-      library, flags, 0, limits.connectionWindowBytes)
+    unsafe session.pointee.sendControl(type: FrameType.settings, settings.count * 6) { out in
+      for (index, (name, value)) in settings.enumerated() {
+        unsafe out[index * 6] = UInt8(truncatingIfNeeded: name >> 8)
+        unsafe out[index * 6 + 1] = UInt8(truncatingIfNeeded: name)
+        unsafe Wire.put(value, out + index * 6 + 2)
+      }
+    }
+    let more = Int64(limits.connectionWindowBytes) - Int64(Defaults.windowBytes)
+    if more > 0 { unsafe session.pointee.sendWindowUpdate(more, stream: 0) }
   }
 
   // MARK: Events
@@ -115,7 +109,7 @@ package struct StreamEvent: Sendable {
   package func clearOutput() { unsafe state.pointee.output.count = 0 }
 }
 
-/// The queue of events: manual memory, since it is appended to from C callbacks.
+/// The queue of events: manual memory, since an Array would be retained at every look.
 @safe struct EventQueue {
   private var storage: UnsafeMutablePointer<StreamEvent>
   private var capacity = 1024
@@ -146,25 +140,29 @@ package struct StreamEvent: Sendable {
 
 /// Bytes on their way out: one buffer a loop, used by one connection at a time.
 @safe struct OutputBuffer {
-  /// One write's worth: larger gains nothing on loopback (measured with the bench client at 8 x 100).
+  /// One write's worth.
   private static let capacity = 256 * 1024
-  /// A frame of the default maximum size, its header, and our trailers behind it.
-  private static let frameBytesMax = 16384 + 9 + 64
+  /// The longest that one stream writes at once: HEADERS, a DATA frame, and trailers.
+  private static let frameBytesMax =
+    Defaults.frameBytesMax + 3 * FrameHeader.length + 2 * AnswerHeaders.blockBytesMax
 
-  let storage = UnsafeMutablePointer<UInt8>.allocate(capacity: Self.capacity)
+  let storage: UnsafeMutablePointer<UInt8>
   var count = 0
 
-  var hasRoomForFrame: Bool { Self.capacity - count >= Self.frameBytesMax }
+  init() { unsafe storage = .allocate(capacity: Self.capacity) }
+
+  var room: Int { Self.capacity - count }
+  var hasRoomForFrame: Bool { room >= Self.frameBytesMax }
+  var end: UnsafeMutablePointer<UInt8> { unsafe storage + count }
 
   mutating func append(_ bytes: UnsafePointer<UInt8>, _ length: Int) {
-    // libnghttp2's frames fit: SETTINGS_MAX_FRAME_SIZE bounds what it sends to 16 KiB (its own limit).
-    precondition(length <= Self.capacity - count, "a frame is at most 16 KiB")
-    unsafe (storage + count).update(from: bytes, count: length)
+    precondition(length <= room, "the caller looks at the room first")
+    unsafe end.update(from: bytes, count: length)
     count += length
   }
 }
 
-/// The context's state, at a fixed address for the C callbacks.
+/// The context's state, at a fixed address, since sessions and libnghttp2's allocator point at it.
 @safe struct ContextState {
   let limits: HTTP2Limits
   var pool = MemoryPool()
@@ -174,9 +172,6 @@ package struct StreamEvent: Sendable {
   var bufferedBytes = 0
   var nowNanoseconds: Int64 = 0
   var memory: UnsafeMutablePointer<nghttp2_mem>?
-  let callbacks: OpaquePointer?
-  let options: OpaquePointer?
-  let constants = ResponseConstants()
   let fieldNames: UnsafeMutablePointer<StaticString>
   let fieldCount: Int
   let timeoutName: StaticString
@@ -189,29 +184,41 @@ package struct StreamEvent: Sendable {
     for (index, name) in fieldNames.enumerated() {
       unsafe (self.fieldNames + index).initialize(to: name)
     }
-    unsafe callbacks = SessionCallbacks.make()
-    var options: OpaquePointer?
-    // Codes: 0 or NGHTTP2_ERR_NOMEM; without options the library's defaults hold, so stop instead.
-    let code = unsafe nghttp2_option_new(&options)
-    precondition(code == 0, "no memory for HTTP/2 options")
-    // Closed streams are never asked for again; keeping them costs memory per connection.
-    unsafe nghttp2_option_set_no_closed_streams(options, 1)
-    // Our own budget counts resets by either side and lets clients cancel at their deadlines.
-    unsafe nghttp2_option_set_stream_reset_rate_limit(
-      options, UInt64(limits.resets.burst) * 2, UInt64(limits.resets.perSecond) * 2)
-    // No RFC 7540 priority tree: answers go out in the order in which they were made.
-    unsafe nghttp2_option_set_server_fallback_rfc7540_priorities(options, 0)
-    unsafe self.options = options
   }
 
   mutating func destroy() {
-    unsafe nghttp2_session_callbacks_del(callbacks)
-    unsafe nghttp2_option_del(options)
     unsafe memory?.deallocate()
     streams.destroy()
     events.destroy()
     unsafe output.storage.deallocate()
-    constants.destroy()
     unsafe fieldNames.deallocate()
+  }
+
+  /// Makes room for `more` bytes; false where the loop's budget is spent.
+  mutating func reserve(_ more: Int, in bytes: inout StreamBytes) -> Bool {
+    let needed = bytes.count + more
+    if needed <= bytes.capacity { return true }
+    let larger = max(needed, bytes.capacity * 2)
+    let charge = bytes.isInline ? larger : larger - bytes.capacity
+    guard bufferedBytes + charge <= limits.bufferedBytesMax,
+      let block = unsafe pool.allocate(larger)
+    else { return false }
+    let start = unsafe block.bindMemory(to: UInt8.self, capacity: larger)
+    unsafe start.update(from: bytes.start, count: bytes.count)
+    if !bytes.isInline { unsafe pool.free(UnsafeMutableRawPointer(bytes.start)) }
+    unsafe bytes.start = start
+    bytes.capacity = larger
+    bufferedBytes += charge
+    return true
+  }
+
+  /// Back to the record's own bytes, empty.
+  mutating func reset(_ bytes: inout StreamBytes) {
+    bytes.count = 0
+    if bytes.isInline { return }
+    bufferedBytes -= bytes.capacity
+    unsafe pool.free(UnsafeMutableRawPointer(bytes.start))
+    unsafe bytes.start = bytes.inline
+    bytes.capacity = bytes.inlineCapacity
   }
 }

@@ -33,24 +33,25 @@ struct StreamFlags: OptionSet {
   static let endReceived = StreamFlags(rawValue: 1 << 1)
   static let oversize = StreamFlags(rawValue: 1 << 2)
   static let headerListTooLarge = StreamFlags(rawValue: 1 << 3)
-  /// Response headers were submitted.
+  /// The answer has begun.
   static let answered = StreamFlags(rawValue: 1 << 4)
   /// Nothing comes after the bytes in the record.
   static let answerEnds = StreamFlags(rawValue: 1 << 5)
   /// Incoming data is of no interest any more.
   static let discards = StreamFlags(rawValue: 1 << 6)
-  /// The data provider has nothing to give and waits to be resumed.
-  static let deferred = StreamFlags(rawValue: 1 << 7)
+  /// Waits for the peer's window.
+  static let blocked = StreamFlags(rawValue: 1 << 7)
   /// The owner wants to hear of bytes before the end.
   static let wantsData = StreamFlags(rawValue: 1 << 8)
+  /// The answer's HEADERS frame is out.
+  static let headersSent = StreamFlags(rawValue: 1 << 9)
   /// The owner has counted the call as ended.
   static let counted = StreamFlags(rawValue: 1 << 10)
   /// The timeout field came, be it empty.
   static let hasTimeout = StreamFlags(rawValue: 1 << 11)
-  /// Tell the peer to stop sending once the answer is out.
-  static let stopsPeer = StreamFlags(rawValue: 1 << 12)
-  /// The trailers are libnghttp2's: either it has been told to send them or will be.
-  static let libraryTrailers = StreamFlags(rawValue: 1 << 9)
+  /// The record's answer is a header block, and all there is.
+  static let headersOnly = StreamFlags(rawValue: 1 << 12)
+  static let listedToSend = StreamFlags(rawValue: 1 << 13)
 }
 
 /// Bytes of a stream: inline in its record until they outgrow that.
@@ -83,32 +84,58 @@ struct StreamFlags: OptionSet {
 }
 
 /// One stream.
-@safe struct StreamRecord {
-  /// Fields of interest: references to libnghttp2's header values (rcbuf), owned.
-  typealias Fields = InlineArray<5, OpaquePointer?>
-
+@unsafe struct StreamRecord {
   var session: UnsafeMutablePointer<SessionState>?
   var previous: UnsafeMutablePointer<StreamRecord>?
   /// Next stream of the session, or next free record.
   var next: UnsafeMutablePointer<StreamRecord>?
+  var previousToSend: UnsafeMutablePointer<StreamRecord>?
+  var nextToSend: UnsafeMutablePointer<StreamRecord>?
   var number: Int32 = 0
   var index: UInt32 = 0
   var generation: UInt32 = 0
   var flags: StreamFlags = []
-  /// grpc-status of the trailers of an answer that was not unary.
+  /// grpc-status of the trailers.
   var endStatus: UInt8 = 0
   var timeoutCount: UInt8 = 0
   var timeout = InlineArray<16, UInt8>(repeating: 0)
-  var fields: Fields = unsafe .init(repeating: nil)
-  /// Kept for the length of the call; nil where the field is absent.
-  var caller: OpaquePointer?
+  /// What the peer takes of this stream, and what we take; may be below zero (section 6.9.2).
+  var sendWindow: Int64 = 0
+  var receiveWindow: Int64 = 0
+  /// The content-length field, or -1, and what came.
+  var contentLength: Int64 = -1
+  var bodyReceived: Int64 = 0
   var notes = StreamNotes()
+  /// The fields of interest, one behind the other.
+  var fieldBytes = PoolBytes()
+  var fieldStarts = InlineArray<5, UInt32>(repeating: 0)
+  var fieldCounts = InlineArray<5, UInt32>(repeating: 0)
   /// What the peer sent and the owner has not consumed.
   var body: StreamBytes
   /// What is on its way to the peer.
   var answer: StreamBytes
   /// Bytes of `answer` that are out.
   var answerOffset = 0
+
+  /// Keeps a field of interest; without memory it counts as absent. The header list's limit bounds it.
+  mutating func keepField(
+    _ index: Int, _ value: UnsafeBufferPointer<UInt8>, _ pool: inout MemoryPool
+  ) {
+    guard let base = value.baseAddress, unsafe fieldCounts[index] == 0 else { return }
+    let start = unsafe fieldBytes.count
+    guard unsafe fieldBytes.append(base, value.count, &pool) else { return }
+    unsafe fieldStarts[index] = UInt32(start)
+    unsafe fieldCounts[index] = UInt32(value.count)
+  }
+
+  /// A field of interest; empty where it is absent.
+  func field(_ index: Int) -> UnsafeBufferPointer<UInt8> {
+    guard let start = unsafe fieldBytes.start else {
+      return unsafe UnsafeBufferPointer(start: nil, count: 0)
+    }
+    return unsafe UnsafeBufferPointer(
+      start: start + Int(fieldStarts[index]), count: Int(fieldCounts[index]))
+  }
 }
 
 /// All stream records of one loop. Memory grows to the largest number ever open and stays.
@@ -142,6 +169,8 @@ struct StreamFlags: OptionSet {
     unsafe record.pointee.flags = []
     unsafe record.pointee.endStatus = 0
     unsafe record.pointee.timeoutCount = 0
+    unsafe record.pointee.contentLength = -1
+    unsafe record.pointee.bodyReceived = 0
     unsafe record.pointee.notes = StreamNotes()
     unsafe record.pointee.body.count = 0
     unsafe record.pointee.answer.count = 0

@@ -1,6 +1,5 @@
 // What the owner of a context may ask and say about one stream. A stale name is never an error: the
 // stream went away, and whatever was asked of it does not matter any more.
-internal import CNGHTTP2
 
 extension SessionContext {
   /// The stream's connection; nil where the stream is gone.
@@ -50,28 +49,18 @@ extension SessionContext {
     _ body: (Span<UInt8>, Span<UInt8>, Span<UInt8>, Span<UInt8>, Span<UInt8>) -> R
   ) -> R? {
     guard let record = unsafe open(stream) else { return nil }
-    let fields = unsafe record.pointee.fields
     // One by one, since an Array of them would be allocated per call.
     return unsafe body(
-      Self.value(fields[0]).span, Self.value(fields[1]).span, Self.value(fields[2]).span,
-      Self.value(fields[3]).span, Self.value(fields[4]).span)
+      record.pointee.field(0).span, record.pointee.field(1).span, record.pointee.field(2).span,
+      record.pointee.field(3).span, record.pointee.field(4).span)
   }
 
   /// What the fields mean: written to the stream's notes, and remembered for the connection, so that
-  /// the next stream with the same fields has no `head` event.
+  /// the next stream with the same header block has no `head` event.
   package func setHead(_ head: Int32, of stream: StreamID) {
     guard let record = unsafe open(stream), let session = unsafe record.pointee.session else { return }
     unsafe record.pointee.notes.head = head
-    if let caller = unsafe record.pointee.fields[4] {
-      unsafe nghttp2_rcbuf_incref(caller)
-      unsafe record.pointee.caller = caller
-    }
-    for index in 0..<5 {
-      unsafe SessionState.drop(session.pointee.memo[index])
-      unsafe session.pointee.memo[index] = record.pointee.fields[index]
-      unsafe record.pointee.fields[index] = nil
-    }
-    unsafe session.pointee.memoHead = head
+    unsafe session.pointee.rememberHead(head, record)
   }
 
   /// Calls `body` with the request's body so far, and the value of the fifth field of interest.
@@ -81,7 +70,7 @@ extension SessionContext {
     guard let record = unsafe open(stream) else { return nil }
     let bytes = unsafe UnsafeBufferPointer(
       start: record.pointee.body.start, count: record.pointee.body.count)
-    let caller = unsafe Self.value(record.pointee.caller)
+    let caller = unsafe record.pointee.field(4)
     return unsafe body(bytes.span, caller.span)
   }
 
@@ -108,12 +97,8 @@ extension SessionContext {
   /// The last thing to do with a stream, after its `closed` event.
   package func release(_ stream: StreamID) {
     guard let record = unsafe state.pointee.streams.find(stream) else { return }
-    for index in 0..<5 {
-      unsafe SessionState.drop(record.pointee.fields[index])
-      unsafe record.pointee.fields[index] = nil
-    }
-    unsafe SessionState.drop(record.pointee.caller)
-    unsafe record.pointee.caller = nil
+    unsafe record.pointee.fieldBytes.destroy(&state.pointee.pool)
+    for index in 0..<5 { unsafe record.pointee.fieldCounts[index] = 0 }
     unsafe state.pointee.reset(&record.pointee.body)
     unsafe state.pointee.reset(&record.pointee.answer)
     unsafe state.pointee.streams.release(record)
@@ -125,11 +110,5 @@ extension SessionContext {
       unsafe !record.pointee.flags.contains(.closed)
     else { return nil }
     return unsafe record
-  }
-
-  private static func value(_ field: OpaquePointer?) -> UnsafeBufferPointer<UInt8> {
-    guard let field = unsafe field else { return unsafe UnsafeBufferPointer(start: nil, count: 0) }
-    let bytes = unsafe nghttp2_rcbuf_get_buf(field)
-    return unsafe UnsafeBufferPointer(start: bytes.base, count: bytes.len)
   }
 }

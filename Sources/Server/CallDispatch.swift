@@ -208,7 +208,7 @@ extension EventLoop {
   }
 
   private func sendStatus(_ code: StatusCode, _ reply: Reply, on stream: StreamID) {
-    fields.reset()
+    fields.reset(httpStatus: 200)
     Self.withDigits(of: code) { fields.add("grpc-status", $0) }
     statusText.reset()
     reply.withContent { PercentEncoding.append($0, to: &statusText) }
@@ -220,7 +220,7 @@ extension EventLoop {
     }
     // gRPC over HTTP/2, compression: a refusal for its encoding names those that are taken.
     if code == .unimplemented { fields.add("grpc-accept-encoding", "identity") }
-    context.sendHeadersOnly(on: stream, httpStatus: 200, fields: fields)
+    context.sendHeadersOnly(on: stream, fields: fields)
   }
 
   /// Answers a call with a status of the protocol's own.
@@ -231,11 +231,11 @@ extension EventLoop {
 
   private func refuseHTTP(_ stream: StreamID, _ status: Int) {
     countHandled(stream, .unknown)
-    fields.reset()
+    fields.reset(httpStatus: status)
     Self.withDigits(of: .unknown) { fields.add("grpc-status", $0) }
     let isType = status == 415
     fields.add("grpc-message", isType ? "content-type is not application/grpc" : "method is not POST")
-    context.sendHeadersOnly(on: stream, httpStatus: status, fields: fields)
+    context.sendHeadersOnly(on: stream, fields: fields)
     touchConnection(of: stream)
   }
 

@@ -416,7 +416,8 @@ extension ConnectionFault {
     case .settingsFlood: .settingsFlood
     case .emptyFrameFlood: .emptyFrames
     case .headerListFlood: .headerList
-    case .brokenProtocol: .protocolError
+    case .controlFlood: .slowReader
+    case .protocolViolation: .protocolError
     }
   }
 }

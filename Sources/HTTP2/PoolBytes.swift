@@ -1,0 +1,126 @@
+/// Bytes whose memory comes from a loop's pool, and which have none until they are needed.
+@safe struct PoolBytes {
+  private(set) var start: UnsafeMutablePointer<UInt8>?
+  private var capacity = 0
+  var count = 0
+
+  /// Where the next byte goes.
+  var end: UnsafeMutablePointer<UInt8>? { unsafe start.map { unsafe $0 + count } }
+
+  /// Makes room for `more` bytes; false where there is no memory.
+  mutating func reserve(_ more: Int, _ pool: inout MemoryPool) -> Bool {
+    if count + more <= capacity { return true }
+    let larger = max(count + more, capacity * 2, 64)
+    guard let block = unsafe pool.reallocate(start.map { UnsafeMutableRawPointer($0) }, larger)
+    else { return false }
+    unsafe start = block.bindMemory(to: UInt8.self, capacity: larger)
+    capacity = larger
+    return true
+  }
+
+  /// Appends bytes; false where there is no memory.
+  mutating func append(_ bytes: UnsafePointer<UInt8>, _ length: Int, _ pool: inout MemoryPool) -> Bool {
+    guard reserve(length, &pool), let end = unsafe end else { return false }
+    unsafe end.update(from: bytes, count: length)
+    count += length
+    return true
+  }
+
+  /// Drops the first `length` bytes.
+  mutating func removeFirst(_ length: Int) {
+    guard let start = unsafe start else { return }
+    count -= length
+    if count > 0 { unsafe start.update(from: start + length, count: count) }
+  }
+
+  /// Gives the memory back.
+  mutating func destroy(_ pool: inout MemoryPool) {
+    if let start = unsafe start { unsafe pool.free(UnsafeMutableRawPointer(start)) }
+    unsafe start = nil
+    capacity = 0
+    count = 0
+  }
+}
+
+/// A connection's open streams by number: open addressing with backward-shift deletion. Numbers rise by
+/// two, so half the number is a hash without collisions as long as the open ones lie close together.
+@safe struct StreamMap {
+  private var slots: UnsafeMutablePointer<UnsafeMutablePointer<StreamRecord>?>?
+  private var capacity = 0
+  private(set) var count = 0
+
+  func find(_ number: Int32) -> UnsafeMutablePointer<StreamRecord>? {
+    guard let slots = unsafe slots else { return nil }
+    var slot = Int(number >> 1) & (capacity - 1)
+    while let record = unsafe slots[slot] {
+      if unsafe record.pointee.number == number { return unsafe record }
+      slot = (slot + 1) & (capacity - 1)
+    }
+    return nil
+  }
+
+  /// Adds a stream that is not there; false where there is no memory.
+  mutating func insert(
+    _ record: UnsafeMutablePointer<StreamRecord>, _ pool: inout MemoryPool
+  ) -> Bool {
+    if (count + 1) * 2 > capacity, !grow(&pool) { return false }
+    unsafe place(record)
+    count += 1
+    return true
+  }
+
+  mutating func remove(_ number: Int32) {
+    guard let slots = unsafe slots else { return }
+    let mask = capacity - 1
+    var hole = Int(number >> 1) & mask
+    while let record = unsafe slots[hole], unsafe record.pointee.number != number {
+      hole = (hole + 1) & mask
+    }
+    guard unsafe slots[hole] != nil else { return }
+    count -= 1
+    var next = (hole + 1) & mask
+    while let record = unsafe slots[next] {
+      let home = unsafe Int(record.pointee.number >> 1) & mask
+      // It may move back to the hole only if that does not take it before its home.
+      if (next - home) & mask >= (next - hole) & mask {
+        unsafe slots[hole] = record
+        hole = next
+      }
+      next = (next + 1) & mask
+    }
+    unsafe slots[hole] = nil
+  }
+
+  mutating func destroy(_ pool: inout MemoryPool) {
+    if let slots = unsafe slots { unsafe pool.free(UnsafeMutableRawPointer(slots)) }
+    unsafe slots = nil
+    capacity = 0
+    count = 0
+  }
+
+  private mutating func place(_ record: UnsafeMutablePointer<StreamRecord>) {
+    guard let slots = unsafe slots else { return }
+    var slot = unsafe Int(record.pointee.number >> 1) & (capacity - 1)
+    while unsafe slots[slot] != nil { slot = (slot + 1) & (capacity - 1) }
+    unsafe slots[slot] = record
+  }
+
+  private mutating func grow(_ pool: inout MemoryPool) -> Bool {
+    let larger = max(16, capacity * 2)
+    let size = unsafe larger * MemoryLayout<UnsafeMutablePointer<StreamRecord>?>.stride
+    guard let block = unsafe pool.allocate(size) else { return false }
+    let old = unsafe slots
+    let oldCapacity = capacity
+    let fresh = unsafe block.bindMemory(
+      to: UnsafeMutablePointer<StreamRecord>?.self, capacity: larger)
+    unsafe fresh.initialize(repeating: nil, count: larger)
+    unsafe slots = fresh
+    capacity = larger
+    guard let old = unsafe old else { return true }
+    for slot in 0..<oldCapacity {
+      if let record = unsafe old[slot] { unsafe place(record) }
+    }
+    unsafe pool.free(UnsafeMutableRawPointer(old))
+    return true
+  }
+}
