@@ -18,6 +18,9 @@ struct StoreBenchmark {
     #endif
     print(
       "\(items) items, \(liveHolds) live holds; \(rounds) rounds of \(operations) commands each")
+    print(
+      "In turns of \(Bench.commandsPerTurn), by the thread's CPU time. Not in it: network, HTTP/2, "
+        + "protobuf, journal. A release is timed with forgetting what it ended.")
     let bench = Bench(items: items)
     bench.fill(liveHolds: liveHolds)
     bench.printMemory()

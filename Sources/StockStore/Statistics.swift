@@ -27,13 +27,14 @@ package struct StoreStatistics: Sendable, Equatable {
   package var conflictsVersionChanged: UInt64 = 0
   /// Commands refused after the last attempt.
   package var tooBusy: UInt64 = 0
-  /// Commits by the number of attempts that they took: at index n, n + 1 attempts, and in the last
-  /// also those that took more.
+  /// Commits, and refusals for lack of stock, by the number of attempts that they took: at index n,
+  /// n + 1 attempts, and in the last also those that took more.
   package var commitsByAttempts = [UInt64](repeating: 0, count: SessionCounters.attemptsMax)
   /// Items changed by commits.
   package var rowsAffected: UInt64 = 0
-  /// Longest time in nanoseconds by which a hold outlived its end, and the sum over all.
+  /// Longest time in nanoseconds by which a hold outlived its end, before a turn began and ended it.
   package var expiryLagNanosecondsMax: Int64 = 0
+  /// The sum of these times over all expired holds.
   package var expiryLagNanosecondsSum: Int64 = 0
   /// Decisions forgotten before their retention was over, for lack of room.
   package var evictedEarly: UInt64 = 0
@@ -45,11 +46,15 @@ package struct StoreStatistics: Sendable, Equatable {
   package var items: Int = 0
   /// Recorded decisions now, live holds included.
   package var recordedDecisions: Int = 0
-  /// Bytes in use now, by table.
+  /// Bytes in use now for the items' records and names.
   package var itemBytes: Int = 0
+  /// Bytes in use now for finding items.
   package var itemIndexBytes: Int = 0
+  /// Bytes in use now for the records of decisions.
   package var reservationBytes: Int = 0
+  /// Bytes in use now for finding them by their keys.
   package var keyTableBytes: Int = 0
+  /// Bytes in use now for the timers of the holds.
   package var timerBytes: Int = 0
 }
 

@@ -1,4 +1,5 @@
 package import Posix
+internal import Synchronization
 
 /// One thread's access to the store. Every batch of commands stands between `beginTurn` and `endTurn`;
 /// they all happen at the turn's time.
@@ -52,6 +53,12 @@ package final class StoreSession {
     return now
   }
 
+  /// Index tables that were replaced are kept for sessions that are in a turn, and only for them.
+  @inline(__always)
+  func assertInTurn() {
+    assert(shared[0].mark.epoch.load(ordering: .relaxed) != 0, "a command outside a turn")
+  }
+
   /// Ends the turn: the thread may block now.
   package func endTurn() { epochs.leave(shared[0].mark) }
 
@@ -65,12 +72,13 @@ package final class StoreSession {
   package func clearLines() { scratch.lineCount = 0 }
 
   /// Adds a line for the next reserve or confirm; false where StoreLimits.linesPerReservation lines
-  /// are there already. The line's bytes must stay until that command has returned.
+  /// (64 at most) are there already. The line's bytes must stay until that command has returned.
   package func appendLine(_ line: LineRequest) -> Bool {
     let count = scratch.lineCount
     guard count < min(core.limits.linesPerReservation, SessionScratch.linesMax) else {
       return false
     }
+    assertInTurn()
     let hash = core.keys.itemHash(line.item)
     core.index.prefetch(hash)
     scratch.lines[count] = CommandLine(hash: hash, item: line.item, quantity: line.quantity)

@@ -6,6 +6,7 @@ extension StoreSession {
   ///   `itemNotFound` (a negative delta of an unknown item), `onHandLimit` (all three recorded),
   ///   `versionMismatch`, `conflictTooBusy`, `idempotencyKeyReused`, `tableFull`.
   package func adjust(_ command: AdjustCommand) -> Decision<StockLevel> {
+    assertInTurn()
     let hash = core.keys.itemHash(command.item)
     let identity = core.keys.identity(.adjust, command.scope)
     let fingerprint = adjustFingerprint(command, hash)

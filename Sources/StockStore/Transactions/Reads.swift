@@ -4,6 +4,7 @@ internal import Synchronization
 extension StoreSession {
   /// The balances of one item, or `itemNotFound`.
   package func stock(_ name: ItemName) -> Decision<StockLevel> {
+    assertInTurn()
     guard let ordinal = core.find(name, core.keys.itemHash(name)) else {
       return Decision(.refused(.itemNotFound(line: 0)), replayed: false, lsn: 0)
     }
