@@ -18,8 +18,6 @@ package struct Books: ~Copyable {
     for box in ledgers { body(box.ledger) }
   }
 
-  var ledgerCount: Int { ledgers.count }
-
   func record(_ ledger: Int, _ operation: Int) -> ReserveRecord {
     ledgers[ledger].ledger.records[operation]
   }
