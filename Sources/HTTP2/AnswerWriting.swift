@@ -48,7 +48,7 @@ extension SessionContext {
     else { return }
     let block = unsafe fields.block
     guard let base = block.baseAddress,
-      unsafe state.pointee.reserve(block.count, in: &record.pointee.answer)
+      unsafe state.pointee.reserve(block.count, in: &record.pointee.answer, isRefusal: true)
     else { return }
     unsafe record.pointee.answer.append(base, block.count)
     unsafe session.pointee.queuedBytes += block.count

@@ -194,13 +194,16 @@ package struct StreamEvent: Sendable {
     unsafe fieldNames.deallocate()
   }
 
-  /// Makes room for `more` bytes; false where the loop's budget is spent.
-  mutating func reserve(_ more: Int, in bytes: inout StreamBytes) -> Bool {
+  /// Makes room for `more` bytes; false where the loop's budget is spent. A refusal is exempt from it:
+  /// it is what a spent budget is answered with.
+  mutating func reserve(
+    _ more: Int, in bytes: inout StreamBytes, isRefusal: Bool = false
+  ) -> Bool {
     let needed = bytes.count + more
     if needed <= bytes.capacity { return true }
     let larger = max(needed, bytes.capacity * 2)
     let charge = bytes.isInline ? larger : larger - bytes.capacity
-    guard bufferedBytes + charge <= limits.bufferedBytesMax,
+    guard isRefusal || bufferedBytes + charge <= limits.bufferedBytesMax,
       let block = unsafe pool.allocate(larger)
     else { return false }
     let start = unsafe block.bindMemory(to: UInt8.self, capacity: larger)

@@ -36,9 +36,6 @@ enum Service {
     let state = ServiceState()
     let admin = try openAdmin(settings, page, state)
     let server = try openServer(settings, store, metrics)
-    state.readiness = .ready
-    announce(settings, server, admin, logger)
-
     // Services end in reverse order: gRPC first, while the admin pages say "draining".
     let group = ServiceGroup(
       configuration: ServiceGroupConfiguration(
@@ -47,7 +44,9 @@ enum Service {
             service: AdminService(admin: admin), successTerminationBehavior: .gracefullyShutdownGroup,
             failureTerminationBehavior: .gracefullyShutdownGroup),
           .init(
-            service: GRPCService(server: server, state: state),
+            service: GRPCService(server: server, state: state) {
+              announce(settings, server, admin, logger)
+            },
             successTerminationBehavior: .gracefullyShutdownGroup,
             failureTerminationBehavior: .gracefullyShutdownGroup),
         ], gracefulShutdownSignals: [.sigterm, .sigint], logger: logger))
@@ -135,9 +134,13 @@ private struct AdminService: ServiceLifecycle.Service {
 private struct GRPCService: ServiceLifecycle.Service {
   let server: Server
   let state: ServiceState
+  let announce: @Sendable () -> Void
 
   func run() async throws {
     try await withGracefulShutdownHandler {
+      // Not any earlier: only now are the signals caught that whoever reads the line may send.
+      state.readiness = .ready
+      announce()
       try await withCheckedThrowingContinuation {
         (continuation: CheckedContinuation<Void, any Error>) in
         do throws(Errno) {
