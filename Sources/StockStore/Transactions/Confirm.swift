@@ -1,3 +1,5 @@
+// Confirm sells what a reservation holds: a transition of its record and, in the same commit, of stock.
+
 extension StoreSession {
   /// Sells what the reservation holds: the lines that were appended, at most what is held of each item
   /// (the remainder returns in the same step), or everything where none was.
