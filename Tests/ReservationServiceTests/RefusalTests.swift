@@ -1,0 +1,236 @@
+import GRPC
+import Posix
+import StockStore
+import Testing
+
+@testable import ReservationService
+
+/// DESIGN section 2's table of errors, row by row.
+@Suite("Refusals")
+struct RefusalTests {
+  private let service = Service()
+
+  private func put(_ sku: String, _ units: Int64, at location: String = "") throws {
+    _ = try service.ok(
+      "AdjustStock", adjust("put \(sku)\(location)", sku, by: units, at: location))
+  }
+
+  private func hold(_ key: String, _ lines: Message..., ttl: Message? = nil) throws -> String {
+    try service.ok("Reserve", reserve(key, lines, ttl: ttl)).text(1)
+  }
+
+  private func expect(
+    _ method: String, _ request: Message, _ code: StatusCode, _ reason: String,
+    _ metadata: [String: String] = [:], location: SourceLocation = #_sourceLocation
+  ) throws {
+    let refused = try service.refused(method, request)
+    #expect(refused.code == code, sourceLocation: location)
+    #expect(refused.reason == reason, sourceLocation: location)
+    #expect(refused.domain == "holdfast", sourceLocation: location)
+    #expect(refused.metadata == metadata, sourceLocation: location)
+    #expect(!refused.text.isEmpty, sourceLocation: location)
+  }
+
+  @Test("Not enough stock")
+  func insufficientStock() throws {
+    try put("a", 5, at: "Oslo")
+    try put("b", 5)
+    let wanted = ["sku": "a", "location": "Oslo", "requested": "6", "available": "5"]
+    try expect(
+      "Reserve", reserve("1", [line("b", 1), line("a", 4, at: "Oslo"), line("a", 2, at: "Oslo")]),
+      .failedPrecondition, "INSUFFICIENT_STOCK", wanted)
+    // All or nothing: the other line took nothing.
+    let other = try service.ok("GetStock", stock("b")).message(1)
+    #expect(balances(other) == [5, 0, 0, 5, 1])
+    _ = try service.ok(
+      "AdjustStock", adjustment("s", "b") { $0.with(8, 7 as Int64).with(7, true) })
+    try expect(
+      "Reserve", reserve("2", [line("b", 1)]), .failedPrecondition, "INSUFFICIENT_STOCK",
+      ["sku": "b", "location": "", "requested": "1", "available": "-2"])
+  }
+
+  @Test("On hand below what is held")
+  func belowHeld() throws {
+    try put("a", 5)
+    _ = try hold("k", line("a", 3))
+    let refused = try service.refused("AdjustStock", adjust("1", "a", by: -3))
+    #expect(refused.code == .failedPrecondition)
+    #expect(refused.reason == "INSUFFICIENT_STOCK")
+    #expect(refused.metadata["sku"] == "a")
+    #expect(try service.refused("AdjustStock", adjust("1", "a", by: -3)) == refused)
+    let set = adjustment("2", "a") { $0.with(5, 2 as Int64).with(7, true) }
+    #expect(try service.refused("AdjustStock", set).reason == "INSUFFICIENT_STOCK")
+    _ = try service.ok("AdjustStock", adjust("3", "a", by: -2))
+  }
+
+  @Test("On hand above its limit")
+  func onHandLimit() throws {
+    try put("a", quantityMax)
+    try expect("AdjustStock", adjust("1", "a", by: 1), .failedPrecondition, "ON_HAND_LIMIT")
+  }
+
+  @Test("Unknown items")
+  func unknownItem() throws {
+    try put("a", 5)
+    let name = ["sku": "b", "location": "x"]
+    try expect(
+      "Reserve", reserve("1", [line("a", 1), line("b", 1, at: "x")]), .notFound,
+      "ITEM_NOT_FOUND", name)
+    try expect("GetStock", stock("b", at: "x"), .notFound, "ITEM_NOT_FOUND", name)
+    try expect(
+      "AdjustStock", adjust("2", "b", by: -1, at: "x"), .notFound, "ITEM_NOT_FOUND", name)
+    try expect(
+      "GetStock", stock("a", at: "x"), .notFound, "ITEM_NOT_FOUND",
+      ["sku": "a", "location": "x"])
+  }
+
+  @Test(
+    "Unknown reservations", arguments: ["Confirm", "Release", "Extend", "GetReservation"],
+    ["00000000000000000000", "1vvvvvvvvvvvvvvvvvvv", "000000000000000000v1"])
+  func unknownReservation(method: String, id: String) throws {
+    try expect(method, of(id), .notFound, "RESERVATION_NOT_FOUND")
+  }
+
+  @Test("An id with one character changed names nothing")
+  func guessedID() throws {
+    try put("a", 5)
+    let id = try hold("k", line("a", 1))
+    for index in id.indices {
+      var guess = id
+      guess.replaceSubrange(index...index, with: id[index] == "0" ? "1" : "0")
+      try expect("Release", of(guess), .notFound, "RESERVATION_NOT_FOUND")
+    }
+    _ = try service.ok("Release", of(id))
+  }
+
+  /// How a reservation ended, what is asked of it then, and the reason why not.
+  private static let transitions = [
+    ("Confirm", "Release", "RESERVATION_CONFIRMED"),
+    ("Confirm", "Extend", "RESERVATION_CONFIRMED"),
+    ("Release", "Confirm", "RESERVATION_RELEASED"),
+    ("Release", "Extend", "RESERVATION_RELEASED"),
+    ("expire", "Confirm", "RESERVATION_EXPIRED"),
+    ("expire", "Release", "RESERVATION_EXPIRED"),
+    ("expire", "Extend", "RESERVATION_EXPIRED"),
+  ]
+
+  @Test("A reservation that ended otherwise", arguments: transitions)
+  func endedOtherwise(end: String, method: String, reason: String) throws {
+    try put("a", 5)
+    let id = try hold("k", line("a", 1), ttl: duration(1))
+    if end == "expire" {
+      service.clock.advance(byNanoseconds: second)
+    } else {
+      _ = try service.ok(end, of(id))
+    }
+    try expect(method, of(id), .failedPrecondition, reason)
+    try expect(method, of(id), .failedPrecondition, reason)
+  }
+
+  @Test("Confirmed with other lines")
+  func confirmedOtherwise() throws {
+    try put("a", 5)
+    let id = try hold("k", line("a", 3))
+    _ = try service.ok("Confirm", of(id).with(2, line("a", 2)))
+    let request = of(id).with(2, line("a", 1))
+    try expect("Confirm", request, .failedPrecondition, "RESERVATION_CONFIRMED")
+  }
+
+  @Test("More than is held, or an item that is not held")
+  func moreThanHeld() throws {
+    try put("a", 50)
+    try put("b", 50)
+    let id = try hold("k", line("a", 3))
+    for (lines, index, held) in [
+      ([line("a", 4)], 0, "3"), ([line("a", 1), line("b", 1)], 1, "0"),
+    ] {
+      let request = lines.reduce(of(id)) { $0.with(2, $1) }
+      let refused = try service.refused("Confirm", request)
+      #expect(refused.code == .invalidArgument)
+      #expect(refused.violations.map { $0[0] } == ["lines[\(index)].quantity"])
+      #expect(refused.metadata == ["held": held])
+    }
+    #expect(try service.ok("GetReservation", of(id)).message(1)?.number(2) == 1)
+  }
+
+  @Test("A stale version")
+  func versionMismatch() throws {
+    try put("a", 5)
+    let request = adjustment("1", "a") { $0.with(4, 1 as Int64).with(6, 9 as Int64) }
+    try expect(
+      "AdjustStock", request, .aborted, "VERSION_MISMATCH", ["current_version": "1"])
+    let fresh = adjustment("2", "a") { $0.with(4, 1 as Int64).with(6, 0 as Int64) }
+    try expect("AdjustStock", fresh, .aborted, "VERSION_MISMATCH", ["current_version": "1"])
+    // Not recorded: the same request succeeds once the version is what it says.
+    for number in 0..<8 { _ = try service.ok("AdjustStock", adjust("n\(number)", "a", by: 1)) }
+    #expect(balances(try service.ok("AdjustStock", request).message(1)) == [14, 0, 0, 14, 10])
+  }
+
+  @Test("A key with another payload")
+  func keyReused() throws {
+    try put("a", 5)
+    _ = try hold("k", line("a", 1))
+    for other in [
+      reserve("k", [line("a", 2)]), reserve("k", [line("b", 1)]),
+      reserve("k", [line("a", 1)], ttl: duration(5)), reserve("k", [line("a", 1, at: "x")]),
+      reserve("k", [line("a", 1), line("a", 1)]),
+    ] {
+      try expect("Reserve", other, .invalidArgument, "IDEMPOTENCY_KEY_REUSED")
+    }
+    _ = try service.ok("AdjustStock", adjust("k", "a", by: 1))
+    try expect(
+      "AdjustStock", adjust("k", "a", by: 2), .invalidArgument, "IDEMPOTENCY_KEY_REUSED")
+    let set = adjustment("k", "a") { $0.with(5, 1 as Int64).with(7, true) }
+    try expect("AdjustStock", set, .invalidArgument, "IDEMPOTENCY_KEY_REUSED")
+  }
+
+  @Test("Tables that are full")
+  func tableFull() throws {
+    let small = Service(itemsMax: 4, reservationsMax: 64)
+    func fill(_ table: String, _ call: (Int) throws -> Answer) throws -> Int {
+      for number in 0..<100_000 {
+        guard case .failure(let refused) = try call(number) else { continue }
+        #expect(refused.code == .resourceExhausted)
+        #expect(refused.reason == "TABLE_FULL")
+        #expect(refused.metadata == ["table": table])
+        return number
+      }
+      Issue.record("\(table) never full")
+      return 0
+    }
+    let items = try fill("items") { number in
+      try small.call("AdjustStock", adjust("i\(number)", "item\(number)", by: 1_000_000))
+    }
+    #expect(items == 4)
+    let holds = try fill("reservations") { number in
+      try small.call("Reserve", reserve("r\(number)", [line("item0", 1)]))
+    }
+    #expect(holds > 0)
+  }
+
+  @Test("Too many others at once")
+  func conflict() throws {
+    let reply = Reply()
+    ErrorReplies().refuse(
+      .conflictTooBusy(attempts: 16), session: service.session, reply: reply
+    ) { _ in ItemName(sku: .empty, location: .empty) }
+    let refused = Answer.Refused(
+      code: .aborted, text: "too many others change the same items", reason: "CONFLICT_TOO_BUSY",
+      domain: "holdfast", metadata: ["attempts": "16"], retryNanoseconds: 5_000_000)
+    #expect(try Service.answer(in: reply) == .failure(refused))
+  }
+
+  @Test("Overload and shutdown", arguments: [Unavailability.overloaded, .shuttingDown])
+  func unavailable(_ reason: Unavailability) throws {
+    let reply = Reply()
+    service.handler.refuse(reason, reply: reply)
+    guard case .failure(let refused) = try Service.answer(in: reply) else {
+      Issue.record("not a failure")
+      return
+    }
+    #expect(refused.code == .unavailable)
+    #expect(refused.reason == (reason == .overloaded ? "OVERLOADED" : "SHUTTING_DOWN"))
+    #expect(refused.domain == "holdfast")
+    #expect(refused.retryNanoseconds ?? 0 > 0)
+  }
+}

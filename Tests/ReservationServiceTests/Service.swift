@@ -1,0 +1,167 @@
+// The whole service without a server: one handler on one store, driven with bytes.
+import GRPC
+import Posix
+import ReservationService
+import StockStore
+import Testing
+
+let second: Int64 = 1_000_000_000
+let quantityMax: Int64 = 1 << 40
+
+/// What came back of a call.
+enum Answer: Equatable {
+  case message(Fields)
+  case failure(Refused)
+
+  /// A failure with what its google.rpc.Status says.
+  struct Refused: Equatable {
+    var code: StatusCode
+    var text: String
+    var reason = ""
+    var domain = ""
+    var metadata: [String: String] = [:]
+    var retryNanoseconds: Int64?
+    /// Field and description of each violation.
+    var violations: [[String]] = []
+  }
+}
+
+final class Service {
+  let clock = ManualClock()
+  let store: StockStore
+  let handler: HoldfastHandler
+  let session: StoreSession
+  private let reply = Reply()
+  private var nextCall: UInt64 = 1
+
+  init(itemsMax: Int = 100_000, reservationsMax: Int = 100_000) {
+    let limits = StoreLimits(
+      linesPerReservation: 64, quantityMax: quantityMax, ttlNanosecondsMin: second,
+      ttlNanosecondsMax: 24 * 3600 * second, ttlNanosecondsDefault: 600 * second,
+      holdNanosecondsMax: 24 * 3600 * second, retentionNanoseconds: 24 * 3600 * second,
+      itemsMax: itemsMax, reservationsMax: reservationsMax)
+    store = StockStore(limits: limits, clock: clock, secret: (1, 2))
+    session = store.makeSession()
+    handler = HoldfastHandler(
+      session: session, storeLimits: limits,
+      serviceLimits: ServiceLimits(
+        keyBytesMax: 64, skuBytesMax: 64, locationBytesMax: 64, reasonBytesMax: 256,
+        callerBytesMax: 64, batchMax: 500, pageSizeDefault: 100))
+  }
+
+  /// The number of the method with this name, or at this path.
+  func method(_ name: String) throws -> Int {
+    let path = Array(name.utf8)
+    if let number = handler.method(atPath: path.span) { return number }
+    return try #require(HoldfastHandler.methods.firstIndex { $0.method == name })
+  }
+
+  func call(_ name: String, _ message: Message, caller: String = "") throws -> Answer {
+    try call(name, bytes: message.bytes, caller: Array(caller.utf8))
+  }
+
+  func call(
+    _ name: String, bytes: [UInt8], caller: [UInt8] = [], id: CallID? = nil
+  ) throws -> Answer {
+    let method = try method(name)
+    handler.beginTurn()
+    reply.reset()
+    nextCall += 1
+    let completion = handler.handle(
+      method: method, message: bytes.span, caller: caller.span,
+      call: id ?? CallID(rawValue: nextCall), reply: reply)
+    handler.endTurn()
+    guard case .reply(let lsn) = completion else {
+      throw Unexpected(description: "\(name) did not answer at once")
+    }
+    #expect(lsn <= handler.durableLSN)
+    return try Self.answer(in: reply)
+  }
+
+  /// The message of a call that must succeed.
+  func ok(_ name: String, _ message: Message, caller: String = "") throws -> Fields {
+    switch try call(name, message, caller: caller) {
+    case .message(let fields): return fields
+    case .failure(let refused): throw Unexpected(description: "\(name): \(refused)")
+    }
+  }
+
+  /// The refusal of a call that must fail.
+  func refused(_ name: String, _ message: Message, caller: String = "") throws -> Answer.Refused {
+    switch try call(name, message, caller: caller) {
+    case .message(let fields): throw Unexpected(description: "\(name) succeeded: \(fields)")
+    case .failure(let refused): return refused
+    }
+  }
+
+  struct Unexpected: Error, CustomStringConvertible { let description: String }
+
+  /// Reads a reply, and checks that it is well-formed.
+  static func answer(in reply: Reply) throws -> Answer {
+    let content = reply.withContent { span in span.indices.map { span[$0] } }
+    guard case .failure(let code) = reply.kind else {
+      return .message(try #require(Fields(content), "the answer is no message"))
+    }
+    let details = reply.withDetails { span in span.indices.map { span[$0] } }
+    var refused = Answer.Refused(code: code, text: String(decoding: content, as: UTF8.self))
+    if details.isEmpty { return .failure(refused) }
+    let status = try #require(Fields(details), "the details are no google.rpc.Status")
+    #expect(status.number(1) == Int64(code.rawValue))
+    #expect(status.text(2) == refused.text)
+    for any in status.messages(3) { try read(any, into: &refused) }
+    return .failure(refused)
+  }
+
+  private static func read(_ any: Fields, into refused: inout Answer.Refused) throws {
+    let value = try #require(any.message(2))
+    switch any.text(1) {
+    case "type.googleapis.com/google.rpc.ErrorInfo":
+      #expect(refused.reason.isEmpty, "two ErrorInfos")
+      refused.reason = value.text(1)
+      refused.domain = value.text(2)
+      for entry in value.messages(3) { refused.metadata[entry.text(1)] = entry.text(2) }
+    case "type.googleapis.com/google.rpc.RetryInfo": refused.retryNanoseconds = value.time(1)
+    case "type.googleapis.com/google.rpc.BadRequest":
+      refused.violations = value.messages(1).map { [$0.text(1), $0.text(2)] }
+    default: Issue.record("unknown detail \(any.text(1))")
+    }
+  }
+}
+
+// MARK: Requests
+
+/// A line of a reservation.
+func line(_ sku: String, _ quantity: Int64, at location: String = "") -> Message {
+  let line = Message().with(1, sku)
+  return (location.isEmpty ? line : line.with(2, location)).with(3, quantity)
+}
+
+func duration(_ seconds: Int64, nanos: Int64 = 0) -> Message {
+  Message().with(1, seconds).with(2, nanos)
+}
+
+func reserve(_ key: String, _ lines: [Message], ttl: Message? = nil) -> Message {
+  let request = lines.reduce(Message().with(1, key)) { $0.with(2, $1) }
+  return ttl.map { request.with(3, $0) } ?? request
+}
+
+/// Confirm, Release, Extend and GetReservation begin with the reservation's id.
+func of(_ id: String) -> Message { Message().with(1, id) }
+
+/// AdjustStock by `delta`, whatever the version.
+func adjust(_ key: String, _ sku: String, by delta: Int64, at location: String = "") -> Message {
+  Message().with(1, key).with(2, sku).with(3, location).with(4, delta).with(7, true)
+    .with(9, "test")
+}
+
+/// AdjustStock with what it says of change, version and safety stock.
+func adjustment(_ key: String, _ sku: String, _ rest: (Message) -> Message) -> Message {
+  rest(Message().with(1, key).with(2, sku)).with(9, "test")
+}
+
+func stock(_ sku: String, at location: String = "") -> Message {
+  Message().with(1, sku).with(2, location)
+}
+
+/// A StockLevel as on hand, held, safety stock, available, version.
+func balances(_ level: Fields?) -> [Int64] { (3...7).map { level?.number($0) ?? -1 } }
