@@ -212,8 +212,8 @@ struct RefusalTests {
   func conflict() throws {
     let reply = Reply()
     ErrorReplies().refuse(
-      .conflictTooBusy(attempts: 16), session: service.session, reply: reply
-    ) { _ in ItemName(sku: .empty, location: .empty) }
+      .conflictTooBusy(attempts: 16), item: ItemName(sku: .empty, location: .empty),
+      session: service.session, reply: reply)
     let refused = Answer.Refused(
       code: .aborted, text: "too many others change the same items", reason: "CONFLICT_TOO_BUSY",
       domain: "holdfast", metadata: ["attempts": "16"], retryNanoseconds: 5_000_000)
