@@ -68,7 +68,7 @@ let package = Package(
     module("Metrics"),
     module("StockStore", ["Posix", "CPlatform"]),
     module(
-      "ReservationService", ["StockStore", "GRPC", "CHoldfastProto", "CProtobufC", "Metrics"]),
+      "ReservationService", ["StockStore", "Posix", "GRPC", "CHoldfastProto", "CProtobufC"]),
     module("Server", ["Posix", "HTTP2", "GRPC", "Metrics"]),
     module(
       "Admin",
@@ -79,7 +79,7 @@ let package = Package(
     executable(
       "holdfast",
       [
-        "Posix", "GRPC", "Metrics", "StockStore", "ReservationService", "Server", "Admin",
+        "Posix", "HTTP2", "GRPC", "Metrics", "StockStore", "ReservationService", "Server", "Admin",
         argumentParser, logging,
         .product(name: "Configuration", package: "swift-configuration"),
         .product(name: "ServiceLifecycle", package: "swift-service-lifecycle"),

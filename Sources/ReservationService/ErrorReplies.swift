@@ -13,10 +13,8 @@ final class ErrorReplies {
   private static let conflictRetryNanoseconds: Int64 = 5_000_000
   private static let overloadRetryNanoseconds: Int64 = 250_000_000
 
-  /// A refusal by the store. `names` gives the name of the item that a line of the command means.
-  func refuse(
-    _ refusal: Refusal, session: StoreSession, reply: Reply, line: (Int) -> ItemName
-  ) {
+  /// A refusal by the store. `item` is the item that the command named, for one that is unknown.
+  func refuse(_ refusal: Refusal, item name: ItemName, session: StoreSession, reply: Reply) {
     switch refusal {
     case .insufficientStock(let handle, let requested, let available):
       let name = session.name(of: handle)
@@ -31,8 +29,7 @@ final class ErrorReplies {
         entry("requested", requested)
         entry("available", available)
       }
-    case .itemNotFound(let index):
-      let name = line(index)
+    case .itemNotFound:
       begin("unknown item ", name)
       finish(.notFound, "ITEM_NOT_FOUND", reply) { item(name) }
     case .reservationNotFound:

@@ -98,9 +98,9 @@ package final class HoldfastHandler: CallHandler {
   ) -> Completion {
     guard let method = Method(rawValue: method) else { return .reply(lsn: 0) }
     do throws(FieldViolation) {
-      return try caller.withBorrowedBytes { (caller) throws(FieldViolation) in
-        try execute(method, message, rules.caller(caller), call, reply)
-      }
+      // The span outlives the call.
+      let caller = try rules.caller(unsafe caller.borrowed)
+      return try execute(method, message, caller, call, reply)
     } catch {
       errors.badRequest(error, reply: reply)
       return .reply(lsn: 0)
@@ -172,13 +172,9 @@ package final class HoldfastHandler: CallHandler {
 }
 
 extension Span<UInt8> {
-  /// Lends the bytes to the store for the length of `body`.
-  func withBorrowedBytes<R>(
-    _ body: (BorrowedBytes) throws(FieldViolation) -> R
-  ) throws(FieldViolation) -> R {
-    // The span outlives the call.
-    unsafe try withUnsafeBufferPointer { (bytes) throws(FieldViolation) in
-      unsafe try body(BorrowedBytes(bytes.baseAddress, count: bytes.count))
-    }
+  /// The bytes as the store takes them.
+  /// - Safety: whoever uses them must be done before the span's owner is.
+  @unsafe var borrowed: BorrowedBytes {
+    unsafe withUnsafeBufferPointer { unsafe BorrowedBytes($0.baseAddress, count: $0.count) }
   }
 }

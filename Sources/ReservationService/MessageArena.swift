@@ -1,6 +1,5 @@
 internal import CHoldfastProto
 internal import CProtobufC
-internal import Posix
 internal import StockStore
 
 /// Where protobuf-c unpacks requests: one block per loop, emptied before each message, so that

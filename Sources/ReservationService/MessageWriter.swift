@@ -1,3 +1,4 @@
+internal import Posix
 internal import StockStore
 
 /// Writes protobuf's wire format (protobuf.dev, "Encoding") straight into one buffer, used again for
@@ -67,10 +68,27 @@ internal import StockStore
 
   /// A submessage, also an empty one: what `body` writes, with its length before it.
   func nested(_ number: Int, _ body: () -> Void) {
+    let start = begin(number)
+    body()
+    end(start)
+  }
+
+  /// A google.protobuf.Timestamp; not through `nested`, whose closure would be retained in every
+  /// Reserve. The store's times are after 1970.
+  func field(_ number: Int, _ time: Timestamp) {
+    let start = begin(number)
+    field(1, time.nanoseconds / 1_000_000_000)
+    field(2, time.nanoseconds % 1_000_000_000)
+    end(start)
+  }
+
+  private func begin(_ number: Int) -> Int {
     reserve(20)
     putTag(number, wireType: 2)
-    let start = count
-    body()
+    return count
+  }
+
+  private func end(_ start: Int) {
     let length = count - start
     reserve(10)
     let shift = Self.varintLength(UInt64(length))

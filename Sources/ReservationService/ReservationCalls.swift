@@ -2,7 +2,6 @@
 internal import CHoldfastProto
 internal import CProtobufC
 internal import GRPC
-internal import Posix
 internal import StockStore
 
 extension HoldfastHandler {
@@ -21,13 +20,12 @@ extension HoldfastHandler {
     case .accepted(let hold):
       writer.reset()
       writer.field(1, hold.id)
-      write(2, hold.expiresAt)
+      writer.field(2, hold.expiresAt)
       writer.field(3, decision.replayed)
       finish(reply)
     case .refused(let refusal):
-      errors.refuse(refusal, session: session, reply: reply) { line in
-        unsafe itemName(line, request.pointee.n_lines, request.pointee.lines)
-      }
+      let item = unsafe unknownItem(refusal, request.pointee.n_lines, request.pointee.lines)
+      errors.refuse(refusal, item: item, session: session, reply: reply)
     }
     return decision.lsn
   }
@@ -117,12 +115,15 @@ extension HoldfastHandler {
     }
   }
 
-  private func itemName(
-    _ index: Int, _ count: Int, _ lines: UnsafeMutablePointer<Line?>?
+  private static var noItem: ItemName { ItemName(sku: .empty, location: .empty) }
+
+  /// The name in the line that a refusal says is unknown.
+  private func unknownItem(
+    _ refusal: Refusal, _ count: Int, _ lines: UnsafeMutablePointer<Line?>?
   ) -> ItemName {
-    guard index >= 0, index < count, let line = unsafe lines?[index] else {
-      return ItemName(sku: .empty, location: .empty)
-    }
+    guard case .itemNotFound(let index) = refusal, index >= 0, index < count,
+      let line = unsafe lines?[index]
+    else { return Self.noItem }
     return unsafe ItemName(
       sku: arena.bytes(line.pointee.sku), location: arena.bytes(line.pointee.location))
   }
@@ -146,9 +147,7 @@ extension HoldfastHandler {
       writer.field(2, decision.replayed)
       finish(reply)
     case .refused(let refusal):
-      errors.refuse(refusal, session: session, reply: reply) { _ in
-        ItemName(sku: .empty, location: .empty)
-      }
+      errors.refuse(refusal, item: Self.noItem, session: session, reply: reply)
     }
     return decision.lsn
   }
@@ -166,17 +165,9 @@ extension HoldfastHandler {
           writer.field(3, line.quantity)
         }
       }
-      write(4, view.createdAt)
-      write(5, view.expiresAt)
-      if let endedAt = view.endedAt { write(6, endedAt) }
-    }
-  }
-
-  /// google.protobuf.Timestamp. The store's times are after 1970.
-  private func write(_ number: Int, _ time: Timestamp) {
-    writer.nested(number) {
-      writer.field(1, time.nanoseconds / 1_000_000_000)
-      writer.field(2, time.nanoseconds % 1_000_000_000)
+      writer.field(4, view.createdAt)
+      writer.field(5, view.expiresAt)
+      if let endedAt = view.endedAt { writer.field(6, endedAt) }
     }
   }
 

@@ -142,7 +142,7 @@ extension HoldfastHandler {
       body(level)
       finish(reply)
     case .refused(let refusal):
-      errors.refuse(refusal, session: session, reply: reply) { _ in item }
+      errors.refuse(refusal, item: item, session: session, reply: reply)
     }
     return lsn
   }

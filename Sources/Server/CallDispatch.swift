@@ -37,7 +37,7 @@ extension EventLoop {
     }
     guard let head else { return }
     context.setHead(head.code, of: stream)
-    if case .call(let method) = head, type(of: handler).methods[method].type == .bidirectional {
+    if case .call(let method) = head, methods.bidirectional.contains(method) {
       context.wantData(stream)
     }
   }
@@ -51,7 +51,7 @@ extension EventLoop {
     switch RequestHead(code: notes.head) {
     case .call(let method):
       guard isInTime(stream, notes) else { return 0 }
-      if type(of: handler).methods[method].type == .bidirectional { return streamingEnded(stream) }
+      if methods.bidirectional.contains(method) { return streamingEnded(stream) }
       return handMessage(of: stream, method: method)
     case .notGRPC(let status): refuseHTTP(stream, status)
     case .refuse(let code, let reason): fail(stream, code, reason.text)
@@ -95,8 +95,9 @@ extension EventLoop {
     }
     if let (code, text) = problem { fail(stream, code, text) }
     guard let completion = completion ?? nil else { return 0 }
-    let type = type(of: handler).methods[method].type
-    if case .reply(let lsn) = completion { sendOrKeep(stream, lsn: lsn, ends: type == .unary) }
+    if case .reply(let lsn) = completion {
+      sendOrKeep(stream, lsn: lsn, ends: methods.unary.contains(method))
+    }
     return 1
   }
 
@@ -129,7 +130,7 @@ extension EventLoop {
   private func streamingData(_ stream: StreamID) -> Int {
     guard let notes = context.notes(of: stream),
       case .call(let method) = RequestHead(code: notes.head),
-      type(of: handler).methods[method].type == .bidirectional
+      methods.bidirectional.contains(method)
     else { return 0 }
     var calls = 0
     while true {
@@ -159,7 +160,7 @@ extension EventLoop {
   private func streamingEnded(_ stream: StreamID) -> Int {
     guard let notes = context.notes(of: stream),
       case .call(let method) = RequestHead(code: notes.head),
-      type(of: handler).methods[method].type == .bidirectional
+      methods.bidirectional.contains(method)
     else { return 0 }
     let calls = streamingData(stream)
     let isWhole = context.withBody(of: stream) { body, _ in body.isEmpty } ?? true
@@ -259,7 +260,7 @@ extension EventLoop {
     let latency = nowNanoseconds - notes.receivedNanoseconds
     let method = Self.methodIndex(notes)
     metrics.handled(method: method, code: code.rawValue, latencyNanoseconds: latency)
-    if method >= 0, type(of: handler).methods[method].isReservation {
+    if methods.reservations.contains(method) {
       metrics.reservationLatency(nanoseconds: latency)
     }
   }

@@ -18,6 +18,7 @@ final class EventLoop {
 
   let limits: ServerLimits
   let handler: any CallHandler
+  let methods: MethodSets
   let context: SessionContext
   let metrics: RPCRecorder
   let reply = Reply()
@@ -44,6 +45,7 @@ final class EventLoop {
   ) throws(Errno) {
     self.limits = limits
     self.handler = handler
+    methods = MethodSets(type(of: handler).methods)
     self.metrics = metrics
     self.mailbox = mailbox
     self.peers = peers
@@ -222,9 +224,10 @@ final class EventLoop {
   }
 
   private func flushTouched() {
-    for index in touched where connections[index].isTouched {
-      connections[index].isTouched = false
-      flush(index)
+    // By position: iterating would retain the array.
+    for position in touched.indices where connections[touched[position]].isTouched {
+      connections[touched[position]].isTouched = false
+      flush(touched[position])
     }
     touched.removeAll(keepingCapacity: true)
     // Streams that ended with what was just written.

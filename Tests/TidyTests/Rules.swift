@@ -125,11 +125,11 @@ private let arrows: [String: Set<String>] = [
   "GRPC": [],
   "Metrics": [],
   "StockStore": ["Posix", "CPlatform"],
-  "ReservationService": ["StockStore", "GRPC", "CHoldfastProto", "CProtobufC", "Metrics"],
+  "ReservationService": ["StockStore", "Posix", "GRPC", "CHoldfastProto", "CProtobufC"],
   "Server": ["Posix", "HTTP2", "GRPC", "Metrics"],
   "Admin": ["Metrics"],
   "holdfast": [
-    "Posix", "GRPC", "Metrics", "StockStore", "ReservationService", "Server", "Admin",
+    "Posix", "HTTP2", "GRPC", "Metrics", "StockStore", "ReservationService", "Server", "Admin",
   ],
   "LoadKit": ["Posix", "HTTP2"],
   "holdfast-load": ["LoadKit", "Posix"],
