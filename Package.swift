@@ -103,7 +103,10 @@ let package = Package(
     tests("StockStoreTests", ["StockStore", "Posix"]),
     tests(
       "ReservationServiceTests",
-      ["ReservationService", "StockStore", "GRPC", "Metrics", "Posix", "CHoldfastProto", "CProtobufC"]),
+      [
+        "ReservationService", "StockStore", "GRPC", "Metrics", "Posix", "CHoldfastProto",
+        "CProtobufC",
+      ]),
     tests("ServerTests", ["Server", "Posix", "HTTP2", "GRPC", "Metrics"]),
     tests("AdminTests", ["Admin", "Metrics"]),
     tests("LoadTests", ["LoadKit", "Posix", "HTTP2", "CNGHTTP2"]),

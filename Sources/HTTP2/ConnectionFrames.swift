@@ -29,7 +29,8 @@ enum ConnectionFrames {
     }
     unsafe state.pointee.settingsReceived = true
     unsafe state.pointee.sendControl(
-      type: FrameType.settings, flags: FrameFlag.acknowledgement, 0) { _ in }
+      type: FrameType.settings, flags: FrameFlag.acknowledgement, 0
+    ) { _ in }
   }
 
   private static func apply(
@@ -47,7 +48,7 @@ enum ConnectionFrames {
       guard value >= Defaults.frameBytesMax, value < 1 << 24 else {
         throw .protocolViolation(.protocolError)
       }
-      // Larger frames than the default gain nothing: the output buffer is filled either way.
+    // Larger frames than the default gain nothing: the output buffer is filled either way.
     default: break
     }
   }

@@ -29,7 +29,9 @@ internal import CNGHTTP2
   /// then the owner refuses its method.
   var isGoodRequest: Bool {
     if isMalformed { return false }
-    if isConnect { return pseudo.isDisjoint(with: [.scheme, .path]) && pseudo.contains(.authority) }
+    if isConnect {
+      return pseudo.isDisjoint(with: [.scheme, .path]) && pseudo.contains(.authority)
+    }
     return pseudo.isSuperset(of: [.method, .scheme, .path])
   }
 
@@ -95,10 +97,16 @@ internal import CNGHTTP2
   private mutating func addContentLength(_ value: UnsafeBufferPointer<UInt8>) {
     var length: Int64 = 0
     // 18 digits do not overflow, and no body is longer.
-    guard value.count > 0, value.count <= 18 else { return isMalformed = true }
+    guard value.count > 0, value.count <= 18 else {
+      isMalformed = true
+      return
+    }
     for index in 0..<value.count {
       let digit = unsafe value[index]
-      guard digit >= 48, digit <= 57 else { return isMalformed = true }
+      guard digit >= 48, digit <= 57 else {
+        isMalformed = true
+        return
+      }
       length = length * 10 + Int64(digit - 48)
     }
     if contentLength >= 0, contentLength != length { isMalformed = true }

@@ -29,7 +29,8 @@
 
   /// Where a block is remembered.
   static func entry(of block: UnsafeBufferPointer<UInt8>) -> Int {
-    unsafe Int(block[0] ^ block[block.count - 1] ^ UInt8(truncatingIfNeeded: block.count)) & (entries - 1)
+    unsafe Int(block[0] ^ block[block.count - 1] ^ UInt8(truncatingIfNeeded: block.count))
+      & (entries - 1)
   }
 
   func matches(_ other: UnsafeBufferPointer<UInt8>) -> Bool {
@@ -40,7 +41,9 @@
 
   /// Begins an entry; it holds once the owner has said what the head is.
   init(_ block: UnsafeBufferPointer<UInt8>, stream: Int32) {
-    for index in 0..<min(block.count, Self.blockBytesMax) { unsafe self.block[index] = block[index] }
+    for index in 0..<min(block.count, Self.blockBytesMax) {
+      unsafe self.block[index] = block[index]
+    }
     blockCount = block.count
     self.stream = stream
   }

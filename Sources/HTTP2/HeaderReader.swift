@@ -90,7 +90,8 @@ enum HeaderReader {
     _ state: UnsafeMutablePointer<SessionState>
   ) throws(ConnectionFault) {
     let context = unsafe state.pointee.context
-    let isRefused = unsafe state.pointee.refusesAfter != nil
+    let isRefused =
+      unsafe state.pointee.refusesAfter != nil
       || state.pointee.streams.count >= context.pointee.limits.concurrentStreams
     guard !isRefused, let record = unsafe open(stream, state) else {
       var check = FieldCheck(isTrailers: false)

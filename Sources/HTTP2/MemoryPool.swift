@@ -24,7 +24,8 @@ internal import CNGHTTP2
     let index = Self.sizeClass(bytes)
     guard index < Self.classes else {
       guard bytes < Int.max - Self.header else { return nil }
-      return unsafe Self.mark(UnsafeMutableRawPointer.allocate(byteCount: bytes + Self.header, alignment: 16), bytes)
+      return unsafe Self.mark(
+        UnsafeMutableRawPointer.allocate(byteCount: bytes + Self.header, alignment: 16), bytes)
     }
     if let block = unsafe heads[index] {
       unsafe heads[index] = block.load(as: UnsafeMutableRawPointer?.self)
@@ -54,7 +55,9 @@ internal import CNGHTTP2
     }
   }
 
-  mutating func reallocate(_ block: UnsafeMutableRawPointer?, _ bytes: Int) -> UnsafeMutableRawPointer? {
+  mutating func reallocate(_ block: UnsafeMutableRawPointer?, _ bytes: Int)
+    -> UnsafeMutableRawPointer?
+  {
     guard let block = unsafe block else { return unsafe allocate(bytes) }
     let size = unsafe Self.size(of: block)
     if bytes <= size { return unsafe block }
@@ -69,7 +72,9 @@ internal import CNGHTTP2
     unsafe (block - header).load(as: Int.self)
   }
 
-  private static func mark(_ start: UnsafeMutableRawPointer, _ bytes: Int) -> UnsafeMutableRawPointer {
+  private static func mark(_ start: UnsafeMutableRawPointer, _ bytes: Int)
+    -> UnsafeMutableRawPointer
+  {
     unsafe start.storeBytes(of: bytes, as: Int.self)
     return unsafe start + header
   }
@@ -88,14 +93,18 @@ internal import CNGHTTP2
       free: { block, user in unsafe NGHTTP2Memory.pool(user)?.pointee.pool.free(block) },
       calloc: { count, size, user in
         let (bytes, overflow) = count.multipliedReportingOverflow(by: size)
-        guard !overflow, let block = unsafe NGHTTP2Memory.pool(user)?.pointee.pool.allocate(bytes) else { return nil }
+        guard !overflow, let block = unsafe NGHTTP2Memory.pool(user)?.pointee.pool.allocate(bytes)
+        else { return nil }
         unsafe block.initializeMemory(as: UInt8.self, repeating: 0, count: bytes)
         return unsafe block
       },
-      realloc: { block, bytes, user in unsafe NGHTTP2Memory.pool(user)?.pointee.pool.reallocate(block, bytes) })
+      realloc: { block, bytes, user in
+        unsafe NGHTTP2Memory.pool(user)?.pointee.pool.reallocate(block, bytes)
+      })
   }
 
-  private static func pool(_ user: UnsafeMutableRawPointer?) -> UnsafeMutablePointer<ContextState>? {
+  private static func pool(_ user: UnsafeMutableRawPointer?) -> UnsafeMutablePointer<ContextState>?
+  {
     unsafe user?.assumingMemoryBound(to: ContextState.self)
   }
 }

@@ -19,7 +19,9 @@
   }
 
   /// Appends bytes; false where there is no memory.
-  mutating func append(_ bytes: UnsafePointer<UInt8>, _ length: Int, _ pool: inout MemoryPool) -> Bool {
+  mutating func append(_ bytes: UnsafePointer<UInt8>, _ length: Int, _ pool: inout MemoryPool)
+    -> Bool
+  {
     guard reserve(length, &pool), let end = unsafe end else { return false }
     unsafe end.update(from: bytes, count: length)
     count += length

@@ -209,7 +209,9 @@ internal import CNGHTTP2
     } else {
       unsafe state.pointee.firstStream = record.pointee.next
     }
-    if let next = unsafe record.pointee.next { unsafe next.pointee.previous = record.pointee.previous }
+    if let next = unsafe record.pointee.next {
+      unsafe next.pointee.previous = record.pointee.previous
+    }
     unsafe record.pointee.previous = nil
     unsafe record.pointee.next = nil
     unsafe state.pointee.streams.remove(record.pointee.number)

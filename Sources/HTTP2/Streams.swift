@@ -58,7 +58,9 @@ extension SessionContext {
   /// What the fields mean: written to the stream's notes, and remembered for the connection, so that
   /// the next stream with the same header block has no `head` event.
   package func setHead(_ head: Int32, of stream: StreamID) {
-    guard let record = unsafe open(stream), let session = unsafe record.pointee.session else { return }
+    guard let record = unsafe open(stream), let session = unsafe record.pointee.session else {
+      return
+    }
     unsafe record.pointee.notes.head = head
     unsafe session.pointee.rememberHead(head, record)
   }

@@ -29,7 +29,8 @@ private func closeDescriptor(_ number: Int32) { _ = close(number) }
 
 extension FileDescriptor {
   /// read(2) into `buffer`, without blocking on a non-blocking descriptor.
-  package static func read(_ number: Int32, into buffer: UnsafeMutableRawBufferPointer) -> IOResult {
+  package static func read(_ number: Int32, into buffer: UnsafeMutableRawBufferPointer) -> IOResult
+  {
     // The buffer is the caller's for the length of the call.
     #if canImport(Glibc)
       moving { unsafe Glibc.read(number, buffer.baseAddress, buffer.count) }

@@ -35,7 +35,9 @@ package enum Socket {
     let socket = try open(family: address.family)
     try setOption(socket.number, SOL_SOCKET, SO_REUSEADDR, 1)
     if sharesPort { try setOption(socket.number, SOL_SOCKET, SO_REUSEPORT, 1) }
-    if address.family == AF_INET6 { try setOption(socket.number, Int32(IPPROTO_IPV6), IPV6_V6ONLY, 0) }
+    if address.family == AF_INET6 {
+      try setOption(socket.number, Int32(IPPROTO_IPV6), IPV6_V6ONLY, 0)
+    }
     let number = socket.number
     _ = unsafe try address.with { (pointer, length) throws(Errno) in
       try retrying { unsafe bind(number, pointer, length) }
@@ -54,7 +56,7 @@ package enum Socket {
       _ = unsafe try address.with { (pointer, length) throws(Errno) in
         try retrying { unsafe Glibc.connect(number, pointer, length) }
       }
-    } catch where error.code == EINPROGRESS {
+    } catch  where error.code == EINPROGRESS {
     }
     return socket
   }
@@ -151,13 +153,17 @@ private struct Address {
       four.sin_port = port.bigEndian
       length = socklen_t(MemoryLayout<sockaddr_in>.size)
       family = AF_INET
-      unsafe withUnsafeMutableBytes(of: &storage) { unsafe $0.storeBytes(of: four, as: sockaddr_in.self) }
+      unsafe withUnsafeMutableBytes(of: &storage) {
+        unsafe $0.storeBytes(of: four, as: sockaddr_in.self)
+      }
     } else if unsafe inet_pton(AF_INET6, host, &six.sin6_addr) == 1 {
       six.sin6_family = sa_family_t(AF_INET6)
       six.sin6_port = port.bigEndian
       length = socklen_t(MemoryLayout<sockaddr_in6>.size)
       family = AF_INET6
-      unsafe withUnsafeMutableBytes(of: &storage) { unsafe $0.storeBytes(of: six, as: sockaddr_in6.self) }
+      unsafe withUnsafeMutableBytes(of: &storage) {
+        unsafe $0.storeBytes(of: six, as: sockaddr_in6.self)
+      }
     } else {
       throw .invalid
     }

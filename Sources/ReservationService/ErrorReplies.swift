@@ -87,7 +87,8 @@ final class ErrorReplies {
     }
     let name: StaticString = reason == .overloaded ? "OVERLOADED" : "SHUTTING_DOWN"
     finish(
-      .unavailable, name, retryNanoseconds: Self.overloadRetryNanoseconds, reply) {}
+      .unavailable, name, retryNanoseconds: Self.overloadRetryNanoseconds, reply
+    ) {}
   }
 
   private func badRequest(_ violation: FieldViolation, held: Int64?, _ reply: Reply) {

@@ -65,7 +65,9 @@ internal import StockStore
     return unsafe BorrowedBytes(address.assumingMemoryBound(to: UInt8.self), count: size - 1)
   }
 
-  private static func allocate(_ data: UnsafeMutableRawPointer?, _ size: Int) -> UnsafeMutableRawPointer? {
+  private static func allocate(_ data: UnsafeMutableRawPointer?, _ size: Int)
+    -> UnsafeMutableRawPointer?
+  {
     guard let state = unsafe data?.assumingMemoryBound(to: State.self),
       size >= 0, size <= capacity - header * 2 - (unsafe state.pointee.used)
     else { return nil }

@@ -32,7 +32,8 @@ final class ReflectionService {
 
   /// Answers one request: valid_host = 1, original_request = 2, then one of 4 to 7.
   func answer(_ message: Span<UInt8>, arena: MessageArena, writer: MessageWriter, reply: Reply) {
-    let request = unsafe arena.unpack(message, with: grpc__reflection__v1__server_reflection_request__unpack)
+    let request = unsafe arena.unpack(
+      message, with: grpc__reflection__v1__server_reflection_request__unpack)
     guard let request = unsafe request else {
       reply.fail(.invalidArgument, "malformed request message")
       return

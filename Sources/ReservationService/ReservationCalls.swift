@@ -62,7 +62,8 @@ extension HoldfastHandler {
   }
 
   func listReservations(_ message: Span<UInt8>, _ reply: Reply) throws(FieldViolation) -> UInt64 {
-    let request = unsafe arena.unpack(message, with: holdfast__v1__list_reservations_request__unpack)
+    let request = unsafe arena.unpack(
+      message, with: holdfast__v1__list_reservations_request__unpack)
     guard let request = unsafe request else { return malformed(reply) }
     let size = unsafe try rules.pageSize(request.pointee.page_size)
     let cursor = unsafe try rules.pageToken(arena.bytes(request.pointee.page_token))

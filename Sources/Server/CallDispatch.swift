@@ -235,7 +235,8 @@ extension EventLoop {
     fields.reset(httpStatus: status)
     Self.withDigits(of: .unknown) { fields.add("grpc-status", $0) }
     let isType = status == 415
-    fields.add("grpc-message", isType ? "content-type is not application/grpc" : "method is not POST")
+    fields.add(
+      "grpc-message", isType ? "content-type is not application/grpc" : "method is not POST")
     context.sendHeadersOnly(on: stream, fields: fields)
     touchConnection(of: stream)
   }

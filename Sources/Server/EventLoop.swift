@@ -251,7 +251,8 @@ final class EventLoop {
 
   /// Ends our side, and leaves it to the peer to close.
   private func linger(_ index: Int) {
-    guard connections[index].descriptor >= 0, connections[index].lingersSinceNanoseconds == nil else {
+    guard connections[index].descriptor >= 0, connections[index].lingersSinceNanoseconds == nil
+    else {
       return
     }
     connections[index].lingersSinceNanoseconds = nowNanoseconds
@@ -311,7 +312,8 @@ final class EventLoop {
 
   /// A peer that does not take its answers is not read any further.
   private func updateReading(_ index: Int, _ session: Session) {
-    let limit = connections[index].isReadingPaused ? limits.unsentBytesMax / 2 : limits.unsentBytesMax
+    let limit =
+      connections[index].isReadingPaused ? limits.unsentBytesMax / 2 : limits.unsentBytesMax
     let pauses = session.queuedBytes > limit
     if connections[index].isReadingPaused == pauses { return }
     connections[index].isReadingPaused = pauses

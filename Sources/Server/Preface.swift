@@ -15,7 +15,9 @@ enum Preface {
   static func examine(_ bytes: UnsafeRawBufferPointer) -> Preface {
     let count = min(bytes.count, clientPreface.utf8CodeUnitCount)
     var matches = true
-    for index in 0..<count where unsafe bytes[index] != clientPreface.utf8Start[index] { matches = false }
+    for index in 0..<count where unsafe bytes[index] != clientPreface.utf8Start[index] {
+      matches = false
+    }
     if matches { return .http2 }
     // A method name: capital letters up to a space.
     for index in 0..<min(bytes.count, 16) {

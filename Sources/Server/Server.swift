@@ -1,6 +1,6 @@
+package import GRPC
 // The server: listeners on one port, an event loop on a thread each, and the way down.
 internal import HTTP2
-package import GRPC
 package import Metrics
 package import Posix
 internal import Synchronization
@@ -8,7 +8,8 @@ internal import Synchronization
 /// A running server. Made by `start`; ends with `shutDown` and `wait`.
 package final class Server: Sendable {
   /// Makes the handler of one loop, on that loop's thread. `wake` wakes the loop from any thread.
-  package typealias HandlerFactory = @Sendable (_ wake: @escaping @Sendable () -> Void) ->
+  package typealias HandlerFactory =
+    @Sendable (_ wake: @escaping @Sendable () -> Void) ->
     any CallHandler
 
   /// The port that it listens on.

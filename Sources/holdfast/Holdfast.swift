@@ -24,42 +24,52 @@ struct Serve: AsyncParsableCommand {
   var host: String?
   @Option(help: ArgumentHelp("Port to serve gRPC on; 0 for a free one (7420).", valueName: "port"))
   var port: String?
-  @Option(help: ArgumentHelp("IP address for metrics and health (127.0.0.1).", valueName: "address"))
+  @Option(
+    help: ArgumentHelp("IP address for metrics and health (127.0.0.1).", valueName: "address"))
   var adminHost: String?
-  @Option(help: ArgumentHelp("Port for metrics and health; 0 for a free one (7421).", valueName: "port"))
+  @Option(
+    help: ArgumentHelp("Port for metrics and health; 0 for a free one (7421).", valueName: "port"))
   var adminPort: String?
   @Option(help: ArgumentHelp("Event loops; auto is one per processor (auto).", valueName: "n"))
   var loops: String?
-  @Option(help: ArgumentHelp(
-    "What outlives the process: memory is nothing, in exchange for speed (memory).",
-    valueName: "mode"))
+  @Option(
+    help: ArgumentHelp(
+      "What outlives the process: memory is nothing, in exchange for speed (memory).",
+      valueName: "mode"))
   var durability: String?
   @Option(help: ArgumentHelp("Most items (\(Limits.itemsMax)).", valueName: "n"))
   var maxItems: String?
-  @Option(help: ArgumentHelp(
-    "Most reservations and recorded decisions, 160 bytes each (\(Limits.reservationsMax)).",
-    valueName: "n"))
+  @Option(
+    help: ArgumentHelp(
+      "Most reservations and recorded decisions, 160 bytes each (\(Limits.reservationsMax)).",
+      valueName: "n"))
   var maxReservations: String?
   @Option(help: ArgumentHelp("Most connections (\(Limits.connectionsMax)).", valueName: "n"))
   var maxConnections: String?
-  @Option(help: ArgumentHelp("A hold's time to live where none is asked for (600s).", valueName: "time"))
+  @Option(
+    help: ArgumentHelp("A hold's time to live where none is asked for (600s).", valueName: "time"))
   var defaultTtl: String?
-  @Option(help: ArgumentHelp("Longest life of a hold, extensions included (24h).", valueName: "time"))
+  @Option(
+    help: ArgumentHelp("Longest life of a hold, extensions included (24h).", valueName: "time"))
   var maxHold: String?
-  @Option(help: ArgumentHelp(
-    "How long a decision is remembered for retries after its end (24h).", valueName: "time"))
+  @Option(
+    help: ArgumentHelp(
+      "How long a decision is remembered for retries after its end (24h).", valueName: "time"))
   var retention: String?
-  @Option(help: ArgumentHelp("A new connection's time for its HTTP/2 preface (10s).", valueName: "time"))
+  @Option(
+    help: ArgumentHelp("A new connection's time for its HTTP/2 preface (10s).", valueName: "time"))
   var handshakeTimeout: String?
   @Option(help: ArgumentHelp("How long a shutdown waits for open calls (10s).", valueName: "time"))
   var shutdownTimeout: String?
   @Option(help: .hidden)
   var concurrency: String?
-  @Option(help: ArgumentHelp(
-    "trace, debug, info, notice, warning, error or critical (info).", valueName: "level"))
+  @Option(
+    help: ArgumentHelp(
+      "trace, debug, info, notice, warning, error or critical (info).", valueName: "level"))
   var logLevel: String?
-  @Option(help: ArgumentHelp(
-    "text or json; auto is text on a terminal and json elsewhere (auto).", valueName: "format"))
+  @Option(
+    help: ArgumentHelp(
+      "text or json; auto is text on a terminal and json elsewhere (auto).", valueName: "format"))
   var logFormat: String?
   @Option(help: ArgumentHelp("A JSON file with settings (HOLDFAST_CONFIG).", valueName: "file"))
   var config: String?

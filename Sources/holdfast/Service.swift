@@ -41,7 +41,8 @@ enum Service {
       configuration: ServiceGroupConfiguration(
         services: [
           .init(
-            service: AdminService(admin: admin), successTerminationBehavior: .gracefullyShutdownGroup,
+            service: AdminService(admin: admin),
+            successTerminationBehavior: .gracefullyShutdownGroup,
             failureTerminationBehavior: .gracefullyShutdownGroup),
           .init(
             service: GRPCService(server: server, state: state) {

@@ -87,7 +87,8 @@ extension Settings {
       defaultTTLNanoseconds = try Self.duration(
         text, Limits.ttlNanosecondsMin...Limits.ttlNanosecondsMax, at)
     case "max-hold":
-      maxHoldNanoseconds = try Self.duration(text, Limits.second...(365 * 24 * 3600 * Limits.second), at)
+      maxHoldNanoseconds = try Self.duration(
+        text, Limits.second...(365 * 24 * 3600 * Limits.second), at)
     case "retention":
       retentionNanoseconds = try Self.duration(text, 0...(365 * 24 * 3600 * Limits.second), at)
     case "handshake-timeout":
@@ -146,7 +147,8 @@ extension Settings {
       guard !overflow, range.contains(nanoseconds) else {
         let least = Double(range.lowerBound) / 1e9
         throw SettingsError(
-          description: "\(at): '\(text)' is not from \(least)s to \(range.upperBound / 1_000_000_000)s")
+          description:
+            "\(at): '\(text)' is not from \(least)s to \(range.upperBound / 1_000_000_000)s")
       }
       return nanoseconds
     }
