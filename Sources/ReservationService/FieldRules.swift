@@ -131,7 +131,9 @@ struct FieldRules {
     let violation = FieldViolation("page_token", "empty, or the next_page_token of the page before")
     guard bytes.count == 16 else { throw violation }
     var value: UInt64 = 0
-    for unsafebyte in unsafe bytes.pointer {
+    let text = unsafe bytes.pointer
+    for index in 0..<bytes.count {
+      let byte = unsafe text[index]
       switch byte {
       case 48...57: value = value << 4 | UInt64(byte - 48)
       case 97...102: value = value << 4 | UInt64(byte - 87)
@@ -142,13 +144,17 @@ struct FieldRules {
   }
 
   private static func isCode(_ bytes: BorrowedBytes) -> Bool {
-    for unsafebyte in unsafe bytes.pointer where byte < 0x21 || byte > 0x7e { return false }
+    let text = unsafe bytes.pointer
+    for index in 0..<bytes.count where unsafe text[index] < 0x21 || text[index] > 0x7e {
+      return false
+    }
     return true
   }
 
   private static func isUTF8(_ bytes: BorrowedBytes) -> Bool {
     var isASCII = true
-    for unsafebyte in unsafe bytes.pointer where byte >= 0x80 { isASCII = false }
+    let text = unsafe bytes.pointer
+    for index in 0..<bytes.count where unsafe text[index] >= 0x80 { isASCII = false }
     // Validation of the rest allocates, and is rare.
     return isASCII || (unsafe String(validating: bytes.pointer, as: UTF8.self)) != nil
   }

@@ -62,6 +62,8 @@ def test_confirm_in_part_gives_the_rest_back(client):
     assert client.confirm(held.reservation_id, line(shirt, 3)).replayed
     with refused(StatusCode.FAILED_PRECONDITION, "RESERVATION_CONFIRMED"):
         client.confirm(held.reservation_id, line(shirt, 2))
+    with refused(StatusCode.FAILED_PRECONDITION, "RESERVATION_CONFIRMED"):
+        client.confirm(held.reservation_id)  # everything is not what was sold
 
 
 def test_lines_of_a_partial_confirm_are_summed(client):

@@ -26,11 +26,14 @@ struct Model {
     var expiresAt: Int64
     var endedAt: Int64?
     var key: String
+    /// Confirmed with fewer units than were held.
+    var isSoldInPart = false
 
     mutating func sell(_ sold: [(sku: String, quantity: Int64)]) {
       for index in lines.indices {
-        lines[index].quantity =
-          sold.first { $0.sku == lines[index].sku }?.quantity ?? 0
+        let quantity = sold.first { $0.sku == lines[index].sku }?.quantity ?? 0
+        if quantity < lines[index].quantity { isSoldInPart = true }
+        lines[index].quantity = quantity
       }
     }
   }
@@ -223,7 +226,8 @@ struct Model {
       let recorded = reservation.lines.filter { $0.quantity > 0 }
       let same =
         lines.isEmpty
-        || (recorded.count == sold.count
+        ? !reservation.isSoldInPart
+        : (recorded.count == sold.count
           && recorded.allSatisfy { line in sold.contains { $0 == line } })
       return same ? (nil, true) : (.reservationConfirmed, false)
     case .expired where !reacquire: return (.reservationExpired, false)

@@ -15,6 +15,8 @@ enum RecordKind: UInt8 {
   case free = 0
   case held
   case confirmed
+  /// Confirmed with fewer units than were held: a repeat has to name the same lines.
+  case confirmedInPart
   case released
   case expired
   case refusedInsufficientStock
@@ -65,7 +67,7 @@ struct ReservationRecord {
   var state: ReservationState? {
     switch kind {
     case .held: .held
-    case .confirmed: .confirmed
+    case .confirmed, .confirmedInPart: .confirmed
     case .released: .released
     case .expired: .expired
     default: nil

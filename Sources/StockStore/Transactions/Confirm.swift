@@ -19,7 +19,10 @@ extension StoreSession {
           ? reacquire(slot, number) : refused(.reservationExpired, slot)
       case .released: return refused(.reservationReleased, slot)
       case .confirmed:
-        guard scratch.lineCount == 0 || asksForWhatIsRecorded(slot) else {
+        let isRepeat =
+          scratch.lineCount == 0
+          ? core.slab[slot].kind == .confirmed : asksForWhatIsRecorded(slot)
+        guard isRepeat else {
           return refused(.reservationConfirmed, slot)
         }
         counters.replays.add()
@@ -34,8 +37,7 @@ extension StoreSession {
     guard case .committed(let lsn) = commit() else {
       return refused(.conflictTooBusy(attempts: RetryPolicy.attemptsMax), slot)
     }
-    keepSoldQuantities(slot)
-    end(slot, number, .confirmed, at: now, lsn: lsn)
+    end(slot, number, keepSoldQuantities(slot), at: now, lsn: lsn)
     counters.confirmed.add()
     return accepted(slot, replayed: false)
   }
@@ -54,8 +56,7 @@ extension StoreSession {
           item: ItemHandle(ordinal: change.ordinal), requested: change.required,
           available: available), slot)
     case .committed(let lsn):
-      keepSoldQuantities(slot)
-      core.slab[slot].kind = .confirmed
+      core.slab[slot].kind = keepSoldQuantities(slot)
       core.slab[slot].endedAt = now
       core.slab[slot].lsn = lsn
       // It has ended already: it only moves to the end of the queue.
@@ -93,13 +94,17 @@ extension StoreSession {
   }
 
   /// Each line keeps what was sold of it: what the last commit took out of on hand.
-  private func keepSoldQuantities(_ slot: UInt32) {
+  /// - Returns: what the record is now.
+  private func keepSoldQuantities(_ slot: UInt32) -> RecordKind {
+    var kind = RecordKind.confirmed
     for index in 0..<core.slab[slot].lineCount {
-      let item = core.slab[slot].line(index).item
-      let change = scratch.changes.index(item.ordinal).map { scratch.changes[$0] }
-      core.slab[slot].setLine(
-        index, ViewLine(item: item, quantity: -(change?.onHandChange ?? 0)))
+      let line = core.slab[slot].line(index)
+      let change = scratch.changes.index(line.item.ordinal).map { scratch.changes[$0] }
+      let sold = -(change?.onHandChange ?? 0)
+      if sold < line.quantity { kind = .confirmedInPart }
+      core.slab[slot].setLine(index, ViewLine(item: line.item, quantity: sold))
     }
+    return kind
   }
 
   /// Whether the command's lines are what the reservation was confirmed with.

@@ -214,7 +214,7 @@ struct  Holdfast__V1__ConfirmResponse
    */
   Holdfast__V1__Reservation *reservation;
   /*
-   * It was confirmed before, with the same lines.
+   * It was confirmed before, with the same lines: with none only if everything was sold.
    */
   protobuf_c_boolean replayed;
 };
