@@ -4,14 +4,16 @@
 package enum PercentEncoding {
   /// Appends `text` to `out` with every byte outside %x20-%x24 and %x26-%x7E as %XX.
   package static func append(_ text: Span<UInt8>, to out: inout HeaderText) {
-    for index in text.indices {
-      let byte = text[index]
-      if byte >= 0x20 && byte <= 0x7e && byte != UInt8(ascii: "%") {
-        out.append(byte)
-      } else {
-        out.append(UInt8(ascii: "%"))
-        out.append(hexadecimal(byte >> 4))
-        out.append(hexadecimal(byte & 15))
+    out.append(atMost: text.count * 3) { write in
+      for index in text.indices {
+        let byte = text[index]
+        if byte >= 0x20 && byte <= 0x7e && byte != UInt8(ascii: "%") {
+          write(byte)
+        } else {
+          write(UInt8(ascii: "%"))
+          write(hexadecimal(byte >> 4))
+          write(hexadecimal(byte & 15))
+        }
       }
     }
   }
@@ -21,36 +23,32 @@ package enum PercentEncoding {
 
 /// Base64 without padding (RFC 4648 section 4), as gRPC implementations send binary headers.
 package enum Base64 {
+  private static let alphabet: StaticString =
+    "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/"
+
   /// Appends `bytes` to `out`.
   package static func append(_ bytes: Span<UInt8>, to out: inout HeaderText) {
-    var index = 0
-    while index < bytes.count {
-      let left = bytes.count - index
-      let group =
-        UInt32(bytes[index]) << 16 | (left > 1 ? UInt32(bytes[index + 1]) << 8 : 0)
-        | (left > 2 ? UInt32(bytes[index + 2]) : 0)
-      out.append(digit(group >> 18 & 63))
-      out.append(digit(group >> 12 & 63))
-      if left > 1 { out.append(digit(group >> 6 & 63)) }
-      if left > 2 { out.append(digit(group & 63)) }
-      index += 3
-    }
-  }
-
-  private static func digit(_ value: UInt32) -> UInt8 {
-    let value = UInt8(truncatingIfNeeded: value)
-    switch value {
-    case 0..<26: return value + 65
-    case 26..<52: return value + 71
-    case 52..<62: return value - 4
-    case 62: return UInt8(ascii: "+")
-    default: return UInt8(ascii: "/")
+    // 64 bytes, and every index below has six bits.
+    let digits = unsafe alphabet.utf8Start
+    out.append(atMost: (bytes.count + 2) / 3 * 4) { write in
+      var index = 0
+      while index < bytes.count {
+        let left = bytes.count - index
+        let group =
+          UInt32(bytes[index]) << 16 | (left > 1 ? UInt32(bytes[index + 1]) << 8 : 0)
+          | (left > 2 ? UInt32(bytes[index + 2]) : 0)
+        write(unsafe digits[Int(group >> 18 & 63)])
+        write(unsafe digits[Int(group >> 12 & 63)])
+        if left > 1 { write(unsafe digits[Int(group >> 6 & 63)]) }
+        if left > 2 { write(unsafe digits[Int(group & 63)]) }
+        index += 3
+      }
     }
   }
 }
 
-/// A header value while it is made, of bounded length: what does not fit is cut off. The bound keeps
-/// the trailers below the 8 KiB that most clients accept.
+/// A header value while it is made, of bounded length: what does not fit is left out whole. The bound
+/// keeps the trailers below the 8 KiB that most clients accept.
 @safe package struct HeaderText: ~Copyable {
   private let storage: UnsafeMutablePointer<UInt8>
   private let capacity: Int
@@ -65,16 +63,23 @@ package enum Base64 {
 
   package mutating func reset() { count = 0 }
 
-  /// Appends a byte that is allowed in a header value.
-  package mutating func append(_ byte: UInt8) {
-    guard count < capacity else { return }
-    unsafe storage[count] = byte
-    count += 1
-  }
-
   /// The value.
   package func withSpan<R>(_ body: (Span<UInt8>) -> R) -> R {
     let bytes = unsafe UnsafeBufferPointer(start: storage, count: count)
     return body(unsafe bytes.span)
+  }
+
+  /// Appends what `body` writes, at most `length` bytes that are allowed in a header value.
+  @inline(__always)
+  fileprivate mutating func append(atMost length: Int, _ body: ((UInt8) -> Void) -> Void) {
+    guard length <= capacity - count else { return }
+    var next = unsafe storage + count
+    let end = unsafe next + length
+    body { byte in
+      guard unsafe next < end else { return }
+      unsafe next.pointee = byte
+      unsafe next += 1
+    }
+    count = unsafe next - storage
   }
 }

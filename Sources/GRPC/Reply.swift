@@ -9,16 +9,17 @@
     case failure(StatusCode)
   }
 
-  package private(set) var kind = Kind.message
+  // One thread, and no access that overlaps another: checking that would cost at every append.
+  @exclusivity(unchecked) package private(set) var kind = Kind.message
   // Manual memory: an Array would be retained and checked for uniqueness at every append.
-  private var storage: UnsafeMutablePointer<UInt8>
-  private var capacity: Int
-  package private(set) var count = 0
+  @exclusivity(unchecked) private var storage: UnsafeMutablePointer<UInt8>
+  @exclusivity(unchecked) private var capacity: Int
+  @exclusivity(unchecked) package private(set) var count = 0
   /// Where the details begin in a failure; the text stands before.
-  private var detailsStart = 0
+  @exclusivity(unchecked) private var detailsStart = 0
 
   package init(capacity: Int = 4096) {
-    self.capacity = max(64, capacity)
+    unsafe self.capacity = max(64, capacity)
     unsafe storage = .allocate(capacity: self.capacity)
   }
 
@@ -26,16 +27,16 @@
 
   /// Begins a new reply: an empty message.
   package func reset() {
-    kind = .message
-    count = 0
-    detailsStart = 0
+    unsafe kind = .message
+    unsafe count = 0
+    unsafe detailsStart = 0
   }
 
   /// Begins a failure. Append the text, then call `beginDetails`, then append the details.
   package func fail(_ code: StatusCode) {
-    kind = .failure(code)
-    count = 0
-    detailsStart = 0
+    unsafe kind = .failure(code)
+    unsafe count = 0
+    unsafe detailsStart = 0
   }
 
   /// Makes this a failure with a text and no details.
@@ -47,13 +48,13 @@
 
   /// Ends the text of a failure: what is appended from here on are its details, a serialized
   /// google.rpc.Status.
-  package func beginDetails() { detailsStart = count }
+  package func beginDetails() { unsafe detailsStart = unsafe count }
 
   /// Appends one byte.
   package func append(_ byte: UInt8) {
     reserve(1)
     unsafe storage[count] = byte
-    count += 1
+    unsafe count += 1
   }
 
   /// Appends bytes.
@@ -64,7 +65,7 @@
       guard let base = source.baseAddress else { return }
       unsafe (storage + count).update(from: base, count: source.count)
     }
-    count += bytes.count
+    unsafe count += bytes.count
   }
 
   /// Appends text.
@@ -94,12 +95,12 @@
     // The tail of the storage is initialized as far as MutableSpan needs it: bytes have no invalid value.
     let tail = unsafe UnsafeMutableBufferPointer(start: storage + count, count: length)
     var span = unsafe tail.mutableSpan
-    count += min(length, max(0, body(&span)))
+    unsafe count += min(length, max(0, body(&span)))
   }
 
   /// The message, or the text of a failure.
   package func withContent<R>(_ body: (Span<UInt8>) -> R) -> R {
-    let end = kind == .message ? count : detailsStart
+    let end = unsafe kind == .message ? count : detailsStart
     let bytes = unsafe UnsafeBufferPointer(start: storage, count: end)
     return body(unsafe bytes.span)
   }
@@ -112,15 +113,15 @@
   }
 
   private func reserve(_ more: Int) {
-    if count + more > capacity { grow(to: count + more) }
+    if unsafe count + more > capacity { unsafe grow(to: count + more) }
   }
 
   private func grow(to needed: Int) {
-    let larger = max(needed, capacity * 2)
+    let larger = unsafe max(needed, capacity * 2)
     let fresh = UnsafeMutablePointer<UInt8>.allocate(capacity: larger)
     unsafe fresh.update(from: storage, count: count)
     unsafe storage.deallocate()
     unsafe storage = fresh
-    capacity = larger
+    unsafe capacity = larger
   }
 }

@@ -44,8 +44,7 @@
   }
 }
 
-/// A connection's open streams by number: open addressing with backward-shift deletion. Numbers rise by
-/// two, so half the number is a hash without collisions as long as the open ones lie close together.
+/// A connection's open streams by number: open addressing with backward-shift deletion.
 @safe struct StreamMap {
   private var slots: UnsafeMutablePointer<UnsafeMutablePointer<StreamRecord>?>?
   private var capacity = 0
@@ -53,7 +52,7 @@
 
   func find(_ number: Int32) -> UnsafeMutablePointer<StreamRecord>? {
     guard let slots = unsafe slots else { return nil }
-    var slot = Int(number >> 1) & (capacity - 1)
+    var slot = home(number)
     while let record = unsafe slots[slot] {
       if unsafe record.pointee.number == number { return unsafe record }
       slot = (slot + 1) & (capacity - 1)
@@ -74,7 +73,7 @@
   mutating func remove(_ number: Int32) {
     guard let slots = unsafe slots else { return }
     let mask = capacity - 1
-    var hole = Int(number >> 1) & mask
+    var hole = home(number)
     while let record = unsafe slots[hole], unsafe record.pointee.number != number {
       hole = (hole + 1) & mask
     }
@@ -82,7 +81,7 @@
     count -= 1
     var next = (hole + 1) & mask
     while let record = unsafe slots[next] {
-      let home = unsafe Int(record.pointee.number >> 1) & mask
+      let home = unsafe home(record.pointee.number)
       // It may move back to the hole only if that does not take it before its home.
       if (next - home) & mask >= (next - hole) & mask {
         unsafe slots[hole] = record
@@ -100,9 +99,16 @@
     count = 0
   }
 
+  /// Multiplicative hashing (Knuth, volume 3, section 6.4). Numbers that follow each other must not lie
+  /// side by side: every removal looks at the rest of its cluster.
+  private func home(_ number: Int32) -> Int {
+    let hash = UInt32(bitPattern: number) &* 0x9e37_79b1
+    return Int(hash >> UInt32(32 - capacity.trailingZeroBitCount))
+  }
+
   private mutating func place(_ record: UnsafeMutablePointer<StreamRecord>) {
     guard let slots = unsafe slots else { return }
-    var slot = unsafe Int(record.pointee.number >> 1) & (capacity - 1)
+    var slot = unsafe home(record.pointee.number)
     while unsafe slots[slot] != nil { slot = (slot + 1) & (capacity - 1) }
     unsafe slots[slot] = record
   }

@@ -4,13 +4,32 @@ internal import StockStore
 /// Writes protobuf's wire format (protobuf.dev, "Encoding") straight into one buffer, used again for
 /// every answer. protobuf-c would want a tree of C structs first, then two passes over it.
 @safe final class MessageWriter {
-  private var storage: UnsafeMutablePointer<UInt8>
-  private var capacity = 4096
-  private(set) var count = 0
+  // Behind a constant pointer: properties of a class are checked for exclusive access at every use.
+  private let state: UnsafeMutablePointer<State>
 
-  init() { unsafe storage = .allocate(capacity: capacity) }
+  @unsafe private struct State {
+    var storage: UnsafeMutablePointer<UInt8>
+    var capacity: Int
+    var count = 0
+  }
 
-  deinit { unsafe storage.deallocate() }
+  init(capacity: Int = 4096) {
+    unsafe state = .allocate(capacity: 1)
+    unsafe state.initialize(
+      to: State(storage: .allocate(capacity: capacity), capacity: capacity))
+  }
+
+  deinit {
+    unsafe storage.deallocate()
+    unsafe state.deallocate()
+  }
+
+  private var storage: UnsafeMutablePointer<UInt8> { unsafe state.pointee.storage }
+
+  private(set) var count: Int {
+    get { unsafe state.pointee.count }
+    set { unsafe state.pointee.count = newValue }
+  }
 
   func reset() { count = 0 }
 
@@ -166,12 +185,15 @@ internal import StockStore
   }
 
   private func reserve(_ more: Int) {
-    if count + more <= capacity { return }
-    let larger = max(count + more, capacity * 2)
+    if unsafe count + more > state.pointee.capacity { grow(count + more) }
+  }
+
+  private func grow(_ needed: Int) {
+    let larger = unsafe max(needed, state.pointee.capacity * 2)
     let fresh = UnsafeMutablePointer<UInt8>.allocate(capacity: larger)
     unsafe fresh.update(from: storage, count: count)
     unsafe storage.deallocate()
-    unsafe storage = fresh
-    capacity = larger
+    unsafe state.pointee.storage = fresh
+    unsafe state.pointee.capacity = larger
   }
 }

@@ -67,7 +67,7 @@ extension EventLoop {
       fail(stream, .internal, "malformed grpc-timeout")
       return false
     }
-    if nowNanoseconds - notes.receivedNanoseconds < timeout { return true }
+    if unsafe nowNanoseconds - notes.receivedNanoseconds < timeout { return true }
     fail(stream, .deadlineExceeded, "deadline exceeded before the call was executed")
     return false
   }
@@ -175,9 +175,9 @@ extension EventLoop {
 
   /// Sends the reply, or keeps it until the journal is durable up to it.
   private func sendOrKeep(_ stream: StreamID, lsn: UInt64, ends: Bool) {
-    if waiting.isEmpty && lsn <= handler.durableLSN {
+    if unsafe waiting.isEmpty && lsn <= handler.durableLSN {
       send(reply, on: stream, ends: ends)
-    } else if !waiting.append(reply, for: stream, lsn: lsn) {
+    } else if unsafe !waiting.append(reply, for: stream, lsn: lsn) {
       // The decision stands and is recorded: a retry gets it once the journal has caught up.
       handler.refuse(.overloaded, reply: reply)
       send(reply, on: stream, ends: true)
@@ -185,7 +185,7 @@ extension EventLoop {
   }
 
   func sendDurableReplies() {
-    while let stream = waiting.next(durableLSN: handler.durableLSN, into: reply) {
+    while let stream = unsafe waiting.next(durableLSN: handler.durableLSN, into: reply) {
       send(reply, on: stream, ends: true)
     }
   }
@@ -211,13 +211,13 @@ extension EventLoop {
   private func sendStatus(_ code: StatusCode, _ reply: Reply, on stream: StreamID) {
     fields.reset(httpStatus: 200)
     Self.withDigits(of: code) { fields.add("grpc-status", $0) }
-    statusText.reset()
-    reply.withContent { PercentEncoding.append($0, to: &statusText) }
-    statusText.withSpan { fields.add("grpc-message", $0) }
-    detailsText.reset()
-    reply.withDetails { Base64.append($0, to: &detailsText) }
-    if detailsText.count > 0 {
-      detailsText.withSpan { fields.add("grpc-status-details-bin", $0) }
+    unsafe statusText.reset()
+    reply.withContent { unsafe PercentEncoding.append($0, to: &statusText) }
+    unsafe statusText.withSpan { fields.add("grpc-message", $0) }
+    unsafe detailsText.reset()
+    reply.withDetails { unsafe Base64.append($0, to: &detailsText) }
+    if unsafe detailsText.count > 0 {
+      unsafe detailsText.withSpan { fields.add("grpc-status-details-bin", $0) }
     }
     // gRPC over HTTP/2, compression: a refusal for its encoding names those that are taken.
     if code == .unimplemented { fields.add("grpc-accept-encoding", "identity") }
@@ -258,7 +258,7 @@ extension EventLoop {
   private func countHandled(_ stream: StreamID, _ code: StatusCode) {
     guard !context.isCounted(stream), let notes = context.notes(of: stream) else { return }
     context.setCounted(stream)
-    let latency = nowNanoseconds - notes.receivedNanoseconds
+    let latency = unsafe nowNanoseconds - notes.receivedNanoseconds
     let method = Self.methodIndex(notes)
     metrics.handled(method: method, code: code.rawValue, latencyNanoseconds: latency)
     if methods.reservations.contains(method) {
@@ -280,7 +280,7 @@ extension EventLoop {
       guard let notes = context.notes(of: stream), !context.isAnswered(stream),
         !context.hasEnded(stream)
       else { continue }
-      let age = nowNanoseconds - notes.receivedNanoseconds
+      let age = unsafe nowNanoseconds - notes.receivedNanoseconds
       let timeout = context.withTimeout(of: stream) { Timeout.nanoseconds($0) } ?? nil
       if age >= min(timeout ?? .max, limits.requestNanosecondsMax) {
         countStarted(stream)
