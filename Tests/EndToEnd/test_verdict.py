@@ -1,0 +1,63 @@
+"""The load generator's verdict on the real server: it holds, and on a store that oversells it fails."""
+
+import json
+import os
+import pathlib
+import re
+import subprocess
+
+import pytest
+
+REPOSITORY = pathlib.Path(__file__).resolve().parents[2]
+
+
+@pytest.fixture(scope="module")
+def generator():
+    path = pathlib.Path(os.environ.get("HOLDFAST_LOAD_BINARY", REPOSITORY / ".build/debug/holdfast-load"))
+    assert path.exists(), f"{path} is missing: run `make test-swift` first"
+    return path
+
+
+def load(generator, server, *flags):
+    return subprocess.run(
+        [generator, "run", "--target", server.target, "--admin", f"127.0.0.1:{server.admin_port}",
+         "--server-pid", str(server.pid), "--seed", "1", *flags],
+        capture_output=True, text=True, timeout=120)
+
+
+def test_many_skus_two_loops_and_nothing_lost(generator, start, tmp_path):
+    server = start("--loops", "2")
+    report = tmp_path / "report.json"
+    done = load(generator, server, "--skus", "1000", "--units", "100", "--operations", "30000",
+                "--connections", "16", "--threads", "2", "--lines", "1-5", "--distribution", "zipf:0.9",
+                "--duplicate-share", "0.1", "--json", str(report))
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "VERDICT: nothing oversold, nothing lost" in done.stdout
+    assert json.loads(report.read_text())["schema_version"] == 1
+
+
+def test_holds_that_expire_meanwhile(generator, start):
+    server = start("--loops", "2")
+    done = load(generator, server, "--skus", "10", "--units", "200", "--duration", "3", "--warm-up", "0",
+                "--ttl", "1", "--confirm-share", "0.1", "--release-share", "0.1")
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_a_store_that_oversells_is_found_out(generator, start):
+    """Check, then write, unlocked: two loops sell the same unit. The count is in the verdict."""
+    for _ in range(5):  # a race: nearly every run shows it
+        server = start("--loops", "2", "--concurrency", "unchecked-for-demonstration")
+        done = load(generator, server, "--skus", "1", "--units", "500", "--operations", "20000",
+                    "--connections", "8")
+        if done.returncode == 1:
+            break
+    assert done.returncode == 1, done.stdout + done.stderr
+    found = re.search(r"VERDICT: OVERSOLD by ([\d,]+) units on SKU (\S+)", done.stdout)
+    assert found and int(found[1].replace(",", "")) > 0, done.stdout
+
+
+def test_nobody_there(generator):
+    done = subprocess.run([generator, "run", "--target", "127.0.0.1:1", "--duration", "1"],
+                          capture_output=True, text=True, timeout=30)
+    assert done.returncode == 2
+    assert len(done.stderr.strip().splitlines()) == 1 and "127.0.0.1:1" in done.stderr
