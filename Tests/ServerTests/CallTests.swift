@@ -155,42 +155,4 @@ struct CallTests {
     }
     #expect(fixture.board.read { $0.executed[0] } == 1000)
   }
-
-  @Test("A stream of messages both ways", arguments: [1, 4, 16_384])
-  func chat(chunk: Int) throws {
-    let fixture = try Fixture()
-    let client = try fixture.connect()
-    let messages: [[UInt8]] = [[1], [], [2, 3], [UInt8](repeating: 9, count: 100)]
-    let body = messages.flatMap { Frame.message($0) }
-    let answer = try client.answer(try client.start("chat", body: body, chunk: chunk))
-    #expect(answer.messages == messages)
-    #expect(answer.code == 0)
-  }
-
-  @Test("Each message of a stream is answered before the next comes")
-  func chatTurns() throws {
-    let fixture = try Fixture()
-    let client = try fixture.connect()
-    let stream = client.newStream()
-    try client.send(Client.head(stream, "chat"))
-    for number in UInt8(0)..<20 {
-      try client.send(Frame.data(stream, Frame.message([number]), ends: false))
-      #expect(try client.read { $0.calls[stream]?.messages?.last == [number] })
-    }
-    try client.send(Frame.data(stream, [], ends: true))
-    #expect(try client.answer(stream).code == 0)
-  }
-
-  @Test("A stream that ends inside a message is an error")
-  func chatCut() throws {
-    let fixture = try Fixture()
-    let client = try fixture.connect()
-    let cut = try client.start("chat", body: Frame.message([1]) + [0, 0, 0])
-    let answer = try client.answer(cut)
-    #expect(answer.messages == [[1]])
-    #expect(answer.code == StatusCode.internal.rawValue)
-    let broken = try client.start("chat", body: Frame.message([1]) + Frame.message([2], flag: 9))
-    #expect(try client.answer(broken).code == StatusCode.internal.rawValue)
-    #expect(try client.call("echo", [1]).messages == [[1]])
-  }
 }

@@ -164,15 +164,15 @@ final class Client {
 
   struct NoAnswer: Error {}
 
-  /// Reads until `condition`; false where the server closed, or ten seconds passed, before.
+  /// Reads until `condition`; false where the server closed, or so many seconds passed, before.
   @discardableResult
-  func read(until condition: (Client) -> Bool) throws -> Bool {
+  func read(seconds: Int64 = 10, until condition: (Client) -> Bool) throws -> Bool {
     let poller = try Poller(capacity: 1)
     try poller.add(socket.number, token: 0)
-    let deadline = SystemClock.monotonicNanoseconds() + 10_000_000_000
+    let deadline = SystemClock.monotonicNanoseconds() + seconds * second
     while !condition(self) {
       if isClosed || SystemClock.monotonicNanoseconds() > deadline { return false }
-      guard try poller.wait(timeoutMilliseconds: 1000) > 0 else { continue }
+      guard try poller.wait(timeoutMilliseconds: 100) > 0 else { continue }
       try receive()
     }
     return true
@@ -199,6 +199,9 @@ final class Client {
     }
     return call
   }
+
+  /// Lets go of what has come of a call.
+  func forget(_ stream: UInt32) { calls[stream] = nil }
 
   func call(
     _ method: String, _ message: [UInt8] = [], _ fields: [(String, String)] = []

@@ -60,7 +60,7 @@ final class FakeHandler: CallHandler {
     case big
     /// A stream that begins with the message and does not end.
     case watch
-    /// Each message comes back.
+    /// Each message comes back; one that begins with 255 is a failure.
     case chat
 
     var type: MethodType {
@@ -130,6 +130,7 @@ final class FakeHandler: CallHandler {
     case .big:
       let kibibyte = [UInt8](repeating: first, count: 1024)
       for _ in 0..<first { reply.append(kibibyte.span) }
+    case .chat where first == 255: reply.fail(.dataLoss, "lost")
     default:
       reply.append(message)
       reply.append(caller)
@@ -205,11 +206,13 @@ final class Fixture {
 
   func connect() throws -> Client { try Client(port: server.port) }
 
-  /// A number of the metrics page: the sum over all lines that begin with `name`.
-  func metric(_ name: String) -> Double {
+  /// A number of the metrics page: the sum over all lines that begin with `name`, and have `code` as
+  /// their status code where that is given.
+  func metric(_ name: String, with code: String = "") -> Double {
     let page = MetricsPage()
     page.add { [metrics] in metrics.expose(into: &$0) }
     return page.render().split(separator: "\n").filter { $0.hasPrefix(name) }
+      .filter { code.isEmpty || $0.contains("grpc_code=\"\(code)\"") }
       .compactMap { $0.split(separator: " ").last.flatMap { Double($0) } }.reduce(0, +)
   }
 

@@ -1,0 +1,104 @@
+import GRPC
+import Posix
+import Server
+import Testing
+
+@Suite("Streaming calls")
+struct StreamingTests {
+  @Test("A stream of messages both ways", arguments: [1, 4, 16_384])
+  func chat(chunk: Int) throws {
+    let fixture = try Fixture()
+    let client = try fixture.connect()
+    let messages: [[UInt8]] = [[1], [], [2, 3], [UInt8](repeating: 9, count: 100)]
+    let body = messages.flatMap { Frame.message($0) }
+    let answer = try client.answer(try client.start("chat", body: body, chunk: chunk))
+    #expect(answer.messages == messages)
+    #expect(answer.code == 0)
+  }
+
+  @Test("Each message of a stream is answered before the next comes")
+  func chatTurns() throws {
+    let fixture = try Fixture()
+    let client = try fixture.connect()
+    let stream = client.newStream()
+    try client.send(Client.head(stream, "chat"))
+    for number in UInt8(0)..<20 {
+      try client.send(Frame.data(stream, Frame.message([number]), ends: false))
+      #expect(try client.read { $0.calls[stream]?.messages?.last == [number] })
+    }
+    try client.send(Frame.data(stream, [], ends: true))
+    #expect(try client.answer(stream).code == 0)
+  }
+
+  @Test("A stream that ends inside a message is an error")
+  func chatCut() throws {
+    let fixture = try Fixture()
+    let client = try fixture.connect()
+    let cut = try client.start("chat", body: Frame.message([1]) + [0, 0, 0])
+    let answer = try client.answer(cut)
+    #expect(answer.messages == [[1]])
+    #expect(answer.code == StatusCode.internal.rawValue)
+    let broken = try client.start("chat", body: Frame.message([1]) + Frame.message([2], flag: 9))
+    #expect(try client.answer(broken).code == StatusCode.internal.rawValue)
+    #expect(try client.call("echo", [1]).messages == [[1]])
+  }
+
+  @Test("A first message is answered without waiting for a second, on every stream")
+  func firstMessage() throws {
+    let fixture = try Fixture()
+    let client = try fixture.connect()
+    // The same header block each time: what the server remembers of it must not lose the stream's kind.
+    for number in UInt8(0)..<5 {
+      let stream = client.newStream()
+      let head = Client.head(stream, "chat")
+      let data = Frame.data(stream, Frame.message([number]), ends: false)
+      if number % 2 == 0 {
+        try client.send(head + data)
+      } else {
+        try client.send(head)
+        _ = try client.call("echo", [1])
+        try client.send(data)
+      }
+      #expect(try client.read(seconds: 2) { $0.calls[stream]?.messages == [[number]] })
+      try client.send(Frame.data(stream, [], ends: true))
+      #expect(try client.answer(stream).code == 0)
+    }
+  }
+
+  @Test("A stream that failed takes no more messages")
+  func failedStream() throws {
+    let fixture = try Fixture()
+    let client = try fixture.connect()
+    let messages: [[UInt8]] = [[1], [255], [2], [3]]
+    let body = messages.flatMap { Frame.message($0) }
+    let answer = try client.answer(try client.start("chat", body: body))
+    #expect(answer.messages == [[1]])
+    #expect(answer.code == StatusCode.dataLoss.rawValue)
+    #expect(fixture.board.read { $0.executed[6] } == 2)
+    #expect(try client.call("echo", [1]).messages == [[1]])
+    #expect(fixture.metric("grpc_server_started_total") == 2)
+    #expect(fixture.metric("grpc_server_handled_total", with: "DataLoss") == 1)
+  }
+
+  @Test("A stream counts as one call, whatever its turns")
+  func counts() throws {
+    let fixture = try Fixture()
+    do {
+      let client = try fixture.connect()
+      for ending in [[], [0, 0], Frame.message([2], flag: 9)] as [[UInt8]] {
+        let stream = client.newStream()
+        try client.send(Client.head(stream, "chat"))
+        _ = try client.call("echo", [1])
+        try client.send(Frame.data(stream, Frame.message([1]), ends: false))
+        #expect(try client.read(seconds: 2) { $0.calls[stream]?.messages == [[1]] })
+        try client.send(Frame.data(stream, ending, ends: true))
+        #expect(try client.answer(stream).code == (ending.isEmpty ? 0 : 13))
+      }
+    }
+    #expect(fixture.eventually { fixture.metric("holdfast_connections ") == 0 })
+    #expect(fixture.metric("grpc_server_started_total") == 6)
+    #expect(fixture.metric("grpc_server_handled_total", with: "OK") == 4)
+    #expect(fixture.metric("grpc_server_handled_total", with: "Internal") == 2)
+    #expect(fixture.metric("grpc_server_handled_total") == 6)
+  }
+}
