@@ -16,11 +16,11 @@ package struct StreamID: Equatable, Sendable {
 package struct StreamNotes: Sendable {
   /// What the header fields mean to the owner.
   package var head: Int32 = .min
-  /// When the request was received, and when its answer is due (Int64.max: never), in nanoseconds.
+  /// When the request's header fields were received: the turn's time, in nanoseconds.
   package var receivedNanoseconds: Int64 = 0
-  package var deadlineNanoseconds: Int64 = .max
-  /// The answer waits for this log sequence number.
-  package var lsn: UInt64 = 0
+  /// Whether the call was counted as begun, and the status it was answered with; below zero: none yet.
+  package var isStarted = false
+  package var status: Int8 = -1
 
   package init() {}
 }
@@ -45,8 +45,6 @@ struct StreamFlags: OptionSet {
   static let wantsData = StreamFlags(rawValue: 1 << 8)
   /// The answer's HEADERS frame is out.
   static let headersSent = StreamFlags(rawValue: 1 << 9)
-  /// The owner has counted the call as ended.
-  static let counted = StreamFlags(rawValue: 1 << 10)
   /// The timeout field came, be it empty.
   static let hasTimeout = StreamFlags(rawValue: 1 << 11)
   /// The record's answer is a header block, and all there is.

@@ -29,15 +29,6 @@ extension SessionContext {
     unsafe state.pointee.streams.find(stream)?.pointee.flags.contains(.answered) ?? true
   }
 
-  /// A mark of the owner's: the call is counted as ended.
-  package func isCounted(_ stream: StreamID) -> Bool {
-    unsafe state.pointee.streams.find(stream)?.pointee.flags.contains(.counted) ?? true
-  }
-
-  package func setCounted(_ stream: StreamID) {
-    unsafe state.pointee.streams.find(stream)?.pointee.flags.insert(.counted)
-  }
-
   /// From here on `data` events come for this stream.
   package func wantData(_ stream: StreamID) {
     unsafe state.pointee.streams.find(stream)?.pointee.flags.insert(.wantsData)

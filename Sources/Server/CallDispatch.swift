@@ -18,7 +18,6 @@ extension EventLoop {
       case .data: calls += streamingData(event.stream)
       case .oversize: oversize(event.stream)
       case .headerListTooLarge:
-        countStarted(event.stream)
         fail(event.stream, .resourceExhausted, "header list too large")
       case .closed: closed(event.stream)
       }
@@ -47,7 +46,7 @@ extension EventLoop {
     guard let notes = context.notes(of: stream), !context.isAnswered(stream) else {
       return streamingEnded(stream)
     }
-    metrics.started(method: Self.methodIndex(notes))
+    noteStarted(stream)
     switch RequestHead(code: notes.head) {
     case .call(let method):
       guard isInTime(stream, notes) else { return 0 }
@@ -102,7 +101,6 @@ extension EventLoop {
   }
 
   private func oversize(_ stream: StreamID) {
-    countStarted(stream)
     let isOver = context.withBody(of: stream) { body, _ in
       if case .tooLarge = MessageFraming.next(in: body, messageBytesMax: limits.messageBytesMax) {
         return true
@@ -116,12 +114,6 @@ extension EventLoop {
       handler.refuse(.overloaded, reply: reply)
       send(reply, on: stream, ends: true)
     }
-  }
-
-  /// A refusal before the end of the request: the call has begun all the same.
-  private func countStarted(_ stream: StreamID) {
-    guard let notes = context.notes(of: stream), !context.isAnswered(stream) else { return }
-    metrics.started(method: Self.methodIndex(notes))
   }
 
   // MARK: Streaming requests
@@ -165,7 +157,7 @@ extension EventLoop {
     let calls = streamingData(stream)
     let isWhole = context.withBody(of: stream) { body, _ in body.isEmpty } ?? true
     let code: StatusCode = isWhole ? .ok : .internal
-    countHandled(stream, code)
+    noteStatus(stream, code)
     context.end(stream, status: UInt8(code.rawValue))
     touchConnection(of: stream)
     return calls
@@ -190,15 +182,16 @@ extension EventLoop {
     }
   }
 
-  /// Answers a stream; counts the call where that ends it.
+  /// Answers a stream.
   func send(_ reply: Reply, on stream: StreamID, ends: Bool) {
     switch reply.kind {
     case .message:
-      if ends { countHandled(stream, .ok) }
-      let isSent = reply.withContent { context.send($0, on: stream, ends: ends) }
-      if !isSent { fail(stream, .unavailable, "no room for the answer") }
+      guard reply.withContent({ context.send($0, on: stream, ends: ends) }) else {
+        return fail(stream, .unavailable, "no room for the answer")
+      }
+      if ends { noteStatus(stream, .ok) }
     case .failure(let code):
-      countHandled(stream, code)
+      noteStatus(stream, code)
       if context.isAnswered(stream) {
         context.end(stream, status: UInt8(code.rawValue))
       } else {
@@ -231,7 +224,7 @@ extension EventLoop {
   }
 
   private func refuseHTTP(_ stream: StreamID, _ status: Int) {
-    countHandled(stream, .unknown)
+    noteStatus(stream, .unknown)
     fields.reset(httpStatus: status)
     Self.withDigits(of: .unknown) { fields.add("grpc-status", $0) }
     let isType = status == 415
@@ -241,29 +234,38 @@ extension EventLoop {
     touchConnection(of: stream)
   }
 
-  /// Whether or not it was answered, the stream is gone.
+  /// The stream is gone, answered or not: the one place where a call is counted as handled. That comes
+  /// after its answer was written, so the latency is the whole of what the server took.
   private func closed(_ stream: StreamID) {
-    if let notes = context.notes(of: stream), !context.isCounted(stream) {
-      if context.hasEnded(stream) || context.isAnswered(stream) {
-        handler.cancelled(Self.name(stream))
-        countHandled(stream, .cancelled)
-      } else {
-        metrics.started(method: Self.methodIndex(notes))
-        countHandled(stream, .cancelled)
+    noteStarted(stream)
+    if let notes = context.notes(of: stream) {
+      let isCancelled = notes.status < 0
+      if isCancelled { handler.cancelled(Self.name(stream)) }
+      let method = Self.methodIndex(notes)
+      let latency = unsafe nowNanoseconds - notes.receivedNanoseconds
+      metrics.handled(
+        method: method, code: isCancelled ? StatusCode.cancelled.rawValue : Int(notes.status),
+        latencyNanoseconds: latency)
+      if methods.reservations.contains(method), !isCancelled {
+        metrics.reservationLatency(nanoseconds: latency)
       }
     }
     context.release(stream)
   }
 
-  private func countHandled(_ stream: StreamID, _ code: StatusCode) {
-    guard !context.isCounted(stream), let notes = context.notes(of: stream) else { return }
-    context.setCounted(stream)
-    let latency = unsafe nowNanoseconds - notes.receivedNanoseconds
-    let method = Self.methodIndex(notes)
-    metrics.handled(method: method, code: code.rawValue, latencyNanoseconds: latency)
-    if methods.reservations.contains(method) {
-      metrics.reservationLatency(nanoseconds: latency)
-    }
+  private func noteStarted(_ stream: StreamID) {
+    guard var notes = context.notes(of: stream), !notes.isStarted else { return }
+    notes.isStarted = true
+    context.setNotes(notes, of: stream)
+    metrics.started(method: Self.methodIndex(notes))
+  }
+
+  /// The first status of a call is the one that its caller sees.
+  private func noteStatus(_ stream: StreamID, _ code: StatusCode) {
+    noteStarted(stream)
+    guard var notes = context.notes(of: stream), notes.status < 0 else { return }
+    notes.status = Int8(code.rawValue)
+    context.setNotes(notes, of: stream)
   }
 
   private func touchConnection(of stream: StreamID) {
@@ -283,7 +285,6 @@ extension EventLoop {
       let age = unsafe nowNanoseconds - notes.receivedNanoseconds
       let timeout = context.withTimeout(of: stream) { Timeout.nanoseconds($0) } ?? nil
       if age >= min(timeout ?? .max, limits.requestNanosecondsMax) {
-        countStarted(stream)
         fail(stream, .deadlineExceeded, "the request was not whole in time")
       }
     }
@@ -294,8 +295,11 @@ extension EventLoop {
     var next = session.firstStream
     while let stream = next {
       next = session.stream(after: stream)
-      guard context.isAnswered(stream), !context.isCounted(stream) else { continue }
-      countHandled(stream, .unavailable)
+      guard context.isAnswered(stream), let notes = context.notes(of: stream), notes.status < 0
+      else {
+        continue
+      }
+      noteStatus(stream, .unavailable)
       handler.cancelled(Self.name(stream))
       context.end(stream, status: UInt8(StatusCode.unavailable.rawValue))
     }
