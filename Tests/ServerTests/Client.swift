@@ -37,6 +37,17 @@ enum Frame {
     [flag] + bigEndian(UInt32(message.count)) + message
   }
 
+  /// HEADERS whose block enters each field into the server's dynamic table.
+  static func enteringHeaders(_ stream: UInt32, _ fields: [(String, String)]) -> [UInt8] {
+    let block = fields.flatMap { [0x40] + field($0.0, $0.1).dropFirst() }
+    return bytes(1, 4, stream, block)
+  }
+
+  /// HEADERS whose block refers to the `count` fields that were entered last.
+  static func referringHeaders(_ stream: UInt32, count: UInt8) -> [UInt8] {
+    bytes(1, 4, stream, (0..<count).reversed().map { 0x80 | (62 + $0) })
+  }
+
   static func reset(_ stream: UInt32) -> [UInt8] { bytes(3, 0, stream, bigEndian(8)) }
 }
 
@@ -77,6 +88,7 @@ final class Client {
   /// The last stream of every GOAWAY.
   private(set) var goAways: [UInt32] = []
   private(set) var isGreeted = false
+  private(set) var sentBytes = 0.0
   /// The server has ended its side, or broken off.
   private(set) var isClosed = false
   /// What came before a frame could be read, from a server that answers without HTTP/2.
@@ -104,7 +116,9 @@ final class Client {
         unsafe FileDescriptor.send(socket.number, from: $0)
       }
       switch result {
-      case .moved(let count): rest = rest.dropFirst(count)
+      case .moved(let count):
+        rest = rest.dropFirst(count)
+        sentBytes += Double(count)
       case .wouldBlock:
         guard try poller.wait(timeoutMilliseconds: 10_000) > 0 else { throw NoAnswer() }
       case .failed: return
@@ -118,10 +132,7 @@ final class Client {
   static func head(
     _ stream: UInt32, _ method: String, _ more: [(String, String)] = [], ends: Bool = false
   ) -> [UInt8] {
-    var fields = [
-      (":method", "POST"), (":scheme", "http"), (":path", "/test.Service/\(method)"),
-      (":authority", "test"), ("content-type", "application/grpc"), ("te", "trailers"),
-    ]
+    var fields = Self.fields(method)
     for field in more {
       if let at = fields.firstIndex(where: { $0.0 == field.0 }) {
         fields[at] = field
@@ -130,6 +141,14 @@ final class Client {
       }
     }
     return Frame.headers(stream, fields, ends: ends)
+  }
+
+  /// What every request says.
+  static func fields(_ method: String) -> [(String, String)] {
+    [
+      (":method", "POST"), (":scheme", "http"), (":path", "/test.Service/\(method)"),
+      (":authority", "test"), ("content-type", "application/grpc"), ("te", "trailers"),
+    ]
   }
 
   func newStream() -> UInt32 {

@@ -43,11 +43,33 @@ struct StreamingTests {
     #expect(try client.call("echo", [1]).messages == [[1]])
   }
 
+  @Test("A stream whose header block the server remembers is a stream all the same")
+  func rememberedHead() throws {
+    let fixture = try Fixture()
+    let client = try fixture.connect()
+    let fields = Client.fields("chat")
+    for number in UInt8(0)..<5 {
+      let stream = client.newStream()
+      try client.send(
+        number == 0
+          ? Frame.enteringHeaders(stream, fields)
+          : Frame.referringHeaders(stream, count: UInt8(fields.count)))
+      // Its header fields are read in a turn of their own.
+      #expect(
+        fixture.eventually { fixture.metric("holdfast_received_bytes_total") == client.sentBytes })
+      for message in [[number], [number, 1]] {
+        try client.send(Frame.data(stream, Frame.message(message), ends: false))
+        #expect(try client.read(seconds: 2) { $0.calls[stream]?.messages?.last == message })
+      }
+      try client.send(Frame.data(stream, [], ends: true))
+      #expect(try client.answer(stream).code == 0)
+    }
+  }
+
   @Test("A first message is answered without waiting for a second, on every stream")
   func firstMessage() throws {
     let fixture = try Fixture()
     let client = try fixture.connect()
-    // The same header block each time: what the server remembers of it must not lose the stream's kind.
     for number in UInt8(0)..<5 {
       let stream = client.newStream()
       let head = Client.head(stream, "chat")
