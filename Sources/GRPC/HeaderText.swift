@@ -3,7 +3,7 @@
 /// grpc-message: percent-encoded UTF-8 (gRPC over HTTP/2, Status-Message).
 package enum PercentEncoding {
   /// Appends `text` to `out` with every byte outside %x20-%x24 and %x26-%x7E as %XX.
-  package static func append(_ text: Span<UInt8>, to out: inout HeaderText) {
+  package static func append(_ text: Span<UInt8>, to out: HeaderText) {
     out.append(atMost: text.count * 3) { write in
       for index in text.indices {
         let byte = text[index]
@@ -27,7 +27,7 @@ package enum Base64 {
     "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/"
 
   /// Appends `bytes` to `out`.
-  package static func append(_ bytes: Span<UInt8>, to out: inout HeaderText) {
+  package static func append(_ bytes: Span<UInt8>, to out: HeaderText) {
     // 64 bytes, and every index below has six bits.
     let digits = unsafe alphabet.utf8Start
     out.append(atMost: (bytes.count + 2) / 3 * 4) { write in
@@ -49,7 +49,7 @@ package enum Base64 {
 
 /// A header value while it is made, of bounded length: what does not fit is left out whole. The bound
 /// keeps the trailers below the 8 KiB that most clients accept.
-@safe package struct HeaderText: ~Copyable {
+@safe package final class HeaderText {
   private let storage: UnsafeMutablePointer<UInt8>
   private let capacity: Int
   package private(set) var count = 0
@@ -61,7 +61,7 @@ package enum Base64 {
 
   deinit { unsafe storage.deallocate() }
 
-  package mutating func reset() { count = 0 }
+  package func reset() { count = 0 }
 
   /// The value.
   package func withSpan<R>(_ body: (Span<UInt8>) -> R) -> R {
@@ -71,7 +71,7 @@ package enum Base64 {
 
   /// Appends what `body` writes, at most `length` bytes that are allowed in a header value.
   @inline(__always)
-  fileprivate mutating func append(atMost length: Int, _ body: ((UInt8) -> Void) -> Void) {
+  fileprivate func append(atMost length: Int, _ body: ((UInt8) -> Void) -> Void) {
     guard length <= capacity - count else { return }
     var next = unsafe storage + count
     let end = unsafe next + length

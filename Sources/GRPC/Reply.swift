@@ -9,17 +9,16 @@
     case failure(StatusCode)
   }
 
-  // One thread, and no access that overlaps another: checking that would cost at every append.
-  @exclusivity(unchecked) package private(set) var kind = Kind.message
+  package private(set) var kind = Kind.message
   // Manual memory: an Array would be retained and checked for uniqueness at every append.
-  @exclusivity(unchecked) private var storage: UnsafeMutablePointer<UInt8>
-  @exclusivity(unchecked) private var capacity: Int
-  @exclusivity(unchecked) package private(set) var count = 0
+  private var storage: UnsafeMutablePointer<UInt8>
+  private var capacity: Int
+  package private(set) var count = 0
   /// Where the details begin in a failure; the text stands before.
-  @exclusivity(unchecked) private var detailsStart = 0
+  private var detailsStart = 0
 
   package init(capacity: Int = 4096) {
-    unsafe self.capacity = max(64, capacity)
+    self.capacity = max(64, capacity)
     unsafe storage = .allocate(capacity: self.capacity)
   }
 
@@ -27,16 +26,16 @@
 
   /// Begins a new reply: an empty message.
   package func reset() {
-    unsafe kind = .message
-    unsafe count = 0
-    unsafe detailsStart = 0
+    kind = .message
+    count = 0
+    detailsStart = 0
   }
 
   /// Begins a failure. Append the text, then call `beginDetails`, then append the details.
   package func fail(_ code: StatusCode) {
-    unsafe kind = .failure(code)
-    unsafe count = 0
-    unsafe detailsStart = 0
+    kind = .failure(code)
+    count = 0
+    detailsStart = 0
   }
 
   /// Makes this a failure with a text and no details.
@@ -48,13 +47,13 @@
 
   /// Ends the text of a failure: what is appended from here on are its details, a serialized
   /// google.rpc.Status.
-  package func beginDetails() { unsafe detailsStart = unsafe count }
+  package func beginDetails() { detailsStart = count }
 
   /// Appends one byte.
   package func append(_ byte: UInt8) {
     reserve(1)
     unsafe storage[count] = byte
-    unsafe count += 1
+    count += 1
   }
 
   /// Appends bytes.
@@ -65,7 +64,7 @@
       guard let base = source.baseAddress else { return }
       unsafe (storage + count).update(from: base, count: source.count)
     }
-    unsafe count += bytes.count
+    count += bytes.count
   }
 
   /// Appends text.
@@ -95,12 +94,12 @@
     // The tail of the storage is initialized as far as MutableSpan needs it: bytes have no invalid value.
     let tail = unsafe UnsafeMutableBufferPointer(start: storage + count, count: length)
     var span = unsafe tail.mutableSpan
-    unsafe count += min(length, max(0, body(&span)))
+    count += min(length, max(0, body(&span)))
   }
 
   /// The message, or the text of a failure.
   package func withContent<R>(_ body: (Span<UInt8>) -> R) -> R {
-    let end = unsafe kind == .message ? count : detailsStart
+    let end = kind == .message ? count : detailsStart
     let bytes = unsafe UnsafeBufferPointer(start: storage, count: end)
     return body(unsafe bytes.span)
   }
@@ -113,15 +112,15 @@
   }
 
   private func reserve(_ more: Int) {
-    if unsafe count + more > capacity { unsafe grow(to: count + more) }
+    if count + more > capacity { grow(to: count + more) }
   }
 
   private func grow(to needed: Int) {
-    let larger = unsafe max(needed, capacity * 2)
+    let larger = max(needed, capacity * 2)
     let fresh = UnsafeMutablePointer<UInt8>.allocate(capacity: larger)
     unsafe fresh.update(from: storage, count: count)
     unsafe storage.deallocate()
     unsafe storage = fresh
-    unsafe capacity = larger
+    capacity = larger
   }
 }

@@ -10,10 +10,7 @@ extension SessionContext {
     guard let record = unsafe open(stream), let session = unsafe record.pointee.session,
       unsafe !record.pointee.flags.contains(.answerEnds)
     else { return false }
-    if unsafe record.pointee.answerOffset == record.pointee.answer.count {
-      unsafe record.pointee.answerOffset = 0
-      unsafe record.pointee.answer.count = 0
-    }
+    unsafe record.pointee.dropSentAnswer()
     let length = message.count + 5
     guard unsafe state.pointee.reserve(length, in: &record.pointee.answer) else { return false }
     let at = unsafe record.pointee.answer.start + record.pointee.answer.count
@@ -63,7 +60,7 @@ extension Session {
   package func fillOutput() -> Bool {
     let context = unsafe state.pointee.context
     unsafe flushControl(context)
-    while let record = unsafe state.pointee.firstToSend,
+    while let record = unsafe state.pointee.toSend.first,
       unsafe context.pointee.output.hasRoomForFrame
     {
       unsafe AnswerWriter.write(record, state, &context.pointee.output)
@@ -105,12 +102,15 @@ enum AnswerWriter {
     }
     let left = unsafe record.pointee.answer.count - record.pointee.answerOffset
     if left > 0 {
-      let credit = unsafe min(state.pointee.sendWindow, record.pointee.sendWindow)
-      if credit <= 0 {
+      if unsafe record.pointee.sendWindow <= 0 {
         unsafe record.pointee.flags.insert(.blocked)
         return
       }
-      let length = unsafe min(left, Int(clamping: credit), state.pointee.peerFrameBytesMax)
+      if unsafe state.pointee.sendWindow <= 0 {
+        return unsafe state.pointee.waitForConnection.append(record, as: .waitsForConnection)
+      }
+      let credit = unsafe min(state.pointee.sendWindow, record.pointee.sendWindow)
+      let length = min(left, Int(clamping: credit), Defaults.frameBytesMax)
       unsafe writeData(record, state, length, &output)
       if length < left { return unsafe state.pointee.listToSend(record) }
     }

@@ -67,7 +67,7 @@ enum ConnectionFrames {
         throw .protocolViolation(.flowControlError)
       }
     }
-    if change > 0 { unsafe state.pointee.unblockStreams() }
+    if change > 0 { unsafe state.pointee.streamWindowsOpened() }
   }
 
   // MARK: PING (section 6.7) and GOAWAY (section 6.8)
@@ -109,7 +109,7 @@ enum ConnectionFrames {
       let wasEmpty = unsafe state.pointee.sendWindow <= 0
       unsafe state.pointee.sendWindow += increment
       if unsafe state.pointee.sendWindow > windowMax { throw .protocolViolation(.flowControlError) }
-      if wasEmpty { unsafe state.pointee.unblockStreams() }
+      if wasEmpty { unsafe state.pointee.connectionWindowOpened() }
       return
     }
     guard let record = unsafe state.pointee.streams.find(header.stream) else {

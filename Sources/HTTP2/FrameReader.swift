@@ -164,11 +164,7 @@ enum FrameReader {
     if unsafe record.pointee.flags.isDisjoint(with: [.discards, .oversize]) {
       unsafe append(bytes, to: record)
     }
-    if ends {
-      try unsafe endReceived(record)
-    } else if unsafe record.pointee.flags.contains(.wantsData) {
-      unsafe replenish(record)
-    }
+    if ends { try unsafe endReceived(record) }
   }
 
   private static func append(
@@ -176,7 +172,11 @@ enum FrameReader {
   ) {
     guard let state = unsafe record.pointee.session, let base = bytes.baseAddress else { return }
     let context = unsafe state.pointee.context
-    let limit = unsafe context.pointee.limits.bodyBytesMax
+    // A stream of many messages may be a window ahead of its owner.
+    let isStreaming = unsafe record.pointee.flags.contains(.wantsData)
+    let limit =
+      unsafe isStreaming
+      ? Int(context.pointee.limits.streamWindowBytes) : context.pointee.limits.bodyBytesMax
     let before = unsafe record.pointee.body.count
     guard before + bytes.count <= limit,
       unsafe context.pointee.reserve(bytes.count, in: &record.pointee.body)
@@ -187,11 +187,13 @@ enum FrameReader {
     }
     unsafe record.pointee.body.append(base, bytes.count)
     // A message that says that it will be too long is refused before it is.
-    if before < 5, before + bytes.count >= 5, unsafe record.pointee.body.announcedLength > limit {
+    if isStreaming {
+      if bytes.count > 0 { unsafe context.pointee.events.append(.data, record) }
+    } else if before < 5, before + bytes.count >= 5,
+      unsafe record.pointee.body.announcedLength > limit
+    {
       unsafe record.pointee.flags.insert(.oversize)
       unsafe context.pointee.events.append(.oversize, record)
-    } else if unsafe record.pointee.flags.contains(.wantsData), bytes.count > 0 {
-      unsafe context.pointee.events.append(.data, record)
     }
   }
 
@@ -221,17 +223,6 @@ enum FrameReader {
     if left < whole / 2 {
       unsafe state.pointee.sendWindowUpdate(whole - left, stream: 0)
       unsafe state.pointee.receiveWindow = whole
-    }
-  }
-
-  /// A stream of many messages gets its window back; a unary call's is larger than its longest message.
-  private static func replenish(_ record: UnsafeMutablePointer<StreamRecord>) {
-    guard let state = unsafe record.pointee.session else { return }
-    let whole = unsafe Int64(state.pointee.context.pointee.limits.streamWindowBytes)
-    let left = unsafe record.pointee.receiveWindow
-    if left < whole / 2 {
-      unsafe state.pointee.sendWindowUpdate(whole - left, stream: record.pointee.number)
-      unsafe record.pointee.receiveWindow = whole
     }
   }
 

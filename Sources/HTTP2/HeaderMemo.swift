@@ -13,6 +13,7 @@
   var timeout = InlineArray<16, UInt8>(repeating: 0)
   var timeoutCount: UInt8 = 0
   var hasTimeout = false
+  var wantsData = false
   /// The stream whose head the owner decides for this entry.
   var stream: Int32 = 0
 

@@ -137,6 +137,9 @@ enum HeaderReader {
       return false
     }
     unsafe record.pointee.notes.head = state.pointee.memos[entry].head
+    if unsafe state.pointee.memos[entry].wantsData {
+      unsafe record.pointee.flags.insert(.wantsData)
+    }
     if unsafe state.pointee.memos[entry].hasTimeout {
       unsafe record.pointee.flags.insert(.hasTimeout)
       unsafe record.pointee.timeout = state.pointee.memos[entry].timeout
@@ -255,6 +258,14 @@ extension SessionState {
   mutating func forgetHeads() {
     for index in 0..<HeaderMemo.entries where memos[index].blockCount > 0 {
       memos[index] = HeaderMemo()
+    }
+  }
+
+  /// The owner wants `data` events for `record`, and so for all streams with its header block.
+  mutating func rememberWantsData(_ record: UnsafeMutablePointer<StreamRecord>) {
+    for index in 0..<HeaderMemo.entries
+    where unsafe memos[index].stream == record.pointee.number && memos[index].blockCount > 0 {
+      memos[index].wantsData = true
     }
   }
 

@@ -44,6 +44,49 @@
   }
 }
 
+/// Streams that take turns: a list through their records.
+@safe struct SendQueue {
+  /// Which list a record is in.
+  enum Membership: UInt8 {
+    case none
+    case toSend
+    case waitsForConnection
+  }
+
+  private(set) var first: UnsafeMutablePointer<StreamRecord>?
+  private var last: UnsafeMutablePointer<StreamRecord>?
+
+  /// Adds a record that is in no list.
+  mutating func append(_ record: UnsafeMutablePointer<StreamRecord>, as membership: Membership) {
+    unsafe record.pointee.sendQueue = membership
+    unsafe record.pointee.previousToSend = last
+    unsafe record.pointee.nextToSend = nil
+    if let last = unsafe last {
+      unsafe last.pointee.nextToSend = record
+    } else {
+      unsafe first = record
+    }
+    unsafe last = record
+  }
+
+  /// Takes out a record that is in this list.
+  mutating func remove(_ record: UnsafeMutablePointer<StreamRecord>) {
+    unsafe record.pointee.sendQueue = .none
+    if let previous = unsafe record.pointee.previousToSend {
+      unsafe previous.pointee.nextToSend = record.pointee.nextToSend
+    } else {
+      unsafe first = record.pointee.nextToSend
+    }
+    if let next = unsafe record.pointee.nextToSend {
+      unsafe next.pointee.previousToSend = record.pointee.previousToSend
+    } else {
+      unsafe last = record.pointee.previousToSend
+    }
+    unsafe record.pointee.previousToSend = nil
+    unsafe record.pointee.nextToSend = nil
+  }
+}
+
 /// A connection's open streams by number: open addressing with backward-shift deletion.
 @safe struct StreamMap {
   private var slots: UnsafeMutablePointer<UnsafeMutablePointer<StreamRecord>?>?

@@ -27,7 +27,7 @@ internal import CNGHTTP2
 
   /// Something waits to be written and may be written now.
   package var wantsWrite: Bool {
-    unsafe state.pointee.control.count > 0 || state.pointee.firstToSend != nil
+    unsafe state.pointee.control.count > 0 || state.pointee.toSend.first != nil
   }
 
   /// Hands over what was read. Events are appended to the context's queue. After a fault the goodbye
@@ -54,6 +54,22 @@ internal import CNGHTTP2
     guard unsafe state.pointee.refusesAfter == nil else { return }
     unsafe state.pointee.refusesAfter = state.pointee.lastStream
     unsafe state.pointee.sayGoodbye(.noError, lastStream: state.pointee.lastStream)
+  }
+
+  /// The owner leaves bytes of streams unread until `resumeData`.
+  package func pauseData() { unsafe state.pointee.isDataPaused = true }
+
+  /// Gives `data` events to the streams whose owner left bytes unread.
+  package func resumeData() {
+    guard unsafe state.pointee.isDataPaused else { return }
+    unsafe state.pointee.isDataPaused = false
+    var next = unsafe state.pointee.firstStream
+    while let record = unsafe next {
+      unsafe next = record.pointee.next
+      if unsafe record.pointee.flags.contains(.wantsData), unsafe record.pointee.body.count > 0 {
+        unsafe state.pointee.context.pointee.events.append(.data, record)
+      }
+    }
   }
 
   /// The name of the most recently opened stream that is still open; `stream(after:)` leads on.
@@ -122,14 +138,15 @@ internal import CNGHTTP2
   var firstStream: UnsafeMutablePointer<StreamRecord>?
 
   // Sending.
-  var firstToSend: UnsafeMutablePointer<StreamRecord>?
-  var lastToSend: UnsafeMutablePointer<StreamRecord>?
+  var toSend = SendQueue()
+  /// Streams that have data, where the connection has no credit for it.
+  var waitForConnection = SendQueue()
   var control = PoolBytes()
   var sendWindow: Int64 = Int64(Defaults.windowBytes)
   var peerInitialWindow: Int64 = Int64(Defaults.windowBytes)
-  var peerFrameBytesMax = Defaults.frameBytesMax
   var answerHeaders = AnswerHeaders()
   var queuedBytes = 0
+  var isDataPaused = false
 
   // Abuse.
   var resets: TokenBucket
@@ -219,40 +236,30 @@ internal import CNGHTTP2
     unsafe state.pointee.context.pointee.events.append(.closed, record)
   }
 
-  /// Lists a stream among those that have something to send.
+  /// Lists a stream among those that have something to send, behind the others.
   mutating func listToSend(_ record: UnsafeMutablePointer<StreamRecord>) {
-    guard unsafe !record.pointee.flags.contains(.listedToSend) else { return }
-    unsafe record.pointee.flags.insert(.listedToSend)
     unsafe record.pointee.flags.remove(.blocked)
-    unsafe record.pointee.previousToSend = lastToSend
-    unsafe record.pointee.nextToSend = nil
-    if let last = unsafe lastToSend {
-      unsafe last.pointee.nextToSend = record
-    } else {
-      unsafe firstToSend = record
-    }
-    unsafe lastToSend = record
+    if unsafe record.pointee.sendQueue == .none { unsafe toSend.append(record, as: .toSend) }
   }
 
   mutating func unlistToSend(_ record: UnsafeMutablePointer<StreamRecord>) {
-    guard unsafe record.pointee.flags.contains(.listedToSend) else { return }
-    unsafe record.pointee.flags.remove(.listedToSend)
-    if let previous = unsafe record.pointee.previousToSend {
-      unsafe previous.pointee.nextToSend = record.pointee.nextToSend
-    } else {
-      unsafe firstToSend = record.pointee.nextToSend
+    switch unsafe record.pointee.sendQueue {
+    case .none: break
+    case .toSend: unsafe toSend.remove(record)
+    case .waitsForConnection: unsafe waitForConnection.remove(record)
     }
-    if let next = unsafe record.pointee.nextToSend {
-      unsafe next.pointee.previousToSend = record.pointee.previousToSend
-    } else {
-      unsafe lastToSend = record.pointee.previousToSend
-    }
-    unsafe record.pointee.previousToSend = nil
-    unsafe record.pointee.nextToSend = nil
   }
 
-  /// Lists the streams that waited for credit.
-  mutating func unblockStreams() {
+  /// The connection has credit again: who waited for it goes on, in the order in which they waited.
+  mutating func connectionWindowOpened() {
+    while let record = unsafe waitForConnection.first {
+      unsafe waitForConnection.remove(record)
+      unsafe toSend.append(record, as: .toSend)
+    }
+  }
+
+  /// Every stream's window grew: those that waited for it go on.
+  mutating func streamWindowsOpened() {
     var next = unsafe firstStream
     while let record = unsafe next {
       unsafe next = record.pointee.next

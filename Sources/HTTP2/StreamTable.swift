@@ -39,7 +39,7 @@ struct StreamFlags: OptionSet {
   static let answerEnds = StreamFlags(rawValue: 1 << 5)
   /// Incoming data is of no interest any more.
   static let discards = StreamFlags(rawValue: 1 << 6)
-  /// Waits for the peer's window.
+  /// Waits for the peer's window of this stream.
   static let blocked = StreamFlags(rawValue: 1 << 7)
   /// The owner wants to hear of bytes before the end.
   static let wantsData = StreamFlags(rawValue: 1 << 8)
@@ -49,7 +49,6 @@ struct StreamFlags: OptionSet {
   static let hasTimeout = StreamFlags(rawValue: 1 << 11)
   /// The record's answer is a header block, and all there is.
   static let headersOnly = StreamFlags(rawValue: 1 << 12)
-  static let listedToSend = StreamFlags(rawValue: 1 << 13)
 }
 
 /// Bytes of a stream: inline in its record until they outgrow that.
@@ -89,6 +88,7 @@ struct StreamFlags: OptionSet {
   var next: UnsafeMutablePointer<StreamRecord>?
   var previousToSend: UnsafeMutablePointer<StreamRecord>?
   var nextToSend: UnsafeMutablePointer<StreamRecord>?
+  var sendQueue = SendQueue.Membership.none
   var number: Int32 = 0
   var index: UInt32 = 0
   var generation: UInt32 = 0
@@ -114,6 +114,15 @@ struct StreamFlags: OptionSet {
   var answer: StreamBytes
   /// Bytes of `answer` that are out.
   var answerOffset = 0
+
+  /// Makes room in an answer of many messages: what is out is dropped once it is more than what waits.
+  mutating func dropSentAnswer() {
+    guard unsafe answerOffset > 0, unsafe answerOffset * 2 >= answer.count else { return }
+    let left = unsafe answer.count - answerOffset
+    unsafe answer.start.update(from: answer.start + answerOffset, count: left)
+    unsafe answer.count = left
+    unsafe answerOffset = 0
+  }
 
   /// Keeps a field of interest; without memory it counts as absent. The header list's limit bounds it.
   mutating func keepField(

@@ -29,9 +29,14 @@ extension SessionContext {
     unsafe state.pointee.streams.find(stream)?.pointee.flags.contains(.answered) ?? true
   }
 
-  /// From here on `data` events come for this stream.
+  /// From here on `data` events come for this stream, and for those with the same header block. Its
+  /// window is given back as `consume` takes bytes; other streams' windows are larger than their bodies.
   package func wantData(_ stream: StreamID) {
-    unsafe state.pointee.streams.find(stream)?.pointee.flags.insert(.wantsData)
+    guard let record = unsafe open(stream), let session = unsafe record.pointee.session else {
+      return
+    }
+    unsafe record.pointee.flags.insert(.wantsData)
+    unsafe session.pointee.rememberWantsData(record)
   }
 
   /// Calls `body` with the values of the fields of interest after a `head` event; absent ones are empty.
@@ -74,6 +79,16 @@ extension SessionContext {
     guard left >= 0 else { return }
     unsafe record.pointee.body.start.update(from: record.pointee.body.start + count, count: left)
     unsafe record.pointee.body.count = left
+    guard unsafe record.pointee.flags.contains(.wantsData), !hasEnded(stream),
+      let session = unsafe record.pointee.session
+    else { return }
+    // By halves, so that a WINDOW_UPDATE is rare.
+    let whole = unsafe Int64(state.pointee.limits.streamWindowBytes)
+    let open = unsafe record.pointee.receiveWindow + Int64(left)
+    if open < whole / 2 {
+      unsafe session.pointee.sendWindowUpdate(whole - open, stream: record.pointee.number)
+      unsafe record.pointee.receiveWindow += whole - open
+    }
   }
 
   /// Calls `body` with the text of the timeout field; empty without one.

@@ -13,7 +13,7 @@ extension EventLoop {
       let event = context.event(at: index)
       index += 1
       switch event.kind {
-      case .head: decideHead(event.stream)
+      case .head: calls += decideHead(event.stream)
       case .end: calls += requestEnded(event.stream)
       case .data: calls += streamingData(event.stream)
       case .oversize: oversize(event.stream)
@@ -28,29 +28,30 @@ extension EventLoop {
 
   // MARK: Requests
 
-  private func decideHead(_ stream: StreamID) {
+  private func decideHead(_ stream: StreamID) -> Int {
     let head = context.withFields(of: stream) { method, path, contentType, encoding, _ in
       RequestHead.decide(
         method: method, path: path, contentType: contentType, encoding: encoding,
         number: handler.method(atPath:))
     }
-    guard let head else { return }
+    guard let head else { return 0 }
     context.setHead(head.code, of: stream)
-    if case .call(let method) = head, methods.bidirectional.contains(method) {
-      context.wantData(stream)
-    }
+    guard case .call(let method) = head, methods.bidirectional.contains(method) else { return 0 }
+    context.wantData(stream)
+    // What came together with the header fields had no event of its own.
+    return streamingData(stream)
   }
 
   /// The request is whole: hand it over, or say what is wrong with it.
   private func requestEnded(_ stream: StreamID) -> Int {
     guard let notes = context.notes(of: stream), !context.isAnswered(stream) else {
-      return streamingEnded(stream)
+      return streamingData(stream)
     }
     noteStarted(stream)
     switch RequestHead(code: notes.head) {
     case .call(let method):
       guard isInTime(stream, notes) else { return 0 }
-      if methods.bidirectional.contains(method) { return streamingEnded(stream) }
+      if methods.bidirectional.contains(method) { return streamingData(stream) }
       return handMessage(of: stream, method: method)
     case .notGRPC(let status): refuseHTTP(stream, status)
     case .refuse(let code, let reason): fail(stream, code, reason.text)
@@ -66,7 +67,7 @@ extension EventLoop {
       fail(stream, .internal, "malformed grpc-timeout")
       return false
     }
-    if unsafe nowNanoseconds - notes.receivedNanoseconds < timeout { return true }
+    if nowNanoseconds - notes.receivedNanoseconds < timeout { return true }
     fail(stream, .deadlineExceeded, "deadline exceeded before the call was executed")
     return false
   }
@@ -118,58 +119,74 @@ extension EventLoop {
 
   // MARK: Streaming requests
 
-  /// Bytes of a bidirectional call: every message that is whole is handed over and answered.
+  /// Bytes of a bidirectional call: every message that is whole is handed over and answered, as long as
+  /// the peer takes the answers. The rest is left until it does (`Session.resumeData`).
   private func streamingData(_ stream: StreamID) -> Int {
-    guard let notes = context.notes(of: stream),
+    guard let notes = context.notes(of: stream), notes.status < 0,
       case .call(let method) = RequestHead(code: notes.head),
       methods.bidirectional.contains(method)
     else { return 0 }
+    noteStarted(stream)
     var calls = 0
-    while true {
-      var consumed = 0
-      var isBroken = false
-      context.withBody(of: stream) { body, caller in
-        switch MessageFraming.next(in: body, messageBytesMax: limits.messageBytesMax) {
-        case .incomplete: break
-        case .message(let length):
-          let end = MessageFraming.prefixLength + length
-          reply.reset()
-          _ = handler.handle(
-            method: method, message: body.extracting(MessageFraming.prefixLength..<end),
-            caller: caller, call: Self.name(stream), reply: reply)
-          consumed = end
-        default: isBroken = true
-        }
+    while let session = context.session(of: stream) {
+      if session.queuedBytes > limits.unsentBytesMax {
+        session.pauseData()
+        return calls
       }
-      if isBroken { context.end(stream, status: UInt8(StatusCode.internal.rawValue)) }
-      if consumed == 0 || isBroken { return calls }
-      context.consume(consumed, of: stream)
-      send(reply, on: stream, ends: false)
-      calls += 1
+      switch takeMessage(of: stream, method: method) {
+      case .none:
+        if context.hasEnded(stream) { endStreaming(stream) }
+        return calls
+      case .some(let isGood):
+        guard isGood else {
+          fail(stream, .internal, "malformed message")
+          return calls
+        }
+        calls += 1
+        send(reply, on: stream, ends: false)
+      }
     }
+    return calls
   }
 
-  private func streamingEnded(_ stream: StreamID) -> Int {
-    guard let notes = context.notes(of: stream),
-      case .call(let method) = RequestHead(code: notes.head),
-      methods.bidirectional.contains(method)
-    else { return 0 }
-    let calls = streamingData(stream)
+  /// Hands over the first message of a body and consumes it; nil where none is whole, false where it
+  /// is not a message.
+  private func takeMessage(of stream: StreamID, method: Int) -> Bool? {
+    var result: Bool?
+    var consumed = 0
+    context.withBody(of: stream) { body, caller in
+      switch MessageFraming.next(in: body, messageBytesMax: limits.messageBytesMax) {
+      case .incomplete: break
+      case .message(let length):
+        consumed = MessageFraming.prefixLength + length
+        reply.reset()
+        _ = handler.handle(
+          method: method, message: body.extracting(MessageFraming.prefixLength..<consumed),
+          caller: caller, call: Self.name(stream), reply: reply)
+        result = true
+      default: result = false
+      }
+    }
+    if consumed > 0 { context.consume(consumed, of: stream) }
+    return result
+  }
+
+  /// The peer has said everything, and every message is answered.
+  private func endStreaming(_ stream: StreamID) {
     let isWhole = context.withBody(of: stream) { body, _ in body.isEmpty } ?? true
     let code: StatusCode = isWhole ? .ok : .internal
     noteStatus(stream, code)
     context.end(stream, status: UInt8(code.rawValue))
     touchConnection(of: stream)
-    return calls
   }
 
   // MARK: Answers
 
   /// Sends the reply, or keeps it until the journal is durable up to it.
   private func sendOrKeep(_ stream: StreamID, lsn: UInt64, ends: Bool) {
-    if unsafe waiting.isEmpty && lsn <= handler.durableLSN {
+    if waiting.isEmpty && lsn <= handler.durableLSN {
       send(reply, on: stream, ends: ends)
-    } else if unsafe !waiting.append(reply, for: stream, lsn: lsn) {
+    } else if !waiting.append(reply, for: stream, lsn: lsn) {
       // The decision stands and is recorded: a retry gets it once the journal has caught up.
       handler.refuse(.overloaded, reply: reply)
       send(reply, on: stream, ends: true)
@@ -177,7 +194,7 @@ extension EventLoop {
   }
 
   func sendDurableReplies() {
-    while let stream = unsafe waiting.next(durableLSN: handler.durableLSN, into: reply) {
+    while let stream = waiting.next(durableLSN: handler.durableLSN, into: reply) {
       send(reply, on: stream, ends: true)
     }
   }
@@ -204,13 +221,13 @@ extension EventLoop {
   private func sendStatus(_ code: StatusCode, _ reply: Reply, on stream: StreamID) {
     fields.reset(httpStatus: 200)
     Self.withDigits(of: code) { fields.add("grpc-status", $0) }
-    unsafe statusText.reset()
-    reply.withContent { unsafe PercentEncoding.append($0, to: &statusText) }
-    unsafe statusText.withSpan { fields.add("grpc-message", $0) }
-    unsafe detailsText.reset()
-    reply.withDetails { unsafe Base64.append($0, to: &detailsText) }
-    if unsafe detailsText.count > 0 {
-      unsafe detailsText.withSpan { fields.add("grpc-status-details-bin", $0) }
+    statusText.reset()
+    reply.withContent { PercentEncoding.append($0, to: statusText) }
+    statusText.withSpan { fields.add("grpc-message", $0) }
+    detailsText.reset()
+    reply.withDetails { Base64.append($0, to: detailsText) }
+    if detailsText.count > 0 {
+      detailsText.withSpan { fields.add("grpc-status-details-bin", $0) }
     }
     // gRPC over HTTP/2, compression: a refusal for its encoding names those that are taken.
     if code == .unimplemented { fields.add("grpc-accept-encoding", "identity") }
@@ -242,7 +259,7 @@ extension EventLoop {
       let isCancelled = notes.status < 0
       if isCancelled { handler.cancelled(Self.name(stream)) }
       let method = Self.methodIndex(notes)
-      let latency = unsafe nowNanoseconds - notes.receivedNanoseconds
+      let latency = nowNanoseconds - notes.receivedNanoseconds
       metrics.handled(
         method: method, code: isCancelled ? StatusCode.cancelled.rawValue : Int(notes.status),
         latencyNanoseconds: latency)
@@ -269,7 +286,7 @@ extension EventLoop {
   }
 
   private func touchConnection(of stream: StreamID) {
-    if let session = context.session(of: stream) { touch(Int(session.token)) }
+    if let session = context.session(of: stream) { connections.touch(Int(session.token)) }
   }
 
   // MARK: Calls that take too long
@@ -282,7 +299,7 @@ extension EventLoop {
       guard let notes = context.notes(of: stream), !context.isAnswered(stream),
         !context.hasEnded(stream)
       else { continue }
-      let age = unsafe nowNanoseconds - notes.receivedNanoseconds
+      let age = nowNanoseconds - notes.receivedNanoseconds
       let timeout = context.withTimeout(of: stream) { Timeout.nanoseconds($0) } ?? nil
       if age >= min(timeout ?? .max, limits.requestNanosecondsMax) {
         fail(stream, .deadlineExceeded, "the request was not whole in time")

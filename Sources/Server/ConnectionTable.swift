@@ -66,28 +66,44 @@ struct Connection {
   }
 }
 
-/// The table; a place in it is a connection's name on its loop.
+/// The table; a place in it is a connection's name on its loop. All its state is behind constant
+/// pointers, so that reaching a connection costs neither reference counting nor exclusivity checks.
 @safe struct ConnectionTable: ~Copyable {
   private let storage: UnsafeMutablePointer<Connection>
   private let free: UnsafeMutablePointer<Int32>
-  private var freeCount = 0
-  /// Places that were ever used.
-  private(set) var usedCount = 0
-  private(set) var count = 0
+  private let touched: UnsafeMutablePointer<Int32>
+  private let counts: UnsafeMutablePointer<Counts>
   let capacity: Int
+
+  private struct Counts {
+    var used = 0
+    var open = 0
+    var free = 0
+    var touched = 0
+  }
 
   init(capacity: Int) {
     self.capacity = capacity
     // Pages are touched only as connections come.
     unsafe storage = .allocate(capacity: capacity)
     unsafe free = .allocate(capacity: capacity)
+    unsafe touched = .allocate(capacity: capacity)
+    unsafe counts = .allocate(capacity: 1)
+    unsafe counts.initialize(to: Counts())
   }
 
   deinit {
     for index in 0..<usedCount { unsafe storage[index].unsent.drop() }
     unsafe storage.deallocate()
     unsafe free.deallocate()
+    unsafe touched.deallocate()
+    unsafe counts.deallocate()
   }
+
+  /// Places that were ever used.
+  var usedCount: Int { unsafe counts.pointee.used }
+  /// Connections that are open.
+  var count: Int { unsafe counts.pointee.open }
 
   subscript(index: Int) -> Connection {
     _read {
@@ -101,34 +117,64 @@ struct Connection {
   }
 
   /// A place for a new connection; nil where the table is full.
-  mutating func add(descriptor: Int32, nowNanoseconds: Int64) -> Int? {
+  func add(descriptor: Int32, nowNanoseconds: Int64) -> Int? {
     let index: Int
-    if freeCount > 0 {
-      freeCount -= 1
-      index = Int(unsafe free[freeCount])
+    if unsafe counts.pointee.free > 0 {
+      unsafe counts.pointee.free -= 1
+      index = Int(unsafe free[counts.pointee.free])
     } else {
       guard usedCount < capacity else { return nil }
       index = usedCount
-      usedCount += 1
+      unsafe counts.pointee.used += 1
       unsafe (storage + index).initialize(to: Connection())
     }
-    count += 1
+    unsafe counts.pointee.open += 1
     unsafe storage[index].descriptor = descriptor
     unsafe storage[index].openedNanoseconds = nowNanoseconds
     unsafe storage[index].progressNanoseconds = nowNanoseconds
     return index
   }
 
-  /// Frees a place: its token is stale from here on.
-  mutating func remove(_ index: Int) {
+  /// Frees a place: its token is stale from here on. One that is listed as touched stays so, for
+  /// nobody or for the next connection there, which then is flushed once for nothing.
+  func remove(_ index: Int) {
     var fresh = Connection()
     fresh.generation = self[index].generation &+ 1
+    fresh.isTouched = self[index].isTouched
     self[index].unsent.drop()
     self[index] = fresh
-    unsafe free[freeCount] = Int32(index)
-    freeCount += 1
-    count -= 1
+    unsafe free[counts.pointee.free] = Int32(index)
+    unsafe counts.pointee.free += 1
+    unsafe counts.pointee.open -= 1
   }
+
+  // MARK: Connections to flush
+
+  /// Lists a connection among those to flush; once is enough.
+  func touch(_ index: Int) {
+    if self[index].isTouched { return }
+    self[index].isTouched = true
+    unsafe touched[counts.pointee.touched] = Int32(index)
+    unsafe counts.pointee.touched += 1
+  }
+
+  var hasTouched: Bool { unsafe counts.pointee.touched > 0 }
+
+  /// Calls `body` for every connection that was touched before, and forgets them. Those that `body`
+  /// touches are left for the next time.
+  func takeTouched(_ body: (Int) -> Void) {
+    let count = unsafe counts.pointee.touched
+    for position in 0..<count {
+      let index = Int(unsafe touched[position])
+      self[index].isTouched = false
+      body(index)
+    }
+    let more = unsafe counts.pointee.touched - count
+    unsafe touched.update(from: touched + count, count: more)
+    unsafe counts.pointee.touched = more
+  }
+
+  // MARK: Tokens
 
   /// The epoll token of a connection.
   func token(_ index: Int) -> UInt64 { UInt64(self[index].generation) << 32 | UInt64(index) }

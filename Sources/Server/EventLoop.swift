@@ -29,15 +29,12 @@ final class EventLoop {
   private var listener: FileDescriptor?
   private var isListenerPaused = false
   private let readBuffer = ReadBuffer(capacity: EventLoop.readBufferBytes)
-  // The loop's own state: one thread, and no access that overlaps another. Checking that costs 3 % of a
-  // call.
-  @exclusivity(unchecked) var connections: ConnectionTable
-  @exclusivity(unchecked) private var touched: [Int] = []
-  @exclusivity(unchecked) var waiting: WaitingReplies
-  @exclusivity(unchecked) var statusText = HeaderText(capacity: 4096)
-  @exclusivity(unchecked) var detailsText = HeaderText(capacity: 8192)
+  let connections: ConnectionTable
+  var waiting: WaitingReplies
+  let statusText = HeaderText(capacity: 4096)
+  let detailsText = HeaderText(capacity: 8192)
   /// Monotonic nanoseconds: when this turn's bytes were there, and then when its calls were executed.
-  @exclusivity(unchecked) var nowNanoseconds: Int64 = 0
+  var nowNanoseconds: Int64 = 0
   private var nextTickNanoseconds: Int64 = 0
   private var shutdown = ShutdownProgress()
 
@@ -59,8 +56,8 @@ final class EventLoop {
       limits: limits.http2,
       fieldNames: [RequestField.method, .path, .contentType, .encoding, .caller].map(\.name),
       timeoutName: RequestField.timeout.name)
-    unsafe connections = ConnectionTable(capacity: limits.connectionsMax)
-    unsafe waiting = WaitingReplies(bytesMax: limits.waitingReplyBytesMax)
+    connections = ConnectionTable(capacity: limits.connectionsMax)
+    waiting = WaitingReplies(bytesMax: limits.waitingReplyBytesMax)
   }
 
   /// Runs until the shutdown is complete. Throws where epoll itself fails.
@@ -71,9 +68,9 @@ final class EventLoop {
   private func turn() throws(Errno) {
     // 1. Everything that can be read is read.
     let ready = try poller.wait(timeoutMilliseconds: waitMilliseconds)
-    unsafe nowNanoseconds = SystemClock.monotonicNanoseconds()
-    unsafe context.setNow(nanoseconds: nowNanoseconds)
-    unsafe metrics.turnBegan(nowNanoseconds: nowNanoseconds)
+    nowNanoseconds = SystemClock.monotonicNanoseconds()
+    context.setNow(nanoseconds: nowNanoseconds)
+    metrics.turnBegan(nowNanoseconds: nowNanoseconds)
     for index in 0..<ready { receive(poller.event(at: index)) }
 
     // 2. Every call that is whole is executed; the handler asks for durability of all of them at once.
@@ -82,20 +79,21 @@ final class EventLoop {
       let calls = dispatchEvents()
       handler.endTurn()
       metrics.turn(calls: calls)
-      unsafe nowNanoseconds = SystemClock.monotonicNanoseconds()
+      nowNanoseconds = SystemClock.monotonicNanoseconds()
     }
 
     // 3. Every reply that may be shown is sent, with one write per connection.
     handler.deliver(to: self)
     sendDurableReplies()
     flushTouched()
-    if unsafe nowNanoseconds >= nextTickNanoseconds { tick() }
+    if nowNanoseconds >= nextTickNanoseconds { tick() }
   }
 
   private var waitMilliseconds: Int32 {
+    if connections.hasTouched { return 0 }
     // An idle loop without connections sleeps until something comes.
-    if unsafe connections.count == 0 && !shutdown.hasBegun && !isListenerPaused { return -1 }
-    let left = unsafe nextTickNanoseconds - nowNanoseconds
+    if connections.count == 0 && !shutdown.hasBegun && !isListenerPaused { return -1 }
+    let left = nextTickNanoseconds - nowNanoseconds
     return Int32(clamping: max(0, left) / 1_000_000 + 1)
   }
 
@@ -106,14 +104,14 @@ final class EventLoop {
     case Self.listenerToken: accept()
     case Self.mailboxToken: readMailbox()
     default:
-      guard let index = unsafe connections.index(ofToken: event.token) else { return }
-      if event.isWritable { touch(index) }
+      guard let index = connections.index(ofToken: event.token) else { return }
+      if event.isWritable { connections.touch(index) }
       if event.isReadable || event.isHungUp { read(index) }
     }
   }
 
   private func read(_ index: Int) {
-    if unsafe connections[index].isReadingPaused { return }
+    if connections[index].isReadingPaused { return }
     let result = unsafe readBuffer.read(connections[index].descriptor) { bytes in
       unsafe received(bytes, on: index)
     }
@@ -126,14 +124,14 @@ final class EventLoop {
 
   private func received(_ bytes: UnsafeRawBufferPointer, on index: Int) {
     // What comes after our goodbye is read, so that it is not answered by a reset, and dropped.
-    if unsafe connections[index].isEnding { return }
-    touch(index)
-    guard let session = unsafe connections[index].session ?? (unsafe begin(index, bytes)) else {
+    if connections[index].isEnding { return }
+    connections.touch(index)
+    guard let session = connections[index].session ?? (unsafe begin(index, bytes)) else {
       return
     }
     if let fault = unsafe session.receive(bytes) {
       metrics.abuse(fault.abuse)
-      unsafe connections[index].isEnding = true
+      connections[index].isEnding = true
     }
   }
 
@@ -141,11 +139,11 @@ final class EventLoop {
   private func begin(_ index: Int, _ bytes: UnsafeRawBufferPointer) -> Session? {
     let preface = unsafe Preface.examine(bytes)
     if preface == .http2, let session = context.open(token: UInt64(index)) {
-      unsafe connections[index].session = session
+      connections[index].session = session
       return session
     }
     metrics.abuse(.protocolError)
-    unsafe connections[index].isEnding = true
+    connections[index].isEnding = true
     if preface == .http1 {
       let text = Preface.http1Answer
       unsafe connections[index].unsent.keep(
@@ -195,7 +193,7 @@ final class EventLoop {
 
   private func adopt(_ descriptor: Int32) {
     guard !shutdown.hasBegun,
-      let index = unsafe connections.add(descriptor: descriptor, nowNanoseconds: nowNanoseconds)
+      let index = connections.add(descriptor: descriptor, nowNanoseconds: nowNanoseconds)
     else {
       mailbox.addConnections(-1)
       metrics.connectionRefused()
@@ -206,7 +204,7 @@ final class EventLoop {
     // Failure costs only that a peer that vanished is found later.
     try? Socket.detectDeadPeers(descriptor, idleSeconds: limits.keepaliveSeconds)
     do {
-      unsafe try poller.add(descriptor, token: connections.token(index))
+      try poller.add(descriptor, token: connections.token(index))
     } catch {
       close(index)
     }
@@ -220,63 +218,51 @@ final class EventLoop {
 
   // MARK: Sending
 
-  /// Lists a connection among those to flush at the end of the turn.
-  func touch(_ index: Int) {
-    if unsafe connections[index].isTouched { return }
-    unsafe connections[index].isTouched = true
-    unsafe touched.append(index)
-  }
-
   private func flushTouched() {
-    // By position: iterating would retain the array.
-    for position in unsafe touched.indices where unsafe connections[touched[position]].isTouched {
-      unsafe connections[touched[position]].isTouched = false
-      unsafe flush(touched[position])
-    }
-    unsafe touched.removeAll(keepingCapacity: true)
-    // Streams that ended with what was just written.
+    connections.takeTouched { flush($0) }
+    // Streams that ended with what was just written, and those whose peer takes answers again.
     if context.eventCount > 0 { _ = dispatchEvents() }
   }
 
   private func flush(_ index: Int) {
-    guard unsafe connections[index].descriptor >= 0 else { return }
+    guard connections[index].descriptor >= 0 else { return }
     guard sendUnsent(index) else { return }
-    if let session = unsafe connections[index].session {
+    if let session = connections[index].session {
       while session.wantsWrite {
         guard session.fillOutput() else { return close(index) }
         guard writeOutput(index) else { return }
       }
-      if session.isFinished { unsafe connections[index].isEnding = true }
+      if session.isFinished { connections[index].isEnding = true }
       updateReading(index, session)
     }
     watchForWriting(index, false)
-    if unsafe connections[index].isEnding { linger(index) }
+    if connections[index].isEnding { linger(index) }
   }
 
   /// Ends our side, and leaves it to the peer to close.
   private func linger(_ index: Int) {
-    guard unsafe connections[index].descriptor >= 0,
-      unsafe connections[index].lingersSinceNanoseconds == nil
+    guard connections[index].descriptor >= 0,
+      connections[index].lingersSinceNanoseconds == nil
     else {
       return
     }
-    unsafe connections[index].lingersSinceNanoseconds = unsafe nowNanoseconds
-    unsafe connections[index].session?.close()
-    unsafe connections[index].session = nil
-    if unsafe connections[index].isReadingPaused {
-      unsafe connections[index].isReadingPaused = false
+    connections[index].lingersSinceNanoseconds = nowNanoseconds
+    connections[index].session?.close()
+    connections[index].session = nil
+    if connections[index].isReadingPaused {
+      connections[index].isReadingPaused = false
       updateInterest(index)
     }
-    unsafe Socket.endSending(connections[index].descriptor)
+    Socket.endSending(connections[index].descriptor)
   }
 
   /// Sends what an earlier write left. False where there is still some, or the connection is gone.
   private func sendUnsent(_ index: Int) -> Bool {
-    while unsafe !connections[index].unsent.isEmpty {
-      switch unsafe connections[index].unsent.send(to: connections[index].descriptor) {
+    while !connections[index].unsent.isEmpty {
+      switch connections[index].unsent.send(to: connections[index].descriptor) {
       case .moved(let count):
         metrics.sent(bytes: count)
-        unsafe connections[index].progressNanoseconds = unsafe nowNanoseconds
+        connections[index].progressNanoseconds = nowNanoseconds
       case .wouldBlock:
         watchForWriting(index, true)
         return false
@@ -296,7 +282,7 @@ final class EventLoop {
     switch unsafe FileDescriptor.send(connections[index].descriptor, from: output) {
     case .moved(let count):
       metrics.sent(bytes: count)
-      unsafe connections[index].progressNanoseconds = unsafe nowNanoseconds
+      connections[index].progressNanoseconds = nowNanoseconds
       if count == output.count { return true }
       unsafe connections[index].unsent.keep(UnsafeRawBufferPointer(rebasing: output[count...]))
     case .wouldBlock: unsafe connections[index].unsent.keep(output)
@@ -305,30 +291,31 @@ final class EventLoop {
       return false
     }
     watchForWriting(index, true)
-    if let session = unsafe connections[index].session { updateReading(index, session) }
+    if let session = connections[index].session { updateReading(index, session) }
     return false
   }
 
   private func watchForWriting(_ index: Int, _ watch: Bool) {
-    if unsafe connections[index].isWatchedForWriting == watch { return }
-    unsafe connections[index].isWatchedForWriting = watch
+    if connections[index].isWatchedForWriting == watch { return }
+    connections[index].isWatchedForWriting = watch
     updateInterest(index)
   }
 
-  /// A peer that does not take its answers is not read any further.
+  /// A peer that does not take its answers is not read any further, and what was read of it waits.
   private func updateReading(_ index: Int, _ session: Session) {
-    let limit =
-      unsafe connections[index].isReadingPaused ? limits.unsentBytesMax / 2 : limits.unsentBytesMax
-    let pauses = session.queuedBytes > limit
-    if unsafe connections[index].isReadingPaused == pauses { return }
-    unsafe connections[index].isReadingPaused = pauses
+    let isPaused = connections[index].isReadingPaused
+    let pauses =
+      session.queuedBytes > (isPaused ? limits.unsentBytesMax / 2 : limits.unsentBytesMax)
+    if !pauses { session.resumeData() }
+    if isPaused == pauses { return }
+    connections[index].isReadingPaused = pauses
     updateInterest(index)
   }
 
   private func updateInterest(_ index: Int) {
-    let connection = unsafe connections[index]
+    let connection = connections[index]
     do {
-      unsafe try poller.modify(
+      try poller.modify(
         connection.descriptor, token: connections.token(index),
         readable: !connection.isReadingPaused, writable: connection.isWatchedForWriting)
     } catch {
@@ -337,10 +324,10 @@ final class EventLoop {
   }
 
   func close(_ index: Int) {
-    guard unsafe connections[index].descriptor >= 0 else { return }
-    unsafe connections[index].session?.close()
-    unsafe FileDescriptor.close(number: connections[index].descriptor)
-    unsafe connections.remove(index)
+    guard connections[index].descriptor >= 0 else { return }
+    connections[index].session?.close()
+    FileDescriptor.close(number: connections[index].descriptor)
+    connections.remove(index)
     mailbox.addConnections(-1)
     metrics.connectionClosed()
   }
@@ -348,12 +335,12 @@ final class EventLoop {
   // MARK: Time
 
   private func tick() {
-    nextTickNanoseconds = unsafe nowNanoseconds + Self.tickNanoseconds
+    nextTickNanoseconds = nowNanoseconds + Self.tickNanoseconds
     if isListenerPaused, let number = listener?.number {
       isListenerPaused = false
       try? poller.modify(number, token: Self.listenerToken, readable: true, writable: false)
     }
-    for index in unsafe 0..<connections.usedCount where unsafe connections[index].descriptor >= 0 {
+    for index in 0..<connections.usedCount where connections[index].descriptor >= 0 {
       checkTimeouts(index)
     }
     if shutdown.hasBegun { continueShutdown() }
@@ -361,19 +348,19 @@ final class EventLoop {
   }
 
   private func checkTimeouts(_ index: Int) {
-    let connection = unsafe connections[index]
+    let connection = connections[index]
     if let since = connection.lingersSinceNanoseconds {
-      if unsafe nowNanoseconds - since > Self.lingerNanoseconds { close(index) }
+      if nowNanoseconds - since > Self.lingerNanoseconds { close(index) }
       return
     }
     if !(connection.session?.isEstablished ?? false),
-      unsafe nowNanoseconds - connection.openedNanoseconds > limits.handshakeNanosecondsMax
+      nowNanoseconds - connection.openedNanoseconds > limits.handshakeNanosecondsMax
     {
       metrics.abuse(.handshakeTimeout)
       return close(index)
     }
     if connection.isWatchedForWriting,
-      unsafe nowNanoseconds - connection.progressNanoseconds > limits.stalledWriteNanosecondsMax
+      nowNanoseconds - connection.progressNanoseconds > limits.stalledWriteNanosecondsMax
     {
       metrics.abuse(.slowReader)
       return close(index)
@@ -384,23 +371,23 @@ final class EventLoop {
   // MARK: Shutdown
 
   private func beginShutdown() {
-    unsafe shutdown.begin(nowNanoseconds: nowNanoseconds)
+    shutdown.begin(nowNanoseconds: nowNanoseconds)
     listener = nil
     handler.drain()
-    for index in unsafe 0..<connections.usedCount where unsafe connections[index].descriptor >= 0 {
-      unsafe connections[index].session?.announceShutdown()
-      touch(index)
+    for index in 0..<connections.usedCount where connections[index].descriptor >= 0 {
+      connections[index].session?.announceShutdown()
+      connections.touch(index)
     }
-    nextTickNanoseconds = unsafe nowNanoseconds + Self.tickNanoseconds
+    nextTickNanoseconds = nowNanoseconds + Self.tickNanoseconds
   }
 
   private func continueShutdown() {
-    let step = unsafe shutdown.step(
+    let step = shutdown.step(
       nowNanoseconds: nowNanoseconds, limitNanoseconds: limits.shutdownNanosecondsMax,
       connectionCount: connections.count)
-    for index in unsafe 0..<connections.usedCount where unsafe connections[index].descriptor >= 0 {
-      guard let session = unsafe connections[index].session else {
-        if unsafe connections[index].lingersSinceNanoseconds == nil || step == .cutOff {
+    for index in 0..<connections.usedCount where connections[index].descriptor >= 0 {
+      guard let session = connections[index].session else {
+        if connections[index].lingersSinceNanoseconds == nil || step == .cutOff {
           close(index)
         }
         continue
@@ -412,9 +399,9 @@ final class EventLoop {
         endStreamingCalls(of: session)
       case .cutOff:
         refuseOpenCalls(of: session)
-        unsafe connections[index].isEnding = true
+        connections[index].isEnding = true
       }
-      touch(index)
+      connections.touch(index)
     }
   }
 }

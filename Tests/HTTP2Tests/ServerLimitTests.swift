@@ -1,0 +1,260 @@
+// What a peer may cost: budgets, header lists, bodies, windows, streams.
+import HTTP2
+import Testing
+
+@Suite struct ServerLimitTests {
+  private let block = ServerField.literals(ServerField.call("/a/A"))
+
+  private func limited(_ change: (inout HTTP2Limits) -> Void) -> HTTP2Limits {
+    var limits = ServerUnderTest.limits
+    change(&limits)
+    return limits
+  }
+
+  // MARK: Budgets
+
+  enum Spent: String, CaseIterable {
+    case resets, provokedResets, pings, settings, emptyData, priorities
+
+    var fault: ConnectionFault {
+      switch self {
+      case .resets, .provokedResets: .resetFlood
+      case .pings: .pingFlood
+      case .settings: .settingsFlood
+      case .emptyData, .priorities: .emptyFrameFlood
+      }
+    }
+
+    /// What spends one token; `stream` is new each time.
+    func bytes(_ stream: UInt32, _ block: [UInt8]) -> [UInt8] {
+      switch self {
+      case .resets: ServerFrame.headers(stream, block) + ServerFrame.reset(stream)
+      case .provokedResets: ServerFrame.headers(stream, block) + ServerFrame.windowUpdate(stream, 0)
+      case .pings: ServerFrame.ping()
+      case .settings: ServerFrame.settings()
+      case .emptyData: ServerFrame.data(1, [], endsStream: false)
+      case .priorities: ServerFrame.priority(stream)
+      }
+    }
+  }
+
+  @Test(arguments: Spent.allCases) func budgets(spent: Spent) throws {
+    let budget = Budget(burst: 8, perSecond: 10)
+    let limits = limited {
+      $0.resets = budget
+      $0.pings = budget
+      $0.settings = budget
+      $0.emptyFrames = budget
+    }
+    let server = try ServerUnderTest(limits: limits)
+    let context = server.context
+    #expect(server.receive(ServerFrame.preface + ServerFrame.settings()) == nil)
+    #expect(server.receive(ServerFrame.headers(1, block)) == nil)
+    var stream: UInt32 = 3
+    func spend(_ count: Int) -> ConnectionFault? {
+      for _ in 0..<count {
+        stream += 2
+        if let fault = server.receive(spent.bytes(stream, block)) { return fault }
+      }
+      return nil
+    }
+    // The preface's SETTINGS took one token of theirs.
+    #expect(spend(spent == .settings ? 7 : 8) == nil)
+    context.setNow(nanoseconds: 100_000_000)
+    #expect(spend(1) == nil, "a tenth of a second is one token")
+    // An hour is the burst and no more.
+    context.setNow(nanoseconds: 3_600_000_000_000)
+    #expect(spend(8) == nil)
+    #expect(spend(1) == spent.fault)
+    let frames = try server.frames()
+    #expect(frames.last { $0.kind == ServerFrame.Kind.goAway }?.code == 11)
+    #expect(server.session.isFinished)
+    server.close()
+  }
+
+  @Test func acknowledgementsThatNobodyReadsEndTheConnection() throws {
+    let server = try ServerUnderTest.connected()
+    var fault: ConnectionFault?
+    for _ in 0..<10_000 where fault == nil { fault = server.receive(ServerFrame.ping()) }
+    #expect(fault == .controlFlood)
+    server.close()
+
+    let reader = try ServerUnderTest.connected()
+    for _ in 0..<10_000 {
+      #expect(reader.receive(ServerFrame.ping()) == nil)
+      #expect(try reader.frames().map(\.flags) == [ServerFrame.acknowledgement])
+    }
+    reader.close()
+  }
+
+  // MARK: Header lists
+
+  /// A call whose header list has exactly this many bytes (RFC 9113 section 6.5.2).
+  private func call(listBytes: Int) -> [ServerField] {
+    var fields = ServerField.call("/a/A")
+    let have = fields.reduce(0) { $0 + $1.listBytes }
+    fields.append(ServerField("x", String(repeating: "v", count: listBytes - have - 33)))
+    return fields
+  }
+
+  private func headers(_ stream: UInt32, _ block: [UInt8]) -> [UInt8] {
+    guard block.count > 16_000 else { return ServerFrame.headers(stream, block, endsStream: true) }
+    return ServerFrame.headers(stream, Array(block[..<16_000]), endsStream: true, endsHeaders: false)
+      + ServerFrame.continuation(stream, Array(block[16_000...]), endsHeaders: true)
+  }
+
+  @Test func headerListsUpToTheLimitAreRead() throws {
+    let limit = ServerUnderTest.limits.headerListBytesMax
+    let server = try ServerUnderTest.connected()
+    let good = ServerField.literals(call(listBytes: limit))
+    let long = ServerField.literals(call(listBytes: limit + 1))
+    #expect(server.receive(headers(1, good)) == nil)
+    #expect(server.count(.head) == 1 && server.count(.headerListTooLarge) == 0)
+    #expect(server.receive(headers(3, long)) == nil)
+    #expect(server.count(.head) == 1 && server.count(.headerListTooLarge) == 1)
+    // The connection goes on.
+    #expect(server.receive(headers(5, good)) == nil)
+    #expect(server.count(.head) == 2)
+    server.close()
+  }
+
+  @Test func headerListsFarOverTheLimitEndTheConnection() throws {
+    let limit = ServerUnderTest.limits.headerListBytesMax
+    let server = try ServerUnderTest.connected()
+    let block = ServerField.literals(call(listBytes: 4 * limit + 100))
+    #expect(server.receive(headers(1, block)) == .headerListFlood)
+    server.close()
+  }
+
+  /// One-byte references to a large entry: little to send, much to read.
+  @Test func headerListsThatGrowInDecodingEndTheConnection() throws {
+    let server = try ServerUnderTest.connected()
+    let entry = [0x40] + ServerField.literals([ServerField("bomb", String(repeating: "v", count: 3900))])[1...]
+    let block = self.block + entry + [UInt8](repeating: 0xbe, count: 4000)
+    #expect(server.receive(ServerFrame.headers(1, block)) == .headerListFlood)
+    server.close()
+  }
+
+  @Test func headerBlocksOfManyFramesEndTheConnection() throws {
+    let server = try ServerUnderTest.connected()
+    var fault = server.receive(ServerFrame.headers(1, [], endsHeaders: false))
+    for _ in 0..<1_000 where fault == nil {
+      fault = server.receive(ServerFrame.continuation(1, [], endsHeaders: false))
+    }
+    #expect(fault == .headerListFlood)
+    server.close()
+  }
+
+  // MARK: Bodies
+
+  @Test(arguments: [1, 4, 5, 6, 100, 999, 1_000]) func bodiesUpToTheLimitAreKept(piece: Int) throws {
+    let server = try ServerUnderTest.connected()
+    let body = grpcMessage([UInt8](repeating: 9, count: ServerUnderTest.limits.bodyBytesMax - 5))
+    #expect(server.receive(ServerFrame.headers(1, block)) == nil)
+    for at in stride(from: 0, to: body.count, by: piece) {
+      let end = min(at + piece, body.count)
+      let frame = ServerFrame.data(1, Array(body[at..<end]), endsStream: end == body.count)
+      #expect(server.receive(frame) == nil)
+    }
+    #expect(server.calls.map(\.body) == [body])
+    #expect(server.count(.oversize) == 0)
+    server.close()
+  }
+
+  @Test(arguments: [1, 4, 5, 6, 100, 999, 1_001]) func longerBodiesAreOversizeOnce(piece: Int) throws {
+    let server = try ServerUnderTest.connected()
+    let limit = ServerUnderTest.limits.bodyBytesMax
+    // The prefix promises little; the body is one byte over the limit all the same, and goes on.
+    let body = [0, 0, 0, 0, 1] + [UInt8](repeating: 9, count: limit + 200)
+    #expect(server.receive(ServerFrame.headers(1, block)) == nil)
+    for at in stride(from: 0, to: body.count, by: piece) {
+      let part = Array(body[at..<min(at + piece, body.count)])
+      #expect(server.receive(ServerFrame.data(1, part, endsStream: false)) == nil)
+      #expect(server.count(.oversize) == (at + part.count > limit ? 1 : 0))
+    }
+    server.close()
+  }
+
+  @Test(arguments: [1, 2, 5, 7]) func announcedLengthsOverTheLimitAreRefusedAtOnce(piece: Int) throws {
+    let server = try ServerUnderTest.connected()
+    let limit = ServerUnderTest.limits.bodyBytesMax
+    for (index, length) in [UInt32(limit - 4), UInt32.max].enumerated() {
+      let stream = UInt32(2 * index + 1)
+      #expect(server.receive(ServerFrame.headers(stream, block)) == nil)
+      let body = [0] + bigEndian(length) + [1, 2]
+      for at in stride(from: 0, to: body.count, by: piece) {
+        let part = Array(body[at..<min(at + piece, body.count)])
+        #expect(server.receive(ServerFrame.data(stream, part, endsStream: false)) == nil)
+        #expect(server.count(.oversize) == index + (at + part.count >= 5 ? 1 : 0))
+      }
+    }
+    server.close()
+  }
+
+  @Test func bodiesOfAllStreamsShareABudgetAndGiveItBack() throws {
+    let server = try ServerUnderTest.connected(limits: limited { $0.bufferedBytesMax = 10_000 })
+    let part = [0, 0, 0, 3, 0xe3] + [UInt8](repeating: 1, count: 900)
+    for round in 0..<20 {
+      let streams = (0..<30).map { UInt32(2 * (30 * round + $0) + 1) }
+      let before = server.count(.oversize)
+      for stream in streams {
+        let bytes = ServerFrame.headers(stream, block) + ServerFrame.data(stream, part, endsStream: false)
+        #expect(server.receive(bytes) == nil)
+      }
+      // 905 bytes take 905 to 1,810 of the budget.
+      #expect((19...25).contains(server.count(.oversize) - before), "round \(round)")
+      for stream in streams { #expect(server.receive(ServerFrame.reset(stream)) == nil) }
+      #expect(server.session.streamCount == 0)
+    }
+    server.close()
+  }
+
+  // MARK: Windows and streams
+
+  @Test func dataPastTheWindowOfAStreamResetsIt() throws {
+    let server = try ServerUnderTest.connected()
+    var frames: [ServerFrame] = []
+    #expect(server.receive(ServerFrame.headers(1, block)) == nil)
+    for _ in 0..<7 {
+      #expect(server.receive(ServerFrame.data(1, [UInt8](repeating: 0, count: 10_000), endsStream: false)) == nil)
+      frames += try server.frames()
+    }
+    #expect(frames.filter { $0.kind == ServerFrame.Kind.reset }.map(\.code) == [3])
+    #expect(server.session.streamCount == 0)
+    #expect(server.receive(ServerFrame.headers(3, block) + ServerFrame.data(3, grpcMessage([]))) == nil)
+    #expect(server.calls.count == 1)
+    server.close()
+  }
+
+  @Test func theWindowOfTheConnectionIsGivenBackWhateverBecomesOfTheData() throws {
+    let server = try ServerUnderTest.connected()
+    var allowed = ServerUnderTest.limits.connectionWindowBytes
+    for number in 0..<400 {
+      let stream = UInt32(2 * number + 1)
+      let data = ServerFrame.data(stream, [UInt8](repeating: 0, count: 10_000), endsStream: false)
+      #expect(allowed >= 20_000)
+      allowed -= 20_000
+      let bytes = ServerFrame.headers(stream, block) + data + ServerFrame.reset(stream) + data
+      #expect(server.receive(bytes) == nil)
+      for frame in try server.frames() where frame.kind == ServerFrame.Kind.windowUpdate {
+        #expect(frame.stream == 0)
+        allowed += Int32(frame.code)
+      }
+    }
+    server.close()
+  }
+
+  @Test func streamsOverTheLimitAreRefused() throws {
+    let server = try ServerUnderTest.connected(limits: limited { $0.concurrentStreams = 3 })
+    for stream in [1, 3, 5, 7, 9] as [UInt32] {
+      #expect(server.receive(ServerFrame.headers(stream, block)) == nil)
+    }
+    let refused = try server.frames().filter { $0.kind == ServerFrame.Kind.reset }
+    #expect(refused.map(\.stream) == [7, 9] && refused.map(\.code) == [7, 7])
+    #expect(server.session.streamCount == 3)
+    #expect(server.receive(ServerFrame.reset(3) + ServerFrame.headers(11, block)) == nil)
+    #expect(server.session.streamCount == 3)
+    #expect(try server.frames().isEmpty)
+    server.close()
+  }
+}
