@@ -4,19 +4,19 @@ import Testing
 @Suite("Header values")
 struct HeaderTextTests {
   private static func text(
-    capacity: Int = 4096, _ write: (inout HeaderText) -> Void
+    capacity: Int = 4096, _ write: (HeaderText) -> Void
   ) -> String {
-    var out = HeaderText(capacity: capacity)
-    write(&out)
+    let out = HeaderText(capacity: capacity)
+    write(out)
     return out.withSpan { span in String(decoding: span.indices.map { span[$0] }, as: UTF8.self) }
   }
 
   private static func percent(_ bytes: [UInt8], capacity: Int = 4096) -> String {
-    text(capacity: capacity) { PercentEncoding.append(bytes.span, to: &$0) }
+    text(capacity: capacity) { PercentEncoding.append(bytes.span, to: $0) }
   }
 
   private static func base64(_ bytes: [UInt8], capacity: Int = 4096) -> String {
-    text(capacity: capacity) { Base64.append(bytes.span, to: &$0) }
+    text(capacity: capacity) { Base64.append(bytes.span, to: $0) }
   }
 
   @Test(
@@ -92,13 +92,13 @@ struct HeaderTextTests {
 
   @Test("Reset empties and leaves the bound as it was")
   func reset() {
-    var text = HeaderText(capacity: 7)
+    let text = HeaderText(capacity: 7)
     let bytes = Array("AB".utf8)
     for _ in 0..<3 {
       text.reset()
       #expect(text.count == 0)
-      PercentEncoding.append(bytes.span, to: &text)
-      PercentEncoding.append(bytes.span, to: &text)
+      PercentEncoding.append(bytes.span, to: text)
+      PercentEncoding.append(bytes.span, to: text)
       #expect(text.withSpan { span in span.indices.map { span[$0] } } == bytes)
     }
   }

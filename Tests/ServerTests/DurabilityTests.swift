@@ -33,6 +33,24 @@ struct DurabilityTests {
     #expect(try client.call("durable", [3]).messages == [[3]])
   }
 
+  @Test("A stream that begins behind waiting replies stays open")
+  func stream() throws {
+    let fixture = try Fixture()
+    let client = try fixture.connect()
+    let gate = try client.start("durable", [1])
+    #expect(fixture.eventually { fixture.board.read { $0.executed[Self.durable] } == 1 })
+    let watch = try client.start("watch", [7])
+    #expect(fixture.eventually { fixture.board.read { $0.executed[5] } == 1 })
+    fixture.board.makeDurable(upTo: 1)
+    #expect(try client.answer(gate).messages == [[1]])
+    #expect(try client.read { $0.calls[watch]?.messages == [[7]] })
+    // An answer to a later call shows that the stream's end did not come.
+    #expect(try client.call("echo", [1]).messages == [[1]])
+    #expect(client.calls[watch]?.hasEnded == false)
+    fixture.server.shutDown()
+    #expect(try client.answer(watch).code == StatusCode.unavailable.rawValue)
+  }
+
   @Test("Many connections' replies come out with one sync")
   func manyConnections() throws {
     let fixture = try Fixture(loops: 2)

@@ -1,4 +1,5 @@
 import GRPC
+import HTTP2
 import Posix
 import Server
 import Testing
@@ -85,6 +86,35 @@ struct StreamingTests {
       try client.send(Frame.data(stream, [], ends: true))
       #expect(try client.answer(stream).code == 0)
     }
+  }
+
+  @Test("A stream may be longer than its window")
+  func long() throws {
+    let fixture = try Fixture { $0.http2.streamWindowBytes = 65_535 }
+    let client = try fixture.connect()
+    let stream = client.newStream()
+    try client.send(Client.head(stream, "chat"))
+    let batch = (0..<20).flatMap { Frame.message([UInt8](repeating: $0, count: 1000)) }
+    for round in 1...20 {
+      try client.send(
+        Frame.data(stream, Array(batch.prefix(15_000)), ends: false)
+          + Frame.data(stream, Array(batch.dropFirst(15_000)), ends: round == 20))
+      #expect(try client.read { ($0.calls[stream]?.body.count ?? 0) == round * batch.count })
+    }
+    let answer = try client.answer(stream)
+    #expect(answer.code == 0)
+    #expect(answer.messages?.count == 400)
+  }
+
+  @Test("A stream whose client does not read goes on when it does")
+  func unread() throws {
+    let fixture = try Fixture { $0.unsentBytesMax = 16 * 1024 }
+    let client = try fixture.connect()
+    let messages = (0..<1000).map { [UInt8](repeating: UInt8($0 % 251), count: 1000) }
+    let stream = try client.start("chat", body: messages.flatMap { Frame.message($0) })
+    let answer = try client.answer(stream)
+    #expect(answer.messages == messages)
+    #expect(answer.code == 0)
   }
 
   @Test("A stream that failed takes no more messages")
