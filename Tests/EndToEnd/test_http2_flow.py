@@ -185,8 +185,10 @@ def test_the_server_gives_its_window_back(server, streams):
                 peer.response(2 * number + 1)
 
 
-def test_the_window_of_a_long_stream_is_given_back(server):
-    """More messages than the first window of the stream takes, on one bidirectional call."""
+@pytest.mark.parametrize("waits", [True, False])
+def test_the_window_of_a_long_stream_is_given_back(server, waits):
+    """More messages than the first window of the stream takes, on one bidirectional call; the client waits
+    for each answer, or sends as much as it may."""
     with Peer(server) as peer:
         peer.barrier()
         stream_window = peer.server_settings[INITIAL_WINDOW_SIZE]
@@ -201,8 +203,23 @@ def test_the_window_of_a_long_stream_is_given_back(server):
             peer.send(frame(DATA, 0, 1, message))
             # The answers echo the requests: window for them.
             peer.give(1, len(message) + 2000)
+            if waits:
+                peer.barrier()
         peer.send(frame(DATA, END_STREAM, 1))
         assert peer.response(1).grpc_status == OK
+        assert peer.responses[1].body.count(b"h" * 8058) == spent // len(message)
+
+
+def test_many_messages_may_come_with_the_headers(server):
+    """A bidirectional call that sends more at once than one message may have."""
+    with Peer(server) as peer:
+        peer.barrier()
+        peer.give(1, 1 << 20)
+        message = grpc_message(b"\x0a\xfa\x3e" + b"h" * 8058 + b"\x3a\x01*")
+        peer.send(frame(HEADERS, END_HEADERS, 1, header_block(grpc_fields(REFLECTION)))
+                  + frame(DATA, 0, 1, message) * 24 + frame(DATA, END_STREAM, 1))
+        assert peer.response(1).grpc_status == OK
+        assert peer.responses[1].body.count(b"h" * 8058) == 24
 
 
 # Streams.

@@ -14,7 +14,9 @@ import Testing
     ServerFrame.headers(stream, block) + ServerFrame.data(stream, grpcMessage([]))
   }
 
-  private static func status(_ code: Int) -> [ServerField] { [ServerField("grpc-status", "\(code)")] }
+  private static func status(_ code: Int) -> [ServerField] {
+    [ServerField("grpc-status", "\(code)")]
+  }
 
   private func body(_ frames: [ServerFrame], _ stream: UInt32) -> [UInt8] {
     frames.filter { $0.kind == Kind.data && $0.stream == stream }.flatMap(\.payload)
@@ -140,9 +142,10 @@ import Testing
     #expect(server.receive(call(1)) == nil)
     var sent = try body(server.frames(), 1).count
     #expect(sent == 100)
-    for (size, given, total) in [(50, 0, 100), (50, 50, 100), (50, 1, 101), (0, 0, 101), (0, 51, 102), (400, 0, 502)]
-      as [(UInt32, UInt32, Int)]
-    {
+    let steps: [(size: UInt32, given: UInt32, total: Int)] = [
+      (50, 0, 100), (50, 50, 100), (50, 1, 101), (0, 0, 101), (0, 51, 102), (400, 0, 502),
+    ]
+    for (size, given, total) in steps {
       let credit = given > 0 ? ServerFrame.windowUpdate(1, given) : []
       #expect(server.receive(ServerFrame.settings([(4, size)]) + credit) == nil)
       sent += try body(server.frames(), 1).count
@@ -281,10 +284,12 @@ import Testing
     #expect(server.receive(ServerFrame.headers(3, block)) == nil)
     server.session.refuseNewStreams()
     let goodbyes = try server.frames().filter { $0.kind == Kind.goAway }
-    #expect(goodbyes.map { Array($0.payload.prefix(4)) } == [[0x7f, 255, 255, 255], [0, 0, 0, 3]])
+    #expect(
+      goodbyes.map { Array($0.payload.prefix(4)) } == [[0x7f, 255, 255, 255], [0, 0, 0, 3]])
     #expect(goodbyes.map(\.code) == [0, 0])
     #expect(server.receive(call(5)) == nil)
-    #expect(try server.frames().allSatisfy { $0.kind == Kind.reset && $0.stream == 5 && $0.code == 7 })
+    #expect(
+      try server.frames().allSatisfy { $0.kind == Kind.reset && $0.stream == 5 && $0.code == 7 })
     for stream in [1, 3] as [UInt32] {
       #expect(!server.session.isFinished)
       #expect(server.receive(ServerFrame.data(stream, grpcMessage([]))) == nil)

@@ -230,7 +230,8 @@ struct ServerTestEncoder {
         let name = unsafe UnsafeBufferPointer(start: field.name, count: field.namelen)
         let value = unsafe UnsafeBufferPointer(start: field.value, count: field.valuelen)
         unsafe fields.append(
-          ServerField(String(decoding: name, as: UTF8.self), String(decoding: value, as: UTF8.self)))
+          ServerField(String(decoding: name, as: UTF8.self), String(decoding: value, as: UTF8.self))
+        )
       }
       if flags & Int32(NGHTTP2_HD_INFLATE_FINAL.rawValue) != 0 {
         _ = unsafe nghttp2_hd_inflate_end_headers(inflater)

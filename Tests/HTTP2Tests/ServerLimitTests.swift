@@ -99,7 +99,8 @@ import Testing
 
   private func headers(_ stream: UInt32, _ block: [UInt8]) -> [UInt8] {
     guard block.count > 16_000 else { return ServerFrame.headers(stream, block, endsStream: true) }
-    return ServerFrame.headers(stream, Array(block[..<16_000]), endsStream: true, endsHeaders: false)
+    return ServerFrame.headers(
+      stream, Array(block[..<16_000]), endsStream: true, endsHeaders: false)
       + ServerFrame.continuation(stream, Array(block[16_000...]), endsHeaders: true)
   }
 
@@ -129,7 +130,9 @@ import Testing
   /// One-byte references to a large entry: little to send, much to read.
   @Test func headerListsThatGrowInDecodingEndTheConnection() throws {
     let server = try ServerUnderTest.connected()
-    let entry = [0x40] + ServerField.literals([ServerField("bomb", String(repeating: "v", count: 3900))])[1...]
+    let entry =
+      [0x40]
+      + ServerField.literals([ServerField("bomb", String(repeating: "v", count: 3900))])[1...]
     let block = self.block + entry + [UInt8](repeating: 0xbe, count: 4000)
     #expect(server.receive(ServerFrame.headers(1, block)) == .headerListFlood)
     server.close()
@@ -147,7 +150,8 @@ import Testing
 
   // MARK: Bodies
 
-  @Test(arguments: [1, 4, 5, 6, 100, 999, 1_000]) func bodiesUpToTheLimitAreKept(piece: Int) throws {
+  @Test(arguments: [1, 4, 5, 6, 100, 999, 1_000]) func bodiesUpToTheLimitAreKept(piece: Int) throws
+  {
     let server = try ServerUnderTest.connected()
     let body = grpcMessage([UInt8](repeating: 9, count: ServerUnderTest.limits.bodyBytesMax - 5))
     #expect(server.receive(ServerFrame.headers(1, block)) == nil)
@@ -161,7 +165,9 @@ import Testing
     server.close()
   }
 
-  @Test(arguments: [1, 4, 5, 6, 100, 999, 1_001]) func longerBodiesAreOversizeOnce(piece: Int) throws {
+  @Test(arguments: [1, 4, 5, 6, 100, 999, 1_001]) func longerBodiesAreOversizeOnce(piece: Int)
+    throws
+  {
     let server = try ServerUnderTest.connected()
     let limit = ServerUnderTest.limits.bodyBytesMax
     // The prefix promises little; the body is one byte over the limit all the same, and goes on.
@@ -175,7 +181,9 @@ import Testing
     server.close()
   }
 
-  @Test(arguments: [1, 2, 5, 7]) func announcedLengthsOverTheLimitAreRefusedAtOnce(piece: Int) throws {
+  @Test(arguments: [1, 2, 5, 7]) func announcedLengthsOverTheLimitAreRefusedAtOnce(piece: Int)
+    throws
+  {
     let server = try ServerUnderTest.connected()
     let limit = ServerUnderTest.limits.bodyBytesMax
     for (index, length) in [UInt32(limit - 4), UInt32.max].enumerated() {
@@ -198,7 +206,8 @@ import Testing
       let streams = (0..<30).map { UInt32(2 * (30 * round + $0) + 1) }
       let before = server.count(.oversize)
       for stream in streams {
-        let bytes = ServerFrame.headers(stream, block) + ServerFrame.data(stream, part, endsStream: false)
+        let bytes =
+          ServerFrame.headers(stream, block) + ServerFrame.data(stream, part, endsStream: false)
         #expect(server.receive(bytes) == nil)
       }
       // 905 bytes take 905 to 1,810 of the budget.
@@ -216,12 +225,15 @@ import Testing
     var frames: [ServerFrame] = []
     #expect(server.receive(ServerFrame.headers(1, block)) == nil)
     for _ in 0..<7 {
-      #expect(server.receive(ServerFrame.data(1, [UInt8](repeating: 0, count: 10_000), endsStream: false)) == nil)
+      #expect(
+        server.receive(ServerFrame.data(1, [UInt8](repeating: 0, count: 10_000), endsStream: false))
+          == nil)
       frames += try server.frames()
     }
     #expect(frames.filter { $0.kind == ServerFrame.Kind.reset }.map(\.code) == [3])
     #expect(server.session.streamCount == 0)
-    #expect(server.receive(ServerFrame.headers(3, block) + ServerFrame.data(3, grpcMessage([]))) == nil)
+    #expect(
+      server.receive(ServerFrame.headers(3, block) + ServerFrame.data(3, grpcMessage([]))) == nil)
     #expect(server.calls.count == 1)
     server.close()
   }

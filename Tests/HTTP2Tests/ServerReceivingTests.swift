@@ -29,7 +29,8 @@ private func recording() -> [[UInt8]] {
     Frame.headers(3, Array(block[..<10]), endsHeaders: false),
     Frame.continuation(3, Array(block[10..<20]), endsHeaders: false),
     Frame.continuation(3, Array(block[20...]), endsHeaders: true),
-    Frame(kind: Frame.Kind.data, flags: Frame.padded, stream: 3, payload: [2] + body + [0, 0]).bytes,
+    Frame(kind: Frame.Kind.data, flags: Frame.padded, stream: 3, payload: [2] + body + [0, 0])
+      .bytes,
     Frame.headers(3, ServerField.literals([ServerField("sum", "1")]), endsStream: true),
     Frame.ping(), Frame.settings(),
     Frame.headers(5, encoder.encode(ServerField.call("/a/B", timeout: "1S"))),
@@ -171,7 +172,8 @@ private func recording() -> [[UInt8]] {
           kind: UInt8.random(in: 0...10, using: &numbers),
           flags: UInt8.random(in: 0...255, using: &numbers)
             & [0, 1, 4, 5, 13, 45, 255].randomElement(using: &numbers)!,
-          stream: [0, 1, 1, 1, 3, 5, 2, 101, 0x7fff_ffff, 0x8000_0001].randomElement(using: &numbers)!,
+          stream: [0, 1, 1, 1, 3, 5, 2, 101, 0x7fff_ffff, 0x8000_0001].randomElement(
+            using: &numbers)!,
           payload: payloads.randomElement(using: &numbers)!)
         bytes += frame.bytes
       }

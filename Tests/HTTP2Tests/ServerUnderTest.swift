@@ -33,6 +33,8 @@ final class ServerUnderTest {
   private(set) var events: [StreamEvent] = []
   /// Fields of interest of the last `head` event.
   private(set) var fields: [String] = []
+  /// What of the body was there then.
+  private(set) var bodyAtHead: [UInt8] = []
   private(set) var openStreams: [StreamID] = []
 
   /// Answers with the message "hello".
@@ -142,6 +144,7 @@ final class ServerUnderTest {
     guard let read else { return }
     fields = read
     context.setHead(Int32(read[1].utf8.last ?? 0), of: stream)
+    bodyAtHead = context.withBody(of: stream) { body, _ in Self.bytes(body) } ?? []
     if wantsData { context.wantData(stream) }
   }
 
