@@ -82,7 +82,7 @@ internal import CNGHTTP2
       isGood = unsafe value.count > 0 && nghttp2_check_path(value.baseAddress, value.count) != 0
     } else if unsafe Self.equal(name, ":scheme") {
       field = .scheme
-      isGood = value.count > 0
+      isGood = unsafe Self.isScheme(value)
     } else if unsafe Self.equal(name, ":authority") {
       field = .authority
       isGood = unsafe nghttp2_check_authority(value.baseAddress, value.count) != 0
@@ -92,6 +92,20 @@ internal import CNGHTTP2
     }
     if isTrailers || sawRegular || pseudo.contains(field) || !isGood { isMalformed = true }
     pseudo.insert(field)
+  }
+
+  /// RFC 3986 section 3.1.
+  private static func isScheme(_ value: UnsafeBufferPointer<UInt8>) -> Bool {
+    for index in 0..<value.count {
+      switch unsafe value[index] {
+      case UInt8(ascii: "a")...UInt8(ascii: "z"), UInt8(ascii: "A")...UInt8(ascii: "Z"): break
+      case UInt8(ascii: "0")...UInt8(ascii: "9"), UInt8(ascii: "+"), UInt8(ascii: "-"),
+        UInt8(ascii: "."):
+        if index == 0 { return false }
+      default: return false
+      }
+    }
+    return value.count > 0
   }
 
   private mutating func addContentLength(_ value: UnsafeBufferPointer<UInt8>) {
