@@ -41,11 +41,11 @@ struct HoldfastLoad: ParsableCommand {
 }
 
 extension Endpoint: ExpressibleByArgument {
-  public init?(argument: String) { self.init(argument) }
+  package init?(argument: String) { self.init(argument) }
 }
 
 extension Distribution: ExpressibleByArgument {
-  public init?(argument: String) { self.init(argument) }
+  package init?(argument: String) { self.init(argument) }
 }
 
 /// N or A-B.

@@ -144,6 +144,8 @@ extension EventLoop {
         }
         calls += 1
         send(reply, on: stream, ends: false)
+        // A failure ends the call, whatever else was asked.
+        if case .failure = reply.kind { return calls }
       }
     }
     return calls
@@ -186,7 +188,7 @@ extension EventLoop {
   private func sendOrKeep(_ stream: StreamID, lsn: UInt64, ends: Bool) {
     if waiting.isEmpty && lsn <= handler.durableLSN {
       send(reply, on: stream, ends: ends)
-    } else if !waiting.append(reply, for: stream, lsn: lsn) {
+    } else if !waiting.append(reply, for: stream, lsn: lsn, ends: ends) {
       // The decision stands and is recorded: a retry gets it once the journal has caught up.
       handler.refuse(.overloaded, reply: reply)
       send(reply, on: stream, ends: true)
@@ -194,8 +196,8 @@ extension EventLoop {
   }
 
   func sendDurableReplies() {
-    while let stream = waiting.next(durableLSN: handler.durableLSN, into: reply) {
-      send(reply, on: stream, ends: true)
+    while let next = waiting.next(durableLSN: handler.durableLSN, into: reply) {
+      send(reply, on: next.stream, ends: next.ends)
     }
   }
 

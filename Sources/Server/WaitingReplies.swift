@@ -7,6 +7,7 @@ internal import HTTP2
   private struct Entry {
     let stream: StreamID
     let lsn: UInt64
+    let ends: Bool
     /// nil: a message; otherwise the code of a failure.
     let failure: StatusCode?
     let contentCount: Int
@@ -27,7 +28,7 @@ internal import HTTP2
   var isEmpty: Bool { firstEntry == entries.count }
 
   /// Keeps a copy of `reply`; false where the limit is reached.
-  mutating func append(_ reply: Reply, for stream: StreamID, lsn: UInt64) -> Bool {
+  mutating func append(_ reply: Reply, for stream: StreamID, lsn: UInt64, ends: Bool) -> Bool {
     let before = bytes.count
     let bytesMax = bytesMax + firstByte
     var failure: StatusCode?
@@ -45,13 +46,14 @@ internal import HTTP2
     }
     entries.append(
       Entry(
-        stream: stream, lsn: lsn, failure: failure, contentCount: contentCount,
+        stream: stream, lsn: lsn, ends: ends, failure: failure, contentCount: contentCount,
         detailsCount: bytes.count - before - contentCount))
     return true
   }
 
-  /// Puts the oldest reply that may be sent into `reply` and names its stream; nil where there is none.
-  mutating func next(durableLSN: UInt64, into reply: Reply) -> StreamID? {
+  /// Puts the oldest reply that may be sent into `reply`, names its stream, and says whether it ends the
+  /// call; nil where there is none.
+  mutating func next(durableLSN: UInt64, into reply: Reply) -> (stream: StreamID, ends: Bool)? {
     guard !isEmpty, entries[firstEntry].lsn <= durableLSN else { return nil }
     let entry = entries[firstEntry]
     if let failure = entry.failure { reply.fail(failure) } else { reply.reset() }
@@ -71,6 +73,6 @@ internal import HTTP2
       firstEntry = 0
       firstByte = 0
     }
-    return entry.stream
+    return (entry.stream, entry.ends)
   }
 }
