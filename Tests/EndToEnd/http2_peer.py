@@ -1,10 +1,12 @@
 """An HTTP/2 client that judges what the server sends: frames, windows and header tables."""
 
+import select
+import socket
 import struct
 
 from http2 import (
     ACK, DATA, END_HEADERS, END_STREAM, GOAWAY, HEADERS, PADDED, PING, PREFACE, RST_STREAM, SETTINGS,
-    WINDOW_UPDATE, Connection, Response, frame, window_update)
+    WINDOW_UPDATE, Closed, Connection, Response, frame, window_update)
 
 HEADER_TABLE_SIZE, ENABLE_PUSH, MAX_STREAMS, INITIAL_WINDOW_SIZE, MAX_FRAME_SIZE = 1, 2, 3, 4, 5
 PRIORITY_FLAG = 0x20
@@ -119,3 +121,27 @@ class Peer(Connection):
     def goes_on(self, stream=LATER):
         response = self.call(stream, CHECK, b"")
         assert (response.grpc_status, response.reset) in ((OK, None), (OK, 0)), response
+
+
+class EagerPeer(Peer):
+    """Reads while it writes, as an event loop does: it never waits for room to send."""
+
+    pending = b""
+
+    def send(self, data):
+        self.pending += data
+
+    def read_frame(self):
+        while len(self.received) < 9 or len(self.received) < 9 + int.from_bytes(self.received[:3], "big"):
+            readable, writable, _ = select.select(
+                [self.socket], [self.socket] if self.pending else [], [], TIMEOUT_SECONDS)
+            if not readable and not writable:
+                raise TimeoutError(f"{len(self.pending)} bytes cannot be sent, and nothing comes")
+            if writable:
+                self.pending = self.pending[self.socket.send(self.pending[:1 << 16], socket.MSG_DONTWAIT):]
+            if readable:
+                data = self.socket.recv(1 << 16)
+                if not data:
+                    raise Closed
+                self.received += data
+        return super().read_frame()

@@ -12,7 +12,7 @@ from holdfast.v1 import stock_pb2
 from http2 import (
     DATA, END_HEADERS, END_STREAM, HEADERS, Response, frame, grpc_fields, grpc_message, header_block, reset)
 from http2_peer import (
-    CHECK, CHECK_ANSWER, HEADER_TABLE_SIZE, INITIAL_WINDOW_SIZE, MAX_FRAME_SIZE, OK, WINDOW, Peer)
+    CHECK, CHECK_ANSWER, HEADER_TABLE_SIZE, INITIAL_WINDOW_SIZE, MAX_FRAME_SIZE, OK, WINDOW, EagerPeer, Peer)
 
 BATCH = "/holdfast.v1.StockService/BatchGetStock"
 REFLECTION = "/grpc.reflection.v1.ServerReflection/ServerReflectionInfo"
@@ -22,6 +22,8 @@ UNKNOWN_ITEMS = [stock_pb2.StockItem(sku="s" * 60, location="l" * 50)] * 500
 QUESTION = grpc_message(stock_pb2.BatchGetStockRequest(items=UNKNOWN_ITEMS).SerializeToString())
 ANSWER = grpc_message(stock_pb2.BatchGetStockResponse(not_found=UNKNOWN_ITEMS).SerializeToString())
 LIST_SERVICES = grpc_message(b"\x3a\x01*")
+HOST = b"h" * 8058
+LONG_QUESTION = grpc_message(b"\x0a\xfa\x3e" + HOST + b"\x3a\x01*")
 
 
 @pytest.fixture(autouse=True)
@@ -133,10 +135,12 @@ def test_a_frame_is_no_longer_than_the_least_setting_whatever_the_peer_takes(ser
 def share_connection(server, streams, step):
     """`streams` long answers over a connection whose credit comes in steps. What each had got when the
     first was whole."""
-    with Peer(server, [(INITIAL_WINDOW_SIZE, 1 << 20)], gives_credit=False) as peer:
+    with Peer(server, [(INITIAL_WINDOW_SIZE, 0)], gives_credit=False) as peer:
         numbers = range(1, 2 * streams, 2)
         for stream in numbers:
             ask(peer, stream)
+        peer.barrier()
+        peer.set((INITIAL_WINDOW_SIZE, 1 << 20))  # all begin at once
         peer.barrier()
         assert sum(received(peer, stream) for stream in numbers) == WINDOW
         shares = None
@@ -170,6 +174,17 @@ def test_a_reset_gives_up_the_place_in_the_queue(server):
         assert {stream: received(peer, stream) for stream in (1, 3)} == before
 
 
+@pytest.mark.parametrize("calls", [20, 200])
+def test_credit_is_heard_of_however_much_waits_for_it(server, calls):
+    """11 MB of answers that wait for the client's credit: the server must go on to read, or none ever comes."""
+    with EagerPeer(server) as peer:
+        for stream in range(1, 2 * calls, 2):
+            ask(peer, stream)
+        for stream in range(1, 2 * calls, 2):
+            response = peer.response(stream)
+            assert response.body == ANSWER and response.grpc_status == OK
+
+
 @pytest.mark.parametrize("streams", [1, 3])
 def test_the_server_gives_its_window_back(server, streams):
     """20 MB of requests over one connection, never sending more than the server allowed."""
@@ -193,33 +208,28 @@ def test_the_window_of_a_long_stream_is_given_back(server, waits):
         peer.barrier()
         stream_window = peer.server_settings[INITIAL_WINDOW_SIZE]
         peer.send(frame(HEADERS, END_HEADERS, 1, header_block(grpc_fields(REFLECTION))))
-        message = grpc_message(b"\x0a\xfa\x3e" + b"h" * 8058 + b"\x3a\x01*")
         spent = 0
         while spent < 2 * stream_window:
-            while stream_window + peer.allowed.get(1, 0) - spent < len(message):
+            while stream_window + peer.allowed.get(1, 0) - spent < len(LONG_QUESTION):
                 peer.read_frame()
             assert stream_window + peer.allowed.get(1, 0) < 2**31
-            spent += len(message)
-            peer.send(frame(DATA, 0, 1, message))
-            # The answers echo the requests: window for them.
-            peer.give(1, len(message) + 2000)
+            spent += len(LONG_QUESTION)
+            peer.send(frame(DATA, 0, 1, LONG_QUESTION))
+            peer.give(1, 2 * len(LONG_QUESTION) + 2000)  # for the answer, which says the host twice
             if waits:
                 peer.barrier()
         peer.send(frame(DATA, END_STREAM, 1))
         assert peer.response(1).grpc_status == OK
-        assert peer.responses[1].body.count(b"h" * 8058) == spent // len(message)
+        assert peer.responses[1].body.count(HOST) == 2 * (spent // len(LONG_QUESTION))
 
 
 def test_many_messages_may_come_with_the_headers(server):
     """A bidirectional call that sends more at once than one message may have."""
-    with Peer(server) as peer:
-        peer.barrier()
-        peer.give(1, 1 << 20)
-        message = grpc_message(b"\x0a\xfa\x3e" + b"h" * 8058 + b"\x3a\x01*")
+    with Peer(server, [(INITIAL_WINDOW_SIZE, 1 << 20)]) as peer:
         peer.send(frame(HEADERS, END_HEADERS, 1, header_block(grpc_fields(REFLECTION)))
-                  + frame(DATA, 0, 1, message) * 24 + frame(DATA, END_STREAM, 1))
+                  + frame(DATA, 0, 1, LONG_QUESTION) * 24 + frame(DATA, END_STREAM, 1))
         assert peer.response(1).grpc_status == OK
-        assert peer.responses[1].body.count(b"h" * 8058) == 24
+        assert peer.responses[1].body.count(HOST) == 48
 
 
 # Streams.
