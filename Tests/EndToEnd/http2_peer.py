@@ -38,6 +38,7 @@ class Peer(Connection):
         self.blocks = []  # header blocks as they came
         self.allowed = {0: WINDOW}  # what this side may send: WINDOW_UPDATE frames of the server's, by stream
         self.server_settings = {}
+        self.last_stream = None  # as the last GOAWAY says
         super().__init__(server, preface=False, timeout=TIMEOUT_SECONDS)
         if preface:
             self.send(PREFACE)
@@ -71,6 +72,8 @@ class Peer(Connection):
         ended = stream and self.responses.setdefault(stream, Response()).ended
         if kind == SETTINGS and not flags & ACK:
             self.server_settings.update(struct.iter_unpack(">HI", payload))
+        if kind == GOAWAY:
+            self.last_stream = int.from_bytes(payload[:4], "big")
         if kind == WINDOW_UPDATE:
             self.allowed[stream] = self.allowed.get(stream, 0) + int.from_bytes(payload, "big")
         if kind == SETTINGS and flags & ACK and self.unacknowledged:

@@ -101,6 +101,21 @@ def survived(peer):
     """Whatever it does with the connection."""
 
 
+def ignored_or(judge):
+    """Nothing at all, not even RST_STREAM for a stream that is idle; or an error of the connection."""
+    def not_reset(peer):
+        peer.goes_on()
+        assert peer.responses.get(1, Response()).reset is None, "6.4: RST_STREAM on an idle stream"
+    return any_of(judge, not_reset)
+
+
+def refused(peer):
+    """A good request by HTTP/2's rules that no method answers to."""
+    response = peer.response(1)
+    assert response.reset is not None or response.grpc_status != OK or response.header(":status") != "200"
+    peer.goes_on()
+
+
 def any_of(*judges):
     def judge(peer):
         failures = []
@@ -244,6 +259,8 @@ FRAMES = [
     ("6.3 PRIORITY on stream 0", [priority(0)], connection_error(PROTOCOL_ERROR)),
     *[(f"6.3 PRIORITY of {length} bytes on an open stream", [open_stream(), frame(PRIORITY, 0, 1, bytes(length)), end()],
        stream_error(FRAME_SIZE_ERROR)) for length in (0, 4, 6)],
+    ("6.3 PRIORITY of 4 bytes on an idle stream", [frame(PRIORITY, 0, 1, bytes(4))],
+     ignored_or(connection_error(FRAME_SIZE_ERROR))),
     ("6.4 RST_STREAM on stream 0", [reset(0)], connection_error(PROTOCOL_ERROR)),
     *[(f"6.4 RST_STREAM of {length} bytes", [open_stream(), frame(RST_STREAM, 0, 1, bytes(length))],
        connection_error(FRAME_SIZE_ERROR)) for length in (0, 3, 5)],
@@ -351,6 +368,10 @@ MESSAGES = [
       for name in (":method", ":scheme", ":path", ":authority")
       for value in (b"/a\0b", b"/a\nb", b"/a\rb", b" /ab", b"/ab ")],
     ("8.3 no fields at all", [with_block(b"")], malformed),
+    *[(f"8.3.1 :path {path}", [with_fields(**{":path": path})], refused) for path in ("*", "no-slash", "?", "/" * 9000)],
+    ("8.5 CONNECT", [with_fields(**{":method": "CONNECT", ":path": None, ":scheme": None})], malformed),
+    ("8.5 CONNECT without :authority",
+     [with_fields(**{":method": "CONNECT", ":path": None, ":scheme": None, ":authority": None})], malformed),
     ("8.5 CONNECT with :path", [with_fields(**{":method": "CONNECT"})], malformed),
 ]
 
@@ -415,3 +436,12 @@ def test_preface_with_a_wrong_byte(server, at):
         connection.send(PREFACE[:at] + bytes([PREFACE[at] ^ 0x20]) + PREFACE[at + 1:] + setting() + call())
         closed(connection)
         assert 1 not in connection.responses
+
+
+def test_goaway_names_the_last_stream(peer):
+    """6.8: what was or might be processed."""
+    for stream in (1, 3, 7):
+        assert peer.call(stream, CHECK, b"").grpc_status == OK
+    peer.send(window_update(0, 0))
+    connection_error(PROTOCOL_ERROR)(peer)
+    assert peer.last_stream == 7
