@@ -16,7 +16,9 @@ files=(holdfast/v1/reservation.proto holdfast/v1/stock.proto grpc/health/v1/heal
   grpc/reflection/v1/reflection.proto google/rpc/error_details.proto)
 google=(google/protobuf/duration.proto google/protobuf/timestamp.proto google/protobuf/any.proto)
 # v1alpha is v1 under another package name: the same messages serve both, so only its descriptor is kept.
-described=(holdfast/v1/reservation.proto holdfast/v1/stock.proto grpc/health/v1/health.proto
+# Errors carry google.rpc messages in their details, so clients that reflect need those as well.
+described=(google/rpc/error_details.proto
+  holdfast/v1/reservation.proto holdfast/v1/stock.proto grpc/health/v1/health.proto
   grpc/reflection/v1/reflection.proto grpc/reflection/v1alpha/reflection.proto)
 
 generate() {

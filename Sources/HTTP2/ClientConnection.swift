@@ -118,19 +118,19 @@ package struct ClientConnection: ~Copyable {
   }
 
   private mutating func writePreface() {
-    let preface = ClientFrame.preface
+    let preface = Preface.client
     // A static string's bytes live for ever.
     let bytes = unsafe UnsafeBufferPointer(
       start: preface.utf8Start, count: preface.utf8CodeUnitCount)
     unsafe output.append(bytes.span)
-    output.appendFrameHeader(length: 12, type: ClientFrame.settings, flags: 0, stream: 0)
+    output.appendFrameHeader(length: 12, type: FrameType.settings, flags: 0, stream: 0)
     output.append(0)
-    output.append(UInt8(ClientFrame.settingEnablePush))
+    output.append(UInt8(Setting.enablePush))
     output.appendBigEndian32(0)
     output.append(0)
-    output.append(UInt8(ClientFrame.settingInitialWindow))
+    output.append(UInt8(Setting.initialWindowSize))
     output.appendBigEndian32(UInt32(ClientConnection.receiveWindow))
-    output.appendFrameHeader(length: 4, type: ClientFrame.windowUpdate, flags: 0, stream: 0)
+    output.appendFrameHeader(length: 4, type: FrameType.windowUpdate, flags: 0, stream: 0)
     output.appendBigEndian32(UInt32(ClientConnection.receiveWindow - 65_535))
   }
 
@@ -157,7 +157,7 @@ package struct ClientConnection: ~Copyable {
   package mutating func start(path: Int, callID: UInt64, message: Span<UInt8>) -> StartResult {
     guard isReady, !isClosing else { return .unavailable }
     let bodyCount = message.count + 5
-    guard bodyCount <= ClientFrame.payloadMaximum else { return .messageTooLarge }
+    guard bodyCount <= Defaults.frameBytesMax else { return .messageTooLarge }
     guard hasRoom(for: message.count) else { return .busy }
 
     let slot = calls.freeSlot(for: nextStream)
@@ -201,11 +201,11 @@ package struct ClientConnection: ~Copyable {
     let blockCount = block.count
     var template: [UInt8] = [
       UInt8(truncatingIfNeeded: blockCount >> 16), UInt8(truncatingIfNeeded: blockCount >> 8),
-      UInt8(truncatingIfNeeded: blockCount), ClientFrame.headers, ClientFrame.flagEndHeaders,
+      UInt8(truncatingIfNeeded: blockCount), FrameType.headers, FrameFlag.endHeaders,
       0, 0, 0, 0,
     ]
     template += block
-    template += [0, 0, 0, ClientFrame.data, ClientFrame.flagEndStream, 0, 0, 0, 0, 0, 0, 0, 0, 0]
+    template += [0, 0, 0, FrameType.data, FrameFlag.endStream, 0, 0, 0, 0, 0, 0, 0, 0, 0]
     return template
   }
 
@@ -239,7 +239,7 @@ package struct ClientConnection: ~Copyable {
     let block = requestHeaders.nextBlock(path: path)
     for index in templates.indices { templates[index] = [] }
     output.appendFrameHeader(
-      length: block.count, type: ClientFrame.headers, flags: ClientFrame.flagEndHeaders,
+      length: block.count, type: FrameType.headers, flags: FrameFlag.endHeaders,
       stream: stream)
     output.append(block.span)
     calls[slot].unsent.append(0)
@@ -254,12 +254,12 @@ package struct ClientConnection: ~Copyable {
   mutating func sendUnsent(slot: Int) {
     let held = calls[slot].unsent.count
     let streamWindow = calls[slot].sendWindow
-    let window = Int(min(sendWindow, streamWindow, Int64(ClientFrame.payloadMaximum)))
+    let window = Int(min(sendWindow, streamWindow, Int64(Defaults.frameBytesMax)))
     let count = min(held, window)
     guard count > 0 else { return }
     output.appendFrameHeader(
-      length: count, type: ClientFrame.data,
-      flags: count == held ? ClientFrame.flagEndStream : 0, stream: calls[slot].stream)
+      length: count, type: FrameType.data,
+      flags: count == held ? FrameFlag.endStream : 0, stream: calls[slot].stream)
     calls[slot].unsent.withSpan(from: 0, count: count) { output.append($0) }
     calls[slot].unsent.dropFirst(count)
     calls[slot].sendWindow -= Int64(count)

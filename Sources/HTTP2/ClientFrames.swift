@@ -1,38 +1,6 @@
 // HTTP/2 frames as the client writes and reads them (RFC 9113, section 4.1): a 24-bit length, the
 // type, the flags, a 31-bit stream id, then the payload.
 
-enum ClientFrame {
-  static let headerLength = 9
-  /// SETTINGS_MAX_FRAME_SIZE as both sides leave it.
-  static let payloadMaximum = 16_384
-
-  static let data: UInt8 = 0
-  static let headers: UInt8 = 1
-  static let resetStream: UInt8 = 3
-  static let settings: UInt8 = 4
-  static let pushPromise: UInt8 = 5
-  static let ping: UInt8 = 6
-  static let goAway: UInt8 = 7
-  static let windowUpdate: UInt8 = 8
-  static let continuation: UInt8 = 9
-
-  static let flagEndStream: UInt8 = 0x1
-  static let flagAcknowledge: UInt8 = 0x1
-  static let flagEndHeaders: UInt8 = 0x4
-  static let flagPadded: UInt8 = 0x8
-  static let flagPriority: UInt8 = 0x20
-
-  static let settingHeaderTableSize = 1
-  static let settingEnablePush = 2
-  static let settingConcurrentStreams = 3
-  static let settingInitialWindow = 4
-
-  static let errorCancel: UInt32 = 8
-
-  /// The magic that opens every connection (RFC 9113, section 3.4).
-  static let preface: StaticString = "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
-}
-
 /// One frame's header, as it came.
 struct ClientFrameHeader {
   let length: Int

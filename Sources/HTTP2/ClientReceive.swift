@@ -14,12 +14,12 @@ extension ClientConnection {
       at = try finishPartialFrame(from: bytes)
       guard partial.isEmpty else { return }
     }
-    while count - at >= ClientFrame.headerLength {
+    while count - at >= FrameHeader.length {
       let header = ClientFrameHeader(bytes.extracting(at..<count))
       try check(header)
-      let end = at + ClientFrame.headerLength + header.length
+      let end = at + FrameHeader.length + header.length
       if end > count { break }
-      let payload = bytes.extracting(at + ClientFrame.headerLength..<end)
+      let payload = bytes.extracting(at + FrameHeader.length..<end)
       try frame(header, payload)
       at = end
     }
@@ -29,21 +29,21 @@ extension ClientConnection {
   /// Completes the frame of which a part came earlier, and handles it. How many bytes that took.
   private mutating func finishPartialFrame(from bytes: Span<UInt8>) throws(ClientError) -> Int {
     var at = 0
-    if partial.count < ClientFrame.headerLength {
-      at = min(bytes.count, ClientFrame.headerLength - partial.count)
+    if partial.count < FrameHeader.length {
+      at = min(bytes.count, FrameHeader.length - partial.count)
       partial.append(bytes.extracting(0..<at))
-      if partial.count < ClientFrame.headerLength { return at }
+      if partial.count < FrameHeader.length { return at }
     }
     let header = partial.withSpan { ClientFrameHeader($0) }
     try check(header)
-    let missing = ClientFrame.headerLength + header.length - partial.count
+    let missing = FrameHeader.length + header.length - partial.count
     let end = at + min(missing, bytes.count - at)
     partial.append(bytes.extracting(at..<end))
     if end - at < missing { return end }
     // Moved out for the call, which may not see the connection change under its payload.
     let whole = exchange(&partial, with: ClientBytes())
     try whole.withSpan { (whole) throws(ClientError) in
-      try frame(header, whole.extracting(ClientFrame.headerLength..<whole.count))
+      try frame(header, whole.extracting(FrameHeader.length..<whole.count))
     }
     partial = whole
     partial.removeAll()
@@ -51,14 +51,14 @@ extension ClientConnection {
   }
 
   private mutating func check(_ header: ClientFrameHeader) throws(ClientError) {
-    if header.length > ClientFrame.payloadMaximum {
+    if header.length > Defaults.frameBytesMax {
       throw ClientError("a frame of more than 16,384 bytes (is this an HTTP/2 server?)")
     }
-    if !isReady, header.type != ClientFrame.settings || header.has(ClientFrame.flagAcknowledge) {
+    if !isReady, header.type != FrameType.settings || header.has(FrameFlag.acknowledgement) {
       throw ClientError("the first frame is not SETTINGS (is this an HTTP/2 server?)")
     }
     if fragmentStream != 0,
-      header.type != ClientFrame.continuation || header.stream != fragmentStream
+      header.type != FrameType.continuation || header.stream != fragmentStream
     {
       throw ClientError("a header block that another frame interrupts")
     }
@@ -68,15 +68,15 @@ extension ClientConnection {
     throws(ClientError)
   {
     switch header.type {
-    case ClientFrame.data: try data(header, payload)
-    case ClientFrame.headers: try headers(header, payload)
-    case ClientFrame.continuation: try continuation(header, payload)
-    case ClientFrame.settings: try settings(header, payload)
-    case ClientFrame.ping: try ping(header, payload)
-    case ClientFrame.windowUpdate: try windowUpdate(header, payload)
-    case ClientFrame.resetStream: try resetStream(header, payload)
-    case ClientFrame.goAway: try goAway(header, payload)
-    case ClientFrame.pushPromise: throw ClientError("PUSH_PROMISE, although push is off")
+    case FrameType.data: try data(header, payload)
+    case FrameType.headers: try headers(header, payload)
+    case FrameType.continuation: try continuation(header, payload)
+    case FrameType.settings: try settings(header, payload)
+    case FrameType.ping: try ping(header, payload)
+    case FrameType.windowUpdate: try windowUpdate(header, payload)
+    case FrameType.resetStream: try resetStream(header, payload)
+    case FrameType.goAway: try goAway(header, payload)
+    case FrameType.pushPromise: throw ClientError("PUSH_PROMISE, although push is off")
     default: break  // PRIORITY, and types that we don't know (RFC 9113, section 4.1)
     }
   }
@@ -96,19 +96,19 @@ extension ClientConnection {
     }
     calls[slot].body.append(content)
     // gRPC ends every answer with trailers: the status is missing.
-    if header.has(ClientFrame.flagEndStream) { try end(slot, .malformed) }
+    if header.has(FrameFlag.endStream) { try end(slot, .malformed) }
   }
 
   private mutating func headers(_ header: ClientFrameHeader, _ payload: Span<UInt8>)
     throws(ClientError)
   {
     var block = payload.extracting(try contentRange(header, payload))
-    if header.has(ClientFrame.flagPriority) {
+    if header.has(FrameFlag.priority) {
       if block.count < 5 { throw ClientError("a short HEADERS frame") }
       block = block.extracting(5..<block.count)
     }
-    if header.has(ClientFrame.flagEndHeaders) {
-      try headerBlock(header, endsStream: header.has(ClientFrame.flagEndStream), block)
+    if header.has(FrameFlag.endHeaders) {
+      try headerBlock(header, endsStream: header.has(FrameFlag.endStream), block)
       return
     }
     if header.stream == 0 { throw ClientError("HEADERS on stream 0") }
@@ -126,10 +126,10 @@ extension ClientConnection {
       throw ClientError("a header block of more than 64 KiB")
     }
     fragment.append(payload)
-    guard header.has(ClientFrame.flagEndHeaders) else { return }
+    guard header.has(FrameFlag.endHeaders) else { return }
     fragmentStream = 0
     let whole = exchange(&fragment, with: ClientBytes())
-    let endsStream = fragmentFlags & ClientFrame.flagEndStream != 0
+    let endsStream = fragmentFlags & FrameFlag.endStream != 0
     try whole.withSpan { (whole) throws(ClientError) in
       try headerBlock(header, endsStream: endsStream, whole)
     }
@@ -190,8 +190,8 @@ extension ClientConnection {
 
   private mutating func writeReset(_ slot: Int) throws(ClientError) {
     let stream = calls[slot].stream
-    try control(length: 4, type: ClientFrame.resetStream, flags: 0, stream: stream)
-    output.appendBigEndian32(ClientFrame.errorCancel)
+    try control(length: 4, type: FrameType.resetStream, flags: 0, stream: stream)
+    output.appendBigEndian32(ErrorCode.cancel.rawValue)
   }
 
   /// The slot of the frame's stream; nil where the call has ended.
@@ -207,7 +207,7 @@ extension ClientConnection {
   private func contentRange(_ header: ClientFrameHeader, _ payload: Span<UInt8>)
     throws(ClientError) -> Range<Int>
   {
-    guard header.has(ClientFrame.flagPadded) else { return 0..<payload.count }
+    guard header.has(FrameFlag.padded) else { return 0..<payload.count }
     guard payload.count > 0, Int(payload[0]) < payload.count else {
       throw ClientError("a frame with more padding than payload")
     }
@@ -220,20 +220,20 @@ extension ClientConnection {
     throws(ClientError)
   {
     if header.stream != 0 { throw ClientError("SETTINGS on a stream") }
-    if header.has(ClientFrame.flagAcknowledge) { return }
+    if header.has(FrameFlag.acknowledgement) { return }
     if payload.count % 6 != 0 { throw ClientError("a SETTINGS frame of a wrong length") }
     for at in stride(from: 0, to: payload.count, by: 6) {
       let value = payload.bigEndian32(at: at + 2)
       switch Int(payload[at]) << 8 | Int(payload[at + 1]) {
-      case ClientFrame.settingHeaderTableSize: peerTableSize(is: value)
-      case ClientFrame.settingConcurrentStreams: peerStreamLimit(is: value)
-      case ClientFrame.settingInitialWindow: try initialWindow(is: value)
+      case Int(Setting.headerTableSize): peerTableSize(is: value)
+      case Int(Setting.maxConcurrentStreams): peerStreamLimit(is: value)
+      case Int(Setting.initialWindowSize): try initialWindow(is: value)
       default: break
       }
     }
     isReady = true
     try control(
-      length: 0, type: ClientFrame.settings, flags: ClientFrame.flagAcknowledge, stream: 0)
+      length: 0, type: FrameType.settings, flags: FrameFlag.acknowledgement, stream: 0)
   }
 
   /// A change applies to the open streams as well, and may take a window below zero (RFC 9113,
@@ -278,8 +278,8 @@ extension ClientConnection {
     throws(ClientError)
   {
     if payload.count != 8 || header.stream != 0 { throw ClientError("a malformed PING") }
-    if header.has(ClientFrame.flagAcknowledge) { return }
-    try control(length: 8, type: ClientFrame.ping, flags: ClientFrame.flagAcknowledge, stream: 0)
+    if header.has(FrameFlag.acknowledgement) { return }
+    try control(length: 8, type: FrameType.ping, flags: FrameFlag.acknowledgement, stream: 0)
     output.append(payload)
   }
 
@@ -307,7 +307,7 @@ extension ClientConnection {
   private mutating func credit(_ count: Int) throws(ClientError) {
     uncredited += count
     guard uncredited >= ClientConnection.receiveWindow / 4 else { return }
-    try control(length: 4, type: ClientFrame.windowUpdate, flags: 0, stream: 0)
+    try control(length: 4, type: FrameType.windowUpdate, flags: 0, stream: 0)
     output.appendBigEndian32(UInt32(uncredited))
     uncredited = 0
   }

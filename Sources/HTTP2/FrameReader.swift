@@ -3,9 +3,6 @@
 /// The receiving side of a session (RFC 9113 sections 4 to 6). Throws what ends the connection; errors
 /// of one stream are answered by a reset.
 enum FrameReader {
-  /// Section 3.4.
-  private static let preface: StaticString = "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
-
   static func read(
     _ state: UnsafeMutablePointer<SessionState>, _ bytes: UnsafeBufferPointer<UInt8>
   ) throws(ConnectionFault) {
@@ -38,9 +35,9 @@ enum FrameReader {
     _ state: UnsafeMutablePointer<SessionState>, _ next: inout UnsafePointer<UInt8>,
     _ left: inout Int
   ) throws(ConnectionFault) {
-    let length = preface.utf8CodeUnitCount
+    let length = Preface.client.utf8CodeUnitCount
     while left > 0, unsafe state.pointee.prefaceCount < length {
-      let expected = unsafe preface.utf8Start[state.pointee.prefaceCount]
+      let expected = unsafe Preface.client.utf8Start[state.pointee.prefaceCount]
       if unsafe next.pointee != expected { throw .protocolViolation(.protocolError) }
       unsafe state.pointee.prefaceCount += 1
       unsafe next += 1

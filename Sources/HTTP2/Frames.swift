@@ -50,6 +50,7 @@ package enum ErrorCode: UInt32, Sendable {
   case streamClosed = 5
   case frameSizeError = 6
   case refusedStream = 7
+  case cancel = 8
   case compressionError = 9
   case enhanceYourCalm = 11
 }
@@ -62,6 +63,11 @@ enum Setting {
   static let initialWindowSize: UInt16 = 4
   static let maxFrameSize: UInt16 = 5
   static let maxHeaderListSize: UInt16 = 6
+}
+
+/// The magic that opens every connection (section 3.4).
+enum Preface {
+  static let client: StaticString = "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
 }
 
 /// What both sides start with (sections 6.5.2 and 6.9.2).

@@ -137,24 +137,31 @@ extension EventLoop {
       case .none:
         if context.hasEnded(stream) { endStreaming(stream) }
         return calls
-      case .some(let isGood):
-        guard isGood else {
-          fail(stream, .internal, "malformed message")
-          return calls
-        }
+      case .malformed:
+        fail(stream, .internal, "malformed message")
+        return calls
+      case .handled(let completion):
         calls += 1
-        send(reply, on: stream, ends: false)
+        guard case .reply(let lsn) = completion else { continue }
         // A failure ends the call, whatever else was asked.
-        if case .failure = reply.kind { return calls }
+        let isFailure = reply.kind != .message
+        sendOrKeep(stream, lsn: lsn, ends: false)
+        if isFailure { return calls }
       }
     }
     return calls
   }
 
-  /// Hands over the first message of a body and consumes it; nil where none is whole, false where it
-  /// is not a message.
-  private func takeMessage(of stream: StreamID, method: Int) -> Bool? {
-    var result: Bool?
+  /// What stands at the front of a streaming call's body.
+  private enum Taken {
+    case none
+    case malformed
+    case handled(Completion)
+  }
+
+  /// Hands over the first message of a body, if it is whole, and consumes it.
+  private func takeMessage(of stream: StreamID, method: Int) -> Taken {
+    var taken = Taken.none
     var consumed = 0
     context.withBody(of: stream) { body, caller in
       switch MessageFraming.next(in: body, messageBytesMax: limits.messageBytesMax) {
@@ -162,15 +169,15 @@ extension EventLoop {
       case .message(let length):
         consumed = MessageFraming.prefixLength + length
         reply.reset()
-        _ = handler.handle(
-          method: method, message: body.extracting(MessageFraming.prefixLength..<consumed),
-          caller: caller, call: Self.name(stream), reply: reply)
-        result = true
-      default: result = false
+        taken = .handled(
+          handler.handle(
+            method: method, message: body.extracting(MessageFraming.prefixLength..<consumed),
+            caller: caller, call: Self.name(stream), reply: reply))
+      default: taken = .malformed
       }
     }
     if consumed > 0 { context.consume(consumed, of: stream) }
-    return result
+    return taken
   }
 
   /// The peer has said everything, and every message is answered.
