@@ -238,6 +238,32 @@ import Testing
     server.close()
   }
 
+  /// The window of a stream of many messages follows its owner, not the peer.
+  @Test(arguments: [true, false]) func aStreamGetsItsWindowBackAsItsOwnerReads(
+    readsData: Bool
+  ) throws {
+    let server = try ServerUnderTest.connected()
+    server.wantsData = true
+    server.readsData = readsData
+    var allowed = Int(ServerUnderTest.limits.streamWindowBytes)
+    #expect(server.receive(ServerFrame.headers(1, block)) == nil)
+    let part = [UInt8](repeating: 0, count: 9_000)
+    var sent = 0
+    while allowed >= part.count, sent < 1_000_000 {
+      allowed -= part.count
+      sent += part.count
+      #expect(server.receive(ServerFrame.data(1, part, endsStream: false)) == nil)
+      for frame in try server.frames() where frame.stream == 1 {
+        #expect(frame.kind == ServerFrame.Kind.windowUpdate)
+        allowed += Int(frame.code)
+      }
+      #expect(allowed <= ServerUnderTest.limits.streamWindowBytes)
+    }
+    #expect((sent >= 1_000_000) == readsData)
+    #expect(server.count(.oversize) == 0 && server.session.streamCount == 1)
+    server.close()
+  }
+
   @Test func theWindowOfTheConnectionIsGivenBackWhateverBecomesOfTheData() throws {
     let server = try ServerUnderTest.connected()
     var allowed = ServerUnderTest.limits.connectionWindowBytes

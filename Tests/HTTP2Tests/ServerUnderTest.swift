@@ -29,6 +29,8 @@ final class ServerUnderTest {
   var answer: (ServerUnderTest, StreamID) -> Void
   /// Whether `data` events are asked for.
   var wantsData = false
+  /// Whether bytes are consumed as soon as `data` events tell of them.
+  var readsData = false
   private(set) var calls: [Call] = []
   private(set) var events: [StreamEvent] = []
   /// Fields of interest of the last `head` event.
@@ -132,7 +134,10 @@ final class ServerUnderTest {
     case .closed:
       openStreams.removeAll { $0 == stream }
       context.release(stream)
-    case .data, .oversize, .headerListTooLarge: break
+    case .data:
+      let count = context.withBody(of: stream) { body, _ in body.count } ?? 0
+      if readsData { context.consume(count, of: stream) }
+    case .oversize, .headerListTooLarge: break
     }
   }
 
