@@ -65,7 +65,8 @@ package protocol CallHandler: AnyObject {
   /// The number of the method at `path`; nil where there is none.
   func method(atPath path: Span<UInt8>) -> Int?
 
-  /// A turn of the loop begins: everything that will be handled has been received.
+  /// A turn of the loop begins: everything that will be handled has been received. Comes from time to
+  /// time without calls too, so that what falls due is not left lying.
   func beginTurn()
 
   /// Handles one message. `caller` is the value of the holdfast-caller header, empty without one.

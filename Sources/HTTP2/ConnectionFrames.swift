@@ -4,6 +4,10 @@ enum ConnectionFrames {
   /// Largest window (section 6.9.1).
   private static let windowMax: Int64 = (1 << 31) - 1
 
+  /// Entries of one SETTINGS frame: there are six settings, and each window size walks all streams
+  /// (CVE-2020-11080).
+  private static let settingsMax = 32
+
   // MARK: SETTINGS (section 6.5)
 
   static func settings(
@@ -22,6 +26,7 @@ enum ConnectionFrames {
       return
     }
     if header.payloadLength % 6 != 0 { throw .protocolViolation(.frameSizeError) }
+    if header.payloadLength > settingsMax * 6 { throw .settingsFlood }
     for offset in stride(from: 0, to: header.payloadLength, by: 6) {
       let name = unsafe Wire.uint16(payload + offset)
       let value = unsafe Wire.uint32(payload + offset + 2)

@@ -136,9 +136,7 @@ enum FrameReader {
     try unsafe spendConnectionWindow(header.payloadLength, state)
     let bytes = try unsafe unpadded(header, payload)
     let ends = header.has(FrameFlag.endStream)
-    if header.payloadLength == 0, !ends {
-      try unsafe spendEmptyFrame(state)
-    }
+    if bytes.count == 0, !ends { try unsafe spendEmptyFrame(state) }
     guard let record = unsafe state.pointee.streams.find(header.stream) else {
       // Section 5.1: an idle stream is the peer's error; a closed one may only be late news.
       if unsafe header.stream > state.pointee.lastStream || header.stream & 1 == 0 {
@@ -232,7 +230,14 @@ enum FrameReader {
     if header.stream == 0 { throw .protocolViolation(.protocolError) }
     try unsafe spendEmptyFrame(state)
     if header.payloadLength != 5 {
-      return try unsafe reset(header.stream, .frameSizeError, state)
+      // Section 6.3: an error of the stream; an idle one cannot be reset (section 6.4).
+      if let record = unsafe state.pointee.streams.find(header.stream) {
+        return try unsafe reset(record, .frameSizeError)
+      }
+      if unsafe header.stream > state.pointee.lastStream {
+        throw .protocolViolation(.frameSizeError)
+      }
+      return
     }
     // RFC 7540 section 5.3.1, which RFC 9113 leaves to those who still send it.
     if unsafe Wire.uint32(payload) & 0x7fff_ffff == UInt32(bitPattern: header.stream) {

@@ -84,11 +84,12 @@ struct TokenBucket {
   /// Takes one token; false where there is none.
   mutating func spend(_ budget: Budget, nowNanoseconds: Int64) -> Bool {
     let second: Int64 = 1_000_000_000
-    let elapsed = min(nowNanoseconds - refilledNanoseconds, 3600 * second)
-    let fresh = elapsed > 0 && budget.perSecond > 0 ? elapsed / (second / budget.perSecond) : 0
+    let interval = budget.perSecond > 0 ? max(1, second / budget.perSecond) : .max
+    let fresh = max(0, nowNanoseconds - refilledNanoseconds) / interval
     if fresh > 0 {
-      tokens = min(budget.burst, tokens + fresh)
-      refilledNanoseconds = nowNanoseconds
+      tokens = min(budget.burst, tokens + min(fresh, budget.burst))
+      // What is left of the last interval counts for the next token.
+      refilledNanoseconds += fresh * interval
     }
     guard tokens > 0 else { return false }
     tokens -= 1

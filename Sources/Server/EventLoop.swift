@@ -15,6 +15,9 @@ final class EventLoop {
   private static let lingerNanoseconds: Int64 = 1_000_000_000
   /// How often timeouts are looked at. Clients time their calls themselves; this frees what they left.
   private static let tickNanoseconds: Int64 = 100_000_000
+  /// How often a loop without connections looks at what fell due: for the metrics and the memory alone,
+  /// since every call sees due holds as ended.
+  private static let idleMilliseconds: Int32 = 1000
 
   let limits: ServerLimits
   let handler: any CallHandler
@@ -91,8 +94,9 @@ final class EventLoop {
 
   private var waitMilliseconds: Int32 {
     if connections.hasTouched { return 0 }
-    // An idle loop without connections sleeps until something comes.
-    if connections.count == 0 && !shutdown.hasBegun && !isListenerPaused { return -1 }
+    if connections.count == 0 && !shutdown.hasBegun && !isListenerPaused {
+      return Self.idleMilliseconds
+    }
     let left = nextTickNanoseconds - nowNanoseconds
     return Int32(clamping: max(0, left) / 1_000_000 + 1)
   }
@@ -301,13 +305,14 @@ final class EventLoop {
     updateInterest(index)
   }
 
-  /// A peer that does not take its answers is not read any further, and what was read of it waits.
+  /// A peer that does not take its answers off the socket is not read any further. One that only gives
+  /// no credit for them is: credit comes by reading, and streams and buffers are bounded anyway.
   private func updateReading(_ index: Int, _ session: Session) {
-    let isPaused = connections[index].isReadingPaused
     let pauses =
-      session.queuedBytes > (isPaused ? limits.unsentBytesMax / 2 : limits.unsentBytesMax)
-    if !pauses { session.resumeData() }
-    if isPaused == pauses { return }
+      !connections[index].unsent.isEmpty && session.queuedBytes > limits.unsentBytesMax
+    // Streaming calls that had to wait for their peer may go on.
+    if session.queuedBytes <= limits.unsentBytesMax / 2 { session.resumeData() }
+    if connections[index].isReadingPaused == pauses { return }
     connections[index].isReadingPaused = pauses
     updateInterest(index)
   }
@@ -345,6 +350,9 @@ final class EventLoop {
     }
     if shutdown.hasBegun { continueShutdown() }
     flushTouched()
+    // An empty turn: the handler's housekeeping goes on while nobody calls.
+    handler.beginTurn()
+    handler.endTurn()
   }
 
   private func checkTimeouts(_ index: Int) {

@@ -53,13 +53,15 @@ struct Settings {
     let path = file ?? environment.string(forKey: "config")
     let fileReader = try await Self.reader(ofFile: path)
     for (name, fallback) in Self.defaults {
-      let key = ConfigKey(name.split(separator: "-").map(String.init))
+      // Environment variables have underscores where flags have dashes; the library joins the parts of
+      // a key, so that this is HOLDFAST_MAX_HOLD.
+      let variableKey = ConfigKey(name.split(separator: "-").map(String.init))
       let variable = "HOLDFAST_" + name.uppercased().replacing("-", with: "_")
       if let value = flags[name] {
         try set(name, value, source: "--\(name)")
-      } else if let value = environment.string(forKey: Self.variableKey(name)) {
+      } else if let value = environment.string(forKey: variableKey) {
         try set(name, value, source: variable)
-      } else if let value = try Self.text(in: fileReader, key, name, path ?? "") {
+      } else if let value = Self.text(in: fileReader, name) {
         try set(name, value, source: "\(name) in \(path ?? "")")
       } else {
         try set(name, fallback, source: "default")
@@ -158,12 +160,6 @@ extension Settings {
 
   // MARK: Sources
 
-  /// Environment variables have underscores where flags have dashes; the library turns the parts of a
-  /// key into HOLDFAST_MAX_HOLD by itself.
-  private static func variableKey(_ name: String) -> ConfigKey {
-    ConfigKey(name.split(separator: "-").map(String.init))
-  }
-
   private static func reader(ofFile path: String?) async throws -> ConfigReader? {
     guard let path else { return nil }
     do {
@@ -183,12 +179,8 @@ extension Settings {
   }
 
   /// A value of the file: a string or a number.
-  private static func text(
-    in reader: ConfigReader?, _ key: ConfigKey, _ name: String, _ path: String
-  ) throws -> String? {
-    guard let reader else { return nil }
+  private static func text(in reader: ConfigReader?, _ name: String) -> String? {
     let key = ConfigKey([name])
-    if let text = reader.string(forKey: key) { return text }
-    return reader.int(forKey: key).map(String.init)
+    return reader?.string(forKey: key) ?? reader?.int(forKey: key).map(String.init)
   }
 }

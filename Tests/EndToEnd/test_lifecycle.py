@@ -15,7 +15,7 @@ from grpc_health.v1 import health_pb2
 import http2
 from client import Client, Refusal, fresh, line, refused
 from http2 import Connection, frame, grpc_fields, grpc_message, header_block
-from server import Server
+from server import Server, eventually
 
 SERVING, NOT_SERVING = health_pb2.HealthCheckResponse.SERVING, health_pb2.HealthCheckResponse.NOT_SERVING
 SERVICE_UNKNOWN = health_pb2.HealthCheckResponse.SERVICE_UNKNOWN
@@ -243,3 +243,13 @@ def test_metrics_count_what_happened(start):
         assert metric(server, "holdfast_reservations_total") >= 4
         assert metric(server, "holdfast_invariant_violations_total") == 0
         assert sku not in page
+
+
+def test_holds_that_fall_due_are_swept_while_nobody_calls(start):
+    server = start()
+    with Client(server.target) as client:
+        sku = client.item(5)
+        client.reserve(line(sku, 2), ttl=1)
+        assert metric(server, "holdfast_live_holds") == 1
+    eventually(lambda: metric(server, "holdfast_live_holds") == 0)
+    assert metric(server, "holdfast_expired_holds_total") == 1
