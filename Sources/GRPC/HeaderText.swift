@@ -47,8 +47,7 @@ package enum Base64 {
   }
 }
 
-/// A header value while it is made, of bounded length: what does not fit is left out whole. The bound
-/// keeps the trailers below the 8 KiB that most clients accept.
+/// A header value while it is made, of bounded length: what does not fit is left out whole.
 @safe package final class HeaderText {
   private let storage: UnsafeMutablePointer<UInt8>
   private let capacity: Int

@@ -55,9 +55,8 @@ extension SessionContext {
 }
 
 extension Session {
-  /// Moves frames to the context's output until it is full or nothing may be sent. False where the
-  /// connection cannot go on.
-  package func fillOutput() -> Bool {
+  /// Moves frames to the context's output until it is full or nothing may be sent.
+  package func fillOutput() {
     let context = unsafe state.pointee.context
     unsafe flushControl(context)
     while let record = unsafe state.pointee.toSend.first,
@@ -66,7 +65,6 @@ extension Session {
       unsafe AnswerWriter.write(record, state, &context.pointee.output)
     }
     unsafe flushControl(context)
-    return true
   }
 
   /// Control frames are short and few: as many as fit.

@@ -167,12 +167,14 @@ enum FrameReader {
   ) {
     guard let state = unsafe record.pointee.session, let base = bytes.baseAddress else { return }
     let context = unsafe state.pointee.context
-    // A stream of many messages may be a window ahead of its owner.
+    // A stream of many messages may be a window ahead of its owner; so may one of which the owner has not
+    // said yet what it is, for the rest of this turn.
     let isStreaming = unsafe record.pointee.flags.contains(.wantsData)
+    let isUndecided = unsafe record.pointee.notes.head == .min
     let limit =
-      unsafe isStreaming
+      unsafe isStreaming || isUndecided
       ? Int(context.pointee.limits.streamWindowBytes) : context.pointee.limits.bodyBytesMax
-    let before = unsafe record.pointee.body.count
+    let before = unsafe record.pointee.unreadCount
     guard before + bytes.count <= limit,
       unsafe context.pointee.reserve(bytes.count, in: &record.pointee.body)
     else {
@@ -184,7 +186,7 @@ enum FrameReader {
     // A message that says that it will be too long is refused before it is.
     if isStreaming {
       if bytes.count > 0 { unsafe context.pointee.events.append(.data, record) }
-    } else if before < 5, before + bytes.count >= 5,
+    } else if !isUndecided, before < 5, before + bytes.count >= 5,
       unsafe record.pointee.body.announcedLength > limit
     {
       unsafe record.pointee.flags.insert(.oversize)

@@ -252,35 +252,3 @@ enum HeaderReader {
     }
   }
 }
-
-extension SessionState {
-  /// The dynamic table may have changed.
-  mutating func forgetHeads() {
-    for index in 0..<HeaderMemo.entries where memos[index].blockCount > 0 {
-      memos[index] = HeaderMemo()
-    }
-  }
-
-  /// The owner wants `data` events for `record`, and so for all streams with its header block.
-  mutating func rememberWantsData(_ record: UnsafeMutablePointer<StreamRecord>) {
-    for index in 0..<HeaderMemo.entries
-    where unsafe memos[index].stream == record.pointee.number && memos[index].blockCount > 0 {
-      memos[index].wantsData = true
-    }
-  }
-
-  /// The owner said what the fields of `record` mean.
-  mutating func rememberHead(_ head: Int32, _ record: UnsafeMutablePointer<StreamRecord>) {
-    // A caller's name and a length would have to be remembered too; such calls are read each time.
-    guard unsafe record.pointee.fieldCounts[4] == 0, unsafe record.pointee.contentLength < 0 else {
-      return
-    }
-    for index in 0..<HeaderMemo.entries
-    where unsafe memos[index].stream == record.pointee.number && memos[index].blockCount > 0 {
-      unsafe memos[index].timeout = record.pointee.timeout
-      unsafe memos[index].timeoutCount = record.pointee.timeoutCount
-      unsafe memos[index].hasTimeout = record.pointee.flags.contains(.hasTimeout)
-      memos[index].head = head
-    }
-  }
-}

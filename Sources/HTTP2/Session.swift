@@ -39,7 +39,9 @@ internal import CNGHTTP2
       return nil
     } catch {
       unsafe state.pointee.fault = error
-      unsafe state.pointee.sayGoodbye(error.code, lastStream: state.pointee.lastStream)
+      unsafe state.pointee.sayGoodbye(
+        // Section 6.8: the number never rises again.
+        error.code, lastStream: state.pointee.refusesAfter ?? state.pointee.lastStream)
       return error
     }
   }
@@ -59,6 +61,8 @@ internal import CNGHTTP2
   /// The owner leaves bytes of streams unread until `resumeData`.
   package func pauseData() { unsafe state.pointee.isDataPaused = true }
 
+  package var isDataPaused: Bool { unsafe state.pointee.isDataPaused }
+
   /// Gives `data` events to the streams whose owner left bytes unread.
   package func resumeData() {
     guard unsafe state.pointee.isDataPaused else { return }
@@ -66,7 +70,11 @@ internal import CNGHTTP2
     var next = unsafe state.pointee.firstStream
     while let record = unsafe next {
       unsafe next = record.pointee.next
-      if unsafe record.pointee.flags.contains(.wantsData), unsafe record.pointee.body.count > 0 {
+      guard unsafe record.pointee.flags.contains(.wantsData),
+        unsafe !record.pointee.flags.contains(.answerEnds)
+      else { continue }
+      // One that has ended waits for its end, even with nothing left to read.
+      if unsafe record.pointee.unreadCount > 0 || record.pointee.flags.contains(.endReceived) {
         unsafe state.pointee.context.pointee.events.append(.data, record)
       }
     }
@@ -103,7 +111,7 @@ internal import CNGHTTP2
 /// What a connection knows.
 @safe struct SessionState {
   /// A peer that provokes answers but does not read them: PING and SETTINGS acknowledgements, resets.
-  static let controlBytesMax = 64 * 1024
+  static let controlBytesMax = 256 * 1024
 
   let context: UnsafeMutablePointer<ContextState>
   let token: UInt64

@@ -1,4 +1,4 @@
-// The open streams of one loop: records that never move, so that libnghttp2 can point at them, found
+// The open streams of one loop: records that never move, so that lists can run through them, found
 // by number and generation, so that a stale number finds nothing.
 
 /// Names a stream of one loop; never means another stream.
@@ -108,12 +108,25 @@ struct StreamFlags: OptionSet {
   var fieldBytes = PoolBytes()
   var fieldStarts = InlineArray<5, UInt32>(repeating: 0)
   var fieldCounts = InlineArray<5, UInt32>(repeating: 0)
-  /// What the peer sent and the owner has not consumed.
+  /// What the peer sent; the first `bodyOffset` bytes are consumed.
   var body: StreamBytes
+  var bodyOffset = 0
   /// What is on its way to the peer.
   var answer: StreamBytes
   /// Bytes of `answer` that are out.
   var answerOffset = 0
+
+  /// Bytes that wait to be consumed.
+  var unreadCount: Int { unsafe body.count - bodyOffset }
+
+  /// Makes room in a body of many messages, as `dropSentAnswer` does.
+  mutating func dropConsumedBody() {
+    guard unsafe bodyOffset > 0, unsafe bodyOffset * 2 >= body.count else { return }
+    let left = unsafe unreadCount
+    unsafe body.start.update(from: body.start + bodyOffset, count: left)
+    unsafe body.count = left
+    unsafe bodyOffset = 0
+  }
 
   /// Makes room in an answer of many messages: what is out is dropped once it is more than what waits.
   mutating func dropSentAnswer() {
@@ -124,15 +137,21 @@ struct StreamFlags: OptionSet {
     unsafe answerOffset = 0
   }
 
-  /// Keeps a field of interest; without memory it counts as absent. The header list's limit bounds it.
+  /// The field of interest that is kept for the length of the call.
+  static let keptField = 4
+  /// Longest part of a field that is kept: what is longer matches nothing that anybody looks for.
+  private static let fieldBytesMax = 256
+
+  /// Keeps a field of interest; without memory it counts as absent.
   mutating func keepField(
     _ index: Int, _ value: UnsafeBufferPointer<UInt8>, _ pool: inout MemoryPool
   ) {
     guard let base = value.baseAddress, unsafe fieldCounts[index] == 0 else { return }
     let start = unsafe fieldBytes.count
-    guard unsafe fieldBytes.append(base, value.count, &pool) else { return }
+    let count = unsafe min(value.count, Self.fieldBytesMax)
+    guard unsafe fieldBytes.append(base, count, &pool) else { return }
     unsafe fieldStarts[index] = UInt32(start)
-    unsafe fieldCounts[index] = UInt32(value.count)
+    unsafe fieldCounts[index] = UInt32(count)
   }
 
   /// A field of interest; empty where it is absent.
@@ -180,6 +199,7 @@ struct StreamFlags: OptionSet {
     unsafe record.pointee.bodyReceived = 0
     unsafe record.pointee.notes = StreamNotes()
     unsafe record.pointee.body.count = 0
+    unsafe record.pointee.bodyOffset = 0
     unsafe record.pointee.answer.count = 0
     unsafe record.pointee.answerOffset = 0
     unsafe record.pointee.generation &+= 1

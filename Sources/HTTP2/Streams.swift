@@ -29,6 +29,11 @@ extension SessionContext {
     unsafe state.pointee.streams.find(stream)?.pointee.flags.contains(.answered) ?? true
   }
 
+  /// Bytes of the body that came so far, those that were dropped included.
+  package func receivedBytes(of stream: StreamID) -> Int {
+    unsafe Int(clamping: state.pointee.streams.find(stream)?.pointee.bodyReceived ?? 0)
+  }
+
   /// From here on `data` events come for this stream, and for those with the same header block. Its
   /// window is given back as `consume` takes bytes; other streams' windows are larger than their bodies.
   package func wantData(_ stream: StreamID) {
@@ -48,17 +53,21 @@ extension SessionContext {
     // One by one, since an Array of them would be allocated per call.
     return unsafe body(
       record.pointee.field(0).span, record.pointee.field(1).span, record.pointee.field(2).span,
-      record.pointee.field(3).span, record.pointee.field(4).span)
+      record.pointee.field(3).span, record.pointee.field(StreamRecord.keptField).span)
   }
 
-  /// What the fields mean: written to the stream's notes, and remembered for the connection, so that
-  /// the next stream with the same header block has no `head` event.
+  /// What the fields mean: written to the stream's notes. Unless it is below zero, it is remembered for
+  /// the connection as well: the next stream with the same header block has no `head` event.
   package func setHead(_ head: Int32, of stream: StreamID) {
     guard let record = unsafe open(stream), let session = unsafe record.pointee.session else {
       return
     }
     unsafe record.pointee.notes.head = head
-    unsafe session.pointee.rememberHead(head, record)
+    if head >= 0 { unsafe session.pointee.rememberHead(head, record) }
+    // Only the kept field is needed any more.
+    if unsafe record.pointee.fieldCounts[StreamRecord.keptField] == 0 {
+      unsafe record.pointee.fieldBytes.destroy(&state.pointee.pool)
+    }
   }
 
   /// Calls `body` with the request's body so far, and the value of the fifth field of interest.
@@ -67,18 +76,19 @@ extension SessionContext {
   ) -> R? {
     guard let record = unsafe open(stream) else { return nil }
     let bytes = unsafe UnsafeBufferPointer(
-      start: record.pointee.body.start, count: record.pointee.body.count)
-    let caller = unsafe record.pointee.field(4)
+      start: record.pointee.body.start + record.pointee.bodyOffset,
+      count: record.pointee.unreadCount)
+    let caller = unsafe record.pointee.field(StreamRecord.keptField)
     return unsafe body(bytes.span, caller.span)
   }
 
   /// Drops the first `count` bytes of the body.
   package func consume(_ count: Int, of stream: StreamID) {
     guard let record = unsafe open(stream) else { return }
-    let left = unsafe record.pointee.body.count - count
+    let left = unsafe record.pointee.unreadCount - count
     guard left >= 0 else { return }
-    unsafe record.pointee.body.start.update(from: record.pointee.body.start + count, count: left)
-    unsafe record.pointee.body.count = left
+    unsafe record.pointee.bodyOffset += count
+    unsafe record.pointee.dropConsumedBody()
     guard unsafe record.pointee.flags.contains(.wantsData), !hasEnded(stream),
       let session = unsafe record.pointee.session
     else { return }

@@ -8,13 +8,19 @@ internal import StockStore
 final class ErrorReplies {
   private let writer = MessageWriter()
   private let text = MessageWriter()
+  /// The refusal in hand was recorded before: its ErrorInfo says so.
+  private var isReplayed = false
   /// The wait that RetryInfo asks for after a conflict, and after an overload, in nanoseconds: the first
   /// is over in microseconds, the second wants the queue to drain.
   private static let conflictRetryNanoseconds: Int64 = 5_000_000
   private static let overloadRetryNanoseconds: Int64 = 250_000_000
 
   /// A refusal by the store. `item` is the item that the command named, for one that is unknown.
-  func refuse(_ refusal: Refusal, item name: ItemName, session: StoreSession, reply: Reply) {
+  func refuse(
+    _ refusal: Refusal, isReplay: Bool, item name: ItemName, session: StoreSession, reply: Reply
+  ) {
+    isReplayed = isReplay
+    defer { isReplayed = false }
     switch refusal {
     case .insufficientStock(let handle, let requested, let available):
       let name = session.name(of: handle)
@@ -182,6 +188,7 @@ final class ErrorReplies {
         writer.field(1, reason)
         writer.field(2, "holdfast")
         metadata()
+        if isReplayed { entry("replayed", "true") }
       }
     }
     if retryNanoseconds > 0 {

@@ -25,7 +25,8 @@ extension HoldfastHandler {
       finish(reply)
     case .refused(let refusal):
       let item = unsafe unknownItem(refusal, request.pointee.n_lines, request.pointee.lines)
-      errors.refuse(refusal, item: item, session: session, reply: reply)
+      errors.refuse(
+        refusal, isReplay: decision.replayed, item: item, session: session, reply: reply)
     }
     return decision.lsn
   }
@@ -80,7 +81,7 @@ extension HoldfastHandler {
     ) { view in
       write(1, view)
       left -= 1
-      return left > 0
+      return left > 0 && writer.count < Self.pageBytesMax
     }
     if let next { writePageToken(2, next) }
     finish(reply)
@@ -89,6 +90,8 @@ extension HoldfastHandler {
 
   /// Records that one ListReservations looks at: about 0.1 ms of work.
   private static let scanMax = 4096
+  /// Clients take messages of 4 MiB; a reservation of 64 lines with long names has 9 KiB.
+  static let pageBytesMax = 1024 * 1024
   private static var tooFewLines: FieldViolation { FieldViolation("lines", "1 to 64 lines") }
 
   // MARK: Requests
@@ -148,7 +151,8 @@ extension HoldfastHandler {
       writer.field(2, decision.replayed)
       finish(reply)
     case .refused(let refusal):
-      errors.refuse(refusal, item: Self.noItem, session: session, reply: reply)
+      errors.refuse(
+        refusal, isReplay: decision.replayed, item: Self.noItem, session: session, reply: reply)
     }
     return decision.lsn
   }

@@ -23,7 +23,7 @@ extension HoldfastHandler {
       safetyStock: safetyStock, expectedVersion: try readVersion(request),
       reason: try rules.reason(arena.bytes(request.pointee.reason)))
     let decision = session.adjust(command)
-    return answer(decision.result, decision.lsn, item, reply) { level in
+    return answer(decision, item, reply) { level in
       write(1, level)
       writer.field(2, decision.replayed)
     }
@@ -35,7 +35,7 @@ extension HoldfastHandler {
     let item = unsafe try rules.item(
       sku: arena.bytes(request.pointee.sku), location: arena.bytes(request.pointee.location))
     let decision = session.stock(item)
-    return answer(decision.result, decision.lsn, item, reply) { level in write(1, level) }
+    return answer(decision, item, reply) { level in write(1, level) }
   }
 
   func batchGetStock(_ message: Span<UInt8>, _ reply: Reply) throws(FieldViolation) -> UInt64 {
@@ -75,7 +75,7 @@ extension HoldfastHandler {
     let next = session.listStock(from: UInt32(clamping: token)) { level in
       write(1, level)
       left -= 1
-      return left > 0
+      return left > 0 && writer.count < Self.pageBytesMax
     }
     if let next { writePageToken(2, UInt64(next)) }
     finish(reply)
@@ -133,18 +133,19 @@ extension HoldfastHandler {
   // MARK: Answers
 
   private func answer(
-    _ result: Decision<StockLevel>.Result, _ lsn: UInt64, _ item: ItemName, _ reply: Reply,
+    _ decision: Decision<StockLevel>, _ item: ItemName, _ reply: Reply,
     body: (StockLevel) -> Void
   ) -> UInt64 {
-    switch result {
+    switch decision.result {
     case .accepted(let level):
       writer.reset()
       body(level)
       finish(reply)
     case .refused(let refusal):
-      errors.refuse(refusal, item: item, session: session, reply: reply)
+      errors.refuse(
+        refusal, isReplay: decision.replayed, item: item, session: session, reply: reply)
     }
-    return lsn
+    return decision.lsn
   }
 
   private func write(_ number: Int, _ level: StockLevel) {

@@ -36,7 +36,16 @@ extension EventLoop {
     }
     guard let head else { return 0 }
     context.setHead(head.code, of: stream)
-    guard case .call(let method) = head, methods.bidirectional.contains(method) else { return 0 }
+    // A refusal does not wait for the rest of the request.
+    guard case .call(let method) = head else {
+      refuse(stream, head)
+      return 0
+    }
+    guard methods.bidirectional.contains(method) else {
+      // What came together with the header fields was not held against the limit yet.
+      if isTooLong(stream) { oversize(stream) }
+      return 0
+    }
     context.wantData(stream)
     // What came together with the header fields had no event of its own.
     return streamingData(stream)
@@ -44,6 +53,8 @@ extension EventLoop {
 
   /// The request is whole: hand it over, or say what is wrong with it.
   private func requestEnded(_ stream: StreamID) -> Int {
+    // Reset right behind its end: nobody waits for an answer.
+    guard context.session(of: stream) != nil else { return 0 }
     guard let notes = context.notes(of: stream), !context.isAnswered(stream) else {
       return streamingData(stream)
     }
@@ -53,10 +64,17 @@ extension EventLoop {
       guard isInTime(stream, notes) else { return 0 }
       if methods.bidirectional.contains(method) { return streamingData(stream) }
       return handMessage(of: stream, method: method)
+    case .notGRPC, .refuse: refuse(stream, RequestHead(code: notes.head))
+    }
+    return 0
+  }
+
+  private func refuse(_ stream: StreamID, _ head: RequestHead) {
+    switch head {
+    case .call: break
     case .notGRPC(let status): refuseHTTP(stream, status)
     case .refuse(let code, let reason): fail(stream, code, reason.text)
     }
-    return 0
   }
 
   /// Checks the deadline: a call whose caller has stopped waiting is not executed.
@@ -86,10 +104,7 @@ extension EventLoop {
         problem = (
           .internal, body.isEmpty ? "a unary call without a message" : "the message is cut off"
         )
-      case .compressed:
-        problem = (.internal, "a compressed message without grpc-encoding")
-      case .malformed: problem = (.internal, "malformed message prefix")
-      case .tooLarge: problem = (.resourceExhausted, "message larger than the limit")
+      case let result: problem = Self.problem(result)
       }
       return nil
     }
@@ -101,14 +116,18 @@ extension EventLoop {
     return 1
   }
 
-  private func oversize(_ stream: StreamID) {
-    let isOver = context.withBody(of: stream) { body, _ in
-      if case .tooLarge = MessageFraming.next(in: body, messageBytesMax: limits.messageBytesMax) {
-        return true
-      }
-      return body.count > limits.messageBytesMax
+  /// What is wrong with a message, whatever the kind of its call.
+  private static func problem(_ result: MessageFraming.Result) -> (StatusCode, StaticString)? {
+    switch result {
+    case .message, .incomplete: nil
+    case .compressed: (.internal, "a compressed message without grpc-encoding")
+    case .malformed: (.internal, "malformed message prefix")
+    case .tooLarge: (.resourceExhausted, "message larger than the limit")
     }
-    if isOver ?? true {
+  }
+
+  private func oversize(_ stream: StreamID) {
+    if isTooLong(stream) {
       fail(stream, .resourceExhausted, "message larger than the limit")
     } else {
       // Within the limit, but the loop has no room for it now.
@@ -117,7 +136,21 @@ extension EventLoop {
     }
   }
 
+  /// Whether a body is, or says that it will be, longer than a message may be.
+  private func isTooLong(_ stream: StreamID) -> Bool {
+    if context.receivedBytes(of: stream) > limits.http2.bodyBytesMax { return true }
+    return context.withBody(of: stream) { body, _ in
+      if case .tooLarge = MessageFraming.next(in: body, messageBytesMax: limits.messageBytesMax) {
+        return true
+      }
+      return false
+    } ?? false
+  }
+
   // MARK: Streaming requests
+
+  /// Messages of one streaming call that are handled before the other calls have their turn.
+  private static let messagesPerTurnMax = 256
 
   /// Bytes of a bidirectional call: every message that is whole is handed over and answered, as long as
   /// the peer takes the answers. The rest is left until it does (`Session.resumeData`).
@@ -129,16 +162,17 @@ extension EventLoop {
     noteStarted(stream)
     var calls = 0
     while let session = context.session(of: stream) {
-      if session.queuedBytes > limits.unsentBytesMax {
+      if session.queuedBytes > limits.unsentBytesMax || calls == Self.messagesPerTurnMax {
         session.pauseData()
+        connections.touch(Int(session.token))
         return calls
       }
       switch takeMessage(of: stream, method: method) {
       case .none:
         if context.hasEnded(stream) { endStreaming(stream) }
         return calls
-      case .malformed:
-        fail(stream, .internal, "malformed message")
+      case .refused(let code, let text):
+        fail(stream, code, text)
         return calls
       case .handled(let completion):
         calls += 1
@@ -155,7 +189,7 @@ extension EventLoop {
   /// What stands at the front of a streaming call's body.
   private enum Taken {
     case none
-    case malformed
+    case refused(StatusCode, StaticString)
     case handled(Completion)
   }
 
@@ -173,7 +207,8 @@ extension EventLoop {
           handler.handle(
             method: method, message: body.extracting(MessageFraming.prefixLength..<consumed),
             caller: caller, call: Self.name(stream), reply: reply))
-      default: taken = .malformed
+      case let result:
+        if let (code, text) = Self.problem(result) { taken = .refused(code, text) }
       }
     }
     if consumed > 0 { context.consume(consumed, of: stream) }
@@ -184,6 +219,12 @@ extension EventLoop {
   private func endStreaming(_ stream: StreamID) {
     let isWhole = context.withBody(of: stream) { body, _ in body.isEmpty } ?? true
     let code: StatusCode = isWhole ? .ok : .internal
+    // Its messages may still wait for the journal; the end comes behind them.
+    if !waiting.isEmpty, waiting.appendEnd(of: stream, code) { return }
+    end(stream, code)
+  }
+
+  private func end(_ stream: StreamID, _ code: StatusCode) {
     noteStatus(stream, code)
     context.end(stream, status: UInt8(code.rawValue))
     touchConnection(of: stream)
@@ -204,7 +245,11 @@ extension EventLoop {
 
   func sendDurableReplies() {
     while let next = waiting.next(durableLSN: handler.durableLSN, into: reply) {
-      send(reply, on: next.stream, ends: next.ends)
+      if let code = next.end {
+        end(next.stream, code)
+      } else {
+        send(reply, on: next.stream, ends: next.ends)
+      }
     }
   }
 
@@ -213,7 +258,8 @@ extension EventLoop {
     switch reply.kind {
     case .message:
       guard reply.withContent({ context.send($0, on: stream, ends: ends) }) else {
-        return fail(stream, .unavailable, "no room for the answer")
+        handler.refuse(.overloaded, reply: reply)
+        return send(reply, on: stream, ends: true)
       }
       if ends { noteStatus(stream, .ok) }
     case .failure(let code):

@@ -33,6 +33,7 @@ struct Connection {
   private var start = 0
   private var end = 0
 
+  var count: Int { end - start }
   var isEmpty: Bool { start == end }
 
   /// Keeps `bytes`; only when empty.
@@ -87,7 +88,8 @@ struct Connection {
     // Pages are touched only as connections come.
     unsafe storage = .allocate(capacity: capacity)
     unsafe free = .allocate(capacity: capacity)
-    unsafe touched = .allocate(capacity: capacity)
+    // Twice: while the touched ones are worked through, each may be touched again.
+    unsafe touched = .allocate(capacity: capacity * 2)
     unsafe counts = .allocate(capacity: 1)
     unsafe counts.initialize(to: Counts())
   }

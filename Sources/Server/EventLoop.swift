@@ -11,6 +11,8 @@ final class EventLoop {
   static let mailboxToken = UInt64.max - 1
   private static let readBufferBytes = 256 * 1024
   private static let acceptsPerTurnMax = 64
+  /// Bytes that one connection may write in a turn, before the others have theirs.
+  private static let writtenPerTurnMax = 1024 * 1024
   /// How long a peer has to end its side after we ended ours.
   private static let lingerNanoseconds: Int64 = 1_000_000_000
   /// How often timeouts are looked at. Clients time their calls themselves; this frees what they left.
@@ -34,6 +36,10 @@ final class EventLoop {
   private let readBuffer = ReadBuffer(capacity: EventLoop.readBufferBytes)
   let connections: ConnectionTable
   var waiting: WaitingReplies
+  /// Connections with streaming calls that were left off and may go on.
+  private var resumable: [Int] = []
+  /// What all connections' sockets did not take, in bytes.
+  private var unsentBytes = 0
   let statusText = HeaderText(capacity: 4096)
   let detailsText = HeaderText(capacity: 8192)
   /// Monotonic nanoseconds: when this turn's bytes were there, and then when its calls were executed.
@@ -75,6 +81,7 @@ final class EventLoop {
     context.setNow(nanoseconds: nowNanoseconds)
     metrics.turnBegan(nowNanoseconds: nowNanoseconds)
     for index in 0..<ready { receive(poller.event(at: index)) }
+    resumeStreamingCalls()
 
     // 2. Every call that is whole is executed; the handler asks for durability of all of them at once.
     if context.eventCount > 0 {
@@ -93,7 +100,7 @@ final class EventLoop {
   }
 
   private var waitMilliseconds: Int32 {
-    if connections.hasTouched { return 0 }
+    if connections.hasTouched || !resumable.isEmpty { return 0 }
     if connections.count == 0 && !shutdown.hasBegun && !isListenerPaused {
       return Self.idleMilliseconds
     }
@@ -150,8 +157,8 @@ final class EventLoop {
     connections[index].isEnding = true
     if preface == .http1 {
       let text = Preface.http1Answer
-      unsafe connections[index].unsent.keep(
-        UnsafeRawBufferPointer(start: text.utf8Start, count: text.utf8CodeUnitCount))
+      unsafe keepUnsent(
+        UnsafeRawBufferPointer(start: text.utf8Start, count: text.utf8CodeUnitCount), of: index)
     }
     return nil
   }
@@ -224,17 +231,26 @@ final class EventLoop {
 
   private func flushTouched() {
     connections.takeTouched { flush($0) }
-    // Streams that ended with what was just written, and those whose peer takes answers again.
+    // Streams that ended with what was just written: no event of another kind comes from writing.
     if context.eventCount > 0 { _ = dispatchEvents() }
+  }
+
+  private func resumeStreamingCalls() {
+    for index in resumable { connections[index].session?.resumeData() }
+    resumable.removeAll(keepingCapacity: true)
   }
 
   private func flush(_ index: Int) {
     guard connections[index].descriptor >= 0 else { return }
     guard sendUnsent(index) else { return }
     if let session = connections[index].session {
+      var written = 0
       while session.wantsWrite {
-        guard session.fillOutput() else { return close(index) }
+        session.fillOutput()
+        written += unsafe context.output.count
         guard writeOutput(index) else { return }
+        // A peer that reads as fast as we write must not keep the loop from the others.
+        if written > Self.writtenPerTurnMax { return connections.touch(index) }
       }
       if session.isFinished { connections[index].isEnding = true }
       updateReading(index, session)
@@ -266,6 +282,7 @@ final class EventLoop {
       switch connections[index].unsent.send(to: connections[index].descriptor) {
       case .moved(let count):
         metrics.sent(bytes: count)
+        unsentBytes -= count
         connections[index].progressNanoseconds = nowNanoseconds
       case .wouldBlock:
         watchForWriting(index, true)
@@ -288,15 +305,27 @@ final class EventLoop {
       metrics.sent(bytes: count)
       connections[index].progressNanoseconds = nowNanoseconds
       if count == output.count { return true }
-      unsafe connections[index].unsent.keep(UnsafeRawBufferPointer(rebasing: output[count...]))
-    case .wouldBlock: unsafe connections[index].unsent.keep(output)
+      unsafe keepUnsent(UnsafeRawBufferPointer(rebasing: output[count...]), of: index)
+    case .wouldBlock: unsafe keepUnsent(output, of: index)
     case .failed:
       close(index)
       return false
     }
+    guard connections[index].descriptor >= 0 else { return false }
     watchForWriting(index, true)
     if let session = connections[index].session { updateReading(index, session) }
     return false
+  }
+
+  /// Keeps what the socket did not take. Where all such bytes come to more than the loop has room for,
+  /// the connection is closed instead: its peer does not read.
+  private func keepUnsent(_ bytes: UnsafeRawBufferPointer, of index: Int) {
+    guard unsentBytes + bytes.count <= limits.http2.bufferedBytesMax else {
+      metrics.abuse(.slowReader)
+      return close(index)
+    }
+    unsentBytes += bytes.count
+    unsafe connections[index].unsent.keep(bytes)
   }
 
   private func watchForWriting(_ index: Int, _ watch: Bool) {
@@ -311,7 +340,9 @@ final class EventLoop {
     let pauses =
       !connections[index].unsent.isEmpty && session.queuedBytes > limits.unsentBytesMax
     // Streaming calls that had to wait for their peer may go on.
-    if session.queuedBytes <= limits.unsentBytesMax / 2 { session.resumeData() }
+    if session.isDataPaused, session.queuedBytes <= limits.unsentBytesMax / 2 {
+      resumable.append(index)
+    }
     if connections[index].isReadingPaused == pauses { return }
     connections[index].isReadingPaused = pauses
     updateInterest(index)
@@ -331,6 +362,7 @@ final class EventLoop {
   func close(_ index: Int) {
     guard connections[index].descriptor >= 0 else { return }
     connections[index].session?.close()
+    unsentBytes -= connections[index].unsent.count
     FileDescriptor.close(number: connections[index].descriptor)
     connections.remove(index)
     mailbox.addConnections(-1)
@@ -400,11 +432,11 @@ final class EventLoop {
         }
         continue
       }
+      // Also those whose first message came after the refusal.
+      if shutdown.hasRefused { endStreamingCalls(of: session) }
       switch step {
-      case .wait: continue
-      case .refuseNewStreams:
-        session.refuseNewStreams()
-        endStreamingCalls(of: session)
+      case .wait: if !shutdown.hasRefused { continue }
+      case .refuseNewStreams: session.refuseNewStreams()
       case .cutOff:
         refuseOpenCalls(of: session)
         connections[index].isEnding = true

@@ -13,7 +13,7 @@ struct ShutdownProgress {
   private static let noticeNanoseconds: Int64 = 100_000_000
 
   private var begunNanoseconds: Int64?
-  private var hasRefused = false
+  private(set) var hasRefused = false
   private(set) var isComplete = false
 
   var hasBegun: Bool { begunNanoseconds != nil }

@@ -10,6 +10,8 @@ internal import HTTP2
     let ends: Bool
     /// nil: a message; otherwise the code of a failure.
     let failure: StatusCode?
+    /// nil: a reply; otherwise the end of a streaming call.
+    let end: StatusCode?
     let contentCount: Int
     let detailsCount: Int
   }
@@ -46,14 +48,33 @@ internal import HTTP2
     }
     entries.append(
       Entry(
-        stream: stream, lsn: lsn, ends: ends, failure: failure, contentCount: contentCount,
+        stream: stream, lsn: lsn, ends: ends, failure: failure, end: nil,
+        contentCount: contentCount,
         detailsCount: bytes.count - before - contentCount))
     return true
   }
 
-  /// Puts the oldest reply that may be sent into `reply`, names its stream, and says whether it ends the
-  /// call; nil where there is none.
-  mutating func next(durableLSN: UInt64, into reply: Reply) -> (stream: StreamID, ends: Bool)? {
+  /// Keeps the end of a streaming call behind everything that waits; false where nothing does.
+  mutating func appendEnd(of stream: StreamID, _ code: StatusCode) -> Bool {
+    guard let last = entries.last, !isEmpty else { return false }
+    entries.append(
+      Entry(
+        stream: stream, lsn: last.lsn, ends: true, failure: nil, end: code, contentCount: 0,
+        detailsCount: 0))
+    return true
+  }
+
+  /// What may be sent now.
+  struct Next {
+    let stream: StreamID
+    /// The reply ends its call.
+    let ends: Bool
+    /// Not a reply but the end of a streaming call.
+    let end: StatusCode?
+  }
+
+  /// Puts the oldest reply that may be sent into `reply`, and says what it is; nil where there is none.
+  mutating func next(durableLSN: UInt64, into reply: Reply) -> Next? {
     guard !isEmpty, entries[firstEntry].lsn <= durableLSN else { return nil }
     let entry = entries[firstEntry]
     if let failure = entry.failure { reply.fail(failure) } else { reply.reset() }
@@ -73,6 +94,6 @@ internal import HTTP2
       firstEntry = 0
       firstByte = 0
     }
-    return (entry.stream, entry.ends)
+    return Next(stream: entry.stream, ends: entry.ends, end: entry.end)
   }
 }

@@ -21,7 +21,7 @@ enum Limits {
   static let callerBytesMax = 64
   /// A sentence for the audit.
   static let reasonBytesMax = 256
-  /// An answer of 500 levels is some 50 KiB, and 0.1 ms of a loop's time.
+  /// An answer of 500 levels is some 50 KiB, and 0.1 ms of a loop's time; pages also end at 1 MiB.
   static let batchMax = 500
   static let pageSizeDefault = 100
   /// 64 lines with the longest names are 9 KiB, 500 items 66 KB at the very longest names.

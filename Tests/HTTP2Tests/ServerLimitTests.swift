@@ -75,7 +75,7 @@ import Testing
   @Test func acknowledgementsThatNobodyReadsEndTheConnection() throws {
     let server = try ServerUnderTest.connected()
     var fault: ConnectionFault?
-    for _ in 0..<10_000 where fault == nil { fault = server.receive(ServerFrame.ping()) }
+    for _ in 0..<20_000 where fault == nil { fault = server.receive(ServerFrame.ping()) }
     #expect(fault == .controlFlood)
     server.close()
 

@@ -57,7 +57,7 @@ struct RefusalTests {
     #expect(refused.code == .failedPrecondition)
     #expect(refused.reason == "INSUFFICIENT_STOCK")
     #expect(refused.metadata["sku"] == "a")
-    #expect(try service.refused("AdjustStock", adjust("1", "a", by: -3)) == refused)
+    #expect(try service.refused("AdjustStock", adjust("1", "a", by: -3)) == refused.replayed)
     let set = adjustment("2", "a") { $0.with(5, 2 as Int64).with(7, true) }
     #expect(try service.refused("AdjustStock", set).reason == "INSUFFICIENT_STOCK")
     _ = try service.ok("AdjustStock", adjust("3", "a", by: -2))
@@ -212,7 +212,8 @@ struct RefusalTests {
   func conflict() throws {
     let reply = Reply()
     ErrorReplies().refuse(
-      .conflictTooBusy(attempts: 16), item: ItemName(sku: .empty, location: .empty),
+      .conflictTooBusy(attempts: 16), isReplay: false,
+      item: ItemName(sku: .empty, location: .empty),
       session: service.session, reply: reply)
     let refused = Answer.Refused(
       code: .aborted, text: "too many others change the same items", reason: "CONFLICT_TOO_BUSY",

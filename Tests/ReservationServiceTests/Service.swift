@@ -23,6 +23,13 @@ enum Answer: Equatable {
     var retryNanoseconds: Int64?
     /// Field and description of each violation.
     var violations: [[String]] = []
+
+    /// The same refusal, as a retry gets it.
+    var replayed: Refused {
+      var again = self
+      again.metadata["replayed"] = "true"
+      return again
+    }
   }
 }
 

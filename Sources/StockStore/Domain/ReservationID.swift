@@ -2,7 +2,7 @@
 /// store that made it can compute. Finding the record needs no search; an id from another run of a
 /// store without a journal, or a guessed one, names nothing.
 package struct ReservationID: Hashable, Sendable {
-  /// Shard and slot of the record.
+  /// Where the record lies.
   package let slot: UInt32
   /// Counts the uses of the slot.
   package let generation: UInt32
