@@ -236,6 +236,7 @@ final class EventLoop {
   }
 
   private func resumeStreamingCalls() {
+    if resumable.isEmpty { return }
     for index in resumable { connections[index].session?.resumeData() }
     resumable.removeAll(keepingCapacity: true)
   }
