@@ -1,8 +1,8 @@
 // One server-side HTTP/2 connection (RFC 9113): bytes in, events out; answers in, bytes out.
 //
 // The framing is our own; libnghttp2 contributes HPACK's decoder and the rules for field names and
-// values. A whole libnghttp2 session cost four fifths of a call (callbacks per field, allocations per
-// frame), for generality that a gRPC server has no use for: measured in DESIGN section 9.
+// values. A whole libnghttp2 session cost more than half of a call (callbacks per field, allocations
+// per frame), for generality that a gRPC server has no use for: measured in DESIGN section 9.
 internal import CNGHTTP2
 
 /// A handle on one connection's state; trivial to copy. Close it exactly once.

@@ -15,6 +15,7 @@ internal import UnixSignals
 enum Service {
   /// Serves until SIGTERM or SIGINT, then finishes what is open and returns.
   static func run(_ settings: Settings) async throws {
+    ProcessMetrics.begin()
     let logger = LogOutput.logger(settings)
     Machine.raiseDescriptorLimit()
     if settings.concurrency == Settings.broken {

@@ -4,6 +4,7 @@ import contextlib
 import json
 import shutil
 import subprocess
+import time
 import urllib.error
 import urllib.request
 
@@ -243,6 +244,12 @@ def test_metrics_count_what_happened(start):
         assert metric(server, "holdfast_reservations_total") >= 4
         assert metric(server, "holdfast_invariant_violations_total") == 0
         assert sku not in page
+
+
+def test_the_start_time_is_not_that_of_the_first_scrape(start):
+    server = start()
+    ready = time.time()
+    assert metric(server, "process_start_time_seconds") <= ready
 
 
 def test_holds_that_fall_due_are_swept_while_nobody_calls(start):
