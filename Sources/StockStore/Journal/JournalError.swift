@@ -1,0 +1,49 @@
+package import Posix
+
+/// Why a journal cannot be used, or not any further.
+package enum JournalError: Error, Equatable, CustomStringConvertible {
+  /// A call to the storage failed. `operation` is a verb: "write", "sync the directory".
+  case failed(operation: String, file: String, Errno)
+  /// Another process has the directory.
+  case inUse(path: String)
+  /// What was once durable is not there as it was written.
+  case damaged(Damage)
+  /// The directory does not fit what it is opened with; the text says what to do.
+  case unsuitable(String)
+
+  package var description: String {
+    switch self {
+    case .failed(let operation, let file, let error): "cannot \(operation) \(file): \(error)"
+    case .inUse(let path): "\(path) is in use by another process"
+    case .damaged(let damage): damage.description
+    case .unsuitable(let text): text
+    }
+  }
+}
+
+/// Where a data directory is damaged.
+package struct Damage: Equatable, Sendable, CustomStringConvertible {
+  package let file: String
+  /// Byte offset in the file.
+  package let offset: Int
+  /// Everything before this log sequence number is whole; nil where there is no such number.
+  package let lsn: UInt64?
+  /// What is wrong there, in a few words.
+  package let finding: String
+
+  package init(file: String, offset: Int, lsn: UInt64?, finding: String) {
+    self.file = file
+    self.offset = offset
+    self.lsn = lsn
+    self.finding = finding
+  }
+
+  package var description: String {
+    let place = "\(file) is damaged at offset \(offset): \(finding)"
+    guard let lsn else { return "\(place); restore the directory from a copy" }
+    return """
+      \(place); restore the directory from a copy, or give up every decision after \(lsn) for good: \
+      holdfast repair DIR --truncate-at \(lsn)
+      """
+  }
+}

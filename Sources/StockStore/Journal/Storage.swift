@@ -1,0 +1,53 @@
+// The seam between the journal and the disk. A server has a directory behind it (DirectoryStorage);
+// the simulation has a disk that tears, drops and reorders what was not synced.
+package import Posix
+
+/// A flat directory of files. Names come from the journal itself, never from outside.
+package protocol Storage: AnyObject, Sendable {
+  /// The names of all files.
+  func names() throws(Errno) -> [String]
+
+  /// An existing file, for reading and, where the storage is owned, writing.
+  func open(_ name: String) throws(Errno) -> any StorageFile
+
+  /// A new, empty file; one of the same name is emptied. It outlives a crash after `syncDirectory`.
+  func create(_ name: String) throws(Errno) -> any StorageFile
+
+  /// Gives a file another name, replacing what has it, in one step: after a crash the file has the one
+  /// name or the other, and the new one for certain after `syncDirectory`.
+  func rename(_ name: String, to newName: String) throws(Errno)
+
+  /// Removes a file, for certain after `syncDirectory`.
+  func remove(_ name: String) throws(Errno)
+
+  /// Makes all names that were created, changed and removed so far outlive a crash (fsync(2) of the
+  /// directory).
+  func syncDirectory() throws(Errno)
+}
+
+/// One open file, closed when nobody uses it any more.
+package protocol StorageFile: AnyObject, Sendable {
+  /// Its length in bytes.
+  func byteCount() throws(Errno) -> Int
+
+  /// Reads until `buffer` is full or the file ends. How many bytes.
+  func read(into buffer: UnsafeMutableRawBufferPointer, at offset: Int) throws(Errno) -> Int
+
+  /// Writes all parts, one behind the other; empty parts are allowed. After a failure any of the bytes
+  /// may have been written. They outlive a crash after `sync`.
+  func write(
+    _ first: UnsafeRawBufferPointer, _ second: UnsafeRawBufferPointer,
+    _ third: UnsafeRawBufferPointer, at offset: Int) throws(Errno)
+
+  /// Makes what was written, and the file's length, outlive a crash (fdatasync(2)). After a failure
+  /// nobody knows what did: never try again.
+  func sync() throws(Errno)
+}
+
+extension StorageFile {
+  /// Writes one part.
+  package func write(_ bytes: UnsafeRawBufferPointer, at offset: Int) throws(Errno) {
+    let nothing = unsafe UnsafeRawBufferPointer(start: nil, count: 0)
+    try unsafe write(bytes, nothing, nothing, at: offset)
+  }
+}
