@@ -9,20 +9,47 @@
     case failure(StatusCode)
   }
 
-  package private(set) var kind = Kind.message
-  // Manual memory: an Array would be retained and checked for uniqueness at every append.
-  private var storage: UnsafeMutablePointer<UInt8>
-  private var capacity: Int
-  package private(set) var count = 0
-  /// Where the details begin in a failure; the text stands before.
-  private var detailsStart = 0
+  // Manual memory: an Array would be retained and checked for uniqueness at every append. And behind a
+  // constant pointer: properties of a class are checked for exclusive access at every use.
+  private let state: UnsafeMutablePointer<State>
 
-  package init(capacity: Int = 4096) {
-    self.capacity = max(64, capacity)
-    unsafe storage = .allocate(capacity: self.capacity)
+  @unsafe private struct State {
+    var kind = Kind.message
+    var storage: UnsafeMutablePointer<UInt8>
+    var capacity: Int
+    var count = 0
+    /// Where the details begin in a failure; the text stands before.
+    var detailsStart = 0
   }
 
-  deinit { unsafe storage.deallocate() }
+  package init(capacity: Int = 4096) {
+    let capacity = max(64, capacity)
+    unsafe state = .allocate(capacity: 1)
+    unsafe state.initialize(
+      to: State(storage: .allocate(capacity: capacity), capacity: capacity))
+  }
+
+  deinit {
+    unsafe storage.deallocate()
+    unsafe state.deallocate()
+  }
+
+  package private(set) var kind: Kind {
+    get { unsafe state.pointee.kind }
+    set { unsafe state.pointee.kind = newValue }
+  }
+
+  package private(set) var count: Int {
+    get { unsafe state.pointee.count }
+    set { unsafe state.pointee.count = newValue }
+  }
+
+  private var detailsStart: Int {
+    get { unsafe state.pointee.detailsStart }
+    set { unsafe state.pointee.detailsStart = newValue }
+  }
+
+  private var storage: UnsafeMutablePointer<UInt8> { unsafe state.pointee.storage }
 
   /// Begins a new reply: an empty message.
   package func reset() {
@@ -112,15 +139,15 @@
   }
 
   private func reserve(_ more: Int) {
-    if count + more > capacity { grow(to: count + more) }
+    if unsafe count + more > state.pointee.capacity { grow(to: count + more) }
   }
 
   private func grow(to needed: Int) {
-    let larger = max(needed, capacity * 2)
+    let larger = unsafe max(needed, state.pointee.capacity * 2)
     let fresh = UnsafeMutablePointer<UInt8>.allocate(capacity: larger)
     unsafe fresh.update(from: storage, count: count)
     unsafe storage.deallocate()
-    unsafe storage = fresh
-    capacity = larger
+    unsafe state.pointee.storage = fresh
+    unsafe state.pointee.capacity = larger
   }
 }

@@ -1,5 +1,5 @@
 /// The gRPC status codes (grpc/grpc doc/statuscodes.md).
-package enum StatusCode: Int, CaseIterable, Sendable {
+package enum StatusCode: Int, CaseIterable, Sendable, BitwiseCopyable {
   case ok = 0
   case cancelled
   case unknown

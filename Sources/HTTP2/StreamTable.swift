@@ -2,7 +2,7 @@
 // by number and generation, so that a stale number finds nothing.
 
 /// Names a stream of one loop; never means another stream.
-package struct StreamID: Equatable, Sendable {
+package struct StreamID: Equatable, Sendable, BitwiseCopyable {
   package let index: UInt32
   package let generation: UInt32
 

@@ -244,7 +244,9 @@ extension EventLoop {
   }
 
   func sendDurableReplies() {
-    while let next = waiting.next(durableLSN: handler.durableLSN, into: reply) {
+    if waiting.isEmpty { return }
+    let durableLSN = handler.durableLSN
+    while let next = waiting.next(durableLSN: durableLSN, into: reply) {
       if let code = next.end {
         end(next.stream, code)
       } else {
