@@ -100,7 +100,7 @@ let package = Package(
     tests("HTTP2Tests", ["HTTP2", "CNGHTTP2"]),
     tests("GRPCTests", ["GRPC"]),
     tests("MetricsTests", ["Metrics"]),
-    tests("StockStoreTests", ["StockStore", "Posix"]),
+    tests("StockStoreTests", ["StockStore", "Posix", "Simulation"]),
     tests(
       "ReservationServiceTests",
       [
@@ -110,6 +110,10 @@ let package = Package(
     tests("ServerTests", ["Server", "Posix", "HTTP2", "GRPC", "Metrics"]),
     tests("AdminTests", ["Admin", "Metrics"]),
     tests("LoadTests", ["LoadKit", "Posix", "HTTP2", "CNGHTTP2"]),
+    module("Simulation", ["StockStore", "Posix"], path: "Tests/Simulation/Simulation"),
+    .testTarget(
+      name: "SimulationTests", dependencies: ["Simulation", "StockStore", "Posix"],
+      path: "Tests/Simulation/SimulationTests", swiftSettings: strict),
     tests("TidyTests", []),
   ]
 )

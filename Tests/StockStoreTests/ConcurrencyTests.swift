@@ -1,4 +1,5 @@
 import Posix
+import Simulation
 import Synchronization
 import Testing
 
@@ -75,7 +76,7 @@ import Testing
     let sold = Atomic<Int64>(0)
     let steps = 3000 * testScale
     try onThreads(threads, store) { number, session in
-      var random = SeededRandom(state: UInt64(number))
+      var random = SeededRandom(seed: UInt64(number))
       var holds: [(id: ReservationID, units: Int64)] = []
       for step in 0..<steps {
         if step % 4 == 0 {
@@ -140,7 +141,7 @@ import Testing
     let made = Atomic<Int>(0)
     let lost = Atomic<Int>(0)
     try onThreads(2, store) { number, session in
-      var random = SeededRandom(state: 3)
+      var random = SeededRandom(seed: 3)
       while made.load(ordering: .acquiring) < count {
         _ = session.beginTurn()
         if number == 0 {

@@ -1,24 +1,12 @@
 import Foundation
 import Posix
+import Simulation
 import Testing
 
 @testable import StockStore
 
 /// Multiplies the length of the long tests; 1 unless HOLDFAST_TEST_SCALE says otherwise.
 let testScale = Int(ProcessInfo.processInfo.environment["HOLDFAST_TEST_SCALE"] ?? "") ?? 1
-
-/// Random commands with a seed.
-struct SeededRandom: RandomNumberGenerator {
-  var state: UInt64
-
-  mutating func next() -> UInt64 {
-    state &+= 0x9e37_79b9_7f4a_7c15
-    var z = state
-    z = (z ^ z >> 30) &* 0xbf58_476d_1ce4_e5b9
-    z = (z ^ z >> 27) &* 0x94d0_49bb_1331_11eb
-    return z ^ z >> 31
-  }
-}
 
 /// A store and the model of it, fed with the same commands.
 final class ModelRun {
@@ -34,7 +22,7 @@ final class ModelRun {
   init(seed: UInt64, limits: StoreLimits, skus: Int) {
     it = Fixture(limits)
     model = Model(limits: limits, now: it.clock.now().nanoseconds)
-    random = SeededRandom(state: seed)
+    random = SeededRandom(seed: seed)
     self.skus = skus
   }
 
@@ -180,7 +168,9 @@ final class ModelRun {
     let decision = it.session.adjust(
       key, sku, change, safetyStock: safetyStock, expectedVersion: expected)
     let (answer, replayed) = model.adjust(
-      key, sku, change, safetyStock: safetyStock, expectedVersion: expected, reason: "test")
+      key,
+      Model.Adjustment(
+        sku: sku, change: change, safetyStock: safetyStock, expectedVersion: expected))
     let got =
       decision.value.map { Model.Answer.level($0) } ?? decision.refusal.map { .refused($0) }
     #expect(got == answer && decision.replayed == replayed, "step \(step)")

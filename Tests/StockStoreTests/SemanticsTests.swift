@@ -1,4 +1,5 @@
 import Posix
+import Simulation
 import Testing
 
 @testable import StockStore

@@ -1,4 +1,5 @@
 import Posix
+import Simulation
 import Testing
 
 @testable import StockStore
@@ -42,7 +43,7 @@ import Testing
   /// The same in many small steps: holds pass from list to list.
   @Test func endsOnTimeInSmallSteps() {
     let it = makeFixture()
-    var random = SeededRandom(state: 5)
+    var random = SeededRandom(seed: 5)
     var due: [Int64] = []
     let start = it.clock.now().nanoseconds
     for index in 0..<400 {

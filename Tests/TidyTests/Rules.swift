@@ -18,9 +18,13 @@ struct SourceFile {
     lines.map { line in line.firstRange(of: "//").map { line[..<$0.lowerBound] } ?? line }
   }
 
-  /// The module that the file belongs to: the folder below Sources, LoadTest or Benchmarks.
+  /// The module that the file belongs to: the folder below Sources, LoadTest or Benchmarks, and those
+  /// below Tests/Simulation that are no tests.
   var module: String? {
     let parts = path.split(separator: "/")
+    if path.hasPrefix("Tests/Simulation/"), parts.count > 3, !parts[2].hasSuffix("Tests") {
+      return String(parts[2])
+    }
     guard parts.count > 2, ["Sources", "LoadTest", "Benchmarks"].contains(parts[0]) else {
       return nil
     }
@@ -109,7 +113,7 @@ let rules: [Rule] = [
 ]
 
 /// Only programs speak on standard output.
-private let executables: Set = ["holdfast", "holdfast-load", "StoreBenchmark"]
+private let executables: Set = ["holdfast", "holdfast-load", "StoreBenchmark", "simulate"]
 
 /// The hot modules: what they use is known to the last allocation.
 private let modulesWithoutFoundation: Set = [
@@ -134,6 +138,8 @@ private let arrows: [String: Set<String>] = [
   "LoadKit": ["Posix", "HTTP2"],
   "holdfast-load": ["LoadKit", "Posix"],
   "StoreBenchmark": ["StockStore", "Posix"],
+  "Simulation": ["StockStore", "Posix"],
+  "simulate": ["Simulation", "StockStore", "Posix"],
 ]
 
 extension SourceFile {

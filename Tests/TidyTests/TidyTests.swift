@@ -112,5 +112,10 @@ private let snippets: [Snippet] = [
   clean(
     "imports", "Sources/Server/A.swift", "internal import Posix\npackage import struct GRPC.A\n"),
   clean("imports", "Sources/Admin/A.swift", "internal import FlyingFox\n"),
+  breach(
+    "imports", "Tests/Simulation/Simulation/A.swift", "import Server\n",
+    "1: importing Server into Simulation is banned, use what Simulation may know: "
+      + "Posix, StockStore"),
   clean("imports", "Tests/ServerTests/A.swift", "import StockStore\n"),
+  clean("imports", "Tests/Simulation/SimulationTests/A.swift", "import Server\n"),
 ]

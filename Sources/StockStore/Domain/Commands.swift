@@ -60,7 +60,7 @@ package struct IdempotencyScope {
 
 /// A change of an item's stock.
 package struct AdjustCommand {
-  package enum Change {
+  package enum Change: Equatable, Sendable {
     case none
     case delta(Int64)
     case setOnHand(Int64)

@@ -1,0 +1,295 @@
+// What the store must answer, by dictionaries and in a straight line. A value: a copy is a snapshot.
+package import StockStore
+
+package struct Model: Sendable {
+  package struct Item: Equatable, Sendable {
+    package var ordinal: UInt32
+    package var onHand: Int64
+    package var held: Int64 = 0
+    package var safetyStock: Int64 = 0
+    package var version: UInt64 = 0
+
+    package var level: StockLevel {
+      StockLevel(
+        item: ItemHandle(ordinal: ordinal), onHand: onHand, held: held, safetyStock: safetyStock,
+        version: version)
+    }
+  }
+
+  package struct Reservation: Equatable, Sendable {
+    /// Item and units, in the order of the command; each item once.
+    package var lines: [TestLine]
+    package var state = ReservationState.held
+    package var createdAt: Int64
+    package var expiresAt: Int64
+    package var endedAt: Int64?
+    package var key: DecisionKey
+    /// Confirmed with fewer units than were held.
+    package var isSoldInPart = false
+
+    mutating func sell(_ sold: [TestLine]) {
+      for index in lines.indices {
+        let quantity = sold.first { $0.sku == lines[index].sku }?.quantity ?? 0
+        if quantity < lines[index].quantity { isSoldInPart = true }
+        lines[index].quantity = quantity
+      }
+    }
+  }
+
+  /// Names a recorded decision.
+  package struct DecisionKey: Hashable, Sendable {
+    package enum Method: UInt8, Sendable {
+      case reserve
+      case adjust
+    }
+
+    package var method: Method
+    package var caller: String
+    package var key: String
+  }
+
+  /// What came with a key.
+  package enum Payload: Equatable, Sendable {
+    case reserve([TestLine], ttl: Int64)
+    case adjust(Adjustment)
+  }
+
+  package struct Adjustment: Equatable, Sendable {
+    package var sku: String
+    package var change: AdjustCommand.Change
+    package var safetyStock: Int64?
+    package var expectedVersion: UInt64?
+    package var reason: String
+
+    package init(
+      sku: String, change: AdjustCommand.Change, safetyStock: Int64? = nil,
+      expectedVersion: UInt64? = nil, reason: String = "test"
+    ) {
+      self.sku = sku
+      self.change = change
+      self.safetyStock = safetyStock
+      self.expectedVersion = expectedVersion
+      self.reason = reason
+    }
+  }
+
+  package enum Answer: Equatable, Sendable {
+    case hold(id: ReservationID, expiresAt: Int64)
+    case level(StockLevel)
+    case refused(Refusal)
+  }
+
+  package struct Recorded: Equatable, Sendable {
+    package var payload: Payload
+    package var answer: Answer
+    /// nil: a live hold.
+    package var endedAt: Int64?
+  }
+
+  package let limits: StoreLimits
+  /// The time of the commands that follow.
+  package var now: Int64
+  package private(set) var items: [String: Item] = [:]
+  package private(set) var reservations: [ReservationID: Reservation] = [:]
+  package private(set) var decisions: [DecisionKey: Recorded] = [:]
+  /// Keys of `decisions` that are no live holds, the one that ended first in front.
+  private var ended: [DecisionKey] = []
+  package private(set) var evictedEarly = 0
+  /// Everything that was decided so far: what the journal numbers.
+  package private(set) var decisionCount: UInt64 = 0
+  /// No live hold is due before.
+  private var nextDue = Int64.max
+
+  package init(limits: StoreLimits, now: Int64) {
+    self.limits = limits
+    self.now = now
+  }
+
+  // MARK: Time
+
+  /// Ends what is due and forgets what is past its retention.
+  /// - Parameter expiriesMax: a store that cannot write ends fewer holds than are due; those that
+  ///   were due first.
+  /// - Returns: how many holds it ended, and whether that is all that are due.
+  @discardableResult
+  package mutating func beginTurn(
+    _ time: Int64, expiriesMax: Int = .max
+  ) -> (expired: Int, isAll: Bool) {
+    now = time
+    var expired = 0
+    var isAll = true
+    if nextDue <= now {
+      let due = reservations.filter { $0.value.state == .held && $0.value.expiresAt <= now }
+      for (id, reservation) in due.sorted(by: { $0.value.expiresAt < $1.value.expiresAt }) {
+        if expired == expiriesMax {
+          isAll = false
+          break
+        }
+        end(id, .expired, at: reservation.expiresAt)
+        for line in reservation.lines { change(line.sku, held: -line.quantity) }
+        expired += 1
+      }
+      nextDue =
+        reservations.values.lazy.filter { $0.state == .held }.map(\.expiresAt).min() ?? .max
+    }
+    while let key = ended.first, let endedAt = decisions[key]?.endedAt,
+      endedAt <= now - limits.retentionNanoseconds
+    {
+      forget(key)
+    }
+    return (expired, isAll)
+  }
+
+  /// The reservation as anybody may see it now: also where a hold is due and could not be ended yet.
+  package func reservation(_ id: ReservationID) -> Reservation? {
+    guard var reservation = reservations[id] else { return nil }
+    if reservation.state == .held, reservation.expiresAt <= now {
+      reservation.state = .expired
+      reservation.endedAt = reservation.expiresAt
+    }
+    return reservation
+  }
+
+  mutating func end(_ id: ReservationID, _ state: ReservationState, at time: Int64) {
+    guard let reservation = reservations[id] else { return }
+    reservations[id]?.state = state
+    reservations[id]?.endedAt = time
+    decisions[reservation.key]?.endedAt = time
+    if reservation.state != .held { ended.removeAll { $0 == reservation.key } }
+    ended.append(reservation.key)
+    decisionCount += 1
+  }
+
+  private mutating func forget(_ key: DecisionKey) {
+    if case .hold(let id, _) = decisions.removeValue(forKey: key)?.answer { reservations[id] = nil }
+    ended.removeAll { $0 == key }
+  }
+
+  mutating func change(_ sku: String, onHand: Int64 = 0, held: Int64 = 0) {
+    items[sku]?.onHand += onHand
+    items[sku]?.held += held
+    items[sku]?.version += 1
+  }
+
+  /// Extends the hold; it is live.
+  mutating func setExpiry(_ id: ReservationID, _ expiresAt: Int64) {
+    reservations[id]?.expiresAt = expiresAt
+    nextDue = min(nextDue, expiresAt)
+    decisionCount += 1
+  }
+
+  mutating func sell(_ id: ReservationID, _ sold: [TestLine]) { reservations[id]?.sell(sold) }
+
+  // MARK: Decisions under a key
+
+  /// The recorded answer; nil where it must be decided.
+  private func replay(_ key: DecisionKey, _ payload: Payload) -> (Answer, replayed: Bool)? {
+    guard let recorded = decisions[key] else {
+      if decisions.count >= limits.reservationsMax && ended.isEmpty {
+        return (.refused(.tableFull(.reservations)), false)
+      }
+      return nil
+    }
+    if recorded.payload != payload { return (.refused(.idempotencyKeyReused), false) }
+    return (recorded.answer, true)
+  }
+
+  private mutating func record(
+    _ key: DecisionKey, _ payload: Payload, _ answer: Answer, live: Bool
+  ) {
+    if decisions.count >= limits.reservationsMax, let first = ended.first {
+      forget(first)
+      evictedEarly += 1
+    }
+    decisions[key] = Recorded(payload: payload, answer: answer, endedAt: live ? nil : now)
+    if !live { ended.append(key) }
+    decisionCount += 1
+  }
+
+  /// - Parameter id: what the store answered, if it accepted: ids are its own affair.
+  package mutating func reserve(
+    _ key: String, _ lines: [TestLine], ttl: Int64, caller: String = "", id: ReservationID?
+  ) -> (Answer, replayed: Bool) {
+    let key = DecisionKey(method: .reserve, caller: caller, key: key)
+    let payload = Payload.reserve(lines, ttl: ttl)
+    if let answer = replay(key, payload) { return answer }
+    let merged = Self.merged(lines)
+    if let refusal = refusal(lines, merged) {
+      record(key, payload, .refused(refusal), live: false)
+      return (.refused(refusal), false)
+    }
+    let id = id ?? ReservationID(slot: .max, generation: .max, tag: .max)
+    let expiresAt = now + min(ttl, limits.holdNanosecondsMax)
+    for line in merged { change(line.sku, held: line.quantity) }
+    record(key, payload, .hold(id: id, expiresAt: expiresAt), live: true)
+    reservations[id] = Reservation(lines: merged, createdAt: now, expiresAt: expiresAt, key: key)
+    nextDue = min(nextDue, expiresAt)
+    return (.hold(id: id, expiresAt: expiresAt), false)
+  }
+
+  private func refusal(_ lines: [TestLine], _ merged: [TestLine]) -> Refusal? {
+    if let unknown = lines.firstIndex(where: { items[$0.sku] == nil }) {
+      return .itemNotFound(line: unknown)
+    }
+    for line in merged {
+      guard let level = items[line.sku]?.level else { continue }
+      if level.available < line.quantity {
+        return .insufficientStock(
+          item: level.item, requested: line.quantity, available: level.available)
+      }
+    }
+    return nil
+  }
+
+  static func merged(_ lines: [TestLine]) -> [TestLine] {
+    var merged: [TestLine] = []
+    for line in lines {
+      if let index = merged.firstIndex(where: { $0.sku == line.sku }) {
+        merged[index].quantity += line.quantity
+      } else {
+        merged.append(line)
+      }
+    }
+    return merged
+  }
+
+  package mutating func adjust(
+    _ key: String, _ adjustment: Adjustment, caller: String = ""
+  ) -> (Answer, replayed: Bool) {
+    let key = DecisionKey(method: .adjust, caller: caller, key: key)
+    let payload = Payload.adjust(adjustment)
+    if let answer = replay(key, payload) { return answer }
+    let known = items[adjustment.sku]
+    if let expectedVersion = adjustment.expectedVersion, expectedVersion != known?.version ?? 0 {
+      return (.refused(.versionMismatch(current: known?.version ?? 0)), false)
+    }
+    var item = known ?? Item(ordinal: UInt32(items.count), onHand: 0)
+    var refusal: Refusal?
+    switch adjustment.change {
+    case .none: break
+    case .delta(let delta):
+      if known == nil && delta < 0 { refusal = .itemNotFound(line: 0) }
+      item.onHand += delta
+    case .setOnHand(let onHand): item.onHand = onHand
+    }
+    if refusal == nil && known == nil && items.count >= limits.itemsMax {
+      return (.refused(.tableFull(.items)), false)
+    }
+    if let known, item.onHand < known.held {
+      refusal = .insufficientStock(
+        item: known.level.item, requested: known.onHand - item.onHand,
+        available: known.onHand - known.held)
+    } else if item.onHand > limits.quantityMax {
+      refusal = .onHandLimit
+    }
+    if let refusal {
+      record(key, payload, .refused(refusal), live: false)
+      return (.refused(refusal), false)
+    }
+    item.safetyStock = adjustment.safetyStock ?? item.safetyStock
+    item.version += 1
+    items[adjustment.sku] = item
+    record(key, payload, .level(item.level), live: false)
+    return (.level(item.level), false)
+  }
+}

@@ -1,0 +1,117 @@
+// The bytes of one simulated file: as a process sees them, as the disk has them, and what lies between.
+
+/// What one power cut does to most of what was not synced: to mix kept and lost evenly every time would
+/// leave out the cuts that keep all, or nothing.
+struct Mood {
+  /// Of a hundred writes and changes of the directory: how many are kept, and how many of the rest are
+  /// torn.
+  private let keptPercent: Int
+  private let tornPercent: Int
+
+  init(random: inout SeededRandom) {
+    keptPercent = random.pick([0, 10, 50, 90, 100])
+    tornPercent = random.pick([0, 50, 100])
+  }
+
+  func keeps(_ random: inout SeededRandom) -> Bool { random.chance(keptPercent) }
+
+  func tears(_ random: inout SeededRandom) -> Bool { random.chance(tornPercent) }
+}
+
+final class SimulatedContents {
+  private struct Write {
+    let offset: Int
+    let bytes: [UInt8]
+  }
+
+  private static let sectorBytes = 512
+
+  private(set) var visible: [UInt8]
+  private var durable: [UInt8]
+  private var unsynced: [Write] = []
+
+  /// A file with these bytes, all of them synced.
+  init(_ bytes: [UInt8]) {
+    visible = bytes
+    durable = bytes
+  }
+
+  func read(into buffer: UnsafeMutableRawBufferPointer, at offset: Int) -> Int {
+    guard offset >= 0, offset < visible.count else { return 0 }
+    let count = min(buffer.count, visible.count - offset)
+    unsafe visible.withUnsafeBytes { bytes in
+      unsafe buffer.copyMemory(
+        from: UnsafeRawBufferPointer(rebasing: bytes[offset..<offset + count]))
+    }
+    return count
+  }
+
+  func write(_ bytes: [UInt8], at offset: Int) {
+    if bytes.isEmpty { return }
+    Self.put(bytes[...], into: &visible, at: offset)
+    unsynced.append(Write(offset: offset, bytes: bytes))
+  }
+
+  func sync() {
+    for write in unsynced { Self.put(write.bytes[...], into: &durable, at: write.offset) }
+    unsynced.removeAll(keepingCapacity: true)
+  }
+
+  /// Some of the writes become durable; the others never will, though everybody sees them.
+  func syncPartly(_ random: inout SeededRandom) {
+    for write in unsynced where random.chance(50) {
+      Self.put(write.bytes[...], into: &durable, at: write.offset)
+    }
+    unsynced = []
+  }
+
+  /// What was not synced is kept, dropped or torn, in any order.
+  func losePower(_ mood: Mood, _ random: inout SeededRandom) {
+    for write in unsynced.shuffled(using: &random) {
+      if mood.keeps(&random) {
+        Self.put(write.bytes[...], into: &durable, at: write.offset)
+      } else {
+        // The length may outlive the bytes.
+        if random.chance(30) {
+          Self.put([], into: &durable, at: write.offset + write.bytes.count)
+        }
+        if mood.tears(&random) { tear(write, &random) }
+      }
+    }
+    unsynced = []
+    visible = durable
+  }
+
+  private func tear(_ write: Write, _ random: inout SeededRandom) {
+    let cut = random.number(0...write.bytes.count)
+    switch random.number(0...3) {
+    case 0: Self.put(write.bytes[..<cut], into: &durable, at: write.offset)
+    case 1: Self.put(write.bytes[cut...], into: &durable, at: write.offset + cut)
+    default:
+      let percent = random.pick([10, 50, 90])
+      var start = 0
+      while start < write.bytes.count {
+        let inSector = (write.offset + start) % Self.sectorBytes
+        let end = min(write.bytes.count, start + Self.sectorBytes - inSector)
+        if random.chance(percent) {
+          Self.put(write.bytes[start..<end], into: &durable, at: write.offset + start)
+        }
+        start = end
+      }
+    }
+  }
+
+  /// Puts `part` at `offset`, with zeros before it where the file is shorter.
+  private static func put(_ part: ArraySlice<UInt8>, into bytes: inout [UInt8], at offset: Int) {
+    let missing = offset + part.count - bytes.count
+    if missing > 0 { bytes.append(contentsOf: repeatElement(0, count: missing)) }
+    unsafe bytes.withUnsafeMutableBytes { bytes in
+      unsafe part.withUnsafeBytes { part in
+        if let base = bytes.baseAddress, let from = part.baseAddress {
+          // The file was made long enough above.
+          unsafe (base + offset).copyMemory(from: from, byteCount: part.count)
+        }
+      }
+    }
+  }
+}

@@ -1,0 +1,131 @@
+// Commands with text for names, for tests: the store itself borrows bytes.
+package import StockStore
+
+/// One line of a command in a test.
+package struct TestLine: Equatable, Sendable {
+  package var sku: String
+  package var location = ""
+  package var quantity: Int64
+
+  package init(sku: String, location: String = "", quantity: Int64) {
+    self.sku = sku
+    self.location = location
+    self.quantity = quantity
+  }
+}
+
+/// Limits of a small store.
+package func testLimits(items: Int = 1000, reservations: Int = 100_000) -> StoreLimits {
+  StoreLimits(
+    linesPerReservation: 64, quantityMax: 1 << 40, ttlNanosecondsMin: 1_000_000_000,
+    ttlNanosecondsMax: 86_400_000_000_000, ttlNanosecondsDefault: 600_000_000_000,
+    holdNanosecondsMax: 86_400_000_000_000, retentionNanoseconds: 86_400_000_000_000,
+    itemsMax: items, reservationsMax: reservations)
+}
+
+/// `count` seconds in nanoseconds.
+package func seconds(_ count: Int64) -> Int64 { count * 1_000_000_000 }
+
+/// Calls `body` with the bytes of `text`.
+package func withBytes<R>(_ text: String, _ body: (BorrowedBytes) -> R) -> R {
+  var text = text
+  return text.withUTF8 { bytes in
+    // The bytes stay for the length of the closure.
+    unsafe body(BorrowedBytes(bytes.baseAddress, count: bytes.count))
+  }
+}
+
+/// Calls `body` with an item's name.
+package func withName<R>(_ sku: String, _ location: String, _ body: (ItemName) -> R) -> R {
+  withBytes(sku) { sku in
+    withBytes(location) { location in body(ItemName(sku: sku, location: location)) }
+  }
+}
+
+/// Calls `body` with the scope of a key.
+package func withScope<R>(_ key: String, caller: String, _ body: (IdempotencyScope) -> R) -> R {
+  withBytes(key) { key in
+    withBytes(caller) { caller in body(IdempotencyScope(caller: caller, key: key)) }
+  }
+}
+
+extension StoreSession {
+  /// Calls `body` with `lines` as the lines of its command; false in `fit` where they are too many.
+  package func withLines<R>(_ lines: [TestLine], _ body: (_ fit: Bool) -> R) -> R {
+    clearLines()
+    return appendLines(lines[...], body)
+  }
+
+  private func appendLines<R>(_ lines: ArraySlice<TestLine>, _ body: (_ fit: Bool) -> R) -> R {
+    guard let line = lines.first else { return body(true) }
+    // One call inside the other: the bytes of all lines stay until the command has returned.
+    return withName(line.sku, line.location) { item in
+      guard appendLine(LineRequest(item: item, quantity: line.quantity)) else { return body(false) }
+      return appendLines(lines.dropFirst(), body)
+    }
+  }
+
+  /// Reserve with text.
+  package func reserve(
+    _ key: String, _ lines: [TestLine], ttl: Int64 = seconds(600), caller: String = ""
+  ) -> Decision<Hold> {
+    withLines(lines) { _ in
+      withScope(key, caller: caller) { reserve($0, ttlNanoseconds: ttl) }
+    }
+  }
+
+  /// Reserve of one line.
+  package func reserve(
+    _ key: String, _ sku: String, _ quantity: Int64, ttl: Int64 = seconds(600)
+  ) -> Decision<Hold> {
+    reserve(key, [TestLine(sku: sku, quantity: quantity)], ttl: ttl)
+  }
+
+  /// Confirm with lines.
+  package func confirm(
+    _ id: ReservationID, _ lines: [TestLine] = [], reacquire: Bool = false
+  ) -> Decision<ReservationView> {
+    withLines(lines) { _ in confirm(id, reacquireIfExpired: reacquire) }
+  }
+
+  /// AdjustStock with text.
+  package func adjust(
+    _ key: String, _ sku: String, _ change: AdjustCommand.Change, location: String = "",
+    safetyStock: Int64? = nil, expectedVersion: UInt64? = nil, reason: String = "test",
+    caller: String = ""
+  ) -> Decision<StockLevel> {
+    withScope(key, caller: caller) { scope in
+      withName(sku, location) { item in
+        withBytes(reason) { reason in
+          adjust(
+            AdjustCommand(
+              scope: scope, item: item, change: change, safetyStock: safetyStock,
+              expectedVersion: expectedVersion, reason: reason))
+        }
+      }
+    }
+  }
+
+  /// The balances of an item; nil where it is unknown.
+  package func level(_ sku: String, location: String = "") -> StockLevel? {
+    withName(sku, location) { stock($0) }.value
+  }
+
+  /// The lines of the last view, by item number.
+  package var viewLines: [UInt32: Int64] {
+    var lines: [UInt32: Int64] = [:]
+    for index in 0..<viewLineCount {
+      let line = viewLine(index)
+      lines[line.item.ordinal] = line.quantity
+    }
+    return lines
+  }
+}
+
+extension Decision {
+  /// What was accepted; nil where it was refused.
+  package var value: Value? { if case .accepted(let value) = result { value } else { nil } }
+
+  /// Why it was refused; nil where it was accepted.
+  package var refusal: Refusal? { if case .refused(let refusal) = result { refusal } else { nil } }
+}
