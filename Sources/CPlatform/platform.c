@@ -4,6 +4,7 @@
 #include "CPlatform.h"
 
 #include <fcntl.h>
+#include <poll.h>
 #include <pthread.h>
 #include <sched.h>
 #include <string.h>
@@ -65,5 +66,15 @@ int hf_usable_processors(void) {
 void hf_use_precise_timers(void) {
 #ifdef __linux__
   prctl(PR_SET_TIMERSLACK, 1, 0, 0, 0);
+#endif
+}
+
+int hf_wait_readable(int descriptor, int64_t nanoseconds) {
+  struct pollfd poll_descriptor = {.fd = descriptor, .events = POLLIN};
+#if defined(__linux__)
+  struct timespec timeout = {.tv_sec = nanoseconds / 1000000000, .tv_nsec = nanoseconds % 1000000000};
+  return ppoll(&poll_descriptor, 1, &timeout, NULL);
+#else
+  return poll(&poll_descriptor, 1, (int)(nanoseconds / 1000000 + 1));
 #endif
 }

@@ -22,6 +22,7 @@ package struct Errno: Error, Equatable, CustomStringConvertible {
   package static let invalid = Errno(code: EINVAL)
   package static let connectionReset = Errno(code: ECONNRESET)
   package static let brokenPipe = Errno(code: EPIPE)
+  package static let noSpace = Errno(code: ENOSPC)
 
   package var description: String {
     // strerror_r wants a buffer; strerror's own is good enough off the hot path and thread-safe in glibc.

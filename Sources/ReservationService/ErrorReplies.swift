@@ -72,6 +72,12 @@ final class ErrorReplies {
       finish(.resourceExhausted, "TABLE_FULL", reply) {
         entry("table", table == .items ? "items" : "reservations")
       }
+    case .unavailable(.journalFull): unavailable(.overloaded, reply: reply)
+    case .unavailable(.noSpace), .unavailable(.failed):
+      begin("the server's disk has no room for changes")
+      finish(
+        .unavailable, "STORAGE_FULL", retryNanoseconds: Self.overloadRetryNanoseconds, reply
+      ) {}
     }
   }
 

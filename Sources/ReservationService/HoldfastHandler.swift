@@ -129,6 +129,7 @@ package final class HoldfastHandler: CallHandler {
       reflection.answer(message, arena: arena, writer: writer, reply: reply)
       lsn = 0
     }
+    session.await(lsn: lsn)
     return .reply(lsn: lsn)
   }
 

@@ -10,6 +10,8 @@ package enum ConcurrencyControl: Sendable {
   /// Check, then write, with nothing in between to keep others out: oversells under two threads. For
   /// showing that a test or a load generator notices.
   case uncheckedForDemonstration
+  /// Takes the log sequence number after others can see the change: `DeliberateFault.numberAfterUnlock`.
+  case lateNumberForDemonstration
 }
 
 /// All stock of one server.
@@ -17,7 +19,10 @@ package final class StockStore: Sendable {
   let core: StoreCore
   let clock: any Clock
   let epochs = Epochs()
+  /// nil: what is decided ends with the process.
+  let journal: Journal?
   private let sessions = Mutex<[PaddedArray<SessionShared>]>([])
+  let deliberateGap = Mutex<(@Sendable () -> Void)?>(nil)
 
   /// - Parameter secret: the key of all hashes; 128 unpredictable bits, unless a test wants the same
   ///   run again.
@@ -28,6 +33,14 @@ package final class StockStore: Sendable {
     core = StoreCore(
       limits: limits, concurrency: concurrency, secret: secret, now: clock.now().nanoseconds)
     self.clock = clock
+    journal = nil
+  }
+
+  /// A store whose tables were recovered, and whose decisions go to `journal`.
+  init(core: StoreCore, clock: any Clock, journal: Journal) {
+    self.core = core
+    self.clock = clock
+    self.journal = journal
   }
 
   // Sessions keep their store alive, so none is left.
@@ -39,12 +52,16 @@ package final class StockStore: Sendable {
   }
 
   /// A session for one thread. Make one for each thread, at any time.
-  package func makeSession() -> StoreSession {
+  /// - Parameter wake: called by the journal's thread when something that the session waits for has
+  ///   become durable.
+  package func makeSession(wake: @escaping @Sendable () -> Void = {}) -> StoreSession {
     let shared = PaddedArray<SessionShared>(count: 1) { _ in SessionShared() }
     let number = sessions.withLock { list in
       list.append(shared)
       return list.count
     }
+    precondition(number <= core.log.sessionsMax, "more threads than the journal has room for")
+    journal?.add(shared, wake: wake)
     return StoreSession(store: self, shared: shared, number: number)
   }
 
@@ -90,6 +107,8 @@ package final class StockStore: Sendable {
 
 /// What other threads may see of a session.
 struct SessionShared: ~Copyable {
+  /// The session's thread is woken when the journal has come this far.
+  let awaitedLSN = Atomic<UInt64>(0)
   let mark = EpochMark()
   let counters = SessionCounters()
 }

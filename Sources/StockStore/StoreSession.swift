@@ -9,11 +9,13 @@ package final class StoreSession {
   private let clock: any Clock
   let epochs: Epochs
   private let shared: PaddedArray<SessionShared>
+  private let journal: Journal?
   private let scratchMemory: PaddedArray<SessionScratch>
 
   init(store: StockStore, shared: PaddedArray<SessionShared>, number: Int) {
     self.store = store
     self.shared = shared
+    journal = store.journal
     core = store.core
     clock = store.clock
     epochs = store.epochs
@@ -46,6 +48,7 @@ package final class StoreSession {
   package func beginTurn() -> Timestamp {
     let now = clock.now()
     scratch.now = now.nanoseconds
+    scratch.unavailable = nil
     epochs.enter(shared[0].mark)
     expireDue()
     collectForgotten()
@@ -59,11 +62,40 @@ package final class StoreSession {
     assert(shared[0].mark.epoch.load(ordering: .relaxed) != 0, "a command outside a turn")
   }
 
-  /// Ends the turn: the thread may block now.
-  package func endTurn() { epochs.leave(shared[0].mark) }
+  /// Ends the turn: the thread may block now. What the turn decided is on its way to the disk.
+  package func endTurn() {
+    epochs.leave(shared[0].mark)
+    guard let journal else { return }
+    // First the mark, then whatever is durable is read: or a wake-up could be missed.
+    shared[0].awaitedLSN.store(scratch.awaitedLSN, ordering: .sequentiallyConsistent)
+    if scratch.hasAppended {
+      scratch.hasAppended = false
+      journal.request()
+    }
+  }
 
   /// Answers up to this log sequence number may be shown. In memory, all.
-  package var durableLSN: UInt64 { .max }
+  package var durableLSN: UInt64 { core.log.durable }
+
+  /// Somebody waits for `lsn`: the session's thread is woken when it is durable, if that is later.
+  @inline(__always)
+  package func await(lsn: UInt64) {
+    if lsn > scratch.awaitedLSN { scratch.awaitedLSN = lsn }
+  }
+
+  /// Why nothing can be changed now; nil where all is well. Asked before every change.
+  @inline(__always)
+  var unavailable: Unavailable? {
+    if scratch.unavailable == nil && core.log.isAdmitting { return nil }
+    return scratch.unavailable ?? core.log.reason
+  }
+
+  /// Appends the record that was built to the log. Everything that it is about is locked.
+  @inline(__always)
+  func appendRecord() -> UInt64 {
+    scratch.hasAppended = true
+    return core.log.append(scratch.record)
+  }
 
   /// The log sequence number of the store's newest decision: what a read of many records waits for.
   package var lastLSN: UInt64 { core.log.last }
@@ -132,6 +164,13 @@ struct SessionScratch: ~Copyable {
     repeating: CommandLine(
       hash: 0, item: ItemName(sku: .empty, location: .empty), quantity: 0))
   var changes = WriteSet(capacity: linesMax)
+  var record = RecordWriter()
+  /// Set where due holds could not be ended: nothing is changed in this turn.
+  var unavailable: Unavailable?
+  /// Since the turn's end before.
+  var hasAppended = false
+  /// The highest number that anybody waited for.
+  var awaitedLSN: UInt64 = 0
   var viewCount = 0
   let view = FixedArray<ViewLine>(
     capacity: linesMax, repeating: ViewLine(item: ItemHandle(ordinal: 0), quantity: 0))

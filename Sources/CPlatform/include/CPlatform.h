@@ -37,6 +37,10 @@ int64_t hf_thread_cpu_nanoseconds(void);
 /// Processors that this process may run on; 0 where the system does not say.
 int hf_usable_processors(void);
 
+/// Waits until `descriptor` is readable or `nanoseconds` have passed (ppoll(2), to the nanosecond where
+/// poll(2) rounds to the millisecond): more than 0 where it is readable.
+int hf_wait_readable(int descriptor, int64_t nanoseconds);
+
 /// Lets the calling thread's timeouts end on time: Linux rounds them up by 50 us otherwise
 /// (PR_SET_TIMERSLACK). A hint: no result.
 void hf_use_precise_timers(void);

@@ -53,6 +53,8 @@ package enum Refusal: Equatable, Sendable {
   /// On hand would pass StoreLimits.quantityMax.
   case onHandLimit
   case tableFull(StoreTable)
+  /// Nothing can be recorded now, so nothing was changed.
+  case unavailable(Unavailable)
 }
 
 /// The answer to a command.

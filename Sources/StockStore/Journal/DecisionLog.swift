@@ -58,10 +58,9 @@ package enum Unavailable: UInt8, Equatable, Sendable {
     headroom = 0
   }
 
-  /// - Parameters:
-  ///   - ringBytes: a power of two from 16 KiB.
-  ///   - lsn: where the journal ends: the number of the newest decision.
-  init(ringBytes: Int, lsn: UInt64) {
+  /// A log that a journal reads. It admits nothing before the journal runs.
+  /// - Parameter ringBytes: a power of two from 16 KiB.
+  init(ringBytes: Int) {
     precondition(ringBytes.nonzeroBitCount == 1 && ringBytes >= 1 << 14, "a power of two")
     capacity = ringBytes
     headroom = min(ringBytes / 2, Self.headroomMax)
@@ -71,10 +70,14 @@ package enum Unavailable: UInt8, Equatable, Sendable {
       preconditionFailure("no \(ringBytes) bytes of address space for the journal's ring")
     }
     unsafe ring = mapping
-    tail[0].lsn.store(lsn, ordering: .relaxed)
-    progress[0].durable.store(lsn, ordering: .relaxed)
-    // Until the journal runs and says how much room it has.
     progress[0].admitted.store(0, ordering: .relaxed)
+    progress[0].durable.store(0, ordering: .relaxed)
+  }
+
+  /// Goes on after `lsn`, the number of the newest decision that was recovered. Before the first append.
+  func resume(after lsn: UInt64) {
+    tail[0].lsn.store(lsn, ordering: .relaxed)
+    progress[0].durable.store(lsn, ordering: .releasing)
   }
 
   func free() {
@@ -127,27 +130,33 @@ package enum Unavailable: UInt8, Equatable, Sendable {
     let first = min(count, capacity - offset)
     unsafe (ring + offset + 8).copyMemory(from: base + 8, byteCount: first - 8)
     if first < count { unsafe ring.copyMemory(from: base + first, byteCount: count - first) }
-    unsafe word(ring, offset).store(base.load(as: UInt64.self), ordering: .releasing)
+    unsafe word(ring, offset).pointee.store(base.load(as: UInt64.self), ordering: .releasing)
     return start &+ UInt64(count)
   }
 
   // MARK: The journal
 
-  /// Whole records from `start`, at most `bytesMax` bytes of them: how many bytes, and records. The
-  /// journal's thread only.
-  func pending(from start: UInt64, bytesMax: Int) -> (bytes: Int, records: Int) {
-    guard let ring = unsafe ring else { return (0, 0) }
+  /// Whole records from `start`, at most `bytesMax` bytes of them: how many bytes, and records, and
+  /// how many of these are decisions. The journal's thread only.
+  func pending(
+    from start: UInt64, bytesMax: Int
+  ) -> (bytes: Int, records: Int, decisions: Int) {
+    guard let ring = unsafe ring else { return (0, 0, 0) }
     var bytes = 0
     var records = 0
+    var decisions = 0
     while bytes < capacity {
       let offset = Int(truncatingIfNeeded: start &+ UInt64(bytes)) & (capacity - 1)
-      let word = unsafe word(ring, offset).load(ordering: .acquiring)
+      let word = unsafe word(ring, offset).pointee.load(ordering: .acquiring)
       let length = Int(truncatingIfNeeded: word & 0xffff_ffff)
       if length == 0 || bytes + length > bytesMax { break }
       bytes += length
       records += 1
+      if UInt8(truncatingIfNeeded: word >> 32) != RecordWriter.Kind.clock.rawValue {
+        decisions += 1
+      }
     }
-    return (bytes, records)
+    return (bytes, records, decisions)
   }
 
   /// Calls `body` with `count` pending bytes from `start`, in two pieces where they lie around the

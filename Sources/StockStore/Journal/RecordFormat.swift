@@ -58,6 +58,7 @@
 
   private let memory: UnsafeMutableRawPointer
   private var count = 0
+  private(set) var kind = Kind.clock
 
   init() { unsafe memory = .allocate(byteCount: Self.byteCountMax, alignment: 8) }
 
@@ -207,6 +208,7 @@
     _ kind: Kind, time: Int64, slot: UInt32, generation: UInt32, fingerprint: UInt64, value: Int64,
     lineCount: Int, scope: IdempotencyScope?
   ) {
+    self.kind = kind
     store(kind.rawValue, at: 4)
     store(UInt8(truncatingIfNeeded: lineCount), at: 5)
     store(UInt8(clamping: scope?.key.count ?? 0), at: 6)

@@ -94,6 +94,9 @@
     }
   }
 
+  /// Whether `takeDue` has to look.
+  func hasDue(_ now: Int64) -> Bool { heap.first.map { $0.expiresAt <= now } ?? false }
+
   /// A hold that is due at `now`, earliest first; nil where there is none. It leaves the wheel.
   mutating func takeDue(_ now: Int64) -> UInt32? {
     while let entry = heap.first, entry.expiresAt <= now {

@@ -74,6 +74,12 @@ struct ReservationRecord {
     }
   }
 
+  /// A hold that must end before anything else is done.
+  func isDue(_ now: Int64) -> Bool { kind == .held && expiresAt <= now }
+
+  /// Where the reservation stands at this time, also where a due hold could not be ended yet.
+  func state(at now: Int64) -> ReservationState? { isDue(now) ? .expired : state }
+
   /// Makes room for lines: in place, or in a block of their own.
   mutating func setLineCount(_ count: Int) {
     rawLineCount = UInt8(truncatingIfNeeded: count)

@@ -47,6 +47,16 @@ struct ReservationShard: ~Copyable {
     records.prefetch(free != 0 ? free - 1 : fresh.lowerBound)
   }
 
+  /// The slot that the next decision gets, and the generation that this use of it has: what `add`
+  /// gives once there is room.
+  @inline(__always)
+  mutating func nextSlot() -> (slot: UInt32, generation: UInt32) {
+    if isFull, let slot = ended.first { return (slot, records[slot].generation &+ 1) }
+    if free != 0 { return (free - 1, records[free - 1].generation) }
+    if fresh.isEmpty { takeChunk() }
+    return (fresh.lowerBound, records[fresh.lowerBound].generation)
+  }
+
   /// A record for `identity`, which has none; its other fields are left over from earlier use. The
   /// shard must not be full.
   @inline(__always)
@@ -81,12 +91,14 @@ struct ReservationShard: ~Copyable {
       free = records[slot].next
       return slot
     }
-    if fresh.isEmpty {
-      let first = slab.takeChunk(shard: number)
-      fresh = first..<(first + UInt32(ReservationSlab.chunkRecords))
-    }
+    if fresh.isEmpty { takeChunk() }
     let slot = fresh.lowerBound
     fresh = (slot + 1)..<fresh.upperBound
     return slot
+  }
+
+  private mutating func takeChunk() {
+    let first = slab.takeChunk(shard: number)
+    fresh = first..<(first + UInt32(ReservationSlab.chunkRecords))
   }
 }

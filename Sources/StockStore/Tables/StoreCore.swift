@@ -11,16 +11,18 @@ struct StoreCore: Sendable {
   let slab: ReservationSlab
   let shards: PaddedArray<ReservationShard>
   let dueTimes: DueTimes
-  let log = DecisionLog()
+  let log: DecisionLog
 
   private static let shardsMax = 64
   /// Below this many records to a shard, chance would fill one long before the others.
   private static let shardCapacityMin = 8192
 
   init(
-    limits: StoreLimits, concurrency: ConcurrencyControl, secret: (UInt64, UInt64), now: Int64
+    limits: StoreLimits, concurrency: ConcurrencyControl, secret: (UInt64, UInt64), now: Int64,
+    log: DecisionLog = DecisionLog()
   ) {
     self.limits = limits
+    self.log = log
     self.concurrency = concurrency
     keys = StoreKeys(secret: SipKey(low: secret.0, high: secret.1))
     items = ItemTable(capacity: limits.itemsMax)

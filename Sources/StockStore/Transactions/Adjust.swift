@@ -4,7 +4,7 @@ extension StoreSession {
   /// Changes on hand or safety stock of one item, and makes the item if it is unknown.
   /// - Returns: the balances right after; or `insufficientStock` (on hand would fall below held),
   ///   `itemNotFound` (a negative delta of an unknown item), `onHandLimit` (all three recorded),
-  ///   `versionMismatch`, `conflictTooBusy`, `idempotencyKeyReused`, `tableFull`.
+  ///   `versionMismatch`, `conflictTooBusy`, `idempotencyKeyReused`, `tableFull`, `unavailable`.
   package func adjust(_ command: AdjustCommand) -> Decision<StockLevel> {
     assertInTurn()
     let hash = core.keys.itemHash(command.item)
@@ -20,6 +20,11 @@ extension StoreSession {
     guard hasRoom(number) else {
       return Decision(.refused(.tableFull(.reservations)), replayed: false, lsn: 0)
     }
+    if let unavailable {
+      return Decision(.refused(.unavailable(unavailable)), replayed: false, lsn: 0)
+    }
+    // A refusal's record has no lines.
+    scratch.changes.removeAll()
     let ordinal: UInt32
     if let known = core.find(command.item, hash) {
       ordinal = known
@@ -28,7 +33,9 @@ extension StoreSession {
         return Decision(.refused(.versionMismatch(current: 0)), replayed: false, lsn: 0)
       }
       if case .delta(let delta) = command.change, delta < 0 {
-        return refuse(.itemNotFound(line: 0), identity, fingerprint, number)
+        return refuse(
+          .itemNotFound(line: 0), .adjust, command.scope, identity, fingerprint, number,
+          name: command.item)
       }
       guard let made = takeName(command.item, hash) else {
         return Decision(.refused(.tableFull(.items)), replayed: false, lsn: 0)
@@ -42,7 +49,10 @@ extension StoreSession {
     _ ordinal: UInt32, _ command: AdjustCommand, _ identity: Identity, _ fingerprint: UInt64,
     _ number: Int
   ) -> Decision<StockLevel> {
-    switch retry(untilDone: false, { attemptAdjust(ordinal, command) }) {
+    let next: (slot: UInt32, generation: UInt32) =
+      core.log.isJournaled ? core.shards[number].nextSlot() : (0, 0)
+    let result = retry(untilDone: false) { attemptAdjust(ordinal, command, fingerprint, next) }
+    switch result {
     case .made(let level, let lsn):
       let slot = record(identity, fingerprint, lsn: lsn, number)
       core.slab[slot].kind = .adjusted
@@ -53,10 +63,12 @@ extension StoreSession {
       return Decision(.accepted(level), replayed: false, lsn: lsn)
     case .refused(.versionMismatch(let current), let lsn):
       return Decision(.refused(.versionMismatch(current: current)), replayed: false, lsn: lsn)
-    case .refused(let refusal, _): return refuse(refusal, identity, fingerprint, number)
+    case .refused(let refusal, _):
+      return refuse(refusal, .adjust, command.scope, identity, fingerprint, number)
     case nil:
       return refuse(
-        .conflictTooBusy(attempts: RetryPolicy.attemptsMax), identity, fingerprint, number)
+        .conflictTooBusy(attempts: RetryPolicy.attemptsMax), .adjust, command.scope, identity,
+        fingerprint, number)
     }
   }
 
@@ -67,7 +79,8 @@ extension StoreSession {
 
   /// One pass of the commit protocol (Commit.swift) for one item.
   private func attemptAdjust(
-    _ ordinal: UInt32, _ command: AdjustCommand
+    _ ordinal: UInt32, _ command: AdjustCommand, _ fingerprint: UInt64,
+    _ next: (slot: UInt32, generation: UInt32)
   ) -> Attempt<AdjustResult> {
     guard let word = unlockedWord(ordinal) else { return .conflict }
     let before = balances(ordinal, word)
@@ -76,11 +89,16 @@ extension StoreSession {
       guard isUnchanged(ordinal, word) else { return .conflict }
       return .done(.refused(refusal, lsn: lsn))
     }
-    guard lock(ordinal, word) else { return .conflict }
     let after = StockLevel(
       item: before.item, onHand: onHand(after: command.change, before.onHand), held: before.held,
       safetyStock: command.safetyStock ?? before.safetyStock, version: before.version + 1)
-    let lsn = core.log.append()
+    if core.log.isJournaled {
+      scratch.record.beginAdjusted(
+        command, time: now, slot: next.slot, generation: next.generation,
+        fingerprint: fingerprint, level: after, name: before.version == 0 ? command.item : nil)
+    }
+    guard lock(ordinal, word) else { return .conflict }
+    let lsn = appendRecord()
     core.items[ordinal].onHand.store(after.onHand, ordering: .releasing)
     core.items[ordinal].safetyStock.store(after.safetyStock, ordering: .releasing)
     core.items[ordinal].lsn.store(lsn, ordering: .releasing)

@@ -122,6 +122,7 @@ extension StoreSession {
       switch core.concurrency {
       case .optimistic: attemptCommit()
       case .uncheckedForDemonstration: commitUnchecked()
+      case .lateNumberForDemonstration: commitNumberedLate()
       }
     }
     return result ?? .tooBusy
@@ -146,6 +147,17 @@ extension StoreSession {
   }
 
   private func attemptCommit() -> Attempt<CommitResult> {
+    if let result = readAll() { return result }
+    writeLines()
+    guard lockAll() else { return .conflict }
+    let lsn = appendRecord()
+    applyAll(lsn: lsn)
+    return .done(.committed(lsn: lsn))
+  }
+
+  /// Reads every item of the write set; a result where it cannot be committed as it stands.
+  @inline(__always)
+  private func readAll() -> Attempt<CommitResult>? {
     for index in 0..<scratch.changes.count {
       let ordinal = scratch.changes[index].ordinal
       guard let word = unlockedWord(ordinal) else { return .conflict }
@@ -164,13 +176,29 @@ extension StoreSession {
       scratch.changes[index].onHand = onHand
       scratch.changes[index].held = held
     }
-    guard lockAll() else { return .conflict }
-    let lsn = core.log.append()
+    return nil
+  }
+
+  /// Puts what becomes of the items into the journal's record, by what was read: ahead of the locks.
+  @inline(__always)
+  private func writeLines() {
+    guard core.log.isJournaled else { return }
+    for index in 0..<scratch.changes.count {
+      let change = scratch.changes[index]
+      scratch.record.setLine(
+        index, ordinal: change.ordinal,
+        quantity: scratch.record.kind == .confirmed ? -change.onHandChange : abs(change.heldChange),
+        version: change.word >> 1 + 1, onHand: change.onHand + change.onHandChange,
+        held: change.held + change.heldChange)
+    }
+  }
+
+  @inline(__always)
+  private func applyAll(lsn: UInt64) {
     for index in 0..<scratch.changes.count {
       write(scratch.changes[index], lsn: lsn)
       unlock(scratch.changes[index].ordinal, scratch.changes[index].word)
     }
-    return .done(.committed(lsn: lsn))
   }
 
   private func lockAll() -> Bool {
@@ -262,7 +290,8 @@ extension StoreSession {
       scratch.changes[index].held = held
     }
     _ = sched_yield()
-    let lsn = core.log.append()
+    writeLines()
+    let lsn = appendRecord()
     for index in 0..<scratch.changes.count {
       let ordinal = scratch.changes[index].ordinal
       write(scratch.changes[index], lsn: lsn)
@@ -270,6 +299,17 @@ extension StoreSession {
       counters.rowsAffected.add()
     }
     return .done(.committed(lsn: lsn))
+  }
+
+  /// The log sequence number is taken when others can see what was done already: what they do about
+  /// it may come to stand before it in the log.
+  private func commitNumberedLate() -> Attempt<CommitResult> {
+    if let result = readAll() { return result }
+    writeLines()
+    guard lockAll() else { return .conflict }
+    applyAll(lsn: core.log.last)
+    store.runDeliberateGap()
+    return .done(.committed(lsn: appendRecord()))
   }
 
   /// Waits before attempt `attempts` + 1: not at all at first, then for a random time that grows.

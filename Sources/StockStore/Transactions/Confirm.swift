@@ -6,7 +6,8 @@ extension StoreSession {
   /// - Parameter reacquireIfExpired: takes the units again in the same step if the hold has expired.
   /// - Returns: the reservation, `replayed` if it was confirmed before with the same lines; or
   ///   `reservationNotFound`, `reservationExpired`, `reservationReleased`, `reservationConfirmed` (with
-  ///   other lines), `moreThanHeld`, `insufficientStock` (reacquiring), `conflictTooBusy`.
+  ///   other lines), `moreThanHeld`, `insufficientStock` (reacquiring), `conflictTooBusy`,
+  ///   `unavailable`.
   package func confirm(
     _ id: ReservationID, reacquireIfExpired: Bool
   ) -> Decision<ReservationView> {
@@ -34,6 +35,8 @@ extension StoreSession {
   /// Sells units of a live hold.
   private func confirmHeld(_ slot: UInt32, _ number: Int) -> Decision<ReservationView> {
     if let refusal = gatherSale(slot) { return refused(refusal, slot) }
+    if let unavailable { return refused(.unavailable(unavailable), slot) }
+    beginRecord(.confirmed, slot)
     guard case .committed(let lsn) = commit() else {
       return refused(.conflictTooBusy(attempts: RetryPolicy.attemptsMax), slot)
     }
@@ -45,7 +48,9 @@ extension StoreSession {
   /// Sells units of a hold that has expired, if they are there.
   private func reacquire(_ slot: UInt32, _ number: Int) -> Decision<ReservationView> {
     if let refusal = gatherSale(slot) { return refused(refusal, slot) }
+    if let unavailable { return refused(.unavailable(unavailable), slot) }
     scratch.changes.turnIntoReacquiring()
+    beginRecord(.confirmed, slot, value: 1)
     switch commit() {
     case .tooBusy:
       return refused(.conflictTooBusy(attempts: RetryPolicy.attemptsMax), slot)

@@ -16,7 +16,14 @@ extension StoreSession {
     core.shards[number].lock.lock()
     defer { core.shards[number].lock.unlock() }
     core.shards[number].wheel.advance(now)
-    while let slot = core.shards[number].wheel.takeDue(now) { expire(slot, number) }
+    while core.shards[number].wheel.hasDue(now) {
+      // No room for the record of it: it stays, and nothing is changed before it has ended.
+      if !core.log.isAdmitting {
+        scratch.unavailable = core.log.reason
+        return
+      }
+      if let slot = core.shards[number].wheel.takeDue(now) { expire(slot, number) }
+    }
     core.dueTimes[number] = core.shards[number].wheel.nextDue
   }
 
@@ -24,6 +31,7 @@ extension StoreSession {
   func expire(_ slot: UInt32, _ number: Int) {
     let expiresAt = core.slab[slot].expiresAt
     gatherReturn(slot)
+    beginRecord(.expired, slot, value: expiresAt)
     guard case .committed(let lsn) = commit(untilDone: true) else {
       preconditionFailure("nothing was required, and there was no last attempt")
     }

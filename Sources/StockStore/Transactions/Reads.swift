@@ -57,7 +57,7 @@ extension StoreSession {
     guard let number = core.slab.owner(slot) else { return nil }
     core.shards[number].lock.lock()
     defer { core.shards[number].lock.unlock() }
-    guard let current = core.slab[slot].state, state == nil || state == current,
+    guard let current = core.slab[slot].state(at: now), state == nil || state == current,
       !isPastRetention(slot)
     else { return nil }
     return view(slot)
@@ -73,12 +73,14 @@ extension StoreSession {
       count += 1
     }
     scratch.viewCount = count
-    let state = core.slab[slot].state ?? .held
+    let state = core.slab[slot].state(at: now) ?? .held
+    let endedAt =
+      core.slab[slot].isDue(now) ? core.slab[slot].expiresAt : core.slab[slot].endedAt
     return ReservationView(
       id: core.id(slot), state: state,
       createdAt: Timestamp(nanoseconds: core.slab[slot].createdAt),
       expiresAt: Timestamp(nanoseconds: core.slab[slot].expiresAt),
-      endedAt: state == .held ? nil : Timestamp(nanoseconds: core.slab[slot].endedAt))
+      endedAt: state == .held ? nil : Timestamp(nanoseconds: endedAt))
   }
 
   /// The balances of one version of the item, and the log sequence number of its last change.

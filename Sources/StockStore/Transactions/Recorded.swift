@@ -52,13 +52,21 @@ extension StoreSession {
   }
 
   /// Answers `refusal`, and records it if it is a decision.
+  /// - Parameter name: of the item that is unknown, where that is why.
   func refuse<Value>(
-    _ refusal: Refusal, _ identity: Identity, _ fingerprint: UInt64, _ number: Int
+    _ refusal: Refusal, _ method: StoreKeys.Method, _ scope: IdempotencyScope,
+    _ identity: Identity, _ fingerprint: UInt64, _ number: Int, name: ItemName? = nil
   ) -> Decision<Value> {
     guard refusal.isRecorded else {
       return Decision(.refused(refusal), replayed: false, lsn: 0)
     }
-    let lsn = core.log.append()
+    if core.log.isJournaled {
+      let next = core.shards[number].nextSlot()
+      scratch.record.beginRefused(
+        method, refusal, time: now, slot: next.slot, generation: next.generation,
+        fingerprint: fingerprint, scope: scope, lines: scratch.changes, name: name)
+    }
+    let lsn = appendRecord()
     let slot = record(identity, fingerprint, lsn: lsn, number)
     core.slab[slot].setRefusal(refusal)
     core.slab[slot].endedAt = now

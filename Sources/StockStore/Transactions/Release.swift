@@ -3,7 +3,7 @@ internal import Posix
 extension StoreSession {
   /// Gives back what the reservation holds.
   /// - Returns: the reservation, `replayed` if it was released before; or `reservationNotFound`,
-  ///   `reservationExpired`, `reservationConfirmed`, `conflictTooBusy`.
+  ///   `reservationExpired`, `reservationConfirmed`, `conflictTooBusy`, `unavailable`.
   package func release(_ id: ReservationID) -> Decision<ReservationView> {
     withReservation(id) { slot, number, state in
       switch state {
@@ -13,7 +13,9 @@ extension StoreSession {
         counters.replays.add()
         return accepted(slot, replayed: true)
       case .held:
+        if let unavailable { return refused(.unavailable(unavailable), slot) }
         gatherReturn(slot)
+        beginRecord(.released, slot)
         guard case .committed(let lsn) = commit() else {
           return refused(.conflictTooBusy(attempts: RetryPolicy.attemptsMax), slot)
         }
@@ -27,7 +29,7 @@ extension StoreSession {
   /// Lets the hold end `ttlNanoseconds` from now, but no later than `holdNanosecondsMax` after it was
   /// made.
   /// - Returns: the reservation, `replayed` if its end is what it was; or `reservationNotFound`,
-  ///   `reservationExpired`, `reservationConfirmed`, `reservationReleased`.
+  ///   `reservationExpired`, `reservationConfirmed`, `reservationReleased`, `unavailable`.
   package func extend(
     _ id: ReservationID, ttlNanoseconds: Int64
   ) -> Decision<ReservationView> {
@@ -46,9 +48,15 @@ extension StoreSession {
         counters.replays.add()
         return accepted(slot, replayed: true)
       }
+      if let unavailable { return refused(.unavailable(unavailable), slot) }
       core.shards[number].wheel.remove(slot)
       core.slab[slot].expiresAt = expiresAt
-      core.slab[slot].lsn = core.log.append()
+      if core.log.isJournaled {
+        scratch.record.begin(
+          .extended, time: now, slot: slot, generation: core.slab[slot].generation,
+          value: expiresAt)
+      }
+      core.slab[slot].lsn = appendRecord()
       startTimer(slot, number)
       return accepted(slot, replayed: false)
     }
@@ -57,6 +65,14 @@ extension StoreSession {
   /// Reads one reservation: as it stands, or `reservationNotFound`.
   package func reservation(_ id: ReservationID) -> Decision<ReservationView> {
     withReservation(id) { slot, _, _ in accepted(slot, replayed: false) }
+  }
+
+  /// Begins the journal's record of what ends the hold in `slot`, by the changes gathered.
+  func beginRecord(_ kind: RecordWriter.Kind, _ slot: UInt32, value: Int64 = 0) {
+    guard core.log.isJournaled else { return }
+    scratch.record.begin(
+      kind, time: now, slot: slot, generation: core.slab[slot].generation, value: value,
+      lineCount: scratch.changes.count)
   }
 
   /// Makes the changes that give back all units of the hold in `slot`.
@@ -101,8 +117,8 @@ extension StoreSession {
       !isPastRetention(slot)
     else { return notFound }
     // Another thread, whose turn began earlier, may have made a hold that is due in ours.
-    if core.slab[slot].kind == .held, core.slab[slot].expiresAt <= now { expire(slot, number) }
-    guard let state = core.slab[slot].state else { return notFound }
+    if core.slab[slot].isDue(now), unavailable == nil { expire(slot, number) }
+    guard let state = core.slab[slot].state(at: now) else { return notFound }
     return body(slot, number, state)
   }
 

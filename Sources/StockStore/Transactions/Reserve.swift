@@ -5,7 +5,7 @@ extension StoreSession {
   /// - Parameter ttlNanoseconds: within StoreLimits' range; the hold ends at the latest after
   ///   `holdNanosecondsMax`.
   /// - Returns: the hold, or `insufficientStock`, `itemNotFound` (both recorded), `conflictTooBusy`,
-  ///   `idempotencyKeyReused`, `tableFull`.
+  ///   `idempotencyKeyReused`, `tableFull`, `unavailable`.
   package func reserve(_ scope: IdempotencyScope, ttlNanoseconds: Int64) -> Decision<Hold> {
     defer { scratch.lineCount = 0 }
     let identity = core.keys.identity(.reserve, scope)
@@ -27,35 +27,48 @@ extension StoreSession {
       counters.refusedOther.add()
       return Decision(.refused(.tableFull(.reservations)), replayed: false, lsn: 0)
     }
+    if let unavailable {
+      counters.refusedOther.add()
+      return Decision(.refused(.unavailable(unavailable)), replayed: false, lsn: 0)
+    }
     if let line = gatherHolds() {
       counters.refusedOther.add()
-      return refuse(.itemNotFound(line: line), identity, fingerprint, number)
+      return refuse(
+        .itemNotFound(line: line), .reserve, scope, identity, fingerprint, number,
+        name: scratch.lines[line].item)
+    }
+    let expiresAt = Timestamp(nanoseconds: now)
+      .advanced(byNanoseconds: min(ttlNanoseconds, core.limits.holdNanosecondsMax))
+    if core.log.isJournaled {
+      let next = core.shards[number].nextSlot()
+      scratch.record.beginHeld(
+        time: now, slot: next.slot, generation: next.generation, fingerprint: fingerprint,
+        expiresAt: expiresAt.nanoseconds, lineCount: scratch.changes.count, scope: scope)
     }
     switch commit() {
     case .tooBusy:
       counters.refusedOther.add()
       return refuse(
-        .conflictTooBusy(attempts: RetryPolicy.attemptsMax), identity, fingerprint, number)
+        .conflictTooBusy(attempts: RetryPolicy.attemptsMax), .reserve, scope, identity,
+        fingerprint, number)
     case .insufficient(let index, let available):
       counters.refusedInsufficientStock.add()
       let change = scratch.changes[index]
       let refusal = Refusal.insufficientStock(
         item: ItemHandle(ordinal: change.ordinal), requested: change.required,
         available: available)
-      return refuse(refusal, identity, fingerprint, number)
+      return refuse(refusal, .reserve, scope, identity, fingerprint, number)
     case .committed(let lsn):
       let slot = record(identity, fingerprint, lsn: lsn, number)
-      return hold(slot, number, ttlNanoseconds: ttlNanoseconds, lsn: lsn)
+      return hold(slot, number, expiresAt: expiresAt, lsn: lsn)
     }
   }
 
   /// Writes the hold of the units that were just committed into `slot`.
   @inline(__always)
   private func hold(
-    _ slot: UInt32, _ number: Int, ttlNanoseconds: Int64, lsn: UInt64
+    _ slot: UInt32, _ number: Int, expiresAt: Timestamp, lsn: UInt64
   ) -> Decision<Hold> {
-    let expiresAt = Timestamp(nanoseconds: now)
-      .advanced(byNanoseconds: min(ttlNanoseconds, core.limits.holdNanosecondsMax))
     core.slab[slot].kind = .held
     core.slab[slot].expiresAt = expiresAt.nanoseconds
     core.slab[slot].firstExpiresAt = expiresAt.nanoseconds

@@ -1,0 +1,80 @@
+// When is a group large enough? A sync costs the same whatever it carries, so under load it pays to wait
+// for those who are about to come; a lone caller must not wait at all.
+//
+// Whoever answers waits for its sync: while one is under way, the others' decisions gather by themselves.
+// What a group carried, and what had gathered when it was done, is what callers keep in flight. The next
+// group waits until three quarters of that are there, or for `patience`, twice the time that a sync
+// takes. With one caller, any record is enough.
+internal import Posix
+internal import Synchronization
+
+/// Used by the journal's thread, but for `request` and `interrupt`.
+final class Gathering: Sendable {
+  private static let patienceNanosecondsMax: Int64 = 1_000_000
+  /// Nothing has to be done before somebody asks; a look now and then costs nothing.
+  private static let idleNanoseconds: Int64 = 1_000_000_000
+
+  private struct Plan {
+    /// Bytes that make a group worth its sync; 0: any.
+    var target: UInt64 = 0
+    var patienceNanoseconds: Int64 = 0
+  }
+
+  /// The log sequence number that wakes the thread; UInt64.max while it does not sleep.
+  private let wakesAt = Atomic<UInt64>(.max)
+  private let plan = Mutex(Plan())
+  private let wakeup: Wakeup
+
+  init() throws(Errno) { wakeup = try Wakeup() }
+
+  /// Somebody has appended up to `lsn`.
+  @inline(__always)
+  func request(_ lsn: UInt64) {
+    // What was appended is seen by a thread that goes to sleep, or its going to sleep is seen here.
+    atomicMemoryFence(ordering: .sequentiallyConsistent)
+    if lsn >= wakesAt.load(ordering: .relaxed) { wake() }
+  }
+
+  private func wake() {
+    if wakesAt.exchange(.max, ordering: .acquiringAndReleasing) != .max { wakeup.signal() }
+  }
+
+  /// Ends the wait that there is, or the next.
+  func interrupt() { wakeup.signal() }
+
+  /// A group was written.
+  /// - Parameters:
+  ///   - bytes: of its records.
+  ///   - arrived: bytes of records that gathered meanwhile.
+  ///   - nanoseconds: how long it took.
+  func wrote(bytes: UInt64, arrived: UInt64, nanoseconds: Int64) {
+    plan.withLock {
+      $0.target = (bytes + arrived) / 4 * 3
+      $0.patienceNanoseconds = min(2 * nanoseconds, Self.patienceNanosecondsMax)
+    }
+  }
+
+  /// Waits until a group is worth its sync, or for a while.
+  /// - Parameters:
+  ///   - durable: the end of what was written.
+  ///   - last: asks for the end of what was appended.
+  func wait(durable: UInt64, last: () -> UInt64) {
+    let plan = plan.withLock { $0 }
+    if plan.target > 0 {
+      if sleep(until: durable + plan.target, plan.patienceNanoseconds, last) { return }
+      if last() > durable { return }
+      // Nobody came back: the load is gone.
+      self.plan.withLock { $0 = Plan() }
+    }
+    _ = sleep(until: durable + 1, Self.idleNanoseconds, last)
+  }
+
+  /// Sleeps for at most `nanoseconds`; whether the log has come to `lsn`.
+  private func sleep(until lsn: UInt64, _ nanoseconds: Int64, _ last: () -> UInt64) -> Bool {
+    wakesAt.store(lsn, ordering: .relaxed)
+    atomicMemoryFence(ordering: .sequentiallyConsistent)
+    if last() < lsn { wakeup.wait(nanoseconds: nanoseconds) }
+    wakesAt.store(.max, ordering: .relaxed)
+    return last() >= lsn
+  }
+}

@@ -1,0 +1,205 @@
+// The journal of a running store: its log, the thread that makes it durable for all sessions, and the
+// thread that keeps its files in order.
+internal import CPlatform
+package import Posix
+internal import Synchronization
+
+final class Journal: Sendable {
+  /// A session's mark, and how its thread is woken.
+  private struct Waiter {
+    let shared: PaddedArray<SessionShared>
+    let wake: @Sendable () -> Void
+  }
+
+  let log: DecisionLog
+  let writer: JournalWriter
+  let maintenance: Maintenance
+  let counters: JournalCounters
+  private let pool: SegmentPool
+  private let gathering: Gathering
+  private let threads = Mutex<[Thread]>([])
+  private let waiters = Mutex<[Waiter]>([])
+  private let isStopping = Atomic<Bool>(false)
+  private let hasFailed = Atomic<Bool>(false)
+
+  init(
+    log: DecisionLog, writer: JournalWriter, pool: SegmentPool, maintenance: Maintenance,
+    counters: JournalCounters
+  ) throws(Errno) {
+    gathering = try Gathering()
+    self.log = log
+    self.writer = writer
+    self.pool = pool
+    self.maintenance = maintenance
+    self.counters = counters
+  }
+
+  // MARK: One step
+
+  /// Writes one group and wakes whom it concerns. False: nothing to write.
+  func step() throws(JournalError) -> Bool {
+    let before = log.durable
+    do throws(JournalError) {
+      guard try writer.step() else { return false }
+    } catch {
+      fail()
+      throw error
+    }
+    waiters.withLock { list in
+      for waiter in list
+      where waiter.shared[0].awaitedLSN.load(ordering: .sequentiallyConsistent) > before {
+        waiter.wake()
+      }
+    }
+    return true
+  }
+
+  /// A piece of a checkpoint, or a segment made ready. False: nothing to do.
+  func stepMaintenance() throws(JournalError) -> Bool {
+    do throws(JournalError) {
+      let hasWorked = try maintenance.step(durable: log.durable, position: writer.position)
+      writer.admit()
+      return hasWorked
+    } catch {
+      fail()
+      throw error
+    }
+  }
+
+  /// From here on nothing is admitted and nothing becomes durable.
+  private func fail() {
+    hasFailed.store(true, ordering: .releasing)
+    log.fail()
+  }
+
+  // MARK: Sessions
+
+  func add(_ shared: PaddedArray<SessionShared>, wake: @escaping @Sendable () -> Void) {
+    waiters.withLock { $0.append(Waiter(shared: shared, wake: wake)) }
+  }
+
+  /// A session has appended something.
+  @inline(__always)
+  func request() { gathering.request(log.last) }
+
+  // MARK: Threads
+
+  /// - Parameter onFailure: called once, from either thread, after nothing is acknowledged any more.
+  func start(onFailure: @escaping @Sendable (JournalError) -> Void) throws(Errno) {
+    let report: @Sendable (JournalError) -> Void = { [self] error in
+      if isStopping.exchange(true, ordering: .acquiringAndReleasing) { return }
+      onFailure(error)
+    }
+    let writing = try Thread(name: "journal") { [self] in run(report) }
+    let keeping = try Thread(name: "checkpoint") { [self] in runMaintenance(report) }
+    threads.withLock { $0 = [writing, keeping] }
+  }
+
+  /// Makes everything durable that was appended, and ends the threads. The sessions have ended their
+  /// last turn.
+  func stop() {
+    isStopping.store(true, ordering: .releasing)
+    gathering.interrupt()
+    maintenance.wake()
+    let threads = threads.withLock { list in
+      let threads = list
+      list = []
+      return threads
+    }
+    for thread in threads { thread.join() }
+  }
+
+  private func run(_ report: @Sendable (JournalError) -> Void) {
+    hf_use_precise_timers()
+    do throws(JournalError) {
+      while true {
+        let stops = isStopping.load(ordering: .acquiring)
+        let before = log.durable
+        let began = SystemClock.monotonicNanoseconds()
+        if try step() {
+          gathering.wrote(
+            bytes: log.durable - before, arrived: log.last - log.durable,
+            nanoseconds: SystemClock.monotonicNanoseconds() - began)
+          maintenance.segmentUsed(writer.position.sequence)
+        } else if stops {
+          return
+        }
+        if !stops { gathering.wait(durable: log.durable) { log.last } }
+      }
+    } catch {
+      report(error)
+    }
+  }
+
+  private func runMaintenance(_ report: @Sendable (JournalError) -> Void) {
+    do throws(JournalError) {
+      while !isStopping.load(ordering: .acquiring) {
+        if try !stepMaintenance() { maintenance.wait() }
+      }
+    } catch {
+      report(error)
+    }
+  }
+
+  /// The numbers now.
+  var statistics: JournalStatistics {
+    var numbers = counters.snapshot
+    numbers.lsn = log.last
+    numbers.durableLSN = log.durable
+    numbers.decisions = writer.position.decisions
+    numbers.segmentBytesOnDisk = pool.bytesOnDisk
+    numbers.unavailable =
+      log.isAdmitting ? nil : (hasFailed.load(ordering: .acquiring) ? .failed : log.reason)
+    return numbers
+  }
+}
+
+extension StockStore {
+  /// Starts the journal's threads. Until then, and in a simulation, `stepJournal` and
+  /// `stepMaintenance` do their work.
+  /// - Parameter onFailure: called once, from one of the threads, when the disk has failed: from then
+  ///   on nothing is acknowledged, and the process had best end.
+  package func startJournal(
+    onFailure: @escaping @Sendable (JournalError) -> Void
+  ) throws(Errno) {
+    try journal?.start(onFailure: onFailure)
+  }
+
+  /// Makes everything durable, notes the time, and ends the journal's threads. The sessions have ended
+  /// their last turn. Without threads, in a simulation, it steps until nothing is left.
+  package func closeJournal() throws(JournalError) {
+    guard let journal else { return }
+    if core.log.isAdmitting {
+      var record = RecordWriter()
+      record.begin(.clock, time: clock.now().nanoseconds)
+      _ = core.log.append(record)
+    }
+    journal.stop()
+    while try journal.step() {}
+  }
+
+  /// Makes one group durable. False: there was nothing to write.
+  package func stepJournal() throws(JournalError) -> Bool { try journal?.step() ?? false }
+
+  /// Does one piece of what the checkpoint thread does. False: there was nothing to do.
+  package func stepMaintenance() throws(JournalError) -> Bool {
+    try journal?.stepMaintenance() ?? false
+  }
+
+  /// The journal's numbers; nil where there is none.
+  package var journalStatistics: JournalStatistics? { journal?.statistics }
+
+  /// What a simulation of `DeliberateFault.numberAfterUnlock` does between the unlocking and the number.
+  package func setDeliberateGap(_ body: (@Sendable () -> Void)?) {
+    deliberateGap.withLock { $0 = body }
+  }
+
+  func runDeliberateGap() {
+    let body = deliberateGap.withLock { body in
+      let taken = body
+      body = nil
+      return taken
+    }
+    body?()
+  }
+}

@@ -1,0 +1,121 @@
+// What the journal needs besides writing: segments made ready before they are needed, and checkpoints,
+// so that old segments can be used again and a start has little to read.
+internal import Posix
+internal import Synchronization
+
+/// Used by one thread at a time, the checkpoint's, but for `wake` and `segmentUsed`.
+final class Maintenance: Sendable {
+  private struct State {
+    /// Where recovery would begin to read now.
+    var start: JournalPosition
+    var checkpoint: CheckpointWriter?
+    /// Monotonic nanoseconds.
+    var checkpointBegan: Int64 = 0
+  }
+
+  /// After the disk was found full, and while a checkpoint waits for the journal.
+  private static let retryNanoseconds: Int64 = 20_000_000
+  private static let idleNanoseconds: Int64 = 1_000_000_000
+
+  private let pool: SegmentPool
+  private let options: JournalOptions
+  private let counters: JournalCounters
+  private let makeCheckpoint: @Sendable (JournalPosition) throws(JournalError) -> CheckpointWriter
+  private let state: Mutex<State>
+  private let wakeup: Wakeup
+  /// The newest segment in use, as the journal's thread last told.
+  private let newestSequence: Atomic<UInt64>
+
+  /// - Parameters:
+  ///   - start: of the newest checkpoint.
+  ///   - makeCheckpoint: begins one that starts there.
+  init(
+    pool: SegmentPool, options: JournalOptions, counters: JournalCounters, start: JournalPosition,
+    makeCheckpoint:
+      @escaping @Sendable (JournalPosition) throws(JournalError) -> CheckpointWriter
+  ) throws(Errno) {
+    self.pool = pool
+    self.options = options
+    self.counters = counters
+    self.makeCheckpoint = makeCheckpoint
+    state = Mutex(State(start: start))
+    wakeup = try Wakeup()
+    newestSequence = Atomic(start.sequence)
+  }
+
+  /// Does one piece of work. False: there is nothing to do, or not yet.
+  /// - Parameters:
+  ///   - durable: the end of what is durable.
+  ///   - position: where the journal is written now.
+  func step(durable: UInt64, position: JournalPosition) throws(JournalError) -> Bool {
+    do throws(JournalError) {
+      // Changes wait for segments, nobody for a checkpoint.
+      if pool.readyCount < options.spareSegments, try pool.prepareNext() { return true }
+      return try stepCheckpoint(durable: durable, position: position)
+    } catch .failed(_, _, .noSpace) {
+      // What was begun is taken back, and what is served goes on: with reads, and with changes while
+      // there is room in the segments that are ready.
+      counters.ranOutOfSpace()
+      abandonCheckpoint()
+      return false
+    } catch {
+      throw error
+    }
+  }
+
+  private func stepCheckpoint(
+    durable: UInt64, position: JournalPosition
+  ) throws(JournalError) -> Bool {
+    var (start, checkpoint, began) = state.withLock {
+      ($0.start, $0.checkpoint, $0.checkpointBegan)
+    }
+    guard let writer = checkpoint else {
+      guard position.sequence - start.sequence >= UInt64(options.checkpointSegments) else {
+        return false
+      }
+      began = SystemClock.monotonicNanoseconds()
+      checkpoint = try makeCheckpoint(position)
+      let begun = (checkpoint, began)
+      state.withLock { ($0.checkpoint, $0.checkpointBegan) = begun }
+      return true
+    }
+    if try writer.step() { return true }
+    if options.fault == .recycleTooEarly { try pool.retire(before: writer.start.sequence) }
+    // What a checkpoint shows must not be undone by a crash.
+    guard durable >= writer.endLSN else { return false }
+    let bytes = try writer.finish()
+    start = writer.start
+    let reached = start
+    state.withLock {
+      $0.start = reached
+      $0.checkpoint = nil
+    }
+    try pool.retire(before: start.sequence)
+    counters.madeCheckpoint(began: began, bytes: bytes)
+    return true
+  }
+
+  private func abandonCheckpoint() {
+    let writer = state.withLock { state in
+      let writer = state.checkpoint
+      state.checkpoint = nil
+      return writer
+    }
+    writer?.abandon()
+  }
+
+  // MARK: The thread
+
+  /// The journal writes to the segment `sequence`.
+  func segmentUsed(_ sequence: UInt64) {
+    if newestSequence.exchange(sequence, ordering: .relaxed) != sequence { wakeup.signal() }
+  }
+
+  func wake() { wakeup.signal() }
+
+  /// Waits until there may be something to do.
+  func wait() {
+    let isBusy = state.withLock { $0.checkpoint != nil } || pool.readyCount < options.spareSegments
+    wakeup.wait(nanoseconds: isBusy ? Self.retryNanoseconds : Self.idleNanoseconds)
+  }
+}
