@@ -1,5 +1,6 @@
 import Foundation
 import Posix
+import Simulation
 import Synchronization
 import Testing
 
@@ -225,7 +226,7 @@ import Testing
 
   /// Lengths and kinds that do not fit together are refused; whatever is accepted can be read whole.
   @Test func hostileBytes() {
-    var random = SeededRandom(state: 11)
+    var random = SeededRandom(seed: 11)
     for _ in 0..<20_000 {
       var bytes = (0..<Int.random(in: 0...200, using: &random)).map { _ in
         UInt8.random(in: 0...255, using: &random)
