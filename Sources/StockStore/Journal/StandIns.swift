@@ -8,7 +8,13 @@ struct StoreID: Equatable, Sendable {
 }
 struct JournalKey: Sendable { func salt(sequence: UInt64, run: UInt32) -> UInt32 { 0 } }
 enum SegmentHeader { static let blockBytes = 4096 }
-enum FileNames { static func segment(_ s: UInt64) -> String { "" } }
+enum FileNames {
+  static let newCheckpoint = "checkpoint.tmp"
+  static func segment(_ s: UInt64) -> String { "journal-\(s)" }
+  static func segmentSequence(_ name: String) -> UInt64? { UInt64(name.dropFirst(8)) }
+  static func checkpoint(_ lsn: UInt64) -> String { "checkpoint-\(lsn)" }
+  static func checkpointLSN(_ name: String) -> UInt64? { UInt64(name.dropFirst(11)) }
+}
 struct BatchHeader {
   static let byteCount = 48
   enum Kind: UInt8 {
@@ -29,11 +35,4 @@ final class SegmentPool: Sendable {
   func prepareNext() throws(JournalError) -> Bool { false }
   func retire(before: UInt64) throws(JournalError) {}
   var bytesOnDisk: Int { 0 }
-}
-final class CheckpointWriter: Sendable {
-  let start = JournalPosition(sequence: 0, offset: 0, lsn: 0, run: 0, decisions: 0)
-  func step() throws(JournalError) -> Bool { false }
-  var endLSN: UInt64 { 0 }
-  func finish() throws(JournalError) -> Int { 0 }
-  func abandon() {}
 }

@@ -61,6 +61,9 @@ struct ItemTable {
     header.free()
   }
 
+  /// The cap.
+  var capacity: Int { records.capacity }
+
   /// Records handed out; those whose version is 0 are not items yet.
   var count: UInt32 { header[0].count.load(ordering: .acquiring) }
 
@@ -78,6 +81,10 @@ struct ItemTable {
   @inline(__always)
   func prefetch(_ ordinal: UInt32) { unsafe hf_prefetch(records.address(ordinal)) }
 
+  /// The same for any number.
+  @inline(__always)
+  func prefetchIfThere(_ ordinal: UInt32) { if ordinal < records.capacity { prefetch(ordinal) } }
+
   /// Makes a record with `name` at version 0; nil where the table is full. Nobody else sees it until
   /// its number is in the index. The caller holds the lock of the name's stripe.
   func add(_ name: ItemName) -> UInt32? {
@@ -89,7 +96,20 @@ struct ItemTable {
       if exchanged { break }
       ordinal = seen
     } while true
+    setName(ordinal, name)
+    return ordinal
+  }
 
+  /// Gives a record that had another place in the order of making its number and name back; false where
+  /// the number is beyond the cap. Only while one thread has the table to itself.
+  func restore(_ ordinal: UInt32, _ name: ItemName) -> Bool {
+    guard ordinal < records.capacity else { return false }
+    setName(ordinal, name)
+    if ordinal >= count { header[0].count.store(ordinal + 1, ordering: .releasing) }
+    return true
+  }
+
+  private func setName(_ ordinal: UInt32, _ name: ItemName) {
     let skuLength = UInt8(clamping: name.sku.count)
     let locationLength = UInt8(clamping: name.location.count)
     records[ordinal].key.skuLength = skuLength
@@ -107,7 +127,6 @@ struct ItemTable {
     if let location = unsafe name.location.pointer.baseAddress {
       unsafe (bytes + Int(skuLength)).copyMemory(from: location, byteCount: Int(locationLength))
     }
-    return ordinal
   }
 
   /// Whether the record has this name.

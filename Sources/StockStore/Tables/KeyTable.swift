@@ -46,6 +46,11 @@ internal import CPlatform
   @inline(__always)
   func prefetch(_ tag: UInt32) { unsafe hf_prefetch(entries + home(tag)) }
 
+  /// Makes room for `entryCount` entries at once.
+  mutating func reserve(_ entryCount: Int) {
+    while (entryCount + 1) * 8 > capacity * 7 { grow() }
+  }
+
   /// Adds an entry that is not there yet.
   mutating func insert(_ tag: UInt32, _ slot: UInt32) {
     // At most 7/8 full: the table is walked under one lock and its entries lie side by side, so that

@@ -84,6 +84,34 @@ struct ReservationShard: ~Copyable {
     free = slot + 1
   }
 
+  // MARK: Recovery, while one thread has the shard to itself
+
+  mutating func reserveKeys(_ count: Int) { keys.reserve(count) }
+
+  /// Fetches what `restoreKey` reads.
+  func prefetchKey(_ identity: Identity) { keys.prefetch(identity.tag) }
+
+  /// Makes the decision in `slot` found by its identity. Where another slot has the same: the slot that
+  /// was changed earlier, which is found no more.
+  mutating func restoreKey(_ slot: UInt32) -> UInt32? {
+    let identity = records[slot].identity
+    guard let other = find(identity) else {
+      keys.insert(identity.tag, slot)
+      return nil
+    }
+    if records[other].lsn > records[slot].lsn { return slot }
+    keys.remove(identity.tag, other)
+    keys.insert(identity.tag, slot)
+    return other
+  }
+
+  /// Makes a slot that is not in use one that can be taken.
+  mutating func restoreFree(_ slot: UInt32, generation: UInt32) {
+    records[slot].generation = generation
+    records[slot].next = free
+    free = slot + 1
+  }
+
   @inline(__always)
   private mutating func takeSlot() -> UInt32 {
     if free != 0 {
@@ -100,5 +128,10 @@ struct ReservationShard: ~Copyable {
   private mutating func takeChunk() {
     let first = slab.takeChunk(shard: number)
     fresh = first..<(first + UInt32(ReservationSlab.chunkRecords))
+    // Ids of uses that a restart has forgotten name nothing.
+    let generation = slab.generationFloor
+    if generation != 0 {
+      for slot in fresh { records[slot].generation = generation }
+    }
   }
 }

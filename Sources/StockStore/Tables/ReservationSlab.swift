@@ -8,6 +8,8 @@ struct ReservationSlab {
 
   private struct Header: ~Copyable {
     let chunks = Atomic<UInt32>(0)
+    /// Slots that were never used begin with this generation.
+    let generationFloor = Atomic<UInt32>(0)
   }
 
   let records: RecordTable
@@ -36,6 +38,16 @@ struct ReservationSlab {
     header[0].chunks.load(ordering: .acquiring) * UInt32(Self.chunkRecords)
   }
 
+  /// Chunks that belong to some shard, and most that there can be.
+  var chunkCount: UInt32 { header[0].chunks.load(ordering: .acquiring) }
+  var chunkCapacity: Int { owners.capacity }
+
+  /// No id with a generation from here on was ever given out for a slot that was never used.
+  var generationFloor: UInt32 {
+    get { header[0].generationFloor.load(ordering: .relaxed) }
+    nonmutating set { header[0].generationFloor.store(newValue, ordering: .relaxed) }
+  }
+
   /// Bytes in use.
   var bytes: Int { Int(slotCount) * MemoryLayout<ReservationRecord>.stride }
 
@@ -53,6 +65,16 @@ struct ReservationSlab {
     precondition(chunk < owners.capacity, "a shard takes more than its share")
     owners[chunk].store(UInt8(truncatingIfNeeded: shard + 1), ordering: .releasing)
     return chunk * UInt32(Self.chunkRecords)
+  }
+
+  /// Gives a chunk to the shard that had it; false where it is another's. The number is below
+  /// `chunkCapacity`. Only while one thread has the slab to itself.
+  func restoreChunk(_ chunk: UInt32, shard: Int) -> Bool {
+    let owner = owners[chunk].load(ordering: .relaxed)
+    if owner != 0 { return Int(owner) == shard + 1 }
+    owners[chunk].store(UInt8(truncatingIfNeeded: shard + 1), ordering: .releasing)
+    if chunk >= chunkCount { header[0].chunks.store(chunk + 1, ordering: .releasing) }
+    return true
   }
 
   /// Whose slot it is; nil where it is nobody's. Any number is allowed.

@@ -11,35 +11,51 @@ struct StoreCore: Sendable {
   let slab: ReservationSlab
   let shards: PaddedArray<ReservationShard>
   let dueTimes: DueTimes
-  let log: DecisionLog
+  /// Another one once the store's past is recovered.
+  var log: DecisionLog
 
-  private static let shardsMax = 64
+  static let shardsMax = 64
   /// Below this many records to a shard, chance would fill one long before the others.
   private static let shardCapacityMin = 8192
 
+  /// - Parameters:
+  ///   - shardCount: a power of two up to `shardsMax`; where records are on a disk, what it was when
+  ///     they were made.
+  ///   - reservationsMaxBefore: room for the records that were made under another cap.
   init(
     limits: StoreLimits, concurrency: ConcurrencyControl, secret: (UInt64, UInt64), now: Int64,
-    log: DecisionLog = DecisionLog()
+    log: DecisionLog = DecisionLog(), shardCount: Int? = nil, reservationsMaxBefore: Int = 0
   ) {
     self.limits = limits
     self.log = log
     self.concurrency = concurrency
     keys = StoreKeys(secret: SipKey(low: secret.0, high: secret.1))
     items = ItemTable(capacity: limits.itemsMax)
-    var shardCount = 1
-    while shardCount < Self.shardsMax,
-      limits.reservationsMax / (shardCount * 2) >= Self.shardCapacityMin
-    {
-      shardCount *= 2
-    }
-    let capacity = (limits.reservationsMax + shardCount - 1) / shardCount
-    let chunks = (capacity + ReservationSlab.chunkRecords - 1) / ReservationSlab.chunkRecords
-    let slab = ReservationSlab(chunkCount: chunks * shardCount)
+    let shardCount = shardCount ?? Self.shardCount(limits)
+    let capacity = Self.divideRoundingUp(limits.reservationsMax, shardCount)
+    let chunks = Self.divideRoundingUp(capacity, ReservationSlab.chunkRecords) * shardCount
+    let chunksBefore = Self.divideRoundingUp(reservationsMaxBefore, ReservationSlab.chunkRecords)
+    let slab = ReservationSlab(chunkCount: chunks + chunksBefore)
     self.slab = slab
     shards = PaddedArray(count: shardCount) {
       ReservationShard(number: $0, slab: slab, capacity: capacity, now: now)
     }
     dueTimes = DueTimes(count: shardCount)
+  }
+
+  /// Into how many shards a store with this cap is divided.
+  static func shardCount(_ limits: StoreLimits) -> Int {
+    var shardCount = 1
+    while shardCount < shardsMax,
+      limits.reservationsMax / (shardCount * 2) >= shardCapacityMin
+    {
+      shardCount *= 2
+    }
+    return shardCount
+  }
+
+  private static func divideRoundingUp(_ count: Int, _ parts: Int) -> Int {
+    count / parts + (count % parts == 0 ? 0 : 1)
   }
 
   func free() {
@@ -112,12 +128,15 @@ struct StoreKeys: Sendable {
   private let identity: SipKey
   private let fingerprint: SipKey
   private let id: SipKey
+  /// For the state's digest.
+  let digest: SipKey
 
   init(secret: SipKey) {
     item = secret.derived(1)
     identity = secret.derived(2)
     fingerprint = secret.derived(3)
     id = secret.derived(4)
+    digest = secret.derived(6)
   }
 
   @inline(__always)

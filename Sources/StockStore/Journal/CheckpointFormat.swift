@@ -1,0 +1,243 @@
+// A checkpoint: the whole state, written beside the running store. All numbers are little endian.
+//
+// The file is one block behind the other: a header, blocks of items, blocks of reservations, an end.
+// It is valid if and only if every block is, they come in that order, the end's totals are those of the
+// blocks, and nothing follows the end. A block is 32 bytes, then its payload; it is valid if and only if
+// its checksum is right, its place is where it lies, and it names the checkpoint that it is in.
+//
+//   block      0  4  magic                          4  4  CRC32C of all behind it, payload included
+//              8  8  place: its offset in the file 16  8  the checkpoint's start: log sequence number
+//             24  4  length of the payload         28  4  kind (BlockKind)
+//
+//   header     0  4  version of the format          4  4  shards
+//              8 16  id of the store               24 16  secret
+//             40  8  bytes of a segment            48  8  start: segment
+//             56  8  start: offset in it           64  8  start: log sequence number
+//             72  8  start: decisions              80  4  start: run             84  4  zero
+//             88  8  time                          96  8  cap of the items
+//            104  8  cap of the reservations      112  8  retention in nanoseconds
+//
+//   item       0  4  number                         4  1  length of the SKU
+//              5  1  length of the location         6  2  zero
+//              8  8  version                       16  8  on hand
+//             24  8  held                          32  8  safety stock
+//             40  8  log sequence number of its last change
+//             48  …  SKU, location; zeros up to a multiple of 8
+//
+//   chunk      0  4  number: 64 slots from 64 times it
+//              4  4  shard                          8  8  stamp: the log's end when it was copied
+//             16  4  slots in use                  20  4  zero; then each slot in use:
+//     slot     0  1  which of the 64                1  1  kind (RecordKind)
+//              2  2  number of lines                4  4  generation
+//              8 16  identity                      24  8  fingerprint
+//             32  8  created at                    40  8  expires at
+//             48  8  first expires at              56  8  ended at
+//             64  8  log sequence number of its last change
+//             72  …  16 for each line: item 4, zero 4, quantity 8
+//
+//   end        0  8  items                          8  8  slots in use
+//             16  8  chunks                        24  8  the log's end after the last block
+//             32  8  offset of the first block of reservations
+//             40  4  smallest generation for slots that are not in use          44  4  zero
+//
+// Some records have other numbers for lines, and two other times: refused for lack of stock: one line
+// with the item, units requested and available as the times between; an unknown item: one line with its
+// line's number; adjusted: one line with item and safety stock, one with the version as its quantity,
+// on hand and held as the times between.
+internal import CPlatform
+
+/// What a data directory was made with: it stays so.
+struct DirectoryIdentity: Sendable {
+  var storeID: StoreID
+  /// Of all keyed hashes.
+  var secret: SipKey
+  var shardCount: Int
+  var segmentBytes: Int
+}
+
+enum BlockKind: UInt32 {
+  case header = 1
+  case items
+  case reservations
+  case end
+}
+
+/// What stands before a block's payload.
+struct BlockHeader {
+  static let byteCount = 32
+  static let magic: UInt32 = 0x4b43_4648
+  /// Where the part begins that the checksum is of.
+  static let checkedOffset = 8
+
+  var checksum: UInt32
+  var place: UInt64
+  var checkpointLSN: UInt64
+  var payloadBytes: Int
+  var kind: BlockKind
+
+  /// nil where the magic is another, the kind unknown, or the payload longer than any.
+  init?(_ fields: inout FieldReader) {
+    let magic: UInt32 = fields.next()
+    checksum = fields.next()
+    place = fields.next()
+    checkpointLSN = fields.next()
+    let payloadBytes: UInt32 = fields.next()
+    let kind = BlockKind(rawValue: fields.next())
+    guard magic == Self.magic, let kind, payloadBytes <= BlockBuilder.payloadBytesMax,
+      !fields.hasFailed
+    else { return nil }
+    self.payloadBytes = Int(payloadBytes)
+    self.kind = kind
+  }
+}
+
+struct CheckpointHeader: Sendable {
+  static let version: UInt32 = 1
+  static let byteCount = 120
+
+  var identity: DirectoryIdentity
+  /// Every decision before it is in the checkpoint.
+  var start: JournalPosition
+  /// When it was begun, in nanoseconds since the Unix epoch.
+  var time: Int64
+  /// The limits of the store that wrote it, or what it has beyond them.
+  var itemsMax: Int
+  var reservationsMax: Int
+  var retentionNanoseconds: Int64
+
+  init(identity: DirectoryIdentity, start: JournalPosition, time: Int64, core: StoreCore) {
+    self.identity = identity
+    self.start = start
+    self.time = time
+    itemsMax = core.items.capacity
+    reservationsMax = max(
+      min(core.limits.reservationsMax, Int(UInt32.max)), Int(core.slab.slotCount))
+    retentionNanoseconds = core.limits.retentionNanoseconds
+  }
+
+  func write(to block: inout BlockBuilder) {
+    block.append(Self.version)
+    block.append(UInt32(truncatingIfNeeded: identity.shardCount))
+    block.append(identity.storeID.low)
+    block.append(identity.storeID.high)
+    block.append(identity.secret.low)
+    block.append(identity.secret.high)
+    block.append(UInt64(clamping: identity.segmentBytes))
+    block.append(start.sequence)
+    block.append(UInt64(clamping: start.offset))
+    block.append(start.lsn)
+    block.append(start.decisions)
+    block.append(start.run)
+    block.append(UInt32(0))
+    block.append(time)
+    block.append(UInt64(clamping: itemsMax))
+    block.append(UInt64(clamping: reservationsMax))
+    block.append(retentionNanoseconds)
+  }
+
+  /// nil where a field is missing or out of its range.
+  init?(_ fields: inout FieldReader) {
+    let version: UInt32 = fields.next()
+    let shardCount: UInt32 = fields.next()
+    let storeID = StoreID(low: fields.next(), high: fields.next())
+    let secret = SipKey(low: fields.next(), high: fields.next())
+    let segmentBytes: UInt64 = fields.next()
+    let sequence: UInt64 = fields.next()
+    let offset: UInt64 = fields.next()
+    let lsn: UInt64 = fields.next()
+    let decisions: UInt64 = fields.next()
+    let run: UInt32 = fields.next()
+    let zero: UInt32 = fields.next()
+    time = fields.next()
+    let itemsMax: UInt64 = fields.next()
+    let reservationsMax: UInt64 = fields.next()
+    retentionNanoseconds = fields.next()
+    guard !fields.hasFailed, fields.isAtEnd, version == Self.version, zero == 0,
+      shardCount.nonzeroBitCount == 1, shardCount <= StoreCore.shardsMax,
+      let segmentBytes = Int(exactly: segmentBytes), sequence > 0,
+      let offset = Int(exactly: offset), offset <= segmentBytes,
+      let itemsMax = Int(exactly: itemsMax), itemsMax <= UInt32.max,
+      let reservationsMax = Int(exactly: reservationsMax), reservationsMax <= UInt32.max,
+      retentionNanoseconds >= 0
+    else { return nil }
+    identity = DirectoryIdentity(
+      storeID: storeID, secret: secret, shardCount: Int(shardCount), segmentBytes: segmentBytes)
+    start = JournalPosition(
+      sequence: sequence, offset: offset, lsn: lsn, run: run, decisions: decisions)
+    self.itemsMax = itemsMax
+    self.reservationsMax = reservationsMax
+  }
+}
+
+struct CheckpointEnd: Equatable, Sendable {
+  static let byteCount = 48
+
+  var items: UInt64 = 0
+  /// Slots in use.
+  var records: UInt64 = 0
+  var chunks: UInt64 = 0
+  /// The checkpoint is a state that existed once the journal is replayed up to here.
+  var endLSN: UInt64 = 0
+  var reservationsOffset: UInt64 = 0
+  var generationFloor: UInt32 = 0
+
+  init() {}
+
+  func write(to block: inout BlockBuilder) {
+    block.append(items)
+    block.append(records)
+    block.append(chunks)
+    block.append(endLSN)
+    block.append(reservationsOffset)
+    block.append(generationFloor)
+    block.append(UInt32(0))
+  }
+
+  /// nil where a field is missing.
+  init?(_ fields: inout FieldReader) {
+    items = fields.next()
+    records = fields.next()
+    chunks = fields.next()
+    endLSN = fields.next()
+    reservationsOffset = fields.next()
+    generationFloor = fields.next()
+    let zero: UInt32 = fields.next()
+    guard !fields.hasFailed, fields.isAtEnd, zero == 0 else { return nil }
+  }
+}
+
+/// What a checkpoint has for the lines of a decision that is no reservation.
+enum CheckpointLines {
+  /// Bytes of one line.
+  static let byteCount = 16
+
+  /// Lines of the record, and the two times between.
+  static func numbers(
+    _ record: ReservationRecord
+  ) -> (lineCount: Int, expiresAt: Int64, firstExpiresAt: Int64) {
+    switch record.kind {
+    case .free, .refusedOnHandLimit: (0, 0, 0)
+    case .refusedItemNotFound: (1, 0, 0)
+    case .refusedInsufficientStock: (1, record.expiresAt, record.firstExpiresAt)
+    case .adjusted: (2, record.expiresAt, record.firstExpiresAt)
+    case .held, .confirmed, .confirmedInPart, .released, .expired:
+      (record.lineCount, record.expiresAt, record.firstExpiresAt)
+    }
+  }
+
+  /// Line `index` of as many as `numbers` says.
+  static func line(_ record: ReservationRecord, _ index: Int) -> (item: UInt32, quantity: Int64) {
+    switch record.refusal {
+    case .insufficientStock(let item, _, _): return (item.ordinal, 0)
+    case .itemNotFound(let line): return (UInt32(clamping: line), 0)
+    default: break
+    }
+    if record.kind == .adjusted {
+      let level = record.adjusted
+      return index == 0
+        ? (level.item.ordinal, level.safetyStock) : (0, Int64(bitPattern: level.version))
+    }
+    let line = record.line(index)
+    return (line.item.ordinal, line.quantity)
+  }
+}

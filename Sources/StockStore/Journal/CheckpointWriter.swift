@@ -1,0 +1,277 @@
+// Writes a checkpoint beside the running store, a piece at a time, while commands go on.
+//
+// Items are copied without any lock, each as one version of it. Reservations are copied in chunks of 64,
+// each under the lock of its shard, for a few microseconds. So every piece is a moment of its own: an
+// item has the log sequence number of its last change, a chunk the end of the log when it was copied, and
+// recovery leaves out what of the journal is in them already. What is made meanwhile need not be copied:
+// the journal from the checkpoint's start on has it.
+internal import Posix
+internal import Synchronization
+
+/// Used by one thread at a time: whoever hands it on sees to that. Call `step` until it returns false,
+/// wait until the journal is durable up to `endLSN`, then call `finish`; or `abandon` at any time.
+final class CheckpointWriter: @unchecked Sendable {
+  /// How much one step copies at most.
+  struct Piece {
+    var items: UInt32 = 1024
+    var chunks: UInt32 = 8
+  }
+
+  private enum Stage {
+    case items(next: UInt32)
+    case reservations(nextChunk: UInt32)
+    case written
+  }
+
+  /// The data is synced whenever so much of it was written: a sync of all at once would make the
+  /// journal's own wait.
+  private static let bytesPerSync = 4 << 20
+  /// An item with the longest name.
+  private static let itemBytesMax = 48 + 2 * 256
+  private static let lineBytesMax = SessionScratch.linesMax * CheckpointLines.byteCount
+  private static let chunkBytesMax = 24 + ReservationSlab.chunkRecords * (72 + lineBytesMax)
+
+  private let core: StoreCore
+  private let storage: any Storage
+  private let file: any StorageFile
+  private let fault: DeliberateFault?
+  private let piece: Piece
+  /// Every decision before it is in the checkpoint.
+  let start: JournalPosition
+  private let itemsEnd: UInt32
+  private let chunksEnd: UInt32
+  private var stage = Stage.items(next: 0)
+  private var block = BlockBuilder()
+  private var fileBytes = 0
+  private var syncedBytes = 0
+  private var end = CheckpointEnd()
+
+  /// When `step` has returned false: the journal must be durable up to here before `finish`.
+  var endLSN: UInt64 { end.endLSN }
+
+  /// Begins a checkpoint of everything before `start`, which the journal has written, in the file
+  /// checkpoint.tmp.
+  init(
+    core: StoreCore, storage: any Storage, identity: DirectoryIdentity, start: JournalPosition,
+    time: Timestamp, fault: DeliberateFault? = nil, piece: Piece = Piece()
+  ) throws(JournalError) {
+    self.core = core
+    self.storage = storage
+    self.start = start
+    self.fault = fault
+    self.piece = piece
+    itemsEnd = core.items.count
+    chunksEnd = core.slab.chunkCount
+    end.generationFloor = core.slab.generationFloor
+    file = try Self.attempt("create") { () throws(Errno) in
+      try storage.create(FileNames.newCheckpoint)
+    }
+    let header = CheckpointHeader(
+      identity: identity, start: start, time: time.nanoseconds, core: core)
+    header.write(to: &block)
+    try write(.header)
+  }
+
+  /// Copies and writes one piece; false when all is written and synced.
+  func step() throws(JournalError) -> Bool {
+    switch stage {
+    case .items(let next):
+      let copied = copyItems(from: next)
+      if !block.isEmpty { try write(.items) }
+      if copied < itemsEnd {
+        stage = .items(next: copied)
+      } else {
+        end.reservationsOffset = UInt64(fileBytes)
+        stage = .reservations(nextChunk: 0)
+      }
+      return true
+    case .reservations(let next):
+      let copied = copyChunks(from: next)
+      if !block.isEmpty { try write(.reservations) }
+      stage = .reservations(nextChunk: copied)
+      if copied < chunksEnd { return true }
+      // What was copied last may be as new as this.
+      end.endLSN = core.log.last
+      end.write(to: &block)
+      try write(.end)
+      try sync()
+      stage = .written
+      return false
+    case .written: return false
+    }
+  }
+
+  /// Puts the checkpoint in the place of all older ones. The journal must be durable up to `endLSN`.
+  /// - Returns: the bytes of the file.
+  @discardableResult
+  func finish() throws(JournalError) -> Int {
+    let name = FileNames.checkpoint(start.lsn)
+    try Self.attempt("rename") { () throws(Errno) in
+      try storage.rename(FileNames.newCheckpoint, to: name)
+    }
+    if fault != .skipDirectorySync {
+      try Self.attempt("sync the directory of") { () throws(Errno) in try storage.syncDirectory() }
+    }
+    try Self.removeCheckpoints(before: start.lsn, storage)
+    return fileBytes
+  }
+
+  /// Removes what was written. The file stays where that fails: nobody ever reads it.
+  func abandon() { try? storage.remove(FileNames.newCheckpoint) }
+
+  /// Removes the checkpoints that a newer one, which is safe on the disk, has replaced.
+  static func removeCheckpoints(before lsn: UInt64, _ storage: any Storage) throws(JournalError) {
+    let names = try attempt("list the files beside") { () throws(Errno) in try storage.names() }
+    for name in names {
+      guard let older = FileNames.checkpointLSN(name), older < lsn else { continue }
+      try JournalError.attempt("remove", name) { () throws(Errno) in try storage.remove(name) }
+    }
+  }
+
+  // MARK: Copying
+
+  /// Fills the block with items from number `first` on. The number to go on from.
+  private func copyItems(from first: UInt32) -> UInt32 {
+    var ordinal = first
+    let pieceEnd = first + min(piece.items, itemsEnd - first)
+    while ordinal < pieceEnd, block.room >= Self.itemBytesMax {
+      copyItem(ordinal)
+      ordinal += 1
+    }
+    return ordinal
+  }
+
+  /// Waits for whoever has the item locked: that takes a few dozen instructions.
+  private func copyItem(_ ordinal: UInt32) {
+    var waiting = Waiting()
+    while true {
+      let word = core.items[ordinal].word.load(ordering: .acquiring)
+      // Only a name: whoever makes the item does so after the checkpoint's start.
+      if word >> 1 == 0 { return }
+      if word & 1 == 0 {
+        let onHand = core.items[ordinal].onHand.load(ordering: .acquiring)
+        let held = core.items[ordinal].held.load(ordering: .acquiring)
+        let safetyStock = core.items[ordinal].safetyStock.load(ordering: .acquiring)
+        let lsn = core.items[ordinal].lsn.load(ordering: .acquiring)
+        if core.items[ordinal].word.load(ordering: .relaxed) == word {
+          let level = StockLevel(
+            item: ItemHandle(ordinal: ordinal), onHand: onHand, held: held,
+            safetyStock: safetyStock, version: word >> 1)
+          return append(level, lsn: lsn)
+        }
+      }
+      waiting.once()
+    }
+  }
+
+  private func append(_ level: StockLevel, lsn: UInt64) {
+    let name = core.items.name(level.item.ordinal)
+    block.append(level.item.ordinal)
+    block.append(UInt8(truncatingIfNeeded: name.sku.count))
+    block.append(UInt8(truncatingIfNeeded: name.location.count))
+    block.append(UInt16(0))
+    block.append(level.version)
+    block.append(level.onHand)
+    block.append(level.held)
+    block.append(level.safetyStock)
+    block.append(lsn)
+    block.append(name.sku)
+    block.append(name.location)
+    block.pad()
+    end.items += 1
+  }
+
+  /// Fills the block with chunks from number `first` on. The number to go on from.
+  private func copyChunks(from first: UInt32) -> UInt32 {
+    var chunk = first
+    let pieceEnd = first + min(piece.chunks, chunksEnd - first)
+    while chunk < pieceEnd, block.room >= Self.chunkBytesMax {
+      copyChunk(chunk)
+      chunk += 1
+    }
+    return chunk
+  }
+
+  private func copyChunk(_ chunk: UInt32) {
+    let firstSlot = chunk * UInt32(ReservationSlab.chunkRecords)
+    // Nobody's yet: a shard is just taking it, and what it puts there comes after the start.
+    guard let number = core.slab.owner(firstSlot) else { return }
+    core.shards[number].lock.lock()
+    defer { core.shards[number].lock.unlock() }
+    block.append(chunk)
+    block.append(UInt32(truncatingIfNeeded: number))
+    // Under the lock: of this shard's decisions all up to here are in the chunk, and none after.
+    block.append(core.log.last)
+    let countOffset = block.end
+    block.append(UInt32(0))
+    block.append(UInt32(0))
+    var count: UInt32 = 0
+    for index in 0..<UInt32(ReservationSlab.chunkRecords) {
+      let slot = firstSlot + index
+      // No id was given out with a generation beyond that of its slot.
+      end.generationFloor = max(end.generationFloor, core.slab[slot].generation &+ 1)
+      if core.slab[slot].kind == .free { continue }
+      append(core.slab[slot], index: UInt8(truncatingIfNeeded: index))
+      count += 1
+    }
+    block.replace(at: countOffset, with: count)
+    end.records += UInt64(count)
+    end.chunks += 1
+  }
+
+  private func append(_ record: ReservationRecord, index: UInt8) {
+    let numbers = CheckpointLines.numbers(record)
+    block.append(index)
+    block.append(record.kind.rawValue)
+    block.append(UInt16(truncatingIfNeeded: numbers.lineCount))
+    block.append(record.generation)
+    block.append(record.identity.low)
+    block.append(record.identity.high)
+    block.append(record.fingerprint)
+    block.append(record.createdAt)
+    block.append(numbers.expiresAt)
+    block.append(numbers.firstExpiresAt)
+    block.append(record.kind == .held ? 0 : record.endedAt)
+    block.append(record.lsn)
+    for index in 0..<numbers.lineCount {
+      let line = CheckpointLines.line(record, index)
+      block.append(line.item)
+      block.append(UInt32(0))
+      block.append(line.quantity)
+    }
+  }
+
+  // MARK: Writing
+
+  private func write(_ kind: BlockKind) throws(JournalError) {
+    let bytes = unsafe block.close(kind, place: fileBytes, checkpointLSN: start.lsn)
+    let place = fileBytes
+    try Self.attempt("write") { () throws(Errno) in try unsafe file.write(bytes, at: place) }
+    fileBytes += bytes.count
+    if fileBytes - syncedBytes >= Self.bytesPerSync { try sync() }
+  }
+
+  private func sync() throws(JournalError) {
+    try Self.attempt("sync") { () throws(Errno) in try file.sync() }
+    syncedBytes = fileBytes
+  }
+
+  private static func attempt<Result>(
+    _ operation: String, _ body: () throws(Errno) -> Result
+  ) throws(JournalError) -> Result {
+    try JournalError.attempt(operation, FileNames.newCheckpoint, body)
+  }
+}
+
+extension JournalError {
+  /// Calls the storage; a failure says what was tried with which file.
+  static func attempt<Result>(
+    _ operation: String, _ file: String, _ body: () throws(Errno) -> Result
+  ) throws(JournalError) -> Result {
+    do {
+      return try body()
+    } catch {
+      throw .failed(operation: operation, file: file, error)
+    }
+  }
+}
