@@ -146,8 +146,9 @@ final class CheckpointWriter: @unchecked Sendable {
     var waiting = Waiting()
     while true {
       let word = core.items[ordinal].word.load(ordering: .acquiring)
-      // Only a name: whoever makes the item does so after the checkpoint's start.
-      if word >> 1 == 0 { return }
+      // Only a name: whoever makes the item does so after the checkpoint's start. Not so while it is
+      // locked: the journal may have written what made it.
+      if word == 0 { return }
       if word & 1 == 0 {
         let onHand = core.items[ordinal].onHand.load(ordering: .acquiring)
         let held = core.items[ordinal].held.load(ordering: .acquiring)
