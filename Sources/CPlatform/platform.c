@@ -69,6 +69,10 @@ void hf_use_precise_timers(void) {
 #endif
 }
 
+int hf_open_at(int directory, const char *name, int flags) {
+  return openat(directory, name, flags | O_CLOEXEC, 0600);
+}
+
 int hf_wait_readable(int descriptor, int64_t nanoseconds) {
   struct pollfd poll_descriptor = {.fd = descriptor, .events = POLLIN};
 #if defined(__linux__)

@@ -45,6 +45,18 @@ int hf_wait_readable(int descriptor, int64_t nanoseconds);
 /// (PR_SET_TIMERSLACK). A hint: no result.
 void hf_use_precise_timers(void);
 
+/// CRC32C (Castagnoli, RFC 3720) of `count` bytes. `initial` is 0, or the CRC of the bytes before these:
+/// hf_crc32c(hf_crc32c(0, a), b) is the CRC of a and b; or a salt. By the processor's instruction
+/// where it has one.
+uint32_t hf_crc32c(uint32_t initial, const void *bytes, size_t count);
+
+/// The same by a table: for processors without the instruction, and for testing the one by the other.
+uint32_t hf_crc32c_by_table(uint32_t initial, const void *bytes, size_t count);
+
+/// openat(2), closed on exec; a file that O_CREAT makes is its owner's alone (0600). The new
+/// descriptor, or -1 and errno. Here since Swift does not import variadic functions.
+int hf_open_at(int directory, const char *name, int flags);
+
 /// Names the calling thread, as `top -H` and debuggers show it: at most 15 bytes, the rest is cut.
 void hf_name_thread(const char *name);
 

@@ -1,0 +1,106 @@
+package import Posix
+
+/// A directory of the file system. One process owns it at a time, or several read it.
+package final class DirectoryStorage: Storage {
+  package enum Access: Sendable {
+    /// Reads and writes; makes the directory where there is none.
+    case owner
+    /// Reads only; the directory must exist, and nobody may own it.
+    case reader
+  }
+
+  private let directory: Directory
+  private let access: Access
+  /// Open for as long as the lock is needed; nil for a reader of a directory that never had an owner.
+  private let lockFile: DirectoryFile?
+
+  private static let lockName = "lock"
+
+  /// - Throws: `.inUse` where another process has the directory.
+  package init(path: String, access: Access) throws(JournalError) {
+    self.access = access
+    do {
+      directory = try Self.openDirectory(path: path, access: access)
+    } catch {
+      throw .failed(operation: "open the directory", file: path, error)
+    }
+    let file = try Self.openLock(directory, path: path, access: access)
+    let isMine = try JournalError.attempt("lock", "\(path)/\(Self.lockName)") { () throws(Errno) in
+      try file?.file.lock(exclusive: access == .owner) ?? true
+    }
+    if !isMine { throw .inUse(path: path) }
+    lockFile = file
+  }
+
+  private static func openDirectory(path: String, access: Access) throws(Errno) -> Directory {
+    let isNew = access == .owner ? try Directory.make(path: path) : false
+    let directory = try Directory(path: path)
+    if isNew { try directory.syncParent() }
+    return directory
+  }
+
+  private static func openLock(
+    _ directory: borrowing Directory, path: String, access: Access
+  ) throws(JournalError) -> DirectoryFile? {
+    do {
+      let purpose: Directory.Purpose = access == .owner ? .writingOrCreating : .reading
+      return DirectoryFile(try directory.file(lockName, for: purpose))
+    } catch {
+      // No file: a copy of a directory, perhaps. Whoever comes to own it makes the file first.
+      if error == .noSuchFile { return nil }
+      throw .failed(operation: "open", file: "\(path)/\(lockName)", error)
+    }
+  }
+
+  package func names() throws(Errno) -> [String] { try directory.names() }
+
+  package func open(_ name: String) throws(Errno) -> any StorageFile {
+    DirectoryFile(try directory.file(name, for: access == .owner ? .writing : .reading))
+  }
+
+  package func create(_ name: String) throws(Errno) -> any StorageFile {
+    try checkOwned()
+    return DirectoryFile(try directory.file(name, for: .replacing))
+  }
+
+  package func rename(_ name: String, to newName: String) throws(Errno) {
+    try checkOwned()
+    try directory.rename(name, to: newName)
+  }
+
+  package func remove(_ name: String) throws(Errno) {
+    try checkOwned()
+    try directory.remove(name)
+  }
+
+  package func syncDirectory() throws(Errno) {
+    try checkOwned()
+    try directory.sync()
+  }
+
+  private func checkOwned() throws(Errno) {
+    if access != .owner { throw .readOnly }
+  }
+}
+
+/// A file of a directory. One that a reader opened refuses to be written (EBADF).
+private final class DirectoryFile: StorageFile {
+  let file: File
+
+  init(_ file: consuming File) { self.file = file }
+
+  func byteCount() throws(Errno) -> Int { try file.byteCount() }
+
+  func read(into buffer: UnsafeMutableRawBufferPointer, at offset: Int) throws(Errno) -> Int {
+    try unsafe file.read(into: buffer, at: offset)
+  }
+
+  func write(
+    _ first: UnsafeRawBufferPointer, _ second: UnsafeRawBufferPointer,
+    _ third: UnsafeRawBufferPointer, at offset: Int
+  ) throws(Errno) {
+    try unsafe file.write(first, second, third, at: offset)
+  }
+
+  func sync() throws(Errno) { try file.sync() }
+}
