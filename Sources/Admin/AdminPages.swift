@@ -6,6 +6,8 @@ internal import Metrics
 package enum Readiness: String, Sendable {
   /// Not yet.
   case starting
+  /// Not yet: it reads what an earlier run has left.
+  case recovering
   /// Yes.
   case ready
   /// No longer: it finishes the calls that it has.

@@ -29,7 +29,7 @@ enum FrontPage {
       <dl>
       <dt><a href="/metrics">/metrics</a></dt><dd>What the server counts, as Prometheus reads it.</dd>
       <dt><a href="/livez">/livez</a></dt><dd>200 while the process serves these pages.</dd>
-      <dt><a href="/readyz">/readyz</a></dt><dd>200 when calls are welcome, 503 while starting or draining.</dd>
+      <dt><a href="/readyz">/readyz</a></dt><dd>200 when calls are welcome, 503 while starting, recovering or draining.</dd>
       </dl>
       </body>
       </html>

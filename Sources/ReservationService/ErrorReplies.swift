@@ -10,10 +10,12 @@ final class ErrorReplies {
   private let text = MessageWriter()
   /// The refusal in hand was recorded before: its ErrorInfo says so.
   private var isReplayed = false
-  /// The wait that RetryInfo asks for after a conflict, and after an overload, in nanoseconds: the first
-  /// is over in microseconds, the second wants the queue to drain.
+  /// The wait that RetryInfo asks for after a conflict, after an overload, and while the disk is full,
+  /// in nanoseconds: the first is over in microseconds, the second wants the queue to drain, and the
+  /// third somebody to make room.
   private static let conflictRetryNanoseconds: Int64 = 5_000_000
   private static let overloadRetryNanoseconds: Int64 = 250_000_000
+  private static let storageRetryNanoseconds: Int64 = 2_000_000_000
 
   /// A refusal by the store. `item` is the item that the command named, for one that is unknown.
   func refuse(
@@ -73,11 +75,12 @@ final class ErrorReplies {
         entry("table", table == .items ? "items" : "reservations")
       }
     case .unavailable(.journalFull): unavailable(.overloaded, reply: reply)
-    case .unavailable(.noSpace), .unavailable(.failed):
+    case .unavailable(.noSpace):
       begin("the server's disk has no room for changes")
       finish(
-        .unavailable, "STORAGE_FULL", retryNanoseconds: Self.overloadRetryNanoseconds, reply
+        .unavailable, "STORAGE_FULL", retryNanoseconds: Self.storageRetryNanoseconds, reply
       ) {}
+    case .unavailable(.failed): unavailable(.shuttingDown, reply: reply)
     }
   }
 

@@ -184,6 +184,28 @@ struct RefusalTests {
     try expect("AdjustStock", set, .invalidArgument, "IDEMPOTENCY_KEY_REUSED")
   }
 
+  @Test(
+    "Nothing can be recorded: the same call is worth another try",
+    arguments: [
+      (Unavailable.journalFull, "OVERLOADED", second / 4), (.noSpace, "STORAGE_FULL", 2 * second),
+      (.failed, "SHUTTING_DOWN", second / 4),
+    ])
+  func unavailable(reason: Unavailable, name: String, retryNanoseconds: Int64) throws {
+    let reply = Reply()
+    ErrorReplies().refuse(
+      .unavailable(reason), isReplay: false, item: ItemName(sku: .empty, location: .empty),
+      session: service.session, reply: reply)
+    guard case .failure(let refused) = try Service.answer(in: reply) else {
+      Issue.record("no failure")
+      return
+    }
+    #expect(refused.code == .unavailable)
+    #expect(refused.reason == name)
+    #expect(refused.domain == "holdfast")
+    #expect(refused.retryNanoseconds == retryNanoseconds)
+    #expect(!refused.text.isEmpty)
+  }
+
   @Test("Tables that are full")
   func tableFull() throws {
     let small = Service(itemsMax: 4, reservationsMax: 64)
