@@ -8,9 +8,10 @@ RELEASE := .build/release
 SWIFT_FOLDERS := Package.swift Sources LoadTest Benchmarks Tests
 PYTEST := .venv/bin/python -m pytest
 TOOLS ?= ../shared/bench
+ROUNDS ?= 20
 ARGS ?=
 
-.PHONY: help demo test test-swift test-end-to-end serve load bench count sanitize build format lint \
+.PHONY: help demo test test-swift test-end-to-end serve load crash bench count sanitize build format lint \
   proto proto-lint proto-check bootstrap bootstrap-dev clean
 
 help: ## list the targets
@@ -34,6 +35,9 @@ serve: bootstrap build ## run the server (ARGS)
 
 load: bootstrap build ## run the load generator (ARGS)
 	$(RELEASE)/holdfast-load run $(ARGS)
+
+crash: bootstrap build ## kill -9 under load, restart, compare with the ledger (ROUNDS, ARGS)
+	scripts/crash.py --rounds $(ROUNDS) $(ARGS)
 
 bench: bootstrap build ## CPU per Reserve beside the floor server; the store by itself
 	scripts/bench.sh $(TOOLS)

@@ -89,6 +89,7 @@ package struct Violation: Equatable, Sendable {
     case onHandDiffers = "units lost or invented"
     case heldDiffers = "held units differ"
     case itemMissing = "item missing"
+    case forgotten = "acknowledged decision forgotten"
     case decidedTwice = "decided twice"
     case answeredDifferently = "duplicate answered differently"
     case replayWithoutFirst = "replayed what was never answered"
@@ -145,6 +146,16 @@ package struct Ledger: ~Copyable {
 
   func key(of operation: Int) -> String { keys.name(worker: worker, operation: operation) }
 
+  /// Takes over a call from a ledger that was saved. Calls keep their numbers, and so their keys.
+  mutating func restore(_ record: ReserveRecord, lines: [CartLine]) {
+    for line in lines { addLine(line) }
+    let operation = openReserve(lineCount: lines.count)
+    let opened = records[operation]
+    records[operation] = record
+    records[operation].firstLine = opened.firstLine
+    records[operation].lineCount = opened.lineCount
+  }
+
   // MARK: Sending
 
   /// Takes down a line of the cart that the next `openReserve` will name.
@@ -156,6 +167,21 @@ package struct Ledger: ~Copyable {
     record.firstLine = UInt32(truncatingIfNeeded: lines.count - lineCount)
     record.lineCount = UInt8(truncatingIfNeeded: lineCount)
     return records.append(record)
+  }
+
+  /// Writes the request of a call. It depends on the ledger alone, so that a duplicate is the same
+  /// bytes.
+  func writeRequest(
+    _ operation: Int, _ method: Method, timeToLiveNanoseconds: Int64,
+    to message: inout MessageBuffer
+  ) {
+    if method != .reserve {
+      message.writeEndRequest(records[operation].id)
+      return
+    }
+    message.writeReserveKey(keys, worker: worker, operation: operation)
+    for index in cart(of: operation) { message.appendReserveLine(lines[index], names) }
+    message.appendTimeToLive(nanoseconds: timeToLiveNanoseconds)
   }
 
   package mutating func reserveSent(_ operation: Int, at time: Int64) {
@@ -233,7 +259,7 @@ package struct Ledger: ~Copyable {
     }
   }
 
-  private mutating func note(_ kind: Violation.Kind, _ text: String) {
+  mutating func note(_ kind: Violation.Kind, _ text: String) {
     violationCount += 1
     if violations.count < Ledger.violationsKept { violations.append(Violation(kind, text)) }
   }

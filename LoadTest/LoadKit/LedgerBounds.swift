@@ -1,18 +1,27 @@
 // The arithmetic behind LedgerCheck: what one SKU's calls add up to, and step functions over time.
 
-/// The ledgers of all workers, for reading.
+/// The ledgers of all workers.
 package struct Books: ~Copyable {
   private var ledgers: [Box] = []
 
   /// Ledgers can't be copied; a box can be listed.
   private final class Box {
-    let ledger: Ledger
+    var ledger: Ledger
     init(_ ledger: consuming Ledger) { self.ledger = ledger }
   }
 
   package init() {}
 
   package mutating func add(_ ledger: consuming Ledger) { ledgers.append(Box(ledger)) }
+
+  /// How many workers' ledgers these are.
+  var count: Int { ledgers.count }
+
+  mutating func withLedger<Failure: Error>(
+    _ number: Int, _ body: (inout Ledger) throws(Failure) -> Void
+  ) throws(Failure) {
+    try body(&ledgers[number].ledger)
+  }
 
   func forEachLedger(_ body: (borrowing Ledger) -> Void) {
     for box in ledgers { body(box.ledger) }

@@ -60,6 +60,15 @@
     append(bytes)
   }
 
+  /// A length-delimited field (wire type 2) of number 1 to 15, of any length.
+  mutating func appendField(_ number: UInt8, message: borrowing MessageBuffer) {
+    append(number << 3 | 2)
+    appendVarint(UInt64(message.count))
+    message.withSpan { content in
+      for index in content.indices { append(content[index]) }
+    }
+  }
+
   /// Begins a length-delimited field; what follows until `endField` is its content.
   mutating func beginField(_ number: UInt8) -> Int {
     append(number << 3 | 2)

@@ -124,8 +124,8 @@ struct ReserveAnswer {
   }
 }
 
-/// ConfirmResponse and ReleaseResponse alike: replayed (2). nil if malformed.
-func readEndAnswerIsReplayed(_ bytes: Span<UInt8>) -> Bool? {
+/// ConfirmResponse, ReleaseResponse and AdjustStockResponse alike: replayed (2). nil if malformed.
+func readIsReplayed(_ bytes: Span<UInt8>) -> Bool? {
   var isReplayed = false
   var reader = MessageReader(0..<bytes.count)
   while let field = reader.next(in: bytes) {

@@ -48,12 +48,18 @@ package struct Refusal: Equatable, Sendable {
   package let sku: UInt32?
   /// Equal for equal code, reason and metadata, whatever the order of the metadata.
   package let fingerprint: UInt64
+  /// The details say that this is the first answer again. Not part of the fingerprint.
+  package let isReplayed: Bool
 
-  package init(code: UInt8, reason: RefusalReason, sku: UInt32?, fingerprint: UInt64 = 0) {
+  package init(
+    code: UInt8, reason: RefusalReason, sku: UInt32?, fingerprint: UInt64 = 0,
+    isReplayed: Bool = false
+  ) {
     self.code = code
     self.reason = reason
     self.sku = sku
     self.fingerprint = fingerprint
+    self.isReplayed = isReplayed
   }
 
   /// - Parameter details: a google.rpc.Status: code (1), message (2), details (3), each an Any.
@@ -61,6 +67,7 @@ package struct Refusal: Equatable, Sendable {
     var reason = RefusalReason.unnamed
     var sku: UInt32?
     var fingerprint = UInt64(code)
+    var isReplayed = false
     var status = MessageReader(0..<details.count)
     while let field = status.next(in: details) {
       guard field.number == 3, field.isBytes else { continue }
@@ -77,12 +84,16 @@ package struct Refusal: Equatable, Sendable {
           if details.extracting(entry.key).equals(skuKey) {
             sku = names.index(of: details.extracting(entry.value))
           }
-          // A replayed refusal may say that it is one.
-          if !details.extracting(entry.key).equals(replayedKey) { fingerprint &+= hash(content) }
+          if details.extracting(entry.key).equals(replayedKey) {
+            isReplayed = details.extracting(entry.value).equals(trueValue)
+          } else {
+            fingerprint &+= hash(content)
+          }
         }
       }
     }
-    self.init(code: code, reason: reason, sku: sku, fingerprint: fingerprint)
+    self.init(
+      code: code, reason: reason, sku: sku, fingerprint: fingerprint, isReplayed: isReplayed)
   }
 
   /// google.protobuf.Any: type_url (1), value (2). The range of the value if it is an ErrorInfo.
@@ -115,6 +126,7 @@ package struct Refusal: Equatable, Sendable {
 private let errorInfoType = Array("type.googleapis.com/google.rpc.ErrorInfo".utf8)
 private let skuKey = Array("sku".utf8)
 private let replayedKey = Array("replayed".utf8)
+private let trueValue = Array("true".utf8)
 
 /// FNV-1a.
 private func hash(_ bytes: Span<UInt8>) -> UInt64 {
@@ -128,30 +140,5 @@ extension Span where Element == UInt8 {
     guard count == bytes.count else { return false }
     for index in 0..<count where self[index] != bytes[index] { return false }
     return true
-  }
-}
-
-/// What the ledger takes down of one answer.
-package enum Reply: Equatable, Sendable {
-  /// OK. `id` and `expiresNanoseconds` (by the server's clock) are of a Reserve alone.
-  case accepted(id: ReservationID, expiresNanoseconds: Int64, isReplayed: Bool)
-  /// A decision against the call.
-  case refused(Refusal)
-  /// The server says that it did nothing, and that trying again may work.
-  case noEffect
-  /// Nobody knows what the server decided.
-  case unknown
-
-  /// - Parameter refusal: what a status other than OK came with.
-  init(refusal: Refusal) {
-    switch (refusal.code, refusal.reason) {
-    case (3, _), (5, _), (9, _): self = .refused(refusal)
-    // DESIGN section 2: these are not decisions and are not recorded. RESOURCE_EXHAUSTED comes
-    // before anything was changed; with no reason it may be another machine's.
-    case (10, .conflictTooBusy), (14, .overloaded), (14, .shuttingDown): self = .noEffect
-    case (8, let reason) where reason != .unnamed: self = .noEffect
-    case (7, _), (12, _), (16, _): self = .noEffect
-    default: self = .unknown
-    }
   }
 }

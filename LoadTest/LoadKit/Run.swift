@@ -7,6 +7,8 @@ package struct RunResult: Sendable {
   package let report: Report
   /// Status for exit(3): 0 all invariants hold, 1 one is violated, 2 nothing could be said.
   package let exitStatus: Int32
+  /// With `savesLedger`: a SavedRun, encoded.
+  package let ledger: [UInt8]?
 }
 
 /// Puts stock behind the SKUs `sku-0000000` and so on, for tools that bring their own load.
@@ -37,7 +39,7 @@ package func run(
   }
   if options.verifies {
     var client = try StockClient.connect(to: options.target)
-    try client.setStock(options.stock, names, run: options.run, reason: "holdfast-load run")
+    try client.setStock(options.stock, names, run: options.run, reason: RunOptions.stockReason)
   }
   let workers = try startWorkers(options)
   let before = try options.admin.map { (admin) throws(LoadError) in try MetricsPage.fetch(admin) }
@@ -59,7 +61,9 @@ package func run(
   }
   var findings: Findings?
   var checkFailure: String?
-  if options.verifies {
+  if options.savesLedger {
+    checkFailure = "the ledger was saved, for holdfast-load audit"
+  } else if options.verifies {
     do throws(LoadError) {
       findings = try compare(books, options, names)
     } catch {
@@ -70,8 +74,13 @@ package func run(
   let report = Report(
     options, statistics, busyShares: busyShares, findings: findings, checkFailure: checkFailure,
     server: page)
-  let status: Int32 = findings.map { $0.holds ? 0 : 1 } ?? (options.verifies ? 2 : 0)
-  return RunResult(report: report, exitStatus: status)
+  let isCompared = options.verifies && !options.savesLedger
+  let status: Int32 = findings.map { $0.holds ? 0 : 1 } ?? (isCompared ? 2 : 0)
+  let saved = SavedRun(
+    run: options.run, stock: options.stock,
+    timeToLiveNanoseconds: options.workload.timeToLiveNanoseconds, books: books)
+  return RunResult(
+    report: report, exitStatus: status, ledger: options.savesLedger ? saved.encoded() : nil)
 }
 
 private struct Workers {

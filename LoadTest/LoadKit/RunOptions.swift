@@ -21,6 +21,8 @@ package struct RunOptions: Sendable {
   package var serverPID: Int32?
   /// Off: no stock is prepared, nothing is compared. For servers that keep no stock.
   package var verifies = true
+  /// Nothing is compared: the ledger is handed over, for an `audit` later. The server may die.
+  package var savesLedger = false
   package var run: RunID = RunID(0)
 
   package init(target: Endpoint) { self.target = target }
@@ -31,6 +33,10 @@ package struct RunOptions: Sendable {
     if let hotUnits { stock[0] = hotUnits }
     return stock
   }
+
+  /// What the stock is put there for, as the server is told. A part of the payload: `audit` sends the
+  /// same calls again.
+  static let stockReason = "holdfast-load run"
 
   /// How long the last answers may take.
   package static let drainSeconds = 10.0
@@ -56,6 +62,7 @@ package struct RunOptions: Sendable {
       "--rate must be 0.01 to 100000000 calls per second")
     try require(
       ratePerSecond == nil || operations == nil, "--rate goes with --duration, not --operations")
+    try require(verifies || !savesLedger, "--save-ledger goes without --no-verify")
     try require((0...1 << 40).contains(units), "--units must be 0 to 2^40")
     try require((0...1 << 40).contains(hotUnits ?? 0), "--hot-units must be 0 to 2^40")
     try workload.validate()

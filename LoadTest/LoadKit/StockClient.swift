@@ -57,7 +57,7 @@ package struct StockClient: ~Copyable {
   }
 
   /// Makes the calls 0 ..< `count`, many at a time, and again those whose answer `take` turns down.
-  private mutating func callAll(
+  mutating func callAll(
     _ count: Int, _ method: Method, write: (Int, inout MessageBuffer) -> Void,
     take: (Int, borrowing ClientConnection, ClientAnswer) throws(LoadError) -> Bool
   ) throws(LoadError) {
@@ -96,18 +96,24 @@ package struct StockClient: ~Copyable {
   }
 
   /// Sets on hand of every SKU to `units[sku]`. Safe to repeat: every call has its own key, made of
-  /// `run`.
+  /// `run`. Answers how many SKUs the server had set before, by the same key.
+  @discardableResult
   package mutating func setStock(
     _ units: [Int64], _ names: SKUNames, run: RunID, reason: String
-  ) throws(LoadError) {
+  ) throws(LoadError) -> Int {
     let endpoint = endpoint
+    var replayed = 0
     try callAll(units.count, .adjustStock) { index, message in
       message.writeSetOnHand(
         key: "stock-\(run.text)-\(index)", sku: UInt32(index), names, units: units[index],
         reason: reason)
     } take: { (index, http, answer) throws(LoadError) in
-      try StockClient.isDone(answer, http, "AdjustStock of \(names.name(index))", endpoint)
+      let call = "AdjustStock of \(names.name(index))"
+      guard try StockClient.isDone(answer, http, call, endpoint) else { return false }
+      if http.withMessage(of: answer, { readIsReplayed($0) }) == true { replayed += 1 }
+      return true
     }
+    return replayed
   }
 
   /// The balances of SKUs 0 ..< `count`, each with the times between which it was read.

@@ -376,7 +376,9 @@ struct WorkerLoop: ~Copyable {
   }
 
   private mutating func send(_ task: SendTask, by index: Int, since: Int64, _ now: Int64) {
-    write(task)
+    ledger.writeRequest(
+      task.operation, task.method,
+      timeToLiveNanoseconds: options.workload.timeToLiveNanoseconds, to: &message)
     guard let flight = freeFlights.popLast() else { return }
     let result = connections[index].start(task.method, callID: UInt64(flight), message)
     guard result == .started else {
@@ -403,18 +405,5 @@ struct WorkerLoop: ~Copyable {
     } else {
       later.append((statistics.attempts + WorkerLoop.duplicateDelay, copy))
     }
-  }
-
-  /// Writes the request. It depends on the ledger alone, so that a duplicate is the same bytes.
-  private mutating func write(_ task: SendTask) {
-    if task.method != .reserve {
-      message.writeEndRequest(ledger.records[task.operation].id)
-      return
-    }
-    message.writeReserveKey(keys, worker: number, operation: task.operation)
-    for line in ledger.cart(of: task.operation) {
-      message.appendReserveLine(ledger.line(line), names)
-    }
-    message.appendTimeToLive(nanoseconds: options.workload.timeToLiveNanoseconds)
   }
 }

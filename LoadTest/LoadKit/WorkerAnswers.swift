@@ -46,31 +46,10 @@ extension WorkerLoop {
   }
 
   private func reply(to method: Method, _ answer: ClientAnswer, _ index: Int) -> Reply {
-    switch answer.outcome {
-    case .answered: break
-    case .unprocessed: return .noEffect
-    case .malformed, .reset, .lost: return .unknown
-    }
-    if answer.grpcStatus != 0 {
-      let code = UInt8(truncatingIfNeeded: answer.grpcStatus)
-      return connections[index].http.withStatusDetails(of: answer) { details in
-        Reply(refusal: Refusal(code: code, details: details, names))
-      }
-    }
-    if !options.verifies {
+    if !options.verifies, answer.outcome == .answered, answer.grpcStatus == 0 {
       return .accepted(id: ReservationID(number: 0), expiresNanoseconds: 0, isReplayed: false)
     }
-    return connections[index].http.withMessage(of: answer) { bytes -> Reply in
-      if method == .reserve {
-        guard let answer = ReserveAnswer(bytes) else { return .unknown }
-        return .accepted(
-          id: answer.id, expiresNanoseconds: answer.expiresNanoseconds,
-          isReplayed: answer.isReplayed)
-      }
-      guard let isReplayed = readEndAnswerIsReplayed(bytes) else { return .unknown }
-      return .accepted(
-        id: ReservationID(number: 0), expiresNanoseconds: 0, isReplayed: isReplayed)
-    }
+    return Reply(answer, to: method, connections[index].http, names)
   }
 
   private mutating func count(

@@ -17,7 +17,7 @@ struct HoldfastLoad: ParsableCommand {
 
       Exit status: 0 all invariants hold, 1 one is violated, 2 the run could not be made.
       """,
-    subcommands: [RunCommand.self, PrepareCommand.self])
+    subcommands: [RunCommand.self, AuditCommand.self, PrepareCommand.self])
 
   static func main() {
     do {

@@ -85,6 +85,13 @@ struct RunCommand: ParsableCommand {
       name: .customLong("no-verify"),
       help: "Prepare no stock and compare nothing: for servers that only answer.")
     var noVerify = false
+    @Option(
+      help: ArgumentHelp(
+        """
+        Write every call and its answer to this file in place of comparing: `audit` does that, also \
+        after the server has died.
+        """, valueName: "file"))
+    var saveLedger: String?
   }
 
   func run() throws {
@@ -102,6 +109,7 @@ struct RunCommand: ParsableCommand {
       }
       line.clear()
       try write(result.report)
+      if let path = report.saveLedger, let ledger = result.ledger { try save(ledger, to: path) }
       status = max(status, result.exitStatus)
     }
     if status != 0 { throw ExitCode(status) }
@@ -130,6 +138,7 @@ struct RunCommand: ParsableCommand {
     if report.noVerify { options.workload.confirmShare = 0 }
     if report.noVerify { options.workload.releaseShare = 0 }
     options.verifies = !report.noVerify
+    options.savesLedger = report.saveLedger != nil
     return options
   }
 
@@ -177,15 +186,13 @@ struct RunCommand: ParsableCommand {
       print(report.text, terminator: "")
       return
     }
-    let encoder = JSONEncoder()
-    encoder.outputFormatting = [.prettyPrinted, .sortedKeys, .withoutEscapingSlashes]
-    encoder.keyEncodingStrategy = .convertToSnakeCase
-    let json = try encoder.encode(report) + Data("\n".utf8)
+    let json = try JSONReport.encode(report)
     if path == "-" {
       print(String(decoding: json, as: UTF8.self), terminator: "")
       return
     }
     print(report.text, terminator: "")
+    // Not replaced as a whole: it may be a pipe.
     do {
       try json.write(to: URL(filePath: path))
     } catch {

@@ -18,8 +18,10 @@ final class FakeServer: Sendable {
     case losesConfirms
     /// Refuses every seventh reserve.
     case refusesWithStock
-    /// Cuts the connection after so many calls.
-    case hangsUp(after: Int)
+    /// After so many calls cuts the connections that call, one for each of the next `times` calls.
+    case hangsUp(after: Int, times: Int = .max)
+    /// Once the stock is set a second time it has never heard of anything.
+    case losesEverything
   }
 
   private struct Item {
@@ -42,6 +44,7 @@ final class FakeServer: Sendable {
     var items: [String: Item] = [:]
     var reservations: [String: Reservation] = [:]
     var byKey: [String: Known] = [:]
+    var adjustments: Set<String> = []
     var calls = 0
     var reserves = 0
   }
@@ -146,7 +149,11 @@ final class FakeServer: Sendable {
         peer.paths[stream] = Method.paths.first { text.contains($0) }
       } else if header[3] == 0 {
         store.calls += 1
-        if case .hangsUp(let after) = fault, store.calls > after { return false }
+        if case .hangsUp(let after, let times) = fault, store.calls > after,
+          store.calls - after <= times
+        {
+          return false
+        }
         take(peer, stream, Array(payload.dropFirst(5)), &store, &waiting)
         peer.output += Frames.frame(8, 0, 0, Frames.number(UInt32(max(1, length))))
       }
@@ -186,8 +193,12 @@ final class FakeServer: Sendable {
     let fields = Fields(message)
     switch path.split(separator: "/").last {
     case "AdjustStock":
-      store.items[fields.text(2)] = Item(onHand: Int64(fields.number(5)))
-      return Frames.answer(stream, [])
+      if case .losesEverything = fault, store.adjustments.contains(fields.text(1)) {
+        store = Store()
+      }
+      let isNew = store.adjustments.insert(fields.text(1)).inserted
+      if isNew { store.items[fields.text(2)] = Item(onHand: Int64(fields.number(5))) }
+      return Frames.answer(stream, isNew ? [] : Fields.varint(2, 1))
     case "BatchGetStock":
       var levels: [UInt8] = []
       for item in fields.nested(1) {
@@ -232,7 +243,8 @@ final class FakeServer: Sendable {
     if let known = store.byKey[key], !isForgetful {
       switch known {
       case .accepted(let id): return acceptance(stream, id, store, isReplayed: true)
-      case .refused(let sku): return refusal(stream, 9, "INSUFFICIENT_STOCK", sku: sku)
+      case .refused(let sku):
+        return refusal(stream, 9, "INSUFFICIENT_STOCK", sku: sku, isReplayed: true)
       }
     }
     let lines = fields.nested(2).map { (sku: $0.text(1), units: Int64($0.number(3))) }
@@ -270,12 +282,13 @@ final class FakeServer: Sendable {
   }
 
   private func refusal(
-    _ stream: UInt32, _ code: Int, _ reason: String, sku: String? = nil
+    _ stream: UInt32, _ code: Int, _ reason: String, sku: String? = nil, isReplayed: Bool = false
   ) -> [UInt8] {
     var info = Fields.bytes(1, Array(reason.utf8)) + Fields.bytes(2, Array("holdfast".utf8))
-    if let sku {
+    for (key, value) in [("sku", sku), ("replayed", isReplayed ? "true" : nil)] {
+      guard let value else { continue }
       info += Fields.bytes(
-        3, Fields.bytes(1, Array("sku".utf8)) + Fields.bytes(2, Array(sku.utf8)))
+        3, Fields.bytes(1, Array(key.utf8)) + Fields.bytes(2, Array(value.utf8)))
     }
     let any =
       Fields.bytes(1, Array("type.googleapis.com/google.rpc.ErrorInfo".utf8))

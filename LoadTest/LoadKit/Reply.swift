@@ -1,0 +1,68 @@
+// What one answer means for the ledger.
+internal import HTTP2
+
+/// What the ledger takes down of one answer.
+package enum Reply: Equatable, Sendable {
+  /// OK. `id` and `expiresNanoseconds` (by the server's clock) are of a Reserve alone.
+  case accepted(id: ReservationID, expiresNanoseconds: Int64, isReplayed: Bool)
+  /// A decision against the call.
+  case refused(Refusal)
+  /// The server says that it did nothing, and that trying again may work.
+  case noEffect
+  /// Nobody knows what the server decided.
+  case unknown
+
+  /// Whether the server says that it had decided before.
+  var isReplayed: Bool {
+    switch self {
+    case .accepted(_, _, let isReplayed): isReplayed
+    case .refused(let refusal): refusal.isReplayed
+    case .noEffect, .unknown: false
+    }
+  }
+
+  /// Reads the answer to one call of a run.
+  init(
+    _ answer: ClientAnswer, to method: Method, _ http: borrowing ClientConnection, _ names: SKUNames
+  ) {
+    switch answer.outcome {
+    case .answered where answer.grpcStatus == 0:
+      self = http.withMessage(of: answer) { Reply(message: $0, of: method) }
+    case .answered:
+      let code = UInt8(truncatingIfNeeded: answer.grpcStatus)
+      self = http.withStatusDetails(of: answer) { details in
+        Reply(refusal: Refusal(code: code, details: details, names))
+      }
+    case .unprocessed: self = .noEffect
+    case .malformed, .reset, .lost: self = .unknown
+    }
+  }
+
+  /// - Parameter message: what an OK came with.
+  private init(message: Span<UInt8>, of method: Method) {
+    self = .unknown
+    if method == .reserve {
+      guard let answer = ReserveAnswer(message) else { return }
+      self = .accepted(
+        id: answer.id, expiresNanoseconds: answer.expiresNanoseconds,
+        isReplayed: answer.isReplayed)
+    } else {
+      guard let isReplayed = readIsReplayed(message) else { return }
+      self = .accepted(
+        id: ReservationID(number: 0), expiresNanoseconds: 0, isReplayed: isReplayed)
+    }
+  }
+
+  /// - Parameter refusal: what a status other than OK came with.
+  init(refusal: Refusal) {
+    switch (refusal.code, refusal.reason) {
+    case (3, _), (5, _), (9, _): self = .refused(refusal)
+    // DESIGN section 2: these are not decisions and are not recorded. RESOURCE_EXHAUSTED comes
+    // before anything was changed; with no reason it may be another machine's.
+    case (10, .conflictTooBusy), (14, .overloaded), (14, .shuttingDown): self = .noEffect
+    case (8, let reason) where reason != .unnamed: self = .noEffect
+    case (7, _), (12, _), (16, _): self = .noEffect
+    default: self = .unknown
+    }
+  }
+}

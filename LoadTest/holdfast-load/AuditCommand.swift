@@ -1,0 +1,41 @@
+internal import ArgumentParser
+internal import FoundationEssentials
+internal import LoadKit
+
+struct AuditCommand: ParsableCommand {
+  static let configuration = CommandConfiguration(
+    commandName: "audit",
+    abstract: "Proves that a server still knows all that it told earlier runs.",
+    discussion: """
+      Sends every call of the ledgers again, the same bytes, to a server that may have been killed \
+      and started since. What it had acknowledged it has to repeat; what was cut off is decided \
+      here, once; then the balances have to be exactly what the ledgers say. The outcomes are added \
+      to the files, so that a later audit holds the server to them too.
+      """)
+
+  @Argument(help: "Files that `run --save-ledger` has written.")
+  var ledgers: [String]
+  @Option(help: "The server's gRPC address, an IP address and a port.")
+  var target: Endpoint
+  @Option(help: "Write the findings as JSON to this file.")
+  var json: String?
+
+  func run() throws {
+    var audits: [Audit] = []
+    for path in ledgers {
+      var saved: SavedRun
+      do {
+        saved = try SavedRun([UInt8](Data(contentsOf: URL(filePath: path))))
+      } catch {
+        throw LoadError("cannot read \(path): \(error)")
+      }
+      let audit = try LoadKit.audit(&saved, target: target)
+      try save(saved.encoded(), to: path)
+      print("\(path): \(audit.text)")
+      for example in audit.check.examples { print("  \(example)") }
+      audits.append(audit)
+    }
+    if let json { try save(JSONReport.encode(audits), to: json) }
+    if !audits.allSatisfy(\.holds) { throw ExitCode(1) }
+  }
+}

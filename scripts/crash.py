@@ -1,0 +1,244 @@
+#!/usr/bin/env python3
+"""Kills the server with SIGKILL at random moments under load, starts it again, and proves that it lost nothing.
+
+A round: the load generator hammers the server and takes down every answer; the server is killed; in some
+rounds it is killed again while it recovers; it is started; the generator audits its ledger: every
+acknowledged decision must be repeated as it was, every call that was cut off is decided exactly once, and
+the balances must be what the ledger says. Ten rounds share a data directory; in the end all their ledgers
+are audited once more, the server is stopped, and `holdfast verify` has to agree.
+
+What a round does is drawn from the seed; when exactly the kill strikes is up to the machine.
+Exit status: 0 nothing was lost or applied twice, 1 something was: the data directory is kept and named.
+"""
+
+import argparse
+import json
+import pathlib
+import random
+import shutil
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+
+REPOSITORY = pathlib.Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(REPOSITORY / "Tests" / "EndToEnd"))
+
+from server import Server  # noqa: E402
+
+ROUNDS_PER_DIRECTORY = 10
+GENERATOR_SECONDS = 60
+CHECKPOINT_SECONDS = 3  # how long a kill waits for a checkpoint to begin
+# Violations (see Violation.Kind of the load generator) that a decision which was applied twice shows as.
+TWICE = ("oversold", "units lost or invented", "held units differ", "decided twice", "reservation id used twice")
+
+
+class Failure(Exception):
+    """Something that must not happen."""
+
+
+class Directory:
+    """A data directory, the server that runs on it, and the ledgers of the rounds that it has seen."""
+
+    def __init__(self, options, draw):
+        self.options = options
+        self.path = pathlib.Path(tempfile.mkdtemp(prefix="holdfast-crash-", dir=options.directory))
+        self.data = self.path / "data"
+        self.ledgers = []
+        durability = options.durability or draw.choice(["fsync", "fsync", "fsync", "os"])
+        self.flags = ["--data-dir", str(self.data), "--durability", durability,
+                      "--journal-segment-bytes", str(draw.choice([64, 64, 256, 1024, 4096]) * 1024),
+                      "--loops", str(draw.choice([1, 2]))]
+        self.server = None
+        self.recovery_seconds = 0.1
+
+    def start(self):
+        begin = time.monotonic()
+        self.server = Server(self.options.server, *self.flags)
+        self.recovery_seconds = time.monotonic() - begin
+
+    def kill(self):
+        """SIGKILL. Returns the names of the files that were being made."""
+        if not self.server.is_alive():
+            raise Failure(f"the server has ended by itself, status {self.server.process.returncode}")
+        self.server.process.kill()
+        self.server.process.wait()
+        return {path.name for path in self.data.glob("*.tmp")}
+
+    def kill_while_it_recovers(self, after_seconds):
+        process = subprocess.Popen([self.options.server, "serve", "--port", "0", "--admin-port", "0", *self.flags],
+                                   stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        time.sleep(after_seconds)
+        process.kill()
+        if (status := process.wait()) > 0:
+            raise Failure(f"the server would not start, status {status}")
+
+    def audit(self, ledgers):
+        """Holds `ledgers` against the running server. Returns one finding for each."""
+        report = self.path / "audit.json"
+        done = subprocess.run([self.options.generator, "audit", *ledgers, "--target", self.server.target,
+                               "--json", report], capture_output=True, text=True, timeout=GENERATOR_SECONDS)
+        if done.returncode != 0:
+            raise Failure(f"audit, status {done.returncode}:\n{done.stdout}{done.stderr}")
+        return json.loads(report.read_text())
+
+    def finish(self):
+        """All rounds once more, an orderly end, and the verdict of `holdfast verify`."""
+        findings = self.audit(self.ledgers) if self.ledgers else []
+        if status := self.server.stop():
+            raise Failure(f"the server ended with status {status}")
+        done = subprocess.run([self.options.server, "verify", self.data], capture_output=True, text=True,
+                              timeout=GENERATOR_SECONDS)
+        if done.returncode != 0:
+            raise Failure(f"verify, status {done.returncode}:\n{done.stdout}{done.stderr}")
+        shutil.rmtree(self.path)
+        return findings
+
+    def abandon(self):
+        """Ends the server, leaves the files, and returns the end of the server's log."""
+        if self.server is None:
+            return ""
+        self.server.process.kill()
+        self.server.process.wait()
+        return self.server.log_text()[-4000:]
+
+
+class Round:
+    """One round, and what came of it."""
+
+    def __init__(self, number, seed, directory):
+        self.number = number
+        self.draw = random.Random(f"{seed}/{number}")
+        self.directory = directory
+        self.ledger = directory.path / f"ledger-{number:06}"
+        self.finding = None
+
+    def run(self):
+        draw, directory = self.draw, self.directory
+        load = subprocess.Popen(self.load_command(), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+        try:
+            begin = time.monotonic()
+            self.wait_for_the_moment()
+            self.load_seconds = time.monotonic() - begin
+            self.unfinished = directory.kill()
+            output = load.communicate(timeout=GENERATOR_SECONDS)[0]
+        finally:
+            load.kill()
+        self.recovery_kills = draw.choice([0, 0, 0, 1, 1, 2])
+        for _ in range(self.recovery_kills):
+            directory.kill_while_it_recovers(draw.uniform(0, 1.2) * directory.recovery_seconds)
+        directory.start()
+        self.recovery_seconds = directory.recovery_seconds
+        if self.ledger.exists():
+            [self.finding] = directory.audit([self.ledger])
+            directory.ledgers.append(self.ledger)
+        elif load.returncode != 2:
+            raise Failure(f"the load generator ended with status {load.returncode}:\n{output}")
+
+    def load_command(self):
+        draw, options = self.draw, self.directory.options
+        skus = draw.choice([1, 10, 100, 400])
+        return [options.generator, "run", "--target", self.directory.server.target,
+                "--save-ledger", self.ledger, "--duration", "60", "--warm-up", "0",
+                "--seed", str(draw.getrandbits(32)), "--skus", str(skus),
+                "--units", str(draw.choice([5, 100, 10_000])), "--distribution", draw.choice(["uniform", "zipf:0.9"]),
+                "--lines", draw.choice(["1", "1", "1-3", "1-8"]), "--quantity", draw.choice(["1", "1-3"]),
+                "--connections", str(draw.choice([1, 4, 16])), "--streams", str(draw.choice([1, 10, 50])),
+                "--confirm-share", "0.4", "--release-share", "0.4", "--duplicate-share", "0.05",
+                "--ttl", str(draw.choice([600, 600, 2, 1]))]
+
+    def wait_for_the_moment(self):
+        """Some time under load; in every third round then until a checkpoint is being written."""
+        time.sleep(self.draw.uniform(0.03, self.directory.options.load_seconds))
+        if self.draw.randrange(3) > 0:
+            return
+        deadline = time.monotonic() + CHECKPOINT_SECONDS
+        while not (self.directory.data / "checkpoint.tmp").exists() and time.monotonic() < deadline:
+            time.sleep(0.0002)
+        time.sleep(self.draw.uniform(0, 0.003))
+
+    def line(self):
+        parts = [f"round {self.number:4}", f"killed after {self.load_seconds:.2f} s"]
+        parts += [f"in {name}" for name in sorted(self.unfinished)]
+        if self.recovery_kills:
+            parts.append(f"{self.recovery_kills} × while recovering")
+        if self.finding:
+            parts += [f"{self.finding['calls']:,} calls", f"{self.finding['acknowledged']:,} acknowledged",
+                      f"{self.finding['unknown']:,} unknown ({self.finding['had_happened']:,} had happened)",
+                      f"{self.finding['standing'] + self.finding['unknown']:,} verified"]
+        else:
+            parts.append("before the load began")
+        parts.append(f"recovery {self.recovery_seconds:.2f} s")
+        return " · ".join(parts)
+
+
+def run_all(options):
+    """All rounds. Returns them, and the findings of the audits at the end of each directory."""
+    rounds, final_findings = [], []
+    while len(rounds) < options.rounds:
+        draw = random.Random(f"{options.seed}/directory/{len(rounds)}")
+        directory = Directory(options, draw)
+        print(f"directory {' '.join(directory.flags[2:])}", flush=True)
+        try:
+            directory.start()
+            for _ in range(min(ROUNDS_PER_DIRECTORY, options.rounds - len(rounds))):
+                rounds.append(Round(len(rounds), options.seed, directory))
+                rounds[-1].run()
+                print(rounds[-1].line(), flush=True)
+            final_findings += directory.finish()
+        except Exception as error:
+            print(f"FAILED in round {len(rounds) - 1} of seed {options.seed}: {error}\n{directory.abandon()}\n"
+                  f"kept: {directory.path}, flags {' '.join(directory.flags)}", file=sys.stderr)
+            raise SystemExit(1) from error
+        except KeyboardInterrupt:
+            directory.abandon()
+            shutil.rmtree(directory.path)
+            raise
+    return rounds, final_findings
+
+
+def summary(rounds, final_findings):
+    findings = [each.finding for each in rounds if each.finding]
+
+    def total(name, of=findings):
+        return sum(finding[name] for finding in of)
+
+    def twice(of):
+        return sum(finding["check"]["violations"].get(kind, 0) for finding in of for kind in TWICE)
+
+    recoveries = [each.recovery_seconds for each in rounds]
+    audited_again = total("acknowledged", final_findings)
+    lost = (total("acknowledged") - total("standing")
+            + audited_again - total("standing", final_findings))
+    return "\n".join([
+        f"{len(rounds)} rounds: {total('calls'):,} calls, {total('acknowledged'):,} acknowledged decisions; "
+        f"{total('unknown'):,} cut off, {total('had_happened'):,} of them had happened; "
+        f"{audited_again:,} audited again at the end of their directory",
+        f"killed while a checkpoint was written: {sum('checkpoint.tmp' in each.unfinished for each in rounds)}, "
+        f"while a segment was made: {sum('segment.tmp' in each.unfinished for each in rounds)}, "
+        f"while recovering: {sum(each.recovery_kills for each in rounds)}, "
+        f"before the load began: {len(rounds) - len(findings)}; "
+        f"recovery {statistics.median(recoveries):.2f} s, at most {max(recoveries):.2f} s",
+        f"{lost} acknowledged decisions lost, {twice(findings + final_findings)} applied twice"])
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rounds", type=int, default=20)
+    parser.add_argument("--seed", type=int, default=random.SystemRandom().getrandbits(32))
+    parser.add_argument("--load-seconds", type=float, default=0.5, help="most load before a kill")
+    parser.add_argument("--durability", help="of every directory (default: mostly fsync, now and then os)")
+    parser.add_argument("--directory", help="where data directories are made (default: the system's temporary one)")
+    parser.add_argument("--server", default=REPOSITORY / ".build/release/holdfast")
+    parser.add_argument("--generator", default=REPOSITORY / ".build/release/holdfast-load")
+    options = parser.parse_args()
+    print(f"seed {options.seed}", flush=True)
+    rounds, final_findings = run_all(options)
+    print(summary(rounds, final_findings))
+    if sum(each.finding is None for each in rounds) > len(rounds) / 2:
+        raise SystemExit("most servers were killed before the load began: this has shown nothing")
+
+
+if __name__ == "__main__":
+    main()
