@@ -82,3 +82,13 @@ int hf_wait_readable(int descriptor, int64_t nanoseconds) {
   return poll(&poll_descriptor, 1, (int)(nanoseconds / 1000000 + 1));
 #endif
 }
+
+size_t hf_find32(const void *bytes, size_t count, uint32_t value) {
+  size_t offset = 0;
+  for (; offset + 4 <= count; offset += 8) {
+    uint32_t word;
+    memcpy(&word, (const char *)bytes + offset, 4);
+    if (word == value) break;
+  }
+  return offset;
+}

@@ -53,6 +53,10 @@ uint32_t hf_crc32c(uint32_t initial, const void *bytes, size_t count);
 /// The same by a table: for processors without the instruction, and for testing the one by the other.
 uint32_t hf_crc32c_by_table(uint32_t initial, const void *bytes, size_t count);
 
+/// How far it is from `bytes`, in steps of 8, to where `value` stands; where it stands nowhere, to the
+/// first step that leaves less than 4 bytes. In C, since debug builds search files with it too.
+size_t hf_find32(const void *bytes, size_t count, uint32_t value);
+
 /// openat(2), closed on exec; a file that O_CREAT makes is its owner's alone (0600). The new
 /// descriptor, or -1 and errno. Here since Swift does not import variadic functions.
 int hf_open_at(int directory, const char *name, int flags);

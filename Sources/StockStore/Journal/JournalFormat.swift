@@ -17,7 +17,7 @@
 //     0  u32  magic "HFBA"
 //     4  u32  CRC32C of bytes 8..<48, with salt
 //     8  u64  LSN: bytes of records in all batches before this one, since the store was made
-//    16  u32  bytes of records, a multiple of 8
+//    16  u32  bytes of records, a multiple of 8, at most 64 MiB
 //    20  u32  number of records
 //    24  u32  CRC32C of the records, with salt; zero for an end of segment
 //    28  u8   kind: 0 records, 1 end of segment (no records)
@@ -86,8 +86,12 @@ struct StoreID: Equatable, Sendable {
 struct SegmentHeader: Equatable {
   /// Where the first batch begins.
   static let blockBytes = 4096
-  /// A segment holds its block and something more; the number of bytes of a batch has 32 bits.
+  /// A segment holds its block and something more, and is recycled before it is huge.
   static let segmentBytesRange = 2 * blockBytes...(1 << 32)
+
+  static func isPossible(segmentBytes: Int) -> Bool {
+    segmentBytesRange.contains(segmentBytes) && segmentBytes % blockBytes == 0
+  }
 
   private static let magic: UInt64 = 0x544e_4d47_4553_4648  // "HFSEGMNT"
   private static let version: UInt32 = 1
@@ -111,7 +115,7 @@ struct SegmentHeader: Equatable {
     guard unsafe base.load64(0) == Self.magic, unsafe base.load32(8) == Self.version,
       unsafe base.load32(12) == Self.checksum(base), unsafe base.load64(48) == 0,
       unsafe base.load64(56) == 0, let segmentBytes = unsafe Int(exactly: base.load64(24)),
-      Self.segmentBytesRange.contains(segmentBytes), segmentBytes % Self.blockBytes == 0
+      Self.isPossible(segmentBytes: segmentBytes)
     else { return nil }
     self.segmentBytes = segmentBytes
     sequence = unsafe base.load64(16)
@@ -141,6 +145,8 @@ struct SegmentHeader: Equatable {
 /// What stands before the records of a batch.
 struct BatchHeader: Equatable {
   static let byteCount = 48
+  /// Who reads a batch has all of it in memory.
+  static let payloadBytesMax = 64 << 20
 
   enum Kind: UInt8 {
     case records = 0
@@ -172,6 +178,7 @@ struct BatchHeader: Equatable {
 
   /// Fills the 48 bytes from `bytes` on. `salt` is that of the segment's sequence and `run`.
   func write(to bytes: UnsafeMutableRawPointer, salt: UInt32) {
+    precondition(payloadLength <= Self.payloadBytesMax, "a batch that nobody would read")
     unsafe bytes.store32(Self.magic, 0)
     unsafe bytes.store64(lsn, 8)
     unsafe bytes.store32(UInt32(payloadLength), 16)
@@ -195,6 +202,12 @@ struct BatchHeader: Equatable {
     return unsafe BatchHeader(fields: bytes)
   }
 
+  /// How far it is from `bytes`, in steps of 8, to the next place where a header may begin: `count` or
+  /// a little less where there is none.
+  static func bytesBeforeMagic(_ bytes: UnsafeRawPointer, count: Int) -> Int {
+    unsafe hf_find32(bytes, count, magic.littleEndian)
+  }
+
   /// The fields as they stand, whatever the CRC; nil where one is out of range.
   init?(fields bytes: UnsafeRawPointer) {
     let word = unsafe bytes.load32(28)
@@ -209,7 +222,8 @@ struct BatchHeader: Equatable {
     run = unsafe bytes.load32(32)
     time = unsafe Int64(bitPattern: bytes.load64(40))
     // A record has 8 bytes at least, so a count that is too high does not get past here.
-    guard payloadLength % 8 == 0, recordCount <= payloadLength / 8,
+    guard payloadLength % 8 == 0, payloadLength <= Self.payloadBytesMax,
+      recordCount <= payloadLength / 8,
       !lsn.addingReportingOverflow(UInt64(payloadLength)).overflow,
       kind == .records || (payloadLength == 0 && payloadCRC == 0)
     else { return nil }

@@ -1,0 +1,196 @@
+// The journal as recovery reads it.
+//
+// Where the chain of valid batches stops (JournalFormat.swift), the journal ends, unless
+//   - the checkpoint needs it to go on, or
+//   - the file is shorter than it was made, or
+//   - the header of a batch of this run or a later one stands further on in the segment, or in a
+//     segment behind it.
+// Then what is missing was durable once: the journal is damaged. It also is where the chain leads to a
+// segment that is missing or not valid. What is cut where the journal ends is the newest batch at most,
+// and its decisions were never acknowledged.
+internal import Posix
+internal import Synchronization
+
+struct JournalReader: Sendable {
+  let storage: any Storage
+  let key: JournalKey
+  let storeID: StoreID
+  let segmentBytes: Int
+  let start: JournalPosition
+  /// The LSN without which the checkpoint is of no use.
+  let mustReach: UInt64
+  let fault: DeliberateFault?
+
+  init(
+    storage: any Storage, key: JournalKey, storeID: StoreID, segmentBytes: Int,
+    start: JournalPosition, mustReach: UInt64, fault: DeliberateFault? = nil
+  ) {
+    self.storage = storage
+    self.key = key
+    self.storeID = storeID
+    self.segmentBytes = segmentBytes
+    self.start = start
+    self.mustReach = mustReach
+    self.fault = fault
+  }
+
+  /// Calls `body` with the header and the records of each batch, in order; the bytes are good for the
+  /// length of the call.
+  /// - Parameter readsAhead: a second thread reads and checks what comes next meanwhile.
+  /// - Throws: `damaged`, after the batches before the damage; `failed`; or what `body` throws.
+  func forEachBatch(
+    readsAhead: Bool,
+    _ body: (BatchHeader, UnsafeRawBufferPointer) throws(JournalError) -> Void
+  ) throws(JournalError) -> JournalEnd {
+    if readsAhead, let ahead = try? ReadAhead(self) {
+      defer { ahead.stop() }
+      return unsafe try ahead.forEachBatch(body)
+    }
+    let chain = JournalChain(self)
+    let window = Window()
+    while true {
+      let end = try chain.fill(window)
+      try unsafe window.forEachBatch(body)
+      if let end { return end }
+    }
+  }
+}
+
+/// Where the journal ends.
+struct JournalEnd: Equatable {
+  /// Behind the last batch. `decisions` is that of the start: who reads the records counts them.
+  var position: JournalPosition
+  /// Of the last batch, nanoseconds; 0 where there is none.
+  var time: Int64
+  /// Bytes of the batch that a crash has torn, as far as can be told; 0 where none was.
+  var tornBytes: Int
+}
+
+/// A stretch of the journal in memory. One thread uses it at a time.
+@safe final class Window: @unchecked Sendable {
+  private static let initialBytes = 4 << 20
+
+  private(set) var bytes: UnsafeMutableRawBufferPointer
+  /// Bytes of whole, checked batches at the beginning.
+  var batchBytes = 0
+
+  init() { unsafe bytes = .allocate(byteCount: Self.initialBytes, alignment: 64) }
+
+  deinit { unsafe bytes.deallocate() }
+
+  /// Makes room for `byteCount` bytes; what is in the window is lost.
+  func grow(toHold byteCount: Int) {
+    guard unsafe byteCount > bytes.count else { return }
+    unsafe bytes.deallocate()
+    unsafe bytes = .allocate(byteCount: byteCount, alignment: 64)
+  }
+
+  /// Calls `body` with each batch of records.
+  func forEachBatch(
+    _ body: (BatchHeader, UnsafeRawBufferPointer) throws(JournalError) -> Void
+  ) throws(JournalError) {
+    // The batches are checked: they lie one behind the other and come to `batchBytes`.
+    var offset = 0
+    while offset < batchBytes, let base = unsafe bytes.baseAddress,
+      let header = unsafe BatchHeader(fields: base + offset)
+    {
+      let start = offset + BatchHeader.byteCount
+      offset = start + header.payloadLength
+      if header.kind == .end { continue }
+      try unsafe body(header, UnsafeRawBufferPointer(rebasing: bytes[start..<offset]))
+    }
+  }
+}
+
+/// Two windows that go round between a thread that fills them and the caller, who uses what is in them.
+private final class ReadAhead: Sendable {
+  private enum Filled {
+    case window(Window, end: JournalEnd?)
+    case failed(JournalError)
+  }
+
+  private struct State {
+    var empty = [Window(), Window()]
+    /// In order.
+    var filled: [Filled] = []
+    var isStopped = false
+  }
+
+  private let state = Mutex(State())
+  private let hasEmpty: Wakeup
+  private let hasFilled: Wakeup
+  private let thread = Mutex<Thread?>(nil)
+
+  init(_ reader: JournalReader) throws(Errno) {
+    hasEmpty = try Wakeup()
+    hasFilled = try Wakeup()
+    let started = try Thread(name: "read ahead") { [self] in run(reader) }
+    thread.withLock { $0 = started }
+  }
+
+  /// Ends the thread.
+  func stop() {
+    state.withLock { $0.isStopped = true }
+    hasEmpty.signal()
+    let started = thread.withLock { thread in
+      let started = thread
+      thread = nil
+      return started
+    }
+    started?.join()
+  }
+
+  func forEachBatch(
+    _ body: (BatchHeader, UnsafeRawBufferPointer) throws(JournalError) -> Void
+  ) throws(JournalError) -> JournalEnd {
+    while true {
+      switch nextFilled() {
+      case .failed(let error): throw error
+      case .window(let window, let end):
+        try unsafe window.forEachBatch(body)
+        if let end { return end }
+        state.withLock { $0.empty.append(window) }
+        hasEmpty.signal()
+      }
+    }
+  }
+
+  private func nextFilled() -> Filled {
+    while true {
+      let filled = state.withLock { $0.filled.isEmpty ? nil : $0.filled.removeFirst() }
+      if let filled { return filled }
+      hasFilled.wait(nanoseconds: .max)
+    }
+  }
+
+  // MARK: The thread
+
+  private func run(_ reader: JournalReader) {
+    let chain = JournalChain(reader)
+    while let window = nextEmpty() {
+      do throws(JournalError) {
+        let end = try chain.fill(window)
+        give(.window(window, end: end))
+        if end != nil { return }
+      } catch {
+        give(.failed(error))
+        return
+      }
+    }
+  }
+
+  private func give(_ filled: Filled) {
+    state.withLock { $0.filled.append(filled) }
+    hasFilled.signal()
+  }
+
+  /// nil where the caller wants no more.
+  private func nextEmpty() -> Window? {
+    while true {
+      let (window, isStopped) = state.withLock { ($0.empty.popLast(), $0.isStopped) }
+      if isStopped { return nil }
+      if let window { return window }
+      hasEmpty.wait(nanoseconds: .max)
+    }
+  }
+}
