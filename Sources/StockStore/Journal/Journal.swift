@@ -38,6 +38,7 @@ final class Journal: Sendable {
 
   /// Writes one group and wakes whom it concerns. False: nothing to write.
   func step() throws(JournalError) -> Bool {
+    if hasFailed.load(ordering: .acquiring) { return false }
     let before = log.durable
     do throws(JournalError) {
       guard try writer.step() else { return false }
@@ -56,9 +57,12 @@ final class Journal: Sendable {
 
   /// A piece of a checkpoint, or a segment made ready. False: nothing to do.
   func stepMaintenance() throws(JournalError) -> Bool {
+    if hasFailed.load(ordering: .acquiring) { return false }
     do throws(JournalError) {
       let hasWorked = try maintenance.step(durable: log.durable, position: writer.position)
       writer.admit()
+      // The journal's thread may have failed since.
+      if hasFailed.load(ordering: .acquiring) { log.fail() }
       return hasWorked
     } catch {
       fail()
@@ -192,6 +196,12 @@ extension StockStore {
   /// What a simulation of `DeliberateFault.numberAfterUnlock` does between the unlocking and the number.
   package func setDeliberateGap(_ body: (@Sendable () -> Void)?) {
     deliberateGap.withLock { $0 = body }
+  }
+
+  /// The lock that guards the decision of a reserve, by number: in that gap a simulation may only give
+  /// commands that need another one.
+  package func shardNumber(ofReserve scope: IdempotencyScope) -> Int {
+    core.shardNumber(core.keys.identity(.reserve, scope))
   }
 
   func runDeliberateGap() {
