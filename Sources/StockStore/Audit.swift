@@ -69,6 +69,8 @@ extension StockStore {
           "item \(ordinal): \(held) held, its live holds have \(heldByItem[Int(ordinal)])")
       }
       let name = core.items.name(ordinal)
+      // A name that was taken for an item that was never made is not kept over a restart.
+      if word == 0 && name.sku.count == 0 { continue }
       let found = core.index.find(core.keys.itemHash(name)) { core.items.hasName($0, name) }
       if found != ordinal { findings.append("item \(ordinal): its name does not lead to it") }
     }
@@ -82,9 +84,14 @@ extension StockStore {
       findings.append("shard \(number): \(holds) live holds, \(waiting) of them have a timer")
     }
     var ended = 0
+    var lastLSN: UInt64 = 0
     var next = core.shards[number].ended.first
     while let slot = next {
       ended += 1
+      if core.slab[slot].lsn < lastLSN {
+        findings.append("shard \(number): slot \(slot) is queued behind what ended later")
+      }
+      lastLSN = core.slab[slot].lsn
       if core.slab[slot].kind == .held || core.slab[slot].kind == .free {
         findings.append("shard \(number): slot \(slot) is queued as ended and is not")
       }

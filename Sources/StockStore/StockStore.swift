@@ -36,8 +36,8 @@ package final class StockStore: Sendable {
     journal = nil
   }
 
-  /// A store whose tables were recovered, and whose decisions go to `journal`.
-  init(core: StoreCore, clock: any Clock, journal: Journal) {
+  /// A store whose tables were recovered, and whose decisions go to `journal`, or nowhere.
+  init(core: StoreCore, clock: any Clock, journal: Journal?) {
     self.core = core
     self.clock = clock
     self.journal = journal

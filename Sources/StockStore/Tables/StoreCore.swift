@@ -11,8 +11,7 @@ struct StoreCore: Sendable {
   let slab: ReservationSlab
   let shards: PaddedArray<ReservationShard>
   let dueTimes: DueTimes
-  /// Another one once the store's past is recovered.
-  var log: DecisionLog
+  let log: DecisionLog
 
   static let shardsMax = 64
   /// Below this many records to a shard, chance would fill one long before the others.

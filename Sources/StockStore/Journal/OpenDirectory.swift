@@ -1,0 +1,230 @@
+// The start of a server with a data directory: what was left is recovered, then the journal goes on where
+// it ended.
+package import Posix
+internal import Synchronization
+
+extension StockStore {
+  /// Opens the store in a directory, or makes one in an empty directory. Call `startJournal` then.
+  /// - Parameters:
+  ///   - secret: for a new directory; an old one keeps its own. 128 unpredictable bits, unless a test
+  ///     wants the same run again.
+  ///   - makeClock: makes the store's clock, which must not start before the time it is given: the
+  ///     newest in the directory.
+  ///   - progress: called about every half second while the journal is read.
+  /// - Throws: `damaged`; `unsuitable` where the limits are too small for what is there; `failed`.
+  package static func open(
+    storage: any Storage, limits: StoreLimits, concurrency: ConcurrencyControl = .optimistic,
+    options: JournalOptions,
+    secret: (UInt64, UInt64) = (Machine.random64(), Machine.random64()),
+    makeClock: (_ notBefore: Timestamp) -> any Clock,
+    progress: (RecoveryProgress) -> Void = { _ in }
+  ) throws(JournalError) -> (store: StockStore, summary: RecoverySummary) {
+    let listing = try DirectoryListing(storage)
+    if listing.hasNewCheckpoint {
+      try JournalError.attempt("remove", FileNames.newCheckpoint) { () throws(Errno) in
+        try storage.remove(FileNames.newCheckpoint)
+      }
+    }
+    if listing.checkpoints.isEmpty {
+      try requireUnused(listing, storage)
+      let time = makeClock(Timestamp(nanoseconds: 0)).now()
+      try makeDirectory(storage, limits, options, secret, time)
+    }
+    let checkpoint = try newestCheckpoint(storage)
+    let recovery = try Recovery(
+      storage: storage, checkpoint: checkpoint,
+      segmentCount: listing.segmentCount(from: checkpoint.header.start.sequence), limits: limits,
+      concurrency: concurrency, log: DecisionLog(ringBytes: options.ringBytes),
+      fault: options.fault, progress: progress)
+    let clock = makeClock(recovery.summary.time)
+    return (try resume(recovery, storage, options, clock), recovery.summary)
+  }
+
+  // MARK: A new directory
+
+  /// Without a checkpoint, only a segment that was never written to may be there: the making of the
+  /// directory was cut short.
+  private static func requireUnused(
+    _ listing: DirectoryListing, _ storage: any Storage
+  ) throws(JournalError) {
+    for sequence in listing.segments {
+      let name = FileNames.segment(sequence)
+      let isUnused = try JournalError.attempt("read", name) { () throws(Errno) -> Bool in
+        let file = try storage.open(name)
+        return unsafe try withUnsafeTemporaryAllocation(
+          byteCount: BatchHeader.byteCount, alignment: 8
+        ) { (first) throws(Errno) in
+          let count = try unsafe file.read(into: first, at: SegmentHeader.blockBytes)
+          return unsafe first.prefix(count).allSatisfy { $0 == 0 }
+        }
+      }
+      guard isUnused && sequence == 1 else {
+        throw .damaged(
+          Damage(
+            file: name, offset: 0, lsn: nil, finding: "there is no checkpoint to begin from"))
+      }
+    }
+  }
+
+  /// Makes the first segment and an empty checkpoint, from which the rest goes on.
+  private static func makeDirectory(
+    _ storage: any Storage, _ limits: StoreLimits, _ options: JournalOptions,
+    _ secret: (UInt64, UInt64), _ time: Timestamp
+  ) throws(JournalError) {
+    let key = SipKey(low: secret.0, high: secret.1)
+    // Tells files of different stores apart; says nothing of the secret.
+    let id = key.derived(7)
+    let identity = DirectoryIdentity(
+      storeID: StoreID(low: id.low, high: id.high), secret: key,
+      shardCount: StoreCore.shardCount(limits), segmentBytes: options.segmentBytes)
+    let pool = try SegmentPool(
+      storage: storage, storeID: identity.storeID, segmentBytes: identity.segmentBytes,
+      lastSequence: 0, options: options)
+    _ = try pool.prepareNext()
+    let core = StoreCore(
+      limits: limits, concurrency: .optimistic, secret: secret, now: time.nanoseconds)
+    defer { core.free() }
+    let start = JournalPosition(
+      sequence: 1, offset: SegmentHeader.blockBytes, lsn: 0, run: 0, decisions: 0)
+    let writer = try CheckpointWriter(
+      core: core, storage: storage, identity: identity, start: start, time: time,
+      fault: options.fault)
+    while try writer.step() {}
+    try writer.finish()
+  }
+
+  // MARK: Going on
+
+  /// The recovered store, with a journal that goes on where it ended: nothing is due, and everything is
+  /// durable.
+  private static func resume(
+    _ recovery: Recovery, _ storage: any Storage, _ options: JournalOptions, _ clock: any Clock
+  ) throws(JournalError) -> StockStore {
+    let core = recovery.core
+    let journal: Journal
+    do throws(JournalError) {
+      core.log.resume(after: recovery.position.lsn)
+      journal = try makeJournal(recovery, storage, options, clock)
+    } catch {
+      core.free()
+      throw error
+    }
+    let store = StockStore(core: core, clock: clock, journal: journal)
+    let session = store.makeSession()
+    recovery.count(in: session)
+    // By the format, a run begins with a batch of its own that says what time it is.
+    var record = RecordWriter()
+    record.begin(.clock, time: clock.now().nanoseconds)
+    _ = core.log.append(record)
+    try journal.stepUntilDurable()
+    try session.expireAllDue()
+    return store
+  }
+
+  private static func makeJournal(
+    _ recovery: Recovery, _ storage: any Storage, _ options: JournalOptions, _ clock: any Clock
+  ) throws(JournalError) -> Journal {
+    let core = recovery.core
+    let identity = recovery.checkpoint.header.identity
+    let start = recovery.checkpoint.header.start
+    var position = recovery.position
+    position.run &+= 1
+    let file = try syncEverything(recovery, storage)
+    try CheckpointWriter.removeCheckpoints(before: start.lsn, storage)
+    let pool = try SegmentPool(
+      storage: storage, storeID: identity.storeID, segmentBytes: identity.segmentBytes,
+      lastSequence: position.sequence, options: options)
+    try pool.retire(before: start.sequence)
+    let counters = JournalCounters()
+    counters.recovered(
+      records: recovery.summary.recordsReplayed, seconds: recovery.summary.seconds)
+    let writer = JournalWriter(
+      log: core.log, key: JournalKey(secret: identity.secret), options: options,
+      segmentBytes: identity.segmentBytes, clock: clock, pool: pool, position: position, file: file,
+      statistics: counters)
+    return try JournalError.attempt("make", "the journal's threads") { () throws(Errno) in
+      let maintenance = try Maintenance(
+        pool: pool, options: options, counters: counters, start: start
+      ) { (position) throws(JournalError) in
+        try CheckpointWriter(
+          core: core, storage: storage, identity: identity, start: position, time: clock.now(),
+          fault: options.fault)
+      }
+      return try Journal(
+        log: core.log, writer: writer, pool: pool, maintenance: maintenance, counters: counters)
+    }
+  }
+}
+
+extension StockStore {
+  /// The process before may have been killed between a write or a change of a name and the sync that
+  /// belongs to it. What was read is made safe before anything builds on it, or is removed because of it.
+  /// - Returns: the last segment.
+  private static func syncEverything(
+    _ recovery: Recovery, _ storage: any Storage
+  ) throws(JournalError) -> any StorageFile {
+    try JournalError.attempt("sync the directory of", recovery.checkpoint.name) {
+      () throws(Errno) in try storage.syncDirectory()
+    }
+    var sequence = recovery.checkpoint.header.start.sequence
+    while true {
+      let name = FileNames.segment(sequence)
+      let file = try JournalError.attempt("sync", name) { () throws(Errno) in
+        let file = try storage.open(name)
+        try file.sync()
+        return file
+      }
+      if sequence >= recovery.position.sequence { return file }
+      sequence += 1
+    }
+  }
+}
+
+extension Journal {
+  /// Makes everything durable that was appended, without threads.
+  /// - Throws: `failed` with ENOSPC where there is no room for it on the disk.
+  fileprivate func stepUntilDurable() throws(JournalError) {
+    while log.durable < log.last {
+      if try step() { continue }
+      // The segment is full and none is ready.
+      if try !stepMaintenance(), try !step() {
+        throw .failed(
+          operation: "write", file: FileNames.segment(writer.position.sequence), .noSpace)
+      }
+    }
+  }
+}
+
+extension StoreSession {
+  /// Ends the holds that fell due while nobody was there, whatever their shards in the order in which
+  /// they fell due, and makes that durable.
+  fileprivate func expireAllDue() throws(JournalError) {
+    guard let journal = store.journal else { return }
+    scratch.now = store.clock.now().nanoseconds
+    for number in 0..<core.shards.count { core.shards[number].wheel.advance(now) }
+    while let number = shardOfNextDue() {
+      if !core.log.isAdmitting { try journal.stepUntilDurable() }
+      // No room on the disk: the turns that follow go on with it.
+      if !core.log.isAdmitting { return }
+      core.shards[number].lock.lock()
+      if let slot = core.shards[number].wheel.takeDue(now) { expire(slot, number) }
+      core.dueTimes[number] = core.shards[number].wheel.nextDue
+      core.shards[number].lock.unlock()
+    }
+    try journal.stepUntilDurable()
+  }
+
+  /// The shard with the hold that fell due first; nil where none is due.
+  private func shardOfNextDue() -> Int? {
+    var first: Int?
+    var time = now
+    for number in 0..<core.shards.count {
+      let due = core.shards[number].wheel.nextDue
+      if core.shards[number].wheel.hasDue(now), first == nil || due < time {
+        first = number
+        time = due
+      }
+    }
+    return first
+  }
+}
