@@ -99,9 +99,9 @@ final class JournalWriter: Sendable {
       if options.fault == .acknowledgeBeforeSync { try file.sync() }
       unsafe try log.withPending(from: position.lsn, count: pending.bytes) {
         (first, second) throws(Errno) in
-        var checksum = unsafe hf_crc32c(salt, first.baseAddress, first.count)
+        var checksum = unsafe BatchHeader.checksum(first, salt: salt)
         if second.count > 0 {
-          checksum = unsafe hf_crc32c(checksum, second.baseAddress, second.count)
+          checksum = unsafe BatchHeader.checksum(second, salt: checksum)
         }
         header.payloadCRC = checksum
         unsafe try withUnsafeTemporaryAllocation(
