@@ -66,7 +66,8 @@ def measure(options, work):
         subprocess.run(["cc", "-O2", "-o", work / target, source, *flags], check=True)
     (work / "body").write_bytes(message())
     server = subprocess.Popen(
-        [options.binaries / "holdfast", "serve", "--port", "0", "--admin-port", "0"],
+        [options.binaries / "holdfast", "serve", "--port", "0", "--admin-port", "0",
+         "--durability", options.durability, "--data-dir", work / "data"],
         stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True,
         env={**os.environ, "LD_PRELOAD": str(work / "count.so"), "COUNT_FILE": str(work / "counts")})
     try:
@@ -116,6 +117,7 @@ def main():
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--bound", type=float, default=0.01, help="most calls per RPC (0.01)")
     parser.add_argument("--seconds", type=float, default=2, help="length of the short window (2)")
+    parser.add_argument("--durability", default="memory", help="of the server: memory, os or fsync (memory)")
     parser.add_argument("--binaries", type=pathlib.Path, default=HERE.parent / ".build/release")
     parser.add_argument("--tools", type=pathlib.Path, default=HERE.parent / "../shared/bench")
     options = parser.parse_args()

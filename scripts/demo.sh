@@ -30,7 +30,8 @@ trap 'exit 130' INT
 trap 'exit 143' TERM
 
 : >"$work/ready"
-"$binaries/holdfast" serve --port 0 --admin-port 0 >"$work/ready" 2>"$work/log" &
+# As users get it: every answer is on the disk first.
+"$binaries/holdfast" serve --port 0 --admin-port 0 --data-dir "$work/data" >"$work/ready" 2>"$work/log" &
 server=$!
 for _ in $(seq 200); do
   grep -q '^holdfast ready:' "$work/ready" && break
@@ -43,7 +44,7 @@ read -r _ _ _ target _ admin _ < <(grep '^holdfast ready:' "$work/ready") || {
   echo "demo: the server did not come up; its log is above" >&2
   exit 2
 }
-echo "server: $binaries/holdfast on $target, metrics on $admin/metrics"
+echo "server: $binaries/holdfast on $target, metrics on $admin/metrics, every answer synced to the disk"
 
 status=0
 "$binaries/holdfast-load" run --target "$target" --admin "${admin#http://}" --server-pid "$server" "$@" ||

@@ -1,116 +1,57 @@
-// The command line: `holdfast serve`.
+// The command line: `holdfast serve`, and what is done to a data directory while no server has it.
 internal import ArgumentParser
 internal import Foundation
+internal import StockStore
 
 @main
 struct Holdfast: AsyncParsableCommand {
   static let configuration = CommandConfiguration(
     commandName: "holdfast",
     abstract: "A stock-reservation server: holds units while a customer pays, and never oversells.",
-    version: Build.version, subcommands: [Serve.self])
+    version: Build.version,
+    subcommands: [ServeCommand.self, VerifyCommand.self, DumpCommand.self])
 }
 
-struct Serve: AsyncParsableCommand {
-  static let configuration = CommandConfiguration(
-    abstract: "Serve the gRPC API, and metrics on a port of their own.",
-    discussion: """
-      Each setting is a flag, else an environment variable (HOLDFAST_PORT for --port, \
-      HOLDFAST_MAX_HOLD for --max-hold), else an entry of the --config file (a JSON object, such \
-      as {"port": 7420, "max-hold": "2h"}), else its default. Durations are written 500ms, 30s, \
-      10m or 24h. When it is ready, it prints one line that names its ports.
-      """)
+/// Why a command ends, in one line that says what to do, and its exit status.
+struct CommandFailure: Error, CustomStringConvertible {
+  let description: String
+  var status: Int32 = 1
 
-  @Option(help: ArgumentHelp("IP address to serve gRPC on (127.0.0.1).", valueName: "address"))
-  var host: String?
-  @Option(help: ArgumentHelp("Port to serve gRPC on; 0 for a free one (7420).", valueName: "port"))
-  var port: String?
-  @Option(
-    help: ArgumentHelp("IP address for metrics and health (127.0.0.1).", valueName: "address"))
-  var adminHost: String?
-  @Option(
-    help: ArgumentHelp("Port for metrics and health; 0 for a free one (7421).", valueName: "port"))
-  var adminPort: String?
-  @Option(help: ArgumentHelp("Event loops; auto is one per processor (auto).", valueName: "n"))
-  var loops: String?
-  @Option(
-    help: ArgumentHelp(
-      "What outlives the process: memory is nothing, in exchange for speed (memory).",
-      valueName: "mode"))
-  var durability: String?
-  @Option(help: ArgumentHelp("Most items (\(Limits.itemsMax)).", valueName: "n"))
-  var maxItems: String?
-  @Option(
-    help: ArgumentHelp(
-      "Most reservations and recorded decisions, 160 bytes each (\(Limits.reservationsMax)).",
-      valueName: "n"))
-  var maxReservations: String?
-  @Option(help: ArgumentHelp("Most connections (\(Limits.connectionsMax)).", valueName: "n"))
-  var maxConnections: String?
-  @Option(
-    help: ArgumentHelp("A hold's time to live where none is asked for (600s).", valueName: "time"))
-  var defaultTtl: String?
-  @Option(
-    help: ArgumentHelp("Longest life of a hold, extensions included (24h).", valueName: "time"))
-  var maxHold: String?
-  @Option(
-    help: ArgumentHelp(
-      "How long a decision is remembered for retries after its end (24h).", valueName: "time"))
-  var retention: String?
-  @Option(
-    help: ArgumentHelp("A new connection's time for its HTTP/2 preface (10s).", valueName: "time"))
-  var handshakeTimeout: String?
-  @Option(help: ArgumentHelp("How long a shutdown waits for open calls (10s).", valueName: "time"))
-  var shutdownTimeout: String?
-  @Option(help: .hidden)
-  var concurrency: String?
-  @Option(
-    help: ArgumentHelp(
-      "trace, debug, info, notice, warning, error or critical (info).", valueName: "level"))
-  var logLevel: String?
-  @Option(
-    help: ArgumentHelp(
-      "text or json; auto is text on a terminal and json elsewhere (auto).", valueName: "format"))
-  var logFormat: String?
-  @Option(help: ArgumentHelp("A JSON file with settings (HOLDFAST_CONFIG).", valueName: "file"))
-  var config: String?
-  @Flag(help: "Print every setting, its value and where it came from, and end.")
-  var printConfig = false
+  /// What was once durable is damaged.
+  static let damaged: Int32 = 3
+  /// The command line or a setting makes no sense (EX_USAGE of sysexits.h).
+  static let usage: Int32 = 64
+  /// The disk failed while the server ran (EX_IOERR).
+  static let diskFailed: Int32 = 74
+}
 
-  func run() async throws {
-    let settings: Settings
-    do {
-      settings = try await Settings(flags: flags, file: config)
-    } catch let error as SettingsError {
-      Self.complain(error.description)
-      throw ExitCode(64)
-    }
-    if printConfig {
-      for (name, value, source) in settings.sources {
-        print("\(name) = \(value)  (\(source))")
-      }
-      return
-    }
-    do {
-      try await Service.run(settings)
-    } catch let error as SettingsError {
-      Self.complain(error.description)
-      throw ExitCode.failure
+extension CommandFailure {
+  /// What `error` means to whoever called a command on `directory`.
+  /// - Parameter remedy: what to do where another process has the directory.
+  init(_ error: JournalError, directory: String, remedy: String) {
+    switch error {
+    case .inUse:
+      self.init(description: "\(directory) is in use by another holdfast: \(remedy)")
+    case .damaged:
+      // The hint names a command; now it can be pasted.
+      let text = error.description.replacing("repair DIR", with: "repair '\(directory)'")
+      self.init(description: "\(directory): \(text)", status: Self.damaged)
+    case .failed, .unsuitable: self.init(description: "\(directory): \(error)")
     }
   }
 
-  private var flags: [String: String] {
-    let all: [String: String?] = [
-      "host": host, "port": port, "admin-host": adminHost, "admin-port": adminPort,
-      "loops": loops, "durability": durability, "max-items": maxItems,
-      "max-reservations": maxReservations, "max-connections": maxConnections,
-      "default-ttl": defaultTtl, "max-hold": maxHold, "retention": retention,
-      "handshake-timeout": handshakeTimeout, "shutdown-timeout": shutdownTimeout,
-      "concurrency": concurrency, "log-level": logLevel, "log-format": logFormat,
-    ]
-    return all.compactMapValues { $0 }
+  /// Runs a command; where it fails, says why on standard error and ends with the failure's status.
+  static func report(_ body: () async throws -> Void) async throws {
+    do {
+      try await body()
+    } catch let failure as CommandFailure {
+      complain(failure.description)
+      throw ExitCode(failure.status)
+    }
   }
 
-  private static func complain(_ text: String) {
+  /// Writes a line to standard error.
+  static func complain(_ text: String) {
     try? FileHandle.standardError.write(contentsOf: Data("holdfast: \(text)\n".utf8))
   }
 }

@@ -46,6 +46,25 @@ enum Limits {
   /// 160 bytes each: 2.7 GiB when full.
   static let reservationsMax = 1 << 24
 
+  // MARK: Journal
+
+  /// Half a million reserves: a new segment every second or two at the most that this server takes, so
+  /// that changing over costs nothing; small enough that spare ones do not hurt.
+  static let journalSegmentBytes = 64 * 1024 * 1024
+  /// For tests: at the lower end there is still room for every loop's decisions, at the upper one the
+  /// zero-filling of a spare segment still ends in time.
+  static let journalSegmentBytesAllowed = (256 * 1024)...(1024 * 1024 * 1024)
+  /// Decisions that wait for the disk: half a second of them at 500,000 reserves/s. Behind a disk that
+  /// stalls for longer, changes had better be refused than queue up.
+  static let journalRingBytesMax = 32 * 1024 * 1024
+  /// One write and one sync. Beyond that the bytes cost, not the sync, and more would only wait longer.
+  static let journalGroupBytesMax = 1024 * 1024
+  /// The one that comes next, and one while that is made which comes after.
+  static let journalSpareSegments = 2
+  /// 512 MiB of journal start a checkpoint: a start reads that in two seconds, and the disk holds twice
+  /// that at most, beside two checkpoints.
+  static let journalCheckpointSegments = 8
+
   // MARK: Connections
 
   /// Two descriptors' worth of the usual hard limit of 65,536 stay free.
@@ -94,6 +113,16 @@ enum Limits {
       holdNanosecondsMax: settings.maxHoldNanoseconds,
       retentionNanoseconds: settings.retentionNanoseconds, itemsMax: settings.maxItems,
       reservationsMax: settings.maxReservations)
+  }
+
+  static func journal(_ settings: Settings, _ durability: Durability) -> JournalOptions {
+    // What waits in memory always fits the segment that comes next.
+    let half = settings.journalSegmentBytes / 2
+    let ringBytes = min(journalRingBytesMax, 1 << (Int.bitWidth - 1 - half.leadingZeroBitCount))
+    return JournalOptions(
+      durability: durability, segmentBytes: settings.journalSegmentBytes, ringBytes: ringBytes,
+      groupBytesMax: min(journalGroupBytesMax, ringBytes), spareSegments: journalSpareSegments,
+      checkpointSegments: journalCheckpointSegments)
   }
 
   static let service = ServiceLimits(

@@ -21,22 +21,18 @@ enum Service {
     if settings.concurrency == Settings.broken {
       logger.warning("this store oversells on purpose; it is for demonstrations only")
     }
-    let store = StockStore(
-      limits: Limits.store(settings), clock: SystemClock(),
-      concurrency: settings.concurrency == Settings.broken
-        ? .uncheckedForDemonstration : .optimistic)
     let metrics = RPCMetrics(
       methods: HoldfastHandler.methods.map {
         RPCMethod(service: $0.service, method: $0.method, type: $0.type.metricsKind)
       }, nowNanoseconds: { SystemClock.monotonicNanoseconds() })
     let page = MetricsPage()
     page.add { metrics.expose(into: &$0) }
-    page.add { StoreMetrics.expose(store.statistics(), into: &$0) }
     page.add { ProcessMetrics.expose(into: &$0) }
 
-    let state = ServiceState()
+    let state = ServiceState(logger: logger)
+    // First of all the directory: whoever starts a second server should hear of that, not of its port.
+    let opening = try StoreOpening(settings, logger)
     let admin = try openAdmin(settings, page, state)
-    let server = try openServer(settings, store, metrics)
     // Services end in reverse order: gRPC first, while the admin pages say "draining".
     let group = ServiceGroup(
       configuration: ServiceGroupConfiguration(
@@ -46,7 +42,11 @@ enum Service {
             successTerminationBehavior: .gracefullyShutdownGroup,
             failureTerminationBehavior: .gracefullyShutdownGroup),
           .init(
-            service: GRPCService(server: server, state: state) {
+            service: GRPCService(state: state, opening: opening) { store throws(CommandFailure) in
+              page.add { StoreMetrics.expose(store.statistics(), into: &$0) }
+              page.add { JournalMetrics.expose(store.journalStatistics, into: &$0) }
+              return try openServer(settings, store, metrics)
+            } announce: { server in
               announce(settings, server, admin, logger)
             },
             successTerminationBehavior: .gracefullyShutdownGroup,
@@ -58,31 +58,33 @@ enum Service {
 
   private static func openAdmin(
     _ settings: Settings, _ page: MetricsPage, _ state: ServiceState
-  ) throws(SettingsError) -> AdminServer {
+  ) throws(CommandFailure) -> AdminServer {
     do {
       return try AdminServer(
         host: settings.adminHost, port: settings.adminPort, page: page,
         readiness: { state.readiness },
         information: [("Version", Build.version), ("Build", Build.configuration)])
     } catch {
-      throw SettingsError(description: "\(error); choose another --admin-port, or 0 for a free one")
+      throw CommandFailure(
+        description: "\(error); choose another --admin-port, or 0 for a free one")
     }
   }
 
   private static func openServer(
     _ settings: Settings, _ store: StockStore, _ metrics: RPCMetrics
-  ) throws(SettingsError) -> Server {
+  ) throws(CommandFailure) -> Server {
     do {
       let limits = Limits.store(settings)
       return try Server.start(
         host: settings.host, port: settings.port, loops: settings.loops,
         limits: Limits.server(settings), metrics: metrics
-      ) { _ in
+      ) { wake in
         HoldfastHandler(
-          session: store.makeSession(), storeLimits: limits, serviceLimits: Limits.service)
+          session: store.makeSession(wake: wake), storeLimits: limits, serviceLimits: Limits.service
+        )
       }
     } catch {
-      throw SettingsError(
+      throw CommandFailure(
         description:
           "cannot listen on \(settings.host):\(settings.port): \(error); choose another --host or --port"
       )
@@ -102,7 +104,8 @@ enum Service {
       "ready",
       metadata: [
         "grpc": "\(target)", "admin": "\(adminTarget)", "loops": "\(settings.loops)",
-        "durability": "\(settings.durability)", "version": "\(Build.version)",
+        "durability": "\(settings.durability?.rawValue ?? Settings.memory)",
+        "version": "\(Build.version)",
       ])
     if Build.configuration == "debug" {
       logger.warning("a debug build: several times slower than a release build")
@@ -114,13 +117,50 @@ enum Service {
   }
 }
 
-/// Whether the server takes calls, as `/readyz` tells it.
+/// How far the server is, as `/readyz` tells it.
 final class ServiceState: Sendable {
-  private let value = Mutex(Readiness.starting)
+  private struct Value {
+    var readiness = Readiness.starting
+    var server: Server?
+  }
 
-  var readiness: Readiness {
-    get { value.withLock { $0 } }
-    set { value.withLock { $0 = newValue } }
+  private let value = Mutex(Value())
+  private let logger: Logger
+
+  init(logger: Logger) { self.logger = logger }
+
+  var readiness: Readiness { value.withLock { $0.readiness } }
+
+  /// Runs `recover`, which a signal may cut short: until it has returned, nobody was promised anything.
+  func recovering<Result>(_ recover: () throws -> Result) rethrows -> Result {
+    set(.recovering, unless: .draining)
+    defer { set(.starting, unless: .draining) }
+    return try recover()
+  }
+
+  /// The server takes calls, unless it was told to stop in the meantime.
+  func serve(_ server: Server) {
+    value.withLock { value in
+      value.server = server
+      if value.readiness == .draining { server.shutDown() } else { value.readiness = .ready }
+    }
+  }
+
+  /// Begins the way down.
+  func drain() {
+    value.withLock { value in
+      if value.readiness == .recovering {
+        logger.info("stopped while recovering")
+        // The journal may be left at any moment.
+        _exit(0)
+      }
+      value.readiness = .draining
+      value.server?.shutDown()
+    }
+  }
+
+  private func set(_ readiness: Readiness, unless last: Readiness) {
+    value.withLock { if $0.readiness != last { $0.readiness = readiness } }
   }
 }
 
@@ -132,36 +172,38 @@ private struct AdminService: ServiceLifecycle.Service {
   }
 }
 
-/// The event loops as a service: they are threads, so somebody waits for them on one more.
+/// The store and the event loops as a service: recovery and loops are threads' work, so somebody waits
+/// for them on one more.
 private struct GRPCService: ServiceLifecycle.Service {
-  let server: Server
   let state: ServiceState
-  let announce: @Sendable () -> Void
+  let opening: StoreOpening
+  let openServer: @Sendable (StockStore) throws(CommandFailure) -> Server
+  let announce: @Sendable (Server) -> Void
 
   func run() async throws {
     try await withGracefulShutdownHandler {
-      // Not any earlier: only now are the signals caught that whoever reads the line may send.
-      state.readiness = .ready
-      announce()
       try await withCheckedThrowingContinuation {
         (continuation: CheckedContinuation<Void, any Error>) in
         do throws(Errno) {
-          _ = try Thread(name: "wait") {
-            do throws(Errno) {
-              try server.wait()
-              continuation.resume()
-            } catch {
-              continuation.resume(throwing: error)
-            }
-          }
+          _ = try Thread(name: "serve") { continuation.resume(with: Result { try serve() }) }
         } catch {
           continuation.resume(throwing: error)
         }
       }
     } onGracefulShutdown: {
-      state.readiness = .draining
-      server.shutDown()
+      state.drain()
     }
+  }
+
+  /// Blocks until the server has ended.
+  private func serve() throws {
+    let store = try state.recovering { try opening.open() }
+    let server = try openServer(store)
+    // Not any earlier: only now are the signals caught that whoever reads the line may send.
+    state.serve(server)
+    announce(server)
+    try server.wait()
+    try opening.close(store)
   }
 }
 

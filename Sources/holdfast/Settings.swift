@@ -3,12 +3,8 @@
 internal import Configuration
 internal import Foundation
 internal import Posix
+internal import StockStore
 internal import SystemPackage
-
-/// A mistake of the operator's, in one line that says what to do.
-struct SettingsError: Error, CustomStringConvertible {
-  let description: String
-}
 
 /// The settings of `holdfast serve`, all checked.
 struct Settings {
@@ -17,7 +13,10 @@ struct Settings {
   var adminHost = ""
   var adminPort: UInt16 = 0
   var loops = 1
-  var durability = ""
+  /// nil: decisions end with the process (`memory`).
+  var durability: Durability?
+  var dataDirectory = ""
+  var journalSegmentBytes = 0
   var maxItems = 0
   var maxReservations = 0
   var maxConnections = 0
@@ -36,7 +35,9 @@ struct Settings {
   /// The names of all settings: flags with dashes, HOLDFAST_ variables, keys of the file.
   static let defaults: [(name: String, value: String)] = [
     ("host", "127.0.0.1"), ("port", "7420"), ("admin-host", "127.0.0.1"), ("admin-port", "7421"),
-    ("loops", "auto"), ("durability", "memory"), ("max-items", String(Limits.itemsMax)),
+    ("loops", "auto"), ("durability", "fsync"), ("data-dir", "holdfast-data"),
+    ("journal-segment-bytes", String(Limits.journalSegmentBytes)),
+    ("max-items", String(Limits.itemsMax)),
     ("max-reservations", String(Limits.reservationsMax)),
     ("max-connections", String(Limits.connectionsMax)), ("default-ttl", "600s"),
     ("max-hold", "24h"), ("retention", "24h"), ("handshake-timeout", "10s"),
@@ -67,11 +68,16 @@ struct Settings {
         try set(name, fallback, source: "default")
       }
     }
+    if concurrency == Self.broken && durability != nil {
+      throw Self.mistake(
+        "--concurrency \(Self.broken) goes with --durability \(Self.memory) only: "
+          + "nobody wants to keep what it does")
+    }
   }
 }
 
 extension Settings {
-  private mutating func set(_ name: String, _ text: String, source: String) throws(SettingsError) {
+  private mutating func set(_ name: String, _ text: String, source: String) throws(CommandFailure) {
     let at = source == "default" ? "--\(name)" : source
     switch name {
     case "host": host = text
@@ -81,7 +87,14 @@ extension Settings {
     case "loops":
       loops = text == "auto" ? Machine.usableProcessors : try Self.number(text, 1...256, at)
     case "durability":
-      durability = try Self.choice(text, ["memory"], at)
+      durability = Durability(
+        rawValue: try Self.choice(text, Durability.allCases.map(\.rawValue) + [Self.memory], at))
+    case "data-dir": dataDirectory = try Self.path(text, at)
+    case "journal-segment-bytes":
+      journalSegmentBytes = try Self.number(text, Limits.journalSegmentBytesAllowed, at)
+      guard journalSegmentBytes.isMultiple(of: 4096) else {
+        throw Self.mistake("\(at): '\(text)' is not a multiple of 4096")
+      }
     case "max-items": maxItems = try Self.number(text, 1...(1 << 31), at)
     case "max-reservations": maxReservations = try Self.number(text, 64...(1 << 30), at)
     case "max-connections": maxConnections = try Self.number(text, 1...1_000_000, at)
@@ -109,36 +122,50 @@ extension Settings {
     sources.append((name, text, source))
   }
 
+  /// The durability without a journal.
+  static let memory = "memory"
+
   /// The strategy that oversells, for showing what a verdict is worth. Not in the help.
   static let broken = "unchecked-for-demonstration"
 
   // MARK: Rules
 
-  static func number(_ text: String, _ range: ClosedRange<Int>, _ at: String) throws(SettingsError)
+  /// A mistake of the operator's.
+  private static func mistake(_ text: String) -> CommandFailure {
+    CommandFailure(description: text, status: CommandFailure.usage)
+  }
+
+  static func number(_ text: String, _ range: ClosedRange<Int>, _ at: String) throws(CommandFailure)
     -> Int
   {
     guard let value = Int(text), range.contains(value) else {
-      throw SettingsError(
-        description:
-          "\(at): '\(text)' is not a number from \(range.lowerBound) to \(range.upperBound)")
+      throw Self.mistake(
+        "\(at): '\(text)' is not a number from \(range.lowerBound) to \(range.upperBound)")
     }
     return value
   }
 
-  static func choice(_ text: String, _ choices: [String], _ at: String) throws(SettingsError)
+  static func path(_ text: String, _ at: String) throws(CommandFailure) -> String {
+    guard !text.isEmpty, !text.utf8.contains(0) else {
+      throw Self.mistake("\(at): not the path of a directory")
+    }
+    return text
+  }
+
+  static func choice(_ text: String, _ choices: [String], _ at: String) throws(CommandFailure)
     -> String
   {
     guard choices.contains(text) else {
       let visible = choices.filter { $0 != broken }
-      throw SettingsError(
-        description: "\(at): '\(text)' is not one of: \(visible.joined(separator: ", "))")
+      throw Self.mistake(
+        "\(at): '\(text)' is not one of: \(visible.joined(separator: ", "))")
     }
     return text
   }
 
   /// A duration such as 500ms, 30s, 10m or 24h, in nanoseconds.
   static func duration(_ text: String, _ range: ClosedRange<Int64>, _ at: String)
-    throws(SettingsError) -> Int64
+    throws(CommandFailure) -> Int64
   {
     let units: [(suffix: String, nanoseconds: Int64)] = [
       ("ms", 1_000_000), ("s", 1_000_000_000), ("m", 60_000_000_000), ("h", 3_600_000_000_000),
@@ -148,14 +175,13 @@ extension Settings {
       let (nanoseconds, overflow) = value.multipliedReportingOverflow(by: unit.nanoseconds)
       guard !overflow, range.contains(nanoseconds) else {
         let least = Double(range.lowerBound) / 1e9
-        throw SettingsError(
-          description:
-            "\(at): '\(text)' is not from \(least)s to \(range.upperBound / 1_000_000_000)s")
+        throw Self.mistake(
+          "\(at): '\(text)' is not from \(least)s to \(range.upperBound / 1_000_000_000)s")
       }
       return nanoseconds
     }
-    throw SettingsError(
-      description: "\(at): '\(text)' is not a duration such as 500ms, 30s, 10m or 24h")
+    throw Self.mistake(
+      "\(at): '\(text)' is not a duration such as 500ms, 30s, 10m or 24h")
   }
 
   // MARK: Sources
@@ -166,15 +192,15 @@ extension Settings {
       let object = try JSONSerialization.jsonObject(with: Data(contentsOf: URL(filePath: path)))
       let names = Set(defaults.map(\.name))
       for key in (object as? [String: Any] ?? [:]).keys.sorted() where !names.contains(key) {
-        throw SettingsError(
-          description: "\(path): no setting is called '\(key)'; holdfast serve --help lists them")
+        throw Self.mistake(
+          "\(path): no setting is called '\(key)'; holdfast serve --help lists them")
       }
       return ConfigReader(provider: try await FileProvider<JSONSnapshot>(filePath: FilePath(path)))
-    } catch let error as SettingsError {
+    } catch let error as CommandFailure {
       throw error
     } catch {
-      throw SettingsError(
-        description: "\(path): not a readable JSON object of settings (--config)")
+      throw Self.mistake(
+        "\(path): not a readable JSON object of settings (--config)")
     }
   }
 

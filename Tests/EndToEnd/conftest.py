@@ -59,8 +59,8 @@ def start(binary):
     """start("--flag", "value") is a server of the test's own, stopped when the test ends."""
     servers = []
 
-    def start_server(*flags):
-        servers.append(Server(binary, *flags))
+    def start_server(*flags, **options):
+        servers.append(Server(binary, *flags, **options))
         return servers[-1]
 
     yield start_server

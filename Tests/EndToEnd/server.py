@@ -1,5 +1,7 @@
 """The server process under test."""
 
+import os
+import pathlib
 import re
 import signal
 import subprocess
@@ -10,15 +12,33 @@ import time
 READY = re.compile(r"holdfast ready: grpc (\S+):(\d+) admin http://(\S+):(\d+) pid (\d+)")
 START_SECONDS = 20
 STOP_SECONDS = 20
+# A quarter of what users get: a server's first segments are on the disk sooner.
+SEGMENT_BYTES = 16 * 1024 * 1024
+
+
+def serve_command(binary, data, *flags):
+    """The command line of a server on free loopback ports."""
+    return [binary, "serve", "--port", "0", "--admin-port", "0", "--data-dir", str(data),
+            "--journal-segment-bytes", str(SEGMENT_BYTES), *flags]
+
+
+def holdfast(binary, *arguments):
+    """Runs another command, or a server that is expected not to start."""
+    return subprocess.run([binary, *map(str, arguments)], capture_output=True, text=True, timeout=60)
 
 
 class Server:
-    """`holdfast serve` on free loopback ports; up when the constructor returns."""
+    """`holdfast serve` on free loopback ports, with a journal; up when the constructor returns.
 
-    def __init__(self, binary, *flags):
+    Its data directory is `data`, or else one of its own that goes with it.
+    """
+
+    def __init__(self, binary, *flags, data=None, environment=()):
+        self.own_data = None if data else tempfile.TemporaryDirectory(prefix="holdfast-data-")
+        self.data = pathlib.Path(data or self.own_data.name)
         self.log = tempfile.TemporaryFile()
         self.process = subprocess.Popen(
-            [binary, "serve", "--port", "0", "--admin-port", "0", *flags],
+            serve_command(binary, self.data, *flags), env={**os.environ, **dict(environment)},
             stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=self.log, text=True)
         watchdog = threading.Timer(START_SECONDS, self.process.kill)
         watchdog.start()
@@ -50,6 +70,11 @@ class Server:
     def terminate(self):
         self.process.send_signal(signal.SIGTERM)
 
+    def kill(self):
+        """SIGKILL: it has no chance to tidy up."""
+        self.process.kill()
+        self.process.wait()
+
     def stop(self):
         """Stops it if it still runs. Returns its exit status; negative: the signal that ended it."""
         if self.is_alive():
@@ -57,9 +82,11 @@ class Server:
         try:
             return self.process.wait(STOP_SECONDS)
         except subprocess.TimeoutExpired:
-            self.process.kill()
-            self.process.wait()
+            self.kill()
             raise AssertionError(f"no end within {STOP_SECONDS} s of SIGTERM:\n{self.log_text()}")
+        finally:
+            if self.own_data:
+                self.own_data.cleanup()
 
     def __enter__(self):
         return self

@@ -173,7 +173,7 @@ def test_max_reservations(start):
 
 @pytest.mark.parametrize("flags", [
     ["--port", "65536"], ["--port", "x"], ["--loops", "0"], ["--loops", "-1"], ["--no-such-flag"],
-    ["--durability", "wishful"], ["--max-hold", "soon"]], ids=" ".join)
+    ["--durability", "wishful"], ["--data-dir", ""], ["--journal-segment-bytes", "300000"], ["--max-hold", "soon"]], ids=" ".join)
 def test_bad_flags_are_refused_in_few_words(binary, flags):
     done = subprocess.run([binary, "serve", *flags], capture_output=True, text=True, timeout=20)
     assert done.returncode not in (0, -4, -5, -6, -11) and done.returncode > 0
@@ -181,8 +181,8 @@ def test_bad_flags_are_refused_in_few_words(binary, flags):
 
 
 def test_a_port_in_use(binary, server):
-    done = subprocess.run([binary, "serve", "--port", str(server.port), "--admin-port", "0"],
-                          capture_output=True, text=True, timeout=10)
+    done = subprocess.run([binary, "serve", "--port", str(server.port), "--admin-port", "0",
+                           "--durability", "memory"], capture_output=True, text=True, timeout=10)
     assert done.returncode > 0 and str(server.port) in done.stderr + done.stdout
 
 

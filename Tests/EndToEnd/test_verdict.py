@@ -46,7 +46,8 @@ def test_holds_that_expire_meanwhile(generator, start):
 def test_a_store_that_oversells_is_found_out(generator, start):
     """Check, then write, unlocked: two loops sell the same unit. The count is in the verdict."""
     for _ in range(5):  # a race: nearly every run shows it
-        server = start("--loops", "2", "--concurrency", "unchecked-for-demonstration")
+        server = start("--loops", "2", "--concurrency", "unchecked-for-demonstration",
+                       "--durability", "memory")
         done = load(generator, server, "--skus", "1", "--units", "500", "--operations", "20000",
                     "--connections", "8")
         if done.returncode == 1:

@@ -1,0 +1,109 @@
+// `holdfast serve`: the command line of the server.
+internal import ArgumentParser
+
+struct ServeCommand: AsyncParsableCommand {
+  static let configuration = CommandConfiguration(
+    commandName: "serve",
+    abstract: "Serve the gRPC API, and metrics on a port of their own.",
+    discussion: """
+      Each setting is a flag, else an environment variable (HOLDFAST_PORT for --port, \
+      HOLDFAST_MAX_HOLD for --max-hold), else an entry of the --config file (a JSON object, such \
+      as {"port": 7420, "max-hold": "2h"}), else its default. Durations are written 500ms, 30s, \
+      10m or 24h. When it is ready, it prints one line that names its ports.
+
+      Exit status: 0 after SIGTERM or SIGINT, 1 where it cannot start, 3 where the data directory \
+      is damaged, 64 for a setting that makes no sense, 74 where the disk failed under the journal: \
+      nothing was acknowledged from then on, and everything acknowledged before is there at the \
+      next start.
+      """)
+
+  @Option(help: ArgumentHelp("IP address to serve gRPC on (127.0.0.1).", valueName: "address"))
+  var host: String?
+  @Option(help: ArgumentHelp("Port to serve gRPC on; 0 for a free one (7420).", valueName: "port"))
+  var port: String?
+  @Option(
+    help: ArgumentHelp("IP address for metrics and health (127.0.0.1).", valueName: "address"))
+  var adminHost: String?
+  @Option(
+    help: ArgumentHelp("Port for metrics and health; 0 for a free one (7421).", valueName: "port"))
+  var adminPort: String?
+  @Option(help: ArgumentHelp("Event loops; auto is one per processor (auto).", valueName: "n"))
+  var loops: String?
+  @Option(
+    help: ArgumentHelp(
+      """
+      What an answer has outlived when it is given: fsync a power cut, os the process, memory \
+      nothing, in exchange for speed (fsync).
+      """, valueName: "mode"))
+  var durability: String?
+  @Option(
+    help: ArgumentHelp(
+      "Where the journal is kept, by one server alone (holdfast-data).", valueName: "directory"))
+  var dataDir: String?
+  @Option(help: .hidden)
+  var journalSegmentBytes: String?
+  @Option(help: ArgumentHelp("Most items (\(Limits.itemsMax)).", valueName: "n"))
+  var maxItems: String?
+  @Option(
+    help: ArgumentHelp(
+      "Most reservations and recorded decisions, 160 bytes each (\(Limits.reservationsMax)).",
+      valueName: "n"))
+  var maxReservations: String?
+  @Option(help: ArgumentHelp("Most connections (\(Limits.connectionsMax)).", valueName: "n"))
+  var maxConnections: String?
+  @Option(
+    help: ArgumentHelp("A hold's time to live where none is asked for (600s).", valueName: "time"))
+  var defaultTtl: String?
+  @Option(
+    help: ArgumentHelp("Longest life of a hold, extensions included (24h).", valueName: "time"))
+  var maxHold: String?
+  @Option(
+    help: ArgumentHelp(
+      "How long a decision is remembered for retries after its end (24h).", valueName: "time"))
+  var retention: String?
+  @Option(
+    help: ArgumentHelp("A new connection's time for its HTTP/2 preface (10s).", valueName: "time"))
+  var handshakeTimeout: String?
+  @Option(help: ArgumentHelp("How long a shutdown waits for open calls (10s).", valueName: "time"))
+  var shutdownTimeout: String?
+  @Option(help: .hidden)
+  var concurrency: String?
+  @Option(
+    help: ArgumentHelp(
+      "trace, debug, info, notice, warning, error or critical (info).", valueName: "level"))
+  var logLevel: String?
+  @Option(
+    help: ArgumentHelp(
+      "text or json; auto is text on a terminal and json elsewhere (auto).", valueName: "format"))
+  var logFormat: String?
+  @Option(help: ArgumentHelp("A JSON file with settings (HOLDFAST_CONFIG).", valueName: "file"))
+  var config: String?
+  @Flag(help: "Print every setting, its value and where it came from, and end.")
+  var printConfig = false
+
+  func run() async throws {
+    try await CommandFailure.report {
+      let settings = try await Settings(flags: flags, file: config)
+      if printConfig {
+        for (name, value, source) in settings.sources {
+          print("\(name) = \(value)  (\(source))")
+        }
+      } else {
+        try await Service.run(settings)
+      }
+    }
+  }
+
+  private var flags: [String: String] {
+    let all: [String: String?] = [
+      "host": host, "port": port, "admin-host": adminHost, "admin-port": adminPort,
+      "loops": loops, "durability": durability, "data-dir": dataDir,
+      "journal-segment-bytes": journalSegmentBytes, "max-items": maxItems,
+      "max-reservations": maxReservations, "max-connections": maxConnections,
+      "default-ttl": defaultTtl, "max-hold": maxHold, "retention": retention,
+      "handshake-timeout": handshakeTimeout, "shutdown-timeout": shutdownTimeout,
+      "concurrency": concurrency, "log-level": logLevel, "log-format": logFormat,
+    ]
+    return all.compactMapValues { $0 }
+  }
+}

@@ -1,0 +1,105 @@
+// From a data directory to a running store with its journal, and back.
+internal import Foundation
+internal import Logging
+internal import Posix
+internal import StockStore
+internal import Synchronization
+
+/// A store that is about to be opened. Its data directory, if it has one, is this process's already.
+final class StoreOpening: Sendable {
+  private let settings: Settings
+  private let logger: Logger
+  private let storage: DirectoryStorage?
+
+  /// Takes the data directory, which is made if need be.
+  init(_ settings: Settings, _ logger: Logger) throws(CommandFailure) {
+    self.settings = settings
+    self.logger = logger
+    if settings.durability == nil {
+      storage = nil
+      return
+    }
+    do {
+      storage = try DirectoryStorage(path: settings.dataDirectory, access: .owner)
+    } catch {
+      throw Self.failure(error, settings)
+    }
+  }
+
+  /// The store as it was left, its journal running. Blocks while it reads.
+  func open() throws(CommandFailure) -> StockStore {
+    let limits = Limits.store(settings)
+    guard let storage, let durability = settings.durability else {
+      return StockStore(
+        limits: limits, clock: SystemClock(),
+        concurrency: settings.concurrency == Settings.broken
+          ? .uncheckedForDemonstration : .optimistic)
+    }
+    logger.info("recovering", metadata: ["data-dir": "\(settings.dataDirectory)"])
+    do {
+      let (store, summary) = try StockStore.open(
+        storage: storage, limits: limits, options: Limits.journal(settings, durability),
+        makeClock: { SystemClock(notBefore: $0) }, progress: report)
+      report(summary)
+      try store.startJournal { [logger] error in Self.end(error, logger) }
+      return store
+    } catch let error as JournalError {
+      throw Self.failure(error, settings)
+    } catch {
+      throw CommandFailure(description: "cannot start the journal: \(error)")
+    }
+  }
+
+  /// Makes everything durable and ends the journal. The event loops have ended.
+  func close(_ store: StockStore) throws(CommandFailure) {
+    do {
+      try store.closeJournal()
+    } catch {
+      throw CommandFailure(
+        description: "\(settings.dataDirectory): \(error)", status: CommandFailure.diskFailed)
+    }
+  }
+
+  /// The disk has failed. What it holds of the last writes nobody knows, a second try would not tell
+  /// (fsync(2)), and clients had better ask a server that has read the directory anew.
+  private static func end(_ error: JournalError, _ logger: Logger) {
+    logger.critical(
+      "the journal failed; ending at once, nothing is acknowledged any more",
+      metadata: ["error": "\(error)", "status": "\(CommandFailure.diskFailed)"])
+    _exit(CommandFailure.diskFailed)
+  }
+
+  private func report(_ progress: RecoveryProgress) {
+    logger.info(
+      "recovering",
+      metadata: [
+        "records": "\(progress.records)", "bytes": "\(progress.bytes)",
+        "seconds": "\(progress.seconds)",
+      ])
+  }
+
+  private func report(_ summary: RecoverySummary) {
+    if summary.tornBytes > 0 {
+      logger.notice(
+        "cut off the end of the journal, which a crash had left half written and nobody was told of",
+        metadata: ["bytes": "\(summary.tornBytes)", "lsn": "\(summary.lsn)"])
+    }
+    logger.info(
+      summary.isNew ? "made a new data directory" : "recovered",
+      metadata: [
+        "data-dir": "\(settings.dataDirectory)", "decisions": "\(summary.decisions)",
+        "digest": "\(summary.digest)", "items": "\(summary.items)",
+        "live-reservations": "\(summary.liveReservations)",
+        "recorded-decisions": "\(summary.recordedDecisions)",
+        "checkpoint-lsn": "\(summary.checkpointLSN)", "lsn": "\(summary.lsn)",
+        "records": "\(summary.recordsReplayed)", "bytes": "\(summary.journalBytesRead)",
+        "torn-bytes": "\(summary.tornBytes)", "seconds": "\(summary.seconds)",
+      ])
+  }
+
+  private static func failure(_ error: JournalError, _ settings: Settings) -> CommandFailure {
+    CommandFailure(
+      error, directory: settings.dataDirectory,
+      remedy: "stop that one, or choose another --data-dir")
+  }
+}

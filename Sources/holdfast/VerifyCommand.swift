@@ -1,0 +1,51 @@
+// `holdfast verify`: reads a data directory as a start would, and says what it holds.
+internal import ArgumentParser
+internal import Foundation
+internal import StockStore
+
+struct VerifyCommand: AsyncParsableCommand {
+  static let configuration = CommandConfiguration(
+    commandName: "verify",
+    abstract: "Read a data directory and print what state it holds.",
+    discussion: """
+      Prints one line, "state N DIGEST": the number of decisions recorded since the directory was \
+      made, and a digest of items, live reservations and idempotency entries, equal for equal \
+      states of one directory. More is said on standard error. Changes nothing.
+
+      Exit status: 0 where the directory is whole, 1 where it cannot be read or a server has it, 3 \
+      where it is damaged; then standard error says where, and what to do.
+      """)
+
+  @Argument(help: ArgumentHelp("The data directory.", valueName: "directory"))
+  var directory: String
+
+  func run() async throws {
+    try await CommandFailure.report {
+      let summary: RecoverySummary
+      do throws(JournalError) {
+        summary = try StockStore.verify(
+          storage: try DirectoryStorage(path: directory, access: .reader))
+      } catch {
+        throw CommandFailure(error, directory: directory, remedy: "stop it first")
+      }
+      print("state \(summary.decisions) \(summary.digest)")
+      for line in Self.details(summary) { CommandFailure.complain(line) }
+    }
+  }
+
+  private static func details(_ summary: RecoverySummary) -> [String] {
+    var lines = [
+      "\(summary.items) items, \(summary.liveReservations) live reservations, "
+        + "\(summary.recordedDecisions) decisions kept for retries",
+      "checkpoint at \(summary.checkpointLSN), then \(summary.recordsReplayed) records "
+        + "(\(summary.journalBytesRead) bytes of journal) up to \(summary.lsn), "
+        + "in \(summary.seconds) s",
+    ]
+    if summary.tornBytes > 0 {
+      lines.append(
+        "behind \(summary.lsn), \(summary.tornBytes) bytes of a write that a crash cut short: "
+          + "nobody was told of it, and the next start cuts it off")
+    }
+    return lines
+  }
+}
