@@ -14,14 +14,17 @@ final class Bench {
   private let worker: Worker
 
   init(items: Int, clock: any Posix.Clock = SystemClock()) {
-    let limits = StoreLimits(
+    store = StockStore(limits: Self.limits(items: items), clock: clock)
+    self.items = items
+    worker = Worker(store.makeSession(), seed: 1)
+  }
+
+  static func limits(items: Int) -> StoreLimits {
+    StoreLimits(
       linesPerReservation: 64, quantityMax: 1 << 40, ttlNanosecondsMin: 1,
       ttlNanosecondsMax: .max, ttlNanosecondsDefault: 1, holdNanosecondsMax: 86_400_000_000_000,
       // Ended decisions go at once, so that every round finds the store as it was.
       retentionNanoseconds: 1, itemsMax: items + 1, reservationsMax: 8_000_000)
-    store = StockStore(limits: limits, clock: clock)
-    self.items = items
-    worker = Worker(store.makeSession(), seed: 1)
   }
 
   /// Makes the items, each with plenty of stock, one more that is sold out, and the live holds.

@@ -16,6 +16,9 @@ struct StoreBenchmark {
     #if DEBUG
       print("This is a debug build: the figures mean nothing. Use swift run -c release.")
     #endif
+    if CommandLine.arguments.count == 3, CommandLine.arguments[1] == "recovery" {
+      return try RecoveryBenchmark(path: CommandLine.arguments[2]).run()
+    }
     print(
       "\(items) items, \(liveHolds) live holds; \(rounds) rounds of \(operations) commands each")
     print(

@@ -11,6 +11,8 @@ struct Assembly: Sendable {
     var recordedDecisions = 0
   }
 
+  private static let recordsWorthAThread = 100_000
+
   let core: StoreCore
   /// The newest time in nanoseconds since the Unix epoch: timers run from here.
   let now: Int64
@@ -20,7 +22,9 @@ struct Assembly: Sendable {
   func run() throws(JournalError) -> Counts {
     core.slab.generationFloor = generationFloor
     giveAwayChunks()
+    let recordCount = Int(core.items.count) + Int(core.slab.slotCount)
     let (items, counts) = try concurrently(
+      isWorthIt: recordCount > Self.recordsWorthAThread,
       { () throws(JournalError) in try indexItems() },
       { () throws(JournalError) in try assembleShards() })
     return Counts(

@@ -45,6 +45,7 @@ struct CheckpointReader: Sendable {
   /// `stamps` when each chunk was copied. The tables must be as long as the header says, or longer.
   func load(into core: StoreCore, stamps: Region<UInt64>) throws(JournalError) {
     let (items, chunks) = try concurrently(
+      isWorthIt: byteCount > Recovery.bytesWorthAThread,
       { () throws(JournalError) in try loadItems(into: core) },
       { () throws(JournalError) in try loadReservations(into: core, stamps: stamps) })
     guard items == end.items, chunks.count == end.chunks, chunks.records == end.records else {

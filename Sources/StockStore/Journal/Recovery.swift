@@ -4,7 +4,7 @@ internal import Posix
 
 /// The tables of a store, as they were left.
 struct Recovery {
-  /// Below this, a second thread is not worth its making.
+  /// Bytes to read below which a second thread is not worth its making.
   static let bytesWorthAThread = 8 << 20
 
   let checkpoint: CheckpointReader

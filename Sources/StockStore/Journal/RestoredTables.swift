@@ -57,13 +57,15 @@ extension JournalError {
   }
 }
 
-/// Calls both at the same time, the second on a thread of its own where there is one to be had.
+/// Calls both, where it is worth it at the same time: the second on a thread of its own, if there is one
+/// to be had.
 func concurrently<First, Second: Sendable>(
-  _ first: () throws(JournalError) -> First,
+  isWorthIt: Bool, _ first: () throws(JournalError) -> First,
   _ second: @escaping @Sendable () throws(JournalError) -> Second
 ) throws(JournalError) -> (First, Second) {
   let other = Errand(second)
-  let thread = Machine.usableProcessors > 1 ? try? Thread(name: "recovery", other.run) : nil
+  let hasProcessor = isWorthIt && Machine.usableProcessors > 1
+  let thread = hasProcessor ? try? Thread(name: "recovery", other.run) : nil
   let outcome: Result<First, JournalError>
   do { outcome = .success(try first()) } catch { outcome = .failure(error) }
   if let thread { thread.join() } else { other.run() }
