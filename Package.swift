@@ -100,7 +100,7 @@ let package = Package(
     tests("HTTP2Tests", ["HTTP2", "CNGHTTP2"]),
     tests("GRPCTests", ["GRPC"]),
     tests("MetricsTests", ["Metrics"]),
-    tests("StockStoreTests", ["StockStore", "Posix", "Simulation"]),
+    tests("StockStoreTests", ["StockStore", "Posix", "CPlatform", "Simulation"]),
     tests(
       "ReservationServiceTests",
       [

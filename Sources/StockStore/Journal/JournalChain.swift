@@ -43,8 +43,12 @@ final class JournalChain {
       switch unsafe find(rest) {
       case .batch(let header):
         window.batchBytes += BatchHeader.byteCount + header.payloadLength
-        try advance(behind: header)
-        if header.kind == .end { return nil }
+        position.pass(header)
+        time = header.time
+        if header.kind == .end {
+          self.segment = nil
+          return nil
+        }
       case _ where window.batchBytes > 0:
         return nil
       case .more(let byteCount) where segment.byteCount - position.offset >= byteCount:
@@ -84,23 +88,10 @@ final class JournalChain {
     return .batch(header)
   }
 
-  private func advance(behind header: BatchHeader) throws(JournalError) {
-    position.offset += BatchHeader.byteCount + header.payloadLength
-    position.lsn = header.endLSN
-    position.run = header.run
-    time = header.time
-    if header.kind == .end {
-      position.sequence += 1
-      position.offset = SegmentHeader.blockBytes
-      segment = nil
-    }
-  }
-
   // MARK: Segments
 
   private func openedSegment() throws(JournalError) -> OpenSegment {
     if let segment { return segment }
-    try checkPlace()
     let name = FileNames.segment(position.sequence)
     let file: any StorageFile
     do {
@@ -112,44 +103,15 @@ final class JournalChain {
     let byteCount = try JournalError.attempt("measure", name) { () throws(Errno) in
       try file.byteCount()
     }
-    let expected = SegmentHeader(
-      sequence: position.sequence, segmentBytes: source.segmentBytes, storeID: source.storeID)
-    guard let header = try Self.header(of: file, name) else {
+    guard let header = try source.header(of: file, name) else {
       throw damage(name, 0, "it has no valid segment header")
     }
-    guard header == expected else {
+    guard header == source.expectedHeader(position.sequence) else {
       throw damage(name, 0, "it is not this segment of this store")
     }
     let opened = OpenSegment(file: file, name: name, byteCount: byteCount)
     segment = opened
     return opened
-  }
-
-  /// Where the journal begins was read from a file too.
-  private func checkPlace() throws(JournalError) {
-    guard SegmentHeader.isPossible(segmentBytes: source.segmentBytes),
-      position.offset >= SegmentHeader.blockBytes, position.offset <= source.segmentBytes,
-      position.offset % 8 == 0, position.sequence > 0, position.sequence < .max
-    else {
-      throw .damaged(
-        Damage(
-          file: FileNames.segment(position.sequence), offset: position.offset, lsn: nil,
-          finding: "no journal can begin there, though the checkpoint says so"))
-    }
-  }
-
-  private static func header(
-    of file: any StorageFile, _ name: String
-  ) throws(JournalError) -> SegmentHeader? {
-    var block = [UInt8](repeating: 0, count: SegmentHeader.blockBytes)
-    let count = try JournalError.attempt("read", name) { () throws(Errno) in
-      var bytes = block.mutableSpan
-      return try unsafe bytes.withUnsafeMutableBytes { (bytes) throws(Errno) in
-        try unsafe file.read(into: bytes, at: 0)
-      }
-    }
-    guard count == block.count else { return nil }
-    return unsafe block.withUnsafeBytes { unsafe SegmentHeader($0) }
   }
 
   /// Reads from `position` on as much as fits. How many bytes.
@@ -182,13 +144,18 @@ final class JournalChain {
         "the file ends after \(segment.byteCount) of \(source.segmentBytes) bytes")
     }
     let tornBytes = try tornBytes(segment, window)
-    if let place = try findLater(in: segment.file, segment.name, window, from: position.offset) {
+    // A header is enough: it was not written before everything in front of it was synced.
+    let here = BatchSearch(
+      file: segment.file, sequence: position.sequence, source: source, runMin: position.run,
+      lsnMin: position.lsn &+ 1)
+    if let later = try here.next(from: position.offset, window) {
       throw damage(
-        segment.name, position.offset, "no batch, but there is one at \(place) behind it")
+        segment.name, position.offset, "no batch, but there is one at \(later.offset) behind it")
     }
-    if let (name, place) = try findInLaterSegments(window) {
+    if let later = try findInLaterSegments(window) {
       throw damage(
-        segment.name, position.offset, "no batch, but there is one in \(name) at \(place)")
+        segment.name, position.offset,
+        "no batch, but there is one in \(later.name) at \(later.offset)")
     }
     return JournalEnd(position: position, time: time, tornBytes: tornBytes)
   }
@@ -199,7 +166,8 @@ final class JournalChain {
   ) throws(JournalError) -> Int {
     let available = try read(segment, into: window)
     guard available >= BatchHeader.byteCount, let base = unsafe window.bytes.baseAddress,
-      let header = unsafe BatchHeader(fields: base), header.lsn == position.lsn
+      let header = unsafe BatchHeader(fields: base), header.lsn == position.lsn,
+      header.run >= position.run
     else { return 0 }
     let byteCount = BatchHeader.byteCount + header.payloadLength
     return min(byteCount, source.segmentBytes - position.offset)
@@ -208,60 +176,18 @@ final class JournalChain {
   /// Looks for a batch in the segments behind this one; most have never been written to.
   private func findInLaterSegments(
     _ window: Window
-  ) throws(JournalError) -> (name: String, place: Int)? {
-    let names = try JournalError.attempt("list", "the directory") { () throws(Errno) in
-      try source.storage.names()
-    }
-    for sequence in names.compactMap(FileNames.segmentSequence).sorted()
-    where sequence > position.sequence {
+  ) throws(JournalError) -> (name: String, offset: Int)? {
+    for sequence in try source.segments(from: position.sequence + 1) {
       let name = FileNames.segment(sequence)
       let file = try JournalError.attempt("open", name) { () throws(Errno) in
         try source.storage.open(name)
       }
-      let expected = SegmentHeader(
-        sequence: sequence, segmentBytes: source.segmentBytes, storeID: source.storeID)
-      guard try Self.header(of: file, name) == expected else { continue }
-      let place = try findLater(
-        in: file, name, window, from: SegmentHeader.blockBytes, sequence: sequence)
-      if let place { return (name, place) }
-    }
-    return nil
-  }
-
-  /// The offset of a batch header that was written after what should be at `position`: of this run or a
-  /// later one, since earlier runs' are behind a cut. The header is enough: it was not written before
-  /// everything in front of it was synced. Its records are left alone, so that headers made to overlap
-  /// cost no more than others.
-  private func findLater(
-    in file: any StorageFile, _ name: String, _ window: Window, from start: Int,
-    sequence: UInt64? = nil
-  ) throws(JournalError) -> Int? {
-    var offset = start
-    while source.segmentBytes - offset >= BatchHeader.byteCount {
-      let count = unsafe min(window.bytes.count, source.segmentBytes - offset)
-      let available = try JournalError.attempt("read", name) { () throws(Errno) in
-        try unsafe file.read(
-          into: UnsafeMutableRawBufferPointer(rebasing: window.bytes[..<count]), at: offset)
+      guard try source.header(of: file, name) == source.expectedHeader(sequence) else { continue }
+      let search = BatchSearch(
+        file: file, sequence: sequence, source: source, runMin: position.run, lsnMin: position.lsn)
+      if let later = try search.next(from: SegmentHeader.blockBytes, window) {
+        return (name, later.offset)
       }
-      guard available >= BatchHeader.byteCount, let base = unsafe window.bytes.baseAddress else {
-        return nil
-      }
-      // Headers begin at multiples of 8, and this part does too.
-      var place = 0
-      while available - place >= BatchHeader.byteCount {
-        place += unsafe BatchHeader.bytesBeforeMagic(base + place, count: available - place)
-        guard available - place >= BatchHeader.byteCount else { break }
-        if let header = unsafe BatchHeader.read(
-          base + place, sequence: sequence ?? position.sequence, key: source.key),
-          header.run >= position.run,
-          sequence == nil ? header.lsn > position.lsn : header.lsn >= position.lsn
-        {
-          return offset + place
-        }
-        place += 8
-      }
-      // Where the part was cut off, a header may have begun.
-      offset += max(8, (available - BatchHeader.byteCount) / 8 * 8)
     }
     return nil
   }
@@ -272,5 +198,81 @@ final class JournalChain {
     let isReached = position.lsn >= source.mustReach
     return .damaged(
       Damage(file: name, offset: offset, lsn: isReached ? position.lsn : nil, finding: finding))
+  }
+}
+
+extension JournalPosition {
+  /// Goes on behind the batch that begins here.
+  mutating func pass(_ header: BatchHeader) {
+    offset += BatchHeader.byteCount + header.payloadLength
+    lsn = header.endLSN
+    run = header.run
+    if header.kind == .end {
+      sequence += 1
+      offset = SegmentHeader.blockBytes
+    }
+  }
+}
+
+/// Looks through a segment for headers of batches, wherever they begin. What it does is proportional to
+/// the bytes: records are left alone.
+struct BatchSearch {
+  let file: any StorageFile
+  let sequence: UInt64
+  let source: JournalReader
+  /// Batches of runs below were written before a cut, and are behind it.
+  let runMin: UInt32
+  /// Batches below are in the journal already.
+  let lsnMin: UInt64
+
+  /// The first that begins at `start`, a multiple of 8, or behind it.
+  func next(
+    from start: Int, _ window: Window
+  ) throws(JournalError) -> (offset: Int, header: BatchHeader)? {
+    var offset = start
+    while source.segmentBytes - offset >= BatchHeader.byteCount {
+      let available = try read(offset, window)
+      guard available >= BatchHeader.byteCount, let base = unsafe window.bytes.baseAddress else {
+        return nil
+      }
+      var place = 0
+      while available - place >= BatchHeader.byteCount {
+        // What is read lies within the bytes that are available.
+        place += unsafe BatchHeader.bytesBeforeMagic(base + place, count: available - place)
+        guard available - place >= BatchHeader.byteCount else { break }
+        let header = unsafe BatchHeader.read(base + place, sequence: sequence, key: source.key)
+        if let header, header.run >= runMin, header.lsn >= lsnMin {
+          return (offset + place, header)
+        }
+        place += 8
+      }
+      // A header may begin in the last bytes, and go on behind them.
+      offset += max(8, (available - BatchHeader.byteCount) / 8 * 8)
+    }
+    return nil
+  }
+
+  /// Calls `body` with the records of a batch; nil where they are not those that were written.
+  func read<Result>(
+    _ header: BatchHeader, at offset: Int, _ window: Window,
+    _ body: (UnsafeRawBufferPointer) -> Result
+  ) throws(JournalError) -> Result? {
+    let byteCount = BatchHeader.byteCount + header.payloadLength
+    guard byteCount <= source.segmentBytes - offset else { return nil }
+    window.grow(toHold: byteCount)
+    guard try read(offset, window) >= byteCount else { return nil }
+    let payload = unsafe UnsafeRawBufferPointer(
+      rebasing: window.bytes[BatchHeader.byteCount..<byteCount])
+    let salt = source.key.salt(sequence: sequence, run: header.run)
+    guard unsafe header.payloadCRC == BatchHeader.checksum(payload, salt: salt) else { return nil }
+    return unsafe body(payload)
+  }
+
+  private func read(_ offset: Int, _ window: Window) throws(JournalError) -> Int {
+    let count = unsafe min(window.bytes.count, source.segmentBytes - offset)
+    return try JournalError.attempt("read", FileNames.segment(sequence)) { () throws(Errno) in
+      try unsafe file.read(
+        into: UnsafeMutableRawBufferPointer(rebasing: window.bytes[..<count]), at: offset)
+    }
   }
 }

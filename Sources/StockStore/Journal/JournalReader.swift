@@ -42,17 +42,67 @@ struct JournalReader: Sendable {
     readsAhead: Bool,
     _ body: (BatchHeader, UnsafeRawBufferPointer) throws(JournalError) -> Void
   ) throws(JournalError) -> JournalEnd {
+    try checkStart()
+    let bodyOfRecords = {
+      (header: BatchHeader, payload: UnsafeRawBufferPointer) throws(JournalError) in
+      if header.kind == .records { try unsafe body(header, payload) }
+    }
     if readsAhead, let ahead = try? ReadAhead(self) {
       defer { ahead.stop() }
-      return unsafe try ahead.forEachBatch(body)
+      return unsafe try ahead.forEachBatch(bodyOfRecords)
     }
     let chain = JournalChain(self)
     let window = Window()
     while true {
       let end = try chain.fill(window)
-      try unsafe window.forEachBatch(body)
+      try unsafe window.forEachBatch(bodyOfRecords)
       if let end { return end }
     }
+  }
+}
+
+// MARK: Segments
+
+extension JournalReader {
+  /// The sequences of the segment files from `first` on, ascending.
+  func segments(from first: UInt64) throws(JournalError) -> [UInt64] {
+    let names = try JournalError.attempt("list", "the directory") { () throws(Errno) in
+      try storage.names()
+    }
+    return names.compactMap(FileNames.segmentSequence).filter { $0 >= first }.sorted()
+  }
+
+  /// Where the journal begins was read from a file too.
+  func checkStart() throws(JournalError) {
+    guard SegmentHeader.isPossible(segmentBytes: segmentBytes),
+      start.offset >= SegmentHeader.blockBytes, start.offset <= segmentBytes,
+      start.offset % 8 == 0, start.sequence > 0, start.sequence <= UInt64.max / 2
+    else {
+      throw .damaged(
+        Damage(
+          file: FileNames.segment(start.sequence), offset: start.offset, lsn: nil,
+          finding: "no journal can begin there, though the checkpoint says so"))
+    }
+  }
+
+  /// What the file of that segment must begin with.
+  func expectedHeader(_ sequence: UInt64) -> SegmentHeader {
+    SegmentHeader(sequence: sequence, segmentBytes: segmentBytes, storeID: storeID)
+  }
+
+  /// What a file begins with; nil where that is no valid header.
+  func header(
+    of file: any StorageFile, _ name: String
+  ) throws(JournalError) -> SegmentHeader? {
+    var block = [UInt8](repeating: 0, count: SegmentHeader.blockBytes)
+    let count = try JournalError.attempt("read", name) { () throws(Errno) in
+      var bytes = block.mutableSpan
+      return try unsafe bytes.withUnsafeMutableBytes { (bytes) throws(Errno) in
+        try unsafe file.read(into: bytes, at: 0)
+      }
+    }
+    guard count == block.count else { return nil }
+    return unsafe block.withUnsafeBytes { unsafe SegmentHeader($0) }
   }
 }
 
@@ -85,7 +135,7 @@ struct JournalEnd: Equatable {
     unsafe bytes = .allocate(byteCount: byteCount, alignment: 64)
   }
 
-  /// Calls `body` with each batch of records.
+  /// Calls `body` with each batch, those that end a segment included.
   func forEachBatch(
     _ body: (BatchHeader, UnsafeRawBufferPointer) throws(JournalError) -> Void
   ) throws(JournalError) {
@@ -96,7 +146,6 @@ struct JournalEnd: Equatable {
     {
       let start = offset + BatchHeader.byteCount
       offset = start + header.payloadLength
-      if header.kind == .end { continue }
       try unsafe body(header, UnsafeRawBufferPointer(rebasing: bytes[start..<offset]))
     }
   }

@@ -153,7 +153,7 @@ final class SegmentPool: Sendable {
     do throws(JournalError) {
       file = try JournalError.attempt("make", FileNames.newSegment) { () throws(Errno) in
         let file = try storage.create(FileNames.newSegment)
-        try fill(file)
+        try Self.fill(file, from: 0, to: segmentBytes)
         try writeHeader(sequence, to: file)
         try file.sync()
         return file
@@ -170,11 +170,12 @@ final class SegmentPool: Sendable {
     return file
   }
 
-  private func fill(_ file: any StorageFile) throws(Errno) {
-    let zeros = [UInt8](repeating: 0, count: min(Self.fillBytes, segmentBytes))
-    var offset = 0
-    while offset < segmentBytes {
-      let count = min(zeros.count, segmentBytes - offset)
+  /// Writes zeros over a part of a file, piece by piece.
+  static func fill(_ file: any StorageFile, from start: Int, to end: Int) throws(Errno) {
+    let zeros = [UInt8](repeating: 0, count: fillBytes)
+    var offset = start
+    while offset < end {
+      let count = min(zeros.count, end - offset)
       unsafe try zeros.span.withUnsafeBytes { (bytes) throws(Errno) in
         try unsafe file.write(UnsafeRawBufferPointer(rebasing: bytes[..<count]), at: offset)
       }
@@ -183,13 +184,8 @@ final class SegmentPool: Sendable {
   }
 
   private func writeHeader(_ sequence: UInt64, to file: any StorageFile) throws(Errno) {
-    let header = SegmentHeader(sequence: sequence, segmentBytes: segmentBytes, storeID: storeID)
-    var block = [UInt8](repeating: 0, count: SegmentHeader.blockBytes)
-    // The array stays for the length of the calls.
-    unsafe block.withUnsafeMutableBytes { unsafe header.write(to: $0) }
-    unsafe try block.span.withUnsafeBytes { (bytes) throws(Errno) in
-      try unsafe file.write(bytes, at: 0)
-    }
+    try SegmentHeader(sequence: sequence, segmentBytes: segmentBytes, storeID: storeID)
+      .write(to: file)
   }
 
   private func rename(_ name: String, to sequence: UInt64) throws(JournalError) {
@@ -209,5 +205,17 @@ final class SegmentPool: Sendable {
     let name = FileNames.segment(sequence)
     try JournalError.attempt("remove", name) { () throws(Errno) in try storage.remove(name) }
     state.withLock { state in state.unneeded.removeAll { $0 == sequence } }
+  }
+}
+
+extension SegmentHeader {
+  /// Writes the block at the beginning of a file.
+  func write(to file: any StorageFile) throws(Errno) {
+    var block = [UInt8](repeating: 0, count: SegmentHeader.blockBytes)
+    // The array stays for the length of the calls.
+    unsafe block.withUnsafeMutableBytes { unsafe write(to: $0) }
+    unsafe try block.span.withUnsafeBytes { (bytes) throws(Errno) in
+      try unsafe file.write(bytes, at: 0)
+    }
   }
 }

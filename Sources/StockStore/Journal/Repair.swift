@@ -1,0 +1,135 @@
+// Makes a damaged journal usable again by giving up its end, when somebody has decided to.
+internal import Posix
+
+/// What was given up.
+package struct RepairReport: Equatable, Sendable {
+  /// Whole batches that could still be read.
+  package var batches = 0
+  /// Decisions in them. What was damaged cannot be counted.
+  package var decisions = 0
+  /// Bytes of log from the cut to the end of the last of them.
+  package var bytes: UInt64 = 0
+}
+
+package enum Repair {
+  /// Makes the journal end at `lsn`: everything behind is gone for good. Where it was
+  /// interrupted it can be done again.
+  /// - Parameter storage: owned.
+  /// - Throws: `unsuitable` where no batch begins or ends at `lsn`, or the checkpoint needs what is
+  ///   behind it; `damaged` where it is the checkpoint that is; `failed`.
+  package static func truncate(
+    storage: any Storage, at lsn: UInt64
+  ) throws(JournalError) -> RepairReport {
+    let checkpoint = try StockStore.newestCheckpoint(storage)
+    let identity = checkpoint.header.identity
+    guard lsn >= checkpoint.end.endLSN else {
+      throw .unsuitable(
+        "\(checkpoint.name) needs the journal up to \(checkpoint.end.endLSN): "
+          + "nothing before that can be given up")
+    }
+    let reader = JournalReader(
+      storage: storage, key: JournalKey(secret: identity.secret), storeID: identity.storeID,
+      segmentBytes: identity.segmentBytes, start: checkpoint.header.start, mustReach: 0)
+    try reader.checkStart()
+    let cut = try findCut(reader, at: lsn)
+    let report = try countGivenUp(reader, from: cut)
+    try removeSegments(reader, after: cut.sequence)
+    try clear(reader, from: cut)
+    return report
+  }
+
+  /// The first place at which the journal has come to `lsn`: before a batch that ends a segment, so that
+  /// it does not lead to a segment that is not there any more.
+  private static func findCut(
+    _ reader: JournalReader, at lsn: UInt64
+  ) throws(JournalError) -> JournalPosition {
+    var position = reader.start
+    var cut: JournalPosition? = position.lsn == lsn ? position : nil
+    let chain = JournalChain(reader)
+    let window = Window()
+    do throws(JournalError) {
+      var end: JournalEnd?
+      while end == nil, cut == nil {
+        end = try chain.fill(window)
+        try unsafe window.forEachBatch { (header, _) throws(JournalError) in
+          position.pass(header)
+          if cut == nil, position.lsn == lsn { cut = position }
+        }
+      }
+    } catch .damaged {
+      // This is why somebody repairs; up to there the journal is whole.
+    } catch {
+      throw error
+    }
+    if let cut { return cut }
+    throw .unsuitable(
+      position.lsn < lsn
+        ? "the journal is whole up to \(position.lsn), and cannot be kept up to \(lsn)"
+        : "no batch of the journal begins at \(lsn)")
+  }
+
+  /// Looks for what is behind the cut, also behind what is damaged.
+  private static func countGivenUp(
+    _ reader: JournalReader, from cut: JournalPosition
+  ) throws(JournalError) -> RepairReport {
+    var report = RepairReport()
+    let window = Window()
+    for sequence in try reader.segments(from: cut.sequence) {
+      let name = FileNames.segment(sequence)
+      let file = try JournalError.attempt("open", name) { () throws(Errno) in
+        try reader.storage.open(name)
+      }
+      let search = BatchSearch(
+        file: file, sequence: sequence, source: reader, runMin: cut.run, lsnMin: cut.lsn)
+      var offset = sequence == cut.sequence ? cut.offset : SegmentHeader.blockBytes
+      while let (found, header) = try search.next(from: offset, window) {
+        offset = found + BatchHeader.byteCount + header.payloadLength
+        guard header.kind == .records else { continue }
+        report.bytes = max(report.bytes, header.endLSN - cut.lsn)
+        let decisions = unsafe try search.read(header, at: found, window) { payload in
+          unsafe decisionCount(payload)
+        }
+        guard let decisions else { continue }
+        report.batches += 1
+        report.decisions += decisions
+      }
+    }
+    return report
+  }
+
+  private static func decisionCount(_ payload: UnsafeRawBufferPointer) -> Int {
+    var count = 0
+    var rest = unsafe payload
+    while let record = unsafe JournalRecord(rest) {
+      if record.kind != .clock { count += 1 }
+      unsafe rest = UnsafeRawBufferPointer(rebasing: rest[record.byteCount...])
+    }
+    return count
+  }
+
+  private static func removeSegments(
+    _ reader: JournalReader, after last: UInt64
+  ) throws(JournalError) {
+    for sequence in try reader.segments(from: last + 1) {
+      let name = FileNames.segment(sequence)
+      try JournalError.attempt("remove", name) { () throws(Errno) in
+        try reader.storage.remove(name)
+      }
+    }
+  }
+
+  /// Writes the segment's header anew, since it may be what is damaged, and zeros from the cut on.
+  private static func clear(
+    _ reader: JournalReader, from cut: JournalPosition
+  ) throws(JournalError) {
+    let name = FileNames.segment(cut.sequence)
+    let isThere = try reader.segments(from: cut.sequence).contains(cut.sequence)
+    try JournalError.attempt("clear", name) { () throws(Errno) in
+      let file = isThere ? try reader.storage.open(name) : try reader.storage.create(name)
+      try SegmentPool.fill(file, from: cut.offset, to: reader.segmentBytes)
+      try reader.expectedHeader(cut.sequence).write(to: file)
+      try file.sync()
+      try reader.storage.syncDirectory()
+    }
+  }
+}
