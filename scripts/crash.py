@@ -29,7 +29,7 @@ from server import Server  # noqa: E402
 
 ROUNDS_PER_DIRECTORY = 10
 GENERATOR_SECONDS = 60
-CHECKPOINT_SECONDS = 3  # how long a kill waits for a checkpoint to begin
+AWAITED_SECONDS = 1  # how long a kill waits for a certain file to appear
 # Violations (see Violation.Kind of the load generator) that a decision which was applied twice shows as.
 TWICE = ("oversold", "units lost or invented", "held units differ", "decided twice", "reservation id used twice")
 
@@ -47,8 +47,10 @@ class Directory:
         self.data = self.path / "data"
         self.ledgers = []
         durability = options.durability or draw.choice(["fsync", "fsync", "fsync", "os"])
+        # A checkpoint begins every eight segments: of the smallest, some 20,000 decisions.
+        self.segment_kibibytes = draw.choice([256, 256, 256, 1024, 4096])
         self.flags = ["--data-dir", str(self.data), "--durability", durability,
-                      "--journal-segment-bytes", str(draw.choice([64, 64, 256, 1024, 4096]) * 1024),
+                      "--journal-segment-bytes", str(self.segment_kibibytes * 1024),
                       "--loops", str(draw.choice([1, 2]))]
         self.server = None
         self.recovery_seconds = 0.1
@@ -68,11 +70,12 @@ class Directory:
 
     def kill_while_it_recovers(self, after_seconds):
         process = subprocess.Popen([self.options.server, "serve", "--port", "0", "--admin-port", "0", *self.flags],
-                                   stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+                                   stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
         time.sleep(after_seconds)
         process.kill()
-        if (status := process.wait()) > 0:
-            raise Failure(f"the server would not start, status {status}")
+        log = process.communicate()[1]
+        if process.returncode >= 0:
+            raise Failure(f"the server would not start, status {process.returncode}:\n{log}")
 
     def audit(self, ledgers):
         """Holds `ledgers` against the running server. Returns one finding for each."""
@@ -149,14 +152,15 @@ class Round:
                 "--ttl", str(draw.choice([600, 600, 2, 1]))]
 
     def wait_for_the_moment(self):
-        """Some time under load; in every third round then until a checkpoint is being written."""
-        time.sleep(self.draw.uniform(0.03, self.directory.options.load_seconds))
-        if self.draw.randrange(3) > 0:
+        """Some time under load; where segments are small often until a checkpoint or a segment is being made."""
+        time.sleep(self.draw.uniform(0.1, 1) * self.directory.options.load_seconds)
+        awaited = self.draw.choice(["checkpoint.tmp", "checkpoint.tmp", "segment.tmp", None])
+        if awaited is None or self.directory.segment_kibibytes > 256:
             return
-        deadline = time.monotonic() + CHECKPOINT_SECONDS
-        while not (self.directory.data / "checkpoint.tmp").exists() and time.monotonic() < deadline:
+        deadline = time.monotonic() + AWAITED_SECONDS
+        while not (self.directory.data / awaited).exists() and time.monotonic() < deadline:
             time.sleep(0.0002)
-        time.sleep(self.draw.uniform(0, 0.003))
+        time.sleep(self.draw.choice([0, self.draw.uniform(0, 0.003)]))
 
     def line(self):
         parts = [f"round {self.number:4}", f"killed after {self.load_seconds:.2f} s"]
