@@ -9,7 +9,7 @@ struct Holdfast: AsyncParsableCommand {
     commandName: "holdfast",
     abstract: "A stock-reservation server: holds units while a customer pays, and never oversells.",
     version: Build.version,
-    subcommands: [ServeCommand.self, VerifyCommand.self, DumpCommand.self])
+    subcommands: [ServeCommand.self, VerifyCommand.self, RepairCommand.self, DumpCommand.self])
 }
 
 /// Why a command ends, in one line that says what to do, and its exit status.

@@ -45,6 +45,7 @@ package enum Repair {
   ) throws(JournalError) -> JournalPosition {
     var position = reader.start
     var cut: JournalPosition? = position.lsn == lsn ? position : nil
+    var nearestBelow = position.lsn
     let chain = JournalChain(reader)
     let window = Window()
     do throws(JournalError) {
@@ -54,6 +55,7 @@ package enum Repair {
         try unsafe window.forEachBatch { (header, _) throws(JournalError) in
           position.pass(header)
           if cut == nil, position.lsn == lsn { cut = position }
+          if position.lsn < lsn { nearestBelow = position.lsn }
         }
       }
     } catch .damaged {
@@ -65,7 +67,7 @@ package enum Repair {
     throw .unsuitable(
       position.lsn < lsn
         ? "the journal is whole up to \(position.lsn), and cannot be kept up to \(lsn)"
-        : "no batch of the journal begins at \(lsn)")
+        : "no batch of the journal begins at \(lsn); the nearest place below is \(nearestBelow)")
   }
 
   /// Looks for what is behind the cut, also behind what is damaged.
