@@ -67,6 +67,28 @@ struct RepairTests {
     #expect(journal.read() == reading)
   }
 
+  @Test("Decisions that are given up are counted, the time is none")
+  func decisions() throws {
+    var journal = TestJournal()
+    let clock = Self.record(.clock)
+    let expired = Self.record(.expired)
+    journal.append(clock, run: 1)
+    journal.append(expired + clock + expired, run: 1)
+    journal.append(expired + expired + [UInt8](repeating: 0, count: 8), run: 1)
+    try Self.writeCheckpoint(journal, end: 0)
+    let lsn = UInt64(clock.count)
+    let report = try Repair.truncate(storage: journal.storage, at: lsn)
+    #expect(report == RepairReport(batches: 2, decisions: 4, bytes: journal.position.lsn - lsn))
+  }
+
+  /// A record without lines.
+  private static func record(_ kind: RecordWriter.Kind) -> [UInt8] {
+    var bytes = [UInt8](repeating: 0, count: RecordWriter.headBytes)
+    bytes[0] = UInt8(RecordWriter.headBytes)
+    bytes[4] = kind.rawValue
+    return bytes
+  }
+
   @Test("What is damaged is given up, as its hint says", arguments: 0..<30)
   func damaged(batch index: Int) throws {
     let journal = try Self.journal()

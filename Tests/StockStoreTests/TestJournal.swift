@@ -201,12 +201,16 @@ struct TestJournal {
 
   /// Appends a batch of `byteCount` bytes of records.
   mutating func append(_ byteCount: Int, run: UInt32, kind: BatchHeader.Kind = .records) {
-    let payload = [UInt8](repeating: seed, count: byteCount)
     seed &+= 1
+    append([UInt8](repeating: seed, count: byteCount), run: run, kind: kind)
+  }
+
+  /// Appends a batch with these records.
+  mutating func append(_ payload: [UInt8], run: UInt32, kind: BatchHeader.Kind = .records) {
     let salt = key.salt(sequence: position.sequence, run: run)
     let checksum = unsafe payload.withUnsafeBytes { unsafe BatchHeader.checksum($0, salt: salt) }
     let header = BatchHeader(
-      lsn: position.lsn, payloadLength: byteCount, recordCount: byteCount / 8,
+      lsn: position.lsn, payloadLength: payload.count, recordCount: payload.count / 8,
       payloadCRC: kind == .end ? 0 : checksum, kind: kind, run: run,
       time: Int64(1000 + batches.count))
     if kind == .records {
@@ -215,8 +219,8 @@ struct TestJournal {
           header: header, payload: payload, sequence: position.sequence, offset: position.offset))
     }
     lastFile?.put(Self.bytes(of: header, salt: salt) + payload, at: position.offset)
-    position.offset += BatchHeader.byteCount + byteCount
-    position.lsn += UInt64(byteCount)
+    position.offset += BatchHeader.byteCount + payload.count
+    position.lsn += UInt64(payload.count)
     position.run = run
   }
 
