@@ -171,11 +171,43 @@ extension StockStore {
       let name = FileNames.segment(sequence)
       let file = try JournalError.attempt("sync", name) { () throws(Errno) in
         let file = try storage.open(name)
+        try rewrite(newestBatch(of: recovery, in: sequence), file)
         try file.sync()
         return file
       }
       if sequence >= recovery.position.sequence { return file }
       sequence += 1
+    }
+  }
+
+  /// Where the newest batch may be in a segment. If the process before ended because a sync had failed,
+  /// the disk may lack that batch, though the system shows it and takes it for synced (fsync(2) reports
+  /// an error once). It is the only one: nothing is written after a sync that failed.
+  private static func newestBatch(of recovery: Recovery, in sequence: UInt64) -> Range<Int> {
+    let position = recovery.position
+    if sequence == position.sequence, position.offset > SegmentHeader.blockBytes {
+      return position.offset - recovery.newestBatchBytes..<position.offset
+    }
+    // It is the batch that ends the segment before: anywhere.
+    if sequence + 1 == position.sequence, position.offset == SegmentHeader.blockBytes {
+      return 0..<recovery.checkpoint.header.identity.segmentBytes
+    }
+    return 0..<0
+  }
+
+  /// Writes what is there once more, so that the next sync covers it.
+  private static func rewrite(_ range: Range<Int>, _ file: any StorageFile) throws(Errno) {
+    var bytes = [UInt8](repeating: 0, count: min(range.count, 1 << 20))
+    var offset = range.lowerBound
+    while offset < range.upperBound {
+      let count = min(bytes.count, range.upperBound - offset)
+      var span = bytes.mutableSpan
+      try unsafe span.withUnsafeMutableBytes { (bytes) throws(Errno) in
+        let part = unsafe UnsafeMutableRawBufferPointer(rebasing: bytes[..<count])
+        let read = try unsafe file.read(into: part, at: offset)
+        try unsafe file.write(UnsafeRawBufferPointer(rebasing: part[..<read]), at: offset)
+      }
+      offset += count
     }
   }
 }

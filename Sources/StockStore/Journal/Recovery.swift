@@ -11,6 +11,8 @@ struct Recovery {
   let core: StoreCore
   /// Where the journal ends, decisions included.
   let position: JournalPosition
+  /// Bytes of the newest batch of records, header included; 0 where none was read.
+  let newestBatchBytes: Int
   let counts: Assembly.Counts
   let summary: RecoverySummary
 
@@ -39,7 +41,7 @@ struct Recovery {
         mustReach: checkpoint.end.endLSN, fault: fault)
       let readsAhead =
         (segmentCount - 1) * header.identity.segmentBytes > Self.bytesWorthAThread
-      let (end, replay) = try Self.fill(
+      let (end, newestBatchBytes, replay) = try Self.fill(
         core, checkpoint, reader, readsAhead: readsAhead, began: began, progress)
       let newestTime = max(replay.newestTime, end.time)
       counts = try Assembly(
@@ -48,6 +50,7 @@ struct Recovery {
       var position = end.position
       position.decisions = replay.decisions
       self.position = position
+      self.newestBatchBytes = newestBatchBytes
       self.checkpoint = checkpoint
       self.core = core
       summary = RecoverySummary(
@@ -68,16 +71,18 @@ struct Recovery {
   private static func fill(
     _ core: StoreCore, _ checkpoint: CheckpointReader, _ reader: JournalReader, readsAhead: Bool,
     began: Int64, _ progress: (RecoveryProgress) -> Void
-  ) throws(JournalError) -> (JournalEnd, Replay) {
+  ) throws(JournalError) -> (JournalEnd, newestBatchBytes: Int, Replay) {
     let stamps = Region<UInt64>(capacity: core.slab.chunkCapacity)
     defer { stamps.free() }
     try checkpoint.load(into: core, stamps: stamps)
     let replay = Replay(core: core, stamps: stamps, checkpoint)
     let progressEvery: Int64 = 500_000_000
     var nextProgress = began + progressEvery
+    var newestBatchBytes = 0
     let end = unsafe try reader.forEachBatch(readsAhead: readsAhead) {
       (batch, payload) throws(JournalError) in
       try unsafe replay.apply(batch, payload)
+      newestBatchBytes = BatchHeader.byteCount + batch.payloadLength
       let now = SystemClock.monotonicNanoseconds()
       if now >= nextProgress {
         nextProgress = now + progressEvery
@@ -87,7 +92,7 @@ struct Recovery {
             seconds: Double(now - began) / 1e9))
       }
     }
-    return (end, replay)
+    return (end, newestBatchBytes, replay)
   }
 
   /// A store goes on counting where it was left.
