@@ -9,10 +9,11 @@ SWIFT_FOLDERS := Package.swift Sources LoadTest Benchmarks Tests
 PYTEST := .venv/bin/python -m pytest
 TOOLS ?= ../shared/bench
 ROUNDS ?= 20
+SEEDS ?= 1000
 ARGS ?=
 
-.PHONY: help demo test test-swift test-end-to-end serve load crash bench count sanitize build format lint \
-  proto proto-lint proto-check bootstrap bootstrap-dev clean
+.PHONY: help demo test test-swift test-end-to-end serve load crash bench simulate count sanitize build format \
+  lint proto proto-lint proto-check bootstrap bootstrap-dev clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-16s %s\n", $$1, $$2 }' Makefile
@@ -41,6 +42,10 @@ crash: bootstrap build ## kill -9 under load, restart, compare with the ledger (
 
 bench: bootstrap build ## CPU per Reserve beside the floor server; the store by itself
 	scripts/bench.sh $(TOOLS)
+
+simulate: bootstrap ## the store on a disk that fails: SEEDS=N, ARGS='--mutant all' or '--seed N' or '--bit-flips N'
+	swift build -c release --product simulate $(SWIFT_FLAGS)
+	$(RELEASE)/simulate --seeds $(SEEDS) $(ARGS)
 
 count: bootstrap build ## allocations and reference counting per call on the hot path
 	scripts/count-hot-path.py --tools $(TOOLS) $(ARGS)

@@ -111,6 +111,9 @@ let package = Package(
     tests("AdminTests", ["Admin", "Metrics"]),
     tests("LoadTests", ["LoadKit", "Posix", "HTTP2", "CNGHTTP2"]),
     module("Simulation", ["StockStore", "Posix"], path: "Tests/Simulation/Simulation"),
+    executable(
+      "simulate", ["Simulation", "StockStore", "Posix", argumentParser],
+      path: "Tests/Simulation/simulate"),
     .testTarget(
       name: "SimulationTests", dependencies: ["Simulation", "StockStore", "Posix"],
       path: "Tests/Simulation/SimulationTests", swiftSettings: strict),

@@ -107,6 +107,9 @@ package struct Model: Sendable {
 
   // MARK: Time
 
+  /// Whether a hold may be due at `time`.
+  package func hasDue(at time: Int64) -> Bool { nextDue <= time }
+
   /// Ends what is due and forgets what is past its retention.
   /// - Parameter expiriesMax: a store that cannot write ends fewer holds than are due; those that
   ///   were due first.
@@ -120,7 +123,10 @@ package struct Model: Sendable {
     var isAll = true
     if nextDue <= now {
       let due = reservations.filter { $0.value.state == .held && $0.value.expiresAt <= now }
-      for (id, reservation) in due.sorted(by: { $0.value.expiresAt < $1.value.expiresAt }) {
+      let inOrder = due.sorted {
+        ($0.value.expiresAt, $0.key.slot) < ($1.value.expiresAt, $1.key.slot)
+      }
+      for (id, reservation) in inOrder {
         if expired == expiriesMax {
           isAll = false
           break

@@ -21,8 +21,10 @@ package struct SeededRandom: RandomNumberGenerator {
   }
 
   /// One of `choices`, which must not be empty.
-  package mutating func pick<Choice>(_ choices: [Choice]) -> Choice {
-    choices[number(0...choices.count - 1)]
+  package mutating func pick<Choices: RandomAccessCollection>(
+    _ choices: Choices
+  ) -> Choices.Element {
+    choices[choices.index(choices.startIndex, offsetBy: number(0...choices.count - 1))]
   }
 
   /// A generator of its own, whose numbers depend on nothing that is drawn from this one later.

@@ -57,12 +57,18 @@ final class SimulatedContents {
     unsynced.removeAll(keepingCapacity: true)
   }
 
-  /// Some of the writes become durable; the others never will, though everybody sees them.
-  func syncPartly(_ random: inout SeededRandom) {
-    for write in unsynced where random.chance(50) {
-      Self.put(write.bytes[...], into: &durable, at: write.offset)
+  /// Some of the writes become durable.
+  /// - Parameter isLosing: the others never will, though everybody sees them.
+  func syncPartly(isLosing: Bool, _ random: inout SeededRandom) {
+    var left: [Write] = []
+    for write in unsynced {
+      if random.chance(50) {
+        Self.put(write.bytes[...], into: &durable, at: write.offset)
+      } else {
+        left.append(write)
+      }
     }
-    unsynced = []
+    unsynced = isLosing ? [] : left
   }
 
   /// What was not synced is kept, dropped or torn, in any order.

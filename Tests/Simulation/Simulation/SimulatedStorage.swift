@@ -16,8 +16,10 @@
 // EIO comes from any such call, and
 //   - a failed write has written none, some or all of its bytes;
 //   - a failed sync has lost some of what it should have synced, for good: the kernel reports this once,
-//     takes the pages for clean and goes on showing them, so a second sync that succeeds proves nothing;
-//   - a failed change of the directory was made or not.
+//     takes the pages for clean and goes on showing them, to the process that is started next as well, so
+//     that a second sync that succeeds proves nothing;
+//   - a failed change of the directory was made or not, and is not lost by a failed sync: a file system
+//     that cannot write its own structures stops.
 // ENOSPC comes from creating files, and from writes that make a file longer, until there is space again:
 // the journal has to do without, and must not need a restart when space is back.
 //
@@ -32,7 +34,7 @@ package import StockStore
   internal import Darwin
 #endif
 
-/// What happens at one call. Calls that change something are counted from 1.
+/// What happens at one of the calls that change something.
 package struct FaultPlan: Equatable, Sendable {
   package enum Fault: Equatable, Sendable {
     case crashBefore
@@ -42,17 +44,28 @@ package struct FaultPlan: Equatable, Sendable {
     case error
   }
 
-  /// The number of the call.
-  package var call: Int
+  /// The calls that count.
+  package enum Scope: Equatable, Sendable {
+    case all
+    /// Those that create, rename or remove files or sync the directory.
+    case directory
+    /// All while there is a file of this name.
+    case whileThereIs(String)
+  }
+
+  /// How many calls of the scope are left, with the one where it happens; 0: it happens never.
+  package var calls: Int
+  package var scope: Scope
   package var fault: Fault
 
-  package init(call: Int, fault: Fault) {
-    self.call = call
+  package init(calls: Int, scope: Scope = .all, fault: Fault) {
+    self.calls = calls
+    self.scope = scope
     self.fault = fault
   }
 
   /// Nothing ever happens.
-  package static let none = FaultPlan(call: .max, fault: .error)
+  package static let none = FaultPlan(calls: 0, fault: .error)
 }
 
 /// For one thread at a time; a second one may read beside it.
@@ -159,12 +172,13 @@ package final class SimulatedStorage: Storage, @unchecked Sendable {
   }
 
   package func syncDirectory() throws(Errno) {
-    try perform("sync the directory") {
+    try perform("sync the directory", ofDirectory: true) {
       for change in unsynced { settle(change) }
       unsynced = []
     } partly: {
-      for change in unsynced where random.chance(50) { settle(change) }
-      unsynced = []
+      let done = unsynced.map { _ in random.chance(50) }
+      for (change, isDone) in zip(unsynced, done) where isDone { settle(change) }
+      unsynced = zip(unsynced, done).filter { !$0.1 }.map(\.0)
     }
   }
 
@@ -187,21 +201,23 @@ package final class SimulatedStorage: Storage, @unchecked Sendable {
     if isDown { throw Errno(code: EIO) }
   }
 
-  /// Does `act`, unless the plan has something else in mind.
+  /// Changes the directory by `act`, unless the plan has something else in mind.
   private func perform(
     _ name: @autoclosure () -> String, _ act: () throws(Errno) -> Void
   ) throws(Errno) {
-    try perform(name(), act) { if random.chance(50) { try? act() } }
+    try perform(name(), ofDirectory: true, act) { if random.chance(50) { try? act() } }
   }
 
+  /// Does `act`, likewise.
   /// - Parameter partly: what is left of it where it fails.
   private func perform(
-    _ name: @autoclosure () -> String, _ act: () throws(Errno) -> Void, partly: () -> Void
+    _ name: @autoclosure () -> String, ofDirectory: Bool, _ act: () throws(Errno) -> Void,
+    partly: () -> Void
   ) throws(Errno) {
     try requirePower()
     callCount += 1
     if let trace { trace("call \(callCount): \(name())") }
-    guard callCount == plan.call else { return try act() }
+    guard isPlanned(ofDirectory: ofDirectory) else { return try act() }
     switch plan.fault {
     case .crashBefore: break
     case .crashDuring: partly()
@@ -215,6 +231,18 @@ package final class SimulatedStorage: Storage, @unchecked Sendable {
     throw Errno(code: EIO)
   }
 
+  /// Whether this is the call that the plan is for.
+  private func isPlanned(ofDirectory: Bool) -> Bool {
+    if plan.calls == 0 { return false }
+    switch plan.scope {
+    case .all: break
+    case .directory: if !ofDirectory { return false }
+    case .whileThereIs(let name): if visible[name] == nil { return false }
+    }
+    plan.calls -= 1
+    return plan.calls == 0
+  }
+
   private func outOfSpace() -> Errno {
     refusedForSpaceCount += 1
     return Errno(code: ENOSPC)
@@ -225,7 +253,8 @@ package final class SimulatedStorage: Storage, @unchecked Sendable {
   fileprivate func write(
     _ bytes: [UInt8], to contents: SimulatedContents, at offset: Int, _ name: String
   ) throws(Errno) {
-    try perform("write \(bytes.count) bytes to \(name) at \(offset)") { () throws(Errno) in
+    try perform("write \(bytes.count) bytes to \(name) at \(offset)", ofDirectory: false) {
+      () throws(Errno) in
       let growth = max(0, offset + bytes.count - contents.visible.count)
       // Without a limit nobody need add up the files.
       if growth > 0, bytesMax != .max, byteCount + growth > bytesMax { throw outOfSpace() }
@@ -236,10 +265,10 @@ package final class SimulatedStorage: Storage, @unchecked Sendable {
   }
 
   fileprivate func sync(_ contents: SimulatedContents, _ name: String) throws(Errno) {
-    try perform("sync \(name)") {
+    try perform("sync \(name)", ofDirectory: false) {
       contents.sync()
     } partly: {
-      contents.syncPartly(&random)
+      contents.syncPartly(isLosing: plan.fault == .error, &random)
     }
   }
 }

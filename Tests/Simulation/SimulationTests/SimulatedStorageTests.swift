@@ -127,7 +127,7 @@ import Testing
   @Test(arguments: [FaultPlan.Fault.crashBefore, .crashDuring, .crashAfter])
   func aCrashComesAtTheCallThatItIsPlannedFor(fault: FaultPlan.Fault) throws {
     let (storage, file) = try makeStorage(seed: 1)
-    storage.plan = FaultPlan(call: storage.callCount + 2, fault: fault)
+    storage.plan = FaultPlan(calls: 2, fault: fault)
     try write(Self.bytes, to: file, at: 0)
     #expect(throws: Errno.self) { try file.sync() }
     #expect(storage.isDown)
@@ -143,7 +143,7 @@ import Testing
     for seed in 0..<50 as Range<UInt64> {
       let (storage, file) = try makeStorage(seed: seed)
       try write(Self.bytes, to: file, at: 0)
-      storage.plan = FaultPlan(call: storage.callCount + 1, fault: .error)
+      storage.plan = FaultPlan(calls: 1, fault: .error)
       #expect(throws: Errno.self) { try file.sync() }
       try file.sync()
       #expect(try read(storage, "a").prefix(2000) == Self.bytes[...])

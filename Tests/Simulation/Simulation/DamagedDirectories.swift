@@ -1,0 +1,108 @@
+// A data directory with a known history, doctored: single bits flipped, or the last group cut short at
+// some byte. Whoever opens it must come to a state of that history, and to the newest one unless the end
+// is torn; or must refuse. Nothing else: no trap, no hang, no other state, nothing lost in silence.
+internal import Posix
+internal import StockStore
+
+package struct RecordedDirectory: Sendable {
+  /// The directory at the end, everything synced.
+  let files: [String: [UInt8]]
+  /// Without the last group.
+  let filesBefore: [String: [UInt8]]
+  /// The state at the end of every group.
+  let digests: [UInt64: StateDigest]
+  /// The end of the journal, and of the group before the last.
+  let lastLSN: UInt64
+  let lsnBefore: UInt64
+  let settings: RunSettings
+
+  /// A run without mishaps but for a few kills, so that there are several runs in the journal.
+  package init(seed: UInt64) throws(Violation) {
+    let run = SimulationRun(history: seed)
+    try run.run()
+    settings = run.settings
+    digests = run.history
+    (filesBefore, lsnBefore) = run.ending
+    files = run.storage.files
+    lastLSN = run.promisedLSN
+  }
+
+  /// Names in order, so that a seed finds the same bytes.
+  private var names: [String] { files.keys.sorted() }
+
+  /// Flips one bit, chosen by `random`, and opens the directory.
+  package func openWithFlippedBit(_ random: inout SeededRandom) throws(Violation) {
+    let name = random.pick(names)
+    guard var bytes = files[name], !bytes.isEmpty else { return }
+    var offset = random.number(0...bytes.count - 1)
+    // Most zeros are bytes that nobody reads.
+    for _ in 0..<3 where bytes[offset] == 0 { offset = random.number(0...bytes.count - 1) }
+    let bit = random.number(0...7 as ClosedRange<UInt8>)
+    bytes[offset] ^= 1 << bit
+    var doctored = files
+    doctored[name] = bytes
+    try open(doctored, "bit \(bit) of byte \(offset) of \(name) flipped")
+  }
+
+  /// How many bytes the last group may be cut to: all of these can be given to `openWithTornTail`.
+  package var tornLengths: Range<Int> { tail.map { 0..<$0.range.count + 1 } ?? 0..<0 }
+
+  /// Keeps only the first `length` bytes of what the last group has changed, and opens the directory.
+  package func openWithTornTail(length: Int) throws(Violation) {
+    guard let tail, var bytes = filesBefore[tail.name], let whole = files[tail.name] else { return }
+    let kept = tail.range.prefix(length)
+    bytes.replaceSubrange(kept, with: whole[kept])
+    var doctored = files
+    doctored[tail.name] = bytes
+    // Less than a header may be what was left of an earlier use of the segment.
+    try open(
+      doctored, "the last group cut to \(length) of \(tail.range.count) bytes",
+      isReported: length >= 48)
+  }
+
+  /// Where the last group has changed the directory.
+  private var tail: (name: String, range: Range<Int>)? {
+    for name in names {
+      guard let old = filesBefore[name], let new = files[name], old != new,
+        let first = new.indices.first(where: { old[$0] != new[$0] }),
+        let last = new.indices.last(where: { old[$0] != new[$0] })
+      else { continue }
+      return (name, first..<last + 1)
+    }
+    return nil
+  }
+
+  /// - Parameter isReported: where the last group is lost, that must be said.
+  private func open(
+    _ files: [String: [UInt8]], _ what: String, isReported: Bool = true
+  ) throws(Violation) {
+    let storage = SimulatedStorage(files: files)
+    let store: StockStore
+    let summary: RecoverySummary
+    do throws(JournalError) {
+      (store, summary) = try StockStore.open(
+        storage: storage, limits: settings.limits, options: settings.options, secret: (1, 2),
+        makeClock: { SimulatedClock($0.nanoseconds) }, progress: { _ in })
+    } catch {
+      if case .failed = error { throw violation(what, "a state, or damage", "\(error)") }
+      return
+    }
+    let isWhole = summary.lsn == lastLSN
+    guard isWhole || summary.lsn == lsnBefore && (summary.tornBytes > 0 || !isReported) else {
+      throw violation(
+        what, "the state at \(lastLSN), or a torn tail after \(lsnBefore)",
+        "\(summary.lsn), \(summary.tornBytes) bytes torn")
+    }
+    if summary.digest != digests[summary.lsn] {
+      throw violation(
+        what, "digest \(digests[summary.lsn]?.description ?? "of the history") at \(summary.lsn)",
+        "\(summary.digest)")
+    }
+    let findings = store.audit()
+    if !findings.isEmpty { throw violation(what, "no findings of the audit", "\(findings)") }
+  }
+
+  private func violation(_ what: String, _ expected: String, _ seen: String) -> Violation {
+    Violation(seed: 0, fault: nil, step: 0, expected: "\(what): \(expected)", seen: seen)
+  }
+}

@@ -1,0 +1,317 @@
+// Commands by seed: each is given to the store and to the model, and the answers are compared.
+internal import Posix
+internal import StockStore
+
+struct ReserveCommand {
+  var key: String
+  var caller: String
+  var lines: [TestLine]
+  var ttl: Int64
+
+  var decisionKey: Model.DecisionKey {
+    Model.DecisionKey(method: .reserve, caller: caller, key: key)
+  }
+}
+
+struct AdjustCommandText {
+  var key: String
+  var caller: String
+  var adjustment: Model.Adjustment
+
+  var decisionKey: Model.DecisionKey {
+    Model.DecisionKey(method: .adjust, caller: caller, key: key)
+  }
+}
+
+extension SimulationRun {
+  private static let callers = ["", "shop", String(repeating: "c", count: 64)]
+  private static let reasons = [4, 60, 500].map { String(repeating: "r", count: $0) }
+  private static let keyPadding = String(repeating: "-", count: 58)
+  /// Commands that may be sent again, and reservations that are worked with.
+  private static let rememberedMax = 40
+
+  /// A turn of one session, or of both at the same time.
+  func runTurn() throws(Violation) {
+    if settings.hasShards && random.chance(60) { return try runTwoTurns() }
+    let session = random.number(0...1)
+    try beginTurn(session)
+    // One at most makes a hold: no two ever end at the same moment, so that their order is known.
+    if random.chance(60) { try reserve(session, anyReserve()) }
+    for _ in 0..<random.number(0...settings.changesMax) { try change(session) }
+    try read(session)
+    try endTurn(session)
+  }
+
+  private func runTwoTurns() throws(Violation) {
+    for session in 0...1 { try beginTurn(session) }
+    for session in [0, 1, 0] {
+      model.now = turnTimes[session]
+      if session == 0 && random.chance(60) { try reserveAroundGap() }
+      try change(session)
+      try read(session)
+    }
+    for session in 0...1 { try endTurn(session) }
+  }
+
+  func change(_ session: Int) throws(Violation) {
+    if random.chance(settings.adjustPercent) { return try adjust(session) }
+    switch random.number(0...9) {
+    case 0..<5: try confirm(session)
+    case 5..<8: try release(session)
+    default: try extend(session)
+    }
+  }
+
+  /// Odd by a few nanoseconds, so that no two holds end at the same moment.
+  func passTime() throws(Violation) {
+    let duration = random.number(1...seconds(random.pick([1, 10, 300, 2000, 100_000])))
+    log("\(duration) ns pass")
+    clock.advance(byNanoseconds: duration)
+    try beginTurn(0)
+    try endTurn(0)
+    try endDue()
+  }
+
+  // MARK: Turns
+
+  func beginTurn(_ session: Int) throws(Violation) {
+    guard let store else { return }
+    clock.advance(byNanoseconds: random.number(1...1000))
+    let time = sessions[session].beginTurn().nanoseconds
+    turnTimes[session] = time
+    var expired = 0
+    if model.hasDue(at: time) {
+      let total = store.statistics().reservationsExpired
+      expired = Int(total - expiredBefore)
+      expiredBefore = total
+    }
+    let (ended, isAll) = model.beginTurn(time, expiriesMax: expired)
+    isBlocked = false
+    try noteState()
+    counts.expired += ended
+    if ended != expired {
+      throw violation("\(ended) holds to end at \(time)", "\(expired)")
+    }
+    if !isAll {
+      isBlocked = true
+      if store.journalStatistics?.unavailable == nil {
+        throw violation("every due hold to end", "\(ended) ended, and changes are taken")
+      }
+    }
+  }
+
+  func endTurn(_ session: Int) throws(Violation) {
+    sessions[session].endTurn()
+    notePromise()
+    if wantsSettling {
+      wantsSettling = false
+      try settle()
+    }
+  }
+
+  // MARK: Commands
+
+  private func anySKU() -> String { "sku\(random.number(0...settings.skus - 1))" }
+
+  private func anyKey(_ letter: String) -> String {
+    keysMade += 1
+    let key = "\(letter)\(keysMade)"
+    return settings.keyBytesMin == 0 ? key : key + Self.keyPadding
+  }
+
+  private func anyID() -> ReservationID {
+    var id = ReservationID(slot: 0, generation: 0, tag: 0)
+    // Most of those that are forgotten by now are passed over.
+    for _ in 0..<3 where !ids.isEmpty && model.reservations[id]?.state != .held {
+      id = random.pick(ids)
+    }
+    return id
+  }
+
+  func anyReserve() -> ReserveCommand {
+    if random.chance(25), !reserves.isEmpty {
+      var earlier = random.pick(reserves)
+      if random.chance(20) { earlier.ttl += 1 }
+      if random.chance(20) { earlier.lines[0].quantity += 1 }
+      return earlier
+    }
+    let count = random.chance(settings.cartPercent) ? random.number(1...9) : 1
+    let lines = (0..<count).map { _ in TestLine(sku: anySKU(), quantity: random.number(1...4)) }
+    return ReserveCommand(
+      key: anyKey("k"), caller: random.pick(Self.callers), lines: lines,
+      ttl: random.number(seconds(1)...seconds(5000)))
+  }
+
+  func reserve(_ session: Int, _ command: ReserveCommand) throws(Violation) {
+    let decision = sessions[session].reserve(
+      command.key, command.lines, ttl: command.ttl, caller: command.caller)
+    log("reserve \(command): \(decision.result)")
+    try compare(decision, command)
+    try noteState()
+  }
+
+  /// Asks the model what the answer to `command` should have been.
+  func compare(_ decision: Decision<Hold>, _ command: ReserveCommand) throws(Violation) {
+    reserves.append(command)
+    if reserves.count > Self.rememberedMax { reserves.removeFirst() }
+    if case .unavailable(let reason) = decision.refusal {
+      return try checkUnavailable(reason, isKnown: model.decisions[command.decisionKey] != nil)
+    }
+    if let id = decision.value?.id, !decision.replayed {
+      if idNumbers[id] != nil { throw violation("an id of its own", "\(id) again") }
+      idNumbers[id] = decision.lsn
+      ids.append(id)
+      if ids.count > Self.rememberedMax { ids.removeFirst() }
+    }
+    let before = model.decisionCount
+    let (answer, replayed) = model.reserve(
+      command.key, command.lines, ttl: command.ttl, caller: command.caller, id: decision.value?.id)
+    let seen =
+      decision.value.map { Model.Answer.hold(id: $0.id, expiresAt: $0.expiresAt.nanoseconds) }
+      ?? decision.refusal.map { .refused($0) }
+    try compare(
+      "reserve \(command.key)", (answer, replayed), (seen, decision.replayed), decision.lsn, before,
+      command.decisionKey)
+  }
+
+  private func anyAdjustment() -> AdjustCommandText {
+    if random.chance(15), !adjustments.isEmpty {
+      var earlier = random.pick(adjustments)
+      if random.chance(20) { earlier.adjustment.safetyStock = 1 }
+      return earlier
+    }
+    let sku = anySKU()
+    var adjustment = Model.Adjustment(sku: sku, change: anyChange())
+    if random.chance(10) { adjustment.safetyStock = random.number(0...5) }
+    if random.chance(30) {
+      adjustment.expectedVersion =
+        random.chance(70) ? model.items[sku]?.version ?? 0 : random.number(0...9)
+    }
+    adjustment.reason = random.pick(
+      Self.reasons.filter { $0.utf8.count <= settings.reasonBytesMax }.suffix(2))
+    return AdjustCommandText(
+      key: anyKey("a"), caller: random.pick(Self.callers), adjustment: adjustment)
+  }
+
+  private func anyChange() -> AdjustCommand.Change {
+    switch random.number(0...9) {
+    case 0: .none
+    case 1..<3: .setOnHand(random.number(0...40))
+    case 3: .delta(settings.limits.quantityMax)
+    default: .delta(random.number(-5...20))
+    }
+  }
+
+  func adjust(_ session: Int) throws(Violation) {
+    let command = anyAdjustment()
+    adjustments.append(command)
+    if adjustments.count > Self.rememberedMax { adjustments.removeFirst() }
+    let adjustment = command.adjustment
+    let decision = sessions[session].adjust(
+      command.key, adjustment.sku, adjustment.change, safetyStock: adjustment.safetyStock,
+      expectedVersion: adjustment.expectedVersion, reason: adjustment.reason,
+      caller: command.caller)
+    log("adjust \(command): \(decision.result)")
+    if case .unavailable(let reason) = decision.refusal {
+      try checkUnavailable(reason, isKnown: model.decisions[command.decisionKey] != nil)
+      return try noteState()
+    }
+    let before = model.decisionCount
+    let expected = model.adjust(command.key, adjustment, caller: command.caller)
+    let seen =
+      decision.value.map { Model.Answer.level($0) } ?? decision.refusal.map { .refused($0) }
+    try compare(
+      "adjust \(command.key)", expected, (seen, decision.replayed), decision.lsn, before,
+      command.decisionKey)
+    try noteState()
+  }
+
+  /// - Parameter before: the model's decisions before this one.
+  private func compare(
+    _ what: String, _ expected: (answer: Model.Answer, replayed: Bool),
+    _ seen: (answer: Model.Answer?, replayed: Bool), _ lsn: UInt64, _ before: UInt64,
+    _ key: Model.DecisionKey
+  ) throws(Violation) {
+    counts.commands += 1
+    guard seen.answer == expected.answer, seen.replayed == expected.replayed else {
+      throw violation("\(what): \(expected)", "\(seen)")
+    }
+    try checkNumber(what, lsn, before)
+    if seen.replayed {
+      try checkShown(lsn, what) { durable, _ in durable.decisions[key] != nil }
+    }
+  }
+
+  func confirm(_ session: Int) throws(Violation) {
+    let id = anyID()
+    var lines: [TestLine] = []
+    if random.chance(50), let reservation = model.reservation(id) {
+      for line in reservation.lines where random.chance(70) && line.quantity > 0 {
+        lines.append(TestLine(sku: line.sku, quantity: random.number(1...line.quantity)))
+        if random.chance(20) { lines.append(TestLine(sku: line.sku, quantity: 1)) }
+      }
+      if random.chance(5) { lines.append(TestLine(sku: anySKU(), quantity: 1)) }
+    }
+    let reacquire = random.chance(40)
+    let decision = sessions[session].confirm(id, lines, reacquire: reacquire)
+    try compare("confirm \(id.slot) \(lines)", session, decision, id) { model in
+      model.confirm(id, lines, reacquire: reacquire)
+    }
+  }
+
+  func release(_ session: Int) throws(Violation) {
+    let id = anyID()
+    let decision = sessions[session].release(id)
+    try compare("release \(id.slot)", session, decision, id) { model in model.release(id) }
+  }
+
+  func extend(_ session: Int) throws(Violation) {
+    let id = anyID()
+    let ttl = random.number(seconds(1)...seconds(20_000))
+    let decision = sessions[session].extend(id, ttlNanoseconds: ttl)
+    try compare("extend \(id.slot)", session, decision, id) { model in model.extend(id, ttl: ttl) }
+  }
+
+  private func compare(
+    _ what: @autoclosure () -> String, _ session: Int, _ decision: Decision<ReservationView>,
+    _ id: ReservationID, _ decide: (inout Model) -> (refusal: Refusal?, replayed: Bool)
+  ) throws(Violation) {
+    log("\(what()): \(decision.result)")
+    if case .unavailable(let reason) = decision.refusal {
+      var asked = model
+      try checkUnavailable(reason, isKnown: decide(&asked).replayed)
+      return try noteState()
+    }
+    counts.commands += 1
+    let before = model.decisionCount
+    let expected = decide(&model)
+    guard decision.refusal == expected.refusal, decision.replayed == expected.replayed else {
+      throw violation("\(what()): \(expected)", "\(decision)")
+    }
+    try checkNumber(what(), decision.lsn, before)
+    if let view = decision.value { try compare(view, id, session) }
+    if model.decisionCount == before, decision.refusal != .reservationNotFound {
+      try checkShown(decision.lsn, what()) { $0.reservations[id] == $1.reservations[id] }
+    }
+    try noteState()
+  }
+
+  /// A new decision has the log's last number.
+  private func checkNumber(
+    _ what: @autoclosure () -> String, _ lsn: UInt64, _ before: UInt64
+  ) throws(Violation) {
+    guard model.decisionCount > before, let last = sessions.first?.lastLSN, !isInGap else { return }
+    if lsn != last { throw violation("\(what()): the log's last number, \(last)", "\(lsn)") }
+  }
+
+  /// - Parameter isKnown: the answer needs no record.
+  private func checkUnavailable(_ reason: Unavailable, isKnown: Bool) throws(Violation) {
+    counts.unavailable += 1
+    if isKnown { throw violation("the recorded answer", "unavailable: \(reason)") }
+    if (reason == .failed) != hasFailed {
+      throw violation(hasFailed ? "a failure" : "no failure", "unavailable: \(reason)")
+    }
+    // Sometimes the journal catches up right away, and must then take changes again.
+    if !hasFailed, random.chance(50) { wantsSettling = true }
+  }
+}

@@ -1,0 +1,159 @@
+// What can be read of the store, compared with the model.
+internal import Posix
+internal import StockStore
+
+extension SimulationRun {
+  /// Reads one item and one reservation, now and then all.
+  func read(_ session: Int) throws(Violation) {
+    let sku = "sku\(random.number(0...settings.skus - 1))"
+    let decision = withName(sku, "") { sessions[session].stock($0) }
+    guard decision.value == model.items[sku]?.level else {
+      throw violation(
+        "\(sku): \(String(describing: model.items[sku]))", "\(String(describing: decision.value))")
+    }
+    try checkShown(decision.lsn, sku) { $0.items[sku] == $1.items[sku] }
+    noteShown(sku, decision)
+    if !ids.isEmpty, random.chance(30) {
+      let id = random.pick(ids)
+      let read = sessions[session].reservation(id)
+      if let view = read.value {
+        try compare(view, id, session)
+        try checkShown(read.lsn, "reservation \(id.slot)") {
+          $0.reservations[id] == $1.reservations[id]
+        }
+      } else if model.reservations[id] != nil {
+        throw violation("reservation \(id)", "\(read.result)")
+      }
+    }
+    if random.chance(5) { try compareLevels(session) }
+    if random.chance(5) { try compareList(session) }
+  }
+
+  /// Somebody was shown this version, if its number is durable.
+  func noteShown(_ sku: String, _ decision: Decision<StockLevel>) {
+    guard let level = decision.value, decision.lsn <= sessions[0].durableLSN else { return }
+    shownVersions[sku] = max(shownVersions[sku] ?? 0, level.version)
+  }
+
+  /// The view that the session's last command gave.
+  func compare(_ view: ReservationView, _ id: ReservationID, _ session: Int) throws(Violation) {
+    guard let expected = model.reservation(id) else {
+      throw violation("no reservation \(id)", "\(view)")
+    }
+    var lines: [UInt32: Int64] = [:]
+    for line in expected.lines where line.quantity > 0 {
+      lines[model.items[line.sku]?.ordinal ?? .max] = line.quantity
+    }
+    let seen = sessions[session].viewLines
+    guard view.id == id, view.state == expected.state,
+      view.createdAt.nanoseconds == expected.createdAt,
+      view.expiresAt.nanoseconds == expected.expiresAt,
+      view.endedAt?.nanoseconds == expected.endedAt, seen == lines
+    else { throw violation("\(expected)", "\(view), lines \(seen)") }
+  }
+
+  private func compareLevels(_ session: Int) throws(Violation) {
+    var levels: [StockLevel] = []
+    _ = sessions[session].listStock(from: 0) {
+      levels.append($0)
+      return true
+    }
+    let expected = model.items.values.map(\.level).sorted { $0.item.ordinal < $1.item.ordinal }
+    if levels != expected { throw violation("\(expected)", "\(levels)") }
+    for (sku, item) in model.items {
+      let name = sessions[session].name(of: item.level.item)
+      let isSame = withBytes(sku) { sku in
+        unsafe name.sku.pointer.elementsEqual(sku.pointer) && name.location.count == 0
+      }
+      if !isSame { throw violation("\(sku) to be item \(item.ordinal)", "another name") }
+    }
+  }
+
+  private func compareList(_ session: Int) throws(Violation) {
+    let state: ReservationState? = random.chance(50) ? .held : nil
+    var found: Violation?
+    var listed: Set<ReservationID> = []
+    var cursor: UInt64? = 0
+    while let from = cursor {
+      cursor = sessions[session].listReservations(cursor: from, scanMax: 64, state: state) { view in
+        listed.insert(view.id)
+        do throws(Violation) {
+          try compare(view, view.id, session)
+          return true
+        } catch {
+          found = error
+          return false
+        }
+      }
+      if let found { throw found }
+    }
+    let expected = model.reservations.keys.filter {
+      state == nil || model.reservation($0)?.state == state
+    }
+    if listed != Set(expected) {
+      throw violation(
+        "\(expected.count) reservations listed", "\(listed.count), or others")
+    }
+  }
+
+  /// Everything: items, reservations, and every recorded decision by asking for it again.
+  func compareAll() throws(Violation) {
+    guard let store else { return }
+    let findings = store.audit()
+    if !findings.isEmpty { throw violation("no findings of the audit", "\(findings)") }
+    let session = 0
+    try beginTurn(session)
+    try compareLevels(session)
+    for id in model.reservations.keys.sorted(by: { $0.slot < $1.slot }) {
+      let decision = sessions[session].reservation(id)
+      guard let view = decision.value else {
+        throw violation("reservation \(id)", "\(decision.result)")
+      }
+      try compare(view, id, session)
+    }
+    try compareList(session)
+    let lsn = sessions[session].lastLSN
+    for (key, recorded) in model.decisions.sorted(by: { $0.key.key < $1.key.key }) {
+      try askAgain(session, key, recorded)
+    }
+    if sessions[session].lastLSN != lsn {
+      throw violation("the recorded answers", "new records")
+    }
+    try endTurn(session)
+    // What is past its retention goes bit by bit, some every turn.
+    for _ in 0..<8 where store.statistics().recordedDecisions > model.decisions.count {
+      try beginTurn(session)
+      try endTurn(session)
+    }
+    let recorded = store.statistics().recordedDecisions
+    if recorded != model.decisions.count {
+      throw violation("\(model.decisions.count) recorded decisions", "\(recorded)")
+    }
+  }
+
+  private func askAgain(
+    _ session: Int, _ key: Model.DecisionKey, _ recorded: Model.Recorded
+  ) throws(Violation) {
+    let seen: (answer: Model.Answer?, replayed: Bool, lsn: UInt64)
+    switch recorded.payload {
+    case .reserve(let lines, let ttl):
+      let decision = sessions[session].reserve(key.key, lines, ttl: ttl, caller: key.caller)
+      let hold = decision.value.map {
+        Model.Answer.hold(id: $0.id, expiresAt: $0.expiresAt.nanoseconds)
+      }
+      seen = (hold ?? decision.refusal.map { .refused($0) }, decision.replayed, decision.lsn)
+    case .adjust(let adjustment):
+      let decision = sessions[session].adjust(
+        key.key, adjustment.sku, adjustment.change, safetyStock: adjustment.safetyStock,
+        expectedVersion: adjustment.expectedVersion, reason: adjustment.reason, caller: key.caller)
+      let level = decision.value.map { Model.Answer.level($0) }
+      seen = (level ?? decision.refusal.map { .refused($0) }, decision.replayed, decision.lsn)
+    }
+    guard seen.answer == recorded.answer, seen.replayed else {
+      throw violation("\(key) again: \(recorded.answer)", "\(seen)")
+    }
+    if seen.lsn > sessions[session].lastLSN {
+      throw violation("\(key) again: a number of the log", "\(seen.lsn)")
+    }
+  }
+}

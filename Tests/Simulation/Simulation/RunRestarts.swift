@@ -1,0 +1,241 @@
+// How processes end and begin: closed, killed, without power; and what must then be there.
+internal import Posix
+internal import StockStore
+
+extension SimulationRun {
+  /// What a store said of itself before it was closed.
+  struct Farewell {
+    let digest: StateDigest
+    let time: Timestamp
+    let lsn: UInt64
+  }
+
+  /// The process ends without a chance to do anything.
+  func crash() throws(Violation) {
+    let losesPower = settings.options.durability == .fsync && random.chance(70)
+    log(losesPower ? "the power fails" : "the process is killed")
+    if losesPower { counts.powerCuts += 1 } else { counts.killed += 1 }
+    endProcess(losingPower: losesPower)
+    try start(after: nil)
+  }
+
+  /// The process is asked to end, and does.
+  func stop() throws(Violation) {
+    guard let store, !hasFailed, !storage.isDown else { return try crash() }
+    if random.chance(50) { try settle() }
+    if hasFailed || storage.isDown { return try crash() }
+    let time = clock.now()
+    let digest = store.stateDigest(at: time)
+    let last = sessions[0].lastLSN
+    log("close at \(last)")
+    do throws(JournalError) {
+      try store.closeJournal()
+    } catch {
+      try noteFailure(error)
+      return try crash()
+    }
+    if sessions[0].durableLSN < last && storage.bytesMax == .max {
+      throw violation("all durable after closing: \(last)", "\(sessions[0].durableLSN)")
+    }
+    notePromise()
+    counts.closed += 1
+    endProcess(losingPower: settings.options.durability == .fsync && random.chance(50))
+    try start(after: Farewell(digest: digest, time: time, lsn: last))
+  }
+
+  private func endProcess(losingPower: Bool) {
+    if let statistics = store?.journalStatistics {
+      counts.checkpoints += Int(statistics.checkpoints)
+      counts.journalBytes += Int(statistics.bytesWritten)
+    }
+    sessions = []
+    store = nil
+    storage = storage.restart(losingPower: losingPower)
+    storage.trace = trace
+    hasFailed = false
+    // The wall clock may have been set, and a minute or a day may have passed.
+    wallTime =
+      clock.now().nanoseconds + seconds(random.pick([0, 0, 1, 60, 90_000, -3600, -90_000]))
+  }
+
+  // MARK: Starting
+
+  func start(after farewell: Farewell?) throws(Violation) {
+    var attempt = 0
+    while store == nil {
+      attempt += 1
+      storage.trace = trace
+      planFaults(attempt)
+      let verified = try verify()
+      let files = storage.files
+      guard let summary = try open() else {
+        counts.crashedStarts += 1
+        try forgetLost(files)
+        storage = storage.restart(
+          losingPower: settings.options.durability == .fsync && random.chance(50))
+        continue
+      }
+      try adopt(summary)
+      if let verified, verified.digest != summary.digest || verified.lsn != summary.lsn {
+        throw violation("what verify found: \(verified)", "\(summary)")
+      }
+      try compare(summary, attempt == 1 ? farewell : nil)
+      try endDue()
+      try compareAll()
+    }
+  }
+
+  /// Of several shards nobody knows which of the due holds ended where there was no room for all: until
+  /// there is, and all have.
+  func endDue() throws(Violation) {
+    while settings.hasShards && isBlocked && !hasFailed {
+      try settle()
+      if hasFailed || storage.isDown { return try crash() }
+      try beginTurn(0)
+      try endTurn(0)
+    }
+  }
+
+  /// Chooses what goes wrong in the process that begins. From the fourth attempt on nothing does.
+  private func planFaults(_ attempt: Int) {
+    guard attempt < 4 else { return }
+    // Most calls write and sync batches; the others deserve as much.
+    let (scope, calls): (FaultPlan.Scope, Int) = random.pick([
+      (.all, settings.faultCallsMax), (.directory, 8), (.whileThereIs("checkpoint.tmp"), 12),
+    ])
+    if random.chance(settings.crashPercent) {
+      let faults: [FaultPlan.Fault] = [.crashBefore, .crashDuring, .crashAfter]
+      storage.plan = FaultPlan(
+        calls: random.number(1...calls), scope: scope, fault: random.pick(faults))
+    } else if random.chance(settings.errorPercent) {
+      storage.plan = FaultPlan(calls: random.number(1...calls), scope: scope, fault: .error)
+    } else if random.chance(settings.fullPercent) {
+      counts.fullDisks += 1
+      storage.bytesMax =
+        storage.byteCount + random.number(0...2) * settings.options.segmentBytes
+      fullUntilStep = step + random.number(1...60)
+    }
+  }
+
+  /// What reading alone finds, now and then.
+  private func verify() throws(Violation) -> RecoverySummary? {
+    guard random.chance(3), storage.callCount > 0 || step > 0 else { return nil }
+    let before = storage.callCount
+    let summary: RecoverySummary
+    do throws(JournalError) {
+      summary = try StockStore.verify(storage: storage)
+    } catch {
+      // Before the first start has come to its end, there is nothing to verify.
+      if promisedLSN == 0, case .unsuitable = error { return nil }
+      throw violation("the directory to be sound", "verify: \(error)")
+    }
+    if storage.callCount != before { throw violation("verify only to read", "it changes files") }
+    return summary
+  }
+
+  /// nil where an injected fault made it fail.
+  private func open() throws(Violation) -> RecoverySummary? {
+    let refusedBefore = storage.refusedForSpaceCount
+    let summary: RecoverySummary
+    do throws(JournalError) {
+      (store, summary) = try StockStore.open(
+        storage: storage, limits: settings.limits, concurrency: settings.concurrency,
+        options: settings.options, secret: (seed, ~seed),
+        makeClock: { notBefore in
+          clock = SimulatedClock(max(wallTime, notBefore.nanoseconds))
+          return clock
+        }, progress: { _ in })
+    } catch {
+      log("cannot open: \(error)")
+      let isInjected =
+        storage.isDown || storage.hasFailed || storage.refusedForSpaceCount > refusedBefore
+      guard case .failed = error, isInjected else {
+        throw violation("the directory to be opened", "\(error)")
+      }
+      return nil
+    }
+    if storage.hasFailed { throw violation("to hear of the call that failed", "it was opened") }
+    return summary
+  }
+
+  /// A start that failed may have gone on from what it found, so that log sequence numbers behind that
+  /// mean something else from now on.
+  /// - Parameter files: what it found.
+  private func forgetLost(_ files: [String: [UInt8]]) throws(Violation) {
+    let copy = SimulatedStorage(files: files)
+    do throws(JournalError) {
+      let (_, summary) = try StockStore.open(
+        storage: copy, limits: settings.limits, options: settings.options, secret: (seed, ~seed),
+        makeClock: { SimulatedClock($0.nanoseconds) }, progress: { _ in })
+      snapshots.removeAll { $0.lsn > summary.lsn }
+      idNumbers = idNumbers.filter { $0.value <= summary.lsn }
+    } catch {
+      throw violation("the directory to be opened where nothing fails", "\(error)")
+    }
+  }
+
+  /// Sets the model back to what was recovered, which must be a state that may be there.
+  private func adopt(_ summary: RecoverySummary) throws(Violation) {
+    guard let store else { return }
+    log("recovered up to \(summary.lsn), \(summary.decisions) decisions, \(summary.tornBytes) torn")
+    if summary.lsn < promisedLSN {
+      throw violation("everything up to \(promisedLSN), which was durable", "\(summary.lsn)")
+    }
+    let index = snapshots.lastIndex { $0.lsn <= summary.lsn } ?? 0
+    var state = snapshots[index].model
+    // Between two states lie only holds that fell due in one turn, or while a store was being opened,
+    // each with a record of its own.
+    if summary.decisions > state.decisionCount {
+      let missing = Int(summary.decisions - state.decisionCount)
+      state.beginTurn(summary.time.nanoseconds, expiriesMax: missing)
+    }
+    if summary.decisions != state.decisionCount {
+      throw violation("\(state.decisionCount) decisions", "\(summary.decisions)")
+    }
+    for (sku, version) in shownVersions where state.items[sku]?.version ?? 0 < version {
+      throw violation(
+        "version \(version) of \(sku), which was shown", "\(state.items[sku]?.version ?? 0)")
+    }
+    if clock.now().nanoseconds < state.now {
+      throw violation("time not to run back before \(state.now)", "\(clock.now().nanoseconds)")
+    }
+    if summary.tornBytes > 0 { counts.tornTails += 1 }
+    // What was lost was never shown: its ids may be given again.
+    idNumbers = idNumbers.filter { $0.value <= summary.lsn }
+    sessions = [store.makeSession(), store.makeSession()]
+    // What fell due meanwhile has ended as the store was opened, where there was room to record it.
+    snapshots = [Snapshot(lsn: summary.lsn, model: state)]
+    model = state
+    expiredBefore = store.statistics().reservationsExpired
+    let (expired, isAll) = model.beginTurn(
+      clock.now().nanoseconds, expiriesMax: Int(expiredBefore))
+    if expired != expiredBefore || !isAll && store.journalStatistics?.unavailable == nil {
+      throw violation("\(expired) holds to end, or all", "\(expiredBefore)")
+    }
+    isBlocked = !isAll
+    snapshots.append(Snapshot(lsn: sessions[0].lastLSN, model: model))
+    notePromise()
+  }
+
+  private func compare(_ summary: RecoverySummary, _ farewell: Farewell?) throws(Violation) {
+    guard let store else { return }
+    // Nothing else has changed since, if no hold fell due.
+    let isAsItWas = expiredBefore == 0 && !model.hasDue(at: clock.now().nanoseconds)
+    if isAsItWas {
+      let digest = store.stateDigest(at: summary.time)
+      if digest != summary.digest {
+        throw violation("digest \(summary.digest), as recovered", "\(digest)")
+      }
+    }
+    guard let farewell else { return }
+    if summary.lsn < farewell.lsn || summary.tornBytes > 0 {
+      throw violation("all that was closed, up to \(farewell.lsn)", "\(summary)")
+    }
+    if isAsItWas {
+      let digest = store.stateDigest(at: farewell.time)
+      if digest != farewell.digest {
+        throw violation("digest \(farewell.digest), as closed", "\(digest)")
+      }
+    }
+  }
+}

@@ -1,0 +1,312 @@
+// One seed's run: commands on two sessions, interleaved with steps of the journal and of its maintenance,
+// restarts, crashes, failing calls and full disks. The model is asked after every command, and after
+// every start for the state that was recovered.
+internal import Posix
+package import StockStore
+
+/// Used by one thread.
+package final class SimulationRun: @unchecked Sendable {
+  /// The model when the log ended at `lsn`.
+  struct Snapshot {
+    let lsn: UInt64
+    let model: Model
+  }
+
+  let seed: UInt64
+  let fault: DeliberateFault?
+  let settings: RunSettings
+  var random: SeededRandom
+  /// Where the run tells what it does.
+  let trace: ((String) -> Void)?
+
+  var storage: SimulatedStorage
+  /// What the wall clock says when a process starts, in nanoseconds since the Unix epoch.
+  var wallTime: Int64 = 1_577_836_800_000_000_000
+  var clock: SimulatedClock
+  var store: StockStore?
+  var sessions: [StoreSession] = []
+  /// By session: the time of its turn.
+  var turnTimes: [Int64] = [0, 0]
+
+  var model: Model
+  /// The state at every log sequence number that a crash may leave, oldest first.
+  var snapshots: [Snapshot]
+  /// Everything up to here was said to be durable.
+  var promisedLSN: UInt64 = 0
+  /// Of each item, the newest version that anybody was shown.
+  var shownVersions: [String: UInt64] = [:]
+  /// A call has failed: nothing may be acknowledged any more.
+  var hasFailed = false
+  /// The full disk has room again at this step.
+  var fullUntilStep = 0
+  var expiredBefore: UInt64 = 0
+  /// Due holds could not be ended in this turn: nothing may be changed.
+  var isBlocked = false
+
+  var step = 0
+  var keysMade = 0
+  var reserves: [ReserveCommand] = []
+  var adjustments: [AdjustCommandText] = []
+  var ids: [ReservationID] = []
+  /// Log sequence numbers of all reservations that were ever made and may have been shown.
+  var idNumbers: [ReservationID: UInt64] = [:]
+  /// The journal is to catch up at the end of the turn.
+  var wantsSettling = false
+  /// Of a reserve that another one was made inside of: see RunGap.swift.
+  var isInGap = false
+  var insideGap: (ReserveCommand, Decision<Hold>)?
+  var foundInGap: Violation?
+  package var counts = RunCounts()
+  /// The digest of the state at the end of every group; kept where the history is asked for.
+  private(set) var history: [UInt64: StateDigest] = [:]
+  private var keepsHistory = false
+  /// The directory and the log's end before the last group, where the history is asked for.
+  private(set) var ending: (files: [String: [UInt8]], lsn: UInt64) = ([:], 0)
+
+  package init(seed: UInt64, fault: DeliberateFault? = nil, trace: ((String) -> Void)? = nil) {
+    self.seed = seed
+    self.fault = fault
+    self.trace = trace
+    random = SeededRandom(seed: seed)
+    settings = RunSettings(&random, fault: fault)
+    storage = SimulatedStorage(random: random.split())
+    clock = SimulatedClock(wallTime)
+    model = Model(limits: settings.limits, now: wallTime)
+    snapshots = [Snapshot(lsn: 0, model: model)]
+  }
+
+  /// A run for its history: every group is one decision, but for the last, and nothing fails.
+  init(history seed: UInt64) {
+    self.seed = seed
+    fault = nil
+    trace = nil
+    random = SeededRandom(seed: seed)
+    settings = RunSettings(history: &random)
+    storage = SimulatedStorage(random: random.split())
+    clock = SimulatedClock(wallTime)
+    model = Model(limits: settings.limits, now: wallTime)
+    snapshots = [Snapshot(lsn: 0, model: model)]
+    keepsHistory = true
+  }
+
+  /// Runs to the end, or to the first violation.
+  package func run() throws(Violation) {
+    log("\(settings)")
+    try start(after: nil)
+    while step < settings.steps {
+      step += 1
+      try runStep()
+      if let foundInGap { throw foundInGap }
+    }
+    try keepsHistory ? endHistory() : end()
+  }
+
+  /// Whatever has happened: with a disk that works, everything goes on, and everything is there.
+  private func end() throws(Violation) {
+    storage.plan = .none
+    storage.bytesMax = .max
+    if hasFailed { try crash() }
+    try settle()
+    try stop()
+    try compareAll()
+  }
+
+  /// One group of many decisions, all in one segment.
+  private func endHistory() throws(Violation) {
+    keepsHistory = false
+    repeat {
+      try settle()
+      ending = (storage.files, promisedLSN)
+      history[promisedLSN] = store?.stateDigest(at: clock.now())
+      for _ in 0..<6 { try runTurn() }
+      try stepJournal()
+      let changed = storage.files.count { ending.files[$0.key] != $0.value }
+      if changed == 1 && promisedLSN == sessions[0].lastLSN { break }
+    } while true
+    history[promisedLSN] = store?.stateDigest(at: clock.now())
+  }
+
+  private func runStep() throws(Violation) {
+    if storage.isDown { return try crash() }
+    if step >= fullUntilStep, storage.bytesMax != .max {
+      log("space again")
+      storage.bytesMax = .max
+      if !hasFailed { try settle() }
+    } else if random.chance(settings.restartPercent) {
+      try random.chance(50) ? stop() : crash()
+    } else if hasFailed, random.chance(25) {
+      try crash()
+    } else if random.chance(settings.timePercent) {
+      try passTime()
+    } else {
+      try runTurn()
+    }
+    if random.chance(settings.journalPercent) { try stepJournal() }
+    if random.chance(settings.maintenancePercent) { try stepMaintenance() }
+  }
+
+  // MARK: The journal
+
+  /// Writes a group. False: nothing to write, or the disk has failed.
+  @discardableResult
+  func stepJournal() throws(Violation) -> Bool {
+    guard let store, !storage.isDown else { return false }
+    let before = sessions[0].durableLSN
+    var hasWorked = false
+    do throws(JournalError) {
+      hasWorked = try store.stepJournal()
+    } catch {
+      try noteFailure(error)
+    }
+    if hasFailed, sessions[0].durableLSN != before {
+      throw violation("nothing durable after a failure", "\(before) to \(sessions[0].durableLSN)")
+    }
+    if hasWorked { log("durable up to \(sessions[0].durableLSN)") }
+    notePromise()
+    return hasWorked
+  }
+
+  /// A segment made ready, or a piece of a checkpoint. False: nothing to do, or the disk has failed.
+  @discardableResult
+  func stepMaintenance() throws(Violation) -> Bool {
+    guard let store, !storage.isDown else { return false }
+    do throws(JournalError) {
+      return try store.stepMaintenance()
+    } catch {
+      try noteFailure(error)
+      return false
+    }
+  }
+
+  /// The steps of both until nothing is left to do.
+  func settle() throws(Violation) {
+    for _ in 0..<10_000 {
+      let hasWritten = try stepJournal()
+      let hasMaintained = try stepMaintenance()
+      if !hasWritten && !hasMaintained { return try checkSettled() }
+    }
+    throw violation("the journal to come to an end", "10,000 steps, and more to do")
+  }
+
+  private func checkSettled() throws(Violation) {
+    guard let statistics = store?.journalStatistics, !hasFailed, !storage.isDown,
+      storage.bytesMax == .max
+    else { return }
+    counts.settled += 1
+    if let reason = statistics.unavailable {
+      throw violation("changes to be taken: everything is written", "\(reason)")
+    }
+    if statistics.durableLSN != statistics.lsn {
+      throw violation("all durable: \(statistics.lsn)", "\(statistics.durableLSN)")
+    }
+    let options = settings.options
+    let segments = options.checkpointSegments + options.spareSegments + 6
+    // A checkpoint of so few records is smaller than a segment.
+    let most = (segments + 2) * options.segmentBytes
+    if storage.byteCount > most {
+      throw violation("at most \(most) bytes on the disk", "\(storage.byteCount)")
+    }
+  }
+
+  /// The journal gave up: it must have had a reason.
+  func noteFailure(_ error: JournalError) throws(Violation) {
+    log("the journal failed: \(error)")
+    guard case .failed = error, storage.isDown || storage.hasFailed else {
+      throw violation("no failure but those injected", "\(error)")
+    }
+    hasFailed = true
+  }
+
+  // MARK: What was said
+
+  /// Takes down what any session would acknowledge now.
+  func notePromise() {
+    guard let session = sessions.first else { return }
+    let durable = session.durableLSN
+    if durable <= promisedLSN { return }
+    promisedLSN = durable
+    // The newest state that is durable stays: a crash can leave nothing older.
+    if let index = snapshots.lastIndex(where: { $0.lsn <= durable }), index > 0 {
+      snapshots.removeFirst(index)
+    }
+  }
+
+  /// Takes down the state of the model at the end of the log.
+  func noteState() throws(Violation) {
+    guard let last = sessions.first?.lastLSN, let newest = snapshots.last else { return }
+    let hasDecided = model.decisionCount != newest.model.decisionCount
+    if hasDecided != (last != newest.lsn) {
+      throw violation(
+        "a record for every decision and no other",
+        "\(model.decisionCount - newest.model.decisionCount) decisions, the log at \(last), "
+          + "before at \(newest.lsn)")
+    }
+    if hasDecided {
+      if hasFailed { throw violation("no decision after a failure", "the log at \(last)") }
+      if isBlocked { throw violation("no change before due holds have ended", "one") }
+      snapshots.append(Snapshot(lsn: last, model: model))
+      if keepsHistory { while try stepJournal() {} }
+    }
+  }
+
+  /// An answer with `lsn` would be shown if that is durable: then what it says must be.
+  func checkShown(
+    _ lsn: UInt64, _ what: String, _ isSame: (_ durable: Model, _ now: Model) -> Bool
+  ) throws(Violation) {
+    guard let session = sessions.first, let base = snapshots.first else { return }
+    let durable = session.durableLSN
+    if lsn > session.lastLSN {
+      throw violation("\(what): a number of the log", "\(lsn), the log ends at \(session.lastLSN)")
+    }
+    guard lsn <= durable, base.lsn == durable else { return }
+    if !isSame(base.model, model) {
+      throw violation(
+        "\(what): shown when what changed it is durable",
+        "its number is \(lsn), up to \(durable) is durable, and what it says is newer")
+    }
+  }
+
+  func violation(_ expected: String, _ seen: String) -> Violation {
+    Violation(seed: seed, fault: fault, step: step, expected: expected, seen: seen)
+  }
+
+  func log(_ text: @autoclosure () -> String) {
+    if let trace { trace("\(step): \(text())") }
+  }
+}
+
+/// What runs have come across: a simulation that never crashes proves nothing.
+package struct RunCounts: Sendable, Equatable {
+  package var commands = 0
+  package var unavailable = 0
+  package var killed = 0
+  package var powerCuts = 0
+  package var closed = 0
+  package var failures = 0
+  package var fullDisks = 0
+  package var crashedStarts = 0
+  package var tornTails = 0
+  package var checkpoints = 0
+  package var journalBytes = 0
+  package var settled = 0
+  package var expired = 0
+
+  package init() {}
+
+  /// Adds those of another run.
+  package mutating func add(_ other: RunCounts) {
+    commands += other.commands
+    unavailable += other.unavailable
+    killed += other.killed
+    powerCuts += other.powerCuts
+    closed += other.closed
+    failures += other.failures
+    fullDisks += other.fullDisks
+    crashedStarts += other.crashedStarts
+    tornTails += other.tornTails
+    checkpoints += other.checkpoints
+    journalBytes += other.journalBytes
+    settled += other.settled
+    expired += other.expired
+  }
+}

@@ -1,0 +1,158 @@
+// The command line of the simulation. Exit status: 0 nothing was found, or every mutant was; 1 otherwise.
+internal import ArgumentParser
+internal import Posix
+internal import Simulation
+internal import StockStore
+
+@main
+struct Simulate: ParsableCommand {
+  static let configuration = CommandConfiguration(
+    commandName: "simulate",
+    abstract: "Runs the store and its journal on a disk that fails, and looks for what was lost.",
+    discussion: """
+      One seed is one run: commands on two sessions, steps of the journal, restarts, crashes at any \
+      call, calls that fail, full disks. Every answer and every recovered state is compared with a \
+      model. The same seed is the same run, on every machine.
+      """)
+
+  @Option(help: "How many seeds to run.")
+  var seeds: UInt64 = 1000
+  @Option(help: "The first of them.")
+  var firstSeed: UInt64 = 1
+  @Option(help: "Run this one alone and tell all it does.")
+  var seed: UInt64?
+  @Option(
+    help: ArgumentHelp(
+      "A bug to make on purpose, or `all`: \(DeliberateFault.allCases.map(\.rawValue).joined(separator: ", ")).",
+      discussion: "Runs until it is found, in at most 1,000 seeds."))
+  var mutant: String?
+  @Option(
+    help:
+      "Flip so many bits of a data directory, one at a time, cut its tail at every byte, and open it."
+  )
+  var bitFlips: Int?
+
+  private static let mutantSeedsMax: UInt64 = 1000
+  private static let flipsPerDirectory = 1000
+
+  func validate() throws {
+    if let mutant, mutant != "all", DeliberateFault(rawValue: mutant) == nil {
+      throw ValidationError("there is no mutant \(mutant)")
+    }
+  }
+
+  func run() throws {
+    #if DEBUG
+      print("This is a debug build: it is slow. Use make simulate.")
+    #endif
+    let faults = mutant.map { name in
+      DeliberateFault.allCases.filter { name == "all" || $0.rawValue == name }
+    }
+    if let seed {
+      try runOne(seed, faults?.first)
+    } else if let faults {
+      try findMutants(faults)
+    } else if let bitFlips {
+      try flipBits(bitFlips)
+    } else {
+      try runSeeds()
+    }
+  }
+
+  private func runOne(_ seed: UInt64, _ fault: DeliberateFault?) throws {
+    let run = SimulationRun(seed: seed, fault: fault) { print($0) }
+    do throws(Violation) {
+      try run.run()
+      print("seed \(seed): nothing found\n\(run.counts)")
+    } catch {
+      print(error)
+      throw ExitCode(1)
+    }
+  }
+
+  private func runSeeds() throws {
+    var progress = Progress()
+    var counts = RunCounts()
+    var violations = 0
+    for seed in firstSeed..<firstSeed + seeds {
+      let run = SimulationRun(seed: seed)
+      do throws(Violation) {
+        try run.run()
+      } catch {
+        violations += 1
+        print(error)
+      }
+      counts.add(run.counts)
+      progress.ran(of: seeds, violations)
+    }
+    print(counts)
+    print("\(progress.summary), \(violations) violations")
+    if violations > 0 { throw ExitCode(1) }
+  }
+
+  private func findMutants(_ faults: [DeliberateFault]) throws {
+    var missed = 0
+    for fault in faults {
+      if let found = findMutant(fault, seeds: firstSeed..<firstSeed + Self.mutantSeedsMax) {
+        print("\(fault.rawValue): found by \(found)")
+      } else {
+        missed += 1
+        print("\(fault.rawValue): not found in \(Self.mutantSeedsMax) seeds")
+      }
+    }
+    if missed > 0 { throw ExitCode(1) }
+  }
+
+  private func flipBits(_ count: Int) throws {
+    var findings = 0
+    var directories = 0
+    func look(_ open: () throws -> Void) throws {
+      do {
+        try open()
+      } catch let violation as Violation {
+        findings += 1
+        print(violation)
+      }
+    }
+    for first in stride(from: 0, to: count, by: Self.flipsPerDirectory) {
+      let seed = firstSeed + UInt64(directories)
+      directories += 1
+      let directory = try RecordedDirectory(seed: seed)
+      var random = SeededRandom(seed: seed)
+      for _ in first..<min(count, first + Self.flipsPerDirectory) {
+        try look { try directory.openWithFlippedBit(&random) }
+      }
+      for length in directory.tornLengths {
+        try look { try directory.openWithTornTail(length: length) }
+      }
+    }
+    print(
+      "\(count) flipped bits in \(directories) directories, each tail cut at every byte: "
+        + "\(findings) violations")
+    if findings > 0 { throw ExitCode(1) }
+  }
+}
+
+/// Says now and then how far a long command has come.
+struct Progress {
+  private static let intervalNanoseconds: Int64 = 5_000_000_000
+
+  private let began = SystemClock.monotonicNanoseconds()
+  private var said = SystemClock.monotonicNanoseconds()
+  private var count: UInt64 = 0
+
+  mutating func ran(of total: UInt64, _ violations: Int) {
+    count += 1
+    let now = SystemClock.monotonicNanoseconds()
+    if now - said < Self.intervalNanoseconds { return }
+    said = now
+    print("\(count) of \(total) seeds, \(violations) violations")
+  }
+
+  /// How many, how long, how fast.
+  var summary: String {
+    let seconds = Double(SystemClock.monotonicNanoseconds() - began) / 1e9
+    let rate = Int(Double(count) / max(seconds, 1e-9))
+    return "\(count) seeds in \(Int(seconds.rounded())) s, \(rate) a second"
+  }
+}
