@@ -36,7 +36,9 @@ extension CommandFailure {
       // The hint names a command; now it can be pasted.
       let text = error.description.replacing("repair DIR", with: "repair '\(directory)'")
       self.init(description: "\(directory): \(text)", status: Self.damaged)
-    case .failed, .unsuitable: self.init(description: "\(directory): \(error)")
+    case .failed, .unsuitable:
+      let text = error.description
+      self.init(description: text.contains(directory) ? text : "\(directory): \(text)")
     }
   }
 

@@ -54,6 +54,8 @@ enum Limits {
   /// For tests: at the lower end there is still room for every loop's decisions, at the upper one the
   /// zero-filling of a spare segment still ends in time.
   static let journalSegmentBytesAllowed = (256 * 1024)...(1024 * 1024 * 1024)
+  /// An eighth of a segment is kept free in memory for one record of 4 KiB of every loop, and of the start.
+  static let journalSegmentBytesPerLoop = 32 * 1024
   /// Decisions that wait for the disk: half a second of them at 500,000 reserves/s. Behind a disk that
   /// stalls for longer, changes had better be refused than queue up.
   static let journalRingBytesMax = 32 * 1024 * 1024
@@ -65,8 +67,10 @@ enum Limits {
   /// that at most, beside two checkpoints.
   static let journalCheckpointSegments = 8
 
-  // MARK: Connections
+  // MARK: Loops and connections
 
+  /// One store and one journal serve them all; no machine has shown a use for more.
+  static let loopsMax = 128
   /// Two descriptors' worth of the usual hard limit of 65,536 stay free.
   static let connectionsMax = 20_000
   /// What the load tests reach for; 1,024 records of 0.5 KiB bound a connection at 0.5 MiB.

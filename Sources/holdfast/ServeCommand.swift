@@ -32,7 +32,7 @@ struct ServeCommand: AsyncParsableCommand {
   @Option(
     help: ArgumentHelp(
       """
-      What an answer has outlived when it is given: fsync a power cut, os the process, memory \
+      What an answered decision outlives: fsync a power cut, os the end of the process, memory \
       nothing, in exchange for speed (fsync).
       """, valueName: "mode"))
   var durability: String?

@@ -68,6 +68,10 @@ struct Settings {
         try set(name, fallback, source: "default")
       }
     }
+    guard journalSegmentBytes / Limits.journalSegmentBytesPerLoop > loops else {
+      throw Self.mistake(
+        "--journal-segment-bytes: \(journalSegmentBytes) are too few for \(loops) loops")
+    }
     if concurrency == Self.broken && durability != nil {
       throw Self.mistake(
         "--concurrency \(Self.broken) goes with --durability \(Self.memory) only: "
@@ -85,7 +89,10 @@ extension Settings {
     case "admin-host": adminHost = text
     case "admin-port": adminPort = UInt16(try Self.number(text, 0...65535, at))
     case "loops":
-      loops = text == "auto" ? Machine.usableProcessors : try Self.number(text, 1...256, at)
+      loops =
+        text == "auto"
+        ? min(Machine.usableProcessors, Limits.loopsMax)
+        : try Self.number(text, 1...Limits.loopsMax, at)
     case "durability":
       durability = Durability(
         rawValue: try Self.choice(text, Durability.allCases.map(\.rawValue) + [Self.memory], at))

@@ -16,7 +16,7 @@ from holdfast.v1 import reservation_pb2, stock_pb2
 from server import READY, Server, eventually, serve_command
 from test_lifecycle import fetch, metric
 
-SMALL_SEGMENTS = ["--journal-segment-bytes", str(256 * 1024)]
+SMALL_SEGMENTS = ["--journal-segment-bytes", str(256 * 1024), "--loops", "2"]
 
 
 @pytest.fixture

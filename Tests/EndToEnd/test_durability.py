@@ -11,6 +11,7 @@ from grpc import StatusCode
 from client import Client, fresh, line, refused
 from holdfast.v1 import reservation_pb2 as api
 from server import holdfast, serve_command
+from test_lifecycle import metric
 
 HELD, CONFIRMED, RELEASED, EXPIRED = (
     api.RESERVATION_STATE_HELD, api.RESERVATION_STATE_CONFIRMED, api.RESERVATION_STATE_RELEASED,
@@ -118,6 +119,37 @@ def test_what_is_decided_between_restarts_adds_up(binary, start, tmp_path):
             assert client.level(sku).on_hand == 100 - 5 * (number + 1)
         server.kill() if number % 2 else server.stop()
         assert state_of(binary, data)[0] == decisions
+
+
+def test_checkpoints_take_the_place_of_old_segments(binary, start, tmp_path):
+    """Holding and releasing for ever needs no more disk; what a start reads is a checkpoint and some journal."""
+    data, segment_bytes = tmp_path / "data", 256 * 1024
+    server = start("--journal-segment-bytes", str(segment_bytes), "--loops", "2", data=data)
+    with Client(server.target) as client:
+        cart = [line(client.item(100)) for _ in range(64)]
+        kept = client.reserve(*cart, key="kept", ttl=3600)
+        rounds = 0
+        while metric(server, "holdfast_checkpoints_total") < 2:
+            for _ in range(50):
+                client.release(client.reserve(*cart).reservation_id)
+            rounds += 50
+            assert rounds < 20_000
+        # Those since the last checkpoint but one, spare ones, and as many to be used again.
+        assert metric(server, "holdfast_journal_disk_bytes") <= 24 * segment_bytes
+        assert metric(server, "holdfast_journal_bytes_total") > 16 * segment_bytes
+        assert metric(server, "holdfast_checkpoint_bytes") > 0
+    server.kill()
+    decisions, _ = state_of(binary, data)
+    assert decisions == 64 + 1 + 2 * rounds
+    (checkpoint,) = data.glob("checkpoint-0*")
+    assert int(checkpoint.name.removeprefix("checkpoint-")) > 0
+    server = start(data=data)
+    assert 0 < metric(server, "holdfast_recovery_records") < decisions
+    with Client(server.target) as client:
+        again = client.reserve(*cart, key="kept", ttl=3600)
+        assert again.replayed and again.reservation_id == kept.reservation_id
+        level = client.level(cart[0].sku)
+        assert (level.on_hand, level.held, level.version) == (100, 1, 2 + 2 * rounds)
 
 
 def test_holds_that_fell_due_while_it_was_down(start, tmp_path):

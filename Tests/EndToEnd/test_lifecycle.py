@@ -173,7 +173,8 @@ def test_max_reservations(start):
 
 @pytest.mark.parametrize("flags", [
     ["--port", "65536"], ["--port", "x"], ["--loops", "0"], ["--loops", "-1"], ["--no-such-flag"],
-    ["--durability", "wishful"], ["--data-dir", ""], ["--journal-segment-bytes", "300000"], ["--max-hold", "soon"]], ids=" ".join)
+    ["--durability", "wishful"], ["--data-dir", ""], ["--journal-segment-bytes", "300000"],
+    ["--journal-segment-bytes", "262144", "--loops", "9"], ["--max-hold", "soon"]], ids=" ".join)
 def test_bad_flags_are_refused_in_few_words(binary, flags):
     done = subprocess.run([binary, "serve", *flags], capture_output=True, text=True, timeout=20)
     assert done.returncode not in (0, -4, -5, -6, -11) and done.returncode > 0
