@@ -33,9 +33,16 @@ package final class DirectoryStorage: Storage {
   }
 
   private static func openDirectory(path: String, access: Access) throws(Errno) -> Directory {
-    let isNew = access == .owner ? try Directory.make(path: path) : false
+    if access == .reader { return try Directory(path: path) }
+    let isNew = try Directory.make(path: path)
     let directory = try Directory(path: path)
-    if isNew { try directory.syncParent() }
+    do {
+      try directory.syncParent()
+    } catch {
+      // One that was there before is most likely safe, and its parent may be none of our business. It
+      // is tried in case that the process that made it was killed right then.
+      if isNew { throw error }
+    }
     return directory
   }
 
