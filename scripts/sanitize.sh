@@ -15,7 +15,9 @@ for sanitizer in "$@"; do
   swift build --build-tests "${flags[@]}"
   # One at a time: side by side, tests with time limits of their own would starve under a sanitizer.
   swift test --skip-build --no-parallel --skip TidyTests "${flags[@]}"
-  echo "== $sanitizer: two loops, a hot SKU among 1,000, carts, duplicates"
-  HOLDFAST_BINARIES=$build/debug scripts/demo.sh --skus 1000 --hot-share 0.3 --lines 1-3 --threads 1 \
-    --connections 16 --streams 8 --operations 30000 --duplicate-share 0.02
+  echo "== $sanitizer: two loops, a hot SKU among 1,000, carts, duplicates, checkpoints"
+  # The smallest segments, so that several checkpoints are made meanwhile.
+  HOLDFAST_LOOPS=2 HOLDFAST_JOURNAL_SEGMENT_BYTES=262144 HOLDFAST_BINARIES=$build/debug scripts/demo.sh \
+    --skus 1000 --hot-share 0.3 --lines 1-3 --threads 1 --connections 16 --streams 8 --operations 30000 \
+    --duplicate-share 0.02
 done
