@@ -1,5 +1,6 @@
 import Posix
 import Simulation
+import Synchronization
 import Testing
 
 @testable import StockStore
@@ -51,6 +52,35 @@ import Testing
       try running.restart(losingPower: losingPower)
       #expect(running.summary.digest == digest, "seed \(seed), round \(round)")
       #expect(running.store.audit() == [], "seed \(seed), round \(round)")
+    }
+  }
+
+  /// Checkpoints beside threads that change what is being copied.
+  @Test(arguments: UInt64(1)...4)
+  func checkpointsBesideThreads(seed: UInt64) throws {
+    var options = testOptions()
+    options.ringBytes = 1 << 20
+    options.segmentBytes = 1 << 20
+    let running = try JournaledStore(testLimits(items: 40), seed: seed, options: options)
+    for _ in 0..<100 { try running.command() }
+    for round in 0..<3 {
+      let working = Atomic<Int>(2)
+      let threads = try (0..<2).map { number in
+        let store = running.store
+        let clock = running.clock
+        let random = SeededRandom(seed: seed * 100 + UInt64(round * 2 + number))
+        return try Thread(name: "commands") {
+          let commander = Commander(store.makeSession(), clock, random)
+          for _ in 0..<3000 { commander.command() }
+          working.subtract(1, ordering: .acquiringAndReleasing)
+        }
+      }
+      // As long as they work, one after the other.
+      while working.load(ordering: .acquiring) > 0 {
+        try running.makeCheckpoint { while try running.store.stepJournal() {} }
+      }
+      for thread in threads { thread.join() }
+      try expectSameState(running, "seed \(seed), round \(round)")
     }
   }
 }
@@ -197,7 +227,7 @@ import Testing
       for fault in [FaultPlan.Fault.crashBefore, .crashDuring, .crashAfter] {
         for losingPower in [false, true] {
           let storage = SimulatedStorage(random: SeededRandom(seed: UInt64(call)))
-          storage.plan = FaultPlan(call: call, fault: fault)
+          storage.plan = FaultPlan(calls: call, fault: fault)
           let clock = ManualClock()
           _ = try? JournaledStore.open(storage, testLimits(), testOptions(), clock)
           let left = storage.restart(losingPower: losingPower)

@@ -44,9 +44,11 @@ internal import CPlatform
   }
 
   /// Changes a field that was appended at `offset`, which is what `end` was then.
-  mutating func replace(at offset: Int, with value: UInt32) {
-    precondition(offset >= 0 && offset + 4 <= end, "no such field")
-    unsafe memory.storeBytes(of: value.littleEndian, toByteOffset: offset, as: UInt32.self)
+  mutating func replace<Value: FixedWidthInteger & BitwiseCopyable>(
+    at offset: Int, with value: Value
+  ) {
+    precondition(offset >= 0 && offset + MemoryLayout<Value>.size <= end, "no such field")
+    unsafe memory.storeBytes(of: value.littleEndian, toByteOffset: offset, as: Value.self)
   }
 
   /// Puts the header before what was appended and empties the block. The whole block's bytes, good until

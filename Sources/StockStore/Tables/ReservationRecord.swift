@@ -60,6 +60,15 @@ struct ReservationRecord {
   var kind: RecordKind
   private var rawLineCount: UInt8
 
+  /// A record that is not in use: all bits zero, as in memory that was never touched.
+  static var free: ReservationRecord {
+    ReservationRecord(
+      identity: Identity(low: 0, high: 0), fingerprint: 0, createdAt: 0, expiresAt: 0,
+      firstExpiresAt: 0, endedAt: 0, lsn: 0, generation: 0, next: 0, previous: 0,
+      ordinals: InlineArray(repeating: 0), quantitiesLow: InlineArray(repeating: 0),
+      quantitiesHigh: InlineArray(repeating: 0), kind: .free, rawLineCount: 0)
+  }
+
   /// Lines, each item once.
   var lineCount: Int { Int(rawLineCount) }
 

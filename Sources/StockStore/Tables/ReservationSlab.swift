@@ -105,6 +105,14 @@ struct ReservationSlab {
     nonmutating unsafeMutableAddress { unsafe address(slot) }
   }
 
+  /// Fetches a record so that other cores keep their copies. The slot is one that `takeChunk` gave.
+  @inline(__always)
+  func prefetchToRead(_ slot: UInt32) {
+    // Both cache lines are the record's.
+    unsafe hf_prefetch_read(address(slot))
+    unsafe hf_prefetch_read(UnsafeRawPointer(address(slot)) + 64)
+  }
+
   /// Fetches the record of any slot, also of one that is not there.
   @inline(__always)
   func prefetch(_ slot: UInt32) {
