@@ -18,14 +18,13 @@ import Testing
     try #require(files.keys.filter { FileNames.checkpointLSN($0) != nil }.max())
   }
 
-  /// A few bits of each byte, by and by all positions.
-  @Test func flippedBitsAreRefused() throws {
+  @Test func everyFlippedBitIsRefused() throws {
     let running = try settledStore(seed: 1, commands: 8)
     let files = running.copyOfFiles().files
     let name = try checkpointName(files)
     let whole = try #require(files[name])
     #expect(whole.count > 600)
-    for bit in stride(from: 0, to: whole.count * 8, by: 13) {
+    for bit in 0..<whole.count * 8 {
       var flipped = files
       flipped[name]?[bit / 8] ^= 1 << UInt8(bit % 8)
       expectRefused(flipped, "bit \(bit % 8) of byte \(bit / 8)")
@@ -70,7 +69,7 @@ import Testing
     let whole = try #require(files[name])
     var random = SeededRandom(seed: seed)
     var refused = 0
-    for _ in 0..<150 {
+    for _ in 0..<100 {
       var changed = whole
       for _ in 0..<random.number(1...3) {
         let offset = random.number(0...whole.count - 1)
@@ -85,7 +84,7 @@ import Testing
         refused += 1
       }
     }
-    #expect(refused > 15)
+    #expect(refused > 10)
   }
 
   @Test func whatIsWrittenComesBack() throws {

@@ -60,7 +60,7 @@ import Testing
   func checkpointsBesideThreads(seed: UInt64) throws {
     var options = testOptions()
     options.ringBytes = 1 << 20
-    options.segmentBytes = 1 << 20
+    options.segmentBytes = 128 << 10
     let running = try JournaledStore(testLimits(items: 40), seed: seed, options: options)
     for _ in 0..<100 { try running.command() }
     for round in 0..<3 {
@@ -223,15 +223,17 @@ import Testing
 
   /// The making of a directory may be cut short anywhere.
   @Test func aDirectoryThatWasNeverFinishedIsMadeAgain() throws {
+    var options = testOptions()
+    options.segmentBytes = 16 << 10
     for call in 1...24 {
       for fault in [FaultPlan.Fault.crashBefore, .crashDuring, .crashAfter] {
         for losingPower in [false, true] {
           let storage = SimulatedStorage(random: SeededRandom(seed: UInt64(call)))
           storage.plan = FaultPlan(calls: call, fault: fault)
           let clock = ManualClock()
-          _ = try? JournaledStore.open(storage, testLimits(), testOptions(), clock)
+          _ = try? JournaledStore.open(storage, testLimits(), options, clock)
           let left = storage.restart(losingPower: losingPower)
-          let (_, summary) = try JournaledStore.open(left, testLimits(), testOptions(), clock)
+          let (_, summary) = try JournaledStore.open(left, testLimits(), options, clock)
           #expect(summary.decisions == 0, "call \(call), \(fault)")
         }
       }

@@ -36,7 +36,7 @@ struct CheckpointReader: Sendable {
       throw last.damage("no whole end of the checkpoint")
     }
     guard end.reservationsOffset >= UInt64(first.place), end.reservationsOffset <= UInt64(endPlace),
-      end.endLSN >= lsn
+      end.endLSN >= lsn, end.chunks <= UInt64(byteCount)
     else { throw last.damage("an end that does not fit the file") }
     self.end = end
   }
@@ -132,6 +132,7 @@ struct CheckpointReader: Sendable {
       used <= UInt32(ReservationSlab.chunkRecords)
     else { return nil }
     guard chunk < core.slab.chunkCapacity else { throw .tooManyReservations(core.limits) }
+    guard UInt64(chunk) < end.chunks + UInt64(RecoveryLimits.chunksAhead) else { return nil }
     guard core.slab.owner(chunk * UInt32(ReservationSlab.chunkRecords)) == nil,
       core.slab.restoreChunk(chunk, shard: Int(shard))
     else { return nil }

@@ -183,6 +183,9 @@ final class Replay {
     let slot = record.slot
     let chunk = slot / UInt32(ReservationSlab.chunkRecords)
     guard chunk < core.slab.chunkCapacity else { throw .tooManyReservations(core.limits) }
+    guard Int(chunk) < Int(core.slab.chunkCount) + RecoveryLimits.chunksAhead else {
+      throw impossible("a decision far from all others")
+    }
     if lsn <= stamps[chunk] { return false }
     let identity = core.keys.identity(
       method, IdempotencyScope(caller: record.caller, key: record.key))

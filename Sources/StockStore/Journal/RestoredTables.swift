@@ -6,6 +6,9 @@ internal import Synchronization
 enum RecoveryLimits {
   /// Units of anything: 64 lines of the most that a line may have. More is damage.
   static let unitsMax: Int64 = 1 << 48
+  /// Chunks are taken one after the other, and each shard has few that nothing is known of: a number
+  /// further beyond the number of chunks is damage, and must not cost the memory that it asks for.
+  static let chunksAhead = 4 * StoreCore.shardsMax
 }
 
 extension StoreCore {
