@@ -48,7 +48,7 @@ class Directory:
         self.ledgers = []
         durability = options.durability or draw.choice(["fsync", "fsync", "fsync", "os"])
         # A checkpoint begins every eight segments: of the smallest, some 20,000 decisions.
-        self.segment_kibibytes = draw.choice([256, 256, 256, 1024, 4096])
+        self.segment_kibibytes = draw.choice([256, 256, 1024, 1024, 4096])
         self.flags = ["--data-dir", str(self.data), "--durability", durability,
                       "--journal-segment-bytes", str(self.segment_kibibytes * 1024),
                       "--loops", str(draw.choice([1, 2]))]

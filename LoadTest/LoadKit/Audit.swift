@@ -68,6 +68,7 @@ extension StockClient {
     _ method: Method, of ledger: inout Ledger, timeToLiveNanoseconds: Int64, _ audit: inout Audit
   ) throws(LoadError) {
     let operations = (0..<ledger.count).filter { ledger.wasSent($0, method) }
+    let endpoint = endpoint
     try callAll(operations.count, method) { index, message in
       ledger.writeRequest(
         operations[index], method, timeToLiveNanoseconds: timeToLiveNanoseconds, to: &message)
@@ -76,7 +77,10 @@ extension StockClient {
       switch reply {
       case .noEffect: return false
       case .unknown:
-        throw LoadError("\(method.name) after the restart: the answer makes no sense: \(answer)")
+        if try StockClient.isDone(answer, http, method.name, endpoint) {
+          throw LoadError("\(endpoint): \(method.name) answered what is not protobuf")
+        }
+        return false
       case .accepted, .refused:
         ledger.answeredAgain(operations[index], method, reply, &audit)
         return true
@@ -113,7 +117,8 @@ extension Ledger {
       endAnswered(operation, reply, at: now)
     }
     if before.decision == .unknown {
-      audit.unknown += 1
+      // The others were told that nothing was decided: this is their first try.
+      if before.mayHaveActed { audit.unknown += 1 }
       if reply.isReplayed { audit.hadHappened += 1 }
       return
     }

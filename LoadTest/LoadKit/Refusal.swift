@@ -5,7 +5,7 @@
 package enum RefusalReason: UInt8, BitwiseCopyable, CaseIterable, Sendable {
   case insufficientStock, itemNotFound, reservationNotFound, reservationExpired
   case reservationConfirmed, reservationReleased, idempotencyKeyReused
-  case conflictTooBusy, overloaded, shuttingDown
+  case conflictTooBusy, overloaded, shuttingDown, storageFull
   /// The details name a reason that is none of these.
   case other
   /// There are no details, or they don't parse.
@@ -23,6 +23,7 @@ package enum RefusalReason: UInt8, BitwiseCopyable, CaseIterable, Sendable {
     case .conflictTooBusy: "CONFLICT_TOO_BUSY"
     case .overloaded: "OVERLOADED"
     case .shuttingDown: "SHUTTING_DOWN"
+    case .storageFull: "STORAGE_FULL"
     case .other: "another reason"
     case .unnamed: "no reason given"
     }

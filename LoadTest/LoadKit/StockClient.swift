@@ -8,14 +8,14 @@ package struct StockClient: ~Copyable {
   private var connection: LoadConnection
   private let buffer = ReceiveBuffer()
   private var message = MessageBuffer()
-  private let endpoint: Endpoint
+  let endpoint: Endpoint
 
   /// Calls in flight at once.
   private static let streams = 256
-  /// Without any answer for so long the server is given up.
+  /// Without any call done for so long the server is given up.
   private static let patienceNanoseconds: Int64 = 10_000_000_000
-  /// How often one call is sent again when the server was too busy.
-  private static let retriesMaximum = 1_000
+  /// How long to leave a server alone that turns everything down.
+  private static let pauseMilliseconds = 5
   /// Items of one BatchGetStock: its request then fits one frame.
   private static let readBatch = 400
 
@@ -64,7 +64,6 @@ package struct StockClient: ~Copyable {
     var next = 0
     var done = 0
     var again: [Int] = []
-    var retries = 0
     var deadline = SystemClock.monotonicNanoseconds() + StockClient.patienceNanoseconds
     while done < count {
       while next < count || !again.isEmpty, connection.http.hasRoom(for: 16_000) {
@@ -82,15 +81,16 @@ package struct StockClient: ~Copyable {
           done += 1
         } else {
           again.append(Int(answer.callID))
-          retries += 1
         }
       }
       connection.http.forgetAnswers()
-      if retries > StockClient.retriesMaximum + count {
-        throw LoadError("\(endpoint) is too busy; try again with less load on it")
-      }
       if done > before {
         deadline = SystemClock.monotonicNanoseconds() + StockClient.patienceNanoseconds
+      } else if !again.isEmpty {
+        if SystemClock.monotonicNanoseconds() > deadline {
+          throw LoadError("\(endpoint) is too busy; try again with less load on it")
+        }
+        sleep(milliseconds: StockClient.pauseMilliseconds)
       }
     }
   }
@@ -145,7 +145,7 @@ package struct StockClient: ~Copyable {
   }
 
   /// True for OK, false where the call is worth another try.
-  private static func isDone(
+  static func isDone(
     _ answer: ClientAnswer, _ http: borrowing ClientConnection, _ call: String, _ endpoint: Endpoint
   ) throws(LoadError) -> Bool {
     switch (answer.outcome, answer.grpcStatus) {
