@@ -207,6 +207,22 @@ import Testing
     #expect(store.audit() == [])
   }
 
+  /// The digest leaves out what is past its retention, so whoever verifies must know it.
+  @Test func anotherRetentionIsNoted() throws {
+    let running = try JournaledStore(testLimits(), seed: 6)
+    for _ in 0..<300 { try running.command() }
+    try running.settle()
+    var limits = testLimits()
+    limits.retentionNanoseconds = seconds(30)
+    let storage = running.copyOfFiles()
+    let (store, summary) = try JournaledStore.open(
+      storage, limits, running.options, running.clock)
+    #expect(summary.digest != running.digest)
+    let files = SimulatedStorage(files: storage.files)
+    #expect(
+      try StockStore.verify(storage: files).digest == store.stateDigest(at: running.clock.now()))
+  }
+
   @Test func aDirectoryWithoutItsCheckpointIsDamaged() throws {
     let running = try stocked()
     try running.settle()
