@@ -35,7 +35,7 @@ final class EventLoop {
   private var isListenerPaused = false
   private let readBuffer = ReadBuffer(capacity: EventLoop.readBufferBytes)
   let connections: ConnectionTable
-  var waiting: WaitingReplies
+  let waiting: WaitingReplies
   /// Connections with streaming calls that were left off and may go on.
   private var resumable: [Int] = []
   /// What all connections' sockets did not take, in bytes.

@@ -38,28 +38,40 @@ internal import HTTP2
 
   private static let capacityAtFirst = 64 * 1024
 
-  private var storage: UnsafeMutableRawPointer
-  private var capacity: Int
-  /// Offsets of the oldest entry, and of where the next one goes.
-  private var first = 0
-  private var last = 0
-  /// Of the newest entry.
-  private var lastLSN: UInt64 = 0
+  @unsafe private struct State {
+    var storage: UnsafeMutableRawPointer
+    var capacity: Int
+    /// Offsets of the oldest entry, and of where the next one goes.
+    var first = 0
+    var last = 0
+    /// Of the newest entry.
+    var lastLSN: UInt64 = 0
+  }
+
+  // Behind a constant pointer: properties of a class, the loop, are checked for exclusive access at
+  // every use.
+  private let state: UnsafeMutablePointer<State>
   private let bytesMax: Int
 
   /// - Parameter bytesMax: most bytes that wait, what is noted about each reply (40 bytes) included.
   init(bytesMax: Int) {
     self.bytesMax = bytesMax
-    capacity = Self.capacityAtFirst
-    unsafe storage = Self.allocate(capacity)
+    unsafe state = .allocate(capacity: 1)
+    unsafe state.initialize(
+      to: State(storage: Self.allocate(Self.capacityAtFirst), capacity: Self.capacityAtFirst))
   }
 
-  deinit { unsafe storage.deallocate() }
+  deinit {
+    unsafe state.pointee.storage.deallocate()
+    unsafe state.deallocate()
+  }
 
-  var isEmpty: Bool { first == last }
+  var isEmpty: Bool { unsafe state.pointee.first == state.pointee.last }
+
+  private var waitingBytes: Int { unsafe state.pointee.last - state.pointee.first }
 
   /// Keeps a copy of `reply`; false where the limit is reached.
-  mutating func append(_ reply: Reply, for stream: StreamID, lsn: UInt64, ends: Bool) -> Bool {
+  func append(_ reply: Reply, for stream: StreamID, lsn: UInt64, ends: Bool) -> Bool {
     var kind = Kind.message
     var code = StatusCode.ok
     if case .failure(let failure) = reply.kind { (kind, code) = (.failure, failure) }
@@ -68,7 +80,7 @@ internal import HTTP2
       stream: stream, lsn: lsn, contentCount: contentCount,
       detailsCount: reply.count - contentCount, ends: ends, kind: kind,
       code: code)
-    guard last - first + entry.distance <= bytesMax else { return false }
+    guard waitingBytes + entry.distance <= bytesMax else { return false }
     let place = unsafe append(entry) + Entry.byteCount
     // Room for both was just made.
     reply.withContent { unsafe Self.copy($0, to: place) }
@@ -77,11 +89,12 @@ internal import HTTP2
   }
 
   /// Keeps the end of a streaming call behind everything that waits; false where nothing does.
-  mutating func appendEnd(of stream: StreamID, _ code: StatusCode) -> Bool {
+  func appendEnd(of stream: StreamID, _ code: StatusCode) -> Bool {
     if isEmpty { return false }
     _ = unsafe append(
       Entry(
-        stream: stream, lsn: lastLSN, contentCount: 0, detailsCount: 0, ends: true, kind: .end,
+        stream: stream, lsn: state.pointee.lastLSN, contentCount: 0, detailsCount: 0, ends: true,
+        kind: .end,
         code: code))
     return true
   }
@@ -96,22 +109,23 @@ internal import HTTP2
   }
 
   /// Puts the oldest reply that may be sent into `reply`, and says what it is; nil where there is none.
-  mutating func next(durableLSN: UInt64, into reply: Reply) -> Next? {
+  func next(durableLSN: UInt64, into reply: Reply) -> Next? {
     if isEmpty { return nil }
     // Between `first` and `last` lie whole entries.
-    let entry = unsafe storage.load(fromByteOffset: first, as: Entry.self)
+    let place = unsafe state.pointee.storage + state.pointee.first
+    let entry = unsafe place.load(as: Entry.self)
     guard entry.lsn <= durableLSN else { return nil }
     if entry.kind == .failure { reply.fail(entry.code) } else { reply.reset() }
-    let content = unsafe storage + first + Entry.byteCount
+    let content = unsafe place + Entry.byteCount
     unsafe Self.append(content, entry.contentCount, to: reply)
     if entry.kind == .failure {
       reply.beginDetails()
       unsafe Self.append(content + entry.contentCount, entry.detailsCount, to: reply)
     }
-    first += entry.distance
+    unsafe state.pointee.first += entry.distance
     if isEmpty {
-      first = 0
-      last = 0
+      unsafe state.pointee.first = 0
+      unsafe state.pointee.last = 0
     }
     return Next(stream: entry.stream, ends: entry.ends, end: entry.kind == .end ? entry.code : nil)
   }
@@ -119,29 +133,33 @@ internal import HTTP2
   // MARK: Memory
 
   /// Appends an entry and makes room for its bytes. Where it stands.
-  private mutating func append(_ entry: Entry) -> UnsafeMutableRawPointer {
-    if last + entry.distance > capacity { makeRoom(entry.distance) }
-    let place = unsafe storage + last
+  private func append(_ entry: Entry) -> UnsafeMutableRawPointer {
+    if unsafe state.pointee.last + entry.distance > state.pointee.capacity {
+      makeRoom(entry.distance)
+    }
+    let place = unsafe state.pointee.storage + state.pointee.last
     unsafe place.storeBytes(of: entry, as: Entry.self)
-    last += entry.distance
-    lastLSN = entry.lsn
+    unsafe state.pointee.last += entry.distance
+    unsafe state.pointee.lastLSN = entry.lsn
     return unsafe place
   }
 
-  private mutating func makeRoom(_ more: Int) {
-    let count = last - first
+  private func makeRoom(_ more: Int) {
+    let count = waitingBytes
+    let (storage, capacity) = unsafe (state.pointee.storage, state.pointee.capacity)
+    let waiting = unsafe storage + state.pointee.first
     if count + more <= capacity / 2 {
       // At least as much was given away since the last move as is moved now: a byte a byte.
-      unsafe storage.copyMemory(from: storage + first, byteCount: count)
+      unsafe storage.copyMemory(from: waiting, byteCount: count)
     } else {
-      capacity = max(capacity * 2, count + more)
-      let larger = unsafe Self.allocate(capacity)
-      unsafe larger.copyMemory(from: storage + first, byteCount: count)
+      let larger = max(capacity * 2, count + more)
+      unsafe state.pointee.storage = Self.allocate(larger)
+      unsafe state.pointee.capacity = larger
+      unsafe state.pointee.storage.copyMemory(from: waiting, byteCount: count)
       unsafe storage.deallocate()
-      unsafe storage = larger
     }
-    first = 0
-    last = count
+    unsafe state.pointee.first = 0
+    unsafe state.pointee.last = count
   }
 
   private static func allocate(_ byteCount: Int) -> UnsafeMutableRawPointer {

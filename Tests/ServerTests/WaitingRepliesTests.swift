@@ -20,7 +20,7 @@ struct WaitingRepliesTests {
   @Test("What was kept comes back, in order, whatever the sizes", arguments: [1, 2, 3, 4])
   func model(seed: UInt64) {
     var random = SplitMix(state: seed)
-    var waiting = WaitingReplies(bytesMax: 1 << 20)
+    let waiting = WaitingReplies(bytesMax: 1 << 20)
     var expected: [Kept] = []
     let reply = Reply()
     var lsn: UInt64 = 0
@@ -61,7 +61,7 @@ struct WaitingRepliesTests {
 
   @Test("The limit counts what waits now, not what has gone through")
   func limit() {
-    var waiting = WaitingReplies(bytesMax: 100_000)
+    let waiting = WaitingReplies(bytesMax: 100_000)
     let reply = Reply()
     reply.append(Array(repeating: 1, count: 1000).span)
     let stream = StreamID(index: 1, generation: 1)
