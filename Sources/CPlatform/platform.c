@@ -92,3 +92,14 @@ size_t hf_find32(const void *bytes, size_t count, uint32_t value) {
   }
   return offset;
 }
+
+int hf_set_direct(int descriptor, int direct) {
+#if defined(__linux__)
+  int flags = fcntl(descriptor, F_GETFL);
+  if (flags < 0) return -1;
+  return fcntl(descriptor, F_SETFL, direct ? flags | O_DIRECT : flags & ~O_DIRECT);
+#else
+  (void)descriptor, (void)direct;
+  return -1;
+#endif
+}

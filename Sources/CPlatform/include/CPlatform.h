@@ -37,6 +37,9 @@ int64_t hf_thread_cpu_nanoseconds(void);
 /// Processors that this process may run on; 0 where the system does not say.
 int hf_usable_processors(void);
 
+/// Lets writes go past the system's cache from now on, or not (O_DIRECT): 0, or -1 where it cannot be.
+int hf_set_direct(int descriptor, int direct);
+
 /// Waits until `descriptor` is readable or `nanoseconds` have passed (ppoll(2), to the nanosecond where
 /// poll(2) rounds to the millisecond): more than 0 where it is readable.
 int hf_wait_readable(int descriptor, int64_t nanoseconds);

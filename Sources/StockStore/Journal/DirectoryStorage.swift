@@ -109,5 +109,7 @@ private final class DirectoryFile: StorageFile {
     try unsafe file.write(first, second, third, at: offset)
   }
 
+  func fill(from start: Int, to end: Int) throws(Errno) { try file.fill(from: start, to: end) }
+
   func sync() throws(Errno) { try file.sync() }
 }

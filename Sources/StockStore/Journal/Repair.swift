@@ -128,7 +128,7 @@ package enum Repair {
     let isThere = try reader.segments(from: cut.sequence).contains(cut.sequence)
     try JournalError.attempt("clear", name) { () throws(Errno) in
       let file = isThere ? try reader.storage.open(name) : try reader.storage.create(name)
-      try SegmentPool.fill(file, from: cut.offset, to: reader.segmentBytes)
+      try file.fill(from: cut.offset, to: reader.segmentBytes)
       try reader.expectedHeader(cut.sequence).write(to: file)
       try file.sync()
       try reader.storage.syncDirectory()

@@ -23,9 +23,6 @@ final class SegmentPool: Sendable {
     var nextSequence: UInt64
   }
 
-  /// Bytes of zeros that are written at a time.
-  private static let fillBytes = 1 << 20
-
   private let storage: any Storage
   private let storeID: StoreID
   private let segmentBytes: Int
@@ -153,7 +150,7 @@ final class SegmentPool: Sendable {
     do throws(JournalError) {
       file = try JournalError.attempt("make", FileNames.newSegment) { () throws(Errno) in
         let file = try storage.create(FileNames.newSegment)
-        try Self.fill(file, from: 0, to: segmentBytes)
+        try file.fill(from: 0, to: segmentBytes)
         try writeHeader(sequence, to: file)
         try file.sync()
         return file
@@ -168,19 +165,6 @@ final class SegmentPool: Sendable {
     try syncDirectory()
     state.withLock { state in state.unneeded.removeAll { $0 == sequence } }
     return file
-  }
-
-  /// Writes zeros over a part of a file, piece by piece.
-  static func fill(_ file: any StorageFile, from start: Int, to end: Int) throws(Errno) {
-    let zeros = [UInt8](repeating: 0, count: fillBytes)
-    var offset = start
-    while offset < end {
-      let count = min(zeros.count, end - offset)
-      unsafe try zeros.span.withUnsafeBytes { (bytes) throws(Errno) in
-        try unsafe file.write(UnsafeRawBufferPointer(rebasing: bytes[..<count]), at: offset)
-      }
-      offset += count
-    }
   }
 
   private func writeHeader(_ sequence: UInt64, to file: any StorageFile) throws(Errno) {

@@ -39,12 +39,27 @@ package protocol StorageFile: AnyObject, Sendable {
     _ first: UnsafeRawBufferPointer, _ second: UnsafeRawBufferPointer,
     _ third: UnsafeRawBufferPointer, at offset: Int) throws(Errno)
 
+  /// Writes zeros over the bytes from `start` to `end`.
+  func fill(from start: Int, to end: Int) throws(Errno)
+
   /// Makes what was written, and the file's length, outlive a crash (fdatasync(2)). After a failure
   /// nobody knows what did: never try again.
   func sync() throws(Errno)
 }
 
 extension StorageFile {
+  package func fill(from start: Int, to end: Int) throws(Errno) {
+    let zeros = [UInt8](repeating: 0, count: max(0, min(1 << 20, end - start)))
+    var offset = start
+    while offset < end {
+      let count = min(zeros.count, end - offset)
+      unsafe try zeros.span.withUnsafeBytes { (bytes) throws(Errno) in
+        try unsafe write(UnsafeRawBufferPointer(rebasing: bytes[..<count]), at: offset)
+      }
+      offset += count
+    }
+  }
+
   /// Writes one part.
   package func write(_ bytes: UnsafeRawBufferPointer, at offset: Int) throws(Errno) {
     let nothing = unsafe UnsafeRawBufferPointer(start: nil, count: 0)
