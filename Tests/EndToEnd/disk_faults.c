@@ -1,6 +1,6 @@
 /* A disk that fails or stalls, for a program that was started with LD_PRELOAD=disk_faults.so: while the
- * file named by FAULT_EIO exists, fdatasync and fsync fail with EIO; while the one named by FAULT_STALL
- * exists, they wait. */
+ * file named by FAULT_EIO exists, fdatasync (of files) and fsync (of directories) fail with EIO; while the
+ * one named by FAULT_STALL exists, fdatasync waits. */
 #define _GNU_SOURCE
 #include <dlfcn.h>
 #include <errno.h>
@@ -12,8 +12,7 @@ static int marked(const char *variable) {
   return path && access(path, F_OK) == 0;
 }
 
-static int faulty(const char *name, int descriptor) {
-  while (marked("FAULT_STALL")) usleep(1000);
+static int sync_with(const char *name, int descriptor) {
   if (marked("FAULT_EIO")) {
     errno = EIO;
     return -1;
@@ -21,5 +20,9 @@ static int faulty(const char *name, int descriptor) {
   return ((int (*)(int))dlsym(RTLD_NEXT, name))(descriptor);
 }
 
-int fdatasync(int descriptor) { return faulty("fdatasync", descriptor); }
-int fsync(int descriptor) { return faulty("fsync", descriptor); }
+int fdatasync(int descriptor) {
+  while (marked("FAULT_STALL")) usleep(1000);
+  return sync_with("fdatasync", descriptor);
+}
+
+int fsync(int descriptor) { return sync_with("fsync", descriptor); }
