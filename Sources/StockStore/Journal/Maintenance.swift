@@ -75,12 +75,12 @@ final class Maintenance: Sendable {
       }
       began = SystemClock.monotonicNanoseconds()
       checkpoint = try makeCheckpoint(position)
+      if options.fault == .recycleTooEarly { try pool.retire(before: position.sequence) }
       let begun = (checkpoint, began)
       state.withLock { ($0.checkpoint, $0.checkpointBegan) = begun }
       return true
     }
     if try writer.step() { return true }
-    if options.fault == .recycleTooEarly { try pool.retire(before: writer.start.sequence) }
     // What a checkpoint shows must not be undone by a crash.
     guard durable >= writer.endLSN else { return false }
     let bytes = try writer.finish()

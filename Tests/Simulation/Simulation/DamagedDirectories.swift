@@ -25,6 +25,8 @@ package struct RecordedDirectory: Sendable {
     (filesBefore, lsnBefore) = run.ending
     files = run.storage.files
     lastLSN = run.promisedLSN
+    tail = Self.tail(filesBefore, files)
+    tornLengths = tail.map { 0..<$0.range.count + 1 } ?? 0..<0
   }
 
   /// Names in order, so that a seed finds the same bytes.
@@ -45,7 +47,8 @@ package struct RecordedDirectory: Sendable {
   }
 
   /// How many bytes the last group may be cut to: all of these can be given to `openWithTornTail`.
-  package var tornLengths: Range<Int> { tail.map { 0..<$0.range.count + 1 } ?? 0..<0 }
+  package let tornLengths: Range<Int>
+  private let tail: (name: String, range: Range<Int>)?
 
   /// Keeps only the first `length` bytes of what the last group has changed, and opens the directory.
   package func openWithTornTail(length: Int) throws(Violation) {
@@ -60,12 +63,14 @@ package struct RecordedDirectory: Sendable {
       isReported: length >= 48)
   }
 
-  /// Where the last group has changed the directory.
-  private var tail: (name: String, range: Range<Int>)? {
-    for name in names {
-      guard let old = filesBefore[name], let new = files[name], old != new,
-        let first = new.indices.first(where: { old[$0] != new[$0] }),
-        let last = new.indices.last(where: { old[$0] != new[$0] })
+  /// Where the last group has changed the directory: the bytes from the first to the last that differ.
+  private static func tail(
+    _ before: [String: [UInt8]], _ after: [String: [UInt8]]
+  ) -> (name: String, range: Range<Int>)? {
+    for name in after.keys.sorted() {
+      guard let old = before[name], let new = after[name], old != new,
+        let first = zip(old, new).enumerated().first(where: { $1.0 != $1.1 })?.offset,
+        let last = zip(old, new).enumerated().reversed().first(where: { $1.0 != $1.1 })?.offset
       else { continue }
       return (name, first..<last + 1)
     }

@@ -86,7 +86,7 @@ package struct Model: Sendable {
     package var endedAt: Int64?
   }
 
-  package let limits: StoreLimits
+  package var limits: StoreLimits
   /// The time of the commands that follow.
   package var now: Int64
   package private(set) var items: [String: Item] = [:]

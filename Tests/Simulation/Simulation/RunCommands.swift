@@ -312,6 +312,6 @@ extension SimulationRun {
       throw violation(hasFailed ? "a failure" : "no failure", "unavailable: \(reason)")
     }
     // Sometimes the journal catches up right away, and must then take changes again.
-    if !hasFailed, random.chance(50) { wantsSettling = true }
+    if !hasFailed, random.chance(settings.settlePercent) { wantsSettling = true }
   }
 }

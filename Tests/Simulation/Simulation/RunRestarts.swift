@@ -53,9 +53,22 @@ extension SimulationRun {
     storage = storage.restart(losingPower: losingPower)
     storage.trace = trace
     hasFailed = false
+    changeSettings()
     // The wall clock may have been set, and a minute or a day may have passed.
     wallTime =
       clock.now().nanoseconds + seconds(random.pick([0, 0, 1, 60, 90_000, -3600, -90_000]))
+  }
+
+  /// The next process may be started with other options, and with room for more decisions.
+  private func changeSettings() {
+    settings.options.groupBytesMax = random.pick([1 << 12, 1 << 13, 1 << 14])
+    settings.options.checkpointSegments = random.number(2...3)
+    // The directory keeps the segments that it was made with.
+    if promisedLSN > 0 { settings.options.segmentBytes = 4096 * random.number(5...20) }
+    if !settings.hasShards && random.chance(10) {
+      settings.limits.reservationsMax += random.number(1...20)
+      settings.limits.itemsMax += 1
+    }
   }
 
   // MARK: Starting
@@ -98,10 +111,16 @@ extension SimulationRun {
 
   /// Chooses what goes wrong in the process that begins. From the fourth attempt on nothing does.
   private func planFaults(_ attempt: Int) {
+    if let plan = firstPlan {
+      firstPlan = nil
+      storage.plan = plan
+      return
+    }
     guard attempt < 4 else { return }
     // Most calls write and sync batches; the others deserve as much.
     let (scope, calls): (FaultPlan.Scope, Int) = random.pick([
-      (.all, settings.faultCallsMax), (.directory, 8), (.whileThereIs("checkpoint.tmp"), 12),
+      (.all, settings.faultCallsMax), (.all, settings.faultCallsMax), (.directory, 8),
+      (.whileThereIs(Self.checkpointName), 30),
     ])
     if random.chance(settings.crashPercent) {
       let faults: [FaultPlan.Fault] = [.crashBefore, .crashDuring, .crashAfter]
@@ -200,6 +219,7 @@ extension SimulationRun {
       throw violation("time not to run back before \(state.now)", "\(clock.now().nanoseconds)")
     }
     if summary.tornBytes > 0 { counts.tornTails += 1 }
+    state.limits = settings.limits
     // What was lost was never shown: its ids may be given again.
     idNumbers = idNumbers.filter { $0.value <= summary.lsn }
     sessions = [store.makeSession(), store.makeSession()]

@@ -14,6 +14,12 @@ struct RunSettings {
   // Of a hundred steps:
   var journalPercent: Int
   var maintenancePercent: Int
+  /// Steps of maintenance at a time: a checkpoint may be written before the journal has moved.
+  var maintenanceBurstMax: Int
+  /// The same while a checkpoint is written: slow ones see segments change hands meanwhile.
+  var checkpointPercent: Int
+  /// Of a hundred commands that were not taken: those after which the journal catches up at once.
+  var settlePercent: Int
   var timePercent: Int
   var restartPercent: Int
 
@@ -33,15 +39,25 @@ struct RunSettings {
   /// Of a hundred reserves: those of many lines.
   var cartPercent: Int
 
+  /// `journalPercent` and the three that follow it.
+  private static let paces = [
+    // Both keep up with the commands.
+    (100, 100, 1, 50), (60, 30, 8, 50),
+    // The journal lags behind: the ring fills, and whole checkpoints are written between two groups.
+    (5, 100, 1, 50), (25, 100, 8, 5), (25, 5, 1, 50),
+    // Maintenance lags behind: segments run short, and change hands while a checkpoint is written.
+    (100, 5, 8, 50), (100, 25, 1, 5), (100, 40, 1, 5),
+  ]
+
   init(_ random: inout SeededRandom, fault: DeliberateFault?) {
     hasShards = random.chance(6) || fault == .numberAfterUnlock
     skus = random.number(2...6)
     limits = Self.limits(&random, hasShards: hasShards)
     options = Self.options(&random, fault: fault)
     concurrency = fault == .numberAfterUnlock ? .lateNumberForDemonstration : .optimistic
-    steps = random.number(60...240)
-    journalPercent = random.pick([5, 25, 60, 100])
-    maintenancePercent = random.pick([5, 30, 100])
+    (journalPercent, maintenancePercent, maintenanceBurstMax, settlePercent) = random.pick(
+      Self.paces)
+    checkpointPercent = random.pick([15, 100])
     timePercent = random.pick([5, 15])
     restartPercent = random.pick([0, 1, 2])
     // Unsynced writes are what `os` does not promise to keep: there, only processes die.
@@ -50,11 +66,12 @@ struct RunSettings {
     fullPercent = hasShards ? 0 : random.pick([0, 0, 40])
     faultCallsMax = random.pick([10, 50, 200])
     // Many long records make many segments and checkpoints.
-    let isBulky = random.chance(35)
+    let isBulky = random.chance(settlePercent < 50 ? 80 : 20)
+    steps = isBulky ? random.number(80...220) : random.number(40...120)
     reasonBytesMax = isBulky ? 500 : 60
     keyBytesMin = isBulky ? 64 : 0
     adjustPercent = isBulky ? 80 : 35
-    changesMax = isBulky ? 4 : 2
+    changesMax = isBulky ? 5 : 2
     cartPercent = random.pick([20, 80])
   }
 
@@ -90,11 +107,13 @@ struct RunSettings {
   ) -> JournalOptions {
     // The smallest segments in which a record of any size fits, and as many ready as are needed to take
     // changes at all.
-    let (segmentBlocks, spareSegments) = random.pick([(5, 3), (6, 2), (8, 1), (9, 2)])
+    let (segmentBlocks, spareSegments) = random.pick([
+      (5, 3), (5, 3), (5, 3), (6, 2), (8, 1), (9, 2),
+    ])
     return JournalOptions(
       durability: fault == nil && random.chance(10) ? .os : .fsync,
       segmentBytes: 4096 * segmentBlocks, ringBytes: 1 << 15,
       groupBytesMax: random.pick([1 << 12, 1 << 13, 1 << 14]), spareSegments: spareSegments,
-      checkpointSegments: random.pick([2, 2, 3]), fault: fault)
+      checkpointSegments: random.pick([2, 2, 2, 3]), fault: fault)
   }
 }

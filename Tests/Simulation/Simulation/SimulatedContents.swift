@@ -1,4 +1,9 @@
 // The bytes of one simulated file: as a process sees them, as the disk has them, and what lies between.
+#if canImport(Glibc)
+  internal import Glibc
+#else
+  internal import Darwin
+#endif
 
 /// What one power cut does to most of what was not synced: to mix kept and lost evenly every time would
 /// leave out the cuts that keep all, or nothing.
@@ -109,8 +114,7 @@ final class SimulatedContents {
 
   /// Puts `part` at `offset`, with zeros before it where the file is shorter.
   private static func put(_ part: ArraySlice<UInt8>, into bytes: inout [UInt8], at offset: Int) {
-    let missing = offset + part.count - bytes.count
-    if missing > 0 { bytes.append(contentsOf: repeatElement(0, count: missing)) }
+    if offset + part.count > bytes.count { bytes = lengthened(bytes, to: offset + part.count) }
     unsafe bytes.withUnsafeMutableBytes { bytes in
       unsafe part.withUnsafeBytes { part in
         if let base = bytes.baseAddress, let from = part.baseAddress {
@@ -118,6 +122,19 @@ final class SimulatedContents {
           unsafe (base + offset).copyMemory(from: from, byteCount: part.count)
         }
       }
+    }
+  }
+
+  /// With zeros at the end. In one piece: debug builds are slow with one byte after the other.
+  private static func lengthened(_ bytes: [UInt8], to count: Int) -> [UInt8] {
+    unsafe [UInt8](unsafeUninitializedCapacity: count) { buffer, initializedCount in
+      // The buffer has room for `count` bytes, which is more than there are.
+      guard let base = buffer.baseAddress else { return }
+      unsafe memset(base, 0, count)
+      unsafe bytes.withUnsafeBytes { old in
+        if let from = old.baseAddress { unsafe memcpy(base, from, old.count) }
+      }
+      initializedCount = count
     }
   }
 }

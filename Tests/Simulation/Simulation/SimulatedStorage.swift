@@ -108,6 +108,9 @@ package final class SimulatedStorage: Storage, @unchecked Sendable {
   /// All files as a process sees them.
   package var files: [String: [UInt8]] { visible.mapValues(\.visible) }
 
+  /// Whether there is a file of this name.
+  package func hasFile(_ name: String) -> Bool { visible[name] != nil }
+
   /// Bytes of all files.
   package var byteCount: Int { visible.values.reduce(0) { $0 + $1.visible.count } }
 

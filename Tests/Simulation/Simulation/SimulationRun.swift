@@ -12,13 +12,17 @@ package final class SimulationRun: @unchecked Sendable {
     let model: Model
   }
 
+  /// A checkpoint while it is written.
+  static let checkpointName = "checkpoint.tmp"
+
   let seed: UInt64
   let fault: DeliberateFault?
-  let settings: RunSettings
+  var settings: RunSettings
   var random: SeededRandom
   /// Where the run tells what it does.
   let trace: ((String) -> Void)?
 
+  var firstPlan: FaultPlan?
   var storage: SimulatedStorage
   /// What the wall clock says when a process starts, in nanoseconds since the Unix epoch.
   var wallTime: Int64 = 1_577_836_800_000_000_000
@@ -28,6 +32,8 @@ package final class SimulationRun: @unchecked Sendable {
   /// By session: the time of its turn.
   var turnTimes: [Int64] = [0, 0]
 
+  /// Of the directory, since it was made.
+  let segmentBytes: Int
   var model: Model
   /// The state at every log sequence number that a crash may leave, oldest first.
   var snapshots: [Snapshot]
@@ -63,12 +69,18 @@ package final class SimulationRun: @unchecked Sendable {
   /// The directory and the log's end before the last group, where the history is asked for.
   private(set) var ending: (files: [String: [UInt8]], lsn: UInt64) = ([:], 0)
 
-  package init(seed: UInt64, fault: DeliberateFault? = nil, trace: ((String) -> Void)? = nil) {
+  /// - Parameter firstPlan: what goes wrong in the first process, instead of what the seed says.
+  package init(
+    seed: UInt64, fault: DeliberateFault? = nil, firstPlan: FaultPlan? = nil,
+    trace: ((String) -> Void)? = nil
+  ) {
+    self.firstPlan = firstPlan
     self.seed = seed
     self.fault = fault
     self.trace = trace
     random = SeededRandom(seed: seed)
     settings = RunSettings(&random, fault: fault)
+    segmentBytes = settings.options.segmentBytes
     storage = SimulatedStorage(random: random.split())
     clock = SimulatedClock(wallTime)
     model = Model(limits: settings.limits, now: wallTime)
@@ -82,6 +94,7 @@ package final class SimulationRun: @unchecked Sendable {
     trace = nil
     random = SeededRandom(seed: seed)
     settings = RunSettings(history: &random)
+    segmentBytes = settings.options.segmentBytes
     storage = SimulatedStorage(random: random.split())
     clock = SimulatedClock(wallTime)
     model = Model(limits: settings.limits, now: wallTime)
@@ -142,7 +155,11 @@ package final class SimulationRun: @unchecked Sendable {
       try runTurn()
     }
     if random.chance(settings.journalPercent) { try stepJournal() }
-    if random.chance(settings.maintenancePercent) { try stepMaintenance() }
+    let isCheckpointing = storage.hasFile(Self.checkpointName)
+    let percent = isCheckpointing ? settings.checkpointPercent : 100
+    if random.chance(min(settings.maintenancePercent, percent)) {
+      for _ in 0..<random.number(1...settings.maintenanceBurstMax) { try stepMaintenance() }
+    }
   }
 
   // MARK: The journal
@@ -199,10 +216,9 @@ package final class SimulationRun: @unchecked Sendable {
     if statistics.durableLSN != statistics.lsn {
       throw violation("all durable: \(statistics.lsn)", "\(statistics.durableLSN)")
     }
-    let options = settings.options
-    let segments = options.checkpointSegments + options.spareSegments + 6
+    let segments = settings.options.checkpointSegments + settings.options.spareSegments + 6
     // A checkpoint of so few records is smaller than a segment.
-    let most = (segments + 2) * options.segmentBytes
+    let most = (segments + 2) * segmentBytes
     if storage.byteCount > most {
       throw violation("at most \(most) bytes on the disk", "\(storage.byteCount)")
     }
@@ -214,6 +230,7 @@ package final class SimulationRun: @unchecked Sendable {
     guard case .failed = error, storage.isDown || storage.hasFailed else {
       throw violation("no failure but those injected", "\(error)")
     }
+    counts.failures += 1
     hasFailed = true
   }
 
