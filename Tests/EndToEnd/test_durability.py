@@ -10,6 +10,7 @@ from grpc import StatusCode
 
 from client import Client, fresh, line, refused
 from holdfast.v1 import reservation_pb2 as api
+from journal import segments
 from server import holdfast, serve_command
 from test_lifecycle import metric
 
@@ -202,6 +203,15 @@ def test_the_durability_may_change_between_runs(start, tmp_path):
     server.kill()
     with Client(start("--durability", "fsync", data=tmp_path / "data").target) as client:
         story.check(client)
+
+
+def test_a_directory_keeps_its_segments(start, tmp_path):
+    """It was made with small ones: a server that would make larger ones goes on with what is there."""
+    start("--journal-segment-bytes", str(256 * 1024), "--loops", "2", data=tmp_path / "data").stop()
+    server = start("--loops", "2", data=tmp_path / "data")
+    with Client(server.target) as client:
+        Story(client).check(client)
+    assert {path.stat().st_size for path in segments(tmp_path / "data")} == {256 * 1024}
 
 
 def test_the_directory_is_the_owners_alone(start, tmp_path):

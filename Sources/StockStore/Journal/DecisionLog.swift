@@ -41,6 +41,7 @@ package enum Unavailable: UInt8, Equatable, Sendable {
     let reason = Atomic<UInt8>(Unavailable.journalFull.rawValue)
   }
 
+  static let ringBytesMin = 1 << 14
   /// Room for one record of each of 300 sessions in a ring of usual size.
   private static let headroomMax = 1 << 20
 
@@ -61,7 +62,8 @@ package enum Unavailable: UInt8, Equatable, Sendable {
   /// A log that a journal reads. It admits nothing before the journal runs.
   /// - Parameter ringBytes: a power of two from 16 KiB.
   init(ringBytes: Int) {
-    precondition(ringBytes.nonzeroBitCount == 1 && ringBytes >= 1 << 14, "a power of two")
+    precondition(
+      ringBytes.nonzeroBitCount == 1 && ringBytes >= Self.ringBytesMin, "a power of two")
     capacity = ringBytes
     headroom = min(ringBytes / 2, Self.headroomMax)
     let mapping = unsafe mmap(

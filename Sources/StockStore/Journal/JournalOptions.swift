@@ -36,6 +36,19 @@ package struct JournalOptions: Sendable {
     self.checkpointSegments = checkpointSegments
     self.fault = fault
   }
+
+  /// These options in a directory that was made with segments of `segmentBytes`: where these are smaller,
+  /// less may wait in memory, since it has to fit those that are ready.
+  func fitting(segmentBytes: Int) -> JournalOptions {
+    var options = self
+    options.segmentBytes = segmentBytes
+    if segmentBytes >= self.segmentBytes { return options }
+    while options.ringBytes > max(segmentBytes / 2, DecisionLog.ringBytesMin) {
+      options.ringBytes /= 2
+    }
+    options.groupBytesMax = min(groupBytesMax, options.ringBytes)
+    return options
+  }
 }
 
 /// Bugs that a journal can have. Each stands at the line where somebody might make it, so that
