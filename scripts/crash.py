@@ -55,6 +55,12 @@ class Directory:
         self.server = None
         self.recovery_seconds = 0.1
 
+    def make(self, draw):
+        """The first start, in some directories after some that were killed while they made it."""
+        for _ in range(draw.choice([0, 1, 2])):
+            self.kill_while_it_recovers(draw.uniform(0, 1.2) * self.recovery_seconds)
+        self.start()
+
     def start(self):
         begin = time.monotonic()
         self.server = Server(self.options.server, *self.flags)
@@ -185,7 +191,7 @@ def run_all(options):
         directory = Directory(options, draw)
         print(f"directory {' '.join(directory.flags[2:])}", flush=True)
         try:
-            directory.start()
+            directory.make(draw)
             for _ in range(min(ROUNDS_PER_DIRECTORY, options.rounds - len(rounds))):
                 rounds.append(Round(len(rounds), options.seed, directory))
                 rounds[-1].run()
