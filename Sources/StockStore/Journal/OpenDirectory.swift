@@ -127,10 +127,10 @@ extension StockStore {
   ) throws(JournalError) -> Journal {
     let core = recovery.core
     let identity = recovery.checkpoint.header.identity
-    let start = recovery.checkpoint.header.start
     var position = recovery.position
     position.run &+= 1
     let file = try syncEverything(recovery, storage)
+    let start = try noteRetention(recovery, storage, options)
     try CheckpointWriter.removeCheckpoints(before: start.lsn, storage)
     let pool = try SegmentPool(
       storage: storage, storeID: identity.storeID, segmentBytes: identity.segmentBytes,
@@ -158,6 +158,23 @@ extension StockStore {
 }
 
 extension StockStore {
+  /// `verify` counts retention as the newest checkpoint says: where it is another now, the state is
+  /// written once more.
+  /// - Returns: the start of the newest checkpoint.
+  private static func noteRetention(
+    _ recovery: Recovery, _ storage: any Storage, _ options: JournalOptions
+  ) throws(JournalError) -> JournalPosition {
+    let header = recovery.checkpoint.header
+    let core = recovery.core
+    if header.retentionNanoseconds == core.limits.retentionNanoseconds { return header.start }
+    let writer = try CheckpointWriter(
+      core: core, storage: storage, identity: header.identity, start: recovery.position,
+      time: recovery.summary.time, fault: options.fault)
+    while try writer.step() {}
+    try writer.finish()
+    return recovery.position
+  }
+
   /// The process before may have been killed between a write or a change of a name and the sync that
   /// belongs to it. What was read is made safe before anything builds on it, or is removed because of it.
   /// - Returns: the last segment.
