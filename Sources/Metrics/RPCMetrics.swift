@@ -63,6 +63,11 @@ package final class RPCMetrics: Sendable {
     exposition.histogram(
       "holdfast_turn_calls", help: "Calls dispatched per event loop turn that had any.",
       upperBounds: RPCRecorder.turnBoundsCalls, snapshot: recorders.merged { $0.turns.snapshot() })
+    exposition.histogram(
+      "holdfast_turn_seconds",
+      help: "Time from when a turn's bytes were there to when all its calls were executed.",
+      upperBounds: RPCRecorder.turnBoundsNanoseconds,
+      snapshot: recorders.merged { $0.turnTimes.snapshot() }, unit: 1e-9)
   }
 
   private func exposeReservations(of recorders: [RPCRecorder], into exposition: inout Exposition) {

@@ -10,6 +10,12 @@ package final class RPCRecorder: Sendable {
     50_000_000, 100_000_000, 250_000_000, 500_000_000, 1_000_000_000, 2_500_000_000,
     5_000_000_000, 10_000_000_000,
   ]
+  /// Upper bounds of `holdfast_turn_seconds`. A turn is some 100 us under load; what is above 5 ms has
+  /// kept everybody waiting.
+  package static let turnBoundsNanoseconds: [Int64] = [
+    50_000, 100_000, 200_000, 500_000, 1_000_000, 2_000_000, 5_000_000, 10_000_000, 50_000_000,
+    100_000_000,
+  ]
   /// Upper bounds of `holdfast_turn_calls`: powers of two up to 4,096 calls.
   static let turnBoundsCalls: [Int64] = (0...12).map { 1 << $0 }
 
@@ -23,6 +29,7 @@ package final class RPCRecorder: Sendable {
   let handled: CounterCells
   let handling: HistogramCells
   let turns = HistogramCells(upperBounds: turnBoundsCalls)
+  let turnTimes = HistogramCells(upperBounds: turnBoundsNanoseconds)
   let counters = CounterCells(count: Counter.allCases.count)
   let abuses = CounterCells(count: ConnectionAbuse.allCases.count)
   let reservationLatencies = QuantileWindow()
@@ -75,8 +82,11 @@ package final class RPCRecorder: Sendable {
 
   /// The turn dispatched `calls` calls. Turns without any are not counted: an idle loop's wake-ups
   /// would hide the busy ones.
-  package func turn(calls: Int) {
-    if calls > 0 { turns.record(Int64(calls)) }
+  /// - Parameter nanoseconds: from when the bytes of its calls were there to when all were executed.
+  package func turn(calls: Int, nanoseconds: Int64) {
+    guard calls > 0 else { return }
+    turns.record(Int64(calls))
+    turnTimes.record(nanoseconds)
   }
 
   // MARK: Connections

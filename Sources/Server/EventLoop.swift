@@ -88,8 +88,9 @@ final class EventLoop {
       handler.beginTurn()
       let calls = dispatchEvents()
       handler.endTurn()
-      metrics.turn(calls: calls)
+      let began = nowNanoseconds
       nowNanoseconds = SystemClock.monotonicNanoseconds()
+      metrics.turn(calls: calls, nanoseconds: nowNanoseconds - began)
     }
 
     // 3. Every reply that may be shown is sent, with one write per connection.

@@ -41,8 +41,8 @@ struct RPCMetricsTests {
       loop.handled(method: 0, code: 0, latencyNanoseconds: 60_000, count: 2)
       loop.handled(method: 0, code: 9, latencyNanoseconds: 40_000)
       loop.reservationLatency(nanoseconds: 64, count: 2)
-      loop.turn(calls: 3)
-      loop.turn(calls: 0)
+      loop.turn(calls: 3, nanoseconds: 150_000)
+      loop.turn(calls: 0, nanoseconds: 150_000)
       loop.connectionOpened()
       loop.connectionRefused()
       loop.received(bytes: 100)
@@ -105,7 +105,7 @@ struct RPCMetricsTests {
       loop.handled(
         method: number, code: number, latencyNanoseconds: Int64(number), count: .max)
       loop.reservationLatency(nanoseconds: Int64(number), count: .max)
-      loop.turn(calls: number)
+      loop.turn(calls: number, nanoseconds: 150_000)
       loop.received(bytes: number)
       loop.sent(bytes: number)
     }

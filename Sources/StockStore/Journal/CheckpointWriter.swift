@@ -31,7 +31,7 @@ final class CheckpointWriter: @unchecked Sendable {
 
   /// The data is synced whenever so much of it was written: a sync of all at once would make the
   /// journal's own wait.
-  private static let bytesPerSync = 4 << 20
+  private static let bytesPerSync = 1 << 20
   /// An item with the longest name.
   private static let itemBytesMax = 48 + 2 * 256
   private static let lineBytesMax = SessionScratch.linesMax * CheckpointLines.byteCount
@@ -51,6 +51,7 @@ final class CheckpointWriter: @unchecked Sendable {
   private let copies: FixedArray<Copy>
   private var fileBytes = 0
   private var syncedBytes = 0
+  private var restNanoseconds: Int64 = 0
   private var end = CheckpointEnd()
 
   /// When `step` has returned false: the journal must be durable up to here before `finish`.
@@ -287,8 +288,17 @@ final class CheckpointWriter: @unchecked Sendable {
   }
 
   private func sync() throws(JournalError) {
+    let began = SystemClock.monotonicNanoseconds()
     try Self.attempt("sync") { () throws(Errno) in try file.sync() }
     syncedBytes = fileBytes
+    restNanoseconds = 2 * (SystemClock.monotonicNanoseconds() - began)
+  }
+
+  /// How long to leave the disk to others before the next step: twice as long as the last sync had it,
+  /// so that callers find it busy with a checkpoint a third of the time at most.
+  func takeRest() -> Int64 {
+    defer { restNanoseconds = 0 }
+    return restNanoseconds
   }
 
   private static func attempt<Result>(

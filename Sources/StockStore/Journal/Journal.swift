@@ -138,7 +138,7 @@ final class Journal: Sendable {
   private func runMaintenance(_ report: @Sendable (JournalError) -> Void) {
     do throws(JournalError) {
       while !isStopping.load(ordering: .acquiring) {
-        if try !stepMaintenance() { maintenance.wait() }
+        if try stepMaintenance() { maintenance.rest() } else { maintenance.wait() }
       }
     } catch {
       report(error)

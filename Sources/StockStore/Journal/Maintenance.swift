@@ -113,6 +113,12 @@ final class Maintenance: Sendable {
 
   func wake() { wakeup.signal() }
 
+  /// Lets others have the disk for a while, or until a segment is needed.
+  func rest() {
+    let nanoseconds = state.withLock { $0.checkpoint?.takeRest() ?? 0 }
+    if nanoseconds > 0 { wakeup.wait(nanoseconds: nanoseconds) }
+  }
+
   /// Waits until there may be something to do.
   func wait() {
     let isBusy = state.withLock { $0.checkpoint != nil } || pool.readyCount < options.spareSegments
