@@ -39,6 +39,7 @@
 //             16  8  chunks                        24  8  the log's end after the last block
 //             32  8  offset of the first block of reservations
 //             40  4  smallest generation for slots that are not in use          44  4  zero
+//             48  8  time after the last block: what was forgotten by then is not in the chunks
 //
 // Some records have other numbers for lines, and two other times: refused for lack of stock: one line
 // with the item, units requested and available as the times between; an unknown item: one line with its
@@ -170,7 +171,7 @@ struct CheckpointHeader: Sendable {
 }
 
 struct CheckpointEnd: Equatable, Sendable {
-  static let byteCount = 48
+  static let byteCount = 56
 
   var items: UInt64 = 0
   /// Slots in use.
@@ -180,6 +181,8 @@ struct CheckpointEnd: Equatable, Sendable {
   var endLSN: UInt64 = 0
   var reservationsOffset: UInt64 = 0
   var generationFloor: UInt32 = 0
+  /// Nanoseconds since the Unix epoch. No later start may find it earlier.
+  var time: Int64 = 0
 
   init() {}
 
@@ -191,6 +194,7 @@ struct CheckpointEnd: Equatable, Sendable {
     block.append(reservationsOffset)
     block.append(generationFloor)
     block.append(UInt32(0))
+    block.append(time)
   }
 
   /// nil where a field is missing.
@@ -202,6 +206,7 @@ struct CheckpointEnd: Equatable, Sendable {
     reservationsOffset = fields.next()
     generationFloor = fields.next()
     let zero: UInt32 = fields.next()
+    time = fields.next()
     guard !fields.hasFailed, fields.isAtEnd, zero == 0 else { return nil }
   }
 }

@@ -42,6 +42,7 @@ final class CheckpointWriter: @unchecked Sendable {
   private let file: any StorageFile
   private let fault: DeliberateFault?
   private let piece: Piece
+  private let time: @Sendable () -> Timestamp
   /// Every decision before it is in the checkpoint.
   let start: JournalPosition
   private let itemsEnd: UInt32
@@ -61,13 +62,15 @@ final class CheckpointWriter: @unchecked Sendable {
   /// checkpoint.tmp.
   init(
     core: StoreCore, storage: any Storage, identity: DirectoryIdentity, start: JournalPosition,
-    time: Timestamp, fault: DeliberateFault? = nil, piece: Piece = Piece()
+    time: @autoclosure @escaping @Sendable () -> Timestamp, fault: DeliberateFault? = nil,
+    piece: Piece = Piece()
   ) throws(JournalError) {
     self.core = core
     self.storage = storage
     self.start = start
     self.fault = fault
     self.piece = piece
+    self.time = time
     itemsEnd = core.items.count
     chunksEnd = core.slab.chunkCount
     end.generationFloor = core.slab.generationFloor
@@ -77,7 +80,7 @@ final class CheckpointWriter: @unchecked Sendable {
     copies = FixedArray(
       capacity: ReservationSlab.chunkRecords, repeating: Copy(record: .free, index: 0))
     let header = CheckpointHeader(
-      identity: identity, start: start, time: time.nanoseconds, core: core)
+      identity: identity, start: start, time: time().nanoseconds, core: core)
     header.write(to: &block)
     try write(.header)
   }
@@ -104,6 +107,7 @@ final class CheckpointWriter: @unchecked Sendable {
       if copied < chunksEnd { return true }
       // What was copied last may be as new as this.
       end.endLSN = core.log.last
+      end.time = time().nanoseconds
       end.write(to: &block)
       try write(.end)
       try sync()

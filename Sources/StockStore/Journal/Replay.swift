@@ -31,7 +31,7 @@ final class Replay {
     self.core = core
     self.stamps = stamps
     decisions = checkpoint.header.start.decisions
-    newestTime = checkpoint.header.time
+    newestTime = max(checkpoint.header.time, checkpoint.end.time)
     generationFloor = checkpoint.end.generationFloor
   }
 

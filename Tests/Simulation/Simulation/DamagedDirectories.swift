@@ -11,6 +11,8 @@ package struct RecordedDirectory: Sendable {
   let filesBefore: [String: [UInt8]]
   /// The state at the end of every group.
   let digests: [UInt64: StateDigest]
+  /// Up to here, no other states there were.
+  let digestsLSN: UInt64
   /// The end of the journal, and of the group before the last.
   let lastLSN: UInt64
   let lsnBefore: UInt64
@@ -22,6 +24,7 @@ package struct RecordedDirectory: Sendable {
     try run.run()
     settings = run.settings
     digests = run.history
+    digestsLSN = run.historyLSN
     (filesBefore, lsnBefore) = run.ending
     files = run.storage.files
     lastLSN = run.promisedLSN
@@ -82,15 +85,14 @@ package struct RecordedDirectory: Sendable {
     _ files: [String: [UInt8]], _ what: String, isReported: Bool = true
   ) throws(Violation) {
     let storage = SimulatedStorage(files: files)
-    let store: StockStore
     let summary: RecoverySummary
     do throws(JournalError) {
-      (store, summary) = try StockStore.open(
-        storage: storage, limits: settings.limits, options: settings.options, secret: (1, 2),
-        makeClock: { SimulatedClock($0.nanoseconds) }, progress: { _ in })
-    } catch {
-      if case .failed = error { throw violation(what, "a state, or damage", "\(error)") }
+      summary = try openSoundly(storage)
+    } catch .damaged(let damage) {
+      if let lsn = damage.lsn { try repair(storage, at: lsn, what) }
       return
+    } catch {
+      throw violation(what, "a state, or damage", "\(error)")
     }
     let isWhole = summary.lsn == lastLSN
     guard isWhole || summary.lsn == lsnBefore && (summary.tornBytes > 0 || !isReported) else {
@@ -98,13 +100,45 @@ package struct RecordedDirectory: Sendable {
         what, "the state at \(lastLSN), or a torn tail after \(lsnBefore)",
         "\(summary.lsn), \(summary.tornBytes) bytes torn")
     }
-    if summary.digest != digests[summary.lsn] {
-      throw violation(
-        what, "digest \(digests[summary.lsn]?.description ?? "of the history") at \(summary.lsn)",
-        "\(summary.digest)")
+    try compare(summary, what)
+  }
+
+  /// Does what the damage says: gives up what is behind `lsn`, and opens what is left.
+  private func repair(
+    _ storage: SimulatedStorage, at lsn: UInt64, _ what: String
+  ) throws(Violation) {
+    let summary: RecoverySummary
+    do throws(JournalError) {
+      _ = try Repair.truncate(storage: storage, at: lsn)
+      summary = try openSoundly(storage)
+    } catch {
+      throw violation("\(what), repaired at \(lsn)", "a state", "\(error)")
     }
-    let findings = store.audit()
-    if !findings.isEmpty { throw violation(what, "no findings of the audit", "\(findings)") }
+    guard summary.lsn == lsn else {
+      throw violation("\(what), repaired at \(lsn)", "the state there", "\(summary.lsn)")
+    }
+    try compare(summary, "\(what), repaired")
+  }
+
+  /// Opens a store and audits it.
+  private func openSoundly(
+    _ storage: SimulatedStorage
+  ) throws(JournalError) -> RecoverySummary {
+    let (store, summary) = try StockStore.open(
+      storage: storage, limits: settings.limits, options: settings.options, secret: (1, 2),
+      makeClock: { SimulatedClock($0.nanoseconds) }, progress: { _ in })
+    if let finding = store.audit().first { throw .unsuitable("audit: \(finding)") }
+    return summary
+  }
+
+  private func compare(_ summary: RecoverySummary, _ what: String) throws(Violation) {
+    // Between two states lie only records of the time.
+    let lsn = digests.keys.filter { $0 <= summary.lsn }.max() ?? 0
+    if lsn != summary.lsn && summary.lsn > digestsLSN { return }
+    if summary.digest != digests[lsn], lsn > 0 {
+      throw violation(
+        what, "digest \(digests[lsn]?.description ?? "") at \(summary.lsn)", "\(summary.digest)")
+    }
   }
 
   private func violation(_ what: String, _ expected: String, _ seen: String) -> Violation {

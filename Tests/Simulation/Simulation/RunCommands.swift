@@ -87,7 +87,7 @@ extension SimulationRun {
     }
     let (ended, isAll) = model.beginTurn(time, expiriesMax: expired)
     isBlocked = false
-    try noteState()
+    try noteState(isExact: isAll || !settings.hasShards)
     counts.expired += ended
     if ended != expired {
       throw violation("\(ended) holds to end at \(time)", "\(expired)")

@@ -59,12 +59,18 @@ extension SimulationRun {
       clock.now().nanoseconds + seconds(random.pick([0, 0, 1, 60, 90_000, -3600, -90_000]))
   }
 
-  /// The next process may be started with other options, and with room for more decisions.
+  /// The next process may be started with other options, with room for more decisions, and with a
+  /// shorter retention: a longer one would bring back some of what was forgotten.
   private func changeSettings() {
+    if keepsHistory { return }
+    hasOtherRetention = random.chance(5)
+    if hasOtherRetention { settings.limits.retentionNanoseconds /= 2 }
     settings.options.groupBytesMax = random.pick([1 << 12, 1 << 13, 1 << 14])
     settings.options.checkpointSegments = random.number(2...3)
     // The directory keeps the segments that it was made with.
-    if promisedLSN > 0 { settings.options.segmentBytes = 4096 * random.number(5...20) }
+    if promisedLSN > 0 {
+      settings.options.segmentBytes = 4096 * random.number(5...segmentBytes / 4096)
+    }
     if !settings.hasShards && random.chance(10) {
       settings.limits.reservationsMax += random.number(1...20)
       settings.limits.itemsMax += 1
@@ -89,7 +95,9 @@ extension SimulationRun {
         continue
       }
       try adopt(summary)
-      if let verified, verified.digest != summary.digest || verified.lsn != summary.lsn {
+      if let verified, !hasOtherRetention,
+        verified.digest != summary.digest || verified.lsn != summary.lsn
+      {
         throw violation("what verify found: \(verified)", "\(summary)")
       }
       try compare(summary, attempt == 1 ? farewell : nil)
@@ -235,13 +243,14 @@ extension SimulationRun {
     isBlocked = !isAll
     snapshots.append(Snapshot(lsn: sessions[0].lastLSN, model: model))
     notePromise()
+    noteHistory()
   }
 
   private func compare(_ summary: RecoverySummary, _ farewell: Farewell?) throws(Violation) {
     guard let store else { return }
     // Nothing else has changed since, if no hold fell due.
-    let isAsItWas = expiredBefore == 0 && !model.hasDue(at: clock.now().nanoseconds)
-    if isAsItWas {
+    let hasExpired = expiredBefore > 0 || model.hasDue(at: clock.now().nanoseconds)
+    if !hasExpired {
       let digest = store.stateDigest(at: summary.time)
       if digest != summary.digest {
         throw violation("digest \(summary.digest), as recovered", "\(digest)")
@@ -251,7 +260,7 @@ extension SimulationRun {
     if summary.lsn < farewell.lsn || summary.tornBytes > 0 {
       throw violation("all that was closed, up to \(farewell.lsn)", "\(summary)")
     }
-    if isAsItWas {
+    if !hasExpired && !hasOtherRetention {
       let digest = store.stateDigest(at: farewell.time)
       if digest != farewell.digest {
         throw violation("digest \(farewell.digest), as closed", "\(digest)")

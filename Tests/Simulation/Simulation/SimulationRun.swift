@@ -10,6 +10,8 @@ package final class SimulationRun: @unchecked Sendable {
   struct Snapshot {
     let lsn: UInt64
     let model: Model
+    /// False where more holds were due than could be ended: of several shards, nobody knows which were.
+    var isExact = true
   }
 
   /// A checkpoint while it is written.
@@ -46,6 +48,8 @@ package final class SimulationRun: @unchecked Sendable {
   /// The full disk has room again at this step.
   var fullUntilStep = 0
   var expiredBefore: UInt64 = 0
+  /// The process was started with a shorter retention than the one before.
+  var hasOtherRetention = false
   /// Due holds could not be ended in this turn: nothing may be changed.
   var isBlocked = false
 
@@ -65,7 +69,9 @@ package final class SimulationRun: @unchecked Sendable {
   package var counts = RunCounts()
   /// The digest of the state at the end of every group; kept where the history is asked for.
   private(set) var history: [UInt64: StateDigest] = [:]
-  private var keepsHistory = false
+  private(set) var keepsHistory = false
+  /// Up to here, there are no states but those in `history`.
+  private(set) var historyLSN: UInt64 = 0
   /// The directory and the log's end before the last group, where the history is asked for.
   private(set) var ending: (files: [String: [UInt8]], lsn: UInt64) = ([:], 0)
 
@@ -126,17 +132,21 @@ package final class SimulationRun: @unchecked Sendable {
 
   /// One group of many decisions, all in one segment.
   private func endHistory() throws(Violation) {
-    keepsHistory = false
+    try settle()
+    historyLSN = promisedLSN
     repeat {
-      try settle()
+      keepsHistory = true
+      noteHistory()
+      keepsHistory = false
       ending = (storage.files, promisedLSN)
-      history[promisedLSN] = store?.stateDigest(at: clock.now())
       for _ in 0..<6 { try runTurn() }
       try stepJournal()
       let changed = storage.files.count { ending.files[$0.key] != $0.value }
       if changed == 1 && promisedLSN == sessions[0].lastLSN { break }
+      try settle()
     } while true
-    history[promisedLSN] = store?.stateDigest(at: clock.now())
+    keepsHistory = true
+    noteHistory()
   }
 
   private func runStep() throws(Violation) {
@@ -249,7 +259,7 @@ package final class SimulationRun: @unchecked Sendable {
   }
 
   /// Takes down the state of the model at the end of the log.
-  func noteState() throws(Violation) {
+  func noteState(isExact: Bool = true) throws(Violation) {
     guard let last = sessions.first?.lastLSN, let newest = snapshots.last else { return }
     let hasDecided = model.decisionCount != newest.model.decisionCount
     if hasDecided != (last != newest.lsn) {
@@ -261,9 +271,16 @@ package final class SimulationRun: @unchecked Sendable {
     if hasDecided {
       if hasFailed { throw violation("no decision after a failure", "the log at \(last)") }
       if isBlocked { throw violation("no change before due holds have ended", "one") }
-      snapshots.append(Snapshot(lsn: last, model: model))
+      snapshots.append(Snapshot(lsn: last, model: model, isExact: isExact))
       if keepsHistory { while try stepJournal() {} }
+      noteHistory()
     }
+  }
+
+  /// Takes down the digest of the state at the end of the log, where the history is asked for.
+  func noteHistory() {
+    guard keepsHistory, let store, let session = sessions.first else { return }
+    history[session.lastLSN] = store.stateDigest(at: clock.now())
   }
 
   /// An answer with `lsn` would be shown if that is durable: then what it says must be.
@@ -275,7 +292,7 @@ package final class SimulationRun: @unchecked Sendable {
     if lsn > session.lastLSN {
       throw violation("\(what): a number of the log", "\(lsn), the log ends at \(session.lastLSN)")
     }
-    guard lsn <= durable, base.lsn == durable else { return }
+    guard lsn <= durable, base.lsn == durable, base.isExact else { return }
     if !isSame(base.model, model) {
       throw violation(
         "\(what): shown when what changed it is durable",
