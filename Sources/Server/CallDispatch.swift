@@ -232,9 +232,10 @@ extension EventLoop {
 
   // MARK: Answers
 
-  /// Sends the reply, or keeps it until the journal is durable up to it.
+  /// Sends the reply, or keeps it until the journal is durable up to it. One that is all of its call
+  /// overtakes those that wait: a slow disk does not keep reads of what it has already.
   private func sendOrKeep(_ stream: StreamID, lsn: UInt64, ends: Bool) {
-    if waiting.isEmpty && lsn <= handler.durableLSN {
+    if lsn <= handler.durableLSN && (ends || waiting.isEmpty) {
       send(reply, on: stream, ends: ends)
     } else if !waiting.append(reply, for: stream, lsn: lsn, ends: ends) {
       // The decision stands and is recorded: a retry gets it once the journal has caught up.

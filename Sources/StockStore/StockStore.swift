@@ -51,7 +51,10 @@ package final class StockStore: Sendable {
     }
   }
 
-  /// A session for one thread. Make one for each thread, at any time.
+  /// Sessions that there may be: the journal keeps room in memory for a record of each.
+  package var sessionsMax: Int { core.log.sessionsMax }
+
+  /// A session for one thread, of at most `sessionsMax`. Make one for each thread, at any time.
   /// - Parameter wake: called by the journal's thread when something that the session waits for has
   ///   become durable.
   package func makeSession(wake: @escaping @Sendable () -> Void = {}) -> StoreSession {
@@ -60,7 +63,7 @@ package final class StockStore: Sendable {
       list.append(shared)
       return list.count
     }
-    precondition(number <= core.log.sessionsMax, "more threads than the journal has room for")
+    precondition(number <= core.log.sessionsMax, "more sessions than sessionsMax")
     journal?.add(shared, wake: wake)
     return StoreSession(store: self, shared: shared, number: number)
   }

@@ -41,8 +41,17 @@ final class StoreOpening: Sendable {
         storage: storage, limits: limits, options: Limits.journal(settings, durability),
         makeClock: { SystemClock(notBefore: $0) }, progress: report)
       report(summary)
+      // One session was the opening's.
+      guard settings.loops < store.sessionsMax else {
+        throw CommandFailure(
+          description:
+            "\(settings.dataDirectory) was made with segments too small for \(settings.loops) loops: "
+            + "use --loops \(store.sessionsMax - 1) at most")
+      }
       try store.startJournal { [logger] error in Self.end(error, logger) }
       return store
+    } catch let error as CommandFailure {
+      throw error
     } catch let error as JournalError {
       throw Self.failure(error, settings)
     } catch {

@@ -56,7 +56,7 @@ final class FakeHandler: CallHandler {
     case durable
     /// The message, when it is released.
     case later
-    /// So many KiB as the message's first byte says.
+    /// So many KiB as the message's first byte says, once the LSN in its second byte is durable.
     case big
     /// A stream that begins with the message and does not end.
     case watch
@@ -130,6 +130,7 @@ final class FakeHandler: CallHandler {
     case .big:
       let kibibyte = [UInt8](repeating: first, count: 1024)
       for _ in 0..<first { reply.append(kibibyte.span) }
+      return .reply(lsn: message.count > 1 ? UInt64(message[1]) : 0)
     case .chat where first == 255: reply.fail(.dataLoss, "lost")
     default:
       reply.append(message)

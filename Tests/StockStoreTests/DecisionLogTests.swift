@@ -28,7 +28,7 @@ import Testing
     }
     log.clear(from: position, count: count)
     position += UInt64(count)
-    log.admit(cleared: position, spaceEnd: .max)
+    log.admit(cleared: position, spaceEnd: .max, isDiskFull: false)
     return bytes
   }
 
@@ -37,7 +37,7 @@ import Testing
     defer { log.free() }
     log.resume(after: 1_000_000)
     var position: UInt64 = 1_000_000
-    log.admit(cleared: position, spaceEnd: .max)
+    log.admit(cleared: position, spaceEnd: .max, isDiskFull: false)
     for round in 0..<2000 {
       var expected: [UInt8] = []
       for size in 0..<(round % 5 + 1) {
@@ -55,7 +55,7 @@ import Testing
   @Test func groupsEndBetweenRecords() {
     let log = DecisionLog(ringBytes: 1 << 14)
     defer { log.free() }
-    log.admit(cleared: 0, spaceEnd: .max)
+    log.admit(cleared: 0, spaceEnd: .max, isDiskFull: false)
     let record = held(3, time: 1)
     let size = unsafe record.bytes.count
     for _ in 0..<3 { _ = log.append(record) }
@@ -72,7 +72,7 @@ import Testing
     defer { log.free() }
     #expect(!log.isAdmitting)
     var position: UInt64 = 0
-    log.admit(cleared: 0, spaceEnd: .max)
+    log.admit(cleared: 0, spaceEnd: .max, isDiskFull: false)
     var appended = 0
     while log.isAdmitting {
       _ = log.append(held(10, time: 1))
@@ -83,7 +83,7 @@ import Testing
     #expect(log.reason == .journalFull)
     #expect(take(log, &position).count == Int(log.last))
     #expect(log.isAdmitting)
-    log.admit(cleared: position, spaceEnd: position + 100)
+    log.admit(cleared: position, spaceEnd: position + 100, isDiskFull: true)
     #expect(!log.isAdmitting && log.reason == .noSpace)
     log.fail()
     #expect(!log.isAdmitting && log.reason == .failed)
@@ -101,7 +101,7 @@ import Testing
   @Test func threadsAppendWhileOneTakes() throws {
     let log = DecisionLog(ringBytes: 1 << 16)
     defer { log.free() }
-    log.admit(cleared: 0, spaceEnd: .max)
+    log.admit(cleared: 0, spaceEnd: .max, isDiskFull: false)
     let threads = 3
     let each = 20_000
     let workers = try (0..<threads).map { worker in

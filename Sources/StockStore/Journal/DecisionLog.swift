@@ -190,11 +190,12 @@ package enum Unavailable: UInt8, Equatable, Sendable {
 
   /// Admits changes up to the room in the ring, whose bytes before `cleared` are free, and to
   /// `spaceEnd`, the number up to which there is space on the disk for certain.
-  func admit(cleared: UInt64, spaceEnd: UInt64) {
+  /// - Parameter isDiskFull: that there will be no more; otherwise more is just being made.
+  func admit(cleared: UInt64, spaceEnd: UInt64, isDiskFull: Bool) {
     let ringEnd = cleared &+ UInt64(capacity)
     let end = min(ringEnd, spaceEnd)
     progress[0].reason.store(
-      (spaceEnd < ringEnd ? Unavailable.noSpace : .journalFull).rawValue, ordering: .relaxed)
+      (isDiskFull && spaceEnd < ringEnd ? Unavailable.noSpace : .journalFull).rawValue, ordering: .relaxed)
     progress[0].admitted.store(
       end > UInt64(headroom) ? end - UInt64(headroom) : 0, ordering: .releasing)
   }

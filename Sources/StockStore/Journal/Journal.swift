@@ -60,7 +60,7 @@ final class Journal: Sendable {
     if hasFailed.load(ordering: .acquiring) { return false }
     do throws(JournalError) {
       let hasWorked = try maintenance.step(durable: log.durable, position: writer.position)
-      writer.admit()
+      writer.admit(isDiskFull: maintenance.isDiskFull)
       // The journal's thread may have failed since.
       if hasFailed.load(ordering: .acquiring) { log.fail() }
       return hasWorked

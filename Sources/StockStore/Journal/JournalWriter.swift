@@ -18,6 +18,7 @@ final class JournalWriter: Sendable {
   private let pool: SegmentPool
   private let state: Mutex<State>
   private let statistics: JournalCounters
+  private let isDiskFull = Atomic<Bool>(false)
 
   /// - Parameters:
   ///   - position: where the journal ends and goes on, with the run that begins now.
@@ -71,7 +72,9 @@ final class JournalWriter: Sendable {
   }
 
   /// Admits changes by the room that is left: in the ring, and in the segments that are ready.
-  func admit() {
+  /// - Parameter isDiskFull: the last one could not be made for lack of space.
+  func admit(isDiskFull: Bool) {
+    self.isDiskFull.store(isDiskFull, ordering: .relaxed)
     state.withLock { admit($0.position) }
   }
 
@@ -82,14 +85,15 @@ final class JournalWriter: Sendable {
     let spare = segmentBytes - SegmentHeader.blockBytes - reserve
     let groups = options.ringBytes / options.groupBytesMax + 2
     let space = max(0, current) + pool.readyCount * spare - groups * BatchHeader.byteCount
-    log.admit(cleared: position.lsn, spaceEnd: position.lsn &+ UInt64(max(0, space)))
+    log.admit(
+      cleared: position.lsn, spaceEnd: position.lsn &+ UInt64(max(0, space)),
+      isDiskFull: isDiskFull.load(ordering: .relaxed))
   }
 
   private func write(
     _ pending: (bytes: Int, records: Int, decisions: Int), to file: any StorageFile,
     at position: inout JournalPosition
   ) throws(JournalError) {
-    let name = FileNames.segment(position.sequence)
     let salt = key.salt(sequence: position.sequence, run: position.run)
     let began = SystemClock.monotonicNanoseconds()
     var header = BatchHeader(
@@ -114,11 +118,11 @@ final class JournalWriter: Sendable {
         }
       }
     } catch {
-      throw .failed(operation: "write", file: name, error)
+      throw .failed(operation: "write", file: FileNames.segment(position.sequence), error)
     }
     let written = SystemClock.monotonicNanoseconds()
     if options.durability == .fsync && options.fault != .acknowledgeBeforeSync {
-      try sync(file, name)
+      try sync(file, position)
     }
     log.clear(from: position.lsn, count: pending.bytes)
     position.offset += BatchHeader.byteCount + pending.bytes
@@ -134,7 +138,6 @@ final class JournalWriter: Sendable {
   private func end(
     _ file: any StorageFile, _ position: inout JournalPosition
   ) throws(JournalError) {
-    let name = FileNames.segment(position.sequence)
     let header = BatchHeader(
       lsn: position.lsn, payloadLength: 0, recordCount: 0, payloadCRC: 0, kind: .end,
       run: position.run, time: clock.now().nanoseconds)
@@ -148,16 +151,18 @@ final class JournalWriter: Sendable {
         try unsafe file.write(UnsafeRawBufferPointer(bytes), at: position.offset)
       }
     } catch {
-      throw .failed(operation: "write", file: name, error)
+      throw .failed(operation: "write", file: FileNames.segment(position.sequence), error)
     }
-    if options.durability == .fsync { try sync(file, name) }
+    if options.durability == .fsync { try sync(file, position) }
   }
 
-  private func sync(_ file: any StorageFile, _ name: String) throws(JournalError) {
+  private func sync(
+    _ file: any StorageFile, _ position: JournalPosition
+  ) throws(JournalError) {
     do {
       try file.sync()
     } catch {
-      throw .failed(operation: "sync", file: name, error)
+      throw .failed(operation: "sync", file: FileNames.segment(position.sequence), error)
     }
   }
 }

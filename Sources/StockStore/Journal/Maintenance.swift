@@ -25,6 +25,7 @@ final class Maintenance: Sendable {
   private let wakeup: Wakeup
   /// The newest segment in use, as the journal's thread last told.
   private let newestSequence: Atomic<UInt64>
+  private let diskIsFull = Atomic<Bool>(false)
 
   /// - Parameters:
   ///   - start: of the newest checkpoint.
@@ -43,6 +44,9 @@ final class Maintenance: Sendable {
     newestSequence = Atomic(start.sequence)
   }
 
+  /// There was no room for the segment that is needed next.
+  var isDiskFull: Bool { diskIsFull.load(ordering: .relaxed) }
+
   /// Does one piece of work. False: there is nothing to do, or not yet.
   /// - Parameters:
   ///   - durable: the end of what is durable.
@@ -50,12 +54,16 @@ final class Maintenance: Sendable {
   func step(durable: UInt64, position: JournalPosition) throws(JournalError) -> Bool {
     do throws(JournalError) {
       // Changes wait for segments, nobody for a checkpoint.
-      if pool.readyCount < options.spareSegments, try pool.prepareNext() { return true }
+      if pool.readyCount < options.spareSegments, try pool.prepareNext() {
+        diskIsFull.store(false, ordering: .relaxed)
+        return true
+      }
       return try stepCheckpoint(durable: durable, position: position)
     } catch .failed(_, _, .noSpace) {
       // What was begun is taken back, and what is served goes on: with reads, and with changes while
       // there is room in the segments that are ready.
       counters.ranOutOfSpace()
+      if pool.readyCount < options.spareSegments { diskIsFull.store(true, ordering: .relaxed) }
       abandonCheckpoint()
       return false
     } catch {

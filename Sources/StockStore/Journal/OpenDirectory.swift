@@ -118,6 +118,8 @@ extension StockStore {
     record.begin(.clock, time: clock.now().nanoseconds)
     _ = core.log.append(record)
     try journal.stepUntilDurable()
+    // Where a segment is nearly full, the first callers need not meet that.
+    while !core.log.isAdmitting, try journal.stepMaintenance() {}
     try session.expireAllDue()
     return store
   }
