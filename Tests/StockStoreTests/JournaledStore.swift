@@ -83,6 +83,7 @@ final class JournaledStore {
   func makeCheckpoint(_ between: () throws -> Void) throws {
     let header = try StockStore.newestCheckpoint(storage).header
     let journal = try #require(store.journal)
+    let clock = clock
     let writer = try CheckpointWriter(
       core: store.core, storage: storage, identity: header.identity,
       start: journal.writer.position, time: clock.now(),
