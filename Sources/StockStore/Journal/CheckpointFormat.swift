@@ -159,7 +159,7 @@ struct CheckpointHeader: Sendable {
       let offset = Int(exactly: offset), offset <= segmentBytes,
       let itemsMax = Int(exactly: itemsMax), itemsMax <= UInt32.max,
       let reservationsMax = Int(exactly: reservationsMax), reservationsMax <= UInt32.max,
-      retentionNanoseconds >= 0
+      retentionNanoseconds >= 0, time >= 0
     else { return nil }
     identity = DirectoryIdentity(
       storeID: storeID, secret: secret, shardCount: Int(shardCount), segmentBytes: segmentBytes)
@@ -207,7 +207,7 @@ struct CheckpointEnd: Equatable, Sendable {
     generationFloor = fields.next()
     let zero: UInt32 = fields.next()
     time = fields.next()
-    guard !fields.hasFailed, fields.isAtEnd, zero == 0 else { return nil }
+    guard !fields.hasFailed, fields.isAtEnd, zero == 0, time >= 0 else { return nil }
   }
 }
 

@@ -160,17 +160,22 @@ final class JournalChain {
     return JournalEnd(position: position, time: time, tornBytes: tornBytes)
   }
 
-  /// Bytes of the batch that begins here and was not written whole, as far as its header says.
+  /// Bytes of the batch that begins here and is not whole, as far as its header says. Where one bit of
+  /// the header was harmed, that header must still be seen: else the loss of what was acknowledged would
+  /// pass for the end of the journal.
   private func tornBytes(
     _ segment: OpenSegment, _ window: Window
   ) throws(JournalError) -> Int {
     let available = try read(segment, into: window)
     guard available >= BatchHeader.byteCount, let base = unsafe window.bytes.baseAddress,
-      let header = unsafe BatchHeader(fields: base), header.lsn == position.lsn,
-      header.run >= position.run
+      unsafe BatchHeader.differingBits(base, lsn: position.lsn) <= 1
     else { return 0 }
-    let byteCount = BatchHeader.byteCount + header.payloadLength
-    return min(byteCount, source.segmentBytes - position.offset)
+    // A whole header of an earlier run was left behind a cut.
+    let header = unsafe BatchHeader.read(base, sequence: position.sequence, key: source.key)
+    if let header, header.run < position.run { return 0 }
+    let payloadLength = unsafe BatchHeader.payloadLength(of: base)
+    return min(
+      BatchHeader.byteCount + payloadLength, source.segmentBytes - position.offset)
   }
 
   /// Looks for a batch in the segments behind this one; most have never been written to.

@@ -242,6 +242,15 @@ struct BatchHeader: Equatable {
     self.time = time
   }
 
+  /// How many bits of magic and LSN are not as they must be: 0 or 1 where a header was harmed or not
+  /// written whole, many more where something else lies.
+  static func differingBits(_ bytes: UnsafeRawPointer, lsn: UInt64) -> Int {
+    unsafe (bytes.load32(0) ^ magic).nonzeroBitCount + (bytes.load64(8) ^ lsn).nonzeroBitCount
+  }
+
+  /// As it stands, whatever it is worth.
+  static func payloadLength(of bytes: UnsafeRawPointer) -> Int { unsafe Int(bytes.load32(16)) }
+
   private static func checksum(ofHeader bytes: UnsafeRawPointer, salt: UInt32) -> UInt32 {
     unsafe hf_crc32c(salt, bytes + 8, byteCount - 8)
   }

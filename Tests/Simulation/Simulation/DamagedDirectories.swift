@@ -49,6 +49,20 @@ package struct RecordedDirectory: Sendable {
     try open(doctored, "bit \(bit) of byte \(offset) of \(name) flipped")
   }
 
+  /// Flips each bit of the last group's header, one at a time.
+  package func openWithFlippedHeaders() throws(Violation) {
+    guard let tail, let whole = files[tail.name] else { return }
+    // Headers begin at multiples of 8, and the first bytes of this one may be as they were before.
+    let start = tail.range.lowerBound / 8 * 8
+    for bit in 0..<48 * 8 {
+      var bytes = whole
+      bytes[start + bit / 8] ^= 1 << UInt8(bit % 8)
+      var doctored = files
+      doctored[tail.name] = bytes
+      try open(doctored, "bit \(bit) of the last group's header flipped")
+    }
+  }
+
   /// How many bytes the last group may be cut to: all of these can be given to `openWithTornTail`.
   package let tornLengths: Range<Int>
   private let tail: (name: String, range: Range<Int>)?

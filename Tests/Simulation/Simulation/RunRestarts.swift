@@ -212,7 +212,8 @@ extension SimulationRun {
     var state = snapshots[index].model
     // Between two states lie only holds that fell due in one turn, or while a store was being opened,
     // each with a record of its own.
-    if summary.decisions > state.decisionCount {
+    let isBetween = summary.decisions > state.decisionCount
+    if isBetween {
       let missing = Int(summary.decisions - state.decisionCount)
       state.beginTurn(summary.time.nanoseconds, expiriesMax: missing)
     }
@@ -232,7 +233,9 @@ extension SimulationRun {
     idNumbers = idNumbers.filter { $0.value <= summary.lsn }
     sessions = [store.makeSession(), store.makeSession()]
     // What fell due meanwhile has ended as the store was opened, where there was room to record it.
-    snapshots = [Snapshot(lsn: summary.lsn, model: state)]
+    snapshots = [
+      Snapshot(lsn: summary.lsn, model: state, isExact: !isBetween || !settings.hasShards)
+    ]
     model = state
     expiredBefore = store.statistics().reservationsExpired
     let (expired, isAll) = model.beginTurn(
@@ -241,7 +244,8 @@ extension SimulationRun {
       throw violation("\(expired) holds to end, or all", "\(expiredBefore)")
     }
     isBlocked = !isAll
-    snapshots.append(Snapshot(lsn: sessions[0].lastLSN, model: model))
+    snapshots.append(
+      Snapshot(lsn: sessions[0].lastLSN, model: model, isExact: isAll || !settings.hasShards))
     notePromise()
     noteHistory()
   }

@@ -51,6 +51,7 @@ private let testScale =
     let directory = try RecordedDirectory(seed: 1)
     var random = SeededRandom(seed: 1)
     for _ in 0..<300 * testScale { try directory.openWithFlippedBit(&random) }
+    try directory.openWithFlippedHeaders()
     #expect(directory.tornLengths.count > 200)
     for length in directory.tornLengths { try directory.openWithTornTail(length: length) }
   }

@@ -122,6 +122,7 @@ struct Simulate: ParsableCommand {
       for _ in first..<min(count, first + Self.flipsPerDirectory) {
         try look { try directory.openWithFlippedBit(&random) }
       }
+      try look { try directory.openWithFlippedHeaders() }
       for length in directory.tornLengths {
         try look { try directory.openWithTornTail(length: length) }
       }
