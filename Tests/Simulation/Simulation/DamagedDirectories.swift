@@ -5,21 +5,26 @@ internal import Posix
 internal import StockStore
 
 package struct RecordedDirectory: Sendable {
+  /// How many flipped bits are tried on one directory.
+  package static let flips = 1000
+
+  private let seed: UInt64
   /// The directory at the end, everything synced.
-  let files: [String: [UInt8]]
+  private let files: [String: [UInt8]]
   /// Without the last group.
-  let filesBefore: [String: [UInt8]]
+  private let filesBefore: [String: [UInt8]]
   /// The state at the end of every group.
-  let digests: [UInt64: StateDigest]
+  private let digests: [UInt64: StateDigest]
   /// Up to here, no other states there were.
-  let digestsLSN: UInt64
+  private let digestsLSN: UInt64
   /// The end of the journal, and of the group before the last.
-  let lastLSN: UInt64
-  let lsnBefore: UInt64
-  let settings: RunSettings
+  private let lastLSN: UInt64
+  private let lsnBefore: UInt64
+  private let settings: RunSettings
 
   /// A run without mishaps but for a few kills, so that there are several runs in the journal.
   package init(seed: UInt64) throws(Violation) {
+    self.seed = seed
     let run = SimulationRun(history: seed)
     try run.run()
     settings = run.settings
@@ -156,6 +161,8 @@ package struct RecordedDirectory: Sendable {
   }
 
   private func violation(_ what: String, _ expected: String, _ seen: String) -> Violation {
-    Violation(seed: 0, fault: nil, step: 0, expected: "\(what): \(expected)", seen: seen)
+    Violation(
+      seed: seed, step: 0, expected: "\(what): \(expected)", seen: seen,
+      arguments: "--bit-flips \(Self.flips) --first-seed \(seed)")
   }
 }

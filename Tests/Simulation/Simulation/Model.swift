@@ -46,10 +46,13 @@ package struct Model: Sendable {
     package var method: Method
     package var caller: String
     package var key: String
+
+    /// Keys are rarely the same under different callers.
+    package func hash(into hasher: inout Hasher) { hasher.combine(key) }
   }
 
-  /// What came with a key.
-  package enum Payload: Equatable, Sendable {
+  /// What came with a key. In a box of its own: snapshots copy it often.
+  package indirect enum Payload: Equatable, Sendable {
     case reserve([TestLine], ttl: Int64)
     case adjust(Adjustment)
   }

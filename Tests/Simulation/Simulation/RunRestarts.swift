@@ -190,14 +190,22 @@ extension SimulationRun {
   /// - Parameter files: what it found.
   private func forgetLost(_ files: [String: [UInt8]]) throws(Violation) {
     let copy = SimulatedStorage(files: files)
+    let summary: RecoverySummary
     do throws(JournalError) {
-      let (_, summary) = try StockStore.open(
+      (_, summary) = try StockStore.open(
         storage: copy, limits: settings.limits, options: settings.options, secret: (seed, ~seed),
         makeClock: { SimulatedClock($0.nanoseconds) }, progress: { _ in })
-      snapshots.removeAll { $0.lsn > summary.lsn }
-      idNumbers = idNumbers.filter { $0.value <= summary.lsn }
     } catch {
       throw violation("the directory to be opened where nothing fails", "\(error)")
+    }
+    try requirePromised(summary)
+    snapshots.removeAll { $0.lsn > summary.lsn }
+    idNumbers = idNumbers.filter { $0.value <= summary.lsn }
+  }
+
+  private func requirePromised(_ summary: RecoverySummary) throws(Violation) {
+    if summary.lsn < promisedLSN {
+      throw violation("everything up to \(promisedLSN), which was durable", "\(summary.lsn)")
     }
   }
 
@@ -205,9 +213,7 @@ extension SimulationRun {
   private func adopt(_ summary: RecoverySummary) throws(Violation) {
     guard let store else { return }
     log("recovered up to \(summary.lsn), \(summary.decisions) decisions, \(summary.tornBytes) torn")
-    if summary.lsn < promisedLSN {
-      throw violation("everything up to \(promisedLSN), which was durable", "\(summary.lsn)")
-    }
+    try requirePromised(summary)
     let index = snapshots.lastIndex { $0.lsn <= summary.lsn } ?? 0
     var state = snapshots[index].model
     // Between two states lie only holds that fell due in one turn, or while a store was being opened,

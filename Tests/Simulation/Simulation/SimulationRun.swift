@@ -301,7 +301,10 @@ package final class SimulationRun: @unchecked Sendable {
   }
 
   func violation(_ expected: String, _ seen: String) -> Violation {
-    Violation(seed: seed, fault: fault, step: step, expected: expected, seen: seen)
+    let mutant = fault.map { " --mutant \($0.rawValue)" } ?? ""
+    return Violation(
+      seed: seed, step: step, expected: expected, seen: seen,
+      arguments: "--seed \(seed)\(mutant)")
   }
 
   func log(_ text: @autoclosure () -> String) {

@@ -1,21 +1,19 @@
-package import StockStore
-
 /// Something that must never be: what a run has found.
 package struct Violation: Error, CustomStringConvertible, Sendable {
   package let seed: UInt64
-  package let fault: DeliberateFault?
-  /// The run's step, from 1.
+  /// The run's step, from 1; 0 before the first, and where there are no steps.
   package let step: Int
   package let expected: String
   package let seen: String
+  /// Arguments that show it again.
+  package let arguments: String
 
   package var description: String {
-    let mutant = fault.map { " --mutant \($0.rawValue)" } ?? ""
-    return """
-      seed \(seed), step \(step)
-        expected: \(expected)
-        seen:     \(seen)
-        again:    make simulate ARGS='--seed \(seed)\(mutant)'
-      """
+    """
+    seed \(seed), step \(step)
+      expected: \(expected)
+      seen:     \(seen)
+      again:    make simulate ARGS='\(arguments)'
+    """
   }
 }

@@ -1,5 +1,6 @@
 // The command line of the simulation. Exit status: 0 nothing was found, or every mutant was; 1 otherwise.
 internal import ArgumentParser
+internal import Glibc
 internal import Posix
 internal import Simulation
 internal import StockStore
@@ -33,9 +34,11 @@ struct Simulate: ParsableCommand {
   var bitFlips: Int?
 
   private static let mutantSeedsMax: UInt64 = 1000
-  private static let flipsPerDirectory = 1000
 
   func validate() throws {
+    if seeds > 1 << 40 || firstSeed > 1 << 60 || bitFlips.map({ $0 < 0 }) ?? false {
+      throw ValidationError("numbers of this size are never reached")
+    }
     if let mutant, mutant != "all", DeliberateFault(rawValue: mutant) == nil {
       throw ValidationError("there is no mutant \(mutant)")
     }
@@ -114,12 +117,12 @@ struct Simulate: ParsableCommand {
         print(violation)
       }
     }
-    for first in stride(from: 0, to: count, by: Self.flipsPerDirectory) {
+    for first in stride(from: 0, to: count, by: RecordedDirectory.flips) {
       let seed = firstSeed + UInt64(directories)
       directories += 1
       let directory = try RecordedDirectory(seed: seed)
       var random = SeededRandom(seed: seed)
-      for _ in first..<min(count, first + Self.flipsPerDirectory) {
+      for _ in first..<min(count, first + RecordedDirectory.flips) {
         try look { try directory.openWithFlippedBit(&random) }
       }
       try look { try directory.openWithFlippedHeaders() }
@@ -148,6 +151,8 @@ struct Progress {
     if now - said < Self.intervalNanoseconds { return }
     said = now
     print("\(count) of \(total) seeds, \(violations) violations")
+    // Also where the output is a file.
+    fflush(nil)
   }
 
   /// How many, how long, how fast.
