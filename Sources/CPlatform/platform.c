@@ -97,7 +97,8 @@ int hf_set_direct(int descriptor, int direct) {
 #if defined(__linux__)
   int flags = fcntl(descriptor, F_GETFL);
   if (flags < 0) return -1;
-  return fcntl(descriptor, F_SETFL, direct ? flags | O_DIRECT : flags & ~O_DIRECT);
+  if (!(flags & O_DIRECT) == !direct) return 0;
+  return fcntl(descriptor, F_SETFL, flags ^ O_DIRECT) ? -1 : 1;
 #else
   (void)descriptor, (void)direct;
   return -1;

@@ -45,7 +45,7 @@ package struct File: ~Copyable, Sendable {
       let written = done
       let afterFirst = max(0, written - first.count)
       let afterSecond = max(0, afterFirst - second.count)
-      let count = try transferring {
+      let count = try transferringDirectly {
         var parts = unsafe (
           vector(first.dropFirst(written)), vector(second.dropFirst(afterFirst)),
           vector(third.dropFirst(afterSecond))
@@ -62,6 +62,21 @@ package struct File: ~Copyable, Sendable {
     }
   }
 
+  /// From now on every write is of whole blocks of 4096 bytes, at such a place and from such an address:
+  /// it goes past the system's cache where the file system can (O_DIRECT).
+  package func writeDirectly() { _ = hf_set_direct(descriptor.number, 1) }
+
+  /// Runs `call`; where it fails because the file system cannot write past its cache, as some say only
+  /// then, once more without that.
+  private func transferringDirectly(_ call: () -> Int) throws(Errno) -> Int {
+    do {
+      return try transferring(call)
+    } catch {
+      guard error == .invalid, hf_set_direct(descriptor.number, 0) == 1 else { throw error }
+      return try transferring(call)
+    }
+  }
+
   /// Writes zeros over the bytes from `start` to `end`; where both are multiples of 4096 and the file
   /// system can, past the system's cache (O_DIRECT): through it, filling a file costs more CPU than all
   /// that is written there later.
@@ -70,25 +85,17 @@ package struct File: ~Copyable, Sendable {
       byteCount: max(0, min(1 << 20, end - start)), alignment: 4096)
     defer { unsafe zeros.deallocate() }
     unsafe zeros.initializeMemory(as: UInt8.self, repeating: 0)
-    var isDirect =
-      (start | end) % 4096 == 0 && hf_set_direct(descriptor.number, 1) == 0
-    defer { if isDirect { _ = hf_set_direct(descriptor.number, 0) } }
+    if (start | end) % 4096 == 0 { _ = hf_set_direct(descriptor.number, 1) }
+    defer { _ = hf_set_direct(descriptor.number, 0) }
     var offset = start
     while offset < end {
       let count = min(zeros.count, end - offset)
-      do throws(Errno) {
-        // There are as many zeros, ours until the end.
-        let written = try transferring {
-          unsafe pwrite(descriptor.number, zeros.baseAddress, count, off_t(offset))
-        }
-        if written == 0 { throw Errno.inputOutput }
-        offset += written
-      } catch {
-        // Some file systems say only now that they cannot.
-        guard isDirect, error == .invalid else { throw error }
-        _ = hf_set_direct(descriptor.number, 0)
-        isDirect = false
+      // There are as many zeros, ours until the end.
+      let written = try transferringDirectly {
+        unsafe pwrite(descriptor.number, zeros.baseAddress, count, off_t(offset))
       }
+      if written == 0 { throw .inputOutput }
+      offset += written
     }
   }
 

@@ -37,7 +37,8 @@ int64_t hf_thread_cpu_nanoseconds(void);
 /// Processors that this process may run on; 0 where the system does not say.
 int hf_usable_processors(void);
 
-/// Lets writes go past the system's cache from now on, or not (O_DIRECT): 0, or -1 where it cannot be.
+/// Lets writes go past the system's cache from now on, or not (O_DIRECT): 1, 0 if that was so already,
+/// -1 where it cannot be.
 int hf_set_direct(int descriptor, int direct);
 
 /// Waits until `descriptor` is readable or `nanoseconds` have passed (ppoll(2), to the nanosecond where

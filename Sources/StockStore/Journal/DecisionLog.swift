@@ -195,7 +195,8 @@ package enum Unavailable: UInt8, Equatable, Sendable {
     let ringEnd = cleared &+ UInt64(capacity)
     let end = min(ringEnd, spaceEnd)
     progress[0].reason.store(
-      (isDiskFull && spaceEnd < ringEnd ? Unavailable.noSpace : .journalFull).rawValue, ordering: .relaxed)
+      (isDiskFull && spaceEnd < ringEnd ? Unavailable.noSpace : .journalFull).rawValue,
+      ordering: .relaxed)
     progress[0].admitted.store(
       end > UInt64(headroom) ? end - UInt64(headroom) : 0, ordering: .releasing)
   }

@@ -111,5 +111,7 @@ private final class DirectoryFile: StorageFile {
 
   func fill(from start: Int, to end: Int) throws(Errno) { try file.fill(from: start, to: end) }
 
+  func writeDirectly() { file.writeDirectly() }
+
   func sync() throws(Errno) { try file.sync() }
 }

@@ -1,14 +1,21 @@
 // From the ring to the disk, one group at a time: one write, one sync, then everybody may know.
+//
+// Whole blocks of 4096 bytes are written, from staging memory that begins with what the first of them holds
+// already and ends with zeros: so the write can go past the system's cache where everything is synced
+// anyway (O_DIRECT), and where it cannot, the system need not read a page before it changes a part of it.
+// Bytes that were synced before are written again as they are.
 internal import CPlatform
 internal import Posix
 internal import Synchronization
 
 /// Used by one thread at a time, the journal's; `position` and `admit` by any.
-final class JournalWriter: Sendable {
+@safe final class JournalWriter: @unchecked Sendable {
   private struct State {
     var position: JournalPosition
     var file: any StorageFile
   }
+
+  private static let blockBytes = 4096
 
   private let log: DecisionLog
   private let key: JournalKey
@@ -19,6 +26,7 @@ final class JournalWriter: Sendable {
   private let state: Mutex<State>
   private let statistics: JournalCounters
   private let isDiskFull = Atomic<Bool>(false)
+  private let staging: UnsafeMutableRawBufferPointer
 
   /// - Parameters:
   ///   - position: where the journal ends and goes on, with the run that begins now.
@@ -27,7 +35,7 @@ final class JournalWriter: Sendable {
     log: DecisionLog, key: JournalKey, options: JournalOptions, segmentBytes: Int,
     clock: any Clock, pool: SegmentPool, position: JournalPosition, file: any StorageFile,
     statistics: JournalCounters
-  ) {
+  ) throws(JournalError) {
     self.log = log
     self.key = key
     self.options = options
@@ -36,7 +44,21 @@ final class JournalWriter: Sendable {
     self.pool = pool
     self.statistics = statistics
     state = Mutex(State(position: position, file: file))
+    unsafe staging = .allocate(
+      byteCount: options.groupBytesMax + 3 * Self.blockBytes, alignment: Self.blockBytes)
+    // A buffer must be initialised before a part of it is read.
+    unsafe staging.initializeMemory(as: UInt8.self, repeating: 0)
+    let staged = stagedBytes(position)
+    do {
+      let block = unsafe UnsafeMutableRawBufferPointer(rebasing: staging[..<staged])
+      _ = try unsafe file.read(into: block, at: position.offset - staged)
+    } catch {
+      throw .failed(operation: "read", file: FileNames.segment(position.sequence), error)
+    }
+    if options.durability == .fsync { file.writeDirectly() }
   }
+
+  deinit { unsafe staging.deallocate() }
 
   /// The end of what is durable.
   var position: JournalPosition { state.withLock { $0.position } }
@@ -57,6 +79,7 @@ final class JournalWriter: Sendable {
       position.sequence = next.sequence
       position.offset = SegmentHeader.blockBytes
       file = next.file
+      if options.durability == .fsync { file.writeDirectly() }
       let (newPosition, newFile) = (position, file)
       state.withLock { $0 = State(position: newPosition, file: newFile) }
       pending = log.pending(from: position.lsn, bytesMax: options.groupBytesMax)
@@ -94,39 +117,21 @@ final class JournalWriter: Sendable {
     _ pending: (bytes: Int, records: Int, decisions: Int), to file: any StorageFile,
     at position: inout JournalPosition
   ) throws(JournalError) {
-    let salt = key.salt(sequence: position.sequence, run: position.run)
     let began = SystemClock.monotonicNanoseconds()
-    var header = BatchHeader(
-      lsn: position.lsn, payloadLength: pending.bytes, recordCount: pending.records,
-      payloadCRC: 0, kind: .records, run: position.run, time: clock.now().nanoseconds)
-    do throws(Errno) {
-      if options.fault == .acknowledgeBeforeSync { try file.sync() }
-      unsafe try log.withPending(from: position.lsn, count: pending.bytes) {
-        (first, second) throws(Errno) in
-        var checksum = unsafe BatchHeader.checksum(first, salt: salt)
-        if second.count > 0 {
-          checksum = unsafe BatchHeader.checksum(second, salt: checksum)
-        }
-        header.payloadCRC = checksum
-        unsafe try withUnsafeTemporaryAllocation(
-          byteCount: BatchHeader.byteCount, alignment: 8
-        ) { (bytes) throws(Errno) in
-          // The buffer has room for a header.
-          guard let base = bytes.baseAddress else { return }
-          unsafe header.write(to: base, salt: salt)
-          try unsafe file.write(UnsafeRawBufferPointer(bytes), first, second, at: position.offset)
-        }
-      }
-    } catch {
-      throw .failed(operation: "write", file: FileNames.segment(position.sequence), error)
+    if options.fault == .acknowledgeBeforeSync { try sync(file, position) }
+    let start = stagedBytes(position) + BatchHeader.byteCount
+    unsafe log.withPending(from: position.lsn, count: pending.bytes) { first, second in
+      // `pending` is at most `groupBytesMax` long: it lies within the staging memory.
+      unsafe UnsafeMutableRawBufferPointer(rebasing: staging[start...]).copyMemory(from: first)
+      unsafe UnsafeMutableRawBufferPointer(rebasing: staging[(start + first.count)...])
+        .copyMemory(from: second)
     }
+    try write(.records, pending.bytes, pending.records, to: file, at: &position)
     let written = SystemClock.monotonicNanoseconds()
     if options.durability == .fsync && options.fault != .acknowledgeBeforeSync {
       try sync(file, position)
     }
-    log.clear(from: position.lsn, count: pending.bytes)
-    position.offset += BatchHeader.byteCount + pending.bytes
-    position.lsn &+= UInt64(pending.bytes)
+    log.clear(from: position.lsn &- UInt64(pending.bytes), count: pending.bytes)
     position.decisions &+= UInt64(pending.decisions)
     statistics.wrote(
       records: pending.records, bytes: BatchHeader.byteCount + pending.bytes,
@@ -138,22 +143,46 @@ final class JournalWriter: Sendable {
   private func end(
     _ file: any StorageFile, _ position: inout JournalPosition
   ) throws(JournalError) {
-    let header = BatchHeader(
-      lsn: position.lsn, payloadLength: 0, recordCount: 0, payloadCRC: 0, kind: .end,
-      run: position.run, time: clock.now().nanoseconds)
+    try write(.end, 0, 0, to: file, at: &position)
+    if options.durability == .fsync { try sync(file, position) }
+  }
+
+  /// Writes one batch, whose records stand in the staging memory already, behind room for its header.
+  private func write(
+    _ kind: BatchHeader.Kind, _ payloadBytes: Int, _ recordCount: Int,
+    to file: any StorageFile, at position: inout JournalPosition
+  ) throws(JournalError) {
     let salt = key.salt(sequence: position.sequence, run: position.run)
-    do throws(Errno) {
-      unsafe try withUnsafeTemporaryAllocation(
-        byteCount: BatchHeader.byteCount, alignment: 8
-      ) { (bytes) throws(Errno) in
-        guard let base = bytes.baseAddress else { return }
-        unsafe header.write(to: base, salt: salt)
-        try unsafe file.write(UnsafeRawBufferPointer(bytes), at: position.offset)
-      }
+    let staged = stagedBytes(position)
+    let end = staged + BatchHeader.byteCount + payloadBytes
+    let padded = (end + Self.blockBytes - 1) & -Self.blockBytes
+    // All within the staging memory, by its size.
+    let payload = unsafe UnsafeRawBufferPointer(
+      rebasing: staging[(staged + BatchHeader.byteCount)..<end])
+    let header = unsafe BatchHeader(
+      lsn: position.lsn, payloadLength: payloadBytes, recordCount: recordCount,
+      payloadCRC: kind == .end ? 0 : BatchHeader.checksum(payload, salt: salt), kind: kind,
+      run: position.run, time: clock.now().nanoseconds)
+    if let base = unsafe staging.baseAddress { unsafe header.write(to: base + staged, salt: salt) }
+    unsafe UnsafeMutableRawBufferPointer(rebasing: staging[end..<padded])
+      .initializeMemory(as: UInt8.self, repeating: 0)
+    do {
+      try unsafe file.write(
+        UnsafeRawBufferPointer(rebasing: staging[..<padded]), at: position.offset - staged)
     } catch {
       throw .failed(operation: "write", file: FileNames.segment(position.sequence), error)
     }
-    if options.durability == .fsync { try sync(file, position) }
+    position.offset += BatchHeader.byteCount + payloadBytes
+    position.lsn &+= UInt64(payloadBytes)
+    // The block that the next batch begins in comes to the front.
+    let rest = stagedBytes(position)
+    unsafe staging.copyMemory(
+      from: UnsafeRawBufferPointer(rebasing: staging[(end - rest)..<end]))
+  }
+
+  /// Bytes before `position` in its block: they stand at the front of the staging memory.
+  private func stagedBytes(_ position: JournalPosition) -> Int {
+    position.offset & (Self.blockBytes - 1)
   }
 
   private func sync(

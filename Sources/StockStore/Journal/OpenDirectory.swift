@@ -141,7 +141,7 @@ extension StockStore {
     let counters = JournalCounters()
     counters.recovered(
       records: recovery.summary.recordsReplayed, seconds: recovery.summary.seconds)
-    let writer = JournalWriter(
+    let writer = try JournalWriter(
       log: core.log, key: JournalKey(secret: identity.secret), options: options,
       segmentBytes: identity.segmentBytes, clock: clock, pool: pool, position: position, file: file,
       statistics: counters)

@@ -42,12 +42,18 @@ package protocol StorageFile: AnyObject, Sendable {
   /// Writes zeros over the bytes from `start` to `end`.
   func fill(from start: Int, to end: Int) throws(Errno)
 
+  /// From now on every write is of whole blocks of 4096 bytes, at such a place and from such an address:
+  /// it may go past the system's cache.
+  func writeDirectly()
+
   /// Makes what was written, and the file's length, outlive a crash (fdatasync(2)). After a failure
   /// nobody knows what did: never try again.
   func sync() throws(Errno)
 }
 
 extension StorageFile {
+  package func writeDirectly() {}
+
   package func fill(from start: Int, to end: Int) throws(Errno) {
     let zeros = [UInt8](repeating: 0, count: max(0, min(1 << 20, end - start)))
     var offset = start

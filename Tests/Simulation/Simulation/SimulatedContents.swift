@@ -15,7 +15,7 @@ struct Mood {
 
   init(random: inout SeededRandom) {
     keptPercent = random.pick([0, 10, 50, 90, 100])
-    tornPercent = random.pick([0, 50, 100])
+    tornPercent = random.pick([0, 50, 100, 100])
   }
 
   func keeps(_ random: inout SeededRandom) -> Bool { random.chance(keptPercent) }
@@ -93,23 +93,37 @@ final class SimulatedContents {
     visible = durable
   }
 
+  /// Tears the part of the write that changes anything: most of what the journal writes, it writes again.
   private func tear(_ write: Write, _ random: inout SeededRandom) {
-    let cut = random.number(0...write.bytes.count)
-    switch random.number(0...3) {
-    case 0: Self.put(write.bytes[..<cut], into: &durable, at: write.offset)
-    case 1: Self.put(write.bytes[cut...], into: &durable, at: write.offset + cut)
+    let changed = changedRange(write)
+    let cut = random.number(changed.lowerBound...changed.upperBound)
+    switch random.number(0...5) {
+    case 0...2: Self.put(write.bytes[..<cut], into: &durable, at: write.offset)
+    case 3: Self.put(write.bytes[cut...], into: &durable, at: write.offset + cut)
     default:
       let percent = random.pick([10, 50, 90])
-      var start = 0
-      while start < write.bytes.count {
+      var start = changed.lowerBound
+      while start < changed.upperBound {
         let inSector = (write.offset + start) % Self.sectorBytes
-        let end = min(write.bytes.count, start + Self.sectorBytes - inSector)
+        let end = min(changed.upperBound, start + Self.sectorBytes - inSector)
         if random.chance(percent) {
           Self.put(write.bytes[start..<end], into: &durable, at: write.offset + start)
         }
         start = end
       }
     }
+  }
+
+  /// From the first to the last byte that is not on the disk already.
+  private func changedRange(_ write: Write) -> Range<Int> {
+    func isChanged(_ index: Int) -> Bool {
+      let place = write.offset + index
+      return place >= durable.count || durable[place] != write.bytes[index]
+    }
+    guard let first = write.bytes.indices.first(where: isChanged),
+      let last = write.bytes.indices.last(where: isChanged)
+    else { return 0..<0 }
+    return first..<(last + 1)
   }
 
   /// Puts `part` at `offset`, with zeros before it where the file is shorter.
