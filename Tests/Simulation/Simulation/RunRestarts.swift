@@ -12,6 +12,7 @@ extension SimulationRun {
 
   /// The process ends without a chance to do anything.
   func crash() throws(Violation) {
+    // What was not synced is what `os` does not promise to keep: there, only processes die.
     let losesPower = settings.options.durability == .fsync && random.chance(70)
     log(losesPower ? "the power fails" : "the process is killed")
     if losesPower { counts.powerCuts += 1 } else { counts.killed += 1 }

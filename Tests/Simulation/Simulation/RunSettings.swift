@@ -60,7 +60,6 @@ struct RunSettings {
     checkpointPercent = random.pick([15, 100])
     timePercent = random.pick([5, 15])
     restartPercent = random.pick([0, 1, 2])
-    // Unsynced writes are what `os` does not promise to keep: there, only processes die.
     crashPercent = random.pick([0, 60, 100])
     errorPercent = random.pick([0, 0, 20])
     fullPercent = hasShards ? 0 : random.pick([0, 0, 40])
