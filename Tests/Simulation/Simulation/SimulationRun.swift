@@ -139,7 +139,7 @@ package final class SimulationRun: @unchecked Sendable {
       noteHistory()
       keepsHistory = false
       ending = (storage.files, promisedLSN)
-      for _ in 0..<6 { try runTurn() }
+      for _ in 0..<3 { try runTurn() }
       try stepJournal()
       let changed = storage.files.count { ending.files[$0.key] != $0.value }
       if changed == 1 && promisedLSN == sessions[0].lastLSN { break }

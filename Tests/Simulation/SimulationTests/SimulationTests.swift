@@ -52,7 +52,7 @@ private let testScale =
     var random = SeededRandom(seed: 1)
     for _ in 0..<300 * testScale { try directory.openWithFlippedBit(&random) }
     try directory.openWithFlippedHeaders()
-    #expect(directory.tornLengths.count > 200)
+    #expect(directory.tornLengths.count > 100)
     for length in directory.tornLengths { try directory.openWithTornTail(length: length) }
   }
 }
