@@ -12,7 +12,8 @@ ROUNDS ?= 20
 SEEDS ?= 1000
 ARGS ?=
 
-.PHONY: help demo test test-swift test-end-to-end serve load crash bench simulate count sanitize build format \
+.PHONY: help demo test test-swift test-end-to-end serve load crash bench bench-journal disk-use \
+  simulate count sanitize build format \
   lint proto proto-lint proto-check bootstrap bootstrap-dev clean
 
 help: ## list the targets
@@ -44,6 +45,14 @@ crash: bootstrap build ## kill -9 under load, restart, compare with the ledger (
 
 bench: bootstrap build ## CPU per Reserve beside the floor server; the store by itself
 	scripts/bench.sh $(TOOLS)
+
+bench-journal: bootstrap build ## what durability costs beside memory: CPU, latency, bytes; seconds to recover
+	scripts/bench-journal.py --tools $(TOOLS) $(ARGS)
+	@mkdir -p out; folder=$$(mktemp -d -p out); trap 'rm -rf '$$folder EXIT; \
+	  $(RELEASE)/store-benchmark recovery $$folder
+
+disk-use: bootstrap build ## what stands on the disk while units are held and released without end (ARGS)
+	scripts/disk-use.py $(ARGS)
 
 simulate: bootstrap ## the store on a disk that fails: SEEDS=N, ARGS='--mutant all' or '--seed N' or '--bit-flips N'
 	swift build -c release --product simulate $(SWIFT_FLAGS)
