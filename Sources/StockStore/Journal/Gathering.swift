@@ -3,7 +3,7 @@
 //
 // Whoever answers waits for its sync: while one is under way, the others' decisions gather by themselves.
 // What a group carried, and what had gathered when it was done, is what callers keep in flight. The next
-// group waits until seven eighths of that are there, or for `patience`, four times what a sync
+// group waits until fifteen sixteenths of that are there, or for `patience`, four times what a sync
 // takes. With one caller, any record is enough.
 internal import Posix
 internal import Synchronization
@@ -49,7 +49,7 @@ final class Gathering: Sendable {
   ///   - nanoseconds: how long it took.
   func wrote(bytes: UInt64, arrived: UInt64, nanoseconds: Int64) {
     plan.withLock {
-      $0.target = (bytes + arrived) / 8 * 7
+      $0.target = (bytes + arrived) / 16 * 15
       $0.patienceNanoseconds = min(4 * nanoseconds, Self.patienceNanosecondsMax)
     }
   }
