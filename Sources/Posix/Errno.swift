@@ -24,6 +24,11 @@ package struct Errno: Error, Equatable, CustomStringConvertible {
   package static let brokenPipe = Errno(code: EPIPE)
   package static let noSpace = Errno(code: ENOSPC)
 
+  /// There was not enough of something, and may be later: space, a quota, descriptors, memory.
+  package var isShortage: Bool {
+    [ENOSPC, EDQUOT, EMFILE, ENFILE, ENOMEM].contains(code)
+  }
+
   package var description: String {
     // strerror_r wants a buffer; strerror's own is good enough off the hot path and thread-safe in glibc.
     guard let text = unsafe strerror(code) else { return "error \(code)" }

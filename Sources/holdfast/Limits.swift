@@ -71,6 +71,8 @@ enum Limits {
 
   /// One store and one journal serve them all; no machine has shown a use for more.
   static let loopsMax = 128
+  /// For listeners, the admin pages, and the journal's files.
+  static let descriptorsKept = 128
   /// Two descriptors' worth of the usual hard limit of 65,536 stay free.
   static let connectionsMax = 20_000
   /// What the load tests reach for; 1,024 records of 0.5 KiB bound a connection at 0.5 MiB.

@@ -14,10 +14,10 @@ internal import UnixSignals
 
 enum Service {
   /// Serves until SIGTERM or SIGINT, then finishes what is open and returns.
-  static func run(_ settings: Settings) async throws {
+  static func run(_ asked: Settings) async throws {
     ProcessMetrics.begin()
-    let logger = LogOutput.logger(settings)
-    Machine.raiseDescriptorLimit()
+    let logger = LogOutput.logger(asked)
+    let settings = withinDescriptors(asked, logger)
     if settings.concurrency == Settings.broken {
       logger.warning("this store oversells on purpose; it is for demonstrations only")
     }
@@ -54,6 +54,19 @@ enum Service {
         ], gracefulShutdownSignals: [.sigterm, .sigint], logger: logger))
     try await group.run()
     logger.info("stopped")
+  }
+
+  /// Clients must not take the descriptors that the journal needs: without one it could go no further.
+  private static func withinDescriptors(_ asked: Settings, _ logger: Logger) -> Settings {
+    var settings = asked
+    let most = max(1, Machine.raiseDescriptorLimit() - Limits.descriptorsKept)
+    if settings.maxConnections > most {
+      logger.warning(
+        "the limit of open files allows fewer connections than --max-connections",
+        metadata: ["connections": "\(most)"])
+      settings.maxConnections = most
+    }
+    return settings
   }
 
   private static func openAdmin(

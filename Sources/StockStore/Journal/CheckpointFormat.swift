@@ -157,7 +157,7 @@ struct CheckpointHeader: Sendable {
       shardCount.nonzeroBitCount == 1, shardCount <= StoreCore.shardsMax,
       let segmentBytes = Int(exactly: segmentBytes), sequence > 0,
       let offset = Int(exactly: offset), offset <= segmentBytes,
-      let itemsMax = Int(exactly: itemsMax), itemsMax <= UInt32.max,
+      let itemsMax = Int(exactly: itemsMax), itemsMax <= 1 << 31,
       let reservationsMax = Int(exactly: reservationsMax), reservationsMax <= UInt32.max,
       retentionNanoseconds >= 0, time >= 0
     else { return nil }

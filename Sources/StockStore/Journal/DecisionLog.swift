@@ -42,7 +42,7 @@ package enum Unavailable: UInt8, Equatable, Sendable {
   }
 
   static let ringBytesMin = 1 << 14
-  /// Room for one record of each of 300 sessions in a ring of usual size.
+  /// Room for one record of each of 256 sessions in a ring of usual size.
   private static let headroomMax = 1 << 20
 
   private let tail = PaddedArray<Tail>(count: 1) { _ in Tail() }
@@ -124,7 +124,7 @@ package enum Unavailable: UInt8, Equatable, Sendable {
     }
     let bytes = unsafe record.bytes
     let count = bytes.count
-    let start = tail[0].lsn.wrappingAdd(UInt64(count), ordering: .relaxed).oldValue
+    let start = tail[0].lsn.wrappingAdd(UInt64(count), ordering: .acquiringAndReleasing).oldValue
     let offset = Int(truncatingIfNeeded: start) & (capacity - 1)
     // The bytes lie in [offset, offset + count), around the ring's end; offset and count are multiples
     // of 8, so that the first word never is.

@@ -10,6 +10,8 @@ internal import Synchronization
 
 /// Used by the journal's thread, but for `request` and `interrupt`.
 final class Gathering: Sendable {
+  /// Of records: some nine.
+  private static let fewBytes: UInt64 = 1024
   private static let patienceNanosecondsMax: Int64 = 1_000_000
   /// Nothing has to be done before somebody asks; a look now and then costs nothing.
   private static let idleNanoseconds: Int64 = 1_000_000_000
@@ -24,8 +26,14 @@ final class Gathering: Sendable {
   private let wakesAt = Atomic<UInt64>(.max)
   private let plan = Mutex(Plan())
   private let wakeup: Wakeup
+  private let isInterrupted = Atomic<Bool>(false)
+  /// More never gathers: a group's most, or what the ring admits.
+  private let targetMax: UInt64
 
-  init() throws(Errno) { wakeup = try Wakeup() }
+  init(_ options: JournalOptions) throws(Errno) {
+    wakeup = try Wakeup()
+    targetMax = UInt64(max(0, min(options.groupBytesMax, options.ringBytes / 4)))
+  }
 
   /// Somebody has appended up to `lsn`.
   @inline(__always)
@@ -39,17 +47,25 @@ final class Gathering: Sendable {
     if wakesAt.exchange(.max, ordering: .acquiringAndReleasing) != .max { wakeup.signal() }
   }
 
-  /// Ends the wait that there is, or the next.
-  func interrupt() { wakeup.signal() }
+  /// Ends the wait that there is, and all that come.
+  func interrupt() {
+    isInterrupted.store(true, ordering: .releasing)
+    wakeup.signal()
+  }
 
   /// A group was written.
   /// - Parameters:
-  ///   - bytes: of its records.
+  ///   - records: how many were in it.
+  ///   - bytes: of them.
   ///   - arrived: bytes of records that gathered meanwhile.
   ///   - nanoseconds: how long it took.
-  func wrote(bytes: UInt64, arrived: UInt64, nanoseconds: Int64) {
+  func wrote(records: Int, bytes: UInt64, arrived: UInt64, nanoseconds: Int64) {
     plan.withLock {
-      $0.target = (bytes + arrived) / 16 * 15
+      let inFlight = bytes + arrived
+      // Records differ in size: of a few, the next may be half as long. One is somebody alone.
+      $0.target = inFlight < Self.fewBytes ? inFlight / 2 : inFlight / 16 * 15
+      if records == 1 && arrived == 0 { $0.target = 0 }
+      $0.target = min($0.target, targetMax)
       $0.patienceNanoseconds = min(4 * nanoseconds, Self.patienceNanosecondsMax)
     }
   }
@@ -62,7 +78,7 @@ final class Gathering: Sendable {
     let plan = plan.withLock { $0 }
     if plan.target > 0 {
       if sleep(until: durable + plan.target, plan.patienceNanoseconds, last) { return }
-      if last() > durable { return }
+      if last() > durable || isInterrupted.load(ordering: .acquiring) { return }
       // Nobody came back: the load is gone.
       self.plan.withLock { $0 = Plan() }
     }

@@ -21,12 +21,16 @@ final class Journal: Sendable {
   private let waiters = Mutex<[Waiter]>([])
   private let isStopping = Atomic<Bool>(false)
   private let hasFailed = Atomic<Bool>(false)
+  private let firstFailure = Mutex<JournalError?>(nil)
+
+  /// What went wrong first.
+  var failure: JournalError? { firstFailure.withLock { $0 } }
 
   init(
-    log: DecisionLog, writer: JournalWriter, pool: SegmentPool, maintenance: Maintenance,
-    counters: JournalCounters
+    log: DecisionLog, options: JournalOptions, writer: JournalWriter, pool: SegmentPool,
+    maintenance: Maintenance, counters: JournalCounters
   ) throws(Errno) {
-    gathering = try Gathering()
+    gathering = try Gathering(options)
     self.log = log
     self.writer = writer
     self.pool = pool
@@ -36,23 +40,27 @@ final class Journal: Sendable {
 
   // MARK: One step
 
-  /// Writes one group and wakes whom it concerns. False: nothing to write.
-  func step() throws(JournalError) -> Bool {
-    if hasFailed.load(ordering: .acquiring) { return false }
+  /// Writes one group and wakes whom it concerns: how many records; 0: nothing to write.
+  func step() throws(JournalError) -> Int {
+    if hasFailed.load(ordering: .acquiring) { return 0 }
     let before = log.durable
+    let records: Int
     do throws(JournalError) {
-      guard try writer.step() else { return false }
+      records = try writer.step()
     } catch {
-      fail()
+      fail(error)
       throw error
     }
+    // The other thread may have failed since: what was synced is, but nothing more is admitted.
+    if hasFailed.load(ordering: .acquiring) { log.fail() }
+    if records == 0 { return 0 }
     waiters.withLock { list in
       for waiter in list
       where waiter.shared[0].awaitedLSN.load(ordering: .sequentiallyConsistent) > before {
         waiter.wake()
       }
     }
-    return true
+    return records
   }
 
   /// A piece of a checkpoint, or a segment made ready. False: nothing to do.
@@ -65,13 +73,14 @@ final class Journal: Sendable {
       if hasFailed.load(ordering: .acquiring) { log.fail() }
       return hasWorked
     } catch {
-      fail()
+      fail(error)
       throw error
     }
   }
 
-  /// From here on nothing is admitted and nothing becomes durable.
-  private func fail() {
+  /// From here on nothing is admitted and, but for what is being synced, nothing becomes durable.
+  private func fail(_ error: JournalError) {
+    firstFailure.withLock { $0 = $0 ?? error }
     hasFailed.store(true, ordering: .releasing)
     log.fail()
   }
@@ -115,18 +124,24 @@ final class Journal: Sendable {
 
   private func run(_ report: @Sendable (JournalError) -> Void) {
     hf_use_precise_timers()
+    var waiting = Waiting()
     do throws(JournalError) {
       while true {
         let stops = isStopping.load(ordering: .acquiring)
         let before = log.durable
         let began = SystemClock.monotonicNanoseconds()
-        if try step() {
+        let records = try step()
+        if records > 0 {
+          waiting = Waiting()
           gathering.wrote(
-            bytes: log.durable - before, arrived: log.last - log.durable,
+            records: records, bytes: log.durable - before, arrived: log.last - log.durable,
             nanoseconds: SystemClock.monotonicNanoseconds() - began)
           maintenance.segmentUsed(writer.position.sequence)
         } else if stops {
           return
+        } else if log.last > log.durable {
+          // Somebody has a place in the log and is not done with it, or a segment is being made.
+          waiting.once()
         }
         if !stops { gathering.wait(durable: log.durable) { log.last } }
       }
@@ -173,17 +188,21 @@ extension StockStore {
   /// their last turn. Without threads, in a simulation, it steps until nothing is left.
   package func closeJournal() throws(JournalError) {
     guard let journal else { return }
+    journal.stop()
+    if let failure = journal.failure { throw failure }
+    try journal.stepUntilDurable()
     if core.log.isAdmitting {
       var record = RecordWriter()
       record.begin(.clock, time: clock.now().nanoseconds)
       _ = core.log.append(record)
+      try journal.stepUntilDurable()
     }
-    journal.stop()
-    while try journal.step() {}
   }
 
   /// Makes one group durable. False: there was nothing to write.
-  package func stepJournal() throws(JournalError) -> Bool { try journal?.step() ?? false }
+  package func stepJournal() throws(JournalError) -> Bool {
+    try journal.map { (journal) throws(JournalError) in try journal.step() > 0 } ?? false
+  }
 
   /// Does one piece of what the checkpoint thread does. False: there was nothing to do.
   package func stepMaintenance() throws(JournalError) -> Bool {

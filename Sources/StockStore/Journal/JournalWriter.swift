@@ -63,18 +63,18 @@ internal import Synchronization
   /// The end of what is durable.
   var position: JournalPosition { state.withLock { $0.position } }
 
-  /// Makes everything that is in the ring now durable, up to one group. False where there was nothing,
-  /// or where it has to wait for a segment. After a failure nothing is acknowledged any more: of what
+  /// Makes everything that is in the ring now durable, up to one group: how many records, 0 where there
+  /// was nothing, or where it has to wait for a segment. After a failure nothing is acknowledged any more: of what
   /// the system has lost of a write, a second sync would say nothing (fsync(2) reports an error once).
-  func step() throws(JournalError) -> Bool {
+  func step() throws(JournalError) -> Int {
     var (position, file) = state.withLock { ($0.position, $0.file) }
     var pending = log.pending(from: position.lsn, bytesMax: options.groupBytesMax)
-    if pending.bytes == 0 { return false }
+    if pending.bytes == 0 { return 0 }
     // Room for the group's header, and for the batch that ends the segment.
     let room = segmentBytes - position.offset - 2 * BatchHeader.byteCount
     if pending.bytes > room { pending = log.pending(from: position.lsn, bytesMax: room) }
     if pending.bytes == 0 {
-      guard let next = pool.takeNext() else { return false }
+      guard let next = pool.takeNext() else { return 0 }
       try end(file, &position)
       position.sequence = next.sequence
       position.offset = SegmentHeader.blockBytes
@@ -91,7 +91,7 @@ internal import Synchronization
       admit(newPosition)
     }
     log.publish(durable: position.lsn)
-    return true
+    return pending.records
   }
 
   /// Admits changes by the room that is left: in the ring, and in the segments that are ready.

@@ -11,9 +11,11 @@ final class Maintenance: Sendable {
     var checkpoint: CheckpointWriter?
     /// Monotonic nanoseconds.
     var checkpointBegan: Int64 = 0
+    /// Where the last checkpoint ran out of space: the next one waits for another segment.
+    var gaveUpAt: UInt64 = 0
   }
 
-  /// After the disk was found full, and while a checkpoint waits for the journal.
+  /// While a checkpoint waits for the journal.
   private static let retryNanoseconds: Int64 = 20_000_000
   private static let idleNanoseconds: Int64 = 1_000_000_000
 
@@ -21,24 +23,29 @@ final class Maintenance: Sendable {
   private let options: JournalOptions
   private let counters: JournalCounters
   private let makeCheckpoint: @Sendable (JournalPosition) throws(JournalError) -> CheckpointWriter
+  private let syncSegments: @Sendable (UInt64, UInt64) throws(JournalError) -> Void
   private let state: Mutex<State>
   private let wakeup: Wakeup
   /// The newest segment in use, as the journal's thread last told.
   private let newestSequence: Atomic<UInt64>
   private let diskIsFull = Atomic<Bool>(false)
+  private let skipsSegment = Atomic<Bool>(false)
 
   /// - Parameters:
   ///   - start: of the newest checkpoint.
   ///   - makeCheckpoint: begins one that starts there.
+  ///   - syncSegments: makes the segments from the one sequence to the other outlive a power cut.
   init(
     pool: SegmentPool, options: JournalOptions, counters: JournalCounters, start: JournalPosition,
     makeCheckpoint:
-      @escaping @Sendable (JournalPosition) throws(JournalError) -> CheckpointWriter
+      @escaping @Sendable (JournalPosition) throws(JournalError) -> CheckpointWriter,
+    syncSegments: @escaping @Sendable (UInt64, UInt64) throws(JournalError) -> Void
   ) throws(Errno) {
     self.pool = pool
     self.options = options
     self.counters = counters
     self.makeCheckpoint = makeCheckpoint
+    self.syncSegments = syncSegments
     state = Mutex(State(start: start))
     wakeup = try Wakeup()
     newestSequence = Atomic(start.sequence)
@@ -52,19 +59,34 @@ final class Maintenance: Sendable {
   ///   - durable: the end of what is durable.
   ///   - position: where the journal is written now.
   func step(durable: UInt64, position: JournalPosition) throws(JournalError) -> Bool {
+    // Changes wait for segments, nobody for a checkpoint; but on a full disk a checkpoint may be what
+    // makes room.
+    if !skipsSegment.load(ordering: .relaxed), try prepareSegment() { return true }
     do throws(JournalError) {
-      // Changes wait for segments, nobody for a checkpoint.
-      if pool.readyCount < options.spareSegments, try pool.prepareNext() {
-        diskIsFull.store(false, ordering: .relaxed)
-        return true
-      }
-      return try stepCheckpoint(durable: durable, position: position)
-    } catch .failed(_, _, .noSpace) {
-      // What was begun is taken back, and what is served goes on: with reads, and with changes while
-      // there is room in the segments that are ready.
+      if try stepCheckpoint(durable: durable, position: position) { return true }
+    } catch .failed(_, _, let error) where error.isShortage {
+      // What was begun is taken back, and what is served goes on.
       counters.ranOutOfSpace()
-      if pool.readyCount < options.spareSegments { diskIsFull.store(true, ordering: .relaxed) }
       abandonCheckpoint()
+      state.withLock { $0.gaveUpAt = position.sequence }
+    } catch {
+      throw error
+    }
+    skipsSegment.store(false, ordering: .relaxed)
+    return false
+  }
+
+  /// False where enough are ready, or none can be made now.
+  private func prepareSegment() throws(JournalError) -> Bool {
+    do throws(JournalError) {
+      guard try pool.prepareNext() else { return false }
+      diskIsFull.store(false, ordering: .relaxed)
+      return true
+    } catch .failed(_, _, let error) where error.isShortage {
+      counters.ranOutOfSpace()
+      diskIsFull.store(true, ordering: .relaxed)
+      // Not once more before everything else is done, and not before a while has passed.
+      skipsSegment.store(true, ordering: .relaxed)
       return false
     } catch {
       throw error
@@ -78,9 +100,10 @@ final class Maintenance: Sendable {
       ($0.start, $0.checkpoint, $0.checkpointBegan)
     }
     guard let writer = checkpoint else {
-      guard position.sequence - start.sequence >= UInt64(options.checkpointSegments) else {
-        return false
-      }
+      let segments = position.sequence - start.sequence
+      guard segments >= (isDiskFull ? 1 : UInt64(options.checkpointSegments)),
+        isDiskFull || state.withLock({ $0.gaveUpAt != position.sequence })
+      else { return false }
       began = SystemClock.monotonicNanoseconds()
       checkpoint = try makeCheckpoint(position)
       if options.fault == .recycleTooEarly { try pool.retire(before: position.sequence) }
@@ -91,6 +114,7 @@ final class Maintenance: Sendable {
     if try writer.step() { return true }
     // What a checkpoint shows must not be undone by a crash.
     guard durable >= writer.endLSN else { return false }
+    if options.durability == .os { try syncSegments(writer.start.sequence, position.sequence) }
     let bytes = try writer.finish()
     start = writer.start
     let reached = start
@@ -130,6 +154,7 @@ final class Maintenance: Sendable {
   /// Waits until there may be something to do.
   func wait() {
     let isBusy = state.withLock { $0.checkpoint != nil } || pool.readyCount < options.spareSegments
-    wakeup.wait(nanoseconds: isBusy ? Self.retryNanoseconds : Self.idleNanoseconds)
+    wakeup.wait(
+      nanoseconds: isBusy && !isDiskFull ? Self.retryNanoseconds : Self.idleNanoseconds)
   }
 }

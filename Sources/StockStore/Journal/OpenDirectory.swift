@@ -147,14 +147,23 @@ extension StockStore {
       statistics: counters)
     return try JournalError.attempt("make", "the journal's threads") { () throws(Errno) in
       let maintenance = try Maintenance(
-        pool: pool, options: options, counters: counters, start: start
-      ) { (position) throws(JournalError) in
-        try CheckpointWriter(
-          core: core, storage: storage, identity: identity, start: position, time: clock.now(),
-          fault: options.fault)
-      }
+        pool: pool, options: options, counters: counters, start: start,
+        makeCheckpoint: { (position) throws(JournalError) in
+          try CheckpointWriter(
+            core: core, storage: storage, identity: identity, start: position, time: clock.now(),
+            fault: options.fault)
+        },
+        syncSegments: { (first, last) throws(JournalError) in
+          for sequence in first...max(first, last) {
+            let name = FileNames.segment(sequence)
+            try JournalError.attempt("sync", name) { () throws(Errno) in
+              try storage.open(name).sync()
+            }
+          }
+        })
       return try Journal(
-        log: core.log, writer: writer, pool: pool, maintenance: maintenance, counters: counters)
+        log: core.log, options: options, writer: writer, pool: pool, maintenance: maintenance,
+        counters: counters)
     }
   }
 }
@@ -235,11 +244,11 @@ extension StockStore {
 extension Journal {
   /// Makes everything durable that was appended, without threads.
   /// - Throws: `failed` with ENOSPC where there is no room for it on the disk.
-  fileprivate func stepUntilDurable() throws(JournalError) {
+  func stepUntilDurable() throws(JournalError) {
     while log.durable < log.last {
-      if try step() { continue }
+      if try step() > 0 { continue }
       // The segment is full and none is ready.
-      if try !stepMaintenance(), try !step() {
+      if try !stepMaintenance(), try step() == 0 {
         throw .failed(
           operation: "write", file: FileNames.segment(writer.position.sequence), .noSpace)
       }
@@ -256,6 +265,7 @@ extension StoreSession {
     for number in 0..<core.shards.count { core.shards[number].wheel.advance(now) }
     while let number = shardOfNextDue() {
       if !core.log.isAdmitting { try journal.stepUntilDurable() }
+      while !core.log.isAdmitting, try journal.stepMaintenance() {}
       // No room on the disk: the turns that follow go on with it.
       if !core.log.isAdmitting { return }
       core.shards[number].lock.lock()

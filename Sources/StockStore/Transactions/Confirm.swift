@@ -56,10 +56,11 @@ extension StoreSession {
       return refused(.conflictTooBusy(attempts: RetryPolicy.attemptsMax), slot)
     case .insufficient(let index, let available):
       let change = scratch.changes[index]
-      return refused(
-        .insufficientStock(
-          item: ItemHandle(ordinal: change.ordinal), requested: change.required,
-          available: available), slot)
+      let refusal = Refusal.insufficientStock(
+        item: ItemHandle(ordinal: change.ordinal), requested: change.required,
+        available: available)
+      // It tells of what others have taken: that must be durable, too.
+      return Decision(.refused(refusal), replayed: false, lsn: core.log.last)
     case .committed(let lsn):
       core.slab[slot].kind = keepSoldQuantities(slot)
       core.slab[slot].endedAt = now

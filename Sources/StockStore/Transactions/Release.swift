@@ -117,7 +117,10 @@ extension StoreSession {
       !isPastRetention(slot)
     else { return notFound }
     // Another thread, whose turn began earlier, may have made a hold that is due in ours.
-    if core.slab[slot].isDue(now), unavailable == nil { expire(slot, number) }
+    if core.slab[slot].isDue(now) {
+      // Asked once: where it could not end now, nothing is changed in this turn.
+      if let unavailable { scratch.unavailable = unavailable } else { expire(slot, number) }
+    }
     guard let state = core.slab[slot].state(at: now) else { return notFound }
     return body(slot, number, state)
   }
