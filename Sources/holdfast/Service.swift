@@ -17,7 +17,7 @@ enum Service {
   static func run(_ asked: Settings) async throws {
     ProcessMetrics.begin()
     let logger = LogOutput.logger(asked)
-    let settings = withinDescriptors(asked, logger)
+    let settings = withinDescriptors(asked)
     if settings.concurrency == Settings.broken {
       logger.warning("this store oversells on purpose; it is for demonstrations only")
     }
@@ -57,15 +57,10 @@ enum Service {
   }
 
   /// Clients must not take the descriptors that the journal needs: without one it could go no further.
-  private static func withinDescriptors(_ asked: Settings, _ logger: Logger) -> Settings {
+  private static func withinDescriptors(_ asked: Settings) -> Settings {
     var settings = asked
     let most = max(1, Machine.raiseDescriptorLimit() - Limits.descriptorsKept)
-    if settings.maxConnections > most {
-      logger.warning(
-        "the limit of open files allows fewer connections than --max-connections",
-        metadata: ["connections": "\(most)"])
-      settings.maxConnections = most
-    }
+    settings.maxConnections = min(settings.maxConnections, most)
     return settings
   }
 
@@ -117,6 +112,7 @@ enum Service {
       "ready",
       metadata: [
         "grpc": "\(target)", "admin": "\(adminTarget)", "loops": "\(settings.loops)",
+        "connections-max": "\(settings.maxConnections)",
         "durability": "\(settings.durability?.rawValue ?? Settings.memory)",
         "version": "\(Build.version)",
       ])

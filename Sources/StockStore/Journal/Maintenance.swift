@@ -72,8 +72,8 @@ final class Maintenance: Sendable {
     } catch {
       throw error
     }
-    skipsSegment.store(false, ordering: .relaxed)
-    return false
+    // Nothing else is to do: the segment that could not be made is tried again.
+    return skipsSegment.load(ordering: .relaxed) ? try prepareSegment() : false
   }
 
   /// False where enough are ready, or none can be made now.
@@ -81,11 +81,12 @@ final class Maintenance: Sendable {
     do throws(JournalError) {
       guard try pool.prepareNext() else { return false }
       diskIsFull.store(false, ordering: .relaxed)
+      skipsSegment.store(false, ordering: .relaxed)
       return true
     } catch .failed(_, _, let error) where error.isShortage {
       counters.ranOutOfSpace()
       diskIsFull.store(true, ordering: .relaxed)
-      // Not once more before everything else is done, and not before a while has passed.
+      // Not once more before everything else is done.
       skipsSegment.store(true, ordering: .relaxed)
       return false
     } catch {
