@@ -1,0 +1,53 @@
+import Posix
+import Simulation
+import Testing
+
+@testable import StockStore
+
+/// What the journal's two threads decide: when a group is large enough, and what a full disk needs.
+@Suite struct JournalThreadTests {
+  /// Segments cannot be made, but a checkpoint has room: it frees the old ones, and changes go on.
+  @Test func aCheckpointMakesRoomOnAFullDisk() throws {
+    var options = testOptions()
+    options.checkpointSegments = 1000
+    let it = try JournaledStore(crampedLimits(), seed: 3, options: options)
+    while try it.store.stepMaintenance() {}
+    let journal = try #require(it.store.journal)
+    // Room for a checkpoint of this small store, not for one more segment.
+    let bytes = it.storage.files.values.reduce(0) { $0 + $1.count }
+    it.storage.bytesMax = bytes + 48 << 10
+    for _ in 0..<20_000 { try it.command() }
+    #expect(it.store.journalStatistics?.outOfSpace ?? 0 > 0)
+    #expect(it.store.journalStatistics?.checkpoints ?? 0 > 3)
+    #expect(journal.writer.position.sequence > 5)
+    #expect(it.store.core.log.isAdmitting && it.store.audit() == [])
+    let before = it.digest
+    try it.settle()
+    try it.restart()
+    #expect(it.digest == before)
+  }
+
+  /// Somebody alone is served at once, whatever came before: a target of 0 is reached by any record.
+  @Test(arguments: [(1, 2400, 0), (1, 120, 0)]) func aLoneCallerNeverWaits(
+    records: Int, bytes: UInt64, arrived: UInt64
+  ) throws {
+    let gathering = try Gathering(testOptions())
+    gathering.wrote(records: records, bytes: bytes, arrived: arrived, nanoseconds: 1 << 40)
+    // With any target that the next record does not reach, this would sleep for a millisecond, and
+    // then ask again; without, it asks once.
+    var asked = 0
+    gathering.wait(durable: 1000) {
+      asked += 1
+      return 1040
+    }
+    #expect(asked == 2)
+  }
+
+  /// What fails while the journal is being closed is told.
+  @Test func aFailureAtTheEndIsTold() throws {
+    let it = try JournaledStore(crampedLimits(), seed: 4)
+    for _ in 0..<50 { try it.command() }
+    it.storage.plan = FaultPlan(calls: 1, fault: .error)
+    #expect(throws: JournalError.self) { try it.store.closeJournal() }
+  }
+}
