@@ -47,9 +47,9 @@ bench: bootstrap build ## CPU per Reserve beside the floor server; the store by 
 	scripts/bench.sh $(TOOLS)
 
 bench-journal: bootstrap build ## what durability costs beside memory: CPU, latency, bytes; seconds to recover
-	scripts/bench-journal.py --tools $(TOOLS) $(ARGS)
 	@mkdir -p out; folder=$$(mktemp -d -p out); trap 'rm -rf '$$folder EXIT; \
 	  $(RELEASE)/store-benchmark recovery $$folder
+	scripts/bench-journal.py --tools $(TOOLS) $(ARGS)
 
 disk-use: bootstrap build ## what stands on the disk while units are held and released without end (ARGS)
 	scripts/disk-use.py $(ARGS)
