@@ -64,8 +64,9 @@ internal import Synchronization
   var position: JournalPosition { state.withLock { $0.position } }
 
   /// Makes everything that is in the ring now durable, up to one group: how many records, 0 where there
-  /// was nothing, or where it has to wait for a segment. After a failure nothing is acknowledged any more: of what
-  /// the system has lost of a write, a second sync would say nothing (fsync(2) reports an error once).
+  /// was nothing, or where it has to wait for a segment. After a failure nothing is acknowledged any more:
+  /// of what the system has lost of a write, a second sync would say nothing (fsync(2) reports an error
+  /// once).
   func step() throws(JournalError) -> Int {
     var (position, file) = state.withLock { ($0.position, $0.file) }
     var pending = log.pending(from: position.lsn, bytesMax: options.groupBytesMax)
