@@ -87,13 +87,12 @@ let package = Package(
       ], path: "Sources/holdfast"),
 
     module(
-      "LoadKit",
-      [
-        "Posix", "HTTP2",
-        .product(name: "Histogram", package: "hdrhistogram-swift"),
-      ], path: "LoadTest/LoadKit"),
+      "LoadReport", ["Posix", .product(name: "Histogram", package: "hdrhistogram-swift")],
+      path: "LoadTest/LoadReport"),
+    module("LoadKit", ["LoadReport", "Posix", "HTTP2"], path: "LoadTest/LoadKit"),
     executable(
-      "holdfast-load", ["LoadKit", "Posix", argumentParser], path: "LoadTest/holdfast-load"),
+      "holdfast-load", ["LoadKit", "LoadReport", "Posix", argumentParser],
+      path: "LoadTest/holdfast-load"),
     executable("store-benchmark", ["StockStore", "Posix"], path: "Benchmarks/StoreBenchmark"),
 
     tests("PosixTests", ["Posix"]),
@@ -109,7 +108,7 @@ let package = Package(
       ]),
     tests("ServerTests", ["Server", "Posix", "HTTP2", "GRPC", "Metrics"]),
     tests("AdminTests", ["Admin", "Metrics"]),
-    tests("LoadTests", ["LoadKit", "Posix", "HTTP2", "CNGHTTP2"]),
+    tests("LoadTests", ["LoadKit", "LoadReport", "Posix", "HTTP2", "CNGHTTP2"]),
     module("Simulation", ["StockStore", "Posix"], path: "Tests/Simulation/Simulation"),
     executable(
       "simulate", ["Simulation", "StockStore", "Posix", argumentParser],

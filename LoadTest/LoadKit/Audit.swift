@@ -1,3 +1,4 @@
+internal import HTTP2
 // Holds a saved run against a server that has been killed and started again since.
 //
 // Every call of the run is sent once more, the same bytes:
@@ -9,7 +10,7 @@
 //
 // Thereafter no outcome is unknown, and the balances have to be exactly what the ledger says: a unit
 // more or less means that a decision was lost, or applied twice.
-internal import HTTP2
+package import LoadReport
 internal import Posix
 
 /// What an audit of one run has found.

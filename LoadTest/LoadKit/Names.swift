@@ -24,13 +24,6 @@ package enum Method: Int, BitwiseCopyable, CaseIterable, Sendable {
   }
 }
 
-/// The codes of gRPC, by number (grpc/doc/statuscodes.md).
-package let grpcCodeNames = [
-  "OK", "CANCELLED", "UNKNOWN", "INVALID_ARGUMENT", "DEADLINE_EXCEEDED", "NOT_FOUND",
-  "ALREADY_EXISTS", "PERMISSION_DENIED", "RESOURCE_EXHAUSTED", "FAILED_PRECONDITION", "ABORTED",
-  "OUT_OF_RANGE", "UNIMPLEMENTED", "INTERNAL", "UNAVAILABLE", "DATA_LOSS", "UNAUTHENTICATED",
-]
-
 /// The stock-keeping codes of one run: a prefix and seven digits.
 package struct SKUNames: Sendable {
   package static let digits = 7

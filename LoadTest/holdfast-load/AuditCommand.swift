@@ -1,6 +1,7 @@
 internal import ArgumentParser
 internal import FoundationEssentials
 internal import LoadKit
+internal import LoadReport
 
 struct AuditCommand: ParsableCommand {
   static let configuration = CommandConfiguration(

@@ -3,6 +3,7 @@
 internal import ArgumentParser
 internal import Glibc
 internal import LoadKit
+internal import LoadReport
 internal import Posix
 
 @main

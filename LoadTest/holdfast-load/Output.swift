@@ -1,6 +1,7 @@
 // Files that the load generator writes.
 internal import FoundationEssentials
 internal import LoadKit
+internal import LoadReport
 
 enum JSONReport {
   /// For programs: keys in snake case, sorted.

@@ -2,6 +2,7 @@ internal import ArgumentParser
 internal import FoundationEssentials
 internal import Glibc
 internal import LoadKit
+internal import LoadReport
 internal import Posix
 
 struct RunCommand: ParsableCommand {

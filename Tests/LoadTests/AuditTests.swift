@@ -1,6 +1,7 @@
 import Testing
 
 @testable import LoadKit
+@testable import LoadReport
 
 /// Runs whose ledgers are saved, and held against the server once more.
 @Suite(.serialized) struct AuditTests {

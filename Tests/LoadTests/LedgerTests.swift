@@ -1,6 +1,7 @@
 import Testing
 
 @testable import LoadKit
+@testable import LoadReport
 
 /// A history of calls, told one event at a time, and the balances that the server states after it.
 ///

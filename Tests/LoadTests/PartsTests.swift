@@ -2,6 +2,7 @@ import Posix
 import Testing
 
 @testable import LoadKit
+@testable import LoadReport
 
 @Suite struct PacerTests {
   @Test(

@@ -135,8 +135,8 @@ private let arrows: [String: Set<String>] = [
   "holdfast": [
     "Posix", "HTTP2", "GRPC", "Metrics", "StockStore", "ReservationService", "Server", "Admin",
   ],
-  "LoadKit": ["Posix", "HTTP2"],
-  "holdfast-load": ["LoadKit", "Posix"],
+  "LoadReport": ["Posix"], "LoadKit": ["LoadReport", "Posix", "HTTP2"],
+  "holdfast-load": ["LoadKit", "LoadReport", "Posix"],
   "StoreBenchmark": ["StockStore", "Posix"],
   "Simulation": ["StockStore", "Posix"],
   "simulate": ["Simulation", "StockStore", "Posix"],

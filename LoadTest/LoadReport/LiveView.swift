@@ -4,13 +4,17 @@ internal import Glibc
 
 /// How a run stands. Counts are of all calls since its start.
 package struct Progress: Sendable {
-  package var elapsedSeconds: Double
+  package var elapsedSeconds = 0.0
   package var totalSeconds: Double?
   package var totalOperations: Int?
-  package var answered: Int
-  package var accepted: Int
-  package var refused: Int
-  package var failed: Int
+  package var answered = 0
+  package var accepted = 0
+  package var refused = 0
+  package var failed = 0
+  /// The last whole interval: its rate and percentiles, what the server's metrics said.
+  package var interval: Report.Interval?
+
+  package init() {}
 }
 
 /// Draws progress on standard error.
@@ -60,9 +64,4 @@ package struct ProgressLine {
     // Nobody is told where standard error is closed.
     _ = unsafe bytes.withUnsafeBytes { unsafe Glibc.write(2, $0.baseAddress, $0.count) }
   }
-}
-
-func sleep(milliseconds: Int) {
-  var time = timespec(tv_sec: milliseconds / 1_000, tv_nsec: milliseconds % 1_000 * 1_000_000)
-  _ = unsafe nanosleep(&time, nil)
 }

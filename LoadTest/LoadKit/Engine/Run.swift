@@ -1,4 +1,5 @@
 // One whole run: stock, workers, verdict.
+package import LoadReport
 internal import Posix
 internal import Synchronization
 
@@ -121,15 +122,15 @@ private func work(
   let warmUp = options.operations == nil ? options.warmUpSeconds : 0
   while control.finished.load(ordering: .acquiring) < workers.threads.count {
     sleep(milliseconds: 50)
-    progress(
-      Progress(
-        elapsedSeconds: Double(max(0, SystemClock.monotonicNanoseconds() - start)) / 1e9,
-        totalSeconds: options.operations == nil ? warmUp + options.durationSeconds : nil,
-        totalOperations: options.operations,
-        answered: control.answered.load(ordering: .relaxed),
-        accepted: control.accepted.load(ordering: .relaxed),
-        refused: control.refused.load(ordering: .relaxed),
-        failed: control.failed.load(ordering: .relaxed)))
+    var standing = Progress()
+    standing.elapsedSeconds = Double(max(0, SystemClock.monotonicNanoseconds() - start)) / 1e9
+    standing.totalSeconds = options.operations == nil ? warmUp + options.durationSeconds : nil
+    standing.totalOperations = options.operations
+    standing.answered = control.answered.load(ordering: .relaxed)
+    standing.accepted = control.accepted.load(ordering: .relaxed)
+    standing.refused = control.refused.load(ordering: .relaxed)
+    standing.failed = control.failed.load(ordering: .relaxed)
+    progress(standing)
   }
   for thread in workers.threads { thread.join() }
 }

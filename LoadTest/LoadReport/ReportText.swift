@@ -35,8 +35,7 @@ extension Report {
 
   private var configurationLine: String {
     let shape = configuration
-    let loop =
-      shape.ratePerSecond.map { "open loop, \(Text.decimal($0, 0)) requests/s" } ?? "closed loop"
+    let loop = shape.rate.map { "open loop, \($0) requests/s" } ?? "closed loop"
     let length =
       shape.operations.map { "\(number($0)) operations" }
       ?? "\(Text.decimal(shape.durationSeconds ?? 0, 1)) s after "
@@ -44,8 +43,8 @@ extension Report {
     return labelled(
       "run",
       "\(loop) · \(shape.connections) × \(shape.streams) streams · \(shape.threads) "
-        + "\(shape.threads == 1 ? "thread" : "threads") · \(length) · \(shape.distribution) over "
-        + "\(skus(shape.skus)) · seed \(shape.seed)")
+        + "\(shape.threads == 1 ? "thread" : "threads") · \(length) · \(shape.scenario) · "
+        + "seed \(shape.seed)")
   }
 
   private var latencyTable: [String] {
@@ -64,8 +63,8 @@ extension Report {
       Text.left("latency", Report.labelWidth) + Text.right("count", 12) + Text.right("per s", 11)
         + columns.map { Text.right($0, 9) }.joined()
     ]
-    for method in Method.measured {
-      if let latency = latencyMicroseconds[method.name] { rows.append(row(method.name, latency)) }
+    for method in measuredMethodNames {
+      if let latency = latencyMicroseconds[method] { rows.append(row(method, latency)) }
     }
     rows.append(row("all", latencyMicroseconds["all"] ?? LatencySummary(), requestsPerSecond))
     if let service = serviceTimeMicroseconds { rows.append(row("from send", service)) }

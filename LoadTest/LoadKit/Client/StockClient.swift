@@ -1,6 +1,7 @@
+internal import HTTP2
 // Calls that a run makes for itself, on a connection of its own: putting stock behind SKUs, and
 // reading the balances afterwards.
-internal import HTTP2
+internal import LoadReport
 internal import Posix
 
 package struct StockClient: ~Copyable {

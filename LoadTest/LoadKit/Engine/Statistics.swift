@@ -1,0 +1,46 @@
+// What one worker counts while it runs, and how the workers' counts come together.
+internal import LoadReport
+
+/// One worker's counts. Latencies and `measured` are of the measured part, the rest of the whole run.
+struct Statistics {
+  /// By method, Reserve, Confirm, Release.
+  var latencies = [Latencies](repeating: Latencies(), count: Method.measured.count)
+  /// Open loop: from the actual send.
+  var serviceTimes = Latencies()
+  /// Open loop: how late the generator looked at each tick.
+  var scheduleLag = Latencies()
+  var outcomes = [Int](repeating: 0, count: Outcome.allCases.count)
+  /// By gRPC code.
+  var codes = [Int](repeating: 0, count: grpcCodeNames.count)
+  var attempts = 0
+  /// Answers that came in the measured part.
+  var measured = 0
+  /// Ticks of an open loop that were never sent.
+  var unsentTicks = 0
+  var connectionsLost = 0
+  /// The first thing that went wrong, with the server's words.
+  var firstFailure: String?
+  var firstConnectionLoss: String?
+  /// CPU of this worker's thread and wall time, in the measured part.
+  var cpuNanoseconds: Int64 = 0
+  var wallNanoseconds: Int64 = 0
+  /// The server's CPU in the measured part, by worker 0 alone.
+  var serverCPUNanoseconds: Int64?
+
+  mutating func add(_ other: Statistics) {
+    for index in latencies.indices { latencies[index].add(other.latencies[index]) }
+    serviceTimes.add(other.serviceTimes)
+    scheduleLag.add(other.scheduleLag)
+    for index in outcomes.indices { outcomes[index] += other.outcomes[index] }
+    for index in codes.indices { codes[index] += other.codes[index] }
+    attempts += other.attempts
+    measured += other.measured
+    unsentTicks += other.unsentTicks
+    connectionsLost += other.connectionsLost
+    firstFailure = firstFailure ?? other.firstFailure
+    firstConnectionLoss = firstConnectionLoss ?? other.firstConnectionLoss
+    cpuNanoseconds += other.cpuNanoseconds
+    wallNanoseconds = max(wallNanoseconds, other.wallNanoseconds)
+    serverCPUNanoseconds = serverCPUNanoseconds ?? other.serverCPUNanoseconds
+  }
+}

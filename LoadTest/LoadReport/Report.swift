@@ -1,0 +1,258 @@
+// What a run has to say, as data: the text, the JSON and the HTML report are views of it. The JSON
+// is this, with its names in snake case; LoadTest/report.schema.json describes it.
+
+/// The report of one run.
+package struct Report: Codable, Sendable {
+  /// Changes when a field changes its meaning or goes; fields may be added at any time.
+  package static let schemaVersionNow = 2
+  package var schemaVersion = Report.schemaVersionNow
+
+  /// The program that wrote this, as name/version.
+  package var generator = ""
+  /// When the first call was due, UTC, ISO 8601.
+  package var startedAt = ""
+  /// Runs with the same label are repetitions of the same thing; `compare` groups by it.
+  package var label: String?
+
+  /// One line that begins with VERDICT or NO VERDICT.
+  package var verdict = ""
+  package var result = Result.unknown
+  /// True where the run ended before it was to: interrupted, or the server went away.
+  package var isPartial = false
+  package var limitedBy = LimitedBy.unknown
+  /// Why `limitedBy` says what it says, in one sentence.
+  package var limitReason = ""
+
+  package var environment = Environment()
+  package var configuration = Configuration()
+  /// Absent with --no-verify and --no-check, or where the server was gone before the comparison.
+  package var check: Check?
+
+  package var measuredSeconds = 0.0
+  package var requestsMeasured = 0
+  package var requestsPerSecond = 0.0
+  /// By method, and "all". Open loop: from the scheduled send.
+  package var latencyMicroseconds: [String: LatencySummary] = [:]
+  /// From the actual send, all methods together; in a closed loop it is the latency.
+  package var serviceTimeMicroseconds: LatencySummary?
+  /// Open loop: how late the generator looked at each tick of the schedule.
+  package var scheduleLagMicroseconds: LatencySummary?
+  /// All methods together.
+  package var latencySpectrum: [SpectrumPoint] = []
+  package var serviceTimeSpectrum: [SpectrumPoint] = []
+  package var unsentTicks = 0
+  /// In the order of time; they cover the whole run, warm-up and drain included.
+  package var intervals: [Interval] = []
+
+  /// Over the whole run, warm-up and drain included.
+  package var attempts = 0
+  package var outcomes: [String: Int] = [:]
+  package var codes: [String: Int] = [:]
+  package var connectionsLost = 0
+  package var connectionsRedialled = 0
+  package var firstFailure: String?
+
+  package var server: ServerSide?
+  package var serverCPUMicrosecondsPerRequest: Double?
+  package var generatorCPUMicrosecondsPerRequest = 0.0
+  /// Of the busiest thread, 0 to 1.
+  package var generatorBusyShare = 0.0
+  package var thresholds: [ThresholdResult] = []
+  package var warnings: [String] = []
+  /// What the figures do not say.
+  package var leavesOut: [String] = []
+
+  package init() {}
+}
+
+extension Report {
+  package enum Result: String, Codable, Sendable {
+    /// Every invariant holds.
+    case good
+    /// One is violated.
+    case violated
+    /// It could not be compared.
+    case unknown
+    /// Nobody asked.
+    case notChecked = "not_checked"
+  }
+
+  /// What kept the run from more requests per second.
+  package enum LimitedBy: String, Codable, Sendable {
+    /// The schedule, or think times: the load that was asked for was carried.
+    case load
+    case server
+    /// The generator's own CPU or lateness: the figures are no limit of the server.
+    case generator
+    case unknown
+  }
+
+  package struct Environment: Codable, Sendable {
+    /// Kernel name and release.
+    package var system = ""
+    package var processors = 0
+    package var processorModel = ""
+    package var memoryBytes: Int64 = 0
+    /// What the server says of itself in its metrics, "holdfast 0.3 optimistic fsync"; if it does.
+    package var server: String?
+
+    package init() {}
+  }
+
+  package struct Configuration: Codable, Sendable {
+    package var target = ""
+    /// The name of the scenario, or "custom".
+    package var scenario = ""
+    /// The whole workload as --workload FILE takes it, by the names that it has there.
+    package var workload: [String: String] = [:]
+    /// "closed" or "open".
+    package var loop = ""
+    /// "constant" or "poisson", open loop.
+    package var arrivals: String?
+    /// As --rate takes it: "5000", "0-50000/30s,50000/60s".
+    package var rate: String?
+    /// The highest of the profile.
+    package var ratePerSecond: Double?
+    package var connections = 0
+    package var streams = 0
+    package var threads = 0
+    package var warmUpSeconds = 0.0
+    package var durationSeconds: Double?
+    package var operations: Int?
+    package var seed = ""
+    package var run = ""
+    /// The command line, for running it again.
+    package var commandLine = ""
+
+    package init() {}
+  }
+
+  package struct Check: Codable, Sendable {
+    /// All invariants hold.
+    package var holds = false
+    /// Of the histories by SKU: every one is linearizable, one is not, or it could not be decided.
+    package var linearizable = Linearizable.undecided
+    package var skus = 0
+    package var skusUndecided = 0
+    package var keys = 0
+    package var stock: Int64 = 0
+    package var restocked: Int64 = 0
+    package var accepted: Int64 = 0
+    package var confirmed: Int64 = 0
+    package var released: Int64 = 0
+    package var expired: Int64 = 0
+    package var held: Int64 = 0
+    package var duplicatesCompared = 0
+    package var refusalsJustified = 0
+    package var readsJustified = 0
+    package var unknownOutcomes = 0
+    /// Samples of balances that were compared while the load ran.
+    package var samplesCompared = 0
+    /// How many violations of each kind.
+    package var violations: [String: Int] = [:]
+    /// The first few of each kind, in words.
+    package var examples: [String] = []
+    /// The most units by which one SKU was oversold; 0 if none was.
+    package var oversoldUnits: Int64 = 0
+    package var oversoldItems = 0
+    /// What the check took.
+    package var seconds = 0.0
+
+    package init() {}
+  }
+
+  package enum Linearizable: String, Codable, Sendable {
+    case yes, no, undecided
+  }
+
+  package struct ServerSide: Codable, Sendable {
+    /// By reason.
+    package var conflicts: [String: Double] = [:]
+    package var commits = 0.0
+    package var retries = 0.0
+    package var conflictsPerCommit = 0.0
+    package var invariantViolations = 0.0
+
+    package init() {}
+  }
+
+  /// What happened between two instants of the run.
+  package struct Interval: Codable, Sendable {
+    /// Since the first call was due.
+    package var startSeconds = 0.0
+    package var seconds = 0.0
+    /// False in warm-up and drain.
+    package var isMeasured = false
+    /// What the schedule asked for, open loop.
+    package var scheduledPerSecond: Double?
+    package var answered = 0
+    /// Of the answers that came in it, open loop from the scheduled send.
+    package var latencyMicroseconds = LatencySummary()
+    package var serviceTimeMicroseconds: LatencySummary?
+    /// 99th percentile.
+    package var scheduleLagMicroseconds: Double?
+    /// By `Outcome.name`.
+    package var outcomes: [String: Int] = [:]
+    /// By gRPC code.
+    package var codes: [String: Int] = [:]
+    /// Of the busiest thread, 0 to 1.
+    package var generatorBusyShare = 0.0
+    /// What the server's metrics said at its end, if they were read.
+    package var server: ServerSample?
+
+    package init() {}
+  }
+
+  /// The server's metrics, as rates since the sample before.
+  package struct ServerSample: Codable, Sendable {
+    package var conflictsPerSecond: Double?
+    package var retriesPerSecond: Double?
+    /// Mean of the syncs since the sample before.
+    package var syncMicroseconds: Double?
+    package var syncsPerSecond: Double?
+    /// Mean decisions that shared a sync.
+    package var groupRecords: Double?
+    /// Of one processor: 1.5 is one and a half busy cores.
+    package var processorShare: Double?
+    package var residentBytes: Double?
+    package var liveHolds: Double?
+
+    package init() {}
+  }
+
+  /// One --fail-if, and what became of it.
+  package struct ThresholdResult: Codable, Equatable, Sendable {
+    /// As it was given: "p99>5ms".
+    package var expression = ""
+    /// What was measured, in the unit of the expression; absent where there is no such figure.
+    package var actual: Double?
+    /// As a person reads it: "4.2 ms".
+    package var actualText = ""
+    package var isPassed = false
+
+    package init() {}
+  }
+}
+
+extension Report.Check {
+  /// The line that the report begins with.
+  package var verdict: String {
+    let units = Text.count
+    let balance =
+      "\(units(stock)) units, \(units(accepted)) accepted: \(units(confirmed)) confirmed, "
+      + "\(units(released)) released, \(units(expired)) expired, \(units(held)) held"
+    if oversoldUnits > 0, let worst = examples.first {
+      let others = oversoldItems > 1 ? " (and \(units(Int64(oversoldItems - 1))) more SKUs)" : ""
+      let sku = worst.split(separator: " ").first { $0.contains("-") } ?? ""
+      return "VERDICT: OVERSOLD by \(units(oversoldUnits)) units on SKU "
+        + "\(sku.hasSuffix(":") ? sku.dropLast() : sku)\(others) — \(balance)"
+    }
+    if !holds {
+      let kinds = violations.sorted { $0.key < $1.key }.map {
+        "\($0.key) (\(units(Int64($0.value))))"
+      }
+      return "VERDICT: VIOLATED — \(kinds.joined(separator: ", ")) — \(balance)"
+    }
+    return "VERDICT: nothing oversold, nothing lost — \(balance)"
+  }
+}
