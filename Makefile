@@ -12,7 +12,7 @@ ROUNDS ?= 20
 SEEDS ?= 1000
 ARGS ?=
 
-.PHONY: help demo test test-swift test-end-to-end serve load crash bench bench-journal disk-use \
+.PHONY: help demo test test-swift test-end-to-end serve load crash bench bench-journal bench-generator disk-use \
   simulate count sanitize build format \
   lint proto proto-lint proto-check bootstrap bootstrap-dev clean
 
@@ -50,6 +50,9 @@ bench-journal: bootstrap build ## what durability costs beside memory: CPU, late
 	@mkdir -p out; folder=$$(mktemp -d -p out); trap 'rm -rf '$$folder EXIT; \
 	  $(RELEASE)/store-benchmark recovery $$folder
 	scripts/bench-journal.py --tools $(TOOLS) $(ARGS)
+
+bench-generator: bootstrap build ## CPU per request of the load generator beside h2load's, on the floor server (ARGS)
+	scripts/bench-generator.py --tools $(TOOLS) $(ARGS)
 
 disk-use: bootstrap build ## what stands on the disk while units are held and released without end (ARGS)
 	scripts/disk-use.py $(ARGS)
