@@ -89,9 +89,11 @@ let package = Package(
     module(
       "LoadReport", ["Posix", .product(name: "Histogram", package: "hdrhistogram-swift")],
       path: "LoadTest/LoadReport"),
-    module("LoadKit", ["LoadReport", "Posix", "HTTP2"], path: "LoadTest/LoadKit"),
+    module("LoadHistory", path: "LoadTest/LoadHistory"),
+    module(
+      "LoadKit", ["LoadReport", "LoadHistory", "Posix", "HTTP2"], path: "LoadTest/LoadKit"),
     executable(
-      "holdfast-load", ["LoadKit", "LoadReport", "Posix", argumentParser],
+      "holdfast-load", ["LoadKit", "LoadReport", "LoadHistory", "Posix", argumentParser],
       path: "LoadTest/holdfast-load"),
     executable("store-benchmark", ["StockStore", "Posix"], path: "Benchmarks/StoreBenchmark"),
 
@@ -108,7 +110,9 @@ let package = Package(
       ]),
     tests("ServerTests", ["Server", "Posix", "HTTP2", "GRPC", "Metrics"]),
     tests("AdminTests", ["Admin", "Metrics"]),
-    tests("LoadTests", ["LoadKit", "LoadReport", "Posix", "HTTP2", "CNGHTTP2"]),
+    tests("HistoryTests", ["LoadHistory"]),
+    tests(
+      "LoadTests", ["LoadKit", "LoadReport", "LoadHistory", "Posix", "HTTP2", "CNGHTTP2"]),
     module("Simulation", ["StockStore", "Posix"], path: "Tests/Simulation/Simulation"),
     executable(
       "simulate", ["Simulation", "StockStore", "Posix", argumentParser],

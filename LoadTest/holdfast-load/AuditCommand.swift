@@ -1,5 +1,6 @@
 internal import ArgumentParser
 internal import FoundationEssentials
+internal import LoadHistory
 internal import LoadKit
 internal import LoadReport
 

@@ -2,6 +2,7 @@
 // 2 the run could not be made or compared.
 internal import ArgumentParser
 internal import Glibc
+internal import LoadHistory
 internal import LoadKit
 internal import LoadReport
 internal import Posix

@@ -1,6 +1,7 @@
 internal import ArgumentParser
 internal import FoundationEssentials
 internal import Glibc
+internal import LoadHistory
 internal import LoadKit
 internal import LoadReport
 internal import Posix

@@ -2,6 +2,7 @@ import HTTP2
 import Posix
 import Synchronization
 
+@testable import LoadHistory
 @testable import LoadKit
 
 /// A gRPC server in the test's own process, with a store that can be told to be wrong. It asks for a

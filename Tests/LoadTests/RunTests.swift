@@ -1,7 +1,9 @@
 import Posix
 import Testing
 
+@testable import LoadHistory
 @testable import LoadKit
+@testable import LoadReport
 
 /// Whole runs against a server in this process.
 @Suite(.serialized) struct RunTests {

@@ -135,8 +135,9 @@ private let arrows: [String: Set<String>] = [
   "holdfast": [
     "Posix", "HTTP2", "GRPC", "Metrics", "StockStore", "ReservationService", "Server", "Admin",
   ],
-  "LoadReport": ["Posix"], "LoadKit": ["LoadReport", "Posix", "HTTP2"],
-  "holdfast-load": ["LoadKit", "LoadReport", "Posix"],
+  "LoadReport": ["Posix"], "LoadHistory": [],
+  "LoadKit": ["LoadReport", "LoadHistory", "Posix", "HTTP2"],
+  "holdfast-load": ["LoadKit", "LoadReport", "LoadHistory", "Posix"],
   "StoreBenchmark": ["StockStore", "Posix"],
   "Simulation": ["StockStore", "Posix"],
   "simulate": ["Simulation", "StockStore", "Posix"],

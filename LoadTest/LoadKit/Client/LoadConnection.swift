@@ -1,5 +1,6 @@
 // One connection of the load generator: a socket, and the HTTP/2 client that it carries.
 internal import HTTP2
+internal import LoadHistory
 internal import Posix
 
 /// Why the load generator could not do what it was asked. One line that says what to do.

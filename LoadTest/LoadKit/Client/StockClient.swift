@@ -1,6 +1,7 @@
 internal import HTTP2
 // Calls that a run makes for itself, on a connection of its own: putting stock behind SKUs, and
 // reading the balances afterwards.
+package import LoadHistory
 internal import LoadReport
 internal import Posix
 

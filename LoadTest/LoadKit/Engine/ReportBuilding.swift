@@ -1,4 +1,5 @@
 // How a run's counts and findings become its report.
+package import LoadHistory
 package import LoadReport
 internal import Posix
 

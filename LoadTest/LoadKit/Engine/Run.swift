@@ -1,4 +1,5 @@
 // One whole run: stock, workers, verdict.
+package import LoadHistory
 package import LoadReport
 internal import Posix
 internal import Synchronization

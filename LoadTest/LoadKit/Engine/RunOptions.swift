@@ -1,4 +1,6 @@
 /// Everything that a run was asked to do.
+package import LoadHistory
+
 package struct RunOptions: Sendable {
   package var target: Endpoint
   package var connections = 8

@@ -1,4 +1,5 @@
 // What one worker counts while it runs, and how the workers' counts come together.
+internal import LoadHistory
 internal import LoadReport
 
 /// One worker's counts. Latencies and `measured` are of the measured part, the rest of the whole run.

@@ -3,6 +3,7 @@
 // A turn: send what is due, wait, read every connection that has something, take down the answers,
 // send again. Follow-ups (confirm, release) and duplicates go before new reserves.
 internal import HTTP2
+internal import LoadHistory
 internal import LoadReport
 internal import Posix
 internal import Synchronization

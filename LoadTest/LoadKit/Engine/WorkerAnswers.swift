@@ -1,5 +1,6 @@
 internal import HTTP2
 // What a worker does with an answer: takes it down, counts it, and decides what follows from it.
+internal import LoadHistory
 internal import LoadReport
 internal import Posix
 internal import Synchronization

@@ -2,6 +2,7 @@
 // seeded generator per worker.
 
 internal import Glibc
+internal import LoadHistory
 
 /// SplitMix64 (Steele, Lea, Flood 2014): the same seed gives the same draws everywhere.
 package struct Random: RandomNumberGenerator, Sendable {

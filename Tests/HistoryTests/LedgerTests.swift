@@ -1,7 +1,6 @@
 import Testing
 
-@testable import LoadKit
-@testable import LoadReport
+@testable import LoadHistory
 
 /// A history of calls, told one event at a time, and the balances that the server states after it.
 ///
@@ -110,10 +109,6 @@ struct Story: ~Copyable {
     #expect(findings.released == 1)
     #expect(findings.held == 1)
     #expect(findings.refusalsJustified == 1)
-    #expect(
-      Report.Check(findings).verdict
-        == "VERDICT: nothing oversold, nothing lost — 3 units, 3 accepted: 1 confirmed, "
-        + "1 released, 0 expired, 1 held")
   }
 
   @Test func unitsThatWereReleasedAreSoldAgain() {
@@ -228,9 +223,7 @@ struct Story: ~Copyable {
     for number in 0..<1_003 { story.sale(at: Int64(number)) }
     let findings = story.check((1_000, 1_003), at: 2_000)
     expect(findings, .oversold, naming: "SKU sku-0000000: 1003 units")
-    #expect(
-      Report.Check(findings).verdict.hasPrefix(
-        "VERDICT: OVERSOLD by 3 units on SKU sku-0000000 — 1,000 units, 1,003 accepted"))
+    #expect(findings.violations.map(\.count) == [3])
   }
 
   @Test func oversoldForAMoment() {
@@ -429,9 +422,7 @@ struct Story: ~Copyable {
     let findings = story.check((1, 2), (1, 3), (1, 4), (1, 5), (1, 6))
     #expect(findings.counts == [.oversold: 5])
     #expect(findings.violations.count == 3)
-    #expect(
-      Report.Check(findings).verdict.hasPrefix(
-        "VERDICT: OVERSOLD by 5 units on SKU sku-0000004 (and 4 more SKUs)"))
+    #expect(findings.violations.contains { $0.count == 5 && $0.text.contains("sku-0000004") })
   }
 }
 

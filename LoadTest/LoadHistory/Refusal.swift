@@ -64,7 +64,7 @@ package struct Refusal: Equatable, Sendable {
   }
 
   /// - Parameter details: a google.rpc.Status: code (1), message (2), details (3), each an Any.
-  init(code: UInt8, details: Span<UInt8>, _ names: SKUNames) {
+  package init(code: UInt8, details: Span<UInt8>, _ names: SKUNames) {
     var reason = RefusalReason.unnamed
     var sku: UInt32?
     var fingerprint = UInt64(code)

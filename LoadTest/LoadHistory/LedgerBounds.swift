@@ -15,9 +15,9 @@ package struct Books: ~Copyable {
   package mutating func add(_ ledger: consuming Ledger) { ledgers.append(Box(ledger)) }
 
   /// How many workers' ledgers these are.
-  var count: Int { ledgers.count }
+  package var count: Int { ledgers.count }
 
-  mutating func withLedger<Failure: Error>(
+  package mutating func withLedger<Failure: Error>(
     _ number: Int, _ body: (inout Ledger) throws(Failure) -> Void
   ) throws(Failure) {
     try body(&ledgers[number].ledger)

@@ -54,7 +54,7 @@ extension MessageBuffer {
   }
 
   /// AdjustStockRequest: key (1), sku (2), set_on_hand (5), any_version (7), reason (9).
-  mutating func writeSetOnHand(
+  package mutating func writeSetOnHand(
     key: String, sku: UInt32, _ names: SKUNames, units: Int64, reason: String
   ) {
     removeAll()
@@ -68,7 +68,7 @@ extension MessageBuffer {
   }
 
   /// BatchGetStockRequest: items (1), each a sku (1).
-  mutating func writeBatchGetStock(_ skus: Range<Int>, _ names: SKUNames) {
+  package mutating func writeBatchGetStock(_ skus: Range<Int>, _ names: SKUNames) {
     removeAll()
     for index in skus {
       let item = beginField(1)
@@ -125,7 +125,7 @@ struct ReserveAnswer {
 }
 
 /// ConfirmResponse, ReleaseResponse and AdjustStockResponse alike: replayed (2). nil if malformed.
-func readIsReplayed(_ bytes: Span<UInt8>) -> Bool? {
+package func readIsReplayed(_ bytes: Span<UInt8>) -> Bool? {
   var isReplayed = false
   var reader = MessageReader(0..<bytes.count)
   while let field = reader.next(in: bytes) {
@@ -147,7 +147,7 @@ package struct StockLevel: Equatable, Sendable {
 
 /// BatchGetStockResponse: stock (1), each with sku (1), on_hand (3), held (4). Calls `each` for the
 /// SKUs of this run. False if malformed.
-func readStockLevels(
+package func readStockLevels(
   _ bytes: Span<UInt8>, _ names: SKUNames, each: (Int, StockLevel) -> Void
 ) -> Bool {
   var reader = MessageReader(0..<bytes.count)

@@ -4,7 +4,8 @@
 package enum Method: Int, BitwiseCopyable, CaseIterable, Sendable {
   case reserve, confirm, release, adjustStock, batchGetStock
 
-  static let paths = [
+  /// As HTTP/2 names them, by `rawValue`.
+  package static let paths = [
     "/holdfast.v1.ReservationService/Reserve", "/holdfast.v1.ReservationService/Confirm",
     "/holdfast.v1.ReservationService/Release", "/holdfast.v1.StockService/AdjustStock",
     "/holdfast.v1.StockService/BatchGetStock",
@@ -44,7 +45,7 @@ package struct SKUNames: Sendable {
   }
 
   /// Length of every name in bytes.
-  var length: Int { prefix.count + SKUNames.digits }
+  package var length: Int { prefix.count + SKUNames.digits }
 
   /// The number in `name`, or nil if it is not one of ours.
   func index(of name: Span<UInt8>) -> UInt32? {

@@ -2,19 +2,22 @@
 // and no code in common with the server that is under test.
 
 /// A message under construction. Its memory is kept from one message to the next.
-@safe struct MessageBuffer: ~Copyable {
+@safe package struct MessageBuffer: ~Copyable {
   /// Owned by this value.
-  private var memory: UnsafeMutablePointer<UInt8>
+  @usableFromInline internal var memory: UnsafeMutablePointer<UInt8>
   private var capacity = 1024
-  private(set) var count = 0
+  /// Bytes written so far.
+  package private(set) var count = 0
 
-  init() { unsafe memory = .allocate(capacity: capacity) }
+  package init() { unsafe memory = .allocate(capacity: capacity) }
 
   deinit { unsafe memory.deallocate() }
 
-  mutating func removeAll() { count = 0 }
+  /// Begins anew.
+  package mutating func removeAll() { count = 0 }
 
-  func withSpan<R>(_ body: (Span<UInt8>) throws -> R) rethrows -> R {
+  /// Lends the bytes. Inlined into other modules: it stands on their path of every call.
+  @inlinable package func withSpan<R>(_ body: (Span<UInt8>) throws -> R) rethrows -> R {
     let bytes = unsafe UnsafeBufferPointer(start: memory, count: count)
     return try body(unsafe bytes.span)
   }
@@ -104,28 +107,28 @@
 }
 
 /// Reads the fields of one message, front to back. What is not protobuf sets `isMalformed`.
-struct MessageReader {
-  struct Field {
-    let number: UInt64
+package struct MessageReader {
+  package struct Field {
+    package let number: UInt64
     /// The value of a varint; 0 for other wire types.
-    let varint: UInt64
+    package let varint: UInt64
     /// Where the content of a length-delimited field lies; empty for other wire types.
-    let content: Range<Int>
-    let isBytes: Bool
+    package let content: Range<Int>
+    package let isBytes: Bool
   }
 
   private var at: Int
   private let end: Int
-  private(set) var isMalformed = false
+  package private(set) var isMalformed = false
 
   /// Reads the part `range` of the bytes that every `next` is given.
-  init(_ range: Range<Int>) {
+  package init(_ range: Range<Int>) {
     at = range.lowerBound
     end = range.upperBound
   }
 
   /// The next field, or nil at the end and where it is malformed.
-  mutating func next(in bytes: Span<UInt8>) -> Field? {
+  package mutating func next(in bytes: Span<UInt8>) -> Field? {
     guard at < end, !isMalformed else { return nil }
     guard let tag = varint(in: bytes), tag >> 3 > 0 else { return fail() }
     switch tag & 7 {

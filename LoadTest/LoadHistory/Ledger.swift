@@ -32,11 +32,11 @@ package struct Attempts: BitwiseCopyable, Sendable {
   package var withoutEffect: UInt8 = 0
 
   /// Attempts whose effect nobody knows: cut off, or never answered.
-  var unknown: Int {
+  package var unknown: Int {
     Int(sent) - Int(first) - Int(replayed) - Int(refused) - Int(withoutEffect)
   }
   /// Whether the server may have acted, or may still act, without our knowing.
-  var mayHaveActed: Bool { decision == .unknown && unknown > 0 }
+  package var mayHaveActed: Bool { decision == .unknown && unknown > 0 }
 
   mutating func send(at time: Int64) {
     sent += 1
@@ -115,9 +115,9 @@ package struct Violation: Equatable, Sendable {
 /// One worker's book.
 package struct Ledger: ~Copyable {
   package let worker: Int
-  let names: SKUNames
+  package let names: SKUNames
   let keys: KeyNames
-  private(set) var records = ChunkedArray<ReserveRecord>()
+  package private(set) var records = ChunkedArray<ReserveRecord>()
   private var lines = ChunkedArray<CartLine>()
   /// What comparing duplicates found, the first `violationsKept` of them, and how many in all.
   package private(set) var violations: [Violation] = []
@@ -144,7 +144,7 @@ package struct Ledger: ~Copyable {
 
   func line(_ index: Int) -> CartLine { lines[index] }
 
-  func key(of operation: Int) -> String { keys.name(worker: worker, operation: operation) }
+  package func key(of operation: Int) -> String { keys.name(worker: worker, operation: operation) }
 
   /// Takes over a call from a ledger that was saved. Calls keep their numbers, and so their keys.
   mutating func restore(_ record: ReserveRecord, lines: [CartLine]) {
@@ -171,7 +171,7 @@ package struct Ledger: ~Copyable {
 
   /// Writes the request of a call. It depends on the ledger alone, so that a duplicate is the same
   /// bytes.
-  func writeRequest(
+  package func writeRequest(
     _ operation: Int, _ method: Method, timeToLiveNanoseconds: Int64,
     to message: inout MessageBuffer
   ) {
@@ -259,7 +259,8 @@ package struct Ledger: ~Copyable {
     }
   }
 
-  mutating func note(_ kind: Violation.Kind, _ text: String) {
+  /// Takes down a violation that was found on the way.
+  package mutating func note(_ kind: Violation.Kind, _ text: String) {
     violationCount += 1
     if violations.count < Ledger.violationsKept { violations.append(Violation(kind, text)) }
   }

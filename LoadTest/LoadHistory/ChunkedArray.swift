@@ -1,10 +1,10 @@
 /// An array that grows by whole chunks and never moves what it holds: appending to a ledger of a
 /// gigabyte costs no more than appending to an empty one.
-@safe struct ChunkedArray<Element: BitwiseCopyable>: ~Copyable {
+@safe package struct ChunkedArray<Element: BitwiseCopyable>: ~Copyable {
   private static var chunkCount: Int { 1 << 14 }
   /// Chunks of `chunkCount` elements each, owned by this value; all but the last are full.
   private var chunks: [UnsafeMutablePointer<Element>] = unsafe []
-  private(set) var count = 0
+  package private(set) var count = 0
 
   init() {}
 
@@ -25,7 +25,7 @@
     return index
   }
 
-  subscript(index: Int) -> Element {
+  package subscript(index: Int) -> Element {
     _read {
       precondition(index >= 0 && index < count, "index out of range")
       yield unsafe chunks[index / ChunkedArray.chunkCount][index % ChunkedArray.chunkCount]

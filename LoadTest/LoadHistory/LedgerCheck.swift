@@ -14,7 +14,6 @@
 //   held by others leave fewer than it asked for.
 // - expires_at is the decision's time by the server's clock plus the time to live; over all
 //   acceptances that bounds the offset between the two clocks.
-internal import LoadReport
 
 /// What the server stated about one SKU after the run.
 package struct ReadLevel: Sendable {

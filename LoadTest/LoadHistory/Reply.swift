@@ -1,5 +1,4 @@
 // What one answer means for the ledger.
-internal import HTTP2
 
 /// What the ledger takes down of one answer.
 package enum Reply: Equatable, Sendable {
@@ -13,7 +12,7 @@ package enum Reply: Equatable, Sendable {
   case unknown
 
   /// Whether the server says that it had decided before.
-  var isReplayed: Bool {
+  package var isReplayed: Bool {
     switch self {
     case .accepted(_, _, let isReplayed): isReplayed
     case .refused(let refusal): refusal.isReplayed
@@ -21,25 +20,8 @@ package enum Reply: Equatable, Sendable {
     }
   }
 
-  /// Reads the answer to one call of a run.
-  init(
-    _ answer: ClientAnswer, to method: Method, _ http: borrowing ClientConnection, _ names: SKUNames
-  ) {
-    switch answer.outcome {
-    case .answered where answer.grpcStatus == 0:
-      self = http.withMessage(of: answer) { Reply(message: $0, of: method) }
-    case .answered:
-      let code = UInt8(truncatingIfNeeded: answer.grpcStatus)
-      self = http.withStatusDetails(of: answer) { details in
-        Reply(refusal: Refusal(code: code, details: details, names))
-      }
-    case .unprocessed: self = .noEffect
-    case .malformed, .reset, .lost: self = .unknown
-    }
-  }
-
   /// - Parameter message: what an OK came with.
-  private init(message: Span<UInt8>, of method: Method) {
+  package init(message: Span<UInt8>, of method: Method) {
     self = .unknown
     if method == .reserve {
       guard let answer = ReserveAnswer(message) else { return }
@@ -54,7 +36,7 @@ package enum Reply: Equatable, Sendable {
   }
 
   /// - Parameter refusal: what a status other than OK came with.
-  init(refusal: Refusal) {
+  package init(refusal: Refusal) {
     switch (refusal.code, refusal.reason) {
     case (3, _), (5, _), (9, _): self = .refused(refusal)
     // DESIGN section 2: these are not decisions and are not recorded. RESOURCE_EXHAUSTED comes

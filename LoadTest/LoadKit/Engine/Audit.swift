@@ -10,6 +10,7 @@ internal import HTTP2
 //
 // Thereafter no outcome is unknown, and the balances have to be exactly what the ledger says: a unit
 // more or less means that a decision was lost, or applied twice.
+package import LoadHistory
 package import LoadReport
 internal import Posix
 

@@ -15,6 +15,12 @@
 //
 // A field that is left out has the value that a new ReserveRecord has.
 
+/// A file that is no history. One line that says why.
+package struct HistoryError: Error, CustomStringConvertible {
+  package let description: String
+  package init(_ description: String) { self.description = description }
+}
+
 /// All that is needed to hold a run against the server once more.
 package struct SavedRun: ~Copyable {
   package let run: RunID
@@ -23,7 +29,8 @@ package struct SavedRun: ~Copyable {
   package let timeToLiveNanoseconds: Int64
   package var books: Books
 
-  var names: SKUNames { SKUNames(run: run) }
+  /// What the SKUs of the run are called.
+  package var names: SKUNames { SKUNames(run: run) }
 
   package init(
     run: RunID, stock: [Int64], timeToLiveNanoseconds: Int64, books: consuming Books
@@ -104,7 +111,7 @@ extension MessageBuffer {
 
 extension SavedRun {
   /// Throws where `bytes` are not what `encoded` makes.
-  package init(_ bytes: [UInt8]) throws(LoadError) {
+  package init(_ bytes: [UInt8]) throws(HistoryError) {
     var run = RunID(0)
     var timeToLiveNanoseconds: Int64 = 0
     var stock: [Int64] = []
@@ -123,7 +130,7 @@ extension SavedRun {
             keys: KeyNames(run: run)))
       case 5, 6:
         if books.count == 0 { throw SavedRun.malformed }
-        try books.withLedger(books.count - 1) { (ledger) throws(LoadError) in
+        try books.withLedger(books.count - 1) { (ledger) throws(HistoryError) in
           if field.number == 5 {
             try SavedRun.readCall(content, field.content, into: &ledger)
           } else {
@@ -138,18 +145,18 @@ extension SavedRun {
       run: run, stock: stock, timeToLiveNanoseconds: timeToLiveNanoseconds, books: books)
   }
 
-  private static let malformed = LoadError("it is not a ledger that holdfast-load has saved")
+  private static let malformed = HistoryError("it is not a ledger that holdfast-load has saved")
 
   private static func read<Number: FixedWidthInteger>(
     _ varint: UInt64
-  ) throws(LoadError) -> Number {
+  ) throws(HistoryError) -> Number {
     guard let number = Number(exactly: varint) else { throw malformed }
     return number
   }
 
   private static func readCall(
     _ bytes: Span<UInt8>, _ range: Range<Int>, into ledger: inout Ledger
-  ) throws(LoadError) {
+  ) throws(HistoryError) {
     var record = ReserveRecord()
     var lines: [CartLine] = []
     var reader = MessageReader(range)
@@ -176,7 +183,7 @@ extension SavedRun {
 
   private static func readLine(
     _ bytes: Span<UInt8>, _ range: Range<Int>
-  ) throws(LoadError) -> CartLine {
+  ) throws(HistoryError) -> CartLine {
     var sku: UInt32 = 0
     var quantity: UInt32 = 0
     var reader = MessageReader(range)
@@ -190,7 +197,7 @@ extension SavedRun {
 
   private static func readAttempts(
     _ bytes: Span<UInt8>, _ range: Range<Int>
-  ) throws(LoadError) -> Attempts {
+  ) throws(HistoryError) -> Attempts {
     var attempts = Attempts()
     var reader = MessageReader(range)
     while let field = reader.next(in: bytes) {
@@ -217,7 +224,7 @@ extension SavedRun {
 
   private static func readViolation(
     _ bytes: Span<UInt8>, _ range: Range<Int>, into ledger: inout Ledger
-  ) throws(LoadError) {
+  ) throws(HistoryError) {
     var kind = ""
     var text = ""
     var reader = MessageReader(range)
