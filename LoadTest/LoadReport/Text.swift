@@ -43,6 +43,48 @@ package enum Text {
     }
   }
 
+  /// A number for an axis: 950, 12k, 1.5M.
+  package static func compact(_ value: Double) -> String {
+    let units: [(Double, String)] = [(1e9, "G"), (1e6, "M"), (1e3, "k")]
+    for (size, unit) in units where abs(value) >= size {
+      return shortest(value / size) + unit
+    }
+    return shortest(value)
+  }
+
+  /// With as many digits behind the point as it needs, three at most: 2.5, 10, 0.125.
+  package static func shortest(_ value: Double) -> String {
+    var text = decimal(value, 3)
+    while text.hasSuffix("0") { text.removeLast() }
+    if text.hasSuffix(".") { text.removeLast() }
+    return text.isEmpty ? "0" : text
+  }
+
+  /// 1234567 as 1.23 MB.
+  package static func bytes(_ count: Double) -> String {
+    let units: [(Double, String)] = [(1e9, "GB"), (1e6, "MB"), (1e3, "kB")]
+    for (size, unit) in units where abs(count) >= size {
+      return decimal(count / size, count / size < 10 ? 2 : count / size < 100 ? 1 : 0) + " " + unit
+    }
+    return decimal(count, 0) + " B"
+  }
+
+  /// `text` fit to be shown: what steers a terminal or turns the direction of text is replaced.
+  package static func printable(_ text: String) -> String {
+    var scalars = String.UnicodeScalarView()
+    for scalar in text.unicodeScalars { scalars.append(isPrintable(scalar) ? scalar : "\u{FFFD}") }
+    return String(scalars)
+  }
+
+  private static func isPrintable(_ scalar: Unicode.Scalar) -> Bool {
+    switch scalar.value {
+    case 0..<0x20, 0x7F..<0xA0: false
+    // Marks, embeddings, overrides and isolates of direction; separators of lines.
+    case 0x200E...0x200F, 0x2028...0x202E, 0x2066...0x2069, 0xFFFE...0xFFFF: false
+    default: true
+    }
+  }
+
   package static func left(_ text: String, _ width: Int) -> String {
     text + String(repeating: " ", count: max(0, width - text.count))
   }
