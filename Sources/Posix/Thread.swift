@@ -65,15 +65,6 @@ package enum Machine {
     return Int64(time.tv_sec) * 1_000_000_000 + Int64(time.tv_nsec)
   }
 
-  /// CPU time of process `pid` so far in nanoseconds, or nil if there is no such process.
-  package static func processCPUNanoseconds(of pid: Int32) -> Int64? {
-    var clock = clockid_t()
-    var time = timespec()
-    guard unsafe clock_getcpuclockid(pid, &clock) == 0, unsafe clock_gettime(clock, &time) == 0
-    else { return nil }
-    return Int64(time.tv_sec) * 1_000_000_000 + Int64(time.tv_nsec)
-  }
-
   /// Lets the calling thread's timeouts end on time: Linux rounds them up by 50 us otherwise.
   package static func usePreciseTimers() { hf_use_precise_timers() }
 

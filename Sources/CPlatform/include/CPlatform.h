@@ -65,6 +65,11 @@ size_t hf_find32(const void *bytes, size_t count, uint32_t value);
 /// descriptor, or -1 and errno. Here since Swift does not import variadic functions.
 int hf_open_at(int directory, const char *name, int flags);
 
+/// Starts a program, found by PATH: in a process group of its own, standard input empty, both outputs to
+/// `output`, signals as a shell would leave them, and on Linux killed when the calling thread ends.
+/// `arguments` ends with NULL. The process id, or -1 and errno, also where there is no such program.
+int hf_spawn(char *const arguments[], int output);
+
 /// Names the calling thread, as `top -H` and debuggers show it: at most 15 bytes, the rest is cut.
 void hf_name_thread(const char *name);
 
