@@ -181,6 +181,22 @@ package struct ClientConnection: ~Copyable {
     return .started
   }
 
+  /// The stream of the call that was started last, for `cancel`.
+  package var latestStream: UInt32 { nextStream &- 2 }
+
+  /// Gives up the call on `stream`: RST_STREAM with CANCEL. What the server decided is unknown; no
+  /// answer will be told of, and what still comes for it is dropped, its flow control credited.
+  /// False where the call has ended, or no more control frames fit: then nothing is changed.
+  package mutating func cancel(stream: UInt32) -> Bool {
+    guard stream != 0, output.count <= ClientConnection.outputMaximum,
+      let slot = calls.slot(of: stream)
+    else { return false }
+    output.appendFrameHeader(length: 4, type: FrameType.resetStream, flags: 0, stream: stream)
+    output.appendBigEndian32(ErrorCode.cancel.rawValue)
+    free(slot)
+    return true
+  }
+
   private mutating func writeCall(path: Int, stream: UInt32, message: Span<UInt8>) {
     if templates[path].isEmpty {
       let isSteady = requestHeaders.isSteady(path: path)
@@ -295,15 +311,19 @@ package struct ClientConnection: ~Copyable {
     _ slot: Int, _ outcome: ClientAnswer.Outcome, grpcStatus: Int16 = -1, messageCount: Int32 = 0,
     detailsCount: Int32 = 0
   ) {
-    if !calls[slot].unsent.isEmpty {
-      unsentCalls -= 1
-      calls[slot].unsent.removeAll()
-    }
     answers.append(
       ClientAnswer(
         callID: calls[slot].callID, outcome: outcome, httpStatus: Int(calls[slot].httpStatus),
         grpcStatus: Int(max(-1, grpcStatus)), slot: slot, bodyCount: calls[slot].body.count,
         messageCount: Int(messageCount), detailsCount: Int(detailsCount)))
+    free(slot)
+  }
+
+  private mutating func free(_ slot: Int) {
+    if !calls[slot].unsent.isEmpty {
+      unsentCalls -= 1
+      calls[slot].unsent.removeAll()
+    }
     calls[slot].stream = 0
     openCalls -= 1
   }

@@ -279,6 +279,44 @@ func parse(_ bytes: [UInt8]) -> [(type: UInt8, flags: UInt8, stream: UInt32, pay
     #expect(connection.http.openCalls == 0)
   }
 
+  @Test func aCancelledCallIsResetAndItsLateFramesAreDropped() throws {
+    var connection = try Self.withThreeCalls()
+    #expect(connection.http.latestStream == 5)
+    let isCancelled = connection.http.cancel(stream: 3)
+    let isCancelledAgain = connection.http.cancel(stream: 3)
+    #expect(isCancelled && !isCancelledAgain)
+    let frames = parse(connection.output())
+    #expect(frames.map(\.type) == [3])
+    #expect(frames.map(\.stream) == [3])
+    #expect(frames.map(\.payload) == [Frames.number(8)])
+    #expect(connection.http.openCalls == 2)
+    let creditBefore = connection.http.uncredited
+    // Its late answer enters a field into the header table, which the next answer names.
+    try connection.receive(
+      Frames.frame(1, 4, 3, Frames.status200) + Frames.frame(0, 0, 3, Frames.body([7]))
+        + Frames.frame(1, 5, 3, [0x40] + Frames.literal("grpc-status", "0").dropFirst())
+        + Frames.frame(3, 0, 3, Frames.number(8)) + Frames.frame(8, 0, 3, Frames.number(9))
+        + Frames.frame(1, 4, 1, Frames.status200) + Frames.frame(0, 0, 1, Frames.body([1]))
+        + Frames.frame(1, 5, 1, [0xbe]))
+    #expect(connection.http.uncredited - creditBefore == 12)
+    #expect(connection.seen == [Seen(id: 100, outcome: .answered, message: [1])])
+    connection.http.close()
+    connection.take()
+    #expect(connection.seen.map(\.id) == [100, 102])
+  }
+
+  @Test func cancellingHalfARequestSendsNoMoreOfIt() throws {
+    var connection = try TestConnection()
+    try connection.receive(Frames.settings([(4, 4)]))
+    connection.start(1)
+    let isCancelled = connection.http.cancel(stream: 1)
+    #expect(isCancelled)
+    _ = connection.output()
+    try connection.receive(Frames.frame(8, 0, 1, Frames.number(100)) + Frames.settings([(4, 100)]))
+    #expect(!parse(connection.output()).contains { $0.type == 0 })
+    #expect(connection.http.unsentCalls == 0)
+  }
+
   /// What is no gRPC answer ends its call as malformed; the connection goes on.
   @Test(arguments: [
     // No trailers.

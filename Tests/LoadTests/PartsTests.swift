@@ -160,11 +160,16 @@ import Testing
   }
 
   @Test func progressLine() {
-    let line = ProgressLine.text(
-      Progress(
-        elapsedSeconds: 2.5, totalSeconds: 11, answered: 3_000, accepted: 1_000, refused: 2_000,
-        failed: 0),
-      since: Progress(elapsedSeconds: 1.5, answered: 1_000, accepted: 0, refused: 0, failed: 0))
+    var before = Progress()
+    before.elapsedSeconds = 1.5
+    before.answered = 1_000
+    var now = Progress()
+    now.elapsedSeconds = 2.5
+    now.totalSeconds = 11
+    now.answered = 3_000
+    now.accepted = 1_000
+    now.refused = 2_000
+    let line = ProgressLine.text(now, since: before)
     #expect(line == "   2.5 of 11.0 s · 2,000 requests/s · 1,000 accepted · 2,000 refused")
   }
 }
