@@ -125,9 +125,9 @@ struct RunCommand: ParsableCommand {
     options.durationSeconds = load.duration
     options.warmUpSeconds = load.warmUp
     options.operations = load.operations
-    options.ratePerSecond = load.rate
-    options.units = workload.units
-    options.hotUnits = workload.hotUnits
+    options.profile = load.rate.map { LoadProfile(ratePerSecond: $0) }
+    options.workload.units = workload.units
+    options.workload.hotUnits = workload.hotUnits
     options.workload.skuCount = workload.skus
     options.workload.distribution = workload.distribution
     options.workload.hotShare = workload.hotShare
@@ -136,11 +136,13 @@ struct RunCommand: ParsableCommand {
     options.workload.confirmShare = workload.confirmShare
     options.workload.releaseShare = workload.releaseShare
     options.workload.duplicateShare = workload.duplicateShare
-    options.workload.timeToLiveNanoseconds = Int64(min(max(0, workload.ttl), 1e9) * 1e9)
+    let timeToLive = Int64(min(max(0, workload.ttl), 1e9) * 1e9)
+    options.workload.timeToLiveNanoseconds = timeToLive...timeToLive
     if report.noVerify { options.workload.confirmShare = 0 }
     if report.noVerify { options.workload.releaseShare = 0 }
     options.verifies = !report.noVerify
-    options.savesLedger = report.saveLedger != nil
+    options.savesHistory = report.saveLedger != nil
+    options.compares = report.saveLedger == nil
     return options
   }
 
@@ -164,15 +166,15 @@ struct RunCommand: ParsableCommand {
     var sale = common()
     sale.durationSeconds = 2.5
     sale.warmUpSeconds = 0
-    sale.units = 1_000
+    sale.workload.units = 1_000
     // What is sold stays sold: exactly 1,000 can win.
     sale.workload.confirmShare = 0.9
     sale.workload.releaseShare = 0
     sale.workload.duplicateShare = 0.05
     var mixed = common()
     mixed.durationSeconds = 5
-    mixed.units = 1_000_000
-    mixed.hotUnits = 1_000
+    mixed.workload.units = 1_000_000
+    mixed.workload.hotUnits = 1_000
     mixed.workload.skuCount = 1_000
     mixed.workload.distribution = .zipf(exponent: 0.9)
     mixed.workload.hotShare = 0.1

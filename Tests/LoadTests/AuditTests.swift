@@ -17,8 +17,9 @@ import Testing
     options.streams = 4
     options.operations = 600
     options.seed = 3
-    options.units = 60
-    options.savesLedger = true
+    options.workload.units = 60
+    options.savesHistory = true
+    options.compares = false
     options.run = RunID(42)
     options.workload.skuCount = 3
     options.workload.lines = 1...3
@@ -76,7 +77,7 @@ import Testing
     let audit = try #require(
       try audits(fault) {
         $0.workload.duplicateShare = 0
-        $0.units = 1_000
+        $0.workload.units = 1_000
       }.first)
     #expect(!audit.holds)
     #expect(audit.check.violations[kind] != nil, "\(audit.text)")

@@ -5,80 +5,7 @@ import Testing
 @testable import LoadKit
 @testable import LoadReport
 
-@Suite struct PacerTests {
-  @Test(
-    arguments: [
-      (1.0, 0, 1), (1_000, 0, 1), (999.999, 0, 3), (333_333.333, 2, 3), (0.5, 1, 2),
-      (7_777_777, 0, 2),
-    ] as [(Double, Int, Int)])
-  func dueAgreesWithScheduled(rate: Double, worker: Int, workers: Int) {
-    let pacer = Pacer(
-      startNanoseconds: 5_000_000_000, ratePerSecond: rate, worker: worker, workers: workers)
-    for number in [0, 1, 2, 3, 10, 1_000, 123_456] {
-      let time = pacer.scheduled(number)
-      #expect(pacer.due(at: time) >= number + 1)
-      #expect(pacer.due(at: time - 1) <= number)
-    }
-    #expect(pacer.due(at: 4_999_999_999) == 0)
-  }
-
-  @Test func workersShareTheRateEvenly() {
-    let pacers = (0..<3).map {
-      Pacer(startNanoseconds: 0, ratePerSecond: 1_000, worker: $0, workers: 3)
-    }
-    let ticks = (0..<9).map { pacers[$0 % 3].scheduled($0 / 3) }
-    #expect(ticks == (0..<9).map { Int64($0) * 1_000_000 })
-    #expect(pacers.map { $0.due(at: 999_999_999) }.reduce(0, +) == 1_000)
-  }
-}
-
-@Suite struct WorkloadTests {
-  @Test func zipfDrawsByWeight() {
-    let table = AliasTable(zipf: 1, count: 4)
-    var random = Random(seed: 1)
-    var counts = [0, 0, 0, 0]
-    for _ in 0..<100_000 { counts[table.draw(&random)] += 1 }
-    // Weights 12 : 6 : 4 : 3, of 25.
-    for (count, share) in zip(counts, [0.48, 0.24, 0.16, 0.12]) {
-      #expect(abs(Double(count) / 100_000 - share) < 0.01)
-    }
-  }
-
-  @Test func sameSeedSameDraws() {
-    var workload = Workload()
-    workload.skuCount = 1_000
-    workload.hotShare = 0.5
-    workload.quantity = 1...9
-    func draws() -> [CartLine] {
-      var draws = Draws(workload, zipf: nil, seed: 99)
-      return (0..<100).map { _ in draws.line() }
-    }
-    #expect(draws() == draws())
-    let lines = draws()
-    #expect((30...70).contains(lines.count { $0.sku == 0 }))
-    #expect(lines.allSatisfy { $0.sku < 1_000 && (1...9).contains($0.quantity) })
-  }
-
-  @Test func endingsFollowTheirShares() {
-    var workload = Workload()
-    workload.confirmShare = 0.5
-    workload.releaseShare = 0.3
-    var draws = Draws(workload, zipf: nil, seed: 1)
-    var counts: [Ending: Int] = [:]
-    for _ in 0..<10_000 { counts[draws.ending(), default: 0] += 1 }
-    #expect(abs(counts[.confirm, default: 0] - 5_000) < 200)
-    #expect(abs(counts[.release, default: 0] - 3_000) < 200)
-    #expect(abs(counts[.none, default: 0] - 2_000) < 200)
-  }
-
-  @Test(arguments: ["single", "uniform", "zipf:0.99"])
-  func distributionsReadWhatTheySay(text: String) {
-    #expect(Distribution(text)?.description == text)
-  }
-
-  @Test(arguments: ["", "zipf", "zipf:", "zipf:-1", "zipf:nan", "Uniform"])
-  func distributionsThatAreNone(text: String) { #expect(Distribution(text) == nil) }
-
+@Suite struct EndpointTests {
   @Test(arguments: ["", "127.0.0.1", ":80", "h:0", "h:65536", "h:x"])
   func endpointsThatAreNone(text: String) { #expect(Endpoint(text) == nil) }
 
@@ -128,7 +55,7 @@ import Testing
     for _ in 0..<1_000 { statistics.scheduleLag.record(5_000_000) }
     statistics.unsentTicks = 7
     var options = RunOptions(target: try #require(Endpoint("127.0.0.1:1")))
-    options.ratePerSecond = 1_000
+    options.profile = LoadProfile(ratePerSecond: 1_000)
     let report = Report(
       options, statistics, busyShares: [0.1, 0.95], findings: nil, checkFailure: "gone",
       server: nil)

@@ -27,7 +27,7 @@ import Testing
   func aGoodStoreHolds(threads: Int) throws {
     let result = try result(.none) {
       $0.threads = threads
-      $0.units = 100
+      $0.workload.units = 100
       $0.workload.skuCount = 3
       $0.workload.lines = 1...3
       $0.workload.quantity = 1...2
@@ -51,7 +51,7 @@ import Testing
       $0.connections = 2
       $0.streams = 8
       $0.operations = 16
-      $0.units = 10
+      $0.workload.units = 10
       $0.workload.confirmShare = 0
       $0.workload.releaseShare = 0
     }
@@ -86,7 +86,7 @@ import Testing
   @Test func openLoopKeepsItsSchedule() throws {
     let result = try result(.none) {
       $0.operations = nil
-      $0.ratePerSecond = 500
+      $0.profile = LoadProfile(ratePerSecond: 500)
       $0.durationSeconds = 0.4
       $0.warmUpSeconds = 0.1
     }
@@ -117,10 +117,11 @@ import Testing
 
   private static let outOfRange: [(flag: String, change: @Sendable (inout RunOptions) -> Void)] = [
     ("--threads", { $0.threads = 0 }), ("--connections", { $0.connections = 0 }),
-    ("--rate", { $0.ratePerSecond = 0 }), ("--skus", { $0.workload.skuCount = 0 }),
+    ("--interval", { $0.intervalSeconds = 0 }), ("--skus", { $0.workload.skuCount = 0 }),
     ("--lines", { $0.workload.lines = 1...65 }),
-    ("--ttl", { $0.workload.timeToLiveNanoseconds = 1 }),
-    ("--confirm-share", { $0.workload.confirmShare = 0.9 }), ("--units", { $0.units = -1 }),
+    ("--ttl", { $0.workload.timeToLiveNanoseconds = 1...1 }),
+    ("--confirm-share", { $0.workload.confirmShare = 0.9 }),
+    ("--units", { $0.workload.units = -1 }),
     ("--operations", { $0.operations = 0 }), ("--duration", { $0.durationSeconds = .nan }),
   ]
 

@@ -23,7 +23,7 @@ extension Report {
       all.add(latencies)
     }
     latencyMicroseconds["all"] = all.summary
-    if options.ratePerSecond != nil {
+    if options.profile != nil {
       serviceTimeMicroseconds = statistics.serviceTimes.summary
       scheduleLagMicroseconds = statistics.scheduleLag.summary
     }
@@ -84,7 +84,7 @@ extension Report {
   }
 
   private mutating func addWhatIsLeftOut(_ options: RunOptions) {
-    if options.ratePerSecond == nil {
+    if options.profile == nil {
       leavesOut.append(
         "calls that a stalled server was never asked (closed loop; --rate counts them)")
     }
@@ -102,20 +102,18 @@ extension Report.Configuration {
     let shape = options.workload
     self.init()
     target = options.target.description
-    loop = options.ratePerSecond == nil ? "closed" : "open"
-    rate = options.ratePerSecond.map { Text.decimal($0, 0) }
-    ratePerSecond = options.ratePerSecond
+    loop = options.profile == nil ? "closed" : "open"
+    rate = options.profile?.description
+    ratePerSecond = options.profile?.ratePerSecondHighest
+    arrivals = options.profile == nil ? nil : options.arrivals.rawValue
     connections = options.connections
     streams = options.streams
     threads = options.threads
     warmUpSeconds = options.operations == nil ? options.warmUpSeconds : 0
-    durationSeconds = options.operations == nil ? options.durationSeconds : nil
+    durationSeconds = options.measuredSeconds
     operations = options.operations
-    scenario = "custom"
-    workload = [
-      "skus": "\(shape.skuCount)", "units": "\(options.units)",
-      "distribution": shape.distribution.description,
-    ]
+    scenario = shape.scenario
+    for field in Workload.fields { workload[field.key] = field.text(shape) }
     seed = String(options.seed)
     run = options.run.text
   }

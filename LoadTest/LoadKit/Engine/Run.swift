@@ -9,7 +9,7 @@ package struct RunResult: Sendable {
   package let report: Report
   /// Status for exit(3): 0 all invariants hold, 1 one is violated, 2 nothing could be said.
   package let exitStatus: Int32
-  /// With `savesLedger`: a SavedRun, encoded.
+  /// With `savesHistory`: a SavedRun, encoded.
   package let ledger: [UInt8]?
 }
 
@@ -41,7 +41,8 @@ package func run(
   }
   if options.verifies {
     var client = try StockClient.connect(to: options.target)
-    try client.setStock(options.stock, names, run: options.run, reason: RunOptions.stockReason)
+    try client.setStock(
+      options.workload.stock, names, run: options.run, reason: RunOptions.stockReason)
   }
   let workers = try startWorkers(options)
   let before = try options.admin.map { (admin) throws(LoadError) in try MetricsPage.fetch(admin) }
@@ -63,8 +64,8 @@ package func run(
   }
   var findings: Findings?
   var checkFailure: String?
-  if options.savesLedger {
-    checkFailure = "the ledger was saved, for holdfast-load audit"
+  if !options.compares {
+    checkFailure = "nothing was compared"
   } else if options.verifies {
     do throws(LoadError) {
       findings = try compare(books, options, names)
@@ -76,13 +77,13 @@ package func run(
   let report = Report(
     options, statistics, busyShares: busyShares, findings: findings, checkFailure: checkFailure,
     server: page)
-  let isCompared = options.verifies && !options.savesLedger
+  let isCompared = options.verifies && options.compares
   let status: Int32 = findings.map { $0.holds ? 0 : 1 } ?? (isCompared ? 2 : 0)
   let saved = SavedRun(
-    run: options.run, stock: options.stock,
-    timeToLiveNanoseconds: options.workload.timeToLiveNanoseconds, books: books)
+    run: options.run, stock: options.workload.stock,
+    timeToLiveNanoseconds: options.workload.timeToLiveNanoseconds.lowerBound, books: books)
   return RunResult(
-    report: report, exitStatus: status, ledger: options.savesLedger ? saved.encoded() : nil)
+    report: report, exitStatus: status, ledger: options.savesHistory ? saved.encoded() : nil)
 }
 
 private struct Workers {
@@ -94,15 +95,11 @@ private struct Workers {
 /// Starts a thread per worker, and waits until all are connected.
 private func startWorkers(_ options: RunOptions) throws(LoadError) -> Workers {
   let control = RunControl()
-  let workload = options.workload
-  var zipf: AliasTable?
-  if case .zipf(let exponent) = workload.distribution {
-    zipf = AliasTable(zipf: exponent, count: workload.skuCount)
-  }
+  let weights = AliasTable(options.workload)
   var workers: [Worker] = []
   var threads: [Thread] = []
   for number in 0..<options.threads {
-    let worker = Worker(number: number, options: options, control: control, zipf: zipf)
+    let worker = Worker(number: number, options: options, control: control, weights: weights)
     workers.append(worker)
     do {
       threads.append(try Thread(name: "load-\(number)") { worker.run() })
@@ -125,7 +122,7 @@ private func work(
     sleep(milliseconds: 50)
     var standing = Progress()
     standing.elapsedSeconds = Double(max(0, SystemClock.monotonicNanoseconds() - start)) / 1e9
-    standing.totalSeconds = options.operations == nil ? warmUp + options.durationSeconds : nil
+    standing.totalSeconds = options.measuredSeconds.map { warmUp + $0 }
     standing.totalOperations = options.operations
     standing.answered = control.answered.load(ordering: .relaxed)
     standing.accepted = control.accepted.load(ordering: .relaxed)
@@ -142,7 +139,7 @@ private func compare(
   var client = try StockClient.connect(to: options.target)
   let levels = try client.readLevels(options.workload.skuCount, names)
   var check = LedgerCheck(
-    names: names, stock: options.stock, levels: levels,
-    timeToLiveNanoseconds: options.workload.timeToLiveNanoseconds)
+    names: names, stock: options.workload.stock, levels: levels,
+    timeToLiveNanoseconds: options.workload.timeToLiveNanoseconds.lowerBound)
   return check.run(books)
 }

@@ -7,33 +7,41 @@ package struct RunOptions: Sendable {
   /// Calls in flight on each connection.
   package var streams = 10
   package var threads = 1
+  /// Measured; with a profile that has an end, that profile's length counts in its place.
   package var durationSeconds = 10.0
+  /// Before the measured part; an open loop keeps the first rate of its profile in it.
   package var warmUpSeconds = 1.0
   /// Calls in all; then there is no warm-up, and the duration is what it takes.
   package var operations: Int?
   /// Calls per second of an open loop, over all connections; nil means a closed loop.
-  package var ratePerSecond: Double?
-  /// Units put behind every SKU, and behind SKU 0 where that differs.
-  package var units: Int64 = 1_000_000
-  package var hotUnits: Int64?
+  package var profile: LoadProfile?
+  /// Of an open loop.
+  package var arrivals = Arrivals.constant
   package var workload = Workload()
   package var seed: UInt64 = 1
+  package var run: RunID = RunID(0)
+
   /// Where the server's /metrics are.
   package var admin: Endpoint?
   package var serverPID: Int32?
   /// Off: no stock is prepared, nothing is compared. For servers that keep no stock.
   package var verifies = true
-  /// Nothing is compared: the ledger is handed over, for an `audit` later. The server may die.
-  package var savesLedger = false
-  package var run: RunID = RunID(0)
+  /// Off: nothing is compared during the run and at its end.
+  package var compares = true
+  /// The result has the history, to be written out. The server may die.
+  package var savesHistory = false
+  /// Length of a report's interval; nil: a 120th of the duration, 0.25 to 10 s.
+  package var intervalSeconds: Double?
+  /// For the report: a name that repetitions share, and the command line.
+  package var label: String?
+  package var commandLine = ""
 
   package init(target: Endpoint) { self.target = target }
 
-  /// Units behind each SKU.
-  package var stock: [Int64] {
-    var stock = [Int64](repeating: units, count: workload.skuCount)
-    if let hotUnits { stock[0] = hotUnits }
-    return stock
+  /// The measured part: of the profile, where that has an end, else `durationSeconds`; nil where the
+  /// number of calls decides.
+  package var measuredSeconds: Double? {
+    operations == nil ? profile?.seconds ?? durationSeconds : nil
   }
 
   /// What the stock is put there for, as the server is told. A part of the payload: `audit` sends the
@@ -60,40 +68,10 @@ package struct RunOptions: Sendable {
     try require(
       (1...1_000_000_000).contains(operations ?? 1), "--operations must be 1 to 1000000000")
     try require(
-      ratePerSecond == nil || (0.01...100_000_000).contains(ratePerSecond ?? 0),
-      "--rate must be 0.01 to 100000000 calls per second")
+      profile == nil || operations == nil, "--rate goes with --duration, not --operations")
+    try require(verifies || !savesHistory, "--history goes without --no-verify")
     try require(
-      ratePerSecond == nil || operations == nil, "--rate goes with --duration, not --operations")
-    try require(verifies || !savesLedger, "--save-ledger goes without --no-verify")
-    try require((0...1 << 40).contains(units), "--units must be 0 to 2^40")
-    try require((0...1 << 40).contains(hotUnits ?? 0), "--hot-units must be 0 to 2^40")
+      (0.05...3_600).contains(intervalSeconds ?? 1), "--interval must be 0.05 to 3600 s")
     try workload.validate()
-  }
-}
-
-extension Workload {
-  func validate() throws(LoadError) {
-    func require(_ holds: Bool, _ text: String) throws(LoadError) {
-      if !holds { throw LoadError(text) }
-    }
-    try require(
-      (1...SKUNames.countMaximum).contains(skuCount),
-      "--skus must be 1 to \(SKUNames.countMaximum)")
-    try require(
-      lines.lowerBound >= 1 && lines.upperBound <= 64, "--lines must lie within 1 to 64: N or A-B")
-    try require(
-      quantity.lowerBound >= 1 && quantity.upperBound <= 1_000_000,
-      "--quantity must lie within 1 to 1000000: N or A-B")
-    for (name, share) in [
-      ("--hot-share", hotShare), ("--confirm-share", confirmShare),
-      ("--release-share", releaseShare), ("--duplicate-share", duplicateShare),
-    ] {
-      try require((0...1).contains(share), "\(name) must be 0 to 1")
-    }
-    try require(
-      confirmShare + releaseShare <= 1.000001, "--confirm-share and --release-share exceed 1")
-    try require(
-      (1_000_000_000...86_400_000_000_000).contains(timeToLiveNanoseconds),
-      "--ttl must be 1 to 86400 s")
   }
 }

@@ -27,23 +27,24 @@ final class Worker: @unchecked Sendable {
   let number: Int
   let options: RunOptions
   let control: RunControl
-  private let zipf: AliasTable?
+  private let weights: AliasTable?
   /// What came of it; set at the end of `run`.
   private var ledger: Ledger?
   private(set) var statistics = Statistics()
   private(set) var failure: LoadError?
 
-  init(number: Int, options: RunOptions, control: RunControl, zipf: AliasTable?) {
+  init(number: Int, options: RunOptions, control: RunControl, weights: AliasTable?) {
     self.number = number
     self.options = options
     self.control = control
-    self.zipf = zipf
+    self.weights = weights
   }
 
   func run() {
     Machine.usePreciseTimers()
     do throws(LoadError) {
-      var loop = try WorkerLoop(number: number, options: options, control: control, zipf: zipf)
+      var loop = try WorkerLoop(
+        number: number, options: options, control: control, weights: weights)
       try loop.connect()
       control.ready.add(1, ordering: .acquiringAndReleasing)
       if try loop.awaitStart() { try loop.run() }
@@ -110,9 +111,10 @@ struct WorkerLoop: ~Copyable {
   private var serverCPUAtStart: Int64?
   /// Calls that this worker makes in all; without --operations there is no such bound.
   private let attemptsMaximum: Int
+  /// Open loop: two cursors in one schedule. `seen` is before the first tick that is not due yet,
+  /// `pacer` before the first that was not sent.
   var pacer: Pacer?
-  private var ticksSeen = 0
-  private var ticksSent = 0
+  private var seen: Pacer?
   private var nextConnection = 0
   private let messageMaximum: Int
   var reported = (answered: 0, accepted: 0, refused: 0, failed: 0)
@@ -121,7 +123,9 @@ struct WorkerLoop: ~Copyable {
   /// A late duplicate goes out after so many further sends.
   private static let duplicateDelay = 256
 
-  init(number: Int, options: RunOptions, control: RunControl, zipf: AliasTable?) throws(LoadError) {
+  init(number: Int, options: RunOptions, control: RunControl, weights: AliasTable?)
+    throws(LoadError)
+  {
     self.number = number
     self.options = options
     self.control = control
@@ -135,7 +139,7 @@ struct WorkerLoop: ~Copyable {
     resends = Array(repeating: Queue(), count: count)
     // Each worker draws its own numbers from the one seed.
     var seeds = Random(seed: options.seed &+ UInt64(number))
-    draws = Draws(options.workload, zipf: zipf, seed: seeds.next())
+    draws = Draws(options.workload, weights: weights, seed: seeds.next())
     ledger = Ledger(worker: number, names: names, keys: keys)
     flights = Array(repeating: Flight(), count: count * options.streams)
     freeFlights = Array((0..<count * options.streams).reversed())
@@ -188,12 +192,13 @@ struct WorkerLoop: ~Copyable {
       }
       let warmUp = options.operations == nil ? options.warmUpSeconds : 0
       measureFrom = start + Int64(warmUp * 1e9)
-      if options.operations == nil {
-        measureTo = measureFrom + Int64(options.durationSeconds * 1e9)
-      }
-      if let rate = options.ratePerSecond {
+      if let seconds = options.measuredSeconds { measureTo = measureFrom + Int64(seconds * 1e9) }
+      if let profile = options.profile {
         pacer = Pacer(
-          startNanoseconds: start, ratePerSecond: rate, worker: number, workers: options.threads)
+          profile: profile.warmedUp(seconds: warmUp), arrivals: options.arrivals,
+          startNanoseconds: start, worker: number, workers: options.threads,
+          seed: draws.random.next())
+        seen = pacer
       }
       while SystemClock.monotonicNanoseconds() < start {
         try waitAndReceive(timeoutNanoseconds: start - SystemClock.monotonicNanoseconds())
@@ -217,8 +222,8 @@ struct WorkerLoop: ~Copyable {
         if drainDeadline == .max { drainDeadline = now + Int64(RunOptions.drainSeconds * 1e9) }
         // What was due is sent, however late, for its latency counts; then the rest of the follow-ups.
         if pacer != nil { sendDue(now) }
-        if ticksSent == ticksSeen { pumpAll(now) }
-        let isDone = freeFlights.count == flights.count && ticksSent == ticksSeen && nothingWaits()
+        if hasSentAllSeen { pumpAll(now) }
+        let isDone = freeFlights.count == flights.count && hasSentAllSeen && nothingWaits()
         if isDone || now > drainDeadline { break }
       } else if pacer != nil {
         sendDue(now)
@@ -227,9 +232,12 @@ struct WorkerLoop: ~Copyable {
       report()
     }
     if phase != .draining { finishMeasuring(SystemClock.monotonicNanoseconds()) }
-    if let pacer { statistics.unsentTicks = max(0, pacer.due(at: measureTo - 1) - ticksSent) }
+    while let tick = seen?.scheduledNanoseconds, tick < measureTo { seen?.advance() }
+    if let pacer, let seen { statistics.unsentTicks = seen.count - pacer.count }
     report()
   }
+
+  private var hasSentAllSeen: Bool { pacer?.count == seen?.count }
 
   private func nothingWaits() -> Bool {
     followUps.isEmpty && later.isEmpty && resends.allSatisfy(\.isEmpty)
@@ -268,7 +276,7 @@ struct WorkerLoop: ~Copyable {
     if phase != .draining {
       next = min(next, measureTo)
       // Ticks that wait for a free stream are sent when an answer comes, not at a time.
-      if let pacer, ticksSent == ticksSeen { next = min(next, pacer.scheduled(ticksSent)) }
+      if let pacer, hasSentAllSeen { next = min(next, pacer.scheduledNanoseconds) }
     }
     return next - now
   }
@@ -325,21 +333,18 @@ struct WorkerLoop: ~Copyable {
 
   /// Sends the ticks of the open loop that are due, as far as streams are free.
   private mutating func sendDue(_ now: Int64) {
-    guard let pacer else { return }
-    let due = pacer.due(at: min(now, measureTo - 1))
+    guard pacer != nil else { return }
     // Ticks that fell due while every stream was busy say nothing about the generator: it slept.
-    let wasBlocked = ticksSent < ticksSeen
-    while ticksSeen < due {
-      if phase == .measuring, !wasBlocked {
-        statistics.scheduleLag.record(now - pacer.scheduled(ticksSeen))
-      }
-      ticksSeen += 1
+    let countsLag = phase == .measuring && hasSentAllSeen
+    while let tick = seen?.scheduledNanoseconds, tick <= min(now, measureTo - 1) {
+      if countsLag { statistics.scheduleLag.record(now - tick) }
+      seen?.advance()
     }
-    while ticksSent < ticksSeen, let index = roomyConnection(),
-      let task = nextTask(index, opensReserves: true)
+    while !hasSentAllSeen, let index = roomyConnection(),
+      let tick = pacer?.scheduledNanoseconds, let task = nextTask(index, opensReserves: true)
     {
-      send(task, by: index, since: pacer.scheduled(ticksSent), now)
-      ticksSent += 1
+      send(task, by: index, since: tick, now)
+      pacer?.advance()
     }
     for index in 0..<connections.count where connections[index].http.outputCount > 0 {
       connections[index].flush(poller)
@@ -380,7 +385,7 @@ struct WorkerLoop: ~Copyable {
   private mutating func send(_ task: SendTask, by index: Int, since: Int64, _ now: Int64) {
     ledger.writeRequest(
       task.operation, task.method,
-      timeToLiveNanoseconds: options.workload.timeToLiveNanoseconds, to: &message)
+      timeToLiveNanoseconds: options.workload.timeToLiveNanoseconds.lowerBound, to: &message)
     guard let flight = freeFlights.popLast() else { return }
     let result = connections[index].start(task.method, callID: UInt64(flight), message)
     guard result == .started else {
@@ -396,7 +401,7 @@ struct WorkerLoop: ~Copyable {
     case .release: ledger.endSent(task.operation, .release, at: now)
     default: ledger.reserveSent(task.operation, at: now)
     }
-    if !task.isDuplicate, draws.isDuplicated() { duplicate(task) }
+    if !task.isDuplicate { for _ in 1..<draws.copies() { duplicate(task) } }
   }
 
   /// The same bytes again: at once by some connection, while the first is in flight, or later.

@@ -1,151 +1,71 @@
-// What is asked for: which SKUs, how many units, what becomes of the hold. All draws come from one
-// seeded generator per worker.
+/// What a run asks for: which SKUs, how many units, what becomes of the holds, what goes wrong.
+///
+/// Shares are 0 to 1; ranges are drawn from uniformly. Every field has a flag and a key of
+/// `--workload FILE`: see WorkloadField, which also knows the allowed ranges.
+package struct Workload: Equatable, Sendable {
+  /// The scenario that it began from, or "custom".
+  package var scenario = "custom"
 
-internal import Glibc
-internal import LoadHistory
+  // MARK: Stock
 
-/// SplitMix64 (Steele, Lea, Flood 2014): the same seed gives the same draws everywhere.
-package struct Random: RandomNumberGenerator, Sendable {
-  private var state: UInt64
-
-  package init(seed: UInt64) { state = seed }
-
-  package mutating func next() -> UInt64 {
-    state &+= 0x9e37_79b9_7f4a_7c15
-    var z = state
-    z = (z ^ z >> 30) &* 0xbf58_476d_1ce4_e5b9
-    z = (z ^ z >> 27) &* 0x94d0_49bb_1331_11eb
-    return z ^ z >> 31
-  }
-
-  /// 0 up to, not including, `bound`; 0 for a bound of 0.
-  mutating func below(_ bound: UInt64) -> UInt64 { next().multipliedFullWidth(by: bound).high }
-
-  /// True with probability `share` (0 to 1).
-  mutating func chance(_ share: Double) -> Bool {
-    share > 0 && Double(next() >> 11) * 0x1p-53 < share
-  }
-}
-
-/// How SKUs are drawn.
-package enum Distribution: Equatable, Sendable, CustomStringConvertible {
-  /// Always SKU 0.
-  case single
-  case uniform
-  /// SKU i with weight (i + 1)^-exponent.
-  case zipf(exponent: Double)
-
-  /// - Parameter text: single, uniform, or zipf:S with S from 0 to 10.
-  package init?(_ text: String) {
-    switch text {
-    case "single": self = .single
-    case "uniform": self = .uniform
-    default:
-      guard text.hasPrefix("zipf:"), let exponent = Double(text.dropFirst(5)),
-        (0...10).contains(exponent)
-      else { return nil }
-      self = .zipf(exponent: exponent)
-    }
-  }
-
-  package var description: String {
-    switch self {
-    case .single: "single"
-    case .uniform: "uniform"
-    case .zipf(let exponent): "zipf:\(exponent)"
-    }
-  }
-}
-
-/// Draws by any weights in constant time: Walker's alias method, exact to 2^-32.
-package struct AliasTable: Sendable {
-  private var keep: [UInt32]
-  private var alias: [UInt32]
-
-  /// Weights are above 0.
-  package init(weights: [Double]) {
-    let count = weights.count
-    let sum = weights.reduce(0, +)
-    var scaled = weights.map { $0 * Double(count) / sum }
-    keep = Array(repeating: .max, count: count)
-    alias = (0..<count).map { UInt32($0) }
-    var small = scaled.indices.filter { scaled[$0] < 1 }
-    var large = scaled.indices.filter { scaled[$0] >= 1 }
-    while let low = small.popLast(), let high = large.last {
-      keep[low] = UInt32(scaled[low] * 0xffff_ffff)
-      alias[low] = UInt32(high)
-      scaled[high] -= 1 - scaled[low]
-      if scaled[high] < 1 {
-        large.removeLast()
-        small.append(high)
-      }
-    }
-  }
-
-  /// Weights of a zipf distribution.
-  package init(zipf exponent: Double, count: Int) {
-    self.init(weights: (0..<count).map { pow(Double($0 + 1), -exponent) })
-  }
-
-  package func draw(_ random: inout Random) -> Int {
-    let index = Int(random.below(UInt64(keep.count)))
-    return UInt32(truncatingIfNeeded: random.next()) <= keep[index] ? index : Int(alias[index])
-  }
-}
-
-/// What a run asks for. Shares are 0 to 1.
-package struct Workload: Sendable {
   package var skuCount = 1
+  /// Units put behind every SKU, and behind SKU 0 where that differs.
+  package var units: Int64 = 1_000_000
+  package var hotUnits: Int64?
+
+  // MARK: Carts
+
   package var distribution = Distribution.uniform
   /// Share of lines for SKU 0, whatever the distribution says.
   package var hotShare = 0.0
-  /// Lines of a cart, 1 to 64, uniformly.
+  /// Lines of a cart.
   package var lines = 1...1
-  /// Units of a line, uniformly.
+  /// Units of a line.
   package var quantity = 1...1
+
+  // MARK: Holds and their ends
+
+  package var timeToLiveNanoseconds: ClosedRange<Int64> = 600_000_000_000...600_000_000_000
+  /// Where set: the time to live of every hold is chosen so that it is due this long after the start
+  /// of the run, but never below 1 s; `timeToLiveNanoseconds` does not count then.
+  package var dueTogetherNanoseconds: Int64?
+  /// Share of accepted reservations that are confirmed, and that are released. The rest is
+  /// abandoned, and expires.
   package var confirmShare = 0.6
   package var releaseShare = 0.3
-  /// Share of calls that are sent a second time, byte for byte.
+  /// Share of accepted reservations that are extended before they end as drawn.
+  package var extendShare = 0.0
+  /// From the answer to Reserve until the reservation is ended: how long the customer pays.
+  package var payTimeNanoseconds: ClosedRange<Int64> = 0...0
+  /// Closed loop: how long a stream pauses before it opens its next operation.
+  package var thinkTimeNanoseconds: ClosedRange<Int64> = 0...0
+
+  // MARK: Retries and cuts
+
+  /// Share of calls that are sent more than once, byte for byte, and how often in all.
   package var duplicateShare = 0.01
-  package var timeToLiveNanoseconds: Int64 = 600_000_000_000
+  package var copies = 2...2
+  /// Share of sends whose stream is reset right after them.
+  package var cutShare = 0.0
+  /// Share of sends after which their connection is closed, with calls in flight, and dialled again.
+  package var closeShare = 0.0
+  /// A call of unknown outcome is sent again, on another connection, until a decision is known.
+  package var retriesUnknown = false
+
+  // MARK: Other calls
+
+  /// Share of opened operations that read one SKU.
+  package var readShare = 0.0
+  /// Share of opened operations that put more units behind one SKU, and how many.
+  package var restockShare = 0.0
+  package var restockUnits = 1...100
 
   package init() {}
-}
 
-/// One worker's draws from a workload.
-package struct Draws: Sendable {
-  private let workload: Workload
-  private let zipf: AliasTable?
-  var random: Random
-
-  package init(_ workload: Workload, zipf: AliasTable?, seed: UInt64) {
-    self.workload = workload
-    self.zipf = zipf
-    random = Random(seed: seed)
-  }
-
-  mutating func lineCount() -> Int { within(workload.lines) }
-
-  mutating func line() -> CartLine {
-    CartLine(sku: UInt32(sku()), quantity: UInt32(within(workload.quantity)))
-  }
-
-  mutating func ending() -> Ending {
-    if random.chance(workload.confirmShare) { return .confirm }
-    let rest = 1 - workload.confirmShare
-    return rest > 0 && random.chance(workload.releaseShare / rest) ? .release : .none
-  }
-
-  mutating func isDuplicated() -> Bool { random.chance(workload.duplicateShare) }
-
-  private mutating func sku() -> Int {
-    if random.chance(workload.hotShare) { return 0 }
-    if let zipf { return zipf.draw(&random) }
-    return workload.distribution == .single ? 0 : Int(random.below(UInt64(workload.skuCount)))
-  }
-
-  private mutating func within(_ range: ClosedRange<Int>) -> Int {
-    guard range.count > 1 else { return range.lowerBound }
-    return range.lowerBound + Int(random.below(UInt64(range.count)))
+  /// Units behind each SKU.
+  package var stock: [Int64] {
+    var stock = [Int64](repeating: units, count: skuCount)
+    if let hotUnits, skuCount > 0 { stock[0] = hotUnits }
+    return stock
   }
 }

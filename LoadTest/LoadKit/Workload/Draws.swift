@@ -1,0 +1,83 @@
+package import LoadHistory
+
+/// What an operation begins with.
+package enum Opening: BitwiseCopyable, Sendable {
+  case reserve, read, restock
+}
+
+/// One worker's draws from a workload, all from one seeded generator. What is certain (a share of 0,
+/// a range of one number) draws nothing.
+package struct Draws: Sendable {
+  private let workload: Workload
+  private let weights: AliasTable?
+  package var random: Random
+
+  /// - Parameters:
+  ///   - workload: a valid one.
+  ///   - weights: `AliasTable(workload)`.
+  package init(_ workload: Workload, weights: AliasTable?, seed: UInt64) {
+    self.workload = workload
+    self.weights = weights
+    random = Random(seed: seed)
+  }
+
+  package mutating func opening() -> Opening {
+    let others = workload.readShare + workload.restockShare
+    guard random.chance(others) else { return .reserve }
+    return random.chance(workload.readShare / others) ? .read : .restock
+  }
+
+  package mutating func lineCount() -> Int { random.within(workload.lines) }
+
+  package mutating func line() -> CartLine {
+    CartLine(sku: sku(), quantity: UInt32(random.within(workload.quantity)))
+  }
+
+  /// Also the SKU of a read or of a restock.
+  package mutating func sku() -> UInt32 {
+    if random.chance(workload.hotShare) { return 0 }
+    switch workload.distribution {
+    case .single: return 0
+    case .uniform: return below(workload.skuCount)
+    case .zipf: return weights.map { UInt32($0.draw(&random)) } ?? 0
+    case .hot(let count, let share):
+      guard count < workload.skuCount, !random.chance(share) else { return below(count) }
+      return UInt32(count) + below(workload.skuCount - count)
+    }
+  }
+
+  package mutating func timeToLiveNanoseconds() -> Int64 {
+    random.within(workload.timeToLiveNanoseconds)
+  }
+
+  package mutating func ending() -> Ending {
+    if random.chance(workload.confirmShare) { return .confirm }
+    let rest = 1 - workload.confirmShare
+    return rest > 0 && random.chance(workload.releaseShare / rest) ? .release : .none
+  }
+
+  package mutating func isExtended() -> Bool { random.chance(workload.extendShare) }
+
+  package mutating func payTimeNanoseconds() -> Int64 { random.within(workload.payTimeNanoseconds) }
+
+  package mutating func thinkTimeNanoseconds() -> Int64 {
+    random.within(workload.thinkTimeNanoseconds)
+  }
+
+  package mutating func restockUnits() -> UInt32 { UInt32(random.within(workload.restockUnits)) }
+
+  /// How often a call is sent in all: once, or more where it is duplicated.
+  package mutating func copies() -> Int {
+    random.chance(workload.duplicateShare) ? random.within(workload.copies) : 1
+  }
+
+  /// Whether the stream is reset right after this send.
+  package mutating func isCut() -> Bool { random.chance(workload.cutShare) }
+
+  /// Whether the connection is closed right after this send.
+  package mutating func closesConnection() -> Bool { random.chance(workload.closeShare) }
+
+  private mutating func below(_ count: Int) -> UInt32 {
+    UInt32(truncatingIfNeeded: random.below(UInt64(count)))
+  }
+}
