@@ -166,7 +166,7 @@ extension Threshold {
           default: report.latencyMicroseconds[subject]
           }
         guard let summary, summary.count > 0 else { return nil }
-        return summary[figure]
+        return summary.figure(figure)
       }
     }
 
@@ -193,8 +193,8 @@ extension Report {
 
 extension LatencySummary {
   /// A figure by its name: "p99.9", "mean", "max"; nil where there is none of that name.
-  package subscript(figure: String) -> Double? {
-    switch figure {
+  package func figure(_ name: String) -> Double? {
+    switch name {
     case "p50": p50
     case "p90": p90
     case "p95": p95

@@ -89,14 +89,14 @@ package struct Axis: Sendable {
   /// Time from `start` on, in seconds.
   package static func time(from start: Double = 0, to end: Double) -> Axis {
     let length = end - start > 0 && end.isFinite ? end - start : 1
-    let steps = [
+    let steps: [Double] = [
       0.1, 0.2, 0.5, 1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 900, 1_800, 3_600, 7_200, 14_400,
     ]
     let step = steps.first { length / $0 <= 8 } ?? niceStep(length / 6)
     var ticks: [Tick] = []
     var value = (start / step).rounded(.up) * step
     while value <= start + length * 1.0001, ticks.count < 20 {
-      ticks.append(Tick(value, Text.time(seconds: value, inSteps: step)))
+      ticks.append(Tick(value, Text.time(seconds: value, upTo: start + length)))
       value += step
     }
     return Axis(scale: .linear(start...start + length), ticks: ticks)
@@ -114,13 +114,14 @@ package struct Axis: Sendable {
 }
 
 extension Text {
-  /// 7.5 s, 1:30, 1:00:00: as finely as steps of `step` seconds need.
-  package static func time(seconds: Double, inSteps step: Double = 1) -> String {
-    if step < 60, seconds < 120 { return shortest(seconds) + " s" }
-    let whole = Int(min(1e9, seconds.rounded()))
-    let parts = [whole / 3_600, whole / 60 % 60, whole % 60]
-    let texts = parts.map { $0 < 10 ? "0\($0)" : "\($0)" }
-    return parts[0] > 0
-      ? "\(parts[0]):\(texts[1]):\(texts[2])" : "\(parts[1]):\(texts[2])"
+  /// 7.5 s, or 1:30 and 1:00:00 on an axis that ends at more than 180 s.
+  static func time(seconds: Double, upTo end: Double) -> String {
+    if end <= 180 { return shortest(seconds) + " s" }
+    let whole = Int(min(1e9, max(0, seconds.rounded())))
+    func twoDigits(_ number: Int) -> String { number < 10 ? "0\(number)" : "\(number)" }
+    let (hours, minutes) = (whole / 3_600, whole / 60 % 60)
+    return hours > 0
+      ? "\(hours):\(twoDigits(minutes)):\(twoDigits(whole % 60))"
+      : "\(minutes):\(twoDigits(whole % 60))"
   }
 }

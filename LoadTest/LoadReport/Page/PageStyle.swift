@@ -75,10 +75,10 @@ enum PageStyle {
     .verdict.good { color: var(--good); background: var(--good-wash); }
     .verdict.bad { color: var(--bad); background: var(--bad-wash); }
     .verdict.warning, .verdict.neutral { color: var(--warning); background: var(--warning-wash); }
-    .figures { display: grid; grid-template-columns: repeat(auto-fit, minmax(150px, 1fr)); gap: 1px;
-      margin: 0; background: var(--hair); border: 1px solid var(--hair); border-radius: 10px;
-      overflow: hidden; box-shadow: var(--shadow); }
-    .figures div { padding: 14px 18px 12px; background: var(--surface); }
+    .figures { display: grid; grid-template-columns: repeat(4, 1fr); gap: 1px; margin: 0;
+      background: var(--surface); border: 1px solid var(--hair); border-radius: 10px;
+      overflow: hidden; }
+    .figures div { padding: 14px 18px 12px; box-shadow: 0 0 0 1px var(--hair); }
     .figures dt { font-size: 13px; color: var(--muted); }
     .figures dd { margin: 2px 0 0; font-size: 25px; font-weight: 600; line-height: 1.2;
       letter-spacing: -.02em; }
@@ -100,6 +100,10 @@ enum PageStyle {
     thead th { color: var(--muted); font-size: 12.5px; font-weight: 500; }
     tbody tr { border-top: 1px solid var(--grid); }
     tbody tr:last-child > * { padding-bottom: 12px; }
+    .pair { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(440px, 100%), 1fr));
+      gap: 0 16px; align-items: start; }
+    .limit { margin: 16px 0; max-width: 60em; }
+    .limit .mark { white-space: normal; }
     .mark { font-weight: 600; white-space: nowrap; }
     .mark.good { color: var(--good); } .mark.bad { color: var(--bad); }
     .mark.warning { color: var(--warning); }
@@ -182,8 +186,10 @@ enum PageStyle {
       body { font-size: 10pt; print-color-adjust: exact; -webkit-print-color-adjust: exact; }
       main { max-width: none; padding: 0; }
       section { margin-top: 24pt; }
-      h2, h3, figcaption { break-after: avoid; }
-      .verdict, .figures, figure.chart, tr, .facts div { break-inside: avoid; }
+      h2, h3, .note, figcaption { break-after: avoid; }
+      .pair { grid-template-columns: 1fr 1fr; }
+      .plot { height: calc(var(--height) * .8); }
+      .verdict, .figures, figure.chart, tr, .facts div, .note, .pair > * { break-inside: avoid; }
       .scroll, pre { overflow: visible; }
       pre { white-space: pre-wrap; overflow-wrap: anywhere; }
       table { font-size: 8.5pt; } th, td { padding: 4px 6px; }

@@ -1,0 +1,174 @@
+// The report of a run as a page: the verdict on top, what the run was for beneath, the figures after.
+
+extension Report {
+  /// One self-contained HTML file.
+  package var html: String {
+    var body: Markup = """
+      <header>
+      <p class="eyebrow">holdfast-load report</p>
+      <h1>\(pageTitle)</h1>
+      <p>\(subtitle)</p>
+      </header>
+
+      """
+    body += verdictMarkup
+    body += .keyFigures(keyFigures)
+    body += limitMarkup
+    body += .list("warnings", warnings)
+    body += .section("Thresholds", thresholdTable)
+    body += .section(
+      "Latency", note: latencyNote, Markup([spectrumMarkup, latencyTableMarkup]))
+    body += .section("Over time", note: timeNote, Markup([timeCharts, intervalTable]))
+    body += .section("Server", note: serverNote, serverCharts)
+    body += .section(
+      "Generator",
+      note: "Whether the figures are the server's or those of the program that measured.",
+      generatorCharts)
+    body += .section("Outcomes", outcomeTables)
+    body += .section("What was checked", checkMarkup)
+    body += .section("Configuration", configurationMarkup)
+    body += .section(
+      "What the figures leave out", .list("plain", leavesOut))
+    body += """
+      <footer>\(generator) · report schema \(schemaVersion)</footer>
+      """
+    return Page(title: "\(pageTitle) · holdfast-load", body: body).html
+  }
+
+  private var pageTitle: String {
+    label ?? (configuration.scenario.isEmpty ? "Run" : configuration.scenario)
+  }
+
+  private var subtitle: String {
+    let parts = [
+      label == nil ? "" : configuration.scenario, loopText,
+      startedAt.replacing("T", with: " ").replacing("Z", with: " UTC"), configuration.target,
+    ]
+    return parts.filter { !$0.isEmpty }.joined(separator: " · ")
+  }
+
+  /// "open loop, 5,000 requests/s, poisson" or "closed loop, 8 × 100 streams".
+  var loopText: String {
+    guard let rate = configuration.rate else {
+      return "closed loop, \(configuration.connections) × \(configuration.streams) streams"
+    }
+    let arrivals = configuration.arrivals.map { ", \($0) arrivals" } ?? ""
+    return "open loop, \(rate) requests/s\(arrivals)"
+  }
+
+  // MARK: Verdict
+
+  private var verdictMarkup: Markup {
+    let tone: Tone =
+      switch result {
+      case .good: .good
+      case .violated: .bad
+      case .unknown, .notChecked: .warning
+      }
+    // "VERDICT: headline — the balance"
+    var headline = verdict
+    var detail = ""
+    if let dash = verdict.firstRange(of: " — ") {
+      headline = String(verdict[..<dash.lowerBound])
+      detail = String(verdict[dash.upperBound...])
+    }
+    if headline.hasPrefix("VERDICT: ") {
+      headline.removeFirst("VERDICT: ".count)
+      headline = headline.prefix(1).uppercased() + headline.dropFirst()
+    }
+    if isPartial { detail += (detail.isEmpty ? "" : ". ") + "The run ended before it was to." }
+    return .verdict(tone, headline, detail)
+  }
+
+  // MARK: Key figures
+
+  private var keyFigures: [Markup] {
+    let all = latencyMicroseconds["all"] ?? LatencySummary()
+    var figures = [
+      Markup.keyFigure(
+        "Rate", Text.decimal(requestsPerSecond, 0) + " /s",
+        configuration.ratePerSecond.map { "of \(Text.decimal($0, 0)) /s at most asked for" }
+          ?? "\(Text.count(Int64(requestsMeasured))) measured"),
+      Markup.keyFigure(
+        "Median latency", Text.duration(microseconds: all.p50),
+        configuration.rate == nil
+          ? ""
+          : serviceTimeMicroseconds.map {
+            "from the actual send: \(Text.duration(microseconds: $0.p50))"
+          } ?? ""),
+      Markup.keyFigure(
+        "99th percentile", Text.duration(microseconds: all.p99),
+        "99.9th: \(Text.duration(microseconds: all.p999))"),
+      Markup.keyFigure("Slowest", Text.duration(microseconds: all.max)),
+    ]
+    if let failed = failedShare {
+      figures.append(
+        Markup.keyFigure(
+          "Failed", Text.percent(failed), "of \(Text.count(Int64(attempts))) calls"))
+    }
+    if let server {
+      figures.append(
+        Markup.keyFigure(
+          "Conflicts", Text.percent(server.conflictsPerCommit),
+          "of \(Text.decimal(server.commits, 0)) commits"))
+    }
+    if let cpu = serverCPUMicrosecondsPerRequest {
+      figures.append(
+        Markup.keyFigure("Server CPU", Text.decimal(cpu, 2) + " µs", "per request"))
+    }
+    figures.append(
+      Markup.keyFigure(
+        "Generator CPU", Text.decimal(generatorCPUMicrosecondsPerRequest, 2) + " µs",
+        "per request"))
+    return figures
+  }
+
+  private var limitMarkup: Markup {
+    let words =
+      switch limitedBy {
+      case .load: "Limited by the load that was asked for, and it was carried."
+      case .server: "Limited by the server."
+      case .generator: "Limited by the generator: the figures are no limit of the server."
+      case .unknown: "What limited the run is not known."
+      }
+    let tone: Tone = limitedBy == .generator ? .warning : .neutral
+    return """
+      <p class="limit"><span class="mark \(tone.rawValue)">\(words)</span> \(limitReason)</p>
+
+      """
+  }
+
+  // MARK: Thresholds
+
+  private var thresholdTable: Markup {
+    guard !thresholds.isEmpty else { return "" }
+    let failed = thresholds.count { !$0.isPassed }
+    let caption =
+      failed == 0 ? "All passed" : "\(failed) of \(thresholds.count) failed"
+    return .table(
+      caption, columns: ["Fails if", "Measured", "Result"],
+      rows: thresholds.map { threshold in
+        let mark: Markup =
+          threshold.isPassed
+          ? "<span class=\"mark good\">✓ passed</span>"
+          : "<span class=\"mark bad\">✗ FAILED</span>"
+        return ["<code>\(threshold.expression)</code>", "\(threshold.actualText)", mark]
+      })
+  }
+
+  private var latencyNote: String {
+    configuration.rate == nil
+      ? "Closed loop: every stream waits for its answer, so that a server that stands still is asked "
+        + "less often, and its pauses count once."
+      : "Latency counts from the instant that the schedule gave a call, service time from the instant "
+        + "that it was sent: where a server stands still, only the first shows what callers wait."
+  }
+
+  private var timeNote: String {
+    "The whole run, warm-up and drain shaded. Point at a chart to read all of them at that instant."
+  }
+
+  private var serverNote: String {
+    server == nil ? "" : "From the server's metrics, read while the run lasted."
+  }
+}
