@@ -57,6 +57,9 @@ let package = Package(
     .systemLibrary(
       name: "CProtobufC", path: "Sources/CProtobufC", pkgConfig: "libprotobuf-c",
       providers: [.apt(["libprotobuf-c-dev"]), .brew(["protobuf-c"])]),
+    .systemLibrary(
+      name: "CZlib", path: "Sources/CZlib", pkgConfig: "zlib",
+      providers: [.apt(["zlib1g-dev"]), .brew(["zlib"])]),
     .target(
       name: "CHoldfastProto", dependencies: ["CProtobufC"], path: "Sources/CHoldfastProto",
       cSettings: [.headerSearchPath("include")]),
@@ -87,7 +90,8 @@ let package = Package(
       ], path: "Sources/holdfast"),
 
     module(
-      "LoadReport", ["Posix", .product(name: "Histogram", package: "hdrhistogram-swift")],
+      "LoadReport",
+      ["Posix", "CZlib", .product(name: "Histogram", package: "hdrhistogram-swift")],
       path: "LoadTest/LoadReport"),
     module("LoadHistory", path: "LoadTest/LoadHistory"),
     module(
@@ -111,6 +115,7 @@ let package = Package(
     tests("ServerTests", ["Server", "Posix", "HTTP2", "GRPC", "Metrics"]),
     tests("AdminTests", ["Admin", "Metrics"]),
     tests("HistoryTests", ["LoadHistory"]),
+    tests("ReportTests", ["LoadReport", "Posix"]),
     tests(
       "LoadTests", ["LoadKit", "LoadReport", "LoadHistory", "Posix", "HTTP2", "CNGHTTP2"]),
     module("Simulation", ["StockStore", "Posix"], path: "Tests/Simulation/Simulation"),

@@ -4,6 +4,7 @@ package import Histogram
 /// Latencies in nanoseconds, to three digits, up to an hour (which longer ones count as).
 package struct Latencies: Sendable {
   package static let maximumNanoseconds: UInt64 = 3_600_000_000_000
+  static let significantDigits = 3
   package private(set) var histogram = Histogram<UInt64>(
     highestTrackableValue: maximumNanoseconds, numberOfSignificantValueDigits: .three)
 
@@ -20,6 +21,15 @@ package struct Latencies: Sendable {
   package mutating func removeAll() { histogram.reset() }
 
   package var count: Int { Int(clamping: histogram.totalCount) }
+
+  /// Calls `body` for each count above 0, from the lowest value on, with its place in HdrHistogram's
+  /// array of counts: 2,048 values by ones, then, again and again, 1,024 by twice as much.
+  func forEachCount(_ body: (_ index: Int, _ count: UInt64) -> Void) {
+    for recorded in histogram.recordedValues() {
+      let magnitude = max(0, 53 - recorded.value.leadingZeroBitCount)
+      body(magnitude * 1_024 + Int(recorded.value >> UInt64(magnitude)), recorded.count)
+    }
+  }
 
   /// The value below which `percentile` (0 to 100) of them lie, in microseconds.
   package func microseconds(at percentile: Double) -> Double {

@@ -122,7 +122,7 @@ private let modulesWithoutFoundation: Set = [
 
 /// Who may import whom among the modules of this package.
 private let arrows: [String: Set<String>] = [
-  "CNGHTTP2": [], "CProtobufC": [], "CPlatform": [],
+  "CNGHTTP2": [], "CProtobufC": [], "CPlatform": [], "CZlib": [],
   "CHoldfastProto": ["CProtobufC"],
   "Posix": ["CPlatform"],
   "HTTP2": ["CNGHTTP2"],
@@ -135,7 +135,7 @@ private let arrows: [String: Set<String>] = [
   "holdfast": [
     "Posix", "HTTP2", "GRPC", "Metrics", "StockStore", "ReservationService", "Server", "Admin",
   ],
-  "LoadReport": ["Posix"], "LoadHistory": [],
+  "LoadReport": ["Posix", "CZlib"], "LoadHistory": [],
   "LoadKit": ["LoadReport", "LoadHistory", "Posix", "HTTP2"],
   "holdfast-load": ["LoadKit", "LoadReport", "LoadHistory", "Posix"],
   "StoreBenchmark": ["StockStore", "Posix"],

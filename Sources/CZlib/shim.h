@@ -1,0 +1,2 @@
+// The system's zlib (RFC 1950).
+#include <zlib.h>
