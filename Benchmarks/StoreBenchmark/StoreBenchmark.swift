@@ -19,6 +19,12 @@ struct StoreBenchmark {
     if CommandLine.arguments.count == 3, CommandLine.arguments[1] == "recovery" {
       return try RecoveryBenchmark(path: CommandLine.arguments[2]).run()
     }
+    if CommandLine.arguments.count == 4, CommandLine.arguments[1] == "count",
+      let commands = CountedCommands(rawValue: CommandLine.arguments[2]),
+      let rounds = Int(CommandLine.arguments[3])
+    {
+      return commands.run(rounds: rounds)
+    }
     print(
       "\(items) items, \(liveHolds) live holds; \(rounds) rounds of \(operations) commands each")
     print(
