@@ -21,10 +21,17 @@ package struct StoreStatistics: Sendable, Equatable {
   package var replays: UInt64 = 0
   /// Keys that came with another payload.
   package var keysReused: UInt64 = 0
-  /// Commits that met an item which another thread had locked for long.
+  /// Commits that met an item which another thread kept to itself for long, or whose queue was full.
   package var conflictsLocked: UInt64 = 0
   /// Commits that met an item which another thread changed since it was read.
   package var conflictsVersionChanged: UInt64 = 0
+  /// Times that a command waited for another one: for an item that was locked, for its turn in a queue,
+  /// or for a writer.
+  package var waits: UInt64 = 0
+  /// Commits that were turned away because their lock had been taken over (Locking).
+  package var fenced: UInt64 = 0
+  /// Transactions that were done by another session's thread (SingleWriter).
+  package var combined: UInt64 = 0
   /// Commands refused after the last attempt.
   package var tooBusy: UInt64 = 0
   /// Commits, and refusals for lack of stock, by the number of attempts that they took: at index n,
@@ -62,7 +69,7 @@ package struct StoreStatistics: Sendable, Equatable {
 struct SessionCounters: ~Copyable {
   static let attemptsMax = 16
 
-  /// A number that only its session's thread changes.
+  /// A number that only its session's thread changes, or who acts for it while it waits.
   struct Counter: ~Copyable {
     private let number = Atomic<Int64>(0)
 
@@ -90,6 +97,9 @@ struct SessionCounters: ~Copyable {
   let keysReused = Counter()
   let conflictsLocked = Counter()
   let conflictsVersionChanged = Counter()
+  let waits = Counter()
+  let fenced = Counter()
+  let combined = Counter()
   let tooBusy = Counter()
   let rowsAffected = Counter()
   let expiryLagNanosecondsMax = Counter()
@@ -115,6 +125,9 @@ struct SessionCounters: ~Copyable {
     sums.keysReused += count(keysReused)
     sums.conflictsLocked += count(conflictsLocked)
     sums.conflictsVersionChanged += count(conflictsVersionChanged)
+    sums.waits += count(waits)
+    sums.fenced += count(fenced)
+    sums.combined += count(combined)
     sums.tooBusy += count(tooBusy)
     sums.rowsAffected += count(rowsAffected)
     sums.expiryLagNanosecondsMax = max(sums.expiryLagNanosecondsMax, expiryLagNanosecondsMax.value)

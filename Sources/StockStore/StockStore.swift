@@ -3,17 +3,6 @@
 package import Posix
 internal import Synchronization
 
-/// How commands that run at the same time are kept apart.
-package enum ConcurrencyControl: Sendable {
-  /// Read, decide, lock if nothing changed, write; else once more.
-  case optimistic
-  /// Check, then write, with nothing in between to keep others out: oversells under two threads. For
-  /// showing that a test or a load generator notices.
-  case uncheckedForDemonstration
-  /// Takes the log sequence number after others can see the change: `DeliberateFault.numberAfterUnlock`.
-  case lateNumberForDemonstration
-}
-
 /// All stock of one server.
 package final class StockStore: Sendable {
   let core: StoreCore
@@ -23,6 +12,8 @@ package final class StockStore: Sendable {
   let journal: Journal?
   private let sessions = Mutex<[PaddedArray<SessionShared>]>([])
   let deliberateGap = Mutex<(@Sendable () -> Void)?>(nil)
+  /// For a look without the lock.
+  let hasDeliberateGap = Atomic<Bool>(false)
 
   /// - Parameter secret: the key of all hashes; 128 unpredictable bits, unless a test wants the same
   ///   run again.
@@ -50,6 +41,9 @@ package final class StockStore: Sendable {
       for session in list { session.free() }
     }
   }
+
+  /// How commands that run at the same time are kept apart.
+  package var concurrency: ConcurrencyControl { core.concurrency }
 
   /// Sessions that there may be: the journal keeps room in memory for a record of each.
   package var sessionsMax: Int { core.log.sessionsMax }

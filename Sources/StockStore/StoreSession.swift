@@ -5,6 +5,8 @@ internal import Synchronization
 /// they all happen at the turn's time.
 package final class StoreSession {
   let store: StockStore
+  /// 1 for the store's first session, and so on.
+  let number: Int
   let core: StoreCore
   private let clock: any Clock
   let epochs: Epochs
@@ -14,6 +16,7 @@ package final class StoreSession {
 
   init(store: StockStore, shared: PaddedArray<SessionShared>, number: Int) {
     self.store = store
+    self.number = number
     self.shared = shared
     journal = store.journal
     core = store.core
@@ -42,6 +45,9 @@ package final class StoreSession {
   var now: Int64 {
     @inline(__always) get { scratch.now }
   }
+
+  /// What the clock says by now, while the turn goes on. In nanoseconds since the Unix epoch.
+  var clockNanoseconds: Int64 { clock.now().nanoseconds }
 
   /// Begins a turn: reads the clock, ends every hold that is due by then, and forgets some of what
   /// nobody need remember any more. The time of every command until `endTurn`.
@@ -164,6 +170,7 @@ struct SessionScratch: ~Copyable {
     repeating: CommandLine(
       hash: 0, item: ItemName(sku: .empty, location: .empty), quantity: 0))
   var changes = WriteSet(capacity: linesMax)
+  var adjustment = Adjustment()
   var record = RecordWriter()
   /// Set where due holds could not be ended: nothing is changed in this turn.
   var unavailable: Unavailable?
@@ -178,12 +185,15 @@ struct SessionScratch: ~Copyable {
   var collectShard = 0
   /// Decisions recorded since the last look.
   var recordedSinceCollect = 0
+  /// What the locks of `changes` were granted with, in their order (Locking).
+  let tokens = FixedArray<UInt64>(capacity: linesMax, repeating: 0)
 
   init(random: UInt64) { self.random = random &* 0x9e37_79b9_7f4a_7c15 | 1 }
 
   deinit {
     lines.free()
     changes.free()
+    tokens.free()
     view.free()
   }
 }

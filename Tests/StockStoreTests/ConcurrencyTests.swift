@@ -25,7 +25,7 @@ import Testing
   }
 
   private func makeStore(
-    _ stock: [Int64], concurrency: ConcurrencyControl = .optimistic, reservations: Int = 1 << 20
+    _ stock: [Int64], _ concurrency: ConcurrencyControl, reservations: Int = 1 << 20
   ) -> StockStore {
     let store = StockStore(
       limits: testLimits(items: 100_000, reservations: reservations), clock: SystemClock(),
@@ -45,9 +45,10 @@ import Testing
     return session.level(sku)
   }
 
-  @Test(arguments: [2, 4]) func sellsExactlyWhatIsThere(threads: Int) throws {
+  @Test(arguments: [2, 4], ConcurrencyControl.sound)
+  func sellsExactlyWhatIsThere(threads: Int, concurrency: ConcurrencyControl) throws {
     let stock: Int64 = 2000 * Int64(testScale)
-    let store = makeStore([stock])
+    let store = makeStore([stock], concurrency)
     let sold = Atomic<Int64>(0)
     try onThreads(threads, store) { number, session in
       var attempt = 0
@@ -70,9 +71,10 @@ import Testing
   }
 
   /// Carts of several lines in all orders, confirmed, released, left to expire and extended.
-  @Test(arguments: [2, 3]) func nothingIsLost(threads: Int) throws {
+  @Test(arguments: [2, 3], ConcurrencyControl.sound)
+  func nothingIsLost(threads: Int, concurrency: ConcurrencyControl) throws {
     let stock: Int64 = 500
-    let store = makeStore([stock, stock, stock, stock])
+    let store = makeStore([stock, stock, stock, stock], concurrency)
     let sold = Atomic<Int64>(0)
     let steps = 3000 * testScale
     try onThreads(threads, store) { number, session in
@@ -116,9 +118,10 @@ import Testing
   }
 
   /// All threads send the same keys: each reservation is made once, and all get its id.
-  @Test func duplicatesAgree() throws {
+  @Test(arguments: ConcurrencyControl.sound)
+  func duplicatesAgree(concurrency: ConcurrencyControl) throws {
     let count = 2000 * testScale
-    let store = makeStore([Int64(count)])
+    let store = makeStore([Int64(count)], concurrency)
     let ids = Mutex<[Int: Set<ReservationID>]>([:])
     try onThreads(3, store) { _, session in
       for index in 0..<count {
@@ -135,9 +138,10 @@ import Testing
   }
 
   /// Items are made by one thread while others look them up: tables grow under the readers.
-  @Test func theIndexGrowsUnderReaders() throws {
+  @Test(arguments: ConcurrencyControl.sound)
+  func theIndexGrowsUnderReaders(concurrency: ConcurrencyControl) throws {
     let count = 20_000
-    let store = makeStore([])
+    let store = makeStore([], concurrency)
     let made = Atomic<Int>(0)
     let lost = Atomic<Int>(0)
     try onThreads(2, store) { number, session in
@@ -165,7 +169,7 @@ import Testing
   @Test func theDemonstrationOversells() throws {
     for _ in 0..<50 {
       let stock: Int64 = 2000
-      let store = makeStore([stock], concurrency: .uncheckedForDemonstration)
+      let store = makeStore([stock], .uncheckedForDemonstration)
       let sold = Atomic<Int64>(0)
       try onThreads(2, store) { number, session in
         for attempt in 0..<Int(stock) {

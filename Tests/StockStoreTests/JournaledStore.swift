@@ -23,18 +23,23 @@ final class JournaledStore {
   let limits: StoreLimits
   let options: JournalOptions
   let clock = ManualClock()
+  let concurrency: ConcurrencyControl
   private(set) var storage: SimulatedStorage
   private(set) var store: StockStore
   private(set) var summary: RecoverySummary
   private var random: SeededRandom
   private var commander: Commander
 
-  init(_ limits: StoreLimits, seed: UInt64, options: JournalOptions = testOptions()) throws {
+  init(
+    _ limits: StoreLimits, seed: UInt64, _ concurrency: ConcurrencyControl = .optimistic,
+    options: JournalOptions = testOptions()
+  ) throws {
     self.limits = limits
+    self.concurrency = concurrency
     self.options = options
     random = SeededRandom(seed: seed)
     storage = SimulatedStorage(random: random.split())
-    (store, summary) = try Self.open(storage, limits, options, clock)
+    (store, summary) = try Self.open(storage, limits, options, clock, concurrency)
     commander = Commander(store.makeSession(), clock, random.split())
   }
 
@@ -42,10 +47,10 @@ final class JournaledStore {
 
   static func open(
     _ storage: SimulatedStorage, _ limits: StoreLimits, _ options: JournalOptions,
-    _ clock: ManualClock
+    _ clock: ManualClock, _ concurrency: ConcurrencyControl = .optimistic
   ) throws -> (StockStore, RecoverySummary) {
     try StockStore.open(
-      storage: storage, limits: limits, options: options, secret: (1, 2),
+      storage: storage, limits: limits, concurrency: concurrency, options: options, secret: (1, 2),
       makeClock: { _ in clock })
   }
 
@@ -75,7 +80,7 @@ final class JournaledStore {
   /// Ends the process and begins another, with what the first has written.
   func restart(losingPower: Bool = false) throws {
     storage = storage.restart(losingPower: losingPower)
-    (store, summary) = try Self.open(storage, limits, options, clock)
+    (store, summary) = try Self.open(storage, limits, options, clock, concurrency)
     commander = commander.moved(to: store.makeSession())
   }
 

@@ -19,8 +19,8 @@ final class ModelRun {
   private var ids: [ReservationID] = []
   private var step = 0
 
-  init(seed: UInt64, limits: StoreLimits, skus: Int) {
-    it = Fixture(limits)
+  init(seed: UInt64, _ concurrency: ConcurrencyControl, limits: StoreLimits, skus: Int) {
+    it = Fixture(limits, concurrency)
     model = Model(limits: limits, now: it.clock.now().nanoseconds)
     random = SeededRandom(seed: seed)
     self.skus = skus
@@ -206,19 +206,22 @@ final class ModelRun {
 
 /// Random commands, each answer and all balances compared with the model after every step.
 @Suite struct ModelTests {
-  @Test(arguments: 1...6) func fewItems(seed: UInt64) {
-    ModelRun(seed: seed, limits: testLimits(), skus: 4).run(steps: 1500 * testScale)
+  @Test(arguments: 1...4, ConcurrencyControl.sound)
+  func fewItems(seed: UInt64, concurrency: ConcurrencyControl) {
+    ModelRun(seed: seed, concurrency, limits: testLimits(), skus: 4).run(steps: 1500 * testScale)
   }
 
-  @Test(arguments: 11...16) func tinyCaps(seed: UInt64) {
+  @Test(arguments: 11...14, ConcurrencyControl.sound)
+  func tinyCaps(seed: UInt64, concurrency: ConcurrencyControl) {
     var limits = testLimits(items: 6, reservations: 24)
     limits.retentionNanoseconds = seconds(3000)
     limits.holdNanosecondsMax = seconds(9000)
-    ModelRun(seed: seed, limits: limits, skus: 8).run(steps: 1500 * testScale)
+    ModelRun(seed: seed, concurrency, limits: limits, skus: 8).run(steps: 1500 * testScale)
   }
 
-  @Test(arguments: 21...23) func manyShards(seed: UInt64) {
-    ModelRun(seed: seed, limits: testLimits(reservations: 1 << 20), skus: 50)
+  @Test(arguments: 21...22, ConcurrencyControl.sound)
+  func manyShards(seed: UInt64, concurrency: ConcurrencyControl) {
+    ModelRun(seed: seed, concurrency, limits: testLimits(reservations: 1 << 20), skus: 50)
       .run(steps: 1500 * testScale)
   }
 }

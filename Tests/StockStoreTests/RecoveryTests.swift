@@ -56,12 +56,13 @@ import Testing
   }
 
   /// Checkpoints beside threads that change what is being copied.
-  @Test(arguments: UInt64(1)...4)
-  func checkpointsBesideThreads(seed: UInt64) throws {
+  @Test(arguments: zip(UInt64(1)...4, ConcurrencyControl.sound))
+  func checkpointsBesideThreads(seed: UInt64, concurrency: ConcurrencyControl) throws {
     var options = testOptions()
     options.ringBytes = 1 << 20
     options.segmentBytes = 128 << 10
-    let running = try JournaledStore(testLimits(items: 40), seed: seed, options: options)
+    let running = try JournaledStore(
+      testLimits(items: 40), seed: seed, concurrency, options: options)
     for _ in 0..<100 { try running.command() }
     for round in 0..<3 {
       let working = Atomic<Int>(2)

@@ -4,17 +4,13 @@ import Testing
 
 @testable import StockStore
 
-/// The contract, case by case (DESIGN section 2).
+/// The contract, case by case (DESIGN section 2), under every strategy.
 @Suite struct SemanticsTests {
-  let it = Fixture()
-  var session: StoreSession { it.session }
-
-  private func makeStock(_ sku: String, _ onHand: Int64) -> ItemHandle {
-    session.adjust("make-\(sku)", sku, .setOnHand(onHand)).value?.item ?? ItemHandle(ordinal: .max)
-  }
-
-  @Test func holdsConfirmsAndReleases() throws {
-    _ = makeStock("a", 10)
+  @Test(arguments: ConcurrencyControl.sound)
+  func holdsConfirmsAndReleases(_ concurrency: ConcurrencyControl) throws {
+    let it = Fixture(testLimits(), concurrency)
+    let session = it.session
+    _ = session.makeStock("a", 10)
     let first = try #require(session.reserve("k1", "a", 4).value)
     let second = try #require(session.reserve("k2", "a", 6).value)
     #expect(
@@ -28,9 +24,12 @@ import Testing
     #expect(it.store.audit() == [])
   }
 
-  @Test func allOrNothingAndLinesOfOneItemAreSummed() throws {
-    let a = makeStock("a", 10)
-    let b = makeStock("b", 1)
+  @Test(arguments: ConcurrencyControl.sound)
+  func allOrNothingAndLinesOfOneItemAreSummed(_ concurrency: ConcurrencyControl) throws {
+    let it = Fixture(testLimits(), concurrency)
+    let session = it.session
+    let a = session.makeStock("a", 10)
+    let b = session.makeStock("b", 1)
     let cart = [
       TestLine(sku: "a", quantity: 2), TestLine(sku: "b", quantity: 1),
       TestLine(sku: "b", quantity: 1),
@@ -46,8 +45,11 @@ import Testing
     #expect(it.store.audit() == [])
   }
 
-  @Test func theSameKeyGetsTheSameAnswer() throws {
-    _ = makeStock("a", 10)
+  @Test(arguments: ConcurrencyControl.sound)
+  func theSameKeyGetsTheSameAnswer(_ concurrency: ConcurrencyControl) throws {
+    let it = Fixture(testLimits(), concurrency)
+    let session = it.session
+    _ = session.makeStock("a", 10)
     let hold = try #require(session.reserve("k", "a", 4).value)
     let again = session.reserve("k", "a", 4)
     #expect(again.value == hold && again.replayed)
@@ -58,7 +60,7 @@ import Testing
     let refusedAgain = session.reserve("k2", "a", 7)
     #expect(refusedAgain.refusal == refused.refusal && refusedAgain.replayed)
     #expect(session.reserve("unknown", "zzz", 1).refusal == .itemNotFound(line: 0))
-    _ = makeStock("zzz", 1)
+    _ = session.makeStock("zzz", 1)
     #expect(session.reserve("unknown", "zzz", 1).refusal == .itemNotFound(line: 0))
     let adjusted = session.adjust("k", "a", .delta(5))
     let adjustedAgain = session.adjust("k", "a", .delta(5))
@@ -69,8 +71,11 @@ import Testing
     #expect(it.store.audit() == [])
   }
 
-  @Test func stockOfADueHoldIsFreeAtThatMoment() throws {
-    _ = makeStock("a", 1)
+  @Test(arguments: ConcurrencyControl.sound)
+  func stockOfADueHoldIsFreeAtThatMoment(_ concurrency: ConcurrencyControl) throws {
+    let it = Fixture(testLimits(), concurrency)
+    let session = it.session
+    _ = session.makeStock("a", 1)
     let hold = try #require(session.reserve("k1", "a", 1, ttl: seconds(5)).value)
     it.advance(seconds(5) - 1)
     #expect(session.reserve("k2", "a", 1).refusal != nil)
@@ -85,9 +90,12 @@ import Testing
     #expect(it.store.audit() == [])
   }
 
-  @Test func confirmsInPart() throws {
-    let a = makeStock("a", 10)
-    let b = makeStock("b", 10)
+  @Test(arguments: ConcurrencyControl.sound)
+  func confirmsInPart(_ concurrency: ConcurrencyControl) throws {
+    let it = Fixture(testLimits(), concurrency)
+    let session = it.session
+    let a = session.makeStock("a", 10)
+    let b = session.makeStock("b", 10)
     let lines = [TestLine(sku: "a", quantity: 3), TestLine(sku: "b", quantity: 4)]
     let hold = try #require(session.reserve("k", lines).value)
     #expect(
@@ -111,8 +119,11 @@ import Testing
     #expect(it.store.audit() == [])
   }
 
-  @Test func extendsUpToTheCap() throws {
-    _ = makeStock("a", 1)
+  @Test(arguments: ConcurrencyControl.sound)
+  func extendsUpToTheCap(_ concurrency: ConcurrencyControl) throws {
+    let it = Fixture(testLimits(), concurrency)
+    let session = it.session
+    _ = session.makeStock("a", 1)
     let hold = try #require(session.reserve("k", "a", 1, ttl: seconds(5)).value)
     it.advance(seconds(2))
     let longer = session.extend(hold.id, ttlNanoseconds: seconds(2000))
@@ -132,7 +143,10 @@ import Testing
     #expect(it.store.audit() == [])
   }
 
-  @Test func adjusts() throws {
+  @Test(arguments: ConcurrencyControl.sound)
+  func adjusts(_ concurrency: ConcurrencyControl) throws {
+    let it = Fixture(testLimits(), concurrency)
+    let session = it.session
     #expect(session.adjust("1", "a", .delta(-1)).refusal == .itemNotFound(line: 0))
     #expect(
       session.adjust("2", "a", .delta(1), expectedVersion: 1).refusal
@@ -155,7 +169,10 @@ import Testing
     #expect(it.store.audit() == [])
   }
 
-  @Test func manyLinesAndLongNames() throws {
+  @Test(arguments: ConcurrencyControl.sound)
+  func manyLinesAndLongNames(_ concurrency: ConcurrencyControl) throws {
+    let it = Fixture(testLimits(), concurrency)
+    let session = it.session
     let name = String(repeating: "s", count: 64)
     let location = String(repeating: "l", count: 64)
     var lines: [TestLine] = []
@@ -178,8 +195,11 @@ import Testing
     #expect(it.store.audit() == [])
   }
 
-  @Test func idsOfOthersNameNothing() throws {
-    _ = makeStock("a", 1)
+  @Test(arguments: ConcurrencyControl.sound)
+  func idsOfOthersNameNothing(_ concurrency: ConcurrencyControl) throws {
+    let it = Fixture(testLimits(), concurrency)
+    let session = it.session
+    _ = session.makeStock("a", 1)
     let id = try #require(session.reserve("k", "a", 1).value).id
     for wrong in [
       ReservationID(slot: id.slot + 1, generation: id.generation, tag: id.tag),
@@ -191,8 +211,11 @@ import Testing
     }
   }
 
-  @Test func lists() throws {
-    for index in 0..<10 { _ = makeStock("item\(index)", 10) }
+  @Test(arguments: ConcurrencyControl.sound)
+  func lists(_ concurrency: ConcurrencyControl) throws {
+    let it = Fixture(testLimits(), concurrency)
+    let session = it.session
+    for index in 0..<10 { _ = session.makeStock("item\(index)", 10) }
     var ids: Set<ReservationID> = []
     for index in 0..<150 {
       let hold = session.reserve("k\(index)", "item\(index % 10)", index < 100 ? 1 : 100).value
@@ -221,5 +244,11 @@ import Testing
       }
     }
     #expect(ordinals == Array(0..<10))
+  }
+}
+
+extension StoreSession {
+  fileprivate func makeStock(_ sku: String, _ onHand: Int64) -> ItemHandle {
+    adjust("make-\(sku)", sku, .setOnHand(onHand)).value?.item ?? ItemHandle(ordinal: .max)
   }
 }

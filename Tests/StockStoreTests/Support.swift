@@ -10,8 +10,8 @@ struct Fixture {
   let store: StockStore
   let session: StoreSession
 
-  init(_ limits: StoreLimits = testLimits()) {
-    store = StockStore(limits: limits, clock: clock, secret: (1, 2))
+  init(_ limits: StoreLimits = testLimits(), _ concurrency: ConcurrencyControl = .optimistic) {
+    store = StockStore(limits: limits, clock: clock, concurrency: concurrency, secret: (1, 2))
     session = store.makeSession()
     _ = session.beginTurn()
   }
@@ -21,5 +21,22 @@ struct Fixture {
     session.endTurn()
     clock.advance(byNanoseconds: nanoseconds)
     _ = session.beginTurn()
+  }
+}
+
+extension StockStore {
+  /// So many keys whose reserves can be in hand at the same time: each under another shard's lock. Not under
+  /// the first shard's, which a session takes when its first turn begins.
+  func distinctKeys(_ count: Int) -> [String] {
+    var keys: [String] = []
+    var shards: Set<Int> = [0]
+    var number = 0
+    while keys.count < count {
+      number += 1
+      let key = "key\(number)"
+      let shard = withScope(key, caller: "") { shardNumber(ofReserve: $0) }
+      if shards.insert(shard).inserted { keys.append(key) }
+    }
+    return keys
   }
 }

@@ -212,9 +212,12 @@ extension StockStore {
   /// The journal's numbers; nil where there is none.
   package var journalStatistics: JournalStatistics? { journal?.statistics }
 
-  /// What a simulation of `DeliberateFault.numberAfterUnlock` does between the unlocking and the number.
+  /// What happens once in the middle of the next commit, where a strategy other than the optimistic one
+  /// has read the items and is about to write them, or where `DeliberateFault.numberAfterUnlock` has
+  /// unlocked them and takes the number.
   package func setDeliberateGap(_ body: (@Sendable () -> Void)?) {
     deliberateGap.withLock { $0 = body }
+    hasDeliberateGap.store(body != nil, ordering: .releasing)
   }
 
   /// The lock that guards the decision of a reserve, by number: in that gap a simulation may only give
@@ -223,7 +226,14 @@ extension StockStore {
     core.shardNumber(core.keys.identity(.reserve, scope))
   }
 
+  @inline(__always)
   func runDeliberateGap() {
+    if hasDeliberateGap.load(ordering: .relaxed) { enterDeliberateGap() }
+  }
+
+  @inline(never)
+  private func enterDeliberateGap() {
+    hasDeliberateGap.store(false, ordering: .relaxed)
     let body = deliberateGap.withLock { body in
       let taken = body
       body = nil

@@ -5,6 +5,7 @@ internal import Synchronization
 struct StoreCore: Sendable {
   let limits: StoreLimits
   let concurrency: ConcurrencyControl
+  let tables: StrategyTables
   let keys: StoreKeys
   let items: ItemTable
   let index = ItemIndex()
@@ -28,6 +29,7 @@ struct StoreCore: Sendable {
     self.limits = limits
     self.log = log
     self.concurrency = concurrency
+    tables = StrategyTables(concurrency, items: limits.itemsMax)
     keys = StoreKeys(secret: SipKey(low: secret.0, high: secret.1))
     items = ItemTable(capacity: limits.itemsMax)
     let shardCount = shardCount ?? Self.shardCount(limits)
@@ -60,6 +62,7 @@ struct StoreCore: Sendable {
   func free() {
     items.free()
     index.free()
+    tables.free()
     shards.free()
     slab.free()
     dueTimes.free()

@@ -1,5 +1,3 @@
-internal import Synchronization
-
 extension StoreSession {
   /// Changes on hand or safety stock of one item, and makes the item if it is unknown.
   /// - Returns: the balances right after; or `insufficientStock` (on hand would fall below held),
@@ -23,7 +21,6 @@ extension StoreSession {
     if let unavailable {
       return Decision(.refused(.unavailable(unavailable)), replayed: false, lsn: 0)
     }
-    // A refusal's record has no lines.
     scratch.changes.removeAll()
     let ordinal: UInt32
     if let known = core.find(command.item, hash) {
@@ -51,9 +48,13 @@ extension StoreSession {
   ) -> Decision<StockLevel> {
     let next: (slot: UInt32, generation: UInt32) =
       core.log.isJournaled ? core.shards[number].nextSlot() : (0, 0)
-    let result = retry(untilDone: false) { attemptAdjust(ordinal, command, fingerprint, next) }
-    switch result {
-    case .made(let level, let lsn):
+    scratch.changes.append(ItemChange(ordinal: ordinal))
+    scratch.adjustment.command = command
+    scratch.adjustment.fingerprint = fingerprint
+    (scratch.adjustment.slot, scratch.adjustment.generation) = next
+    switch commitAdjustment() {
+    case .committed(let lsn):
+      let level = scratch.adjustment.after
       let slot = record(identity, fingerprint, lsn: lsn, number)
       core.slab[slot].kind = .adjusted
       core.slab[slot].adjusted = level
@@ -61,70 +62,13 @@ extension StoreSession {
       core.shards[number].appendEnded(slot)
       counters.adjustments.add()
       return Decision(.accepted(level), replayed: false, lsn: lsn)
-    case .refused(.versionMismatch(let current), let lsn):
-      return Decision(.refused(.versionMismatch(current: current)), replayed: false, lsn: lsn)
-    case .refused(let refusal, _):
+    case .refused(let refusal, let lsn):
+      guard refusal.isRecorded else {
+        return Decision(.refused(refusal), replayed: false, lsn: lsn)
+      }
+      // A refusal's record has no lines.
+      scratch.changes.removeAll()
       return refuse(refusal, .adjust, command.scope, identity, fingerprint, number)
-    case nil:
-      return refuse(
-        .conflictTooBusy(attempts: RetryPolicy.attemptsMax), .adjust, command.scope, identity,
-        fingerprint, number)
-    }
-  }
-
-  private enum AdjustResult {
-    case made(StockLevel, lsn: UInt64)
-    case refused(Refusal, lsn: UInt64)
-  }
-
-  /// One pass of the commit protocol (Commit.swift) for one item.
-  private func attemptAdjust(
-    _ ordinal: UInt32, _ command: AdjustCommand, _ fingerprint: UInt64,
-    _ next: (slot: UInt32, generation: UInt32)
-  ) -> Attempt<AdjustResult> {
-    guard let word = unlockedWord(ordinal) else { return .conflict }
-    let before = balances(ordinal, word)
-    if let refusal = refusal(before, command) {
-      let lsn = core.items[ordinal].lsn.load(ordering: .acquiring)
-      guard isUnchanged(ordinal, word) else { return .conflict }
-      return .done(.refused(refusal, lsn: lsn))
-    }
-    let after = StockLevel(
-      item: before.item, onHand: onHand(after: command.change, before.onHand), held: before.held,
-      safetyStock: command.safetyStock ?? before.safetyStock, version: before.version + 1)
-    if core.log.isJournaled {
-      scratch.record.beginAdjusted(
-        command, time: now, slot: next.slot, generation: next.generation,
-        fingerprint: fingerprint, level: after, name: before.version == 0 ? command.item : nil)
-    }
-    guard lock(ordinal, word) else { return .conflict }
-    let lsn = appendRecord()
-    core.items[ordinal].onHand.store(after.onHand, ordering: .releasing)
-    core.items[ordinal].safetyStock.store(after.safetyStock, ordering: .releasing)
-    core.items[ordinal].lsn.store(lsn, ordering: .releasing)
-    unlock(ordinal, word)
-    if before.version == 0 { counters.items.add() }
-    return .done(.made(after, lsn: lsn))
-  }
-
-  private func refusal(_ before: StockLevel, _ command: AdjustCommand) -> Refusal? {
-    if let version = command.expectedVersion, version != before.version {
-      return .versionMismatch(current: before.version)
-    }
-    let onHand = onHand(after: command.change, before.onHand)
-    if onHand < before.held {
-      return .insufficientStock(
-        item: before.item, requested: before.onHand - onHand,
-        available: before.onHand - before.held)
-    }
-    return onHand > core.limits.quantityMax ? .onHandLimit : nil
-  }
-
-  private func onHand(after change: AdjustCommand.Change, _ onHand: Int64) -> Int64 {
-    switch change {
-    case .none: onHand
-    case .delta(let delta): onHand + delta
-    case .setOnHand(let onHand): onHand
     }
   }
 

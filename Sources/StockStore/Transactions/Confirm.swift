@@ -37,12 +37,13 @@ extension StoreSession {
     if let refusal = gatherSale(slot) { return refused(refusal, slot) }
     if let unavailable { return refused(.unavailable(unavailable), slot) }
     beginRecord(.confirmed, slot)
-    guard case .committed(let lsn) = commit() else {
-      return refused(.conflictTooBusy(attempts: RetryPolicy.attemptsMax), slot)
+    switch commit() {
+    case .refused(let refusal, _): return refused(refusal, slot)
+    case .committed(let lsn):
+      end(slot, number, keepSoldQuantities(slot), at: now, lsn: lsn)
+      counters.confirmed.add()
+      return accepted(slot, replayed: false)
     }
-    end(slot, number, keepSoldQuantities(slot), at: now, lsn: lsn)
-    counters.confirmed.add()
-    return accepted(slot, replayed: false)
   }
 
   /// Sells units of a hold that has expired, if they are there.
@@ -52,13 +53,8 @@ extension StoreSession {
     scratch.changes.turnIntoReacquiring()
     beginRecord(.confirmed, slot, value: 1)
     switch commit() {
-    case .tooBusy:
-      return refused(.conflictTooBusy(attempts: RetryPolicy.attemptsMax), slot)
-    case .insufficient(let index, let available):
-      let change = scratch.changes[index]
-      let refusal = Refusal.insufficientStock(
-        item: ItemHandle(ordinal: change.ordinal), requested: change.required,
-        available: available)
+    case .refused(let refusal, _):
+      guard case .insufficientStock = refusal else { return refused(refusal, slot) }
       // It tells of what others have taken: that must be durable, too.
       return Decision(.refused(refusal), replayed: false, lsn: core.log.last)
     case .committed(let lsn):

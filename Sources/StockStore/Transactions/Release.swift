@@ -16,12 +16,13 @@ extension StoreSession {
         if let unavailable { return refused(.unavailable(unavailable), slot) }
         gatherReturn(slot)
         beginRecord(.released, slot)
-        guard case .committed(let lsn) = commit() else {
-          return refused(.conflictTooBusy(attempts: RetryPolicy.attemptsMax), slot)
+        switch commit() {
+        case .refused(let refusal, _): return refused(refusal, slot)
+        case .committed(let lsn):
+          end(slot, number, .released, at: now, lsn: lsn)
+          counters.released.add()
+          return accepted(slot, replayed: false)
         }
-        end(slot, number, .released, at: now, lsn: lsn)
-        counters.released.add()
-        return accepted(slot, replayed: false)
       }
     }
   }

@@ -46,17 +46,12 @@ extension StoreSession {
         expiresAt: expiresAt.nanoseconds, lineCount: scratch.changes.count, scope: scope)
     }
     switch commit() {
-    case .tooBusy:
-      counters.refusedOther.add()
-      return refuse(
-        .conflictTooBusy(attempts: RetryPolicy.attemptsMax), .reserve, scope, identity,
-        fingerprint, number)
-    case .insufficient(let index, let available):
-      counters.refusedInsufficientStock.add()
-      let change = scratch.changes[index]
-      let refusal = Refusal.insufficientStock(
-        item: ItemHandle(ordinal: change.ordinal), requested: change.required,
-        available: available)
+    case .refused(let refusal, _):
+      if case .insufficientStock = refusal {
+        counters.refusedInsufficientStock.add()
+      } else {
+        counters.refusedOther.add()
+      }
       return refuse(refusal, .reserve, scope, identity, fingerprint, number)
     case .committed(let lsn):
       let slot = record(identity, fingerprint, lsn: lsn, number)

@@ -49,12 +49,19 @@ struct RunSettings {
     (100, 5, 8, 50), (100, 25, 1, 5), (100, 40, 1, 5),
   ]
 
-  init(_ random: inout SeededRandom, fault: DeliberateFault?) {
+  /// - Parameter strategy: nil: as the seed says.
+  init(
+    seed: UInt64, _ random: inout SeededRandom, fault: DeliberateFault?,
+    strategy: ConcurrencyControl?
+  ) {
     hasShards = random.chance(6) || fault == .numberAfterUnlock
     skus = random.number(2...6)
     limits = Self.limits(&random, hasShards: hasShards)
     options = Self.options(&random, fault: fault)
-    concurrency = fault == .numberAfterUnlock ? .lateNumberForDemonstration : .optimistic
+    let sound = ConcurrencyControl.sound
+    concurrency =
+      fault == .numberAfterUnlock
+      ? .lateNumberForDemonstration : strategy ?? sound[Int(seed % UInt64(sound.count))]
     (journalPercent, maintenancePercent, maintenanceBurstMax, settlePercent) = random.pick(
       Self.paces)
     checkpointPercent = random.pick([15, 100])
@@ -77,7 +84,7 @@ struct RunSettings {
   /// For a run whose every state is known: no mishaps but kills, and nothing is ever forgotten, so that
   /// digests do not depend on the time.
   init(history random: inout SeededRandom) {
-    self.init(&random, fault: nil)
+    self.init(seed: 0, &random, fault: nil, strategy: .optimistic)
     hasShards = false
     limits = testLimits(items: 8, reservations: 4000)
     limits.retentionNanoseconds = seconds(1 << 30)

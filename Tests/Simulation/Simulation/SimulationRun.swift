@@ -75,17 +75,19 @@ package final class SimulationRun: @unchecked Sendable {
   /// The directory and the log's end before the last group, where the history is asked for.
   private(set) var ending: (files: [String: [UInt8]], lsn: UInt64) = ([:], 0)
 
-  /// - Parameter firstPlan: what goes wrong in the first process, instead of what the seed says.
+  /// - Parameters:
+  ///   - strategy: how the store keeps commands apart, instead of what the seed says.
+  ///   - firstPlan: what goes wrong in the first process, instead of what the seed says.
   package init(
-    seed: UInt64, fault: DeliberateFault? = nil, firstPlan: FaultPlan? = nil,
-    trace: ((String) -> Void)? = nil
+    seed: UInt64, fault: DeliberateFault? = nil, strategy: ConcurrencyControl? = nil,
+    firstPlan: FaultPlan? = nil, trace: ((String) -> Void)? = nil
   ) {
     self.firstPlan = firstPlan
     self.seed = seed
     self.fault = fault
     self.trace = trace
     random = SeededRandom(seed: seed)
-    settings = RunSettings(&random, fault: fault)
+    settings = RunSettings(seed: seed, &random, fault: fault, strategy: strategy)
     segmentBytes = settings.options.segmentBytes
     storage = SimulatedStorage(random: random.split())
     clock = SimulatedClock(wallTime)

@@ -33,6 +33,12 @@ struct Simulate: ParsableCommand {
   )
   var bitFlips: Int?
 
+  @Option(
+    help:
+      "How the store keeps commands apart, instead of each seed's way: \(ConcurrencyControl.sound.map(\.rawValue).joined(separator: ", "))."
+  )
+  var concurrency: String?
+
   private static let mutantSeedsMax: UInt64 = 1000
 
   func validate() throws {
@@ -42,6 +48,13 @@ struct Simulate: ParsableCommand {
     if let mutant, mutant != "all", DeliberateFault(rawValue: mutant) == nil {
       throw ValidationError("there is no mutant \(mutant)")
     }
+    if let concurrency, strategy == nil {
+      throw ValidationError("there is no strategy \(concurrency)")
+    }
+  }
+
+  private var strategy: ConcurrencyControl? {
+    ConcurrencyControl.sound.first { $0.rawValue == concurrency }
   }
 
   func run() throws {
@@ -63,7 +76,7 @@ struct Simulate: ParsableCommand {
   }
 
   private func runOne(_ seed: UInt64, _ fault: DeliberateFault?) throws {
-    let run = SimulationRun(seed: seed, fault: fault) { print($0) }
+    let run = SimulationRun(seed: seed, fault: fault, strategy: strategy) { print($0) }
     do throws(Violation) {
       try run.run()
       print("seed \(seed): nothing found\n\(run.counts)")
@@ -78,7 +91,7 @@ struct Simulate: ParsableCommand {
     var counts = RunCounts()
     var violations = 0
     for seed in firstSeed..<firstSeed + seeds {
-      let run = SimulationRun(seed: seed)
+      let run = SimulationRun(seed: seed, strategy: strategy)
       do throws(Violation) {
         try run.run()
       } catch {

@@ -1,0 +1,117 @@
+// What a command does to the items of `scratch.changes`: it reads them and decides, then it writes. All that
+// it needs lies in the session's scratch, so that another session's thread can do it as well (SingleWriter).
+internal import Synchronization
+
+enum TransactionKind {
+  /// Adds to on hand and held as `scratch.changes` say: Reserve, Confirm, Release, expiry.
+  case writeSet
+  /// Sets what `scratch.adjustment` says of the one item there: AdjustStock.
+  case adjustment
+}
+
+/// What reading the items has shown.
+enum Reading {
+  /// They can be written as they were read.
+  case writable
+  /// Nothing is to be written, because of what was read of the change at `index`; as in CommitResult.
+  case refused(Refusal, lsn: UInt64, index: Int)
+  /// Somebody kept an item locked for long.
+  case conflict
+}
+
+extension StoreSession {
+  /// Reads every item, decides, and completes the journal's record by it. What was read is consistent, and
+  /// the refusal true, if the words (`scratch.changes`) are still the same after.
+  @inline(__always)
+  func read(_ kind: TransactionKind) -> Reading {
+    switch kind {
+    case .writeSet: readWriteSet()
+    case .adjustment: readAdjustment()
+    }
+  }
+
+  /// Writes what was read as `writable`, and unlocks. The items' words are locked: the log sequence number
+  /// is taken now.
+  @inline(__always)
+  func write(_ kind: TransactionKind) -> CommitResult {
+    let lsn = appendRecord()
+    apply(kind, lsn: lsn)
+    return .committed(lsn: lsn)
+  }
+
+  /// `write` with a number that was taken already.
+  @inline(__always)
+  func apply(_ kind: TransactionKind, lsn: UInt64) {
+    switch kind {
+    case .writeSet:
+      for index in 0..<scratch.changes.count {
+        store(scratch.changes[index], lsn: lsn)
+        unlock(scratch.changes[index].ordinal, scratch.changes[index].word)
+      }
+    case .adjustment: applyAdjustment(lsn: lsn)
+    }
+  }
+
+  /// What comes after `read` where nobody else can write any of the items, nor could since they were read.
+  @inline(__always)
+  func finish(_ reading: Reading, _ kind: TransactionKind) -> Attempt {
+    switch reading {
+    case .conflict: return .conflict
+    case .refused(let refusal, let lsn, _): return .done(.refused(refusal, lsn: lsn))
+    case .writable:
+      lockAll()
+      return .done(write(kind))
+    }
+  }
+
+  @inline(__always)
+  private func readWriteSet() -> Reading {
+    for index in 0..<scratch.changes.count {
+      let ordinal = scratch.changes[index].ordinal
+      guard let word = unlockedWord(ordinal) else { return .conflict }
+      let onHand = core.items[ordinal].onHand.load(ordering: .acquiring)
+      let held = core.items[ordinal].held.load(ordering: .acquiring)
+      scratch.changes[index].word = word
+      let required = scratch.changes[index].required
+      if required > 0 {
+        let safetyStock = core.items[ordinal].safetyStock.load(ordering: .acquiring)
+        let available = onHand - held - safetyStock
+        if available < required {
+          return .refused(
+            .insufficientStock(
+              item: ItemHandle(ordinal: ordinal), requested: required, available: available),
+            lsn: 0, index: index)
+        }
+      }
+      scratch.changes[index].onHand = onHand
+      scratch.changes[index].held = held
+    }
+    writeLines()
+    return .writable
+  }
+
+  /// Puts what becomes of the items into the journal's record, by what was read: ahead of the locks.
+  @inline(__always)
+  func writeLines() {
+    guard core.log.isJournaled else { return }
+    for index in 0..<scratch.changes.count {
+      let change = scratch.changes[index]
+      scratch.record.setLine(
+        index, ordinal: change.ordinal,
+        quantity: scratch.record.kind == .confirmed ? -change.onHandChange : abs(change.heldChange),
+        version: change.word >> 1 + 1, onHand: change.onHand + change.onHandChange,
+        held: change.held + change.heldChange)
+    }
+  }
+
+  /// Stores the balances of an item that the caller has locked.
+  @inline(__always)
+  func store(_ change: ItemChange, lsn: UInt64) {
+    let held = change.held + change.heldChange
+    let onHand = change.onHand + change.onHandChange
+    if held < 0 || onHand < held { counters.invariantViolations.add() }
+    core.items[change.ordinal].onHand.store(max(0, onHand), ordering: .releasing)
+    core.items[change.ordinal].held.store(max(0, held), ordering: .releasing)
+    core.items[change.ordinal].lsn.store(lsn, ordering: .releasing)
+  }
+}

@@ -1,0 +1,79 @@
+/// What a commit does to one item.
+struct ItemChange {
+  var ordinal: UInt32 = 0
+  /// Units that must be available; 0: the change is made whatever is there.
+  var required: Int64 = 0
+  var onHandChange: Int64 = 0
+  var heldChange: Int64 = 0
+  /// What was read of the item.
+  var word: UInt64 = 0
+  var onHand: Int64 = 0
+  var held: Int64 = 0
+}
+
+/// What a commit does, each item once.
+struct WriteSet {
+  private let changes: FixedArray<ItemChange>
+  private(set) var count = 0
+  /// Indices of `changes` by item number.
+  private let order: FixedArray<UInt8>
+
+  init(capacity: Int) {
+    changes = FixedArray(capacity: capacity, repeating: ItemChange())
+    order = FixedArray(capacity: capacity, repeating: 0)
+  }
+
+  func free() {
+    changes.free()
+    order.free()
+  }
+
+  subscript(index: Int) -> ItemChange {
+    @inline(__always) unsafeAddress { unsafe UnsafePointer(changes.address(index)) }
+    @inline(__always) nonmutating unsafeMutableAddress { unsafe changes.address(index) }
+  }
+
+  /// The index of the change that is to be locked at `position`.
+  @inline(__always)
+  func lockOrder(_ position: Int) -> Int { Int(order[position]) }
+
+  /// The item that is to be locked at `position`.
+  @inline(__always)
+  func ordinal(lockedAt position: Int) -> UInt32 { changes[lockOrder(position)].ordinal }
+
+  mutating func removeAll() { count = 0 }
+
+  /// Adds a change of an item that is not there yet.
+  @inline(__always)
+  mutating func append(_ change: ItemChange) {
+    changes[count] = change
+    var position = count
+    while position > 0, changes[Int(order[position - 1])].ordinal > change.ordinal {
+      order[position] = order[position - 1]
+      position -= 1
+    }
+    order[position] = UInt8(truncatingIfNeeded: count)
+    count += 1
+  }
+
+  /// Turns a sale of held units into one of units that must be available: what is not sold of an
+  /// expired hold is not touched.
+  mutating func turnIntoReacquiring() {
+    let gathered = count
+    removeAll()
+    // The set is filled from the front again, behind what is read.
+    for index in 0..<gathered where changes[index].onHandChange != 0 {
+      let sale = changes[index]
+      append(
+        ItemChange(
+          ordinal: sale.ordinal, required: -sale.onHandChange, onHandChange: sale.onHandChange))
+    }
+  }
+
+  /// The index of the change of this item.
+  @inline(__always)
+  func index(_ ordinal: UInt32) -> Int? {
+    for index in 0..<count where changes[index].ordinal == ordinal { return index }
+    return nil
+  }
+}
