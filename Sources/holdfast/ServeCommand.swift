@@ -66,7 +66,15 @@ struct ServeCommand: AsyncParsableCommand {
   var handshakeTimeout: String?
   @Option(help: ArgumentHelp("How long a shutdown waits for open calls (10s).", valueName: "time"))
   var shutdownTimeout: String?
-  @Option(help: .hidden)
+  @Option(
+    help: ArgumentHelp(
+      "How commands on the same item are kept apart (optimistic).",
+      discussion: """
+        optimistic: who finds the item changed since it was read decides again.
+        locking: lock the item first, with leases and fencing tokens.
+        single-writer: one writer for each shard does what others have queued.
+        queued: a queue for each item, first come, first served.
+        """, valueName: "strategy"))
   var concurrency: String?
   @Option(
     help: ArgumentHelp(

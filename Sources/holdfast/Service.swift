@@ -43,7 +43,7 @@ enum Service {
             failureTerminationBehavior: .gracefullyShutdownGroup),
           .init(
             service: GRPCService(state: state, opening: opening) { store throws(CommandFailure) in
-              page.add { StoreMetrics.expose(store.statistics(), into: &$0) }
+              page.add { StoreMetrics.expose(store.statistics(), store.concurrency, into: &$0) }
               page.add { JournalMetrics.expose(store.journalStatistics, into: &$0) }
               return try openServer(settings, store, metrics)
             } announce: { server in
@@ -114,6 +114,7 @@ enum Service {
         "grpc": "\(target)", "admin": "\(adminTarget)", "loops": "\(settings.loops)",
         "connections-max": "\(settings.maxConnections)",
         "durability": "\(settings.durability?.rawValue ?? Settings.memory)",
+        "concurrency": "\(settings.concurrency.rawValue)",
         "version": "\(Build.version)",
       ])
     if Build.configuration == "debug" {

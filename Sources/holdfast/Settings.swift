@@ -25,7 +25,7 @@ struct Settings {
   var retentionNanoseconds: Int64 = 0
   var handshakeTimeoutNanoseconds: Int64 = 0
   var shutdownTimeoutNanoseconds: Int64 = 0
-  var concurrency = ""
+  var concurrency = ConcurrencyControl.optimistic
   var logLevel = ""
   var logFormat = ""
 
@@ -41,8 +41,8 @@ struct Settings {
     ("max-reservations", String(Limits.reservationsMax)),
     ("max-connections", String(Limits.connectionsMax)), ("default-ttl", "600s"),
     ("max-hold", "24h"), ("retention", "24h"), ("handshake-timeout", "10s"),
-    ("shutdown-timeout", "10s"), ("concurrency", "optimistic"), ("log-level", "info"),
-    ("log-format", "auto"),
+    ("shutdown-timeout", "10s"), ("concurrency", ConcurrencyControl.optimistic.rawValue),
+    ("log-level", "info"), ("log-format", "auto"),
   ]
 
   /// - Parameters:
@@ -74,7 +74,7 @@ struct Settings {
     }
     if concurrency == Self.broken && durability != nil {
       throw Self.mistake(
-        "--concurrency \(Self.broken) goes with --durability \(Self.memory) only: "
+        "--concurrency \(concurrency.rawValue) goes with --durability \(Self.memory) only: "
           + "nobody wants to keep what it does")
     }
   }
@@ -119,7 +119,9 @@ extension Settings {
     case "shutdown-timeout":
       shutdownTimeoutNanoseconds = try Self.duration(text, 0...(3600 * Limits.second), at)
     case "concurrency":
-      concurrency = try Self.choice(text, ["optimistic", Self.broken], at)
+      let choices = ConcurrencyControl.sound + [Self.broken]
+      let name = try Self.choice(text, choices.map(\.rawValue), at)
+      concurrency = choices.first { $0.rawValue == name } ?? .optimistic
     case "log-level":
       logLevel = try Self.choice(
         text, ["trace", "debug", "info", "notice", "warning", "error", "critical"], at)
@@ -133,7 +135,7 @@ extension Settings {
   static let memory = "memory"
 
   /// The strategy that oversells, for showing what a verdict is worth. Not in the help.
-  static let broken = "unchecked-for-demonstration"
+  static let broken = ConcurrencyControl.uncheckedForDemonstration
 
   // MARK: Rules
 
@@ -163,7 +165,7 @@ extension Settings {
     -> String
   {
     guard choices.contains(text) else {
-      let visible = choices.filter { $0 != broken }
+      let visible = choices.filter { $0 != broken.rawValue }
       throw Self.mistake(
         "\(at): '\(text)' is not one of: \(visible.joined(separator: ", "))")
     }

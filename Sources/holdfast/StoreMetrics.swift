@@ -4,9 +4,12 @@ internal import Posix
 internal import StockStore
 
 enum StoreMetrics {
-  static func expose(_ numbers: StoreStatistics, into page: inout Exposition) {
+  static func expose(
+    _ numbers: StoreStatistics, _ concurrency: ConcurrencyControl, into page: inout Exposition
+  ) {
     exposeReservations(numbers, into: &page)
     exposeCommits(numbers, into: &page)
+    exposeConcurrency(numbers, concurrency, into: &page)
     exposeTables(numbers, into: &page)
   }
 
@@ -79,6 +82,27 @@ enum StoreMetrics {
       "holdfast_invariant_violations_total",
       help: "Balances that a commit found or would have made impossible. Must stay 0.",
       value: numbers.invariantViolations)
+  }
+
+  private static func exposeConcurrency(
+    _ numbers: StoreStatistics, _ concurrency: ConcurrencyControl, into page: inout Exposition
+  ) {
+    page.gauge(
+      "holdfast_concurrency_info",
+      help: "Constant 1, labelled with how commands on the same item are kept apart.",
+      samples: [([("strategy", concurrency.rawValue)], 1)])
+    page.counter(
+      "holdfast_concurrency_waits_total",
+      help: "Times that a command waited for another: for a locked item, its turn, or a writer.",
+      value: numbers.waits)
+    page.counter(
+      "holdfast_fenced_total",
+      help: "Commit attempts turned away since their lock had been taken over (locking).",
+      value: numbers.fenced)
+    page.counter(
+      "holdfast_combined_total",
+      help: "Commits that another thread, the shard's writer, did (single-writer).",
+      value: numbers.combined)
   }
 
   private static func exposeTables(_ numbers: StoreStatistics, into page: inout Exposition) {

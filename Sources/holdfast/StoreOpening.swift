@@ -31,15 +31,14 @@ final class StoreOpening: Sendable {
     let limits = Limits.store(settings)
     guard let storage, let durability = settings.durability else {
       return StockStore(
-        limits: limits, clock: SystemClock(),
-        concurrency: settings.concurrency == Settings.broken
-          ? .uncheckedForDemonstration : .optimistic)
+        limits: limits, clock: SystemClock(), concurrency: settings.concurrency)
     }
     logger.info("recovering", metadata: ["data-dir": "\(settings.dataDirectory)"])
     do {
       let (store, summary) = try StockStore.open(
-        storage: storage, limits: limits, options: Limits.journal(settings, durability),
-        makeClock: { SystemClock(notBefore: $0) }, progress: report)
+        storage: storage, limits: limits, concurrency: settings.concurrency,
+        options: Limits.journal(settings, durability), makeClock: { SystemClock(notBefore: $0) },
+        progress: report)
       report(summary)
       // One session was the opening's.
       guard settings.loops < store.sessionsMax else {
