@@ -1,7 +1,5 @@
 internal import ArgumentParser
 internal import FoundationEssentials
-internal import Glibc
-internal import LoadHistory
 internal import LoadKit
 internal import LoadReport
 internal import Posix
@@ -9,149 +7,131 @@ internal import Posix
 struct RunCommand: ParsableCommand {
   static let configuration = CommandConfiguration(
     commandName: "run",
-    abstract: "Runs a load, and compares every answer with the server's balances.")
+    abstract: "Runs a load, and compares every answer with the server's balances.",
+    discussion: """
+      Closed loop, 8 connections of 10 calls in flight, for 10 seconds:
+        holdfast-load run
+      20,000 calls a second, spread as customers are, for a minute:
+        holdfast-load run --rate 20000 --arrivals poisson --duration 60
+      A ramp, then a plateau, of carts, with a page to look at:
+        holdfast-load run --scenario carts --rate 0-50000/30s,50000/60s --html report.html
+      A scenario with numbers of one's own, written down and used:
+        holdfast-load run --scenario checkout --pay-time 50ms-2s --print-workload > mine.json
+        holdfast-load run --workload mine.json --threads 2
+      For a pipeline: fails with status 3 where the limit is broken:
+        holdfast-load run --rate 5000 --fail-if 'p99>5ms' --json report.json
 
-  @Option(help: "The server's gRPC address, an IP address and a port.")
-  var target: Endpoint
+      Exit status: 0 all invariants hold, 1 one is violated, 2 the run could not be made or \
+      compared, 3 a --fail-if came true.
+      """)
+
+  @OptionGroup(title: "Server") var server: TargetFlags
+  @OptionGroup(title: "Load") var connections: ConnectionFlags
+  @OptionGroup(title: "Load") var load: LoadFlags
+  @OptionGroup(title: "Workload") var scenario: ScenarioFlags
+  @OptionGroup(title: "Workload") var workload: WorkloadFlags
+  @OptionGroup(title: "Check") var check: CheckFlags
+  @OptionGroup(title: "Report") var report: ReportFlags
+  @Flag(help: "Print the workload as --workload takes it, and do nothing else.")
+  var printWorkload = false
   @Flag(
     help: """
-      Two runs that show what this is about: a flash sale of 1,000 units, then a mixed load. Only \
-      --target, --admin, --server-pid and --seed count beside it.
+      Two runs that show what this is about: a flash sale of 1,000 units, then a mixed load. Flags \
+      of the load and the workload do not count beside it.
       """)
   var demo = false
 
-  @OptionGroup(title: "Load") var load: LoadFlags
-  @OptionGroup(title: "Workload") var workload: WorkloadFlags
-  @OptionGroup(title: "Report") var report: ReportFlags
-
-  struct LoadFlags: ParsableArguments {
-    @Option(help: "Connections.")
-    var connections = 8
-    @Option(help: "Calls in flight on each connection.")
-    var streams = 10
-    @Option(help: "Threads of the generator; each has its own connections.")
-    var threads = 1
-    @Option(help: "Seconds measured.")
-    var duration = 10.0
-    @Option(help: "Seconds of load before the measurement.")
-    var warmUp = 1.0
-    @Option(help: "Calls in all, in place of --duration and --warm-up.")
-    var operations: Int?
+  struct CheckFlags: ParsableArguments {
     @Option(
-      help: """
-        Open loop: calls per second over all connections, sent on schedule; latency counts from \
-        the scheduled time. Without it every stream waits for its answer.
-        """)
-    var rate: Double?
-    @Option(help: "The same seed makes the same draws. Default: random; the report names it.")
-    var seed: UInt64?
-  }
-
-  struct WorkloadFlags: ParsableArguments {
-    @Option(help: "SKUs, under a prefix of this run's own.")
-    var skus = 1
-    @Option(help: "Units put behind each SKU.")
-    var units: Int64 = 1_000_000
-    @Option(help: "Units behind SKU 0, where that differs.")
-    var hotUnits: Int64?
-    @Option(help: "How SKUs are drawn: single, uniform, or zipf:S.")
-    var distribution = Distribution.uniform
-    @Option(help: "Share of lines for SKU 0, whatever the distribution.")
-    var hotShare = 0.0
-    @Option(help: "Lines of a cart: N or A-B.")
-    var lines = CountRange(1)
-    @Option(help: "Units of a line: N or A-B.")
-    var quantity = CountRange(1)
-    @Option(help: "Share of reservations that are confirmed.")
-    var confirmShare = 0.6
-    @Option(help: "Share that is released. The rest is abandoned, and expires.")
-    var releaseShare = 0.3
-    @Option(
-      help: """
-        Share of calls that are sent twice, byte for byte: half at once by any connection, half \
-        later.
-        """)
-    var duplicateShare = 0.01
-    @Option(help: "Seconds that a hold lasts.")
-    var ttl = 600.0
-  }
-
-  struct ReportFlags: ParsableArguments {
-    @Option(help: "Write the report as JSON to this file; - is standard output.")
-    var json: String?
-    @Option(help: "The server's admin address, to read conflicts and retries from /metrics.")
-    var admin: Endpoint?
-    @Option(help: "The server's process id, to read its CPU time per request.")
-    var serverPid: Int32?
+      help: ArgumentHelp(
+        """
+        Write every call and its answer to this file; `check` and `audit` read it, also after the \
+        server has died.
+        """, valueName: "file"))
+    var history: String?
+    @Flag(name: .customLong("no-check"), help: "Compare nothing with the server's balances.")
+    var noCheck = false
     @Flag(
       name: .customLong("no-verify"),
       help: "Prepare no stock and compare nothing: for servers that only answer.")
     var noVerify = false
+  }
+
+  struct ReportFlags: ParsableArguments {
     @Option(
       help: ArgumentHelp(
-        """
-        Write every call and its answer to this file in place of comparing: `audit` does that, also \
-        after the server has died.
-        """, valueName: "file"))
-    var saveLedger: String?
+        "Write the report as JSON to this file; - is standard output.", valueName: "file"))
+    var json: String?
+    @Option(
+      help: ArgumentHelp(
+        "A name that repetitions of this run share; `compare` groups by it.", valueName: "text"))
+    var label: String?
+
+    func write(_ report: Report) throws {
+      guard let json else {
+        print(report.text, terminator: "")
+        return
+      }
+      let data = try JSONReport.encode(report)
+      if json == "-" {
+        print(String(decoding: data, as: UTF8.self), terminator: "")
+        return
+      }
+      print(report.text, terminator: "")
+      // Not replaced as a whole: it may be a pipe.
+      do {
+        try data.write(to: URL(filePath: json))
+      } catch {
+        throw LoadError("cannot write the report to \(json): \(error)")
+      }
+    }
   }
 
   func run() throws {
-    let runs = demo ? demoRuns() : [options()]
+    if printWorkload {
+      print(try options().workload.json, terminator: "")
+      return
+    }
+    let runs = demo ? demoRuns() : [try options()]
     var status: Int32 = 0
     for (number, options) in runs.enumerated() {
       if demo { print(RunCommand.demoTitles[number]) }
-      var line = ProgressLine()
-      let result: RunResult
-      do {
-        result = try LoadKit.run(options) { line.show($0) }
-      } catch {
-        line.clear()
-        throw error
-      }
-      line.clear()
-      try write(result.report)
-      if let path = report.saveLedger, let ledger = result.ledger { try save(ledger, to: path) }
-      status = max(status, result.exitStatus)
+      status = max(status, try run(options))
     }
     if status != 0 { throw ExitCode(status) }
   }
 
-  private func options() -> RunOptions {
+  private func run(_ options: RunOptions) throws -> Int32 {
+    var line = ProgressLine()
+    defer { line.clear() }
+    let result = try LoadKit.run(options) { line.show($0) }
+    line.clear()
+    try report.write(result.report)
+    if let path = check.history, let history = result.ledger { try save(history, to: path) }
+    return result.exitStatus
+  }
+
+  private func options() throws(LoadError) -> RunOptions {
     var options = common()
-    options.connections = load.connections
-    options.streams = load.streams
-    options.threads = load.threads
-    options.durationSeconds = load.duration
-    options.warmUpSeconds = load.warmUp
-    options.operations = load.operations
-    options.profile = load.rate.map { LoadProfile(ratePerSecond: $0) }
-    options.workload.units = workload.units
-    options.workload.hotUnits = workload.hotUnits
-    options.workload.skuCount = workload.skus
-    options.workload.distribution = workload.distribution
-    options.workload.hotShare = workload.hotShare
-    options.workload.lines = workload.lines.range
-    options.workload.quantity = workload.quantity.range
-    options.workload.confirmShare = workload.confirmShare
-    options.workload.releaseShare = workload.releaseShare
-    options.workload.duplicateShare = workload.duplicateShare
-    let timeToLive = Int64(min(max(0, workload.ttl), 1e9) * 1e9)
-    options.workload.timeToLiveNanoseconds = timeToLive...timeToLive
-    if report.noVerify { options.workload.confirmShare = 0 }
-    if report.noVerify { options.workload.releaseShare = 0 }
-    options.verifies = !report.noVerify
-    options.savesHistory = report.saveLedger != nil
-    options.compares = report.saveLedger == nil
+    let (scenario, file) = try scenario.read()
+    try load.apply(to: &options, scenario: scenario)
+    options.workload = try workload.workload(scenario, file, operations: options.operations)
+    // Without stock and checked answers there is no reservation to end.
+    if check.noVerify {
+      options.workload.confirmShare = 0
+      options.workload.releaseShare = 0
+    }
+    options.verifies = !check.noVerify
+    options.compares = !check.noCheck
+    options.savesHistory = check.history != nil
     return options
   }
 
   private func common() -> RunOptions {
-    var options = RunOptions(target: target)
-    options.admin = report.admin
-    options.serverPID = report.serverPid
-    options.seed = load.seed ?? Machine.random64() >> 32
-    options.run = RunID(Machine.random64())
+    var options = server.options
+    connections.apply(to: &options)
+    options.label = report.label
+    options.commandLine = CommandLine.quoted
     return options
   }
 
@@ -166,6 +146,7 @@ struct RunCommand: ParsableCommand {
     var sale = common()
     sale.durationSeconds = 2.5
     sale.warmUpSeconds = 0
+    sale.workload.scenario = "flash-sale"
     sale.workload.units = 1_000
     // What is sold stays sold: exactly 1,000 can win.
     sale.workload.confirmShare = 0.9
@@ -173,7 +154,7 @@ struct RunCommand: ParsableCommand {
     sale.workload.duplicateShare = 0.05
     var mixed = common()
     mixed.durationSeconds = 5
-    mixed.workload.units = 1_000_000
+    mixed.workload.scenario = "mixed"
     mixed.workload.hotUnits = 1_000
     mixed.workload.skuCount = 1_000
     mixed.workload.distribution = .zipf(exponent: 0.9)
@@ -181,26 +162,5 @@ struct RunCommand: ParsableCommand {
     mixed.workload.lines = 1...3
     mixed.workload.duplicateShare = 0.05
     return [sale, mixed]
-  }
-
-  // MARK: Output
-
-  private func write(_ report: Report) throws {
-    guard let path = self.report.json else {
-      print(report.text, terminator: "")
-      return
-    }
-    let json = try JSONReport.encode(report)
-    if path == "-" {
-      print(String(decoding: json, as: UTF8.self), terminator: "")
-      return
-    }
-    print(report.text, terminator: "")
-    // Not replaced as a whole: it may be a pipe.
-    do {
-      try json.write(to: URL(filePath: path))
-    } catch {
-      throw LoadError("cannot write the report to \(path): \(error)")
-    }
   }
 }

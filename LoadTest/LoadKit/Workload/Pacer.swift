@@ -73,6 +73,6 @@ package struct Pacer: Sendable {
       return
     }
     let seconds = profile.segments[segment].seconds(at: position)
-    scheduledNanoseconds = startNanoseconds + Int64(seconds * 1e9)
+    scheduledNanoseconds = startNanoseconds + Int64((seconds * 1e9).rounded())
   }
 }

@@ -2,6 +2,7 @@
 // what it may be. Flags, files, --print-workload and reports all go by this table.
 
 internal import LoadHistory
+internal import LoadReport
 
 /// One field of a workload.
 package struct WorkloadField: Sendable {
@@ -11,6 +12,8 @@ package struct WorkloadField: Sendable {
   package let summary: String
   /// The allowed values, to follow "must be".
   package let range: String
+  /// What a value is called in the help: "n", "share", "seconds".
+  package let valueName: String
   /// The value as a flag takes it; nil where there is none.
   package let text: @Sendable (Workload) -> String?
   /// False for a text that means no value.
@@ -31,7 +34,7 @@ package struct WorkloadField: Sendable {
   ) throws(LoadError) {
     var changed = workload
     guard assign(&changed, text), isInRange(changed) else {
-      throw LoadError("\(name) must be \(range), not '\(text)'")
+      throw LoadError("\(name) must be \(range), not '\(Text.printable(text))'")
     }
     workload = changed
   }
@@ -45,17 +48,18 @@ extension Workload {
     .count(
       "skus", \.skuCount, 1...SKUNames.countMaximum, "SKUs, under a prefix of this run's own."),
     WorkloadField(
-      key: "units", summary: "Units put behind each SKU.", range: "0 to 2^40",
+      key: "units", summary: "Units put behind each SKU.", range: "0 to 2^40", valueName: "n",
       text: { "\($0.units)" }, assign: { Self.assign(&$0.units, Int64($1)) },
       isInRange: { (0...1 << 40).contains($0.units) }),
     WorkloadField(
       key: "hot_units", summary: "Units behind SKU 0, where that differs.", range: "0 to 2^40",
+      valueName: "n",
       text: { $0.hotUnits.map { "\($0)" } }, assign: { Self.assign(&$0.hotUnits, Int64($1)) },
       isInRange: { (0...1 << 40).contains($0.hotUnits ?? 0) }),
     WorkloadField(
       key: "distribution",
       summary: "How SKUs are drawn; hot gives the first COUNT of them that SHARE of the lines.",
-      range: "single, uniform, zipf:S with S from 0 to 10, or hot:COUNT:SHARE",
+      range: "single, uniform, zipf:S with S from 0 to 10, or hot:COUNT:SHARE", valueName: "how",
       text: { $0.distribution.description },
       assign: { Self.assign(&$0.distribution, Distribution($1)) },
       isInRange: {
@@ -72,7 +76,7 @@ extension Workload {
     WorkloadField(
       key: "due_together_seconds",
       summary: "All holds are due at once, so long after the start of the run, in place of --ttl.",
-      range: "1 to 86400 seconds, or with a unit: 500ms, 10m",
+      range: "1 to 86400 seconds, or with a unit: 500ms, 10m", valueName: "time",
       text: { $0.dueTogetherNanoseconds.map { Seconds.decimal(Double($0) / 1e9) } },
       assign: { Self.assign(&$0.dueTogetherNanoseconds, Self.nanoseconds($1)) },
       isInRange: {
@@ -106,7 +110,8 @@ extension Workload {
       key: "retries_unknown",
       summary:
         "A call of unknown outcome is sent again, on another connection, until it is decided.",
-      range: "true or false", text: { "\($0.retriesUnknown)" },
+      range: "true or false", valueName: "bool",
+      text: { "\($0.retriesUnknown)" },
       assign: { Self.assign(&$0.retriesUnknown, Bool($1)) }, isInRange: { _ in true }),
   ]
 
@@ -173,6 +178,7 @@ extension WorkloadField {
   ) -> WorkloadField {
     WorkloadField(
       key: key, summary: summary, range: "\(allowed.lowerBound) to \(allowed.upperBound)",
+      valueName: "n",
       text: { "\($0[keyPath: path])" },
       assign: { Workload.assign(&$0[keyPath: path], Int($1)) },
       isInRange: { allowed.contains($0[keyPath: path]) })
@@ -182,7 +188,7 @@ extension WorkloadField {
     _ key: String, _ path: any WritableKeyPath<Workload, Double> & Sendable, _ summary: String
   ) -> WorkloadField {
     WorkloadField(
-      key: key, summary: summary, range: "0 to 1",
+      key: key, summary: summary, range: "0 to 1", valueName: "share",
       text: { Seconds.decimal($0[keyPath: path]) },
       assign: { Workload.assign(&$0[keyPath: path], Double($1)) },
       isInRange: { (0...1).contains($0[keyPath: path]) })
@@ -194,7 +200,7 @@ extension WorkloadField {
   ) -> WorkloadField {
     WorkloadField(
       key: key, summary: summary,
-      range: "N or A-B, within \(allowed.lowerBound) to \(allowed.upperBound)",
+      range: "N or A-B, within \(allowed.lowerBound) to \(allowed.upperBound)", valueName: "n",
       text: { Workload.text($0[keyPath: path]) { "\($0)" } },
       assign: { Workload.assign(&$0[keyPath: path], Workload.range($1) { Int($0) }) },
       isInRange: { allowed.contains($0[keyPath: path]) })
@@ -207,7 +213,7 @@ extension WorkloadField {
     WorkloadField(
       key: key, summary: summary,
       range: "N or A-B seconds, within \(allowed.lowerBound) to \(allowed.upperBound), "
-        + "or with units: 20ms-1.5s",
+        + "or with units: 20ms-1.5s", valueName: "time",
       text: { Workload.text($0[keyPath: path]) { Seconds.decimal(Double($0) / 1e9) } },
       assign: {
         Workload.assign(&$0[keyPath: path], Workload.range($1) { Workload.nanoseconds($0) })

@@ -1,0 +1,146 @@
+// The named workloads. Each is a whole shop situation in numbers; every number can be overridden.
+
+internal import LoadReport
+
+/// A named workload.
+package struct Scenario: Sendable {
+  package let name: String
+  /// What it stands for, with its numbers, in one sentence or two.
+  package let sentence: String
+  /// How many calls it takes where neither a number nor a time is asked for; nil: it goes by time.
+  package let operations: Int?
+  private let change: @Sendable (inout Workload, _ operations: Int) -> Void
+
+  /// The workload, before anything is overridden.
+  ///
+  /// - Parameter operations: how many calls the run makes, where that is known; some stock goes by it.
+  package func workload(operations: Int?) -> Workload {
+    var workload = Workload()
+    workload.scenario = name
+    change(&workload, operations ?? self.operations ?? 0)
+    return workload
+  }
+
+  /// Throws a line that names those there are.
+  package static func named(_ name: String) throws(LoadError) -> Scenario {
+    if let scenario = all.first(where: { $0.name == name }) { return scenario }
+    let names = all.map(\.name).joined(separator: ", ")
+    throw LoadError("there is no scenario '\(Text.printable(name))'; there are \(names)")
+  }
+
+  package static let all = [
+    flashSale, tickets, carts, checkout, retryStorm, expiryStorm, mixed,
+  ]
+
+  private static let flashSale = Scenario(
+    name: "flash-sale",
+    sentence: """
+      One SKU, 100 units for every 10,000 buyers, everybody at once: 90 % of the winners pay, 10 % \
+      give back.
+      """,
+    operations: 10_000
+  ) { workload, operations in
+    workload.distribution = .single
+    workload.units = Int64(max(1, operations / 100))
+    workload.confirmShare = 0.9
+    workload.releaseShare = 0.1
+    workload.duplicateShare = 0.02
+  }
+
+  private static let tickets = Scenario(
+    name: "tickets",
+    sentence: """
+      1,000 pools of 50 seats, 1 to 4 at a time, until all are gone: half is paid for, half given \
+      back.
+      """,
+    operations: 200_000
+  ) { workload, _ in
+    workload.skuCount = 1_000
+    workload.units = 50
+    workload.quantity = 1...4
+    workload.confirmShare = 0.5
+    workload.releaseShare = 0.5
+  }
+
+  private static let carts = Scenario(
+    name: "carts",
+    sentence: """
+      Carts of 1 to 10 lines, 1 to 3 units each, from 10,000 SKUs that sell by zipf 0.99: 60 % \
+      confirmed, 30 % released, the rest abandoned.
+      """,
+    operations: nil
+  ) { workload, _ in
+    workload.skuCount = 10_000
+    workload.units = 1_000_000
+    workload.distribution = .zipf(exponent: 0.99)
+    workload.lines = 1...10
+    workload.quantity = 1...3
+  }
+
+  private static let checkout = Scenario(
+    name: "checkout",
+    sentence: """
+      Reserve, then a payment of 20 to 200 ms: 70 % succeed and confirm, 15 % fail and release, \
+      15 % time out, so that their hold of 1 to 2 s expires.
+      """,
+    operations: nil
+  ) { workload, _ in
+    workload.skuCount = 100
+    workload.timeToLiveNanoseconds = 1_000_000_000...2_000_000_000
+    workload.confirmShare = 0.7
+    workload.releaseShare = 0.15
+    workload.payTimeNanoseconds = 20_000_000...200_000_000
+  }
+
+  private static let retryStorm = Scenario(
+    name: "retry-storm",
+    sentence: """
+      Every call is sent 2 to 5 times over several connections; 5 % of the sends are cut off, one in \
+      2,000 takes its connection with it, and what stayed unknown is sent again.
+      """,
+    operations: nil
+  ) { workload, _ in
+    workload.skuCount = 100
+    workload.units = 100_000
+    workload.duplicateShare = 1
+    workload.copies = 2...5
+    workload.cutShare = 0.05
+    workload.closeShare = 0.000_5
+    workload.retriesUnknown = true
+  }
+
+  private static let expiryStorm = Scenario(
+    name: "expiry-storm",
+    sentence: """
+      A million holds of one unit on 1,000 SKUs, all due in the same second, 30 s after the start, \
+      and a steady load beside them while they expire.
+      """,
+    operations: 1_000_000
+  ) { workload, _ in
+    workload.skuCount = 1_000
+    workload.dueTogetherNanoseconds = 30_000_000_000
+    workload.confirmShare = 0
+    workload.releaseShare = 0
+    workload.duplicateShare = 0
+  }
+
+  private static let mixed = Scenario(
+    name: "mixed",
+    sentence: """
+      A shop's day: carts of 1 to 5 lines from 10,000 SKUs, half of them from 20 hot ones that sell \
+      out and are restocked; 30 % reads, 2 % restocks, 10 % of the holds extended, 2 % sent twice.
+      """,
+    operations: nil
+  ) { workload, _ in
+    workload.skuCount = 10_000
+    workload.units = 10_000
+    workload.distribution = .hot(count: 20, share: 0.5)
+    workload.lines = 1...5
+    workload.quantity = 1...3
+    workload.extendShare = 0.1
+    workload.duplicateShare = 0.02
+    workload.readShare = 0.3
+    workload.restockShare = 0.02
+    workload.restockUnits = 10...100
+  }
+}

@@ -1,0 +1,149 @@
+internal import ArgumentParser
+internal import LoadHistory
+internal import LoadKit
+internal import LoadReport
+internal import Posix
+
+struct FindKneeCommand: ParsableCommand {
+  static let configuration = CommandConfiguration(
+    commandName: "find-knee",
+    abstract: "Finds the highest rate that keeps limits, and says what breaks beyond it.",
+    discussion: """
+      Raises the rate of an open loop step by step until a limit breaks, closes in on the highest \
+      rate that keeps all of them, and runs that once more. Every step is a run of its own, with \
+      stock of its own, and is checked. A step also breaks where the schedule could not be carried, \
+      and where more than 0.1 % of its calls failed, unless a limit speaks of errors.
+
+        holdfast-load find-knee --limit 'p99<5ms'
+        holdfast-load find-knee --limit 'p99.9<20ms' --limit 'errors<0.1%' --scenario carts
+
+      Where the generator was the limit it says so, and gives no figure of the server.
+
+      Exit status: 0 found, 1 an invariant is violated, 2 nothing found or the run could not be made.
+      """)
+
+  @Option(
+    help: ArgumentHelp(
+      """
+      A limit that has to hold, as --fail-if of `run` takes it: 'p99<5ms', 'Reserve.p99.9<20ms', \
+      'errors<0.1%'. May be given several times.
+      """, valueName: "limit"))
+  var limit: [String]
+  @Option(
+    help: ArgumentHelp(
+      """
+      The first rate, calls per second. (default: a tenth of what a closed loop of two seconds \
+      carries)
+      """, valueName: "rate"))
+  var from: Double?
+  @Option(
+    help: ArgumentHelp(
+      "How close the answer is to the lowest rate that broke: 0.5 to 100 percent.",
+      valueName: "percent"))
+  var resolution = 5.0
+  @Option(
+    help: ArgumentHelp("How long a step is measured; longer is steadier.", valueName: "time"))
+  var stepSeconds = Seconds(5)
+  @Option(help: ArgumentHelp("Load before the measurement of a step.", valueName: "time"))
+  var warmUp = Seconds(1)
+  @Option(help: "How calls are spread: as customers are, or at even distances.")
+  var arrivals = Arrivals.poisson
+
+  @OptionGroup(title: "Server") var server: TargetFlags
+  @OptionGroup(title: "Load") var connections: ConnectionFlags
+  @OptionGroup(title: "Workload") var scenario: ScenarioFlags
+  @OptionGroup(title: "Workload") var workload: WorkloadFlags
+  @Option(
+    help: ArgumentHelp(
+      "Write the steps and the answer as JSON to this file; - is standard output.",
+      valueName: "file"))
+  var json: String?
+
+  func run() throws {
+    let limits = try limit.map { try Threshold($0) }
+    let base = try options()
+    var report = KneeReport(limits: limits)
+    var status: Int32 = 2
+    do throws(LoadError) {
+      let result = try search(base, limits, &report)
+      report.conclude(result)
+      switch result {
+      case .found: status = 0
+      case .violated: status = 1
+      case .unlimited, .none, .generatorWasLimit, .unsteady: break
+      }
+    } catch {
+      // What there is by then is told all the same.
+      report.conclusion = "the search ended early: \(error)"
+    }
+    try write(report)
+    if status != 0 { throw ExitCode(status) }
+  }
+
+  private func search(
+    _ base: RunOptions, _ limits: [Threshold], _ report: inout KneeReport
+  ) throws(LoadError) -> KneeResult {
+    var fromRate = from ?? 0
+    if from == nil {
+      let closed = try step(base, at: nil)
+      let carried = closed.requestsPerSecond
+      if closed.result == .violated { return .violated(rate: carried, verdict: closed.verdict) }
+      say("closed loop: \(KneeReport.rate(carried)); the search begins at a tenth of it")
+      fromRate = max(1, carried / 10)
+    }
+    say(KneeReport.heading)
+    var search = KneeSearch(fromRate: fromRate)
+    search.resolution = resolution / 100
+    return try search.run { (rate, isConfirmation) throws(LoadError) in
+      let run = try self.step(base, at: rate)
+      let outcome = try report.add(run, rate: rate, isConfirmation: isConfirmation, limits: limits)
+      if let step = report.steps.last { say(KneeReport.line(step)) }
+      return outcome
+    }
+  }
+
+  private func options() throws -> RunOptions {
+    if limit.isEmpty { throw LoadError("--limit is missing: such as --limit 'p99<5ms'") }
+    if let from, !(LoadProfile.rateMinimum...LoadProfile.rateMaximum).contains(from) {
+      throw LoadError("--from must be 0.001 to 10000000 calls per second")
+    }
+    guard (0.5...100).contains(resolution) else {
+      throw LoadError("--resolution must be 0.5 to 100 percent")
+    }
+    var options = server.options
+    connections.apply(to: &options)
+    let (scenario, file) = try scenario.read()
+    options.workload = try workload.workload(scenario, file, operations: nil)
+    options.arrivals = arrivals
+    options.durationSeconds = stepSeconds.seconds
+    options.warmUpSeconds = warmUp.seconds
+    options.commandLine = CommandLine.quoted
+    try options.validate()
+    return options
+  }
+
+  /// A run at one rate, or in a closed loop of two seconds, with stock of its own.
+  private func step(_ base: RunOptions, at rate: Double?) throws(LoadError) -> Report {
+    var options = base
+    options.run = RunID(Machine.random64())
+    options.profile = rate.map { LoadProfile(ratePerSecond: $0) }
+    if rate == nil { options.durationSeconds = 2 }
+    return try LoadKit.run(options) { _ in }.report
+  }
+
+  /// Steps as they come; on standard error where the answer goes to standard output as JSON.
+  private func say(_ line: String) {
+    if json == "-" { HoldfastLoad.tell(line) } else { print(line) }
+  }
+
+  private func write(_ report: KneeReport) throws {
+    if json != "-" { print("\n" + report.text, terminator: "") }
+    guard let json else { return }
+    let data = try JSONReport.encode(report)
+    if json == "-" {
+      print(String(decoding: data, as: UTF8.self), terminator: "")
+    } else {
+      try save(data, to: json)
+    }
+  }
+}

@@ -1,0 +1,141 @@
+// How much load: the flags that `run`, `find-knee` and `compare` share.
+internal import ArgumentParser
+internal import LoadHistory
+internal import LoadKit
+internal import Posix
+
+/// Whom.
+struct TargetFlags: ParsableArguments {
+  @Option(
+    help: ArgumentHelp(
+      "The server's gRPC address: an IP address and a port.", valueName: "address"))
+  var target = Endpoint.standard
+  @Option(
+    help: ArgumentHelp(
+      "The server's admin address, to read conflicts, retries and more from /metrics.",
+      valueName: "address"))
+  var admin: Endpoint?
+  @Option(
+    help: ArgumentHelp(
+      "The server's process id, where it runs on this machine: CPU per request.", valueName: "pid"))
+  var serverPid: Int32?
+
+  var options: RunOptions {
+    var options = RunOptions(target: target)
+    options.admin = admin
+    options.serverPID = serverPid
+    return options
+  }
+}
+
+/// By how many.
+struct ConnectionFlags: ParsableArguments {
+  @Option(help: ArgumentHelp("Connections, 1 to 20000.", valueName: "n"))
+  var connections = 8
+  @Option(help: ArgumentHelp("Calls in flight on each connection, 1 to 10000.", valueName: "n"))
+  var streams = 10
+  @Option(
+    help: ArgumentHelp(
+      "Threads of the generator, 1 to 64; each has its own connections.", valueName: "n"))
+  var threads = 1
+  @Option(
+    help: ArgumentHelp(
+      """
+      The same seed, with as many --threads, makes the same draws. (default: random; the report \
+      names it)
+      """, valueName: "n"))
+  var seed: UInt64?
+
+  /// Also draws the seed, where none was given, and the name of the run.
+  func apply(to options: inout RunOptions) {
+    options.connections = connections
+    options.streams = streams
+    options.threads = threads
+    options.seed = seed ?? Machine.random64() >> 32
+    options.run = RunID(Machine.random64())
+  }
+}
+
+/// How fast, and how long.
+struct LoadFlags: ParsableArguments {
+  @Option(
+    help: ArgumentHelp(
+      """
+      Open loop: calls per second over all connections, on schedule, whatever the server does; \
+      latencies count from the scheduled send. \(LoadProfile.textHelp). Without it (closed loop) \
+      every stream waits for its answer.
+      """, valueName: "rate"), transform: { try LoadFlags.profile($0) })
+  var rate: LoadProfile?
+  @Option(
+    help: """
+      Open loop: how calls are spread, at even distances or independent of each other as customers \
+      are.
+      """)
+  var arrivals = Arrivals.constant
+  @Option(
+    help: ArgumentHelp(
+      """
+      How long is measured, up to 24 h: seconds, or with a unit: 500ms, 10m. A rate with an end of \
+      its own has its own length. (default: 10)
+      """, valueName: "time"))
+  var duration: Seconds?
+  @Option(
+    help: ArgumentHelp(
+      "Load before the measurement, up to an hour; at the first rate of an open loop.",
+      valueName: "time"))
+  var warmUp = Seconds(1)
+  @Option(
+    help: ArgumentHelp(
+      "Calls in all, 1 to 1000000000, in place of --duration and --warm-up.", valueName: "n"))
+  var operations: Int?
+
+  private static func profile(_ text: String) throws(LoadError) -> LoadProfile {
+    guard let profile = LoadProfile(text) else {
+      throw LoadError("it is \(LoadProfile.textHelp); rates are 0.001 to 10000000, 24 h at most")
+    }
+    return profile
+  }
+
+  /// Calls in all, where neither flags nor the scenario make it a matter of time.
+  func operations(of scenario: Scenario?) -> Int? {
+    operations ?? (duration == nil && rate == nil ? scenario?.operations : nil)
+  }
+
+  func apply(to options: inout RunOptions, scenario: Scenario?) throws(LoadError) {
+    options.operations = operations(of: scenario)
+    options.profile = rate
+    options.arrivals = arrivals
+    options.warmUpSeconds = warmUp.seconds
+    if let duration { options.durationSeconds = duration.seconds }
+    if duration != nil, operations != nil {
+      throw LoadError("--duration or --operations, not both")
+    }
+    if duration != nil, let length = rate?.seconds {
+      throw LoadError("--duration goes without the lengths of --rate, which add up to \(length) s")
+    }
+    if rate == nil, arrivals != .constant { throw LoadError("--arrivals goes with --rate") }
+  }
+}
+
+extension Arrivals: ExpressibleByArgument {}
+
+extension Seconds: ExpressibleByArgument {
+  package init?(argument: String) { self.init(argument) }
+  package var defaultValueDescription: String { description }
+}
+
+extension Endpoint: ExpressibleByArgument {
+  package init?(argument: String) { self.init(argument) }
+  package var defaultValueDescription: String { description }
+}
+
+extension CommandLine {
+  /// As a shell takes it.
+  static var quoted: String {
+    let bare = Set("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-_./:=,@%+")
+    return arguments.map { argument in
+      if !argument.isEmpty, argument.allSatisfy({ bare.contains($0) }) { return argument }
+      return "'" + argument.replacing("'", with: "'\\''") + "'"
+    }.joined(separator: " ")
+  }
+}

@@ -1,0 +1,138 @@
+// What load: a scenario, a file, and a flag for every field of a workload.
+internal import ArgumentParser
+internal import LoadKit
+internal import LoadReport
+
+/// Where a workload begins.
+struct ScenarioFlags: ParsableArguments {
+  @Option(
+    help: ArgumentHelp(
+      "Begin with a named workload; `holdfast-load scenarios` lists them.", valueName: "name"))
+  var scenario: String?
+  @Option(
+    help: ArgumentHelp(
+      """
+      Read the workload from this JSON file; - is standard input. Keys as --print-workload prints \
+      them; what is missing is as in the scenario that it names.
+      """, valueName: "file"))
+  var workload: String?
+}
+
+/// A flag for every field of a workload, each overriding the scenario and the file.
+struct WorkloadFlags: ParsableArguments {
+  // MARK: Stock and carts
+
+  @Option(help: help("skus")) var skus: String?
+  @Option(help: help("units")) var units: String?
+  @Option(help: help("hot_units")) var hotUnits: String?
+  @Option(help: help("distribution")) var distribution: String?
+  @Option(help: help("hot_share")) var hotShare: String?
+  @Option(help: help("lines")) var lines: String?
+  @Option(help: help("quantity")) var quantity: String?
+
+  // MARK: Holds and their ends
+
+  @Option(help: help("ttl_seconds")) var ttl: String?
+  @Option(help: help("due_together_seconds")) var dueTogether: String?
+  @Option(help: help("confirm_share")) var confirmShare: String?
+  @Option(help: help("release_share")) var releaseShare: String?
+  @Option(help: help("extend_share")) var extendShare: String?
+  @Option(help: help("pay_time_seconds")) var payTime: String?
+  @Option(help: help("think_time_seconds")) var thinkTime: String?
+
+  // MARK: Retries and cuts
+
+  @Option(help: help("duplicate_share")) var duplicateShare: String?
+  @Option(help: help("copies")) var copies: String?
+  @Option(help: help("cut_share")) var cutShare: String?
+  @Option(help: help("close_share")) var closeShare: String?
+  @Option(help: help("retries_unknown")) var retriesUnknown: String?
+
+  // MARK: Other calls
+
+  @Option(help: help("read_share")) var readShare: String?
+  @Option(help: help("restock_share")) var restockShare: String?
+  @Option(help: help("restock_units")) var restockUnits: String?
+
+  private var given: [(key: String, text: String?)] {
+    [
+      ("skus", skus), ("units", units), ("hot_units", hotUnits), ("distribution", distribution),
+      ("hot_share", hotShare), ("lines", lines), ("quantity", quantity), ("ttl_seconds", ttl),
+      ("due_together_seconds", dueTogether), ("confirm_share", confirmShare),
+      ("release_share", releaseShare), ("extend_share", extendShare),
+      ("pay_time_seconds", payTime), ("think_time_seconds", thinkTime),
+      ("duplicate_share", duplicateShare), ("copies", copies), ("cut_share", cutShare),
+      ("close_share", closeShare), ("retries_unknown", retriesUnknown),
+      ("read_share", readShare), ("restock_share", restockShare), ("restock_units", restockUnits),
+    ]
+  }
+
+  /// The workload of a scenario and a file, overridden by the flags that were given.
+  ///
+  /// - Parameters:
+  ///   - file: overrides the scenario, and may name one.
+  ///   - operations: how many calls the run makes, by the scenario that it turned out to be; nil where
+  ///     that is a matter of time.
+  /// - Throws: one line that names the flag or the file's key, and what it must be.
+  func workload(
+    _ scenario: Scenario?, _ file: WorkloadFile?, operations: Int?
+  ) throws(LoadError) -> Workload {
+    var workload = scenario?.workload(operations: operations) ?? Workload()
+    try file?.apply(to: &workload)
+    for field in Workload.fields {
+      guard let text = given.first(where: { $0.key == field.key })?.text else { continue }
+      try field.set(text, in: &workload, name: field.flag)
+    }
+    try workload.validate()
+    return workload
+  }
+
+  /// "Lines of a cart. (N or A-B, within 1 to 64; default: 1)".
+  private static func help(_ key: String) -> ArgumentHelp {
+    guard let field = Workload.fields.first(where: { $0.key == key }) else { return "" }
+    let value = field.text(Workload()).map { "; default: \($0)" } ?? ""
+    return ArgumentHelp(
+      "\(field.summary) (\(field.range)\(value))", valueName: field.valueName)
+  }
+}
+
+extension ScenarioFlags {
+  /// The scenario that --scenario or the file names, and the file.
+  func read() throws(LoadError) -> (scenario: Scenario?, file: WorkloadFile?) {
+    let named = try scenario.map { (name) throws(LoadError) in try Scenario.named(name) }
+    let file = try workload.map { (path) throws(LoadError) in try WorkloadFile(path: path) }
+    let inFile = try file?.namedScenario()
+    if let named, let inFile, named.name != inFile.name {
+      throw LoadError("--scenario \(named.name), but the file's is \(inFile.name)")
+    }
+    return (named ?? inFile, file)
+  }
+}
+
+/// Lists the named workloads.
+struct ScenariosCommand: ParsableCommand {
+  static let configuration = CommandConfiguration(
+    commandName: "scenarios",
+    abstract: "Lists the named workloads, a paragraph each.",
+    discussion: "All of one's numbers: holdfast-load run --scenario NAME --print-workload")
+
+  func run() {
+    for scenario in Scenario.all {
+      let length = scenario.operations.map {
+        " \(Text.count(Int64($0))) calls, where nothing else is asked for."
+      }
+      print(scenario.name)
+      print(ScenariosCommand.paragraph(scenario.sentence + (length ?? "")))
+    }
+  }
+
+  /// Lines of at most 80 columns, indented.
+  private static func paragraph(_ text: String) -> String {
+    var lines = [" "]
+    for word in text.split(separator: " ") {
+      if lines[lines.count - 1].count + 1 + word.count > 80 { lines.append(" ") }
+      lines[lines.count - 1] += " " + word
+    }
+    return lines.joined(separator: "\n")
+  }
+}
