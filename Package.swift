@@ -116,6 +116,7 @@ let package = Package(
     tests("AdminTests", ["Admin", "Metrics"]),
     tests("HistoryTests", ["LoadHistory"]),
     tests("ReportTests", ["LoadReport", "Posix"]),
+    tests("CompareTests", ["LoadKit", "LoadReport", "Posix"]),
     tests(
       "LoadTests", ["LoadKit", "LoadReport", "LoadHistory", "Posix", "HTTP2", "CNGHTTP2"]),
     module("Simulation", ["StockStore", "Posix"], path: "Tests/Simulation/Simulation"),
