@@ -19,7 +19,10 @@ struct HoldfastLoad: ParsableCommand {
 
       Exit status: 0 all invariants hold, 1 one is violated, 2 the run could not be made.
       """,
-    subcommands: [RunCommand.self, AuditCommand.self, CompareCommand.self, PrepareCommand.self])
+    subcommands: [
+      RunCommand.self, FindKneeCommand.self, ScenariosCommand.self, CompareCommand.self,
+      AuditCommand.self, PrepareCommand.self,
+    ])
 
   static func main() {
     do {
@@ -36,36 +39,15 @@ struct HoldfastLoad: ParsableCommand {
   }
 
   private static func fail(_ message: String) -> Never {
-    let line = Array("holdfast-load: \(message)\n".utf8)
-    _ = unsafe line.withUnsafeBytes { unsafe write(2, $0.baseAddress, $0.count) }
+    tell("holdfast-load: \(message)")
     Glibc.exit(2)
   }
-}
 
-extension Endpoint: ExpressibleByArgument {
-  package init?(argument: String) { self.init(argument) }
-}
-
-extension Distribution: ExpressibleByArgument {
-  package init?(argument: String) { self.init(argument) }
-}
-
-/// N or A-B.
-struct CountRange: ExpressibleByArgument, CustomStringConvertible {
-  let range: ClosedRange<Int>
-
-  init(_ number: Int) { range = number...number }
-
-  var description: String {
-    range.count == 1 ? "\(range.lowerBound)" : "\(range.lowerBound)-\(range.upperBound)"
-  }
-
-  init?(argument: String) {
-    let ends = argument.split(separator: "-", omittingEmptySubsequences: false).map { Int($0) }
-    guard let first = ends.first, let low = first, let last = ends.last, let high = last,
-      ends.count <= 2, low <= high
-    else { return nil }
-    range = low...high
+  /// A line on standard error.
+  static func tell(_ line: String) {
+    let bytes = Array((line + "\n").utf8)
+    // Nobody is told where standard error is closed.
+    _ = unsafe bytes.withUnsafeBytes { unsafe write(2, $0.baseAddress, $0.count) }
   }
 }
 
