@@ -1,125 +1,240 @@
 // The report as text: the verdict first, one screen in all.
 
 extension Report {
+  /// The report for a log, without colours, lines of at most 100 columns but for the verdict, which is
+  /// one line.
+  package var text: String { text(on: Terminal()) }
+
+  /// The report for a terminal, in its width. Widths below 80 are taken for 80.
+  package func text(on terminal: Terminal) -> String {
+    ReportText(report: self, terminal: terminal).lines.joined(separator: "\n") + "\n"
+  }
+}
+
+private struct ReportText {
+  let report: Report
+  let terminal: Terminal
   private static let labelWidth = 11
 
-  /// The report for a terminal or a log.
-  package var text: String {
-    var lines = [verdict]
-    if let check { lines += checkLines(check) }
-    lines += ["", configurationLine, ""]
-    lines += latencyTable
-    lines.append("")
-    lines += wrapped("outcomes", Outcome.allCases.compactMap { entry($0.name, outcomes[$0.name]) })
-    lines += wrapped("gRPC", grpcCodeNames.compactMap { entry($0, codes[$0]) })
-    lines += serverLines
-    lines.append(generatorLine)
-    for warning in warnings { lines.append(labelled("WARNING", warning)) }
-    lines += wrapped("left out", leavesOut, separator: "; ")
-    return lines.joined(separator: "\n") + "\n"
+  /// Of what stands behind a label.
+  private var width: Int { min(110, max(80, terminal.columns)) - ReportText.labelWidth }
+
+  var lines: [String] {
+    var lines = verdictLines
+    if let check = report.check { lines += checkLines(check) }
+    lines += wrapped("run", configuration)
+    if report.limitedBy != .unknown || !report.limitReason.isEmpty {
+      lines += wrapped("limited by", [limit])
+    }
+    lines += [""] + latencyTable + [""]
+    lines += wrapped(
+      "outcomes", Outcome.allCases.compactMap { entry($0.name, report.outcomes[$0.name]) })
+    lines += wrapped("gRPC", grpcCodeNames.compactMap { entry($0, report.codes[$0]) })
+    lines += connectionLines + serverLines
+    lines += wrapped("generator", generator)
+    lines += report.thresholds.map(thresholdLine)
+    for warning in report.warnings {
+      lines += wrapped("WARNING", [printable(warning)], style: .warning)
+    }
+    return lines + wrapped("left out", report.leavesOut, separator: "; ")
   }
 
-  private func checkLines(_ check: Check) -> [String] {
+  // MARK: Verdict
+
+  private var verdictLines: [String] {
+    let style: TextStyle =
+      switch report.result {
+      case .good: .good
+      case .violated: .bad
+      case .unknown, .notChecked: .warning
+      }
+    var verdict = printable(report.verdict)
+    if report.isPartial { verdict += " — PARTIAL: the run ended before it was to" }
+    // Programs look for one line; a terminal would break it within words.
+    let lines =
+      terminal.canRedraw
+      ? Text.wrapped([verdict], separator: "", width: width + ReportText.labelWidth) : [verdict]
+    return lines.map { terminal.styled($0, style) }
+  }
+
+  private func checkLines(_ check: Report.Check) -> [String] {
     var facts = [
-      "\(number(check.keys)) keys on \(skus(check.skus)) compared with the server",
-      "\(number(check.duplicatesCompared)) duplicates compared with the first answer",
-      "\(number(check.refusalsJustified)) refusals justified",
+      "\(number(check.keys)) keys on \(number(check.skus)) SKU\(check.skus == 1 ? "" : "s") "
+        + "compared with the server"
     ]
-    if check.unknownOutcomes > 0 {
-      facts.append("\(number(check.unknownOutcomes)) outcomes unknown, bounds widened by them")
+    switch check.linearizable {
+    case .yes: facts.append("linearizable")
+    case .no: facts.append("NOT linearizable")
+    case .undecided where check.skusUndecided > 0:
+      facts.append("\(number(check.skusUndecided)) SKUs undecided")
+    case .undecided: break
     }
+    let counts = [
+      (check.duplicatesCompared, "duplicates compared with the first answer"),
+      (check.refusalsJustified, "refusals justified"), (check.readsJustified, "reads justified"),
+      (check.samplesCompared, "balances sampled on the way"),
+      (check.unknownOutcomes, "outcomes unknown, bounds widened by them"),
+    ]
+    facts += counts.filter { $0.0 > 0 }.map { "\(number($0.0)) \($0.1)" }
     var lines = wrapped("checked", facts)
-    for example in check.examples { lines.append(labelled("violated", example)) }
+    for example in check.examples {
+      // A history has a line for each call, in columns of its own.
+      let parts = example.split(separator: "\n").map { printable(String($0)) }
+      lines.append(labelled("violated", parts.first ?? "", .bad))
+      lines += parts.dropFirst().map { labelled("", $0) }
+    }
     return lines
   }
 
-  private var configurationLine: String {
-    let shape = configuration
-    let loop = shape.rate.map { "open loop, \($0) requests/s" } ?? "closed loop"
+  // MARK: Setting
+
+  private var configuration: [String] {
+    let shape = report.configuration
+    let arrivals = shape.arrivals.map { ", \($0)" } ?? ""
     let length =
       shape.operations.map { "\(number($0)) operations" }
-      ?? "\(Text.decimal(shape.durationSeconds ?? 0, 1)) s after "
-      + "\(Text.decimal(shape.warmUpSeconds, 1)) s warm-up"
-    return labelled(
-      "run",
-      "\(loop) · \(shape.connections) × \(shape.streams) streams · \(shape.threads) "
-        + "\(shape.threads == 1 ? "thread" : "threads") · \(length) · \(shape.scenario) · "
-        + "seed \(shape.seed)")
+      ?? "\(Text.shortest(shape.durationSeconds ?? 0)) s after "
+      + "\(Text.shortest(shape.warmUpSeconds)) s warm-up"
+    let facts = [
+      report.label ?? "", shape.scenario,
+      shape.rate.map { "open loop, \($0) requests/s\(arrivals)" } ?? "closed loop",
+      "\(shape.connections) × \(shape.streams) streams",
+      "\(shape.threads) thread\(shape.threads == 1 ? "" : "s")", length, "seed \(shape.seed)",
+    ]
+    return facts.filter { !$0.isEmpty }.map(printable)
   }
 
+  private var limit: String {
+    let name =
+      switch report.limitedBy {
+      case .load: "the load, which was carried"
+      case .server: "the server"
+      case .generator: "THE GENERATOR: no limit of the server"
+      case .unknown: "unknown"
+      }
+    return report.limitReason.isEmpty ? name : "\(name): \(printable(report.limitReason))"
+  }
+
+  // MARK: Latencies
+
   private var latencyTable: [String] {
-    let columns = ["p50", "p90", "p95", "p99", "p99.9", "p99.99", "max"]
+    let isWide = width + ReportText.labelWidth >= 97
+    var columns = ["p50", "p90", "p95", "p99", "p99.9", "p99.99", "max"]
+    if !isWide { columns.remove(at: 2) }
+    let columnWidth = isWide ? 9 : 8
+    func line(_ name: String, _ count: String, _ rate: String, _ values: [String]) -> String {
+      Text.left(name, ReportText.labelWidth) + Text.right(count, isWide ? 12 : 11)
+        + Text.right(rate, isWide ? 11 : 9)
+        + values.map { Text.right($0, columnWidth) }.joined()
+    }
     func row(_ name: String, _ latency: LatencySummary, _ perSecond: Double? = nil) -> String {
-      let rate = perSecond ?? Double(latency.count) / max(1e-9, measuredSeconds)
-      let values = [
-        latency.p50, latency.p90, latency.p95, latency.p99, latency.p999, latency.p9999,
-        latency.max,
-      ]
-      return Text.left(name, Report.labelWidth) + Text.right(number(latency.count), 12)
-        + Text.right(Text.decimal(rate, 0), 11)
-        + values.map { Text.right(Text.duration(microseconds: $0), 9) }.joined()
+      let rate = perSecond ?? Double(latency.count) / max(1e-9, report.measuredSeconds)
+      let values = columns.map { Text.duration(microseconds: latency.figure($0) ?? 0) }
+      return line(name, number(latency.count), Text.decimal(rate, 0), values)
     }
-    var rows = [
-      Text.left("latency", Report.labelWidth) + Text.right("count", 12) + Text.right("per s", 11)
-        + columns.map { Text.right($0, 9) }.joined()
-    ]
+    var rows = [terminal.styled(line("latency", "count", "per s", columns), .dim)]
     for method in measuredMethodNames {
-      if let latency = latencyMicroseconds[method] { rows.append(row(method, latency)) }
+      if let latency = report.latencyMicroseconds[method] { rows.append(row(method, latency)) }
     }
-    rows.append(row("all", latencyMicroseconds["all"] ?? LatencySummary(), requestsPerSecond))
-    if let service = serviceTimeMicroseconds { rows.append(row("from send", service)) }
-    if let lag = scheduleLagMicroseconds { rows.append(row("sched. lag", lag)) }
+    let all = report.latencyMicroseconds["all"] ?? LatencySummary()
+    rows.append(terminal.styled(row("all", all, report.requestsPerSecond), .bold))
+    if report.configuration.rate != nil {
+      if let service = report.serviceTimeMicroseconds { rows.append(row("from send", service)) }
+      if let lag = report.scheduleLagMicroseconds { rows.append(row("sched. lag", lag)) }
+    }
     return rows
+  }
+
+  // MARK: Counts
+
+  private var connectionLines: [String] {
+    var facts: [String] = []
+    if report.connectionsLost > 0 {
+      facts.append("\(number(report.connectionsLost)) lost")
+      facts.append("\(number(report.connectionsRedialled)) dialled again")
+    }
+    if report.unsentTicks > 0 { facts.append("\(number(report.unsentTicks)) ticks not sent") }
+    if let failure = report.firstFailure { facts.append("first failure: \(printable(failure))") }
+    return facts.isEmpty ? [] : wrapped("failures", facts)
   }
 
   private var serverLines: [String] {
     var facts: [String] = []
-    if let server {
+    if let server = report.server {
       let conflicts = server.conflicts.sorted { $0.key < $1.key }.filter { $0.value > 0 }
       let total = conflicts.reduce(0) { $0 + $1.value }
-      let byReason = conflicts.map { "\($0.key) \(Text.decimal($0.value, 0))" }
+      let byReason = conflicts.map { "\(printable($0.key)) \(Text.decimal($0.value, 0))" }
       facts.append(
         "\(Text.decimal(total, 0)) conflicts (\(Text.percent(server.conflictsPerCommit)) of commits"
           + (byReason.isEmpty ? ")" : "; \(byReason.joined(separator: ", ")))"))
       facts.append("\(Text.decimal(server.retries, 0)) retries")
     }
-    if let cpu = serverCPUMicrosecondsPerRequest {
+    if let cpu = report.serverCPUMicrosecondsPerRequest {
       facts.append("\(Text.decimal(cpu, 2)) µs CPU per request")
     }
     return facts.isEmpty ? [] : wrapped("server", facts)
   }
 
-  private var generatorLine: String {
-    labelled(
-      "generator",
-      "\(Text.decimal(generatorCPUMicrosecondsPerRequest, 2)) µs CPU per request · busiest thread "
-        + "\(Text.percent(generatorBusyShare)) of the time")
+  private var generator: [String] {
+    [
+      "\(Text.decimal(report.generatorCPUMicrosecondsPerRequest, 2)) µs CPU per request",
+      "busiest thread \(Text.percent(report.generatorBusyShare)) of the time",
+    ]
   }
 
-  private func number(_ value: Int) -> String { Text.count(Int64(value)) }
+  private func thresholdLine(_ threshold: Report.ThresholdResult) -> String {
+    labelled(
+      threshold.isPassed ? "passed" : "FAILED",
+      "\(printable(threshold.expression)): \(threshold.actualText)",
+      threshold.isPassed ? .good : .bad)
+  }
 
-  private func skus(_ count: Int) -> String { "\(number(count)) SKU\(count == 1 ? "" : "s")" }
+  // MARK: Lines
+
+  private func printable(_ text: String) -> String { Text.printable(text) }
+
+  private func number(_ value: Int) -> String { Text.count(Int64(value)) }
 
   private func entry(_ name: String, _ count: Int?) -> String? {
     count.map { "\(name) \(number($0))" }
   }
 
-  private func labelled(_ label: String, _ text: String) -> String {
-    Text.left(label, Report.labelWidth) + text
+  private func labelled(_ label: String, _ text: String, _ style: TextStyle = .dim) -> String {
+    terminal.styled(Text.left(label, ReportText.labelWidth), style) + text
   }
 
   /// `facts` behind a label, on as many lines as they need.
-  private func wrapped(_ label: String, _ facts: [String], separator: String = " · ") -> [String] {
+  private func wrapped(
+    _ label: String, _ facts: [String], separator: String = " · ", style: TextStyle = .dim
+  ) -> [String] {
+    Text.wrapped(facts, separator: separator, width: width).enumerated().map { index, line in
+      labelled(index == 0 ? label : "", line, style)
+    }
+  }
+}
+
+extension Text {
+  /// `facts` with `separator` between them, in lines of `width`: broken between facts, and within one
+  /// only where it is longer than a line.
+  static func wrapped(_ facts: [String], separator: String, width: Int) -> [String] {
     var lines: [String] = []
     var line = ""
     for fact in facts {
-      if !line.isEmpty, line.count + separator.count + fact.count > 100 {
-        lines.append(labelled(lines.isEmpty ? label : "", line))
-        line = ""
+      if line.isEmpty {
+        line = fact
+      } else if line.count + separator.count + fact.count <= width {
+        line += separator + fact
+      } else {
+        lines.append(line)
+        line = fact
       }
-      line += line.isEmpty ? fact : separator + fact
+      while line.count > width {
+        let fitting = line.prefix(width + 1)
+        let space = fitting.lastIndex(of: " ") ?? fitting.index(before: fitting.endIndex)
+        lines.append(String(line[..<space]))
+        line = String(line[space...].drop { $0 == " " })
+      }
     }
-    lines.append(labelled(lines.isEmpty ? label : "", line))
-    return lines
+    return line.isEmpty ? lines : lines + [line]
   }
 }

@@ -1,5 +1,4 @@
 internal import ArgumentParser
-internal import FoundationEssentials
 internal import LoadKit
 internal import LoadReport
 internal import Posix
@@ -57,36 +56,6 @@ struct RunCommand: ParsableCommand {
     var noVerify = false
   }
 
-  struct ReportFlags: ParsableArguments {
-    @Option(
-      help: ArgumentHelp(
-        "Write the report as JSON to this file; - is standard output.", valueName: "file"))
-    var json: String?
-    @Option(
-      help: ArgumentHelp(
-        "A name that repetitions of this run share; `compare` groups by it.", valueName: "text"))
-    var label: String?
-
-    func write(_ report: Report) throws {
-      guard let json else {
-        print(report.text, terminator: "")
-        return
-      }
-      let data = try JSONReport.encode(report)
-      if json == "-" {
-        print(String(decoding: data, as: UTF8.self), terminator: "")
-        return
-      }
-      print(report.text, terminator: "")
-      // Not replaced as a whole: it may be a pipe.
-      do {
-        try data.write(to: URL(filePath: json))
-      } catch {
-        throw LoadError("cannot write the report to \(json): \(error)")
-      }
-    }
-  }
-
   func run() throws {
     if printWorkload {
       print(try options().workload.json, terminator: "")
@@ -96,19 +65,19 @@ struct RunCommand: ParsableCommand {
     var status: Int32 = 0
     for (number, options) in runs.enumerated() {
       if demo { print(RunCommand.demoTitles[number]) }
-      status = max(status, try run(options))
+      let ended = try run(options)
+      if status == 0 { status = ended }
     }
     if status != 0 { throw ExitCode(status) }
   }
 
   private func run(_ options: RunOptions) throws -> Int32 {
-    var line = ProgressLine()
-    defer { line.clear() }
-    let result = try LoadKit.run(options) { line.show($0) }
-    line.clear()
-    try report.write(result.report)
+    let output = try ReportOutput(report)
+    defer { output.clear() }
+    let result = try LoadKit.run(options) { output.progress($0) }
+    let status = output.finish(result.report, exitStatus: result.exitStatus)
     if let path = check.history, let history = result.ledger { try save(history, to: path) }
-    return result.exitStatus
+    return status
   }
 
   private func options() throws(LoadError) -> RunOptions {

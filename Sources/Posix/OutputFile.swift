@@ -16,6 +16,11 @@ package struct OutputFile: ~Copyable, Sendable {
       owning: try retrying { unsafe open(path, O_WRONLY | O_CREAT | O_CLOEXEC, 0o666) })
   }
 
+  /// A second descriptor for what another has open: 1 is standard output.
+  package init(duplicating number: Int32) throws(Errno) {
+    descriptor = FileDescriptor(owning: try retrying { dup(number) })
+  }
+
   /// Takes away what the file held; a pipe or a device holds nothing.
   package func empty() throws(Errno) {
     let number = descriptor.number
