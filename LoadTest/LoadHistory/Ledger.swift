@@ -1,133 +1,75 @@
-// The load generator's own book of every call and every answer, one per worker. Answers to
-// duplicates are compared as they come; everything that needs the whole history is LedgerCheck's.
+// The load generator's own book of every request and every answer, one per worker. It only takes
+// down; what it all means is HistoryCheck's to say.
+//
+// An operation is one thing that was asked for: a reserve and whatever ended it, a read, a restock.
+// An attempt is one request of it, and its answer. Records are flat and stand in the order in which
+// they were made; an operation names its latest attempt, each attempt the one before.
 //
 // Times are nanoseconds of the generator's monotonic clock: `sent` is taken before the bytes leave,
 // `answered` after they came, so that what the server did lies between the two.
 
-/// How a reservation was to be ended by us.
-package enum Ending: UInt8, BitwiseCopyable, Sendable {
-  case none, confirm, release
-}
-
-/// What is known of a decision.
-package enum Decision: UInt8, BitwiseCopyable, Sendable {
-  case unknown, accepted, refused
-}
-
-/// The attempts of one call: the first send and its duplicates. They share one decision.
-package struct Attempts: BitwiseCopyable, Sendable {
-  /// When the first of them was sent; `Int64.max` if none was.
-  package var sentNanoseconds = Int64.max
-  /// When the first decision arrived; `Int64.max` if none has.
-  package var answeredNanoseconds = Int64.max
-  package var decision = Decision.unknown
-  /// Of a refusal.
-  package var reason = RefusalReason.unnamed
-  package var sent: UInt8 = 0
-  /// Answers that say they are the first, and answers that say they repeat it.
-  package var first: UInt8 = 0
-  package var replayed: UInt8 = 0
-  package var refused: UInt8 = 0
-  /// Answers by which the server did nothing.
-  package var withoutEffect: UInt8 = 0
-
-  /// Attempts whose effect nobody knows: cut off, or never answered.
-  package var unknown: Int {
-    Int(sent) - Int(first) - Int(replayed) - Int(refused) - Int(withoutEffect)
-  }
-  /// Whether the server may have acted, or may still act, without our knowing.
-  package var mayHaveActed: Bool { decision == .unknown && unknown > 0 }
-
-  mutating func send(at time: Int64) {
-    sent += 1
-    if sent == 1 { sentNanoseconds = time }
-  }
-
-  /// Whether `reply` was a further decision, to be compared with the first.
-  mutating func take(_ reply: Reply, at time: Int64) -> Bool {
-    let isFurther = decision != .unknown
-    switch reply {
-    case .accepted(_, _, let isReplayed):
-      if isReplayed { replayed += 1 } else { first += 1 }
-      if !isFurther { decision = .accepted }
-    case .refused(let refusal):
-      refused += 1
-      if !isFurther {
-        decision = .refused
-        reason = refusal.reason
-      }
-    case .noEffect:
-      withoutEffect += 1
-      return false
-    case .unknown: return false
-    }
-    if !isFurther { answeredNanoseconds = time }
-    return isFurther
-  }
-}
-
-/// One reserve, and how its reservation was ended.
-package struct ReserveRecord: BitwiseCopyable, Sendable {
-  package var reserve = Attempts()
-  package var end = Attempts()
-  package var id = ReservationID(number: 0)
-  /// By the server's clock, nanoseconds since the Unix epoch.
-  package var expiresNanoseconds: Int64 = 0
-  /// Of a refused reserve; see Refusal.
-  package var fingerprint: UInt64 = 0
-  /// The SKU that a refusal named; `UInt32.max` if it named none of ours.
-  package var refusedSKU = UInt32.max
-  package var firstLine: UInt32 = 0
-  package var lineCount: UInt8 = 0
-  package var ending = Ending.none
-}
-
-/// Something that a correct server cannot have done.
-package struct Violation: Equatable, Sendable {
-  package enum Kind: String, CaseIterable, Sendable {
-    case oversold = "oversold"
-    case onHandDiffers = "units lost or invented"
-    case heldDiffers = "held units differ"
-    case itemMissing = "item missing"
-    case forgotten = "acknowledged decision forgotten"
-    case decidedTwice = "decided twice"
-    case answeredDifferently = "duplicate answered differently"
-    case replayWithoutFirst = "replayed what was never answered"
-    case idUsedTwice = "reservation id used twice"
-    case unjustifiedRefusal = "refused without reason"
-    case endedAfterExpiry = "confirmed or released after expiry"
-    case wrongExpiry = "wrong expires_at"
+/// One thing that was asked for.
+package struct Operation: BitwiseCopyable, Sendable {
+  package enum Kind: UInt8, BitwiseCopyable, CaseIterable, Sendable {
+    case reserve, read, restock
   }
 
   package let kind: Kind
-  /// Names the SKU, the key and the calls.
-  package let text: String
-  /// Units, where the kind counts in units; otherwise 1.
-  package let count: Int64
+  package let lineCount: UInt8
+  fileprivate let firstLine: UInt32
+  /// `Ledger.none` before the first send.
+  fileprivate var latestAttempt = Ledger.none
+  /// The first acceptance of a Reserve; `Ledger.none` until then.
+  fileprivate var acceptance = Ledger.none
+  /// What Reserve and Extend ask for; 0 for the others.
+  package let timeToLiveNanoseconds: Int64
+}
 
-  package init(_ kind: Kind, _ text: String, count: Int64 = 1) {
-    self.kind = kind
-    self.text = text
-    self.count = count
+/// One request, and what came back.
+package struct Attempt: BitwiseCopyable, Sendable {
+  fileprivate enum Outcome: UInt8, BitwiseCopyable {
+    case none, accepted, refused, withoutEffect, read
   }
+
+  package let sentNanoseconds: Int64
+  /// When it was answered, or found cut off; `Int64.max` if it never was.
+  package fileprivate(set) var answeredNanoseconds = Int64.max
+  /// expires_at; units that a refusal says are available, or -1; on hand.
+  fileprivate var first: Int64 = 0
+  /// The fingerprint of a refusal, as bits; held.
+  fileprivate var second: Int64 = 0
+  package let operation: UInt32
+  fileprivate let previous: UInt32
+  /// Where the id of an acceptance stands; the SKU that a refusal names.
+  fileprivate var third = Ledger.none
+  package let method: Method
+  fileprivate var outcome = Outcome.none
+  fileprivate var code: UInt8 = 0
+  fileprivate(set) var reason = RefusalReason.unnamed
+  package fileprivate(set) var isReplayed = false
+
+  /// Of an accepted Reserve or Extend.
+  var expiresNanoseconds: Int64 { first }
+  package var isAccepted: Bool { outcome == .accepted }
+  package var isRefused: Bool { outcome == .refused }
+  /// Whether it was answered with what the server has decided, or has read.
+  package var isDecided: Bool { outcome != .none && outcome != .withoutEffect }
+  /// Whether the server may have acted, or may still act, without our knowing.
+  package var isUnknown: Bool { outcome == .none }
 }
 
 /// One worker's book.
 package struct Ledger: ~Copyable {
+  /// Stands for no attempt, no id, no SKU.
+  package static let none = UInt32.max
+
   package let worker: Int
   package let names: SKUNames
   let keys: KeyNames
-  package private(set) var records = ChunkedArray<ReserveRecord>()
+  private var operations = ChunkedArray<Operation>()
   private var lines = ChunkedArray<CartLine>()
-  /// What comparing duplicates found, the first `violationsKept` of them, and how many in all.
-  package private(set) var violations: [Violation] = []
-  package private(set) var violationCount = 0
-  /// Duplicates whose answer was compared with the first.
-  package private(set) var duplicatesCompared = 0
-
-  static let violationsKept = 100
-  /// Most attempts of one call.
-  static let attemptsMaximum = 250
+  private var attempts = ChunkedArray<Attempt>()
+  private var ids = ChunkedArray<ReservationID>()
 
   package init(worker: Int, names: SKUNames, keys: KeyNames) {
     self.worker = worker
@@ -135,133 +77,239 @@ package struct Ledger: ~Copyable {
     self.keys = keys
   }
 
-  package var count: Int { records.count }
-
-  func cart(of operation: Int) -> Range<Int> {
-    let record = records[operation]
-    return Int(record.firstLine)..<Int(record.firstLine) + Int(record.lineCount)
-  }
-
-  func line(_ index: Int) -> CartLine { lines[index] }
-
-  package func key(of operation: Int) -> String { keys.name(worker: worker, operation: operation) }
-
-  /// Takes over a call from a ledger that was saved. Calls keep their numbers, and so their keys.
-  mutating func restore(_ record: ReserveRecord, lines: [CartLine]) {
-    for line in lines { addLine(line) }
-    let operation = openReserve(lineCount: lines.count)
-    let opened = records[operation]
-    records[operation] = record
-    records[operation].firstLine = opened.firstLine
-    records[operation].lineCount = opened.lineCount
-  }
-
   // MARK: Sending
 
   /// Takes down a line of the cart that the next `openReserve` will name.
   package mutating func addLine(_ line: CartLine) { lines.append(line) }
 
-  /// Opens a reserve of the last `lineCount` lines. Its number, which also makes its key.
-  package mutating func openReserve(lineCount: Int) -> Int {
-    var record = ReserveRecord()
-    record.firstLine = UInt32(truncatingIfNeeded: lines.count - lineCount)
-    record.lineCount = UInt8(truncatingIfNeeded: lineCount)
-    return records.append(record)
+  /// Opens a reserve of the last `lineCount` lines, 1 to 64. Its number, which also makes its key.
+  package mutating func openReserve(lineCount: Int, timeToLiveNanoseconds: Int64) -> Int {
+    open(.reserve, lineCount: lineCount, timeToLiveNanoseconds: timeToLiveNanoseconds)
   }
 
-  /// Writes the request of a call. It depends on the ledger alone, so that a duplicate is the same
-  /// bytes.
+  /// Opens a GetStock of one SKU. Its number.
+  package mutating func openRead(sku: UInt32) -> Int {
+    lines.append(CartLine(sku: sku, quantity: 0))
+    return open(.read, lineCount: 1, timeToLiveNanoseconds: 0)
+  }
+
+  /// Opens an AdjustStock that adds `units` to one SKU. Its number, which also makes its key.
+  package mutating func openRestock(sku: UInt32, units: UInt32) -> Int {
+    lines.append(CartLine(sku: sku, quantity: units))
+    return open(.restock, lineCount: 1, timeToLiveNanoseconds: 0)
+  }
+
+  private mutating func open(
+    _ kind: Operation.Kind, lineCount: Int, timeToLiveNanoseconds: Int64
+  ) -> Int {
+    operations.append(
+      Operation(
+        kind: kind, lineCount: UInt8(truncatingIfNeeded: lineCount),
+        firstLine: UInt32(truncatingIfNeeded: lines.count - lineCount),
+        timeToLiveNanoseconds: timeToLiveNanoseconds))
+  }
+
+  /// Writes the request of a call. It depends on the ledger alone, so that a repetition is the same
+  /// bytes. Confirm, Release and Extend name the reservation that `answered` has said was made.
   package func writeRequest(
-    _ operation: Int, _ method: Method, timeToLiveNanoseconds: Int64,
-    to message: inout MessageBuffer
+    _ operation: Int, _ method: Method, to message: inout MessageBuffer
   ) {
-    if method != .reserve {
-      message.writeEndRequest(records[operation].id)
-      return
+    let record = operations[operation]
+    switch method {
+    case .reserve:
+      message.writeReserveKey(keys, worker: worker, operation: operation)
+      for index in cart(of: operation) { message.appendReserveLine(lines[index], names) }
+      message.appendTimeToLive(nanoseconds: record.timeToLiveNanoseconds, field: 3)
+    case .confirm, .release:
+      message.writeEndRequest(acceptedID(of: operation))
+    case .extend:
+      message.writeEndRequest(acceptedID(of: operation))
+      message.appendTimeToLive(nanoseconds: record.timeToLiveNanoseconds, field: 2)
+    case .getStock, .batchGetStock:
+      message.writeGetStock(line(of: operation).sku, names)
+    case .adjustStock:
+      message.writeRestock(
+        keys, worker: worker, operation: operation, line: line(of: operation), names)
     }
-    message.writeReserveKey(keys, worker: worker, operation: operation)
-    for index in cart(of: operation) { message.appendReserveLine(lines[index], names) }
-    message.appendTimeToLive(nanoseconds: timeToLiveNanoseconds)
   }
 
-  package mutating func reserveSent(_ operation: Int, at time: Int64) {
-    records[operation].reserve.send(at: time)
-  }
-
-  package mutating func endSent(_ operation: Int, _ ending: Ending, at time: Int64) {
-    records[operation].ending = ending
-    records[operation].end.send(at: time)
+  /// Takes down that a request of `operation` leaves at `time`.
+  package mutating func sent(_ operation: Int, _ method: Method, at time: Int64) {
+    let attempt = Attempt(
+      sentNanoseconds: time, operation: UInt32(truncatingIfNeeded: operation),
+      previous: operations[operation].latestAttempt, method: method)
+    operations[operation].latestAttempt = UInt32(truncatingIfNeeded: attempts.append(attempt))
   }
 
   // MARK: Answers
 
-  /// Answers true for the first acceptance, upon which the reservation may be ended.
+  /// Takes down the answer that came at `time` to the request that was sent at `sentAt`. True for the
+  /// first acceptance of a Reserve, upon which the reservation may be extended and ended.
   @discardableResult
-  package mutating func reserveAnswered(_ operation: Int, _ reply: Reply, at time: Int64) -> Bool {
-    let before = records[operation].reserve.decision
-    if records[operation].reserve.take(reply, at: time) {
-      compare(records[operation].reserve, operation)
-    }
+  package mutating func answered(
+    _ operation: Int, _ method: Method, _ reply: Reply, sentAt: Int64, at time: Int64
+  ) -> Bool {
+    guard let index = openAttempt(operation, method, sentAt) else { return false }
+    attempts[index].answeredNanoseconds = time
     switch reply {
-    case .accepted(let id, let expires, _):
-      if before == .unknown {
-        records[operation].id = id
-        records[operation].expiresNanoseconds = expires
-        return true
-      }
-      let first = records[operation]
-      if before == .accepted, first.id != id || first.expiresNanoseconds != expires {
-        note(
-          .answeredDifferently,
-          """
-          key \(key(of: operation)): \(first.id.text) until \(first.expiresNanoseconds), \
-          then \(id.text) until \(expires)
-          """)
-      }
+    case .accepted(let id, let expires, let isReplayed):
+      attempts[index].outcome = .accepted
+      attempts[index].first = expires
+      attempts[index].isReplayed = isReplayed
+      return method == .reserve && takeID(id, operation, index)
     case .refused(let refusal):
-      if before == .unknown {
-        records[operation].fingerprint = refusal.fingerprint
-        records[operation].refusedSKU = refusal.sku ?? .max
-      } else if before == .refused, records[operation].fingerprint != refusal.fingerprint {
-        note(
-          .answeredDifferently,
-          """
-          key \(key(of: operation)): refused \(records[operation].reserve.reason.name), \
-          then \(refusal.reason.name) or with other values
-          """)
-      }
-    case .noEffect, .unknown: break
+      attempts[index].outcome = .refused
+      attempts[index].first = refusal.available ?? -1
+      attempts[index].second = Int64(bitPattern: refusal.fingerprint)
+      attempts[index].third = refusal.sku ?? Ledger.none
+      attempts[index].code = refusal.code
+      attempts[index].reason = refusal.reason
+      attempts[index].isReplayed = refusal.isReplayed
+    case .read(let level):
+      attempts[index].outcome = .read
+      attempts[index].first = level.onHand
+      attempts[index].second = level.held
+    case .noEffect: attempts[index].outcome = .withoutEffect
+    case .unknown: break
     }
     return false
   }
 
-  package mutating func endAnswered(_ operation: Int, _ reply: Reply, at time: Int64) {
-    let reason = records[operation].end.reason
-    let before = records[operation].end.decision
-    if records[operation].end.take(reply, at: time) { compare(records[operation].end, operation) }
-    if case .refused(let refusal) = reply, before == .refused, refusal.reason != reason {
-      note(
-        .answeredDifferently,
-        "reservation \(records[operation].id.text): \(reason.name), then \(refusal.reason.name)")
+  /// The attempt that waits for its answer. Of several that were sent at the same instant any will do.
+  private func openAttempt(_ operation: Int, _ method: Method, _ sentAt: Int64) -> Int? {
+    var next = operations[operation].latestAttempt
+    while next != Ledger.none {
+      let index = Int(next)
+      if attempts[index].method == method, attempts[index].sentNanoseconds == sentAt,
+        attempts[index].answeredNanoseconds == .max
+      {
+        return index
+      }
+      next = attempts[index].previous
+    }
+    return nil
+  }
+
+  /// Keeps `id` once where all acceptances name the same. Answers whether this is the first.
+  private mutating func takeID(_ id: ReservationID, _ operation: Int, _ index: Int) -> Bool {
+    let acceptance = operations[operation].acceptance
+    if acceptance != Ledger.none {
+      let known = attempts[Int(acceptance)].third
+      let isSame = ids[Int(known)] == id
+      attempts[index].third = isSame ? known : UInt32(truncatingIfNeeded: ids.append(id))
+      return false
+    }
+    attempts[index].third = UInt32(truncatingIfNeeded: ids.append(id))
+    operations[operation].acceptance = UInt32(truncatingIfNeeded: index)
+    return true
+  }
+
+  /// How many requests of the call were sent.
+  package func sentCount(_ operation: Int, _ method: Method) -> Int {
+    attempts(of: operation).count { attempts[$0].method == method }
+  }
+
+  /// The decision on a call that was answered first; nil while there is none.
+  package func decidedAnswer(_ operation: Int, _ method: Method) -> Answer? {
+    attempts(of: operation).map { attempts[$0] }
+      .filter { $0.method == method && $0.isDecided }
+      .min { $0.answeredNanoseconds < $1.answeredNanoseconds }.map { answer(to: $0) }
+  }
+
+  /// Whether the call was sent, and nobody knows yet what the server has decided.
+  package func needsAnswer(_ operation: Int, _ method: Method) -> Bool {
+    var isSent = false
+    var next = operations[operation].latestAttempt
+    while next != Ledger.none {
+      let attempt = attempts[Int(next)]
+      if attempt.method == method {
+        if attempt.isDecided { return false }
+        isSent = true
+      }
+      next = attempt.previous
+    }
+    return isSent
+  }
+
+  // MARK: Reading
+
+  /// How many operations there are; they are numbered from 0.
+  package var count: Int { operations.count }
+  package var attemptCount: Int { attempts.count }
+
+  package subscript(operation: Int) -> Operation { operations[operation] }
+
+  /// The idempotency key of a reserve or restock.
+  package func key(of operation: Int) -> String { keys.name(worker: worker, operation: operation) }
+
+  /// Where the lines of an operation stand: `line(at:)`.
+  package func cart(of operation: Int) -> Range<Int> {
+    let record = operations[operation]
+    return Int(record.firstLine)..<Int(record.firstLine) + Int(record.lineCount)
+  }
+
+  package func line(at index: Int) -> CartLine { lines[index] }
+
+  /// The first line: the only one of a read or a restock.
+  package func line(of operation: Int) -> CartLine { lines[Int(operations[operation].firstLine)] }
+
+  /// The reservation that was made, by the first acceptance.
+  package func acceptedID(of operation: Int) -> ReservationID {
+    let acceptance = operations[operation].acceptance
+    if acceptance == Ledger.none { return ReservationID(number: 0) }
+    return ids[Int(attempts[Int(acceptance)].third)]
+  }
+
+  /// The attempts of an operation, the latest send first.
+  package func forEachAttempt(of operation: Int, _ body: (Attempt) -> Void) {
+    var next = operations[operation].latestAttempt
+    while next != Ledger.none {
+      body(attempts[Int(next)])
+      next = attempts[Int(next)].previous
     }
   }
 
-  /// Two decisions on one call: they have to be one.
-  private mutating func compare(_ attempts: Attempts, _ operation: Int) {
-    duplicatesCompared += 1
-    if attempts.first > 1 {
-      note(
-        .decidedTwice,
-        "key \(key(of: operation)): \(attempts.first) answers say that they are the first")
+  /// The numbers of the attempts of `operation`, in the order of their sends.
+  func attempts(of operation: Int) -> [Int] {
+    var numbers: [Int] = []
+    var next = latestAttempt(of: operation)
+    while let index = next {
+      numbers.append(index)
+      next = attempt(before: attempt(index))
     }
-    if attempts.refused > 0, attempts.first + attempts.replayed > 0 {
-      note(.answeredDifferently, "key \(key(of: operation)): both accepted and refused")
-    }
+    return numbers.reversed()
   }
 
-  /// Takes down a violation that was found on the way.
-  package mutating func note(_ kind: Violation.Kind, _ text: String) {
-    violationCount += 1
-    if violations.count < Ledger.violationsKept { violations.append(Violation(kind, text)) }
+  /// The number of the latest attempt of `operation`; nil before the first.
+  func latestAttempt(of operation: Int) -> Int? {
+    let index = operations[operation].latestAttempt
+    return index == Ledger.none ? nil : Int(index)
+  }
+
+  /// The number of the attempt of the same operation that was made before; nil for the first.
+  func attempt(before attempt: Attempt) -> Int? {
+    attempt.previous == Ledger.none ? nil : Int(attempt.previous)
+  }
+
+  func attempt(_ index: Int) -> Attempt { attempts[index] }
+
+  /// What the attempt was answered, with all that was kept of it.
+  package func answer(to attempt: Attempt) -> Answer {
+    switch attempt.outcome {
+    case .none: .none
+    case .withoutEffect: .withoutEffect
+    case .read: .read(StockLevel(onHand: attempt.first, held: attempt.second))
+    case .accepted:
+      .accepted(
+        id: attempt.third == Ledger.none ? nil : ids[Int(attempt.third)],
+        expiresNanoseconds: attempt.first, isReplayed: attempt.isReplayed)
+    case .refused:
+      .refused(
+        Refusal(
+          code: attempt.code, reason: attempt.reason,
+          sku: attempt.third == Ledger.none ? nil : attempt.third,
+          available: attempt.first < 0 ? nil : attempt.first,
+          fingerprint: UInt64(bitPattern: attempt.second), isReplayed: attempt.isReplayed))
+    }
   }
 }

@@ -17,7 +17,9 @@
   package mutating func removeAll() { count = 0 }
 
   /// Lends the bytes. Inlined into other modules: it stands on their path of every call.
-  @inlinable package func withSpan<R>(_ body: (Span<UInt8>) throws -> R) rethrows -> R {
+  @inlinable package func withSpan<R, Failure: Error>(
+    _ body: (Span<UInt8>) throws(Failure) -> R
+  ) throws(Failure) -> R {
     let bytes = unsafe UnsafeBufferPointer(start: memory, count: count)
     return try body(unsafe bytes.span)
   }
@@ -155,6 +157,16 @@ package struct MessageReader {
     guard count <= end - at else { return fail() }
     at += count
     return Field(number: tag >> 3, varint: 0, content: 0..<0, isBytes: false)
+  }
+
+  /// The next of packed varints, or nil at the end and where it is malformed.
+  mutating func nextVarint(in bytes: Span<UInt8>) -> UInt64? {
+    guard at < end, !isMalformed else { return nil }
+    guard let value = varint(in: bytes) else {
+      isMalformed = true
+      return nil
+    }
+    return value
   }
 
   private mutating func varint(in bytes: Span<UInt8>) -> UInt64? {

@@ -20,7 +20,7 @@ extension MessageBuffer {
     appendDecimal(index, digits: SKUNames.digits)
   }
 
-  /// ReserveRequest: a key (1), then lines (2) and ttl (3). Begin with the key.
+  /// ReserveRequest: a key (1), then lines (2) and ttl (3). Begin with the key, as AdjustStock does.
   mutating func writeReserveKey(_ keys: KeyNames, worker: Int, operation: Int) {
     removeAll()
     let key = beginField(1)
@@ -37,20 +37,44 @@ extension MessageBuffer {
     endField(start)
   }
 
-  mutating func appendTimeToLive(nanoseconds: Int64) {
-    let start = beginField(3)
+  /// google.protobuf.Duration as field `field`: of Reserve (3), of Extend (2).
+  mutating func appendTimeToLive(nanoseconds: Int64, field: UInt8) {
+    let start = beginField(field)
     appendField(1, varint: UInt64(nanoseconds / 1_000_000_000))
     let rest = nanoseconds % 1_000_000_000
     if rest > 0 { appendField(2, varint: UInt64(rest)) }
     endField(start)
   }
 
-  /// ConfirmRequest and ReleaseRequest alike: the reservation's id (1).
+  /// ConfirmRequest, ReleaseRequest and the beginning of ExtendRequest alike: the reservation's id (1).
   mutating func writeEndRequest(_ id: ReservationID) {
     removeAll()
     let start = beginField(1)
     id.append(to: &self)
     endField(start)
+  }
+
+  /// GetStockRequest: sku (1).
+  mutating func writeGetStock(_ sku: UInt32, _ names: SKUNames) {
+    removeAll()
+    let start = beginField(1)
+    appendSKU(sku, names)
+    endField(start)
+  }
+
+  /// AdjustStockRequest: key (1), sku (2), delta (4), any_version (7), reason (9).
+  mutating func writeRestock(
+    _ keys: KeyNames, worker: Int, operation: Int, line: CartLine, _ names: SKUNames
+  ) {
+    writeReserveKey(keys, worker: worker, operation: operation)
+    let sku = beginField(2)
+    appendSKU(line.sku, names)
+    endField(sku)
+    appendField(4, varint: UInt64(line.quantity))
+    appendField(7, varint: 1)
+    let reason = beginField(9)
+    for byte in "restock".utf8 { append(byte) }
+    endField(reason)
   }
 
   /// AdjustStockRequest: key (1), sku (2), set_on_hand (5), any_version (7), reason (9).
@@ -109,7 +133,7 @@ struct ReserveAnswer {
   }
 
   /// google.protobuf.Timestamp: seconds (1), nanos (2). nil outside the years that 64 bits can say.
-  private static func timestamp(_ bytes: Span<UInt8>, _ range: Range<Int>) -> Int64? {
+  fileprivate static func timestamp(_ bytes: Span<UInt8>, _ range: Range<Int>) -> Int64? {
     var seconds: Int64 = 0
     var nanoseconds: Int64 = 0
     var reader = MessageReader(range)
@@ -124,6 +148,31 @@ struct ReserveAnswer {
   }
 }
 
+/// What the generator reads from ExtendResponse: reservation (1) with expires_at (5), replayed (2).
+struct ExtendAnswer {
+  /// Nanoseconds since the Unix epoch by the server's clock.
+  let expiresNanoseconds: Int64
+  let isReplayed: Bool
+
+  init?(_ bytes: Span<UInt8>) {
+    var expires: Int64?
+    var isReplayed = false
+    var reader = MessageReader(0..<bytes.count)
+    while let field = reader.next(in: bytes) {
+      if field.number == 2 { isReplayed = field.varint != 0 }
+      guard field.number == 1, field.isBytes else { continue }
+      var reservation = MessageReader(field.content)
+      while let field = reservation.next(in: bytes) {
+        if field.number == 5 { expires = ReserveAnswer.timestamp(bytes, field.content) }
+      }
+      if reservation.isMalformed { return nil }
+    }
+    guard let expires, !reader.isMalformed else { return nil }
+    expiresNanoseconds = expires
+    self.isReplayed = isReplayed
+  }
+}
+
 /// ConfirmResponse, ReleaseResponse and AdjustStockResponse alike: replayed (2). nil if malformed.
 package func readIsReplayed(_ bytes: Span<UInt8>) -> Bool? {
   var isReplayed = false
@@ -135,7 +184,7 @@ package func readIsReplayed(_ bytes: Span<UInt8>) -> Bool? {
 }
 
 /// The balances of one item as the server states them.
-package struct StockLevel: Equatable, Sendable {
+package struct StockLevel: Equatable, Sendable, BitwiseCopyable {
   package var onHand: Int64
   package var held: Int64
 
@@ -153,19 +202,37 @@ package func readStockLevels(
   var reader = MessageReader(0..<bytes.count)
   while let item = reader.next(in: bytes) {
     guard item.number == 1, item.isBytes else { continue }
-    var sku: UInt32?
-    var level = StockLevel(onHand: 0, held: 0)
-    var fields = MessageReader(item.content)
-    while let field = fields.next(in: bytes) {
-      switch field.number {
-      case 1: sku = names.index(of: bytes.extracting(field.content))
-      case 3: level.onHand = Int64(truncatingIfNeeded: field.varint)
-      case 4: level.held = Int64(truncatingIfNeeded: field.varint)
-      default: break
-      }
-    }
-    if fields.isMalformed { return false }
-    if let sku { each(Int(sku), level) }
+    guard let (name, level) = readStockLevel(bytes, item.content) else { return false }
+    if let sku = names.index(of: bytes.extracting(name)) { each(Int(sku), level) }
   }
   return !reader.isMalformed
+}
+
+/// GetStockResponse: stock (1). nil if malformed, or empty.
+func readStockLevel(_ bytes: Span<UInt8>) -> StockLevel? {
+  var level: StockLevel?
+  var reader = MessageReader(0..<bytes.count)
+  while let item = reader.next(in: bytes) {
+    guard item.number == 1, item.isBytes else { continue }
+    level = readStockLevel(bytes, item.content)?.level
+  }
+  return reader.isMalformed ? nil : level
+}
+
+/// StockLevel: sku (1), on_hand (3), held (4). Where its name stands, and what it says.
+private func readStockLevel(
+  _ bytes: Span<UInt8>, _ range: Range<Int>
+) -> (name: Range<Int>, level: StockLevel)? {
+  var name = 0..<0
+  var level = StockLevel(onHand: 0, held: 0)
+  var fields = MessageReader(range)
+  while let field = fields.next(in: bytes) {
+    switch field.number {
+    case 1: name = field.content
+    case 3: level.onHand = Int64(truncatingIfNeeded: field.varint)
+    case 4: level.held = Int64(truncatingIfNeeded: field.varint)
+    default: break
+    }
+  }
+  return fields.isMalformed ? nil : (name, level)
 }

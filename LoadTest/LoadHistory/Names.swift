@@ -2,23 +2,28 @@
 
 /// The methods that the load generator calls, in the order of `Method.paths`.
 package enum Method: Int, BitwiseCopyable, CaseIterable, Sendable {
-  case reserve, confirm, release, adjustStock, batchGetStock
+  case reserve, confirm, release, extend, getStock, adjustStock, batchGetStock
 
   /// As HTTP/2 names them, by `rawValue`.
   package static let paths = [
     "/holdfast.v1.ReservationService/Reserve", "/holdfast.v1.ReservationService/Confirm",
-    "/holdfast.v1.ReservationService/Release", "/holdfast.v1.StockService/AdjustStock",
+    "/holdfast.v1.ReservationService/Release", "/holdfast.v1.ReservationService/Extend",
+    "/holdfast.v1.StockService/GetStock", "/holdfast.v1.StockService/AdjustStock",
     "/holdfast.v1.StockService/BatchGetStock",
   ]
 
   /// Those of them that a run measures.
-  package static let measured: [Method] = [.reserve, .confirm, .release]
+  package static let measured: [Method] = [
+    .reserve, .confirm, .release, .extend, .getStock, .adjustStock,
+  ]
 
   package var name: String {
     switch self {
     case .reserve: "Reserve"
     case .confirm: "Confirm"
     case .release: "Release"
+    case .extend: "Extend"
+    case .getStock: "GetStock"
     case .adjustStock: "AdjustStock"
     case .batchGetStock: "BatchGetStock"
     }

@@ -47,18 +47,21 @@ package struct Refusal: Equatable, Sendable {
   package let reason: RefusalReason
   /// The SKU that the details name; nil if they name none of this run.
   package let sku: UInt32?
+  /// The units that the details say are available; nil if they don't.
+  package let available: Int64?
   /// Equal for equal code, reason and metadata, whatever the order of the metadata.
   package let fingerprint: UInt64
   /// The details say that this is the first answer again. Not part of the fingerprint.
   package let isReplayed: Bool
 
   package init(
-    code: UInt8, reason: RefusalReason, sku: UInt32?, fingerprint: UInt64 = 0,
-    isReplayed: Bool = false
+    code: UInt8, reason: RefusalReason, sku: UInt32?, available: Int64? = nil,
+    fingerprint: UInt64 = 0, isReplayed: Bool = false
   ) {
     self.code = code
     self.reason = reason
     self.sku = sku
+    self.available = available
     self.fingerprint = fingerprint
     self.isReplayed = isReplayed
   }
@@ -67,6 +70,7 @@ package struct Refusal: Equatable, Sendable {
   package init(code: UInt8, details: Span<UInt8>, _ names: SKUNames) {
     var reason = RefusalReason.unnamed
     var sku: UInt32?
+    var available: Int64?
     var fingerprint = UInt64(code)
     var isReplayed = false
     var status = MessageReader(0..<details.count)
@@ -85,6 +89,9 @@ package struct Refusal: Equatable, Sendable {
           if details.extracting(entry.key).equals(skuKey) {
             sku = names.index(of: details.extracting(entry.value))
           }
+          if details.extracting(entry.key).equals(availableKey) {
+            available = Refusal.number(details.extracting(entry.value))
+          }
           if details.extracting(entry.key).equals(replayedKey) {
             isReplayed = details.extracting(entry.value).equals(trueValue)
           } else {
@@ -94,7 +101,8 @@ package struct Refusal: Equatable, Sendable {
       }
     }
     self.init(
-      code: code, reason: reason, sku: sku, fingerprint: fingerprint, isReplayed: isReplayed)
+      code: code, reason: reason, sku: sku, available: available, fingerprint: fingerprint,
+      isReplayed: isReplayed)
   }
 
   /// google.protobuf.Any: type_url (1), value (2). The range of the value if it is an ErrorInfo.
@@ -107,6 +115,17 @@ package struct Refusal: Equatable, Sendable {
       if field.number == 2 { value = field.content }
     }
     return isErrorInfo ? value : nil
+  }
+
+  /// Decimal digits, as many as 2^40 has. nil for anything else: below zero nothing is available.
+  private static func number(_ text: Span<UInt8>) -> Int64? {
+    guard (1...13).contains(text.count) else { return nil }
+    var number: Int64 = 0
+    for index in text.indices {
+      guard text[index] >= 0x30, text[index] <= 0x39 else { return nil }
+      number = number * 10 + Int64(text[index] - 0x30)
+    }
+    return number
   }
 
   /// A map entry: key (1), value (2).
@@ -126,6 +145,7 @@ package struct Refusal: Equatable, Sendable {
 
 private let errorInfoType = Array("type.googleapis.com/google.rpc.ErrorInfo".utf8)
 private let skuKey = Array("sku".utf8)
+private let availableKey = Array("available".utf8)
 private let replayedKey = Array("replayed".utf8)
 private let trueValue = Array("true".utf8)
 

@@ -2,8 +2,11 @@
 
 /// What the ledger takes down of one answer.
 package enum Reply: Equatable, Sendable {
-  /// OK. `id` and `expiresNanoseconds` (by the server's clock) are of a Reserve alone.
+  /// OK. `id` is of a Reserve alone; `expiresNanoseconds` (by the server's clock) of a Reserve or
+  /// Extend; otherwise they are 0.
   case accepted(id: ReservationID, expiresNanoseconds: Int64, isReplayed: Bool)
+  /// The balances of the SKU that was asked for.
+  case read(StockLevel)
   /// A decision against the call.
   case refused(Refusal)
   /// The server says that it did nothing, and that trying again may work.
@@ -16,22 +19,30 @@ package enum Reply: Equatable, Sendable {
     switch self {
     case .accepted(_, _, let isReplayed): isReplayed
     case .refused(let refusal): refusal.isReplayed
-    case .noEffect, .unknown: false
+    case .read, .noEffect, .unknown: false
     }
   }
 
   /// - Parameter message: what an OK came with.
   package init(message: Span<UInt8>, of method: Method) {
     self = .unknown
-    if method == .reserve {
+    let noID = ReservationID(number: 0)
+    switch method {
+    case .reserve:
       guard let answer = ReserveAnswer(message) else { return }
       self = .accepted(
         id: answer.id, expiresNanoseconds: answer.expiresNanoseconds,
         isReplayed: answer.isReplayed)
-    } else {
-      guard let isReplayed = readIsReplayed(message) else { return }
+    case .extend:
+      guard let answer = ExtendAnswer(message) else { return }
       self = .accepted(
-        id: ReservationID(number: 0), expiresNanoseconds: 0, isReplayed: isReplayed)
+        id: noID, expiresNanoseconds: answer.expiresNanoseconds, isReplayed: answer.isReplayed)
+    case .getStock:
+      guard let level = readStockLevel(message) else { return }
+      self = .read(level)
+    case .confirm, .release, .adjustStock, .batchGetStock:
+      guard let isReplayed = readIsReplayed(message) else { return }
+      self = .accepted(id: noID, expiresNanoseconds: 0, isReplayed: isReplayed)
     }
   }
 

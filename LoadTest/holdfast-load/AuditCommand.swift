@@ -25,14 +25,9 @@ struct AuditCommand: ParsableCommand {
   func run() throws {
     var audits: [Audit] = []
     for path in ledgers {
-      var saved: SavedRun
-      do {
-        saved = try SavedRun([UInt8](Data(contentsOf: URL(filePath: path))))
-      } catch {
-        throw LoadError("cannot read \(path): \(error)")
-      }
-      let audit = try LoadKit.audit(&saved, target: target)
-      try save(saved.encoded(), to: path)
+      var history = try History(reading: path)
+      let audit = try LoadKit.audit(&history, target: target)
+      try history.write(to: path)
       print("\(path): \(audit.text)")
       for example in audit.check.examples { print("  \(example)") }
       audits.append(audit)

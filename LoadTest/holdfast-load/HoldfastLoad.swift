@@ -30,6 +30,8 @@ struct HoldfastLoad: ParsableCommand {
       try command.run()
     } catch let error as LoadError {
       fail("\(error)")
+    } catch let error as HistoryError {
+      fail("\(error)")
     } catch {
       // --help and --version come here as well, with status 0.
       if exitCode(for: error) == .success { exit(withError: error) }

@@ -76,7 +76,7 @@ struct RunCommand: ParsableCommand {
     defer { output.clear() }
     let result = try LoadKit.run(options) { output.progress($0) }
     let status = output.finish(result.report, exitStatus: result.exitStatus)
-    if let path = check.history, let history = result.ledger { try save(history, to: path) }
+    if let path = check.history { try result.writeHistory(to: path) }
     return status
   }
 

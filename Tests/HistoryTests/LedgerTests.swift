@@ -2,95 +2,6 @@ import Testing
 
 @testable import LoadHistory
 
-/// A history of calls, told one event at a time, and the balances that the server states after it.
-///
-/// Times are milliseconds of the generator's clock; the server's clock is 1,000,000 ms ahead.
-struct Story: ~Copyable {
-  static let names = SKUNames(prefix: "sku-")
-  static let offset: Int64 = 1_000_000
-  static let timeToLive: Int64 = 60_000
-
-  var ledger = Ledger(worker: 0, names: names, keys: KeyNames(run: RunID(1)))
-  var stock: [Int64]
-  var nextID: UInt64 = 1
-
-  init(stock: Int64...) { self.stock = stock }
-
-  /// A reserve that was sent. Its number.
-  mutating func reserve(_ units: UInt32, sku: UInt32 = 0, at time: Int64) -> Int {
-    reserve([CartLine(sku: sku, quantity: units)], at: time)
-  }
-
-  mutating func reserve(_ lines: [CartLine], at time: Int64) -> Int {
-    for line in lines { ledger.addLine(line) }
-    let operation = ledger.openReserve(lineCount: lines.count)
-    ledger.reserveSent(operation, at: time * 1_000_000)
-    return operation
-  }
-
-  /// Its acceptance, decided at `decided`.
-  mutating func accepted(
-    _ operation: Int, at time: Int64, decided: Int64, id: UInt64? = nil, replayed: Bool = false
-  ) {
-    let expires = (decided + Self.offset + Self.timeToLive) * 1_000_000
-    ledger.reserveAnswered(
-      operation,
-      .accepted(
-        id: ReservationID(number: id ?? nextID), expiresNanoseconds: expires, isReplayed: replayed),
-      at: time * 1_000_000)
-    if id == nil { nextID += 1 }
-  }
-
-  /// Reserves and is accepted, in one millisecond.
-  @discardableResult
-  mutating func sale(_ units: UInt32 = 1, sku: UInt32 = 0, at time: Int64) -> Int {
-    let operation = reserve(units, sku: sku, at: time)
-    accepted(operation, at: time + 1, decided: time)
-    return operation
-  }
-
-  mutating func refused(
-    _ operation: Int, _ reason: RefusalReason = .insufficientStock, sku: UInt32? = 0,
-    fingerprint: UInt64 = 1, at time: Int64
-  ) {
-    ledger.reserveAnswered(
-      operation, .refused(Refusal(code: 9, reason: reason, sku: sku, fingerprint: fingerprint)),
-      at: time * 1_000_000)
-  }
-
-  /// A confirm or release from `sent` to `time`; nil as reply means that none came.
-  mutating func end(
-    _ operation: Int, _ ending: Ending, sent: Int64, at time: Int64, _ reply: Reply? = done
-  ) {
-    ledger.endSent(operation, ending, at: sent * 1_000_000)
-    if let reply { ledger.endAnswered(operation, reply, at: time * 1_000_000) }
-  }
-
-  static let done = Reply.accepted(
-    id: ReservationID(number: 0), expiresNanoseconds: 0, isReplayed: false)
-  static let doneAgain = Reply.accepted(
-    id: ReservationID(number: 0), expiresNanoseconds: 0, isReplayed: true)
-
-  static func refusal(_ reason: RefusalReason) -> Reply {
-    .refused(Refusal(code: 9, reason: reason, sku: nil))
-  }
-
-  /// Checks it against balances (on hand, held) by SKU that were read at `time`.
-  consuming func check(_ levels: (Int64, Int64)?..., at time: Int64 = 1_000) -> Findings {
-    var books = Books()
-    let stock = stock
-    books.add(ledger)
-    var check = LedgerCheck(
-      names: Self.names, stock: stock,
-      levels: levels.map {
-        ReadLevel(
-          level: $0.map { StockLevel(onHand: $0.0, held: $0.1) },
-          sentNanoseconds: time * 1_000_000, answeredNanoseconds: (time + 1) * 1_000_000)
-      }, timeToLiveNanoseconds: Self.timeToLive * 1_000_000)
-    return check.run(books)
-  }
-}
-
 /// Histories that a correct server can have made.
 @Suite struct JustHistories {
   @Test func sellingOut() {
@@ -99,9 +10,9 @@ struct Story: ~Copyable {
     let second = story.sale(at: 2)
     story.sale(at: 3)
     let late = story.reserve(1, at: 5)
-    story.refused(late, at: 6)
-    story.end(first, .confirm, sent: 7, at: 8)
-    story.end(second, .release, sent: 7, at: 8)
+    story.refused(late, sent: 5, at: 6)
+    story.call(first, .confirm, sent: 7, at: 8)
+    story.call(second, .release, sent: 7, at: 8)
     let findings = story.check((2, 1))
     #expect(findings.holds, "\(findings.violations)")
     #expect(findings.accepted == 3)
@@ -114,7 +25,7 @@ struct Story: ~Copyable {
   @Test func unitsThatWereReleasedAreSoldAgain() {
     var story = Story(stock: 1)
     let first = story.sale(at: 1)
-    story.end(first, .release, sent: 3, at: 6)
+    story.call(first, .release, sent: 3, at: 6)
     story.sale(at: 4)  // while the release was under way
     #expect(story.check((1, 1)).holds)
   }
@@ -123,8 +34,8 @@ struct Story: ~Copyable {
     var story = Story(stock: 2)
     let slow = story.reserve(2, at: 1)
     let refused = story.reserve(1, at: 2)
-    story.refused(refused, at: 3)
-    story.accepted(slow, at: 9, decided: 4)
+    story.refused(refused, sent: 2, at: 3)
+    story.accepted(slow, sent: 1, at: 9, decided: 4)
     #expect(story.check((2, 2)).holds)
   }
 
@@ -134,7 +45,7 @@ struct Story: ~Copyable {
       // An accepted reserve whose confirm was cut off: held, or sold; a reserve that was cut off.
       if sold > 0 || levels.1 > 0 {
         let first = story.sale(2, at: 1)
-        story.end(first, .confirm, sent: 3, at: 0, nil)
+        story.call(first, .confirm, sent: 3, at: 0, nil)
       } else {
         _ = story.reserve(2, at: 1)
       }
@@ -156,7 +67,7 @@ struct Story: ~Copyable {
   @Test func confirmRefusedAfterExpiry() {
     var story = Story(stock: 1)
     let sale = story.sale(at: 1)
-    story.end(sale, .confirm, sent: 60_050, at: 60_060, Story.refusal(.reservationExpired))
+    story.call(sale, .confirm, sent: 60_050, at: 60_060, Story.refusal(.reservationExpired))
     let findings = story.check((1, 0), at: 60_100)
     #expect(findings.holds, "\(findings.violations)")
     #expect(findings.refusalsJustified == 1)
@@ -165,15 +76,16 @@ struct Story: ~Copyable {
   @Test func duplicatesThatAgree() {
     var story = Story(stock: 2)
     let sale = story.reserve(1, at: 1)
-    story.ledger.reserveSent(sale, at: 2_000_000)
-    story.accepted(sale, at: 3, decided: 1, id: 7, replayed: true)  // the later send came first
-    story.accepted(sale, at: 4, decided: 1, id: 7)
-    story.end(sale, .confirm, sent: 5, at: 6)
-    story.end(sale, .confirm, sent: 7, at: 8, Story.doneAgain)
+    story.send(sale, .reserve, at: 2)
+    // the later send came first
+    story.accepted(sale, sent: 2, at: 3, decided: 1, id: 7, replayed: true)
+    story.accepted(sale, sent: 1, at: 4, decided: 1, id: 7)
+    story.call(sale, .confirm, sent: 5, at: 6)
+    story.call(sale, .confirm, sent: 7, at: 8, Story.doneAgain)
     let short = story.reserve(2, at: 9)
-    story.ledger.reserveSent(short, at: 10_000_000)
-    story.refused(short, at: 11)
-    story.refused(short, at: 12)
+    story.send(short, .reserve, at: 10)
+    story.refused(short, sent: 9, at: 11)
+    story.refused(short, sent: 10, at: 12)
     let findings = story.check((1, 0))
     #expect(findings.holds, "\(findings.violations)")
     #expect(findings.duplicatesCompared == 3)
@@ -182,9 +94,9 @@ struct Story: ~Copyable {
   @Test func noEffectThenAccepted() {
     var story = Story(stock: 1)
     let sale = story.reserve(1, at: 1)
-    story.ledger.reserveAnswered(sale, .noEffect, at: 2_000_000)
-    story.ledger.reserveSent(sale, at: 3_000_000)
-    story.accepted(sale, at: 4, decided: 3)
+    story.answer(sale, .reserve, .noEffect, sent: 1, at: 2)
+    story.send(sale, .reserve, at: 3)
+    story.accepted(sale, sent: 3, at: 4, decided: 3)
     #expect(story.check((1, 1)).holds)
   }
 
@@ -192,13 +104,13 @@ struct Story: ~Copyable {
     var story = Story(stock: 5, 1)
     let cart = [CartLine(sku: 0, quantity: 2), CartLine(sku: 1, quantity: 1)]
     let first = story.reserve(cart, at: 1)
-    story.accepted(first, at: 2, decided: 1)
+    story.accepted(first, sent: 1, at: 2, decided: 1)
     let second = story.reserve(cart, at: 3)
-    story.refused(second, sku: 1, at: 4)
+    story.refused(second, sku: 1, sent: 3, at: 4)
     // Lines of one item count together.
     let third = story.reserve(
       [CartLine(sku: 0, quantity: 2), CartLine(sku: 0, quantity: 2)], at: 5)
-    story.refused(third, sku: 0, at: 6)
+    story.refused(third, sku: 0, sent: 5, at: 6)
     let findings = story.check((5, 2), (1, 1))
     #expect(findings.holds, "\(findings.violations)")
     #expect(findings.refusalsJustified == 2)
@@ -222,7 +134,7 @@ struct Story: ~Copyable {
     var story = Story(stock: 1_000)
     for number in 0..<1_003 { story.sale(at: Int64(number)) }
     let findings = story.check((1_000, 1_003), at: 2_000)
-    expect(findings, .oversold, naming: "SKU sku-0000000: 1003 units")
+    expect(findings, .oversold, naming: "SKU load-0000000001-0000000: 1003 units")
     #expect(findings.violations.map(\.count) == [3])
   }
 
@@ -230,29 +142,29 @@ struct Story: ~Copyable {
     var story = Story(stock: 1)
     let first = story.sale(at: 1)
     story.sale(at: 3)
-    story.end(first, .release, sent: 5, at: 6)  // too late to have made room
+    story.call(first, .release, sent: 5, at: 6)  // too late to have made room
     expect(story.check((1, 1)), .oversold, naming: "2 units surely held or sold at once, of 1")
   }
 
   @Test func oversoldAfterConfirm() {
     var story = Story(stock: 1)
     let first = story.sale(at: 1)
-    story.end(first, .confirm, sent: 3, at: 4)
+    story.call(first, .confirm, sent: 3, at: 4)
     story.sale(at: 70_000)  // long after the first would have expired
-    expect(story.check((0, 1), at: 70_010), .oversold, naming: "sku-0000000")
+    expect(story.check((0, 1), at: 70_010), .oversold, naming: "load-0000000001-0000000")
   }
 
   @Test func unitsLost() {
     var story = Story(stock: 10)
     let first = story.sale(2, at: 1)
-    story.end(first, .confirm, sent: 3, at: 4)
+    story.call(first, .confirm, sent: 3, at: 4)
     expect(story.check((7, 0)), .onHandDiffers, naming: "7 on hand, but 10 − 2 confirmed is 8")
   }
 
   @Test func unitsInvented() {
     var story = Story(stock: 10)
     let first = story.sale(2, at: 1)
-    story.end(first, .confirm, sent: 3, at: 4)
+    story.call(first, .confirm, sent: 3, at: 4)
     expect(story.check((10, 0)), .onHandDiffers, naming: "10 on hand")
   }
 
@@ -261,7 +173,7 @@ struct Story: ~Copyable {
     var story = Story(stock: 10)
     story.sale(2, at: 1)
     let released = story.sale(3, at: 2)
-    story.end(released, .release, sent: 3, at: 4)
+    story.call(released, .release, sent: 3, at: 4)
     expect(
       story.check((10, held)), .heldDiffers, naming: "\(held) held, but by the answers it is 2")
   }
@@ -274,42 +186,42 @@ struct Story: ~Copyable {
 
   @Test func itemMissing() {
     let story = Story(stock: 10)
-    expect(story.check(nil), .itemMissing, naming: "sku-0000000")
+    expect(story.check(nil), .itemMissing, naming: "load-0000000001-0000000")
   }
 
   @Test func decidedTwice() {
     var story = Story(stock: 10)
     let sale = story.reserve(1, at: 1)
-    story.ledger.reserveSent(sale, at: 1_000_000)
-    story.accepted(sale, at: 2, decided: 1, id: 5)
-    story.accepted(sale, at: 3, decided: 1, id: 5)
+    story.send(sale, .reserve, at: 1)
+    story.accepted(sale, sent: 1, at: 2, decided: 1, id: 5)
+    story.accepted(sale, sent: 1, at: 3, decided: 1, id: 5)
     expect(story.check((10, 1)), .decidedTwice, naming: "key 0000000001000000000000")
   }
 
   @Test func anotherReservationForTheSameKey() {
     var story = Story(stock: 10)
     let sale = story.reserve(1, at: 1)
-    story.ledger.reserveSent(sale, at: 1_000_000)
-    story.accepted(sale, at: 2, decided: 1, id: 5)
-    story.accepted(sale, at: 3, decided: 1, id: 6, replayed: true)
+    story.send(sale, .reserve, at: 1)
+    story.accepted(sale, sent: 1, at: 2, decided: 1, id: 5)
+    story.accepted(sale, sent: 1, at: 3, decided: 1, id: 6, replayed: true)
     expect(story.check((10, 1)), .answeredDifferently, naming: "key 0000000001000000000000")
   }
 
   @Test func anotherExpiryForTheSameKey() {
     var story = Story(stock: 10)
     let sale = story.reserve(1, at: 1)
-    story.ledger.reserveSent(sale, at: 1_000_000)
-    story.accepted(sale, at: 2, decided: 1, id: 5)
-    story.accepted(sale, at: 3, decided: 2, id: 5, replayed: true)
+    story.send(sale, .reserve, at: 1)
+    story.accepted(sale, sent: 1, at: 2, decided: 1, id: 5)
+    story.accepted(sale, sent: 1, at: 3, decided: 2, id: 5, replayed: true)
     expect(story.check((10, 1)), .answeredDifferently, naming: "until")
   }
 
   @Test func acceptedAndRefused() {
     var story = Story(stock: 1)
     let sale = story.reserve(1, at: 1)
-    story.ledger.reserveSent(sale, at: 1_000_000)
-    story.accepted(sale, at: 2, decided: 1)
-    story.refused(sale, at: 3)
+    story.send(sale, .reserve, at: 1)
+    story.accepted(sale, sent: 1, at: 2, decided: 1)
+    story.refused(sale, sent: 1, at: 3)
     expect(story.check((1, 1)), .answeredDifferently, naming: "both accepted and refused")
   }
 
@@ -317,16 +229,16 @@ struct Story: ~Copyable {
     var story = Story(stock: 1)
     story.sale(at: 1)
     let short = story.reserve(1, at: 3)
-    story.ledger.reserveSent(short, at: 3_000_000)
-    story.refused(short, fingerprint: 1, at: 4)
-    story.refused(short, fingerprint: 2, at: 5)
+    story.send(short, .reserve, at: 3)
+    story.refused(short, fingerprint: 1, sent: 3, at: 4)
+    story.refused(short, fingerprint: 2, sent: 3, at: 5)
     expect(story.check((1, 1)), .answeredDifferently, naming: "INSUFFICIENT_STOCK")
   }
 
   @Test func replayOfNothing() {
     var story = Story(stock: 1)
     let sale = story.reserve(1, at: 1)
-    story.accepted(sale, at: 2, decided: 1, replayed: true)
+    story.accepted(sale, sent: 1, at: 2, decided: 1, replayed: true)
     expect(story.check((1, 1)), .replayWithoutFirst, naming: "key 0000000001000000000000")
   }
 
@@ -334,7 +246,7 @@ struct Story: ~Copyable {
     var story = Story(stock: 9)
     for time in [1, 5] as [Int64] {
       let sale = story.reserve(1, at: time)
-      story.accepted(sale, at: time + 1, decided: time, id: 5)
+      story.accepted(sale, sent: time, at: time + 1, decided: time, id: 5)
     }
     expect(story.check((9, 2)), .idUsedTwice, naming: "key 0000000001000000000001")
   }
@@ -343,25 +255,25 @@ struct Story: ~Copyable {
     var story = Story(stock: 2)
     story.sale(at: 1)
     let refused = story.reserve(1, at: 3)
-    story.refused(refused, at: 4)
+    story.refused(refused, sent: 3, at: 4)
     expect(
       story.check((2, 1)), .unjustifiedRefusal,
-      naming: "INSUFFICIENT_STOCK for 1 of SKU sku-0000000, when at most 1 of 2")
+      naming: "INSUFFICIENT_STOCK for 1, when at most 1 of 2")
   }
 
   @Test func refusedAfterTheRelease() {
     var story = Story(stock: 1)
     let first = story.sale(at: 1)
-    story.end(first, .release, sent: 3, at: 4)
+    story.call(first, .release, sent: 3, at: 4)
     let refused = story.reserve(1, at: 5)
-    story.refused(refused, at: 6)
+    story.refused(refused, sent: 5, at: 6)
     expect(story.check((1, 0)), .unjustifiedRefusal, naming: "at most 0 of 1")
   }
 
   @Test func refusedBeforeAnythingWasSold() {
     var story = Story(stock: 1)
     let refused = story.reserve(1, at: 1)
-    story.refused(refused, at: 2)
+    story.refused(refused, sent: 1, at: 2)
     story.sale(at: 3)
     expect(story.check((1, 1)), .unjustifiedRefusal, naming: "at most 0 of 1")
   }
@@ -370,14 +282,14 @@ struct Story: ~Copyable {
   func refusedForAReasonThatCannotBe(reason: RefusalReason) {
     var story = Story(stock: 1)
     let refused = story.reserve(1, at: 1)
-    story.refused(refused, reason, at: 2)
+    story.refused(refused, reason, sent: 1, at: 2)
     expect(story.check((1, 0)), .unjustifiedRefusal, naming: "Reserve answered \(reason.name)")
   }
 
   @Test func refusalThatNamesAnotherSKU() {
     var story = Story(stock: 1, 1)
     let refused = story.reserve(2, sku: 0, at: 1)
-    story.refused(refused, sku: 1, at: 2)
+    story.refused(refused, sku: 1, sent: 1, at: 2)
     expect(story.check((1, 0), (1, 0)), .unjustifiedRefusal, naming: "named no SKU of its cart")
   }
 
@@ -385,7 +297,7 @@ struct Story: ~Copyable {
   func confirmRefusedForNothing(reason: RefusalReason) {
     var story = Story(stock: 1)
     let sale = story.sale(at: 1)
-    story.end(sale, .confirm, sent: 3, at: 4, Story.refusal(reason))
+    story.call(sale, .confirm, sent: 3, at: 4, Story.refusal(reason))
     let findings = story.check((1, 1))
     #expect(findings.counts[.unjustifiedRefusal] == 1)
     #expect(findings.violations.contains { $0.text.contains("Confirm answered \(reason.name)") })
@@ -394,24 +306,24 @@ struct Story: ~Copyable {
   @Test func confirmedAfterExpiry() {
     var story = Story(stock: 1)
     let sale = story.sale(at: 1)
-    story.end(sale, .confirm, sent: 60_050, at: 60_060)
+    story.call(sale, .confirm, sent: 60_050, at: 60_060)
     expect(story.check((0, 0), at: 60_100), .endedAfterExpiry, naming: "Confirm was OK")
   }
 
   @Test func confirmDecidedTwice() {
     var story = Story(stock: 1)
     let sale = story.sale(at: 1)
-    story.end(sale, .confirm, sent: 3, at: 4)
-    story.end(sale, .confirm, sent: 5, at: 6)
+    story.call(sale, .confirm, sent: 3, at: 4)
+    story.call(sale, .confirm, sent: 5, at: 6)
     expect(story.check((0, 0)), .decidedTwice, naming: "key 0000000001000000000000")
   }
 
   @Test func expiresAtIsNotWhatWasAsked() {
     var story = Story(stock: 9)
     let first = story.reserve(1, at: 1)
-    story.accepted(first, at: 2, decided: 1)
+    story.accepted(first, sent: 1, at: 2, decided: 1)
     let second = story.reserve(1, at: 3)
-    story.accepted(second, at: 4, decided: 30_000)
+    story.accepted(second, sent: 3, at: 4, decided: 30_000)
     let findings = story.check((9, 2))
     #expect(findings.counts[.wrongExpiry] == 1)
   }
@@ -422,7 +334,8 @@ struct Story: ~Copyable {
     let findings = story.check((1, 2), (1, 3), (1, 4), (1, 5), (1, 6))
     #expect(findings.counts == [.oversold: 5])
     #expect(findings.violations.count == 3)
-    #expect(findings.violations.contains { $0.count == 5 && $0.text.contains("sku-0000004") })
+    #expect(
+      findings.violations.contains { $0.count == 5 && $0.text.contains("load-0000000001-0000004") })
   }
 }
 
@@ -454,14 +367,18 @@ struct Story: ~Copyable {
   }
 
   @Test func attemptsCountWhatIsUnknown() {
-    var attempts = Attempts()
-    attempts.send(at: 5)
-    attempts.send(at: 6)
-    #expect(attempts.mayHaveActed)
-    #expect(attempts.take(.noEffect, at: 7) == false)
-    #expect(attempts.unknown == 1)
-    #expect(attempts.take(.unknown, at: 8) == false)
-    #expect(attempts.mayHaveActed)
-    #expect(attempts.sentNanoseconds == 5)
+    var story = Story(stock: 1)
+    let sale = story.reserve(at: 5)
+    story.send(sale, .reserve, at: 6)
+    let isOpen = story.ledger.needsAnswer(sale, .reserve)
+    #expect(isOpen)
+    story.answer(sale, .reserve, .noEffect, sent: 5, at: 7)
+    story.answer(sale, .reserve, .unknown, sent: 6, at: 8)
+    let isStillOpen = story.ledger.needsAnswer(sale, .reserve)
+    let awaitsConfirm = story.ledger.needsAnswer(sale, .confirm)
+    #expect(isStillOpen && !awaitsConfirm)
+    let call = CallSummary(story.ledger, sale, .reserve)
+    #expect(call.mayHaveActed && call.unknown == 1 && call.sent == 2)
+    #expect(call.sentNanoseconds == 5_000_000)
   }
 }

@@ -14,7 +14,7 @@ import Testing
     let message = bytes {
       $0.writeReserveKey(KeyNames(run: RunID(0xabc)), worker: 1, operation: 0x2f)
       $0.appendReserveLine(CartLine(sku: 12, quantity: 300), names)
-      $0.appendTimeToLive(nanoseconds: 1_500_000_000)
+      $0.appendTimeToLive(nanoseconds: 1_500_000_000, field: 3)
     }
     let fields = Fields(message)
     #expect(fields.text(1) == "0000000abc01000000002f")

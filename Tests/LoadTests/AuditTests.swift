@@ -27,12 +27,12 @@ import Testing
     let result = try LoadKit.run(options) { _ in }
     #expect(result.exitStatus == 0)
     #expect(result.report.check == nil)
-    var file = try #require(result.ledger)
+    var file = result.encodedHistory
     var audits: [Audit] = []
     for _ in 0..<count {
-      var saved = try SavedRun(file)
-      audits.append(try LoadKit.audit(&saved, target: options.target))
-      file = saved.encoded()
+      var history = try History(file)
+      audits.append(try LoadKit.audit(&history, target: options.target))
+      file = history.encoded()
     }
     return audits
   }
@@ -81,5 +81,14 @@ import Testing
       }.first)
     #expect(!audit.holds)
     #expect(audit.check.violations[kind] != nil, "\(audit.text)")
+  }
+}
+
+extension RunResult {
+  fileprivate var encodedHistory: [UInt8] {
+    switch history {
+    case .some(let history): history.encoded()
+    case .none: []
+    }
   }
 }

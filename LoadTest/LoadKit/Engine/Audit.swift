@@ -1,7 +1,8 @@
 internal import HTTP2
-// Holds a saved run against a server that has been killed and started again since.
+// Holds a history against a server that has been killed and started again since.
 //
-// Every call of the run is sent once more, the same bytes:
+// Every call of the run that is safe to repeat is sent once more, the same bytes (an Extend would
+// begin a new time to live, and a read says nothing of the past):
 //
 // - An acknowledged one has to be answered as it was: the same id and expires_at, or the same refusal
 //   with the same values, and as a repetition. Anything else means that the decision was forgotten.
@@ -39,52 +40,51 @@ package struct Audit: Codable, Sendable {
   }
 }
 
-/// Sends every call of `saved` again, and compares answers and balances. `saved` learns the outcomes.
-package func audit(_ saved: inout SavedRun, target: Endpoint) throws(LoadError) -> Audit {
+/// Sends the calls of `history` again, and compares answers and balances. `history` learns the outcomes.
+package func audit(_ history: inout History, target: Endpoint) throws(LoadError) -> Audit {
   var audit = Audit()
   var client = try StockClient.connect(to: target)
-  let stock = saved.stock
+  let stock = history.stock
   let replayed = try client.setStock(
-    stock, saved.names, run: saved.run, reason: RunOptions.stockReason)
-  for number in 0..<saved.books.count {
-    let timeToLive = saved.timeToLiveNanoseconds
-    try saved.books.withLedger(number) { (ledger) throws(LoadError) in
-      if number == 0, replayed < stock.count {
-        ledger.note(.forgotten, "the stock of \(stock.count - replayed) SKUs was set anew")
-      }
-      for method in Method.measured {
-        try client.sendAgain(method, of: &ledger, timeToLiveNanoseconds: timeToLive, &audit)
+    stock, history.names, run: history.run, reason: RunOptions.stockReason)
+  if replayed < stock.count {
+    history.violations.append(
+      Violation(.forgotten, "the stock of \(stock.count - replayed) SKUs was set anew"))
+  }
+  var forgotten: [Violation] = []
+  for number in 0..<history.books.count {
+    try history.books.withLedger(number) { (ledger) throws(LoadError) in
+      for method in [Method.adjustStock, .reserve, .confirm, .release] {
+        try client.sendAgain(method, of: &ledger, &audit, &forgotten)
       }
     }
   }
-  let levels = try client.readLevels(stock.count, saved.names)
-  var check = LedgerCheck(
-    names: saved.names, stock: stock, levels: levels,
-    timeToLiveNanoseconds: saved.timeToLiveNanoseconds)
-  audit.check = Report.Check(check.run(saved.books))
+  history.violations += forgotten
+  history.levels = try client.readLevels(stock.count, history.names)
+  audit.check = Report.Check(history.check())
   return audit
 }
 
 extension StockClient {
   fileprivate mutating func sendAgain(
-    _ method: Method, of ledger: inout Ledger, timeToLiveNanoseconds: Int64, _ audit: inout Audit
+    _ method: Method, of ledger: inout Ledger, _ audit: inout Audit,
+    _ forgotten: inout [Violation]
   ) throws(LoadError) {
-    let operations = (0..<ledger.count).filter { ledger.wasSent($0, method) }
+    let operations = (0..<ledger.count).filter { ledger.sentCount($0, method) > 0 }
     let endpoint = endpoint
     try callAll(operations.count, method) { index, message in
-      ledger.writeRequest(
-        operations[index], method, timeToLiveNanoseconds: timeToLiveNanoseconds, to: &message)
+      ledger.writeRequest(operations[index], method, to: &message)
     } take: { (index, http, answer) throws(LoadError) in
       let reply = Reply(answer, to: method, http, ledger.names)
       switch reply {
-      case .noEffect: return false
+      case .noEffect, .read: return false
       case .unknown:
         if try StockClient.isDone(answer, http, method.name, endpoint) {
           throw LoadError("\(endpoint): \(method.name) answered what is not protobuf")
         }
         return false
       case .accepted, .refused:
-        ledger.answeredAgain(operations[index], method, reply, &audit)
+        ledger.answeredAgain(operations[index], method, reply, &audit, &forgotten)
         return true
       }
     }
@@ -92,44 +92,32 @@ extension StockClient {
 }
 
 extension Ledger {
-  fileprivate func wasSent(_ operation: Int, _ method: Method) -> Bool {
-    let record = records[operation]
-    switch method {
-    case .reserve: return record.reserve.sent > 0
-    case .confirm: return record.end.sent > 0 && record.ending == .confirm
-    case .release: return record.end.sent > 0 && record.ending == .release
-    default: return false
-    }
-  }
-
   /// Takes down a decision that was asked for once more, and counts it in `audit`.
   fileprivate mutating func answeredAgain(
-    _ operation: Int, _ method: Method, _ reply: Reply, _ audit: inout Audit
+    _ operation: Int, _ method: Method, _ reply: Reply, _ audit: inout Audit,
+    _ forgotten: inout [Violation]
   ) {
     let now = SystemClock.monotonicNanoseconds()
-    let record = records[operation]
-    let before = method == .reserve ? record.reserve : record.end
-    let violationsBefore = violationCount
-    audit.calls += Int(before.sent)
-    if method == .reserve {
-      reserveSent(operation, at: now)
-      reserveAnswered(operation, reply, at: now)
-    } else {
-      endSent(operation, record.ending, at: now)
-      endAnswered(operation, reply, at: now)
-    }
-    if before.decision == .unknown {
+    let needsAnswer = needsAnswer(operation, method)
+    let before = decidedAnswer(operation, method)
+    audit.calls += sentCount(operation, method)
+    sent(operation, method, at: now)
+    answered(operation, method, reply, sentAt: now, at: now)
+    guard let before else {
       // The others were told that nothing was decided: this is their first try.
-      if before.mayHaveActed { audit.unknown += 1 }
+      if needsAnswer { audit.unknown += 1 }
       if reply.isReplayed { audit.hadHappened += 1 }
       return
     }
-    // Refusals of Confirm and Release say what the reservation is, not what was decided.
-    let mustRepeat = method == .reserve || before.decision == .accepted
-    if mustRepeat, !reply.isReplayed {
-      note(.forgotten, "key \(key(of: operation)): \(method.name) was answered, then decided anew")
-    }
     audit.acknowledged += 1
-    if violationCount == violationsBefore { audit.standing += 1 }
+    // Refusals of Confirm and Release say what the reservation is, not what was decided.
+    let isAccepted = if case .accepted = before { true } else { false }
+    let mustRepeat = method == .reserve || method == .adjustStock || isAccepted
+    if mustRepeat, !reply.isReplayed {
+      let what = "\(method.name) was answered, then decided anew"
+      forgotten.append(Violation(.forgotten, "key \(key(of: operation)): \(what)"))
+    } else if Answer(reply).repeats(before, method) {
+      audit.standing += 1
+    }
   }
 }

@@ -126,6 +126,10 @@ extension Report.Check {
     holds = findings.holds
     skus = findings.skus
     keys = findings.keys
+    linearizable = Report.Linearizable(rawValue: findings.linearizable.rawValue) ?? .undecided
+    skusUndecided = findings.skusUndecided
+    readsJustified = findings.readsJustified
+    restocked = findings.restocked
     stock = findings.stock
     accepted = findings.accepted
     confirmed = findings.confirmed
@@ -139,7 +143,7 @@ extension Report.Check {
     // The order of the kinds is the order of their weight: oversold comes first.
     for kind in Violation.Kind.allCases {
       examples += findings.violations.filter { $0.kind == kind }
-        .sorted { $0.count > $1.count }.map { "\(kind.rawValue): \($0.text)" }
+        .sorted { $0.count > $1.count }.map(\.description)
     }
     let oversold = findings.violations.filter { $0.kind == .oversold }
     oversoldUnits = oversold.map(\.count).max() ?? 0

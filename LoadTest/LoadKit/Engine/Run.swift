@@ -5,12 +5,20 @@ internal import Posix
 internal import Synchronization
 
 /// How a run ended.
-package struct RunResult: Sendable {
+package struct RunResult: ~Copyable {
   package let report: Report
   /// Status for exit(3): 0 all invariants hold, 1 one is violated, 2 nothing could be said.
   package let exitStatus: Int32
-  /// With `savesHistory`: a SavedRun, encoded.
-  package let ledger: [UInt8]?
+  /// With `savesHistory`: every request and every answer.
+  package let history: History?
+
+  /// Writes the history, if there is one, to the file at `path`.
+  package borrowing func writeHistory(to path: String) throws(HistoryError) {
+    switch history {
+    case .some(let history): try history.write(to: path)
+    case .none: break
+    }
+  }
 }
 
 /// Puts stock behind the SKUs `sku-0000000` and so on, for tools that bring their own load.
@@ -62,13 +70,21 @@ package func run(
   if statistics.attempts == 0 {
     throw LoadError("no call was sent: \(statistics.firstConnectionLoss ?? "too short a run")")
   }
+  let start = workers.control.startNanoseconds.load(ordering: .relaxed)
+  var history = History(run: options.run, stock: options.workload.stock, books: books)
+  history.seed = options.seed
+  history.startNanoseconds = start
+  history.startedUnixNanoseconds =
+    SystemClock().now().nanoseconds + start - SystemClock.monotonicNanoseconds()
   var findings: Findings?
   var checkFailure: String?
   if !options.compares {
     checkFailure = "nothing was compared"
   } else if options.verifies {
     do throws(LoadError) {
-      findings = try compare(books, options, names)
+      var client = try StockClient.connect(to: options.target)
+      history.levels = try client.readLevels(options.workload.skuCount, names)
+      findings = history.check()
     } catch {
       checkFailure = "the balances could not be read: \(error)"
     }
@@ -79,11 +95,10 @@ package func run(
     server: page)
   let isCompared = options.verifies && options.compares
   let status: Int32 = findings.map { $0.holds ? 0 : 1 } ?? (isCompared ? 2 : 0)
-  let saved = SavedRun(
-    run: options.run, stock: options.workload.stock,
-    timeToLiveNanoseconds: options.workload.timeToLiveNanoseconds.lowerBound, books: books)
-  return RunResult(
-    report: report, exitStatus: status, ledger: options.savesHistory ? saved.encoded() : nil)
+  if !options.savesHistory {
+    return RunResult(report: report, exitStatus: status, history: nil)
+  }
+  return RunResult(report: report, exitStatus: status, history: history)
 }
 
 private struct Workers {
@@ -131,15 +146,4 @@ private func work(
     progress(standing)
   }
   for thread in workers.threads { thread.join() }
-}
-
-private func compare(
-  _ books: borrowing Books, _ options: RunOptions, _ names: SKUNames
-) throws(LoadError) -> Findings {
-  var client = try StockClient.connect(to: options.target)
-  let levels = try client.readLevels(options.workload.skuCount, names)
-  var check = LedgerCheck(
-    names: names, stock: options.workload.stock, levels: levels,
-    timeToLiveNanoseconds: options.workload.timeToLiveNanoseconds.lowerBound)
-  return check.run(books)
 }

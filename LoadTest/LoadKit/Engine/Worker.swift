@@ -379,13 +379,12 @@ struct WorkerLoop: ~Copyable {
   private mutating func openReserve() -> Int {
     let count = draws.lineCount()
     for _ in 0..<count { ledger.addLine(draws.line()) }
-    return ledger.openReserve(lineCount: count)
+    return ledger.openReserve(
+      lineCount: count, timeToLiveNanoseconds: draws.timeToLiveNanoseconds())
   }
 
   private mutating func send(_ task: SendTask, by index: Int, since: Int64, _ now: Int64) {
-    ledger.writeRequest(
-      task.operation, task.method,
-      timeToLiveNanoseconds: options.workload.timeToLiveNanoseconds.lowerBound, to: &message)
+    ledger.writeRequest(task.operation, task.method, to: &message)
     guard let flight = freeFlights.popLast() else { return }
     let result = connections[index].start(task.method, callID: UInt64(flight), message)
     guard result == .started else {
@@ -396,11 +395,7 @@ struct WorkerLoop: ~Copyable {
     flights[flight] = Flight(
       operation: task.operation, method: task.method, sinceNanoseconds: since, sentNanoseconds: now)
     statistics.attempts += 1
-    switch task.method {
-    case .confirm: ledger.endSent(task.operation, .confirm, at: now)
-    case .release: ledger.endSent(task.operation, .release, at: now)
-    default: ledger.reserveSent(task.operation, at: now)
-    }
+    ledger.sent(task.operation, task.method, at: now)
     if !task.isDuplicate { for _ in 1..<draws.copies() { duplicate(task) } }
   }
 

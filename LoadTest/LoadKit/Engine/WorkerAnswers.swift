@@ -26,9 +26,9 @@ extension WorkerLoop {
     }
     let reply = reply(to: flight.method, answer, index)
     count(reply, flight.method, answer, index)
-    if flight.method != .reserve {
-      ledger.endAnswered(flight.operation, reply, at: now)
-    } else if ledger.reserveAnswered(flight.operation, reply, at: now) {
+    let isNew = ledger.answered(
+      flight.operation, flight.method, reply, sentAt: flight.sentNanoseconds, at: now)
+    if isNew {
       switch draws.ending() {
       case .none: break
       case .confirm:
@@ -82,7 +82,15 @@ extension WorkerLoop {
     switch reply {
     case .accepted(_, _, true): return .replayed
     case .accepted:
-      return method == .reserve ? .reserved : method == .confirm ? .confirmed : .released
+      switch method {
+      case .reserve: return .reserved
+      case .confirm: return .confirmed
+      case .release: return .released
+      case .extend: return .extended
+      case .adjustStock: return .restocked
+      case .getStock, .batchGetStock: return .read
+      }
+    case .read: return .read
     case .refused(let refusal):
       switch refusal.reason {
       case .insufficientStock: return .insufficientStock

@@ -5,6 +5,11 @@ package enum Opening: BitwiseCopyable, Sendable {
   case reserve, read, restock
 }
 
+/// How a reservation is ended by its buyer.
+package enum Ending: UInt8, BitwiseCopyable, Sendable {
+  case none, confirm, release
+}
+
 /// One worker's draws from a workload, all from one seeded generator. What is certain (a share of 0,
 /// a range of one number) draws nothing.
 package struct Draws: Sendable {

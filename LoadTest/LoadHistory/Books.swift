@@ -1,0 +1,93 @@
+// The ledgers of a run, and their operations by SKU.
+
+/// The ledgers of all workers.
+package struct Books: ~Copyable {
+  private var ledgers: [Box] = []
+
+  /// Ledgers can't be copied; a box can be listed.
+  private final class Box {
+    var ledger: Ledger
+    init(_ ledger: consuming Ledger) { self.ledger = ledger }
+  }
+
+  package init() {}
+
+  package mutating func add(_ ledger: consuming Ledger) { ledgers.append(Box(ledger)) }
+
+  /// How many workers' ledgers these are.
+  package var count: Int { ledgers.count }
+
+  package mutating func withLedger<Failure: Error>(
+    _ number: Int, _ body: (inout Ledger) throws(Failure) -> Void
+  ) throws(Failure) {
+    try body(&ledgers[number].ledger)
+  }
+
+  package func forEachLedger(_ body: (borrowing Ledger) -> Void) {
+    for box in ledgers { body(box.ledger) }
+  }
+
+  func withLedger<Value>(_ number: Int, _ body: (borrowing Ledger) -> Value) -> Value {
+    body(ledgers[number].ledger)
+  }
+}
+
+/// All lines of all operations, grouped by SKU (a counting sort). Two lines of one cart stand side by
+/// side.
+struct LinesBySKU {
+  struct Entry {
+    let reference: OperationReference
+    let units: Int64
+  }
+
+  private struct Packed {
+    var operation: UInt32 = 0
+    var quantity: UInt32 = 0
+    var ledger: UInt16 = 0
+  }
+
+  private var starts: [Int]
+  private var entries: [Packed]
+
+  init(_ books: borrowing Books, skuCount: Int) {
+    var counts = [Int](repeating: 0, count: skuCount + 1)
+    LinesBySKU.forEachLine(books) { line, _, _ in
+      if line.sku < skuCount { counts[Int(line.sku) + 1] += 1 }
+    }
+    for index in 0..<skuCount { counts[index + 1] += counts[index] }
+    var next = counts
+    var grouped = [Packed](repeating: Packed(), count: counts[skuCount])
+    LinesBySKU.forEachLine(books) { line, ledger, operation in
+      guard line.sku < skuCount else { return }
+      let at = next[Int(line.sku)]
+      grouped[at] = Packed(
+        operation: UInt32(truncatingIfNeeded: operation), quantity: line.quantity,
+        ledger: UInt16(truncatingIfNeeded: ledger))
+      next[Int(line.sku)] += 1
+    }
+    starts = counts
+    entries = grouped
+  }
+
+  private static func forEachLine(
+    _ books: borrowing Books, _ body: (CartLine, Int, Int) -> Void
+  ) {
+    for number in 0..<books.count {
+      books.withLedger(number) { ledger in
+        for operation in 0..<ledger.count {
+          for index in ledger.cart(of: operation) {
+            body(ledger.line(at: index), number, operation)
+          }
+        }
+      }
+    }
+  }
+
+  func entries(of sku: Int) -> some Sequence<Entry> {
+    entries[starts[sku]..<starts[sku + 1]].lazy.map {
+      Entry(
+        reference: OperationReference(ledger: Int($0.ledger), operation: Int($0.operation)),
+        units: Int64($0.quantity))
+    }
+  }
+}

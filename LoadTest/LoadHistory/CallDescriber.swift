@@ -1,0 +1,55 @@
+// How the calls of a violation are named.
+
+/// Turns operations into lines.
+struct CallDescriber {
+  /// Times are told from here.
+  let startNanoseconds: Int64
+
+  func key(_ reference: OperationReference, _ books: borrowing Books) -> String {
+    books.withLedger(reference.ledger) { $0.key(of: reference.operation) }
+  }
+
+  /// A reserve that took `units`, and the Confirm or Release that ended it.
+  func hold(_ hold: Hold, units: Int64, _ books: borrowing Books) -> [CallLine] {
+    all(hold.reference, units: units, books)
+  }
+
+  /// Every attempt of an operation in the order of their sends; `units` are of the SKU in question.
+  func all(_ reference: OperationReference, units: Int64, _ books: borrowing Books) -> [CallLine] {
+    books.withLedger(reference.ledger) { ledger in
+      var lines: [CallLine] = []
+      ledger.forEachAttempt(of: reference.operation) { attempt in
+        lines.append(line(attempt, units: units, ledger))
+      }
+      return lines.reversed()
+    }
+  }
+
+  func line(_ attempt: Attempt, units: Int64, _ ledger: borrowing Ledger) -> CallLine {
+    var line = CallLine()
+    line.key = ledger.key(of: Int(attempt.operation))
+    line.call = attempt.method.name
+    line.units = units
+    line.sentNanoseconds = attempt.sentNanoseconds &- startNanoseconds
+    if attempt.answeredNanoseconds != .max {
+      line.answeredNanoseconds = attempt.answeredNanoseconds &- startNanoseconds
+    }
+    line.answer = text(ledger.answer(to: attempt))
+    return line
+  }
+
+  func text(_ answer: Answer) -> String {
+    switch answer {
+    case .none: return "no answer"
+    case .withoutEffect: return "not done"
+    case .read(let level): return "\(level.onHand) on hand, \(level.held) held"
+    case .accepted(let id, let expires, let isReplayed):
+      let name = id.map { " \($0.text)" } ?? ""
+      let until = expires > 0 ? " until \(expires)" : ""
+      return "OK\(name)\(until)\(isReplayed ? ", replayed" : "")"
+    case .refused(let refusal):
+      let available = refusal.available.map { ", \($0) available" } ?? ""
+      return refusal.reason.name + available + (refusal.isReplayed ? ", replayed" : "")
+    }
+  }
+}

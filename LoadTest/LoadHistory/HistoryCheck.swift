@@ -1,0 +1,291 @@
+// Holds a whole history, and the server's balances after it, against what a correct server can have
+// done. Pure: ledgers and balances in, findings out.
+//
+// Everything is judged by bounds that hold for every correct server, so that no slow, busy or
+// half-dead one is ever accused wrongly. Here: what one operation says by itself, and what all say
+// about the clock. What the calls for one SKU say together is SKUCheck's.
+
+package struct HistoryCheck {
+  let names: SKUNames
+  /// Units prepared, by SKU.
+  let stock: [Int64]
+  let levels: [ReadLevel]?
+  let describe: CallDescriber
+  private var findings = Findings()
+  private var clock = ClockOffset(lengthNanoseconds: 0)
+
+  /// - Parameters:
+  ///   - stock: units put behind each SKU before the run.
+  ///   - levels: as many, read after all calls were drained; nil where the server was gone.
+  ///   - startNanoseconds: the run's start, for naming calls.
+  package init(
+    names: SKUNames, stock: [Int64], levels: [ReadLevel]?, startNanoseconds: Int64
+  ) {
+    self.names = names
+    self.stock = stock
+    self.levels = levels
+    describe = CallDescriber(startNanoseconds: startNanoseconds)
+  }
+
+  /// Checks everything.
+  /// - Parameters:
+  ///   - books: the ledgers of all workers.
+  ///   - noted: violations that were found on the way.
+  ///   - skus: those whose calls are checked together; nil for all.
+  package mutating func run(
+    _ books: borrowing Books, noted: [Violation] = [], skus: Range<Int>? = nil
+  ) -> Findings {
+    findings = Findings()
+    for violation in noted { findings.note(violation) }
+    readClock(books)
+    var ids: Set<ReservationID> = []
+    for number in 0..<books.count {
+      books.withLedger(number) { ledger in
+        findings.keys += ledger.count
+        findings.attempts += ledger.attemptCount
+        for operation in 0..<ledger.count { check(operation, ledger, &ids) }
+      }
+    }
+    let groups = LinesBySKU(books, skuCount: stock.count)
+    let checked = (skus ?? 0..<stock.count).clamped(to: 0..<stock.count)
+    findings.skus = checked.count
+    for sku in checked {
+      let (sum, isOverflow) = findings.stock.addingReportingOverflow(stock[sku])
+      findings.stock = isOverflow ? .max : sum
+      check(sku: sku, groups, books)
+    }
+    if findings.skusUndecided > 0 { findings.linearizable = .undecided }
+    if findings.counts.keys.contains(where: HistoryCheck.contradictions.contains) {
+      findings.linearizable = .no
+    }
+    return findings
+  }
+
+  /// The kinds that say that no order of a SKU's calls explains their answers.
+  private static let contradictions: Set<Violation.Kind> = [
+    .oversold, .notLinearizable, .onHandDiffers, .heldDiffers, .itemMissing, .outOfBounds,
+    .wrongRead, .unjustifiedRefusal,
+  ]
+
+  private mutating func check(sku: Int, _ groups: LinesBySKU, _ books: borrowing Books) {
+    let history = SKUHistory(sku, stock: stock[sku], groups, books, clock)
+    let check = SKUCheck(
+      history, name: names.name(sku), level: levels?[sku], describe: describe)
+    _ = check.run(books, &findings)
+  }
+
+  // MARK: The clock
+
+  private mutating func readClock(_ books: borrowing Books) {
+    var first = Int64.max
+    var last = Int64.min
+    books.forEachLedger { ledger in
+      if ledger.attemptCount == 0 { return }
+      first = min(first, ledger.attempt(0).sentNanoseconds)
+      last = max(last, ledger.attempt(ledger.attemptCount - 1).sentNanoseconds)
+    }
+    let (length, isOverflow) = last.subtractingReportingOverflow(first)
+    var clock = ClockOffset(lengthNanoseconds: isOverflow ? 0 : length)
+    books.forEachLedger { ledger in
+      for operation in 0..<ledger.count where ledger[operation].kind == .reserve {
+        HistoryCheck.read(ReserveSummary(ledger, operation), into: &clock)
+      }
+    }
+    self.clock = clock
+    if clock.gapNanoseconds > 0 {
+      findings.note(
+        Violation(
+          .wrongExpiry,
+          """
+          no clock explains every expires_at as the time of the decision plus the time to live: \
+          they lie \(clock.gapNanoseconds / 1_000_000) ms apart
+          """))
+    }
+  }
+
+  private static func read(_ summary: ReserveSummary, into clock: inout ClockOffset) {
+    guard summary.reserve.isAccepted else { return }
+    clock.add(
+      decided: summary.expiresNanoseconds &- summary.timeToLiveNanoseconds,
+      sent: summary.reserve.sentNanoseconds, answered: summary.reserve.answeredNanoseconds)
+    if summary.extend.isAccepted {
+      // Never past the server's max_hold: it may be less than was asked for.
+      clock.add(
+        decidedAtLeast: summary.latestExpiresNanoseconds &- summary.timeToLiveNanoseconds,
+        answered: summary.extendAnsweredNanoseconds)
+    }
+  }
+
+  // MARK: One operation by itself
+
+  private mutating func check(
+    _ operation: Int, _ ledger: borrowing Ledger, _ ids: inout Set<ReservationID>
+  ) {
+    switch ledger[operation].kind {
+    case .read: break
+    case .restock:
+      let call = CallSummary(ledger, operation, .adjustStock)
+      checkDecisions(call, .adjustStock, operation, ledger)
+      if call.decision == .refused {
+        note(.unjustifiedRefusal, "AdjustStock answered \(call.reason.name)", operation, ledger)
+      }
+    case .reserve:
+      let summary = ReserveSummary(ledger, operation)
+      checkDecisions(summary.reserve, .reserve, operation, ledger)
+      checkDecisions(summary.confirm, .confirm, operation, ledger)
+      checkDecisions(summary.release, .release, operation, ledger)
+      if summary.extend.mayHaveActed { findings.unknownOutcomes += 1 }
+      if summary.reserve.isAccepted {
+        if !ids.insert(ledger.acceptedID(of: operation)).inserted {
+          note(
+            .idUsedTwice, "reservation \(ledger.acceptedID(of: operation).text) is another key's",
+            operation, ledger)
+        }
+        checkEnds(summary, operation, ledger)
+      } else if summary.reserve.decision == .refused {
+        checkRefusal(summary, operation, ledger)
+      }
+    }
+  }
+
+  private mutating func note(
+    _ kind: Violation.Kind, _ text: String, _ operation: Int, _ ledger: borrowing Ledger
+  ) {
+    let cart = ledger.cart(of: operation)
+    let skus = Set(cart.map { ledger.line(at: $0).sku }).sorted()
+      .map { names.name(Int($0)) }.joined(separator: ", ")
+    var calls: [CallLine] = []
+    let units = cart.reduce(Int64(0)) { $0 + Int64(ledger.line(at: $1).quantity) }
+    ledger.forEachAttempt(of: operation) {
+      calls.append(describe.line($0, units: units, ledger))
+    }
+    findings.note(
+      Violation(
+        kind, "SKU \(skus), key \(ledger.key(of: operation)): \(text)", calls: calls.reversed()))
+  }
+
+  /// The attempts of one call share one decision: one says that it is the first, the others repeat it
+  /// with the same values.
+  private mutating func checkDecisions(
+    _ call: CallSummary, _ method: Method, _ operation: Int, _ ledger: borrowing Ledger
+  ) {
+    if call.mayHaveActed { findings.unknownOutcomes += 1 }
+    let decided = call.first + call.replayed + call.refused
+    if decided == 0 { return }
+    if call.replayed > 0, call.first == 0, call.unknown == 0, call.refused == 0 {
+      note(
+        .replayWithoutFirst, "\(method.name) was only ever answered as a repetition", operation,
+        ledger)
+    }
+    if decided == 1 { return }
+    findings.duplicatesCompared += decided - 1
+    if call.first > 1 {
+      note(
+        .decidedTwice, "\(call.first) answers to \(method.name) say that they are the first",
+        operation, ledger)
+    }
+    if call.refused > 0, call.refused < decided {
+      note(
+        .answeredDifferently, "\(method.name) was both accepted and refused", operation, ledger)
+      return
+    }
+    var answers: [Answer] = []
+    ledger.forEachAttempt(of: operation) { attempt in
+      guard attempt.method == method, attempt.isDecided else { return }
+      answers.append(ledger.answer(to: attempt))
+    }
+    if let first = answers.last, let other = answers.first(where: { !$0.repeats(first, method) }) {
+      note(
+        .answeredDifferently,
+        "\(method.name) answered \(describe.text(first)), then \(describe.text(other))", operation,
+        ledger)
+    }
+  }
+
+  private mutating func checkRefusal(
+    _ summary: ReserveSummary, _ operation: Int, _ ledger: borrowing Ledger
+  ) {
+    let reason = summary.reserve.reason
+    let isInCart = ledger.cart(of: operation).contains {
+      ledger.line(at: $0).sku == summary.refusal?.sku
+    }
+    if reason == .insufficientStock, isInCart { return }
+    let which = reason == .insufficientStock ? " and named no SKU of its cart" : ""
+    note(.unjustifiedRefusal, "Reserve answered \(reason.name)\(which)", operation, ledger)
+  }
+
+  /// Confirm, Release and Extend, given that nobody else ends our reservations.
+  private mutating func checkEnds(
+    _ summary: ReserveSummary, _ operation: Int, _ ledger: borrowing Ledger
+  ) {
+    if summary.confirm.isAccepted, summary.release.isAccepted {
+      note(.endedTwice, "both Confirm and Release were OK", operation, ledger)
+    }
+    let due = summary.expiry
+    let expiry = clock.local(earliest: due.earliest, latest: due.latest)
+    for (call, method) in [(summary.confirm, Method.confirm), (summary.release, .release)] {
+      checkEnd(call, method, expiry, operation, ledger)
+    }
+    if summary.extend.sent > 0 { checkExtends(summary, expiry.earliest, operation, ledger) }
+  }
+
+  /// Each Extend decides anew: it has to come before the expiry that stood until then, and sets a
+  /// later one.
+  private mutating func checkExtends(
+    _ summary: ReserveSummary, _ earliestExpiry: Int64, _ operation: Int, _ ledger: borrowing Ledger
+  ) {
+    var attempts: [Attempt] = []
+    ledger.forEachAttempt(of: operation) { if $0.method == .extend { attempts.append($0) } }
+    for (index, attempt) in attempts.enumerated() {
+      if attempt.isRefused {
+        let isJustified = summary.justifiesRefusal(of: attempt, earliestExpiry)
+        if isJustified {
+          findings.refusalsJustified += 1
+        } else {
+          note(
+            .unjustifiedRefusal, "Extend answered \(attempt.reason.name)", operation, ledger)
+        }
+      }
+      guard attempt.isAccepted else { continue }
+      if attempt.expiresNanoseconds < summary.expiresNanoseconds {
+        note(.wrongExpiry, "Extend made the hold shorter", operation, ledger)
+      }
+      var before = summary
+      before.latestExpiresNanoseconds = summary.expiresNanoseconds
+      for (other, others) in attempts.enumerated() where other != index && others.isAccepted {
+        before.latestExpiresNanoseconds = max(
+          before.latestExpiresNanoseconds, others.expiresNanoseconds)
+      }
+      let due = before.expiry
+      let late = attempt.sentNanoseconds.subtractingReportingOverflow(
+        clock.local(earliest: due.earliest, latest: due.latest).latest)
+      if !late.overflow, late.partialValue > 0 {
+        note(
+          .endedAfterExpiry,
+          "Extend was OK, sent \(late.partialValue / 1_000_000) ms or more after expires_at",
+          operation, ledger)
+      }
+    }
+  }
+
+  private mutating func checkEnd(
+    _ call: CallSummary, _ method: Method, _ expiry: (earliest: Int64, latest: Int64),
+    _ operation: Int, _ ledger: borrowing Ledger
+  ) {
+    switch call.decision {
+    case .unknown: break
+    case .accepted where call.sentNanoseconds > expiry.latest:
+      let late = (call.sentNanoseconds - expiry.latest) / 1_000_000
+      note(
+        .endedAfterExpiry, "\(method.name) was OK, sent \(late) ms or more after expires_at",
+        operation, ledger)
+    case .accepted: break
+    case .refused
+    where call.reason == .reservationExpired
+      && call.answeredNanoseconds >= expiry.earliest:
+      findings.refusalsJustified += 1
+    case .refused:
+      note(.unjustifiedRefusal, "\(method.name) answered \(call.reason.name)", operation, ledger)
+    }
+  }
+}

@@ -1,0 +1,384 @@
+// Reads a history from a file that anybody may have written: whatever its bytes, the answer is a
+// history or one line that says what is wrong with it, never a trap.
+
+extension History {
+  /// Reads the file at `path`.
+  package init(reading path: String) throws(HistoryError) {
+    let bytes = try HistoryFile.read(path)
+    var decoder = HistoryDecoder()
+    do throws(HistoryError) {
+      try decoder.take(bytes)
+    } catch {
+      throw HistoryError("cannot read \(path): \(error)")
+    }
+    self.init(decoder)
+  }
+
+  /// Throws where `bytes` are not what `encode` makes.
+  package init(_ bytes: [UInt8]) throws(HistoryError) {
+    var decoder = HistoryDecoder()
+    try decoder.take(bytes)
+    self.init(decoder)
+  }
+
+  private init(_ decoder: consuming HistoryDecoder) {
+    run = decoder.run ?? RunID(0)
+    stock = decoder.stock
+    seed = decoder.seed
+    configuration = decoder.configuration
+    startNanoseconds = decoder.startNanoseconds
+    startedUnixNanoseconds = decoder.startedUnixNanoseconds
+    levels = decoder.levels.isEmpty ? nil : decoder.levels
+    violations = decoder.violations
+    books = decoder.takeBooks()
+  }
+}
+
+extension HistoryError {
+  fileprivate static let malformed = HistoryError(
+    "it is not a history that holdfast-load has written")
+  fileprivate static let cutOff = HistoryError("the history is cut off, or damaged")
+}
+
+/// Bounds within which no sum or difference of the check can overflow.
+private enum Plausible {
+  /// 36 years.
+  static let time: ClosedRange<Int64> = -(1 << 60)...1 << 60
+  /// Since the Unix epoch: until 2116.
+  static let date: ClosedRange<Int64> = 0...1 << 62
+  static let units: ClosedRange<Int64> = 0...1 << 40
+  static let balance: ClosedRange<Int64> = -(1 << 48)...1 << 48
+}
+
+private struct HistoryDecoder: ~Copyable {
+  private(set) var run: RunID?
+  private(set) var seed: UInt64 = 0
+  private(set) var configuration = ""
+  private(set) var startNanoseconds: Int64 = 0
+  private(set) var startedUnixNanoseconds: Int64 = 0
+  private(set) var stock: [Int64] = []
+  private var books = Books()
+  /// Where the ledger of each worker stands.
+  private var ledgers: [Int: Int] = [:]
+  private(set) var levels: [ReadLevel] = []
+  private(set) var violations: [Violation] = []
+  private var operationCount = 0
+  private var isWhole = false
+
+  /// Reads a whole file. Throws where it is not what `History.encode` makes.
+  mutating func take(_ bytes: [UInt8]) throws(HistoryError) {
+    var reader = MessageReader(0..<bytes.count)
+    while let field = reader.next(in: bytes.span) { try take(field, bytes.span) }
+    if reader.isMalformed { throw .cutOff }
+    try requireWhole()
+  }
+
+  private mutating func take(
+    _ field: MessageReader.Field, _ bytes: Span<UInt8>
+  ) throws(HistoryError) {
+    switch field.number {
+    case 1:
+      guard field.varint == History.format else {
+        throw HistoryError("it has format \(field.varint), and this program reads format 1")
+      }
+    case 2: try takeRun(bytes, field.content)
+    case 3: try takeStock(field, bytes)
+    case 4: try takeOperation(bytes, field.content)
+    case 5: levels.append(try level(bytes, field.content))
+    case 6: violations.append(try HistoryDecoder.violation(bytes, field.content))
+    case 7:
+      if field.varint != UInt64(operationCount) {
+        throw HistoryError("it has \(operationCount) operations, and says \(field.varint)")
+      }
+      isWhole = true
+    default: break
+    }
+  }
+
+  private func requireWhole() throws(HistoryError) {
+    guard run != nil, !stock.isEmpty else { throw .malformed }
+    guard isWhole else { throw .cutOff }
+    guard levels.isEmpty || levels.count == stock.count else {
+      throw HistoryError("it has balances of \(levels.count) of \(stock.count) SKUs")
+    }
+  }
+
+  mutating func takeBooks() -> Books { exchange(&books, with: Books()) }
+
+  // MARK: Messages
+
+  private mutating func takeRun(
+    _ bytes: Span<UInt8>, _ range: Range<Int>
+  ) throws(HistoryError) {
+    var reader = MessageReader(range)
+    while let field = reader.next(in: bytes) {
+      switch field.number {
+      case 1:
+        let text = HistoryDecoder.text(bytes, field.content)
+        guard text.utf8.count == 10, let bits = UInt64(text, radix: 16) else { throw .malformed }
+        run = RunID(bits)
+      case 3: seed = field.varint
+      case 4: configuration = HistoryDecoder.text(bytes, field.content)
+      case 5: startedUnixNanoseconds = try field.number(in: Plausible.date)
+      case 6: startNanoseconds = try field.number(in: Plausible.time)
+      default: break
+      }
+    }
+    if reader.isMalformed { throw .malformed }
+  }
+
+  /// One, or many packed.
+  private mutating func takeStock(
+    _ field: MessageReader.Field, _ bytes: Span<UInt8>
+  ) throws(HistoryError) {
+    guard field.isBytes else {
+      stock.append(try field.number(in: Plausible.units))
+      return
+    }
+    var reader = MessageReader(field.content)
+    while let value = reader.nextVarint(in: bytes) {
+      guard stock.count < SKUNames.countMaximum, let units = Int64(exactly: value),
+        Plausible.units.contains(units)
+      else { throw .malformed }
+      stock.append(units)
+    }
+    if reader.isMalformed { throw .malformed }
+  }
+
+  private mutating func takeOperation(
+    _ bytes: Span<UInt8>, _ range: Range<Int>
+  ) throws(HistoryError) {
+    guard let run else { throw .malformed }
+    let head = try OperationHead(bytes, range, skuCount: stock.count)
+    if ledgers[head.worker] == nil {
+      ledgers[head.worker] = books.count
+      books.add(Ledger(worker: head.worker, names: SKUNames(run: run), keys: KeyNames(run: run)))
+    }
+    let start = startNanoseconds
+    try books.withLedger(ledgers[head.worker] ?? 0) { (ledger) throws(HistoryError) in
+      guard head.number == ledger.count else {
+        throw HistoryError(
+          "operation \(ledger.count) of worker \(head.worker) is missing before \(head.number)")
+      }
+      let operation = head.open(in: &ledger)
+      var reader = MessageReader(range)
+      while let field = reader.next(in: bytes) {
+        if field.number != 6 { continue }
+        let attempt = try DecodedAttempt(bytes, field.content, start)
+        guard attempt.fits(ledger[operation].kind) else { throw .malformed }
+        ledger.sent(operation, attempt.method, at: attempt.sent)
+        guard let answered = attempt.answered else { continue }
+        ledger.answered(
+          operation, attempt.method, attempt.reply, sentAt: attempt.sent, at: answered)
+      }
+    }
+    operationCount += 1
+  }
+
+  private func level(
+    _ bytes: Span<UInt8>, _ range: Range<Int>
+  ) throws(HistoryError) -> ReadLevel {
+    var isKnown = false
+    var level = StockLevel(onHand: 0, held: 0)
+    var sent: Int64 = 0
+    var answered: Int64 = 0
+    var reader = MessageReader(range)
+    while let field = reader.next(in: bytes) {
+      switch field.number {
+      case 1: isKnown = field.varint != 0
+      case 2: level.onHand = try field.number(in: Plausible.balance)
+      case 3: level.held = try field.number(in: Plausible.balance)
+      case 4: sent = try field.number(in: Plausible.time)
+      case 5: answered = try field.number(in: Plausible.time)
+      default: break
+      }
+    }
+    guard !reader.isMalformed, sent <= answered else { throw .malformed }
+    return ReadLevel(
+      level: isKnown ? level : nil, sentNanoseconds: startNanoseconds + sent,
+      answeredNanoseconds: startNanoseconds + answered)
+  }
+
+  private static func violation(
+    _ bytes: Span<UInt8>, _ range: Range<Int>
+  ) throws(HistoryError) -> Violation {
+    var kind = ""
+    var text = ""
+    var reader = MessageReader(range)
+    while let field = reader.next(in: bytes) {
+      if field.number == 1 { kind = HistoryDecoder.text(bytes, field.content) }
+      if field.number == 2 { text = HistoryDecoder.text(bytes, field.content) }
+    }
+    guard !reader.isMalformed, let kind = Violation.Kind(rawValue: kind) else { throw .malformed }
+    return Violation(kind, text)
+  }
+
+  private static func text(_ bytes: Span<UInt8>, _ range: Range<Int>) -> String {
+    String(decoding: range.map { bytes[$0] }, as: UTF8.self)
+  }
+}
+
+extension MessageReader.Field {
+  /// The value of an int64.
+  fileprivate func number(in range: ClosedRange<Int64>) throws(HistoryError) -> Int64 {
+    let number = Int64(bitPattern: varint)
+    guard range.contains(number) else { throw .malformed }
+    return number
+  }
+
+  fileprivate func exact<Number: FixedWidthInteger>() throws(HistoryError) -> Number {
+    guard let number = Number(exactly: varint) else { throw .malformed }
+    return number
+  }
+}
+
+/// An operation without its attempts.
+private struct OperationHead {
+  private(set) var worker = 0
+  private(set) var number = 0
+  private var kind: Operation.Kind?
+  private var lines: [CartLine] = []
+  private var timeToLiveNanoseconds: Int64 = 0
+
+  init(_ bytes: Span<UInt8>, _ range: Range<Int>, skuCount: Int) throws(HistoryError) {
+    var reader = MessageReader(range)
+    while let field = reader.next(in: bytes) {
+      switch field.number {
+      case 1:
+        let worker: UInt8 = try field.exact()
+        self.worker = Int(worker)
+      case 2: number = try field.exact()
+      case 3:
+        let value: UInt8 = try field.exact()
+        kind = Operation.Kind(rawValue: value &- 1)
+      case 4: lines.append(try OperationHead.line(bytes, field.content, skuCount))
+      case 5: timeToLiveNanoseconds = try field.number(in: 0...Plausible.time.upperBound)
+      default: break
+      }
+    }
+    guard !reader.isMalformed, let kind, (1...64).contains(lines.count),
+      kind == .reserve || lines.count == 1
+    else { throw .malformed }
+  }
+
+  private static func line(
+    _ bytes: Span<UInt8>, _ range: Range<Int>, _ skuCount: Int
+  ) throws(HistoryError) -> CartLine {
+    var sku: UInt32 = 0
+    var quantity: UInt32 = 0
+    var reader = MessageReader(range)
+    while let field = reader.next(in: bytes) {
+      if field.number == 1 { sku = try field.exact() }
+      if field.number == 2 { quantity = try field.exact() }
+    }
+    guard !reader.isMalformed, sku < skuCount else { throw .malformed }
+    return CartLine(sku: sku, quantity: quantity)
+  }
+
+  /// Its number in `ledger`.
+  func open(in ledger: inout Ledger) -> Int {
+    switch kind {
+    case .read: return ledger.openRead(sku: lines[0].sku)
+    case .restock: return ledger.openRestock(sku: lines[0].sku, units: lines[0].quantity)
+    case .reserve, nil:
+      for line in lines { ledger.addLine(line) }
+      return ledger.openReserve(
+        lineCount: lines.count, timeToLiveNanoseconds: timeToLiveNanoseconds)
+    }
+  }
+}
+
+/// An attempt as it stands in a file; times are of the generator's clock.
+private struct DecodedAttempt {
+  private(set) var method = Method.batchGetStock
+  private(set) var sent: Int64 = 0
+  private(set) var answered: Int64?
+  private(set) var reply = Reply.unknown
+
+  private struct Parts {
+    var answer: UInt64 = 0
+    var isReplayed = false
+    var id: ReservationID?
+    var expires: Int64 = 0
+    var code: UInt8 = 0
+    var reason = RefusalReason.unnamed
+    var sku: UInt32?
+    var available: Int64?
+    var fingerprint: UInt64 = 0
+    var level = StockLevel(onHand: 0, held: 0)
+  }
+
+  init(_ bytes: Span<UInt8>, _ range: Range<Int>, _ start: Int64) throws(HistoryError) {
+    var parts = Parts()
+    var reader = MessageReader(range)
+    while let field = reader.next(in: bytes) {
+      switch field.number {
+      case 1:
+        guard let method = Method(rawValue: Int(truncatingIfNeeded: field.varint) &- 1) else {
+          throw .malformed
+        }
+        self.method = method
+      case 2: sent = start + (try field.number(in: Plausible.time))
+      case 3: answered = start + (try field.number(in: Plausible.time))
+      default: try DecodedAttempt.take(field, bytes, into: &parts)
+      }
+    }
+    if reader.isMalformed { throw .malformed }
+    reply = try DecodedAttempt.reply(parts, to: method)
+    guard sent <= answered ?? sent, answered != nil || reply == .unknown else { throw .malformed }
+  }
+
+  private static func take(
+    _ field: MessageReader.Field, _ bytes: Span<UInt8>, into parts: inout Parts
+  ) throws(HistoryError) {
+    switch field.number {
+    case 4: parts.answer = field.varint
+    case 5: parts.isReplayed = field.varint != 0
+    case 6:
+      if field.content.isEmpty { break }
+      guard let id = ReservationID(bytes.extracting(field.content)) else { throw .malformed }
+      parts.id = id
+    case 7: parts.expires = try field.number(in: Plausible.date)
+    case 8: parts.code = try field.exact()
+    case 9:
+      let value: UInt8 = try field.exact()
+      guard let reason = RefusalReason(rawValue: value &- 1) else { throw .malformed }
+      parts.reason = reason
+    case 10: parts.sku = try field.exact()
+    case 11: parts.available = try field.number(in: Plausible.balance)
+    case 12: parts.fingerprint = field.varint
+    case 13: parts.level.onHand = try field.number(in: Plausible.balance)
+    case 14: parts.level.held = try field.number(in: Plausible.balance)
+    default: break
+    }
+  }
+
+  private static func reply(_ parts: Parts, to method: Method) throws(HistoryError) -> Reply {
+    switch parts.answer {
+    case 0: return .unknown
+    case 1:
+      guard parts.id != nil || method != .reserve, method != .getStock else { throw .malformed }
+      return .accepted(
+        id: parts.id ?? ReservationID(number: 0), expiresNanoseconds: parts.expires,
+        isReplayed: parts.isReplayed)
+    case 2:
+      return .refused(
+        Refusal(
+          code: parts.code, reason: parts.reason, sku: parts.sku, available: parts.available,
+          fingerprint: parts.fingerprint, isReplayed: parts.isReplayed))
+    case 3: return .noEffect
+    case 4 where method == .getStock: return .read(parts.level)
+    default: throw .malformed
+    }
+  }
+
+  /// Whether an operation of `kind` makes such calls.
+  func fits(_ kind: Operation.Kind) -> Bool {
+    switch method {
+    case .reserve, .confirm, .release, .extend: kind == .reserve
+    case .getStock: kind == .read
+    case .adjustStock: kind == .restock
+    case .batchGetStock: false
+    }
+  }
+}

@@ -1,0 +1,159 @@
+// A history as bytes: LoadTest/history.proto says what they mean. They are handed over in pieces, so
+// that a long run's file is never in memory as a whole.
+internal import Glibc
+
+extension History {
+  /// Pieces are at least this long, but for the last.
+  private static let pieceBytes = 1 << 20
+  static let format: UInt64 = 1
+
+  /// Hands all bytes to `write`, piece by piece.
+  package borrowing func encode<Failure: Error>(
+    _ write: (Span<UInt8>) throws(Failure) -> Void
+  ) throws(Failure) {
+    var file = MessageBuffer()
+    writeHead(to: &file)
+    var part = MessageBuffer()
+    var count = 0
+    for number in 0..<books.count {
+      var operation = 0
+      while true {
+        let isMore = books.withLedger(number) { ledger in
+          while operation < ledger.count, file.count < History.pieceBytes {
+            part.writeOperation(operation, of: ledger, startNanoseconds)
+            file.appendField(4, message: part)
+            operation += 1
+          }
+          return operation < ledger.count
+        }
+        if !isMore { break }
+        try file.flush(write)
+      }
+      count += operation
+    }
+    for level in levels ?? [] {
+      part.writeBalance(level, startNanoseconds)
+      file.appendField(5, message: part)
+      if file.count >= History.pieceBytes { try file.flush(write) }
+    }
+    for violation in violations {
+      part.removeAll()
+      part.appendField(1, bytes: Array(violation.kind.rawValue.utf8))
+      part.appendField(2, bytes: Array(violation.text.utf8))
+      file.appendField(6, message: part)
+    }
+    file.appendField(7, varint: UInt64(count))
+    try file.flush(write)
+  }
+
+  private borrowing func writeHead(to file: inout MessageBuffer) {
+    file.appendField(1, varint: History.format)
+    var part = MessageBuffer()
+    part.appendField(1, bytes: Array(run.text.utf8))
+    part.appendField(2, bytes: names.prefix)
+    part.appendField(3, varint: seed)
+    part.appendField(4, bytes: Array(configuration.utf8))
+    part.appendField(5, signed: startedUnixNanoseconds)
+    part.appendField(6, signed: startNanoseconds)
+    file.appendField(2, message: part)
+    part.removeAll()
+    for units in stock { part.appendVarint(UInt64(bitPattern: units)) }
+    file.appendField(3, message: part)
+  }
+
+  /// All bytes at once.
+  package borrowing func encoded() -> [UInt8] {
+    var bytes: [UInt8] = []
+    encode { piece in for index in piece.indices { bytes.append(piece[index]) } }
+    return bytes
+  }
+
+  /// Writes the file at `path`. A file that is there is replaced as a whole, at the end.
+  package borrowing func write(to path: String) throws(HistoryError) {
+    let file = try HistoryFile(replacing: path)
+    try encode { (piece) throws(HistoryError) in try file.write(piece) }
+    try file.finish()
+  }
+}
+
+extension MessageBuffer {
+  fileprivate mutating func flush<Failure: Error>(
+    _ write: (Span<UInt8>) throws(Failure) -> Void
+  ) throws(Failure) {
+    try withSpan { (bytes) throws(Failure) in try write(bytes) }
+    removeAll()
+  }
+
+  /// A varint field of a number that may be below zero (int64).
+  fileprivate mutating func appendField(_ number: UInt8, signed value: Int64) {
+    appendField(number, varint: UInt64(bitPattern: value))
+  }
+
+  fileprivate mutating func writeOperation(
+    _ operation: Int, of ledger: borrowing Ledger, _ start: Int64
+  ) {
+    removeAll()
+    let record = ledger[operation]
+    appendField(1, varint: UInt64(ledger.worker))
+    appendField(2, varint: UInt64(operation))
+    appendField(3, varint: UInt64(record.kind.rawValue) + 1)
+    for index in ledger.cart(of: operation) {
+      let line = beginField(4)
+      appendField(1, varint: UInt64(ledger.line(at: index).sku))
+      appendField(2, varint: UInt64(ledger.line(at: index).quantity))
+      endField(line)
+    }
+    appendField(5, signed: record.timeToLiveNanoseconds)
+    for index in ledger.attempts(of: operation) {
+      let attempt = beginField(6)
+      appendAttempt(ledger.attempt(index), ledger, start)
+      endField(attempt)
+    }
+  }
+
+  private mutating func appendAttempt(
+    _ attempt: Attempt, _ ledger: borrowing Ledger, _ start: Int64
+  ) {
+    appendField(1, varint: UInt64(attempt.method.rawValue) + 1)
+    appendField(2, signed: attempt.sentNanoseconds &- start)
+    if attempt.answeredNanoseconds != .max {
+      appendField(3, signed: attempt.answeredNanoseconds &- start)
+    }
+    switch ledger.answer(to: attempt) {
+    case .none: break
+    case .accepted(let id, let expires, let isReplayed):
+      appendField(4, varint: 1)
+      if isReplayed { appendField(5, varint: 1) }
+      if let id {
+        let text = beginField(6)
+        id.append(to: &self)
+        endField(text)
+      }
+      if expires != 0 { appendField(7, signed: expires) }
+    case .refused(let refusal):
+      appendField(4, varint: 2)
+      if refusal.isReplayed { appendField(5, varint: 1) }
+      appendField(8, varint: UInt64(refusal.code))
+      appendField(9, varint: UInt64(refusal.reason.rawValue) + 1)
+      if let sku = refusal.sku { appendField(10, varint: UInt64(sku)) }
+      if let available = refusal.available { appendField(11, signed: available) }
+      appendField(12, varint: refusal.fingerprint)
+    case .withoutEffect: appendField(4, varint: 3)
+    case .read(let level):
+      appendField(4, varint: 4)
+      appendField(13, signed: level.onHand)
+      appendField(14, signed: level.held)
+    }
+  }
+
+  fileprivate mutating func writeBalance(_ read: ReadLevel, _ start: Int64) {
+    removeAll()
+    if let level = read.level {
+      appendField(1, varint: 1)
+      appendField(2, signed: level.onHand)
+      appendField(3, signed: level.held)
+    }
+    appendField(4, signed: read.sentNanoseconds &- start)
+    appendField(5, signed: read.answeredNanoseconds &- start)
+  }
+}

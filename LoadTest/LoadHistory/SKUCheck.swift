@@ -1,0 +1,213 @@
+// One SKU's calls against what a correct server can have done, by bounds that hold for every one.
+//
+// - *Surely taken*: an accepted reserve's units from its answer until its Release was sent or its
+//   expiry can have come; for ever, once confirmed. OVERSOLD: at some instant they exceed the stock and
+//   whatever may have been added by then.
+// - *Possibly taken*: from the send until the Release was answered or the expiry must have come; a
+//   call of unknown outcome may hold from its send on for ever. INSUFFICIENT_STOCK is justified if at
+//   some instant of its call these leave fewer than it asked for, and if the number that it stated
+//   lies between the two bounds.
+// - Balances that were read, on the way or at the end, lie between the bounds of their time.
+
+/// The check of one SKU.
+struct SKUCheck {
+  let history: SKUHistory
+  /// As the server knows it.
+  let name: String
+  /// The balances at the end; nil where nobody could read them.
+  let level: ReadLevel?
+  let describe: CallDescriber
+  private let bounds: SKUBounds
+
+  init(_ history: SKUHistory, name: String, level: ReadLevel?, describe: CallDescriber) {
+    self.history = history
+    self.name = name
+    self.level = level
+    self.describe = describe
+    bounds = SKUBounds(history)
+  }
+
+  /// - Returns: whether everything lies within its bounds.
+  func run(_ books: borrowing Books, _ findings: inout Findings) -> Bool {
+    let before = findings.counts
+    addUp(&findings)
+    checkOversold(books, &findings)
+    if let level { checkLevel(level, &findings) }
+    checkRefusals(books, &findings)
+    checkReads(books, &findings)
+    return findings.counts == before
+  }
+
+  private func addUp(_ findings: inout Findings) {
+    for hold in history.holds where hold.isCertain {
+      findings.accepted += hold.units
+      if hold.fate == .sold {
+        findings.confirmed += hold.units
+      } else if hold.isReleased {
+        findings.released += hold.units
+      } else if let level, hold.fate == .returned, hold.giveTo <= level.sentNanoseconds {
+        findings.expired += hold.units
+      }
+    }
+    for restock in history.restocks where restock.isCertain { findings.restocked += restock.units }
+  }
+
+  private func checkOversold(_ books: borrowing Books, _ findings: inout Findings) {
+    let peak = bounds.taken.least.peak()
+    guard peak.units > history.stock else { return }
+    let restocked = history.restocks.filter { $0.from <= peak.time }
+    let added = restocked.reduce(Int64(0)) { $0 + $1.units }
+    let atOnce = history.holds.filter { hold in
+      guard let sure = hold.surelyTaken else { return false }
+      return sure.from <= peak.time && peak.time < sure.until
+    }
+    // The fewest that show it: the largest first.
+    var sum: Int64 = 0
+    var shown: [Hold] = []
+    for hold in atOnce.sorted(by: { ($0.units, $1.takeTo) > ($1.units, $0.takeTo) })
+    where sum <= history.stock + added {
+      sum += hold.units
+      shown.append(hold)
+    }
+    var calls = shown.flatMap { describe.hold($0, units: $0.units, books) }
+    calls += restocked.flatMap { describe.all($0.reference, units: $0.units, books) }
+    let more = added > 0 ? " and \(added) added" : ""
+    findings.note(
+      Violation(
+        .oversold,
+        """
+        SKU \(name): \(peak.units + added) units surely held or sold at once, of \(history.stock)\(more)
+        """,
+        count: peak.units - history.stock, calls: calls))
+  }
+
+  private func checkLevel(_ read: ReadLevel, _ findings: inout Findings) {
+    guard let level = read.level else {
+      findings.note(Violation(.itemMissing, "SKU \(name): the server does not know it"))
+      return
+    }
+    findings.held += level.held
+    let gone = bounds.gone.range(from: read.sentNanoseconds, through: read.answeredNanoseconds)
+    let onHand = (history.stock - gone.upperBound)...(history.stock - gone.lowerBound)
+    if !onHand.contains(level.onHand) {
+      let added = history.restocks.reduce(Int64(0)) { $0 + ($1.isCertain ? $1.units : 0) }
+      let plus = added > 0 ? " + \(added) added" : ""
+      findings.note(
+        Violation(
+          .onHandDiffers,
+          """
+          SKU \(name): \(level.onHand) on hand, but \(history.stock)\(plus) − \
+          \(sum { $0.fate == .sold }) confirmed is \(SKUCheck.text(onHand))
+          """,
+          count: SKUCheck.distance(level.onHand, onHand)))
+    }
+    let held = bounds.held.range(from: read.sentNanoseconds, through: read.answeredNanoseconds)
+    if !held.contains(level.held) {
+      findings.note(
+        Violation(
+          .heldDiffers,
+          """
+          SKU \(name): \(level.held) held, but by the answers it is \(SKUCheck.text(held)): \
+          \(sum { _ in true }) accepted − \(sum { $0.fate == .sold }) confirmed − \
+          \(sum { $0.isReleased }) released − the expired
+          """,
+          count: SKUCheck.distance(level.held, held)))
+    }
+  }
+
+  private func sum(where isCounted: (Hold) -> Bool) -> Int64 {
+    history.holds.reduce(Int64(0)) { $0 + ($1.isCertain && isCounted($1) ? $1.units : 0) }
+  }
+
+  static func text(_ range: ClosedRange<Int64>) -> String {
+    range.count == 1 ? "\(range.lowerBound)" : "\(range.lowerBound) to \(range.upperBound)"
+  }
+
+  private static func distance(_ value: Int64, _ range: ClosedRange<Int64>) -> Int64 {
+    let nearest = min(max(value, range.lowerBound), range.upperBound)
+    return Int64(clamping: value.subtractingReportingOverflow(nearest).partialValue.magnitude)
+  }
+
+  // MARK: Refusals and reads
+
+  private func checkRefusals(_ books: borrowing Books, _ findings: inout Findings) {
+    if history.refusals.isEmpty { return }
+    let taken = IndexedBracket(bounds.taken)
+    for refusal in history.refusals {
+      let range = taken.range(from: refusal.from, through: refusal.to)
+      let available = (history.stock - range.upperBound)...(history.stock - range.lowerBound)
+      guard let problem = SKUCheck.problem(refusal, available, of: history.stock) else {
+        findings.refusalsJustified += 1
+        continue
+      }
+      let key = describe.key(refusal.reference, books)
+      findings.note(
+        Violation(
+          .unjustifiedRefusal,
+          "SKU \(name), key \(key): INSUFFICIENT_STOCK for \(refusal.units), \(problem)",
+          calls: describe.all(refusal.reference, units: refusal.units, books)
+            + others(from: refusal.from, to: refusal.to, books)))
+    }
+  }
+
+  /// What is wrong with a refusal, when so many units can have been available; nil if nothing is.
+  private static func problem(
+    _ refusal: RefusedReserve, _ available: ClosedRange<Int64>, of stock: Int64
+  ) -> String? {
+    if available.lowerBound >= refusal.units {
+      return "when at most \(stock - available.lowerBound) of \(stock) can have been held or sold"
+    }
+    guard let stated = refusal.available else { return nil }
+    if stated >= refusal.units { return "though it says that \(stated) are available" }
+    if available.contains(stated) { return nil }
+    return "with \(stated) available, when it was \(text(available))"
+  }
+
+  private func checkReads(_ books: borrowing Books, _ findings: inout Findings) {
+    if history.reads.isEmpty { return }
+    let gone = IndexedBracket(bounds.gone)
+    let held = IndexedBracket(bounds.held)
+    let taken = IndexedBracket(bounds.taken)
+    for read in history.reads {
+      let stock = history.stock
+      let level = read.level
+      let goneThen = gone.range(from: read.from, through: read.to)
+      let takenThen = taken.range(from: read.from, through: read.to)
+      let quantities: [(name: String, stated: Int64, range: ClosedRange<Int64>)] = [
+        ("on hand", level.onHand, (stock - goneThen.upperBound)...(stock - goneThen.lowerBound)),
+        ("held", level.held, held.range(from: read.from, through: read.to)),
+        (
+          "available", level.onHand.subtractingReportingOverflow(level.held).partialValue,
+          (stock - takenThen.upperBound)...(stock - takenThen.lowerBound)
+        ),
+      ]
+      guard let wrong = quantities.first(where: { !$0.range.contains($0.stated) }),
+        let reference = read.reference
+      else {
+        findings.readsJustified += 1
+        continue
+      }
+      findings.note(
+        Violation(
+          .wrongRead,
+          """
+          SKU \(name): GetStock answered \(wrong.stated) \(wrong.name), when it was \
+          \(SKUCheck.text(wrong.range))
+          """,
+          calls: describe.all(reference, units: 0, books)
+            + others(from: read.from, to: read.to, books)))
+    }
+  }
+
+  /// The calls that can have had a part in what was available between two instants, the largest first.
+  private func others(from: Int64, to: Int64, _ books: borrowing Books) -> [CallLine] {
+    let holds = history.holds.filter { hold in
+      let possible = hold.possiblyTaken
+      return possible.from <= to && possible.until >= from
+    }
+    let restocks = history.restocks.filter { $0.from <= to }
+    return holds.sorted { ($0.units, $1.takeFrom) > ($1.units, $0.takeFrom) }
+      .flatMap { describe.hold($0, units: $0.units, books) }
+      + restocks.flatMap { describe.all($0.reference, units: $0.units, books) }
+  }
+}

@@ -1,0 +1,254 @@
+// What the calls of a run say about one SKU, each with the times between which it took effect.
+//
+// All times are of the generator's clock. A decision took effect between its call's first send and its
+// first answer; one of unknown outcome at any time from its send on, or never.
+//
+// A hold that falls due gives its units back at the first turn of the server at or after expires_at.
+// The offset between the clocks is known within bounds, so expires_at is too. And a call that was
+// under way when the hold fell due may have been decided by a clock read before: it may have seen the
+// hold live until it was answered.
+
+/// Which operation of which ledger.
+struct OperationReference: BitwiseCopyable, Equatable {
+  let ledger: Int
+  let operation: Int
+}
+
+/// Units of one SKU that a reserve held, or may have held.
+struct Hold: BitwiseCopyable {
+  /// What became of the units.
+  enum Fate: BitwiseCopyable {
+    /// They came back, or will.
+    case returned
+    case sold
+    /// A Confirm was cut off: one or the other.
+    case either
+  }
+
+  let reference: OperationReference
+  let units: Int64
+  /// False where nobody knows whether the reserve was accepted.
+  let isCertain: Bool
+  let takeFrom: Int64
+  let takeTo: Int64
+  var fate = Fate.returned
+  /// When the units came back, if they did.
+  var giveFrom = Int64.max
+  var giveTo = Int64.max
+  /// When they were sold, if they were.
+  var sellFrom = Int64.max
+  var sellTo = Int64.max
+  /// Came back by Release.
+  var isReleased = false
+  /// Whether `giveTo` is due to the clock, and not to an answer.
+  fileprivate var isGivenByClock = false
+
+  /// From when to when they are surely not to be had; empty where it never is sure.
+  var surelyTaken: (from: Int64, until: Int64)? {
+    guard isCertain else { return nil }
+    let until = fate == .sold ? .max : giveFrom
+    return until > takeTo ? (takeTo, until) : nil
+  }
+  /// From when to when they may not be to be had.
+  var possiblyTaken: (from: Int64, until: Int64) {
+    (takeFrom, fate == .returned && isCertain ? giveTo : .max)
+  }
+  /// The same of the units that the server calls held.
+  var surelyHeld: (from: Int64, until: Int64)? {
+    guard isCertain else { return nil }
+    let until = fate == .sold ? sellFrom : fate == .either ? min(sellFrom, giveFrom) : giveFrom
+    return until > takeTo ? (takeTo, until) : nil
+  }
+  var possiblyHeld: (from: Int64, until: Int64) {
+    (takeFrom, isCertain ? (fate == .sold ? sellTo : giveTo) : .max)
+  }
+}
+
+/// A reserve that was refused for want of this SKU.
+struct RefusedReserve: BitwiseCopyable {
+  let reference: OperationReference
+  let units: Int64
+  let from: Int64
+  let to: Int64
+  /// What the refusal said is available; nil if it said nothing.
+  let available: Int64?
+}
+
+/// Balances that the server stated.
+struct BalanceRead: BitwiseCopyable {
+  /// nil for the balances at the end of the run.
+  let reference: OperationReference?
+  let from: Int64
+  let to: Int64
+  let level: StockLevel
+}
+
+struct Restock: BitwiseCopyable {
+  let reference: OperationReference
+  let units: Int64
+  /// `to` is `Int64.max` where nobody knows whether it was done.
+  let from: Int64
+  let to: Int64
+  let isCertain: Bool
+}
+
+/// All calls for one SKU.
+struct SKUHistory {
+  let sku: Int
+  let stock: Int64
+  private(set) var holds: [Hold] = []
+  private(set) var refusals: [RefusedReserve] = []
+  private(set) var reads: [BalanceRead] = []
+  private(set) var restocks: [Restock] = []
+
+  init(
+    _ sku: Int, stock: Int64, _ groups: LinesBySKU, _ books: borrowing Books, _ clock: ClockOffset
+  ) {
+    self.sku = sku
+    self.stock = stock
+    var last: LinesBySKU.Entry?
+    for entry in groups.entries(of: sku) {
+      // Lines of one cart for the same SKU count together.
+      if let before = last, before.reference == entry.reference {
+        last = LinesBySKU.Entry(reference: entry.reference, units: before.units + entry.units)
+        continue
+      }
+      if let last { add(last, books, clock) }
+      last = entry
+    }
+    if let last { add(last, books, clock) }
+    extendGivesByClock()
+  }
+
+  private mutating func add(
+    _ entry: LinesBySKU.Entry, _ books: borrowing Books, _ clock: ClockOffset
+  ) {
+    books.withLedger(entry.reference.ledger) { ledger in
+      switch ledger[entry.reference.operation].kind {
+      case .reserve:
+        addReserve(entry, ReserveSummary(ledger, entry.reference.operation), clock)
+      case .read: addReads(entry.reference, ledger)
+      case .restock: addRestock(entry, ledger)
+      }
+    }
+  }
+
+  private mutating func addReserve(
+    _ entry: LinesBySKU.Entry, _ summary: ReserveSummary, _ clock: ClockOffset
+  ) {
+    let reserve = summary.reserve
+    switch reserve.decision {
+    case .accepted:
+      holds.append(SKUHistory.hold(entry, summary, clock))
+    case .refused:
+      guard let refusal = summary.refusal, refusal.reason == .insufficientStock,
+        refusal.sku == UInt32(sku)
+      else { return }
+      refusals.append(
+        RefusedReserve(
+          reference: entry.reference, units: entry.units, from: reserve.sentNanoseconds,
+          to: reserve.answeredNanoseconds, available: refusal.available))
+    case .unknown:
+      guard reserve.mayHaveActed else { return }
+      var hold = Hold(
+        reference: entry.reference, units: entry.units, isCertain: false,
+        takeFrom: reserve.sentNanoseconds, takeTo: .max)
+      let (due, isTooLate) = reserve.sentNanoseconds.addingReportingOverflow(
+        summary.timeToLiveNanoseconds - ClockOffset.slackLeastNanoseconds)
+      hold.giveFrom = isTooLate ? .max : due
+      holds.append(hold)
+    }
+  }
+
+  /// What became of an accepted reserve.
+  private static func hold(
+    _ entry: LinesBySKU.Entry, _ summary: ReserveSummary, _ clock: ClockOffset
+  ) -> Hold {
+    var hold = Hold(
+      reference: entry.reference, units: entry.units, isCertain: true,
+      takeFrom: summary.reserve.sentNanoseconds, takeTo: summary.reserve.answeredNanoseconds)
+    let due = summary.expiry
+    let expiry = clock.local(earliest: due.earliest, latest: due.latest)
+    hold.giveFrom = expiry.earliest
+    hold.giveTo = expiry.latest
+    hold.isGivenByClock = true
+    if summary.confirm.isAccepted {
+      hold.fate = .sold
+      hold.sellFrom = summary.confirm.sentNanoseconds
+      hold.sellTo = summary.confirm.answeredNanoseconds
+    } else if summary.release.isAccepted {
+      hold.isReleased = true
+      hold.giveFrom = min(hold.giveFrom, summary.release.sentNanoseconds)
+      hold.giveTo = summary.release.answeredNanoseconds
+      hold.isGivenByClock = false
+    } else if let found = summary.foundExpiredNanoseconds {
+      hold.giveTo = found
+      hold.isGivenByClock = found > expiry.latest
+    } else if summary.confirm.mayHaveActed {
+      hold.fate = .either
+      hold.sellFrom = summary.confirm.sentNanoseconds
+    }
+    if summary.release.mayHaveActed {
+      hold.giveFrom = min(hold.giveFrom, summary.release.sentNanoseconds)
+    }
+    hold.giveFrom = max(hold.giveFrom, hold.takeFrom)
+    hold.giveTo = max(hold.giveTo, hold.giveFrom)
+    return hold
+  }
+
+  private mutating func addReads(_ reference: OperationReference, _ ledger: borrowing Ledger) {
+    var next = ledger.latestAttempt(of: reference.operation)
+    while let index = next {
+      let attempt = ledger.attempt(index)
+      if case .read(let level) = ledger.answer(to: attempt) {
+        reads.append(
+          BalanceRead(
+            reference: reference, from: attempt.sentNanoseconds, to: attempt.answeredNanoseconds,
+            level: level))
+      }
+      next = ledger.attempt(before: attempt)
+    }
+  }
+
+  private mutating func addRestock(_ entry: LinesBySKU.Entry, _ ledger: borrowing Ledger) {
+    let call = CallSummary(ledger, entry.reference.operation, .adjustStock)
+    guard call.isAccepted || call.mayHaveActed else { return }
+    restocks.append(
+      Restock(
+        reference: entry.reference, units: entry.units, from: call.sentNanoseconds,
+        to: call.answeredNanoseconds, isCertain: call.isAccepted))
+  }
+
+  /// Calls that were under way when a hold fell due may have seen it live.
+  private mutating func extendGivesByClock() {
+    guard holds.contains(where: \.isGivenByClock) else { return }
+    var observers = holds.filter(\.isCertain).map { (from: $0.takeFrom, to: $0.takeTo) }
+    observers += refusals.map { (from: $0.from, to: $0.to) }
+    observers += reads.map { (from: $0.from, to: $0.to) }
+    observers.sort { $0.from < $1.from }
+    var latest = Int64.min
+    for index in observers.indices {
+      latest = max(latest, observers[index].to)
+      observers[index].to = latest
+    }
+    for index in holds.indices where holds[index].isGivenByClock {
+      // The last that was sent before; what it stands for is the latest answer of all before it.
+      let due = holds[index].giveTo
+      let count = observers.partitioningIndex { $0.from >= due }
+      if count > 0 { holds[index].giveTo = max(due, observers[count - 1].to) }
+    }
+  }
+}
+
+extension Array {
+  /// The first index of which `isAfter` holds, where it holds of all that follow.
+  func partitioningIndex(where isAfter: (Element) -> Bool) -> Int {
+    var low = 0
+    var high = count
+    while low < high {
+      let middle = (low + high) / 2
+      if isAfter(self[middle]) { high = middle } else { low = middle + 1 }
+    }
+    return low
+  }
+}

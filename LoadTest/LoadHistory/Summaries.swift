@@ -1,0 +1,183 @@
+// One operation by all its attempts: what was decided, when that can have been, and what of it nobody
+// knows.
+
+/// What is known of a decision.
+enum Decision: UInt8, BitwiseCopyable, Sendable {
+  case unknown, accepted, refused
+}
+
+/// The attempts of one call: the first send and its repetitions share one decision.
+struct CallSummary: BitwiseCopyable {
+  /// When the first of them was sent, and when the first decision arrived; `Int64.max` for never.
+  /// What the server did lies between the two.
+  var sentNanoseconds = Int64.max
+  var answeredNanoseconds = Int64.max
+  var decision = Decision.unknown
+  /// Of the refusal that came first.
+  var reason = RefusalReason.unnamed
+  var sent = 0
+  /// Answers that say they are the first, and answers that say they repeat it.
+  var first = 0
+  var replayed = 0
+  var refused = 0
+  /// Attempts whose effect nobody knows: cut off, or never answered.
+  var unknown = 0
+
+  /// Whether the server may have acted, or may still act, without our knowing.
+  var mayHaveActed: Bool { decision == .unknown && unknown > 0 }
+  var isAccepted: Bool { decision == .accepted }
+
+  init() {}
+
+  /// The attempts of `method` of an operation.
+  init(_ ledger: borrowing Ledger, _ operation: Int, _ method: Method) {
+    var next = ledger.latestAttempt(of: operation)
+    while let index = next {
+      let attempt = ledger.attempt(index)
+      if attempt.method == method { add(attempt) }
+      next = ledger.attempt(before: attempt)
+    }
+  }
+
+  fileprivate mutating func add(_ attempt: Attempt) {
+    sent += 1
+    sentNanoseconds = min(sentNanoseconds, attempt.sentNanoseconds)
+    if attempt.isUnknown { unknown += 1 }
+    if attempt.isAccepted {
+      if attempt.isReplayed { replayed += 1 } else { first += 1 }
+    }
+    if attempt.isRefused { refused += 1 }
+    if attempt.isDecided, attempt.answeredNanoseconds < answeredNanoseconds {
+      answeredNanoseconds = attempt.answeredNanoseconds
+      decision = attempt.isRefused ? .refused : .accepted
+      reason = attempt.reason
+    }
+  }
+}
+
+/// A reserve and what was done with its reservation.
+struct ReserveSummary {
+  var reserve = CallSummary()
+  var confirm = CallSummary()
+  var release = CallSummary()
+  var extend = CallSummary()
+  /// expires_at of the acceptance that came first.
+  var expiresNanoseconds: Int64 = 0
+  /// The latest expires_at that Reserve or Extend was answered.
+  var latestExpiresNanoseconds: Int64 = 0
+  /// When the last acceptance of an Extend arrived.
+  var extendAnsweredNanoseconds = Int64.min
+  /// Of the refusal that came first.
+  var refusal: Refusal?
+  let timeToLiveNanoseconds: Int64
+
+  init(_ ledger: borrowing Ledger, _ operation: Int) {
+    timeToLiveNanoseconds = ledger[operation].timeToLiveNanoseconds
+    var next = ledger.latestAttempt(of: operation)
+    while let index = next {
+      let attempt = ledger.attempt(index)
+      add(attempt, ledger)
+      next = ledger.attempt(before: attempt)
+    }
+    latestExpiresNanoseconds = max(latestExpiresNanoseconds, expiresNanoseconds)
+  }
+
+  private mutating func add(_ attempt: Attempt, _ ledger: borrowing Ledger) {
+    switch attempt.method {
+    case .reserve:
+      let before = reserve.answeredNanoseconds
+      reserve.add(attempt)
+      guard reserve.answeredNanoseconds < before else { break }
+      if attempt.isAccepted { expiresNanoseconds = attempt.expiresNanoseconds }
+      refusal = nil
+      if case .refused(let refusal) = ledger.answer(to: attempt) { self.refusal = refusal }
+    case .confirm: confirm.add(attempt)
+    case .release: release.add(attempt)
+    case .extend:
+      extend.add(attempt)
+      if attempt.isAccepted {
+        latestExpiresNanoseconds = max(latestExpiresNanoseconds, attempt.expiresNanoseconds)
+        extendAnsweredNanoseconds = max(extendAnsweredNanoseconds, attempt.answeredNanoseconds)
+      }
+    default: break
+    }
+  }
+
+  /// Whether Confirm or Release found that the hold was over.
+  var foundExpiredNanoseconds: Int64? {
+    for call in [confirm, release, extend]
+    where call.decision == .refused && call.reason == .reservationExpired {
+      return call.answeredNanoseconds
+    }
+    return nil
+  }
+
+  /// Whether an Extend was refused for what had happened, or can have happened, by its answer.
+  func justifiesRefusal(of extend: Attempt, _ earliestExpiry: Int64) -> Bool {
+    switch extend.reason {
+    case .reservationExpired: extend.answeredNanoseconds >= earliestExpiry
+    case .reservationConfirmed: extend.answeredNanoseconds >= confirm.sentNanoseconds
+    case .reservationReleased: extend.answeredNanoseconds >= release.sentNanoseconds
+    default: false
+    }
+  }
+
+  /// By the server's clock, when the hold falls due unless it is ended: between the two. Every Extend
+  /// of unknown outcome may have added a time to live.
+  var expiry: (earliest: Int64, latest: Int64) {
+    let (more, isTooLong) = timeToLiveNanoseconds.multipliedReportingOverflow(
+      by: Int64(extend.unknown))
+    let (latest, isTooLate) = latestExpiresNanoseconds.addingReportingOverflow(more)
+    return (latestExpiresNanoseconds, isTooLong || isTooLate ? .max : latest)
+  }
+}
+
+/// The offset of the server's clock from the generator's, in nanoseconds. expires_at is the time of
+/// the decision by the server's clock plus the time to live; over all acceptances that bounds it.
+struct ClockOffset {
+  private(set) var low = Int64.min / 4
+  private(set) var high = Int64.max / 4
+  /// What a server may round expires_at to, and what the clocks may drift apart during the run.
+  private var slackNanoseconds = ClockOffset.slackLeastNanoseconds
+  static let slackLeastNanoseconds: Int64 = 5_000_000
+  /// 200 millionths: twice what a poor quartz is off by.
+  static let driftShare: Int64 = 5_000
+
+  /// - Parameter lengthNanoseconds: of the run.
+  init(lengthNanoseconds: Int64) {
+    slackNanoseconds += max(0, lengthNanoseconds) / ClockOffset.driftShare
+  }
+
+  /// A decision between `sent` and `answered` had the time `decided` by the server's clock.
+  mutating func add(decided: Int64, sent: Int64, answered: Int64) {
+    low = max(low, ClockOffset.difference(decided, answered))
+    high = min(high, ClockOffset.difference(decided, sent))
+  }
+
+  /// A decision before `answered` had the time `decided`, or a later one.
+  mutating func add(decidedAtLeast decided: Int64, answered: Int64) {
+    low = max(low, ClockOffset.difference(decided, answered))
+  }
+
+  /// By how much no one offset explains all that was added; 0 if one does.
+  var gapNanoseconds: Int64 {
+    let gap = ClockOffset.difference(low, high)
+    return gap > 2 * slackNanoseconds ? gap : 0
+  }
+
+  /// The interval of the generator's clock in which the server's clock passed `time`.
+  func local(earliest: Int64, latest: Int64) -> (earliest: Int64, latest: Int64) {
+    let start = ClockOffset.difference(earliest, max(low, high))
+    let end = ClockOffset.difference(latest, min(low, high))
+    return (
+      ClockOffset.difference(start, slackNanoseconds),
+      ClockOffset.difference(end, -slackNanoseconds)
+    )
+  }
+
+  /// a − b, or as near to it as 64 bits come.
+  private static func difference(_ a: Int64, _ b: Int64) -> Int64 {
+    let (difference, isOverflow) = a.subtractingReportingOverflow(b)
+    return isOverflow ? (a < 0 ? .min : .max) : difference
+  }
+}

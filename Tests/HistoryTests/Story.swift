@@ -1,0 +1,148 @@
+// A history of calls, told one event at a time.
+@testable import LoadHistory
+
+/// What a client saw, and the balances that the server states after it.
+///
+/// Times are milliseconds of the generator's clock; the server's clock is 1,000,000 ms ahead.
+struct Story: ~Copyable {
+  static let names = SKUNames(run: RunID(1))
+  static let offset: Int64 = 1_000_000
+  static let timeToLive: Int64 = 60_000
+
+  var ledger = Ledger(worker: 0, names: names, keys: KeyNames(run: RunID(1)))
+  var stock: [Int64]
+  private var nextID: UInt64 = 1
+
+  init(stock: Int64...) { self.stock = stock }
+  init(stock: [Int64]) { self.stock = stock }
+
+  // MARK: Any call
+
+  mutating func send(_ operation: Int, _ method: Method, at time: Int64) {
+    ledger.sent(operation, method, at: time * 1_000_000)
+  }
+
+  mutating func answer(
+    _ operation: Int, _ method: Method, _ reply: Reply, sent: Int64, at time: Int64
+  ) {
+    ledger.answered(operation, method, reply, sentAt: sent * 1_000_000, at: time * 1_000_000)
+  }
+
+  /// A call from `sent` to `time`; nil as reply means that none came.
+  mutating func call(
+    _ operation: Int, _ method: Method, sent: Int64, at time: Int64, _ reply: Reply? = done
+  ) {
+    send(operation, method, at: sent)
+    if let reply { answer(operation, method, reply, sent: sent, at: time) }
+  }
+
+  // MARK: Reserves
+
+  mutating func open(_ lines: [CartLine], timeToLive: Int64 = timeToLive) -> Int {
+    for line in lines { ledger.addLine(line) }
+    return ledger.openReserve(
+      lineCount: lines.count, timeToLiveNanoseconds: timeToLive * 1_000_000)
+  }
+
+  mutating func reserve(_ lines: [CartLine], at time: Int64) -> Int {
+    let operation = open(lines)
+    send(operation, .reserve, at: time)
+    return operation
+  }
+
+  /// A reserve that was sent. Its number.
+  mutating func reserve(_ units: UInt32 = 1, sku: UInt32 = 0, at time: Int64) -> Int {
+    let operation = open([CartLine(sku: sku, quantity: units)])
+    send(operation, .reserve, at: time)
+    return operation
+  }
+
+  /// Its acceptance, decided at `decided`.
+  mutating func accepted(
+    _ operation: Int, sent: Int64, at time: Int64, decided: Int64, id: UInt64? = nil,
+    replayed: Bool = false
+  ) {
+    answer(
+      operation, .reserve, acceptance(operation, decided, id: id ?? nextID, replayed: replayed),
+      sent: sent, at: time)
+    if id == nil { nextID += 1 }
+  }
+
+  func acceptance(_ operation: Int, _ decided: Int64, id: UInt64, replayed: Bool = false) -> Reply {
+    let expires = (decided + Self.offset) * 1_000_000 + ledger[operation].timeToLiveNanoseconds
+    return .accepted(
+      id: ReservationID(number: id), expiresNanoseconds: expires, isReplayed: replayed)
+  }
+
+  /// Reserves and is accepted, in one millisecond.
+  @discardableResult
+  mutating func sale(_ units: UInt32 = 1, sku: UInt32 = 0, at time: Int64) -> Int {
+    let operation = reserve(units, sku: sku, at: time)
+    accepted(operation, sent: time, at: time + 1, decided: time)
+    return operation
+  }
+
+  mutating func refused(
+    _ operation: Int, _ reason: RefusalReason = .insufficientStock, sku: UInt32? = 0,
+    available: Int64? = nil, fingerprint: UInt64 = 1, sent: Int64, at time: Int64
+  ) {
+    answer(
+      operation, .reserve,
+      .refused(
+        Refusal(
+          code: 9, reason: reason, sku: sku, available: available, fingerprint: fingerprint)),
+      sent: sent, at: time)
+  }
+
+  // MARK: Stock
+
+  mutating func read(
+    _ onHand: Int64, _ held: Int64, sku: UInt32 = 0, sent: Int64, at time: Int64
+  ) {
+    let operation = ledger.openRead(sku: sku)
+    call(
+      operation, .getStock, sent: sent, at: time, .read(StockLevel(onHand: onHand, held: held)))
+  }
+
+  @discardableResult
+  mutating func restock(
+    _ units: UInt32, sku: UInt32 = 0, sent: Int64, at time: Int64, _ reply: Reply? = done
+  ) -> Int {
+    let operation = ledger.openRestock(sku: sku, units: units)
+    call(operation, .adjustStock, sent: sent, at: time, reply)
+    return operation
+  }
+
+  // MARK: Replies
+
+  static let done = Reply.accepted(
+    id: ReservationID(number: 0), expiresNanoseconds: 0, isReplayed: false)
+  static let doneAgain = Reply.accepted(
+    id: ReservationID(number: 0), expiresNanoseconds: 0, isReplayed: true)
+
+  static func refusal(_ reason: RefusalReason) -> Reply {
+    .refused(Refusal(code: 9, reason: reason, sku: nil))
+  }
+
+  // MARK: The end
+
+  /// The history with balances (on hand, held) by SKU that were read at `time`; an empty list stands for
+  /// a server that was gone.
+  consuming func history(_ levels: [(Int64, Int64)?], at time: Int64 = 1_000) -> History {
+    var books = Books()
+    let stock = stock
+    books.add(ledger)
+    var history = History(run: RunID(1), stock: stock, books: books)
+    if levels.isEmpty { return history }
+    history.levels = levels.map {
+      ReadLevel(
+        level: $0.map { StockLevel(onHand: $0.0, held: $0.1) },
+        sentNanoseconds: time * 1_000_000, answeredNanoseconds: (time + 1) * 1_000_000)
+    }
+    return history
+  }
+
+  consuming func check(_ levels: (Int64, Int64)?..., at time: Int64 = 1_000) -> Findings {
+    history(levels, at: time).check()
+  }
+}
