@@ -149,7 +149,7 @@ class Round:
         draw, options = self.draw, self.directory.options
         skus = draw.choice([1, 10, 100, 400])
         return [options.generator, "run", "--target", self.directory.server.target,
-                "--save-ledger", self.ledger, "--duration", "60", "--warm-up", "0",
+                "--history", self.ledger, "--no-check", "--duration", "60", "--warm-up", "0",
                 "--seed", str(draw.getrandbits(32)), "--skus", str(skus),
                 "--units", str(draw.choice([5, 100, 10_000])), "--distribution", draw.choice(["uniform", "zipf:0.9"]),
                 "--lines", draw.choice(["1", "1", "1-3", "1-8"]), "--quantity", draw.choice(["1", "1-3"]),

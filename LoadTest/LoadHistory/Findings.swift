@@ -137,6 +137,13 @@ package struct Findings: Sendable {
 
   static let violationsKeptPerKind = 3
 
+  /// The worst kinds first, of each the most units first.
+  package var violationsByWeight: [Violation] {
+    Violation.Kind.allCases.flatMap { kind in
+      violations.filter { $0.kind == kind }.sorted { $0.count > $1.count }
+    }
+  }
+
   /// Takes down a violation. Of those that count in units the worst are kept.
   package mutating func note(_ violation: Violation) {
     counts[violation.kind, default: 0] += 1

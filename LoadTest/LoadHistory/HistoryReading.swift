@@ -69,7 +69,7 @@ private struct HistoryDecoder: ~Copyable {
   mutating func take(_ bytes: [UInt8]) throws(HistoryError) {
     var reader = MessageReader(0..<bytes.count)
     while let field = reader.next(in: bytes.span) { try take(field, bytes.span) }
-    if reader.isMalformed { throw .cutOff }
+    if reader.isMalformed { throw run == nil ? .malformed : .cutOff }
     try requireWhole()
   }
 

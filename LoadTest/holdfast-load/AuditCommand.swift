@@ -9,14 +9,14 @@ struct AuditCommand: ParsableCommand {
     commandName: "audit",
     abstract: "Proves that a server still knows all that it told earlier runs.",
     discussion: """
-      Sends every call of the ledgers again, the same bytes, to a server that may have been killed \
+      Sends the calls of the histories again, the same bytes, to a server that may have been killed \
       and started since. What it had acknowledged it has to repeat; what was cut off is decided \
-      here, once; then the balances have to be exactly what the ledgers say. The outcomes are added \
+      here, once; then the balances have to be exactly what the answers say. The outcomes are added \
       to the files, so that a later audit holds the server to them too.
       """)
 
-  @Argument(help: "Files that `run --save-ledger` has written.")
-  var ledgers: [String]
+  @Argument(help: "Files that `run --history` has written.")
+  var histories: [String]
   @Option(help: "The server's gRPC address, an IP address and a port.")
   var target: Endpoint
   @Option(help: "Write the findings as JSON to this file.")
@@ -24,12 +24,14 @@ struct AuditCommand: ParsableCommand {
 
   func run() throws {
     var audits: [Audit] = []
-    for path in ledgers {
+    for path in histories {
       var history = try History(reading: path)
       let audit = try LoadKit.audit(&history, target: target)
       try history.write(to: path)
       print("\(path): \(audit.text)")
-      for example in audit.check.examples { print("  \(example)") }
+      for example in audit.check.examples {
+        for line in example.split(separator: "\n") { print("  \(line)") }
+      }
       audits.append(audit)
     }
     if let json { try save(JSONReport.encode(audits), to: json) }

@@ -21,7 +21,7 @@ struct HoldfastLoad: ParsableCommand {
       """,
     subcommands: [
       RunCommand.self, FindKneeCommand.self, ScenariosCommand.self, CompareCommand.self,
-      AuditCommand.self, PrepareCommand.self,
+      CheckCommand.self, AuditCommand.self, PrepareCommand.self,
     ])
 
   static func main() {

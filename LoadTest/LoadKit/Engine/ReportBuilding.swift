@@ -140,11 +140,7 @@ extension Report.Check {
     refusalsJustified = findings.refusalsJustified
     unknownOutcomes = findings.unknownOutcomes
     for (kind, count) in findings.counts { violations[kind.rawValue] = count }
-    // The order of the kinds is the order of their weight: oversold comes first.
-    for kind in Violation.Kind.allCases {
-      examples += findings.violations.filter { $0.kind == kind }
-        .sorted { $0.count > $1.count }.map(\.description)
-    }
+    examples = findings.violationsByWeight.map(\.description)
     let oversold = findings.violations.filter { $0.kind == .oversold }
     oversoldUnits = oversold.map(\.count).max() ?? 0
     oversoldItems = findings.counts[.oversold] ?? 0
