@@ -32,11 +32,11 @@ private struct ReportText {
     lines += wrapped("gRPC", grpcCodeNames.compactMap { entry($0, report.codes[$0]) })
     lines += connectionLines + serverLines
     lines += wrapped("generator", generator)
-    lines += report.thresholds.map(thresholdLine)
+    lines += thresholdLines
     for warning in report.warnings {
       lines += wrapped("WARNING", [printable(warning)], style: .warning)
     }
-    return lines + wrapped("left out", report.leavesOut, separator: "; ")
+    return lines + wrapped("left out", [report.leavesOut.map(printable).joined(separator: "; ")])
   }
 
   // MARK: Verdict
@@ -59,8 +59,7 @@ private struct ReportText {
 
   private func checkLines(_ check: Report.Check) -> [String] {
     var facts = [
-      "\(number(check.keys)) keys on \(number(check.skus)) SKU\(check.skus == 1 ? "" : "s") "
-        + "compared with the server"
+      "\(number(check.keys)) keys on \(number(check.skus)) SKU\(check.skus == 1 ? "" : "s")"
     ]
     switch check.linearizable {
     case .yes: facts.append("linearizable")
@@ -70,10 +69,9 @@ private struct ReportText {
     case .undecided: break
     }
     let counts = [
-      (check.duplicatesCompared, "duplicates compared with the first answer"),
+      (check.duplicatesCompared, "duplicates like the first answer"),
       (check.refusalsJustified, "refusals justified"), (check.readsJustified, "reads justified"),
-      (check.samplesCompared, "balances sampled on the way"),
-      (check.unknownOutcomes, "outcomes unknown, bounds widened by them"),
+      (check.samplesCompared, "balances sampled"), (check.unknownOutcomes, "outcomes unknown"),
     ]
     facts += counts.filter { $0.0 > 0 }.map { "\(number($0.0)) \($0.1)" }
     var lines = wrapped("checked", facts)
@@ -182,11 +180,12 @@ private struct ReportText {
     ]
   }
 
-  private func thresholdLine(_ threshold: Report.ThresholdResult) -> String {
-    labelled(
-      threshold.isPassed ? "passed" : "FAILED",
-      "\(printable(threshold.expression)): \(threshold.actualText)",
-      threshold.isPassed ? .good : .bad)
+  private var thresholdLines: [String] {
+    func facts(_ thresholds: [Report.ThresholdResult]) -> [String] {
+      thresholds.map { "\(printable($0.expression)) (\($0.actualText))" }
+    }
+    return wrapped("FAILED", facts(report.thresholds.filter { !$0.isPassed }), style: .bad)
+      + wrapped("passed", facts(report.thresholds.filter(\.isPassed)), style: .good)
   }
 
   // MARK: Lines
@@ -205,9 +204,9 @@ private struct ReportText {
 
   /// `facts` behind a label, on as many lines as they need.
   private func wrapped(
-    _ label: String, _ facts: [String], separator: String = " · ", style: TextStyle = .dim
+    _ label: String, _ facts: [String], style: TextStyle = .dim
   ) -> [String] {
-    Text.wrapped(facts, separator: separator, width: width).enumerated().map { index, line in
+    Text.wrapped(facts, separator: " · ", width: width).enumerated().map { index, line in
       labelled(index == 0 ? label : "", line, style)
     }
   }

@@ -43,6 +43,6 @@ package enum TextStyle: String, Sendable {
 extension Terminal {
   /// `text` with the codes for a style, where there are colours.
   package func styled(_ text: String, _ style: TextStyle) -> String {
-    hasColours ? "\u{1b}[\(style.rawValue)m\(text)\u{1b}[0m" : text
+    hasColours && text.contains { $0 != " " } ? "\u{1b}[\(style.rawValue)m\(text)\u{1b}[0m" : text
   }
 }

@@ -44,7 +44,7 @@ package struct Threshold: Sendable {
     guard let unit = metric.units.first(where: { $0.names.contains(name) }) else {
       let names = metric.units.map { $0.names[0].isEmpty ? "no unit" : $0.names[0] }
       let given = name.isEmpty ? "a unit is missing" : "'\(Text.printable(name))' is no unit of it"
-      throw refuse("\(given); \(metric.name) takes \(names.joined(separator: ", "))")
+      throw refuse("\(given); \(metric.name) takes \(names.joined(separator: " or "))")
     }
     self.expression = expression
     self.metric = metric

@@ -33,7 +33,7 @@ def test_many_skus_two_loops_and_nothing_lost(generator, start, tmp_path):
                 "--duplicate-share", "0.1", "--json", str(report))
     assert done.returncode == 0, done.stdout + done.stderr
     assert "VERDICT: nothing oversold, nothing lost" in done.stdout
-    assert json.loads(report.read_text())["schema_version"] == 1
+    assert json.loads(report.read_text())["schema_version"] == 2
 
 
 def test_holds_that_expire_meanwhile(generator, start):

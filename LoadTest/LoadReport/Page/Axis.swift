@@ -92,7 +92,7 @@ package struct Axis: Sendable {
     let steps: [Double] = [
       0.1, 0.2, 0.5, 1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 900, 1_800, 3_600, 7_200, 14_400,
     ]
-    let step = steps.first { length / $0 <= 8 } ?? niceStep(length / 6)
+    let step = steps.first { length / $0 <= 6 } ?? niceStep(length / 6)
     var ticks: [Tick] = []
     var value = (start / step).rounded(.up) * step
     while value <= start + length * 1.0001, ticks.count < 20 {
