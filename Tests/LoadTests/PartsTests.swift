@@ -85,18 +85,4 @@ import Testing
     #expect(server.retries == 70)
     #expect(server.commits == 40)
   }
-
-  @Test func progressLine() {
-    var before = Progress()
-    before.elapsedSeconds = 1.5
-    before.answered = 1_000
-    var now = Progress()
-    now.elapsedSeconds = 2.5
-    now.totalSeconds = 11
-    now.answered = 3_000
-    now.accepted = 1_000
-    now.refused = 2_000
-    let line = ProgressLine.text(now, since: before)
-    #expect(line == "   2.5 of 11.0 s · 2,000 requests/s · 1,000 accepted · 2,000 refused")
-  }
 }

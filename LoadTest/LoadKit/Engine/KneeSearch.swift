@@ -99,7 +99,7 @@ package struct KneeSearch {
 
   /// To four digits, which is what a person can compare, and within the bounds.
   private func within(_ rate: Double) -> Double {
-    let unit = pow(10, floor(log10(max(rate, lowestRate))) - 3)
-    return min(highestRate, max(lowestRate, (rate / unit).rounded() * unit))
+    let scale = pow(10, 3 - floor(log10(max(rate, lowestRate))))
+    return min(highestRate, max(lowestRate, (rate * scale).rounded() / scale))
   }
 }

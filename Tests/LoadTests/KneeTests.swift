@@ -1,0 +1,229 @@
+import LoadReport
+import Testing
+
+@testable import LoadKit
+
+/// The search against servers that are curves.
+@Suite struct KneeSearchTests {
+  private struct Steps {
+    var rates: [Double] = []
+    var confirmations: [Double] = []
+  }
+
+  private func search(
+    from: Double, resolution: Double = 0.05, _ outcome: (Double, Int) -> KneeStepOutcome
+  ) throws -> (result: KneeResult, steps: Steps) {
+    var search = KneeSearch(fromRate: from)
+    search.resolution = resolution
+    var steps = Steps()
+    let result = try search.run { (rate, isConfirmation) throws(LoadError) in
+      steps.rates.append(rate)
+      if isConfirmation { steps.confirmations.append(rate) }
+      return outcome(rate, steps.rates.count)
+    }
+    return (result, steps)
+  }
+
+  private func found(_ result: KneeResult) throws -> (rate: Double, brokeAt: Double) {
+    guard case .found(let rate, let brokeAt, _) = result else {
+      Issue.record("\(result)")
+      return (0, 0)
+    }
+    return (rate, brokeAt)
+  }
+
+  @Test(arguments: [10.0, 999, 12_345, 98_765, 5_000_000], [1.0, 1_000, 40_000])
+  func closesInOnTheKnee(knee: Double, from: Double) throws {
+    let (result, steps) = try search(from: from) { rate, _ in
+      rate <= knee ? .kept : .broke("p99")
+    }
+    let (rate, brokeAt) = try found(result)
+    #expect(rate <= knee && brokeAt > knee)
+    #expect(brokeAt <= rate * 1.05 * 1.001)
+    #expect(steps.rates.count < 50)
+    #expect(steps.confirmations == [rate])
+  }
+
+  @Test(arguments: [0.005, 0.02, 0.5])
+  func asCloseAsAsked(resolution: Double) throws {
+    let (result, _) = try search(from: 100, resolution: resolution) { rate, _ in
+      rate <= 7_777 ? .kept : .broke("p99")
+    }
+    let (rate, brokeAt) = try found(result)
+    #expect(brokeAt <= rate * (1 + resolution) * 1.001)
+  }
+
+  @Test func aRateThatHoldsOnlyOnceIsAboveTheKnee() throws {
+    var tries: [Double: Int] = [:]
+    let (result, steps) = try search(from: 100) { rate, _ in
+      tries[rate, default: 0] += 1
+      // Between 500 and 600 it holds at the first try only.
+      return rate <= 500 || rate <= 600 && tries[rate] == 1 ? .kept : .broke("p99")
+    }
+    let (rate, brokeAt) = try found(result)
+    #expect(rate <= 500 && brokeAt > rate)
+    #expect(steps.confirmations.count > 1)
+    #expect(steps.confirmations.last == rate)
+  }
+
+  @Test func nothingKept() throws {
+    let (result, steps) = try search(from: 100) { _, _ in .broke("p99") }
+    #expect(result == .none(lowest: 1, reason: "p99"))
+    #expect(steps.rates == steps.rates.sorted(by: >))
+  }
+
+  @Test func nothingBroken() throws {
+    let (result, _) = try search(from: 100_000) { _, _ in .kept }
+    #expect(result == .unlimited(upTo: LoadProfile.rateMaximum))
+  }
+
+  @Test func theGeneratorWasTheLimit() throws {
+    let (result, _) = try search(from: 100) { rate, _ in
+      rate < 300 ? .kept : .generatorWasLimit("busy")
+    }
+    #expect(result == .generatorWasLimit(rate: 337.5, kept: 225, reason: "busy"))
+  }
+
+  @Test func aViolationEndsIt() throws {
+    let (result, steps) = try search(from: 100) { rate, _ in
+      rate < 200 ? .kept : .violated("OVERSOLD")
+    }
+    #expect(result == .violated(rate: 225, verdict: "OVERSOLD"))
+    #expect(steps.rates == [100, 150, 225])
+  }
+
+  /// A server that answers by the toss of a coin is given up, or found somewhere; it never loops.
+  @Test(arguments: 1...20 as ClosedRange<UInt64>)
+  func noiseEnds(seed: UInt64) throws {
+    var random = Random(seed: seed)
+    let (_, steps) = try search(from: 1_000) { _, _ in
+      random.chance(0.5) ? .kept : .broke("p99")
+    }
+    #expect(steps.rates.count <= 60)
+    #expect(steps.rates.allSatisfy { (1...LoadProfile.rateMaximum).contains($0) })
+  }
+
+  @Test func aStepThatThrowsEndsIt() {
+    var search = KneeSearch(fromRate: 5)
+    #expect(throws: LoadError.self) {
+      _ = try search.run { (_, _) throws(LoadError) in throw LoadError("gone") }
+    }
+  }
+}
+
+@Suite struct KneeReportTests {
+  /// A run of 10,000 answers with a p99.
+  private func run(p99: Double, _ change: (inout Report) -> Void = { _ in }) -> Report {
+    var report = Report()
+    report.result = .good
+    report.measuredSeconds = 5
+    report.requestsPerSecond = 2_000
+    report.latencyMicroseconds["all"] = LatencySummary(count: 10_000, p50: p99 / 4, p99: p99)
+    report.outcomes = [Outcome.reserved.name: 10_000]
+    change(&report)
+    return report
+  }
+
+  private func outcome(_ limits: [String], _ report: Report) throws -> KneeStepOutcome {
+    let limits = try limits.map { try Threshold($0) }
+    var knee = KneeReport(limits: limits)
+    return try knee.add(report, rate: 2_000, isConfirmation: false, limits: limits)
+  }
+
+  @Test func whatBreaksAStep() throws {
+    let slow = "p99<5ms broke: 7.20 ms"
+    #expect(try outcome(["p99<5ms"], run(p99: 4_900)) == .kept)
+    #expect(try outcome(["p99<5ms"], run(p99: 7_200)) == .broke(slow))
+    #expect(try outcome(["p50<5ms", "p99<5ms"], run(p99: 7_200)) == .broke(slow))
+    let unsent = try outcome(["p99<5ms"], run(p99: 100) { $0.unsentTicks = 3 })
+    #expect(
+      unsent
+        == .broke("the schedule was not carried: 3 calls were not sent, every stream was busy"))
+    let failing = run(p99: 100) { $0.outcomes[Outcome.tooBusy.name] = 50 }
+    let failed = try outcome(["p99<5ms"], failing)
+    #expect(failed == .broke("errors: 0.5 % of the calls failed"))
+    #expect(try outcome(["errors<1%"], failing) == .kept)
+    #expect(try outcome(["errors<0.1%"], failing) == .broke("errors<0.1% broke: 0.5 %"))
+  }
+
+  @Test func aBrokenStepOfABusyGeneratorSaysNothing() throws {
+    let report = run(p99: 7_200) {
+      $0.limitedBy = .generator
+      $0.limitReason = "a thread was busy 97 % of the time"
+    }
+    #expect(
+      try outcome(["p99<5ms"], report)
+        == .generatorWasLimit("p99<5ms broke: 7.20 ms (a thread was busy 97 % of the time)"))
+    // What it carried, it carried.
+    #expect(try outcome(["p99<10ms"], report) == .kept)
+  }
+
+  @Test func whatSaysNothingThrows() throws {
+    let noVerdict = run(p99: 1) {
+      $0.result = .unknown
+      $0.verdict = "NO VERDICT: gone"
+    }
+    #expect(throws: LoadError.self) { _ = try outcome(["p99<5ms"], noVerdict) }
+    #expect(throws: LoadError.self) {
+      _ = try outcome(["p99<5ms"], run(p99: 1) { $0.isPartial = true })
+    }
+    let error = #expect(throws: LoadError.self) { _ = try outcome(["conflicts<5%"], run(p99: 1)) }
+    #expect(error?.description == "conflicts<5%: not measured")
+  }
+
+  @Test func aViolationComesBeforeAllElse() throws {
+    let report = run(p99: 7_200) {
+      $0.result = .violated
+      $0.verdict = "VERDICT: OVERSOLD by 1 units"
+    }
+    #expect(try outcome(["p99<5ms"], report) == .violated("VERDICT: OVERSOLD by 1 units"))
+  }
+
+  private static let conclusions: [(result: KneeResult, text: String)] = [
+    (
+      .found(rate: 41_770, brokeAt: 42_840, reason: "p99<5ms broke: 7.20 ms"),
+      "41,770/s keeps p99<5ms, rate>1/s; at 42,840/s p99<5ms broke: 7.20 ms"
+    ),
+    (
+      .unlimited(upTo: 1_000),
+      "no limit found: p99<5ms, rate>1/s held up to 1,000/s, the highest tried"
+    ),
+    (
+      .none(lowest: 1, reason: "errors: 100.0 % of the calls failed"),
+      "no rate keeps p99<5ms, rate>1/s: even at 1.0/s errors: 100.0 % of the calls failed"
+    ),
+    (
+      .generatorWasLimit(rate: 900, kept: 600, reason: "it ran late"),
+      "no server limit found: the generator was the limit at 900/s: it ran late; the limits held up "
+        + "to 600/s, and the server may do more"
+    ),
+    (
+      .violated(rate: 10, verdict: "VERDICT: VIOLATED"),
+      "an invariant is violated at 10.0/s: VERDICT: VIOLATED"
+    ),
+  ]
+
+  @Test(arguments: conclusions.indices)
+  func conclusionsInWords(index: Int) throws {
+    var report = KneeReport(limits: [try Threshold("p99<5ms"), try Threshold("rate>1/s")])
+    report.conclude(Self.conclusions[index].result)
+    #expect(report.conclusion == Self.conclusions[index].text)
+    #expect(report.isFound == (report.ratePerSecond != nil))
+  }
+
+  @Test func theTableIsInOrderOfRates() throws {
+    let limits = [try Threshold("p99<5ms")]
+    var report = KneeReport(limits: limits)
+    for (rate, p99) in [(1_000.0, 900.0), (2_000, 7_200), (1_414, 2_000), (1_414, 2_100)] {
+      _ = try report.add(
+        run(p99: p99), rate: rate, isConfirmation: report.steps.count == 3, limits: limits)
+    }
+    let lines = report.text.split(separator: "\n").suffix(5)
+    #expect(
+      lines.map { $0.split(separator: " ").first } == [
+        "rate", "1,000/s", "1,414/s", "1,414/s", "2,000/s",
+      ])
+    #expect(lines.last?.hasSuffix("p99<5ms broke: 7.20 ms") == true)
+    #expect(lines.dropFirst(3).first?.hasSuffix("kept again") == true)
+  }
+}
