@@ -15,7 +15,7 @@ struct FindKneeCommand: ParsableCommand {
       and where more than 0.1 % of its calls failed, unless a limit speaks of errors.
 
         holdfast-load find-knee --limit 'p99<5ms'
-        holdfast-load find-knee --limit 'p99.9<20ms' --limit 'errors<0.1%' --scenario carts
+        holdfast-load find-knee --scenario carts --limit 'p99.9<20ms'
 
       Where the generator was the limit it says so, and gives no figure of the server.
 
@@ -60,8 +60,14 @@ struct FindKneeCommand: ParsableCommand {
   var json: String?
 
   func run() throws {
-    let limits = try limit.map { try Threshold($0) }
+    let limits = try limit.map { text throws(LoadError) in
+      do { return try Threshold(text) } catch { throw LoadError("--limit: \(error)") }
+    }
     let base = try options()
+    // A slip in the path is told before minutes have gone by.
+    if let json, json != "-" {
+      try FindKneeCommand.attempt(json) { () throws(Errno) in _ = try OutputFile(path: json) }
+    }
     var report = KneeReport(limits: limits)
     var status: Int32 = 2
     do throws(LoadError) {
@@ -76,6 +82,7 @@ struct FindKneeCommand: ParsableCommand {
       // What there is by then is told all the same.
       report.conclusion = "the search ended early: \(error)"
     }
+    say("\n" + report.text)
     try write(report)
     if status != 0 { throw ExitCode(status) }
   }
@@ -118,6 +125,12 @@ struct FindKneeCommand: ParsableCommand {
     options.durationSeconds = stepSeconds.seconds
     options.warmUpSeconds = warmUp.seconds
     options.commandLine = CommandLine.quoted
+    guard (0.05...3_600).contains(stepSeconds.seconds) else {
+      throw LoadError("--step-seconds must be 0.05 to 3600 s")
+    }
+    if options.workload.dueTogetherNanoseconds != nil {
+      throw LoadError("--due-together makes a load that is not steady: there is no knee to find")
+    }
     try options.validate()
     return options
   }
@@ -128,22 +141,28 @@ struct FindKneeCommand: ParsableCommand {
     options.run = RunID(Machine.random64())
     options.profile = rate.map { LoadProfile(ratePerSecond: $0) }
     if rate == nil { options.durationSeconds = 2 }
-    return try LoadKit.run(options) { _ in }.report
+    // Without a terminal, the line of each step is sign of life enough.
+    var live = Terminal(descriptor: 2).canRedraw ? LiveView() : nil
+    defer { live?.clear() }
+    return try LoadKit.run(options) { live?.show($0) }.report
   }
 
-  /// Steps as they come; on standard error where the answer goes to standard output as JSON.
-  private func say(_ line: String) {
-    if json == "-" { HoldfastLoad.tell(line) } else { print(line) }
-  }
+  /// On standard error where the answer goes to standard output as JSON.
+  private func say(_ line: String) { HoldfastLoad.tell(line, on: json == "-" ? 2 : 1) }
 
   private func write(_ report: KneeReport) throws {
-    if json != "-" { print("\n" + report.text, terminator: "") }
     guard let json else { return }
     let data = try JSONReport.encode(report)
-    if json == "-" {
-      print(String(decoding: data, as: UTF8.self), terminator: "")
-    } else {
-      try save(data, to: json)
+    try FindKneeCommand.attempt(json) { () throws(Errno) in
+      let file = try json == "-" ? OutputFile(duplicating: 1) : OutputFile(path: json)
+      if json != "-" { try file.empty() }
+      try file.write(Array(data))
     }
+  }
+
+  private static func attempt(
+    _ path: String, _ body: () throws(Errno) -> Void
+  ) throws(LoadError) {
+    do { try body() } catch { throw LoadError("cannot write \(path): \(error)") }
   }
 }

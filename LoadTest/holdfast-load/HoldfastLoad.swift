@@ -1,5 +1,5 @@
-// The command line of the load generator. Exit status: 0 all invariants hold, 1 one is violated,
-// 2 the run could not be made or compared.
+// The command line of the load generator. Exit status: 0 all is well, 1 an invariant is violated, 2 it
+// could not be run or compared, 3 a threshold failed and nothing worse, 128 + N after signal N.
 internal import ArgumentParser
 internal import Glibc
 internal import LoadHistory
@@ -17,7 +17,11 @@ struct HoldfastLoad: ParsableCommand {
       twice, and takes down every answer. Afterwards it compares its book with the server's \
       balances and prints a verdict.
 
-      Exit status: 0 all invariants hold, 1 one is violated, 2 the run could not be made.
+        holdfast-load run --scenario carts --rate 5000 --html report.html
+        holdfast-load find-knee --limit 'p99<5ms'
+
+      Exit status: 0 all is well, 1 an invariant is violated, 2 it could not be run or compared, 3 a \
+      --fail-if came true.
       """,
     subcommands: [
       RunCommand.self, FindKneeCommand.self, ScenariosCommand.self, CompareCommand.self,
@@ -45,11 +49,11 @@ struct HoldfastLoad: ParsableCommand {
     Glibc.exit(2)
   }
 
-  /// A line on standard error.
-  static func tell(_ line: String) {
+  /// A line at once, on standard error or on another descriptor.
+  static func tell(_ line: String, on descriptor: Int32 = 2) {
     let bytes = Array((line + "\n").utf8)
-    // Nobody is told where standard error is closed.
-    _ = unsafe bytes.withUnsafeBytes { unsafe write(2, $0.baseAddress, $0.count) }
+    // Nobody is told where it is closed.
+    _ = unsafe bytes.withUnsafeBytes { unsafe write(descriptor, $0.baseAddress, $0.count) }
   }
 }
 

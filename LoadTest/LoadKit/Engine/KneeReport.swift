@@ -174,6 +174,6 @@ package struct KneeReport: Codable, Sendable {
     var lines = [conclusion, "", KneeReport.heading]
     let ordered = steps.sorted { $0.scheduledPerSecond < $1.scheduledPerSecond }
     lines += ordered.map { KneeReport.line($0) }
-    return lines.joined(separator: "\n") + "\n"
+    return lines.joined(separator: "\n")
   }
 }
