@@ -15,6 +15,9 @@ extension Report {
     body += .keyFigures(keyFigures)
     body += limitMarkup
     body += .list("warnings", warnings)
+    let checked = Markup.section("What was checked", checkMarkup)
+    // What is wrong comes first.
+    if result == .violated { body += checked }
     body += .section("Thresholds", thresholdTable)
     body += .section(
       "Latency", note: latencyNote, Markup([spectrumMarkup, latencyTableMarkup]))
@@ -25,7 +28,7 @@ extension Report {
       note: "Whether the figures are the server's or those of the program that measured.",
       generatorCharts)
     body += .section("Outcomes", outcomeTables)
-    body += .section("What was checked", checkMarkup)
+    if result != .violated { body += checked }
     body += .section("Configuration", configurationMarkup)
     body += .section(
       "What the figures leave out", .list("plain", leavesOut))

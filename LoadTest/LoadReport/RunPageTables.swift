@@ -39,8 +39,8 @@ extension Report {
       ("Ticks of the schedule not sent", unsentTicks > 0 ? Text.count(Int64(unsentTicks)) : nil),
     ])
     let tables = [
-      countTable("Outcomes", Outcome.allCases.map(\.name), outcomes),
-      countTable("gRPC codes", grpcCodeNames, codes),
+      countTable("By outcome", Outcome.allCases.map(\.name), outcomes),
+      countTable("By gRPC code", grpcCodeNames, codes),
     ]
     return "<div class=\"pair\">\(tables)</div>\(facts)"
   }
@@ -65,9 +65,20 @@ extension Report {
       switch check.linearizable {
       case .yes: "linearizable, SKU by SKU"
       case .no: "NOT linearizable"
-      case .undecided: "not decided for \(number(check.skusUndecided)) SKUs"
+      case .undecided where check.skusUndecided > 0:
+        "not decided for \(number(check.skusUndecided)) SKUs"
+      case .undecided: "not decided"
       }
-    var content = Markup.facts([
+    var content: Markup = ""
+    if !check.violations.isEmpty {
+      content += .table(
+        "Violations", columns: ["", "Count"],
+        rows: check.violations.sorted { $0.key < $1.key }.map {
+          ["<span class=\"mark bad\">✗ \($0.key)</span>", "\(number($0.value))"]
+        })
+    }
+    for example in check.examples { content += .verbatim(example) }
+    content += .facts([
       ("Invariants", check.holds ? "all hold" : "VIOLATED"), ("Histories", history),
       ("SKUs", number(check.skus)), ("Keys", number(check.keys)),
       ("Stock", Text.count(check.stock) + " units"),
@@ -84,14 +95,6 @@ extension Report {
       ("Outcomes unknown", number(check.unknownOutcomes)),
       ("The check took", Text.decimal(check.seconds, 2) + " s"),
     ])
-    if !check.violations.isEmpty {
-      content += .table(
-        "Violations", columns: ["", "Count"],
-        rows: check.violations.sorted { $0.key < $1.key }.map {
-          ["<span class=\"mark bad\">✗ \($0.key)</span>", "\(number($0.value))"]
-        })
-    }
-    for example in check.examples { content += .verbatim(example) }
     return content
   }
 

@@ -28,6 +28,7 @@ package enum Text {
   /// 0.123 as 12.3 %.
   package static func percent(_ share: Double) -> String {
     let percent = share * 100
+    if percent > 0, percent < 0.0005 { return "< 0.001 %" }
     return decimal(percent, percent > 0 && percent < 0.1 ? 3 : 1) + " %"
   }
 

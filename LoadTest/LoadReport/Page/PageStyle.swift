@@ -85,12 +85,12 @@ enum PageStyle {
     .figures small { font-size: 14px; font-weight: 500; color: var(--muted); letter-spacing: 0; }
     .figures dd.detail { min-height: 1.4em; font-size: 12.5px; font-weight: 400; color: var(--muted);
       letter-spacing: 0; }
-    .facts { display: grid; grid-template-columns: repeat(auto-fit, minmax(300px, 1fr));
+    .facts { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(380px, 100%), 1fr));
       gap: 0 32px; margin: 0 0 16px; padding: 8px 18px; }
     .facts div { display: flex; justify-content: space-between; gap: 16px; padding: 6px 0;
       border-bottom: 1px solid var(--grid); }
-    .facts dt { color: var(--muted); flex: none; }
-    .facts dd { margin: 0; text-align: right; }
+    .facts dt { color: var(--muted); }
+    .facts dd { margin: 0; min-width: 5em; text-align: right; }
     .scroll { overflow-x: auto; margin: 0 0 16px; }
     table { width: 100%; border-collapse: collapse; font-size: 14px; }
     caption { padding: 12px 18px 4px; text-align: left; font-weight: 600; }
@@ -149,6 +149,7 @@ enum PageStyle {
       background: var(--surface); border: 1px solid var(--hair); border-radius: 8px;
       box-shadow: 0 4px 16px rgba(0, 0, 0, .14); font-size: 12.5px; white-space: nowrap; }
     .readout b { display: block; } .readout td { padding: 0; border: 0; font-size: 12.5px; }
+    .readout tr { border: 0; } .readout tbody tr:last-child > * { padding-bottom: 0; }
     .readout td:last-child { padding-left: 16px; }
     .readout td:first-child { text-align: left; color: var(--muted); }
 
@@ -173,6 +174,8 @@ enum PageStyle {
       .figures dd { font-size: 21px; }
       .facts { grid-template-columns: 1fr; padding: 6px 14px; }
       figure.chart { padding: 14px 12px 8px; }
+      th, td { padding: 7px 8px; }
+      caption, th:first-child { padding-left: 14px; }
       .plot text { font-size: 11px; }
       .plot text.odd { display: none; }
     }
