@@ -63,7 +63,7 @@ private func ticks(
   @Test(arguments: [
     "", "0", "-5", "x", "nan", "inf", "10/", "/10", "10/0s", "0/10s", "10-/5s", "1-2-3/5s", "10-20",
     "10,20", "10/5s,", "10/5s,20", "10/-5s", "10/5d", "10000001", "0.0001", "1/25h", "10/1s/1s",
-    "10/nan", "10/infs",
+    "10/nan", "10/infs", "5/1" + String(repeating: "0", count: 308) + "h",
   ])
   func profilesThatAreNone(text: String) { #expect(LoadProfile(text) == nil) }
 

@@ -98,6 +98,29 @@ import Testing
     #expect(error?.description.hasPrefix("cannot read the workload \(path): ") == true)
   }
 
+  /// Whatever is accepted means what it says when it is printed, and nothing traps.
+  @Test(arguments: [1, 2, 3] as [UInt64])
+  func anyTextIsReadOrRefused(seed: UInt64) throws {
+    let pieces = [
+      "0", "1", "7", "99", "1e9", "-", "/", ",", ".", ":", "s", "ms", "h", "hot", "zipf",
+    ]
+    var random = Random(seed: seed)
+    for _ in 0..<3_000 {
+      let length = random.within(1...7)
+      let text = (0..<length).map { _ in pieces[random.within(0...pieces.count - 1)] }.joined()
+      if let profile = LoadProfile(text) {
+        #expect(LoadProfile(profile.description) == profile, "\(text)")
+      }
+      for field in Workload.fields {
+        var workload = Workload()
+        guard (try? field.set(text, in: &workload, name: field.key)) != nil else { continue }
+        var again = Workload()
+        try field.set(field.text(workload) ?? "", in: &again, name: field.key)
+        #expect(again == workload, "\(field.key): \(text)")
+      }
+    }
+  }
+
   /// The repository's own files.
   @Test(arguments: ["contention-low", "contention-extreme", "contention-carts", "example"])
   func filesOfTheRepository(name: String) throws {

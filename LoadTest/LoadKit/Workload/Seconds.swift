@@ -17,7 +17,7 @@ package struct Seconds: Sendable, CustomStringConvertible {
     case "h": factor = 3_600
     default: return nil
     }
-    guard let value = Double(number), value >= 0, value.isFinite else { return nil }
+    guard let value = Double(number), value >= 0, (value * factor).isFinite else { return nil }
     seconds = value * factor / divisor
   }
 
