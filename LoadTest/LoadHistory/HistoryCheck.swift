@@ -13,6 +13,7 @@ package struct HistoryCheck {
   let describe: CallDescriber
   private var findings = Findings()
   private var clock = ClockOffset(lengthNanoseconds: 0)
+  private var searchBudget = Linearization.budget
 
   /// - Parameters:
   ///   - stock: units put behind each SKU before the run.
@@ -71,7 +72,33 @@ package struct HistoryCheck {
     let history = SKUHistory(sku, stock: stock[sku], groups, books, clock)
     let check = SKUCheck(
       history, name: names.name(sku), level: levels?[sku], describe: describe)
-    _ = check.run(books, &findings)
+    guard check.run(books, &findings) else { return }
+    let effects = Effects(history, level: levels?[sku])
+    switch Linearization.decide(effects, budget: &searchBudget) {
+    case .yes: break
+    case .undecided: findings.skusUndecided += 1
+    case .no(let shown): noteContradiction(sku, effects, shown, books)
+    }
+  }
+
+  private mutating func noteContradiction(
+    _ sku: Int, _ effects: Effects, _ shown: [Int], _ books: borrowing Books
+  ) {
+    var calls: [CallLine] = []
+    var named: [OperationReference] = []
+    for index in shown {
+      guard let reference = effects.references[index], !named.contains(reference) else { continue }
+      named.append(reference)
+      calls += describe.all(reference, units: effects.all[index].units, books)
+    }
+    calls.sort { $0.sentNanoseconds < $1.sentNanoseconds }
+    let isOfEnd = shown.contains { effects.references[$0] == nil }
+    let last = isOfEnd ? " and the balances at the end" : ""
+    findings.note(
+      Violation(
+        .notLinearizable,
+        "SKU \(names.name(sku)): no order of these calls explains their answers\(last)",
+        calls: calls))
   }
 
   // MARK: The clock

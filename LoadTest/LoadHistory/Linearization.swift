@@ -1,0 +1,100 @@
+// Decides whether one SKU's calls are linearizable, and if not, which calls show it.
+//
+// That no bound of SKUCheck is violated is necessary, and where all quantities are equal and no answer
+// states a number it is sufficient too: takes as late and gives as early as they may be then meet
+// every demand that can be met. In general it is not: three units cannot be taken from two places of
+// two. So an order is looked for, by two ways of guessing and then by looking through all of them; if
+// that takes too long, nothing is claimed.
+
+struct Linearization {
+  enum Verdict {
+    /// An order was found, and replayed.
+    case yes
+    /// There is none: the effects that show it, by index.
+    case no([Int])
+    case undecided
+  }
+
+  /// Sets of effects that may be looked at, for one SKU and for all of a history.
+  static let budgetPerSKU = 50_000
+  static let budget = 2_000_000
+  /// And for finding the shortest part of those that are not linearizable.
+  static let budgetForShortest = 1_000_000
+
+  /// - Parameter budget: is lessened by what was spent.
+  static func decide(_ effects: Effects, budget: inout Int) -> Verdict {
+    for policy in WitnessPolicy.allCases {
+      var scheduler = WitnessScheduler(effects, policy)
+      if let order = scheduler.run(), StockModel.replays(effects, in: order) { return .yes }
+    }
+    switch search(effects, &budget) {
+    case .yes: return .yes
+    case .undecided: return .undecided
+    case .no: return .no(shortest(effects))
+    }
+  }
+
+  private static func search(_ effects: Effects, _ budget: inout Int) -> Verdict {
+    let share = min(budget, budgetPerSKU)
+    var search = ExhaustiveSearch(effects, budget: share)
+    defer { budget -= search.spent }
+    switch search.run() {
+    case .order(let order): return StockModel.replays(effects, in: order) ? .yes : .undecided
+    case .none: return .no([])
+    case .overBudget: return .undecided
+    }
+  }
+
+  private static func isContradictory(_ effects: Effects, _ budget: inout Int) -> Bool {
+    if case .no = search(effects, &budget) { true } else { false }
+  }
+
+  // MARK: The shortest part that shows it
+
+  /// Of effects that are not linearizable, few that are not either. Those that are left out may still
+  /// have happened, or not: then the few show it whatever the others did.
+  private static func shortest(_ effects: Effects) -> [Int] {
+    var budget = budgetForShortest
+    // The shortest prefix by answers: what was not answered by then is of unknown outcome.
+    let ends = Set(effects.all.filter(\.isRequired).map(\.to)).sorted()
+    var low = 0
+    var high = ends.count - 1
+    while low < high {
+      let middle = (low + high) / 2
+      if isContradictory(effects.answered(by: ends[middle]), &budget) {
+        high = middle
+      } else {
+        low = middle + 1
+      }
+    }
+    var part = ends.isEmpty ? effects : effects.answered(by: ends[low])
+    if !isContradictory(part, &budget) { part = effects }
+    for index in part.all.indices where part.all[index].isRequired {
+      let less = part.optional(index)
+      if isContradictory(less, &budget) { part = less }
+    }
+    return part.all.indices.filter { part.all[$0].isRequired }
+  }
+}
+
+extension Effects {
+  /// What is known when only answers until `time` have come. Indices stay as they are.
+  fileprivate func answered(by time: Int64) -> Effects {
+    changing { $0.to > time ? $0.withoutDemand : $0 }
+  }
+
+  /// The same, but `index` may as well never have happened.
+  fileprivate func optional(_ index: Int) -> Effects {
+    changing(index) { $0.withoutDemand }
+  }
+}
+
+extension Effect {
+  /// As if it had never been answered: it may have happened at any time from its send on, or never. An
+  /// answer that demands nothing says nothing: it may be left out.
+  fileprivate var withoutDemand: Effect {
+    Effect(
+      kind: kind, isRequired: false, hold: hold, units: units, from: from, to: .max, stated: stated,
+      statedHeld: statedHeld)
+  }
+}

@@ -1,0 +1,276 @@
+// Finds an order of one SKU's effects that explains every answer, by doing everything as late as it
+// may be and as early as it must.
+//
+// Going through time, a window's beginning makes its effect available, and its end forces it. Between
+// the two, effects are brought forward only where an answer needs them: gives and restocks for a take
+// that has too little room, takes for a refusal that finds too much, whatever differs for balances
+// that were read. Of several the one whose window ends first goes first: of equal quantities no other
+// choice is better (whatever an order did with the later one, it can do with the earlier), and for
+// unequal ones it is a good guess. An answer is met as soon as the counter comes by what it states.
+//
+// A guess can fail where another would not; the caller then tries otherwise. It cannot wrongly
+// succeed: the order that is found is replayed by `StockModel.replays`, which knows nothing of this.
+
+/// When answers are met for which effects have to be brought forward.
+enum WitnessPolicy: CaseIterable {
+  /// As soon as it can be done.
+  case eager
+  /// When the answer's window ends.
+  case lazy
+}
+
+struct WitnessScheduler {
+  private let effects: [Effect]
+  private let policy: WitnessPolicy
+  private var model: StockModel
+  private var isDone: [Bool]
+  private var order: [Int] = []
+  /// Effects whose windows have begun, by kind: take, give, sell, restock.
+  private var open: [DeadlineHeap]
+  private var openUnits: [Int64] = [0, 0, 0, 0]
+  /// Where the take of each hold stands.
+  private var takes: [Int]
+  /// Refusals and reads whose windows have begun, and that are not met.
+  private var watched: [Int] = []
+  private var now = Int64.min
+  /// What is left of the work that may be spent.
+  private var workLeft: Int
+
+  /// Effects that a plan passes over because their units don't fit.
+  private static let passedOver = 32
+  private static let workPerEffect = 200
+
+  init(_ effects: Effects, _ policy: WitnessPolicy) {
+    self.effects = effects.all
+    self.policy = policy
+    model = StockModel(stock: effects.stock, holdCount: effects.holdCount)
+    isDone = Array(repeating: false, count: effects.all.count)
+    open = Array(repeating: DeadlineHeap(), count: 4)
+    takes = Array(repeating: -1, count: effects.holdCount)
+    workLeft = 100_000 + effects.all.count * WitnessScheduler.workPerEffect
+    for (index, effect) in effects.all.enumerated() where effect.kind == .take {
+      takes[Int(effect.hold)] = index
+    }
+  }
+
+  /// The order, by index; nil if none was found.
+  mutating func run() -> [Int]? {
+    for point in points() {
+      now = point.time
+      if point.isEnd {
+        guard meet(point.effect) else { return nil }
+      } else {
+        begin(point.effect)
+      }
+      if workLeft <= 0 { return nil }
+    }
+    return order
+  }
+
+  private struct Point {
+    let time: Int64
+    let effect: Int
+    let isEnd: Bool
+    /// At the same time beginnings come first, then answers, then what changes the counter.
+    let rank: UInt8
+  }
+
+  private func points() -> [Point] {
+    var points: [Point] = []
+    points.reserveCapacity(2 * effects.count)
+    for (index, effect) in effects.enumerated() {
+      points.append(Point(time: effect.from, effect: index, isEnd: false, rank: 0))
+      guard effect.isRequired else { continue }
+      let rank: UInt8 = effect.isObservation ? 1 : 2
+      points.append(Point(time: effect.to, effect: index, isEnd: true, rank: rank))
+    }
+    points.sort { ($0.time, $0.rank) < ($1.time, $1.rank) }
+    return points
+  }
+
+  // MARK: Going through time
+
+  private mutating func begin(_ index: Int) {
+    let effect = effects[index]
+    if effect.isObservation {
+      if model.allows(effect) { happen(index) } else { watched.append(index) }
+    } else {
+      open[Int(effect.kind.rawValue)].push(index, effect)
+      openUnits[Int(effect.kind.rawValue)] += effect.units
+    }
+    if policy == .eager { meetWatched() }
+  }
+
+  /// The window of a required effect ends. False if it cannot happen.
+  private mutating func meet(_ index: Int) -> Bool {
+    if isDone[index] { return true }
+    let effect = effects[index]
+    switch effect.kind {
+    case .take: return take(index)
+    case .give, .sell:
+      if !model.isLive(effect.hold), !take(takes[Int(effect.hold)]) { return false }
+      if effect.kind == .give { meetWatched() }
+      // What was watched may have brought it forward.
+      if isDone[index] { return true }
+    case .restock: meetWatched()
+    case .refuse, .read:
+      guard let plan = plan(for: effect) else { return false }
+      for step in plan { happen(step) }
+    }
+    guard !isDone[index] else { return true }
+    guard model.allows(effect) else { return false }
+    happen(index)
+    return true
+  }
+
+  private mutating func take(_ index: Int) -> Bool {
+    guard index >= 0, !isDone[index] else { return index >= 0 }
+    let effect = effects[index]
+    if model.available < effect.units { meetWatched() }
+    while !isDone[index], model.available < effect.units {
+      guard let more = next(.give) ?? next(.restock) else { return false }
+      happen(more)
+    }
+    if isDone[index] { return true }
+    guard model.allows(effect) else { return false }
+    happen(index)
+    return true
+  }
+
+  /// `index` happens, and with it whatever is watched and comes true.
+  private mutating func happen(_ index: Int) {
+    if isDone[index] { return }
+    isDone[index] = true
+    order.append(index)
+    let effect = effects[index]
+    if effect.isObservation { return }
+    model.apply(effect)
+    openUnits[Int(effect.kind.rawValue)] -= effect.units
+    workLeft -= 1 + watched.count
+    var left: [Int] = []
+    for answer in watched where !isDone[answer] {
+      if model.allows(effects[answer]) {
+        isDone[answer] = true
+        order.append(answer)
+      } else {
+        left.append(answer)
+      }
+    }
+    watched = left
+  }
+
+  /// Meets every watched answer for which there is a plan.
+  private mutating func meetWatched() {
+    for index in watched where !isDone[index] {
+      workLeft -= 1
+      guard let plan = plan(for: effects[index]) else { continue }
+      for step in plan { happen(step) }
+      if !isDone[index], model.allows(effects[index]) { happen(index) }
+    }
+    watched.removeAll { isDone[$0] }
+  }
+
+  // MARK: Bringing forward
+
+  /// The open effect of `kind` that may happen now and whose window ends first.
+  private mutating func next(_ kind: Effect.Kind) -> Int? {
+    var passed: [Int] = []
+    defer { for index in passed { open[Int(kind.rawValue)].push(index, effects[index]) } }
+    while let index = open[Int(kind.rawValue)].popFirst() {
+      workLeft -= 1
+      let effect = effects[index]
+      if isDone[index] || effect.to < now { continue }
+      if effect.hold < 0 || kind == .take || model.isLive(effect.hold) { return index }
+      passed.append(index)
+      if passed.count > WitnessScheduler.passedOver { return nil }
+    }
+    return nil
+  }
+
+  /// What has to happen first for `effect`, a refusal or read, to be allowed; nil if no way was found.
+  private mutating func plan(for effect: Effect) -> [Int]? {
+    if model.allows(effect) { return [] }
+    if effect.kind == .read { return planRead(effect) }
+    if effect.stated >= effect.units { return nil }
+    if effect.stated >= 0 {
+      let surplus = model.available - effect.stated
+      if surplus > 0 { return fill(.take, surplus) }
+      return fill(.give, -surplus) ?? fill(.restock, -surplus)
+    }
+    // Any number below what was asked for will do.
+    return fill(.take, model.available - effect.units + 1, atMost: model.available)
+  }
+
+  private mutating func planRead(_ effect: Effect) -> [Int]? {
+    let left = model.onHand - effect.stated
+    guard let sold = left > 0 ? fill(.sell, left) : fill(.restock, -left) else { return nil }
+    let held = model.held - max(0, left)
+    let missing = effect.statedHeld - held
+    guard let moved = missing > 0 ? fill(.take, missing) : fill(.give, -missing) else {
+      return nil
+    }
+    return sold + moved
+  }
+
+  /// Open effects of `kind` that add up to `units`, those whose windows end first; nil if that is not
+  /// found.
+  /// - Parameter most: they may add up to more, but not to more than this.
+  private mutating func fill(_ kind: Effect.Kind, _ units: Int64, atMost most: Int64? = nil)
+    -> [Int]?
+  {
+    if units == 0 { return [] }
+    guard units > 0, openUnits[Int(kind.rawValue)] >= units else { return nil }
+    let most = most ?? units
+    var chosen: [Int] = []
+    var seen: [Int] = []
+    var sum: Int64 = 0
+    while sum < units, seen.count - chosen.count <= WitnessScheduler.passedOver,
+      let index = open[Int(kind.rawValue)].popFirst()
+    {
+      workLeft -= 1
+      let effect = effects[index]
+      if isDone[index] || effect.to < now { continue }
+      seen.append(index)
+      let isReady = effect.hold < 0 || kind == .take || model.isLive(effect.hold)
+      if isReady, effect.units <= most - sum {
+        chosen.append(index)
+        sum += effect.units
+      }
+    }
+    for index in seen { open[Int(kind.rawValue)].push(index, effects[index]) }
+    return sum >= units ? chosen : nil
+  }
+}
+
+/// Effects, those that are required and whose window ends first at the front.
+struct DeadlineHeap {
+  private var entries: [(key: Int64, index: Int)] = []
+
+  mutating func push(_ index: Int, _ effect: Effect) {
+    entries.append((effect.isRequired ? effect.to : .max, index))
+    var child = entries.count - 1
+    while child > 0 {
+      let parent = (child - 1) / 2
+      if entries[parent].key <= entries[child].key { return }
+      entries.swapAt(parent, child)
+      child = parent
+    }
+  }
+
+  mutating func popFirst() -> Int? {
+    guard let first = entries.first else { return nil }
+    entries[0] = entries[entries.count - 1]
+    entries.removeLast()
+    var parent = 0
+    while true {
+      var least = parent
+      for child in [2 * parent + 1, 2 * parent + 2]
+      where child < entries.count && entries[child].key < entries[least].key {
+        least = child
+      }
+      if least == parent { return first.index }
+      entries.swapAt(parent, least)
+      parent = least
+    }
+  }
+}
