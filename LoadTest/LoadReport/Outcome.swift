@@ -3,7 +3,7 @@
 /// How calls ended, by what that means to the shop.
 package enum Outcome: Int, CaseIterable, Sendable {
   case reserved, confirmed, released, extended, restocked, read, replayed
-  case insufficientStock, expired, otherRefusal, tooBusy
+  case insufficientStock, expired, otherRefusal, cut, tooBusy
   case malformed, reset, unprocessed, lost, otherFailure
 
   /// As reports and JSON spell it.
@@ -19,6 +19,7 @@ package enum Outcome: Int, CaseIterable, Sendable {
     case .insufficientStock: "refused, no stock"
     case .expired: "refused, expired"
     case .otherRefusal: "refused otherwise"
+    case .cut: "cut off on purpose"
     case .tooBusy: "server busy"
     case .malformed: "malformed"
     case .reset: "stream reset"
@@ -32,7 +33,7 @@ package enum Outcome: Int, CaseIterable, Sendable {
   package enum Group: String, CaseIterable, Sendable {
     /// Done, as asked.
     case accepted
-    /// A decision against the call: no error of anybody's.
+    /// A decision against the call, or a call that the workload itself cut off: nobody's error.
     case refused
     /// Nothing was decided, or nobody knows.
     case failed
@@ -41,7 +42,7 @@ package enum Outcome: Int, CaseIterable, Sendable {
   package var group: Group {
     switch self {
     case .reserved, .confirmed, .released, .extended, .restocked, .read, .replayed: .accepted
-    case .insufficientStock, .expired, .otherRefusal: .refused
+    case .insufficientStock, .expired, .otherRefusal, .cut: .refused
     case .tooBusy, .malformed, .reset, .unprocessed, .lost, .otherFailure: .failed
     }
   }

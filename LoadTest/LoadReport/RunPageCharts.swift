@@ -212,7 +212,7 @@ extension Outcome {
     case .replayed: .neutral
     case .insufficientStock: .second
     case .expired: .fourth
-    case .otherRefusal: .warning
+    case .otherRefusal, .cut: .warning
     case .tooBusy, .malformed, .reset, .unprocessed, .lost, .otherFailure: .bad
     }
   }

@@ -144,7 +144,9 @@ struct FindKneeCommand: ParsableCommand {
     // Without a terminal, the line of each step is sign of life enough.
     var live = Terminal(descriptor: 2).canRedraw ? LiveView() : nil
     defer { live?.clear() }
-    return try LoadKit.run(options) { live?.show($0) }.report
+    var hooks = RunHooks()
+    hooks.progress = { live?.show($0) }
+    return try LoadKit.run(options, hooks: hooks).report
   }
 
   /// On standard error where the answer goes to standard output as JSON.

@@ -74,7 +74,10 @@ struct RunCommand: ParsableCommand {
   private func run(_ options: RunOptions) throws -> Int32 {
     let output = try ReportOutput(report)
     defer { output.clear() }
-    let result = try LoadKit.run(options) { output.progress($0) }
+    var hooks = RunHooks()
+    hooks.progress = { output.progress($0) }
+    hooks.interval = { output.interval($0, $1, startEpochNanoseconds: $2) }
+    let result = try LoadKit.run(options, hooks: hooks)
     let status = output.finish(result.report, exitStatus: result.exitStatus)
     if let path = check.history { try result.writeHistory(to: path) }
     return status

@@ -24,7 +24,7 @@ import Testing
     options.workload.skuCount = 3
     options.workload.lines = 1...3
     change(&options)
-    let result = try LoadKit.run(options) { _ in }
+    let result = try LoadKit.run(options)
     #expect(result.exitStatus == 0)
     #expect(result.report.check == nil)
     var file = result.encodedHistory

@@ -47,26 +47,6 @@ import Testing
     #expect(Latencies().summary == LatencySummary())
   }
 
-  @Test func warnsWhereTheGeneratorWasTheLimit() throws {
-    var statistics = Statistics()
-    statistics.wallNanoseconds = 1_000_000_000
-    statistics.cpuNanoseconds = 950_000_000
-    statistics.measured = 1_000
-    for _ in 0..<1_000 { statistics.scheduleLag.record(5_000_000) }
-    statistics.unsentTicks = 7
-    var options = RunOptions(target: try #require(Endpoint("127.0.0.1:1")))
-    options.profile = LoadProfile(ratePerSecond: 1_000)
-    let report = Report(
-      options, statistics, busyShares: [0.1, 0.95], findings: nil, checkFailure: "gone",
-      server: nil)
-    #expect(report.warnings.contains { $0.contains("a thread was busy 95.0 %") })
-    #expect(report.warnings.contains { $0.contains("schedule lag p99") })
-    #expect(report.warnings.contains { $0.hasPrefix("7 calls of the schedule") })
-    #expect(report.verdict == "NO VERDICT: gone")
-    #expect(report.generatorCPUMicrosecondsPerRequest == 950)
-    #expect(report.text.split(separator: "\n").count < 24)
-  }
-
   @Test func metricsPage() {
     let page = MetricsPage(
       """

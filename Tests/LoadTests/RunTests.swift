@@ -9,7 +9,7 @@ import Testing
 @Suite(.serialized) struct RunTests {
   private func result(
     _ fault: FakeServer.Fault, _ change: (inout RunOptions) -> Void
-  ) throws -> RunResult {
+  ) throws -> (report: Report, exitStatus: Int32) {
     let server = try FakeServer(fault)
     defer { server.stop() }
     var options = RunOptions(target: try #require(Endpoint("127.0.0.1:\(server.port)")))
@@ -20,7 +20,8 @@ import Testing
     options.run = RunID(42)
     options.workload.duplicateShare = 0
     change(&options)
-    return try LoadKit.run(options) { _ in }
+    let ended = try LoadKit.run(options)
+    return (ended.report, ended.exitStatus)
   }
 
   @Test(arguments: [1, 2])
@@ -112,7 +113,7 @@ import Testing
     let port = try Socket.localPort(socket.number)
     FileDescriptor.close(number: socket.take())
     let options = RunOptions(target: try #require(Endpoint("127.0.0.1:\(port)")))
-    #expect(throws: LoadError.self) { _ = try LoadKit.run(options) { _ in } }
+    #expect(throws: LoadError.self) { _ = try LoadKit.run(options) }
   }
 
   private static let outOfRange: [(flag: String, change: @Sendable (inout RunOptions) -> Void)] = [

@@ -90,13 +90,21 @@ package struct Endpoint: Equatable, Sendable, CustomStringConvertible {
 
 struct LoadConnection: ~Copyable {
   private let socket: FileDescriptor
-  private let token: UInt64
+  /// What the poller calls it. A connection that takes the place of another has another token: late
+  /// events of a socket that is gone are told by it.
+  let token: UInt64
   var http: ClientConnection
   /// Watched for writing: connecting, or the kernel's buffer is full.
   private var awaitsWriting = true
   private var isConnected = false
+  /// We are to close it once everything is written.
+  private var closesWhenWritten = false
+  /// We closed it, calls in flight and all; otherwise it was lost.
+  private(set) var isClosedByUs = false
   /// Why the connection is of no more use; nil while it is.
   private(set) var lostReason: String?
+  /// Set once when the connection was lost, until the owner has seen it: it stops watching then.
+  private(set) var shutdownPending = false
 
   private init(socket: consuming FileDescriptor, http: consuming ClientConnection, token: UInt64) {
     self.socket = socket
@@ -125,6 +133,11 @@ struct LoadConnection: ~Copyable {
 
   var isLost: Bool { lostReason != nil }
 
+  /// Whether a call with a message of `messageCount` bytes may start now.
+  func hasRoom(for messageCount: Int) -> Bool {
+    !closesWhenWritten && http.hasRoom(for: messageCount)
+  }
+
   /// Sends what the kernel takes.
   mutating func flush(_ poller: borrowing Poller) {
     guard isConnected, !isLost else { return }
@@ -141,6 +154,10 @@ struct LoadConnection: ~Copyable {
       case .wouldBlock: return watch(poller, forWriting: true)
       case .failed(let error): return lose("\(error)")
       }
+    }
+    if closesWhenWritten {
+      isClosedByUs = true
+      return lose("closed on purpose")
     }
     if awaitsWriting { watch(poller, forWriting: false) }
   }
@@ -185,21 +202,20 @@ struct LoadConnection: ~Copyable {
     return true
   }
 
+  /// Closes the connection as soon as all that waits is written, with calls in flight.
+  mutating func closeWhenWritten() { closesWhenWritten = true }
+
   /// Gives the connection up: afterwards `http.answers` are the calls that were lost with it.
-  private mutating func lose(_ reason: String) {
+  mutating func lose(_ reason: String) {
     guard !isLost else { return }
     lostReason = reason
     http.close()
     shutdownPending = true
   }
 
-  /// Set once when the connection was lost, until the owner has seen it: it stops watching then.
-  private(set) var shutdownPending = false
-
   /// The owner has dealt with the loss.
   mutating func acknowledgeLoss(_ poller: borrowing Poller) {
     shutdownPending = false
-    // The socket stays open until the end, so that its number is not given to another.
     try? poller.remove(socket.number)
   }
 

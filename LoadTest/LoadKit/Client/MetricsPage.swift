@@ -1,4 +1,4 @@
-// The server's /metrics, for what only the server can know: conflicts and retries.
+// The server's /metrics, for what only the server can know: conflicts, retries, syncs, CPU.
 internal import Posix
 
 /// What a run reads from the Prometheus text format (version 0.0.4).
@@ -10,53 +10,106 @@ package struct MetricsPage: Equatable, Sendable {
   package private(set) var commitAttempts = 0.0
   /// holdfast_invariant_violations_total, if the server has it.
   package private(set) var invariantViolations = 0.0
+  /// holdfast_journal_sync_seconds: how many syncs, and what they took together.
+  package private(set) var syncs: Double?
+  package private(set) var syncSeconds = 0.0
+  /// holdfast_journal_group_records: how many writes, and the decisions in them together.
+  package private(set) var groups: Double?
+  package private(set) var groupRecords = 0.0
+  /// process_cpu_seconds_total and process_resident_memory_bytes.
+  package private(set) var processorSeconds: Double?
+  package private(set) var residentBytes: Double?
+  /// holdfast_live_holds.
+  package private(set) var liveHolds: Double?
+  /// The labels of holdfast_build_info: "holdfast 0.3.0 release optimistic".
+  package private(set) var server: String?
 
   /// - Parameter text: the page. Lines that are not understood are passed over.
   package init(_ text: String) {
-    for line in text.split(separator: "\n") where !line.hasPrefix("#") {
-      guard let space = line.lastIndex(of: " "),
-        let value = Double(line[line.index(after: space)...])
+    self.init(Array(text.utf8))
+  }
+
+  /// - Parameter page: as it came, its headers included. Lines that are not understood are passed
+  ///   over, and most are not asked for: a page has thousands of buckets.
+  init(_ page: [UInt8]) {
+    for line in page.split(separator: UInt8(ascii: "\n")) {
+      guard line.starts(with: "holdfast_".utf8) || line.starts(with: "process_".utf8),
+        let space = line.lastIndex(of: UInt8(ascii: " "))
       else { continue }
-      let series = line[..<space]
-      let name = series.prefix { $0 != "{" }
-      switch name {
-      case "holdfast_conflicts_total":
-        conflicts[MetricsPage.label("reason", in: series) ?? "", default: 0] += value
-      case "holdfast_commit_attempts_count": commits += value
-      case "holdfast_commit_attempts_sum": commitAttempts += value
-      case "holdfast_invariant_violations", "holdfast_invariant_violations_total":
-        invariantViolations += value
-      default: break
+      let name = line.prefix { $0 != UInt8(ascii: "{") && $0 != UInt8(ascii: " ") }
+      if name.suffix(7).elementsEqual("_bucket".utf8) { continue }
+      guard let value = Double(String(decoding: line[(space + 1)...], as: UTF8.self)) else {
+        continue
       }
+      take(String(decoding: name, as: UTF8.self), Array(line[name.endIndex..<space]), value)
     }
   }
 
-  private static func label(_ name: String, in series: Substring) -> String? {
-    let opening = "\(name)=\""
-    let bytes = Array(series)
-    guard let start = bytes.indices.first(where: { bytes[$0...].starts(with: opening) }) else {
-      return nil
+  private mutating func take(_ name: String, _ labels: [UInt8], _ value: Double) {
+    switch name {
+    case "holdfast_conflicts_total":
+      let reason = MetricsPage.labels(labels).first { $0.name == "reason" }?.value ?? ""
+      conflicts[reason, default: 0] += value
+    case "holdfast_commit_attempts_count": commits += value
+    case "holdfast_commit_attempts_sum": commitAttempts += value
+    case "holdfast_invariant_violations", "holdfast_invariant_violations_total":
+      invariantViolations += value
+    case "holdfast_journal_sync_seconds_count": syncs = (syncs ?? 0) + value
+    case "holdfast_journal_sync_seconds_sum": syncSeconds += value
+    case "holdfast_journal_group_records_count": groups = (groups ?? 0) + value
+    case "holdfast_journal_group_records_sum": groupRecords += value
+    case "process_cpu_seconds_total": processorSeconds = value
+    case "process_resident_memory_bytes": residentBytes = value
+    case "holdfast_live_holds": liveHolds = (liveHolds ?? 0) + value
+    case "holdfast_build_info":
+      server = (["holdfast"] + MetricsPage.labels(labels).map(\.value)).joined(separator: " ")
+    default: break
     }
-    return String(bytes[(start + opening.count)...].prefix { $0 != "\"" })
   }
 
-  /// What was counted since `earlier`.
+  /// - Parameter text: {name="value",other="value"}, or nothing.
+  private static func labels(_ text: [UInt8]) -> [(name: String, value: String)] {
+    let quote = UInt8(ascii: "\"")
+    var labels: [(name: String, value: String)] = []
+    var rest = text.dropFirst()
+    while let equals = rest.firstIndex(of: UInt8(ascii: "=")), equals + 1 < rest.endIndex,
+      rest[equals + 1] == quote,
+      let end = rest[(equals + 2)...].firstIndex(of: quote)
+    {
+      labels.append(
+        (
+          String(decoding: rest[..<equals], as: UTF8.self),
+          String(decoding: rest[(equals + 2)..<end], as: UTF8.self)
+        ))
+      rest = rest[(end + 1)...].drop { $0 == UInt8(ascii: ",") }
+    }
+    return labels
+  }
+
+  /// What was counted since `earlier`; what is no count is as it stands here.
   package func since(_ earlier: MetricsPage) -> MetricsPage {
     var change = self
     for (reason, count) in earlier.conflicts { change.conflicts[reason, default: 0] -= count }
     change.commits -= earlier.commits
     change.commitAttempts -= earlier.commitAttempts
     change.invariantViolations -= earlier.invariantViolations
+    change.syncs = syncs.map { $0 - (earlier.syncs ?? 0) }
+    change.syncSeconds -= earlier.syncSeconds
+    change.groups = groups.map { $0 - (earlier.groups ?? 0) }
+    change.groupRecords -= earlier.groupRecords
+    change.processorSeconds = processorSeconds.map { $0 - (earlier.processorSeconds ?? 0) }
     return change
   }
 
   /// Fetches the page with HTTP/1.1.
-  package static func fetch(_ endpoint: Endpoint) throws(LoadError) -> MetricsPage {
+  package static func fetch(
+    _ endpoint: Endpoint, timeoutSeconds: Double = 5
+  ) throws(LoadError) -> MetricsPage {
     do {
       let socket = try Socket.connect(host: endpoint.host, port: endpoint.port)
       let poller = try Poller()
       try poller.add(socket.number, token: 0, writable: true)
-      let deadline = SystemClock.monotonicNanoseconds() + 5_000_000_000
+      let deadline = SystemClock.monotonicNanoseconds() + Int64(timeoutSeconds * 1e9)
       let request = Array(
         "GET /metrics HTTP/1.1\r\nHost: \(endpoint)\r\nConnection: close\r\n\r\n".utf8)
       let buffer = ReceiveBuffer()
@@ -77,13 +130,11 @@ package struct MetricsPage: Equatable, Sendable {
           return result
         }
         if case .failed(let error) = result { throw error }
-        if result == .moved(0) {
-          return MetricsPage(String(decoding: page, as: UTF8.self))
-        }
+        if result == .moved(0) { return MetricsPage(page) }
       }
     } catch {
       throw LoadError("no metrics from \(endpoint) (--admin): \(error)")
     }
-    throw LoadError("no metrics from \(endpoint) (--admin): no whole answer in 5 s")
+    throw LoadError("no metrics from \(endpoint) (--admin): no whole answer in time")
   }
 }

@@ -15,27 +15,37 @@ package struct StockClient: ~Copyable {
   /// Calls in flight at once.
   private static let streams = 256
   /// Without any call done for so long the server is given up.
-  private static let patienceNanoseconds: Int64 = 10_000_000_000
+  private let patienceNanoseconds: Int64
+  private static let connectSeconds: Int64 = 5
   /// How long to leave a server alone that turns everything down.
   private static let pauseMilliseconds = 5
   /// Items of one BatchGetStock: its request then fits one frame.
   private static let readBatch = 400
 
   private init(
-    poller: consuming Poller, connection: consuming LoadConnection, endpoint: Endpoint
+    poller: consuming Poller, connection: consuming LoadConnection, endpoint: Endpoint,
+    patienceNanoseconds: Int64
   ) {
+    self.patienceNanoseconds = patienceNanoseconds
     self.poller = poller
     self.connection = connection
     self.endpoint = endpoint
   }
 
   /// Connects, and waits until the server has said hello.
-  package static func connect(to endpoint: Endpoint) throws(LoadError) -> StockClient {
+  ///
+  /// - Parameter patienceNanoseconds: without any call done for so long the server is given up.
+  package static func connect(
+    to endpoint: Endpoint, patienceNanoseconds: Int64 = 10_000_000_000
+  ) throws(LoadError) -> StockClient {
     let poller = try orFail("epoll") { () throws(Errno) in try Poller() }
     let connection = try LoadConnection.connect(
       to: endpoint, callsMaximum: streams, poller: poller, token: 0)
-    var client = StockClient(poller: poller, connection: connection, endpoint: endpoint)
-    let deadline = SystemClock.monotonicNanoseconds() + 5_000_000_000
+    var client = StockClient(
+      poller: poller, connection: connection, endpoint: endpoint,
+      patienceNanoseconds: patienceNanoseconds)
+    let wait = min(patienceNanoseconds, connectSeconds * 1_000_000_000)
+    let deadline = SystemClock.monotonicNanoseconds() + wait
     while !client.connection.http.isReady { try client.turn(deadline: deadline) }
     return client
   }
@@ -66,7 +76,7 @@ package struct StockClient: ~Copyable {
     var next = 0
     var done = 0
     var again: [Int] = []
-    var deadline = SystemClock.monotonicNanoseconds() + StockClient.patienceNanoseconds
+    var deadline = SystemClock.monotonicNanoseconds() + patienceNanoseconds
     while done < count {
       while next < count || !again.isEmpty, connection.http.hasRoom(for: 16_000) {
         let index = again.popLast() ?? next
@@ -87,7 +97,7 @@ package struct StockClient: ~Copyable {
       }
       connection.http.forgetAnswers()
       if done > before {
-        deadline = SystemClock.monotonicNanoseconds() + StockClient.patienceNanoseconds
+        deadline = SystemClock.monotonicNanoseconds() + patienceNanoseconds
       } else if !again.isEmpty {
         if SystemClock.monotonicNanoseconds() > deadline {
           throw LoadError("\(endpoint) is too busy; try again with less load on it")

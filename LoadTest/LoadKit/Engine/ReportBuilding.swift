@@ -1,33 +1,19 @@
-// How a run's counts and findings become its report.
+// How what is known of a run becomes its report.
 package import LoadHistory
 package import LoadReport
 internal import Posix
 
 extension Report {
-  /// - Parameters:
-  ///   - busyShares: each thread's CPU time over wall time in the measured part.
-  ///   - checkFailure: why there is no comparison with the server, if there is none.
-  init(
-    _ options: RunOptions, _ statistics: Statistics, busyShares: [Double], findings: Findings?,
-    checkFailure: String?, server: MetricsPage?
-  ) {
+  init(_ options: RunOptions, _ facts: RunFacts) {
     self.init()
+    let statistics = facts.statistics
+    generator = "holdfast-load/\(RunOptions.version)"
+    startedAt = utcText(nanoseconds: facts.startedUnixNanoseconds)
+    label = options.label
+    environment = .ofThisMachine()
+    environment.server = facts.serverName
     configuration = Configuration(options)
-    measuredSeconds = Double(statistics.wallNanoseconds) / 1e9
-    requestsMeasured = statistics.measured
-    requestsPerSecond = measuredSeconds > 0 ? Double(requestsMeasured) / measuredSeconds : 0
-    var all = Latencies()
-    for method in Method.measured {
-      let latencies = statistics.latencies[method.rawValue]
-      if latencies.count > 0 { latencyMicroseconds[method.name] = latencies.summary }
-      all.add(latencies)
-    }
-    latencyMicroseconds["all"] = all.summary
-    if options.profile != nil {
-      serviceTimeMicroseconds = statistics.serviceTimes.summary
-      scheduleLagMicroseconds = statistics.scheduleLag.summary
-    }
-    unsentTicks = statistics.unsentTicks
+    intervals = facts.intervals
     attempts = statistics.attempts
     for outcome in Outcome.allCases where statistics.outcomes[outcome.rawValue] > 0 {
       outcomes[outcome.name] = statistics.outcomes[outcome.rawValue]
@@ -36,43 +22,76 @@ extension Report {
       codes[name] = statistics.codes[code]
     }
     connectionsLost = statistics.connectionsLost
+    connectionsRedialled = statistics.connectionsRedialled
     firstFailure = statistics.firstFailure
-    let requests = Double(max(1, requestsMeasured))
-    generatorCPUMicrosecondsPerRequest = Double(statistics.cpuNanoseconds) / 1_000 / requests
-    generatorBusyShare = busyShares.max() ?? 0
-    serverCPUMicrosecondsPerRequest = statistics.serverCPUNanoseconds.map {
-      Double($0) / 1_000 / requests
-    }
-    self.server = server.map { ServerSide($0) }
-    check = findings.map { Check($0) }
-    result =
-      check.map { $0.holds ? .good : .violated } ?? (checkFailure == nil ? .notChecked : .unknown)
-    verdict =
-      check?.verdict ?? "NO VERDICT: \(checkFailure ?? "nothing was compared (--no-verify)")"
-    addWarnings(options, statistics)
+    isPartial = facts.endedEarly != nil
+    setMeasured(facts)
+    setVerdict(options, facts)
+    addWarnings(options, facts)
     addWhatIsLeftOut(options)
   }
 
-  private mutating func addWarnings(_ options: RunOptions, _ statistics: Statistics) {
-    if generatorBusyShare >= 0.9 {
-      let share = Text.percent(generatorBusyShare)
-      warnings.append(
-        "the generator was the limit: a thread was busy \(share) of the time; use more --threads")
+  private mutating func setMeasured(_ facts: RunFacts) {
+    let statistics = facts.statistics
+    measuredSeconds = facts.measuredSeconds
+    requestsMeasured = statistics.measured
+    requestsPerSecond = measuredSeconds > 0 ? Double(requestsMeasured) / measuredSeconds : 0
+    for method in Method.measured {
+      let latencies = statistics.latencies[method.rawValue]
+      if latencies.count > 0 { latencyMicroseconds[method.name] = latencies.summary }
     }
-    if let lag = scheduleLagMicroseconds, lag.p99 > 1_000 {
-      warnings.append(
-        "the generator ran late: schedule lag p99 \(Text.duration(microseconds: lag.p99)); "
-          + "latencies include it; use more --threads or a lower --rate")
+    let all = facts.latencies
+    latencyMicroseconds["all"] = all.summary
+    latencySpectrum = all.spectrum
+    let serviceTimes = facts.serviceTimes
+    serviceTimeMicroseconds = serviceTimes.summary
+    serviceTimeSpectrum = serviceTimes.spectrum
+    if statistics.scheduleLag.count > 0 {
+      scheduleLagMicroseconds = statistics.scheduleLag.summary
     }
+    unsentTicks = statistics.unsentTicks
+    let requests = Double(max(1, requestsMeasured))
+    generatorCPUMicrosecondsPerRequest = Double(statistics.cpuNanoseconds) / 1_000 / requests
+    generatorBusyShare = facts.busyShares.max() ?? 0
+    serverCPUMicrosecondsPerRequest = statistics.serverCPUNanoseconds.map {
+      Double($0) / 1_000 / requests
+    }
+    server = facts.server.map { ServerSide($0) }
+    (limitedBy, limitReason) = facts.limitEvidence(all).judge()
+  }
+
+  private mutating func setVerdict(_ options: RunOptions, _ facts: RunFacts) {
+    if let findings = facts.findings {
+      var found = Check(findings)
+      found.samplesCompared = facts.samplesCompared
+      found.seconds = facts.checkSeconds
+      check = found
+      result = found.holds ? .good : .violated
+      verdict = found.verdict
+    } else if let failure = facts.checkFailure {
+      result = .unknown
+      verdict = "NO VERDICT: \(failure)"
+    } else {
+      result = .notChecked
+      let flag = options.verifies ? "--no-check" : "--no-verify"
+      verdict = "NO VERDICT: nothing was compared (\(flag))"
+    }
+  }
+
+  private mutating func addWarnings(_ options: RunOptions, _ facts: RunFacts) {
+    if let endedEarly = facts.endedEarly {
+      warnings.append("the run ended early: \(endedEarly); the report is of what there was by then")
+    }
+    if limitedBy == .generator { warnings.append("the generator was the limit: \(limitReason)") }
     if unsentTicks > 0 {
       warnings.append(
         "\(Text.count(Int64(unsentTicks))) calls of the schedule were not sent in time: every "
           + "stream was busy; the latencies leave them out")
     }
     if connectionsLost > 0 {
+      let times = connectionsLost == 1 ? "connection was" : "connections were"
       warnings.append(
-        "\(connectionsLost) of \(options.connections) connections were lost: "
-          + (statistics.firstConnectionLoss ?? ""))
+        "\(connectionsLost) \(times) lost: \(facts.statistics.firstConnectionLoss ?? "")")
     }
     if let firstFailure { warnings.append("first failure: \(firstFailure)") }
     if let server, server.invariantViolations > 0 {
@@ -91,31 +110,32 @@ extension Report {
     leavesOut.append("connection set-up, warm-up and drain")
     if options.serverPID == nil { leavesOut.append("server CPU (--server-pid)") }
     if options.admin == nil { leavesOut.append("conflicts and retries (--admin)") }
-    if options.verifies {
-      leavesOut.append("wrong refusals that the real-time bounds cannot tell")
-    }
   }
+}
+
+extension RunOptions {
+  static let version = "0.3.0"
 }
 
 extension Report.Configuration {
   package init(_ options: RunOptions) {
-    let shape = options.workload
     self.init()
     target = options.target.description
     loop = options.profile == nil ? "closed" : "open"
+    arrivals = options.profile == nil ? nil : options.arrivals.rawValue
     rate = options.profile?.description
     ratePerSecond = options.profile?.ratePerSecondHighest
-    arrivals = options.profile == nil ? nil : options.arrivals.rawValue
     connections = options.connections
     streams = options.streams
     threads = options.threads
     warmUpSeconds = options.operations == nil ? options.warmUpSeconds : 0
     durationSeconds = options.measuredSeconds
     operations = options.operations
-    scenario = shape.scenario
-    for field in Workload.fields { workload[field.key] = field.text(shape) }
+    scenario = options.workload.scenario
+    for field in Workload.fields { workload[field.key] = field.text(options.workload) }
     seed = String(options.seed)
     run = options.run.text
+    commandLine = options.commandLine
   }
 }
 
@@ -124,13 +144,12 @@ extension Report.Check {
   package init(_ findings: Findings) {
     self.init()
     holds = findings.holds
-    skus = findings.skus
-    keys = findings.keys
     linearizable = Report.Linearizable(rawValue: findings.linearizable.rawValue) ?? .undecided
+    skus = findings.skus
     skusUndecided = findings.skusUndecided
-    readsJustified = findings.readsJustified
-    restocked = findings.restocked
+    keys = findings.keys
     stock = findings.stock
+    restocked = findings.restocked
     accepted = findings.accepted
     confirmed = findings.confirmed
     released = findings.released
@@ -138,6 +157,7 @@ extension Report.Check {
     held = findings.held
     duplicatesCompared = findings.duplicatesCompared
     refusalsJustified = findings.refusalsJustified
+    readsJustified = findings.readsJustified
     unknownOutcomes = findings.unknownOutcomes
     for (kind, count) in findings.counts { violations[kind.rawValue] = count }
     examples = findings.violationsByWeight.map(\.description)

@@ -4,10 +4,23 @@ package import LoadReport
 internal import Posix
 internal import Synchronization
 
+/// What a run tells while it goes on, all on the thread that called `run`.
+package struct RunHooks {
+  /// A few times a second: how the run stands.
+  package var progress: (Progress) -> Void = { _ in }
+  /// Every interval once it is whole, in the order of time; the latencies of all methods in it, open
+  /// loop from the scheduled send; and when the run's first call was due, in nanoseconds since the
+  /// Unix epoch.
+  package var interval: (Report.Interval, borrowing Latencies, Int64) -> Void = { _, _, _ in }
+
+  package init() {}
+}
+
 /// How a run ended.
 package struct RunResult: ~Copyable {
   package let report: Report
-  /// Status for exit(3): 0 all invariants hold, 1 one is violated, 2 nothing could be said.
+  /// Status for exit(3): 0 all invariants hold, 1 one is violated, 2 nothing could be said or the
+  /// server went away, 128 and the signal's number where one ended the run.
   package let exitStatus: Int32
   /// With `savesHistory`: every request and every answer.
   package let history: History?
@@ -35,115 +48,65 @@ package func prepareStock(
     reason: "holdfast-load prepare")
 }
 
-/// Prepares stock, runs the load, compares with the server.
-///
-/// - Parameter progress: told a few times a second how the run stands.
+/// Prepares stock, runs the load, compares with the server. SIGINT and SIGTERM end it early: what
+/// there is by then is compared and reported.
 package func run(
-  _ options: RunOptions, progress: (Progress) -> Void
+  _ options: RunOptions, hooks: RunHooks = RunHooks()
 ) throws(LoadError) -> RunResult {
   try options.validate()
+  EndSignals.handle()
   Machine.raiseDescriptorLimit()
-  let names = SKUNames(run: options.run)
   if let pid = options.serverPID, Machine.processCPUNanoseconds(of: pid) == nil {
     throw LoadError("there is no process \(pid); give the server's process id as --server-pid")
   }
   if options.verifies {
     var client = try StockClient.connect(to: options.target)
     try client.setStock(
-      options.workload.stock, names, run: options.run, reason: RunOptions.stockReason)
+      options.workload.stock, SKUNames(run: options.run), run: options.run,
+      reason: RunOptions.stockReason)
   }
-  let workers = try startWorkers(options)
-  let before = try options.admin.map { (admin) throws(LoadError) in try MetricsPage.fetch(admin) }
-  try work(workers, options, progress)
-  let after = options.admin.flatMap { try? MetricsPage.fetch($0) }
+  var supervisor = try Supervisor(options)
+  try supervisor.work(hooks)
 
-  var statistics = Statistics()
+  var facts = RunFacts(options)
+  supervisor.tell(&facts)
   var books = Books()
-  var busyShares: [Double] = []
-  for worker in workers.all {
+  for worker in supervisor.workers {
     if let failure = worker.failure { throw failure }
-    statistics.add(worker.statistics)
-    busyShares.append(
-      Double(worker.statistics.cpuNanoseconds) / Double(max(1, worker.statistics.wallNanoseconds)))
+    facts.add(worker)
     if let ledger = worker.takeLedger() { books.add(ledger) }
   }
-  if statistics.attempts == 0 {
-    throw LoadError("no call was sent: \(statistics.firstConnectionLoss ?? "too short a run")")
+  if facts.statistics.attempts == 0 {
+    let reason = facts.statistics.firstConnectionLoss ?? "too short a run"
+    throw LoadError("no call was sent: \(reason)")
   }
-  let start = workers.control.startNanoseconds.load(ordering: .relaxed)
   var history = History(run: options.run, stock: options.workload.stock, books: books)
   history.seed = options.seed
-  history.startNanoseconds = start
-  history.startedUnixNanoseconds =
-    SystemClock().now().nanoseconds + start - SystemClock.monotonicNanoseconds()
-  var findings: Findings?
-  var checkFailure: String?
-  if !options.compares {
-    checkFailure = "nothing was compared"
-  } else if options.verifies {
+  history.configuration = options.commandLine
+  history.startNanoseconds = facts.startNanoseconds
+  history.startedUnixNanoseconds = facts.startedUnixNanoseconds
+  history.violations = facts.violations
+  if options.verifies, options.compares || options.savesHistory {
     do throws(LoadError) {
-      var client = try StockClient.connect(to: options.target)
-      history.levels = try client.readLevels(options.workload.skuCount, names)
-      findings = history.check()
+      history.levels = try readLevels(options)
     } catch {
-      checkFailure = "the balances could not be read: \(error)"
+      facts.checkFailure = "the balances could not be read: \(error)"
     }
   }
-  let page = before.flatMap { before in after.map { $0.since(before) } }
-  let report = Report(
-    options, statistics, busyShares: busyShares, findings: findings, checkFailure: checkFailure,
-    server: page)
-  let isCompared = options.verifies && options.compares
-  let status: Int32 = findings.map { $0.holds ? 0 : 1 } ?? (isCompared ? 2 : 0)
+  if options.verifies, options.compares { facts.check(history) }
+  let report = Report(options, facts)
   if !options.savesHistory {
-    return RunResult(report: report, exitStatus: status, history: nil)
+    return RunResult(report: report, exitStatus: facts.exitStatus, history: nil)
   }
-  return RunResult(report: report, exitStatus: status, history: history)
+  return RunResult(report: report, exitStatus: facts.exitStatus, history: consume history)
 }
 
-private struct Workers {
-  let all: [Worker]
-  let threads: [Thread]
-  let control: RunControl
+private func readLevels(_ options: RunOptions) throws(LoadError) -> [ReadLevel] {
+  var client = try StockClient.connect(to: options.target)
+  return try client.readLevels(options.workload.skuCount, SKUNames(run: options.run))
 }
 
-/// Starts a thread per worker, and waits until all are connected.
-private func startWorkers(_ options: RunOptions) throws(LoadError) -> Workers {
-  let control = RunControl()
-  let weights = AliasTable(options.workload)
-  var workers: [Worker] = []
-  var threads: [Thread] = []
-  for number in 0..<options.threads {
-    let worker = Worker(number: number, options: options, control: control, weights: weights)
-    workers.append(worker)
-    do {
-      threads.append(try Thread(name: "load-\(number)") { worker.run() })
-    } catch { throw LoadError("cannot start a thread: \(error)") }
-  }
-  while control.ready.load(ordering: .acquiring) < options.threads { sleep(milliseconds: 1) }
-  return Workers(all: workers, threads: threads, control: control)
-}
-
-/// Sets off the workers, shows how they stand, and joins them.
-private func work(
-  _ workers: Workers, _ options: RunOptions, _ progress: (Progress) -> Void
-) throws(LoadError) {
-  let control = workers.control
-  let hasFailed = workers.all.contains { $0.failure != nil }
-  let start = SystemClock.monotonicNanoseconds() + 2_000_000
-  control.startNanoseconds.store(hasFailed ? -1 : start, ordering: .releasing)
-  let warmUp = options.operations == nil ? options.warmUpSeconds : 0
-  while control.finished.load(ordering: .acquiring) < workers.threads.count {
-    sleep(milliseconds: 50)
-    var standing = Progress()
-    standing.elapsedSeconds = Double(max(0, SystemClock.monotonicNanoseconds() - start)) / 1e9
-    standing.totalSeconds = options.measuredSeconds.map { warmUp + $0 }
-    standing.totalOperations = options.operations
-    standing.answered = control.answered.load(ordering: .relaxed)
-    standing.accepted = control.accepted.load(ordering: .relaxed)
-    standing.refused = control.refused.load(ordering: .relaxed)
-    standing.failed = control.failed.load(ordering: .relaxed)
-    progress(standing)
-  }
-  for thread in workers.threads { thread.join() }
+extension RunOptions {
+  /// Balances are compared while the load runs.
+  var watches: Bool { verifies && compares }
 }

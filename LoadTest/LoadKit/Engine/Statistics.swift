@@ -4,12 +4,13 @@ internal import LoadReport
 
 /// One worker's counts. Latencies and `measured` are of the measured part, the rest of the whole run.
 struct Statistics {
-  /// By method, Reserve, Confirm, Release.
+  /// By method.
   var latencies = [Latencies](repeating: Latencies(), count: Method.measured.count)
   /// Open loop: from the actual send.
   var serviceTimes = Latencies()
   /// Open loop: how late the generator looked at each tick.
   var scheduleLag = Latencies()
+  /// Outcomes and codes are put together from the intervals.
   var outcomes = [Int](repeating: 0, count: Outcome.allCases.count)
   /// By gRPC code.
   var codes = [Int](repeating: 0, count: grpcCodeNames.count)
@@ -19,6 +20,9 @@ struct Statistics {
   /// Ticks of an open loop that were never sent.
   var unsentTicks = 0
   var connectionsLost = 0
+  var connectionsRedialled = 0
+  /// Why the worker stopped before it was to.
+  var endedEarly: String?
   /// The first thing that went wrong, with the server's words.
   var firstFailure: String?
   var firstConnectionLoss: String?
@@ -32,12 +36,12 @@ struct Statistics {
     for index in latencies.indices { latencies[index].add(other.latencies[index]) }
     serviceTimes.add(other.serviceTimes)
     scheduleLag.add(other.scheduleLag)
-    for index in outcomes.indices { outcomes[index] += other.outcomes[index] }
-    for index in codes.indices { codes[index] += other.codes[index] }
     attempts += other.attempts
     measured += other.measured
     unsentTicks += other.unsentTicks
     connectionsLost += other.connectionsLost
+    connectionsRedialled += other.connectionsRedialled
+    endedEarly = endedEarly ?? other.endedEarly
     firstFailure = firstFailure ?? other.firstFailure
     firstConnectionLoss = firstConnectionLoss ?? other.firstConnectionLoss
     cpuNanoseconds += other.cpuNanoseconds

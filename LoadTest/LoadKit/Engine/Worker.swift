@@ -1,26 +1,13 @@
 // One thread of the load generator: its own connections, its own ledger, one epoll loop.
 //
-// A turn: send what is due, wait, read every connection that has something, take down the answers,
-// send again. Follow-ups (confirm, release) and duplicates go before new reserves.
+// A turn: do what has become due, send, wait, read every connection that has something, take down
+// the answers, send again. Follow-ups (confirm, release, extend) and repetitions go before new
+// operations.
 internal import HTTP2
 internal import LoadHistory
 internal import LoadReport
 internal import Posix
 internal import Synchronization
-
-/// What main and the workers tell each other while they run.
-final class RunControl: Sendable {
-  /// Workers whose connections all stand, or that have given up.
-  let ready = Atomic<Int>(0)
-  /// When the run starts, by the monotonic clock; 0 until main has said so, -1 to call it off.
-  let startNanoseconds = Atomic<Int64>(0)
-  /// For the progress line, over all workers.
-  let answered = Atomic<Int>(0)
-  let accepted = Atomic<Int>(0)
-  let refused = Atomic<Int>(0)
-  let failed = Atomic<Int>(0)
-  let finished = Atomic<Int>(0)
-}
 
 /// One worker. Made by main, run on a thread of its own, read by main after that thread was joined.
 final class Worker: @unchecked Sendable {
@@ -54,6 +41,7 @@ final class Worker: @unchecked Sendable {
       failure = error
       control.ready.add(1, ordering: .acquiringAndReleasing)
     }
+    control.intervals[number].finish()
     control.finished.add(1, ordering: .acquiringAndReleasing)
   }
 
@@ -61,22 +49,41 @@ final class Worker: @unchecked Sendable {
   func takeLedger() -> Ledger? { ledger.take() }
 }
 
-/// One send that is to be made.
-struct SendTask: BitwiseCopyable {
-  let operation: Int
-  let method: Method
-  let isDuplicate: Bool
-}
-
 /// A worker's state, in one value that only its thread knows.
 struct WorkerLoop: ~Copyable {
+  /// One send that is to be made.
+  struct SendTask: BitwiseCopyable {
+    let operation: Int
+    let method: Method
+    /// How often the call was sent again because its outcome was unknown.
+    var retries: UInt8 = 0
+    /// Its answer leads the operation on: the first send, or its retry. False for duplicates.
+    var leads = true
+
+    var isFirst: Bool { leads && retries == 0 }
+  }
+
   /// A call in flight.
   struct Flight: BitwiseCopyable {
-    var operation = 0
-    var method = Method.reserve
+    var task = SendTask(operation: 0, method: .reserve)
     /// What its latency counts from, and when it was sent.
     var sinceNanoseconds: Int64 = 0
     var sentNanoseconds: Int64 = 0
+    /// Where it is in flight; stream 0: nowhere.
+    var connection: Int32 = 0
+    var stream: UInt32 = 0
+  }
+
+  /// What is to be done at a certain time.
+  enum DelayedTask: BitwiseCopyable {
+    /// A send, by that connection; by any where it is negative.
+    case send(SendTask, by: Int)
+    /// A stream of the connection has paused for long enough.
+    case endPause(Int)
+    case cut(flight: Int, stream: UInt32)
+    case dial(Int)
+    /// The connection with this token should have said hello by now.
+    case giveUpDialling(token: UInt64)
   }
 
   enum Phase { case warmUp, measuring, draining }
@@ -86,42 +93,66 @@ struct WorkerLoop: ~Copyable {
   let control: RunControl
   let names: SKUNames
   private let keys: KeyNames
-  private let poller: Poller
-  private let buffer = ReceiveBuffer()
-  private var message = MessageBuffer()
+  let poller: Poller
+  let buffer = ReceiveBuffer()
+  var message = MessageBuffer()
   var connections: Table<LoadConnection>
-  /// Duplicates that wait for a certain connection.
-  private var resends: [Queue<SendTask>]
+  /// What stands beside each connection, and outlives it.
+  var lanes: [Lane]
   var draws: Draws
   var ledger: Ledger
+  let watched: WatchCounters
+  /// Main compares balances while the load runs.
+  let watches: Bool
   var statistics = Statistics()
 
   var followUps = Queue<SendTask>()
-  private var later = Queue<(attempts: Int, task: SendTask)>()
+  /// How many repetitions the lanes hold.
+  var waitingResends = 0
+  /// Duplicates that go out after so many further sends.
+  var later = Queue<(attempts: Int, task: SendTask)>()
+  var delayed = DelayedTasks<DelayedTask>()
+  /// How many of `delayed` are sends.
+  var delayedSends = 0
   var flights: [Flight]
   var freeFlights: [Int]
-  private var alive = 0
+  /// Connections that were not given up.
+  var alive = 0
 
   var phase = Phase.warmUp
-  private var isRunning = false
+  var isRunning = false
   var measureFrom: Int64 = 0
   var measureTo = Int64.max
   private var measureStarted: Int64 = 0
   private var cpuAtStart: Int64 = 0
   private var serverCPUAtStart: Int64?
   /// Calls that this worker makes in all; without --operations there is no such bound.
-  private let attemptsMaximum: Int
+  private var attemptsMaximum: Int
   /// Open loop: two cursors in one schedule. `seen` is before the first tick that is not due yet,
   /// `pacer` before the first that was not sent.
   var pacer: Pacer?
-  private var seen: Pacer?
-  private var nextConnection = 0
-  private let messageMaximum: Int
-  var reported = (answered: 0, accepted: 0, refused: 0, failed: 0)
+  var seen: Pacer?
+  /// When the holds of an expiry storm are due.
+  var stormNanoseconds: Int64?
+  /// They are all made, and single reserves go on until the storm is over.
+  var isProbing = false
+  var nextConnection = 0
+  let messageMaximum: Int
+  /// Since then no answer has come, although calls were in flight.
+  var quietSince: Int64 = 0
+
+  private var grid = IntervalGrid(startNanoseconds: 0, measureFrom: 0, lengthNanoseconds: nil)
+  var interval = IntervalCounts()
+  private var intervalEnds = Int64.max
+  private var intervalCPU: Int64 = 0
+  private var reported = (answered: 0, accepted: 0, refused: 0, failed: 0)
   var tally = (accepted: 0, refused: 0, failed: 0)
 
-  /// A late duplicate goes out after so many further sends.
-  private static let duplicateDelay = 256
+  /// A server that is silent for so long, with calls in flight, is given up.
+  static let quietMaximum: Int64 = 30_000_000_000
+  /// What goes on while the holds of a storm fall due, over all workers, and until how long after.
+  static let probesPerSecond = 1_000.0
+  static let probeAfterNanoseconds: Int64 = 3_000_000_000
 
   init(number: Int, options: RunOptions, control: RunControl, weights: AliasTable?)
     throws(LoadError)
@@ -136,15 +167,16 @@ struct WorkerLoop: ~Copyable {
     let rest = options.connections % options.threads
     let count = share + (number < rest ? 1 : 0)
     connections = Table(capacity: count)
-    resends = Array(repeating: Queue(), count: count)
+    lanes = Array(repeating: Lane(), count: count)
     // Each worker draws its own numbers from the one seed.
     var seeds = Random(seed: options.seed &+ UInt64(number))
     draws = Draws(options.workload, weights: weights, seed: seeds.next())
     ledger = Ledger(worker: number, names: names, keys: keys)
+    watched = control.watched[number]
+    watches = options.watches
     flights = Array(repeating: Flight(), count: count * options.streams)
     freeFlights = Array((0..<count * options.streams).reversed())
-    let operations = options.operations.map { max(1, $0 / options.threads) }
-    attemptsMaximum = operations ?? .max
+    attemptsMaximum = options.operations.map { max(1, $0 / options.threads) } ?? .max
     // Key, time to live, and lines of a SKU and a quantity.
     messageMaximum = 64 + options.workload.lines.upperBound * (names.length + 16)
   }
@@ -154,32 +186,7 @@ struct WorkerLoop: ~Copyable {
     exchange(&ledger, with: Ledger(worker: number, names: names, keys: keys))
   }
 
-  // MARK: Before the run
-
-  /// Connects everything, and waits for the server's hello on each.
-  mutating func connect() throws(LoadError) {
-    for index in 0..<resends.count {
-      connections.append(
-        try LoadConnection.connect(
-          to: options.target, callsMaximum: options.streams, poller: poller, token: UInt64(index)))
-    }
-    alive = connections.count
-    let deadline = SystemClock.monotonicNanoseconds() + 5_000_000_000
-    while !isReady() {
-      if SystemClock.monotonicNanoseconds() > deadline {
-        throw LoadError("\(options.target) does not answer; is a holdfast server running there?")
-      }
-      try waitAndReceive(timeoutNanoseconds: 100_000_000)
-      if let reason = statistics.firstConnectionLoss {
-        throw LoadError("\(options.target): \(reason); is a holdfast server running there?")
-      }
-    }
-  }
-
-  private func isReady() -> Bool {
-    for index in 0..<connections.count where !connections[index].http.isReady { return false }
-    return true
-  }
+  // MARK: The run
 
   /// Waits until main has set the start. False if the run is called off.
   mutating func awaitStart() throws(LoadError) -> Bool {
@@ -190,16 +197,7 @@ struct WorkerLoop: ~Copyable {
         try waitAndReceive(timeoutNanoseconds: 1_000_000)
         continue
       }
-      let warmUp = options.operations == nil ? options.warmUpSeconds : 0
-      measureFrom = start + Int64(warmUp * 1e9)
-      if let seconds = options.measuredSeconds { measureTo = measureFrom + Int64(seconds * 1e9) }
-      if let profile = options.profile {
-        pacer = Pacer(
-          profile: profile.warmedUp(seconds: warmUp), arrivals: options.arrivals,
-          startNanoseconds: start, worker: number, workers: options.threads,
-          seed: draws.random.next())
-        seen = pacer
-      }
+      prepare(startNanoseconds: start)
       while SystemClock.monotonicNanoseconds() < start {
         try waitAndReceive(timeoutNanoseconds: start - SystemClock.monotonicNanoseconds())
       }
@@ -207,41 +205,83 @@ struct WorkerLoop: ~Copyable {
     }
   }
 
-  // MARK: The run
+  private mutating func prepare(startNanoseconds start: Int64) {
+    grid = IntervalGrid(options, startNanoseconds: start)
+    measureFrom = grid.measureFrom
+    if let seconds = options.measuredSeconds { measureTo = measureFrom + Int64(seconds * 1e9) }
+    stormNanoseconds = options.workload.dueTogetherNanoseconds.map { start + $0 }
+    interval.number = grid.number(at: start)
+    intervalEnds = grid.start(of: interval.number + 1)
+    intervalCPU = Machine.threadCPUNanoseconds()
+    guard let profile = options.profile else { return }
+    pacer = Pacer(
+      profile: profile.warmedUp(seconds: options.warmUpSeconds), arrivals: options.arrivals,
+      startNanoseconds: start, worker: number, workers: options.threads,
+      seed: draws.random.next())
+    seen = pacer
+  }
 
   mutating func run() throws(LoadError) {
     isRunning = true
     var now = SystemClock.monotonicNanoseconds()
+    quietSince = now
     advancePhase(now)
     if pacer == nil { pumpAll(now) }
     var drainDeadline = Int64.max
     while alive > 0 {
       now = SystemClock.monotonicNanoseconds()
+      if now >= intervalEnds { handOver(now) }
       advancePhase(now)
+      doDelayed(now)
       if phase == .draining {
         if drainDeadline == .max { drainDeadline = now + Int64(RunOptions.drainSeconds * 1e9) }
-        // What was due is sent, however late, for its latency counts; then the rest of the follow-ups.
+        // What was due is sent, however late, for its latency counts; then the rest of the
+        // follow-ups.
         if pacer != nil { sendDue(now) }
         if hasSentAllSeen { pumpAll(now) }
-        let isDone = freeFlights.count == flights.count && hasSentAllSeen && nothingWaits()
-        if isDone || now > drainDeadline { break }
+        if isDrained || now > drainDeadline { break }
       } else if pacer != nil {
         sendDue(now)
+      } else {
+        sendWaiting(now)
       }
+      if isQuiet(now) { break }
       try waitAndReceive(timeoutNanoseconds: timeout(SystemClock.monotonicNanoseconds()))
       report()
     }
-    if phase != .draining { finishMeasuring(SystemClock.monotonicNanoseconds()) }
+    finish(SystemClock.monotonicNanoseconds())
+  }
+
+  private mutating func finish(_ now: Int64) {
+    if phase != .draining {
+      if alive == 0 {
+        statistics.endedEarly = "the server went away (\(statistics.firstConnectionLoss ?? ""))"
+      }
+      measureTo = min(measureTo, now)
+      finishMeasuring(now)
+    }
     while let tick = seen?.scheduledNanoseconds, tick < measureTo { seen?.advance() }
     if let pacer, let seen { statistics.unsentTicks = seen.count - pacer.count }
+    phase = .draining
     report()
+    interval.endNanoseconds = now
+    handOver(now)
   }
 
-  private var hasSentAllSeen: Bool { pacer?.count == seen?.count }
-
-  private func nothingWaits() -> Bool {
-    followUps.isEmpty && later.isEmpty && resends.allSatisfy(\.isEmpty)
+  private mutating func isQuiet(_ now: Int64) -> Bool {
+    guard freeFlights.count < flights.count, now - quietSince > WorkerLoop.quietMaximum else {
+      return false
+    }
+    statistics.endedEarly = "the server did not answer for 30 s"
+    return true
   }
+
+  private var isDrained: Bool {
+    freeFlights.count == flights.count && hasSentAllSeen && delayedSends == 0
+      && followUps.isEmpty && later.isEmpty && waitingResends == 0
+  }
+
+  // MARK: Phases
 
   private mutating func advancePhase(_ now: Int64) {
     if phase == .warmUp, now >= measureFrom {
@@ -252,15 +292,38 @@ struct WorkerLoop: ~Copyable {
         serverCPUAtStart = Machine.processCPUNanoseconds(of: pid)
       }
     }
-    let isOver = now >= measureTo || statistics.attempts >= attemptsMaximum
-    if phase == .measuring, isOver {
-      finishMeasuring(now)
-      phase = .draining
+    guard phase != .draining else { return }
+    if control.isEnding.load(ordering: .relaxed) {
+      measureTo = min(measureTo, now)
+    } else if now < measureTo, statistics.attempts >= attemptsMaximum, stormNanoseconds != nil,
+      !isProbing
+    {
+      return beginProbing(now)
     }
+    guard now >= measureTo || statistics.attempts >= attemptsMaximum else { return }
+    finishMeasuring(now)
+    phase = .draining
+    bringForward()
+  }
+
+  /// The holds of the storm are made: from here on few and steady calls, on a schedule, show what
+  /// the storm does to others.
+  private mutating func beginProbing(_ now: Int64) {
+    isProbing = true
+    attemptsMaximum = .max
+    // Holds that were opened late live for a second.
+    measureTo =
+      max(stormNanoseconds ?? now, now + 1_000_000_000) + WorkerLoop.probeAfterNanoseconds
+    pacer = Pacer(
+      profile: LoadProfile(ratePerSecond: WorkerLoop.probesPerSecond), arrivals: .constant,
+      startNanoseconds: now, worker: number, workers: options.threads, seed: draws.random.next())
+    seen = pacer
   }
 
   private mutating func finishMeasuring(_ now: Int64) {
-    statistics.wallNanoseconds = measureStarted == 0 ? 0 : now - measureStarted
+    interval.isMeasured = interval.isMeasured || phase == .measuring
+    guard phase == .measuring else { return }
+    statistics.wallNanoseconds = now - measureStarted
     statistics.cpuNanoseconds = Machine.threadCPUNanoseconds() - cpuAtStart
     if number == 0, let pid = options.serverPID, let start = serverCPUAtStart,
       let end = Machine.processCPUNanoseconds(of: pid)
@@ -269,143 +332,81 @@ struct WorkerLoop: ~Copyable {
     }
   }
 
+  /// Whether a new operation may be begun.
+  func opensOperations(_ now: Int64) -> Bool {
+    phase != .draining && now < measureTo && statistics.attempts < attemptsMaximum
+  }
+
+  // MARK: Counts for main
+
+  private mutating func handOver(_ now: Int64) {
+    interval.isMeasured = interval.isMeasured || phase == .measuring
+    let cpu = Machine.threadCPUNanoseconds()
+    interval.cpuNanoseconds = cpu - intervalCPU
+    intervalCPU = cpu
+    let next = grid.number(at: now)
+    control.intervals[number].exchange(&interval, next: next)
+    intervalEnds = grid.start(of: next + 1)
+  }
+
+  /// Adds what is new to the counts of the live view.
+  private mutating func report() {
+    let answered = tally.accepted + tally.refused + tally.failed
+    guard answered - reported.answered >= 64 || phase == .draining else { return }
+    control.answered.add(answered - reported.answered, ordering: .relaxed)
+    control.accepted.add(tally.accepted - reported.accepted, ordering: .relaxed)
+    control.refused.add(tally.refused - reported.refused, ordering: .relaxed)
+    control.failed.add(tally.failed - reported.failed, ordering: .relaxed)
+    reported = (answered, tally.accepted, tally.refused, tally.failed)
+  }
+
+  // MARK: Time
+
   /// How long the next wait may last.
   private func timeout(_ now: Int64) -> Int64 {
-    var next = now + 100_000_000
+    var next = min(now + 100_000_000, intervalEnds, delayed.nextNanoseconds)
     if phase == .warmUp { next = min(next, measureFrom) }
     if phase != .draining {
       next = min(next, measureTo)
       // Ticks that wait for a free stream are sent when an answer comes, not at a time.
       if let pacer, hasSentAllSeen { next = min(next, pacer.scheduledNanoseconds) }
     }
-    return next - now
+    return max(0, next - now)
   }
 
-  private mutating func waitAndReceive(timeoutNanoseconds: Int64) throws(LoadError) {
-    let count = try orFail("epoll") { () throws(Errno) in
-      try poller.wait(timeoutNanoseconds: timeoutNanoseconds)
-    }
-    guard count > 0 else { return }
-    for position in 0..<count {
-      let event = poller.event(at: position)
-      let index = Int(truncatingIfNeeded: event.token)
-      if event.isWritable || event.isHungUp { connections[index].becameWritable(poller) }
-      if event.isReadable || event.isHungUp, connections[index].receive(buffer) {
-        let now = SystemClock.monotonicNanoseconds()
-        takeAnswers(index, now)
-        if isRunning, pacer == nil { pump(index, now) }
+  /// Does what has become due.
+  private mutating func doDelayed(_ now: Int64) {
+    guard delayed.nextNanoseconds <= now else { return }
+    while let task = delayed.popDue(at: now) {
+      switch task {
+      case .send(let task, let index):
+        delayedSends -= 1
+        repeatSoon(task, by: index)
+      case .endPause(let index):
+        lanes[index].paused -= 1
+        if pacer == nil { pumpAndFlush(index, now) }
+      case .cut(let flight, let stream):
+        let index = Int(flights[flight].connection)
+        cutOff(flight, stream, now)
+        connections[index].flush(poller)
+        acknowledgeLoss(index)
+      case .dial(let index): dial(index, now)
+      case .giveUpDialling(let token): giveUpDialling(token)
       }
-      connections[index].flush(poller)
-      acknowledgeLoss(index)
     }
   }
 
-  private mutating func acknowledgeLoss(_ index: Int) {
-    guard connections[index].shutdownPending else { return }
-    connections[index].acknowledgeLoss(poller)
-    takeAnswers(index, SystemClock.monotonicNanoseconds())
-    alive -= 1
-    statistics.connectionsLost += 1
-    let reason = connections[index].lostReason ?? ""
-    statistics.firstConnectionLoss = statistics.firstConnectionLoss ?? reason
-    // Its duplicates go by another connection.
-    while let task = resends[index].popFirst() { followUps.append(task) }
-  }
-
-  // MARK: Sending
-
-  /// Fills every free stream.
-  private mutating func pumpAll(_ now: Int64) {
-    for index in 0..<connections.count {
-      pump(index, now)
-      connections[index].flush(poller)
-      acknowledgeLoss(index)
+  /// Nothing new is begun: what was to be sent later is sent now.
+  private mutating func bringForward() {
+    var others: [(time: Int64, task: DelayedTask)] = []
+    while let next = delayed.popFirst() {
+      if case .send(let task, let index) = next.task {
+        repeatSoon(task, by: index)
+      } else {
+        others.append(next)
+      }
     }
-  }
-
-  private mutating func pump(_ index: Int, _ now: Int64) {
-    while connections[index].http.hasRoom(for: messageMaximum), !freeFlights.isEmpty,
-      let task = nextTask(index, opensReserves: opensReserves(now))
-    {
-      send(task, by: index, since: now, now)
-    }
-  }
-
-  /// Sends the ticks of the open loop that are due, as far as streams are free.
-  private mutating func sendDue(_ now: Int64) {
-    guard pacer != nil else { return }
-    // Ticks that fell due while every stream was busy say nothing about the generator: it slept.
-    let countsLag = phase == .measuring && hasSentAllSeen
-    while let tick = seen?.scheduledNanoseconds, tick <= min(now, measureTo - 1) {
-      if countsLag { statistics.scheduleLag.record(now - tick) }
-      seen?.advance()
-    }
-    while !hasSentAllSeen, let index = roomyConnection(),
-      let tick = pacer?.scheduledNanoseconds, let task = nextTask(index, opensReserves: true)
-    {
-      send(task, by: index, since: tick, now)
-      pacer?.advance()
-    }
-    for index in 0..<connections.count where connections[index].http.outputCount > 0 {
-      connections[index].flush(poller)
-      acknowledgeLoss(index)
-    }
-  }
-
-  /// The next connection in turn that has room.
-  private mutating func roomyConnection() -> Int? {
-    guard !freeFlights.isEmpty else { return nil }
-    for _ in 0..<connections.count {
-      nextConnection = nextConnection + 1 < connections.count ? nextConnection + 1 : 0
-      if connections[nextConnection].http.hasRoom(for: messageMaximum) { return nextConnection }
-    }
-    return nil
-  }
-
-  private func opensReserves(_ now: Int64) -> Bool {
-    phase != .draining && now < measureTo && statistics.attempts < attemptsMaximum
-  }
-
-  private mutating func nextTask(_ index: Int, opensReserves: Bool) -> SendTask? {
-    if let task = resends[index].popFirst() { return task }
-    if let task = followUps.popFirst() { return task }
-    if let first = later.first, first.attempts <= statistics.attempts || phase == .draining {
-      return later.popFirst()?.task
-    }
-    guard opensReserves else { return nil }
-    return SendTask(operation: openReserve(), method: .reserve, isDuplicate: false)
-  }
-
-  private mutating func openReserve() -> Int {
-    let count = draws.lineCount()
-    for _ in 0..<count { ledger.addLine(draws.line()) }
-    return ledger.openReserve(
-      lineCount: count, timeToLiveNanoseconds: draws.timeToLiveNanoseconds())
-  }
-
-  private mutating func send(_ task: SendTask, by index: Int, since: Int64, _ now: Int64) {
-    ledger.writeRequest(task.operation, task.method, to: &message)
-    guard let flight = freeFlights.popLast() else { return }
-    let result = connections[index].start(task.method, callID: UInt64(flight), message)
-    guard result == .started else {
-      // hasRoom was asked right before; only a message above its maximum could come here.
-      freeFlights.append(flight)
-      return
-    }
-    flights[flight] = Flight(
-      operation: task.operation, method: task.method, sinceNanoseconds: since, sentNanoseconds: now)
-    statistics.attempts += 1
-    ledger.sent(task.operation, task.method, at: now)
-    if !task.isDuplicate { for _ in 1..<draws.copies() { duplicate(task) } }
-  }
-
-  /// The same bytes again: at once by some connection, while the first is in flight, or later.
-  private mutating func duplicate(_ task: SendTask) {
-    let copy = SendTask(operation: task.operation, method: task.method, isDuplicate: true)
-    if draws.random.chance(0.5) {
-      resends[Int(draws.random.below(UInt64(resends.count)))].append(copy)
-    } else {
-      later.append((statistics.attempts + WorkerLoop.duplicateDelay, copy))
-    }
+    delayedSends = 0
+    for other in others { delayed.add(other.task, at: other.time) }
   }
 }

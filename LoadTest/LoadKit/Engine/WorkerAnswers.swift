@@ -1,12 +1,12 @@
-internal import HTTP2
 // What a worker does with an answer: takes it down, counts it, and decides what follows from it.
+internal import HTTP2
 internal import LoadHistory
 internal import LoadReport
 internal import Posix
-internal import Synchronization
 
 extension WorkerLoop {
   mutating func takeAnswers(_ index: Int, _ now: Int64) {
+    if !connections[index].http.answers.isEmpty { quietSince = now }
     for position in 0..<connections[index].http.answers.count {
       take(connections[index].http.answers[position], by: index, now)
     }
@@ -16,33 +16,40 @@ extension WorkerLoop {
   private mutating func take(_ answer: ClientAnswer, by index: Int, _ now: Int64) {
     let number = Int(truncatingIfNeeded: answer.callID)
     let flight = flights[number]
-    freeFlights.append(number)
+    land(number)
     // A call that was cut off has no latency.
-    let isAnswered = answer.outcome == .answered || answer.outcome == .malformed
-    if phase == .measuring, isAnswered { statistics.measured += 1 }
-    if isAnswered, isMeasured(flight, now) {
-      statistics.latencies[flight.method.rawValue].record(now - flight.sinceNanoseconds)
-      if pacer != nil { statistics.serviceTimes.record(now - flight.sentNanoseconds) }
-    }
-    let reply = reply(to: flight.method, answer, index)
-    count(reply, flight.method, answer, index)
-    let isNew = ledger.answered(
-      flight.operation, flight.method, reply, sentAt: flight.sentNanoseconds, at: now)
-    if isNew {
-      switch draws.ending() {
-      case .none: break
-      case .confirm:
-        followUps.append(
-          SendTask(operation: flight.operation, method: .confirm, isDuplicate: false))
-      case .release:
-        followUps.append(
-          SendTask(operation: flight.operation, method: .release, isDuplicate: false))
-      }
-    }
+    if answer.outcome == .answered || answer.outcome == .malformed { measure(flight, now) }
+    let reply = reply(to: flight.task.method, answer, index)
+    count(reply, flight.task.method, answer, index)
+    let isAcceptance = ledger.answered(
+      flight.task.operation, flight.task.method, reply, sentAt: flight.sentNanoseconds, at: now)
+    if watches { watchDone(flight.task, reply) }
+    goOn(flight, reply, isAcceptance: isAcceptance, now)
   }
 
+  /// Frees what the call took up.
+  mutating func land(_ number: Int) {
+    flights[number].stream = 0
+    freeFlights.append(number)
+  }
+
+  private mutating func measure(_ flight: Flight, _ now: Int64) {
+    let latency = now - flight.sinceNanoseconds
+    interval.answered += 1
+    interval.latencies.record(latency)
+    if phase == .measuring { statistics.measured += 1 }
+    let isMeasured = isMeasured(flight)
+    if isMeasured { statistics.latencies[flight.task.method.rawValue].record(latency) }
+    guard recordsServiceTimes else { return }
+    interval.serviceTimes.record(now - flight.sentNanoseconds)
+    if isMeasured { statistics.serviceTimes.record(now - flight.sentNanoseconds) }
+  }
+
+  /// In a closed loop they are the latencies.
+  private var recordsServiceTimes: Bool { pacer != nil || stormNanoseconds != nil }
+
   /// Closed loop: answers that come in the measured part. Open loop: calls that were due in it.
-  private func isMeasured(_ flight: Flight, _ now: Int64) -> Bool {
+  private func isMeasured(_ flight: Flight) -> Bool {
     if pacer == nil { return phase == .measuring }
     return flight.sinceNanoseconds >= measureFrom && flight.sinceNanoseconds < measureTo
   }
@@ -54,42 +61,89 @@ extension WorkerLoop {
     return Reply(answer, to: method, connections[index].http, names)
   }
 
+  // MARK: What follows
+
+  /// Begins what follows from an answer, or from its absence.
+  mutating func goOn(_ flight: Flight, _ reply: Reply, isAcceptance: Bool, _ now: Int64) {
+    let task = flight.task
+    let isOpen = reply == .unknown || reply == .noEffect
+    if isOpen, retry(flight, now) { return }
+    if isAcceptance {
+      if !isProbing, options.workload.extendShare > 0, draws.isExtended() {
+        followUps.append(SendTask(operation: task.operation, method: .extend))
+      } else {
+        end(task.operation, now)
+      }
+    }
+    guard task.leads else { return }
+    if task.method == .extend { end(task.operation, now) }
+    if pacer == nil, task.method != .confirm, task.method != .release, task.method != .extend {
+      pause(Int(flight.connection), now)
+    }
+  }
+
+  /// Has the reservation confirmed or released once the customer has paid, or leaves it to expire.
+  private mutating func end(_ operation: Int, _ now: Int64) {
+    guard options.verifies else { return }
+    if isProbing {
+      return followUps.append(SendTask(operation: operation, method: .release))
+    }
+    let method: Method
+    switch draws.ending() {
+    case .none: return
+    case .confirm: method = .confirm
+    case .release: method = .release
+    }
+    let task = SendTask(operation: operation, method: method)
+    sendLater(task, at: after(draws.payTimeNanoseconds(), now), now)
+  }
+
+  /// Closed loop: the stream that made the call thinks before it opens another operation.
+  private mutating func pause(_ index: Int, _ now: Int64) {
+    guard options.workload.thinkTimeNanoseconds.upperBound > 0, phase != .draining else { return }
+    lanes[index].paused += 1
+    delayed.add(.endPause(index), at: now + draws.thinkTimeNanoseconds())
+  }
+
+  // MARK: Counting
+
   private mutating func count(
     _ reply: Reply, _ method: Method, _ answer: ClientAnswer, _ index: Int
   ) {
     let status = answer.grpcStatus
-    if answer.outcome == .answered, statistics.codes.indices.contains(status) {
-      statistics.codes[status] += 1
+    if answer.outcome == .answered, interval.codes.indices.contains(status) {
+      interval.codes[status] += 1
     }
-    let outcome = WorkerLoop.outcome(reply, method, answer)
-    statistics.outcomes[outcome.rawValue] += 1
-    switch outcome {
-    case .reserved, .confirmed, .released, .replayed: tally.accepted += 1
-    case .insufficientStock, .expired, .tooBusy: tally.refused += 1
-    default:
+    var outcome = WorkerLoop.outcome(reply, method, answer)
+    if outcome == .lost, connections[index].isClosedByUs { outcome = .cut }
+    interval.outcomes[outcome.rawValue] += 1
+    switch outcome.group {
+    case .accepted: tally.accepted += 1
+    case .refused: tally.refused += 1
+    case .failed:
       tally.failed += 1
-      guard statistics.firstFailure == nil else { return }
-      let text = connections[index].http.withStatusMessage(of: answer) { percentDecoded($0) }
-      let code =
-        grpcCodeNames.indices.contains(status)
-        ? ", \(grpcCodeNames[status])" : answer.httpStatus > 0 ? ", HTTP \(answer.httpStatus)" : ""
-      statistics.firstFailure =
-        "\(method.name): \(outcome.name)\(code)\(text.isEmpty ? "" : ": \(text)")"
+      noteFailure(outcome, method, answer, index)
     }
+  }
+
+  /// Keeps the first thing that went wrong, with the server's words.
+  private mutating func noteFailure(
+    _ outcome: Outcome, _ method: Method, _ answer: ClientAnswer, _ index: Int
+  ) {
+    guard statistics.firstFailure == nil else { return }
+    let status = answer.grpcStatus
+    let text = connections[index].http.withStatusMessage(of: answer) { percentDecoded($0) }
+    let code =
+      grpcCodeNames.indices.contains(status)
+      ? ", \(grpcCodeNames[status])" : answer.httpStatus > 0 ? ", HTTP \(answer.httpStatus)" : ""
+    statistics.firstFailure =
+      "\(method.name): \(outcome.name)\(code)\(text.isEmpty ? "" : ": \(text)")"
   }
 
   private static func outcome(_ reply: Reply, _ method: Method, _ answer: ClientAnswer) -> Outcome {
     switch reply {
     case .accepted(_, _, true): return .replayed
-    case .accepted:
-      switch method {
-      case .reserve: return .reserved
-      case .confirm: return .confirmed
-      case .release: return .released
-      case .extend: return .extended
-      case .adjustStock: return .restocked
-      case .getStock, .batchGetStock: return .read
-      }
+    case .accepted: return done(method)
     case .read: return .read
     case .refused(let refusal):
       switch refusal.reason {
@@ -109,14 +163,47 @@ extension WorkerLoop {
     }
   }
 
-  /// Adds what is new to the counts that the progress line shows.
-  mutating func report() {
-    let answered = tally.accepted + tally.refused + tally.failed
-    guard answered - reported.answered >= 64 || phase == .draining else { return }
-    control.answered.add(answered - reported.answered, ordering: .relaxed)
-    control.accepted.add(tally.accepted - reported.accepted, ordering: .relaxed)
-    control.refused.add(tally.refused - reported.refused, ordering: .relaxed)
-    control.failed.add(tally.failed - reported.failed, ordering: .relaxed)
-    reported = (answered, tally.accepted, tally.refused, tally.failed)
+  private static func done(_ method: Method) -> Outcome {
+    switch method {
+    case .reserve: .reserved
+    case .confirm: .confirmed
+    case .release: .released
+    case .extend: .extended
+    case .adjustStock: .restocked
+    case .getStock, .batchGetStock: .read
+    }
+  }
+
+  // MARK: The watched SKUs
+
+  /// Counts what a call that is about to leave for the first time asks for.
+  mutating func watchSent(_ task: SendTask) {
+    switch task.method {
+    case .reserve: watch(task, .reserveSent)
+    case .confirm: watch(task, .confirmSent)
+    case .release: watch(task, .releaseSent)
+    case .adjustStock: watch(task, .restockSent)
+    case .extend, .getStock, .batchGetStock: break
+    }
+  }
+
+  /// Counts what a first answer says was done.
+  private mutating func watchDone(_ task: SendTask, _ reply: Reply) {
+    guard !reply.isReplayed else { return }
+    switch (reply, task.method) {
+    case (.accepted, .reserve): watch(task, .reserveDone)
+    case (.refused, .reserve): watch(task, .reserveRefused)
+    case (.accepted, .confirm): watch(task, .confirmDone)
+    case (.accepted, .release): watch(task, .releaseDone)
+    case (.accepted, .adjustStock): watch(task, .restockDone)
+    default: break
+    }
+  }
+
+  private func watch(_ task: SendTask, _ kind: WatchCounters.Kind) {
+    for index in ledger.cart(of: task.operation) {
+      let line = ledger.line(at: index)
+      watched.add(line.quantity, kind, sku: line.sku)
+    }
   }
 }

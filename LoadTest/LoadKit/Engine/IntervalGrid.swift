@@ -1,0 +1,75 @@
+// The pieces that a run is told in: where they begin is arithmetic, so that all workers cut their
+// counts at the same instants without a word between them.
+
+/// Cuts time into intervals. Number 0 begins with the measured part, -1 ends there.
+struct IntervalGrid: Sendable {
+  /// When the first call is due, and when the measured part begins.
+  let startNanoseconds: Int64
+  let measureFrom: Int64
+  /// The length of all; without one they grow with the run.
+  let lengthNanoseconds: Int64?
+
+  /// - Parameter startNanoseconds: when the first call is due.
+  init(_ options: RunOptions, startNanoseconds: Int64) {
+    self.startNanoseconds = startNanoseconds
+    guard let seconds = options.measuredSeconds else {
+      measureFrom = startNanoseconds
+      lengthNanoseconds = options.intervalSeconds.map { Int64($0 * 1e9) }
+      return
+    }
+    measureFrom = startNanoseconds + Int64(options.warmUpSeconds * 1e9)
+    let wanted = options.intervalSeconds ?? min(10, max(0.25, seconds / 120))
+    // A whole number of them: the measured part ends where one ends.
+    lengthNanoseconds = Int64(seconds / max(1, (seconds / wanted).rounded()) * 1e9)
+  }
+
+  init(startNanoseconds: Int64, measureFrom: Int64, lengthNanoseconds: Int64?) {
+    self.startNanoseconds = startNanoseconds
+    self.measureFrom = measureFrom
+    self.lengthNanoseconds = lengthNanoseconds
+  }
+
+  /// A run of unknown length is told in 240 quarters of a second, then 540 seconds, then tens of
+  /// seconds: a report stays readable, and a short run has its detail.
+  private static let stages: [(count: Int64, length: Int64)] = [
+    (240, 250_000_000), (540, 1_000_000_000), (.max / 2, 10_000_000_000),
+  ]
+
+  /// The interval that `time` falls into.
+  func number(at time: Int64) -> Int {
+    var rest = time - measureFrom
+    guard let length = lengthNanoseconds else {
+      var before: Int64 = 0
+      for stage in IntervalGrid.stages {
+        let span = stage.length.multipliedReportingOverflow(by: stage.count)
+        if span.overflow || rest < span.partialValue {
+          return Int(before + IntervalGrid.floor(rest, stage.length))
+        }
+        rest -= span.partialValue
+        before += stage.count
+      }
+      return Int(before)
+    }
+    return Int(IntervalGrid.floor(rest, length))
+  }
+
+  /// When interval `number` begins; the first begins with the run.
+  func start(of number: Int) -> Int64 {
+    guard let length = lengthNanoseconds else {
+      var start = measureFrom
+      var rest = Int64(number)
+      for stage in IntervalGrid.stages {
+        let count = min(rest, stage.count)
+        start += count * stage.length
+        rest -= count
+        if rest <= 0 { break }
+      }
+      return max(startNanoseconds, start)
+    }
+    return max(startNanoseconds, measureFrom + Int64(number) * length)
+  }
+
+  private static func floor(_ time: Int64, _ length: Int64) -> Int64 {
+    time >= 0 ? time / length : -((length - 1 - time) / length)
+  }
+}

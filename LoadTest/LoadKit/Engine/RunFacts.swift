@@ -1,0 +1,89 @@
+// Everything that is known of a run when it is over: what its report is made of.
+internal import LoadHistory
+internal import LoadReport
+internal import Posix
+
+struct RunFacts {
+  let options: RunOptions
+  var startNanoseconds: Int64 = 0
+  var startedUnixNanoseconds: Int64 = 0
+  var statistics = Statistics()
+  /// By thread: CPU time over wall time in the measured part.
+  var busyShares: [Double] = []
+  var intervals: [Report.Interval] = []
+  /// What the server's metrics counted during the run, and what they call it.
+  var server: MetricsPage?
+  var serverName: String?
+  /// Of all processors together in the measured part, 0 to 1.
+  var machineBusy: Double?
+  /// The signal that ended the run.
+  var signal: Int32?
+  /// Balances compared during the run, and what was wrong with them.
+  var samplesCompared = 0
+  var violations: [Violation] = []
+  var findings: Findings?
+  var checkSeconds = 0.0
+  /// Why there is no comparison with the server, where there was to be one.
+  var checkFailure: String?
+
+  init(_ options: RunOptions) { self.options = options }
+
+  mutating func add(_ worker: Worker) {
+    statistics.add(worker.statistics)
+    busyShares.append(
+      Double(worker.statistics.cpuNanoseconds) / Double(max(1, worker.statistics.wallNanoseconds)))
+  }
+
+  /// Checks the history. Without balances it can still be found violated, but not found good.
+  mutating func check(_ history: borrowing History) {
+    let begin = SystemClock.monotonicNanoseconds()
+    let found = history.check()
+    checkSeconds = Double(SystemClock.monotonicNanoseconds() - begin) / 1e9
+    if checkFailure == nil || !found.holds { findings = found }
+  }
+
+  var endedEarly: String? {
+    signal.map { "interrupted by signal \($0)" } ?? statistics.endedEarly
+  }
+
+  var exitStatus: Int32 {
+    if let findings, !findings.holds { return 1 }
+    if let signal { return 128 + signal }
+    return statistics.endedEarly != nil || checkFailure != nil ? 2 : 0
+  }
+
+  var measuredSeconds: Double { Double(statistics.wallNanoseconds) / 1e9 }
+
+  /// All methods together.
+  var latencies: Latencies {
+    var all = Latencies()
+    for latencies in statistics.latencies { all.add(latencies) }
+    return all
+  }
+
+  /// From the actual send; in a closed loop that is the latency.
+  var serviceTimes: Latencies {
+    statistics.serviceTimes.count > 0 ? statistics.serviceTimes : latencies
+  }
+
+  /// - Parameter latencies: `self.latencies`.
+  func limitEvidence(_ latencies: borrowing Latencies) -> LimitEvidence {
+    var evidence = LimitEvidence()
+    evidence.isOpenLoop = options.profile != nil
+    evidence.busiestThread = busyShares.max() ?? 0
+    evidence.lagMicroseconds = statistics.scheduleLag.microseconds(at: 99)
+    evidence.latencyMicroseconds = latencies.microseconds(at: 99)
+    evidence.unsentTicks = statistics.unsentTicks
+    if let profile = options.profile {
+      let scheduled = profile.calls(untilSeconds: measuredSeconds)
+      evidence.carriedShare = Double(statistics.measured) / max(1, scheduled)
+    }
+    evidence.thinks = options.workload.thinkTimeNanoseconds.upperBound > 0
+    evidence.processors = Machine.usableProcessors
+    evidence.machineBusy = machineBusy
+    let wall = Double(max(1, statistics.wallNanoseconds))
+    evidence.generatorProcessors = Double(statistics.cpuNanoseconds) / wall
+    evidence.serverProcessors = statistics.serverCPUNanoseconds.map { Double($0) / wall }
+    return evidence
+  }
+}

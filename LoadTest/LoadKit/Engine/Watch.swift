@@ -1,0 +1,113 @@
+// What is known while the load runs: units of the first SKUs by what became of them, held against
+// the balances that the server states meanwhile.
+//
+// A worker counts `sent` before a request leaves, and `done` after its answer came. For a balance
+// that was asked for at s and answered at a, whatever `done` was at s has happened before the server
+// looked, and nothing has happened by then that `sent` does not have at a. So for every correct
+// server, with confirms C, releases R, reserves V, refused reserves N and restocks T in units:
+//
+//     stock + T.done(s) − C.sent(a)   ≤ on hand ≤   stock + T.sent(a) − C.done(s)
+//     V.done(s) − C.sent(a) − R.sent(a)  ≤ held ≤   V.sent(a) − N.done(s) − C.done(s) − R.done(s)
+//     0 ≤ held ≤ on hand
+//
+// The lower bound of held is left out from the first instant at which a hold can have expired. Only
+// first answers count as done: one that repeats another may have been counted already. Calls of
+// unknown outcome are sent and not done, which widens the bounds, as it has to.
+internal import LoadHistory
+internal import Synchronization
+
+/// One worker's counts for the watched SKUs: written by that worker, read by main.
+@safe final class WatchCounters: Sendable {
+  enum Kind: Int, CaseIterable {
+    case reserveSent, reserveDone, reserveRefused, confirmSent, confirmDone
+    case releaseSent, releaseDone, restockSent, restockDone
+  }
+
+  /// The first SKUs, which are the hot ones.
+  static let skusMaximum = 64
+
+  /// `skusMaximum` × kinds, owned by this object. Atomics: any thread may read them.
+  private nonisolated(unsafe) let cells: UnsafeMutablePointer<Atomic<Int64>>
+  private static let cellCount = skusMaximum * Kind.allCases.count
+
+  init() {
+    unsafe cells = .allocate(capacity: WatchCounters.cellCount)
+    for index in 0..<WatchCounters.cellCount { unsafe (cells + index).initialize(to: Atomic(0)) }
+  }
+
+  deinit {
+    unsafe cells.deinitialize(count: WatchCounters.cellCount)
+    unsafe cells.deallocate()
+  }
+
+  /// Counts units of `sku`, which may be any. One thread alone may call this.
+  func add(_ units: UInt32, _ kind: Kind, sku: UInt32) {
+    guard sku < WatchCounters.skusMaximum else { return }
+    let index = Int(sku) * Kind.allCases.count + kind.rawValue
+    // In bounds: sku was checked. Nobody else writes: a load and a store suffice.
+    let before = unsafe cells[index].load(ordering: .relaxed)
+    unsafe cells[index].store(before + Int64(units), ordering: .releasing)
+  }
+
+  func units(_ kind: Kind, sku: Int) -> Int64 {
+    guard (0..<WatchCounters.skusMaximum).contains(sku) else { return 0 }
+    // In bounds: sku was checked.
+    return unsafe cells[sku * Kind.allCases.count + kind.rawValue].load(ordering: .acquiring)
+  }
+}
+
+/// What was done before a balance was asked for, and what was sent before it was answered.
+struct WatchBounds: Equatable {
+  var stock: Int64 = 0
+  var reserveDone: Int64 = 0
+  var reserveRefused: Int64 = 0
+  var confirmDone: Int64 = 0
+  var releaseDone: Int64 = 0
+  var restockDone: Int64 = 0
+  var reserveSent: Int64 = 0
+  var confirmSent: Int64 = 0
+  var releaseSent: Int64 = 0
+  var restockSent: Int64 = 0
+  /// No hold can have expired yet.
+  var nothingExpired = false
+
+  /// Reads what is done, before a balance is asked for.
+  mutating func readDone(_ workers: [WatchCounters], sku: Int) {
+    for worker in workers {
+      reserveDone += worker.units(.reserveDone, sku: sku)
+      reserveRefused += worker.units(.reserveRefused, sku: sku)
+      confirmDone += worker.units(.confirmDone, sku: sku)
+      releaseDone += worker.units(.releaseDone, sku: sku)
+      restockDone += worker.units(.restockDone, sku: sku)
+    }
+  }
+
+  /// Reads what was sent, after the balance came.
+  mutating func readSent(_ workers: [WatchCounters], sku: Int) {
+    for worker in workers {
+      reserveSent += worker.units(.reserveSent, sku: sku)
+      confirmSent += worker.units(.confirmSent, sku: sku)
+      releaseSent += worker.units(.releaseSent, sku: sku)
+      restockSent += worker.units(.restockSent, sku: sku)
+    }
+  }
+
+  var onHandLeast: Int64 { stock + restockDone - confirmSent }
+  var onHandMost: Int64 { stock + restockSent - confirmDone }
+  var heldLeast: Int64 { nothingExpired ? max(0, reserveDone - confirmSent - releaseSent) : 0 }
+  var heldMost: Int64 { reserveSent - reserveRefused - confirmDone - releaseDone }
+
+  /// What is wrong with the balance, in words; nil where a correct server may state it.
+  func fault(of level: StockLevel) -> String? {
+    if level.onHand < onHandLeast || level.onHand > onHandMost {
+      return "on hand \(level.onHand), where only \(onHandLeast) to \(onHandMost) can be"
+    }
+    if level.held < heldLeast || level.held > heldMost {
+      return "held \(level.held), where only \(heldLeast) to \(heldMost) can be"
+    }
+    if level.held > level.onHand {
+      return "held \(level.held), more than the \(level.onHand) on hand"
+    }
+    return nil
+  }
+}

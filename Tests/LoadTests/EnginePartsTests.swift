@@ -1,0 +1,346 @@
+import Posix
+import Testing
+
+@testable import LoadHistory
+@testable import LoadKit
+@testable import LoadReport
+
+/// The parts of the engine that need no server.
+@Suite struct EnginePartsTests {
+  @Test(arguments: [1, 2, 3, 10, 1_000])
+  func delayedTasksComeInTheOrderOfTime(count: Int) {
+    var random = Random(seed: UInt64(count))
+    var tasks = DelayedTasks<Int64>()
+    var times: [Int64] = []
+    for _ in 0..<count {
+      let time = Int64(random.below(500))
+      times.append(time)
+      tasks.add(time, at: time)
+    }
+    times.sort()
+    #expect(tasks.nextNanoseconds == times[0])
+    let none = tasks.popDue(at: times[0] - 1)
+    #expect(none == nil)
+    var popped: [Int64] = []
+    // Half of them, some more, then all.
+    while let time = tasks.popDue(at: 250) { popped.append(time) }
+    #expect(popped == times.filter { $0 <= 250 })
+    tasks.add(7, at: 7)
+    while let next = tasks.popFirst() { popped.append(next.task) }
+    #expect(popped == times.filter { $0 <= 250 } + [7] + times.filter { $0 > 250 })
+    #expect(tasks.isEmpty)
+    #expect(tasks.nextNanoseconds == .max)
+  }
+
+  @Test func intervalsEndWhereTheMeasuredPartEnds() throws {
+    var options = RunOptions(target: try #require(Endpoint("127.0.0.1:1")))
+    for (duration, warmUp, count) in [
+      (60.0, 1.0, 120), (10, 1, 40), (0.3, 0.1, 1), (3_600, 5, 360),
+    ] {
+      options.durationSeconds = duration
+      options.warmUpSeconds = warmUp
+      let grid = IntervalGrid(options, startNanoseconds: 1_000)
+      let end = grid.measureFrom + Int64(duration * 1e9)
+      #expect(grid.number(at: grid.measureFrom - 1) == -1)
+      #expect(grid.number(at: grid.measureFrom) == 0)
+      #expect(grid.number(at: end - 1_000) == count - 1)
+      #expect(abs(grid.start(of: count) - end) < 1_000)
+      #expect(grid.start(of: grid.number(at: 1_000)) == 1_000)
+    }
+  }
+
+  @Test func intervalsOfARunOfUnknownLengthGrow() {
+    let grid = IntervalGrid(startNanoseconds: 0, measureFrom: 0, lengthNanoseconds: nil)
+    var number = 0
+    var at: Int64 = 0
+    while at < 3_600_000_000_000 {
+      #expect(grid.number(at: at) == number)
+      #expect(grid.start(of: number) == at)
+      let length: Int64 = number < 240 ? 250_000_000 : number < 780 ? 1_000_000_000 : 10_000_000_000
+      #expect(grid.number(at: at + length - 1) == number)
+      at += length
+      number += 1
+    }
+    #expect(number == 240 + 540 + 300)
+  }
+
+  @Test func workersIntervalsComeTogether() throws {
+    var options = RunOptions(target: try #require(Endpoint("127.0.0.1:1")))
+    options.durationSeconds = 1
+    options.warmUpSeconds = 0
+    options.intervalSeconds = 0.5
+    options.profile = LoadProfile("0-200/1s")
+    var timeline = Timeline(options, startNanoseconds: 0)
+    let handovers = [IntervalHandover(), IntervalHandover()]
+    var told: [Int] = []
+    func handOver(_ worker: Int, _ number: Int, next: Int, _ change: (inout IntervalCounts) -> Void)
+    {
+      var counts = IntervalCounts()
+      counts.number = number
+      change(&counts)
+      handovers[worker].exchange(&counts, next: next)
+      #expect(counts.number == next)
+      #expect(counts.answered == 0 && counts.latencies.count == 0)
+    }
+    func collect(_ sample: Report.ServerSample? = nil) {
+      timeline.collect(handovers, server: sample) { interval, latencies in
+        told.append(interval.answered)
+        #expect(latencies.count == interval.latencyMicroseconds.count)
+      }
+    }
+    collect()
+    handOver(0, 0, next: 1) {
+      $0.answered = 10
+      $0.isMeasured = true
+      $0.latencies.record(1_000_000)
+      $0.outcomes[Outcome.reserved.rawValue] = 10
+      $0.cpuNanoseconds = 400_000_000
+    }
+    collect()
+    #expect(told.isEmpty)
+    // The second worker slept through the first interval's end, and on to the third.
+    handOver(1, 0, next: 2) {
+      $0.answered = 5
+      $0.outcomes[Outcome.read.rawValue] = 5
+      $0.cpuNanoseconds = 100_000_000
+    }
+    var sample = Report.ServerSample()
+    sample.liveHolds = 3
+    collect(sample)
+    #expect(told == [15])
+    handOver(0, 1, next: 2) { $0.answered = 7 }
+    collect()
+    handOver(0, 2, next: 2) { $0.endNanoseconds = 1_100_000_000 }
+    for handover in handovers { handover.finish() }
+    collect()
+    #expect(told == [15, 7, 0])
+    let intervals = timeline.intervals
+    #expect(intervals.map(\.startSeconds) == [0, 0.5, 1])
+    #expect(intervals.map { Text.decimal($0.seconds, 3) } == ["0.500", "0.500", "0.100"])
+    #expect(intervals.map(\.isMeasured) == [true, false, false])
+    #expect(intervals[0].server?.liveHolds == 3)
+    #expect(intervals[0].generatorBusyShare == 0.8)
+    #expect(intervals[0].outcomes == ["reserved": 10, "read": 5])
+    // 0 to 200 per second: 25 calls in the first half, 75 in the second.
+    #expect(intervals.map { Text.decimal($0.scheduledPerSecond ?? -1, 0) } == ["50", "150", "0"])
+    #expect(timeline.outcomes[Outcome.reserved.rawValue] == 10)
+  }
+
+  @Test func machineFacts() throws {
+    let environment = Report.Environment.ofThisMachine()
+    #expect(environment.system.hasPrefix("Linux "))
+    #expect(environment.processors >= 1)
+    #expect(environment.memoryBytes > 1 << 20)
+    #expect(utcText(nanoseconds: 1_795_283_177_248_143_000) == "2026-11-21T17:46:17Z")
+    let before = try #require(MachineTime("cpu  100 0 100 700 100 0 0 0 9 9\ncpu0 1 2 3\n"))
+    let after = try #require(MachineTime("cpu  190 0 100 705 105 0 0 0 9 9\n"))
+    #expect(after.busyShare(since: before) == 0.9)
+    #expect(before.busyShare(since: before) == nil)
+    #expect(MachineTime("cpu 1 2") == nil)
+    #expect(MachineTime("") == nil)
+    #expect(readSmallFile("/no/such/file") == nil)
+  }
+
+  @Test func metricsPagesAreTold() {
+    let earlier = MetricsPage(
+      """
+      holdfast_journal_sync_seconds_sum 1.5
+      holdfast_journal_sync_seconds_count 10
+      process_cpu_seconds_total 3
+      """)
+    let page = MetricsPage(
+      """
+      HTTP/1.1 200 OK
+      Content-Type: text/plain
+
+      holdfast_build_info{version="0.3.0",concurrency="queued"} 1
+      holdfast_journal_sync_seconds_bucket{le="0.1"} 3
+      holdfast_journal_sync_seconds_sum 2.5
+      holdfast_journal_sync_seconds_count 14
+      holdfast_journal_group_records_sum 90
+      holdfast_journal_group_records_count 9
+      process_cpu_seconds_total 4.25
+      holdfast_live_holds 12
+      holdfast_build_info{version=
+      holdfast_conflicts_total{reason="a
+      """)
+    let change = page.since(earlier)
+    #expect(change.syncs == 4)
+    #expect(change.syncSeconds == 1)
+    #expect(change.groups == 9)
+    #expect(change.processorSeconds == 1.25)
+    #expect(change.liveHolds == 12)
+    #expect(page.server == "holdfast 0.3.0 queued")
+  }
+}
+
+/// What kept a run from more.
+@Suite struct LimitTests {
+  private static let cases: [(Report.LimitedBy, String, @Sendable (inout LimitEvidence) -> Void)] =
+    [
+      // A closed loop.
+      (.server, "every stream waited for the server", { $0.busiestThread = 0.4 }),
+      (.unknown, "too much to call this the server's limit", { $0.busiestThread = 0.8 }),
+      (.generator, "no limit of the server; use more --threads", { $0.busiestThread = 0.95 }),
+      (.load, "--think-time", { $0.thinks = true }),
+      // An open loop.
+      (.load, "the schedule was carried", { $0.isOpenLoop = true }),
+      (
+        .generator, "schedule lag p99 5.00 ms",
+        {
+          $0.isOpenLoop = true
+          $0.lagMicroseconds = 5_000
+          $0.latencyMicroseconds = 20_000
+        }
+      ),
+      (
+        .load, "carried",
+        {
+          $0.isOpenLoop = true
+          $0.lagMicroseconds = 5_000
+          $0.latencyMicroseconds = 60_000
+        }
+      ),
+      (
+        .server, "90.0 % of the schedule was answered in time",
+        {
+          $0.isOpenLoop = true
+          $0.carriedShare = 0.9
+        }
+      ),
+      (
+        .server, "100.0 % of the schedule",
+        {
+          $0.isOpenLoop = true
+          $0.unsentTicks = 7
+        }
+      ),
+      (
+        .unknown, "too much to call this",
+        {
+          $0.isOpenLoop = true
+          $0.unsentTicks = 7
+          $0.busiestThread = 0.85
+        }
+      ),
+      // A machine without an idle processor.
+      (
+        .generator, "nobody says whose the rest were",
+        {
+          $0.machineBusy = 0.99
+          $0.generatorProcessors = 0.5
+        }
+      ),
+      (
+        .unknown, "1.20 by the server, 0.70 by the generator, 0.08 by others",
+        {
+          $0.machineBusy = 0.99
+          $0.generatorProcessors = 0.7
+          $0.serverProcessors = 1.2
+          $0.busiestThread = 0.6
+        }
+      ),
+      (
+        .server, "all 2 processors were busy: 1.80 by the server, 0.15 by the generator",
+        {
+          $0.machineBusy = 0.99
+          $0.generatorProcessors = 0.15
+          $0.serverProcessors = 1.8
+        }
+      ),
+      (
+        .load, "though all 2 processors were busy",
+        {
+          $0.machineBusy = 0.99
+          $0.isOpenLoop = true
+        }
+      ),
+    ]
+
+  @Test(arguments: cases.indices)
+  func judges(index: Int) {
+    let (limit, text, change) = Self.cases[index]
+    var evidence = LimitEvidence()
+    evidence.processors = 2
+    evidence.machineBusy = 0.6
+    change(&evidence)
+    let judged = evidence.judge()
+    #expect(judged.limit == limit, "\(judged.reason)")
+    #expect(judged.reason.contains(text), "\(judged.reason)")
+  }
+
+  @Test func theReportSaysThatTheGeneratorWasTheLimit() throws {
+    var options = RunOptions(target: try #require(Endpoint("127.0.0.1:1")))
+    options.profile = LoadProfile(ratePerSecond: 1_000)
+    var facts = RunFacts(options)
+    facts.statistics.wallNanoseconds = 1_000_000_000
+    facts.statistics.cpuNanoseconds = 950_000_000
+    facts.statistics.measured = 1_000
+    for _ in 0..<1_000 { facts.statistics.scheduleLag.record(5_000_000) }
+    facts.statistics.unsentTicks = 7
+    facts.busyShares = [0.1, 0.95]
+    facts.checkFailure = "gone"
+    let report = Report(options, facts)
+    #expect(report.limitedBy == .generator)
+    #expect(report.limitReason.contains("busy 95.0 % of the time"))
+    #expect(report.warnings.contains { $0.hasPrefix("the generator was the limit") })
+    #expect(report.warnings.contains { $0.hasPrefix("7 calls of the schedule") })
+    #expect(report.verdict == "NO VERDICT: gone")
+    #expect(facts.exitStatus == 2)
+    #expect(report.generatorCPUMicrosecondsPerRequest == 950)
+    #expect(report.scheduleLagMicroseconds?.count == 1_000)
+  }
+}
+
+/// Balances that are stated while the load runs.
+@Suite struct WatchTests {
+  /// 100 in stock; 30 reserved of which 5 were refused, 8 confirmed, 4 released; more is under way.
+  private static func bounds() -> WatchBounds {
+    let worker = WatchCounters()
+    worker.add(35, .reserveSent, sku: 3)
+    worker.add(20, .reserveDone, sku: 3)
+    worker.add(5, .reserveRefused, sku: 3)
+    worker.add(9, .confirmSent, sku: 3)
+    worker.add(8, .confirmDone, sku: 3)
+    worker.add(6, .releaseSent, sku: 3)
+    worker.add(4, .releaseDone, sku: 3)
+    worker.add(11, .restockSent, sku: 3)
+    worker.add(10, .restockDone, sku: 3)
+    // Not watched: nothing happens.
+    worker.add(1, .reserveSent, sku: 64)
+    worker.add(1, .reserveSent, sku: .max)
+    var bounds = WatchBounds()
+    bounds.stock = 100
+    let workers = [worker, WatchCounters()]
+    bounds.readDone(workers, sku: 3)
+    bounds.readSent(workers, sku: 3)
+    bounds.nothingExpired = true
+    return bounds
+  }
+
+  private static let levels: [(onHand: Int64, held: Int64, isRight: Bool)] = [
+    (101, 5, true), (103, 18, true),
+    (100, 10, false), (104, 10, false), (101, 4, false), (101, 19, false),
+  ]
+
+  @Test(arguments: levels)
+  func onHandAndHeldHaveBounds(onHand: Int64, held: Int64, isRight: Bool) {
+    let fault = Self.bounds().fault(of: StockLevel(onHand: onHand, held: held))
+    #expect((fault == nil) == isRight, "\(fault ?? "")")
+  }
+
+  @Test func whatMayHaveExpiredIsNotMissed() {
+    var bounds = Self.bounds()
+    bounds.nothingExpired = false
+    #expect(bounds.fault(of: StockLevel(onHand: 102, held: 0)) == nil)
+    #expect(bounds.fault(of: StockLevel(onHand: 102, held: -1)) != nil)
+  }
+
+  @Test func moreHeldThanOnHand() {
+    var bounds = WatchBounds()
+    bounds.stock = 3
+    bounds.reserveSent = 9
+    #expect(
+      bounds.fault(of: StockLevel(onHand: 3, held: 4)) == "held 4, more than the 3 on hand")
+  }
+}
