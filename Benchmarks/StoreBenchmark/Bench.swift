@@ -13,8 +13,12 @@ final class Bench {
   private let items: Int
   private let worker: Worker
 
-  init(items: Int, clock: any Posix.Clock = SystemClock()) {
-    store = StockStore(limits: Self.limits(items: items), clock: clock)
+  init(
+    items: Int, clock: any Posix.Clock = SystemClock(),
+    concurrency: ConcurrencyControl = .optimistic
+  ) {
+    store = StockStore(
+      limits: Self.limits(items: items), clock: clock, concurrency: concurrency)
     self.items = items
     worker = Worker(store.makeSession(), seed: 1)
   }
@@ -76,7 +80,7 @@ final class Bench {
   func read(_ picks: Picks) -> Double { time(picks.count) { worker.read(picks) } }
 
   /// Two sessions on threads of their own; CPU time of the slower one.
-  func reserveOnTwoThreads(_ picks: Picks) throws -> Double {
+  func reserveOnTwoThreads(_ picks: Picks, lines: Int = 1) throws -> Double {
     let starting = Atomic<Int>(0)
     let slowest = Atomic<Int64>(0)
     let store = store
@@ -87,14 +91,14 @@ final class Bench {
         starting.wrappingAdd(1, ordering: .acquiringAndReleasing)
         while starting.load(ordering: .acquiring) < 2 {}
         let start = Machine.threadCPUNanoseconds()
-        worker.reserve(picks)
+        worker.reserve(picks, lines: lines)
         let elapsed = Machine.threadCPUNanoseconds() - start
         slowest.max(elapsed, ordering: .acquiringAndReleasing)
         worker.endHolds { session, id in session.release(id).isAccepted }
       }
     }
     for thread in threads { thread.join() }
-    return Double(slowest.load(ordering: .acquiring)) / Double(picks.count)
+    return Double(slowest.load(ordering: .acquiring)) / Double(picks.count / lines)
   }
 
   private func time(_ count: Int, _ body: () -> Void) -> Double {
@@ -119,6 +123,8 @@ final class Bench {
     print(
       "conflicts: \(statistics.conflictsVersionChanged) changed, \(statistics.conflictsLocked) "
         + "locked; commits by attempts: \(statistics.commitsByAttempts)")
+    print(
+      "waits \(statistics.waits), fenced \(statistics.fenced), combined \(statistics.combined)")
     print(
       "too busy \(statistics.tooBusy), invariant violations \(statistics.invariantViolations), "
         + "audit: \(store.audit())")

@@ -1,6 +1,6 @@
 // Commands for a tool that counts instructions, where clocks are too coarse: one thread, no clock is read.
 // Two runs that differ in `rounds` alone differ by the commands of so many rounds:
-//   valgrind --tool=callgrind .build/release/store-benchmark count reserve 1000
+//   valgrind --tool=callgrind .build/release/store-benchmark count reserve 1000 [locking]
 internal import StockStore
 
 enum CountedCommands: String, CaseIterable {
@@ -16,10 +16,10 @@ enum CountedCommands: String, CaseIterable {
   private static let commandsPerRound = 16
 
   /// Gives so many rounds of 16 commands to a small store; each hold is ended as well.
-  func run(rounds: Int) {
+  func run(rounds: Int, _ concurrency: ConcurrencyControl) {
     let count = rounds * Self.commandsPerRound
     let items = self == .adjust ? count : 100
-    let bench = Bench(items: items)
+    let bench = Bench(items: items, concurrency: concurrency)
     bench.fill(liveHolds: 0)
     switch self {
     case .reserve:

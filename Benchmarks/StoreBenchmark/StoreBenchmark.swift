@@ -19,11 +19,15 @@ struct StoreBenchmark {
     if CommandLine.arguments.count == 3, CommandLine.arguments[1] == "recovery" {
       return try RecoveryBenchmark(path: CommandLine.arguments[2]).run()
     }
-    if CommandLine.arguments.count == 4, CommandLine.arguments[1] == "count",
+    if CommandLine.arguments.count == 2, CommandLine.arguments[1] == "strategies" {
+      return try StrategyBenchmark().run()
+    }
+    if CommandLine.arguments.count >= 4, CommandLine.arguments[1] == "count",
       let commands = CountedCommands(rawValue: CommandLine.arguments[2]),
       let rounds = Int(CommandLine.arguments[3])
     {
-      return commands.run(rounds: rounds)
+      let strategy = ConcurrencyControl(rawValue: CommandLine.arguments.last ?? "")
+      return commands.run(rounds: rounds, strategy ?? .optimistic)
     }
     print(
       "\(items) items, \(liveHolds) live holds; \(rounds) rounds of \(operations) commands each")

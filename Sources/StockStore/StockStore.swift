@@ -66,7 +66,7 @@ package final class StockStore: Sendable {
   /// shards one at a time, each for a few nanoseconds.
   package func statistics() -> StoreStatistics {
     var sums = statisticsWithoutTables()
-    sums.itemBytes = core.items.bytes
+    sums.itemBytes = core.items.bytes + core.tables.bytes(items: Int(core.items.count))
     sums.itemIndexBytes = core.index.bytes
     sums.reservationBytes = core.slab.bytes
     for number in 0..<core.shards.count {

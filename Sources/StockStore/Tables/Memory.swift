@@ -86,6 +86,8 @@ internal import CPlatform
     }
   }
 
+  var bytes: Int { stride * count }
+
   /// Frees the memory. Nobody may use any copy of this handle afterwards.
   func free() {
     for index in 0..<count { unsafe address(index).deinitialize(count: 1) }

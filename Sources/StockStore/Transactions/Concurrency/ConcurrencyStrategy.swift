@@ -46,6 +46,12 @@ struct StrategyTables: Sendable {
     writers = WriterShards(isUsed: concurrency == .singleWriter)
   }
 
+  /// Bytes in use for so many items.
+  func bytes(items: Int) -> Int {
+    min(items, locks.capacity) * MemoryLayout<ItemLock>.stride
+      + min(items, queues.capacity) * MemoryLayout<ItemQueue>.stride + writers.bytes
+  }
+
   func free() {
     locks.free()
     queues.free()

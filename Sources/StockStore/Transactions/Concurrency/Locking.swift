@@ -34,6 +34,7 @@ enum Locking: ConcurrencyStrategy {
   /// take: hundreds of milliseconds.
   private static let yieldsMax = 1 << 20
 
+  @inline(__always)
   static func attempt(_ kind: TransactionKind, _ session: StoreSession) -> Attempt {
     guard takeAll(session) else { return .conflict }
     let reading = session.read(kind)

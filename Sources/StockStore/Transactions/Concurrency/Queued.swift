@@ -9,6 +9,7 @@
 internal import Synchronization
 
 enum Queued: ConcurrencyStrategy {
+  @inline(__always)
   static func attempt(_ kind: TransactionKind, _ session: StoreSession) -> Attempt {
     let changes = session.scratch.changes
     for position in 0..<changes.count {

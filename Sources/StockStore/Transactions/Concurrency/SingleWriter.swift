@@ -28,6 +28,7 @@ enum SingleWriter: ConcurrencyStrategy {
   /// How often a writer looks at the queue before it leaves: it has a caller of its own.
   private static let roundsMax = 4
 
+  @inline(__always)
   static func attempt(_ kind: TransactionKind, _ session: StoreSession) -> Attempt {
     let shards = self.shards(session)
     if shards.nonzeroBitCount > 1 || session.mailbox == nil {
@@ -123,6 +124,7 @@ enum SingleWriter: ConcurrencyStrategy {
 
 extension StoreSession {
   /// The transaction of this session, done by whoever has the seats of its shards.
+  @inline(__always)
   func executeSeated(_ kind: TransactionKind) -> Attempt {
     let reading = read(kind)
     store.runDeliberateGap()
@@ -149,6 +151,8 @@ struct WriterShards: Sendable {
     shards = PaddedArray(count: isUsed ? Self.shardsMax : 0) { _ in WriterShard() }
     mailboxes = PaddedArray(count: isUsed ? Self.mailboxesMax : 0) { _ in Mailbox() }
   }
+
+  var bytes: Int { shards.bytes + mailboxes.bytes }
 
   func free() {
     shards.free()
