@@ -304,9 +304,12 @@ package final class SimulationRun: @unchecked Sendable {
 
   func violation(_ expected: String, _ seen: String) -> Violation {
     let mutant = fault.map { " --mutant \($0.rawValue)" } ?? ""
+    let name = settings.concurrency.rawValue
+    let strategy =
+      ConcurrencyControl.sound.contains(settings.concurrency) ? " --concurrency \(name)" : ""
     return Violation(
       seed: seed, step: step, expected: expected, seen: seen,
-      arguments: "--seed \(seed)\(mutant)")
+      arguments: "--seed \(seed)\(mutant)\(strategy)")
   }
 
   func log(_ text: @autoclosure () -> String) {

@@ -109,7 +109,8 @@ struct Simulate: ParsableCommand {
   private func findMutants(_ faults: [DeliberateFault]) throws {
     var missed = 0
     for fault in faults {
-      if let found = findMutant(fault, seeds: firstSeed..<firstSeed + Self.mutantSeedsMax) {
+      let seeds = firstSeed..<firstSeed + Self.mutantSeedsMax
+      if let found = findMutant(fault, strategy: strategy, seeds: seeds) {
         print("\(fault.rawValue): found by \(found)")
       } else {
         missed += 1
