@@ -5,15 +5,6 @@ import Testing
 
 @testable import StockStore
 
-/// A clock that goes on by some milliseconds whenever it is looked at: who waits sees leases end.
-private final class TickingClock: Posix.Clock {
-  private let nanoseconds = Atomic<Int64>(seconds(1))
-
-  func now() -> Timestamp {
-    Timestamp(nanoseconds: nanoseconds.add(5_000_000, ordering: .relaxed).newValue)
-  }
-}
-
 /// Two sessions on one thread: what the second does happens between the first one's reading and its
 /// sealing, as if the first one's thread had lost the CPU there.
 private struct TwoSessions {

@@ -1,5 +1,6 @@
 import Posix
 import Simulation
+import Synchronization
 import Testing
 
 @testable import StockStore
@@ -38,5 +39,14 @@ extension StockStore {
       if shards.insert(shard).inserted { keys.append(key) }
     }
     return keys
+  }
+}
+
+/// A clock that goes on by some milliseconds whenever it is looked at: who waits sees leases end.
+final class TickingClock: Posix.Clock {
+  private let nanoseconds = Atomic<Int64>(seconds(1))
+
+  func now() -> Timestamp {
+    Timestamp(nanoseconds: nanoseconds.add(5_000_000, ordering: .relaxed).newValue)
   }
 }

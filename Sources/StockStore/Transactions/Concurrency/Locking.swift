@@ -28,7 +28,7 @@ internal import Posix
 internal import Synchronization
 
 enum Locking: ConcurrencyStrategy {
-  /// Tens of times what the system takes the CPU away for: some milliseconds. In nanoseconds.
+  /// Several times as long as the system usually takes the CPU from a thread. In nanoseconds.
   static let leaseNanoseconds: Int64 = 20_000_000
   /// Waiting ends with the lease, but for a lock that is sealed, or one that others are always quicker to
   /// take: hundreds of milliseconds.

@@ -91,7 +91,7 @@ enum SingleWriter: ConcurrencyStrategy {
     let isAnswered = session.wait {
       if writers.mailboxes[number].isAnswered { return true }
       guard writers.shards[shard].takeSeat() else { return false }
-      // Nobody has answered, so it is posted still: this does it, too.
+      // Now nobody else is at it: it was answered just before, or is still posted, and is done here.
       combine(shard, session)
       writers.shards[shard].leaveSeat()
       return writers.mailboxes[number].isAnswered
