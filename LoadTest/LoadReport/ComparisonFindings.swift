@@ -30,9 +30,7 @@ extension Comparison {
 
   /// "Requests per second: under contention-low no difference is shown; under contention-extreme …"
   private func sentence(_ subject: String, _ measure: String, _ cases: [Case]) -> String {
-    let parts = cases.map { one in
-      (one.name.isEmpty ? "" : "\(one.name): ") + leader(measure, one)
-    }
+    let parts = cases.map { $0.told(among: cases) + leader(measure, $0) }
     return "\(subject): \(parts.joined(separator: "; "))."
   }
 
@@ -83,7 +81,7 @@ extension Comparison {
         return "\(measure.title) \(each.joined(separator: ", "))"
       }
       guard !told.isEmpty else { return nil }
-      return (one.name.isEmpty ? "" : "\(one.name): ") + told.joined(separator: ", ")
+      return one.told(among: cases) + told.joined(separator: ", ")
     }
     return parts.isEmpty
       ? nil : "Where commits met (who is not named counted none): \(parts.joined(separator: "; "))."
@@ -120,5 +118,12 @@ extension Comparison {
   private func list(_ names: [String]) -> String {
     guard let last = names.last, names.count > 1 else { return names.first ?? "" }
     return names.dropLast().joined(separator: ", ") + " and " + last
+  }
+}
+
+extension Comparison.Case {
+  /// Its name before what is said of it, where several are spoken of.
+  fileprivate func told(among cases: [Comparison.Case]) -> String {
+    cases.count > 1 ? "\(name): " : ""
   }
 }

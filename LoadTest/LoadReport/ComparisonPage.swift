@@ -81,7 +81,7 @@ extension Comparison {
         "\($0.key) = \($0.value)"
       }
       return .details(
-        one.name.isEmpty ? "The whole load" : one.name,
+        "The whole load: \(one.heading)",
         .verbatim(lines.joined(separator: "\n")))
     }
     return Markup([.facts(facts), Markup(settings)])
@@ -92,7 +92,7 @@ extension Comparison {
   private func caseMarkup(_ one: Case) -> Markup {
     let charts: [Markup] = [runsChart(one), spectraChart(one)].map { $0?.markup ?? "" }
     return .section(
-      one.name.isEmpty ? "Figures" : one.name, note: one.configuration.shape,
+      one.heading.prefix(1).uppercased() + one.heading.dropFirst(), note: one.configuration.shape,
       Markup([
         .list("warnings", one.warnings), ratioChart(one)?.markup ?? "", figureTable(one),
         Markup(charts), .details("All runs", runsTable(one)),

@@ -29,9 +29,8 @@ extension Comparison {
     let runs =
       Set(counts).count == 1 ? "\(counts[0])" : counts.map(String.init).joined(separator: "/")
     let turns = variants.dropFirst().allSatisfy { one.tookTurns(variants[0], $0) }
-    let name = one.name.isEmpty ? "comparison" : one.name
     var lines = [
-      "\(name) · \(one.configuration.shape) · \(runs) run\(runs == "1" ? "" : "s") each"
+      "\(one.heading) · \(one.configuration.shape) · \(runs) run\(runs == "1" ? "" : "s") each"
         + (turns && runs != "1" ? ", in turn" : "")
     ]
     let scale = RatioScale(one, width: Comparison.plotWidth)
@@ -106,14 +105,21 @@ extension Comparison.Measure {
   }
 }
 
+extension Comparison.Case {
+  /// Its name, or else its kind.
+  var heading: String {
+    name.isEmpty ? (configuration.loop == "open" ? "open loop" : "closed loop") : name
+  }
+}
+
 extension Report.Configuration {
-  /// "closed loop, 8 × 100 streams, 2.0 s".
+  /// "5000/s, 8 × 100 streams, 2.0 s".
   package var shape: String {
-    let kind = loop == "open" ? "open loop at \(rate ?? "?")/s" : "closed loop"
     let length =
       operations.map { "\(Text.count(Int64($0))) operations" }
       ?? "\(Text.decimal(durationSeconds ?? 0, 1)) s"
-    return "\(kind), \(connections) × \(streams) streams, \(length)"
+    let parts = [rate.map { "\($0)/s" }, "\(connections) × \(streams) streams", length]
+    return parts.compactMap(\.self).joined(separator: ", ")
   }
 }
 
