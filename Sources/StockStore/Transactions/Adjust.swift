@@ -1,3 +1,5 @@
+// AdjustStock: on hand or safety stock of an item changes, and an item that is unknown is made.
+
 extension StoreSession {
   /// Changes on hand or safety stock of one item, and makes the item if it is unknown.
   /// - Returns: the balances right after; or `insufficientStock` (on hand would fall below held),
