@@ -163,7 +163,10 @@ struct LivePicture {
   }
 
   private var rateText: String {
-    let asked = progress.interval?.scheduledPerSecond.map { " of \(Text.decimal($0, 0))" } ?? ""
+    var asked = ""
+    if let scheduled = progress.interval?.scheduledPerSecond, scheduled > 0 {
+      asked = " of \(Text.decimal(scheduled, 0))"
+    }
     return "\(Text.decimal(rateNow, 0))\(asked) requests/s"
   }
 

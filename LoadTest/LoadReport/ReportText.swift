@@ -11,6 +11,13 @@ extension Report {
   }
 }
 
+extension Report {
+  /// The warnings that say something else than what the run was limited by, which has its own place.
+  var warningsBesideTheLimit: [String] {
+    warnings.filter { limitReason.isEmpty || !$0.contains(limitReason) }
+  }
+}
+
 private struct ReportText {
   let report: Report
   let terminal: Terminal
@@ -33,7 +40,7 @@ private struct ReportText {
     lines += connectionLines + serverLines
     lines += wrapped("generator", generator)
     lines += thresholdLines
-    for warning in report.warnings {
+    for warning in report.warningsBesideTheLimit {
       lines += wrapped("WARNING", [printable(warning)], style: .warning)
     }
     return lines + wrapped("left out", [report.leavesOut.map(printable).joined(separator: "; ")])
@@ -107,7 +114,7 @@ private struct ReportText {
       switch report.limitedBy {
       case .load: "the load, which was carried"
       case .server: "the server"
-      case .generator: "THE GENERATOR: no limit of the server"
+      case .generator: "THE GENERATOR"
       case .unknown: "unknown"
       }
     return report.limitReason.isEmpty ? name : "\(name): \(printable(report.limitReason))"

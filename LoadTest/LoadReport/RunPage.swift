@@ -14,7 +14,7 @@ extension Report {
     body += verdictMarkup
     body += .keyFigures(keyFigures)
     body += limitMarkup
-    body += .list("warnings", warnings)
+    body += .list("warnings", warningsBesideTheLimit)
     let checked = Markup.section("What was checked", checkMarkup)
     // What is wrong comes first.
     if result == .violated { body += checked }
@@ -127,16 +127,18 @@ extension Report {
   }
 
   private var limitMarkup: Markup {
+    guard limitedBy != .unknown || !limitReason.isEmpty else { return "" }
     let words =
       switch limitedBy {
-      case .load: "Limited by the load that was asked for, and it was carried."
-      case .server: "Limited by the server."
-      case .generator: "Limited by the generator: the figures are no limit of the server."
-      case .unknown: "What limited the run is not known."
+      case .load: "Limited by the load, which was carried"
+      case .server: "Limited by the server"
+      case .generator: "Limited by the generator"
+      case .unknown: "What was the limit is not known"
       }
     let tone: Tone = limitedBy == .generator ? .warning : .neutral
+    let reason = limitReason.isEmpty ? "." : ": \(limitReason)."
     return """
-      <p class="limit"><span class="mark \(tone.rawValue)">\(words)</span> \(limitReason)</p>
+      <p class="limit"><span class="mark \(tone.rawValue)">\(words)</span>\(reason)</p>
 
       """
   }

@@ -6,7 +6,12 @@ struct Timeline {
   private static let intervalsAtMost = 300
 
   init(_ all: [Report.Interval]) {
-    let usable = all.filter { $0.seconds > 0 && $0.seconds.isFinite && $0.startSeconds.isFinite }
+    var usable = all.filter { $0.seconds > 0 && $0.seconds.isFinite && $0.startSeconds.isFinite }
+    // What is left over at the end of a run may be so short that its rates mean nothing.
+    if usable.count > 1, usable[usable.count - 1].seconds < usable[usable.count - 2].seconds / 4 {
+      let joined = Report.Interval(joining: usable.suffix(2))
+      usable.replaceSubrange((usable.count - 2)..., with: [joined])
+    }
     let together = (usable.count + Timeline.intervalsAtMost - 1) / Timeline.intervalsAtMost
     intervals = stride(from: 0, to: usable.count, by: max(1, together)).map { start in
       Report.Interval(joining: usable[start..<min(start + together, usable.count)])
@@ -108,9 +113,10 @@ extension Report.Interval {
       }
       server = next.server ?? server
     }
+    let times = intervals.reduce(0) { $0 + $1.seconds }
+    let scheduled = intervals.reduce(0) { $0 + ($1.scheduledPerSecond ?? 0) * $1.seconds }
+    if scheduledPerSecond != nil, times > 0 { scheduledPerSecond = scheduled / times }
     if let last = intervals.last { seconds = last.startSeconds + last.seconds - startSeconds }
-    let rates = intervals.compactMap(\.scheduledPerSecond)
-    if !rates.isEmpty { scheduledPerSecond = rates.reduce(0, +) / Double(rates.count) }
   }
 }
 

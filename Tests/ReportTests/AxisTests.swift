@@ -80,5 +80,10 @@ struct AxisTests {
     #expect(timeline.intervals[0].latencyMicroseconds.p99 == 3)
     #expect(timeline.intervals.map(\.answered).reduce(0, +) == 10_000)
     #expect(Timeline([]).intervals.isEmpty)
+    var rest = Report.Interval()
+    rest.startSeconds = 2
+    rest.seconds = 0.001
+    rest.answered = 7
+    #expect(Timeline(intervals[0...1] + [rest]).intervals.map(\.answered) == [10, 17])
   }
 }

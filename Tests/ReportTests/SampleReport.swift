@@ -14,8 +14,7 @@ enum Sample {
     report.result = .good
     report.limitedBy = .load
     report.limitReason =
-      "Every tick of the schedule was sent, and the busiest thread worked 31.0 % "
-    report.limitReason += "of its time."
+      "the schedule was carried; the generator's busiest thread was busy 31.0 % of the time"
     fillSetting(&report)
     fillCheck(&report)
     fillFigures(&report)
