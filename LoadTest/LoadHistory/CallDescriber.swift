@@ -2,16 +2,26 @@
 
 /// Turns operations into lines.
 struct CallDescriber {
-  /// Times are told from here.
+  /// Times are told from here: the run's start, by the generator's monotonic clock.
   let startNanoseconds: Int64
+  /// The same by its wall clock, since the Unix epoch; for times by the server's.
+  let startedUnixNanoseconds: Int64
 
   func key(_ reference: OperationReference, _ books: borrowing Books) -> String {
     books.withLedger(reference.ledger) { $0.key(of: reference.operation) }
   }
 
-  /// A reserve that took `units`, and the Confirm or Release that ended it.
-  func hold(_ hold: Hold, units: Int64, _ books: borrowing Books) -> [CallLine] {
-    all(hold.reference, units: units, books)
+  /// Every attempt of reserves and of what ended them, reserve by reserve.
+  func holds(_ holds: some Sequence<Hold>, _ books: borrowing Books) -> [CallLine] {
+    var lines: [CallLine] = []
+    for hold in holds { lines += all(hold.reference, units: hold.units, books) }
+    return lines
+  }
+
+  func restocks(_ restocks: some Sequence<Restock>, _ books: borrowing Books) -> [CallLine] {
+    var lines: [CallLine] = []
+    for restock in restocks { lines += all(restock.reference, units: restock.units, books) }
+    return lines
   }
 
   /// Every attempt of an operation in the order of their sends; `units` are of the SKU in question.
@@ -45,7 +55,8 @@ struct CallDescriber {
     case .read(let level): return "\(level.onHand) on hand, \(level.held) held"
     case .accepted(let id, let expires, let isReplayed):
       let name = id.map { " \($0.text)" } ?? ""
-      let until = expires > 0 ? " until \(expires)" : ""
+      let due = CallLine.milliseconds(expires &- startedUnixNanoseconds)
+      let until = expires > 0 ? " until \(due) ms by its clock" : ""
       return "OK\(name)\(until)\(isReplayed ? ", replayed" : "")"
     case .refused(let refusal):
       let available = refusal.available.map { ", \($0) available" } ?? ""

@@ -36,7 +36,8 @@ package struct History: ~Copyable {
   /// - Parameter skus: those whose calls are checked together; nil for all.
   package borrowing func check(skus: Range<Int>? = nil) -> Findings {
     var check = HistoryCheck(
-      names: names, stock: stock, levels: levels, startNanoseconds: startNanoseconds)
+      names: names, stock: stock, levels: levels, startNanoseconds: startNanoseconds,
+      startedUnixNanoseconds: startedUnixNanoseconds)
     return check.run(books, noted: violations, skus: skus)
   }
 }

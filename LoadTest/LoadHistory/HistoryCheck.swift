@@ -19,13 +19,16 @@ package struct HistoryCheck {
   ///   - stock: units put behind each SKU before the run.
   ///   - levels: as many, read after all calls were drained; nil where the server was gone.
   ///   - startNanoseconds: the run's start, for naming calls.
+  ///   - startedUnixNanoseconds: the same by the wall clock.
   package init(
-    names: SKUNames, stock: [Int64], levels: [ReadLevel]?, startNanoseconds: Int64
+    names: SKUNames, stock: [Int64], levels: [ReadLevel]?, startNanoseconds: Int64,
+    startedUnixNanoseconds: Int64
   ) {
     self.names = names
     self.stock = stock
     self.levels = levels
-    describe = CallDescriber(startNanoseconds: startNanoseconds)
+    describe = CallDescriber(
+      startNanoseconds: startNanoseconds, startedUnixNanoseconds: startedUnixNanoseconds)
   }
 
   /// Checks everything.
@@ -224,7 +227,8 @@ package struct HistoryCheck {
     if let first = answers.last, let other = answers.first(where: { !$0.repeats(first, method) }) {
       note(
         .answeredDifferently,
-        "\(method.name) answered \(describe.text(first)), then \(describe.text(other))", operation,
+        "\(method.name) answered \(describe.text(first)), then \(describe.text(other))"
+          + (describe.text(first) == describe.text(other) ? " with other values" : ""), operation,
         ledger)
     }
   }

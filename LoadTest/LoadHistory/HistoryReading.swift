@@ -213,8 +213,11 @@ private struct HistoryDecoder: ~Copyable {
     return Violation(kind, text)
   }
 
+  /// As it stands, but for what would move a terminal's cursor.
   private static func text(_ bytes: Span<UInt8>, _ range: Range<Int>) -> String {
-    String(decoding: range.map { bytes[$0] }, as: UTF8.self)
+    let decoded = String(decoding: range.map { bytes[$0] }, as: UTF8.self)
+    let isControl = { (scalar: Unicode.Scalar) in scalar.properties.generalCategory == .control }
+    return String(String.UnicodeScalarView(decoded.unicodeScalars.map { isControl($0) ? "?" : $0 }))
   }
 }
 

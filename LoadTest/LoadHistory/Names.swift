@@ -133,11 +133,13 @@ package struct ReservationID: Hashable, Sendable, BitwiseCopyable {
     for index in 0..<4 { buffer.append(UInt8(truncatingIfNeeded: third >> UInt32(24 - 8 * index))) }
   }
 
+  /// For people: what a server should not have put there is shown as a question mark.
   package var text: String {
     var buffer = MessageBuffer()
     append(to: &buffer)
     return buffer.withSpan { bytes in
-      String(decoding: bytes.indices.map { bytes[$0] }, as: UTF8.self)
+      let printable = bytes.indices.map { (0x20..<0x7f).contains(bytes[$0]) ? bytes[$0] : 0x3f }
+      return String(decoding: printable, as: UTF8.self)
     }
   }
 }

@@ -19,6 +19,9 @@ struct SKUCheck {
   let describe: CallDescriber
   private let bounds: SKUBounds
 
+  /// Calls that are named beside the one that is wrong.
+  private static let othersNamed = 1_000
+
   init(_ history: SKUHistory, name: String, level: ReadLevel?, describe: CallDescriber) {
     self.history = history
     self.name = name
@@ -32,7 +35,7 @@ struct SKUCheck {
     let before = findings.counts
     addUp(&findings)
     checkOversold(books, &findings)
-    if let level { checkLevel(level, &findings) }
+    if let level { checkLevel(level, books, &findings) }
     checkRefusals(books, &findings)
     checkReads(books, &findings)
     return findings.counts == before
@@ -69,8 +72,7 @@ struct SKUCheck {
       sum += hold.units
       shown.append(hold)
     }
-    var calls = shown.flatMap { describe.hold($0, units: $0.units, books) }
-    calls += restocked.flatMap { describe.all($0.reference, units: $0.units, books) }
+    let calls = describe.holds(shown, books) + describe.restocks(restocked, books)
     let more = added > 0 ? " and \(added) added" : ""
     findings.note(
       Violation(
@@ -81,7 +83,9 @@ struct SKUCheck {
         count: peak.units - history.stock, calls: calls))
   }
 
-  private func checkLevel(_ read: ReadLevel, _ findings: inout Findings) {
+  private func checkLevel(
+    _ read: ReadLevel, _ books: borrowing Books, _ findings: inout Findings
+  ) {
     guard let level = read.level else {
       findings.note(Violation(.itemMissing, "SKU \(name): the server does not know it"))
       return
@@ -99,7 +103,10 @@ struct SKUCheck {
           SKU \(name): \(level.onHand) on hand, but \(history.stock)\(plus) − \
           \(sum { $0.fate == .sold }) confirmed is \(SKUCheck.text(onHand))
           """,
-          count: SKUCheck.distance(level.onHand, onHand)))
+          count: SKUCheck.distance(level.onHand, onHand),
+          calls: describe.holds(
+            history.holds.filter { $0.fate != .returned }.prefix(SKUCheck.othersNamed), books)
+            + describe.restocks(history.restocks.prefix(SKUCheck.othersNamed), books)))
     }
     let held = bounds.held.range(from: read.sentNanoseconds, through: read.answeredNanoseconds)
     if !held.contains(level.held) {
@@ -111,7 +118,10 @@ struct SKUCheck {
           \(sum { _ in true }) accepted − \(sum { $0.fate == .sold }) confirmed − \
           \(sum { $0.isReleased }) released − the expired
           """,
-          count: SKUCheck.distance(level.held, held)))
+          count: SKUCheck.distance(level.held, held),
+          calls: describe.holds(
+            history.holds.filter { $0.possiblyHeld.until >= read.sentNanoseconds }
+              .prefix(SKUCheck.othersNamed), books)))
     }
   }
 
@@ -206,8 +216,9 @@ struct SKUCheck {
       return possible.from <= to && possible.until >= from
     }
     let restocks = history.restocks.filter { $0.from <= to }
-    return holds.sorted { ($0.units, $1.takeFrom) > ($1.units, $0.takeFrom) }
-      .flatMap { describe.hold($0, units: $0.units, books) }
-      + restocks.flatMap { describe.all($0.reference, units: $0.units, books) }
+    let largest = holds.sorted { ($0.units, $1.takeFrom) > ($1.units, $0.takeFrom) }
+      .prefix(SKUCheck.othersNamed)
+    return describe.holds(largest, books)
+      + describe.restocks(restocks.prefix(SKUCheck.othersNamed), books)
   }
 }

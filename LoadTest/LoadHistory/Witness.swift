@@ -38,6 +38,8 @@ struct WitnessScheduler {
 
   /// Effects that a plan passes over because their units don't fit.
   private static let passedOver = 32
+  /// Sums above this are not looked for among subsets.
+  private static let subsetUnits: Int64 = 1_024
   private static let workPerEffect = 200
 
   init(_ effects: Effects, _ policy: WitnessPolicy) {
@@ -212,16 +214,17 @@ struct WitnessScheduler {
     return sold + moved
   }
 
-  /// Open effects of `kind` that add up to `units`, those whose windows end first; nil if that is not
-  /// found.
+  /// Open effects of `kind` that add up to `units`, rather those whose windows end first; nil if that is
+  /// not found.
   /// - Parameter most: they may add up to more, but not to more than this.
-  private mutating func fill(_ kind: Effect.Kind, _ units: Int64, atMost most: Int64? = nil)
-    -> [Int]?
-  {
+  private mutating func fill(
+    _ kind: Effect.Kind, _ units: Int64, atMost most: Int64? = nil
+  ) -> [Int]? {
     if units == 0 { return [] }
     guard units > 0, openUnits[Int(kind.rawValue)] >= units else { return nil }
     let most = most ?? units
     var chosen: [Int] = []
+    var ready: [Int] = []
     var seen: [Int] = []
     var sum: Int64 = 0
     while sum < units, seen.count - chosen.count <= WitnessScheduler.passedOver,
@@ -231,14 +234,42 @@ struct WitnessScheduler {
       let effect = effects[index]
       if isDone[index] || effect.to < now { continue }
       seen.append(index)
-      let isReady = effect.hold < 0 || kind == .take || model.isLive(effect.hold)
-      if isReady, effect.units <= most - sum {
+      guard effect.hold < 0 || kind == .take || model.isLive(effect.hold) else { continue }
+      ready.append(index)
+      if effect.units <= most - sum {
         chosen.append(index)
         sum += effect.units
       }
     }
     for index in seen { open[Int(kind.rawValue)].push(index, effects[index]) }
-    return sum >= units ? chosen : nil
+    return sum >= units ? chosen : subset(of: ready, adding: units)
+  }
+
+  /// Which of `ready` add up to exactly `units`, where taking the first that fit did not do.
+  private mutating func subset(of ready: [Int], adding units: Int64) -> [Int]? {
+    guard units <= WitnessScheduler.subsetUnits else { return nil }
+    let units = Int(units)
+    workLeft -= ready.count * units / 16
+    // Of each sum that can be reached, the last effect that it takes; the earlier ones are preferred.
+    var last = [Int32](repeating: -1, count: units + 1)
+    var reached = [0]
+    for (position, index) in ready.enumerated() {
+      let more = Int(clamping: effects[index].units)
+      for sum in reached where sum + more <= units && sum + more > 0 && last[sum + more] < 0 {
+        last[sum + more] = Int32(truncatingIfNeeded: position)
+        reached.append(sum + more)
+      }
+      if last[units] >= 0 { break }
+    }
+    var chosen: [Int] = []
+    var sum = units
+    while sum > 0 {
+      if last[sum] < 0 { return nil }
+      let index = ready[Int(last[sum])]
+      chosen.append(index)
+      sum -= Int(effects[index].units)
+    }
+    return chosen
   }
 }
 

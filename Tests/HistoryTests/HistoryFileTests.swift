@@ -55,6 +55,15 @@ import Testing
     }
   }
 
+  @Test func whatAFileSaysDoesNotMoveTheCursor() throws {
+    var history = Story(stock: 1).history([])
+    history.violations = [Violation(.forgotten, "\u{1b}[2J key")]
+    history.configuration = "a\nb\u{9b}c"
+    let read = try History(history.encoded())
+    #expect(read.violations[0].text == "?[2J key")
+    #expect(read.configuration == "a?b?c")
+  }
+
   @Test func aServerThatWasGoneLeavesNoBalances() throws {
     let history = try History(file(levels: []))
     #expect(history.levels == nil)

@@ -114,8 +114,10 @@ extension Ledger {
     let isAccepted = if case .accepted = before { true } else { false }
     let mustRepeat = method == .reserve || method == .adjustStock || isAccepted
     if mustRepeat, !reply.isReplayed {
+      let sku = names.name(Int(line(of: operation).sku))
       let what = "\(method.name) was answered, then decided anew"
-      forgotten.append(Violation(.forgotten, "key \(key(of: operation)): \(what)"))
+      forgotten.append(
+        Violation(.forgotten, "SKU \(sku), key \(key(of: operation)): \(what)"))
     } else if Answer(reply).repeats(before, method) {
       audit.standing += 1
     }
