@@ -69,9 +69,10 @@ struct FindKneeCommand: ParsableCommand {
       try FindKneeCommand.attempt(json) { () throws(Errno) in _ = try OutputFile(path: json) }
     }
     var report = KneeReport(limits: limits)
+    // A step that a signal ended has the signal's status.
     var status: Int32 = 2
     do throws(LoadError) {
-      let result = try search(base, limits, &report)
+      let result = try search(base, limits, &report, &status)
       report.conclude(result)
       switch result {
       case .found: status = 0
@@ -88,11 +89,11 @@ struct FindKneeCommand: ParsableCommand {
   }
 
   private func search(
-    _ base: RunOptions, _ limits: [Threshold], _ report: inout KneeReport
+    _ base: RunOptions, _ limits: [Threshold], _ report: inout KneeReport, _ status: inout Int32
   ) throws(LoadError) -> KneeResult {
     var fromRate = from ?? 0
     if from == nil {
-      let closed = try step(base, at: nil)
+      let closed = try step(base, at: nil, &status)
       let carried = closed.requestsPerSecond
       if closed.result == .violated { return .violated(rate: carried, verdict: closed.verdict) }
       say("closed loop: \(KneeReport.rate(carried)); the search begins at a tenth of it")
@@ -102,7 +103,7 @@ struct FindKneeCommand: ParsableCommand {
     var search = KneeSearch(fromRate: fromRate)
     search.resolution = resolution / 100
     return try search.run { (rate, isConfirmation) throws(LoadError) in
-      let run = try self.step(base, at: rate)
+      let run = try self.step(base, at: rate, &status)
       let outcome = try report.add(run, rate: rate, isConfirmation: isConfirmation, limits: limits)
       if let step = report.steps.last { say(KneeReport.line(step)) }
       return outcome
@@ -136,7 +137,9 @@ struct FindKneeCommand: ParsableCommand {
   }
 
   /// A run at one rate, or in a closed loop of two seconds, with stock of its own.
-  private func step(_ base: RunOptions, at rate: Double?) throws(LoadError) -> Report {
+  private func step(
+    _ base: RunOptions, at rate: Double?, _ status: inout Int32
+  ) throws(LoadError) -> Report {
     var options = base
     options.run = RunID(Machine.random64())
     options.profile = rate.map { LoadProfile(ratePerSecond: $0) }
@@ -146,7 +149,12 @@ struct FindKneeCommand: ParsableCommand {
     defer { live?.clear() }
     var hooks = RunHooks()
     hooks.progress = { live?.show($0) }
-    return try LoadKit.run(options, hooks: hooks).report
+    let result = try LoadKit.run(options, hooks: hooks)
+    if result.exitStatus >= 128 {
+      status = result.exitStatus
+      throw LoadError("interrupted")
+    }
+    return result.report
   }
 
   /// On standard error where the answer goes to standard output as JSON.

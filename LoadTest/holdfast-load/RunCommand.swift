@@ -64,7 +64,7 @@ struct RunCommand: ParsableCommand {
     let runs = demo ? demoRuns() : [try options()]
     var status: Int32 = 0
     for (number, options) in runs.enumerated() {
-      if demo { print(RunCommand.demoTitles[number]) }
+      if demo { HoldfastLoad.tell(RunCommand.demoTitles[number], on: report.json == "-" ? 2 : 1) }
       let ended = try run(options)
       if status == 0 { status = ended }
     }

@@ -211,6 +211,21 @@ import Testing
     #expect(report.isFound == (report.ratePerSecond != nil))
   }
 
+  @Test func aLimitThatMayNotBeTheServersIsSaidToBe() throws {
+    let limits = [try Threshold("p99<5ms")]
+    var report = KneeReport(limits: limits)
+    let broken = run(p99: 7_200) {
+      $0.limitedBy = .unknown
+      $0.limitReason = "all 2 processors were busy"
+    }
+    _ = try report.add(broken, rate: 2_000, isConfirmation: false, limits: limits)
+    report.conclude(.found(rate: 1_900, brokeAt: 2_000, reason: "p99<5ms broke: 7.20 ms"))
+    #expect(
+      report.conclusion
+        == "1,900/s keeps p99<5ms; at 2,000/s p99<5ms broke: 7.20 ms (not surely the server's limit: "
+        + "all 2 processors were busy)")
+  }
+
   @Test func theTableIsInOrderOfRates() throws {
     let limits = [try Threshold("p99<5ms")]
     var report = KneeReport(limits: limits)

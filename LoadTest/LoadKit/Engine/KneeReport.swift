@@ -120,7 +120,8 @@ package struct KneeReport: Codable, Sendable {
       ratePerSecond = kept
       brokeAtRatePerSecond = broken
       brokeBecause = reason
-      conclusion = "\(rate(kept)) keeps \(keptLimits); at \(rate(broken)) \(reason)"
+      conclusion =
+        "\(rate(kept)) keeps \(keptLimits); at \(rate(broken)) \(reason)\(doubt(at: broken))"
     case .unlimited(let highest):
       conclusion = "no limit found: \(keptLimits) held up to \(rate(highest)), the highest tried"
     case .none(let lowest, let reason):
@@ -139,6 +140,13 @@ package struct KneeReport: Codable, Sendable {
         "no steady answer: rates from \(rate(low)) to \(rate(high)) kept the limits and broke them; "
         + "last, \(reason); longer steps (--step-seconds) are steadier"
     }
+  }
+
+  /// What there is to say against calling it the server's limit.
+  private func doubt(at rate: Double) -> String {
+    let step = steps.last { $0.scheduledPerSecond == rate && !$0.isKept }
+    guard let step, step.limitedBy == .unknown, !step.limitReason.isEmpty else { return "" }
+    return " (not surely the server's limit: \(step.limitReason))"
   }
 
   private var keptLimits: String { limits.joined(separator: ", ") }
