@@ -14,7 +14,7 @@ extension Chart {
       <figure class="chart" data-chart="\(readingsText)"\(groupMarkup)>
       <figcaption><h3 id="\(name)">\(title)</h3>\(noteMarkup)</figcaption>
       \(legendMarkup)
-      <div class="plot" style="\(style)">
+      <div class="plot\(hasRows ? " rows" : "")" style="\(style)">
       <svg role="img" aria-labelledby="\(name)" aria-describedby="\(name)-summary" \
       width="100%" height="100%">
       <desc id="\(name)-summary">\(summary)</desc>
@@ -29,6 +29,9 @@ extension Chart {
 
       """
   }
+
+  /// The vertical axis has names, not numbers: a telephone shows them above their rows.
+  private var hasRows: Bool { leftPixels > 100 }
 
   private var legendMarkup: Markup {
     guard legend.count > 1 else { return "" }

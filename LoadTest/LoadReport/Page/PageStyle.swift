@@ -52,7 +52,7 @@ enum PageStyle {
     header > p { margin: 0; }
     section { margin-top: 48px; }
     .note { margin: 0 0 16px; color: var(--muted); max-width: 46em; }
-    .card, figure.chart, .scroll, .facts, pre {
+    figure.chart, .scroll, .facts, pre {
       background: var(--surface); border: 1px solid var(--hair); border-radius: 10px;
       box-shadow: var(--shadow);
     }
@@ -178,6 +178,8 @@ enum PageStyle {
       caption, th:first-child { padding-left: 14px; }
       .plot text { font-size: 11px; }
       .plot text.odd { display: none; }
+      .plot.rows { height: calc(var(--height) * 1.7); margin-left: 6px; }
+      .plot.rows text.vertical { text-anchor: start; transform: translate(10px, -12px); }
     }
 
     """
