@@ -33,7 +33,7 @@ package struct HistogramLog: ~Copyable {
   private let file: OutputFile
   private var hasHead = false
 
-  /// Lines go into `file`, which has to be empty.
+  /// Lines go into `file`; what it held goes when the first one comes.
   package init(into file: consuming OutputFile) { self.file = file }
 
   /// Writes one interval. `startEpochNanoseconds` is when the run's first call was due, of all intervals
@@ -42,6 +42,7 @@ package struct HistogramLog: ~Copyable {
     _ interval: Report.Interval, _ latencies: borrowing Latencies, startEpochNanoseconds: Int64
   ) throws(Errno) {
     if !hasHead {
+      try file.empty()
       try file.write(HistogramLog.head(startEpochNanoseconds: startEpochNanoseconds))
       hasHead = true
     }

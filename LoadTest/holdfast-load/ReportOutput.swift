@@ -26,14 +26,7 @@ final class ReportOutput {
       .compactMap { path, kind in path.map { ($0, kind) } }
     for file in files where file.path != "-" { _ = try ReportOutput.open(file.path) }
     logPath = flags.hdr ?? ""
-    guard let path = flags.hdr else { return }
-    let file = try ReportOutput.open(path)
-    do throws(Errno) {
-      try file.empty()
-    } catch {
-      throw LoadError("cannot write \(path): \(error)")
-    }
-    log = HistogramLog(into: file)
+    if let path = flags.hdr { log = HistogramLog(into: try ReportOutput.open(path)) }
   }
 
   /// Shows how the run stands on standard error.

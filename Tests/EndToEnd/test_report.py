@@ -160,12 +160,13 @@ def test_json_on_standard_output_leaves_the_text_to_the_other(generator, server)
     assert done.stderr.startswith("VERDICT: ")
 
 
-def test_a_file_keeps_what_it_held_where_no_run_is_made(generator, tmp_path):
-    page = tmp_path / "page.html"
-    page.write_text("an earlier report")
-    done = subprocess.run([generator, "run", "--target", "127.0.0.1:1", "--html", page],
+@pytest.mark.parametrize("flag", ["--json", "--html", "--hdr"])
+def test_a_file_keeps_what_it_held_where_no_run_is_made(generator, tmp_path, flag):
+    file = tmp_path / "file"
+    file.write_text("an earlier report")
+    done = subprocess.run([generator, "run", "--target", "127.0.0.1:1", flag, file],
                           capture_output=True, text=True, timeout=60)
-    assert done.returncode == 2 and page.read_text() == "an earlier report"
+    assert done.returncode == 2 and file.read_text() == "an earlier report"
 
 
 def test_an_interrupted_run_has_a_report_of_what_there_was(generator, server, tmp_path):
