@@ -181,7 +181,7 @@ import Testing
       // A closed loop.
       (.server, "every stream waited for the server", { $0.busiestThread = 0.4 }),
       (.unknown, "too much to call this the server's limit", { $0.busiestThread = 0.8 }),
-      (.generator, "no limit of the server; use more --threads", { $0.busiestThread = 0.95 }),
+      (.generator, "busy 95.0 % of the time; use more --threads", { $0.busiestThread = 0.95 }),
       (.load, "--think-time", { $0.thinks = true }),
       // An open loop.
       (.load, "the schedule was carried", { $0.isOpenLoop = true }),
@@ -223,9 +223,17 @@ import Testing
           $0.busiestThread = 0.85
         }
       ),
+      (
+        .unknown, "the generator had a part in it",
+        {
+          $0.isOpenLoop = true
+          $0.unsentTicks = 7
+          $0.lagMicroseconds = 5_000
+        }
+      ),
       // A machine without an idle processor.
       (
-        .generator, "nobody says whose the rest were",
+        .unknown, "nobody says whose the rest were",
         {
           $0.machineBusy = 0.99
           $0.generatorProcessors = 0.5

@@ -60,7 +60,7 @@ struct LimitEvidence {
       )
     case (_, .none):
       return (
-        .generator,
+        .unknown,
         "\(all), \(generator) of them by the generator, and nobody says whose the rest were "
           + "(--server-pid)"
       )
@@ -70,7 +70,7 @@ struct LimitEvidence {
   private func judgeAlone() -> (limit: Report.LimitedBy, reason: String) {
     let busy = "the generator's busiest thread was busy \(Text.percent(busiestThread)) of the time"
     if busiestThread >= LimitEvidence.threadFull {
-      return (.generator, "\(busy): these figures are no limit of the server; use more --threads")
+      return (.generator, "\(busy); use more --threads")
     }
     if isOpenLoop { return judgeOpenLoop(busy) }
     if thinks { return (.load, "the pauses between operations (--think-time) set the pace") }
@@ -83,17 +83,14 @@ struct LimitEvidence {
   private func judgeOpenLoop(_ busy: String) -> (limit: Report.LimitedBy, reason: String) {
     let lagMost = max(
       LimitEvidence.lagMicrosecondsMaximum, LimitEvidence.lagShareMaximum * latencyMicroseconds)
-    if lagMicroseconds > lagMost {
-      return (
-        .generator,
-        "the generator ran late (schedule lag p99 \(Text.duration(microseconds: lagMicroseconds))): "
-          + "these figures are no limit of the server"
-      )
-    }
+    let late = "it ran late: schedule lag p99 \(Text.duration(microseconds: lagMicroseconds))"
+    let isLate = lagMicroseconds > lagMost
     if unsentTicks == 0, carriedShare >= LimitEvidence.carriedEnough {
-      return (.load, "the schedule was carried; \(busy)")
+      return isLate
+        ? (.generator, "\(late); \(busy)") : (.load, "the schedule was carried; \(busy)")
     }
     let carried = "\(Text.percent(min(1, carriedShare))) of the schedule was answered in time"
+    if isLate { return (.unknown, "\(carried), and the generator had a part in it: \(late)") }
     if busiestThread < LimitEvidence.threadFree {
       return (.server, "\(carried): every stream waited for the server; \(busy)")
     }

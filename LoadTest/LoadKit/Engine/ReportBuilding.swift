@@ -57,7 +57,11 @@ extension Report {
       Double($0) / 1_000 / requests
     }
     server = facts.server.map { ServerSide($0) }
-    (limitedBy, limitReason) = facts.limitEvidence(all).judge()
+    if let endedEarly = statistics.endedEarly {
+      limitReason = endedEarly
+    } else {
+      (limitedBy, limitReason) = facts.limitEvidence(all).judge()
+    }
   }
 
   private mutating func setVerdict(_ options: RunOptions, _ facts: RunFacts) {
@@ -82,7 +86,10 @@ extension Report {
     if let endedEarly = facts.endedEarly {
       warnings.append("the run ended early: \(endedEarly); the report is of what there was by then")
     }
-    if limitedBy == .generator { warnings.append("the generator was the limit: \(limitReason)") }
+    if limitedBy == .generator {
+      warnings.append(
+        "the generator was the limit: \(limitReason); these figures are no limit of the server")
+    }
     if unsentTicks > 0 {
       warnings.append(
         "\(Text.count(Int64(unsentTicks))) calls of the schedule were not sent in time: every "
@@ -93,7 +100,6 @@ extension Report {
       warnings.append(
         "\(connectionsLost) \(times) lost: \(facts.statistics.firstConnectionLoss ?? "")")
     }
-    if let firstFailure { warnings.append("first failure: \(firstFailure)") }
     if let server, server.invariantViolations > 0 {
       warnings.append("the server itself counts \(server.invariantViolations) invariant violations")
     }

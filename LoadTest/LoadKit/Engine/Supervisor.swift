@@ -99,6 +99,11 @@ struct Supervisor: ~Copyable {
     standing.elapsedSeconds = Double(max(0, now - startNanoseconds)) / 1e9
     standing.totalSeconds = options.measuredSeconds.map { options.warmUpSeconds + $0 }
     standing.totalOperations = options.operations
+    if options.operations != nil, let storm = options.workload.dueTogetherNanoseconds {
+      // The calls are soon made; what takes its time is what comes after them.
+      standing.totalOperations = nil
+      standing.totalSeconds = Double(storm + WorkerLoop.probeAfterNanoseconds) / 1e9
+    }
     standing.answered = control.answered.load(ordering: .relaxed)
     standing.accepted = control.accepted.load(ordering: .relaxed)
     standing.refused = control.refused.load(ordering: .relaxed)

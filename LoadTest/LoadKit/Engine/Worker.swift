@@ -134,12 +134,15 @@ struct WorkerLoop: ~Copyable {
   var seen: Pacer?
   /// When the holds of an expiry storm are due.
   var stormNanoseconds: Int64?
-  /// They are all made, and single reserves go on until the storm is over.
-  var isProbing = false
+  /// Once they are all made, operations from this number on are probes: single reserves that are
+  /// released at once, until the storm is over.
+  var firstProbe = Int.max
   var nextConnection = 0
   let messageMaximum: Int
   /// Since then no answer has come, although calls were in flight.
   var quietSince: Int64 = 0
+  /// When the last answer came.
+  var lastAnswered: Int64 = 0
 
   private var grid = IntervalGrid(startNanoseconds: 0, measureFrom: 0, lengthNanoseconds: nil)
   var interval = IntervalCounts()
@@ -257,11 +260,15 @@ struct WorkerLoop: ~Copyable {
       if alive == 0 {
         statistics.endedEarly = "the server went away (\(statistics.firstConnectionLoss ?? ""))"
       }
-      measureTo = min(measureTo, now)
-      finishMeasuring(now)
+      // The wait for a server that is gone is no part of the measurement.
+      let end = statistics.endedEarly == nil ? now : max(measureStarted, lastAnswered)
+      measureTo = min(measureTo, end)
+      finishMeasuring(end)
     }
-    while let tick = seen?.scheduledNanoseconds, tick < measureTo { seen?.advance() }
-    if let pacer, let seen { statistics.unsentTicks = seen.count - pacer.count }
+    if statistics.endedEarly == nil {
+      while let tick = seen?.scheduledNanoseconds, tick < measureTo { seen?.advance() }
+      if let pacer, let seen { statistics.unsentTicks = seen.count - pacer.count }
+    }
     phase = .draining
     report()
     interval.endNanoseconds = now
@@ -282,6 +289,8 @@ struct WorkerLoop: ~Copyable {
   }
 
   // MARK: Phases
+
+  var isProbing: Bool { firstProbe < .max }
 
   private mutating func advancePhase(_ now: Int64) {
     if phase == .warmUp, now >= measureFrom {
@@ -309,7 +318,7 @@ struct WorkerLoop: ~Copyable {
   /// The holds of the storm are made: from here on few and steady calls, on a schedule, show what
   /// the storm does to others.
   private mutating func beginProbing(_ now: Int64) {
-    isProbing = true
+    firstProbe = ledger.count
     attemptsMaximum = .max
     // Holds that were opened late live for a second.
     measureTo =

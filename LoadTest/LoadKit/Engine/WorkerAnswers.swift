@@ -35,6 +35,7 @@ extension WorkerLoop {
 
   private mutating func measure(_ flight: Flight, _ now: Int64) {
     let latency = now - flight.sinceNanoseconds
+    lastAnswered = now
     interval.answered += 1
     interval.latencies.record(latency)
     if phase == .measuring { statistics.measured += 1 }
@@ -69,7 +70,7 @@ extension WorkerLoop {
     let isOpen = reply == .unknown || reply == .noEffect
     if isOpen, retry(flight, now) { return }
     if isAcceptance {
-      if !isProbing, options.workload.extendShare > 0, draws.isExtended() {
+      if task.operation < firstProbe, draws.isExtended() {
         followUps.append(SendTask(operation: task.operation, method: .extend))
       } else {
         end(task.operation, now)
@@ -85,7 +86,7 @@ extension WorkerLoop {
   /// Has the reservation confirmed or released once the customer has paid, or leaves it to expire.
   private mutating func end(_ operation: Int, _ now: Int64) {
     guard options.verifies else { return }
-    if isProbing {
+    if operation >= firstProbe {
       return followUps.append(SendTask(operation: operation, method: .release))
     }
     let method: Method

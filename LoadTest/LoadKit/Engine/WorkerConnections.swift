@@ -15,6 +15,8 @@ struct Lane {
   var dials: UInt64 = 0
   /// Connected, or about to be.
   var isUp = true
+  /// Dialled again, and not yet said hello to.
+  var isDialling = false
 }
 
 extension WorkerLoop {
@@ -69,12 +71,18 @@ extension WorkerLoop {
         let now = SystemClock.monotonicNanoseconds()
         takeAnswers(index, now)
         if isRunning, pacer == nil { pump(index, now) }
-        lanes[index].failedDials = 0
+        if connections[index].http.isReady { noteHello(index) }
         retireIfClosing(index)
       }
       connections[index].flush(poller)
       acknowledgeLoss(index)
     }
+  }
+
+  private mutating func noteHello(_ index: Int) {
+    lanes[index].failedDials = 0
+    if lanes[index].isDialling { statistics.connectionsRedialled += 1 }
+    lanes[index].isDialling = false
   }
 
   /// A server that has said goodbye (GOAWAY) and answered everything is dialled again.
@@ -101,7 +109,7 @@ extension WorkerLoop {
       delayed.add(.dial(index), at: now)
       return
     }
-    statistics.connectionsLost += 1
+    if !lanes[index].isDialling { statistics.connectionsLost += 1 }
     let reason = connections[index].lostReason ?? ""
     statistics.firstConnectionLoss = statistics.firstConnectionLoss ?? reason
     dialLater(index, now)
@@ -127,7 +135,7 @@ extension WorkerLoop {
       return dialLater(index, now)
     }
     lanes[index].isUp = true
-    statistics.connectionsRedialled += 1
+    lanes[index].isDialling = true
     delayed.add(.giveUpDialling(token: token), at: now + WorkerLoop.helloNanoseconds)
   }
 

@@ -1,0 +1,286 @@
+import Posix
+
+@testable import LoadKit
+
+/// The fake server's stock and reservations, and how it answers calls.
+struct FakeStore {
+  struct Item {
+    var onHand: Int64
+    var held: Int64 = 0
+  }
+
+  private struct Reservation {
+    enum State { case held, confirmed, released, expired }
+    var lines: [(sku: String, units: Int64)]
+    var expires: Int64
+    var state = State.held
+  }
+
+  private enum Known {
+    case accepted(id: String, expires: Int64)
+    case refused(sku: String)
+  }
+
+  private let fault: FakeServer.Fault
+  private(set) var items: [String: Item] = [:]
+  private var reservations: [String: Reservation] = [:]
+  private var byKey: [String: Known] = [:]
+  private var adjustments: Set<String> = []
+  private var reserves = 0
+  private var batchReads = 0
+  /// No hold is due before.
+  private var nextExpiry = Int64.max
+
+  init(_ fault: FakeServer.Fault) { self.fault = fault }
+
+  /// The frames of the answer.
+  mutating func answer(_ path: String, _ message: [UInt8], _ stream: UInt32) -> [UInt8] {
+    expire()
+    let fields = Fields(message)
+    switch path.split(separator: "/").last {
+    case "Reserve": return reserve(message, stream, stock: items)
+    case "AdjustStock": return adjust(fields, stream)
+    case "GetStock":
+      let sku = fields.text(1)
+      guard let level = level(sku, excess: 0) else { return refusal(stream, 5, "ITEM_NOT_FOUND") }
+      return Frames.answer(stream, level)
+    case "BatchGetStock":
+      batchReads += 1
+      var excess: Int64 = 0
+      if case .misstatesOnce = fault, batchReads == 1 { excess = 7 }
+      let levels = fields.nested(1).compactMap { level($0.text(1), excess: excess) }
+      return Frames.answer(stream, levels.flatMap { $0 })
+    case "Extend": return extend(fields, stream)
+    default: return end(path, fields.text(1), stream)
+    }
+  }
+
+  private func level(_ sku: String, excess: Int64) -> [UInt8]? {
+    items[sku].map { item in
+      Fields.bytes(
+        1,
+        Fields.bytes(1, Array(sku.utf8)) + Fields.varint(3, UInt64(item.onHand + excess))
+          + Fields.varint(4, UInt64(bitPattern: item.held)))
+    }
+  }
+
+  private mutating func adjust(_ fields: Fields, _ stream: UInt32) -> [UInt8] {
+    let sku = fields.text(2)
+    let isDelta = fields.number(4) > 0
+    if case .losesEverything = fault, !isDelta, adjustments.contains(fields.text(1)) {
+      self = FakeStore(fault)
+    }
+    let isNew = adjustments.insert(fields.text(1)).inserted
+    if isNew, isDelta {
+      items[sku]?.onHand += Int64(fields.number(4))
+    } else if isNew {
+      items[sku] = Item(onHand: Int64(fields.number(5)))
+    }
+    return Frames.answer(stream, isNew ? [] : Fields.varint(2, 1))
+  }
+
+  // MARK: Reservations
+
+  /// Checks against `stock`, takes from the store.
+  mutating func reserve(_ message: [UInt8], _ stream: UInt32, stock: [String: Item]) -> [UInt8] {
+    let fields = Fields(message)
+    let key = fields.text(1)
+    var isForgetful = false
+    if case .forgetsKeys = fault { isForgetful = true }
+    if let known = byKey[key], !isForgetful {
+      switch known {
+      case .accepted(let id, let expires):
+        var later: Int64 = 0
+        if case .changesReplays = fault { later = 1_000_000_000 }
+        return acceptance(stream, id, expires + later, isReplayed: true)
+      case .refused(let sku):
+        return refusal(stream, 9, "INSUFFICIENT_STOCK", sku: sku, isReplayed: true)
+      }
+    }
+    let lines = fields.nested(2).map { (sku: $0.text(1), units: Int64($0.number(3))) }
+    var wanted: [String: Int64] = [:]
+    for line in lines { wanted[line.sku, default: 0] += line.units }
+    reserves += 1
+    var short = lines.first { line in
+      guard let item = stock[line.sku] else { return true }
+      return item.onHand - item.held < wanted[line.sku] ?? 0
+    }?.sku
+    if case .refusesWithStock = fault, reserves % 7 == 0 { short = lines.first?.sku }
+    if let short {
+      byKey[key] = .refused(sku: short)
+      return refusal(stream, 9, "INSUFFICIENT_STOCK", sku: short)
+    }
+    for line in lines { items[line.sku]?.held += line.units }
+    let id = "00000000000000\(100_000 + reservations.count)"
+    let expires = SystemClock.monotonicNanoseconds() + FakeStore.duration(fields.nested(3).first)
+    reservations[id] = Reservation(lines: lines, expires: expires)
+    nextExpiry = min(nextExpiry, expires)
+    byKey[key] = .accepted(id: id, expires: expires)
+    return acceptance(stream, id, expires, isReplayed: false)
+  }
+
+  private mutating func extend(_ fields: Fields, _ stream: UInt32) -> [UInt8] {
+    let id = fields.text(1)
+    guard let reservation = reservations[id] else {
+      return refusal(stream, 5, "RESERVATION_NOT_FOUND")
+    }
+    if let refused = refusalOfEnded(reservation, stream) { return refused }
+    let expires = SystemClock.monotonicNanoseconds() + FakeStore.duration(fields.nested(2).first)
+    reservations[id]?.expires = expires
+    nextExpiry = min(nextExpiry, expires)
+    return Frames.answer(
+      stream,
+      Fields.bytes(
+        1, Fields.bytes(1, Array(id.utf8)) + Fields.bytes(5, FakeStore.timestamp(expires))))
+  }
+
+  private mutating func end(_ path: String, _ id: String, _ stream: UInt32) -> [UInt8] {
+    guard let reservation = reservations[id] else {
+      return refusal(stream, 5, "RESERVATION_NOT_FOUND")
+    }
+    let wanted: Reservation.State = path.hasSuffix("/Release") ? .released : .confirmed
+    if reservation.state == wanted { return Frames.answer(stream, Fields.varint(2, 1)) }
+    if let refused = refusalOfEnded(reservation, stream) { return refused }
+    for line in reservation.lines {
+      items[line.sku]?.held -= line.units
+      if wanted == .released { continue }
+      if case .losesConfirms = fault { continue }
+      items[line.sku]?.onHand -= line.units
+    }
+    reservations[id]?.state = wanted
+    return Frames.answer(stream, [])
+  }
+
+  private func refusalOfEnded(_ reservation: Reservation, _ stream: UInt32) -> [UInt8]? {
+    switch reservation.state {
+    case .held: nil
+    case .confirmed: refusal(stream, 9, "RESERVATION_CONFIRMED")
+    case .released: refusal(stream, 9, "RESERVATION_RELEASED")
+    case .expired: refusal(stream, 9, "RESERVATION_EXPIRED")
+    }
+  }
+
+  /// Ends the holds that are due.
+  private mutating func expire() {
+    let now = SystemClock.monotonicNanoseconds()
+    guard now >= nextExpiry else { return }
+    nextExpiry = .max
+    for (id, reservation) in reservations where reservation.state == .held {
+      guard reservation.expires <= now else {
+        nextExpiry = min(nextExpiry, reservation.expires)
+        continue
+      }
+      reservations[id]?.state = .expired
+      for line in reservation.lines { items[line.sku]?.held -= line.units }
+    }
+  }
+
+  // MARK: Messages
+
+  private static func duration(_ fields: Fields?) -> Int64 {
+    Int64(fields?.number(1) ?? 0) * 1_000_000_000 + Int64(fields?.number(2) ?? 0)
+  }
+
+  private static func timestamp(_ time: Int64) -> [UInt8] {
+    Fields.varint(1, UInt64(time / 1_000_000_000)) + Fields.varint(2, UInt64(time % 1_000_000_000))
+  }
+
+  private func acceptance(
+    _ stream: UInt32, _ id: String, _ expires: Int64, isReplayed: Bool
+  ) -> [UInt8] {
+    Frames.answer(
+      stream,
+      Fields.bytes(1, Array(id.utf8)) + Fields.bytes(2, FakeStore.timestamp(expires))
+        + (isReplayed ? Fields.varint(3, 1) : []))
+  }
+
+  private func refusal(
+    _ stream: UInt32, _ code: Int, _ reason: String, sku: String? = nil, isReplayed: Bool = false
+  ) -> [UInt8] {
+    var info = Fields.bytes(1, Array(reason.utf8)) + Fields.bytes(2, Array("holdfast".utf8))
+    for (key, value) in [("sku", sku), ("replayed", isReplayed ? "true" : nil)] {
+      guard let value else { continue }
+      info += Fields.bytes(
+        3, Fields.bytes(1, Array(key.utf8)) + Fields.bytes(2, Array(value.utf8)))
+    }
+    let any =
+      Fields.bytes(1, Array("type.googleapis.com/google.rpc.ErrorInfo".utf8))
+      + Fields.bytes(2, info)
+    let status = Fields.varint(1, UInt64(code)) + Fields.bytes(3, any)
+    var block = Frames.status200 + Frames.literal("grpc-status", "\(code)")
+    let text = base64(status)
+    // A value of 127 bytes or more has its length in a second byte.
+    let name = Array("grpc-status-details-bin".utf8)
+    block += [0, UInt8(name.count)] + name
+    block += text.count < 127 ? [UInt8(text.count)] : [0x7f] + varintBytes(UInt64(text.count - 127))
+    block += text
+    return Frames.frame(1, 5, stream, block)
+  }
+}
+
+func base64(_ bytes: [UInt8]) -> [UInt8] {
+  let alphabet = Array("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/".utf8)
+  var text: [UInt8] = []
+  var bits = 0
+  var count = 0
+  for byte in bytes {
+    bits = bits << 8 | Int(byte)
+    count += 8
+    while count >= 6 {
+      count -= 6
+      text.append(alphabet[bits >> count & 63])
+    }
+    bits &= 0xfff
+  }
+  if count > 0 { text.append(alphabet[bits << (6 - count) & 63]) }
+  return text
+}
+
+func varintBytes(_ value: UInt64) -> [UInt8] {
+  value < 128 ? [UInt8(value)] : [UInt8(value & 127) | 128] + varintBytes(value >> 7)
+}
+
+/// A protobuf message, the slow and plain way.
+struct Fields {
+  private var fields: [(number: UInt64, value: UInt64, bytes: [UInt8])] = []
+
+  init(_ message: [UInt8]) {
+    var at = 0
+    func varint() -> UInt64 {
+      var value: UInt64 = 0
+      var shift: UInt64 = 0
+      while at < message.count {
+        value |= UInt64(message[at] & 127) << shift
+        shift += 7
+        at += 1
+        if message[at - 1] < 128 { break }
+      }
+      return value
+    }
+    while at < message.count {
+      let tag = varint()
+      if tag & 7 == 0 {
+        fields.append((tag >> 3, varint(), []))
+      } else {
+        let length = Int(varint())
+        fields.append((tag >> 3, 0, Array(message[at..<at + length])))
+        at += length
+      }
+    }
+  }
+
+  func number(_ field: UInt64) -> UInt64 { fields.last { $0.number == field }?.value ?? 0 }
+  func text(_ field: UInt64) -> String {
+    String(decoding: fields.last { $0.number == field }?.bytes ?? [], as: UTF8.self)
+  }
+  func nested(_ field: UInt64) -> [Fields] {
+    fields.filter { $0.number == field }.map { Fields($0.bytes) }
+  }
+
+  static func varint(_ field: UInt64, _ value: UInt64) -> [UInt8] {
+    varintBytes(field << 3) + varintBytes(value)
+  }
+  static func bytes(_ field: UInt64, _ bytes: [UInt8]) -> [UInt8] {
+    varintBytes(field << 3 | 2) + varintBytes(UInt64(bytes.count)) + bytes
+  }
+}
