@@ -18,20 +18,41 @@ struct Linearization {
   /// Sets of effects that may be looked at, for one SKU and for all of a history.
   static let budgetPerSKU = 50_000
   static let budget = 2_000_000
+  /// Guesses for one SKU at most, and of how many effects all of them together may be.
+  static let detoursMost = 256
+  static let detourEffectsMost = 4_000_000
   /// And for finding the shortest part of those that are not linearizable.
   static let budgetForShortest = 1_000_000
 
   /// - Parameter budget: is lessened by what was spent.
   static func decide(_ effects: Effects, budget: inout Int) -> Verdict {
-    for policy in WitnessPolicy.allCases {
-      var scheduler = WitnessScheduler(effects, policy)
-      if let order = scheduler.run(), StockModel.replays(effects, in: order) { return .yes }
-    }
+    for policy in WitnessPolicy.allCases where hasWitness(effects, policy) { return .yes }
     switch search(effects, &budget) {
     case .yes: return .yes
     case .undecided: return .undecided
     case .no: return .no(shortest(effects))
     }
+  }
+
+  /// Whether an order can be guessed, going around one place after the other where the guess fails.
+  private static func hasWitness(_ effects: Effects, _ policy: WitnessPolicy) -> Bool {
+    var detours: [Detour] = []
+    let triesMost = max(2, min(detoursMost, detourEffectsMost / max(1, effects.all.count)))
+    for _ in 0..<triesMost {
+      var scheduler = WitnessScheduler(effects, policy, detours: detours)
+      if let order = scheduler.run() { return StockModel.replays(effects, in: order) }
+      guard let failed = scheduler.failed else { return false }
+      let effect = effects.all[failed]
+      let length = effect.to - effect.from
+      if let last = detours.indices.last, effect.from <= detours[last].to {
+        // The same place again: begin earlier, and draw other numbers.
+        detours[last].seed += 1
+        if detours[last].seed.isMultiple(of: 8) { detours[last].from -= length }
+      } else {
+        detours.append(Detour(from: effect.from - length, to: effect.to, seed: 1))
+      }
+    }
+    return false
   }
 
   private static func search(_ effects: Effects, _ budget: inout Int) -> Verdict {

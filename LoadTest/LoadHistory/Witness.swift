@@ -8,8 +8,8 @@
 // choice is better (whatever an order did with the later one, it can do with the earlier), and for
 // unequal ones it is a good guess. An answer is met as soon as the counter comes by what it states.
 //
-// A guess can fail where another would not; the caller then tries otherwise. It cannot wrongly
-// succeed: the order that is found is replayed by `StockModel.replays`, which knows nothing of this.
+// A guess can fail where another would not; it is then tried again with a detour around the answer
+// that could not be met: there, effects are brought forward by chance. It cannot wrongly succeed: the order that is found is replayed by `StockModel.replays`, which knows nothing of this.
 
 /// When answers are met for which effects have to be brought forward.
 enum WitnessPolicy: CaseIterable {
@@ -19,9 +19,20 @@ enum WitnessPolicy: CaseIterable {
   case lazy
 }
 
+/// A stretch of time in which effects are brought forward by chance.
+struct Detour {
+  var from: Int64
+  let to: Int64
+  var seed: UInt64
+}
+
 struct WitnessScheduler {
   private let effects: [Effect]
   private let policy: WitnessPolicy
+  private let detours: [Detour]
+  private var random: UInt64 = 0
+  /// The effect that could not happen when it had to, once `run` has failed.
+  private(set) var failed: Int?
   private var model: StockModel
   private var isDone: [Bool]
   private var order: [Int] = []
@@ -42,9 +53,10 @@ struct WitnessScheduler {
   private static let subsetUnits: Int64 = 1_024
   private static let workPerEffect = 200
 
-  init(_ effects: Effects, _ policy: WitnessPolicy) {
+  init(_ effects: Effects, _ policy: WitnessPolicy, detours: [Detour] = []) {
     self.effects = effects.all
     self.policy = policy
+    self.detours = detours
     model = StockModel(stock: effects.stock, holdCount: effects.holdCount)
     isDone = Array(repeating: false, count: effects.all.count)
     open = Array(repeating: DeadlineHeap(), count: 4)
@@ -60,7 +72,10 @@ struct WitnessScheduler {
     for point in points() {
       now = point.time
       if point.isEnd {
-        guard meet(point.effect) else { return nil }
+        guard meet(point.effect) else {
+          failed = point.effect
+          return nil
+        }
       } else {
         begin(point.effect)
       }
@@ -100,7 +115,28 @@ struct WitnessScheduler {
       open[Int(effect.kind.rawValue)].push(index, effect)
       openUnits[Int(effect.kind.rawValue)] += effect.units
     }
-    if policy == .eager { meetWatched() }
+    if let detour = detours.first(where: { $0.from <= now && now <= $0.to }) {
+      wander(detour)
+    } else if policy == .eager {
+      meetWatched()
+    }
+  }
+
+  /// Brings something forward, or nothing, by chance: the same for the same seed.
+  private mutating func wander(_ detour: Detour) {
+    random = (random ^ detour.seed) &* 0x9e37_79b9_7f4a_7c15 &+ UInt64(order.count)
+    switch random >> 61 {
+    case 0, 1: meetWatched()
+    case 2: if let give = next(.give) { happen(give) }
+    case 3, 4:
+      guard let take = next(.take) else { return }
+      if model.allows(effects[take]) {
+        happen(take)
+      } else {
+        open[Int(Effect.Kind.take.rawValue)].push(take, effects[take])
+      }
+    default: break
+    }
   }
 
   /// The window of a required effect ends. False if it cannot happen.
