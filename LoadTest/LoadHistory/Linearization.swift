@@ -18,6 +18,7 @@ struct Linearization {
   /// Sets of effects that may be looked at, for one SKU and for all of a history.
   static let budgetPerSKU = 50_000
   static let budget = 2_000_000
+  static let smallEffects = 200
   /// Guesses for one SKU at most, and of how many effects all of them together may be.
   static let detoursMost = 256
   static let detourEffectsMost = 4_000_000
@@ -26,19 +27,29 @@ struct Linearization {
 
   /// - Parameter budget: is lessened by what was spent.
   static func decide(_ effects: Effects, budget: inout Int) -> Verdict {
-    for policy in WitnessPolicy.allCases where hasWitness(effects, policy) { return .yes }
+    if guess(effects, detours: 0) { return .yes }
+    // Of few effects every order is sooner looked through than guessed at again and again.
+    let isSmall = effects.all.count <= smallEffects
+    if !isSmall, guess(effects, detours: detoursMost) { return .yes }
     switch search(effects, &budget) {
     case .yes: return .yes
-    case .undecided: return .undecided
     case .no: return .no(shortest(effects))
+    case .undecided:
+      return isSmall && guess(effects, detours: detoursMost) ? .yes : .undecided
     }
   }
 
+  /// Whether an order can be guessed, one way or the other.
+  private static func guess(_ effects: Effects, detours: Int) -> Bool {
+    WitnessPolicy.allCases.contains { hasWitness(effects, $0, detoursMost: detours) }
+  }
+
   /// Whether an order can be guessed, going around one place after the other where the guess fails.
-  private static func hasWitness(_ effects: Effects, _ policy: WitnessPolicy) -> Bool {
+  private static func hasWitness(
+    _ effects: Effects, _ policy: WitnessPolicy, detoursMost: Int
+  ) -> Bool {
     var detours: [Detour] = []
-    let triesMost = max(2, min(detoursMost, detourEffectsMost / max(1, effects.all.count)))
-    for _ in 0..<triesMost {
+    for _ in 0...min(detoursMost, detourEffectsMost / max(1, effects.all.count)) {
       var scheduler = WitnessScheduler(effects, policy, detours: detours)
       if let order = scheduler.run() { return StockModel.replays(effects, in: order) }
       guard let failed = scheduler.failed else { return false }
