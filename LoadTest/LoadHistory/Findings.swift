@@ -144,6 +144,12 @@ package struct Findings: Sendable {
     }
   }
 
+  /// Whether a further violation of a kind that counts 1 each is kept, and not only counted: naming the
+  /// calls of thousands that nobody will see takes minutes.
+  func keepsAnother(_ kind: Violation.Kind) -> Bool {
+    counts[kind, default: 0] < Findings.violationsKeptPerKind
+  }
+
   /// Takes down a violation. Of those that count in units the worst are kept.
   package mutating func note(_ violation: Violation) {
     counts[violation.kind, default: 0] += 1

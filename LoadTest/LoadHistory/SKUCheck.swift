@@ -155,8 +155,9 @@ struct SKUCheck {
         Violation(
           .unjustifiedRefusal,
           "SKU \(name), key \(key): INSUFFICIENT_STOCK for \(refusal.units), \(problem)",
-          calls: describe.all(refusal.reference, units: refusal.units, books)
-            + others(from: refusal.from, to: refusal.to, books)))
+          calls: findings.keepsAnother(.unjustifiedRefusal)
+            ? describe.all(refusal.reference, units: refusal.units, books)
+              + others(from: refusal.from, to: refusal.to, books) : []))
     }
   }
 
@@ -204,8 +205,9 @@ struct SKUCheck {
           SKU \(name): GetStock answered \(wrong.stated) \(wrong.name), when it was \
           \(SKUCheck.text(wrong.range))
           """,
-          calls: describe.all(reference, units: 0, books)
-            + others(from: read.from, to: read.to, books)))
+          calls: findings.keepsAnother(.wrongRead)
+            ? describe.all(reference, units: 0, books)
+              + others(from: read.from, to: read.to, books) : []))
     }
   }
 
