@@ -67,8 +67,12 @@ extension WorkerLoop {
   /// Begins what follows from an answer, or from its absence.
   mutating func goOn(_ flight: Flight, _ reply: Reply, isAcceptance: Bool, _ now: Int64) {
     let task = flight.task
-    let isOpen = reply == .unknown || reply == .noEffect
-    if isOpen, retry(flight, now) { return }
+    let isDecided =
+      switch reply {
+      case .accepted, .refused, .read: true
+      case .noEffect, .unknown: false
+      }
+    if !isDecided, retry(flight, now) { return }
     if isAcceptance {
       if task.operation < firstProbe, draws.isExtended() {
         followUps.append(SendTask(operation: task.operation, method: .extend))

@@ -23,7 +23,7 @@ extension WorkerLoop {
   /// A connection that fails so often in a row is given up.
   static let failedDialsMaximum = 5
   /// The pause before the first of them; it doubles from one to the next.
-  static let dialPauseNanoseconds: Int64 = 50_000_000
+  static let dialPauseNanoseconds: Int64 = 100_000_000
   /// A connection that has not said hello by then has failed.
   static let helloNanoseconds: Int64 = 2_000_000_000
 
