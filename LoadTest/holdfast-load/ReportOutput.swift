@@ -93,7 +93,7 @@ final class ReportOutput {
     }
   }
 
-  private static func open(_ path: String) throws(LoadError) -> OutputFile {
+  static func open(_ path: String) throws(LoadError) -> OutputFile {
     do throws(Errno) {
       return try OutputFile(path: path)
     } catch {

@@ -74,6 +74,8 @@ struct RunCommand: ParsableCommand {
   private func run(_ options: RunOptions) throws -> Int32 {
     let output = try ReportOutput(report)
     defer { output.clear() }
+    // As the report's files: a slip in a path costs no hour.
+    if let path = check.history { _ = try ReportOutput.open(path) }
     var hooks = RunHooks()
     hooks.progress = { output.progress($0) }
     hooks.interval = { output.interval($0, $1, startEpochNanoseconds: $2) }
