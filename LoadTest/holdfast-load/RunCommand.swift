@@ -94,6 +94,7 @@ struct RunCommand: ParsableCommand {
     if check.noVerify {
       options.workload.confirmShare = 0
       options.workload.releaseShare = 0
+      options.workload.extendShare = 0
     }
     options.verifies = !check.noVerify
     options.compares = !check.noCheck

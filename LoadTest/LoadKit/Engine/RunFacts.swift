@@ -76,7 +76,9 @@ struct RunFacts {
     evidence.unsentTicks = statistics.unsentTicks
     if let profile = options.profile {
       let scheduled = profile.calls(untilSeconds: measuredSeconds)
-      evidence.carriedShare = Double(statistics.measured) / max(1, scheduled)
+      // By chance a Poisson process has fewer; four standard deviations below are no chance.
+      let chance = options.arrivals == .poisson ? 4 * scheduled.squareRoot() : 0
+      evidence.carriedShare = Double(statistics.measured) / max(1, scheduled - chance)
     }
     evidence.thinks = options.workload.thinkTimeNanoseconds.upperBound > 0
     evidence.processors = Machine.usableProcessors
