@@ -12,12 +12,12 @@ ROUNDS ?= 20
 SEEDS ?= 1000
 ARGS ?=
 
-.PHONY: help demo test test-swift test-end-to-end serve load crash bench bench-journal bench-generator disk-use \
-  simulate count sanitize build format \
+.PHONY: help demo test test-swift test-end-to-end serve load crash bench bench-journal bench-generator \
+  compare-strategies disk-use simulate count sanitize build format \
   lint proto proto-lint proto-check bootstrap bootstrap-dev clean
 
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-16s %s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-18s %s\n", $$1, $$2 }' Makefile
 
 demo: bootstrap build ## start the server, hammer one hot SKU, print the verdict
 	scripts/demo.sh $(ARGS)
@@ -42,6 +42,9 @@ load: bootstrap build ## run the load generator (ARGS)
 
 crash: bootstrap build ## kill -9 under load, restart, compare with the ledger (ROUNDS, ARGS)
 	scripts/crash.py --rounds $(ROUNDS) $(ARGS)
+
+compare-strategies: bootstrap build ## the four strategies of serve --concurrency beside each other (ARGS)
+	scripts/compare-strategies.sh $(ARGS)
 
 bench: bootstrap build ## CPU per Reserve beside the floor server; the store by itself
 	scripts/bench.sh $(TOOLS)

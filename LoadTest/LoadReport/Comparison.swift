@@ -98,6 +98,7 @@ extension Comparison {
       case .perSecond: Text.decimal(figure, figure < 100 ? 1 : 0)
       case .microseconds where figure < 100: Text.decimal(figure, 2) + " µs"
       case .microseconds: Text.duration(microseconds: figure)
+      case .perThing where figure == 0: "0"
       case .perThing: Text.decimal(figure, figure < 0.1 ? 4 : 2)
       }
     }
@@ -121,12 +122,22 @@ extension Comparison.Measure {
     Self(name: "conflicts", title: "conflicts per commit", unit: .perThing, better: .lower) {
       $0.server?.conflictsPerCommit
     },
-    Self(name: "retries", title: "retries per commit", unit: .perThing, better: .lower) { report in
-      report.server.map { $0.commits > 0 ? $0.retries / $0.commits : 0 }
-    },
+    perCommit("retries", better: .lower) { $0.retries },
+    // Waiting is how some strategies work; so it is no fault of theirs.
+    perCommit("waits", better: .neither) { $0.waits },
+    perCommit("fenced", better: .neither) { $0.fenced },
+    perCommit("combined", better: .neither) { $0.combined },
   ]
 
   package static func named(_ name: String) -> Self? { all.first { $0.name == name } }
+
+  private static func perCommit(
+    _ name: String, better: Better, _ count: @escaping @Sendable (Report.ServerSide) -> Double
+  ) -> Self {
+    Self(name: name, title: "\(name) per commit", unit: .perThing, better: better) { report in
+      report.server.map { $0.commits > 0 ? count($0) / $0.commits : 0 }
+    }
+  }
 
   private static func latency(
     _ name: String, _ value: @escaping @Sendable (LatencySummary) -> Double

@@ -8,30 +8,78 @@ extension Comparison {
     guard variants.count > 1, !cases.isEmpty else { return [] }
     let closed = cases.filter { $0.configuration.loop != "open" }
     let open = cases.filter { $0.configuration.loop == "open" }
-    var findings: [String] = []
-    if !closed.isEmpty {
-      findings.append(sentence("Requests per second in a closed loop", "rate", closed))
-    }
-    if !open.isEmpty {
-      findings.append(sentence("The tail (p99) at the same rate for all", "p99", open))
-    } else {
-      findings.append(sentence("The tail (p99)", "p99", closed))
-    }
-    if cases.contains(where: { !figures("server_cpu", $0).isEmpty }) {
-      findings.append(
-        sentence("Server CPU per request", "server_cpu", closed.isEmpty ? open : closed))
-    }
-    if let contention = contentionSentence(closed.isEmpty ? open : closed) {
-      findings.append(contention)
-    }
-    findings.append(basis)
-    return findings
+    let tail = open.isEmpty ? "The tail (p99)" : "The tail (p99) at one rate for all"
+    let findings = [
+      leaders("Requests per second in a closed loop", "rate", closed),
+      leaders(tail, "p99", open.isEmpty ? closed : open),
+      leaders("Server CPU per request", "server_cpu", closed.isEmpty ? open : closed),
+      contention(closed.isEmpty ? open : closed), basis,
+    ]
+    return findings.compactMap(\.self)
   }
 
-  /// "Requests per second: under contention-low no difference is shown; under contention-extreme …"
-  private func sentence(_ subject: String, _ measure: String, _ cases: [Case]) -> String {
-    let parts = cases.map { $0.told(among: cases) + leader(measure, $0) }
+  /// Who is best by one measure under one load.
+  private struct Lead {
+    /// The best, and those of whom no difference to it is shown.
+    var leaders: [String]
+    /// The ratios of the best to the others.
+    var ratios: [Double]
+  }
+
+  private func lead(_ measure: Measure, _ one: Case) -> Lead? {
+    let figures = figures(measure.name, one).sorted {
+      measure.better == .higher ? $0.mean > $1.mean : $0.mean < $1.mean
+    }
+    guard let best = figures.first, figures.count > 1 else { return nil }
+    var lead = Lead(leaders: [best.variant], ratios: [])
+    for other in figures.dropFirst() {
+      let ratio = one.ratio(of: measure.name, best.variant, to: other.variant)
+      if let ratio, ratio.isShown {
+        lead.ratios.append(ratio.value)
+      } else {
+        lead.leaders.append(other.variant)
+      }
+    }
+    lead.leaders = variants.filter { lead.leaders.contains($0) }
+    return lead
+  }
+
+  /// "Requests per second: b leads under x (1.2× to 1.9× of the others'); no difference is shown under y."
+  private func leaders(_ subject: String, _ name: String, _ cases: [Case]) -> String? {
+    guard let measure = Measure.named(name) else { return nil }
+    // Loads with the same leaders are told together.
+    var groups: [(leaders: [String], under: [String])] = []
+    for one in cases {
+      guard let lead = lead(measure, one) else { continue }
+      let name = cases.count > 1 ? one.shortName : ""
+      let under = [name, extent(lead.ratios)].filter { !$0.isEmpty }.joined(separator: " ")
+      if let index = groups.firstIndex(where: { $0.leaders == lead.leaders }) {
+        groups[index].under.append(under)
+      } else {
+        groups.append((lead.leaders, [under]))
+      }
+    }
+    guard !groups.isEmpty else { return nil }
+    let parts = groups.map { leaders, under in
+      let said =
+        leaders.count == variants.count
+        ? "no difference shown between \(list(leaders))"
+        : leaders.count == 1
+          ? "\(leaders[0]) leads"
+          : "\(list(leaders)) lead, no difference shown between them,"
+      if cases.count == 1 { return under[0].isEmpty ? said : "\(said) \(under[0])" }
+      let isEverywhere = under.count == cases.count && leaders.count == variants.count
+      return said + (isEverywhere ? " under any load" : " under \(list(under))")
+    }
     return "\(subject): \(parts.joined(separator: "; "))."
+  }
+
+  /// "(1.2× to 1.9× of the others')".
+  private func extent(_ ratios: [Double]) -> String {
+    guard let least = ratios.min(), let most = ratios.max() else { return "" }
+    let texts = [least, most].map { Ratio.times($0, 2) }
+    let extent = texts[0] == texts[1] ? texts[0] : "\(texts[0]) to \(texts[1])"
+    return "(\(extent) of the other\(ratios.count == 1 ? "'s" : "s'"))"
   }
 
   /// The variants that have a figure, with it.
@@ -41,50 +89,21 @@ extension Comparison {
     }
   }
 
-  /// Who is ahead, with whom, and by how much of whom.
-  private func leader(_ name: String, _ one: Case) -> String {
-    guard let measure = Measure.named(name) else { return "not measured" }
-    let best = figures(name, one).sorted {
-      measure.better == .higher ? $0.mean > $1.mean : $0.mean < $1.mean
-    }
-    guard let first = best.first, best.count > 1 else { return "not measured" }
-    var beside: [String] = []
-    var behind: [String] = []
-    for other in best.dropFirst() {
-      let ratio = one.ratio(of: name, first.variant, to: other.variant)
-      if let ratio, ratio.isShown {
-        behind.append("\(ratio.text) of \(other.variant)'s")
-      } else {
-        beside.append(other.variant)
+  /// How commits that met were kept apart, by the server's own count: of each kind the most there was.
+  private func contention(_ cases: [Case]) -> String? {
+    let parts = ["conflicts", "retries", "waits", "fenced", "combined"].compactMap {
+      name -> String? in
+      let all = cases.flatMap { one in
+        figures(name, one).map { (load: one.shortName, variant: $0.variant, mean: $0.mean) }
       }
-    }
-    let figure = measure.text(first.mean)
-    if behind.isEmpty {
-      let all = variants.filter { name in best.contains { $0.variant == name } }
-      return "no difference shown between \(list(all))"
-    }
-    let lead =
-      beside.isEmpty
-      ? "\(first.variant) leads with \(figure)"
-      : "no difference shown between \(list([first.variant] + beside)), the first with \(figure)"
-    return "\(lead), \(behind.joined(separator: ", "))"
-  }
-
-  /// What kept the variants' commits apart, by the server's own count.
-  private func contentionSentence(_ cases: [Case]) -> String? {
-    let names = ["conflicts", "retries"]
-    let parts = cases.compactMap { one -> String? in
-      let told = names.compactMap { name -> String? in
-        let found = figures(name, one).filter { $0.mean > 0 }
-        guard let measure = Measure.named(name), !found.isEmpty else { return nil }
-        let each = found.map { "\($0.variant) \(measure.text($0.mean))" }
-        return "\(measure.title) \(each.joined(separator: ", "))"
-      }
-      guard !told.isEmpty else { return nil }
-      return one.told(among: cases) + told.joined(separator: ", ")
+      guard let measure = Measure.named(name), let most = all.max(by: { $0.mean < $1.mean }),
+        most.mean > 0
+      else { return nil }
+      let under = cases.count > 1 ? " under \(most.load)" : ""
+      return "\(measure.title) at most \(measure.text(most.mean)) (\(most.variant)\(under))"
     }
     return parts.isEmpty
-      ? nil : "Where commits met (who is not named counted none): \(parts.joined(separator: "; "))."
+      ? nil : "Where commits met, by the servers' own count: \(parts.joined(separator: "; "))."
   }
 
   /// How many runs the figures come from, and what they leave open.
@@ -97,21 +116,21 @@ extension Comparison {
     let runs = fewest == most ? "\(most)" : "\(fewest) to \(most)"
     let ratios = cases.flatMap(\.measures).flatMap(\.figures).compactMap(\.ratio)
     let tested = ratios.count { $0.method != .single }
-    let environment = cases.first?.environment ?? Report.Environment()
+    let processors = cases.first?.environment.processors ?? 0
     let machine =
-      environment.processors > 0
-      ? "one machine with \(environment.processors) processors, which the generator shared"
-      : "one machine"
-    let limited = Set(
-      cases.flatMap(\.warnings).filter { $0.hasPrefix("the generator was the limit") })
-    var text = "All this is \(runs) run\(most == 1 ? "" : "s") of each on \(machine)"
+      processors > 0
+      ? "one machine with \(processors) processors, which the generator shared" : "one machine"
+    let each = cases.count > 1 ? "each under each load" : "each"
+    var text = "All this is \(runs) run\(most == 1 ? "" : "s") of \(each) on \(machine)"
     if tested > 0 {
       let shown = ratios.count(where: \.isShown)
       text +=
         "; \(shown) of \(tested) ratios to \(variants[0]) show a difference, and of equals about one "
         + "in twenty would"
     }
-    if !limited.isEmpty { text += "; in some runs the generator was the limit (see the warnings)" }
+    if cases.flatMap(\.warnings).contains(where: { $0.hasPrefix("the generator was the limit") }) {
+      text += "; in some runs the generator was the limit (see the warnings)"
+    }
     return text + "."
   }
 
@@ -122,8 +141,11 @@ extension Comparison {
 }
 
 extension Comparison.Case {
-  /// Its name before what is said of it, where several are spoken of.
-  fileprivate func told(among cases: [Comparison.Case]) -> String {
-    cases.count > 1 ? "\(name): " : ""
+  /// Its name without its loop, for where that is said already.
+  var shortName: String {
+    for loop in [", closed loop", ", open loop"] where name.hasSuffix(loop) {
+      return String(name.dropLast(loop.count))
+    }
+    return name
   }
 }

@@ -15,7 +15,12 @@ extension Comparison {
       """
     body += verdictMarkup
     body += .section("What this shows", .list("plain", findings))
-    body += .section("What is compared", variantsMarkup)
+    body += Markup(notes.map { "<p class=\"note\">\($0)</p>\n" })
+    body += .section(
+      "At a glance",
+      note:
+        "Means, and ratios to \(variants.first ?? "") where a difference is shown; ~ where none is.",
+      overviewMarkup)
     for one in cases { body += caseMarkup(one) }
     body += .section("How to read this", .list("plain", Comparison.readingHelp))
     body += .section("Configuration and environment", configurationMarkup)
@@ -43,13 +48,6 @@ extension Comparison {
       : .verdict(
         .warning, "\(good) of \(runs.count) runs were proved correct",
         "The others were not compared with the server's balances.")
-  }
-
-  private var variantsMarkup: Markup {
-    return Markup([
-      .facts(variants.map { (name: $0, value: commands[$0]) }),
-      Markup(notes.map { "<p class=\"note\">\($0)</p>\n" }),
-    ])
   }
 
   private static let readingHelp = [
@@ -84,7 +82,29 @@ extension Comparison {
         "The whole load: \(one.heading)",
         .verbatim(lines.joined(separator: "\n")))
     }
-    return Markup([.facts(facts), Markup(settings)])
+    let started = variants.compactMap { name in commands[name].map { "\(name): \($0)" } }
+    let servers: Markup =
+      started.isEmpty
+      ? "" : .details("How the servers are started", .verbatim(started.joined(separator: "\n")))
+    return Markup([.facts(facts), servers, Markup(settings)])
+  }
+
+  private var overviewMarkup: Markup {
+    guard needsOverview else { return "" }
+    return Markup(
+      overviews.map { overview in
+        .table(
+          "\(overview.title)\(overview.measure.direction)", columns: ["Load"] + variants,
+          rows: overview.rows.map { row in
+            let cells: [Markup] = row.figures.map { figure in
+              let mean = figure.mean.map { overview.measure.text($0) } ?? "—"
+              guard let ratio = figure.ratio else { return "\(mean)" }
+              let kind = overview.measure.tone(of: ratio).map { "mark \($0.rawValue)" } ?? ""
+              return "\(mean) <small class=\"\(kind)\">\(ratio.briefText)</small>"
+            }
+            return ["\(row.name)"] + cells
+          })
+      })
   }
 
   // MARK: One load

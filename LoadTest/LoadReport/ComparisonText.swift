@@ -9,11 +9,17 @@ extension Comparison {
   /// Odd, so that 1 has a column of its own.
   private static let plotWidth = 31
 
-  /// - Parameter drawsRatios: with bars, for a terminal of 100 columns.
-  package func text(drawsRatios: Bool) -> String {
+  /// - Parameters:
+  ///   - drawsRatios: with bars, for a terminal of 100 columns.
+  ///   - isWhole: every load with every measure; else an overview, where there are many loads.
+  package func text(drawsRatios: Bool, isWhole: Bool = true) -> String {
     var lines: [String] = []
     for lost in disqualified { lines.append("LOST       \(lost)") }
-    for one in cases {
+    if needsOverview {
+      if !lines.isEmpty { lines.append("") }
+      lines += overviewLines
+    }
+    for one in cases where isWhole || !needsOverview {
       if !lines.isEmpty { lines.append("") }
       lines += caseLines(one, drawsRatios: drawsRatios)
     }

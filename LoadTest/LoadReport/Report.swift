@@ -171,6 +171,12 @@ extension Report {
     package var commits = 0.0
     package var retries = 0.0
     package var conflictsPerCommit = 0.0
+    /// Times that a command waited for another: for a lock, its turn or a writer.
+    package var waits = 0.0
+    /// Commit attempts of holders whose lock had been taken over.
+    package var fenced = 0.0
+    /// Commits that another thread did for the one that asked.
+    package var combined = 0.0
     package var invariantViolations = 0.0
 
     package init() {}

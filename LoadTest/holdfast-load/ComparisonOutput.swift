@@ -12,7 +12,9 @@ struct ComparisonFlags: ParsableArguments {
   var json: String?
   @Option(help: ArgumentHelp("Write the comparison as a page, with charts.", valueName: "file"))
   var html: String?
-  @Option(help: ArgumentHelp("Write the comparison as text.", valueName: "file"))
+  @Option(
+    help: ArgumentHelp(
+      "Write the comparison as text, every load with every measure.", valueName: "file"))
   var text: String?
   @Option(help: ArgumentHelp("What the page is headed by.", valueName: "text"))
   var title = ""
@@ -57,7 +59,8 @@ struct ComparisonOutput {
     let json = [UInt8](try JSONReport.encode(comparison))
     print(
       flags.json == "-"
-        ? String(decoding: json, as: UTF8.self) : comparison.text(drawsRatios: isatty(1) == 1),
+        ? String(decoding: json, as: UTF8.self)
+        : comparison.text(drawsRatios: isatty(1) == 1, isWhole: false),
       terminator: "")
     var failures: [String] = []
     for (path, bytes) in [

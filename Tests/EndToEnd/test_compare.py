@@ -95,7 +95,7 @@ def test_several_workloads_and_values(generator, serve, tmp_path):
     assert done.returncode == 0, done.stderr
     comparison = json.loads(done.stdout)
     assert [case["name"] for case in comparison["cases"]] == [
-        "carts, 1, closed loop", "mine, 1, closed loop", "carts, 2, closed loop", "mine, 2, closed loop"]
+        "carts (1), closed loop", "mine (1), closed loop", "carts (2), closed loop", "mine (2), closed loop"]
     ratio = comparison["cases"][0]["measures"][0]["figures"][1]["ratio"]
     assert ratio["method"] == "single" and not ratio["is_shown"]
 

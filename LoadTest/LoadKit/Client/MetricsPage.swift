@@ -8,6 +8,11 @@ package struct MetricsPage: Equatable, Sendable {
   /// holdfast_commit_attempts: how many commits, and their attempts together.
   package private(set) var commits = 0.0
   package private(set) var commitAttempts = 0.0
+  /// How commands that met were kept apart: holdfast_concurrency_waits_total, holdfast_fenced_total and
+  /// holdfast_combined_total.
+  package private(set) var waits = 0.0
+  package private(set) var fenced = 0.0
+  package private(set) var combined = 0.0
   /// holdfast_invariant_violations_total, if the server has it.
   package private(set) var invariantViolations = 0.0
   /// holdfast_journal_sync_seconds: how many syncs, and what they took together.
@@ -52,6 +57,9 @@ package struct MetricsPage: Equatable, Sendable {
       conflicts[reason, default: 0] += value
     case "holdfast_commit_attempts_count": commits += value
     case "holdfast_commit_attempts_sum": commitAttempts += value
+    case "holdfast_concurrency_waits_total": waits += value
+    case "holdfast_fenced_total": fenced += value
+    case "holdfast_combined_total": combined += value
     case "holdfast_invariant_violations", "holdfast_invariant_violations_total":
       invariantViolations += value
     case "holdfast_journal_sync_seconds_count": syncs = (syncs ?? 0) + value
@@ -92,6 +100,9 @@ package struct MetricsPage: Equatable, Sendable {
     for (reason, count) in earlier.conflicts { change.conflicts[reason, default: 0] -= count }
     change.commits -= earlier.commits
     change.commitAttempts -= earlier.commitAttempts
+    change.waits -= earlier.waits
+    change.fenced -= earlier.fenced
+    change.combined -= earlier.combined
     change.invariantViolations -= earlier.invariantViolations
     change.syncs = syncs.map { $0 - (earlier.syncs ?? 0) }
     change.syncSeconds -= earlier.syncSeconds

@@ -67,7 +67,8 @@ package func compareServers(
   for server in options.servers { comparison.commands[server.name] = server.command.command }
   for value in options.placeholder?.values ?? [""] {
     for load in options.loads {
-      let prefix = [load.name, value].filter { !$0.isEmpty }.joined(separator: ", ")
+      let prefix =
+        load.name.isEmpty || value.isEmpty ? load.name + value : "\(load.name) (\(value))"
       let first = try sideBySide.run(load.options, prefix, value)
       comparison.cases.append(first)
       guard let share = options.peakShare else { continue }

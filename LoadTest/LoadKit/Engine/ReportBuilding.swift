@@ -181,6 +181,9 @@ extension Report.ServerSide {
     retries = max(0, page.commitAttempts - page.commits)
     let all = page.conflicts.values.reduce(0, +)
     conflictsPerCommit = page.commits > 0 ? all / page.commits : 0
+    waits = page.waits
+    fenced = page.fenced
+    combined = page.combined
     invariantViolations = page.invariantViolations
   }
 }
