@@ -13,7 +13,7 @@ package struct HistoryCheck {
   let describe: CallDescriber
   private var findings = Findings()
   private var clock = ClockOffset(lengthNanoseconds: 0)
-  private var searchBudget = Linearization.budget
+  private var searchBudget = Linearization.Budget()
 
   /// - Parameters:
   ///   - stock: units put behind each SKU before the run.

@@ -15,49 +15,67 @@ struct Linearization {
     case undecided
   }
 
-  /// Sets of effects that may be looked at, for one SKU and for all of a history.
-  static let budgetPerSKU = 50_000
-  static let budget = 2_000_000
+  /// What all SKUs of a history may cost beyond a first guess each.
+  struct Budget {
+    /// Sets of effects that are looked at.
+    var sets = 2_000_000
+    /// Steps, of some 50 ns each, of guesses that go around places where others have failed.
+    var work = 50_000_000
+  }
+
+  /// Sets of effects that may be looked at for one SKU.
+  static let setsPerSKU = 50_000
+  /// Of no more effects every order is looked through before any second guess.
   static let smallEffects = 200
-  /// Guesses for one SKU at most, and of how many effects all of them together may be.
+  /// Guesses for one SKU at most.
   static let detoursMost = 256
-  static let detourEffectsMost = 4_000_000
+  static let triesPerPlace: UInt64 = 48
   /// And for finding the shortest part of those that are not linearizable.
   static let budgetForShortest = 1_000_000
 
   /// - Parameter budget: is lessened by what was spent.
-  static func decide(_ effects: Effects, budget: inout Int) -> Verdict {
-    if guess(effects, detours: 0) { return .yes }
+  static func decide(_ effects: Effects, budget: inout Budget) -> Verdict {
+    if guess(effects, detours: 0, &budget) { return .yes }
     // Of few effects every order is sooner looked through than guessed at again and again.
     let isSmall = effects.all.count <= smallEffects
-    if !isSmall, guess(effects, detours: detoursMost) { return .yes }
-    switch search(effects, &budget) {
+    if !isSmall, guess(effects, detours: detoursMost, &budget) { return .yes }
+    switch search(effects, &budget.sets) {
     case .yes: return .yes
     case .no: return .no(shortest(effects))
     case .undecided:
-      return isSmall && guess(effects, detours: detoursMost) ? .yes : .undecided
+      return isSmall && guess(effects, detours: detoursMost, &budget) ? .yes : .undecided
     }
   }
 
   /// Whether an order can be guessed, one way or the other.
-  private static func guess(_ effects: Effects, detours: Int) -> Bool {
-    WitnessPolicy.allCases.contains { hasWitness(effects, $0, detoursMost: detours) }
+  private static func guess(
+    _ effects: Effects, detours: Int, _ budget: inout Budget
+  ) -> Bool {
+    for policy in WitnessPolicy.allCases
+    where hasWitness(effects, policy, detoursMost: detours, &budget) {
+      return true
+    }
+    return false
   }
 
   /// Whether an order can be guessed, going around one place after the other where the guess fails.
   private static func hasWitness(
-    _ effects: Effects, _ policy: WitnessPolicy, detoursMost: Int
+    _ effects: Effects, _ policy: WitnessPolicy, detoursMost: Int, _ budget: inout Budget
   ) -> Bool {
     var detours: [Detour] = []
-    for _ in 0...min(detoursMost, detourEffectsMost / max(1, effects.all.count)) {
+    for round in 0...detoursMost {
+      if round > 0, budget.work <= 0 { return false }
       var scheduler = WitnessScheduler(effects, policy, detours: detours)
-      if let order = scheduler.run() { return StockModel.replays(effects, in: order) }
+      let order = scheduler.run()
+      if round > 0 { budget.work -= scheduler.workSpent }
+      if let order { return StockModel.replays(effects, in: order) }
       guard let failed = scheduler.failed else { return false }
       let effect = effects.all[failed]
       let length = effect.to - effect.from
       if let last = detours.indices.last, effect.from <= detours[last].to {
         // The same place again: begin earlier, and draw other numbers.
         detours[last].seed += 1
+        if detours[last].seed > triesPerPlace { return false }
         if detours[last].seed.isMultiple(of: 8) { detours[last].from -= length }
       } else {
         detours.append(Detour(from: effect.from - length, to: effect.to, seed: 1))
@@ -67,7 +85,7 @@ struct Linearization {
   }
 
   private static func search(_ effects: Effects, _ budget: inout Int) -> Verdict {
-    let share = min(budget, budgetPerSKU)
+    let share = min(budget, setsPerSKU)
     var search = ExhaustiveSearch(effects, budget: share)
     defer { budget -= search.spent }
     switch search.run() {

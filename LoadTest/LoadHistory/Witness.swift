@@ -46,6 +46,9 @@ struct WitnessScheduler {
   private var now = Int64.min
   /// What is left of the work that may be spent.
   private var workLeft: Int
+  private let workMost: Int
+  /// What `run` has cost, in steps.
+  var workSpent: Int { workMost - workLeft + 4 * effects.count }
 
   /// Effects that a plan passes over because their units don't fit.
   private static let passedOver = 32
@@ -61,7 +64,8 @@ struct WitnessScheduler {
     isDone = Array(repeating: false, count: effects.all.count)
     open = Array(repeating: DeadlineHeap(), count: 4)
     takes = Array(repeating: -1, count: effects.holdCount)
-    workLeft = 100_000 + effects.all.count * WitnessScheduler.workPerEffect
+    workMost = 100_000 + effects.all.count * WitnessScheduler.workPerEffect
+    workLeft = workMost
     for (index, effect) in effects.all.enumerated() where effect.kind == .take {
       takes[Int(effect.hold)] = index
     }
@@ -232,8 +236,8 @@ struct WitnessScheduler {
     if effect.stated >= effect.units { return nil }
     if effect.stated >= 0 {
       let surplus = model.available - effect.stated
-      if surplus > 0 { return fill(.take, surplus) }
-      return fill(.give, -surplus) ?? fill(.restock, -surplus)
+      if surplus > 0 { return fill(.take, surplus) ?? exchange(surplus) }
+      return fill(.give, -surplus) ?? fill(.restock, -surplus) ?? exchange(surplus)
     }
     // Any number below what was asked for will do.
     return fill(.take, model.available - effect.units + 1, atMost: model.available)
@@ -244,10 +248,31 @@ struct WitnessScheduler {
     guard let sold = left > 0 ? fill(.sell, left) : fill(.restock, -left) else { return nil }
     let held = model.held - max(0, left)
     let missing = effect.statedHeld - held
-    guard let moved = missing > 0 ? fill(.take, missing) : fill(.give, -missing) else {
-      return nil
-    }
+    let moved = missing > 0 ? fill(.take, missing) : fill(.give, -missing)
+    guard let moved = moved ?? exchange(missing) else { return nil }
     return sold + moved
+  }
+
+  /// Open gives and takes that together change the units held by `change`, the gives first.
+  private mutating func exchange(_ change: Int64) -> [Int]? {
+    let gives = ready(.give)
+    let takes = ready(.take)
+    let most = gives.reduce(Int64(0)) { $0 + effects[$1].units }
+    guard abs(change) + most <= WitnessScheduler.subsetUnits else { return nil }
+    for given in 1..<max(1, most + 1) where change + given >= 0 {
+      guard let back = subset(of: gives, adding: given) else { continue }
+      if change + given == 0 { return back }
+      if let more = subset(of: takes, adding: change + given) { return back + more }
+    }
+    return nil
+  }
+
+  /// The first few open effects of `kind` that may happen now.
+  private mutating func ready(_ kind: Effect.Kind) -> [Int] {
+    var ready: [Int] = []
+    while ready.count < WitnessScheduler.passedOver, let index = next(kind) { ready.append(index) }
+    for index in ready { open[Int(kind.rawValue)].push(index, effects[index]) }
+    return ready
   }
 
   /// Open effects of `kind` that add up to `units`, rather those whose windows end first; nil if that is

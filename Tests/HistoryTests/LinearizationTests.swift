@@ -72,7 +72,7 @@ import Testing
     for round in 0..<500 {
       let effects = randomEffects(&random, equalUnits: seed == 1)
       let expected = isLinearizable(effects)
-      var budget = Linearization.budget
+      var budget = Linearization.Budget()
       switch Linearization.decide(effects, budget: &budget) {
       case .yes:
         counts.yes += 1
@@ -105,7 +105,7 @@ import Testing
         Effect(kind: .refuse, units: 3, from: 2, to: 5, stated: 1),
         take(1, 2, 2, 5),
       ])
-    var budget = Linearization.budget
+    var budget = Linearization.Budget()
     guard case .no(let shown) = Linearization.decide(effects, budget: &budget) else {
       Issue.record("an order was found")
       return
