@@ -155,7 +155,12 @@ extension Ratio {
       return "\(Ratio.times(value, 2)), one run each: noise unknown, no difference shown"
     }
     let decimals = high - low < 0.02 ? 3 : 2
-    let interval = "(\(Text.decimal(low, decimals))–\(Text.decimal(high, decimals)))"
+    // How far beyond those says nothing more.
+    let ends = (
+      low < 0.01 ? "<0.01" : Text.decimal(low, decimals),
+      high > 100 ? ">100" : Text.decimal(high, decimals)
+    )
+    let interval = "(\(ends.0)–\(ends.1))"
     return isShown
       ? "\(Ratio.times(value, decimals)) \(interval)" : "no difference shown \(interval)"
   }

@@ -87,7 +87,11 @@ extension Comparison.Run {
     verdict = report.verdict
     result = report.result
     for measure in Comparison.Measure.all {
-      if let value = measure.value(report), value.isFinite { values[measure.name] = value }
+      // A report may say anything; beyond these no run can be, and ratios would overflow.
+      guard let value = measure.value(report), value == 0 || (1e-12...1e15).contains(value) else {
+        continue
+      }
+      values[measure.name] = value
     }
   }
 }

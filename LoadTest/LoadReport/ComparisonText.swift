@@ -124,7 +124,9 @@ extension Report.Configuration {
     let length =
       operations.map { "\(Text.count(Int64($0))) operations" }
       ?? "\(Text.decimal(durationSeconds ?? 0, 1)) s"
-    let parts = [rate.map { "\($0)/s" }, "\(connections) × \(streams) streams", length]
+    // A rate that changes over time says its unit itself.
+    let rate = rate.map { text in Double(text).map { Text.decimal($0, 0) + "/s" } ?? text }
+    let parts = [rate, "\(connections) × \(streams) streams", length]
     return parts.compactMap(\.self).joined(separator: ", ")
   }
 }

@@ -171,6 +171,18 @@ enum Fake {
     #expect(comparison.findings.contains { $0.contains("at most 0.25 (b)") })
   }
 
+  @Test(arguments: [-1, 1e16, 1e308, 1e-300, .infinity, .nan])
+  func figuresThatNoRunCanHave(rate: Double) throws {
+    var reports = Fake.turns([("a", 1_000), ("b", 1_100)], rounds: 2)
+    for index in reports.indices where reports[index].variant == "b" {
+      reports[index].report.requestsPerSecond = rate
+    }
+    let comparison = Comparison(reports)
+    #expect(comparison.cases[0].measures[0].figures.map(\.runs) == [2, 0])
+    #expect(comparison.text(drawsRatios: true).contains("not measured"))
+    _ = try JSONEncoder().encode(comparison)
+  }
+
   @Test func threeVariantsDrawn() {
     let text = Comparison(Fake.turns([("a", 1_000), ("b", 2_000), ("c", 1_001)], rounds: 5))
       .text(drawsRatios: true)
