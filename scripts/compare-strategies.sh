@@ -3,7 +3,7 @@
 # then all at the same rate, half of what the slowest carried; with 10,000 SKUs that hardly meet, carts of
 # several lines, and one SKU that everybody wants; in memory, and one column with every answer synced.
 # Writes out/strategies.html, .json and .txt; under five minutes. Usage, after `make build`:
-#   scripts/compare-strategies.sh                       3 rounds of 1 s
+#   scripts/compare-strategies.sh                       3 rounds of 0.8 s, 144 runs
 #   scripts/compare-strategies.sh --repeat 8 --duration 3 --streams 10     arguments of holdfast-load compare
 #   HOLDFAST_BINARIES=FOLDER scripts/compare-strategies.sh                 another build
 # The exit status is that of holdfast-load compare: 1 where a strategy violated an invariant.
@@ -22,6 +22,6 @@ done
 exec "$binaries/holdfast-load" compare "${servers[@]}" --with durability=memory,fsync \
   --workload LoadTest/workloads/contention-low.json --workload LoadTest/workloads/contention-carts.json \
   --workload LoadTest/workloads/contention-extreme.json --peak-share 0.5 \
-  --connections 8 --streams 100 --threads 2 --repeat 3 --duration 1 --warm-up 0.3 --folder out \
+  --connections 8 --streams 100 --threads 2 --repeat 3 --duration 0.8 --warm-up 0.2 --folder out \
   --title "Four answers to overselling" --notes scripts/strategies.txt \
   --html out/strategies.html --json out/strategies.json --text out/strategies.txt "$@"
