@@ -20,7 +20,7 @@ struct Linearization {
     /// Sets of effects that are looked at.
     var sets = 2_000_000
     /// Steps, of some 50 ns each, of guesses that go around places where others have failed.
-    var work = 50_000_000
+    var work = 20_000_000
   }
 
   /// Sets of effects that may be looked at for one SKU.
