@@ -120,7 +120,7 @@ extension Report {
 }
 
 extension RunOptions {
-  static let version = "0.3.0"
+  static let version = "0.1.0"
 }
 
 extension Report.Configuration {
