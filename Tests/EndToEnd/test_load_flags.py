@@ -1,0 +1,81 @@
+"""The load generator before it sends anything: flags that cannot be, and nobody there."""
+
+import os
+import pathlib
+import subprocess
+import time
+
+import pytest
+
+REPOSITORY = pathlib.Path(__file__).resolve().parents[2]
+
+
+@pytest.fixture(scope="module")
+def generator():
+    path = pathlib.Path(os.environ.get("HOLDFAST_LOAD_BINARY", REPOSITORY / ".build/debug/holdfast-load"))
+    assert path.exists(), f"{path} is missing: run `make test-swift` first"
+    return path
+
+
+@pytest.fixture
+def server(start):
+    return start("--durability", "memory")
+
+
+def run(generator, *arguments):
+    return subprocess.run([generator, *map(str, arguments)], capture_output=True, text=True, timeout=120)
+
+
+def one_line(text):
+    lines = text.strip().splitlines()
+    assert len(lines) == 1, text
+    return lines[0]
+
+
+@pytest.mark.parametrize("flags, named", [
+    (["--connections", "0"], "--connections"),
+    (["--connections", "two"], "--connections"),
+    (["--streams", "99999999999999999999"], "--streams"),
+    (["--threads", "9", "--connections", "8"], "--threads"),
+    (["--duration", "-1"], "--duration"),
+    (["--duration", "nan"], "--duration"),
+    (["--rate", "0"], "--rate"),
+    (["--rate", "10-"], "--rate"),
+    (["--rate", "1000/0s"], "--rate"),
+    (["--rate", "5", "--operations", "5"], "--rate"),
+    (["--ttl", "0.5"], "--ttl"),
+    (["--lines", "0-3"], "--lines"),
+    (["--lines", "1-65"], "--lines"),
+    (["--quantity", "3-1"], "--quantity"),
+    (["--distribution", "gauss"], "--distribution"),
+    (["--confirm-share", "0.8", "--release-share", "0.3"], "--confirm-share"),
+    (["--scenario", "nonsense"], "nonsense"),
+    (["--workload", "/nonexistent.json"], "/nonexistent.json"),
+    (["--fail-if", "p99>5"], "--fail-if"),
+    (["--fail-if", "p42x>5ms"], "--fail-if"),
+    (["--json", "/nonexistent/folder/report.json"], "/nonexistent/folder/report.json"),
+    (["--html", "/nonexistent/folder/report.html"], "/nonexistent/folder/report.html"),
+    (["--history", "/nonexistent/folder/history"], "/nonexistent/folder/history"),
+    (["--server-pid", "999999999"], "--server-pid"),
+    (["--admin", "127.0.0.1:1"], "--admin"),
+])
+def test_a_flag_that_cannot_be_is_named_before_anything_is_sent(generator, server, flags, named):
+    began = time.monotonic()
+    done = run(generator, "run", "--target", server.target, *flags)
+    assert done.returncode == 2, done.stdout + done.stderr
+    assert named in done.stderr, done.stderr
+    assert done.stderr.startswith("holdfast-load: ") and time.monotonic() - began < 10
+
+
+@pytest.mark.parametrize("target", ["127.0.0.1:1", "[::1]:1"])
+def test_nobody_there(generator, target):
+    done = run(generator, "run", "--target", target, "--duration", "1")
+    assert done.returncode == 2
+    assert target in one_line(done.stderr)
+
+
+def test_a_full_disk_costs_the_history_and_nothing_else(generator, server):
+    done = run(generator, "run", "--target", server.target, "--operations", "2000", "--history", "/dev/full")
+    assert done.returncode == 2, done.stdout + done.stderr
+    assert "/dev/full" in one_line(done.stderr)
+    assert "VERDICT: nothing oversold" in done.stdout
