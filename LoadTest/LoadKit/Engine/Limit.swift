@@ -13,7 +13,7 @@ struct LimitEvidence {
   var unsentTicks = 0
   /// Answers over what the schedule asked for.
   var carriedShare = 1.0
-  /// Streams of a closed loop pause between operations.
+  /// Closed loop: streams pause between operations, or wait with a steady load for a storm of expiries.
   var thinks = false
   var processors = 1
   /// Of all processors together, 0 to 1, if the system says.
@@ -73,7 +73,9 @@ struct LimitEvidence {
       return (.generator, "\(busy); use more --threads")
     }
     if isOpenLoop { return judgeOpenLoop(busy) }
-    if thinks { return (.load, "the pauses between operations (--think-time) set the pace") }
+    if thinks {
+      return (.load, "the pauses of the workload (--think-time, --due-together) set the pace")
+    }
     if busiestThread < LimitEvidence.threadFree {
       return (.server, "every stream waited for the server; \(busy)")
     }

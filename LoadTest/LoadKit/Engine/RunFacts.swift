@@ -80,7 +80,9 @@ struct RunFacts {
       let chance = options.arrivals == .poisson ? 4 * scheduled.squareRoot() : 0
       evidence.carriedShare = Double(statistics.measured) / max(1, scheduled - chance)
     }
-    evidence.thinks = options.workload.thinkTimeNanoseconds.upperBound > 0
+    evidence.thinks =
+      options.workload.thinkTimeNanoseconds.upperBound > 0
+      || options.workload.dueTogetherNanoseconds != nil
     evidence.processors = Machine.usableProcessors
     evidence.machineBusy = machineBusy
     let wall = Double(max(1, statistics.wallNanoseconds))
