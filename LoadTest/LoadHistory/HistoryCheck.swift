@@ -200,9 +200,9 @@ package struct HistoryCheck {
     _ call: CallSummary, _ method: Method, _ operation: Int, _ ledger: borrowing Ledger
   ) {
     if call.mayHaveActed { findings.unknownOutcomes += 1 }
-    let decided = call.first + call.replayed + call.refused
+    let decided = call.decided
     if decided == 0 { return }
-    if call.replayed > 0, call.first == 0, call.unknown == 0, call.refused == 0 {
+    if call.replayed == decided, call.unknown == 0 {
       note(
         .replayWithoutFirst, "\(method.name) was only ever answered as a repetition", operation,
         ledger)

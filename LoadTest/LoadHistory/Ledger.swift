@@ -54,6 +54,11 @@ package struct Attempt: BitwiseCopyable, Sendable {
   package var isRefused: Bool { outcome == .refused }
   /// Whether it was answered with what the server has decided, or has read.
   package var isDecided: Bool { outcome != .none && outcome != .withoutEffect }
+  /// Whether the answer is a decision that the server keeps and repeats to the same key. What refuses
+  /// a Confirm, Release or Extend is what the reservation is, found anew each time.
+  var isDecision: Bool {
+    isAccepted || isRefused && (method == .reserve || method == .adjustStock)
+  }
   /// Whether the server may have acted, or may still act, without our knowing.
   package var isUnknown: Bool { outcome == .none }
 }

@@ -90,7 +90,9 @@ struct SKUCheck {
       findings.note(Violation(.itemMissing, "SKU \(name): the server does not know it"))
       return
     }
-    findings.held += level.held
+    // Whatever the server states: it may be anything.
+    let (held, isTooMuch) = findings.held.addingReportingOverflow(level.held)
+    findings.held = isTooMuch ? (level.held < 0 ? .min : .max) : held
     let gone = bounds.gone.range(from: read.sentNanoseconds, through: read.answeredNanoseconds)
     let onHand = (history.stock - gone.upperBound)...(history.stock - gone.lowerBound)
     if !onHand.contains(level.onHand) {
@@ -108,17 +110,17 @@ struct SKUCheck {
             history.holds.filter { $0.fate != .returned }.prefix(SKUCheck.othersNamed), books)
             + describe.restocks(history.restocks.prefix(SKUCheck.othersNamed), books)))
     }
-    let held = bounds.held.range(from: read.sentNanoseconds, through: read.answeredNanoseconds)
-    if !held.contains(level.held) {
+    let possible = bounds.held.range(from: read.sentNanoseconds, through: read.answeredNanoseconds)
+    if !possible.contains(level.held) {
       findings.note(
         Violation(
           .heldDiffers,
           """
-          SKU \(name): \(level.held) held, but by the answers it is \(SKUCheck.text(held)): \
+          SKU \(name): \(level.held) held, but by the answers it is \(SKUCheck.text(possible)): \
           \(sum { _ in true }) accepted − \(sum { $0.fate == .sold }) confirmed − \
           \(sum { $0.isReleased }) released − the expired
           """,
-          count: SKUCheck.distance(level.held, held),
+          count: SKUCheck.distance(level.held, possible),
           calls: describe.holds(
             history.holds.filter { $0.possiblyHeld.until >= read.sentNanoseconds }
               .prefix(SKUCheck.othersNamed), books)))

@@ -16,7 +16,9 @@ struct CallSummary: BitwiseCopyable {
   /// Of the refusal that came first.
   var reason = RefusalReason.unnamed
   var sent = 0
-  /// Answers that say they are the first, and answers that say they repeat it.
+  /// Answers that say what was decided, or found.
+  var decided = 0
+  /// Decisions that say they are the first, and decisions that say they repeat it.
   var first = 0
   var replayed = 0
   var refused = 0
@@ -43,10 +45,11 @@ struct CallSummary: BitwiseCopyable {
     sent += 1
     sentNanoseconds = min(sentNanoseconds, attempt.sentNanoseconds)
     if attempt.isUnknown { unknown += 1 }
-    if attempt.isAccepted {
+    if attempt.isDecision {
       if attempt.isReplayed { replayed += 1 } else { first += 1 }
     }
     if attempt.isRefused { refused += 1 }
+    if attempt.isDecided { decided += 1 }
     if attempt.isDecided, attempt.answeredNanoseconds < answeredNanoseconds {
       answeredNanoseconds = attempt.answeredNanoseconds
       decision = attempt.isRefused ? .refused : .accepted

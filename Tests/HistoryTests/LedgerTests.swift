@@ -85,7 +85,7 @@ import Testing
     let short = story.reserve(2, at: 9)
     story.send(short, .reserve, at: 10)
     story.refused(short, sent: 9, at: 11)
-    story.refused(short, sent: 10, at: 12)
+    story.refused(short, replayed: true, sent: 10, at: 12)
     let findings = story.check((1, 0))
     #expect(findings.holds, "\(findings.violations)")
     #expect(findings.duplicatesCompared == 3)
@@ -221,7 +221,7 @@ import Testing
     let sale = story.reserve(1, at: 1)
     story.send(sale, .reserve, at: 1)
     story.accepted(sale, sent: 1, at: 2, decided: 1)
-    story.refused(sale, sent: 1, at: 3)
+    story.refused(sale, replayed: true, sent: 1, at: 3)
     expect(story.check((1, 1)), .answeredDifferently, naming: "both accepted and refused")
   }
 
@@ -231,7 +231,7 @@ import Testing
     let short = story.reserve(1, at: 3)
     story.send(short, .reserve, at: 3)
     story.refused(short, fingerprint: 1, sent: 3, at: 4)
-    story.refused(short, fingerprint: 2, sent: 3, at: 5)
+    story.refused(short, fingerprint: 2, replayed: true, sent: 3, at: 5)
     expect(story.check((1, 1)), .answeredDifferently, naming: "INSUFFICIENT_STOCK")
   }
 

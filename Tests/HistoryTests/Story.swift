@@ -84,13 +84,15 @@ struct Story: ~Copyable {
 
   mutating func refused(
     _ operation: Int, _ reason: RefusalReason = .insufficientStock, sku: UInt32? = 0,
-    available: Int64? = nil, fingerprint: UInt64 = 1, sent: Int64, at time: Int64
+    available: Int64? = nil, fingerprint: UInt64 = 1, replayed: Bool = false, sent: Int64,
+    at time: Int64
   ) {
     answer(
       operation, .reserve,
       .refused(
         Refusal(
-          code: 9, reason: reason, sku: sku, available: available, fingerprint: fingerprint)),
+          code: 9, reason: reason, sku: sku, available: available, fingerprint: fingerprint,
+          isReplayed: replayed)),
       sent: sent, at: time)
   }
 

@@ -136,12 +136,12 @@ import Testing
     let refused = story.reserve(5, at: 3)
     story.send(refused, .reserve, at: 4)
     story.refused(refused, available: 0, fingerprint: 1, sent: 3, at: 5)
-    story.refused(refused, available: 1, fingerprint: 2, sent: 4, at: 6)
+    story.refused(refused, available: 1, fingerprint: 2, replayed: true, sent: 4, at: 6)
     return (
       story.check((1, 1)),
       [
         "\(Self.key(1)) Reserve of 5, 3.000–5.000 ms: INSUFFICIENT_STOCK, 0 available",
-        "\(Self.key(1)) Reserve of 5, 4.000–6.000 ms: INSUFFICIENT_STOCK, 1 available",
+        "\(Self.key(1)) Reserve of 5, 4.000–6.000 ms: INSUFFICIENT_STOCK, 1 available, replayed",
       ]
     )
   }
@@ -210,6 +210,27 @@ import Testing
 
   private func id(_ number: UInt64) -> String { ReservationID(number: number).text }
 
+  /// A refusal is a decision too: made once, and repeated as such.
+  @Test(arguments: [
+    ([false, false], Violation.Kind.decidedTwice), ([false, true, false], .decidedTwice),
+    ([true], .replayWithoutFirst), ([false, true, true], nil),
+  ])
+  func refusalsAreDecidedOnce(replayed: [Bool], kind: Violation.Kind?) {
+    var story = Story(stock: 1)
+    story.sale(at: 1)
+    let refused = story.reserve(5, at: 3)
+    for _ in replayed.dropFirst() { story.send(refused, .reserve, at: 3) }
+    for (index, isReplayed) in replayed.enumerated() {
+      story.refused(refused, available: 0, replayed: isReplayed, sent: 3, at: 5 + Int64(index))
+    }
+    let findings = story.check((1, 1))
+    #expect(Array(findings.counts.keys) == (kind.map { [$0] } ?? []), "\(findings.violations)")
+    for violation in findings.violations {
+      #expect(violation.text.contains("\(Self.sku), key \(Self.key(1))"), "\(violation.text)")
+      #expect(violation.calls.count == replayed.count)
+    }
+  }
+
   @Test func longListsAreCut() {
     var story = Story(stock: 20)
     for time in 0..<25 as Range<Int64> { story.sale(at: time) }
@@ -217,6 +238,13 @@ import Testing
     let lines = findings.violations[0].description.split(separator: "\n")
     #expect(findings.violations[0].calls.count == 21)
     #expect(lines.count == 7 && lines[6] == "  and 16 more like these")
+  }
+
+  /// A server may state anything.
+  @Test(arguments: [Int64.max, .min]) func balancesThatNoSumHolds(held: Int64) {
+    let findings = Story(stock: [1, 1]).history([(1, held), (1, held)]).check()
+    #expect(findings.counts[.heldDiffers] == 2)
+    #expect(findings.held == held)
   }
 
   // MARK: What must not be accused
