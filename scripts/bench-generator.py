@@ -8,7 +8,7 @@ figure is the CPU time of the whole process, user and system, by request. holdfa
 its own, takes it down in its ledger, and counts its latency; h2load sends one constant body. The bar: no more than h2load.
 Needs cc, libnghttp2's headers and h2load (Debian's nghttp2-client). Exit status 1 where the bar is missed.
 """
-import argparse, os, pathlib, resource, shutil, socket, statistics, subprocess, sys, tempfile, time
+import argparse, pathlib, resource, shutil, socket, statistics, subprocess, sys, tempfile, time
 
 HERE = pathlib.Path(__file__).resolve().parent.parent
 LOAD = HERE / ".build/release/holdfast-load"

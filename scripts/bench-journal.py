@@ -10,7 +10,7 @@
 Exit status 1 where a bar is missed. The data directories are made beside each other in a temporary folder of
 --folder, which must be on the disk that is meant: a folder in memory would sync for nothing.
 """
-import argparse, json, os, pathlib, re, shutil, signal, statistics, subprocess, sys, tempfile, urllib.request
+import argparse, json, pathlib, re, shutil, signal, statistics, subprocess, sys, tempfile, urllib.request
 
 HERE = pathlib.Path(__file__).resolve().parent.parent
 SERVER = HERE / ".build/release/holdfast"

@@ -42,6 +42,13 @@ def binary():
 
 
 @pytest.fixture(scope="session")
+def generator():
+    path = pathlib.Path(os.environ.get("HOLDFAST_LOAD_BINARY", REPOSITORY / ".build/debug/holdfast-load"))
+    assert path.exists(), f"{path} is missing: run `make test-swift` first"
+    return path
+
+
+@pytest.fixture(scope="session")
 def server(binary):
     """One server for all tests that need no flags of their own; every test makes its own SKUs."""
     with Server(binary) as running:

@@ -13,13 +13,6 @@ from server import eventually
 REPOSITORY = pathlib.Path(__file__).resolve().parents[2]
 
 
-@pytest.fixture(scope="module")
-def generator():
-    path = pathlib.Path(os.environ.get("HOLDFAST_LOAD_BINARY", REPOSITORY / ".build/debug/holdfast-load"))
-    assert path.exists(), f"{path} is missing: run `make test-swift` first"
-    return path
-
-
 @pytest.fixture
 def serve(binary):
     """serve("--flag") is the command of a server for --server."""

@@ -1,7 +1,6 @@
 """Runs of the load generator that are cut short, and servers that pause, die and come back."""
 
 import json
-import os
 import pathlib
 import signal
 import subprocess
@@ -10,13 +9,6 @@ import time
 import pytest
 
 REPOSITORY = pathlib.Path(__file__).resolve().parents[2]
-
-
-@pytest.fixture(scope="module")
-def generator():
-    path = pathlib.Path(os.environ.get("HOLDFAST_LOAD_BINARY", REPOSITORY / ".build/debug/holdfast-load"))
-    assert path.exists(), f"{path} is missing: run `make test-swift` first"
-    return path
 
 
 class Run:

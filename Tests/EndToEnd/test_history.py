@@ -15,13 +15,6 @@ REPOSITORY = pathlib.Path(__file__).resolve().parents[2]
 
 
 @pytest.fixture(scope="module")
-def generator():
-    path = pathlib.Path(os.environ.get("HOLDFAST_LOAD_BINARY", REPOSITORY / ".build/debug/holdfast-load"))
-    assert path.exists(), f"{path} is missing: run `make test-swift` first"
-    return path
-
-
-@pytest.fixture(scope="module")
 def history_pb2(tmp_path_factory):
     """The module that anybody's protoc makes of LoadTest/history.proto."""
     folder = tmp_path_factory.mktemp("history-stubs")

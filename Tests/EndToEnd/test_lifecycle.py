@@ -8,7 +8,6 @@ import time
 import urllib.error
 import urllib.request
 
-import grpc
 import pytest
 from grpc import StatusCode
 from grpc_health.v1 import health_pb2

@@ -1,20 +1,9 @@
 """The load generator before it sends anything: flags that cannot be, and nobody there."""
 
-import os
-import pathlib
 import subprocess
 import time
 
 import pytest
-
-REPOSITORY = pathlib.Path(__file__).resolve().parents[2]
-
-
-@pytest.fixture(scope="module")
-def generator():
-    path = pathlib.Path(os.environ.get("HOLDFAST_LOAD_BINARY", REPOSITORY / ".build/debug/holdfast-load"))
-    assert path.exists(), f"{path} is missing: run `make test-swift` first"
-    return path
 
 
 @pytest.fixture

@@ -18,13 +18,6 @@ HIGHEST_NANOSECONDS = 3_600_000_000_000
 
 
 @pytest.fixture(scope="module")
-def generator():
-    path = pathlib.Path(os.environ.get("HOLDFAST_LOAD_BINARY", REPOSITORY / ".build/debug/holdfast-load"))
-    assert path.exists(), f"{path} is missing: run `make test-swift` first"
-    return path
-
-
-@pytest.fixture(scope="module")
 def schema():
     return json.loads((REPOSITORY / "LoadTest/report.schema.json").read_text())
 

@@ -1,6 +1,5 @@
 """The server under each of its strategies: what it answers is the same, and the verdict holds."""
 
-import os
 import pathlib
 import re
 import subprocess
@@ -13,13 +12,6 @@ from server import holdfast, serve_command
 
 REPOSITORY = pathlib.Path(__file__).resolve().parents[2]
 STRATEGIES = ["optimistic", "locking", "single-writer", "queued"]
-
-
-@pytest.fixture(scope="module")
-def generator():
-    path = pathlib.Path(os.environ.get("HOLDFAST_LOAD_BINARY", REPOSITORY / ".build/debug/holdfast-load"))
-    assert path.exists(), f"{path} is missing: run `make test-swift` first"
-    return path
 
 
 def metrics(server):

@@ -1,21 +1,8 @@
 """The load generator's verdict on the real server: it holds, and on a store that oversells it fails."""
 
 import json
-import os
-import pathlib
 import re
 import subprocess
-
-import pytest
-
-REPOSITORY = pathlib.Path(__file__).resolve().parents[2]
-
-
-@pytest.fixture(scope="module")
-def generator():
-    path = pathlib.Path(os.environ.get("HOLDFAST_LOAD_BINARY", REPOSITORY / ".build/debug/holdfast-load"))
-    assert path.exists(), f"{path} is missing: run `make test-swift` first"
-    return path
 
 
 def load(generator, server, *flags):

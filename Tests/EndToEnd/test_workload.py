@@ -1,7 +1,6 @@
 """What the load generator is asked to do: scenarios, files and flags say the same; find-knee finds a knee."""
 
 import json
-import os
 import pathlib
 import subprocess
 
@@ -19,13 +18,6 @@ OTHER_VALUES = {
     "copies": "6", "cut_share": "0.15", "close_share": "0.16", "retries_unknown": "true",
     "read_share": "0.17", "restock_share": "0.18", "restock_units": "19",
 }
-
-
-@pytest.fixture(scope="module")
-def generator():
-    path = pathlib.Path(os.environ.get("HOLDFAST_LOAD_BINARY", REPOSITORY / ".build/debug/holdfast-load"))
-    assert path.exists(), f"{path} is missing: run `make test-swift` first"
-    return path
 
 
 def run(generator, *arguments, **options):
