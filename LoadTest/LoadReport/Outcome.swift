@@ -4,7 +4,7 @@
 package enum Outcome: Int, CaseIterable, Sendable {
   case reserved, confirmed, released, extended, restocked, read, replayed
   case insufficientStock, expired, otherRefusal, cut, tooBusy
-  case malformed, reset, unprocessed, lost, otherFailure
+  case malformed, reset, unprocessed, lost, unanswered, otherFailure
 
   /// As reports and JSON spell it.
   package var name: String {
@@ -25,6 +25,7 @@ package enum Outcome: Int, CaseIterable, Sendable {
     case .reset: "stream reset"
     case .unprocessed: "not processed"
     case .lost: "connection lost"
+    case .unanswered: "unanswered"
     case .otherFailure: "failed"
     }
   }
@@ -43,7 +44,8 @@ package enum Outcome: Int, CaseIterable, Sendable {
     switch self {
     case .reserved, .confirmed, .released, .extended, .restocked, .read, .replayed: .accepted
     case .insufficientStock, .expired, .otherRefusal, .cut: .refused
-    case .tooBusy, .malformed, .reset, .unprocessed, .lost, .otherFailure: .failed
+    case .tooBusy, .malformed, .reset, .unprocessed, .lost, .unanswered, .otherFailure:
+      .failed
     }
   }
 }

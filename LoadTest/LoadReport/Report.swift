@@ -192,7 +192,8 @@ extension Report {
     /// What the schedule asked for, open loop.
     package var scheduledPerSecond: Double?
     package var answered = 0
-    /// Of the answers that came in it, open loop from the scheduled send.
+    /// Of the answers that came in it, open loop from the scheduled send; in the last also of the calls
+    /// that were never answered.
     package var latencyMicroseconds = LatencySummary()
     package var serviceTimeMicroseconds: LatencySummary?
     /// 99th percentile.

@@ -213,7 +213,8 @@ extension Outcome {
     case .insufficientStock: .second
     case .expired: .fourth
     case .otherRefusal, .cut: .warning
-    case .tooBusy, .malformed, .reset, .unprocessed, .lost, .otherFailure: .bad
+    case .tooBusy, .malformed, .reset, .unprocessed, .lost, .unanswered, .otherFailure:
+      .bad
     }
   }
 }

@@ -161,6 +161,31 @@ import Testing
     #expect(service.max > 300_000)
   }
 
+  /// The slowest calls of all are those that never come back.
+  @Test(arguments: [nil, LoadProfile(ratePerSecond: 200)])
+  func callsThatAreNeverAnsweredCount(profile: LoadProfile?) throws {
+    let ended = try result(.ignores(after: 60, count: 5)) {
+      $0.operations = nil
+      $0.profile = profile
+      $0.durationSeconds = 0.6
+      $0.warmUpSeconds = 0
+      $0.drainSeconds = 0.3
+      $0.workload.thinkTimeNanoseconds = 10_000_000...20_000_000
+    }
+    let report = ended.report
+    #expect(ended.exitStatus == 0, "\(report.text)")
+    #expect(report.outcomes["unanswered"] == 5)
+    #expect(report.outcomes.values.reduce(0, +) == report.attempts)
+    #expect(report.failedShare ?? 0 > 0)
+    #expect(report.firstFailure == "Reserve: unanswered")
+    #expect(report.warnings.contains { $0.hasPrefix("5 calls were not answered by the end") })
+    // They were in flight for the whole drain.
+    #expect(report.latencyMicroseconds["Reserve"]?.max ?? 0 > 300_000)
+    #expect(report.serviceTimeMicroseconds?.max ?? 0 > 300_000)
+    #expect(ended.told.reduce(0) { $0 + $1.latencies } == report.attempts)
+    #expect(ended.told.reduce(0) { $0 + $1.answered } == report.attempts - 5)
+  }
+
   @Test func aBalanceOutOfBoundsIsFoundWhileTheLoadRuns() throws {
     let ended = try result(.misstatesOnce) {
       $0.operations = nil

@@ -31,6 +31,8 @@ final class FakeServer: Sendable {
     case stalls(after: Int, milliseconds: Int)
     /// Says goodbye (GOAWAY) on a connection with each of its calls of this number.
     case saysGoodbye(every: Int)
+    /// After so many calls does not answer the next reserves, so many of them.
+    case ignores(after: Int, count: Int)
     /// States 7 units too many on hand in the first balances that it is asked for.
     case misstatesOnce
   }
@@ -77,6 +79,7 @@ final class FakeServer: Sendable {
     var calls = 0
     var isDead = false
     var hasStalled = false
+    var ignored = 0
     /// Reserves that wait for their batch.
     var waiting: [(peer: Peer, stream: UInt32, message: [UInt8])] = []
   }
@@ -178,6 +181,12 @@ final class FakeServer: Sendable {
   ) {
     if case .saysGoodbye(let every) = fault, peer.calls > every { return }
     let path = peer.paths.removeValue(forKey: stream) ?? ""
+    if case .ignores(let after, let count) = fault, path.hasSuffix("/Reserve"),
+      state.calls > after, state.ignored < count
+    {
+      state.ignored += 1
+      return
+    }
     guard case .checksThenDecrements(let batch) = fault, path.hasSuffix("/Reserve") else {
       peer.output += state.store.answer(path, message, stream)
       return

@@ -11,7 +11,8 @@ struct IntervalCounts {
   /// When it ended, where it did so before the grid has it end.
   var endNanoseconds: Int64?
   var answered = 0
-  /// Of the answers that came in it; open loop from the scheduled send.
+  /// Of the answers that came in it, and of the calls that were given up; open loop from the scheduled
+  /// send.
   var latencies = Latencies()
   /// Open loop: from the actual send. A closed loop leaves it empty.
   var serviceTimes = Latencies()

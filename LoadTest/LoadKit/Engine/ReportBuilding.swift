@@ -95,6 +95,11 @@ extension Report {
         "\(Text.count(Int64(unsentTicks))) calls of the schedule were not sent in time: every "
           + "stream was busy; the latencies leave them out")
     }
+    if let unanswered = outcomes[Outcome.unanswered.name] {
+      warnings.append(
+        "\(Text.count(Int64(unanswered))) calls were not answered by the end of the run; what had "
+          + "passed by then counts as their latency, which is longer")
+    }
     if connectionsLost > 0 {
       let times = connectionsLost == 1 ? "connection was" : "connections were"
       warnings.append(

@@ -49,7 +49,7 @@ package struct RunOptions: Sendable {
   static let stockReason = "holdfast-load run"
 
   /// How long the last answers may take.
-  package static let drainSeconds = 10.0
+  var drainSeconds = 10.0
 
   /// Throws what is out of range, with what would be in it.
   package func validate() throws(LoadError) {

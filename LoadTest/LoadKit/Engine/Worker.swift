@@ -237,7 +237,7 @@ struct WorkerLoop: ~Copyable {
       advancePhase(now)
       doDelayed(now)
       if phase == .draining {
-        if drainDeadline == .max { drainDeadline = now + Int64(RunOptions.drainSeconds * 1e9) }
+        if drainDeadline == .max { drainDeadline = now + Int64(options.drainSeconds * 1e9) }
         // What was due is sent, however late, for its latency counts; then the rest of the
         // follow-ups.
         if pacer != nil { sendDue(now) }
@@ -256,6 +256,7 @@ struct WorkerLoop: ~Copyable {
   }
 
   private mutating func finish(_ now: Int64) {
+    giveUpFlights(now)
     if phase != .draining {
       if alive == 0 {
         statistics.endedEarly = "the server went away (\(statistics.firstConnectionLoss ?? ""))"

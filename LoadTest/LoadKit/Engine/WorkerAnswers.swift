@@ -34,25 +34,42 @@ extension WorkerLoop {
   }
 
   private mutating func measure(_ flight: Flight, _ now: Int64) {
-    let latency = now - flight.sinceNanoseconds
     lastAnswered = now
     interval.answered += 1
-    interval.latencies.record(latency)
     if phase == .measuring { statistics.measured += 1 }
-    let isMeasured = isMeasured(flight)
+    record(
+      flight, now, isMeasured: pacer == nil ? phase == .measuring : wasDueInMeasuredPart(flight))
+  }
+
+  private mutating func record(_ flight: Flight, _ now: Int64, isMeasured: Bool) {
+    let latency = now - flight.sinceNanoseconds
+    interval.latencies.record(latency)
     if isMeasured { statistics.latencies[flight.task.method.rawValue].record(latency) }
     guard recordsServiceTimes else { return }
     interval.serviceTimes.record(now - flight.sentNanoseconds)
     if isMeasured { statistics.serviceTimes.record(now - flight.sentNanoseconds) }
   }
 
+  /// The run ends with calls in flight. Each has taken at least as long as it has by now: left out,
+  /// the slowest calls of all would be those that nobody hears of.
+  mutating func giveUpFlights(_ now: Int64) {
+    for flight in flights where flight.stream != 0 {
+      record(flight, now, isMeasured: wasDueInMeasuredPart(flight))
+      interval.outcomes[Outcome.unanswered.rawValue] += 1
+      tally.failed += 1
+      if statistics.firstFailure == nil {
+        statistics.firstFailure = "\(flight.task.method.name): \(Outcome.unanswered.name)"
+      }
+    }
+  }
+
   /// In a closed loop they are the latencies.
   private var recordsServiceTimes: Bool { pacer != nil || stormNanoseconds != nil }
 
-  /// Closed loop: answers that come in the measured part. Open loop: calls that were due in it.
-  private func isMeasured(_ flight: Flight) -> Bool {
-    if pacer == nil { return phase == .measuring }
-    return flight.sinceNanoseconds >= measureFrom && flight.sinceNanoseconds < measureTo
+  /// An open loop measures the calls that were due in the measured part; a closed loop the answers that
+  /// come in it, and what was begun in it and never answered.
+  private func wasDueInMeasuredPart(_ flight: Flight) -> Bool {
+    flight.sinceNanoseconds >= measureFrom && flight.sinceNanoseconds < measureTo
   }
 
   private func reply(to method: Method, _ answer: ClientAnswer, _ index: Int) -> Reply {
