@@ -182,7 +182,8 @@ struct SKUHistory {
       hold.giveTo = summary.release.answeredNanoseconds
       hold.isGivenByClock = false
     } else if let found = summary.foundExpiredNanoseconds {
-      hold.giveTo = found
+      // That it was found late does not say that it came back late.
+      hold.giveTo = min(found, expiry.latest)
       hold.isGivenByClock = found > expiry.latest
     } else if summary.confirm.mayHaveActed {
       hold.fate = .either

@@ -210,6 +210,25 @@ import Testing
 
   private func id(_ number: UInt64) -> String { ReservationID(number: number).text }
 
+  /// A hold that is long over holds nothing, though only a later call finds that out.
+  @Test(arguments: [(5_000 as Int64, Violation.Kind.unjustifiedRefusal), (1_000, nil)])
+  func aHoldIsOverWhenItFallsDue(refusedAt time: Int64, kind: Violation.Kind?) {
+    var story = Story(stock: 1)
+    let first = story.open([CartLine(sku: 0, quantity: 1)], timeToLive: 1_000)
+    story.send(first, .reserve, at: 1)
+    story.accepted(first, sent: 1, at: 2, decided: 1)
+    let refused = story.reserve(1, at: time)
+    story.refused(refused, available: 0, sent: time, at: time + 1)
+    story.call(
+      first, .confirm, sent: 10_000, at: 10_001, Story.refusal(.reservationExpired))
+    let findings = story.check((1, 0), at: 11_000)
+    #expect(Array(findings.counts.keys) == (kind.map { [$0] } ?? []), "\(findings.violations)")
+    #expect(findings.linearizable == (kind == nil ? .yes : .no))
+    for violation in findings.violations {
+      #expect(violation.text.contains("\(Self.sku), key \(Self.key(1))"), "\(violation.text)")
+    }
+  }
+
   /// A refusal is a decision too: made once, and repeated as such.
   @Test(arguments: [
     ([false, false], Violation.Kind.decidedTwice), ([false, true, false], .decidedTwice),
