@@ -146,6 +146,25 @@ import Testing
     #expect(try outcome(["errors<0.1%"], failing) == .broke("errors<0.1% broke: 0.5 %"))
   }
 
+  /// A step of 5 s at 2,000 per second, within all its limits.
+  @Test(arguments: [
+    (1_999.0, "constant", true), (1_950, "constant", true), (1_930, "constant", false),
+    (1_900, "poisson", true), (1_850, "poisson", false), (400, "poisson", false),
+  ])
+  func aRateIsKeptWhereItWasCarried(perSecond: Double, arrivals: String, isKept: Bool) throws {
+    let report = run(p99: 100) {
+      $0.requestsPerSecond = perSecond
+      $0.configuration.arrivals = arrivals
+    }
+    switch try outcome(["p99<5ms"], report) {
+    case .kept: #expect(isKept)
+    case .broke(let reason):
+      #expect(!isKept)
+      #expect(reason.hasPrefix("the schedule was not carried: "))
+    case let other: Issue.record("\(other)")
+    }
+  }
+
   @Test func aBrokenStepOfABusyGeneratorSaysNothing() throws {
     let report = run(p99: 7_200) {
       $0.limitedBy = .generator

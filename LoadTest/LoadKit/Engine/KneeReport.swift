@@ -88,7 +88,9 @@ package struct KneeReport: Codable, Sendable {
 
   private static func outcome(of step: Step, _ report: Report) -> KneeStepOutcome {
     if report.result == .violated { return .violated(report.verdict) }
-    guard let reason = whatBroke(in: step) else { return .kept }
+    guard let reason = whatBroke(in: step) ?? whatWasNotCarried(of: step, report) else {
+      return .kept
+    }
     guard report.limitedBy == .generator else { return .broke(reason) }
     let why = report.limitReason.isEmpty ? "" : " (\(report.limitReason))"
     return .generatorWasLimit(reason + why)
@@ -107,6 +109,17 @@ package struct KneeReport: Codable, Sendable {
       return "errors: \(Text.percent(step.failedShare)) of the calls failed"
     }
     return nil
+  }
+
+  /// What the server had not answered when the step ended was sent and answered in its drain: the
+  /// rate was not carried, however few its calls missed a limit.
+  private static func whatWasNotCarried(of step: Step, _ report: Report) -> String? {
+    let share = LimitEvidence.carriedShare(
+      answered: step.requestsPerSecond * report.measuredSeconds,
+      scheduled: step.scheduledPerSecond * report.measuredSeconds,
+      isPoisson: report.configuration.arrivals == Arrivals.poisson.rawValue)
+    guard share < LimitEvidence.carriedEnough else { return nil }
+    return "the schedule was not carried: \(Text.percent(share)) of it was answered in time"
   }
 
   // MARK: The end

@@ -34,6 +34,17 @@ struct LimitEvidence {
   /// A server that takes so many times the generator's CPU has the machine for itself.
   static let serverPredominates = 4.0
 
+  /// What share of the calls that a schedule asked for was answered while it lasted.
+  ///
+  /// - Parameters:
+  ///   - scheduled: how many it asks for on average.
+  ///   - isPoisson: by chance a Poisson process has fewer; four standard deviations below are no chance.
+  ///     An even schedule has one fewer at most, by where it is cut.
+  static func carriedShare(answered: Double, scheduled: Double, isPoisson: Bool) -> Double {
+    let chance = isPoisson ? 4 * scheduled.squareRoot() : 1
+    return answered / max(1, scheduled - chance)
+  }
+
   /// The limit, and why it is that in one sentence.
   func judge() -> (limit: Report.LimitedBy, reason: String) {
     let verdict = judgeAlone()

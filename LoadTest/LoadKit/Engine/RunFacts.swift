@@ -75,10 +75,10 @@ struct RunFacts {
     evidence.latencyMicroseconds = latencies.microseconds(at: 99)
     evidence.unsentTicks = statistics.unsentTicks
     if let profile = options.profile {
-      let scheduled = profile.calls(untilSeconds: measuredSeconds)
-      // By chance a Poisson process has fewer; four standard deviations below are no chance.
-      let chance = options.arrivals == .poisson ? 4 * scheduled.squareRoot() : 0
-      evidence.carriedShare = Double(statistics.measured) / max(1, scheduled - chance)
+      evidence.carriedShare = LimitEvidence.carriedShare(
+        answered: Double(statistics.measured),
+        scheduled: profile.calls(untilSeconds: measuredSeconds),
+        isPoisson: options.arrivals == .poisson)
     }
     evidence.thinks =
       options.workload.thinkTimeNanoseconds.upperBound > 0
