@@ -49,6 +49,30 @@ import Testing
     }
   }
 
+  @Test(arguments: [(0.05, 0.0), (0.05, 50), (1, 1_000), (7, 3_600), (86_400, 0), (86_400, 3_600)])
+  func aRunHasAFewIntervals(duration: Double, warmUp: Double) throws {
+    var options = RunOptions(target: try #require(Endpoint("127.0.0.1:1")))
+    options.durationSeconds = duration
+    options.warmUpSeconds = warmUp
+    try options.validate()
+    let grid = IntervalGrid(options, startNanoseconds: 0)
+    let end = grid.measureFrom + Int64(duration * 1e9)
+    #expect(grid.number(at: end) - grid.number(at: 0) <= 1_501)
+    #expect(try #require(grid.lengthNanoseconds) >= 30_000_000)
+  }
+
+  @Test(arguments: [
+    (nil, 1e-10, 0.0), (nil, 0.000_001, 1), (nil, 0, 0), (nil, 0.05, 51), (nil, .nan, 0),
+    ("100/0.0000000001s", 10, 0), ("100/0.01s,0/0.01s", 10, 0),
+  ])
+  func tooShortARunIsRefused(rate: String?, duration: Double, warmUp: Double) throws {
+    var options = RunOptions(target: try #require(Endpoint("127.0.0.1:1")))
+    options.profile = try rate.map { try #require(LoadProfile($0)) }
+    options.durationSeconds = duration
+    options.warmUpSeconds = warmUp
+    #expect(throws: LoadError.self) { try options.validate() }
+  }
+
   @Test func intervalsOfARunOfUnknownLengthGrow() {
     let grid = IntervalGrid(startNanoseconds: 0, measureFrom: 0, lengthNanoseconds: nil)
     var number = 0

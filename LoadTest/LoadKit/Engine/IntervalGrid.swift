@@ -9,7 +9,12 @@ struct IntervalGrid: Sendable {
   /// The length of all; without one they grow with the run.
   let lengthNanoseconds: Int64?
 
-  /// - Parameter startNanoseconds: when the first call is due.
+  /// More than so many are not made of a run of known length, unless their length was asked for.
+  private static let countMaximum = 1_000
+
+  /// - Parameters:
+  ///   - options: valid ones.
+  ///   - startNanoseconds: when the first call is due.
   init(_ options: RunOptions, startNanoseconds: Int64) {
     self.startNanoseconds = startNanoseconds
     guard let seconds = options.measuredSeconds else {
@@ -18,7 +23,10 @@ struct IntervalGrid: Sendable {
       return
     }
     measureFrom = startNanoseconds + Int64(options.warmUpSeconds * 1e9)
-    let wanted = options.intervalSeconds ?? min(10, max(0.25, seconds / 120))
+    let whole = options.warmUpSeconds + seconds
+    let wanted =
+      options.intervalSeconds
+      ?? max(min(10, max(0.25, seconds / 120)), whole / Double(IntervalGrid.countMaximum))
     // A whole number of them: the measured part ends where one ends.
     lengthNanoseconds = Int64(seconds / max(1, (seconds / wanted).rounded()) * 1e9)
   }

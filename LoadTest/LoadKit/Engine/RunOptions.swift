@@ -30,7 +30,8 @@ package struct RunOptions: Sendable {
   package var compares = true
   /// The result has the history, to be written out. The server may die.
   package var savesHistory = false
-  /// Length of a report's interval; nil: a 120th of the duration, 0.25 to 10 s.
+  /// Length of a report's interval; nil: a 120th of the duration, 0.25 to 10 s, but a
+  /// thousandth of the run at least.
   package var intervalSeconds: Double?
   /// For the report: a name that repetitions share, and the command line.
   package var label: String?
@@ -62,9 +63,15 @@ package struct RunOptions: Sendable {
       (1...min(64, connections)).contains(threads),
       "--threads must be 1 to 64, and no more than --connections")
     try require(
-      durationSeconds > 0 && durationSeconds <= 86_400, "--duration must be above 0, up to 86400 s")
+      (0.05...86_400).contains(durationSeconds), "--duration must be 0.05 to 86400 s")
+    try require(
+      (0.05...86_400).contains(profile?.seconds ?? 1),
+      "the lengths of --rate must add up to 0.05 to 86400 s")
     try require(
       warmUpSeconds >= 0 && warmUpSeconds <= 3_600, "--warm-up must be 0 to 3600 s")
+    try require(
+      warmUpSeconds <= 1_000 * (measuredSeconds ?? .infinity),
+      "--warm-up must be no more than a thousand times what is measured")
     try require(
       (1...1_000_000_000).contains(operations ?? 1), "--operations must be 1 to 1000000000")
     try require(
