@@ -1,3 +1,4 @@
+import Foundation
 import Posix
 import Testing
 
@@ -195,6 +196,26 @@ import Testing
     #expect(change.processorSeconds == 1.25)
     #expect(change.liveHolds == 12)
     #expect(page.server == "holdfast 0.3.0 queued")
+  }
+
+  /// Figures that nothing can have do not spoil the report: JSON knows no infinity.
+  @Test(arguments: ["nan", "inf", "-inf", "1e308", "-1", "1e-308", "1e15"])
+  func aHostileMetricsPageIsReported(figure: String) throws {
+    let names = [
+      "holdfast_conflicts_total{reason=\"stale\"}", "holdfast_conflicts_total{reason=\"locked\"}",
+      "holdfast_commit_attempts_count", "holdfast_commit_attempts_sum",
+      "holdfast_concurrency_waits_total", "holdfast_fenced_total", "holdfast_combined_total",
+      "holdfast_invariant_violations_total", "process_resident_memory_bytes",
+    ]
+    let sane = MetricsPage(names.map { "\($0) 1000\n" }.joined())
+    for name in names {
+      let page = MetricsPage(
+        names.map { "\($0) \($0 == name ? figure : "7")\n" }.joined())
+      for change in [page, page.since(sane), sane.since(page)] {
+        _ = try JSONEncoder().encode(Report.ServerSide(change))
+      }
+    }
+    #expect(MetricsPage("process_resident_memory_bytes nan").residentBytes == nil)
   }
 }
 

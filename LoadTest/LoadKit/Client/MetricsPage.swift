@@ -29,6 +29,10 @@ package struct MetricsPage: Equatable, Sendable {
   /// The labels of holdfast_build_info: "holdfast 0.3.0 release optimistic".
   package private(set) var server: String?
 
+  /// What can be counted, timed or stored. Whatever a page says beyond it, not a number included, is
+  /// passed over: sums and ratios of the rest stay finite.
+  private static let values = 0.0...1e15
+
   /// - Parameter text: the page. Lines that are not understood are passed over.
   package init(_ text: String) {
     self.init(Array(text.utf8))
@@ -43,9 +47,9 @@ package struct MetricsPage: Equatable, Sendable {
       else { continue }
       let name = line.prefix { $0 != UInt8(ascii: "{") && $0 != UInt8(ascii: " ") }
       if name.suffix(7).elementsEqual("_bucket".utf8) { continue }
-      guard let value = Double(String(decoding: line[(space + 1)...], as: UTF8.self)) else {
-        continue
-      }
+      guard let value = Double(String(decoding: line[(space + 1)...], as: UTF8.self)),
+        MetricsPage.values.contains(value)
+      else { continue }
       take(String(decoding: name, as: UTF8.self), Array(line[name.endIndex..<space]), value)
     }
   }

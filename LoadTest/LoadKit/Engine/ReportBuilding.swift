@@ -185,7 +185,7 @@ extension Report.ServerSide {
     commits = page.commits
     retries = max(0, page.commitAttempts - page.commits)
     let all = page.conflicts.values.reduce(0, +)
-    conflictsPerCommit = page.commits > 0 ? all / page.commits : 0
+    conflictsPerCommit = page.commits >= 1 ? all / page.commits : 0
     waits = page.waits
     fenced = page.fenced
     combined = page.combined

@@ -60,9 +60,9 @@ struct ServerMonitor {
       sample.retriesPerSecond = max(0, change.commitAttempts - change.commits) / seconds
       if let syncs = change.syncs {
         sample.syncsPerSecond = syncs / seconds
-        if syncs > 0 { sample.syncMicroseconds = change.syncSeconds / syncs * 1e6 }
+        if syncs >= 1 { sample.syncMicroseconds = change.syncSeconds / syncs * 1e6 }
       }
-      if let groups = change.groups, groups > 0 {
+      if let groups = change.groups, groups >= 1 {
         sample.groupRecords = change.groupRecords / groups
       }
       sample.processorShare = change.processorSeconds.map { $0 / seconds }
