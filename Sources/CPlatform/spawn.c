@@ -6,12 +6,16 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <signal.h>
+#include <stdatomic.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
 #ifdef __linux__
 #include <sys/prctl.h>
 #endif
+
+// The group of the program that was started last, while it may have members; 0 otherwise.
+static _Atomic(pid_t) last_group;
 
 // What the new process does before it becomes the program; only calls that are safe after fork(2) in a
 // process with threads. Returns where it failed, with errno.
@@ -24,13 +28,15 @@ static void become(char *const arguments[], int output, pid_t parent) {
 #else
   (void)parent;
 #endif
-  // Ignored signals and the mask outlive exec(2); the program gets what a shell would give it.
+  // Ignored signals and the mask outlive exec(2); the program gets what a shell would give it. The mask
+  // comes last: no handler of the parent's may run here.
+  signal(SIGPIPE, SIG_DFL);
+  signal(SIGHUP, SIG_DFL);
+  signal(SIGINT, SIG_DFL);
+  signal(SIGTERM, SIG_DFL);
   sigset_t none;
   sigemptyset(&none);
   sigprocmask(SIG_SETMASK, &none, NULL);
-  signal(SIGPIPE, SIG_DFL);
-  signal(SIGINT, SIG_DFL);
-  signal(SIGTERM, SIG_DFL);
   int nothing = open("/dev/null", O_RDONLY);
   if (nothing < 0 || dup2(nothing, 0) < 0 || dup2(output, 1) < 0 || dup2(output, 2) < 0) return;
   execvp(arguments[0], arguments);
@@ -41,6 +47,10 @@ int hf_spawn(char *const arguments[], int output) {
   if (pipe(failure) != 0) return -1;
   fcntl(failure[0], F_SETFD, FD_CLOEXEC);
   fcntl(failure[1], F_SETFD, FD_CLOEXEC);
+  // No handler of this thread's comes between the group and its being known.
+  sigset_t all, before;
+  sigfillset(&all);
+  pthread_sigmask(SIG_SETMASK, &all, &before);
   pid_t parent = getpid();
   pid_t child = fork();
   if (child == 0) {
@@ -51,16 +61,21 @@ int hf_spawn(char *const arguments[], int output) {
     _exit(127);
   }
   int code = errno;
-  close(failure[1]);
   if (child > 0) {
     // Both do it, so that it is done whoever comes first.
     setpgid(child, child);
+    atomic_store(&last_group, child);
+  }
+  pthread_sigmask(SIG_SETMASK, &before, NULL);
+  close(failure[1]);
+  if (child > 0) {
     ssize_t count;
     do {
       count = read(failure[0], &code, sizeof code);
     } while (count < 0 && errno == EINTR);
     // The pipe closes without a word when the program has taken over.
     if (count == (ssize_t)sizeof code) {
+      hf_kill_group(child);
       waitpid(child, NULL, 0);
       child = -1;
     }
@@ -68,4 +83,15 @@ int hf_spawn(char *const arguments[], int output) {
   close(failure[0]);
   errno = code;
   return child;
+}
+
+void hf_kill_group(int group) {
+  killpg(group, SIGKILL);
+  pid_t expected = group;
+  atomic_compare_exchange_strong(&last_group, &expected, 0);
+}
+
+void hf_kill_last_group(void) {
+  pid_t group = atomic_load(&last_group);
+  if (group > 0) killpg(group, SIGKILL);
 }

@@ -39,6 +39,10 @@ package struct ChildProcess: ~Copyable {
 
   deinit { if !hasEnded { killGroupAndReap(identifier) } }
 
+  /// Kills the program that was started last and its whole group, if they run: for a signal handler that
+  /// is about to end this process. The kernel kills the program alone, not what it has started.
+  package static func killLastGroup() { hf_kill_last_group() }
+
   /// How it ended, or nil while it runs. Nothing of its group runs afterwards.
   package mutating func poll() -> Ending? {
     if hasEnded { return nil }
@@ -69,7 +73,7 @@ package struct ChildProcess: ~Copyable {
 /// Kills whatever is left of the group, and takes down how its leader ended.
 @discardableResult
 private func killGroupAndReap(_ identifier: Int32) -> ChildProcess.Ending {
-  _ = killpg(identifier, SIGKILL)
+  hf_kill_group(identifier)
   var status: Int32 = 0
   _ = try? retrying { unsafe waitpid(identifier, &status, 0) }
   // wait(2): the low seven bits are the signal, the next byte is the status.

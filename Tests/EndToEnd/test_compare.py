@@ -129,7 +129,7 @@ def test_a_server_that_dies_under_the_load(generator, serve, tmp_path):
     assert list(tmp_path.iterdir()) == [] and children_of(tmp_path) == []
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_interrupted(generator, serve, tmp_path, number):
     running = subprocess.Popen(
         [generator, "compare", "--folder", tmp_path, "--server", f"one={serve()}", "--server", f"two={serve()}",
@@ -138,6 +138,24 @@ def test_interrupted(generator, serve, tmp_path, number):
     running.send_signal(number)
     assert running.wait(30) == 128 + number, running.stderr.read()
     assert list(tmp_path.iterdir()) == [] and children_of(tmp_path) == []
+
+
+def test_interrupted_twice(generator, serve, tmp_path):
+    """It ends at once, and what a wrapper has started goes with the wrapper."""
+    wrapped = f"sh -c '\"$0\" \"$@\" & wait' {serve()}"
+    running = subprocess.Popen(
+        [generator, "compare", "--folder", tmp_path, "--server", f"one={wrapped}", "--server", f"two={wrapped}",
+         "--duration", "30"], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    server = int(eventually(lambda: children_of(tmp_path), 20)[0])
+    try:
+        os.kill(server, signal.SIGSTOP)  # it answers no more, so that the first signal alone takes its time
+        for number in [signal.SIGINT, signal.SIGTERM]:  # two that cannot merge
+            running.send_signal(number)
+        assert running.wait(5) in (128 + signal.SIGINT, 128 + signal.SIGTERM)
+        eventually(lambda: not children_of(tmp_path))
+    finally:
+        for left in children_of(tmp_path):
+            os.kill(int(left), signal.SIGKILL)
 
 
 def test_reports_that_cannot_be_compared(generator, tmp_path):
@@ -175,3 +193,13 @@ def test_a_full_disk_loses_no_comparison(generator, tmp_path):
     done = compare(generator, *tmp_path.glob("*.json"), "--html", "/dev/full", "--json", tmp_path / "all.json")
     assert done.returncode == 2 and "cannot write /dev/full: No space left on device" in done.stderr
     assert "requests per second" in done.stdout and json.loads((tmp_path / "all.json").read_text())
+
+
+def test_a_full_disk_hides_no_violation(generator, tmp_path):
+    for name, result in [("old", "good"), ("new", "violated")]:
+        (tmp_path / f"{name}-1.json").write_text(json.dumps({
+            "schema_version": 2, "started_at": "2026-01-01T00:00:00Z", "result": result, "requests_per_second": 1000,
+            "configuration": {"loop": "closed", "seed": "1"}}))
+    done = compare(generator, tmp_path / "old-1.json", tmp_path / "new-1.json", "--html", "/dev/full")
+    assert "cannot write /dev/full" in done.stderr and "new loses" in done.stdout, done.stdout + done.stderr
+    assert done.returncode == 1

@@ -70,6 +70,14 @@ int hf_open_at(int directory, const char *name, int flags);
 /// `arguments` ends with NULL. The process id, or -1 and errno, also where there is no such program.
 int hf_spawn(char *const arguments[], int output);
 
+/// Kills the process group of a program that hf_spawn started. To be called before the program is waited
+/// for: afterwards its number may be another's.
+void hf_kill_group(int group);
+
+/// Kills the process group of the program that hf_spawn started last, unless hf_kill_group did. For
+/// signal handlers, before _exit(2).
+void hf_kill_last_group(void);
+
 /// Names the calling thread, as `top -H` and debuggers show it: at most 15 bytes, the rest is cut.
 void hf_name_thread(const char *name);
 
