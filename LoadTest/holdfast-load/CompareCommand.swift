@@ -36,8 +36,10 @@ struct CompareCommand: ParsableCommand {
   func run() throws {
     let files = try ComparisonOutput(output)
     var comparison = try sideBySide.server.isEmpty ? compareReports() : compareServers()
-    try files.finish(&comparison)
+    let failures = try files.finish(&comparison)
+    for failure in failures { HoldfastLoad.tell("holdfast-load: \(failure)") }
     if !comparison.disqualified.isEmpty { throw ExitCode(1) }
+    if !failures.isEmpty { throw ExitCode(2) }
   }
 
   private func compareReports() throws -> Comparison {

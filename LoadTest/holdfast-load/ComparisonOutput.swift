@@ -51,8 +51,8 @@ struct ComparisonOutput {
     }
   }
 
-  /// Prints the comparison, and writes it to each of the files. Throws after all were tried.
-  func finish(_ comparison: inout Comparison) throws {
+  /// Prints the comparison, and writes it to each of the files. Answers what could not be written.
+  func finish(_ comparison: inout Comparison) throws -> [LoadError] {
     comparison.generator = "holdfast-load"
     comparison.title = flags.title
     comparison.notes = notes
@@ -62,7 +62,7 @@ struct ComparisonOutput {
         ? String(decoding: json, as: UTF8.self)
         : comparison.text(drawsRatios: isatty(1) == 1, isWhole: false),
       terminator: "")
-    var failures: [String] = []
+    var failures: [LoadError] = []
     for (path, bytes) in [
       (flags.json, json), (flags.html, Array(comparison.html.utf8)),
       (flags.text, Array(comparison.text(drawsRatios: true).utf8)),
@@ -71,10 +71,10 @@ struct ComparisonOutput {
       do throws(LoadError) {
         try write(bytes, to: path)
       } catch {
-        failures.append("\(error)")
+        failures.append(error)
       }
     }
-    if !failures.isEmpty { throw LoadError(failures.joined(separator: "; ")) }
+    return failures
   }
 
   private func write(_ bytes: [UInt8], to path: String) throws(LoadError) {

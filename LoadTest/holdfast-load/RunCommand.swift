@@ -1,4 +1,5 @@
 internal import ArgumentParser
+internal import LoadHistory
 internal import LoadKit
 internal import LoadReport
 internal import Posix
@@ -81,7 +82,14 @@ struct RunCommand: ParsableCommand {
     hooks.interval = { output.interval($0, $1, startEpochNanoseconds: $2) }
     let result = try LoadKit.run(options, hooks: hooks)
     let status = output.finish(result.report, exitStatus: result.exitStatus)
-    if let path = check.history { try result.writeHistory(to: path) }
+    guard let path = check.history else { return status }
+    do throws(HistoryError) {
+      try result.writeHistory(to: path)
+    } catch {
+      HoldfastLoad.tell("holdfast-load: \(error)")
+      // A violation, or a signal, stays what the run is known by.
+      return status == 0 || status == 3 ? 2 : status
+    }
     return status
   }
 
