@@ -186,6 +186,43 @@ import Testing
     #expect(ended.told.reduce(0) { $0 + $1.answered } == report.attempts - 5)
   }
 
+  /// Whether calls are in flight, or none can be sent.
+  @Test(
+    arguments: [FakeServer.Fault.allowsNoStreams(after: 60), .ignores(after: 60, count: .max)],
+    [nil, LoadProfile(ratePerSecond: 400)])
+  func aSilentServerEndsTheRun(fault: FakeServer.Fault, profile: LoadProfile?) throws {
+    let ended = try result(fault) {
+      $0.profile = profile
+      if profile != nil {
+        $0.operations = nil
+        $0.durationSeconds = 60
+        $0.warmUpSeconds = 0
+      }
+      $0.quietSeconds = 0.5
+      $0.workload.confirmShare = 0
+      $0.workload.releaseShare = 0
+    }
+    let report = ended.report
+    #expect(ended.exitStatus == 2, "\(report.text)")
+    #expect(report.isPartial)
+    #expect(report.warnings.contains { $0.contains("the server did not answer for 0.5 s") })
+    #expect(report.outcomes.values.reduce(0, +) == report.attempts)
+    #expect(ended.seconds < 20)
+  }
+
+  /// Streams that think are no silence of the server.
+  @Test func thinkingIsNotWaiting() throws {
+    let ended = try result(.none) {
+      $0.operations = 24
+      $0.quietSeconds = 0.15
+      $0.workload.confirmShare = 0
+      $0.workload.releaseShare = 0
+      $0.workload.thinkTimeNanoseconds = 400_000_000...400_000_000
+    }
+    #expect(ended.exitStatus == 0, "\(ended.report.text)")
+    #expect(!ended.report.isPartial)
+  }
+
   @Test func aBalanceOutOfBoundsIsFoundWhileTheLoadRuns() throws {
     let ended = try result(.misstatesOnce) {
       $0.operations = nil

@@ -33,6 +33,8 @@ final class FakeServer: Sendable {
     case saysGoodbye(every: Int)
     /// After so many calls does not answer the next reserves, so many of them.
     case ignores(after: Int, count: Int)
+    /// After so many calls allows no more streams on the connections that call.
+    case allowsNoStreams(after: Int)
     /// States 7 units too many on hand in the first balances that it is asked for.
     case misstatesOnce
   }
@@ -168,6 +170,8 @@ final class FakeServer: Sendable {
     case .stalls(let after, let milliseconds) where state.calls > after && !state.hasStalled:
       state.hasStalled = true
       sleep(milliseconds: milliseconds)
+    case .allowsNoStreams(let after) where state.calls > after:
+      peer.output += Frames.settings([(3, 0)])
     case .saysGoodbye(let every) where peer.calls == every:
       // The call that it comes with is still answered; later ones are not looked at.
       peer.output += Frames.frame(7, 0, 0, Frames.number(stream) + Frames.number(0))

@@ -51,6 +51,9 @@ package struct RunOptions: Sendable {
 
   /// How long the last answers may take.
   var drainSeconds = 10.0
+  /// A server from which no answer has come for so long, while it was asked or could not be asked, is
+  /// given up.
+  var quietSeconds = 30.0
 
   /// Throws what is out of range, with what would be in it.
   package func validate() throws(LoadError) {

@@ -139,7 +139,7 @@ struct WorkerLoop: ~Copyable {
   var firstProbe = Int.max
   var nextConnection = 0
   let messageMaximum: Int
-  /// Since then no answer has come, although calls were in flight.
+  /// Since then no answer has come, although calls were in flight or waited to be sent.
   var quietSince: Int64 = 0
   /// When the last answer came.
   var lastAnswered: Int64 = 0
@@ -151,8 +151,6 @@ struct WorkerLoop: ~Copyable {
   private var reported = (answered: 0, accepted: 0, refused: 0, failed: 0)
   var tally = (accepted: 0, refused: 0, failed: 0)
 
-  /// A server that is silent for so long, with calls in flight, is given up.
-  static let quietMaximum: Int64 = 30_000_000_000
   /// What goes on while the holds of a storm fall due, over all workers, and until how long after.
   static let probesPerSecond = 1_000.0
   static let probeAfterNanoseconds: Int64 = 3_000_000_000
@@ -277,11 +275,21 @@ struct WorkerLoop: ~Copyable {
   }
 
   private mutating func isQuiet(_ now: Int64) -> Bool {
-    guard freeFlights.count < flights.count, now - quietSince > WorkerLoop.quietMaximum else {
+    guard freeFlights.count < flights.count || hasToSend(now) else {
+      quietSince = now
       return false
     }
-    statistics.endedEarly = "the server did not answer for 30 s"
+    guard now - quietSince > Int64(options.quietSeconds * 1e9) else { return false }
+    statistics.endedEarly =
+      "the server did not answer for \(Seconds.decimal(options.quietSeconds)) s"
     return true
+  }
+
+  /// Something waits to be sent, such as for a server that allows no streams.
+  private func hasToSend(_ now: Int64) -> Bool {
+    if !followUps.isEmpty || waitingResends > 0 { return true }
+    if pacer != nil { return !hasSentAllSeen }
+    return opensOperations(now) && lanes.contains { $0.isUp && $0.paused < options.streams }
   }
 
   private var isDrained: Bool {

@@ -135,7 +135,6 @@ extension WorkerLoop {
       freeFlights.append(flight)
       return
     }
-    if freeFlights.count + 1 == flights.count { quietSince = now }
     flights[flight] = Flight(
       task: task, sinceNanoseconds: since, sentNanoseconds: now,
       connection: Int32(truncatingIfNeeded: index),
