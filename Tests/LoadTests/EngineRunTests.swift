@@ -210,6 +210,20 @@ import Testing
     #expect(ended.seconds < 20)
   }
 
+  @Test(arguments: [(10, 3), (1, 4), (7, 7), (401, 2)])
+  func operationsAreCallsInAll(operations: Int, threads: Int) throws {
+    let ended = try result(.none) {
+      $0.operations = operations
+      $0.threads = threads
+      $0.connections = threads
+      $0.workload.confirmShare = 0
+      $0.workload.releaseShare = 0
+    }
+    #expect(ended.exitStatus == 0, "\(ended.report.text)")
+    #expect(ended.report.attempts == operations)
+    #expect(ended.report.generatorBusyShare <= 1.1)
+  }
+
   /// Streams that think are no silence of the server.
   @Test func thinkingIsNotWaiting() throws {
     let ended = try result(.none) {

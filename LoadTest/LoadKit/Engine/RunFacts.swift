@@ -30,6 +30,8 @@ struct RunFacts {
 
   mutating func add(_ worker: Worker) {
     statistics.add(worker.statistics)
+    // With fewer calls than threads some have nothing to do, and no time to be busy in.
+    guard worker.statistics.attempts > 0 else { return }
     busyShares.append(
       Double(worker.statistics.cpuNanoseconds) / Double(max(1, worker.statistics.wallNanoseconds)))
   }

@@ -45,6 +45,11 @@ package struct RunOptions: Sendable {
     operations == nil ? profile?.seconds ?? durationSeconds : nil
   }
 
+  /// How many of `count` are a worker's: as many as another's, or one more.
+  func share(of count: Int, worker: Int) -> Int {
+    count / threads + (worker < count % threads ? 1 : 0)
+  }
+
   /// What the stock is put there for, as the server is told. A part of the payload: `audit` sends the
   /// same calls again.
   static let stockReason = "holdfast-load run"

@@ -164,9 +164,7 @@ struct WorkerLoop: ~Copyable {
     names = SKUNames(run: options.run)
     keys = KeyNames(run: options.run)
     do { poller = try Poller() } catch { throw LoadError("epoll: \(error)") }
-    let share = options.connections / options.threads
-    let rest = options.connections % options.threads
-    let count = share + (number < rest ? 1 : 0)
+    let count = options.share(of: options.connections, worker: number)
     connections = Table(capacity: count)
     lanes = Array(repeating: Lane(), count: count)
     // Each worker draws its own numbers from the one seed.
@@ -177,7 +175,7 @@ struct WorkerLoop: ~Copyable {
     watches = options.watches
     flights = Array(repeating: Flight(), count: count * options.streams)
     freeFlights = Array((0..<count * options.streams).reversed())
-    attemptsMaximum = options.operations.map { max(1, $0 / options.threads) } ?? .max
+    attemptsMaximum = options.operations.map { options.share(of: $0, worker: number) } ?? .max
     // Key, time to live, and lines of a SKU and a quantity.
     messageMaximum = 64 + options.workload.lines.upperBound * (names.length + 16)
   }
