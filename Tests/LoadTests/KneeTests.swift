@@ -78,10 +78,29 @@ import Testing
   }
 
   @Test func theGeneratorWasTheLimit() throws {
-    let (result, _) = try search(from: 100) { rate, _ in
+    let (result, steps) = try search(from: 100) { rate, _ in
       rate < 300 ? .kept : .generatorWasLimit("busy")
     }
     #expect(result == .generatorWasLimit(rate: 337.5, kept: 225, reason: "busy"))
+    #expect(steps.rates.suffix(2) == [337.5, 337.5])
+  }
+
+  @Test func aGeneratorThatWasLateOnceIsNoLimit() throws {
+    var tries: [Double: Int] = [:]
+    let (result, _) = try search(from: 100) { rate, _ in
+      tries[rate, default: 0] += 1
+      if tries[rate] == 1 { return .generatorWasLimit("busy") }
+      return rate <= 500 ? .kept : .broke("p99")
+    }
+    #expect(try found(result).rate <= 500)
+    #expect(tries.values.allSatisfy { $0 >= 2 })
+  }
+
+  @Test(arguments: [0.001, 0.2, 0.999])
+  func ratesBelowOneAreTriedAsGiven(from: Double) throws {
+    let (result, steps) = try search(from: from) { _, _ in .broke("p99") }
+    #expect(result == .none(lowest: from, reason: "p99"))
+    #expect(steps.rates == [from])
   }
 
   @Test func aViolationEndsIt() throws {

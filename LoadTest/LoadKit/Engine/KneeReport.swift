@@ -165,7 +165,7 @@ package struct KneeReport: Codable, Sendable {
   private var keptLimits: String { limits.joined(separator: ", ") }
 
   package static func rate(_ rate: Double) -> String {
-    "\(Text.decimal(rate, rate < 100 ? 1 : 0))/s"
+    "\(Text.decimal(rate, rate < 1 ? 3 : rate < 100 ? 1 : 0))/s"
   }
 
   // MARK: As text

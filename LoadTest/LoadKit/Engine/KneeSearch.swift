@@ -2,7 +2,8 @@
 //
 // The search climbs by a factor until a step breaks a limit, then halves the gap (geometrically) until
 // kept and broken rates are close enough, then runs the best kept rate once more: a rate that holds
-// only sometimes is above the knee. It knows nothing of servers: a closure runs a step.
+// only sometimes is above the knee. A step that the generator was the limit of says nothing of the
+// server and may have been bad luck, so it is made once more before the search gives up. It knows nothing of servers: a closure runs a step.
 
 internal import Glibc
 
@@ -40,17 +41,23 @@ package struct KneeSearch {
   package var resolution = 0.05
   /// The climb's factor, above 1.
   package var growth = 1.5
-  package var lowestRate = 1.0
+  /// 1, or where it begins if that is lower.
+  package var lowestRate: Double
   package var highestRate = LoadProfile.rateMaximum
   package var stepsMaximum = 60
 
   private var steps = 0
   /// Rates that kept the limits, ascending.
   private var kept: [Double] = []
+  /// Where the generator was the limit in the last step.
+  private var lateRate: Double?
   private var broken: (rate: Double, reason: String)?
 
   /// - Parameter fromRate: calls per second, above 0.
-  package init(fromRate: Double) { self.fromRate = fromRate }
+  package init(fromRate: Double) {
+    self.fromRate = fromRate
+    lowestRate = min(1, fromRate)
+  }
 
   /// Runs steps until the knee is found or it is clear that it will not be.
   ///
@@ -61,7 +68,10 @@ package struct KneeSearch {
   ) throws(LoadError) -> KneeResult {
     while let (rate, isConfirmation) = next() {
       steps += 1
-      switch try step(rate, isConfirmation) {
+      let outcome = try step(rate, isConfirmation)
+      let wasLate = lateRate == rate
+      lateRate = nil
+      switch outcome {
       case .kept:
         if isConfirmation, let broken {
           return .found(rate: rate, brokeAt: broken.rate, reason: broken.reason)
@@ -73,7 +83,8 @@ package struct KneeSearch {
         if isConfirmation { kept.removeLast() }
         if kept.isEmpty, rate <= lowestRate { return .none(lowest: rate, reason: reason) }
       case .generatorWasLimit(let reason):
-        return .generatorWasLimit(rate: rate, kept: kept.last, reason: reason)
+        if wasLate { return .generatorWasLimit(rate: rate, kept: kept.last, reason: reason) }
+        lateRate = rate
       case .violated(let verdict): return .violated(rate: rate, verdict: verdict)
       }
     }
