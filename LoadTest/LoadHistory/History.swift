@@ -14,7 +14,8 @@ package struct History: ~Copyable {
   package var seed: UInt64 = 0
   /// What the run was asked to do, in one line.
   package var configuration = ""
-  /// The run's start by the generator's monotonic clock, and by its wall clock since the Unix epoch.
+  /// The run's start by the generator's monotonic clock, and by its wall clock since the Unix epoch;
+  /// 0 if not known. The two bound the offset of the server's clock.
   package var startNanoseconds: Int64 = 0
   package var startedUnixNanoseconds: Int64 = 0
   package var books: Books

@@ -11,6 +11,8 @@ package struct HistoryCheck {
   let stock: [Int64]
   let levels: [ReadLevel]?
   let describe: CallDescriber
+  /// The generator's wall clock less its monotonic clock; nil if not known.
+  private let generatorsClockOffset: Int64?
   private var findings = Findings()
   private var clock = ClockOffset(lengthNanoseconds: 0)
   private var searchBudget = Linearization.Budget()
@@ -19,7 +21,7 @@ package struct HistoryCheck {
   ///   - stock: units put behind each SKU before the run.
   ///   - levels: as many, read after all calls were drained; nil where the server was gone.
   ///   - startNanoseconds: the run's start, for naming calls.
-  ///   - startedUnixNanoseconds: the same by the wall clock.
+  ///   - startedUnixNanoseconds: the same by the wall clock; 0 if not known.
   package init(
     names: SKUNames, stock: [Int64], levels: [ReadLevel]?, startNanoseconds: Int64,
     startedUnixNanoseconds: Int64
@@ -27,6 +29,9 @@ package struct HistoryCheck {
     self.names = names
     self.stock = stock
     self.levels = levels
+    generatorsClockOffset =
+      startedUnixNanoseconds == 0
+      ? nil : startedUnixNanoseconds.subtractingReportingOverflow(startNanoseconds).partialValue
     describe = CallDescriber(
       startNanoseconds: startNanoseconds, startedUnixNanoseconds: startedUnixNanoseconds)
   }
@@ -115,7 +120,8 @@ package struct HistoryCheck {
       last = max(last, ledger.attempt(ledger.attemptCount - 1).sentNanoseconds)
     }
     let (length, isOverflow) = last.subtractingReportingOverflow(first)
-    var clock = ClockOffset(lengthNanoseconds: isOverflow ? 0 : length)
+    var clock = ClockOffset(
+      lengthNanoseconds: isOverflow ? 0 : length, generatorsOwn: generatorsClockOffset)
     books.forEachLedger { ledger in
       for operation in 0..<ledger.count where ledger[operation].kind == .reserve {
         HistoryCheck.read(ReserveSummary(ledger, operation), into: &clock)
@@ -136,7 +142,7 @@ package struct HistoryCheck {
   private static func read(_ summary: ReserveSummary, into clock: inout ClockOffset) {
     guard summary.reserve.isAccepted else { return }
     clock.add(
-      decided: summary.expiresNanoseconds &- summary.timeToLiveNanoseconds,
+      expires: summary.expiresNanoseconds, timeToLive: summary.timeToLiveNanoseconds,
       sent: summary.reserve.sentNanoseconds, answered: summary.reserve.answeredNanoseconds)
     if summary.extend.isAccepted {
       // Never past the server's max_hold: it may be less than was asked for.

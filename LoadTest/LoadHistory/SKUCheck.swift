@@ -48,7 +48,7 @@ struct SKUCheck {
         findings.confirmed += hold.units
       } else if hold.isReleased {
         findings.released += hold.units
-      } else if let level, hold.fate == .returned, hold.giveTo <= level.sentNanoseconds {
+      } else if let level, hold.fate == .returned, hold.giveFrom <= level.sentNanoseconds {
         findings.expired += hold.units
       }
     }

@@ -154,7 +154,7 @@ struct SKUHistory {
         reference: entry.reference, units: entry.units, isCertain: false,
         takeFrom: reserve.sentNanoseconds, takeTo: .max)
       let (due, isTooLate) = reserve.sentNanoseconds.addingReportingOverflow(
-        summary.timeToLiveNanoseconds - ClockOffset.slackLeastNanoseconds)
+        clock.lifeAtLeast(timeToLive: summary.timeToLiveNanoseconds))
       hold.giveFrom = isTooLate ? .max : due
       holds.append(hold)
     }

@@ -135,31 +135,54 @@ struct ReserveSummary {
   }
 }
 
-/// The offset of the server's clock from the generator's, in nanoseconds. expires_at is the time of
-/// the decision by the server's clock plus the time to live; over all acceptances that bounds it.
+/// The offset of the server's clock from the generator's, in nanoseconds, within bounds.
+///
+/// A server may shorten a hold, to its longest life for one, and never makes it longer: expires_at less
+/// the time to live that was asked for is the time of the decision by the server's clock, or before it.
+/// So every acceptance bounds the offset from below, and from above only where nothing was shortened.
+/// That is not known; but the generator's own wall clock is, which the server's seldom trails, and on
+/// one machine is the same. The upper bound is the higher of the two.
 struct ClockOffset {
   private(set) var low = Int64.min / 4
-  private(set) var high = Int64.max / 4
+  /// By the acceptances, if no hold was shortened.
+  private var highUnlessShortened = Int64.max / 4
+  private let generatorsOwn: Int64
+  /// The most that was left of a hold when its acceptance arrived, as the server's clock stood to ours.
+  private var leftMost = Int64.min / 4
   /// What a server may round expires_at to, and what the clocks may drift apart during the run.
-  private var slackNanoseconds = ClockOffset.slackLeastNanoseconds
-  static let slackLeastNanoseconds: Int64 = 5_000_000
+  private(set) var slackNanoseconds: Int64 = 5_000_000
   /// 200 millionths: twice what a poor quartz is off by.
   static let driftShare: Int64 = 5_000
 
-  /// - Parameter lengthNanoseconds: of the run.
-  init(lengthNanoseconds: Int64) {
+  /// - Parameters:
+  ///   - lengthNanoseconds: of the run.
+  ///   - generatorsOwn: the generator's wall clock less its monotonic clock; nil if not known.
+  init(lengthNanoseconds: Int64, generatorsOwn: Int64? = nil) {
     slackNanoseconds += max(0, lengthNanoseconds) / ClockOffset.driftShare
+    self.generatorsOwn = generatorsOwn ?? .min / 4
   }
 
-  /// A decision between `sent` and `answered` had the time `decided` by the server's clock.
-  mutating func add(decided: Int64, sent: Int64, answered: Int64) {
-    low = max(low, ClockOffset.difference(decided, answered))
-    high = min(high, ClockOffset.difference(decided, sent))
+  var high: Int64 { max(highUnlessShortened, generatorsOwn) }
+
+  /// A hold was accepted between `sent` and `answered`, for `timeToLive` or less, until `expires` by
+  /// the server's clock.
+  mutating func add(expires: Int64, timeToLive: Int64, sent: Int64, answered: Int64) {
+    let decided = ClockOffset.difference(expires, timeToLive)
+    add(decidedAtLeast: decided, answered: answered)
+    highUnlessShortened = min(highUnlessShortened, ClockOffset.difference(decided, sent))
+    leftMost = max(leftMost, ClockOffset.difference(expires, answered))
   }
 
   /// A decision before `answered` had the time `decided`, or a later one.
   mutating func add(decidedAtLeast decided: Int64, answered: Int64) {
     low = max(low, ClockOffset.difference(decided, answered))
+  }
+
+  /// How long a hold lives at least for which `timeToLive` was asked. The longest that any other was
+  /// given, the server would have given to this one too.
+  func lifeAtLeast(timeToLive: Int64) -> Int64 {
+    let longest = ClockOffset.difference(leftMost, high)
+    return max(0, ClockOffset.difference(min(timeToLive, longest), slackNanoseconds))
   }
 
   /// By how much no one offset explains all that was added; 0 if one does.

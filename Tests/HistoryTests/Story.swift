@@ -144,7 +144,13 @@ struct Story: ~Copyable {
     return history
   }
 
-  consuming func check(_ levels: (Int64, Int64)?..., at time: Int64 = 1_000) -> Findings {
-    history(levels, at: time).check()
+  /// - Parameter isAnchorKnown: whether the history has the generator's wall clock, which is the
+  ///   server's.
+  consuming func check(
+    _ levels: (Int64, Int64)?..., at time: Int64 = 1_000, isAnchorKnown: Bool = false
+  ) -> Findings {
+    var history = history(levels, at: time)
+    if isAnchorKnown { history.startedUnixNanoseconds = Self.offset * 1_000_000 }
+    return history.check()
   }
 }

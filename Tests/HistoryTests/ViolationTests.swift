@@ -259,6 +259,43 @@ import Testing
     #expect(lines.count == 7 && lines[6] == "  and 16 more like these")
   }
 
+  /// A server may let a hold live for less than was asked for, here for 2 s of 60: some of its holds,
+  /// or all. What is given back then may be held by others.
+  @Test(arguments: [true, false]) func holdsThatTheServerMadeShorter(isAnchorKnown: Bool) {
+    var story = Story(stock: 1)
+    for time in [1, 2_100] as [Int64] {
+      let hold = story.reserve(1, at: time)
+      story.accepted(hold, sent: time, at: time + 1, decided: time - 58_000)
+    }
+    let lost = story.reserve(1, at: 5_000)
+    story.answer(lost, .reserve, .unknown, sent: 5_000, at: 5_001)
+    story.sale(1, at: 7_200)
+    let findings = story.check((1, 1), at: 8_000, isAnchorKnown: isAnchorKnown)
+    #expect(findings.holds == isAnchorKnown, "\(findings.violations.map(\.description))")
+    #expect(!isAnchorKnown || findings.linearizable == .yes)
+  }
+
+  /// Shorter is allowed; longer, and sold twice within what was stated, is not.
+  @Test(arguments: [(2_000 as Int64, true), (1_900, false)])
+  func aShortenedHoldHoldsUntilItFallsDue(secondAt time: Int64, isRight: Bool) {
+    var story = Story(stock: 1)
+    for (sent, decided) in [(1, 1 - 58_000), (time, time - 58_000)] as [(Int64, Int64)] {
+      let hold = story.reserve(1, at: sent)
+      story.accepted(hold, sent: sent, at: sent + 1, decided: decided)
+    }
+    let findings = story.check((1, 1), at: 3_000, isAnchorKnown: true)
+    #expect(findings.counts[.oversold] == (isRight ? nil : 1))
+  }
+
+  @Test func aHoldThatWasMadeLonger() {
+    var story = Story(stock: 2)
+    story.sale(at: 1)
+    let long = story.reserve(1, at: 2)
+    story.accepted(long, sent: 2, at: 3, decided: 10_000)
+    let findings = story.check((2, 2), isAnchorKnown: true)
+    #expect(Array(findings.counts.keys) == [.wrongExpiry])
+  }
+
   /// A server may state anything.
   @Test(arguments: [Int64.max, .min]) func balancesThatNoSumHolds(held: Int64) {
     let findings = Story(stock: [1, 1]).history([(1, held), (1, held)]).check()

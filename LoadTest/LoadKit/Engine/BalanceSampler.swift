@@ -8,8 +8,10 @@ struct BalanceSampler: ~Copyable {
   private let names: SKUNames
   private let stock: [Int64]
   private let workers: [WatchCounters]
-  /// From here on a hold may have expired.
+  /// From here on a hold may have expired that lives as long as was asked for.
   private let expiryPossibleFrom: Int64
+  /// The generator's wall clock less its monotonic clock.
+  private let clockOffset: Int64
   private var client: StockClient?
   private var nextNanoseconds: Int64
   /// Balances compared, and what was found wrong with them.
@@ -25,8 +27,13 @@ struct BalanceSampler: ~Copyable {
   private static let clockSlackNanoseconds: Int64 = 50_000_000
   private static let violationsKept = 20
 
-  /// - Parameter startNanoseconds: nothing was sent before.
-  init(_ options: RunOptions, workers: [WatchCounters], startNanoseconds: Int64) {
+  /// - Parameters:
+  ///   - startNanoseconds: nothing was sent before.
+  ///   - startedUnixNanoseconds: the same by the wall clock.
+  init(
+    _ options: RunOptions, workers: [WatchCounters], startNanoseconds: Int64,
+    startedUnixNanoseconds: Int64
+  ) {
     target = options.target
     names = SKUNames(run: options.run)
     stock = Array(options.workload.stock.prefix(WatchCounters.skusMaximum))
@@ -38,6 +45,7 @@ struct BalanceSampler: ~Copyable {
     expiryPossibleFrom =
       startNanoseconds + shortest - shortest / BalanceSampler.clockDriftParts
       - BalanceSampler.clockSlackNanoseconds
+    clockOffset = startedUnixNanoseconds - startNanoseconds
     nextNanoseconds = startNanoseconds + BalanceSampler.spacingNanoseconds / 2
   }
 
@@ -67,9 +75,10 @@ struct BalanceSampler: ~Copyable {
     guard let levels = try client?.readLevels(bounds.count, names) else { return }
     for sku in bounds.indices { bounds[sku].readSent(workers, sku: sku) }
     let now = SystemClock.monotonicNanoseconds()
+    let nothingExpired = now < expiryPossibleFrom && now < earliestExpiry
     for sku in bounds.indices {
       guard let level = levels[sku].level else { continue }
-      bounds[sku].nothingExpired = now < expiryPossibleFrom
+      bounds[sku].nothingExpired = nothingExpired
       compared += 1
       guard let fault = bounds[sku].fault(of: level),
         violations.count < BalanceSampler.violationsKept
@@ -77,5 +86,14 @@ struct BalanceSampler: ~Copyable {
       violations.append(
         Violation(.outOfBounds, "\(names.name(sku)): the server stated \(fault)"))
     }
+  }
+
+  /// When the first of the holds that are counted as done falls due: the server may give less time
+  /// than was asked for.
+  private var earliestExpiry: Int64 {
+    let due = workers.map(\.earliestExpiryUnixNanoseconds).min() ?? .max
+    let (local, isOverflow) = due.subtractingReportingOverflow(
+      clockOffset + BalanceSampler.clockSlackNanoseconds)
+    return isOverflow ? .min : local
   }
 }

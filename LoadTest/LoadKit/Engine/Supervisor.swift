@@ -77,7 +77,8 @@ struct Supervisor: ~Copyable {
     timeline = Timeline(options, startNanoseconds: startNanoseconds)
     if options.watches {
       sampler = BalanceSampler(
-        options, workers: control.watched, startNanoseconds: startNanoseconds)
+        options, workers: control.watched, startNanoseconds: startNanoseconds,
+        startedUnixNanoseconds: startedUnixNanoseconds)
     }
   }
 

@@ -30,6 +30,8 @@ internal import Synchronization
   private nonisolated(unsafe) let cells: UnsafeMutablePointer<Atomic<Int64>>
   private static let cellCount = skusMaximum * Kind.allCases.count
 
+  private let earliestExpiry = Atomic<Int64>(.max)
+
   init() {
     unsafe cells = .allocate(capacity: WatchCounters.cellCount)
     for index in 0..<WatchCounters.cellCount { unsafe (cells + index).initialize(to: Atomic(0)) }
@@ -48,6 +50,16 @@ internal import Synchronization
     let before = unsafe cells[index].load(ordering: .relaxed)
     unsafe cells[index].store(before + Int64(units), ordering: .releasing)
   }
+
+  /// Takes down expires_at of an acceptance, before it counts as done. One thread alone may call this.
+  func noteExpiry(unixNanoseconds: Int64) {
+    if unixNanoseconds < earliestExpiry.load(ordering: .relaxed) {
+      earliestExpiry.store(unixNanoseconds, ordering: .releasing)
+    }
+  }
+
+  /// The earliest of all that were noted, by the server's clock.
+  var earliestExpiryUnixNanoseconds: Int64 { earliestExpiry.load(ordering: .acquiring) }
 
   func units(_ kind: Kind, sku: Int) -> Int64 {
     guard (0..<WatchCounters.skusMaximum).contains(sku) else { return 0 }

@@ -213,7 +213,9 @@ extension WorkerLoop {
   private mutating func watchDone(_ task: SendTask, _ reply: Reply) {
     guard !reply.isReplayed else { return }
     switch (reply, task.method) {
-    case (.accepted, .reserve): watch(task, .reserveDone)
+    case (.accepted(_, let expires, _), .reserve):
+      watched.noteExpiry(unixNanoseconds: expires)
+      watch(task, .reserveDone)
     case (.refused, .reserve): watch(task, .reserveRefused)
     case (.accepted, .confirm): watch(task, .confirmDone)
     case (.accepted, .release): watch(task, .releaseDone)
