@@ -157,13 +157,40 @@ import Testing
     #expect(environment.processors >= 1)
     #expect(environment.memoryBytes > 1 << 20)
     #expect(utcText(nanoseconds: 1_795_283_177_248_143_000) == "2026-11-21T17:46:17Z")
-    let before = try #require(MachineTime("cpu  100 0 100 700 100 0 0 0 9 9\ncpu0 1 2 3\n"))
-    let after = try #require(MachineTime("cpu  190 0 100 705 105 0 0 0 9 9\n"))
+    #expect(readSmallFile("/no/such/file") == nil)
+  }
+
+  /// What processors that this process may not use are busy with is nothing to it.
+  @Test func theMachineIsAsBusyAsTheUsableProcessors() throws {
+    func time(_ idle: Int, usable: [ClosedRange<Int>]) -> MachineTime? {
+      MachineTime(
+        """
+        cpu  1 2 3 4 5 6 7 8
+        cpu0 \(1_000 - idle) 0 100 \(idle) 100 0 0 0 9 9
+        cpu1 700 0 0 0 0 0 0 0 9 9
+        cpu2 \(1_000 - idle) 0 0 \(idle) 0 0 0 0 9 9
+        intr 5
+        """, usable: usable)
+    }
+    let fields = "100 0 100 700 100 0 0 0 9 9"
+    let before = try #require(MachineTime("cpu \(fields)\ncpu0 \(fields)", usable: [0...0]))
+    let after = try #require(MachineTime("cpu0 190 0 100 705 105 0 0 0 9 9", usable: [0...63]))
     #expect(after.busyShare(since: before) == 0.9)
     #expect(before.busyShare(since: before) == nil)
-    #expect(MachineTime("cpu 1 2") == nil)
-    #expect(MachineTime("") == nil)
-    #expect(readSmallFile("/no/such/file") == nil)
+    #expect(time(500, usable: [0...0])?.all == 1_200)
+    #expect(time(500, usable: [0...0])?.busy == 600)
+    #expect(time(500, usable: [0...1, 2...9])?.all == 2_900)
+    #expect(time(500, usable: [7...9]) == nil)
+    #expect(time(500, usable: []) == nil)
+    #expect(MachineTime("cpu0 1 2", usable: [0...0]) == nil)
+    #expect(MachineTime("", usable: [0...0]) == nil)
+    #expect(
+      MachineTime.usableProcessors("Name:\tx\nCpus_allowed:\tf\nCpus_allowed_list:\t0-3,8,10-11\n")
+        == [0...3, 8...8, 10...11])
+    for text in ["", "Cpus_allowed_list:\t", "Cpus_allowed_list:\t3-1,x,99999999999999999999"] {
+      #expect(MachineTime.usableProcessors(text).isEmpty)
+    }
+    #expect(MachineTime.now() != nil)
   }
 
   @Test func metricsPagesAreTold() {

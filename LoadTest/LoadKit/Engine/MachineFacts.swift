@@ -50,26 +50,53 @@ func readSmallFile(_ path: String) -> String? {
   return String(decoding: text, as: UTF8.self)
 }
 
-/// CPU time of all processors together since the machine was started (proc(5), /proc/stat).
+/// CPU time, since the machine was started, of the processors that this process may run on, together
+/// (proc(5), /proc/stat).
 struct MachineTime {
   /// In ticks of the kernel's clock.
   let busy: Double
   let all: Double
 
   /// nil where the kernel does not say.
-  static func now() -> MachineTime? { readSmallFile("/proc/stat").flatMap { MachineTime($0) } }
-
-  /// - Parameter text: begins with "cpu", then user, nice, system, idle, iowait and others.
-  init?(_ text: String) {
-    guard let line = text.split(separator: "\n").first, line.hasPrefix("cpu ") else { return nil }
-    // guest (9th) and guest_nice stand within user and nice.
-    let ticks = line.split(separator: " ").dropFirst().prefix(8).compactMap { Double($0) }
-    guard ticks.count >= 5 else { return nil }
-    all = ticks.reduce(0, +)
-    busy = all - ticks[3] - ticks[4]
+  static func now() -> MachineTime? {
+    guard let times = readSmallFile("/proc/stat"), let status = readSmallFile("/proc/self/status")
+    else { return nil }
+    return MachineTime(times, usable: usableProcessors(status))
   }
 
-  /// How busy all processors together were since `earlier`, 0 to 1.
+  /// - Parameters:
+  ///   - text: /proc/stat: lines of cpu and a number, then user, nice, system, idle, iowait and others.
+  ///   - usable: the numbers of the processors that count.
+  init?(_ text: String, usable: [ClosedRange<Int>]) {
+    var (all, idle) = (0.0, 0.0)
+    for line in text.split(separator: "\n") where line.hasPrefix("cpu") {
+      let fields = line.split(separator: " ")
+      guard let number = fields.first.flatMap({ Int($0.dropFirst(3)) }),
+        usable.contains(where: { $0.contains(number) })
+      else { continue }
+      // guest (9th) and guest_nice stand within user and nice.
+      let ticks = fields.dropFirst().prefix(8).compactMap { Double($0) }
+      guard ticks.count >= 5 else { return nil }
+      all += ticks.reduce(0, +)
+      idle += ticks[3] + ticks[4]
+    }
+    guard all > 0 else { return nil }
+    self.all = all
+    busy = all - idle
+  }
+
+  /// - Parameter status: /proc/self/status: among its lines "Cpus_allowed_list:\t0-3,8".
+  static func usableProcessors(_ status: String) -> [ClosedRange<Int>] {
+    let line = status.split(separator: "\n").first { $0.hasPrefix("Cpus_allowed_list:") }
+    let list = line?.drop { !$0.isNumber } ?? ""
+    return list.split(separator: ",").compactMap { part in
+      let ends = part.split(separator: "-").compactMap { Int($0) }
+      guard let first = ends.first, let last = ends.last, first <= last else { return nil }
+      return first...last
+    }
+  }
+
+  /// How busy these processors were since `earlier`, 0 to 1.
   func busyShare(since earlier: MachineTime) -> Double? {
     all > earlier.all ? min(1, max(0, (busy - earlier.busy) / (all - earlier.all))) : nil
   }
