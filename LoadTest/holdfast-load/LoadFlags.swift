@@ -81,7 +81,7 @@ struct LoadFlags: ParsableArguments {
   var duration: Seconds?
   @Option(
     help: ArgumentHelp(
-      "Load before the measurement, up to an hour; at the first rate of an open loop.",
+      "Load before the measurement, up to an hour; at the first rate of an open loop, none where that is 0.",
       valueName: "time"))
   var warmUp = Seconds(1)
   @Option(

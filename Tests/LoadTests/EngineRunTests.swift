@@ -296,6 +296,21 @@ import Testing
     #expect(report.intervals.compactMap(\.scheduledPerSecond).max() ?? 0 > 800)
   }
 
+  /// The warm-up keeps the first rate.
+  @Test(arguments: [
+    ("0-400/0.3s", 0.1, true), ("100-400/0.3s", 0.1, false), ("0-400/0.3s", 0, false),
+  ])
+  func aWarmUpWithoutLoadIsSaid(rate: String, warmUp: Double, isSaid: Bool) throws {
+    let profile = try #require(LoadProfile(rate))
+    let ended = try result(.none) {
+      $0.operations = nil
+      $0.profile = profile
+      $0.warmUpSeconds = warmUp
+    }
+    #expect(
+      ended.report.warnings.contains { $0.hasPrefix("there was no load in the warm-up") } == isSaid)
+  }
+
   @Test func nothingIsComparedWhereNobodyAsks() throws {
     let ended = try result(.losesConfirms) { $0.compares = false }
     #expect(ended.exitStatus == 0)

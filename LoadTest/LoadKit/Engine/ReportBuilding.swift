@@ -90,6 +90,10 @@ extension Report {
       warnings.append(
         "the generator was the limit: \(limitReason); these figures are no limit of the server")
     }
+    if let profile = options.profile, options.warmUpSeconds > 0, profile.rate(atSeconds: 0) == 0 {
+      warnings.append(
+        "there was no load in the warm-up: the rate begins at 0, and it keeps the first rate")
+    }
     if unsentTicks > 0 {
       warnings.append(
         "\(Text.count(Int64(unsentTicks))) calls of the schedule were not sent in time: every "

@@ -9,7 +9,8 @@ package struct RunOptions: Sendable {
   package var threads = 1
   /// Measured; with a profile that has an end, that profile's length counts in its place.
   package var durationSeconds = 10.0
-  /// Before the measured part; an open loop keeps the first rate of its profile in it.
+  /// Before the measured part; an open loop keeps the first rate of its profile in it, which may
+  /// be 0.
   package var warmUpSeconds = 1.0
   /// Calls in all; then there is no warm-up, and the duration is what it takes.
   package var operations: Int?
