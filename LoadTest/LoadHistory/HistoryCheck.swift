@@ -31,7 +31,7 @@ package struct HistoryCheck {
     self.levels = levels
     generatorsClockOffset =
       startedUnixNanoseconds == 0
-      ? nil : startedUnixNanoseconds.subtractingReportingOverflow(startNanoseconds).partialValue
+      ? nil : startedUnixNanoseconds.minus(startNanoseconds)
     describe = CallDescriber(
       startNanoseconds: startNanoseconds, startedUnixNanoseconds: startedUnixNanoseconds)
   }
@@ -59,8 +59,7 @@ package struct HistoryCheck {
     let checked = (skus ?? 0..<stock.count).clamped(to: 0..<stock.count)
     findings.skus = checked.count
     for sku in checked {
-      let (sum, isOverflow) = findings.stock.addingReportingOverflow(stock[sku])
-      findings.stock = isOverflow ? .max : sum
+      findings.stock = findings.stock.plus(stock[sku])
       check(sku: sku, groups, books)
     }
     if findings.skusUndecided > 0 { findings.linearizable = .undecided }
@@ -115,13 +114,16 @@ package struct HistoryCheck {
     var first = Int64.max
     var last = Int64.min
     books.forEachLedger { ledger in
-      if ledger.attemptCount == 0 { return }
-      first = min(first, ledger.attempt(0).sentNanoseconds)
-      last = max(last, ledger.attempt(ledger.attemptCount - 1).sentNanoseconds)
+      // A file has them by operation, not in the order of their sends.
+      for index in 0..<ledger.attemptCount {
+        let sent = ledger.attempt(index).sentNanoseconds
+        first = min(first, sent)
+        last = max(last, sent)
+      }
     }
-    let (length, isOverflow) = last.subtractingReportingOverflow(first)
     var clock = ClockOffset(
-      lengthNanoseconds: isOverflow ? 0 : length, generatorsOwn: generatorsClockOffset)
+      lengthNanoseconds: first <= last ? last.minus(first) : 0,
+      generatorsOwn: generatorsClockOffset)
     books.forEachLedger { ledger in
       for operation in 0..<ledger.count where ledger[operation].kind == .reserve {
         HistoryCheck.read(ReserveSummary(ledger, operation), into: &clock)
@@ -294,12 +296,12 @@ package struct HistoryCheck {
           before.latestExpiresNanoseconds, others.expiresNanoseconds)
       }
       let due = before.expiry
-      let late = attempt.sentNanoseconds.subtractingReportingOverflow(
+      let late = attempt.sentNanoseconds.minus(
         clock.local(earliest: due.earliest, latest: due.latest).latest)
-      if !late.overflow, late.partialValue > 0 {
+      if late > 0 {
         note(
           .endedAfterExpiry,
-          "Extend was OK, sent \(late.partialValue / 1_000_000) ms or more after expires_at",
+          "Extend was OK, sent \(late / 1_000_000) ms or more after expires_at",
           operation, ledger)
       }
     }
@@ -312,7 +314,7 @@ package struct HistoryCheck {
     switch call.decision {
     case .unknown: break
     case .accepted where call.sentNanoseconds > expiry.latest:
-      let late = (call.sentNanoseconds - expiry.latest) / 1_000_000
+      let late = call.sentNanoseconds.minus(expiry.latest) / 1_000_000
       note(
         .endedAfterExpiry, "\(method.name) was OK, sent \(late) ms or more after expires_at",
         operation, ledger)

@@ -42,8 +42,10 @@ extension HistoryError {
 
 /// Bounds within which no sum or difference of the check can overflow.
 private enum Plausible {
-  /// 36 years.
-  static let time: ClosedRange<Int64> = -(1 << 60)...1 << 60
+  /// Of a clock, or a time to live: 36 years.
+  static let clock: ClosedRange<Int64> = -(1 << 60)...1 << 60
+  /// Since the run's start: 104 days.
+  static let time: ClosedRange<Int64> = -(1 << 53)...1 << 53
   /// Since the Unix epoch: until 2116.
   static let date: ClosedRange<Int64> = 0...1 << 62
   static let units: ClosedRange<Int64> = 0...1 << 40
@@ -120,7 +122,7 @@ private struct HistoryDecoder: ~Copyable {
       case 3: seed = field.varint
       case 4: configuration = HistoryDecoder.text(bytes, field.content)
       case 5: startedUnixNanoseconds = try field.number(in: Plausible.date)
-      case 6: startNanoseconds = try field.number(in: Plausible.time)
+      case 6: startNanoseconds = try field.number(in: Plausible.clock)
       default: break
       }
     }
@@ -255,7 +257,7 @@ private struct OperationHead {
         let value: UInt8 = try field.exact()
         kind = Operation.Kind(rawValue: value &- 1)
       case 4: lines.append(try OperationHead.line(bytes, field.content, skuCount))
-      case 5: timeToLiveNanoseconds = try field.number(in: 0...Plausible.time.upperBound)
+      case 5: timeToLiveNanoseconds = try field.number(in: 0...Plausible.clock.upperBound)
       default: break
       }
     }
@@ -294,7 +296,7 @@ private struct OperationHead {
 /// An attempt as it stands in a file; times are of the generator's clock.
 private struct DecodedAttempt {
   private(set) var method = Method.batchGetStock
-  private(set) var sent: Int64 = 0
+  private(set) var sent: Int64
   private(set) var answered: Int64?
   private(set) var reply = Reply.unknown
 
@@ -312,6 +314,8 @@ private struct DecodedAttempt {
   }
 
   init(_ bytes: Span<UInt8>, _ range: Range<Int>, _ start: Int64) throws(HistoryError) {
+    // Many writers leave out a field that is 0.
+    sent = start
     var parts = Parts()
     var reader = MessageReader(range)
     while let field = reader.next(in: bytes) {

@@ -71,14 +71,16 @@ struct Linearization {
       if let order { return StockModel.replays(effects, in: order) }
       guard let failed = scheduler.failed else { return false }
       let effect = effects.all[failed]
-      let length = effect.to - effect.from
+      let length = effect.to.minus(effect.from)
       if let last = detours.indices.last, effect.from <= detours[last].to {
         // The same place again: begin earlier, and draw other numbers.
         detours[last].seed += 1
         if detours[last].seed > triesPerPlace { return false }
-        if detours[last].seed.isMultiple(of: 8) { detours[last].from -= length }
+        if detours[last].seed.isMultiple(of: 8) {
+          detours[last].from = detours[last].from.minus(length)
+        }
       } else {
-        detours.append(Detour(from: effect.from - length, to: effect.to, seed: 1))
+        detours.append(Detour(from: effect.from.minus(length), to: effect.to, seed: 1))
       }
     }
     return false

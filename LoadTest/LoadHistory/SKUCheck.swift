@@ -90,9 +90,7 @@ struct SKUCheck {
       findings.note(Violation(.itemMissing, "SKU \(name): the server does not know it"))
       return
     }
-    // Whatever the server states: it may be anything.
-    let (held, isTooMuch) = findings.held.addingReportingOverflow(level.held)
-    findings.held = isTooMuch ? (level.held < 0 ? .min : .max) : held
+    findings.held = findings.held.plus(level.held)
     let gone = bounds.gone.range(from: read.sentNanoseconds, through: read.answeredNanoseconds)
     let onHand = (history.stock - gone.upperBound)...(history.stock - gone.lowerBound)
     if !onHand.contains(level.onHand) {
@@ -110,17 +108,17 @@ struct SKUCheck {
             history.holds.filter { $0.fate != .returned }.prefix(SKUCheck.othersNamed), books)
             + describe.restocks(history.restocks.prefix(SKUCheck.othersNamed), books)))
     }
-    let possible = bounds.held.range(from: read.sentNanoseconds, through: read.answeredNanoseconds)
-    if !possible.contains(level.held) {
+    let held = bounds.held.range(from: read.sentNanoseconds, through: read.answeredNanoseconds)
+    if !held.contains(level.held) {
       findings.note(
         Violation(
           .heldDiffers,
           """
-          SKU \(name): \(level.held) held, but by the answers it is \(SKUCheck.text(possible)): \
+          SKU \(name): \(level.held) held, but by the answers it is \(SKUCheck.text(held)): \
           \(sum { _ in true }) accepted − \(sum { $0.fate == .sold }) confirmed − \
           \(sum { $0.isReleased }) released − the expired
           """,
-          count: SKUCheck.distance(level.held, possible),
+          count: SKUCheck.distance(level.held, held),
           calls: describe.holds(
             history.holds.filter { $0.possiblyHeld.until >= read.sentNanoseconds }
               .prefix(SKUCheck.othersNamed), books)))
@@ -137,7 +135,7 @@ struct SKUCheck {
 
   private static func distance(_ value: Int64, _ range: ClosedRange<Int64>) -> Int64 {
     let nearest = min(max(value, range.lowerBound), range.upperBound)
-    return Int64(clamping: value.subtractingReportingOverflow(nearest).partialValue.magnitude)
+    return Int64(clamping: value.minus(nearest).magnitude)
   }
 
   // MARK: Refusals and reads
@@ -190,7 +188,7 @@ struct SKUCheck {
         ("on hand", level.onHand, (stock - goneThen.upperBound)...(stock - goneThen.lowerBound)),
         ("held", level.held, held.range(from: read.from, through: read.to)),
         (
-          "available", level.onHand.subtractingReportingOverflow(level.held).partialValue,
+          "available", level.onHand.minus(level.held),
           (stock - takenThen.upperBound)...(stock - takenThen.lowerBound)
         ),
       ]

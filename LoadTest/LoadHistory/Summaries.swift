@@ -167,43 +167,34 @@ struct ClockOffset {
   /// A hold was accepted between `sent` and `answered`, for `timeToLive` or less, until `expires` by
   /// the server's clock.
   mutating func add(expires: Int64, timeToLive: Int64, sent: Int64, answered: Int64) {
-    let decided = ClockOffset.difference(expires, timeToLive)
+    let decided = expires.minus(timeToLive)
     add(decidedAtLeast: decided, answered: answered)
-    highUnlessShortened = min(highUnlessShortened, ClockOffset.difference(decided, sent))
-    leftMost = max(leftMost, ClockOffset.difference(expires, answered))
+    highUnlessShortened = min(highUnlessShortened, decided.minus(sent))
+    leftMost = max(leftMost, expires.minus(answered))
   }
 
   /// A decision before `answered` had the time `decided`, or a later one.
   mutating func add(decidedAtLeast decided: Int64, answered: Int64) {
-    low = max(low, ClockOffset.difference(decided, answered))
+    low = max(low, decided.minus(answered))
   }
 
   /// How long a hold lives at least for which `timeToLive` was asked. The longest that any other was
   /// given, the server would have given to this one too.
   func lifeAtLeast(timeToLive: Int64) -> Int64 {
-    let longest = ClockOffset.difference(leftMost, high)
-    return max(0, ClockOffset.difference(min(timeToLive, longest), slackNanoseconds))
+    let longest = leftMost.minus(high)
+    return max(0, min(timeToLive, longest).minus(slackNanoseconds))
   }
 
   /// By how much no one offset explains all that was added; 0 if one does.
   var gapNanoseconds: Int64 {
-    let gap = ClockOffset.difference(low, high)
+    let gap = low.minus(high)
     return gap > 2 * slackNanoseconds ? gap : 0
   }
 
   /// The interval of the generator's clock in which the server's clock passed `time`.
   func local(earliest: Int64, latest: Int64) -> (earliest: Int64, latest: Int64) {
-    let start = ClockOffset.difference(earliest, max(low, high))
-    let end = ClockOffset.difference(latest, min(low, high))
-    return (
-      ClockOffset.difference(start, slackNanoseconds),
-      ClockOffset.difference(end, -slackNanoseconds)
-    )
-  }
-
-  /// a − b, or as near to it as 64 bits come.
-  private static func difference(_ a: Int64, _ b: Int64) -> Int64 {
-    let (difference, isOverflow) = a.subtractingReportingOverflow(b)
-    return isOverflow ? (a < 0 ? .min : .max) : difference
+    let start = earliest.minus(max(low, high))
+    let end = latest.minus(min(low, high))
+    return (start.minus(slackNanoseconds), end.plus(slackNanoseconds))
   }
 }

@@ -6,7 +6,7 @@ func varintBytes(_ value: UInt64) -> [UInt8] {
 
 /// A protobuf message, the slow and plain way.
 struct Fields {
-  private var fields: [(number: UInt64, value: UInt64, bytes: [UInt8])] = []
+  private(set) var fields: [(number: UInt64, isNumber: Bool, value: UInt64, bytes: [UInt8])] = []
 
   init(_ message: [UInt8]) {
     var at = 0
@@ -24,10 +24,10 @@ struct Fields {
     while at < message.count {
       let tag = varint()
       if tag & 7 == 0 {
-        fields.append((tag >> 3, varint(), []))
+        fields.append((tag >> 3, true, varint(), []))
       } else {
         let length = Int(varint())
-        fields.append((tag >> 3, 0, Array(message[at..<at + length])))
+        fields.append((tag >> 3, false, 0, Array(message[at..<at + length])))
         at += length
       }
     }

@@ -55,6 +55,57 @@ import Testing
     }
   }
 
+  /// Other writers of protobuf leave out what is 0, which is the run's start and not the clock's.
+  @Test func anAttemptAtTheVeryStart() throws {
+    var story = Story(stock: 1)
+    story.sale(at: 1)
+    var history = story.history([(1, 1)])
+    history.startNanoseconds = 1_000_000
+    let file = Doctor.change(history.encoded()) { $0 != 0 || $1 != [4, 6, 2] ? $0 : nil }
+    let read = try History(file)
+    #expect(file.count == history.encoded().count - 2)
+    read.books.forEachLedger { #expect($0.attempt(0).sentNanoseconds == 1_000_000) }
+  }
+
+  /// A file has attempts by operation: how long the run was does not depend on that.
+  @Test func aFileIsCheckedAsTheRunWas() throws {
+    var story = Story(stock: 3)
+    let first = story.sale(at: 1)
+    let second = story.reserve(1, at: 3)
+    story.accepted(second, sent: 3, at: 4, decided: 30_000)
+    story.call(
+      first, .release, sent: 100_000_000, at: 100_000_001, Story.refusal(.reservationExpired))
+    let history = story.history([(3, 0)], at: 100_000_002)
+    #expect(history.check().counts == [:])
+    #expect(try History(history.encoded()).check().counts == [:])
+  }
+
+  /// Numbers as far apart as a file may state them, a few at a time.
+  @Test func extremeNumbersAreReadOrRefused() {
+    var random = Lehmer(state: 20)
+    let file = file()
+    var numbers = 0
+    _ = Doctor.change(file) { value, _ in
+      numbers += 1
+      return value
+    }
+    var checked = 0
+    for _ in 0..<2_000 {
+      let changed = Set((0...random.below(4)).map { _ in random.below(numbers) })
+      var number = -1
+      let damaged = Doctor.change(file) { value, _ in
+        number += 1
+        return changed.contains(number)
+          ? Doctor.extremes[random.below(Doctor.extremes.count)] : value
+      }
+      if let history = try? History(damaged) {
+        _ = history.check()
+        checked += 1
+      }
+    }
+    #expect(checked > 100)
+  }
+
   @Test func whatAFileSaysDoesNotMoveTheCursor() throws {
     var history = Story(stock: 1).history([])
     history.violations = [Violation(.forgotten, "\u{1b}[2J key")]
@@ -85,5 +136,37 @@ import Testing
       do { _ = try History(damaged).check() } catch { refused += 1 }
     }
     #expect(refused > file.count)
+  }
+}
+
+/// Changes the numbers in a history's bytes.
+private enum Doctor {
+  /// What the reader's bounds are made of.
+  static let extremes: [UInt64] =
+    [0, 1, 2, 64, 1 << 32 - 1, 1 << 62].map { UInt64($0) }
+    + [40, 48, 53, 60].flatMap { power -> [UInt64] in
+      let number = Int64(1) << power
+      return [number, -number, number - 1, 1 - number, number / 2].map { UInt64(bitPattern: $0) }
+    } + [.max, 1 << 63, 1 << 63 - 1]
+
+  /// Fields that are messages, by the fields around them.
+  private static let messages: Set<[UInt64]> = [[2], [4], [4, 4], [4, 6], [5], [6]]
+
+  /// - Parameter change: a number and the fields that lead to it; nil to leave it out.
+  static func change(
+    _ message: [UInt8], within path: [UInt64] = [], _ change: (UInt64, [UInt64]) -> UInt64?
+  ) -> [UInt8] {
+    var changed: [UInt8] = []
+    for field in Fields(message).fields {
+      let inner = path + [field.number]
+      if field.isNumber {
+        if let value = change(field.value, inner) { changed += Fields.varint(field.number, value) }
+      } else if messages.contains(inner) {
+        changed += Fields.bytes(field.number, self.change(field.bytes, within: inner, change))
+      } else {
+        changed += Fields.bytes(field.number, field.bytes)
+      }
+    }
+    return changed
   }
 }

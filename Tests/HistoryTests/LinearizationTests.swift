@@ -4,6 +4,18 @@ import Testing
 
 /// The decision against trying every order, and against histories that a correct server has made.
 @Suite struct LinearizationTests {
+  /// Windows as long as the clock: going around a place of failure begins before all time.
+  @Test func windowsWithoutEnd() {
+    let reads = (0..<Linearization.smallEffects + 1).map { index in
+      Effect(kind: .read, units: 0, from: .min / 4 * 3, to: .max / 2, stated: Int64(index))
+    }
+    var budget = Linearization.Budget()
+    switch Linearization.decide(Effects(stock: 0, reads), budget: &budget) {
+    case .no: break
+    case .yes, .undecided: Issue.record("what cannot be was not refuted")
+    }
+  }
+
   // MARK: Small histories, every order
 
   /// Whether any order of the effects, with or without those that are not required, is allowed.
