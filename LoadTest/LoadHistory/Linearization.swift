@@ -30,8 +30,8 @@ struct Linearization {
   /// Guesses for one SKU at most.
   static let detoursMost = 256
   static let triesPerPlace: UInt64 = 48
-  /// And for finding the shortest part of those that are not linearizable.
-  static let budgetForShortest = 1_000_000
+  /// And for finding a part of which nothing can be left out, of those that are not linearizable.
+  static let budgetForPart = 1_000_000
 
   /// - Parameter budget: is lessened by what was spent.
   static func decide(_ effects: Effects, budget: inout Budget) -> Verdict {
@@ -41,7 +41,7 @@ struct Linearization {
     if !isSmall, guess(effects, detours: detoursMost, &budget) { return .yes }
     switch search(effects, &budget.sets) {
     case .yes: return .yes
-    case .no: return .no(shortest(effects))
+    case .no: return .no(part(of: effects))
     case .undecided:
       return isSmall && guess(effects, detours: detoursMost, &budget) ? .yes : .undecided
     }
@@ -101,12 +101,14 @@ struct Linearization {
     if case .no = search(effects, &budget) { true } else { false }
   }
 
-  // MARK: The shortest part that shows it
+  // MARK: A part that shows it
 
-  /// Of effects that are not linearizable, few that are not either. Those that are left out may still
-  /// have happened, or not: then the few show it whatever the others did.
-  private static func shortest(_ effects: Effects) -> [Int] {
-    var budget = budgetForShortest
+  /// Of effects that are not linearizable, some that are not either, and of which nothing can be left
+  /// out: without any one of them, nothing is shown. Fewer others may do too. Those that are left out
+  /// may still have happened, or not: then these show it whatever the others did. Where the budget
+  /// ends first, more is kept than is needed.
+  private static func part(of effects: Effects) -> [Int] {
+    var budget = budgetForPart
     // The shortest prefix by answers: what was not answered by then is of unknown outcome.
     let ends = Set(effects.all.filter(\.isRequired).map(\.to)).sorted()
     var low = 0

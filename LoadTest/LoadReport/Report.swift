@@ -260,6 +260,9 @@ extension Report.Check {
       }
       return "VERDICT: VIOLATED — \(kinds.joined(separator: ", ")) — \(balance)"
     }
-    return "VERDICT: nothing oversold, nothing lost — \(balance)"
+    let plural = skusUndecided == 1 ? "" : "s"
+    let undecided =
+      skusUndecided > 0 ? ", \(units(Int64(skusUndecided))) SKU\(plural) undecided" : ""
+    return "VERDICT: nothing oversold, nothing lost\(undecided) — \(balance)"
   }
 }

@@ -21,6 +21,18 @@ struct TerminalTextTests {
     #expect(lines[0].hasPrefix("VERDICT: nothing oversold, nothing lost — 10,000,000 units"))
   }
 
+  @Test(arguments: [
+    (0, "VERDICT: nothing oversold, nothing lost — "),
+    (1, "VERDICT: nothing oversold, nothing lost, 1 SKU undecided — "),
+    (1_200, "VERDICT: nothing oversold, nothing lost, 1,200 SKUs undecided — "),
+  ])
+  func theVerdictSaysWhatIsUndecided(skus: Int, beginning: String) {
+    var check = Report.Check()
+    check.holds = true
+    check.skusUndecided = skus
+    #expect(check.verdict.hasPrefix(beginning), "\(check.verdict)")
+  }
+
   /// What most runs say: a closed loop that nothing went wrong in.
   @Test func anOrdinaryRunFitsTheSmallestScreen() {
     var report = Sample.report
