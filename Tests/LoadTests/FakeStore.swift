@@ -181,8 +181,15 @@ struct FakeStore {
     Int64(fields?.number(1) ?? 0) * 1_000_000_000 + Int64(fields?.number(2) ?? 0)
   }
 
-  private static func timestamp(_ time: Int64) -> [UInt8] {
-    Fields.varint(1, UInt64(time / 1_000_000_000)) + Fields.varint(2, UInt64(time % 1_000_000_000))
+  /// What the clock on the wall is ahead of the monotonic one, which the store lives by.
+  private static let wallAhead =
+    SystemClock().now().nanoseconds - SystemClock.monotonicNanoseconds()
+
+  /// - Parameter monotonic: by the monotonic clock; it is stated by the clock on the wall.
+  private static func timestamp(_ monotonic: Int64) -> [UInt8] {
+    let time = monotonic + wallAhead
+    return Fields.varint(1, UInt64(time / 1_000_000_000))
+      + Fields.varint(2, UInt64(time % 1_000_000_000))
   }
 
   private func acceptance(
