@@ -88,6 +88,13 @@ struct LoadFlags: ParsableArguments {
     help: ArgumentHelp(
       "Calls in all, 1 to 1000000000, in place of --duration and --warm-up.", valueName: "n"))
   var operations: Int?
+  @Option(
+    help: ArgumentHelp(
+      """
+      How long each interval of the report is, 50ms to an hour, 10000 of them at most. (default: a 120th of the duration, \
+      0.25 to 10 s)
+      """, valueName: "time"))
+  var interval: Seconds?
 
   private static func profile(_ text: String) throws(LoadError) -> LoadProfile {
     guard let profile = LoadProfile(text) else {
@@ -106,6 +113,7 @@ struct LoadFlags: ParsableArguments {
     options.profile = rate
     options.arrivals = arrivals
     options.warmUpSeconds = warmUp.seconds
+    options.intervalSeconds = interval?.seconds
     if let duration { options.durationSeconds = duration.seconds }
     if duration != nil, operations != nil {
       throw LoadError("--duration or --operations, not both")

@@ -74,6 +74,21 @@ import Testing
     #expect(throws: LoadError.self) { try options.validate() }
   }
 
+  @Test(arguments: [(10.0, 0.05, true), (600, 0.05, false), (600, 0.07, true), (10, 0.04, false)])
+  func intervalsAsAskedFor(duration: Double, interval: Double, isTaken: Bool) throws {
+    var options = RunOptions(target: try #require(Endpoint("127.0.0.1:1")))
+    options.durationSeconds = duration
+    options.intervalSeconds = interval
+    guard isTaken else {
+      let error = #expect(throws: LoadError.self) { try options.validate() }
+      #expect(error?.description.hasPrefix("--interval must be") == true)
+      return
+    }
+    try options.validate()
+    let length = try #require(IntervalGrid(options, startNanoseconds: 0).lengthNanoseconds)
+    #expect(abs(Double(length) / 1e9 - interval) < 0.001)
+  }
+
   @Test func intervalsOfARunOfUnknownLengthGrow() {
     let grid = IntervalGrid(startNanoseconds: 0, measureFrom: 0, lengthNanoseconds: nil)
     var number = 0

@@ -95,6 +95,25 @@ import Testing
     #expect(report.failedShare == 0)
   }
 
+  /// A call that is to be cut off may be gone with its connection, and another have its place: what
+  /// is cut is the one that was drawn, or none.
+  @Test func cutsAndNewConnectionsAtOnce() throws {
+    let ended = try result(.none) {
+      $0.operations = 3_000
+      $0.connections = 3
+      $0.streams = 8
+      $0.workload.units = 1_000
+      $0.workload.cutShare = 0.3
+      $0.workload.closeShare = 0.1
+      $0.workload.retriesUnknown = true
+    }
+    let report = ended.report
+    #expect(ended.exitStatus == 0, "\(report.text)")
+    #expect(report.connectionsRedialled > 100)
+    #expect(report.outcomes.values.reduce(0, +) == report.attempts)
+    #expect(report.failedShare == 0)
+  }
+
   @Test func whatIsCutOffAndNotRetriedStaysUnknown() throws {
     let ended = try result(.none) { $0.workload.cutShare = 0.2 }
     #expect(ended.exitStatus == 0, "\(ended.report.text)")

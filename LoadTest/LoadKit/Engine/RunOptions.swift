@@ -88,6 +88,11 @@ package struct RunOptions: Sendable {
     try require(verifies || !savesHistory, "--history goes without --no-verify")
     try require(
       (0.05...3_600).contains(intervalSeconds ?? 1), "--interval must be 0.05 to 3600 s")
+    if let intervalSeconds, let measuredSeconds {
+      try require(
+        (warmUpSeconds + measuredSeconds) / intervalSeconds <= 10_000,
+        "--interval must be a 10000th of the run or more")
+    }
     try workload.validate()
   }
 }

@@ -80,7 +80,8 @@ struct WorkerLoop: ~Copyable {
     case send(SendTask, by: Int)
     /// A stream of the connection has paused for long enough.
     case endPause(Int)
-    case cut(flight: Int, stream: UInt32)
+    /// Streams of one connection have numbers of their own; its token tells it from the one before.
+    case cut(flight: Int, stream: UInt32, token: UInt64)
     case dial(Int)
     /// The connection with this token should have said hello by now.
     case giveUpDialling(token: UInt64)
@@ -401,8 +402,9 @@ struct WorkerLoop: ~Copyable {
       case .endPause(let index):
         lanes[index].paused -= 1
         if pacer == nil { pumpAndFlush(index, now) }
-      case .cut(let flight, let stream):
+      case .cut(let flight, let stream, let token):
         let index = Int(flights[flight].connection)
+        guard connections[index].token == token else { continue }
         cutOff(flight, stream, now)
         connections[index].flush(poller)
         acknowledgeLoss(index)

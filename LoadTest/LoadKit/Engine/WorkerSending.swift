@@ -182,9 +182,10 @@ extension WorkerLoop {
   /// Cuts the call off in the same write as its request, or while the server may be at it.
   private mutating func cutSoon(_ flight: Int, _ now: Int64) {
     let stream = flights[flight].stream
+    let token = connections[Int(flights[flight].connection)].token
     if draws.random.chance(0.5) { return cutOff(flight, stream, now) }
     let delay = draws.random.below(WorkerLoop.cutWithinNanoseconds)
-    delayed.add(.cut(flight: flight, stream: stream), at: now + Int64(delay))
+    delayed.add(.cut(flight: flight, stream: stream, token: token), at: now + Int64(delay))
   }
 
   /// Resets the stream of a call that is still in flight.
