@@ -73,6 +73,8 @@ struct RunCommand: ParsableCommand {
   }
 
   private func run(_ options: RunOptions) throws -> Int32 {
+    // Before any file is made.
+    try options.validate()
     let output = try ReportOutput(report)
     defer { output.clear() }
     // As the report's files: a slip in a path costs no hour.
