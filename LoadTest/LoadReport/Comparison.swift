@@ -99,6 +99,7 @@ extension Comparison {
       case .microseconds where figure < 100: Text.decimal(figure, 2) + " µs"
       case .microseconds: Text.duration(microseconds: figure)
       case .perThing where figure == 0: "0"
+      case .perThing where figure < 0.000_1: "<0.0001"
       case .perThing: Text.decimal(figure, figure < 0.1 ? 4 : 2)
       }
     }

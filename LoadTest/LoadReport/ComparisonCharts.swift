@@ -20,7 +20,7 @@ extension Comparison {
     }
     let ratios = bands.flatMap(\.figures).compactMap(\.ratio)
     var chart = Chart(
-      title: one.titled("ratios to \(variants[0])"),
+      title: "Ratios to \(variants[0])",
       note: "Each dot is a ratio, the bar its 95 % interval. Bars that cross 1 show no difference.",
       summary: bands.flatMap { band in
         band.figures.compactMap { figure in
@@ -58,7 +58,7 @@ extension Comparison {
     let all = variants.flatMap { one.values(of: measure.name, $0) }.filter { $0 > 0 }
     guard !all.isEmpty else { return nil }
     var chart = Chart(
-      title: one.titled("\(measure.title) of each run"),
+      title: "\(Text.capitalized(measure.title)) of each run",
       note: "In the order of time, from left to right: drift of the machine shows as a slope.",
       summary: variants.map { variant in
         let texts = one.values(of: measure.name, variant).map { measure.text($0) }
@@ -83,7 +83,7 @@ extension Comparison {
     let all = one.spectra.values.flatMap { $0 }.map(\.microseconds).filter { $0 > 0 }
     guard !all.isEmpty else { return nil }
     var chart = Chart(
-      title: one.titled("latency by percentile"),
+      title: "Latency by percentile",
       note: "Of each variant the middle one of its runs; every further nine takes the same room.",
       summary: variants.map { variant in
         let slowest = one.spectra[variant]?.last?.microseconds ?? 0
@@ -105,13 +105,6 @@ extension Comparison {
         })
     }
     return chart
-  }
-}
-
-extension Comparison.Case {
-  /// Titles say of which load they are where there are several.
-  func titled(_ title: String) -> String {
-    name.isEmpty ? title.prefix(1).uppercased() + title.dropFirst() : "\(name): \(title)"
   }
 }
 

@@ -20,66 +20,67 @@ extension Comparison {
 
   /// Who is best by one measure under one load.
   private struct Lead {
-    /// The best, and those of whom no difference to it is shown.
-    var leaders: [String]
-    /// The ratios of the best to the others.
-    var ratios: [Double]
+    var leader: String
+    /// Those that it is shown to be better than; an unproved lead is none.
+    var behind: [String]
+    /// How many times better, 1 or more: of each of those.
+    var factors: [Double]
+    /// The load.
+    var under: String
   }
 
   private func lead(_ measure: Measure, _ one: Case) -> Lead? {
-    let figures = figures(measure.name, one).sorted {
-      measure.better == .higher ? $0.mean > $1.mean : $0.mean < $1.mean
-    }
-    guard let best = figures.first, figures.count > 1 else { return nil }
-    var lead = Lead(leaders: [best.variant], ratios: [])
-    for other in figures.dropFirst() {
+    let figures = figures(measure.name, one)
+    let best =
+      measure.better == .higher
+      ? figures.max { $0.mean < $1.mean } : figures.min { $0.mean < $1.mean }
+    guard let best, figures.count > 1 else { return nil }
+    var lead = Lead(leader: best.variant, behind: [], factors: [], under: one.shortName)
+    for other in figures where other.variant != best.variant {
       let ratio = one.ratio(of: measure.name, best.variant, to: other.variant)
-      if let ratio, ratio.isShown {
-        lead.ratios.append(ratio.value)
-      } else {
-        lead.leaders.append(other.variant)
-      }
+      guard let ratio, ratio.isShown else { continue }
+      lead.behind.append(other.variant)
+      lead.factors.append(max(ratio.value, 1 / ratio.value))
     }
-    lead.leaders = variants.filter { lead.leaders.contains($0) }
     return lead
   }
 
-  /// "Requests per second: b leads under x (1.2× to 1.9× of the others'); no difference is shown under y."
+  /// "Requests per second: b leads a by a factor of 1.20 under x; no difference shown under y."
   private func leaders(_ subject: String, _ name: String, _ cases: [Case]) -> String? {
     guard let measure = Measure.named(name) else { return nil }
-    // Loads with the same leaders are told together.
-    var groups: [(leaders: [String], under: [String])] = []
-    for one in cases {
-      guard let lead = lead(measure, one) else { continue }
-      let name = cases.count > 1 ? one.shortName : ""
-      let under = [name, extent(lead.ratios)].filter { !$0.isEmpty }.joined(separator: " ")
-      if let index = groups.firstIndex(where: { $0.leaders == lead.leaders }) {
-        groups[index].under.append(under)
+    let leads = cases.compactMap { lead(measure, $0) }
+    if leads.isEmpty { return nil }
+    // Who leads the same others under several loads is told once.
+    var groups: [(leader: String, behind: [String], shown: [String])] = []
+    for lead in leads where !lead.behind.isEmpty {
+      let shown = extent(lead.factors) + (cases.count > 1 ? " under \(lead.under)" : "")
+      let index = groups.firstIndex { $0.leader == lead.leader && $0.behind == lead.behind }
+      if let index {
+        groups[index].shown.append(shown)
       } else {
-        groups.append((lead.leaders, [under]))
+        groups.append((lead.leader, lead.behind, [shown]))
       }
     }
-    guard !groups.isEmpty else { return nil }
-    let parts = groups.map { leaders, under in
-      let said =
-        leaders.count == variants.count
-        ? "no difference shown between \(list(leaders))"
-        : leaders.count == 1
-          ? "\(leaders[0]) leads"
-          : "\(list(leaders)) lead, no difference shown between them,"
-      if cases.count == 1 { return under[0].isEmpty ? said : "\(said) \(under[0])" }
-      let isEverywhere = under.count == cases.count && leaders.count == variants.count
-      return said + (isEverywhere ? " under any load" : " under \(list(under))")
+    var parts = groups.map { leader, behind, shown in
+      let areAll = behind.count > 1 && behind.count == variants.count - 1
+      return "\(leader) leads \(areAll ? "the others" : list(behind)) \(list(shown))"
+    }
+    let others = leads.filter(\.behind.isEmpty).map(\.under)
+    if groups.isEmpty {
+      let whom = variants.count == 2 ? list(variants) : "the best and the others"
+      parts = ["no difference shown between \(whom)" + (leads.count > 1 ? " under any load" : "")]
+    } else if !others.isEmpty {
+      let rest = others.count > 2 ? "the other \(others.count) loads" : list(others)
+      parts.append("no lead is shown under \(rest)")
     }
     return "\(subject): \(parts.joined(separator: "; "))."
   }
 
-  /// "(1.2× to 1.9× of the others')".
-  private func extent(_ ratios: [Double]) -> String {
-    guard let least = ratios.min(), let most = ratios.max() else { return "" }
-    let texts = [least, most].map { Ratio.times($0, 2) }
-    let extent = texts[0] == texts[1] ? texts[0] : "\(texts[0]) to \(texts[1])"
-    return "(\(extent) of the other\(ratios.count == 1 ? "'s" : "s'"))"
+  /// "by a factor of 1.20", "by factors of 1.20 to 1.90".
+  private func extent(_ factors: [Double]) -> String {
+    let ends = [factors.min() ?? 1, factors.max() ?? 1].map { Text.decimal($0, 2) }
+    return ends[0] == ends[1]
+      ? "by a factor of \(ends[0])" : "by factors of \(ends[0]) to \(ends[1])"
   }
 
   /// The variants that have a figure, with it.
@@ -89,21 +90,26 @@ extension Comparison {
     }
   }
 
-  /// How commits that met were kept apart, by the server's own count: of each kind the most there was.
+  /// How commands that met were kept apart, by the server's own count: of each kind the most there was.
   private func contention(_ cases: [Case]) -> String? {
-    let parts = ["conflicts", "retries", "waits", "fenced", "combined"].compactMap {
-      name -> String? in
+    var most: [(text: String, variant: String, load: String)] = []
+    for name in ["conflicts", "retries", "waits", "fenced", "combined"] {
       let all = cases.flatMap { one in
         figures(name, one).map { (load: one.shortName, variant: $0.variant, mean: $0.mean) }
       }
-      guard let measure = Measure.named(name), let most = all.max(by: { $0.mean < $1.mean }),
-        most.mean > 0
-      else { return nil }
-      let under = cases.count > 1 ? " under \(most.load)" : ""
-      return "\(measure.title) at most \(measure.text(most.mean)) (\(most.variant)\(under))"
+      guard let measure = Measure.named(name), let one = all.max(by: { $0.mean < $1.mean }),
+        // Less is told as nothing.
+        one.mean >= 0.000_1
+      else { continue }
+      most.append(("\(measure.text(one.mean)) \(name)", one.variant, one.load))
     }
-    return parts.isEmpty
-      ? nil : "Where commits met, by the servers' own count: \(parts.joined(separator: "; "))."
+    guard let first = most.first else { return nil }
+    let isOneLoad = most.allSatisfy { $0.load == first.load }
+    let parts = most.map { text, variant, load in
+      "\(text) (\(variant)\(isOneLoad ? "" : " under \(load)"))"
+    }
+    let under = isOneLoad && cases.count > 1 ? ", under \(first.load)" : ""
+    return "Where commands met, the servers counted per commit at most \(list(parts))\(under)."
   }
 
   /// How many runs the figures come from, and what they leave open.
@@ -121,12 +127,12 @@ extension Comparison {
       processors > 0
       ? "one machine with \(processors) processors, which the generator shared" : "one machine"
     let each = cases.count > 1 ? "each under each load" : "each"
-    var text = "All this is \(runs) run\(most == 1 ? "" : "s") of \(each) on \(machine)"
+    var text = "All this rests on \(runs) run\(most == 1 ? "" : "s") of \(each), on \(machine)"
     if tested > 0 {
       let shown = ratios.count(where: \.isShown)
       text +=
-        "; \(shown) of \(tested) ratios to \(variants[0]) show a difference, and of equals about one "
-        + "in twenty would"
+        "; \(shown) of \(tested) ratios to \(variants[0]) show a difference, and about one in twenty "
+        + "would by chance if all were equal"
     }
     if cases.flatMap(\.warnings).contains(where: { $0.hasPrefix("the generator was the limit") }) {
       text += "; in some runs the generator was the limit (see the warnings)"

@@ -58,6 +58,10 @@ extension Comparison {
       + "Of 20 ratios of equals about one shows a difference by chance.",
     "Latencies in a closed loop leave out what a stalled server was never asked; those of an open loop "
       + "count from the scheduled send.",
+    "Per commit, by the server's own count: conflicts are commits that found an item changed since it "
+      + "was read, retries are further attempts, waits are for a lock, a turn or a writer, fenced are "
+      + "commits that came after their lock was taken over, combined are commits that another thread "
+      + "did.",
   ]
 
   private var configurationMarkup: Markup {
@@ -94,7 +98,8 @@ extension Comparison {
     return Markup(
       overviews.map { overview in
         .table(
-          "\(overview.title)\(overview.measure.direction)", columns: ["Load"] + variants,
+          "\(Text.capitalized(overview.title))\(overview.measure.direction)",
+          columns: ["Load"] + variants,
           rows: overview.rows.map { row in
             let cells: [Markup] = row.figures.map { figure in
               let mean = figure.mean.map { overview.measure.text($0) } ?? "—"
@@ -112,7 +117,7 @@ extension Comparison {
   private func caseMarkup(_ one: Case) -> Markup {
     let charts: [Markup] = [runsChart(one), spectraChart(one)].map { $0?.markup ?? "" }
     return .section(
-      one.heading.prefix(1).uppercased() + one.heading.dropFirst(), note: one.configuration.shape,
+      Text.capitalized(one.heading), note: one.configuration.shape,
       Markup([
         .list("warnings", one.warnings), ratioChart(one)?.markup ?? "", figureTable(one),
         Markup(charts), .details("All runs", runsTable(one)),
@@ -121,7 +126,7 @@ extension Comparison {
 
   private func figureTable(_ one: Case) -> Markup {
     .table(
-      one.titled("means, and ratios to \(variants[0])"),
+      "Means, and ratios to \(variants[0])",
       columns: ["Measure"] + variants,
       rows: one.measures.compactMap { measured in
         guard let measure = Measure.named(measured.name) else { return nil }

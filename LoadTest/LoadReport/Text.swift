@@ -86,6 +86,11 @@ package enum Text {
     }
   }
 
+  /// `text` as a heading begins: its first letter large.
+  package static func capitalized(_ text: String) -> String {
+    text.prefix(1).uppercased() + text.dropFirst()
+  }
+
   package static func left(_ text: String, _ width: Int) -> String {
     text + String(repeating: " ", count: max(0, width - text.count))
   }

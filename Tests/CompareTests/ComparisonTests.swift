@@ -69,7 +69,7 @@ enum Fake {
     // Nobody counted conflicts, so there is no such row.
     #expect(!one.measures.contains { $0.name == "conflicts" })
     #expect(one.spectra["b"] == [SpectrumPoint(50, 900), SpectrumPoint(99, 2_000)])
-    #expect(comparison.findings.contains { $0.contains("b leads") })
+    #expect(comparison.findings.contains { $0.contains("b leads a by a factor of 1.1") })
   }
 
   @Test func oneAfterTheOtherIsNotPaired() throws {
@@ -153,7 +153,7 @@ enum Fake {
     }
     let comparison = Comparison(reports)
     #expect(comparison.cases.map(\.name) == ["scenario custom", "scenario carts"])
-    #expect(comparison.findings[0].contains("b leads under scenario custom"))
+    #expect(comparison.findings[0].contains("b leads a by a factor of 1.1"))
     let partial = Comparison(reports.dropLast(4) + [reports[reports.count - 1]])
     #expect(partial.cases.count == 1 && partial.cases[0].warnings.count == 1)
   }
@@ -168,7 +168,7 @@ enum Fake {
     let figures = try #require(measured?.figures)
     #expect(figures.map(\.mean) == [0, 0.25] && figures[1].ratio == nil)
     #expect(comparison.text(drawsRatios: true).contains("no ratio to nothing"))
-    #expect(comparison.findings.contains { $0.contains("at most 0.25 (b)") })
+    #expect(comparison.findings.contains { $0.contains("at most 0.25 conflicts (b).") })
   }
 
   @Test(arguments: [-1, 1e16, 1e308, 1e-300, .infinity, .nan])
@@ -192,7 +192,7 @@ enum Fake {
     #expect(rows[0].contains("●") && rows[0].contains("│"))
   }
 
-  /// Three loads: a faster b under one of them, an a that is ahead of c under another.
+  /// Three loads: a faster b under one of them, a c behind both under another.
   @Test func manyLoadsAtAGlance() throws {
     func runs(_ scenario: String, _ rates: [(String, Double)], minute: Int) -> [ComparedReport] {
       Fake.turns(rates, rounds: 5).enumerated().map { index, compared in
@@ -209,9 +209,9 @@ enum Fake {
         + runs("z", [("a", 1_000), ("b", 1_000), ("c", 1_000)], minute: 3))
     #expect(
       comparison.findings[0]
-        == "Requests per second in a closed loop: b leads under scenario x (1.50× of the "
-        + "others'); a and b lead, no difference shown between them, under scenario y (2.00× of the "
-        + "other's); no difference shown between a, b and c under scenario z.")
+        == "Requests per second in a closed loop: b leads the others by a factor of 1.50 "
+        + "under scenario x; b leads c by a factor of 2.00 under scenario y; no lead is shown under "
+        + "scenario z.")
     let rate = try #require(comparison.overviews.first)
     #expect(
       rate.measure.name == "rate"

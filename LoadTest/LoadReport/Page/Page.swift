@@ -114,7 +114,7 @@ extension Markup {
     }
     return """
       <div class="scroll" tabindex="0" role="region" aria-label="\(caption)"><table>
-      <caption>\(caption)</caption>
+      <caption><span>\(caption)</span></caption>
       <thead><tr>\(heads)</tr></thead>
       <tbody>
       \(lines)</tbody>

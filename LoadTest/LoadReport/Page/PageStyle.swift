@@ -100,6 +100,7 @@ enum PageStyle {
     thead th { color: var(--muted); font-size: 12.5px; font-weight: 500; }
     tbody tr { border-top: 1px solid var(--grid); }
     tbody tr:last-child > * { padding-bottom: 12px; }
+    td small { color: var(--muted); }
     .pair { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(440px, 100%), 1fr));
       gap: 0 16px; align-items: start; }
     .limit { margin: 16px 0; max-width: 60em; }
@@ -176,6 +177,10 @@ enum PageStyle {
       figure.chart { padding: 14px 12px 8px; }
       th, td { padding: 7px 8px; }
       caption, th:first-child { padding-left: 14px; }
+      caption span { position: sticky; left: 14px; display: inline-block;
+        max-width: calc(100vw - 64px); }
+      .scroll th:first-child { position: sticky; left: 0; background: var(--surface); }
+      tbody th { white-space: normal; min-width: 7em; }
       .plot text { font-size: 11px; }
       .plot text.odd { display: none; }
       .plot.rows { height: calc(var(--height) * 1.7); margin-left: 6px; }
