@@ -124,33 +124,51 @@ package struct HistoryCheck {
     var clock = ClockOffset(
       lengthNanoseconds: first <= last ? last.minus(first) : 0,
       generatorsOwn: generatorsClockOffset)
-    books.forEachLedger { ledger in
-      for operation in 0..<ledger.count where ledger[operation].kind == .reserve {
-        HistoryCheck.read(ReserveSummary(ledger, operation), into: &clock)
+    for number in 0..<books.count {
+      books.withLedger(number) { ledger in
+        for operation in 0..<ledger.count where ledger[operation].kind == .reserve {
+          let reference = OperationReference(ledger: number, operation: operation)
+          HistoryCheck.read(ReserveSummary(ledger, operation), of: reference, into: &clock)
+        }
       }
     }
     self.clock = clock
-    if clock.gapNanoseconds > 0 {
-      findings.note(
-        Violation(
-          .wrongExpiry,
-          """
-          no clock explains every expires_at as the time of the decision plus the time to live: \
-          they lie \(clock.gapNanoseconds / 1_000_000) ms apart
-          """))
-    }
+    if clock.gapNanoseconds > 0 { noteGap(books) }
   }
 
-  private static func read(_ summary: ReserveSummary, into clock: inout ClockOffset) {
+  private mutating func noteGap(_ books: borrowing Books) {
+    var subjects: [String] = []
+    var calls: [CallLine] = []
+    for reference in clock.extremes {
+      books.withLedger(reference.ledger) { ledger in
+        subjects.append(subject(reference.operation, ledger))
+        calls += self.calls(of: reference.operation, ledger)
+      }
+    }
+    let other = clock.isBoundByOwn ? " and the generator's clock" : ""
+    findings.note(
+      Violation(
+        .wrongExpiry,
+        """
+        \(subjects.joined(separator: "; "))\(other): no clock explains every expires_at as the \
+        time of the decision plus the time to live: they lie \
+        \(clock.gapNanoseconds / 1_000_000) ms apart
+        """, calls: calls))
+  }
+
+  private static func read(
+    _ summary: ReserveSummary, of reference: OperationReference, into clock: inout ClockOffset
+  ) {
     guard summary.reserve.isAccepted else { return }
     clock.add(
       expires: summary.expiresNanoseconds, timeToLive: summary.timeToLiveNanoseconds,
-      sent: summary.reserve.sentNanoseconds, answered: summary.reserve.answeredNanoseconds)
+      sent: summary.reserve.sentNanoseconds, answered: summary.reserve.answeredNanoseconds,
+      of: reference)
     if summary.extend.isAccepted {
       // Never past the server's max_hold: it may be less than was asked for.
       clock.add(
         decidedAtLeast: summary.latestExpiresNanoseconds &- summary.timeToLiveNanoseconds,
-        answered: summary.extendAnsweredNanoseconds)
+        answered: summary.extendAnsweredNanoseconds, of: reference)
     }
   }
 
@@ -189,17 +207,28 @@ package struct HistoryCheck {
   private mutating func note(
     _ kind: Violation.Kind, _ text: String, _ operation: Int, _ ledger: borrowing Ledger
   ) {
-    let cart = ledger.cart(of: operation)
-    let skus = Set(cart.map { ledger.line(at: $0).sku }).sorted()
+    findings.note(
+      Violation(
+        kind, "\(subject(operation, ledger)): \(text)", calls: calls(of: operation, ledger)))
+  }
+
+  /// The SKUs and the key of an operation.
+  private func subject(_ operation: Int, _ ledger: borrowing Ledger) -> String {
+    let skus = Set(ledger.cart(of: operation).map { ledger.line(at: $0).sku }).sorted()
       .map { names.name(Int($0)) }.joined(separator: ", ")
+    return "SKU \(skus), key \(ledger.key(of: operation))"
+  }
+
+  /// All calls of an operation, with the units of all its lines.
+  private func calls(of operation: Int, _ ledger: borrowing Ledger) -> [CallLine] {
+    let units = ledger.cart(of: operation).reduce(Int64(0)) {
+      $0 + Int64(ledger.line(at: $1).quantity)
+    }
     var calls: [CallLine] = []
-    let units = cart.reduce(Int64(0)) { $0 + Int64(ledger.line(at: $1).quantity) }
     ledger.forEachAttempt(of: operation) {
       calls.append(describe.line($0, units: units, ledger))
     }
-    findings.note(
-      Violation(
-        kind, "SKU \(skus), key \(ledger.key(of: operation)): \(text)", calls: calls.reversed()))
+    return calls.reversed()
   }
 
   /// The attempts of one call share one decision: one says that it is the first, the others repeat it

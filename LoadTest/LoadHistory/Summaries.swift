@@ -147,6 +147,9 @@ struct ClockOffset {
   /// By the acceptances, if no hold was shortened.
   private var highUnlessShortened = Int64.max / 4
   private let generatorsOwn: Int64
+  /// The reserves that `low` and `highUnlessShortened` are due to.
+  private var lowIsOf: OperationReference?
+  private var highIsOf: OperationReference?
   /// The most that was left of a hold when its acceptance arrived, as the server's clock stood to ours.
   private var leftMost = Int64.min / 4
   /// What a server may round expires_at to, and what the clocks may drift apart during the run.
@@ -164,18 +167,37 @@ struct ClockOffset {
 
   var high: Int64 { max(highUnlessShortened, generatorsOwn) }
 
+  /// Whether `high` is due to the generator's own clock.
+  var isBoundByOwn: Bool { generatorsOwn > highUnlessShortened }
+
+  /// The reserves that `low` and `high` are due to.
+  var extremes: [OperationReference] {
+    let high = isBoundByOwn || highIsOf == lowIsOf ? nil : highIsOf
+    return [high, lowIsOf].compactMap { $0 }
+  }
+
   /// A hold was accepted between `sent` and `answered`, for `timeToLive` or less, until `expires` by
   /// the server's clock.
-  mutating func add(expires: Int64, timeToLive: Int64, sent: Int64, answered: Int64) {
+  mutating func add(
+    expires: Int64, timeToLive: Int64, sent: Int64, answered: Int64, of reserve: OperationReference
+  ) {
     let decided = expires.minus(timeToLive)
-    add(decidedAtLeast: decided, answered: answered)
-    highUnlessShortened = min(highUnlessShortened, decided.minus(sent))
+    add(decidedAtLeast: decided, answered: answered, of: reserve)
+    if decided.minus(sent) < highUnlessShortened {
+      highUnlessShortened = decided.minus(sent)
+      highIsOf = reserve
+    }
     leftMost = max(leftMost, expires.minus(answered))
   }
 
   /// A decision before `answered` had the time `decided`, or a later one.
-  mutating func add(decidedAtLeast decided: Int64, answered: Int64) {
-    low = max(low, decided.minus(answered))
+  mutating func add(
+    decidedAtLeast decided: Int64, answered: Int64, of reserve: OperationReference
+  ) {
+    if decided.minus(answered) > low {
+      low = decided.minus(answered)
+      lowIsOf = reserve
+    }
   }
 
   /// How long a hold lives at least for which `timeToLive` was asked. The longest that any other was

@@ -326,6 +326,12 @@ import Testing
     story.accepted(second, sent: 3, at: 4, decided: 30_000)
     let findings = story.check((9, 2))
     #expect(findings.counts[.wrongExpiry] == 1)
+    let violation = findings.violations[0]
+    for operation in [first, second] {
+      let key = KeyNames(run: RunID(1)).name(worker: 0, operation: operation)
+      #expect(violation.text.contains("SKU load-0000000001-0000000, key \(key)"))
+      #expect(violation.calls.contains { $0.key == key && $0.call == "Reserve" })
+    }
   }
 
   @Test func worstComeFirst() {

@@ -294,6 +294,7 @@ import Testing
     story.accepted(long, sent: 2, at: 3, decided: 10_000)
     let findings = story.check((2, 2), isAnchorKnown: true)
     #expect(Array(findings.counts.keys) == [.wrongExpiry])
+    #expect(findings.violations[0].text.contains("key \(Self.key(long))"))
   }
 
   /// A server may state anything.
