@@ -304,6 +304,22 @@ import Testing
     #expect(findings.held == held)
   }
 
+  @Test func aSampleIsToldWithTheCallsAroundIt() {
+    var story = Story(stock: 5, 5)
+    story.sale(2, at: 1)
+    story.sale(1, at: 100)
+    story.sale(1, sku: 1, at: 100)
+    var history = story.history([(5, 3), (5, 1)])
+    history.note(
+      SampleFault(
+        sku: 0, sentNanoseconds: 102_000_000, answeredNanoseconds: 103_000_000,
+        text: "held 9, where only 3 to 3 can be"))
+    let violation = history.check().violations[0]
+    #expect(violation.kind == .outOfBounds)
+    #expect(violation.text.hasPrefix("\(Self.sku), read at 102.000 ms: the server stated held 9"))
+    #expect(violation.calls.map(\.key) == [Self.key(1)])
+  }
+
   // MARK: What must not be accused
 
   @Test func extendsReadsAndRestocksOfACorrectServer() {

@@ -16,7 +16,7 @@ struct BalanceSampler: ~Copyable {
   private var nextNanoseconds: Int64
   /// Balances compared, and what was found wrong with them.
   private(set) var compared = 0
-  private(set) var violations: [Violation] = []
+  private(set) var faults: [SampleFault] = []
 
   private static let spacingNanoseconds: Int64 = 1_000_000_000
   /// A server that does not answer in this time is asked again later.
@@ -25,7 +25,7 @@ struct BalanceSampler: ~Copyable {
   /// how late ours was read.
   private static let clockDriftParts: Int64 = 1_000
   private static let clockSlackNanoseconds: Int64 = 50_000_000
-  private static let violationsKept = 20
+  private static let faultsKept = 20
 
   /// - Parameters:
   ///   - startNanoseconds: nothing was sent before.
@@ -66,6 +66,7 @@ struct BalanceSampler: ~Copyable {
   }
 
   private mutating func sample() throws(LoadError) {
+    let asked = SystemClock.monotonicNanoseconds()
     var bounds = stock.map { units in
       var bounds = WatchBounds()
       bounds.stock = units
@@ -81,10 +82,12 @@ struct BalanceSampler: ~Copyable {
       bounds[sku].nothingExpired = nothingExpired
       compared += 1
       guard let fault = bounds[sku].fault(of: level),
-        violations.count < BalanceSampler.violationsKept
+        faults.count < BalanceSampler.faultsKept
       else { continue }
-      violations.append(
-        Violation(.outOfBounds, "\(names.name(sku)): the server stated \(fault)"))
+      faults.append(
+        SampleFault(
+          sku: UInt32(truncatingIfNeeded: sku), sentNanoseconds: asked, answeredNanoseconds: now,
+          text: fault))
     }
   }
 

@@ -85,7 +85,7 @@ package func run(
   history.configuration = options.commandLine
   history.startNanoseconds = facts.startNanoseconds
   history.startedUnixNanoseconds = facts.startedUnixNanoseconds
-  history.violations = facts.violations
+  for fault in facts.sampleFaults { history.note(fault) }
   if options.verifies, options.compares || options.savesHistory {
     do throws(LoadError) {
       history.levels = try readLevels(options)

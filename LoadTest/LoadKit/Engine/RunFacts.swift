@@ -20,7 +20,7 @@ struct RunFacts {
   var signal: Int32?
   /// Balances compared during the run, and what was wrong with them.
   var samplesCompared = 0
-  var violations: [Violation] = []
+  var sampleFaults: [SampleFault] = []
   var findings: Findings?
   var checkSeconds = 0.0
   /// Why there is no comparison with the server, where there was to be one.

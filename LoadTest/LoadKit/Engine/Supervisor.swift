@@ -127,6 +127,6 @@ struct Supervisor: ~Copyable {
     }
     facts.signal = EndSignals.received
     facts.samplesCompared = sampler?.compared ?? 0
-    facts.violations = sampler?.violations ?? []
+    facts.sampleFaults = sampler?.faults ?? []
   }
 }
