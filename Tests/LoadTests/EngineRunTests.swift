@@ -268,7 +268,7 @@ import Testing
     #expect(check.violations == ["balance out of bounds during the run": 1])
     #expect(check.samplesCompared > 0)
     #expect(
-      check.examples.first?.contains("load-000000002a-0000000: the server stated on hand") == true)
+      check.examples.first?.contains("SKU load-000000002a-0000000, read at ") == true)
   }
 
   @Test func aReplayThatChangesIsFound() throws {
