@@ -37,7 +37,8 @@ test-end-to-end: test-swift ## the Python tests against the real server
 serve: bootstrap build ## run the server (ARGS)
 	$(RELEASE)/holdfast serve $(ARGS)
 
-load: bootstrap build ## run the load generator (ARGS)
+load: bootstrap build ## run the load generator (ARGS); out/ is there for its files
+	@mkdir -p out
 	$(RELEASE)/holdfast-load run $(ARGS)
 
 crash: bootstrap build ## kill -9 under load, restart, compare with the ledger (ROUNDS, ARGS)

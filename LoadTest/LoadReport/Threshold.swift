@@ -53,12 +53,6 @@ package struct Threshold: Sendable {
     self.unit = unit
   }
 
-  /// Whether the report's figure compares to the limit as the expression says; nil where there is no
-  /// such figure.
-  package func isTrue(for report: Report) -> Bool? {
-    metric.value(in: report).map { comparison.holds($0 / unit.size, limit) }
-  }
-
   /// Whether the expression is what is `wanted`: false for --fail-if, true for a limit that has to be
   /// kept. Where nothing was measured it did not pass.
   package func evaluate(_ report: Report, wanted: Bool = false) -> Report.ThresholdResult {

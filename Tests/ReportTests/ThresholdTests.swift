@@ -26,7 +26,6 @@ struct ThresholdTests {
   ])
   func comparesTheFigure(expression: String, isTrue: Bool) throws {
     let threshold = try Threshold(expression)
-    #expect(threshold.isTrue(for: Self.report) == isTrue)
     #expect(threshold.evaluate(Self.report).isPassed == !isTrue)
     #expect(threshold.evaluate(Self.report, wanted: true).isPassed == isTrue)
   }
@@ -34,15 +33,14 @@ struct ThresholdTests {
   @Test(arguments: ["conflicts>1%", "service.p99>1ms", "Confirm.max>1s", "Extend.p99<1s"])
   func whatWasNotMeasuredFails(expression: String) throws {
     let threshold = try Threshold(expression)
-    #expect(threshold.isTrue(for: Self.report) == nil)
     for wanted in [false, true] {
       let result = threshold.evaluate(Self.report, wanted: wanted)
       #expect(!result.isPassed)
       #expect(result.actual == nil)
       #expect(result.actualText == "not measured")
     }
-    #expect(try Threshold("rate>1").isTrue(for: Report()) == nil)
-    #expect(try Threshold("errors>1%").isTrue(for: Report()) == nil)
+    #expect(try Threshold("rate>1").evaluate(Report()).actual == nil)
+    #expect(try Threshold("errors>1%").evaluate(Report()).actual == nil)
   }
 
   @Test func theResultIsInTheUnitOfTheExpression() throws {
@@ -59,8 +57,8 @@ struct ThresholdTests {
     var report = Self.report
     report.server = Report.ServerSide()
     report.server?.conflictsPerCommit = 0.11
-    #expect(try Threshold("conflicts>10%").isTrue(for: report) == true)
-    #expect(try Threshold("conflicts>0.2").isTrue(for: report) == false)
+    #expect(try !Threshold("conflicts>10%").evaluate(report).isPassed)
+    #expect(try Threshold("conflicts>0.2").evaluate(report).isPassed)
   }
 
   @Test(arguments: [

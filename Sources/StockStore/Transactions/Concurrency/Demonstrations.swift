@@ -45,19 +45,13 @@ enum Unchecked: ConcurrencyStrategy {
 /// it may come to stand before it in the log.
 enum LateNumber: ConcurrencyStrategy {
   static func attempt(_ kind: TransactionKind, _ session: StoreSession) -> Attempt {
-    if kind == .adjustment { return Optimistic.attempt(kind, session) }
-    switch session.read(kind) {
-    case .conflict: return .conflict
-    case .refused(let refusal, let lsn, let index):
-      let change = session.scratch.changes[index]
-      guard session.isUnchanged(change.ordinal, change.word) else { return .conflict }
-      return .done(.refused(refusal, lsn: lsn))
-    case .writable:
-      guard session.lockAllIfUnchanged() else { return .conflict }
-      session.apply(kind, lsn: session.core.log.last)
-      session.store.runDeliberateGap()
-      return .done(.committed(lsn: session.appendRecord()))
+    guard kind != .adjustment, case .writable = session.read(kind) else {
+      return Optimistic.attempt(kind, session)
     }
+    guard session.lockAllIfUnchanged() else { return .conflict }
+    session.apply(kind, lsn: session.core.log.last)
+    session.store.runDeliberateGap()
+    return .done(.committed(lsn: session.appendRecord()))
   }
 }
 
