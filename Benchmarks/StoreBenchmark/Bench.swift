@@ -26,7 +26,7 @@ final class Bench {
   static func limits(items: Int) -> StoreLimits {
     StoreLimits(
       linesPerReservation: 64, quantityMax: 1 << 40, ttlNanosecondsMin: 1,
-      ttlNanosecondsMax: .max, ttlNanosecondsDefault: 1, holdNanosecondsMax: 86_400_000_000_000,
+      ttlNanosecondsDefault: 1, holdNanosecondsMax: 86_400_000_000_000,
       // Ended decisions go at once, so that every round finds the store as it was.
       retentionNanoseconds: 1, itemsMax: items + 1, reservationsMax: 8_000_000)
   }

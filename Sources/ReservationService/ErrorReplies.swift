@@ -1,5 +1,5 @@
 // Refusals on the wire: a gRPC code, a text for people, and a google.rpc.Status with the details for
-// programs (DESIGN section 2, table of errors).
+// programs.
 internal import CHoldfastProto
 internal import GRPC
 internal import StockStore
@@ -17,29 +17,56 @@ final class ErrorReplies {
   private static let overloadRetryNanoseconds: Int64 = 250_000_000
   private static let storageRetryNanoseconds: Int64 = 2_000_000_000
 
-  /// A refusal by the store. `item` is the item that the command named, for one that is unknown.
+  /// How many bytes details may have: in base64, and beside the other trailers, they stay below the 8 KiB
+  /// that many clients take as header fields. What does not fit is counted in the ErrorInfo.
+  private static let detailsBytesMax = 5_632
+  /// More than a violation has around its texts, which are 129, 64 and 64 bytes at most.
+  private static let violationBytesMax = 300
+
+  /// A refusal by the store.
+  /// - Parameter nameOfLine: the item that a line of the command names, from 0; for those that are unknown.
   func refuse(
-    _ refusal: Refusal, isReplay: Bool, item name: ItemName, session: StoreSession, reply: Reply
+    _ refusal: Refusal, isReplay: Bool, session: StoreSession, reply: Reply,
+    nameOfLine: (Int) -> ItemName
   ) {
     isReplayed = isReplay
     defer { isReplayed = false }
+    let others = session.furtherRefusalCount
     switch refusal {
     case .insufficientStock(let handle, let requested, let available):
       let name = session.name(of: handle)
       begin("not enough stock of ", name)
       text.text(": ")
-      text.text(decimal: requested)
-      text.text(" requested, ")
-      text.text(decimal: available)
-      text.text(" available")
+      putShortage(requested: requested, available: available, to: text)
+      putOthers(others)
       finish(.failedPrecondition, "INSUFFICIENT_STOCK", reply) {
         item(name)
         entry("requested", requested)
         entry("available", available)
+        countBad(others + 1)
+      } details: {
+        preconditionFailure("INSUFFICIENT_STOCK", refusal, session) {
+          guard case .insufficientStock(let handle, let requested, let available) = $0 else {
+            return
+          }
+          subject(session.name(of: handle))
+          writer.nested(3) { putShortage(requested: requested, available: available, to: writer) }
+        }
       }
-    case .itemNotFound:
+    case .itemNotFound(let line):
+      let name = nameOfLine(line)
       begin("unknown item ", name)
-      finish(.notFound, "ITEM_NOT_FOUND", reply) { item(name) }
+      putOthers(others)
+      finish(.notFound, "ITEM_NOT_FOUND", reply) {
+        item(name)
+        countBad(others + 1)
+      } details: {
+        preconditionFailure("ITEM_NOT_FOUND", refusal, session) {
+          guard case .itemNotFound(let line) = $0 else { return }
+          subject(nameOfLine(line))
+          writer.field(3, "unknown item")
+        }
+      }
     case .reservationNotFound:
       simple(.notFound, "RESERVATION_NOT_FOUND", "unknown reservation", reply)
     case .reservationExpired:
@@ -62,11 +89,10 @@ final class ErrorReplies {
       simple(
         .invalidArgument, "IDEMPOTENCY_KEY_REUSED",
         "the idempotency_key was used for another request", reply)
-    case .moreThanHeld(let index, let held):
-      var violation = FieldViolation("lines", "more than the reservation holds")
-      violation.index = index
-      violation.member = "quantity"
-      badRequest(violation, held: held, reply)
+    case .moreThanHeld(_, let held):
+      var violations = [moreThanHeld(refusal)]
+      for index in 0..<others { violations.append(moreThanHeld(session.furtherRefusal(index))) }
+      badRequest(violations, held: held, reply)
     case .onHandLimit:
       simple(.failedPrecondition, "ON_HAND_LIMIT", "on hand would pass 1099511627776", reply)
     case .tableFull(let table):
@@ -84,9 +110,9 @@ final class ErrorReplies {
     }
   }
 
-  /// A field that breaks its rule.
-  func badRequest(_ violation: FieldViolation, reply: Reply) {
-    badRequest(violation, held: nil, reply)
+  /// Fields that break their rules: one at least.
+  func badRequest(_ violations: [FieldViolation], reply: Reply) {
+    badRequest(violations, held: nil, reply)
   }
 
   /// The message is not what the .proto files say.
@@ -106,14 +132,31 @@ final class ErrorReplies {
     ) {}
   }
 
-  private func badRequest(_ violation: FieldViolation, held: Int64?, _ reply: Reply) {
+  private func badRequest(_ violations: [FieldViolation], held: Int64?, _ reply: Reply) {
     text.reset()
-    write(violation, to: text)
+    write(violations[0], to: text)
     text.text(": ")
-    text.text(violation.rule)
-    finish(.invalidArgument, "INVALID_FIELD", violation: violation, reply) {
+    text.text(violations[0].rule)
+    finish(.invalidArgument, "INVALID_FIELD", reply) {
       if let held { entry("held", held) }
+      countBad(violations.count)
+    } details: {
+      detail("type.googleapis.com/google.rpc.BadRequest") {
+        for violation in violations where hasRoomForViolation {
+          writer.nested(1) {
+            writer.nested(1) { write(violation, to: writer) }
+            writer.field(2, violation.rule)
+          }
+        }
+      }
     }
+  }
+
+  private func moreThanHeld(_ refusal: Refusal) -> FieldViolation {
+    var violation = FieldViolation("lines", "more than the reservation holds")
+    if case .moreThanHeld(let line, _) = refusal { violation.index = line }
+    violation.member = "quantity"
+    return violation
   }
 
   private func write(_ violation: FieldViolation, to writer: MessageWriter) {
@@ -135,16 +178,30 @@ final class ErrorReplies {
   private func begin(_ words: StaticString, _ name: ItemName) {
     text.reset()
     text.text(words)
-    put(name.sku)
+    put(name.sku, to: text)
     if name.location.count > 0 {
       text.text(" at ")
-      put(name.location)
+      put(name.location, to: text)
     }
   }
 
-  private func put(_ bytes: BorrowedBytes) {
+  private func putShortage(requested: Int64, available: Int64, to writer: MessageWriter) {
+    writer.text(decimal: requested)
+    writer.text(" requested, ")
+    writer.text(decimal: available)
+    writer.text(" available")
+  }
+
+  private func putOthers(_ count: Int) {
+    if count == 0 { return }
+    text.text("; and ")
+    text.text(decimal: Int64(count))
+    text.text(count == 1 ? " other item" : " other items")
+  }
+
+  private func put(_ bytes: BorrowedBytes, to writer: MessageWriter) {
     let bytes = unsafe bytes.pointer.bindMemory(to: UInt8.self)
-    text.text(unsafe bytes.span)
+    writer.text(unsafe bytes.span)
   }
 
   // MARK: The details
@@ -182,46 +239,70 @@ final class ErrorReplies {
     }
   }
 
-  /// google.rpc.Status: code = 1, message = 2, details = 3 (Any: type_url = 1, value = 2); first the
-  /// ErrorInfo (reason = 1, domain = 2, metadata = 3), then RetryInfo or BadRequest.
+  /// How many lines are bad, where one alone does not say it: of so many the details name what has room.
+  private func countBad(_ count: Int) {
+    if count > 1 { entry("bad_lines", Int64(count)) }
+  }
+
+  private var hasRoomForViolation: Bool {
+    writer.count + Self.violationBytesMax <= Self.detailsBytesMax
+  }
+
+  /// google.rpc.PreconditionFailure: violations = 1 (type = 1, subject = 2, description = 3), one for
+  /// `first` and one for each further refusal. `body` writes subject and description.
+  private func preconditionFailure(
+    _ type: StaticString, _ first: Refusal, _ session: StoreSession, body: (Refusal) -> Void
+  ) {
+    detail("type.googleapis.com/google.rpc.PreconditionFailure") {
+      for index in -1..<session.furtherRefusalCount where hasRoomForViolation {
+        writer.nested(1) {
+          writer.field(1, type)
+          body(index < 0 ? first : session.furtherRefusal(index))
+        }
+      }
+    }
+  }
+
+  /// The SKU, and behind a space the location, where it is not the default one.
+  private func subject(_ name: ItemName) {
+    writer.nested(2) {
+      put(name.sku, to: writer)
+      if name.location.count > 0 {
+        writer.text(" ")
+        put(name.location, to: writer)
+      }
+    }
+  }
+
+  /// A google.protobuf.Any: type_url = 1, value = 2.
+  private func detail(_ type: StaticString, _ body: () -> Void) {
+    writer.nested(3) {
+      writer.field(1, type)
+      writer.nested(2, body)
+    }
+  }
+
+  /// google.rpc.Status: code = 1, message = 2, details = 3; first the ErrorInfo (reason = 1, domain = 2,
+  /// metadata = 3), then RetryInfo (retry_delay = 1), then what `details` writes.
   private func finish(
-    _ code: StatusCode, _ reason: StaticString, retryNanoseconds: Int64 = 0,
-    violation: FieldViolation? = nil, _ reply: Reply, metadata: () -> Void
+    _ code: StatusCode, _ reason: StaticString, retryNanoseconds: Int64 = 0, _ reply: Reply,
+    metadata: () -> Void, details: () -> Void = {}
   ) {
     writer.reset()
     writer.field(1, Int64(code.rawValue))
     text.withBytes { writer.field(2, $0) }
-    writer.nested(3) {
-      writer.field(1, "type.googleapis.com/google.rpc.ErrorInfo")
-      writer.nested(2) {
-        writer.field(1, reason)
-        writer.field(2, "holdfast")
-        metadata()
-        if isReplayed { entry("replayed", "true") }
-      }
+    detail("type.googleapis.com/google.rpc.ErrorInfo") {
+      writer.field(1, reason)
+      writer.field(2, "holdfast")
+      metadata()
+      if isReplayed { entry("replayed", "true") }
     }
     if retryNanoseconds > 0 {
-      writer.nested(3) {
-        writer.field(1, "type.googleapis.com/google.rpc.RetryInfo")
-        writer.nested(2) {
-          writer.nested(1) {
-            writer.field(1, retryNanoseconds / 1_000_000_000)
-            writer.field(2, retryNanoseconds % 1_000_000_000)
-          }
-        }
+      detail("type.googleapis.com/google.rpc.RetryInfo") {
+        writer.duration(1, nanoseconds: retryNanoseconds)
       }
     }
-    if let violation {
-      writer.nested(3) {
-        writer.field(1, "type.googleapis.com/google.rpc.BadRequest")
-        writer.nested(2) {
-          writer.nested(1) {
-            writer.nested(1) { write(violation, to: writer) }
-            writer.field(2, violation.rule)
-          }
-        }
-      }
-    }
+    details()
     reply.fail(code)
     text.withBytes { reply.append($0) }
     reply.beginDetails()

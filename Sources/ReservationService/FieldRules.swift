@@ -97,14 +97,16 @@ struct FieldRules {
     return value
   }
 
-  /// A time to live in nanoseconds. nil is the default.
+  /// A time to live in nanoseconds.
   func timeToLive(seconds: Int64, nanos: Int32) throws(FieldViolation) -> Int64 {
-    let violation = FieldViolation("ttl", "1 s to 24 h, with 0 to 999999999 nanos")
+    let violation = FieldViolation(
+      "ttl", "1 s to the server's max_hold, with 0 to 999999999 nanos")
     guard nanos >= 0, nanos <= 999_999_999, seconds >= 0,
-      seconds <= store.ttlNanosecondsMax / 1_000_000_000
+      seconds <= store.holdNanosecondsMax / 1_000_000_000
     else { throw violation }
+    // max_hold is a year at most.
     let nanoseconds = seconds * 1_000_000_000 + Int64(nanos)
-    guard nanoseconds >= store.ttlNanosecondsMin, nanoseconds <= store.ttlNanosecondsMax else {
+    guard nanoseconds >= store.ttlNanosecondsMin, nanoseconds <= store.holdNanosecondsMax else {
       throw violation
     }
     return nanoseconds

@@ -56,6 +56,8 @@ package final class HoldfastHandler: CallHandler {
   let arena = MessageArena()
   let writer = MessageWriter()
   let errors = ErrorReplies()
+  /// Violations of the call in hand in the entries of a list: a call that has any is refused for all of them.
+  var badEntries: [FieldViolation] = []
   private let health: HealthService
   private let reflection: ReflectionService
 
@@ -102,7 +104,8 @@ package final class HoldfastHandler: CallHandler {
       let caller = try rules.caller(unsafe caller.borrowed)
       return try execute(method, message, caller, call, reply)
     } catch {
-      errors.badRequest(error, reply: reply)
+      errors.badRequest(badEntries.isEmpty ? [error] : badEntries, reply: reply)
+      badEntries.removeAll()
       return .reply(lsn: 0)
     }
   }

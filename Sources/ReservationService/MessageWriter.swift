@@ -101,6 +101,14 @@ internal import StockStore
     end(start)
   }
 
+  /// A google.protobuf.Duration of 0 or more nanoseconds.
+  func duration(_ number: Int, nanoseconds: Int64) {
+    let start = begin(number)
+    field(1, nanoseconds / 1_000_000_000)
+    field(2, nanoseconds % 1_000_000_000)
+    end(start)
+  }
+
   private func begin(_ number: Int) -> Int {
     reserve(20)
     putTag(number, wireType: 2)

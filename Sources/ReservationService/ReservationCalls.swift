@@ -22,11 +22,13 @@ extension HoldfastHandler {
       writer.field(1, hold.id)
       writer.field(2, hold.expiresAt)
       writer.field(3, decision.replayed)
+      writer.field(6, UInt64(hold.state.rawValue))
+      if hold.state == .held { writer.duration(7, nanoseconds: hold.remainingNanoseconds) }
       finish(reply)
     case .refused(let refusal):
-      let item = unsafe unknownItem(refusal, request.pointee.n_lines, request.pointee.lines)
-      errors.refuse(
-        refusal, isReplay: decision.replayed, item: item, session: session, reply: reply)
+      errors.refuse(refusal, isReplay: decision.replayed, session: session, reply: reply) { line in
+        unsafe itemName(line, request.pointee.n_lines, request.pointee.lines)
+      }
     }
     return decision.lsn
   }
@@ -52,7 +54,9 @@ extension HoldfastHandler {
     guard let request = unsafe request else { return malformed(reply) }
     let id = unsafe try rules.reservationID(arena.bytes(request.pointee.reservation_id))
     let timeToLive = unsafe try readTimeToLive(request.pointee.ttl)
-    return answer(session.extend(id, ttlNanoseconds: timeToLive), reply)
+    let mayShorten = unsafe request.pointee.may_shorten != 0
+    return answer(
+      session.extend(id, ttlNanoseconds: timeToLive, mayShorten: mayShorten), reply)
   }
 
   func getReservation(_ message: Span<UInt8>, _ reply: Reply) throws(FieldViolation) -> UInt64 {
@@ -99,6 +103,7 @@ extension HoldfastHandler {
   typealias Line = UnsafeMutablePointer<Holdfast__V1__ReservationLine>
 
   /// Hands the lines of a request to the session.
+  /// - Throws: the first bad line's violation; `badEntries` has those of all.
   private func readLines(
     _ count: Int, _ lines: UnsafeMutablePointer<Line?>?
   ) throws(FieldViolation) {
@@ -114,28 +119,28 @@ extension HoldfastHandler {
           throw Self.tooFewLines
         }
       } catch {
-        throw error.inside("lines", at: index)
+        badEntries.append(error.inside("lines", at: index))
       }
     }
+    if let first = badEntries.first { throw first }
   }
 
   private static var noItem: ItemName { ItemName(sku: .empty, location: .empty) }
 
-  /// The name in the line that a refusal says is unknown.
-  private func unknownItem(
-    _ refusal: Refusal, _ count: Int, _ lines: UnsafeMutablePointer<Line?>?
+  /// The name in line `index`.
+  private func itemName(
+    _ index: Int, _ count: Int, _ lines: UnsafeMutablePointer<Line?>?
   ) -> ItemName {
-    guard case .itemNotFound(let index) = refusal, index >= 0, index < count,
-      let line = unsafe lines?[index]
-    else { return Self.noItem }
+    guard index >= 0, index < count, let line = unsafe lines?[index] else { return Self.noItem }
     return unsafe ItemName(
       sku: arena.bytes(line.pointee.sku), location: arena.bytes(line.pointee.location))
   }
 
+  /// nil where none was sent.
   private func readTimeToLive(
     _ duration: UnsafeMutablePointer<Google__Protobuf__Duration>?
-  ) throws(FieldViolation) -> Int64 {
-    guard let duration = unsafe duration else { return rules.store.ttlNanosecondsDefault }
+  ) throws(FieldViolation) -> Int64? {
+    guard let duration = unsafe duration else { return nil }
     return unsafe try rules.timeToLive(
       seconds: duration.pointee.seconds, nanos: duration.pointee.nanos)
   }
@@ -151,8 +156,9 @@ extension HoldfastHandler {
       writer.field(2, decision.replayed)
       finish(reply)
     case .refused(let refusal):
-      errors.refuse(
-        refusal, isReplay: decision.replayed, item: Self.noItem, session: session, reply: reply)
+      errors.refuse(refusal, isReplay: decision.replayed, session: session, reply: reply) { _ in
+        Self.noItem
+      }
     }
     return decision.lsn
   }

@@ -59,9 +59,10 @@ extension HoldfastHandler {
         case .refused: write(2, item)
         }
       } catch {
-        throw error.inside("items", at: index)
+        badEntries.append(error.inside("items", at: index))
       }
     }
+    if let first = badEntries.first { throw first }
     finish(reply)
     return lsn
   }
@@ -142,8 +143,9 @@ extension HoldfastHandler {
       body(level)
       finish(reply)
     case .refused(let refusal):
-      errors.refuse(
-        refusal, isReplay: decision.replayed, item: item, session: session, reply: reply)
+      errors.refuse(refusal, isReplay: decision.replayed, session: session, reply: reply) { _ in
+        item
+      }
     }
     return decision.lsn
   }

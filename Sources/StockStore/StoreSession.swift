@@ -140,6 +140,13 @@ package final class StoreSession {
     }
   }
 
+  /// Bad lines of the last command, if it was refused for some, besides the one that its refusal names:
+  /// `insufficientStock`, `itemNotFound` and `moreThanHeld` name all, each item once.
+  package var furtherRefusalCount: Int { scratch.further.count }
+
+  /// Refusal `index` of them, from 0 to `furtherRefusalCount` - 1, of the same kind as the first.
+  package func furtherRefusal(_ index: Int) -> Refusal { scratch.further[index] }
+
   /// Lines of the reservation that the last command answered; each item once, none with 0 units.
   package var viewLineCount: Int { scratch.viewCount }
 
@@ -157,6 +164,31 @@ struct CommandLine {
   var quantity: Int64
 }
 
+/// Refusals of one command, as many as it can have lines.
+struct RefusalList {
+  private let refusals: FixedArray<Refusal>
+  private(set) var count = 0
+
+  init(capacity: Int) {
+    refusals = FixedArray(capacity: capacity, repeating: .reservationNotFound)
+  }
+
+  func free() { refusals.free() }
+
+  subscript(index: Int) -> Refusal {
+    precondition(index >= 0 && index < count, "no such refusal")
+    return refusals[index]
+  }
+
+  @inline(__always)
+  mutating func removeAll() { count = 0 }
+
+  mutating func append(_ refusal: Refusal) {
+    refusals[count] = refusal
+    count += 1
+  }
+}
+
 /// A session's working memory.
 struct SessionScratch: ~Copyable {
   static let linesMax = 64
@@ -169,6 +201,10 @@ struct SessionScratch: ~Copyable {
     capacity: linesMax,
     repeating: CommandLine(
       hash: 0, item: ItemName(sku: .empty, location: .empty), quantity: 0))
+  /// Numbers of `lines` in the order of their hashes: lines for the same item stand together.
+  let sortedLines = FixedArray<UInt8>(capacity: linesMax, repeating: 0)
+  /// Set by a command that is refused; empty before.
+  var further = RefusalList(capacity: linesMax)
   var changes = WriteSet(capacity: linesMax)
   var adjustment = Adjustment()
   var record = RecordWriter()
@@ -192,6 +228,8 @@ struct SessionScratch: ~Copyable {
 
   deinit {
     lines.free()
+    sortedLines.free()
+    further.free()
     changes.free()
     tokens.free()
     view.free()

@@ -32,7 +32,6 @@ enum Limits {
   static let second: Int64 = 1_000_000_000
   /// Shorter than a second is no time to pay in; the expiry wheel has one-second slots.
   static let ttlNanosecondsMin = second
-  static let ttlNanosecondsMax = 24 * 3600 * second
   /// The time that a checkout page gives.
   static let ttlNanosecondsDefault = 600 * second
   static let holdNanosecondsMax = 24 * 3600 * second
@@ -114,7 +113,7 @@ enum Limits {
   static func store(_ settings: Settings) -> StoreLimits {
     StoreLimits(
       linesPerReservation: linesPerReservation, quantityMax: quantityMax,
-      ttlNanosecondsMin: ttlNanosecondsMin, ttlNanosecondsMax: ttlNanosecondsMax,
+      ttlNanosecondsMin: ttlNanosecondsMin,
       ttlNanosecondsDefault: settings.defaultTTLNanoseconds,
       holdNanosecondsMax: settings.maxHoldNanoseconds,
       retentionNanoseconds: settings.retentionNanoseconds, itemsMax: settings.maxItems,

@@ -68,6 +68,13 @@ struct Settings {
         try set(name, fallback, source: "default")
       }
     }
+    if defaultTTLNanoseconds > maxHoldNanoseconds {
+      // A default that nobody chose gives way to what somebody did.
+      guard sources.contains(where: { $0.name == "default-ttl" && $0.source == "default" }) else {
+        throw Self.mistake("--default-ttl: longer than --max-hold, which no hold outlives")
+      }
+      defaultTTLNanoseconds = maxHoldNanoseconds
+    }
     guard journalSegmentBytes / Limits.journalSegmentBytesPerLoop > loops else {
       throw Self.mistake(
         "--journal-segment-bytes: \(journalSegmentBytes) are too few for \(loops) loops")
@@ -107,7 +114,7 @@ extension Settings {
     case "max-connections": maxConnections = try Self.number(text, 1...1_000_000, at)
     case "default-ttl":
       defaultTTLNanoseconds = try Self.duration(
-        text, Limits.ttlNanosecondsMin...Limits.ttlNanosecondsMax, at)
+        text, Limits.ttlNanosecondsMin...(365 * 24 * 3600 * Limits.second), at)
     case "max-hold":
       maxHoldNanoseconds = try Self.duration(
         text, Limits.second...(365 * 24 * 3600 * Limits.second), at)

@@ -5,7 +5,7 @@ import Testing
 
 @testable import ReservationService
 
-/// DESIGN section 2's table of errors, row by row.
+/// The table of errors, row by row.
 @Suite("Refusals")
 struct RefusalTests {
   private let service = Service()
@@ -47,6 +47,91 @@ struct RefusalTests {
     try expect(
       "Reserve", reserve("2", [line("b", 1)]), .failedPrecondition, "INSUFFICIENT_STOCK",
       ["sku": "b", "location": "", "requested": "1", "available": "-2"])
+  }
+
+  @Test("A refusal names every item that lacks units, and a replay the same")
+  func everyShortage() throws {
+    try put("a", 5, at: "Oslo")
+    try put("b", 5)
+    try put("c", 1)
+    let lines = [
+      line("c", 2), line("b", 5), line("a", 4, at: "Oslo"), line("a", 3, at: "Oslo"),
+    ]
+    let refused = try service.refused("Reserve", reserve("k", lines))
+    #expect(refused.reason == "INSUFFICIENT_STOCK")
+    #expect(
+      refused.metadata == [
+        "sku": "c", "location": "", "requested": "2", "available": "1", "bad_lines": "2",
+      ])
+    #expect(
+      refused.violations == [
+        ["INSUFFICIENT_STOCK", "c", "2 requested, 1 available"],
+        ["INSUFFICIENT_STOCK", "a Oslo", "7 requested, 5 available"],
+      ])
+    _ = try service.ok("AdjustStock", adjust("more a", "a", by: 50, at: "Oslo"))
+    _ = try service.ok("AdjustStock", adjust("more c", "c", by: 50))
+    #expect(try service.refused("Reserve", reserve("k", lines)) == refused.replayed)
+    #expect(try service.refused("Reserve", reserve("k", lines.reversed())) == refused.replayed)
+    let one = try service.refused("Reserve", reserve("one", [line("b", 6), line("c", 1)]))
+    #expect(one.violations == [["INSUFFICIENT_STOCK", "b", "6 requested, 5 available"]])
+    #expect(one.metadata["bad_lines"] == nil)
+  }
+
+  @Test("A refusal names every unknown item, and a replay the same")
+  func everyUnknownItem() throws {
+    try put("a", 5)
+    let lines = [
+      line("a", 1), line("x", 1), line("y", 1, at: "Oslo"), line("x", 2), line("z", 1),
+    ]
+    let refused = try service.refused("Reserve", reserve("k", lines))
+    #expect(refused.metadata == ["sku": "x", "location": "", "bad_lines": "3"])
+    #expect(
+      refused.violations == [
+        ["ITEM_NOT_FOUND", "x", "unknown item"], ["ITEM_NOT_FOUND", "y Oslo", "unknown item"],
+        ["ITEM_NOT_FOUND", "z", "unknown item"],
+      ])
+    try put("z", 5)
+    #expect(try service.refused("Reserve", reserve("k", lines)) == refused.replayed)
+    let reversed = try service.refused("Reserve", reserve("k", lines.reversed()))
+    #expect(reversed.metadata == refused.replayed.metadata)
+    #expect(Set(reversed.violations) == Set(refused.violations))
+  }
+
+  @Test("However many lines are bad, the details stay small enough for every client")
+  func manyShortages() throws {
+    let longest = String(repeating: "s", count: 62)
+    let lines = (10..<74).map { line("\(longest)\($0)", quantityMax, at: longest) }
+    for number in 10..<74 {
+      let sku = "\(longest)\(number)"
+      _ = try service.ok("AdjustStock", adjust("put \(number)", sku, by: 1, at: longest))
+    }
+    let refused = try service.refused("Reserve", reserve("k", lines))
+    #expect(refused.metadata["bad_lines"] == "64")
+    #expect(refused.violations.count >= 16 && refused.violations.count < 64)
+    #expect(refused.detailsByteCount <= 5_632)
+    let short = (10..<74).map { line("s\($0)", 2) }
+    for number in 10..<74 { try put("s\(number)", 1) }
+    #expect(try service.refused("Reserve", reserve("k2", short)).violations.count == 64)
+    #expect(try service.refused("Reserve", reserve("k", lines)) == refused.replayed)
+  }
+
+  @Test("A confirm of an expired hold names every item that was taken meanwhile")
+  func everyShortageOfReacquiring() throws {
+    try put("a", 2)
+    try put("b", 2)
+    let id = try hold("k", line("a", 2), line("b", 1), ttl: duration(1))
+    service.clock.advance(byNanoseconds: second)
+    _ = try hold("other", line("a", 1), line("b", 2))
+    let refused = try service.refused("Confirm", of(id).with(3, true))
+    #expect(
+      refused.violations == [
+        ["INSUFFICIENT_STOCK", "a", "2 requested, 1 available"],
+        ["INSUFFICIENT_STOCK", "b", "1 requested, 0 available"],
+      ])
+    // What a call names besides is of that call alone.
+    _ = try service.ok("AdjustStock", adjust("less", "a", by: -1))
+    let belowHeld = try service.refused("AdjustStock", adjust("less2", "a", by: -1))
+    #expect(belowHeld.violations == [["INSUFFICIENT_STOCK", "a", "1 requested, 0 available"]])
   }
 
   @Test("On hand below what is held")
@@ -141,14 +226,16 @@ struct RefusalTests {
     try put("a", 50)
     try put("b", 50)
     let id = try hold("k", line("a", 3))
-    for (lines, index, held) in [
-      ([line("a", 4)], 0, "3"), ([line("a", 1), line("b", 1)], 1, "0"),
+    for (lines, indices, held) in [
+      ([line("a", 4)], [0], "3"), ([line("a", 1), line("b", 1)], [1], "0"),
+      ([line("a", 2), line("a", 2), line("a", 1), line("b", 1), line("c", 1)], [1, 3, 4], "3"),
     ] {
       let request = lines.reduce(of(id)) { $0.with(2, $1) }
       let refused = try service.refused("Confirm", request)
       #expect(refused.code == .invalidArgument)
-      #expect(refused.violations.map { $0[0] } == ["lines[\(index)].quantity"])
-      #expect(refused.metadata == ["held": held])
+      #expect(refused.violations.map { $0[0] } == indices.map { "lines[\($0)].quantity" })
+      #expect(refused.metadata["held"] == held)
+      #expect(refused.metadata["bad_lines"] == (indices.count > 1 ? "\(indices.count)" : nil))
     }
     #expect(try service.ok("GetReservation", of(id)).message(1)?.number(2) == 1)
   }
@@ -174,8 +261,18 @@ struct RefusalTests {
       reserve("k", [line("a", 2)]), reserve("k", [line("b", 1)]),
       reserve("k", [line("a", 1)], ttl: duration(5)), reserve("k", [line("a", 1, at: "x")]),
       reserve("k", [line("a", 1), line("a", 1)]),
+      // What is not sent is not what the default is.
+      reserve("k", [line("a", 1)], ttl: duration(600)),
     ] {
       try expect("Reserve", other, .invalidArgument, "IDEMPOTENCY_KEY_REUSED")
+    }
+    try put("b", 5)
+    let id = try hold("cart", line("a", 2), line("b", 1))
+    for same in [
+      [line("b", 1), line("a", 2)], [line("a", 1), line("b", 1), line("a", 1)],
+    ] {
+      let again = try service.ok("Reserve", reserve("cart", same))
+      #expect(again.text(1) == id && again.flag(3))
     }
     _ = try service.ok("AdjustStock", adjust("k", "a", by: 1))
     try expect(
@@ -193,8 +290,8 @@ struct RefusalTests {
   func unavailable(reason: Unavailable, name: String, retryNanoseconds: Int64) throws {
     let reply = Reply()
     ErrorReplies().refuse(
-      .unavailable(reason), isReplay: false, item: ItemName(sku: .empty, location: .empty),
-      session: service.session, reply: reply)
+      .unavailable(reason), isReplay: false, session: service.session, reply: reply
+    ) { _ in ItemName(sku: .empty, location: .empty) }
     guard case .failure(let refused) = try Service.answer(in: reply) else {
       Issue.record("no failure")
       return
@@ -234,9 +331,8 @@ struct RefusalTests {
   func conflict() throws {
     let reply = Reply()
     ErrorReplies().refuse(
-      .conflictTooBusy(attempts: 16), isReplay: false,
-      item: ItemName(sku: .empty, location: .empty),
-      session: service.session, reply: reply)
+      .conflictTooBusy(attempts: 16), isReplay: false, session: service.session, reply: reply
+    ) { _ in ItemName(sku: .empty, location: .empty) }
     let refused = Answer.Refused(
       code: .aborted, text: "too many others change the same items", reason: "CONFLICT_TOO_BUSY",
       domain: "holdfast", metadata: ["attempts": "16"], retryNanoseconds: 5_000_000)

@@ -148,16 +148,51 @@ struct SemanticsTests {
     #expect(try service.ok("AdjustStock", adjust("k", "a", by: 1)).flag(2))
   }
 
-  @Test("A replay tells the decision, whatever became of the hold since")
-  func replayAfterEnd() throws {
+  /// What becomes of a hold of 60 s, and what a replay says of it then: state, seconds that remain.
+  @Test(
+    "A replay tells the first decision, and what has become of the hold",
+    arguments: [
+      ("", 1, 60), ("Extend", 1, 600), ("Confirm", 2, nil), ("Release", 3, nil),
+      ("expire", 4, nil), ("reacquire", 2, nil),
+    ] as [(String, Int64, Int64?)])
+  func replayAfter(_ method: String, state: Int64, remaining: Int64?) throws {
     try put("a", 5)
-    let first = try service.ok("Reserve", reserve("k", [line("a", 2)]))
-    _ = try service.ok("Extend", of(first.text(1)).with(2, duration(5)))
-    _ = try service.ok("Release", of(first.text(1)))
-    let again = try service.ok("Reserve", reserve("k", [line("a", 2)]))
-    #expect(again.text(1) == first.text(1))
-    #expect(again.flag(3))
-    #expect(try level("a").prefix(2) == [5, 0])
+    let request = reserve("k", [line("a", 2)], ttl: duration(60))
+    let first = try service.ok("Reserve", request)
+    #expect(first.number(6) == 1 && first.time(7) == 60 * second)
+    switch method {
+    case "": break
+    case "expire": service.clock.advance(byNanoseconds: 60 * second)
+    case "reacquire":
+      service.clock.advance(byNanoseconds: 60 * second)
+      _ = try service.ok("Confirm", of(first.text(1)).with(3, true))
+    default: _ = try service.ok(method, of(first.text(1)))
+    }
+    let again = try service.ok("Reserve", request)
+    #expect(again.text(1) == first.text(1) && again.time(2) == first.time(2) && again.flag(3))
+    #expect(again.number(6) == state)
+    #expect(again.time(7) == remaining.map { $0 * second })
+  }
+
+  @Test("What remains of a hold is counted from the answer")
+  func remaining() throws {
+    try put("a", 5)
+    let request = reserve("k", [line("a", 2)])
+    _ = try service.ok("Reserve", request)
+    service.clock.advance(byNanoseconds: 7 * second + 5)
+    #expect(try service.ok("Reserve", request).time(7) == 593 * second - 5)
+  }
+
+  @Test("An older Extend that comes late shortens nothing")
+  func lateExtend() throws {
+    try put("a", 5)
+    let start = service.clock.now().nanoseconds
+    let id = try hold("k", line("a", 1))
+    _ = try service.ok("Extend", of(id).with(2, duration(900)))
+    let late = try service.ok("Extend", of(id).with(2, duration(1)))
+    #expect(late.flag(2) && late.message(1)?.time(5) == start + 900 * second)
+    let asked = try service.ok("Extend", of(id).with(2, duration(1)).with(3, true))
+    #expect(!asked.flag(2) && asked.message(1)?.time(5) == start + second)
   }
 
   @Test("Stock is changed by a delta, set, and compared and swapped")

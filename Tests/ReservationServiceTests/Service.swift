@@ -21,8 +21,17 @@ enum Answer: Equatable {
     var domain = ""
     var metadata: [String: String] = [:]
     var retryNanoseconds: Int64?
-    /// Field and description of each violation.
+    /// Field and description of each violation; or type, subject and description.
     var violations: [[String]] = []
+    /// Of the whole google.rpc.Status. A replay has a few more.
+    var detailsByteCount = 0
+
+    static func == (one: Refused, other: Refused) -> Bool {
+      (one.code, one.text, one.reason, one.domain) == (
+        other.code, other.text, other.reason, other.domain
+      ) && one.metadata == other.metadata && one.retryNanoseconds == other.retryNanoseconds
+        && one.violations == other.violations
+    }
 
     /// The same refusal, as a retry gets it.
     var replayed: Refused {
@@ -44,7 +53,7 @@ final class Service {
   init(itemsMax: Int = 100_000, reservationsMax: Int = 100_000) {
     let limits = StoreLimits(
       linesPerReservation: 64, quantityMax: quantityMax, ttlNanosecondsMin: second,
-      ttlNanosecondsMax: 24 * 3600 * second, ttlNanosecondsDefault: 600 * second,
+      ttlNanosecondsDefault: 600 * second,
       holdNanosecondsMax: 24 * 3600 * second, retentionNanoseconds: 24 * 3600 * second,
       itemsMax: itemsMax, reservationsMax: reservationsMax)
     store = StockStore(limits: limits, clock: clock, secret: (1, 2))
@@ -112,6 +121,7 @@ final class Service {
     let details = reply.withDetails { span in span.indices.map { span[$0] } }
     var refused = Answer.Refused(code: code, text: String(decoding: content, as: UTF8.self))
     if details.isEmpty { return .failure(refused) }
+    refused.detailsByteCount = details.count
     let status = try #require(Fields(details), "the details are no google.rpc.Status")
     #expect(status.number(1) == Int64(code.rawValue))
     #expect(status.text(2) == refused.text)
@@ -130,6 +140,8 @@ final class Service {
     case "type.googleapis.com/google.rpc.RetryInfo": refused.retryNanoseconds = value.time(1)
     case "type.googleapis.com/google.rpc.BadRequest":
       refused.violations = value.messages(1).map { [$0.text(1), $0.text(2)] }
+    case "type.googleapis.com/google.rpc.PreconditionFailure":
+      refused.violations = value.messages(1).map { [$0.text(1), $0.text(2), $0.text(3)] }
     default: Issue.record("unknown detail \(any.text(1))")
     }
   }

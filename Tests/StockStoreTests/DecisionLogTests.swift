@@ -184,18 +184,64 @@ import Testing
   @Test func refused() {
     var record = RecordWriter()
     let changes = WriteSet(capacity: 4)
-    defer { changes.free() }
+    let further = RefusalList(capacity: 4)
+    defer {
+      changes.free()
+      further.free()
+    }
     withScope("key", caller: "") { scope in
       withName("no-such", "Ljubljana") { name in
         record.beginRefused(
-          .reserve, .itemNotFound(line: 3), time: 1, slot: 2, generation: 3, fingerprint: 4,
-          scope: scope, lines: changes, name: name)
+          .reserve, .itemsNotFound(first: 3, places: 0x8000_0000_0000_0009), time: 1, slot: 2,
+          generation: 3, fingerprint: 4, scope: scope, lines: changes, further: further, name: name)
       }
     }
     let isRead: Void? = read(record) {
-      #expect($0.kind == .refused && $0.refusal == .itemNotFound(line: 3))
+      #expect($0.kind == .refused)
+      #expect($0.refusal == .itemsNotFound(first: 3, places: 0x8000_0000_0000_0009))
       #expect($0.refusedMethod == .reserve && text($0.key) == "key" && $0.caller.count == 0)
       #expect(text($0.name.sku) == "no-such" && text($0.name.location) == "Ljubljana")
+    }
+    #expect(isRead != nil)
+  }
+
+  @Test(arguments: [0, 1, 63]) func refusedForLackOfUnits(others: Int) {
+    var record = RecordWriter()
+    var changes = WriteSet(capacity: 64)
+    var further = RefusalList(capacity: 64)
+    defer {
+      changes.free()
+      further.free()
+    }
+    for index in 0..<64 { changes.append(ItemChange(ordinal: UInt32(index), required: 1 << 40)) }
+    for index in 0..<others {
+      further.append(
+        .insufficientStock(
+          item: ItemHandle(ordinal: UInt32(index + 1)), requested: 1 << 40,
+          available: Int64(-index)))
+    }
+    let longText = String(repeating: "x", count: 64)
+    withScope(longText, caller: longText) {
+      record.beginRefused(
+        .reserve,
+        .insufficientStock(item: ItemHandle(ordinal: 0), requested: 1 << 40, available: -5),
+        time: 1, slot: 2, generation: 3, fingerprint: 4, scope: $0, lines: changes,
+        further: further, name: nil)
+    }
+    let isRead: Void? = read(record) {
+      #expect(
+        $0.refusal
+          == .insufficientStock(item: ItemHandle(ordinal: 0), requested: 1 << 40, available: -5))
+      #expect($0.lineCount == 64 && $0.line(63).quantity == 1 << 40)
+      #expect($0.shortageCount == others)
+      for index in 0..<others {
+        #expect(
+          $0.shortage(index)
+            == Shortage(
+              item: ItemHandle(ordinal: UInt32(index + 1)), requested: 1 << 40,
+              available: Int64(-index)))
+      }
+      #expect(text($0.key) == longText && text($0.caller) == longText && $0.name.sku.count == 0)
     }
     #expect(isRead != nil)
   }
@@ -238,12 +284,17 @@ import Testing
         bytes[5] = UInt8.random(in: 0...4, using: &random)
         bytes[6] %= 40
         bytes[7] %= 40
+        if bytes[4] == 2 {
+          bytes[41] = UInt8.random(in: 6...10, using: &random)
+          bytes[42] = UInt8.random(in: 0...5, using: &random)
+        }
         bytes.replaceSubrange(44..<48, with: [UInt8.random(in: 0...9, using: &random), 0, 0, 0])
       }
       unsafe bytes.withUnsafeBytes { bytes in
         guard let record = unsafe JournalRecord(bytes) else { return }
         var sum = 0
         for index in 0..<record.lineCount { sum &+= Int(record.line(index).ordinal) }
+        for index in 0..<record.shortageCount { sum &+= Int(record.shortage(index).requested) }
         sum += text(record.key).count + text(record.caller).count + text(record.reason).count
         sum += text(record.name.sku).count + text(record.name.location).count
         _ = (sum, record.refusal, record.change, record.level)

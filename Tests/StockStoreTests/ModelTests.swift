@@ -15,7 +15,7 @@ final class ModelRun {
   private var random: SeededRandom
   private let skus: Int
   /// Keys and commands that may be sent again.
-  private var reserves: [(key: String, lines: [TestLine], ttl: Int64)] = []
+  private var reserves: [(key: String, lines: [TestLine], ttl: Int64?)] = []
   private var ids: [ReservationID] = []
   private var step = 0
 
@@ -67,10 +67,14 @@ final class ModelRun {
   private func reserve() {
     it.advance(1)
     model.beginTurn(it.clock.now().nanoseconds)
-    var command = (key: "k\(step)", lines: anyLines(), ttl: number(seconds(1)...seconds(5000)))
+    var command = (
+      key: "k\(step)", lines: anyLines(),
+      ttl: chance(20) ? nil : number(seconds(1)...seconds(5000))
+    )
     if chance(25), let earlier = reserves.randomElement(using: &random) {
       command = earlier
-      if chance(20) { command.ttl += 1 }
+      if chance(40) { command.lines.shuffle(using: &random) }
+      if chance(20) { command.ttl = command.ttl.map { $0 + 1 } ?? seconds(600) }
       if chance(20) { command.lines[0].quantity += 1 }
     }
     reserves.append(command)
@@ -80,9 +84,7 @@ final class ModelRun {
     if ids.count > 60 { ids.removeFirst() }
     let (answer, replayed) = model.reserve(
       command.key, command.lines, ttl: command.ttl, id: decision.value?.id)
-    let got =
-      decision.value.map { Model.Answer.hold(id: $0.id, expiresAt: $0.expiresAt.nanoseconds) }
-      ?? decision.refusal.map { .refused($0) }
+    let got = it.session.answer(decision)
     #expect(got == answer && decision.replayed == replayed, "step \(step)")
   }
 
@@ -117,15 +119,18 @@ final class ModelRun {
 
   private func extend() {
     let id = anyID()
-    let ttl = number(seconds(1)...seconds(20_000))
-    compare(it.session.extend(id, ttlNanoseconds: ttl), id, model.extend(id, ttl: ttl))
+    let ttl = chance(10) ? nil : number(seconds(1)...seconds(20_000))
+    let mayShorten = chance(50)
+    compare(
+      it.session.extend(id, ttlNanoseconds: ttl, mayShorten: mayShorten), id,
+      model.extend(id, ttl: ttl, mayShorten: mayShorten))
   }
 
   private func compare(
     _ decision: Decision<ReservationView>, _ id: ReservationID,
-    _ expected: (refusal: Refusal?, replayed: Bool)
+    _ expected: (refusals: [Refusal], replayed: Bool)
   ) {
-    #expect(decision.refusal == expected.refusal, "step \(step)")
+    #expect(it.session.refusals(of: decision) == expected.refusals, "step \(step)")
     #expect(decision.replayed == expected.replayed, "step \(step)")
     if let view = decision.value { compare(view, id) }
     let read = it.session.reservation(id)
@@ -171,8 +176,7 @@ final class ModelRun {
       key,
       Model.Adjustment(
         sku: sku, change: change, safetyStock: safetyStock, expectedVersion: expected))
-    let got =
-      decision.value.map { Model.Answer.level($0) } ?? decision.refusal.map { .refused($0) }
+    let got = it.session.answer(decision)
     #expect(got == answer && decision.replayed == replayed, "step \(step)")
   }
 

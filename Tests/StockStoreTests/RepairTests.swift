@@ -20,7 +20,7 @@ struct RepairTests {
 
   private static func writeCheckpoint(_ journal: TestJournal, end: UInt64) throws {
     let limits = StoreLimits(
-      linesPerReservation: 64, quantityMax: 1 << 40, ttlNanosecondsMin: 1, ttlNanosecondsMax: 2,
+      linesPerReservation: 64, quantityMax: 1 << 40, ttlNanosecondsMin: 1,
       ttlNanosecondsDefault: 1, holdNanosecondsMax: 2, retentionNanoseconds: 1, itemsMax: 10,
       reservationsMax: 100)
     let secret = TestJournal.secret

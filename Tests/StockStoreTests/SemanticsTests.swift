@@ -4,7 +4,7 @@ import Testing
 
 @testable import StockStore
 
-/// The contract, case by case (DESIGN section 2), under every strategy.
+/// The contract, case by case, under every strategy.
 @Suite struct SemanticsTests {
   @Test(arguments: ConcurrencyControl.sound)
   func holdsConfirmsAndReleases(_ concurrency: ConcurrencyControl) throws {
@@ -129,7 +129,9 @@ import Testing
     let longer = session.extend(hold.id, ttlNanoseconds: seconds(2000))
     #expect(longer.value?.expiresAt == hold.expiresAt.advanced(byNanoseconds: seconds(1997)))
     #expect(session.extend(hold.id, ttlNanoseconds: seconds(2000)).replayed)
-    #expect(session.reserve("k", "a", 1, ttl: seconds(5)).value == hold)
+    let again = session.reserve("k", "a", 1, ttl: seconds(5)).value
+    #expect(again?.id == hold.id && again?.expiresAt == hold.expiresAt && again?.state == .held)
+    #expect(again?.remainingNanoseconds == seconds(2000))
     it.advance(seconds(1999))
     #expect(session.reservation(hold.id).value?.state == .held)
     let day = seconds(86_400)
@@ -137,7 +139,15 @@ import Testing
     #expect(capped?.expiresAt == capped?.createdAt.advanced(byNanoseconds: day))
     it.advance(seconds(1))
     #expect(session.extend(hold.id, ttlNanoseconds: day).replayed)
-    #expect(session.extend(hold.id, ttlNanoseconds: seconds(1)).value?.state == .held)
+    // What comes late does not shorten, unless it is asked to.
+    let late = session.extend(hold.id, ttlNanoseconds: seconds(1))
+    #expect(late.replayed && late.value?.expiresAt == capped?.expiresAt)
+    let shortened = session.extend(hold.id, ttlNanoseconds: seconds(1), mayShorten: true)
+    #expect(shortened.value?.expiresAt == it.clock.now().advanced(byNanoseconds: seconds(1)))
+    #expect(!shortened.replayed)
+    #expect(session.extend(hold.id, ttlNanoseconds: nil).value?.state == .held)
+    #expect(
+      session.extend(hold.id, ttlNanoseconds: seconds(1), mayShorten: true).value?.state == .held)
     it.advance(seconds(1))
     #expect(session.extend(hold.id, ttlNanoseconds: seconds(1)).refusal == .reservationExpired)
     #expect(it.store.audit() == [])

@@ -31,13 +31,14 @@ package struct StockLevel: Equatable, Sendable {
 }
 
 /// A table with a cap.
-package enum StoreTable: Sendable {
+package enum StoreTable: Sendable, BitwiseCopyable {
   case items
   case reservations
 }
 
-/// Why a command changed nothing.
-package enum Refusal: Equatable, Sendable {
+/// Why a command changed nothing. Of several bad lines it names one; `StoreSession.furtherRefusal` has the
+/// others.
+package enum Refusal: Equatable, Sendable, BitwiseCopyable {
   case insufficientStock(item: ItemHandle, requested: Int64, available: Int64)
   /// Line `line` of the command (0 for commands of one item) names an item that is unknown.
   case itemNotFound(line: Int)
@@ -77,14 +78,23 @@ package struct Decision<Value: Sendable>: Sendable {
   }
 }
 
-/// What a reserve took.
+/// What a reserve took, and what has become of it by the time of the answer.
 package struct Hold: Equatable, Sendable {
   package let id: ReservationID
+  /// When the hold was to end as it was made, whatever Extend did since.
   package let expiresAt: Timestamp
+  /// Where the reservation stands at the time of the answer.
+  package let state: ReservationState
+  /// For how long the hold still lives, in nanoseconds; 0 where it has ended.
+  package let remainingNanoseconds: Int64
 
-  package init(id: ReservationID, expiresAt: Timestamp) {
+  package init(
+    id: ReservationID, expiresAt: Timestamp, state: ReservationState, remainingNanoseconds: Int64
+  ) {
     self.id = id
     self.expiresAt = expiresAt
+    self.state = state
+    self.remainingNanoseconds = remainingNanoseconds
   }
 }
 

@@ -4,11 +4,11 @@ package struct StoreLimits: Sendable {
   package var linesPerReservation: Int
   /// Units of a line, on hand and safety stock of an item.
   package var quantityMax: Int64
-  /// Shortest and longest time to live, and the one where none is asked for, in nanoseconds.
+  /// Shortest time to live, and the one where none is asked for, in nanoseconds.
   package var ttlNanosecondsMin: Int64
-  package var ttlNanosecondsMax: Int64
   package var ttlNanosecondsDefault: Int64
-  /// Longest life of a hold after it was made, extensions included, in nanoseconds.
+  /// Longest time to live, and longest life of a hold after it was made, extensions included, in
+  /// nanoseconds.
   package var holdNanosecondsMax: Int64
   /// How long a decision is remembered after its reservation ended, or after a refusal, in nanoseconds.
   package var retentionNanoseconds: Int64
@@ -19,13 +19,12 @@ package struct StoreLimits: Sendable {
 
   package init(
     linesPerReservation: Int, quantityMax: Int64, ttlNanosecondsMin: Int64,
-    ttlNanosecondsMax: Int64, ttlNanosecondsDefault: Int64, holdNanosecondsMax: Int64,
-    retentionNanoseconds: Int64, itemsMax: Int, reservationsMax: Int
+    ttlNanosecondsDefault: Int64, holdNanosecondsMax: Int64, retentionNanoseconds: Int64,
+    itemsMax: Int, reservationsMax: Int
   ) {
     self.linesPerReservation = linesPerReservation
     self.quantityMax = quantityMax
     self.ttlNanosecondsMin = ttlNanosecondsMin
-    self.ttlNanosecondsMax = ttlNanosecondsMax
     self.ttlNanosecondsDefault = ttlNanosecondsDefault
     self.holdNanosecondsMax = holdNanosecondsMax
     self.retentionNanoseconds = retentionNanoseconds

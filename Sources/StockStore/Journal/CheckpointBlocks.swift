@@ -3,8 +3,8 @@ internal import CPlatform
 
 /// One block: its payload is appended field by field, then it is closed.
 @safe struct BlockBuilder: ~Copyable {
-  /// A little more than the longest chunk of reservations: 64 slots with 64 lines each.
-  static let payloadBytesMax = 128 << 10
+  /// A little more than the longest chunk of reservations: 64 slots with 128 lines each.
+  static let payloadBytesMax = 144 << 10
 
   private let memory: UnsafeMutableRawPointer
   /// Where the next field goes.

@@ -42,8 +42,10 @@
 //             48  8  time after the last block: what was forgotten by then is not in the chunks
 //
 // Some records have other numbers for lines, and two other times: refused for lack of stock: one line
-// with the item, units requested and available as the times between; an unknown item: one line with its
-// line's number; adjusted: one line with item and safety stock, one with the version as its quantity,
+// with the item, units requested and available as the times between, then two lines for each further item
+// that lacks units, with those requested and those available; unknown items: one line with the place of
+// the first and, as its quantity, the places of all as bits (RecordFormat.swift), or the number of the
+// line (kind 7); adjusted: one line with item and safety stock, one with the version as its quantity,
 // on hand and held as the times between.
 internal import CPlatform
 
@@ -215,6 +217,8 @@ struct CheckpointEnd: Equatable, Sendable {
 enum CheckpointLines {
   /// Bytes of one line.
   static let byteCount = 16
+  /// A refusal for lack of units of every item has the most: two for each but the first.
+  static let countMax = 2 * SessionScratch.linesMax
 
   /// Lines of the record, and the two times between.
   static func numbers(
@@ -222,8 +226,9 @@ enum CheckpointLines {
   ) -> (lineCount: Int, expiresAt: Int64, firstExpiresAt: Int64) {
     switch record.kind {
     case .free, .refusedOnHandLimit: (0, 0, 0)
-    case .refusedItemNotFound: (1, 0, 0)
-    case .refusedInsufficientStock: (1, record.expiresAt, record.firstExpiresAt)
+    case .refusedItemsNotFound, .refusedLineNotFound: (1, 0, 0)
+    case .refusedInsufficientStock:
+      (1 + 2 * record.shortageCount, record.expiresAt, record.firstExpiresAt)
     case .adjusted: (2, record.expiresAt, record.firstExpiresAt)
     case .held, .confirmed, .confirmedInPart, .released, .expired:
       (record.lineCount, record.expiresAt, record.firstExpiresAt)
@@ -233,8 +238,13 @@ enum CheckpointLines {
   /// Line `index` of as many as `numbers` says.
   static func line(_ record: ReservationRecord, _ index: Int) -> (item: UInt32, quantity: Int64) {
     switch record.refusal {
-    case .insufficientStock(let item, _, _): return (item.ordinal, 0)
-    case .itemNotFound(let line): return (UInt32(clamping: line), 0)
+    case .insufficientStock(let item, _, _):
+      if index == 0 { return (item.ordinal, 0) }
+      let shortage = record.shortage((index - 1) / 2)
+      return (shortage.item.ordinal, index % 2 == 1 ? shortage.requested : shortage.available)
+    case .itemsNotFound(let first, let places):
+      return (UInt32(clamping: first), Int64(bitPattern: places))
+    case .lineNotFound(let line): return (UInt32(clamping: line), 0)
     default: break
     }
     if record.kind == .adjusted {

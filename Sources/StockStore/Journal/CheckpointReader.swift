@@ -186,12 +186,28 @@ extension ReservationRecord {
       }
       self.kind = kind
     case .refusedInsufficientStock:
-      guard count == 1 else { return false }
+      guard count % 2 == 1, count < CheckpointLines.countMax else { return false }
       let item = ItemHandle(ordinal: Self.readLine(&fields).item)
       setRefusal(.insufficientStock(item: item, requested: expiresAt, available: firstExpiresAt))
-    case .refusedItemNotFound:
+      setShortageCount(count / 2)
+      for index in 0..<(count / 2) {
+        let (requested, available) = (Self.readLine(&fields), Self.readLine(&fields))
+        guard requested.item == available.item else { return false }
+        setShortage(
+          index,
+          Shortage(
+            item: ItemHandle(ordinal: requested.item), requested: requested.quantity,
+            available: available.quantity))
+      }
+    case .refusedItemsNotFound:
       guard count == 1 else { return false }
-      setRefusal(.itemNotFound(line: Int(Self.readLine(&fields).item)))
+      let line = Self.readLine(&fields)
+      let places = UInt64(bitPattern: line.quantity)
+      guard RecordedRefusal.arePlaces(first: Int(line.item), places) else { return false }
+      setRefusal(.itemsNotFound(first: Int(line.item), places: places))
+    case .refusedLineNotFound:
+      guard count == 1 else { return false }
+      setRefusal(.lineNotFound(Int(Self.readLine(&fields).item)))
     case .refusedOnHandLimit:
       guard count == 0 else { return false }
       setRefusal(.onHandLimit)

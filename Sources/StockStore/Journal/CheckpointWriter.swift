@@ -34,7 +34,7 @@ final class CheckpointWriter: @unchecked Sendable {
   private static let bytesPerSync = 1 << 20
   /// An item with the longest name.
   private static let itemBytesMax = 48 + 2 * 256
-  private static let lineBytesMax = SessionScratch.linesMax * CheckpointLines.byteCount
+  private static let lineBytesMax = CheckpointLines.countMax * CheckpointLines.byteCount
   private static let chunkBytesMax = 24 + ReservationSlab.chunkRecords * (72 + lineBytesMax)
 
   private let core: StoreCore

@@ -18,7 +18,7 @@ internal import Synchronization
 #endif
 
 /// Why nothing can be changed now.
-package enum Unavailable: UInt8, Equatable, Sendable {
+package enum Unavailable: UInt8, Equatable, Sendable, BitwiseCopyable {
   /// The disk is behind by as much as memory may hold.
   case journalFull = 1
   /// There is no room on the disk.

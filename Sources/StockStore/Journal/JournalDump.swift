@@ -123,7 +123,13 @@ struct JSONObject {
       addItem(item.ordinal, core)
       add("requested", requested)
       add("available", available)
-    case .itemNotFound(let line):
+      if record.shortageCount > 0 { addShortages(record, core) }
+    case .itemsNotFound(_, let places):
+      add("refusal", "item_not_found")
+      add("unknown_items", places.nonzeroBitCount)
+      add("sku", record.name.sku)
+      add("location", record.name.location)
+    case .lineNotFound(let line):
       add("refusal", "item_not_found")
       add("line", line)
       add("sku", record.name.sku)
@@ -131,6 +137,20 @@ struct JSONObject {
     case .onHandLimit: add("refusal", "on_hand_limit")
     default: add("refusal", "unknown")
     }
+  }
+
+  /// The items that lack units besides the first.
+  private mutating func addShortages(_ record: JournalRecord, _ core: StoreCore) {
+    let shortages = (0..<record.shortageCount).map { index in
+      let shortage = record.shortage(index)
+      var object = JSONObject()
+      object.addItem(shortage.item.ordinal, core)
+      object.add("requested", shortage.requested)
+      object.add("available", shortage.available)
+      return object.closed
+    }
+    begin("also_lacking")
+    text += "[" + shortages.joined(separator: ",") + "]"
   }
 
   private mutating func addAdjustment(_ record: JournalRecord, _ core: StoreCore) {

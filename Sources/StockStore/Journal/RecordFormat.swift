@@ -17,13 +17,17 @@
 //        …     36  for each line: item 4, quantity 8, and after it the item's version 8, on hand 8, held 8
 //                  held: units held; confirmed: units sold; released, expired: units given back
 //        …     12  for each line, where refused: item 4, quantity 8
+//        …     20  for each further item that lacks units: item 4, requested 8, available 8
 //        …         key, caller, then SKU and location, then the reason; zeros up to the length
 //
 //   refused, from 40:
 //        0      1  method (StoreKeys.Method)      1  1  what was refused (RecordKind)
-//        2      1  length of the SKU              3  1  length of the location
-//        4      4  item, or number of the line whose item is unknown
-//        8      8  units requested               16  8  units available
+//        2      1  length of the SKU, or, for lack of units, how many further items lack some
+//        3      1  length of the location
+//        4      4  item; of unknown items the place of the first, or the number of the line (7)
+//        8      8  units requested, or the places of all unknown items as bits
+//       16      8  units available
+//   Places are those of the command's items in the order of their hashes.
 //
 //   adjusted, from 40:
 //        0      1  0 none, 1 delta, 2 set         1  1  flags: 1 safety stock, 2 expected version
@@ -50,6 +54,7 @@
   static let headBytes = 40
   static let lineBytes = 36
   static let refusedLineBytes = 12
+  static let shortageBytes = 20
   static let refusedBytes = 24
   static let adjustedBytes = 72
   /// 64 lines, and every text at the most that one byte of length can say; the reason is cut to it.
@@ -105,11 +110,13 @@
     end(at: offset)
   }
 
-  /// - Parameter name: of the item that is unknown.
+  /// - Parameters:
+  ///   - further: other items that lack units, for `insufficientStock`, which has no name.
+  ///   - name: of the first item that is unknown.
   mutating func beginRefused(
-    _ method: StoreKeys.Method, _ refusal: Refusal, time: Int64, slot: UInt32,
+    _ method: StoreKeys.Method, _ refusal: RecordedRefusal, time: Int64, slot: UInt32,
     generation: UInt32, fingerprint: UInt64, scope: IdempotencyScope, lines: borrowing WriteSet,
-    name: ItemName?
+    further: borrowing RefusalList, name: ItemName?
   ) {
     begin(
       .refused, time: time, slot: slot, generation: generation, fingerprint: fingerprint, value: 0,
@@ -118,21 +125,29 @@
     var item: UInt32 = 0
     var requestedUnits: Int64 = 0
     var availableUnits: Int64 = 0
+    var nameCounts = (
+      UInt8(clamping: name?.sku.count ?? 0), UInt8(clamping: name?.location.count ?? 0)
+    )
     switch refusal {
     case .insufficientStock(let handle, let requested, let available):
       kind = .refusedInsufficientStock
       item = handle.ordinal
       requestedUnits = requested
       availableUnits = available
-    case .itemNotFound(let line):
-      kind = .refusedItemNotFound
+      nameCounts = (UInt8(truncatingIfNeeded: further.count), 0)
+    case .itemsNotFound(let first, let places):
+      kind = .refusedItemsNotFound
+      item = UInt32(clamping: first)
+      requestedUnits = Int64(bitPattern: places)
+    case .lineNotFound(let line):
+      kind = .refusedLineNotFound
       item = UInt32(clamping: line)
-    default: break
+    case .onHandLimit: break
     }
     store(UInt8(truncatingIfNeeded: method.rawValue), at: 40)
     store(kind.rawValue, at: 41)
-    store(UInt8(clamping: name?.sku.count ?? 0), at: 42)
-    store(UInt8(clamping: name?.location.count ?? 0), at: 43)
+    store(nameCounts.0, at: 42)
+    store(nameCounts.1, at: 43)
     store(item, at: 44)
     store(requestedUnits, at: 48)
     store(availableUnits, at: 56)
@@ -141,6 +156,16 @@
       store(lines[index].ordinal, at: offset)
       store(lines[index].required, at: offset + 4)
       offset += Self.refusedLineBytes
+    }
+    if kind == .refusedInsufficientStock {
+      for index in 0..<further.count {
+        guard case .insufficientStock(let item, let requested, let available) = further[index]
+        else { preconditionFailure("the further refusals are not of the first one's kind") }
+        store(item.ordinal, at: offset)
+        store(requested, at: offset + 4)
+        store(available, at: offset + 12)
+        offset += Self.shortageBytes
+      }
     }
     append(scope.key, at: &offset)
     append(scope.caller, at: &offset)
@@ -310,18 +335,36 @@
   var refusedMethod: StoreKeys.Method? { StoreKeys.Method(rawValue: UInt64(byte(40))) }
 
   /// nil where it is no refusal that is recorded.
-  var refusal: Refusal? {
+  var refusal: RecordedRefusal? {
     guard kind == .refused else { return nil }
     let item: UInt32 = load(44)
-    switch RecordKind(rawValue: byte(41)) {
+    switch refusedKind {
     case .refusedInsufficientStock:
       return .insufficientStock(
         item: ItemHandle(ordinal: item), requested: load(48), available: load(56))
-    case .refusedItemNotFound: return .itemNotFound(line: Int(item))
+    case .refusedItemsNotFound: return .itemsNotFound(first: Int(item), places: load(48))
+    case .refusedLineNotFound: return .lineNotFound(Int(item))
     case .refusedOnHandLimit: return .onHandLimit
     default: return nil
     }
   }
+
+  /// Items that lack units, besides the first.
+  var shortageCount: Int {
+    // init asks for this only where the record has these bytes.
+    kind == .refused && refusedKind == .refusedInsufficientStock ? Int(byte(42)) : 0
+  }
+
+  /// Shortage `index`, from 0 to `shortageCount` - 1.
+  func shortage(_ index: Int) -> Shortage {
+    precondition(index >= 0 && index < shortageCount, "no such shortage")
+    let offset = linesOffset + lineCount * lineBytes + index * RecordWriter.shortageBytes
+    return Shortage(
+      item: ItemHandle(ordinal: load(offset)), requested: load(offset + 4),
+      available: load(offset + 12))
+  }
+
+  private var refusedKind: RecordKind? { RecordKind(rawValue: byte(41)) }
 
   // MARK: Adjusted
 
@@ -376,13 +419,18 @@
   }
   /// The end of what is at fixed places, lines included: nothing before it may be read until it is
   /// known to lie within the record.
-  private var fixedEnd: Int { linesOffset + lineCount * lineBytes }
+  private var fixedEnd: Int {
+    linesOffset + lineCount * lineBytes
+      + (kind == .refused && byteCount >= linesOffset
+        ? shortageCount * RecordWriter.shortageBytes : 0)
+  }
   private var textOffset: Int { fixedEnd }
   private var textEnd: Int {
     textOffset + Int(byte(6)) + Int(byte(7)) + nameCounts.sku + nameCounts.location + reasonCount
   }
   private var nameCounts: (sku: Int, location: Int) {
-    partBytes == 0 ? (0, 0) : (Int(byte(42)), Int(byte(43)))
+    if partBytes == 0 || shortageCount > 0 { return (0, 0) }
+    return (Int(byte(42)), Int(byte(43)))
   }
   private var reasonCount: Int {
     guard kind == .adjusted else { return 0 }

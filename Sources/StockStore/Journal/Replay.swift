@@ -164,8 +164,20 @@ final class Replay {
     guard let refusal = record.refusal, let method = record.refusedMethod else {
       throw impossible("a refusal without its reason")
     }
+    if case .itemsNotFound(let first, let places) = refusal,
+      !RecordedRefusal.arePlaces(first: first, places)
+    {
+      throw impossible("a refusal of items that are none")
+    }
+    guard record.shortageCount < SessionScratch.linesMax else {
+      throw impossible("a refusal of more items than a reservation has")
+    }
     guard try beginUse(record, method, lsn: lsn) else { return }
     core.slab[record.slot].setRefusal(refusal)
+    if record.shortageCount > 0 { core.slab[record.slot].setShortageCount(record.shortageCount) }
+    for index in 0..<record.shortageCount {
+      core.slab[record.slot].setShortage(index, record.shortage(index))
+    }
     core.slab[record.slot].endedAt = record.time
   }
 

@@ -42,7 +42,7 @@ extension StockStore {
     let recordsMax = 1 << 28
     return StoreLimits(
       linesPerReservation: SessionScratch.linesMax, quantityMax: RecoveryLimits.unitsMax,
-      ttlNanosecondsMin: 0, ttlNanosecondsMax: .max, ttlNanosecondsDefault: 0,
+      ttlNanosecondsMin: 0, ttlNanosecondsDefault: 0,
       holdNanosecondsMax: .max, retentionNanoseconds: header.retentionNanoseconds,
       itemsMax: max(header.itemsMax, recordsMax),
       reservationsMax: max(header.reservationsMax, recordsMax))

@@ -10,29 +10,45 @@ struct Identity: Equatable {
   var tag: UInt32 { UInt32(truncatingIfNeeded: high >> 32) }
 }
 
-/// What a record holds. Zero bits are a free one.
+/// What a record holds. Zero bits are a free one. The numbers stand in journals and checkpoints.
 enum RecordKind: UInt8 {
   case free = 0
-  case held
-  case confirmed
+  case held = 1
+  case confirmed = 2
   /// Confirmed with fewer units than were held: a repeat has to name the same lines.
-  case confirmedInPart
-  case released
-  case expired
-  case refusedInsufficientStock
-  case refusedItemNotFound
-  case refusedOnHandLimit
-  case adjusted
+  case confirmedInPart = 3
+  case released = 4
+  case expired = 5
+  case refusedInsufficientStock = 6
+  /// As releases before 0.2 wrote it, with the number of one line.
+  case refusedLineNotFound = 7
+  case refusedOnHandLimit = 8
+  case adjusted = 9
+  case refusedItemsNotFound = 10
 }
 
-extension Refusal {
-  /// Whether the same key gets this answer again. The others say that nothing was decided.
-  var isRecorded: Bool {
-    switch self {
-    case .insufficientStock, .itemNotFound, .onHandLimit: true
-    default: false
-    }
+/// A refusal as it is recorded. It must be the same again for a command whose lines come in another order.
+enum RecordedRefusal: Equatable {
+  /// The first item that lacks units; the others are lines of the record.
+  case insufficientStock(item: ItemHandle, requested: Int64, available: Int64)
+  /// The items that are unknown, as bits: which of the command's items they are in the order of their
+  /// hashes. `first` is the one that is answered first.
+  case itemsNotFound(first: Int, places: UInt64)
+  /// The command's line that is unknown: from a directory of a release before 0.2.
+  case lineNotFound(Int)
+  case onHandLimit
+
+  /// Whether `first` is one of these places: numbers from a disk may be anything.
+  static func arePlaces(first: Int, _ places: UInt64) -> Bool {
+    first >= 0 && first < SessionScratch.linesMax && places >> UInt64(first) & 1 == 1
   }
+}
+
+/// Units that an item lacks, besides those of the first that the refusal names.
+struct Shortage: Equatable {
+  var item: ItemHandle
+  var requested: Int64
+  var available: Int64
 }
 
 struct ReservationRecord {
@@ -137,32 +153,65 @@ struct ReservationRecord {
     }
   }
 
-  /// The refusal that the record holds; set it with `kind`.
-  var refusal: Refusal? {
+  /// The refusal that the record holds.
+  var refusal: RecordedRefusal? {
     switch kind {
     case .refusedInsufficientStock:
       .insufficientStock(
         item: ItemHandle(ordinal: ordinals[0]), requested: expiresAt, available: firstExpiresAt)
-    case .refusedItemNotFound: .itemNotFound(line: Int(ordinals[0]))
+    case .refusedItemsNotFound: .itemsNotFound(first: Int(ordinals[0]), places: spareWord)
+    case .refusedLineNotFound: .lineNotFound(Int(ordinals[0]))
     case .refusedOnHandLimit: .onHandLimit
     default: nil
     }
   }
 
-  /// Records `refusal`, which must be one that `isRecorded`.
-  mutating func setRefusal(_ refusal: Refusal) {
+  /// Becomes a refusal. Lines, if it had any, are removed already; `setShortageCount` and `setShortage`
+  /// add further items.
+  mutating func setRefusal(_ refusal: RecordedRefusal) {
     switch refusal {
     case .insufficientStock(let item, let requested, let available):
       kind = .refusedInsufficientStock
       ordinals[0] = item.ordinal
+      ordinals[3] = 0
       expiresAt = requested
       firstExpiresAt = available
-    case .itemNotFound(let line):
-      kind = .refusedItemNotFound
+    case .itemsNotFound(let first, let places):
+      kind = .refusedItemsNotFound
+      ordinals[0] = UInt32(clamping: first)
+      spareWord = places
+    case .lineNotFound(let line):
+      kind = .refusedLineNotFound
       ordinals[0] = UInt32(clamping: line)
     case .onHandLimit: kind = .refusedOnHandLimit
-    default: preconditionFailure("the refusal is not recorded")
     }
+  }
+
+  // Two lines of a block for each further item that lacks units: requested, available.
+
+  /// Items that lack units, besides the first.
+  var shortageCount: Int { kind == .refusedInsufficientStock ? Int(ordinals[3]) : 0 }
+
+  /// Makes room for the shortages of a refusal that is set already: up to 63.
+  mutating func setShortageCount(_ count: Int) {
+    assert(kind == .refusedInsufficientStock && count < SessionScratch.linesMax)
+    ordinals[3] = UInt32(truncatingIfNeeded: count)
+    if count == 0 { return }
+    let lineCount = max(2 * count, Self.inlineLinesMax + 1)
+    setLineCount(lineCount)
+    let unused = ViewLine(item: ItemHandle(ordinal: ordinals[0]), quantity: 0)
+    for index in 0..<lineCount { setLine(index, unused) }
+  }
+
+  mutating func setShortage(_ index: Int, _ shortage: Shortage) {
+    setLine(2 * index, ViewLine(item: shortage.item, quantity: shortage.requested))
+    setLine(2 * index + 1, ViewLine(item: shortage.item, quantity: shortage.available))
+  }
+
+  func shortage(_ index: Int) -> Shortage {
+    let (requested, available) = (line(2 * index), line(2 * index + 1))
+    return Shortage(
+      item: requested.item, requested: requested.quantity, available: available.quantity)
   }
 
   /// The answer to an adjustment; set it with `kind`.

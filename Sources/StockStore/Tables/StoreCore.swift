@@ -129,6 +129,7 @@ struct StoreKeys: Sendable {
   private let item: SipKey
   private let identity: SipKey
   private let fingerprint: SipKey
+  private let reservePayload: SipKey
   private let id: SipKey
   /// For the state's digest.
   let digest: SipKey
@@ -139,6 +140,7 @@ struct StoreKeys: Sendable {
     fingerprint = secret.derived(3)
     id = secret.derived(4)
     digest = secret.derived(6)
+    reservePayload = secret.derived(8)
   }
 
   @inline(__always)
@@ -159,9 +161,14 @@ struct StoreKeys: Sendable {
     return Identity(low: low, high: high)
   }
 
-  /// For the payload that comes with a key.
+  /// For the payload that comes with the key of an AdjustStock; and of a Reserve before release 0.2.
   @inline(__always)
   func fingerprintHasher() -> SipHasher { SipHasher(fingerprint) }
+
+  /// For the payload that comes with the key of a Reserve. Its key is another than that of releases before
+  /// 0.2, so that a fingerprint of the one kind never meets one of the other.
+  @inline(__always)
+  func reserveFingerprintHasher() -> SipHasher { SipHasher(reservePayload) }
 
   @inline(__always)
   func idTag(slot: UInt32, generation: UInt32) -> UInt32 {

@@ -7,6 +7,7 @@ extension StoreSession {
   ///   `versionMismatch`, `conflictTooBusy`, `idempotencyKeyReused`, `tableFull`, `unavailable`.
   package func adjust(_ command: AdjustCommand) -> Decision<StockLevel> {
     assertInTurn()
+    scratch.further.removeAll()
     let hash = core.keys.itemHash(command.item)
     let identity = core.keys.identity(.adjust, command.scope)
     let fingerprint = adjustFingerprint(command, hash)
@@ -15,7 +16,9 @@ extension StoreSession {
     defer { core.shards[number].lock.unlock() }
 
     if let slot = recorded(identity, number) {
-      return replay(slot, fingerprint) { core.slab[$0].adjusted }
+      return replay(slot, isSamePayload: core.slab[slot].fingerprint == fingerprint) {
+        core.slab[$0].adjusted
+      }
     }
     guard hasRoom(number) else {
       return Decision(.refused(.tableFull(.reservations)), replayed: false, lsn: 0)
@@ -33,7 +36,8 @@ extension StoreSession {
       }
       if case .delta(let delta) = command.change, delta < 0 {
         return refuse(
-          .itemNotFound(line: 0), .adjust, command.scope, identity, fingerprint, number,
+          .itemsNotFound(first: 0, places: 1), .adjust, command.scope, identity, fingerprint,
+          number,
           name: command.item)
       }
       guard let made = takeName(command.item, hash) else {
@@ -65,7 +69,7 @@ extension StoreSession {
       counters.adjustments.add()
       return Decision(.accepted(level), replayed: false, lsn: lsn)
     case .refused(let refusal, let lsn):
-      guard refusal.isRecorded else {
+      if case .versionMismatch = refusal {
         return Decision(.refused(refusal), replayed: false, lsn: lsn)
       }
       // A refusal's record has no lines.
@@ -85,7 +89,7 @@ extension StoreSession {
     return ordinal
   }
 
-  /// Two payloads are the same if all fields are.
+  /// Two payloads are the same if all fields are, as they were sent.
   private func adjustFingerprint(_ command: AdjustCommand, _ itemHash: UInt64) -> UInt64 {
     var hasher = core.keys.fingerprintHasher()
     hasher.absorb(itemHash)

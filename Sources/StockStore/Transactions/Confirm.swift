@@ -82,17 +82,31 @@ extension StoreSession {
           onHandChange: scratch.lineCount == 0 ? -line.quantity : 0,
           heldChange: -line.quantity))
     }
+    var refusal: Refusal?
     for line in 0..<scratch.lineCount {
       guard let ordinal = ordinal(line: line),
         let index = scratch.changes.index(ordinal)
-      else { return .moreThanHeld(line: line, held: 0) }
-      scratch.changes[index].onHandChange -= scratch.lines[line].quantity
+      else {
+        if !isItemOfEarlierLine(line) { note(.moreThanHeld(line: line, held: 0), &refusal) }
+        continue
+      }
       let held = -scratch.changes[index].heldChange
-      if -scratch.changes[index].onHandChange > held {
-        return .moreThanHeld(line: line, held: held)
+      let wasWithinHeld = -scratch.changes[index].onHandChange <= held
+      scratch.changes[index].onHandChange -= scratch.lines[line].quantity
+      if wasWithinHeld, -scratch.changes[index].onHandChange > held {
+        note(.moreThanHeld(line: line, held: held), &refusal)
       }
     }
-    return nil
+    return refusal
+  }
+
+  /// Keeps the first refusal apart from the others.
+  private func note(_ refusal: Refusal, _ first: inout Refusal?) {
+    if first == nil { first = refusal } else { scratch.further.append(refusal) }
+  }
+
+  private func isItemOfEarlierLine(_ line: Int) -> Bool {
+    (0..<line).contains { scratch.lines[$0].hash == scratch.lines[line].hash }
   }
 
   /// Each line keeps what was sold of it: what the last commit took out of on hand.
@@ -111,7 +125,10 @@ extension StoreSession {
 
   /// Whether the command's lines are what the reservation was confirmed with.
   private func asksForWhatIsRecorded(_ slot: UInt32) -> Bool {
-    if gatherSale(slot) != nil { return false }
+    if gatherSale(slot) != nil {
+      scratch.further.removeAll()
+      return false
+    }
     for index in 0..<scratch.changes.count
     where scratch.changes[index].onHandChange != scratch.changes[index].heldChange {
       return false

@@ -5,6 +5,7 @@ extension StoreSession {
   /// The balances of one item, or `itemNotFound`.
   package func stock(_ name: ItemName) -> Decision<StockLevel> {
     assertInTurn()
+    scratch.further.removeAll()
     guard let ordinal = core.find(name, core.keys.itemHash(name)) else {
       return Decision(.refused(.itemNotFound(line: 0)), replayed: false, lsn: 0)
     }

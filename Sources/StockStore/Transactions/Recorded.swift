@@ -51,41 +51,85 @@ extension StoreSession {
     return slot
   }
 
-  /// Answers `refusal`, and records it if it is a decision.
-  /// - Parameter name: of the item that is unknown, where that is why.
+  /// Answers what the store found against a command, and records it if it is a decision.
   func refuse<Value>(
     _ refusal: Refusal, _ method: StoreKeys.Method, _ scope: IdempotencyScope,
-    _ identity: Identity, _ fingerprint: UInt64, _ number: Int, name: ItemName? = nil
+    _ identity: Identity, _ fingerprint: UInt64, _ number: Int
   ) -> Decision<Value> {
-    guard refusal.isRecorded else {
-      return Decision(.refused(refusal), replayed: false, lsn: 0)
+    switch refusal {
+    case .insufficientStock(let item, let requested, let available):
+      refuse(
+        .insufficientStock(item: item, requested: requested, available: available), method, scope,
+        identity, fingerprint, number, name: nil)
+    case .onHandLimit: refuse(.onHandLimit, method, scope, identity, fingerprint, number, name: nil)
+    default: Decision(.refused(refusal), replayed: false, lsn: 0)
     }
+  }
+
+  /// Records `refusal` and answers it. `further` has the other items that lack units, if any.
+  /// - Parameter name: of the first item that is unknown, where that is why.
+  func refuse<Value>(
+    _ refusal: RecordedRefusal, _ method: StoreKeys.Method, _ scope: IdempotencyScope,
+    _ identity: Identity, _ fingerprint: UInt64, _ number: Int, name: ItemName?
+  ) -> Decision<Value> {
     if core.log.isJournaled {
       let next = core.shards[number].nextSlot()
       scratch.record.beginRefused(
         method, refusal, time: now, slot: next.slot, generation: next.generation,
-        fingerprint: fingerprint, scope: scope, lines: scratch.changes, name: name)
+        fingerprint: fingerprint, scope: scope, lines: scratch.changes, further: scratch.further,
+        name: name)
     }
     let lsn = appendRecord()
     let slot = record(identity, fingerprint, lsn: lsn, number)
     core.slab[slot].setRefusal(refusal)
+    if scratch.further.count > 0 { keepShortages(slot) }
     core.slab[slot].endedAt = now
     core.shards[number].appendEnded(slot)
-    return Decision(.refused(refusal), replayed: false, lsn: lsn)
+    scratch.further.removeAll()
+    return Decision(.refused(tell(refusal, slot)), replayed: false, lsn: lsn)
+  }
+
+  @inline(never)
+  private func keepShortages(_ slot: UInt32) {
+    core.slab[slot].setShortageCount(scratch.further.count)
+    for index in 0..<scratch.further.count {
+      guard case .insufficientStock(let item, let requested, let available) = scratch.further[index]
+      else { preconditionFailure("only what lacks units comes with others") }
+      core.slab[slot].setShortage(
+        index, Shortage(item: item, requested: requested, available: available))
+    }
+  }
+
+  /// The recorded refusal in `slot` as this command's lines have it; `further` gets what else it names.
+  private func tell(_ refusal: RecordedRefusal, _ slot: UInt32) -> Refusal {
+    switch refusal {
+    case .insufficientStock(let item, let requested, let available):
+      for index in 0..<core.slab[slot].shortageCount {
+        let other = core.slab[slot].shortage(index)
+        scratch.further.append(
+          .insufficientStock(
+            item: other.item, requested: other.requested, available: other.available))
+      }
+      return .insufficientStock(item: item, requested: requested, available: available)
+    case .itemsNotFound(let first, let places):
+      return tellUnknownItems(first: first, places: places)
+    case .lineNotFound(let line): return .itemNotFound(line: line)
+    case .onHandLimit: return .onHandLimit
+    }
   }
 
   /// The recorded answer in `slot`, again; `accepted` reads it where it is no refusal.
   func replay<Value>(
-    _ slot: UInt32, _ fingerprint: UInt64, accepted: (UInt32) -> Value
+    _ slot: UInt32, isSamePayload: Bool, accepted: (UInt32) -> Value
   ) -> Decision<Value> {
     let lsn = core.slab[slot].lsn
-    guard core.slab[slot].fingerprint == fingerprint else {
+    guard isSamePayload else {
       counters.keysReused.add()
       return Decision(.refused(.idempotencyKeyReused), replayed: false, lsn: lsn)
     }
     counters.replays.add()
     if let refusal = core.slab[slot].refusal {
-      return Decision(.refused(refusal), replayed: true, lsn: lsn)
+      return Decision(.refused(tell(refusal, slot)), replayed: true, lsn: lsn)
     }
     return Decision(.accepted(accepted(slot)), replayed: true, lsn: lsn)
   }

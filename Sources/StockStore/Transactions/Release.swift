@@ -27,12 +27,14 @@ extension StoreSession {
     }
   }
 
-  /// Lets the hold end `ttlNanoseconds` from now, but no later than `holdNanosecondsMax` after it was
-  /// made.
+  /// Lets the hold end `ttlNanoseconds` from now (nil: the default), but no later than
+  /// `holdNanosecondsMax` after it was made.
+  /// - Parameter mayShorten: without it, a hold that would end earlier stays as it is: what comes late must
+  ///   not undo what came after it.
   /// - Returns: the reservation, `replayed` if its end is what it was; or `reservationNotFound`,
   ///   `reservationExpired`, `reservationConfirmed`, `reservationReleased`, `unavailable`.
   package func extend(
-    _ id: ReservationID, ttlNanoseconds: Int64
+    _ id: ReservationID, ttlNanoseconds: Int64?, mayShorten: Bool = false
   ) -> Decision<ReservationView> {
     withReservation(id) { slot, number, state in
       switch state {
@@ -43,9 +45,11 @@ extension StoreSession {
       }
       let latest = Timestamp(nanoseconds: core.slab[slot].createdAt)
         .advanced(byNanoseconds: core.limits.holdNanosecondsMax)
-      let wanted = Timestamp(nanoseconds: now).advanced(byNanoseconds: ttlNanoseconds)
+      let wanted = Timestamp(nanoseconds: now)
+        .advanced(byNanoseconds: ttlNanoseconds ?? core.limits.ttlNanosecondsDefault)
       let expiresAt = min(wanted, latest).nanoseconds
-      if expiresAt == core.slab[slot].expiresAt {
+      let current = core.slab[slot].expiresAt
+      if expiresAt == current || expiresAt < current && !mayShorten {
         counters.replays.add()
         return accepted(slot, replayed: true)
       }
@@ -105,6 +109,7 @@ extension StoreSession {
     _ body: (_ slot: UInt32, _ number: Int, _ state: ReservationState) -> Decision<ReservationView>
   ) -> Decision<ReservationView> {
     scratch.viewCount = 0
+    scratch.further.removeAll()
     core.slab.records.prefetch(id.slot)
     let notFound = Decision<ReservationView>(
       .refused(.reservationNotFound), replayed: false, lsn: 0)

@@ -2,12 +2,13 @@ internal import Posix
 
 extension StoreSession {
   /// Holds every line that was appended, or none.
-  /// - Parameter ttlNanoseconds: within StoreLimits' range; the hold ends at the latest after
-  ///   `holdNanosecondsMax`.
+  /// - Parameter ttlNanoseconds: within StoreLimits' range; nil, which is another payload than any number:
+  ///   the default. The hold ends at the latest after `holdNanosecondsMax`.
   /// - Returns: the hold, or `insufficientStock`, `itemNotFound` (both recorded), `conflictTooBusy`,
   ///   `idempotencyKeyReused`, `tableFull`, `unavailable`.
-  package func reserve(_ scope: IdempotencyScope, ttlNanoseconds: Int64) -> Decision<Hold> {
+  package func reserve(_ scope: IdempotencyScope, ttlNanoseconds: Int64?) -> Decision<Hold> {
     defer { scratch.lineCount = 0 }
+    scratch.further.removeAll()
     let identity = core.keys.identity(.reserve, scope)
     let number = core.shardNumber(identity)
     core.shards[number].lock.lock()
@@ -18,10 +19,10 @@ extension StoreSession {
     let fingerprint = reserveFingerprint(ttlNanoseconds)
 
     if let slot = recorded(identity, number) {
-      return replay(slot, fingerprint) { slot in
-        Hold(
-          id: core.id(slot), expiresAt: Timestamp(nanoseconds: core.slab[slot].firstExpiresAt))
-      }
+      let isSamePayload =
+        core.slab[slot].fingerprint == fingerprint
+        || isSamePayloadAsOfOldRelease(slot, ttlNanoseconds)
+      return replay(slot, isSamePayload: isSamePayload, accepted: recordedHold)
     }
     guard hasRoom(number) else {
       counters.refusedOther.add()
@@ -34,11 +35,13 @@ extension StoreSession {
     if let line = gatherHolds() {
       counters.refusedOther.add()
       return refuse(
-        .itemNotFound(line: line), .reserve, scope, identity, fingerprint, number,
+        unknownItems(from: line), .reserve, scope, identity, fingerprint, number,
         name: scratch.lines[line].item)
     }
     let expiresAt = Timestamp(nanoseconds: now)
-      .advanced(byNanoseconds: min(ttlNanoseconds, core.limits.holdNanosecondsMax))
+      .advanced(
+        byNanoseconds: min(
+          ttlNanoseconds ?? core.limits.ttlNanosecondsDefault, core.limits.holdNanosecondsMax))
     if core.log.isJournaled {
       let next = core.shards[number].nextSlot()
       scratch.record.beginHeld(
@@ -77,8 +80,19 @@ extension StoreSession {
     startTimer(slot, number)
     counters.held.add()
     counters.liveHolds.add()
-    return Decision(
-      .accepted(Hold(id: core.id(slot), expiresAt: expiresAt)), replayed: false, lsn: lsn)
+    let hold = Hold(
+      id: core.id(slot), expiresAt: expiresAt, state: .held,
+      remainingNanoseconds: expiresAt.nanoseconds - now)
+    return Decision(.accepted(hold), replayed: false, lsn: lsn)
+  }
+
+  /// The hold that is recorded in `slot`, as a replay tells it.
+  private func recordedHold(_ slot: UInt32) -> Hold {
+    let state = core.slab[slot].state(at: now) ?? .expired
+    return Hold(
+      id: core.id(slot), expiresAt: Timestamp(nanoseconds: core.slab[slot].firstExpiresAt),
+      state: state,
+      remainingNanoseconds: state == .held ? core.slab[slot].expiresAt - now : 0)
   }
 
   /// Sets the timer of the hold in `slot` by its `expiresAt`.
@@ -109,15 +123,114 @@ extension StoreSession {
     return nil
   }
 
-  /// Two payloads are the same if they name the same items and quantities in the same order, and the
-  /// same ttl.
+  // MARK: The payload
+
+  /// Two payloads are the same if they ask for the same units of the same items, in whatever lines, and for
+  /// the same ttl, or both for none. A field that is added later is hashed before the ttl, where it is set,
+  /// and not at all where it is not: what was recorded before stays the same payload.
   @inline(__always)
-  private func reserveFingerprint(_ ttlNanoseconds: Int64) -> UInt64 {
+  private func reserveFingerprint(_ ttlNanoseconds: Int64?) -> UInt64 {
+    var hasher = core.keys.reserveFingerprintHasher()
+    if scratch.lineCount == 1 {
+      hasher.absorb(scratch.lines[0].hash)
+      hasher.absorb(UInt64(bitPattern: scratch.lines[0].quantity))
+    } else {
+      sortLines()
+      forEachItem { hash, quantity, _ in
+        hasher.absorb(hash)
+        hasher.absorb(UInt64(bitPattern: quantity))
+      }
+    }
+    // No ttl that is asked for is 0.
+    return hasher.finish(UInt64(bitPattern: ttlNanoseconds ?? 0))
+  }
+
+  /// Whether the record is of a release before 0.2, which hashed the lines as they came, and the default
+  /// where no ttl was asked for. May go once no directory can have such a record any more: one retention
+  /// after everybody has left those releases.
+  @inline(never)
+  private func isSamePayloadAsOfOldRelease(_ slot: UInt32, _ ttlNanoseconds: Int64?) -> Bool {
+    // A hold tells what its ttl was, whatever the default is by now.
+    let usedNanoseconds =
+      core.slab[slot].state == nil
+      ? core.limits.ttlNanosecondsDefault
+      : core.slab[slot].firstExpiresAt &- core.slab[slot].createdAt
+    let candidates =
+      ttlNanoseconds.map { ($0, $0) } ?? (core.limits.ttlNanosecondsDefault, usedNanoseconds)
     var hasher = core.keys.fingerprintHasher()
     for line in 0..<scratch.lineCount {
       hasher.absorb(scratch.lines[line].hash)
       hasher.absorb(UInt64(bitPattern: scratch.lines[line].quantity))
     }
-    return hasher.finish(UInt64(bitPattern: ttlNanoseconds))
+    var other = hasher
+    let recorded = core.slab[slot].fingerprint
+    return hasher.finish(UInt64(bitPattern: candidates.0)) == recorded
+      || other.finish(UInt64(bitPattern: candidates.1)) == recorded
+  }
+
+  /// Sorts the command's lines by the hashes of their items: an order that does not depend on how they came.
+  private func sortLines() {
+    for line in 0..<scratch.lineCount {
+      var position = line
+      while position > 0,
+        scratch.lines[Int(scratch.sortedLines[position - 1])].hash > scratch.lines[line].hash
+      {
+        scratch.sortedLines[position] = scratch.sortedLines[position - 1]
+        position -= 1
+      }
+      scratch.sortedLines[position] = UInt8(truncatingIfNeeded: line)
+    }
+  }
+
+  /// Calls `body` for each item of the command, in the order of their hashes, with its units and the first
+  /// line that names it. There are several lines, and they are sorted.
+  @inline(__always)
+  private func forEachItem(_ body: (_ hash: UInt64, _ quantity: Int64, _ line: Int) -> Void) {
+    var position = 0
+    while position < scratch.lineCount {
+      let first = Int(scratch.sortedLines[position])
+      let hash = scratch.lines[first].hash
+      var quantity: Int64 = 0
+      while position < scratch.lineCount,
+        scratch.lines[Int(scratch.sortedLines[position])].hash == hash
+      {
+        quantity += scratch.lines[Int(scratch.sortedLines[position])].quantity
+        position += 1
+      }
+      body(hash, quantity, first)
+    }
+  }
+
+  /// The refusal of all items of the command that are unknown, of which line `first` names the first.
+  private func unknownItems(from first: Int) -> RecordedRefusal {
+    if scratch.lineCount == 1 { return .itemsNotFound(first: 0, places: 1) }
+    var places: UInt64 = 0
+    var place = 0
+    var firstPlace = 0
+    forEachItem { hash, _, line in
+      if ordinal(line: line) == nil { places |= 1 << UInt64(place) }
+      if hash == scratch.lines[first].hash { firstPlace = place }
+      place += 1
+    }
+    return .itemsNotFound(first: firstPlace, places: places)
+  }
+
+  /// The first line that names the item at `place`, and in `further` the lines of the other items in
+  /// `places`, in the order in which the command names them. `places` are of this payload.
+  func tellUnknownItems(first: Int, places: UInt64) -> Refusal {
+    if scratch.lineCount <= 1 { return .itemNotFound(line: 0) }
+    var unknownLines: UInt64 = 0
+    var firstLine = 0
+    var place = 0
+    forEachItem { _, _, line in
+      if place == first {
+        firstLine = line
+      } else if places >> UInt64(place) & 1 == 1 {
+        unknownLines |= 1 << UInt64(line)
+      }
+      place += 1
+    }
+    for line in Bits(unknownLines) { scratch.further.append(.itemNotFound(line: line)) }
+    return .itemNotFound(line: firstLine)
   }
 }

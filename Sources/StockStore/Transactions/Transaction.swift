@@ -76,18 +76,43 @@ extension StoreSession {
       if required > 0 {
         let safetyStock = core.items[ordinal].safetyStock.load(ordering: .acquiring)
         let available = onHand - held - safetyStock
-        if available < required {
-          return .refused(
-            .insufficientStock(
-              item: ItemHandle(ordinal: ordinal), requested: required, available: available),
-            lsn: 0, index: index)
-        }
+        if available < required { return refuseShortages(from: index, available: available) }
       }
       scratch.changes[index].onHand = onHand
       scratch.changes[index].held = held
     }
     writeLines()
     return .writable
+  }
+
+  /// Refuses for lack of units of the change at `first`, and names all behind it that lack some. What was
+  /// read of these stood at the moment at which the last was read; the caller sees to the first.
+  @inline(never)
+  private func refuseShortages(from first: Int, available: Int64) -> Reading {
+    let others = (first + 1)..<scratch.changes.count
+    scratch.further.removeAll()
+    for index in others {
+      let ordinal = scratch.changes[index].ordinal
+      guard let word = unlockedWord(ordinal) else { return .conflict }
+      scratch.changes[index].word = word
+      let level = balances(ordinal, word)
+      let required = scratch.changes[index].required
+      if required > 0, level.available < required {
+        scratch.further.append(
+          .insufficientStock(item: level.item, requested: required, available: level.available))
+      }
+    }
+    for index in others {
+      guard isUnchanged(scratch.changes[index].ordinal, scratch.changes[index].word) else {
+        return .conflict
+      }
+    }
+    let change = scratch.changes[first]
+    return .refused(
+      .insufficientStock(
+        item: ItemHandle(ordinal: change.ordinal), requested: change.required,
+        available: available),
+      lsn: 0, index: first)
   }
 
   /// Puts what becomes of the items into the journal's record, by what was read: ahead of the locks.

@@ -53,7 +53,8 @@ package struct Model: Sendable {
 
   /// What came with a key. In a box of its own: snapshots copy it often.
   package indirect enum Payload: Equatable, Sendable {
-    case reserve([TestLine], ttl: Int64)
+    /// Each SKU once, in their order; nil: no ttl was sent.
+    case reserve([TestLine], ttl: Int64?)
     case adjust(Adjustment)
   }
 
@@ -77,14 +78,18 @@ package struct Model: Sendable {
   }
 
   package enum Answer: Equatable, Sendable {
-    case hold(id: ReservationID, expiresAt: Int64)
+    case hold(id: ReservationID, expiresAt: Int64, state: ReservationState, remaining: Int64)
     case level(StockLevel)
-    case refused(Refusal)
+    /// The first is the one that is answered, the others are named besides.
+    case refused([Refusal])
   }
 
   package struct Recorded: Equatable, Sendable {
     package var payload: Payload
+    /// As it was given at first.
     package var answer: Answer
+    /// SKUs that are not known, if that is why it was refused; the one that was answered in front.
+    package var unknown: [String] = []
     /// nil: a live hold.
     package var endedAt: Int64?
   }
@@ -170,7 +175,9 @@ package struct Model: Sendable {
   }
 
   private mutating func forget(_ key: DecisionKey) {
-    if case .hold(let id, _) = decisions.removeValue(forKey: key)?.answer { reservations[id] = nil }
+    if case .hold(let id, _, _, _) = decisions.removeValue(forKey: key)?.answer {
+      reservations[id] = nil
+    }
     ended.removeAll { $0 == key }
   }
 
@@ -192,62 +199,85 @@ package struct Model: Sendable {
   // MARK: Decisions under a key
 
   /// The recorded answer; nil where it must be decided.
-  private func replay(_ key: DecisionKey, _ payload: Payload) -> (Answer, replayed: Bool)? {
+  private func replay(
+    _ key: DecisionKey, _ payload: Payload, _ lines: [TestLine] = []
+  ) -> (Answer, replayed: Bool)? {
     guard let recorded = decisions[key] else {
       if decisions.count >= limits.reservationsMax && ended.isEmpty {
-        return (.refused(.tableFull(.reservations)), false)
+        return (.refused([.tableFull(.reservations)]), false)
       }
       return nil
     }
-    if recorded.payload != payload { return (.refused(.idempotencyKeyReused), false) }
-    return (recorded.answer, true)
+    if recorded.payload != payload { return (.refused([.idempotencyKeyReused]), false) }
+    return (again(recorded, lines), true)
+  }
+
+  /// The recorded answer, as it is given to a command with these lines now.
+  package func again(_ recorded: Recorded, _ lines: [TestLine]) -> Answer {
+    switch recorded.answer {
+    case .hold(let id, let expiresAt, _, _):
+      guard let reservation = reservation(id) else { return recorded.answer }
+      let remaining = reservation.state == .held ? reservation.expiresAt - now : 0
+      return .hold(id: id, expiresAt: expiresAt, state: reservation.state, remaining: remaining)
+    case .refused where !recorded.unknown.isEmpty && !lines.isEmpty:
+      return .refused(Self.refusals(unknown: recorded.unknown, lines))
+    default: return recorded.answer
+    }
+  }
+
+  /// The first unknown SKU's line, then the others', in the order of the lines.
+  private static func refusals(unknown: [String], _ lines: [TestLine]) -> [Refusal] {
+    let places = unknown.map { sku in lines.firstIndex { $0.sku == sku } ?? .max }
+    return [.itemNotFound(line: places[0])]
+      + places.dropFirst().sorted().map { .itemNotFound(line: $0) }
   }
 
   private mutating func record(
-    _ key: DecisionKey, _ payload: Payload, _ answer: Answer, live: Bool
+    _ key: DecisionKey, _ payload: Payload, _ answer: Answer, unknown: [String] = [], live: Bool
   ) {
     if decisions.count >= limits.reservationsMax, let first = ended.first {
       forget(first)
       evictedEarly += 1
     }
-    decisions[key] = Recorded(payload: payload, answer: answer, endedAt: live ? nil : now)
+    decisions[key] = Recorded(
+      payload: payload, answer: answer, unknown: unknown, endedAt: live ? nil : now)
     if !live { ended.append(key) }
     decisionCount += 1
   }
 
   /// - Parameter id: what the store answered, if it accepted: ids are its own affair.
   package mutating func reserve(
-    _ key: String, _ lines: [TestLine], ttl: Int64, caller: String = "", id: ReservationID?
+    _ key: String, _ lines: [TestLine], ttl: Int64?, caller: String = "", id: ReservationID?
   ) -> (Answer, replayed: Bool) {
     let key = DecisionKey(method: .reserve, caller: caller, key: key)
-    let payload = Payload.reserve(lines, ttl: ttl)
-    if let answer = replay(key, payload) { return answer }
     let merged = Self.merged(lines)
-    if let refusal = refusal(lines, merged) {
-      record(key, payload, .refused(refusal), live: false)
-      return (.refused(refusal), false)
+    let payload = Payload.reserve(merged.sorted { $0.sku < $1.sku }, ttl: ttl)
+    if let answer = replay(key, payload, lines) { return answer }
+    let unknown = merged.map(\.sku).filter { items[$0] == nil }
+    let refusals =
+      unknown.isEmpty ? lacking(merged) : Self.refusals(unknown: unknown, lines)
+    if !refusals.isEmpty {
+      record(key, payload, .refused(refusals), unknown: unknown, live: false)
+      return (.refused(refusals), false)
     }
     let id = id ?? ReservationID(slot: .max, generation: .max, tag: .max)
-    let expiresAt = now + min(ttl, limits.holdNanosecondsMax)
+    let timeToLive = min(ttl ?? limits.ttlNanosecondsDefault, limits.holdNanosecondsMax)
+    let expiresAt = now + timeToLive
     for line in merged { change(line.sku, held: line.quantity) }
-    record(key, payload, .hold(id: id, expiresAt: expiresAt), live: true)
+    let answer = Answer.hold(id: id, expiresAt: expiresAt, state: .held, remaining: timeToLive)
+    record(key, payload, answer, live: true)
     reservations[id] = Reservation(lines: merged, createdAt: now, expiresAt: expiresAt, key: key)
     nextDue = min(nextDue, expiresAt)
-    return (.hold(id: id, expiresAt: expiresAt), false)
+    return (answer, false)
   }
 
-  private func refusal(_ lines: [TestLine], _ merged: [TestLine]) -> Refusal? {
-    if let unknown = lines.firstIndex(where: { items[$0.sku] == nil }) {
-      return .itemNotFound(line: unknown)
+  /// What of these lines is not there, each item once.
+  func lacking(_ merged: [TestLine]) -> [Refusal] {
+    merged.compactMap { line in
+      guard let level = items[line.sku]?.level, level.available < line.quantity else { return nil }
+      return .insufficientStock(
+        item: level.item, requested: line.quantity, available: level.available)
     }
-    for line in merged {
-      guard let level = items[line.sku]?.level else { continue }
-      if level.available < line.quantity {
-        return .insufficientStock(
-          item: level.item, requested: line.quantity, available: level.available)
-      }
-    }
-    return nil
   }
 
   static func merged(_ lines: [TestLine]) -> [TestLine] {
@@ -270,7 +300,7 @@ package struct Model: Sendable {
     if let answer = replay(key, payload) { return answer }
     let known = items[adjustment.sku]
     if let expectedVersion = adjustment.expectedVersion, expectedVersion != known?.version ?? 0 {
-      return (.refused(.versionMismatch(current: known?.version ?? 0)), false)
+      return (.refused([.versionMismatch(current: known?.version ?? 0)]), false)
     }
     var item = known ?? Item(ordinal: UInt32(items.count), onHand: 0)
     var refusal: Refusal?
@@ -282,7 +312,7 @@ package struct Model: Sendable {
     case .setOnHand(let onHand): item.onHand = onHand
     }
     if refusal == nil && known == nil && items.count >= limits.itemsMax {
-      return (.refused(.tableFull(.items)), false)
+      return (.refused([.tableFull(.items)]), false)
     }
     if let known, item.onHand < known.held {
       refusal = .insufficientStock(
@@ -292,8 +322,8 @@ package struct Model: Sendable {
       refusal = .onHandLimit
     }
     if let refusal {
-      record(key, payload, .refused(refusal), live: false)
-      return (.refused(refusal), false)
+      record(key, payload, .refused([refusal]), live: false)
+      return (.refused([refusal]), false)
     }
     item.safetyStock = adjustment.safetyStock ?? item.safetyStock
     item.version += 1

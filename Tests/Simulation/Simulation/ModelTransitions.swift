@@ -4,20 +4,25 @@ extension Model {
   /// Confirm, as the store must decide it: why not, or whether it had happened before.
   package mutating func confirm(
     _ id: ReservationID, _ lines: [TestLine], reacquire: Bool
-  ) -> (Refusal?, replayed: Bool) {
-    guard let reservation = reservation(id) else { return (.reservationNotFound, false) }
+  ) -> (refusals: [Refusal], replayed: Bool) {
+    guard let reservation = reservation(id) else { return ([.reservationNotFound], false) }
     let sold = lines.isEmpty ? reservation.lines : Self.merged(lines)
     switch reservation.state {
-    case .released: return (.reservationReleased, false)
+    case .released: return ([.reservationReleased], false)
     case .confirmed:
-      return isRepeat(of: reservation, lines, sold) ? (nil, true) : (.reservationConfirmed, false)
-    case .expired where !reacquire: return (.reservationExpired, false)
+      return isRepeat(of: reservation, lines, sold) ? ([], true) : ([.reservationConfirmed], false)
+    case .expired where !reacquire: return ([.reservationExpired], false)
     default: break
     }
-    if let refusal = moreThanHeld(reservation, lines) { return (refusal, false) }
-    if reservation.state == .expired, let refusal = lacking(reservation, sold) {
-      return (refusal, false)
+    var refusals = moreThanHeld(reservation, lines)
+    if refusals.isEmpty, reservation.state == .expired {
+      // In the order of the reservation's lines.
+      refusals = lacking(
+        reservation.lines.compactMap { line in
+          sold.first { $0.sku == line.sku && $0.quantity > 0 }
+        })
     }
+    if !refusals.isEmpty { return (refusals, false) }
     for line in reservation.lines {
       let quantity = sold.first { $0.sku == line.sku }?.quantity ?? 0
       if reservation.state == .held {
@@ -28,7 +33,7 @@ extension Model {
     }
     sell(id, sold)
     end(id, .confirmed, at: now)
-    return (nil, false)
+    return ([], false)
   }
 
   /// Whether a confirm asks for what the reservation was confirmed with.
@@ -40,54 +45,54 @@ extension Model {
     return recorded.count == sold.count && recorded.allSatisfy { sold.contains($0) }
   }
 
-  private func moreThanHeld(_ reservation: Reservation, _ lines: [TestLine]) -> Refusal? {
+  /// Each item once, at the line that passes what is held.
+  private func moreThanHeld(_ reservation: Reservation, _ lines: [TestLine]) -> [Refusal] {
     var asked: [String: Int64] = [:]
+    var refusals: [Refusal] = []
     for (index, line) in lines.enumerated() {
       let held = reservation.lines.first { $0.sku == line.sku }?.quantity ?? 0
-      asked[line.sku, default: 0] += line.quantity
-      if asked[line.sku, default: 0] > held { return .moreThanHeld(line: index, held: held) }
+      let before = asked[line.sku, default: 0]
+      asked[line.sku] = before + line.quantity
+      if before <= held, before + line.quantity > held {
+        refusals.append(.moreThanHeld(line: index, held: held))
+      }
     }
-    return nil
-  }
-
-  /// What an expired hold cannot get again, in the order of the reservation's lines.
-  private func lacking(_ reservation: Reservation, _ sold: [TestLine]) -> Refusal? {
-    for line in reservation.lines {
-      guard let wanted = sold.first(where: { $0.sku == line.sku }), wanted.quantity > 0,
-        let level = items[line.sku]?.level, level.available < wanted.quantity
-      else { continue }
-      return .insufficientStock(
-        item: level.item, requested: wanted.quantity, available: level.available)
-    }
-    return nil
+    return refusals
   }
 
   /// Release, likewise.
-  package mutating func release(_ id: ReservationID) -> (Refusal?, replayed: Bool) {
-    guard let reservation = reservation(id) else { return (.reservationNotFound, false) }
+  package mutating func release(
+    _ id: ReservationID
+  ) -> (refusals: [Refusal], replayed: Bool) {
+    guard let reservation = reservation(id) else { return ([.reservationNotFound], false) }
     switch reservation.state {
-    case .released: return (nil, true)
-    case .confirmed: return (.reservationConfirmed, false)
-    case .expired: return (.reservationExpired, false)
+    case .released: return ([], true)
+    case .confirmed: return ([.reservationConfirmed], false)
+    case .expired: return ([.reservationExpired], false)
     case .held:
       for line in reservation.lines { change(line.sku, held: -line.quantity) }
       end(id, .released, at: now)
-      return (nil, false)
+      return ([], false)
     }
   }
 
   /// Extend, likewise.
-  package mutating func extend(_ id: ReservationID, ttl: Int64) -> (Refusal?, replayed: Bool) {
-    guard let reservation = reservation(id) else { return (.reservationNotFound, false) }
+  package mutating func extend(
+    _ id: ReservationID, ttl: Int64?, mayShorten: Bool
+  ) -> (refusals: [Refusal], replayed: Bool) {
+    guard let reservation = reservation(id) else { return ([.reservationNotFound], false) }
     switch reservation.state {
-    case .released: return (.reservationReleased, false)
-    case .confirmed: return (.reservationConfirmed, false)
-    case .expired: return (.reservationExpired, false)
+    case .released: return ([.reservationReleased], false)
+    case .confirmed: return ([.reservationConfirmed], false)
+    case .expired: return ([.reservationExpired], false)
     case .held:
-      let expiresAt = min(now + ttl, reservation.createdAt + limits.holdNanosecondsMax)
-      if expiresAt == reservation.expiresAt { return (nil, true) }
+      let expiresAt = min(
+        now + (ttl ?? limits.ttlNanosecondsDefault),
+        reservation.createdAt + limits.holdNanosecondsMax)
+      if expiresAt == reservation.expiresAt { return ([], true) }
+      if expiresAt < reservation.expiresAt, !mayShorten { return ([], true) }
       setExpiry(id, expiresAt)
-      return (nil, false)
+      return ([], false)
     }
   }
 }

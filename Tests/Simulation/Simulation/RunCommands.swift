@@ -6,7 +6,7 @@ struct ReserveCommand {
   var key: String
   var caller: String
   var lines: [TestLine]
-  var ttl: Int64
+  var ttl: Int64?
 
   var decisionKey: Model.DecisionKey {
     Model.DecisionKey(method: .reserve, caller: caller, key: key)
@@ -131,7 +131,13 @@ extension SimulationRun {
   func anyReserve() -> ReserveCommand {
     if random.chance(25), !reserves.isEmpty {
       var earlier = random.pick(reserves)
-      if random.chance(20) { earlier.ttl += 1 }
+      // The same payload in another form, then another payload.
+      if random.chance(40) { earlier.lines.reverse() }
+      if random.chance(20), earlier.lines[0].quantity > 1, earlier.lines.count < 64 {
+        earlier.lines[0].quantity -= 1
+        earlier.lines.append(TestLine(sku: earlier.lines[0].sku, quantity: 1))
+      }
+      if random.chance(20) { earlier.ttl = earlier.ttl.map { $0 + 1 } ?? seconds(600) }
       if random.chance(20) { earlier.lines[0].quantity += 1 }
       return earlier
     }
@@ -139,19 +145,21 @@ extension SimulationRun {
     let lines = (0..<count).map { _ in TestLine(sku: anySKU(), quantity: random.number(1...4)) }
     return ReserveCommand(
       key: anyKey("k"), caller: random.pick(Self.callers), lines: lines,
-      ttl: random.number(seconds(1)...seconds(5000)))
+      ttl: random.chance(20) ? nil : random.number(seconds(1)...seconds(5000)))
   }
 
   func reserve(_ session: Int, _ command: ReserveCommand) throws(Violation) {
     let decision = sessions[session].reserve(
       command.key, command.lines, ttl: command.ttl, caller: command.caller)
     log("reserve \(command): \(decision.result)")
-    try compare(decision, command)
+    try compare(session, decision, command)
     try noteState()
   }
 
-  /// Asks the model what the answer to `command` should have been.
-  func compare(_ decision: Decision<Hold>, _ command: ReserveCommand) throws(Violation) {
+  /// Asks the model what the answer to `command`, the session's last, should have been.
+  func compare(
+    _ session: Int, _ decision: Decision<Hold>, _ command: ReserveCommand
+  ) throws(Violation) {
     reserves.append(command)
     if reserves.count > Self.rememberedMax { reserves.removeFirst() }
     if case .unavailable(let reason) = decision.refusal {
@@ -166,12 +174,15 @@ extension SimulationRun {
     let before = model.decisionCount
     let (answer, replayed) = model.reserve(
       command.key, command.lines, ttl: command.ttl, caller: command.caller, id: decision.value?.id)
-    let seen =
-      decision.value.map { Model.Answer.hold(id: $0.id, expiresAt: $0.expiresAt.nanoseconds) }
-      ?? decision.refusal.map { .refused($0) }
+    let seen = sessions[session].answer(decision)
     try compare(
       "reserve \(command.key)", (answer, replayed), (seen, decision.replayed), decision.lsn, before,
       command.decisionKey)
+    if decision.replayed, let id = decision.value?.id {
+      try checkShown(decision.lsn, "where \(id.slot) stands") {
+        $0.reservations[id] == $1.reservations[id]
+      }
+    }
   }
 
   private func anyAdjustment() -> AdjustCommandText {
@@ -218,8 +229,7 @@ extension SimulationRun {
     }
     let before = model.decisionCount
     let expected = model.adjust(command.key, adjustment, caller: command.caller)
-    let seen =
-      decision.value.map { Model.Answer.level($0) } ?? decision.refusal.map { .refused($0) }
+    let seen = sessions[session].answer(decision)
     try compare(
       "adjust \(command.key)", expected, (seen, decision.replayed), decision.lsn, before,
       command.decisionKey)
@@ -229,7 +239,7 @@ extension SimulationRun {
   /// - Parameter before: the model's decisions before this one.
   private func compare(
     _ what: String, _ expected: (answer: Model.Answer, replayed: Bool),
-    _ seen: (answer: Model.Answer?, replayed: Bool), _ lsn: UInt64, _ before: UInt64,
+    _ seen: (answer: Model.Answer, replayed: Bool), _ lsn: UInt64, _ before: UInt64,
     _ key: Model.DecisionKey
   ) throws(Violation) {
     counts.commands += 1
@@ -267,14 +277,17 @@ extension SimulationRun {
 
   func extend(_ session: Int) throws(Violation) {
     let id = anyID()
-    let ttl = random.number(seconds(1)...seconds(20_000))
-    let decision = sessions[session].extend(id, ttlNanoseconds: ttl)
-    try compare("extend \(id.slot)", session, decision, id) { model in model.extend(id, ttl: ttl) }
+    let ttl = random.chance(10) ? nil : random.number(seconds(1)...seconds(20_000))
+    let mayShorten = random.chance(50)
+    let decision = sessions[session].extend(id, ttlNanoseconds: ttl, mayShorten: mayShorten)
+    try compare("extend \(id.slot)", session, decision, id) { model in
+      model.extend(id, ttl: ttl, mayShorten: mayShorten)
+    }
   }
 
   private func compare(
     _ what: @autoclosure () -> String, _ session: Int, _ decision: Decision<ReservationView>,
-    _ id: ReservationID, _ decide: (inout Model) -> (refusal: Refusal?, replayed: Bool)
+    _ id: ReservationID, _ decide: (inout Model) -> (refusals: [Refusal], replayed: Bool)
   ) throws(Violation) {
     log("\(what()): \(decision.result)")
     if case .unavailable(let reason) = decision.refusal {
@@ -285,8 +298,9 @@ extension SimulationRun {
     counts.commands += 1
     let before = model.decisionCount
     let expected = decide(&model)
-    guard decision.refusal == expected.refusal, decision.replayed == expected.replayed else {
-      throw violation("\(what()): \(expected)", "\(decision)")
+    let refusals = sessions[session].refusals(of: decision)
+    guard refusals == expected.refusals, decision.replayed == expected.replayed else {
+      throw violation("\(what()): \(expected)", "\(decision), \(refusals)")
     }
     try checkNumber(what(), decision.lsn, before)
     if let view = decision.value { try compare(view, id, session) }

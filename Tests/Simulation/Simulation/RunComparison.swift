@@ -134,23 +134,21 @@ extension SimulationRun {
   private func askAgain(
     _ session: Int, _ key: Model.DecisionKey, _ recorded: Model.Recorded
   ) throws(Violation) {
-    let seen: (answer: Model.Answer?, replayed: Bool, lsn: UInt64)
+    let seen: (answer: Model.Answer, replayed: Bool, lsn: UInt64)
+    var expected = recorded.answer
     switch recorded.payload {
     case .reserve(let lines, let ttl):
       let decision = sessions[session].reserve(key.key, lines, ttl: ttl, caller: key.caller)
-      let hold = decision.value.map {
-        Model.Answer.hold(id: $0.id, expiresAt: $0.expiresAt.nanoseconds)
-      }
-      seen = (hold ?? decision.refusal.map { .refused($0) }, decision.replayed, decision.lsn)
+      seen = (sessions[session].answer(decision), decision.replayed, decision.lsn)
+      expected = model.again(recorded, lines)
     case .adjust(let adjustment):
       let decision = sessions[session].adjust(
         key.key, adjustment.sku, adjustment.change, safetyStock: adjustment.safetyStock,
         expectedVersion: adjustment.expectedVersion, reason: adjustment.reason, caller: key.caller)
-      let level = decision.value.map { Model.Answer.level($0) }
-      seen = (level ?? decision.refusal.map { .refused($0) }, decision.replayed, decision.lsn)
+      seen = (sessions[session].answer(decision), decision.replayed, decision.lsn)
     }
-    guard seen.answer == recorded.answer, seen.replayed else {
-      throw violation("\(key) again: \(recorded.answer)", "\(seen)")
+    guard seen.answer == expected, seen.replayed else {
+      throw violation("\(key) again: \(expected)", "\(seen)")
     }
     if seen.lsn > sessions[session].lastLSN {
       throw violation("\(key) again: a number of the log", "\(seen.lsn)")

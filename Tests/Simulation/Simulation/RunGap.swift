@@ -19,11 +19,11 @@ extension SimulationRun {
       command.key, command.lines, ttl: command.ttl, caller: command.caller)
     store.setDeliberateGap(nil)
     log("reserve \(command) around a gap: \(decision.result)")
-    try compare(decision, command)
+    try compare(0, decision, command)
     if let (inner, innerDecision) = insideGap {
       insideGap = nil
       model.now = turnTimes[1]
-      try compare(innerDecision, inner)
+      try compare(1, innerDecision, inner)
       model.now = turnTimes[0]
     }
     isInGap = false

@@ -1,4 +1,5 @@
 // Commands with text for names, for tests: the store itself borrows bytes.
+internal import Posix
 package import StockStore
 
 /// One line of a command in a test.
@@ -18,7 +19,7 @@ package struct TestLine: Equatable, Sendable {
 package func testLimits(items: Int = 1000, reservations: Int = 100_000) -> StoreLimits {
   StoreLimits(
     linesPerReservation: 64, quantityMax: 1 << 40, ttlNanosecondsMin: 1_000_000_000,
-    ttlNanosecondsMax: 86_400_000_000_000, ttlNanosecondsDefault: 600_000_000_000,
+    ttlNanosecondsDefault: 600_000_000_000,
     holdNanosecondsMax: 86_400_000_000_000, retentionNanoseconds: 86_400_000_000_000,
     itemsMax: items, reservationsMax: reservations)
 }
@@ -67,7 +68,7 @@ extension StoreSession {
 
   /// Reserve with text.
   package func reserve(
-    _ key: String, _ lines: [TestLine], ttl: Int64 = seconds(600), caller: String = ""
+    _ key: String, _ lines: [TestLine], ttl: Int64? = seconds(600), caller: String = ""
   ) -> Decision<Hold> {
     withLines(lines) { _ in
       withScope(key, caller: caller) { reserve($0, ttlNanoseconds: ttl) }
@@ -76,7 +77,7 @@ extension StoreSession {
 
   /// Reserve of one line.
   package func reserve(
-    _ key: String, _ sku: String, _ quantity: Int64, ttl: Int64 = seconds(600)
+    _ key: String, _ sku: String, _ quantity: Int64, ttl: Int64? = seconds(600)
   ) -> Decision<Hold> {
     reserve(key, [TestLine(sku: sku, quantity: quantity)], ttl: ttl)
   }
@@ -109,6 +110,25 @@ extension StoreSession {
   /// The balances of an item; nil where it is unknown.
   package func level(_ sku: String, location: String = "") -> StockLevel? {
     withName(sku, location) { stock($0) }.value
+  }
+
+  /// All refusals of the command that this session did last: none if `decision`, its answer, accepts it.
+  package func refusals<Value>(of decision: Decision<Value>) -> [Refusal] {
+    guard let first = decision.refusal else { return [] }
+    return [first] + (0..<furtherRefusalCount).map { furtherRefusal($0) }
+  }
+
+  /// The answer to the reserve that this session did last.
+  package func answer(_ decision: Decision<Hold>) -> Model.Answer {
+    guard let hold = decision.value else { return .refused(refusals(of: decision)) }
+    return .hold(
+      id: hold.id, expiresAt: hold.expiresAt.nanoseconds, state: hold.state,
+      remaining: hold.remainingNanoseconds)
+  }
+
+  /// The answer to the adjustment that this session did last.
+  package func answer(_ decision: Decision<StockLevel>) -> Model.Answer {
+    decision.value.map { .level($0) } ?? .refused(refusals(of: decision))
   }
 
   /// The lines of the last view, by item number.

@@ -868,7 +868,7 @@ const ProtobufCMessageDescriptor holdfast__v1__reserve_request__descriptor =
   (ProtobufCMessageInit) holdfast__v1__reserve_request__init,
   NULL,NULL,NULL    /* reserved[123] */
 };
-static const ProtobufCFieldDescriptor holdfast__v1__reserve_response__field_descriptors[3] =
+static const ProtobufCFieldDescriptor holdfast__v1__reserve_response__field_descriptors[5] =
 {
   {
     "reservation_id",
@@ -906,16 +906,43 @@ static const ProtobufCFieldDescriptor holdfast__v1__reserve_response__field_desc
     0,             /* flags */
     0,NULL,NULL    /* reserved1,reserved2, etc */
   },
+  {
+    "state",
+    6,
+    PROTOBUF_C_LABEL_NONE,
+    PROTOBUF_C_TYPE_ENUM,
+    0,   /* quantifier_offset */
+    offsetof(Holdfast__V1__ReserveResponse, state),
+    &holdfast__v1__reservation_state__descriptor,
+    NULL,
+    0,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
+  {
+    "remaining",
+    7,
+    PROTOBUF_C_LABEL_NONE,
+    PROTOBUF_C_TYPE_MESSAGE,
+    0,   /* quantifier_offset */
+    offsetof(Holdfast__V1__ReserveResponse, remaining),
+    &google__protobuf__duration__descriptor,
+    NULL,
+    0,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
 };
 static const unsigned holdfast__v1__reserve_response__field_indices_by_name[] = {
   1,   /* field[1] = expires_at */
+  4,   /* field[4] = remaining */
   2,   /* field[2] = replayed */
   0,   /* field[0] = reservation_id */
+  3,   /* field[3] = state */
 };
-static const ProtobufCIntRange holdfast__v1__reserve_response__number_ranges[1 + 1] =
+static const ProtobufCIntRange holdfast__v1__reserve_response__number_ranges[2 + 1] =
 {
   { 1, 0 },
-  { 0, 3 }
+  { 6, 3 },
+  { 0, 5 }
 };
 const ProtobufCMessageDescriptor holdfast__v1__reserve_response__descriptor =
 {
@@ -925,10 +952,10 @@ const ProtobufCMessageDescriptor holdfast__v1__reserve_response__descriptor =
   "Holdfast__V1__ReserveResponse",
   "holdfast.v1",
   sizeof(Holdfast__V1__ReserveResponse),
-  3,
+  5,
   holdfast__v1__reserve_response__field_descriptors,
   holdfast__v1__reserve_response__field_indices_by_name,
-  1,  holdfast__v1__reserve_response__number_ranges,
+  2,  holdfast__v1__reserve_response__number_ranges,
   (ProtobufCMessageInit) holdfast__v1__reserve_response__init,
   NULL,NULL,NULL    /* reserved[123] */
 };
@@ -1136,7 +1163,7 @@ const ProtobufCMessageDescriptor holdfast__v1__release_response__descriptor =
   (ProtobufCMessageInit) holdfast__v1__release_response__init,
   NULL,NULL,NULL    /* reserved[123] */
 };
-static const ProtobufCFieldDescriptor holdfast__v1__extend_request__field_descriptors[2] =
+static const ProtobufCFieldDescriptor holdfast__v1__extend_request__field_descriptors[3] =
 {
   {
     "reservation_id",
@@ -1162,15 +1189,28 @@ static const ProtobufCFieldDescriptor holdfast__v1__extend_request__field_descri
     0,             /* flags */
     0,NULL,NULL    /* reserved1,reserved2, etc */
   },
+  {
+    "may_shorten",
+    3,
+    PROTOBUF_C_LABEL_NONE,
+    PROTOBUF_C_TYPE_BOOL,
+    0,   /* quantifier_offset */
+    offsetof(Holdfast__V1__ExtendRequest, may_shorten),
+    NULL,
+    NULL,
+    0,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
 };
 static const unsigned holdfast__v1__extend_request__field_indices_by_name[] = {
+  2,   /* field[2] = may_shorten */
   0,   /* field[0] = reservation_id */
   1,   /* field[1] = ttl */
 };
 static const ProtobufCIntRange holdfast__v1__extend_request__number_ranges[1 + 1] =
 {
   { 1, 0 },
-  { 0, 2 }
+  { 0, 3 }
 };
 const ProtobufCMessageDescriptor holdfast__v1__extend_request__descriptor =
 {
@@ -1180,7 +1220,7 @@ const ProtobufCMessageDescriptor holdfast__v1__extend_request__descriptor =
   "Holdfast__V1__ExtendRequest",
   "holdfast.v1",
   sizeof(Holdfast__V1__ExtendRequest),
-  2,
+  3,
   holdfast__v1__extend_request__field_descriptors,
   holdfast__v1__extend_request__field_indices_by_name,
   1,  holdfast__v1__extend_request__number_ranges,

@@ -36,7 +36,11 @@ typedef struct Holdfast__V1__ListReservationsResponse Holdfast__V1__ListReservat
 /* --- enums --- */
 
 /*
- * Where a reservation stands. It is HELD, then exactly one of the others, for ever.
+ * Where a reservation stands. It is HELD, then one of the others, for good; with one exception: an
+ * EXPIRED reservation becomes CONFIRMED by a Confirm with reacquire_if_expired. Who follows
+ * reservations must not take EXPIRED for the last word.
+ * A hold is ended by whoever has its id: the id is what entitles to Confirm, Release and Extend, so it
+ * stays between the caller and the server. The server itself ends a hold, as EXPIRED, at expires_at.
  */
 typedef enum _Holdfast__V1__ReservationState {
   /*
@@ -142,7 +146,8 @@ struct  Holdfast__V1__ReserveRequest
   size_t n_lines;
   Holdfast__V1__ReservationLine **lines;
   /*
-   * How long to hold: 1 s to 24 h; unset means the server's default (600 s).
+   * How long to hold: 1 s to the server's max_hold (24 h unless its operator says otherwise); unset
+   * means the server's default (600 s).
    */
   Google__Protobuf__Duration *ttl;
 };
@@ -166,13 +171,24 @@ struct  Holdfast__V1__ReserveResponse
    */
   Google__Protobuf__Timestamp *expires_at;
   /*
-   * The key was seen before: this is the first answer again, whatever became of the hold since.
+   * The key was seen before: id and expires_at are those of the first answer, whatever became of the
+   * hold since.
    */
   protobuf_c_boolean replayed;
+  /*
+   * Where the reservation stands now: HELD unless this is a replay of a hold that has ended meanwhile.
+   * Whoever is about to take a payment looks at this, not at the status alone.
+   */
+  Holdfast__V1__ReservationState state;
+  /*
+   * How long the hold still lives by the server's clock as this is answered, extensions included; unset
+   * unless HELD. A caller whose own clock is wrong counts from here.
+   */
+  Google__Protobuf__Duration *remaining;
 };
 #define HOLDFAST__V1__RESERVE_RESPONSE__INIT \
  { PROTOBUF_C_MESSAGE_INIT (&holdfast__v1__reserve_response__descriptor) \
-    , (char *)protobuf_c_empty_string, NULL, 0 }
+    , (char *)protobuf_c_empty_string, NULL, 0, HOLDFAST__V1__RESERVATION_STATE__RESERVATION_STATE_UNSPECIFIED, NULL }
 
 
 /*
@@ -270,13 +286,18 @@ struct  Holdfast__V1__ExtendRequest
    */
   char *reservation_id;
   /*
-   * Counted from now: 1 s to 24 h; unset means the server's default (600 s). May shorten the hold.
+   * Counted from now: 1 s to the server's max_hold; unset means the server's default (600 s).
    */
   Google__Protobuf__Duration *ttl;
+  /*
+   * The hold may end earlier than it did. Without it a hold that would end earlier stays as it is, so
+   * that a late retry of an older Extend changes nothing.
+   */
+  protobuf_c_boolean may_shorten;
 };
 #define HOLDFAST__V1__EXTEND_REQUEST__INIT \
  { PROTOBUF_C_MESSAGE_INIT (&holdfast__v1__extend_request__descriptor) \
-    , (char *)protobuf_c_empty_string, NULL }
+    , (char *)protobuf_c_empty_string, NULL, 0 }
 
 
 /*
@@ -290,7 +311,8 @@ struct  Holdfast__V1__ExtendResponse
    */
   Holdfast__V1__Reservation *reservation;
   /*
-   * Nothing changed: expires_at is what it was (the hold is at its cap).
+   * Nothing changed: expires_at is what it was. The hold ends then or is at its cap already, or it
+   * would have ended earlier and may_shorten is not set.
    */
   protobuf_c_boolean replayed;
 };
