@@ -14,7 +14,7 @@ ARGS ?=
 
 .PHONY: help demo test test-swift test-end-to-end serve load crash bench bench-journal bench-generator \
   compare-strategies disk-use simulate count sanitize build format \
-  lint proto proto-lint proto-check bootstrap bootstrap-dev clean
+  lint proto proto-lint proto-clients proto-check bootstrap bootstrap-dev clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-18s %s\n", $$1, $$2 }' Makefile
@@ -83,8 +83,12 @@ lint: proto-lint ## check the format of the Swift sources and the API's style
 proto: bootstrap-dev ## regenerate Sources/CHoldfastProto from proto/
 	scripts/generate-proto.sh
 
-proto-lint: bootstrap-dev ## buf's STANDARD and COMMENTS rules
-	cd proto && ../.venv/bin/buf lint
+proto-lint: bootstrap-dev ## buf's STANDARD and COMMENTS rules; nothing breaks since the last release
+	cd proto && ../.venv/bin/buf lint && ../.venv/bin/buf breaking --against released.txtpb
+
+proto-clients: ## clients in Go, Java and Python from proto/, generated and compiled
+	@scripts/bootstrap.sh --clients
+	scripts/proto-clients.sh
 
 proto-check: bootstrap-dev ## fail if the generated C is stale
 	scripts/generate-proto.sh --check

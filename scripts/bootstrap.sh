@@ -4,6 +4,7 @@
 #   scripts/bootstrap.sh         what `make demo` needs: three C libraries and pkg-config
 #   scripts/bootstrap.sh --dev   also what `make test` needs: protobuf compilers, promtool, and a
 #                                Python environment in .venv for the end-to-end tests and buf
+#   scripts/bootstrap.sh --clients   also what `make proto-clients` needs: Go, Java, and their libraries
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -21,9 +22,22 @@ development_needs=(
   "command -v protoc-c|protobuf-c-compiler"
   "command -v protoc|protobuf-compiler"
   "test -e /usr/include/google/protobuf/duration.proto -o ! -e /etc/debian_version|libprotobuf-dev"
+  "test -e /usr/share/grpc-proto/grpc/health/v1/health.proto -o ! -e /etc/debian_version|grpc-proto"
   "command -v promtool|prometheus"
   "command -v python3|python3"
   "python3 -c 'import ensurepip, venv'|python3-venv"
+)
+client_needs=(
+  "command -v go|golang-go"
+  "command -v protoc-gen-go|protoc-gen-go"
+  "command -v protoc-gen-go-grpc|protoc-gen-go-grpc"
+  "test -e /usr/share/gocode/src/google.golang.org/protobuf/types/known|golang-google-protobuf-dev"
+  "test -e /usr/share/gocode/src/google.golang.org/grpc|golang-google-grpc-dev"
+  "command -v javac|default-jdk-headless"
+  "command -v grpc_java_plugin|protobuf-compiler-grpc-java-plugin"
+  "test -e /usr/share/java/protobuf.jar|libprotobuf-java"
+  "test -e /usr/share/java/grpc-stub.jar|libgrpc-java"
+  "test -e /usr/share/java/geronimo-annotation-1.3-spec.jar|libgeronimo-annotation-1.3-spec-java"
 )
 
 missing_packages() {
@@ -63,11 +77,13 @@ make_python_environment() {
 }
 
 command -v swift >/dev/null || stop "swift is missing; install Swift 6.2 or newer from swift.org"
-[ "${1:-}" != --dev ] || needs+=("${development_needs[@]}")
+level=${1:-}
+[ -z "$level" ] || needs+=("${development_needs[@]}")
+[ "$level" != --clients ] || needs+=("${client_needs[@]}")
 missing=$(missing_packages "${needs[@]}" | xargs)
 if [ -n "$missing" ]; then
   install_packages $missing
   missing=$(missing_packages "${needs[@]}" | xargs)
   [ -z "$missing" ] || stop "still missing after the installation: $missing"
 fi
-[ "${1:-}" != --dev ] || make_python_environment
+[ -z "$level" ] || make_python_environment

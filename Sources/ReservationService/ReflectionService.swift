@@ -12,6 +12,8 @@ final class ReflectionService {
     let bytes: [UInt8]
     let dependencies: [String]
     let symbols: Set<String>
+    /// The symbols that are messages.
+    let messages: Set<String>
   }
 
   private let services: [String]
@@ -54,10 +56,12 @@ final class ReflectionService {
       writer.nested(6) {
         for service in services { writer.nested(1) { writer.nested(1) { writer.text(service) } } }
       }
-    case GRPC__REFLECTION__V1__SERVER_REFLECTION_REQUEST__MESSAGE_REQUEST_FILE_CONTAINING_EXTENSION,
-      GRPC__REFLECTION__V1__SERVER_REFLECTION_REQUEST__MESSAGE_REQUEST_ALL_EXTENSION_NUMBERS_OF_TYPE:
+    case GRPC__REFLECTION__V1__SERVER_REFLECTION_REQUEST__MESSAGE_REQUEST_FILE_CONTAINING_EXTENSION:
       // proto3 has no extensions.
       writeError(.notFound, "no extensions", writer)
+    case GRPC__REFLECTION__V1__SERVER_REFLECTION_REQUEST__MESSAGE_REQUEST_ALL_EXTENSION_NUMBERS_OF_TYPE:
+      writeExtensions(
+        of: unsafe text(request.pointee.all_extension_numbers_of_type), writer)
     default: writeError(.invalidArgument, "empty request", writer)
     }
     writer.withBytes { reply.append($0) }
@@ -79,6 +83,15 @@ final class ReflectionService {
     }
   }
 
+  /// ExtensionNumberResponse: none, for every message there is. Clients ask before they show an error's
+  /// details, and show bytes where this is an error.
+  private func writeExtensions(of message: String, _ writer: MessageWriter) {
+    guard files.values.contains(where: { $0.messages.contains(message) }) else {
+      return writeError(.notFound, "not found", writer)
+    }
+    writer.nested(5) { writer.field(1, Array(message.utf8).span) }
+  }
+
   private func writeError(_ code: StatusCode, _ text: StaticString, _ writer: MessageWriter) {
     writer.nested(7) {
       writer.field(1, UInt64(code.rawValue))
@@ -92,12 +105,13 @@ final class ReflectionService {
     var package = ""
     var dependencies: [String] = []
     var symbols: Set<String> = []
+    var messages: Set<String> = []
     for field in WireFields(bytes) {
       switch field.number {
       case 1: name = field.text
       case 2: package = field.text
       case 3: dependencies.append(field.text)
-      case 4: addMessage(field.bytes, scope: package, to: &symbols)
+      case 4: addMessage(field.bytes, scope: package, to: &symbols, &messages)
       case 5: symbols.insert("\(package).\(WireFields(field.bytes).name)")
       case 6:
         let service = "\(package).\(WireFields(field.bytes).name)"
@@ -108,17 +122,21 @@ final class ReflectionService {
       default: break
       }
     }
-    return File(name: name, bytes: bytes, dependencies: dependencies, symbols: symbols)
+    return File(
+      name: name, bytes: bytes, dependencies: dependencies, symbols: symbols, messages: messages)
   }
 
   /// DescriptorProto: name = 1, field = 2, nested message = 3, nested enum = 4.
-  private static func addMessage(_ bytes: [UInt8], scope: String, to symbols: inout Set<String>) {
+  private static func addMessage(
+    _ bytes: [UInt8], scope: String, to symbols: inout Set<String>, _ messages: inout Set<String>
+  ) {
     let message = "\(scope).\(WireFields(bytes).name)"
     symbols.insert(message)
+    messages.insert(message)
     for field in WireFields(bytes) {
       switch field.number {
       case 2, 4: symbols.insert("\(message).\(WireFields(field.bytes).name)")
-      case 3: addMessage(field.bytes, scope: message, to: &symbols)
+      case 3: addMessage(field.bytes, scope: message, to: &symbols, &messages)
       default: break
       }
     }

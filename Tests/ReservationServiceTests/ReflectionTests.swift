@@ -62,6 +62,9 @@ struct ReflectionTests {
       ("holdfast.v1.StockLevel", "holdfast/v1/stock.proto"),
       ("grpc.health.v1.HealthCheckResponse.ServingStatus", "grpc/health/v1/health.proto"),
       ("google.protobuf.Duration", "google/protobuf/duration.proto"),
+      ("google.rpc.Status", "google/rpc/status.proto"),
+      ("google.rpc.ErrorInfo", "google/rpc/error_details.proto"),
+      ("google.rpc.PreconditionFailure.Violation", "google/rpc/error_details.proto"),
     ])
   func symbols(symbol: String, file: String) throws {
     let answer = try service.ok(Self.paths[0], Message().with(4, symbol))
@@ -87,7 +90,9 @@ struct ReflectionTests {
       Message().with(3, "nobody.proto"), Message().with(4, "nobody"), Message().with(4, ""),
       Message().with(4, "holdfast.v1"),
       Message().with(5, Message().with(1, "holdfast.v1.StockLevel").with(2, 1 as Int64)),
-      Message().with(6, "holdfast.v1.StockLevel"),
+      Message().with(6, "holdfast.v1.Nobody"), Message().with(6, ""),
+      Message().with(6, "holdfast.v1.StockService"),
+      Message().with(6, "holdfast.v1.StockLevel.sku"),
     ].map(\.bytes))
   func notFound(request: [UInt8]) throws {
     guard case .message(let answer) = try service.call(Self.paths[0], bytes: request) else {
@@ -96,6 +101,20 @@ struct ReflectionTests {
     }
     #expect(answer.message(7)?.number(1) == Int64(StatusCode.notFound.rawValue))
     #expect(answer.message(4) == nil)
+  }
+
+  @Test(
+    "A message has no extensions, and that is an answer",
+    arguments: [
+      "holdfast.v1.StockLevel", "google.rpc.ErrorInfo", "google.rpc.BadRequest.FieldViolation",
+      "google.protobuf.Any",
+    ], paths)
+  func extensions(message: String, path: String) throws {
+    let answer = try service.ok(path, Message().with(6, message))
+    let numbers = try #require(answer.message(5))
+    #expect(numbers.text(1) == message)
+    #expect(numbers.bytes(2).isEmpty)
+    #expect(answer.message(7) == nil)
   }
 
   @Test("An empty request is an error, a malformed one ends the stream")

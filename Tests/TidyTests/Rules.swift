@@ -185,7 +185,7 @@ func handWrittenFiles() throws -> [SourceFile] {
   let root = URL(filePath: #filePath).deletingLastPathComponent().deletingLastPathComponent()
     .deletingLastPathComponent()
   let kinds: Set = ["swift", "c", "h", "py", "sh", "proto", "md"]
-  let skipped = ["Sources/CHoldfastProto/", "Tests/TidyTests/", "proto/google/", "proto/grpc/"]
+  let skipped = ["Sources/CHoldfastProto/", "Tests/TidyTests/"]
   var paths = ["Package.swift", "README.md", "Makefile", ".ci/run"]
   for folder in ["Sources", "LoadTest", "Benchmarks", "Tests", "scripts", "proto"] {
     let found = FileManager.default.enumerator(atPath: root.appending(path: folder).path())

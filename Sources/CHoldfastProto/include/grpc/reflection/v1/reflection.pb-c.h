@@ -40,16 +40,45 @@ typedef enum {
     PROTOBUF_C__FORCE_ENUM_TO_BE_INT_SIZE(GRPC__REFLECTION__V1__SERVER_REFLECTION_REQUEST__MESSAGE_REQUEST__CASE)
 } Grpc__Reflection__V1__ServerReflectionRequest__MessageRequestCase;
 
+/*
+ * The message sent by the client when calling ServerReflectionInfo method.
+ */
 struct  Grpc__Reflection__V1__ServerReflectionRequest
 {
   ProtobufCMessage base;
   char *host;
   Grpc__Reflection__V1__ServerReflectionRequest__MessageRequestCase message_request_case;
   union {
+    /*
+     * Find a proto file by the file name.
+     */
     char *file_by_filename;
+    /*
+     * Find the proto file that declares the given fully-qualified symbol name.
+     * This field should be a fully-qualified symbol name
+     * (e.g. <package>.<service>[.<method>] or <package>.<type>).
+     */
     char *file_containing_symbol;
+    /*
+     * Find the proto file which defines an extension extending the given
+     * message type with the given field number.
+     */
     Grpc__Reflection__V1__ExtensionRequest *file_containing_extension;
+    /*
+     * Finds the tag numbers used by all known extensions of the given message
+     * type, and appends them to ExtensionNumberResponse in an undefined order.
+     * Its corresponding method is best-effort: it's not guaranteed that the
+     * reflection service will implement this method, and it's not guaranteed
+     * that this method will provide all extensions. Returns
+     * StatusCode::UNIMPLEMENTED if it's not implemented.
+     * This field should be a fully-qualified type name. The format is
+     * <package>.<type>
+     */
     char *all_extension_numbers_of_type;
+    /*
+     * List the full names of registered services. The content will not be
+     * checked.
+     */
     char *list_services;
   };
 };
@@ -58,9 +87,16 @@ struct  Grpc__Reflection__V1__ServerReflectionRequest
     , (char *)protobuf_c_empty_string, GRPC__REFLECTION__V1__SERVER_REFLECTION_REQUEST__MESSAGE_REQUEST__NOT_SET, {0} }
 
 
+/*
+ * The type name and extension number sent by the client when requesting
+ * file_containing_extension.
+ */
 struct  Grpc__Reflection__V1__ExtensionRequest
 {
   ProtobufCMessage base;
+  /*
+   * Fully-qualified type name. The format should be <package>.<type>
+   */
   char *containing_type;
   int32_t extension_number;
 };
@@ -78,6 +114,9 @@ typedef enum {
     PROTOBUF_C__FORCE_ENUM_TO_BE_INT_SIZE(GRPC__REFLECTION__V1__SERVER_REFLECTION_RESPONSE__MESSAGE_RESPONSE__CASE)
 } Grpc__Reflection__V1__ServerReflectionResponse__MessageResponseCase;
 
+/*
+ * The message sent by the server to answer ServerReflectionInfo method.
+ */
 struct  Grpc__Reflection__V1__ServerReflectionResponse
 {
   ProtobufCMessage base;
@@ -85,9 +124,26 @@ struct  Grpc__Reflection__V1__ServerReflectionResponse
   Grpc__Reflection__V1__ServerReflectionRequest *original_request;
   Grpc__Reflection__V1__ServerReflectionResponse__MessageResponseCase message_response_case;
   union {
+    /*
+     * This message is used to answer file_by_filename, file_containing_symbol,
+     * file_containing_extension requests with transitive dependencies.
+     * As the repeated label is not allowed in oneof fields, we use a
+     * FileDescriptorResponse message to encapsulate the repeated fields.
+     * The reflection service is allowed to avoid sending FileDescriptorProtos
+     * that were previously sent in response to earlier requests in the stream.
+     */
     Grpc__Reflection__V1__FileDescriptorResponse *file_descriptor_response;
+    /*
+     * This message is used to answer all_extension_numbers_of_type requests.
+     */
     Grpc__Reflection__V1__ExtensionNumberResponse *all_extension_numbers_response;
+    /*
+     * This message is used to answer list_services requests.
+     */
     Grpc__Reflection__V1__ListServiceResponse *list_services_response;
+    /*
+     * This message is used when an error occurs.
+     */
     Grpc__Reflection__V1__ErrorResponse *error_response;
   };
 };
@@ -96,9 +152,19 @@ struct  Grpc__Reflection__V1__ServerReflectionResponse
     , (char *)protobuf_c_empty_string, NULL, GRPC__REFLECTION__V1__SERVER_REFLECTION_RESPONSE__MESSAGE_RESPONSE__NOT_SET, {0} }
 
 
+/*
+ * Serialized FileDescriptorProto messages sent by the server answering
+ * a file_by_filename, file_containing_symbol, or file_containing_extension
+ * request.
+ */
 struct  Grpc__Reflection__V1__FileDescriptorResponse
 {
   ProtobufCMessage base;
+  /*
+   * Serialized FileDescriptorProto messages. We avoid taking a dependency on
+   * descriptor.proto, which uses proto2 only features, by making them opaque
+   * bytes instead.
+   */
   size_t n_file_descriptor_proto;
   ProtobufCBinaryData *file_descriptor_proto;
 };
@@ -107,9 +173,17 @@ struct  Grpc__Reflection__V1__FileDescriptorResponse
     , 0,NULL }
 
 
+/*
+ * A list of extension numbers sent by the server answering
+ * all_extension_numbers_of_type request.
+ */
 struct  Grpc__Reflection__V1__ExtensionNumberResponse
 {
   ProtobufCMessage base;
+  /*
+   * Full name of the base type, including the package name. The format
+   * is <package>.<type>
+   */
   char *base_type_name;
   size_t n_extension_number;
   int32_t *extension_number;
@@ -119,9 +193,16 @@ struct  Grpc__Reflection__V1__ExtensionNumberResponse
     , (char *)protobuf_c_empty_string, 0,NULL }
 
 
+/*
+ * A list of ServiceResponse sent by the server answering list_services request.
+ */
 struct  Grpc__Reflection__V1__ListServiceResponse
 {
   ProtobufCMessage base;
+  /*
+   * The information of each service may be expanded in the future, so we use
+   * ServiceResponse message to encapsulate it.
+   */
   size_t n_service;
   Grpc__Reflection__V1__ServiceResponse **service;
 };
@@ -130,9 +211,17 @@ struct  Grpc__Reflection__V1__ListServiceResponse
     , 0,NULL }
 
 
+/*
+ * The information of a single service used by ListServiceResponse to answer
+ * list_services request.
+ */
 struct  Grpc__Reflection__V1__ServiceResponse
 {
   ProtobufCMessage base;
+  /*
+   * Full name of a registered service, including its package name. The format
+   * is <package>.<service>
+   */
   char *name;
 };
 #define GRPC__REFLECTION__V1__SERVICE_RESPONSE__INIT \
@@ -140,9 +229,15 @@ struct  Grpc__Reflection__V1__ServiceResponse
     , (char *)protobuf_c_empty_string }
 
 
+/*
+ * The error code and error message sent by the server when an error occurs.
+ */
 struct  Grpc__Reflection__V1__ErrorResponse
 {
   ProtobufCMessage base;
+  /*
+   * This field uses the error codes defined in grpc::StatusCode.
+   */
   int32_t error_code;
   char *error_message;
 };
