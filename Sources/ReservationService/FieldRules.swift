@@ -120,29 +120,12 @@ struct FieldRules {
     return id
   }
 
+  /// More than the most is taken as the most (AIP-158): clients written against another server ask so.
   func pageSize(_ size: Int32) throws(FieldViolation) -> Int {
-    guard size >= 0, size <= service.batchMax else {
-      throw FieldViolation("page_size", "1 to 500, or 0 for 100")
+    guard size >= 0 else {
+      throw FieldViolation("page_size", "0 or more: 0 for 100, at most 500 are given")
     }
-    return size == 0 ? service.pageSizeDefault : Int(size)
-  }
-
-  /// A page token is the position in 16 hexadecimal digits; empty is the start.
-  func pageToken(_ bytes: BorrowedBytes) throws(FieldViolation) -> UInt64 {
-    if bytes.count == 0 { return 0 }
-    let violation = FieldViolation("page_token", "empty, or the next_page_token of the page before")
-    guard bytes.count == 16 else { throw violation }
-    var value: UInt64 = 0
-    let text = unsafe bytes.pointer
-    for index in 0..<bytes.count {
-      let byte = unsafe text[index]
-      switch byte {
-      case 48...57: value = value << 4 | UInt64(byte - 48)
-      case 97...102: value = value << 4 | UInt64(byte - 87)
-      default: throw violation
-      }
-    }
-    return value
+    return size == 0 ? service.pageSizeDefault : min(Int(size), service.batchMax)
   }
 
   private static func isCode(_ bytes: BorrowedBytes) -> Bool {

@@ -71,23 +71,25 @@ extension HoldfastHandler {
       message, with: holdfast__v1__list_reservations_request__unpack)
     guard let request = unsafe request else { return malformed(reply) }
     let size = unsafe try rules.pageSize(request.pointee.page_size)
-    let cursor = unsafe try rules.pageToken(arena.bytes(request.pointee.page_token))
     let filter = unsafe request.pointee.state.rawValue
     guard filter <= ReservationState.expired.rawValue else {
       throw FieldViolation("state", "a state that this server knows, or unspecified for all")
     }
+    let state = ReservationState(rawValue: UInt8(truncatingIfNeeded: filter))
+    let list = PageList.reservations(state)
+    let cursor = unsafe try PageToken.position(
+      arena.bytes(request.pointee.page_token), of: list, session)
     writer.reset()
     var left = size
     // The work of one call is bounded, so that a sparse table does not stop the loop.
     let next = session.listReservations(
-      cursor: cursor, scanMax: Self.scanMax,
-      state: ReservationState(rawValue: UInt8(truncatingIfNeeded: filter))
+      cursor: cursor, scanMax: Self.scanMax, state: state
     ) { view in
       write(1, view)
       left -= 1
       return left > 0 && writer.count < Self.pageBytesMax
     }
-    if let next { writePageToken(2, next) }
+    if let next { PageToken.write(2, next, of: list, session, to: writer) }
     finish(reply)
     return session.lastLSN
   }
@@ -179,16 +181,6 @@ extension HoldfastHandler {
       writer.field(4, view.createdAt)
       writer.field(5, view.expiresAt)
       if let endedAt = view.endedAt { writer.field(6, endedAt) }
-    }
-  }
-
-  /// A position as FieldRules.pageToken reads it.
-  func writePageToken(_ number: Int, _ position: UInt64) {
-    writer.nested(number) {
-      for shift in stride(from: 60, through: 0, by: -4) {
-        let digit = UInt8(truncatingIfNeeded: position >> UInt64(shift) & 15)
-        writer.text(byte: digit < 10 ? 48 + digit : 87 + digit)
-      }
     }
   }
 }

@@ -71,14 +71,15 @@ extension HoldfastHandler {
     let request = unsafe arena.unpack(message, with: holdfast__v1__list_stock_request__unpack)
     guard let request = unsafe request else { return malformed(reply) }
     var left = unsafe try rules.pageSize(request.pointee.page_size)
-    let token = unsafe try rules.pageToken(arena.bytes(request.pointee.page_token))
+    let position = unsafe try PageToken.position(
+      arena.bytes(request.pointee.page_token), of: .stock, session)
     writer.reset()
-    let next = session.listStock(from: UInt32(clamping: token)) { level in
+    let next = session.listStock(from: UInt32(clamping: position)) { level in
       write(1, level)
       left -= 1
       return left > 0 && writer.count < Self.pageBytesMax
     }
-    if let next { writePageToken(2, UInt64(next)) }
+    if let next { PageToken.write(2, UInt64(next), of: .stock, session, to: writer) }
     finish(reply)
     return session.lastLSN
   }

@@ -104,14 +104,17 @@ struct FieldRuleTests {
     badIDs.map { Breach(method, "reservation_id", "'\($0)'", of($0)) }
   }
 
-  private static let pages = ["ListReservations", "ListStock"].flatMap { method in
-    [-1, 501, Int64(Int32.max), Int64(Int32.min)].map {
-      Breach(method, "page_size", "\($0)", Message().with(1, $0))
-    }
-      + [
-        "x", "0", "000000000000000", "00000000000000000", "000000000000000G", "000000000000000A",
-        "-000000000000001", "000000000000000\u{0}",
-      ].map { Breach(method, "page_token", "'\($0)'", Message().with(2, $0)) }
+  private static let madeUpTokens: [String] = [
+    "x", "0", "000000000000000G", "0000000000000001", String(repeating: "0", count: 32),
+    String(repeating: "f", count: 32), String(repeating: "0", count: 31),
+    String(repeating: "0", count: 33), String(repeating: "A", count: 32),
+    "-" + String(repeating: "0", count: 31), String(repeating: "0", count: 31) + "\u{0}",
+  ]
+
+  private static let pages: [Breach] = ["ListReservations", "ListStock"].flatMap { method in
+    let sizes: [Int64] = [-1, Int64(Int32.min)]
+    return sizes.map { Breach(method, "page_size", "\($0)", Message().with(1, $0)) }
+      + madeUpTokens.map { Breach(method, "page_token", "'\($0)'", Message().with(2, $0)) }
   }
 
   private static let states = [5, 99, -1, Int64(Int32.min)].map {
@@ -197,7 +200,9 @@ struct FieldRuleTests {
       request.with(1, stock(name, at: name))
     }
     #expect(try service.ok("BatchGetStock", items).messages(1).count == 500)
-    #expect(try service.ok("ListStock", Message().with(1, 500 as Int64)).messages(1).count == 1)
+    for size in [500, 501, Int64(Int32.max)] {
+      #expect(try service.ok("ListStock", Message().with(1, size)).messages(1).count == 1)
+    }
     let down = Message().with(1, "down").with(2, name).with(3, name)
       .with(4, -(quantityMax - 256)).with(7, true).with(9, "r")
     #expect(balances(try service.ok("AdjustStock", down).message(1)).prefix(2) == [0, 0])

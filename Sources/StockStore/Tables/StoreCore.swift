@@ -131,6 +131,7 @@ struct StoreKeys: Sendable {
   private let fingerprint: SipKey
   private let reservePayload: SipKey
   private let id: SipKey
+  private let page: SipKey
   /// For the state's digest.
   let digest: SipKey
 
@@ -141,6 +142,7 @@ struct StoreKeys: Sendable {
     id = secret.derived(4)
     digest = secret.derived(6)
     reservePayload = secret.derived(8)
+    page = secret.derived(16)
   }
 
   @inline(__always)
@@ -169,6 +171,14 @@ struct StoreKeys: Sendable {
   /// 0.2, so that a fingerprint of the one kind never meets one of the other.
   @inline(__always)
   func reserveFingerprintHasher() -> SipHasher { SipHasher(reservePayload) }
+
+  /// For the position that a page of a list ends at. No two lists feed the same words: the number of
+  /// the list is in the last one.
+  func pageTag(list: UInt8, filter: UInt8, position: UInt64) -> UInt64 {
+    var hasher = SipHasher(page)
+    hasher.absorb(position)
+    return hasher.finish(UInt64(list) | UInt64(filter) << 8)
+  }
 
   @inline(__always)
   func idTag(slot: UInt32, generation: UInt32) -> UInt32 {

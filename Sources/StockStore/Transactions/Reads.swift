@@ -54,6 +54,15 @@ extension StoreSession {
     return slot < end ? UInt64(slot) : nil
   }
 
+  /// A keyed hash of where a page of a list ends. Only this store computes it, and a store that is
+  /// opened again on the same directory: a page token that carries it was made here.
+  /// - Parameters:
+  ///   - list: which list, 1 to 255.
+  ///   - filter: what was asked of it; 0 for all.
+  package func pageTag(list: UInt8, filter: UInt8, position: UInt64) -> UInt64 {
+    core.keys.pageTag(list: list, filter: filter, position: position)
+  }
+
   private func viewIfKnown(_ slot: UInt32, _ state: ReservationState?) -> ReservationView? {
     guard let number = core.slab.owner(slot) else { return nil }
     core.shards[number].lock.lock()
