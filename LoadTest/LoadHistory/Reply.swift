@@ -52,7 +52,9 @@ package enum Reply: Equatable, Sendable {
     case (3, _), (5, _), (9, _): self = .refused(refusal)
     // DESIGN section 2: these are not decisions and are not recorded. RESOURCE_EXHAUSTED comes
     // before anything was changed; with no reason it may be another machine's.
-    case (10, .conflictTooBusy), (14, .overloaded), (14, .shuttingDown), (14, .storageFull):
+    // CONFLICT_TOO_BUSY was ABORTED before it was UNAVAILABLE.
+    case (10, .conflictTooBusy), (14, .conflictTooBusy), (14, .overloaded), (14, .shuttingDown),
+      (14, .storageFull):
       self = .noEffect
     case (8, let reason) where reason != .unnamed: self = .noEffect
     case (7, _), (12, _), (16, _): self = .noEffect

@@ -44,12 +44,6 @@ package enum Completion {
   case later
 }
 
-/// Why a server that works takes no call.
-package enum Unavailability: Sendable {
-  case overloaded
-  case shuttingDown
-}
-
 /// Where late answers go.
 package protocol CallSink: AnyObject {
   /// Sends a message of an open call, or its failure, and ends the call where `ends` (a failure always
@@ -90,6 +84,6 @@ package protocol CallHandler: AnyObject {
   /// The server begins to shut down.
   func drain()
 
-  /// Makes the reply to a call that is refused because of the server's own state.
-  func refuse(_ reason: Unavailability, reply: Reply)
+  /// Makes the failure of a call that the loop rejects.
+  func reject(_ rejection: Rejection, reply: Reply)
 }

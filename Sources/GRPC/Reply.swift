@@ -20,6 +20,7 @@
     var count = 0
     /// Where the details begin in a failure; the text stands before.
     var detailsStart = 0
+    var retryMilliseconds: Int32 = 0
   }
 
   package init(capacity: Int = 4096) {
@@ -49,6 +50,13 @@
     set { unsafe state.pointee.detailsStart = newValue }
   }
 
+  /// How long the caller of a failed call should wait before it tries again, in milliseconds; 0: the
+  /// failure says nothing of that. Sent as grpc-retry-pushback-ms, which clients obey by themselves.
+  package var retryMilliseconds: Int32 {
+    get { unsafe state.pointee.retryMilliseconds }
+    set { unsafe state.pointee.retryMilliseconds = newValue }
+  }
+
   private var storage: UnsafeMutablePointer<UInt8> { unsafe state.pointee.storage }
 
   /// Begins a new reply: an empty message.
@@ -63,13 +71,7 @@
     kind = .failure(code)
     count = 0
     detailsStart = 0
-  }
-
-  /// Makes this a failure with a text and no details.
-  package func fail(_ code: StatusCode, _ text: StaticString) {
-    fail(code)
-    append(text)
-    beginDetails()
+    retryMilliseconds = 0
   }
 
   /// Ends the text of a failure: what is appended from here on are its details, a serialized

@@ -20,45 +20,24 @@ package enum RequestField: Int, CaseIterable {
   }
 }
 
-/// What a request's header fields say: call this method, or refuse with that.
+/// What a request's header fields say: call this method, or reject the call.
 package enum RequestHead: Equatable {
   case call(method: Int)
-  /// An HTTP error for what is not gRPC at all (gRPC over HTTP/2: a bad content-type is 415).
-  case notGRPC(httpStatus: Int)
-  case refuse(StatusCode, Reason)
+  case reject(Rejection)
 
-  /// Why a gRPC request is refused before its message is looked at.
-  package enum Reason: Equatable {
-    case unknownMethod
-    case unsupportedEncoding
-
-    /// The grpc-message.
-    package var text: StaticString {
-      switch self {
-      case .unknownMethod: "unknown service or method"
-      case .unsupportedEncoding:
-        "message compression is not supported: send grpc-encoding identity or none"
-      }
-    }
-  }
-
-  /// The head as a number, to be kept with a stream: a method's number, or below zero a refusal.
+  /// The head as a number, to be kept with a stream: a method's number, or below zero a rejection.
   package var code: Int32 {
     switch self {
     case .call(let method): Int32(clamping: method)
-    case .notGRPC(let httpStatus): -1000 - Int32(clamping: httpStatus)
-    case .refuse(_, .unknownMethod): -1
-    case .refuse(_, .unsupportedEncoding): -2
+    case .reject(let rejection): -1 - Int32(clamping: rejection.rawValue)
     }
   }
 
   package init(code: Int32) {
-    switch code {
-    case 0...: self = .call(method: Int(code))
-    case -1: self = .refuse(.unimplemented, .unknownMethod)
-    case -2: self = .refuse(.unimplemented, .unsupportedEncoding)
-    default: self = .notGRPC(httpStatus: Int(-1000 - code))
-    }
+    self =
+      code >= 0
+      ? .call(method: Int(code))
+      : .reject(Rejection(rawValue: -1 - Int(code)) ?? .unknownMethod)
   }
 
   /// Decides. Absent fields are empty. `method` finds the number of the method at a path.
@@ -66,11 +45,11 @@ package enum RequestHead: Equatable {
     method: Span<UInt8>, path: Span<UInt8>, contentType: Span<UInt8>, encoding: Span<UInt8>,
     number: (Span<UInt8>) -> Int?
   ) -> RequestHead {
-    guard method.equals("POST") else { return .notGRPC(httpStatus: 405) }
-    guard isGRPC(contentType) else { return .notGRPC(httpStatus: 415) }
-    guard let number = number(path) else { return .refuse(.unimplemented, .unknownMethod) }
+    guard method.equals("POST") else { return .reject(.notPost) }
+    guard isGRPC(contentType) else { return .reject(.wrongContentType) }
+    guard let number = number(path) else { return .reject(.unknownMethod) }
     guard encoding.isEmpty || encoding.equals("identity") else {
-      return .refuse(.unimplemented, .unsupportedEncoding)
+      return .reject(.compressed)
     }
     return .call(method: number)
   }

@@ -46,14 +46,14 @@
     return unsafe at + Self.writeString(Self.contentTypeName, out + at)
   }
 
-  /// grpc-status as trailers. The number of bytes written.
-  mutating func writeTrailers(status: UInt8, _ out: UnsafeMutablePointer<UInt8>) -> Int {
+  /// grpc-status 0 as trailers. The number of bytes written.
+  mutating func writeTrailers(_ out: UnsafeMutablePointer<UInt8>) -> Int {
     var at = unsafe writeSizeUpdate(out)
-    if status == 0, statusEntry > 0 {
+    if statusEntry > 0 {
       unsafe out[at] = 0x80 | UInt8(62 + entries - statusEntry)
       return at + 1
     }
-    if status == 0, usesTable {
+    if usesTable {
       entries += 1
       statusEntry = entries
       unsafe out[at] = 0x40
@@ -62,14 +62,8 @@
     }
     at += 1
     at += unsafe Self.writeString(Self.statusName, out + at)
-    if status >= 10 {
-      unsafe out[at] = 2
-      unsafe out[at + 1] = 48 + status / 10
-      unsafe out[at + 2] = 48 + status % 10
-      return at + 3
-    }
     unsafe out[at] = 1
-    unsafe out[at + 1] = 48 + status
+    unsafe out[at + 1] = 48
     return at + 2
   }
 
@@ -99,8 +93,9 @@
   }
 }
 
-/// The fields of an answer that has headers alone, as a header block of literals without indexing. Used
-/// again for every such answer, so that a refusal costs no memory either.
+/// The fields of an answer that has headers alone, or of trailers that say more than status 0, as a
+/// header block of literals without indexing. Used again for every such answer, so that a refusal costs
+/// no memory either.
 @safe package final class HeaderFields {
   /// One frame's worth, less a size update.
   private static let bytesMax = Defaults.frameBytesMax - 1
@@ -132,6 +127,9 @@
     count += unsafe AnswerHeaders.writeString("application/grpc", bytes + count)
   }
 
+  /// Begins trailers.
+  package func resetTrailers() { count = 0 }
+
   /// Adds a field; its name has less than 127 bytes. One that does not fit is left out.
   package func add(_ name: StaticString, _ value: Span<UInt8>) {
     guard count + name.utf8CodeUnitCount + value.count + 8 <= Self.bytesMax else { return }
@@ -150,6 +148,19 @@
   package func add(_ name: StaticString, _ value: StaticString) {
     let value = unsafe UnsafeBufferPointer(start: value.utf8Start, count: value.utf8CodeUnitCount)
     add(name, unsafe value.span)
+  }
+
+  /// Adds a field whose value is a decimal number.
+  package func add(_ name: StaticString, decimal value: UInt32) {
+    var digits = InlineArray<10, UInt8>(repeating: 48)
+    var first = 10
+    var rest = value
+    repeat {
+      first -= 1
+      digits[first] = 48 + UInt8(truncatingIfNeeded: rest % 10)
+      rest /= 10
+    } while rest > 0
+    add(name, digits.span.extracting(first..<10))
   }
 
   var block: UnsafeBufferPointer<UInt8> { unsafe UnsafeBufferPointer(start: bytes, count: count) }

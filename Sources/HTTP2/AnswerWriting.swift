@@ -27,12 +27,27 @@ extension SessionContext {
     return true
   }
 
-  /// Ends an answer, with `status` in the trailers.
-  package func end(_ stream: StreamID, status: UInt8) {
+  /// Ends an answer, with status 0 in the trailers.
+  package func end(_ stream: StreamID) {
     guard let record = unsafe open(stream), let session = unsafe record.pointee.session,
       unsafe !record.pointee.flags.contains(.answerEnds)
     else { return }
-    unsafe record.pointee.endStatus = status
+    unsafe record.pointee.flags.insert([.answered, .answerEnds, .discards])
+    unsafe session.pointee.listToSend(record)
+  }
+
+  /// Ends an answer that has begun, with trailers that say why.
+  package func end(_ stream: StreamID, trailers: HeaderFields) {
+    guard let record = unsafe open(stream), let session = unsafe record.pointee.session,
+      unsafe !record.pointee.flags.contains(.answerEnds)
+    else { return }
+    let block = unsafe trailers.block
+    guard let base = block.baseAddress,
+      unsafe state.pointee.reserve(block.count, in: &record.pointee.answer, isRefusal: true)
+    else { return }
+    unsafe record.pointee.answer.append(base, block.count)
+    unsafe record.pointee.trailersCount = block.count
+    unsafe session.pointee.queuedBytes += block.count
     unsafe record.pointee.flags.insert([.answered, .answerEnds, .discards])
     unsafe session.pointee.listToSend(record)
   }
@@ -89,7 +104,7 @@ enum AnswerWriter {
   ) {
     unsafe state.pointee.unlistToSend(record)
     if unsafe record.pointee.flags.contains(.headersOnly) {
-      unsafe writeHeadersOnly(record, state, &output)
+      unsafe writeKeptBlock(record, state, &output)
       return unsafe answerIsOut(record, state)
     }
     if unsafe !record.pointee.flags.contains(.headersSent) {
@@ -98,7 +113,8 @@ enum AnswerWriter {
         unsafe state.pointee.answerHeaders.writeHeaders($0)
       }
     }
-    let left = unsafe record.pointee.answer.count - record.pointee.answerOffset
+    let trailersCount = unsafe record.pointee.trailersCount
+    let left = unsafe record.pointee.answer.count - record.pointee.answerOffset - trailersCount
     if left > 0 {
       if unsafe record.pointee.sendWindow <= 0 {
         unsafe record.pointee.flags.insert(.blocked)
@@ -110,12 +126,16 @@ enum AnswerWriter {
       let credit = unsafe min(state.pointee.sendWindow, record.pointee.sendWindow)
       let length = min(left, Int(clamping: credit), Defaults.frameBytesMax)
       unsafe writeData(record, state, length, &output)
-      if length < left { return unsafe state.pointee.listToSend(record) }
+      // The output has room for one long frame, so trailers of their own wait for the next.
+      if length < left || trailersCount > 0 { return unsafe state.pointee.listToSend(record) }
     }
     guard unsafe record.pointee.flags.contains(.answerEnds) else { return }
-    let status = unsafe record.pointee.endStatus
-    unsafe writeBlock(record, flags: FrameFlag.endHeaders | FrameFlag.endStream, &output) {
-      unsafe state.pointee.answerHeaders.writeTrailers(status: status, $0)
+    if trailersCount > 0 {
+      unsafe writeKeptBlock(record, state, &output)
+    } else {
+      unsafe writeBlock(record, flags: FrameFlag.endHeaders | FrameFlag.endStream, &output) {
+        unsafe state.pointee.answerHeaders.writeTrailers($0)
+      }
     }
     unsafe answerIsOut(record, state)
   }
@@ -158,17 +178,19 @@ enum AnswerWriter {
     output.count += FrameHeader.length + length
   }
 
-  private static func writeHeadersOnly(
+  /// Writes the rest of the record's answer, a header block, as the last frame of the stream.
+  private static func writeKeptBlock(
     _ record: UnsafeMutablePointer<StreamRecord>, _ state: UnsafeMutablePointer<SessionState>,
     _ output: inout OutputBuffer
   ) {
-    let block = unsafe record.pointee.answer
+    let start = unsafe record.pointee.answer.start + record.pointee.answerOffset
+    let count = unsafe record.pointee.answer.count - record.pointee.answerOffset
     unsafe writeBlock(record, flags: FrameFlag.endHeaders | FrameFlag.endStream, &output) { out in
       let update = unsafe state.pointee.answerHeaders.writeSizeUpdate(out)
-      unsafe (out + update).update(from: block.start, count: block.count)
-      return update + block.count
+      unsafe (out + update).update(from: start, count: count)
+      return update + count
     }
-    unsafe record.pointee.answerOffset = record.pointee.answer.count
-    unsafe state.pointee.queuedBytes -= block.count
+    unsafe record.pointee.answerOffset += count
+    unsafe state.pointee.queuedBytes -= count
   }
 }

@@ -47,7 +47,7 @@ struct StreamFlags: OptionSet {
   static let headersSent = StreamFlags(rawValue: 1 << 9)
   /// The timeout field came, be it empty.
   static let hasTimeout = StreamFlags(rawValue: 1 << 11)
-  /// The record's answer is a header block, and all there is.
+  /// The record's answer is a header block, and all that is sent.
   static let headersOnly = StreamFlags(rawValue: 1 << 12)
 }
 
@@ -93,8 +93,6 @@ struct StreamFlags: OptionSet {
   var index: UInt32 = 0
   var generation: UInt32 = 0
   var flags: StreamFlags = []
-  /// grpc-status of the trailers.
-  var endStatus: UInt8 = 0
   var timeoutCount: UInt8 = 0
   var timeout = InlineArray<16, UInt8>(repeating: 0)
   /// What the peer takes of this stream, and what we take; may be below zero (section 6.9.2).
@@ -115,6 +113,8 @@ struct StreamFlags: OptionSet {
   var answer: StreamBytes
   /// Bytes of `answer` that are out.
   var answerOffset = 0
+  /// Bytes at the end of `answer` that are the block of its trailers; 0: the trailers are status 0.
+  var trailersCount = 0
 
   /// Bytes that wait to be consumed.
   var unreadCount: Int { unsafe body.count - bodyOffset }
@@ -193,7 +193,6 @@ struct StreamFlags: OptionSet {
     unsafe record.pointee.session = nil
     unsafe record.pointee.previous = nil
     unsafe record.pointee.flags = []
-    unsafe record.pointee.endStatus = 0
     unsafe record.pointee.timeoutCount = 0
     unsafe record.pointee.contentLength = -1
     unsafe record.pointee.bodyReceived = 0
@@ -202,6 +201,7 @@ struct StreamFlags: OptionSet {
     unsafe record.pointee.bodyOffset = 0
     unsafe record.pointee.answer.count = 0
     unsafe record.pointee.answerOffset = 0
+    unsafe record.pointee.trailersCount = 0
     unsafe record.pointee.generation &+= 1
     unsafe record.pointee.next = free
     unsafe free = record

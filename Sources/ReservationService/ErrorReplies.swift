@@ -83,7 +83,7 @@ final class ErrorReplies {
     case .conflictTooBusy(let attempts):
       begin("too many others change the same items")
       finish(
-        .aborted, "CONFLICT_TOO_BUSY", retryNanoseconds: Self.conflictRetryNanoseconds, reply
+        .unavailable, "CONFLICT_TOO_BUSY", retryNanoseconds: Self.conflictRetryNanoseconds, reply
       ) { entry("attempts", Int64(attempts)) }
     case .idempotencyKeyReused:
       simple(
@@ -100,13 +100,13 @@ final class ErrorReplies {
       finish(.resourceExhausted, "TABLE_FULL", reply) {
         entry("table", table == .items ? "items" : "reservations")
       }
-    case .unavailable(.journalFull): unavailable(.overloaded, reply: reply)
+    case .unavailable(.journalFull): reject(.overloaded, reply: reply)
     case .unavailable(.noSpace):
       begin("the server's disk has no room for changes")
       finish(
         .unavailable, "STORAGE_FULL", retryNanoseconds: Self.storageRetryNanoseconds, reply
       ) {}
-    case .unavailable(.failed): unavailable(.shuttingDown, reply: reply)
+    case .unavailable(.failed): reject(.shuttingDown, reply: reply)
     }
   }
 
@@ -121,15 +121,53 @@ final class ErrorReplies {
     finish(.invalidArgument, "MALFORMED_MESSAGE", reply) {}
   }
 
-  func unavailable(_ reason: Unavailability, reply: Reply) {
-    switch reason {
-    case .overloaded: begin("the server is overloaded")
-    case .shuttingDown: begin("the server is shutting down")
+  /// A call that changes something has a field that this server does not know.
+  func unknownField(_ unknown: UnknownField, reply: Reply) {
+    text.reset()
+    write(unknown, to: text)
+    text.text(": ")
+    text.text(UnknownField.rule)
+    finish(.invalidArgument, "UNKNOWN_FIELD", reply) {
+      writer.nested(3) {
+        writer.field(1, "path")
+        writer.nested(2) { writer.text(unknown.path) }
+      }
+      entry("number", Int64(unknown.number))
+    } details: {
+      detail("type.googleapis.com/google.rpc.BadRequest") {
+        writer.nested(1) {
+          writer.nested(1) { write(unknown, to: writer) }
+          writer.field(2, UnknownField.rule)
+        }
+      }
     }
-    let name: StaticString = reason == .overloaded ? "OVERLOADED" : "SHUTTING_DOWN"
+  }
+
+  /// The path of an unknown field: where it lies, and its number for its name.
+  private func write(_ unknown: UnknownField, to writer: MessageWriter) {
+    writer.text(unknown.path)
+    if !unknown.path.isEmpty { writer.text(".") }
+    writer.text(decimal: Int64(unknown.number))
+  }
+
+  /// The loop takes the call not at all.
+  func reject(_ rejection: Rejection, reply: Reply) {
+    begin(rejection.text)
+    let isTemporary = rejection.code == .unavailable
     finish(
-      .unavailable, name, retryNanoseconds: Self.overloadRetryNanoseconds, reply
+      rejection.code, rejection.reason,
+      retryNanoseconds: isTemporary ? Self.overloadRetryNanoseconds : 0, reply
     ) {}
+  }
+
+  /// A service that grpc.health.v1 is asked for and that the server does not have.
+  func unknownService(reply: Reply) {
+    simple(.notFound, "UNKNOWN_SERVICE", "unknown service", reply)
+  }
+
+  func tooManyWatches(reply: Reply) {
+    begin("too many watches")
+    finish(.resourceExhausted, "TABLE_FULL", reply) { entry("table", "watches") }
   }
 
   private func badRequest(_ violations: [FieldViolation], held: Int64?, _ reply: Reply) {
@@ -304,6 +342,8 @@ final class ErrorReplies {
     }
     details()
     reply.fail(code)
+    // Rounded up: not sooner than RetryInfo says.
+    reply.retryMilliseconds = Int32(clamping: (retryNanoseconds + 999_999) / 1_000_000)
     text.withBytes { reply.append($0) }
     reply.beginDetails()
     writer.withBytes { reply.append($0) }

@@ -53,6 +53,7 @@ package final class HoldfastHandler: CallHandler {
 
   let session: StoreSession
   let rules: FieldRules
+  private let shapes = MessageShapes.shared
   let arena = MessageArena()
   let writer = MessageWriter()
   let errors = ErrorReplies()
@@ -91,8 +92,8 @@ package final class HoldfastHandler: CallHandler {
 
   package func drain() { health.drain() }
 
-  package func refuse(_ reason: Unavailability, reply: Reply) {
-    errors.unavailable(reason, reply: reply)
+  package func reject(_ rejection: Rejection, reply: Reply) {
+    errors.reject(rejection, reply: reply)
   }
 
   package func handle(
@@ -102,7 +103,15 @@ package final class HoldfastHandler: CallHandler {
     do throws(FieldViolation) {
       // The span outlives the call.
       let caller = try rules.caller(unsafe caller.borrowed)
-      return try execute(method, message, caller, call, reply)
+      switch shapes.check(message, of: method) {
+      case .known: return try execute(method, message, caller, call, reply)
+      case .unknown:
+        if let unknown = shapes.unknownField(in: message, of: method) {
+          errors.unknownField(unknown, reply: reply)
+        }
+      case .malformed: errors.malformed(reply: reply)
+      }
+      return .reply(lsn: 0)
     } catch {
       errors.badRequest(badEntries.isEmpty ? [error] : badEntries, reply: reply)
       badEntries.removeAll()
@@ -129,8 +138,8 @@ package final class HoldfastHandler: CallHandler {
     case .healthCheck: lsn = healthCheck(message, reply)
     case .healthWatch: lsn = healthWatch(message, call, reply)
     case .reflection, .reflectionAlpha:
-      reflection.answer(message, arena: arena, writer: writer, reply: reply)
-      lsn = 0
+      let isAnswered = reflection.answer(message, arena: arena, writer: writer, reply: reply)
+      lsn = isAnswered ? 0 : malformed(reply)
     }
     session.await(lsn: lsn)
     return .reply(lsn: lsn)
@@ -150,7 +159,7 @@ package final class HoldfastHandler: CallHandler {
   private func healthCheck(_ message: Span<UInt8>, _ reply: Reply) -> UInt64 {
     guard let service = healthRequest(message) else { return malformed(reply) }
     guard let status = health.status(of: service) else {
-      reply.fail(.notFound, "unknown service")
+      errors.unknownService(reply: reply)
       return 0
     }
     reply.append(status)
@@ -160,7 +169,7 @@ package final class HoldfastHandler: CallHandler {
   private func healthWatch(_ message: Span<UInt8>, _ call: CallID, _ reply: Reply) -> UInt64 {
     guard let service = healthRequest(message) else { return malformed(reply) }
     guard let status = health.watch(service, call) else {
-      reply.fail(.resourceExhausted, "too many watches")
+      errors.tooManyWatches(reply: reply)
       return 0
     }
     reply.append(status)

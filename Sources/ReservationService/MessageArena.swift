@@ -8,7 +8,7 @@ internal import StockStore
 /// Each piece is preceded by its size. That gives strings their true length, which protobuf-c drops: a
 /// string with a NUL byte inside would otherwise be read as a shorter one.
 @safe final class MessageArena {
-  /// The worst message of 64 KiB, all empty submessages or unknown fields, unpacks to less. Reserved
+  /// The worst message of 80 KiB, all empty submessages or unknown fields, unpacks to less. Reserved
   /// address space; pages are touched as they are needed.
   private static let capacity = 8 * 1024 * 1024
   private static let header = 16

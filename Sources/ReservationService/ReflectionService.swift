@@ -32,14 +32,14 @@ final class ReflectionService {
     self.files = files
   }
 
-  /// Answers one request: valid_host = 1, original_request = 2, then one of 4 to 7.
-  func answer(_ message: Span<UInt8>, arena: MessageArena, writer: MessageWriter, reply: Reply) {
+  /// Answers one request: valid_host = 1, original_request = 2, then one of 4 to 7. False where it is
+  /// malformed.
+  func answer(
+    _ message: Span<UInt8>, arena: MessageArena, writer: MessageWriter, reply: Reply
+  ) -> Bool {
     let request = unsafe arena.unpack(
       message, with: grpc__reflection__v1__server_reflection_request__unpack)
-    guard let request = unsafe request else {
-      reply.fail(.invalidArgument, "malformed request message")
-      return
-    }
+    guard let request = unsafe request else { return false }
     writer.reset()
     unsafe writer.field(1, arena.bytes(request.pointee.host))
     writer.field(2, message)
@@ -65,6 +65,7 @@ final class ReflectionService {
     default: writeError(.invalidArgument, "empty request", writer)
     }
     writer.withBytes { reply.append($0) }
+    return true
   }
 
   /// FileDescriptorResponse: the file first, then everything that it imports.

@@ -18,7 +18,7 @@ extension EventLoop {
       case .data: calls += streamingData(event.stream)
       case .oversize: oversize(event.stream)
       case .headerListTooLarge:
-        fail(event.stream, .resourceExhausted, "header list too large")
+        reject(event.stream, .headerListTooLarge)
       case .closed: closed(event.stream)
       }
     }
@@ -36,9 +36,12 @@ extension EventLoop {
     }
     guard let head else { return 0 }
     context.setHead(head.code, of: stream)
-    // A refusal does not wait for the rest of the request.
-    guard case .call(let method) = head else {
-      refuse(stream, head)
+    let method: Int
+    switch head {
+    case .call(let number): method = number
+    case .reject(let rejection):
+      // A rejection does not wait for the rest of the request.
+      reject(stream, rejection)
       return 0
     }
     guard methods.bidirectional.contains(method) else {
@@ -64,17 +67,9 @@ extension EventLoop {
       guard isInTime(stream, notes) else { return 0 }
       if methods.bidirectional.contains(method) { return streamingData(stream) }
       return handMessage(of: stream, method: method)
-    case .notGRPC, .refuse: refuse(stream, RequestHead(code: notes.head))
+    case .reject(let rejection): reject(stream, rejection)
     }
     return 0
-  }
-
-  private func refuse(_ stream: StreamID, _ head: RequestHead) {
-    switch head {
-    case .call: break
-    case .notGRPC(let status): refuseHTTP(stream, status)
-    case .refuse(let code, let reason): fail(stream, code, reason.text)
-    }
   }
 
   /// Checks the deadline: a call whose caller has stopped waiting is not executed.
@@ -82,16 +77,16 @@ extension EventLoop {
     guard context.hasTimeout(stream) else { return true }
     let timeout = context.withTimeout(of: stream) { Timeout.nanoseconds($0) } ?? nil
     guard let timeout else {
-      fail(stream, .internal, "malformed grpc-timeout")
+      reject(stream, .malformedTimeout)
       return false
     }
     if nowNanoseconds - notes.receivedNanoseconds < timeout { return true }
-    fail(stream, .deadlineExceeded, "deadline exceeded before the call was executed")
+    reject(stream, .deadlineExceeded)
     return false
   }
 
   private func handMessage(of stream: StreamID, method: Int) -> Int {
-    var problem: (StatusCode, StaticString)?
+    var problem: Rejection?
     let completion = context.withBody(of: stream) { body, caller -> Completion? in
       switch MessageFraming.next(in: body, messageBytesMax: limits.messageBytesMax) {
       case .message(let length) where length == body.count - MessageFraming.prefixLength:
@@ -99,16 +94,13 @@ extension EventLoop {
         return handler.handle(
           method: method, message: body.extracting(MessageFraming.prefixLength..<body.count),
           caller: caller, call: Self.name(stream), reply: reply)
-      case .message: problem = (.unimplemented, "more than one message in a unary call")
-      case .incomplete:
-        problem = (
-          .internal, body.isEmpty ? "a unary call without a message" : "the message is cut off"
-        )
+      case .message: problem = .tooManyMessages
+      case .incomplete: problem = body.isEmpty ? .noMessage : .messageCutOff
       case let result: problem = Self.problem(result)
       }
       return nil
     }
-    if let (code, text) = problem { fail(stream, code, text) }
+    if let problem { reject(stream, problem) }
     guard let completion = completion ?? nil else { return 0 }
     if case .reply(let lsn) = completion {
       sendOrKeep(stream, lsn: lsn, ends: methods.unary.contains(method))
@@ -117,23 +109,18 @@ extension EventLoop {
   }
 
   /// What is wrong with a message, whatever the kind of its call.
-  private static func problem(_ result: MessageFraming.Result) -> (StatusCode, StaticString)? {
+  private static func problem(_ result: MessageFraming.Result) -> Rejection? {
     switch result {
     case .message, .incomplete: nil
-    case .compressed: (.internal, "a compressed message without grpc-encoding")
-    case .malformed: (.internal, "malformed message prefix")
-    case .tooLarge: (.resourceExhausted, "message larger than the limit")
+    case .compressed: .compressedMessage
+    case .malformed: .malformedPrefix
+    case .tooLarge: .messageTooLarge
     }
   }
 
   private func oversize(_ stream: StreamID) {
-    if isTooLong(stream) {
-      fail(stream, .resourceExhausted, "message larger than the limit")
-    } else {
-      // Within the limit, but the loop has no room for it now.
-      handler.refuse(.overloaded, reply: reply)
-      send(reply, on: stream, ends: true)
-    }
+    // Within the limit, the loop has no room for it now.
+    reject(stream, isTooLong(stream) ? .messageTooLarge : .overloaded)
   }
 
   /// Whether a body is, or says that it will be, longer than a message may be.
@@ -171,8 +158,8 @@ extension EventLoop {
       case .none:
         if context.hasEnded(stream) { endStreaming(stream) }
         return calls
-      case .refused(let code, let text):
-        fail(stream, code, text)
+      case .rejected(let rejection):
+        reject(stream, rejection)
         return calls
       case .handled(let completion):
         calls += 1
@@ -189,7 +176,7 @@ extension EventLoop {
   /// What stands at the front of a streaming call's body.
   private enum Taken {
     case none
-    case refused(StatusCode, StaticString)
+    case rejected(Rejection)
     case handled(Completion)
   }
 
@@ -208,7 +195,7 @@ extension EventLoop {
             method: method, message: body.extracting(MessageFraming.prefixLength..<consumed),
             caller: caller, call: Self.name(stream), reply: reply))
       case let result:
-        if let (code, text) = Self.problem(result) { taken = .refused(code, text) }
+        if let problem = Self.problem(result) { taken = .rejected(problem) }
       }
     }
     if consumed > 0 { context.consume(consumed, of: stream) }
@@ -218,15 +205,19 @@ extension EventLoop {
   /// The peer has said everything, and every message is answered.
   private func endStreaming(_ stream: StreamID) {
     let isWhole = context.withBody(of: stream) { body, _ in body.isEmpty } ?? true
-    let code: StatusCode = isWhole ? .ok : .internal
     // Its messages may still wait for the journal; the end comes behind them.
-    if !waiting.isEmpty, waiting.appendEnd(of: stream, code) { return }
-    end(stream, code)
+    if !isWhole {
+      handler.reject(.messageCutOff, reply: reply)
+      sendOrKeep(stream, lsn: 0, ends: false)
+    } else if waiting.isEmpty || !waiting.appendEnd(of: stream) {
+      end(stream)
+    }
   }
 
-  private func end(_ stream: StreamID, _ code: StatusCode) {
-    noteStatus(stream, code)
-    context.end(stream, status: UInt8(code.rawValue))
+  /// Ends a streaming call whose answers are all sent.
+  private func end(_ stream: StreamID) {
+    noteStatus(stream, .ok)
+    context.end(stream)
     touchConnection(of: stream)
   }
 
@@ -239,8 +230,7 @@ extension EventLoop {
       send(reply, on: stream, ends: ends)
     } else if !waiting.append(reply, for: stream, lsn: lsn, ends: ends) {
       // The decision stands and is recorded: a retry gets it once the journal has caught up.
-      handler.refuse(.overloaded, reply: reply)
-      send(reply, on: stream, ends: true)
+      reject(stream, .overloaded)
     }
   }
 
@@ -248,8 +238,8 @@ extension EventLoop {
     if waiting.isEmpty { return }
     let durableLSN = handler.durableLSN
     while let next = waiting.next(durableLSN: durableLSN, into: reply) {
-      if let code = next.end {
-        end(next.stream, code)
+      if next.isEnd {
+        end(next.stream)
       } else {
         send(reply, on: next.stream, ends: next.ends)
       }
@@ -261,24 +251,28 @@ extension EventLoop {
     switch reply.kind {
     case .message:
       guard reply.withContent({ context.send($0, on: stream, ends: ends) }) else {
-        handler.refuse(.overloaded, reply: reply)
-        return send(reply, on: stream, ends: true)
+        return reject(stream, .overloaded)
       }
       if ends { noteStatus(stream, .ok) }
-    case .failure(let code):
-      noteStatus(stream, code)
-      if context.isAnswered(stream) {
-        context.end(stream, status: UInt8(code.rawValue))
-      } else {
-        sendStatus(code, reply, on: stream)
-      }
+      touchConnection(of: stream)
+    case .failure(let code): sendFailure(code, reply, on: stream)
     }
-    touchConnection(of: stream)
   }
 
-  private func sendStatus(_ code: StatusCode, _ reply: Reply, on stream: StreamID) {
-    fields.reset(httpStatus: 200)
-    Self.withDigits(of: code) { fields.add("grpc-status", $0) }
+  /// Rejects a call, whatever is known of it.
+  func reject(_ stream: StreamID, _ rejection: Rejection) {
+    handler.reject(rejection, reply: reply)
+    sendFailure(rejection.code, httpStatus: rejection.httpStatus, reply, on: stream)
+  }
+
+  /// Ends a call with a failure: in the trailers where its answer has begun, else with headers alone.
+  private func sendFailure(
+    _ code: StatusCode, httpStatus: Int = 200, _ reply: Reply, on stream: StreamID
+  ) {
+    noteStatus(stream, code)
+    let isAnswered = context.isAnswered(stream)
+    if isAnswered { fields.resetTrailers() } else { fields.reset(httpStatus: httpStatus) }
+    fields.add("grpc-status", decimal: UInt32(code.rawValue))
     statusText.reset()
     reply.withContent { PercentEncoding.append($0, to: statusText) }
     statusText.withSpan { fields.add("grpc-message", $0) }
@@ -287,25 +281,17 @@ extension EventLoop {
     if detailsText.count > 0 {
       detailsText.withSpan { fields.add("grpc-status-details-bin", $0) }
     }
-    // gRPC over HTTP/2, compression: a refusal for its encoding names those that are taken.
+    // gRFC A6: clients with a retry policy wait this long, whatever their own back-off says.
+    if reply.retryMilliseconds > 0 {
+      fields.add("grpc-retry-pushback-ms", decimal: UInt32(reply.retryMilliseconds))
+    }
+    // gRPC over HTTP/2, compression: a rejection for its encoding names those that are taken.
     if code == .unimplemented { fields.add("grpc-accept-encoding", "identity") }
-    context.sendHeadersOnly(on: stream, fields: fields)
-  }
-
-  /// Answers a call with a status of the protocol's own.
-  func fail(_ stream: StreamID, _ code: StatusCode, _ text: StaticString) {
-    reply.fail(code, text)
-    send(reply, on: stream, ends: true)
-  }
-
-  private func refuseHTTP(_ stream: StreamID, _ status: Int) {
-    noteStatus(stream, .unknown)
-    fields.reset(httpStatus: status)
-    Self.withDigits(of: .unknown) { fields.add("grpc-status", $0) }
-    let isType = status == 415
-    fields.add(
-      "grpc-message", isType ? "content-type is not application/grpc" : "method is not POST")
-    context.sendHeadersOnly(on: stream, fields: fields)
+    if isAnswered {
+      context.end(stream, trailers: fields)
+    } else {
+      context.sendHeadersOnly(on: stream, fields: fields)
+    }
     touchConnection(of: stream)
   }
 
@@ -360,7 +346,7 @@ extension EventLoop {
       let age = nowNanoseconds - notes.receivedNanoseconds
       let timeout = context.withTimeout(of: stream) { Timeout.nanoseconds($0) } ?? nil
       if age >= min(timeout ?? .max, limits.requestNanosecondsMax) {
-        fail(stream, .deadlineExceeded, "the request was not whole in time")
+        reject(stream, .requestTimeout)
       }
     }
   }
@@ -374,9 +360,8 @@ extension EventLoop {
       else {
         continue
       }
-      noteStatus(stream, .unavailable)
       handler.cancelled(Self.name(stream))
-      context.end(stream, status: UInt8(StatusCode.unavailable.rawValue))
+      reject(stream, .shuttingDown)
     }
   }
 
@@ -386,8 +371,7 @@ extension EventLoop {
     while let stream = next {
       next = session.stream(after: stream)
       if context.isAnswered(stream) { continue }
-      handler.refuse(.shuttingDown, reply: reply)
-      send(reply, on: stream, ends: true)
+      reject(stream, .shuttingDown)
     }
   }
 
@@ -406,13 +390,6 @@ extension EventLoop {
   private static func methodIndex(_ notes: StreamNotes) -> Int {
     if case .call(let method) = RequestHead(code: notes.head) { return method }
     return -1
-  }
-
-  private static func withDigits(of code: StatusCode, _ body: (Span<UInt8>) -> Void) {
-    var digits: InlineArray<2, UInt8> = .init(repeating: 48)
-    digits[0] = 48 + UInt8(code.rawValue / 10)
-    digits[1] = 48 + UInt8(code.rawValue % 10)
-    body(digits.span.extracting((code.rawValue < 10 ? 1 : 0)..<2))
   }
 }
 

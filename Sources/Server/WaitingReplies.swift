@@ -23,8 +23,9 @@ internal import HTTP2
     let detailsCount: Int
     let ends: Bool
     let kind: Kind
-    /// Of a failure or an end.
+    /// Of a failure.
     let code: StatusCode
+    let retryMilliseconds: Int32
 
     static let byteCount = MemoryLayout<Entry>.stride
 
@@ -79,7 +80,7 @@ internal import HTTP2
     let entry = Entry(
       stream: stream, lsn: lsn, contentCount: contentCount,
       detailsCount: reply.count - contentCount, ends: ends, kind: kind,
-      code: code)
+      code: code, retryMilliseconds: kind == .failure ? reply.retryMilliseconds : 0)
     guard waitingBytes + entry.distance <= bytesMax else { return false }
     let place = unsafe append(entry) + Entry.byteCount
     // Room for both was just made.
@@ -89,13 +90,12 @@ internal import HTTP2
   }
 
   /// Keeps the end of a streaming call behind everything that waits; false where nothing does.
-  func appendEnd(of stream: StreamID, _ code: StatusCode) -> Bool {
+  func appendEnd(of stream: StreamID) -> Bool {
     if isEmpty { return false }
     _ = unsafe append(
       Entry(
         stream: stream, lsn: state.pointee.lastLSN, contentCount: 0, detailsCount: 0, ends: true,
-        kind: .end,
-        code: code))
+        kind: .end, code: .ok, retryMilliseconds: 0))
     return true
   }
 
@@ -105,7 +105,7 @@ internal import HTTP2
     /// The reply ends its call.
     let ends: Bool
     /// Not a reply but the end of a streaming call.
-    let end: StatusCode?
+    let isEnd: Bool
   }
 
   /// Puts the oldest reply that may be sent into `reply`, and says what it is; nil where there is none.
@@ -121,13 +121,14 @@ internal import HTTP2
     if entry.kind == .failure {
       reply.beginDetails()
       unsafe Self.append(content + entry.contentCount, entry.detailsCount, to: reply)
+      reply.retryMilliseconds = entry.retryMilliseconds
     }
     unsafe state.pointee.first += entry.distance
     if isEmpty {
       unsafe state.pointee.first = 0
       unsafe state.pointee.last = 0
     }
-    return Next(stream: entry.stream, ends: entry.ends, end: entry.kind == .end ? entry.code : nil)
+    return Next(stream: entry.stream, ends: entry.ends, isEnd: entry.kind == .end)
   }
 
   // MARK: Memory

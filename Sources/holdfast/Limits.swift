@@ -24,8 +24,9 @@ enum Limits {
   /// An answer of 500 levels is some 50 KiB, and 0.1 ms of a loop's time; pages also end at 1 MiB.
   static let batchMax = 500
   static let pageSizeDefault = 100
-  /// 64 lines with the longest names are 9 KiB, 500 items 66 KB at the very longest names.
-  static let messageBytesMax = 64 * 1024
+  /// Every request within the limits fits: 64 lines with the longest names are 9 KiB, a BatchGetStock
+  /// of 500 items 66 KiB.
+  static let messageBytesMax = 80 * 1024
 
   // MARK: Time
 
@@ -80,7 +81,7 @@ enum Limits {
   static let headerListBytesMax = 16 * 1024
   /// Unread answers of a connection; beyond it the peer is not read any more.
   static let unsentBytesMax = 4 * 1024 * 1024
-  /// Bodies and answers of one loop that outgrew their records: 4,000 of the largest messages.
+  /// Bodies and answers of one loop that outgrew their records: 3,000 of the largest messages.
   static let bufferedBytesMax = 256 * 1024 * 1024
   /// Answers of one loop that wait for the journal: a second of them at 500,000 calls/s.
   static let waitingReplyBytesMax = 64 * 1024 * 1024
@@ -89,7 +90,7 @@ enum Limits {
   static let streamWindowBytes: Int32 = 1024 * 1024
   /// A client sends its preface with its first packet.
   static let handshakeNanosecondsMax = 10 * second
-  /// 64 KiB at modem speed.
+  /// 80 KiB at modem speed.
   static let requestNanosecondsMax = 30 * second
   static let stalledWriteNanosecondsMax = 60 * second
   static let keepaliveSeconds: Int32 = 60

@@ -51,19 +51,26 @@ struct ReplyTests {
     #expect(Self.details(reply) == [0, 1, 2])
   }
 
-  @Test("A failure with a text alone has no details", arguments: StatusCode.allCases)
-  func failureWithoutDetails(_ code: StatusCode) {
+  @Test("Every failure begins without the wait of the one before", arguments: StatusCode.allCases)
+  func retry(_ code: StatusCode) {
     let reply = Reply()
-    reply.fail(code, "gone")
+    #expect(reply.retryMilliseconds == 0)
+    reply.fail(.unavailable)
+    reply.retryMilliseconds = 250
+    reply.append("later")
+    reply.beginDetails()
+    #expect(reply.retryMilliseconds == 250)
+    reply.fail(code)
     #expect(reply.kind == .failure(code))
-    #expect(Self.content(reply) == Array("gone".utf8))
-    #expect(Self.details(reply) == [])
+    #expect(reply.retryMilliseconds == 0)
   }
 
   @Test("Reset forgets a failure and its details")
   func reset() {
     let reply = Reply()
-    reply.fail(.internal, "text")
+    reply.fail(.internal)
+    reply.append("text")
+    reply.beginDetails()
     reply.append("details")
     reply.reset()
     #expect(reply.kind == .message)

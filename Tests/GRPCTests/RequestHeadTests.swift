@@ -30,10 +30,10 @@ struct RequestHeadTests {
   }
 
   private static let call = RequestHead.call(method: 3)
-  private static let notPost = RequestHead.notGRPC(httpStatus: 405)
-  private static let wrongType = RequestHead.notGRPC(httpStatus: 415)
-  private static let unknown = RequestHead.refuse(.unimplemented, .unknownMethod)
-  private static let unsupported = RequestHead.refuse(.unimplemented, .unsupportedEncoding)
+  private static let notPost = RequestHead.reject(.notPost)
+  private static let wrongType = RequestHead.reject(.wrongContentType)
+  private static let unknown = RequestHead.reject(.unknownMethod)
+  private static let unsupported = RequestHead.reject(.compressed)
 
   private static let accepted =
     ["", "+proto", ";charset=utf-8", "; x", "+proto;a=b", ";", "+proto;"].map {
@@ -91,10 +91,8 @@ struct RequestHeadTests {
     "A head survives as a number",
     arguments: [
       RequestHead.call(method: 0), .call(method: 1), .call(method: 13),
-      .call(method: Int(Int32.max)), .notGRPC(httpStatus: 405), .notGRPC(httpStatus: 415),
-      .notGRPC(httpStatus: 400), .refuse(.unimplemented, .unknownMethod),
-      .refuse(.unimplemented, .unsupportedEncoding),
-    ])
+      .call(method: Int(Int32.max)),
+    ] + Rejection.allCases.map { .reject($0) })
   func roundTrip(_ head: RequestHead) { #expect(RequestHead(code: head.code) == head) }
 
   @Test("Different heads are different numbers")
@@ -109,5 +107,22 @@ struct RequestHeadTests {
       RequestField.allCases.map { "\($0.name)" } == [
         ":method", ":path", "content-type", "grpc-encoding", "holdfast-caller", "grpc-timeout",
       ])
+  }
+}
+
+@Suite("Rejections")
+struct RejectionTests {
+  @Test("Each has a status, a reason and a text", arguments: Rejection.allCases)
+  func complete(_ rejection: Rejection) {
+    #expect(rejection.code != .ok)
+    let reason = "\(rejection.reason)"
+    #expect(!reason.isEmpty && reason.allSatisfy { $0 == "_" || ("A"..."Z").contains($0) })
+    #expect(!"\(rejection.text)".isEmpty)
+  }
+
+  @Test("Only what is not gRPC has an HTTP error")
+  func httpStatus() {
+    let errors = Rejection.allCases.filter { $0.httpStatus != 200 }
+    #expect(errors == [.notPost, .wrongContentType])
   }
 }

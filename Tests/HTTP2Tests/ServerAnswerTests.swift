@@ -43,7 +43,11 @@ import Testing
 
   @Test(arguments: [0, 1, 9, 10, 16]) func answersEndWithAStatus(code: UInt8) throws {
     let server = try ServerUnderTest.connected { server, stream in
-      server.context.end(stream, status: code)
+      if code == 0 { return server.context.end(stream) }
+      let trailers = HeaderFields()
+      trailers.resetTrailers()
+      trailers.add("grpc-status", decimal: UInt32(code))
+      server.context.end(stream, trailers: trailers)
     }
     let decoder = ServerTestDecoder()
     for stream in [1, 3, 5] as [UInt32] {
@@ -53,6 +57,47 @@ import Testing
       #expect(fields == Self.good + Self.status(Int(code)))
       #expect(frames.map { $0.flags & 1 } == [0, 1])
     }
+    server.close()
+  }
+
+  @Test(
+    "Trailers of their own follow the answer, whatever their length and the peer's window",
+    arguments: [1, 100, 16_000], [65_535, 10])
+  func longTrailers(length: Int, window: Int) throws {
+    let server = try ServerUnderTest.connected { _, _ in }
+    if window < 65_535 {
+      #expect(server.receive(ServerFrame.settings([(4, UInt32(window))])) == nil)
+    }
+    #expect(server.receive(call(1)) == nil)
+    let stream = try #require(server.openStreams.first)
+    _ = try server.frames()
+    let message = [UInt8](repeating: 7, count: 20_000)
+    server.send(message, on: stream, ends: false)
+    let trailers = HeaderFields()
+    trailers.resetTrailers()
+    trailers.add("grpc-status", decimal: 14)
+    let value = [UInt8](repeating: 97, count: length)
+    trailers.add("grpc-message", value.span)
+    server.context.end(stream, trailers: trailers)
+    // Nothing follows the end.
+    server.context.end(stream)
+    var frames = try server.frames()
+    if window < 65_535 {
+      #expect(frames.last?.kind == Kind.data && server.session.queuedBytes > 0)
+      #expect(server.receive(ServerFrame.windowUpdate(1, 30_000)) == nil)
+      frames += try server.frames()
+    }
+    #expect(body(frames, 1) == grpcMessage(message))
+    let decoder = ServerTestDecoder()
+    let blocks = frames.filter { $0.kind == Kind.headers }.map { decoder.decode($0.payload) }
+    #expect(blocks.count == 2 && blocks.first == Self.good)
+    let said = [
+      ServerField("grpc-status", "14"),
+      ServerField("grpc-message", String(repeating: "a", count: length)),
+    ]
+    #expect(blocks.last == said)
+    #expect(frames.last?.flags == 5)
+    #expect(server.session.queuedBytes == 0 && server.session.streamCount == 0)
     server.close()
   }
 
@@ -66,7 +111,7 @@ import Testing
       server.send([UInt8](repeating: number, count: Int(number) * 3), on: stream, ends: false)
       if number % 3 == 0 { frames += try server.frames() }
     }
-    server.context.end(stream, status: 0)
+    server.context.end(stream)
     frames += try server.frames()
     let expected = (0..<50 as Range<UInt8>).flatMap {
       grpcMessage([UInt8](repeating: $0, count: Int($0) * 3))
@@ -213,7 +258,7 @@ import Testing
     let message: [UInt8] = [1]
     let isSent = context.send(message.span, on: stale, ends: true)
     #expect(!isSent)
-    context.end(stale, status: 3)
+    context.end(stale)
     context.setHead(66, of: stale)
     context.wantData(stale)
     context.consume(1, of: stale)
@@ -231,7 +276,7 @@ import Testing
       let again: [UInt8] = [2]
       let isSent = server.context.send(again.span, on: stream, ends: true)
       #expect(!isSent, "the answer has its end")
-      server.context.end(stream, status: 13)
+      server.context.end(stream)
       let fields = HeaderFields()
       fields.reset(httpStatus: 200)
       server.context.sendHeadersOnly(on: stream, fields: fields)

@@ -92,6 +92,7 @@ import Testing
   @Test(
     arguments: [
       (9, RefusalReason.insufficientStock, false), (10, .conflictTooBusy, true),
+      (14, .conflictTooBusy, true),
       (14, .overloaded, true), (14, .storageFull, true), (8, .other, true),
     ] as [(UInt8, RefusalReason, Bool)])
   func decisionsAndNone(code: UInt8, reason: RefusalReason, isWithoutEffect: Bool) {

@@ -44,7 +44,9 @@ struct HealthTests {
   @Test(
     "A service that is unknown", arguments: ["nobody", "holdfast.v1", "holdfast.v1.StockServic"])
   func unknown(name: String) throws {
-    #expect(try service.refused("Check", Message().with(1, name)).code == .notFound)
+    let refused = try service.refused("Check", Message().with(1, name))
+    #expect(refused.code == .notFound)
+    #expect(refused.reason == "UNKNOWN_SERVICE")
     #expect(try watch(name, 1) == Self.serviceUnknown)
     service.handler.drain()
     #expect(try service.refused("Check", Message().with(1, name)).code == .notFound)

@@ -334,22 +334,21 @@ struct RefusalTests {
       .conflictTooBusy(attempts: 16), isReplay: false, session: service.session, reply: reply
     ) { _ in ItemName(sku: .empty, location: .empty) }
     let refused = Answer.Refused(
-      code: .aborted, text: "too many others change the same items", reason: "CONFLICT_TOO_BUSY",
-      domain: "holdfast", metadata: ["attempts": "16"], retryNanoseconds: 5_000_000)
+      code: .unavailable, text: "too many others change the same items",
+      reason: "CONFLICT_TOO_BUSY", domain: "holdfast", metadata: ["attempts": "16"],
+      retryNanoseconds: 5_000_000, retryMilliseconds: 5)
     #expect(try Service.answer(in: reply) == .failure(refused))
   }
 
-  @Test("Overload and shutdown", arguments: [Unavailability.overloaded, .shuttingDown])
-  func unavailable(_ reason: Unavailability) throws {
+  @Test("Calls that the loop rejects", arguments: Rejection.allCases)
+  func rejected(_ rejection: Rejection) throws {
     let reply = Reply()
-    service.handler.refuse(reason, reply: reply)
-    guard case .failure(let refused) = try Service.answer(in: reply) else {
-      Issue.record("not a failure")
-      return
-    }
-    #expect(refused.code == .unavailable)
-    #expect(refused.reason == (reason == .overloaded ? "OVERLOADED" : "SHUTTING_DOWN"))
-    #expect(refused.domain == "holdfast")
-    #expect(refused.retryNanoseconds ?? 0 > 0)
+    service.handler.reject(rejection, reply: reply)
+    let isTemporary = rejection == .overloaded || rejection == .shuttingDown
+    let refused = Answer.Refused(
+      code: rejection.code, text: "\(rejection.text)", reason: "\(rejection.reason)",
+      domain: "holdfast", retryNanoseconds: isTemporary ? second / 4 : nil,
+      retryMilliseconds: isTemporary ? 250 : 0)
+    #expect(try Service.answer(in: reply) == .failure(refused))
   }
 }

@@ -7,6 +7,8 @@ import Testing
 
 let second: Int64 = 1_000_000_000
 let quantityMax: Int64 = 1 << 40
+/// The longest request that the server hands over.
+let messageBytesMax = 80 * 1024
 
 /// What came back of a call.
 enum Answer: Equatable {
@@ -21,6 +23,8 @@ enum Answer: Equatable {
     var domain = ""
     var metadata: [String: String] = [:]
     var retryNanoseconds: Int64?
+    /// grpc-retry-pushback-ms; 0: none.
+    var retryMilliseconds: Int32 = 0
     /// Field and description of each violation; or type, subject and description.
     var violations: [[String]] = []
     /// Of the whole google.rpc.Status. A replay has a few more.
@@ -30,7 +34,7 @@ enum Answer: Equatable {
       (one.code, one.text, one.reason, one.domain) == (
         other.code, other.text, other.reason, other.domain
       ) && one.metadata == other.metadata && one.retryNanoseconds == other.retryNanoseconds
-        && one.violations == other.violations
+        && one.retryMilliseconds == other.retryMilliseconds && one.violations == other.violations
     }
 
     /// The same refusal, as a retry gets it.
@@ -50,13 +54,15 @@ final class Service {
   private let reply = Reply()
   private var nextCall: UInt64 = 1
 
-  init(itemsMax: Int = 100_000, reservationsMax: Int = 100_000) {
+  init(
+    itemsMax: Int = 100_000, reservationsMax: Int = 100_000, secret: (UInt64, UInt64) = (1, 2)
+  ) {
     let limits = StoreLimits(
       linesPerReservation: 64, quantityMax: quantityMax, ttlNanosecondsMin: second,
       ttlNanosecondsDefault: 600 * second,
       holdNanosecondsMax: 24 * 3600 * second, retentionNanoseconds: 24 * 3600 * second,
       itemsMax: itemsMax, reservationsMax: reservationsMax)
-    store = StockStore(limits: limits, clock: clock, secret: (1, 2))
+    store = StockStore(limits: limits, clock: clock, secret: secret)
     session = store.makeSession()
     handler = HoldfastHandler(
       session: session, storeLimits: limits,
@@ -120,12 +126,15 @@ final class Service {
     }
     let details = reply.withDetails { span in span.indices.map { span[$0] } }
     var refused = Answer.Refused(code: code, text: String(decoding: content, as: UTF8.self))
-    if details.isEmpty { return .failure(refused) }
     refused.detailsByteCount = details.count
+    refused.retryMilliseconds = reply.retryMilliseconds
     let status = try #require(Fields(details), "the details are no google.rpc.Status")
     #expect(status.number(1) == Int64(code.rawValue))
     #expect(status.text(2) == refused.text)
     for any in status.messages(3) { try read(any, into: &refused) }
+    #expect(!refused.reason.isEmpty && refused.domain == "holdfast", "no ErrorInfo")
+    // The two ways to say when to try again say the same.
+    #expect(refused.retryNanoseconds ?? 0 == Int64(refused.retryMilliseconds) * 1_000_000)
     return .failure(refused)
   }
 

@@ -13,7 +13,7 @@ struct DurabilityTests {
     let fixture = try Fixture()
     let client = try fixture.connect()
     let first = try client.start("durable", [1])
-    let refused = try client.start("durable", [2, 1])
+    let refused = try client.start("durable", [2, 9])
     let third = try client.start("durable", [3])
     #expect(fixture.eventually { fixture.board.read { $0.executed[Self.durable] } == 3 })
     // A call that waits for nothing does not wait for them.
@@ -23,7 +23,10 @@ struct DurabilityTests {
     #expect(try client.answer(first).messages == [[1]])
     #expect(client.calls[refused] == nil)
     fixture.board.makeDurable(upTo: 2)
-    #expect(try client.answer(refused).code == StatusCode.aborted.rawValue)
+    let answer = try client.answer(refused)
+    #expect(answer.code == StatusCode.aborted.rawValue)
+    // What a failure says of retries waits with it.
+    #expect(answer.fields["grpc-retry-pushback-ms"] == "9")
     #expect(client.calls[third] == nil)
     fixture.board.makeDurable(upTo: 3)
     #expect(try client.answer(third).messages == [[3]])

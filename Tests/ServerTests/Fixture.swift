@@ -103,8 +103,12 @@ final class FakeHandler: CallHandler {
     late.removeAll { $0.call == call }
   }
 
-  func refuse(_ reason: Unavailability, reply: Reply) {
-    reply.fail(.unavailable, reason == .overloaded ? "overloaded" : "shutting down")
+  func reject(_ rejection: Rejection, reply: Reply) {
+    reply.fail(rejection.code)
+    reply.append(rejection.text)
+    reply.beginDetails()
+    reply.append(rejection.reason)
+    if rejection.code == .unavailable { reply.retryMilliseconds = 250 }
   }
 
   func handle(
@@ -122,7 +126,13 @@ final class FakeHandler: CallHandler {
       reply.beginDetails()
       reply.append(message)
     case .durable:
-      if message.count > 1 { reply.fail(.aborted, "busy") } else { reply.append(message) }
+      if message.count > 1 {
+        reply.fail(.aborted)
+        reply.retryMilliseconds = Int32(message[1])
+        reply.beginDetails()
+      } else {
+        reply.append(message)
+      }
       return .reply(lsn: UInt64(first))
     case .later:
       late.append((call, message.indices.map { message[$0] }))
@@ -131,7 +141,11 @@ final class FakeHandler: CallHandler {
       let kibibyte = [UInt8](repeating: first, count: 1024)
       for _ in 0..<first { reply.append(kibibyte.span) }
       return .reply(lsn: message.count > 1 ? UInt64(message[1]) : 0)
-    case .chat where first == 255: reply.fail(.dataLoss, "lost")
+    case .chat where first == 255:
+      reply.fail(.dataLoss)
+      reply.append("lost")
+      reply.beginDetails()
+      reply.append(message)
     default:
       reply.append(message)
       reply.append(caller)

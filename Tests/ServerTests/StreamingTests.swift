@@ -39,8 +39,12 @@ struct StreamingTests {
     let answer = try client.answer(cut)
     #expect(answer.messages == [[1]])
     #expect(answer.code == StatusCode.internal.rawValue)
-    let broken = try client.start("chat", body: Frame.message([1]) + Frame.message([2], flag: 9))
-    #expect(try client.answer(broken).code == StatusCode.internal.rawValue)
+    #expect(answer.fields["grpc-status-details-bin"] != nil)
+    let start = try client.start("chat", body: Frame.message([1]) + Frame.message([2], flag: 9))
+    let broken = try client.answer(start)
+    #expect(broken.code == StatusCode.internal.rawValue)
+    #expect(broken.text == "malformed message prefix")
+    #expect(broken.fields["grpc-status-details-bin"] != nil)
     #expect(try client.call("echo", [1]).messages == [[1]])
   }
 
@@ -126,6 +130,9 @@ struct StreamingTests {
     let answer = try client.answer(try client.start("chat", body: body))
     #expect(answer.messages == [[1]])
     #expect(answer.code == StatusCode.dataLoss.rawValue)
+    // In the trailers, since the answer has begun: all that a failure says.
+    #expect(answer.text == "lost")
+    #expect(answer.fields["grpc-status-details-bin"] == "/w")
     #expect(fixture.board.read { $0.executed[6] } == 2)
     #expect(try client.call("echo", [1]).messages == [[1]])
     #expect(fixture.metric("grpc_server_started_total") == 2)

@@ -14,7 +14,8 @@ struct WaitingRepliesTests {
     var kind: Reply.Kind
     var content: [UInt8]
     var details: [UInt8]
-    var end: StatusCode?
+    var retryMilliseconds: Int32 = 0
+    var isEnd = false
   }
 
   @Test("What was kept comes back, in order, whatever the sizes", arguments: [1, 2, 3, 4])
@@ -31,10 +32,10 @@ struct WaitingRepliesTests {
         lsn += random.next() % 3
         let kept = Self.makeReply(reply, stream: UInt32(step), lsn: lsn, &random)
         let stream = StreamID(index: kept.stream, generation: 7)
-        if kept.end != nil {
+        if kept.isEnd {
           var end = kept
           end.lsn = expected.last?.lsn ?? 0
-          let isKept = waiting.appendEnd(of: stream, kept.end ?? .ok)
+          let isKept = waiting.appendEnd(of: stream)
           #expect(isKept == !expected.isEmpty)
           if isKept { expected.append(end) }
         } else if waiting.append(reply, for: stream, lsn: lsn, ends: kept.ends) {
@@ -51,7 +52,9 @@ struct WaitingRepliesTests {
         let given = Kept(
           stream: next?.stream.index ?? .max, lsn: first.lsn, ends: next?.ends ?? false,
           kind: reply.kind, content: reply.withContent(Self.array),
-          details: reply.withDetails(Self.array), end: next?.end)
+          details: reply.withDetails(Self.array),
+          retryMilliseconds: reply.kind == .message ? 0 : reply.retryMilliseconds,
+          isEnd: next?.isEnd ?? false)
         #expect(given == first, "seed \(seed), step \(step)")
       }
       let isEmpty = waiting.isEmpty
@@ -79,18 +82,20 @@ struct WaitingRepliesTests {
   ) -> Kept {
     var kept = Kept(
       stream: stream, lsn: lsn, ends: random.next() % 2 == 0, kind: .message, content: [],
-      details: [], end: nil)
+      details: [])
     let size = random.next() % 10 == 0 ? random.next() % 5_000 : random.next() % 90
     kept.content = (0..<size).map { _ in UInt8(truncatingIfNeeded: random.next()) }
     reply.reset()
     switch random.next() % 8 {
     case 0:
       kept = Kept(
-        stream: stream, lsn: lsn, ends: true, kind: .message, content: [], details: [], end: .ok)
+        stream: stream, lsn: lsn, ends: true, kind: .message, content: [], details: [], isEnd: true)
     case 1, 2:
       kept.kind = .failure(.aborted)
       kept.details = (0..<random.next() % 70).map { UInt8($0) }
+      kept.retryMilliseconds = Int32(random.next() % 3) * 250
       reply.fail(.aborted)
+      reply.retryMilliseconds = kept.retryMilliseconds
       reply.append(kept.content.span)
       reply.beginDetails()
       reply.append(kept.details.span)
