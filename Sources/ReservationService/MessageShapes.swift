@@ -86,9 +86,17 @@ struct UnknownField: Equatable {
   private static let numberMax: UInt32 = 255
   /// Requests do not nest without end.
   private static let depthMax = 8
+  private static let varintBytesMax = 10
+
+  /// What a known field with a tag of one byte is, by that byte; nearly all are. `otherwise` is looked
+  /// at more closely.
+  private enum Short: UInt8 {
+    case otherwise, varint, bytes, message
+  }
 
   let fields: UnsafeMutablePointer<Field>
   let count: UInt32
+  private let short: UnsafeMutablePointer<Short>
 
   static func make(
     _ descriptor: ProtobufCMessageDescriptor, depth: Int = 0
@@ -110,8 +118,16 @@ struct UnknownField: Equatable {
         wireTypes: wireTypes(each.type, isRepeated: isRepeated), isRepeated: isRepeated,
         name: each.name, message: nested.map { unsafe make($0.pointee, depth: depth + 1) })
     }
+    let short = UnsafeMutablePointer<Short>.allocate(capacity: 256)
+    unsafe short.initialize(repeating: .otherwise, count: 256)
+    for number in 1..<min(Int(count), 16) {
+      let wireTypes = unsafe fields[number].wireTypes
+      let isMessage = unsafe fields[number].message != nil
+      if wireTypes & 1 << 0 != 0 { unsafe short[number << 3] = .varint }
+      if wireTypes & 1 << 2 != 0 { unsafe short[number << 3 | 2] = isMessage ? .message : .bytes }
+    }
     let shape = UnsafeMutablePointer<MessageShape>.allocate(capacity: 1)
-    unsafe shape.initialize(to: MessageShape(fields: fields, count: count))
+    unsafe shape.initialize(to: MessageShape(fields: fields, count: count, short: short))
     return unsafe UnsafePointer(shape)
   }
 
@@ -132,21 +148,64 @@ struct UnknownField: Equatable {
   static func check(
     _ message: Span<UInt8>, _ shape: UnsafePointer<MessageShape>
   ) -> MessageShapes.Finding {
-    var at = 0
-    while at < message.count {
-      guard let field = WireField(message, &at) else { return .malformed }
-      guard unsafe field.number < shape.pointee.count else { return .unknown }
-      // The table has `count` entries.
-      let known = unsafe shape.pointee.fields + Int(field.number)
-      let wireTypes = unsafe known.pointee.wireTypes
-      if wireTypes == 0 { return .unknown }
-      if wireTypes >> field.wireType & 1 == 0 { return .malformed }
-      if let nested = unsafe known.pointee.message {
-        let finding = unsafe check(message.extracting(field.start..<at), nested)
+    unsafe message.withUnsafeBufferPointer { bytes in
+      guard let start = bytes.baseAddress else { return .known }
+      return unsafe check(start, start + bytes.count, shape)
+    }
+  }
+
+  /// The short forms by themselves: this is on the way of every Reserve. Never reads at `end` or beyond.
+  private static func check(
+    _ start: UnsafePointer<UInt8>, _ end: UnsafePointer<UInt8>,
+    _ shape: UnsafePointer<MessageShape>
+  ) -> MessageShapes.Finding {
+    let short = unsafe shape.pointee.short
+    var at = unsafe start
+    while unsafe end - at >= 2 {
+      let kind = unsafe short[Int(at[0])]
+      if kind == .varint {
+        let most = unsafe min(end, at + 1 + varintBytesMax)
+        unsafe at += 1
+        while unsafe at < most && at[0] >= 0x80 { unsafe at += 1 }
+        guard unsafe at < most else { return .malformed }
+        unsafe at += 1
+        continue
+      }
+      let length = unsafe Int(at[1])
+      guard kind != .otherwise, length < 0x80 else {
+        let finding = unsafe checkField(&at, end, shape)
+        if finding != .known { return finding }
+        continue
+      }
+      let value = unsafe at + 2
+      guard unsafe end - value >= length else { return .malformed }
+      if kind == .message, let nested = unsafe shape.pointee.fields[Int(at[0] >> 3)].message {
+        let finding = unsafe check(value, value + length, nested)
         if finding != .known { return finding }
       }
+      unsafe at = value + length
     }
-    return .known
+    return unsafe at == end ? .known : .malformed
+  }
+
+  /// Any field, which `at` is then behind.
+  @inline(never)
+  private static func checkField(
+    _ at: inout UnsafePointer<UInt8>, _ end: UnsafePointer<UInt8>,
+    _ shape: UnsafePointer<MessageShape>
+  ) -> MessageShapes.Finding {
+    let rest = unsafe UnsafeBufferPointer(start: at, count: end - at).span
+    var length = 0
+    guard let field = WireField(rest, &length) else { return .malformed }
+    guard unsafe field.number < shape.pointee.count else { return .unknown }
+    // The table has `count` entries.
+    let known = unsafe shape.pointee.fields[Int(field.number)]
+    if known.wireTypes == 0 { return .unknown }
+    if known.wireTypes >> field.wireType & 1 == 0 { return .malformed }
+    let value = unsafe at + field.start
+    unsafe at += length
+    guard let nested = unsafe known.message else { return .known }
+    return unsafe check(value, at, nested)
   }
 
   static func unknownField(
