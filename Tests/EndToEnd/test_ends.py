@@ -212,7 +212,7 @@ def test_list_reservations(client):
     ids = [client.reserve(line(sku)).reservation_id for _ in range(20)]
     client.confirm(ids[0])
     client.release(ids[1])
-    for page_size in (0, 1, 7, 500):
+    for page_size in (0, 1, 7, 500, 501):
         listed = [each.reservation_id for each in list_all(client, page_size=page_size)]
         assert set(ids) <= set(listed) and len(listed) == len(set(listed))
     for state, expected in ((HELD, ids[2:]), (CONFIRMED, ids[:1]), (RELEASED, ids[1:2])):
@@ -224,7 +224,7 @@ def test_list_reservations(client):
 
 
 @pytest.mark.parametrize("fields, named", [
-    (dict(page_size=-1), "page_size"), (dict(page_size=501), "page_size"),
+    (dict(page_size=-1), "page_size"), (dict(page_token="0" * 32), "page_token"),
     (dict(page_token="nonsense"), "page_token"), (dict(page_token="!" * 300), "page_token"),
     (dict(state=99), "state"),
 ])

@@ -180,7 +180,7 @@ def test_broken_message_framing(connection, reserve_message, body):
 
 def test_a_message_over_the_limit_is_refused_before_it_is_whole(connection, reserve_message):
     connection.send(frame(http2.HEADERS, http2.END_HEADERS, 1, header_block(grpc_fields(RESERVE))))
-    connection.send(frame(http2.DATA, 0, 1, grpc_message(bytes(64 * 1024 + 1))[:16384]))
+    connection.send(frame(http2.DATA, 0, 1, grpc_message(bytes(80 * 1024 + 1))[:16384]))
     for _ in range(4):
         connection.send(frame(http2.DATA, 0, 1, bytes(12300)))
     assert connection.response(1).grpc_status == RESOURCE_EXHAUSTED

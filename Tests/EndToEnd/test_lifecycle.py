@@ -85,7 +85,7 @@ def test_a_call_that_the_shutdown_cannot_wait_for(start):
 def test_more_half_sent_messages_than_there_is_room_for(start):
     """256 MiB a loop hold what clients have sent in part; past that OVERLOADED with RetryInfo."""
     server = start("--loops", "1")
-    half_sent = grpc_message(bytes(64 * 1024))[:-1]
+    half_sent = grpc_message(bytes(80 * 1024))[:-1]
     frames = [half_sent[at:at + 16384] for at in range(0, len(half_sent), 16384)]
     fields = header_block(grpc_fields("/holdfast.v1.ReservationService/Reserve"))
     with contextlib.ExitStack() as stack:

@@ -157,12 +157,26 @@ def test_a_key_that_is_not_utf8(client):
     assert seen[0].fields == ["idempotency_key"]
 
 
-def test_unknown_fields_are_ignored(client):
+LATER_FIELD = b"\xca\x3e\x05later"  # field 1001, as a newer client might send
+
+
+def test_a_change_with_unknown_fields_is_refused_and_not_recorded(client):
     request = reservation_pb2.ReserveRequest(idempotency_key=fresh("key"), lines=[line(client.item(1))])
-    later_field = b"\xca\x3e\x05later"  # field 1001, as a newer client might send
+    later_line = request.lines[0].SerializeToString() + LATER_FIELD
+    in_a_line = b"\x12" + bytes([len(later_line)]) + later_line
     call = client.channel.unary_unary(
         METHODS[0], lambda sent: sent, reservation_pb2.ReserveResponse.FromString)
-    assert call(request.SerializeToString() + later_field, **client.call).reservation_id
+    for strange, path in ((LATER_FIELD, ""), (in_a_line, "lines[1]")):
+        with refused(StatusCode.INVALID_ARGUMENT, "UNKNOWN_FIELD", path=path, number=1001) as seen:
+            call(request.SerializeToString() + strange, **client.call)
+        assert seen[0].fields == [f"{path}.1001".lstrip(".")]
+    assert not call(request.SerializeToString(), **client.call).replayed
+
+
+def test_a_read_passes_unknown_fields_over(client):
+    request = stock_pb2.GetStockRequest(sku=client.item(3))
+    call = client.channel.unary_unary(METHODS[7], lambda sent: sent, stock_pb2.GetStockResponse.FromString)
+    assert call(request.SerializeToString() + LATER_FIELD, **client.call).stock.on_hand == 3
 
 
 def test_an_empty_message_is_a_message(client):

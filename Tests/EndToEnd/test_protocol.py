@@ -8,7 +8,7 @@ from grpc_reflection.v1alpha import reflection_pb2
 from client import Client, fresh, line, refused
 from google.protobuf import descriptor_pb2
 
-LIMIT_BYTES = 64 * 1024
+LIMIT_BYTES = 80 * 1024
 RESERVE = "/holdfast.v1.ReservationService/Reserve"
 
 
@@ -20,20 +20,20 @@ def raw(client, method):
     "/holdfast.v1.ReservationService/Steal", "/holdfast.v1.NoService/Reserve", "/holdfast.v1/Reserve",
     "/Reserve", "/holdfast.v1.ReservationService/Reserve/", "/holdfast.v1.ReservationService/reserve"])
 def test_unknown_methods(client, method):
-    with refused(StatusCode.UNIMPLEMENTED):
+    with refused(StatusCode.UNIMPLEMENTED, "UNKNOWN_METHOD"):
         raw(client, method)(b"", **client.call)
 
 
 @pytest.mark.parametrize("size", [LIMIT_BYTES + 1, 2 * LIMIT_BYTES, 8 << 20])
 def test_messages_over_the_limit(client, size):
-    with refused(StatusCode.RESOURCE_EXHAUSTED):
+    with refused(StatusCode.RESOURCE_EXHAUSTED, "MESSAGE_TOO_LARGE"):
         raw(client, RESERVE)(bytes(size), **client.call)
     client.item(1)  # the connection goes on
 
 
 def test_a_message_at_the_limit_is_read(client):
     """All zero bytes are not protobuf: the refusal shows that the message itself was looked at."""
-    with refused(StatusCode.INVALID_ARGUMENT):
+    with refused(StatusCode.INVALID_ARGUMENT, "MALFORMED_MESSAGE"):
         raw(client, RESERVE)(bytes(LIMIT_BYTES), **client.call)
 
 

@@ -360,11 +360,14 @@ struct  Holdfast__V1__ListReservationsRequest
 {
   ProtobufCMessage base;
   /*
-   * How many at most: 1 to 500; 0 means 100. A page may be shorter, even empty, and not be the last.
+   * How many at most: 0 means 100, more than 500 means 500. A page may be shorter, even empty, and not be
+   * the last.
    */
   int32_t page_size;
   /*
-   * Empty for the first page; then the next_page_token of the page before, unchanged.
+   * Empty for the first page; then the next_page_token of the page before, unchanged, with the same
+   * state. Good as long as the server's data is (with --durability memory: as long as the server runs).
+   * Any other is INVALID_ARGUMENT.
    */
   char *page_token;
   /*

@@ -271,11 +271,12 @@ struct  Holdfast__V1__ListStockRequest
 {
   ProtobufCMessage base;
   /*
-   * How many at most: 1 to 500; 0 means 100.
+   * How many at most: 0 means 100, more than 500 means 500.
    */
   int32_t page_size;
   /*
-   * Empty for the first page; then the next_page_token of the page before, unchanged.
+   * Empty for the first page; then the next_page_token of the page before, unchanged. Good as long as
+   * the server's data is. Any other is INVALID_ARGUMENT.
    */
   char *page_token;
 };
