@@ -12,6 +12,10 @@ struct RepairCommand: AsyncParsableCommand {
       sequence number (LSN), such as `holdfast verify` names. Says what was given up, as far as it \
       can still be read. Does not ask: keep a copy of the directory.
 
+      Versions of items go on above all that may have been told, so that an expected_version from a \
+      decision that was given up is refused. Do the same to a copy that takes the place of a \
+      directory that went on: with the last LSN, which `holdfast verify` names, nothing is given up.
+
       Exit status: 0 where it was done, 1 where nothing was changed, 3 where it is the checkpoint \
       that is damaged: then only a copy helps.
       """)
@@ -38,7 +42,8 @@ struct RepairCommand: AsyncParsableCommand {
       }
       print(
         "gave up \(report.decisions) decisions (\(report.bytes) bytes) after \(truncateAt), "
-          + "and what is too damaged to be counted")
+          + "and what is too damaged to be counted; item versions go on \(report.versionLift) higher, "
+          + "so that none that was told comes back")
     }
   }
 }

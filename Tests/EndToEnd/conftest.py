@@ -6,8 +6,12 @@ HOLDFAST_BINARY names the server to test; default .build/debug/holdfast, which `
 import importlib.resources
 import os
 import pathlib
+import shutil
+import struct
+import subprocess
 import sys
 import tempfile
+import time
 
 import pytest
 from grpc_tools import protoc
@@ -73,3 +77,39 @@ def start(binary):
     yield start_server
     for running in servers:
         running.stop()
+
+
+class WallClock:
+    """The wall clock of the processes that are started with its `environment`: another than the machine's."""
+
+    def __init__(self, library, path):
+        self.path = path
+        self.environment = {"LD_PRELOAD": str(library), "WALL_CLOCK_FILE": str(path)}
+        self.shift()
+
+    def shift(self, seconds=0, asleep=0):
+        """Moves the wall clock by that much, as if the machine had slept for some of it."""
+        if not self.path.exists():
+            self.path.write_bytes(bytes(16))
+        # In place: the processes have it mapped.
+        with open(self.path, "r+b") as file:
+            file.write(struct.pack("=qq", seconds, asleep))
+
+    def set(self, seconds):
+        """Sets it to that many seconds since the Unix epoch."""
+        self.shift(seconds - int(time.time()))
+
+
+@pytest.fixture(scope="session")
+def wall_clock_library(tmp_path_factory):
+    if not shutil.which("cc"):
+        pytest.skip("needs a C compiler")
+    library = tmp_path_factory.mktemp("clock") / "wall_clock.so"
+    source = pathlib.Path(__file__).with_name("wall_clock.c")
+    subprocess.run(["cc", "-shared", "-fPIC", "-O1", "-o", library, source, "-ldl"], check=True)
+    return library
+
+
+@pytest.fixture
+def wall_clock(wall_clock_library, tmp_path):
+    return WallClock(wall_clock_library, tmp_path / "wall-clock")

@@ -8,11 +8,12 @@ struct RepairTests {
   /// Three segments, and an empty checkpoint to begin from. Batches hold clock records.
   private static func journal(checkpointEnd: UInt64 = 0) throws -> TestJournal {
     var journal = TestJournal()
-    for _ in 0..<10 { journal.append(400, run: 1) }
+    let clocks = [UInt8]((0..<10).map { _ in record(.clock) }.joined())
+    for _ in 0..<10 { journal.append(clocks, run: 1, recordCount: 10) }
     journal.endSegment(run: 1)
-    for _ in 0..<10 { journal.append(400, run: 2) }
+    for _ in 0..<10 { journal.append(clocks, run: 2, recordCount: 10) }
     journal.endSegment(run: 2)
-    for _ in 0..<10 { journal.append(400, run: 3) }
+    for _ in 0..<10 { journal.append(clocks, run: 3, recordCount: 10) }
     journal.makeSegment(4)
     try writeCheckpoint(journal, end: checkpointEnd)
     return journal
@@ -62,7 +63,8 @@ struct RepairTests {
     // Nothing behind the cut can come back, whatever run is next.
     if count < 30 {
       journal.cut(at: count)
-      #expect(try Repair.truncate(storage: journal.storage, at: lsn) == RepairReport())
+      let again = try Repair.truncate(storage: journal.storage, at: lsn)
+      #expect(again.batches == 0 && again.decisions == 0 && again.bytes == 0)
     }
     #expect(journal.read() == reading)
   }
@@ -72,13 +74,14 @@ struct RepairTests {
     var journal = TestJournal()
     let clock = Self.record(.clock)
     let expired = Self.record(.expired)
-    journal.append(clock, run: 1)
+    journal.append(clock, run: 1, recordCount: 1)
     journal.append(expired + clock + expired, run: 1)
     journal.append(expired + expired + [UInt8](repeating: 0, count: 8), run: 1)
     try Self.writeCheckpoint(journal, end: 0)
     let lsn = UInt64(clock.count)
     let report = try Repair.truncate(storage: journal.storage, at: lsn)
-    #expect(report == RepairReport(batches: 2, decisions: 4, bytes: journal.position.lsn - lsn))
+    #expect(report.batches == 2 && report.decisions == 4)
+    #expect(report.bytes == journal.position.lsn - lsn)
   }
 
   /// A record without lines.

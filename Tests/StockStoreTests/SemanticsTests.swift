@@ -215,7 +215,7 @@ import Testing
       ReservationID(slot: id.slot + 1, generation: id.generation, tag: id.tag),
       ReservationID(slot: id.slot, generation: id.generation + 1, tag: id.tag),
       ReservationID(slot: id.slot, generation: id.generation, tag: id.tag ^ 1),
-      ReservationID(slot: .max, generation: .max, tag: .max),
+      ReservationID(slot: .max, generation: .max, tag: 1 << 36 - 1),
     ] {
       #expect(session.release(wrong).refusal == .reservationNotFound)
     }

@@ -206,11 +206,15 @@ struct TestJournal {
   }
 
   /// Appends a batch with these records.
-  mutating func append(_ payload: [UInt8], run: UInt32, kind: BatchHeader.Kind = .records) {
+  /// - Parameter recordCount: nil: whatever they are, as if each had 8 bytes.
+  mutating func append(
+    _ payload: [UInt8], run: UInt32, kind: BatchHeader.Kind = .records, recordCount: Int? = nil
+  ) {
     let salt = key.salt(sequence: position.sequence, run: run)
     let checksum = unsafe payload.withUnsafeBytes { unsafe BatchHeader.checksum($0, salt: salt) }
     let header = BatchHeader(
-      lsn: position.lsn, payloadLength: payload.count, recordCount: payload.count / 8,
+      lsn: position.lsn, payloadLength: payload.count,
+      recordCount: recordCount ?? payload.count / 8,
       payloadCRC: kind == .end ? 0 : checksum, kind: kind, run: run,
       time: Int64(1000 + batches.count))
     if kind == .records {

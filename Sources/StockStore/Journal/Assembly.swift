@@ -16,11 +16,8 @@ struct Assembly: Sendable {
   let core: StoreCore
   /// The newest time in nanoseconds since the Unix epoch: timers run from here.
   let now: Int64
-  /// For slots that are not in use.
-  let generationFloor: UInt32
 
   func run() throws(JournalError) -> Counts {
-    core.slab.generationFloor = generationFloor
     giveAwayChunks()
     let recordCount = Int(core.items.count) + Int(core.slab.slotCount)
     let (items, counts) = try concurrently(
@@ -135,7 +132,7 @@ struct Assembly: Sendable {
     for index in (0..<UInt32(ReservationSlab.chunkRecords)).reversed() {
       let slot = firstSlot(chunk) + index
       switch core.slab[slot].kind {
-      case .free: core.shards[number].restoreFree(slot, generation: generationFloor)
+      case .free: core.shards[number].restoreFree(slot)
       case .held:
         _ = core.shards[number].wheel.insert(slot)
         counts.liveHolds += 1

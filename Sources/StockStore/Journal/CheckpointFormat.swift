@@ -16,6 +16,8 @@
 //             72  8  start: decisions              80  4  start: run             84  4  zero
 //             88  8  time                          96  8  cap of the items
 //            104  8  cap of the reservations      112  8  retention in nanoseconds
+//            120  8  time up to which decisions were made by the first release, 0: none (not in version 1)
+//            128  8  version that an item is made with (not in version 1, where it is 1)
 //
 //   item       0  4  number                         4  1  length of the SKU
 //              5  1  length of the location         6  2  zero
@@ -38,7 +40,7 @@
 //   end        0  8  items                          8  8  slots in use
 //             16  8  chunks                        24  8  the log's end after the last block
 //             32  8  offset of the first block of reservations
-//             40  4  smallest generation for slots that are not in use          44  4  zero
+//             40  8  zero (version 1: smallest generation for slots that are not in use)
 //             48  8  time after the last block: what was forgotten by then is not in the chunks
 //
 // Some records have other numbers for lines, and two other times: refused for lack of stock: one line
@@ -47,6 +49,10 @@
 // the first and, as its quantity, the places of all as bits (RecordFormat.swift), or the number of the
 // line (kind 7); adjusted: one line with item and safety stock, one with the version as its quantity,
 // on hand and held as the times between.
+//
+// Versions: 1 is the first release's. 2 knows of it up to when it made decisions, since their ids have
+// other tags (StoreCore.idTag), and of repairs, which lift versions (Repair.swift). Whoever opens a directory of version 1 to go on with it writes a
+// checkpoint of version 2 before anything else, which the first release refuses to read.
 internal import CPlatform
 
 /// What a data directory was made with: it stays so.
@@ -95,8 +101,8 @@ struct BlockHeader {
 }
 
 struct CheckpointHeader: Sendable {
-  static let version: UInt32 = 1
-  static let byteCount = 120
+  static let version: UInt32 = 2
+  static let byteCount = 136
 
   var identity: DirectoryIdentity
   /// Every decision before it is in the checkpoint.
@@ -107,8 +113,17 @@ struct CheckpointHeader: Sendable {
   var itemsMax: Int
   var reservationsMax: Int
   var retentionNanoseconds: Int64
+  /// As StoreCore's; all time where it is of version 1.
+  var firstReleaseUntil: Int64
+  /// As StoreCore's.
+  var firstVersion: UInt64
+  /// Of the format of the file.
+  let version: UInt32
 
   init(identity: DirectoryIdentity, start: JournalPosition, time: Int64, core: StoreCore) {
+    version = Self.version
+    firstReleaseUntil = core.firstReleaseUntil
+    firstVersion = core.firstVersion
     self.identity = identity
     self.start = start
     self.time = time
@@ -136,11 +151,13 @@ struct CheckpointHeader: Sendable {
     block.append(UInt64(clamping: itemsMax))
     block.append(UInt64(clamping: reservationsMax))
     block.append(retentionNanoseconds)
+    block.append(firstReleaseUntil)
+    block.append(firstVersion)
   }
 
   /// nil where a field is missing or out of its range.
   init?(_ fields: inout FieldReader) {
-    let version: UInt32 = fields.next()
+    version = fields.next()
     let shardCount: UInt32 = fields.next()
     let storeID = StoreID(low: fields.next(), high: fields.next())
     let secret = SipKey(low: fields.next(), high: fields.next())
@@ -155,13 +172,16 @@ struct CheckpointHeader: Sendable {
     let itemsMax: UInt64 = fields.next()
     let reservationsMax: UInt64 = fields.next()
     retentionNanoseconds = fields.next()
-    guard !fields.hasFailed, fields.isAtEnd, version == Self.version, zero == 0,
+    firstReleaseUntil = version == 1 ? .max : fields.next()
+    firstVersion = version == 1 ? 1 : fields.next()
+    guard !fields.hasFailed, fields.isAtEnd, 1...Self.version ~= version, zero == 0,
       shardCount.nonzeroBitCount == 1, shardCount <= StoreCore.shardsMax,
       let segmentBytes = Int(exactly: segmentBytes), sequence > 0,
       let offset = Int(exactly: offset), offset <= segmentBytes,
       let itemsMax = Int(exactly: itemsMax), itemsMax <= 1 << 31,
       let reservationsMax = Int(exactly: reservationsMax), reservationsMax <= UInt32.max,
-      retentionNanoseconds >= 0, time >= 0
+      retentionNanoseconds >= 0, time >= 0, firstReleaseUntil >= 0,
+      1..<(UInt64.max >> 1) ~= firstVersion
     else { return nil }
     identity = DirectoryIdentity(
       storeID: storeID, secret: secret, shardCount: Int(shardCount), segmentBytes: segmentBytes)
@@ -182,7 +202,6 @@ struct CheckpointEnd: Equatable, Sendable {
   /// The checkpoint is a state that existed once the journal is replayed up to here.
   var endLSN: UInt64 = 0
   var reservationsOffset: UInt64 = 0
-  var generationFloor: UInt32 = 0
   /// Nanoseconds since the Unix epoch. No later start may find it earlier.
   var time: Int64 = 0
 
@@ -194,8 +213,7 @@ struct CheckpointEnd: Equatable, Sendable {
     block.append(chunks)
     block.append(endLSN)
     block.append(reservationsOffset)
-    block.append(generationFloor)
-    block.append(UInt32(0))
+    block.append(UInt64(0))
     block.append(time)
   }
 
@@ -206,10 +224,10 @@ struct CheckpointEnd: Equatable, Sendable {
     chunks = fields.next()
     endLSN = fields.next()
     reservationsOffset = fields.next()
-    generationFloor = fields.next()
-    let zero: UInt32 = fields.next()
+    // What version 1 had here is no longer needed.
+    let _: UInt64 = fields.next()
     time = fields.next()
-    guard !fields.hasFailed, fields.isAtEnd, zero == 0, time >= 0 else { return nil }
+    guard !fields.hasFailed, fields.isAtEnd, time >= 0 else { return nil }
   }
 }
 

@@ -12,6 +12,8 @@ struct CheckpointReader: Sendable {
   /// Of the whole file.
   let byteCount: Int
   private let file: any StorageFile
+  /// Where the first block behind the header begins.
+  private let itemsPlace: Int
 
   private static let endBlockBytes = BlockHeader.byteCount + CheckpointEnd.byteCount
 
@@ -26,10 +28,18 @@ struct CheckpointReader: Sendable {
     }
     let endPlace = byteCount - Self.endBlockBytes
     let first = BlockReader(file: file, name: name, lsn: lsn, place: 0, end: byteCount)
-    guard let header = try first.next(.header, { CheckpointHeader(&$0) }),
-      header.start.lsn == lsn
-    else { throw first.damage("not the header of this checkpoint") }
+    let header = try first.next(.header) { fields throws(JournalError) in
+      var version = fields
+      if version.next() as UInt32 > CheckpointHeader.version {
+        throw .unsuitable("\(name) was written by a newer holdfast: use that one, or a newer one")
+      }
+      return CheckpointHeader(&fields)
+    }
+    guard let header, header.start.lsn == lsn else {
+      throw first.damage("not the header of this checkpoint")
+    }
     self.header = header
+    itemsPlace = first.place
     let last = BlockReader(
       file: file, name: name, lsn: lsn, place: max(first.place, endPlace), end: byteCount)
     guard let end = try last.next(.end, { CheckpointEnd(&$0) }), last.isAtEnd else {
@@ -61,7 +71,7 @@ struct CheckpointReader: Sendable {
   func loadItems(into core: StoreCore) throws(JournalError) -> UInt64 {
     let reader = BlockReader(
       file: file, name: name, lsn: header.start.lsn,
-      place: BlockHeader.byteCount + CheckpointHeader.byteCount, end: Int(end.reservationsOffset))
+      place: itemsPlace, end: Int(end.reservationsOffset))
     var count: UInt64 = 0
     while !reader.isAtEnd {
       let isWhole = try reader.next(.items) { fields throws(JournalError) in

@@ -63,7 +63,7 @@ final class CheckpointWriter: @unchecked Sendable {
   init(
     core: StoreCore, storage: any Storage, identity: DirectoryIdentity, start: JournalPosition,
     time: @autoclosure @escaping @Sendable () -> Timestamp, fault: DeliberateFault? = nil,
-    piece: Piece = Piece()
+    piece: Piece = Piece(), capsOf older: CheckpointHeader? = nil
   ) throws(JournalError) {
     self.core = core
     self.storage = storage
@@ -73,14 +73,17 @@ final class CheckpointWriter: @unchecked Sendable {
     self.time = time
     itemsEnd = core.items.count
     chunksEnd = core.slab.chunkCount
-    end.generationFloor = core.slab.generationFloor
     file = try Self.attempt("create") { () throws(Errno) in
       try storage.create(FileNames.newCheckpoint)
     }
     copies = FixedArray(
       capacity: ReservationSlab.chunkRecords, repeating: Copy(record: .free, index: 0))
-    let header = CheckpointHeader(
+    var header = CheckpointHeader(
       identity: identity, start: start, time: time().nanoseconds, core: core)
+    if let older {
+      header.itemsMax = max(older.itemsMax, Int(core.items.count))
+      header.reservationsMax = max(older.reservationsMax, Int(core.slab.slotCount))
+    }
     header.write(to: &block)
     try write(.header)
   }
@@ -242,8 +245,6 @@ final class CheckpointWriter: @unchecked Sendable {
     var appended = 0
     for index in 0..<UInt32(ReservationSlab.chunkRecords) {
       let slot = firstSlot + index
-      // No id was given out with a generation beyond that of its slot.
-      end.generationFloor = max(end.generationFloor, core.slab[slot].generation &+ 1)
       if core.slab[slot].kind == .free { continue }
       let place = UInt8(truncatingIfNeeded: index)
       if core.slab[slot].lineCount > ReservationRecord.inlineLinesMax {

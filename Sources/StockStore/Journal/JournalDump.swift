@@ -15,7 +15,8 @@ extension StockStore {
     // For the items' names, and for the ids of reservations.
     let core = StoreCore(
       limits: limits(toRead: header), concurrency: .optimistic, secret: (secret.low, secret.high),
-      now: header.time, shardCount: header.identity.shardCount)
+      now: header.time, shardCount: header.identity.shardCount,
+      firstReleaseUntil: header.firstReleaseUntil)
     defer { core.free() }
     _ = try checkpoint.loadItems(into: core)
     line(JSONObject.checkpoint(checkpoint))
@@ -46,9 +47,7 @@ extension StockStore {
 extension StoreCore {
   /// Items that the journal makes get their names.
   fileprivate func rememberName(_ record: JournalRecord) {
-    guard record.kind == .adjusted, record.level.version == 1, record.name.sku.count > 0 else {
-      return
-    }
+    guard record.kind == .adjusted, record.name.sku.count > 0 else { return }
     let ordinal = record.level.item.ordinal
     if ordinal < items.count, items.name(ordinal).sku.count > 0 { return }
     _ = items.restore(ordinal, record.name)
@@ -106,9 +105,17 @@ struct JSONObject {
   }
 
   private mutating func addReservation(_ record: JournalRecord, _ core: StoreCore) {
-    let id = ReservationID(
-      slot: record.slot, generation: record.generation,
-      tag: core.keys.idTag(slot: record.slot, generation: record.generation))
+    let tag =
+      record.kind == .held
+      ? core.idTag(
+        slot: record.slot, generation: record.generation,
+        identity: core.keys.identity(
+          .reserve, IdempotencyScope(caller: record.caller, key: record.key)),
+        createdAt: record.time)
+      : record.idTag == 0
+        ? core.keys.firstReleaseTag(slot: record.slot, generation: record.generation)
+        : record.idTag
+    let id = ReservationID(slot: record.slot, generation: record.generation, tag: tag)
     var digits: [UInt8] = Array(repeating: 0, count: ReservationID.textLength)
     var span = digits.mutableSpan
     id.write(to: &span)

@@ -260,6 +260,8 @@ struct BatchHeader: Equatable {
 enum FileNames {
   static let newSegment = "segment.tmp"
   static let newCheckpoint = "checkpoint.tmp"
+  /// Empty; there while a repair is on its way.
+  static let unfinishedRepair = "repair.unfinished"
 
   private static let segmentPrefix = "journal-"
   private static let checkpointPrefix = "checkpoint-"

@@ -64,4 +64,6 @@ package enum DeliberateFault: String, Sendable, CaseIterable {
   case numberAfterUnlock = "number-after-unlock"
   /// Segments are used again before the checkpoint that replaces them is safe.
   case recycleTooEarly = "recycle-too-early"
+  /// The ids that an opening makes follow from what it finds in the directory alone.
+  case predictIDs = "predict-ids"
 }

@@ -8,18 +8,23 @@ extension StockStore {
   /// - Parameters:
   ///   - secret: for a new directory; an old one keeps its own. 128 unpredictable bits, unless a test
   ///     wants the same run again.
+  ///   - nonce: what tells the ids that this opening makes from those of every other one, also one of a
+  ///     copy of the directory: 64 unpredictable bits, unless a test wants the same run again.
   ///   - makeClock: makes the store's clock, which must not start before the time it is given: the
-  ///     newest in the directory.
+  ///     one after the newest in the directory, 0 for a new one. What it throws ends the opening, before
+  ///     anything is changed.
   ///   - progress: called about every half second while the journal is read.
   /// - Throws: `damaged`; `unsuitable` where the limits are too small for what is there; `failed`.
   package static func open(
     storage: any Storage, limits: StoreLimits, concurrency: ConcurrencyControl = .optimistic,
     options: JournalOptions,
     secret: (UInt64, UInt64) = (Machine.random64(), Machine.random64()),
-    makeClock: (_ notBefore: Timestamp) -> any Clock,
+    nonce: UInt64 = Machine.random64(),
+    makeClock: (_ notBefore: Timestamp) throws(JournalError) -> any Clock,
     progress: (RecoveryProgress) -> Void = { _ in }
   ) throws(JournalError) -> (store: StockStore, summary: RecoverySummary) {
     let listing = try DirectoryListing(storage)
+    try listing.requireRepaired()
     if listing.hasNewCheckpoint {
       try JournalError.attempt("remove", FileNames.newCheckpoint) { () throws(Errno) in
         try storage.remove(FileNames.newCheckpoint)
@@ -27,7 +32,7 @@ extension StockStore {
     }
     if listing.checkpoints.isEmpty {
       try requireUnused(listing, storage)
-      let time = makeClock(Timestamp(nanoseconds: 0)).now()
+      let time = try makeClock(Timestamp(nanoseconds: 0)).now()
       try makeDirectory(storage, limits, options, secret, time)
     }
     let checkpoint = try newestCheckpoint(storage)
@@ -36,9 +41,21 @@ extension StockStore {
       storage: storage, checkpoint: checkpoint,
       segmentCount: listing.segmentCount(from: checkpoint.header.start.sequence), limits: limits,
       concurrency: concurrency, log: DecisionLog(ringBytes: options.ringBytes),
+      nonce: options.fault == .predictIDs ? checkpoint.header.start.lsn : nonce,
       fault: options.fault, progress: progress)
-    let clock = makeClock(recovery.summary.time)
-    return (try resume(recovery, storage, options, clock), recovery.summary)
+    var core = recovery.core
+    let clock: any Clock
+    do throws(JournalError) {
+      clock = try makeClock(recovery.summary.time.advanced(byNanoseconds: 1))
+    } catch {
+      core.free()
+      throw error
+    }
+    if checkpoint.header.version == 1 {
+      core.firstReleaseUntil = recovery.summary.time.nanoseconds
+    }
+    if options.fault == .predictIDs { core.firstReleaseUntil = .max }
+    return (try resume(recovery, core, storage, options, clock), recovery.summary)
   }
 
   // MARK: A new directory
@@ -99,13 +116,13 @@ extension StockStore {
   /// The recovered store, with a journal that goes on where it ended: nothing is due, and everything is
   /// durable.
   private static func resume(
-    _ recovery: Recovery, _ storage: any Storage, _ options: JournalOptions, _ clock: any Clock
+    _ recovery: Recovery, _ core: StoreCore, _ storage: any Storage, _ options: JournalOptions,
+    _ clock: any Clock
   ) throws(JournalError) -> StockStore {
-    let core = recovery.core
     let journal: Journal
     do throws(JournalError) {
       core.log.resume(after: recovery.position.lsn)
-      journal = try makeJournal(recovery, storage, options, clock)
+      journal = try makeJournal(recovery, core, storage, options, clock)
     } catch {
       core.free()
       throw error
@@ -125,14 +142,14 @@ extension StockStore {
   }
 
   private static func makeJournal(
-    _ recovery: Recovery, _ storage: any Storage, _ options: JournalOptions, _ clock: any Clock
+    _ recovery: Recovery, _ core: StoreCore, _ storage: any Storage, _ options: JournalOptions,
+    _ clock: any Clock
   ) throws(JournalError) -> Journal {
-    let core = recovery.core
     let identity = recovery.checkpoint.header.identity
     var position = recovery.position
     position.run &+= 1
     let file = try syncEverything(recovery, storage)
-    let start = try noteRetention(recovery, storage, options)
+    let start = try renewCheckpoint(recovery, core, storage, options)
     try CheckpointWriter.removeCheckpoints(before: start.lsn, storage)
     let pool = try SegmentPool(
       storage: storage, storeID: identity.storeID, segmentBytes: identity.segmentBytes,
@@ -169,15 +186,18 @@ extension StockStore {
 }
 
 extension StockStore {
-  /// `verify` counts retention as the newest checkpoint says: where it is another now, the state is
-  /// written once more.
+  /// Writes the state once more where the newest checkpoint does not say what holds from now on: `verify`
+  /// counts retention as it says, and a directory of the first release must say that it was.
   /// - Returns: the start of the newest checkpoint.
-  private static func noteRetention(
-    _ recovery: Recovery, _ storage: any Storage, _ options: JournalOptions
+  private static func renewCheckpoint(
+    _ recovery: Recovery, _ core: StoreCore, _ storage: any Storage, _ options: JournalOptions
   ) throws(JournalError) -> JournalPosition {
     let header = recovery.checkpoint.header
-    let core = recovery.core
-    if header.retentionNanoseconds == core.limits.retentionNanoseconds { return header.start }
+    if header.retentionNanoseconds == core.limits.retentionNanoseconds,
+      header.version == CheckpointHeader.version
+    {
+      return header.start
+    }
     let writer = try CheckpointWriter(
       core: core, storage: storage, identity: header.identity, start: recovery.position,
       time: recovery.summary.time, fault: options.fault)

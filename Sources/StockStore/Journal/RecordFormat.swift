@@ -9,7 +9,9 @@
 //        8      8  time of the decision, nanoseconds since the Unix epoch
 //       16      4  slot of the decision's record (but for clock)
 //       20      4  generation of the slot
-//       24      8  fingerprint of the payload (held, refused, adjusted; else 0)
+//       24      8  held, refused, adjusted: fingerprint of the payload
+//                  confirmed, released, expired, extended: tag of the reservation's id (the first
+//                  release: 0)
 //       32      8  held, extended: when the hold ends
 //                  confirmed: 1 if an expired hold was taken again, else 0
 //                  expired: when it fell due
@@ -78,20 +80,22 @@
 
   /// A record without key and lines: extended, clock.
   mutating func begin(
-    _ kind: Kind, time: Int64, slot: UInt32 = 0, generation: UInt32 = 0, value: Int64 = 0
+    _ kind: Kind, time: Int64, slot: UInt32 = 0, generation: UInt32 = 0, tag: UInt64 = 0,
+    value: Int64 = 0
   ) {
     begin(
-      kind, time: time, slot: slot, generation: generation, fingerprint: 0, value: value,
+      kind, time: time, slot: slot, generation: generation, fingerprint: tag, value: value,
       lineCount: 0, scope: nil)
     end(at: Self.headBytes)
   }
 
   /// A record with lines and without key: confirmed, released, expired. The lines are set later.
   mutating func begin(
-    _ kind: Kind, time: Int64, slot: UInt32, generation: UInt32, value: Int64, lineCount: Int
+    _ kind: Kind, time: Int64, slot: UInt32, generation: UInt32, tag: UInt64, value: Int64,
+    lineCount: Int
   ) {
     begin(
-      kind, time: time, slot: slot, generation: generation, fingerprint: 0, value: value,
+      kind, time: time, slot: slot, generation: generation, fingerprint: tag, value: value,
       lineCount: lineCount, scope: nil)
     end(at: Self.headBytes + lineCount * Self.lineBytes)
   }
@@ -312,6 +316,8 @@
   var slot: UInt32 { load(16) }
   var generation: UInt32 { load(20) }
   var fingerprint: UInt64 { load(24) }
+  /// Of the reservation's id, where it changes; 0 where the first release has written the record.
+  var idTag: UInt64 { fingerprint & (1 << ReservationID.tagBits - 1) }
   /// See the table above.
   var value: Int64 { load(32) }
 

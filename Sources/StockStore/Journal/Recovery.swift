@@ -20,12 +20,14 @@ struct Recovery {
   ///   - checkpoint: the newest.
   ///   - segmentCount: from the one where the checkpoint begins on.
   ///   - log: for what comes after.
+  ///   - nonce: as StoreCore's; nil where no ids will be made.
   ///   - progress: called about every half second.
   /// - Throws: `damaged`; `unsuitable` where the limits are too small for what is there.
   init(
     storage: any Storage, checkpoint: CheckpointReader, segmentCount: Int, limits: StoreLimits,
     concurrency: ConcurrencyControl = .optimistic, log: DecisionLog = DecisionLog(),
-    fault: DeliberateFault? = nil, progress: (RecoveryProgress) -> Void = { _ in }
+    nonce: UInt64? = nil, fault: DeliberateFault? = nil,
+    progress: (RecoveryProgress) -> Void = { _ in }
   ) throws(JournalError) {
     let began = SystemClock.monotonicNanoseconds()
     let header = checkpoint.header
@@ -33,7 +35,8 @@ struct Recovery {
     let core = StoreCore(
       limits: limits, concurrency: concurrency, secret: (secret.low, secret.high),
       now: header.time, log: log, shardCount: header.identity.shardCount,
-      reservationsMaxBefore: header.reservationsMax)
+      reservationsMaxBefore: header.reservationsMax, nonce: nonce,
+      firstReleaseUntil: header.firstReleaseUntil, firstVersion: header.firstVersion)
     do throws(JournalError) {
       let reader = JournalReader(
         storage: storage, key: JournalKey(secret: secret), storeID: header.identity.storeID,
@@ -44,9 +47,7 @@ struct Recovery {
       let (end, newestBatchBytes, replay) = try Self.fill(
         core, checkpoint, reader, readsAhead: readsAhead, began: began, progress)
       let newestTime = max(replay.newestTime, end.time)
-      counts = try Assembly(
-        core: core, now: newestTime, generationFloor: replay.generationFloor
-      ).run()
+      counts = try Assembly(core: core, now: newestTime).run()
       var position = end.position
       position.decisions = replay.decisions
       self.position = position
@@ -110,6 +111,7 @@ struct DirectoryListing {
   /// Segments by their numbers, ascending.
   private(set) var segments: [UInt64] = []
   private(set) var hasNewCheckpoint = false
+  private var hasUnfinishedRepair = false
 
   init(_ storage: any Storage) throws(JournalError) {
     let names = try JournalError.attempt("list", "the directory") { () throws(Errno) in
@@ -119,9 +121,17 @@ struct DirectoryListing {
       if let lsn = FileNames.checkpointLSN(name) { checkpoints.append(lsn) }
       if let sequence = FileNames.segmentSequence(name) { segments.append(sequence) }
       if name == FileNames.newCheckpoint { hasNewCheckpoint = true }
+      if name == FileNames.unfinishedRepair { hasUnfinishedRepair = true }
     }
     checkpoints.sort()
     segments.sort()
+  }
+
+  /// A repair that was cut short may have given up decisions, but not lifted the versions yet.
+  func requireRepaired() throws(JournalError) {
+    if hasUnfinishedRepair {
+      throw .unsuitable("a repair was interrupted: run the same holdfast repair again")
+    }
   }
 
   func segmentCount(from sequence: UInt64) -> Int { segments.count { $0 >= sequence } }

@@ -1,5 +1,6 @@
 // Makes a damaged journal usable again by giving up its end, when somebody has decided to.
 internal import Posix
+internal import Synchronization
 
 /// What was given up.
 package struct RepairReport: Equatable, Sendable {
@@ -9,16 +10,28 @@ package struct RepairReport: Equatable, Sendable {
   package var decisions = 0
   /// Bytes of log from the cut to the end of the last of them.
   package var bytes: UInt64 = 0
+  /// Of the state that is kept, as it was before its versions were lifted.
+  package var digest: StateDigest?
+  /// What was added to the version of each item, and to that which new items begin with.
+  package var versionLift: UInt64 = 0
 }
 
 package enum Repair {
-  /// Makes the journal end at `lsn`: everything behind is gone for good. Where it was
-  /// interrupted it can be done again.
-  /// - Parameter storage: owned.
+  /// Versions of any item that may have been given up: more than there is journal for.
+  static let versionsMax: UInt64 = 1 << 32
+
+  /// Makes the journal end at `lsn`: everything behind is gone for good. Somebody may know versions of
+  /// items from there, and one day send them as the expected version: so that they match nothing, the
+  /// versions of all items go up by more than an item can have had behind `lsn`, and by a random number
+  /// besides, since another copy of the directory may be repaired as well. Where it was interrupted it
+  /// can be done again, and the directory is not opened before.
+  /// - Parameters:
+  ///   - storage: owned.
+  ///   - nonce: 64 unpredictable bits, unless a test wants the same again.
   /// - Throws: `unsuitable` where no batch begins or ends at `lsn`, or the checkpoint needs what is
   ///   behind it; `damaged` where it is the checkpoint that is; `failed`.
   package static func truncate(
-    storage: any Storage, at lsn: UInt64
+    storage: any Storage, at lsn: UInt64, nonce: UInt64 = Machine.random64()
   ) throws(JournalError) -> RepairReport {
     let checkpoint = try StockStore.newestCheckpoint(storage)
     let identity = checkpoint.header.identity
@@ -32,10 +45,55 @@ package enum Repair {
       segmentBytes: identity.segmentBytes, start: checkpoint.header.start, mustReach: 0)
     try reader.checkStart()
     let cut = try findCut(reader, at: lsn)
-    let report = try countGivenUp(reader, from: cut)
+    var report = try countGivenUp(reader, from: cut)
+    try JournalError.attempt("create", FileNames.unfinishedRepair) { () throws(Errno) in
+      _ = try storage.create(FileNames.unfinishedRepair)
+      try storage.syncDirectory()
+    }
     try removeSegments(reader, after: cut.sequence)
     try clear(reader, from: cut)
+    report.versionLift = versionsMax + nonce % versionsMax
+    report.digest = try liftVersions(storage, by: report.versionLift)
+    try JournalError.attempt("remove", FileNames.unfinishedRepair) { () throws(Errno) in
+      try storage.remove(FileNames.unfinishedRepair)
+      try storage.syncDirectory()
+    }
     return report
+  }
+
+  /// Reads the state that is left and writes it as a checkpoint with higher versions.
+  /// - Returns: the digest of what was read.
+  private static func liftVersions(
+    _ storage: any Storage, by lift: UInt64
+  ) throws(JournalError) -> StateDigest {
+    let checkpoint = try StockStore.newestCheckpoint(storage)
+    let header = checkpoint.header
+    let recovery = try Recovery(
+      storage: storage, checkpoint: checkpoint,
+      segmentCount: try DirectoryListing(storage).segmentCount(from: header.start.sequence),
+      limits: StockStore.limits(toRead: header))
+    var core = recovery.core
+    defer { core.free() }
+    core.log.resume(after: recovery.position.lsn)
+    let newest = (0..<core.items.count).reduce(core.firstVersion) {
+      max($0, core.items[$1].word.load(ordering: .relaxed) >> 1)
+    }
+    guard newest < UInt64.max >> 2 else {
+      throw .unsuitable("its items have reached the last versions that there are")
+    }
+    core.firstVersion += lift
+    for ordinal in 0..<core.items.count {
+      let word = core.items[ordinal].word.load(ordering: .relaxed)
+      // Only a name: whoever makes the item begins with the first version.
+      if word != 0 { core.items[ordinal].word.store(word + lift << 1, ordering: .relaxed) }
+    }
+    if header.version == 1 { core.firstReleaseUntil = recovery.summary.time.nanoseconds }
+    let writer = try CheckpointWriter(
+      core: core, storage: storage, identity: header.identity, start: recovery.position,
+      time: recovery.summary.time, capsOf: header)
+    while try writer.step() {}
+    try writer.finish()
+    return recovery.summary.digest
   }
 
   /// The first place at which the journal has come to `lsn`: before a batch that ends a segment, so that

@@ -24,15 +24,12 @@ final class Replay {
   private(set) var recordCount: UInt64 = 0
   /// The newest time seen, in nanoseconds since the Unix epoch.
   private(set) var newestTime: Int64
-  /// No id was given out with this generation or a later one.
-  private(set) var generationFloor: UInt32
 
   init(core: StoreCore, stamps: Region<UInt64>, _ checkpoint: CheckpointReader) {
     self.core = core
     self.stamps = stamps
     decisions = checkpoint.header.start.decisions
     newestTime = max(checkpoint.header.time, checkpoint.end.time)
-    generationFloor = checkpoint.end.generationFloor
   }
 
   /// Applies the records of one batch.
@@ -83,7 +80,6 @@ final class Replay {
     if record.kind == .clock { return }
     decisions += 1
     recordCount += 1
-    generationFloor = max(generationFloor, record.generation &+ 1)
     switch record.kind {
     case .held:
       try applyLines(record, lsn: lsn)
@@ -121,9 +117,9 @@ final class Replay {
     let ordinal = level.item.ordinal
     if ordinal < core.items.count {
       if lsn <= core.items[ordinal].lsn.load(ordering: .relaxed) { return }
-      if level.version > 1 { return try setNext(level, lsn: lsn) }
+      if record.name.sku.count == 0 { return try setNext(level, lsn: lsn) }
     }
-    guard level.version == 1, try core.restore(level, record.name, lsn: lsn) else {
+    guard level.version == core.firstVersion, try core.restore(level, record.name, lsn: lsn) else {
       throw impossible("an item that cannot be made")
     }
   }
@@ -132,7 +128,7 @@ final class Replay {
   @inline(__always)
   private func setNext(_ level: StockLevel, lsn: UInt64) throws(JournalError) {
     let version = core.items[level.item.ordinal].word.load(ordering: .relaxed) >> 1
-    guard level.version == version &+ 1, core.isPossible(level) else {
+    guard version > 0, level.version == version &+ 1, core.isPossible(level) else {
       throw impossible("version \(level.version) of an item after its version \(version)")
     }
     core.setLevel(level, lsn: lsn)
@@ -204,10 +200,9 @@ final class Replay {
     guard core.slab.restoreChunk(chunk, shard: core.shardNumber(identity)) else {
       throw impossible("a decision in the place of others")
     }
-    // Generations go up with each use, around the end of 32 bits too.
-    let uses = Int32(truncatingIfNeeded: record.generation &- core.slab[slot].generation)
-    guard core.slab[slot].kind == .free || uses > 0 else {
-      throw impossible("a decision in the place of a later one")
+    // What has ended may have been forgotten.
+    guard core.slab[slot].kind != .held else {
+      throw impossible("a decision in the place of a hold")
     }
     core.slab[slot].removeLines()
     core.slab[slot].identity = identity

@@ -4,8 +4,9 @@ extension StockStore {
   /// Recovers the state of a directory in memory and looks whether it is one that can be, reading only.
   /// - Throws: `damaged`, or `unsuitable` where there is no store.
   package static func verify(storage: any Storage) throws(JournalError) -> RecoverySummary {
-    let checkpoint = try newestCheckpoint(storage)
     let listing = try DirectoryListing(storage)
+    try listing.requireRepaired()
+    let checkpoint = try newestCheckpoint(storage)
     let recovery = try Recovery(
       storage: storage, checkpoint: checkpoint,
       segmentCount: listing.segmentCount(from: checkpoint.header.start.sequence),

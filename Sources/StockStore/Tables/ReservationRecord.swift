@@ -65,7 +65,7 @@ struct ReservationRecord {
   var firstExpiresAt: Int64
   var endedAt: Int64
   var lsn: UInt64
-  /// Counts the uses of this slot.
+  /// Tells this use of the slot from all others.
   var generation: UInt32
   /// Neighbours in the list that the record is in, slot + 1 each; 0: none.
   var next: UInt32

@@ -51,7 +51,9 @@ struct ReservationShard: ~Copyable {
   /// gives once there is room.
   @inline(__always)
   mutating func nextSlot() -> (slot: UInt32, generation: UInt32) {
-    if isFull, let slot = ended.first { return (slot, records[slot].generation &+ 1) }
+    if isFull, let slot = ended.first {
+      return (slot, records[slot].generation &+ slab.generationStep)
+    }
     if free != 0 { return (free - 1, records[free - 1].generation) }
     if fresh.isEmpty { takeChunk() }
     return (fresh.lowerBound, records[fresh.lowerBound].generation)
@@ -79,7 +81,7 @@ struct ReservationShard: ~Copyable {
     keys.remove(records[slot].identity.tag, slot)
     records[slot].removeLines()
     records[slot].kind = .free
-    records[slot].generation &+= 1
+    records[slot].generation &+= slab.generationStep
     records[slot].next = free
     free = slot + 1
   }
@@ -106,8 +108,8 @@ struct ReservationShard: ~Copyable {
   }
 
   /// Makes a slot that is not in use one that can be taken.
-  mutating func restoreFree(_ slot: UInt32, generation: UInt32) {
-    records[slot].generation = generation
+  mutating func restoreFree(_ slot: UInt32) {
+    records[slot].generation = slab.firstGeneration
     records[slot].next = free
     free = slot + 1
   }
@@ -128,10 +130,6 @@ struct ReservationShard: ~Copyable {
   private mutating func takeChunk() {
     let first = slab.takeChunk(shard: number)
     fresh = first..<(first + UInt32(ReservationSlab.chunkRecords))
-    // Ids of uses that a restart has forgotten name nothing.
-    let generation = slab.generationFloor
-    if generation != 0 {
-      for slot in fresh { records[slot].generation = generation }
-    }
+    for slot in fresh { records[slot].generation = slab.firstGeneration }
   }
 }

@@ -13,6 +13,12 @@ struct StoreCore: Sendable {
   let shards: PaddedArray<ReservationShard>
   let dueTimes: DueTimes
   let log: DecisionLog
+  /// Decisions made up to this time, in nanoseconds since the Unix epoch, were made by the first
+  /// release: their ids have its tags. 0 where it never had the directory.
+  var firstReleaseUntil: Int64
+  /// The version that an item is made with, from 1: higher where a repair has given up versions that
+  /// somebody may have seen of an item that is not there any more.
+  var firstVersion: UInt64
 
   static let shardsMax = 64
   /// Below this many records to a shard, chance would fill one long before the others.
@@ -22,21 +28,28 @@ struct StoreCore: Sendable {
   ///   - shardCount: a power of two up to `shardsMax`; where records are on a disk, what it was when
   ///     they were made.
   ///   - reservationsMaxBefore: room for the records that were made under another cap.
+  ///   - nonce: fresh random bits for the ids that this opening makes; nil: from the secret, where that
+  ///     is as fresh, or where no ids are made.
   init(
     limits: StoreLimits, concurrency: ConcurrencyControl, secret: (UInt64, UInt64), now: Int64,
-    log: DecisionLog = DecisionLog(), shardCount: Int? = nil, reservationsMaxBefore: Int = 0
+    log: DecisionLog = DecisionLog(), shardCount: Int? = nil, reservationsMaxBefore: Int = 0,
+    nonce: UInt64? = nil, firstReleaseUntil: Int64 = 0, firstVersion: UInt64 = 1
   ) {
     self.limits = limits
     self.log = log
+    self.firstReleaseUntil = firstReleaseUntil
+    self.firstVersion = firstVersion
     self.concurrency = concurrency
     tables = StrategyTables(concurrency, items: limits.itemsMax)
-    keys = StoreKeys(secret: SipKey(low: secret.0, high: secret.1))
+    let secret = SipKey(low: secret.0, high: secret.1)
+    keys = StoreKeys(secret: secret)
     items = ItemTable(capacity: limits.itemsMax)
     let shardCount = shardCount ?? Self.shardCount(limits)
     let capacity = Self.divideRoundingUp(limits.reservationsMax, shardCount)
     let chunks = Self.divideRoundingUp(capacity, ReservationSlab.chunkRecords) * shardCount
     let chunksBefore = Self.divideRoundingUp(reservationsMaxBefore, ReservationSlab.chunkRecords)
-    let slab = ReservationSlab(chunkCount: chunks + chunksBefore)
+    let slab = ReservationSlab(
+      chunkCount: chunks + chunksBefore, nonce: nonce ?? secret.derived(8).low)
     self.slab = slab
     shards = PaddedArray(count: shardCount) {
       ReservationShard(number: $0, slab: slab, capacity: capacity, now: now)
@@ -86,9 +99,23 @@ struct StoreCore: Sendable {
   /// The id of the reservation that is in `slot` now.
   @inline(__always)
   func id(_ slot: UInt32) -> ReservationID {
-    let generation = slab[slot].generation
-    return ReservationID(
-      slot: slot, generation: generation, tag: keys.idTag(slot: slot, generation: generation))
+    ReservationID(slot: slot, generation: slab[slot].generation, tag: idTag(slot))
+  }
+
+  /// The tag of that id.
+  @inline(__always)
+  func idTag(_ slot: UInt32) -> UInt64 {
+    idTag(
+      slot: slot, generation: slab[slot].generation, identity: slab[slot].identity,
+      createdAt: slab[slot].createdAt)
+  }
+
+  /// The tag of a reservation that was made in this use of the slot, by whom, and when.
+  @inline(__always)
+  func idTag(slot: UInt32, generation: UInt32, identity: Identity, createdAt: Int64) -> UInt64 {
+    createdAt <= firstReleaseUntil
+      ? keys.firstReleaseTag(slot: slot, generation: generation)
+      : keys.idTag(slot: slot, generation: generation, identity: identity, createdAt: createdAt)
   }
 }
 
@@ -130,6 +157,7 @@ struct StoreKeys: Sendable {
   private let identity: SipKey
   private let fingerprint: SipKey
   private let reservePayload: SipKey
+  private let firstReleaseID: SipKey
   private let id: SipKey
   private let page: SipKey
   /// For the state's digest.
@@ -139,10 +167,11 @@ struct StoreKeys: Sendable {
     item = secret.derived(1)
     identity = secret.derived(2)
     fingerprint = secret.derived(3)
-    id = secret.derived(4)
+    firstReleaseID = secret.derived(4)
     digest = secret.derived(6)
     reservePayload = secret.derived(8)
     page = secret.derived(16)
+    id = secret.derived(9)
   }
 
   @inline(__always)
@@ -180,9 +209,22 @@ struct StoreKeys: Sendable {
     return hasher.finish(UInt64(list) | UInt64(filter) << 8)
   }
 
+  /// Two histories of one directory may use a slot with the same generation, if rarely; hardly for the
+  /// same customer's same call in the same nanosecond. Never 0, which stands for none in the journal.
   @inline(__always)
-  func idTag(slot: UInt32, generation: UInt32) -> UInt32 {
+  func idTag(slot: UInt32, generation: UInt32, identity: Identity, createdAt: Int64) -> UInt64 {
     var hasher = SipHasher(id)
-    return UInt32(truncatingIfNeeded: hasher.finish(UInt64(slot) << 32 | UInt64(generation)))
+    hasher.absorb(UInt64(slot) << 32 | UInt64(generation))
+    hasher.absorb(identity.high)
+    let hash = hasher.finish(UInt64(bitPattern: createdAt))
+    return max(1, hash >> (64 - ReservationID.tagBits))
+  }
+
+  /// The tag that the first release gave.
+  @inline(__always)
+  func firstReleaseTag(slot: UInt32, generation: UInt32) -> UInt64 {
+    var hasher = SipHasher(firstReleaseID)
+    let hash = hasher.finish(UInt64(slot) << 32 | UInt64(generation))
+    return hash & 0xffff_ffff
   }
 }

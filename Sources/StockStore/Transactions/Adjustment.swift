@@ -31,7 +31,7 @@ extension StoreSession {
     let after = StockLevel(
       item: before.item, onHand: onHand, held: before.held,
       safetyStock: scratch.adjustment.command.safetyStock ?? before.safetyStock,
-      version: before.version + 1)
+      version: before.version == 0 ? core.firstVersion : before.version + 1)
     scratch.adjustment.after = after
     if core.log.isJournaled {
       let command = scratch.adjustment.command
@@ -50,7 +50,7 @@ extension StoreSession {
     core.items[ordinal].onHand.store(after.onHand, ordering: .releasing)
     core.items[ordinal].safetyStock.store(after.safetyStock, ordering: .releasing)
     core.items[ordinal].lsn.store(lsn, ordering: .releasing)
-    unlock(ordinal, word)
+    unlock(ordinal, (after.version - 1) << 1)
     if word >> 1 == 0 { counters.items.add() }
   }
 

@@ -59,7 +59,7 @@ extension StoreSession {
       if core.log.isJournaled {
         scratch.record.begin(
           .extended, time: now, slot: slot, generation: core.slab[slot].generation,
-          value: expiresAt)
+          tag: core.idTag(slot), value: expiresAt)
       }
       core.slab[slot].lsn = appendRecord()
       startTimer(slot, number)
@@ -76,8 +76,8 @@ extension StoreSession {
   func beginRecord(_ kind: RecordWriter.Kind, _ slot: UInt32, value: Int64 = 0) {
     guard core.log.isJournaled else { return }
     scratch.record.begin(
-      kind, time: now, slot: slot, generation: core.slab[slot].generation, value: value,
-      lineCount: scratch.changes.count)
+      kind, time: now, slot: slot, generation: core.slab[slot].generation,
+      tag: core.idTag(slot), value: value, lineCount: scratch.changes.count)
   }
 
   /// Makes the changes that give back all units of the hold in `slot`.
@@ -113,14 +113,12 @@ extension StoreSession {
     core.slab.records.prefetch(id.slot)
     let notFound = Decision<ReservationView>(
       .refused(.reservationNotFound), replayed: false, lsn: 0)
-    guard core.keys.idTag(slot: id.slot, generation: id.generation) == id.tag,
-      let number = core.slab.owner(id.slot)
-    else { return notFound }
+    guard let number = core.slab.owner(id.slot) else { return notFound }
     core.shards[number].lock.lock()
     defer { core.shards[number].lock.unlock() }
     let slot = id.slot
     guard core.slab[slot].generation == id.generation, core.slab[slot].state != nil,
-      !isPastRetention(slot)
+      core.idTag(slot) == id.tag, !isPastRetention(slot)
     else { return notFound }
     // Another thread, whose turn began earlier, may have made a hold that is due in ours.
     if core.slab[slot].isDue(now) {

@@ -119,16 +119,17 @@ package struct RecordedDirectory: Sendable {
         what, "the state at \(lastLSN), or a torn tail after \(lsnBefore)",
         "\(summary.lsn), \(summary.tornBytes) bytes torn")
     }
-    try compare(summary, what)
+    try compare(summary.lsn, summary.digest, what)
   }
 
   /// Does what the damage says: gives up what is behind `lsn`, and opens what is left.
   private func repair(
     _ storage: SimulatedStorage, at lsn: UInt64, _ what: String
   ) throws(Violation) {
+    let report: RepairReport
     let summary: RecoverySummary
     do throws(JournalError) {
-      _ = try Repair.truncate(storage: storage, at: lsn)
+      report = try Repair.truncate(storage: storage, at: lsn, nonce: 1)
       summary = try openSoundly(storage)
     } catch {
       throw violation("\(what), repaired at \(lsn)", "a state", "\(error)")
@@ -136,7 +137,7 @@ package struct RecordedDirectory: Sendable {
     guard summary.lsn == lsn else {
       throw violation("\(what), repaired at \(lsn)", "the state there", "\(summary.lsn)")
     }
-    try compare(summary, "\(what), repaired")
+    try compare(lsn, report.digest, "\(what), repaired")
   }
 
   /// Opens a store and audits it.
@@ -150,13 +151,16 @@ package struct RecordedDirectory: Sendable {
     return summary
   }
 
-  private func compare(_ summary: RecoverySummary, _ what: String) throws(Violation) {
+  private func compare(
+    _ end: UInt64, _ digest: StateDigest?, _ what: String
+  ) throws(Violation) {
     // Between two states lie only records of the time.
-    let lsn = digests.keys.filter { $0 <= summary.lsn }.max() ?? 0
-    if lsn != summary.lsn && summary.lsn > digestsLSN { return }
-    if summary.digest != digests[lsn], lsn > 0 {
+    let lsn = digests.keys.filter { $0 <= end }.max() ?? 0
+    if lsn != end && end > digestsLSN { return }
+    if digest != digests[lsn], lsn > 0 {
       throw violation(
-        what, "digest \(digests[lsn]?.description ?? "") at \(summary.lsn)", "\(summary.digest)")
+        what, "digest \(digests[lsn]?.description ?? "") at \(end)",
+        "\(digest?.description ?? "none")")
     }
   }
 

@@ -98,6 +98,8 @@ package struct Model: Sendable {
   /// The time of the commands that follow.
   package var now: Int64
   package private(set) var items: [String: Item] = [:]
+  /// The version that an item is made with.
+  package private(set) var firstVersion: UInt64 = 1
   package private(set) var reservations: [ReservationID: Reservation] = [:]
   package private(set) var decisions: [DecisionKey: Recorded] = [:]
   /// Keys of `decisions` that are no live holds, the one that ended first in front.
@@ -196,6 +198,12 @@ package struct Model: Sendable {
 
   mutating func sell(_ id: ReservationID, _ sold: [TestLine]) { reservations[id]?.sell(sold) }
 
+  /// What a repair does to all items: a version that was shown before is none from here on.
+  package mutating func liftVersions(by lift: UInt64) {
+    firstVersion += lift
+    for sku in items.keys { items[sku]?.version += lift }
+  }
+
   // MARK: Decisions under a key
 
   /// The recorded answer; nil where it must be decided.
@@ -260,7 +268,7 @@ package struct Model: Sendable {
       record(key, payload, .refused(refusals), unknown: unknown, live: false)
       return (.refused(refusals), false)
     }
-    let id = id ?? ReservationID(slot: .max, generation: .max, tag: .max)
+    let id = id ?? ReservationID(slot: .max, generation: .max, tag: 0)
     let timeToLive = min(ttl ?? limits.ttlNanosecondsDefault, limits.holdNanosecondsMax)
     let expiresAt = now + timeToLive
     for line in merged { change(line.sku, held: line.quantity) }
@@ -326,7 +334,7 @@ package struct Model: Sendable {
       return (.refused([refusal]), false)
     }
     item.safetyStock = adjustment.safetyStock ?? item.safetyStock
-    item.version += 1
+    item.version = known == nil ? firstVersion : item.version + 1
     items[adjustment.sku] = item
     record(key, payload, .level(item.level), live: false)
     return (.level(item.level), false)

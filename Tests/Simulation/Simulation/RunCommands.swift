@@ -166,8 +166,7 @@ extension SimulationRun {
       return try checkUnavailable(reason, isKnown: model.decisions[command.decisionKey] != nil)
     }
     if let id = decision.value?.id, !decision.replayed {
-      if idNumbers[id] != nil { throw violation("an id of its own", "\(id) again") }
-      idNumbers[id] = decision.lsn
+      guard idsGiven.insert(id).inserted else { throw violation("an id of its own", "\(id) again") }
       ids.append(id)
       if ids.count > Self.rememberedMax { ids.removeFirst() }
     }

@@ -17,6 +17,7 @@ extension SimulationRun {
     log(losesPower ? "the power fails" : "the process is killed")
     if losesPower { counts.powerCuts += 1 } else { counts.killed += 1 }
     endProcess(losingPower: losesPower)
+    try loseHistory()
     try start(after: nil)
   }
 
@@ -41,7 +42,68 @@ extension SimulationRun {
     notePromise()
     counts.closed += 1
     endProcess(losingPower: settings.options.durability == .fsync && random.chance(50))
+    if try loseHistory() { return try start(after: nil) }
+    if let state = snapshots.last, state.isExact, promisedLSN >= last, random.chance(50) {
+      log("copy the directory at \(last)")
+      backup = Backup(
+        files: storage.files, state: state, cuts: cuts, shownVersions: shownVersions)
+    }
     try start(after: Farewell(digest: digest, time: time, lsn: last))
+  }
+
+  // MARK: Operators
+
+  /// Now and then an operator goes back: to a copy of the directory, or to an earlier place in the
+  /// journal. What was decided since is gone, but not from the memory of those who were told.
+  @discardableResult
+  private func loseHistory() throws(Violation) -> Bool {
+    if keepsHistory || storage.bytesMax != .max || !random.chance(8) { return false }
+    if random.chance(70), let backup {
+      log("restore the copy of \(backup.state.lsn)")
+      counts.restored += 1
+      storage = SimulatedStorage(files: backup.files, random: random.split())
+      cuts = backup.cuts
+      goBack(to: backup.state)
+      shownVersions = backup.shownVersions
+      return true
+    }
+    return try repair()
+  }
+
+  /// Cuts the journal, if it can be cut there.
+  private func repair() throws(Violation) -> Bool {
+    guard !cuts.isEmpty else { return false }
+    let cut = random.pick(cuts)
+    let report: RepairReport
+    do throws(JournalError) {
+      report = try Repair.truncate(storage: storage, at: cut.lsn, nonce: random.next())
+    } catch .unsuitable {
+      // The checkpoint needs more.
+      return false
+    } catch {
+      throw violation("the journal to be cut at \(cut.lsn)", "\(error)")
+    }
+    log("give up what is behind \(cut.lsn): \(report)")
+    counts.repaired += 1
+    var state = cut.model
+    state.liftVersions(by: report.versionLift)
+    for (sku, version) in shownVersions
+    where version >= state.items[sku]?.version ?? state.firstVersion {
+      throw violation("a version of \(sku) above \(version), which was shown", "\(state.items)")
+    }
+    goBack(to: Snapshot(lsn: cut.lsn, model: state))
+    // What was shown is no version any more.
+    shownVersions = [:]
+    cuts = []
+    return true
+  }
+
+  private func goBack(to state: Snapshot) {
+    snapshots = [state]
+    model = state.model
+    promisedLSN = state.lsn
+    // The checkpoint may say another retention.
+    hasOtherRetention = true
   }
 
   private func endProcess(losingPower: Bool) {
@@ -168,7 +230,7 @@ extension SimulationRun {
     do throws(JournalError) {
       (store, summary) = try StockStore.open(
         storage: storage, limits: settings.limits, concurrency: settings.concurrency,
-        options: settings.options, secret: (seed, ~seed),
+        options: settings.options, secret: (seed, ~seed), nonce: random.next(),
         makeClock: { notBefore in
           clock = SimulatedClock(max(wallTime, notBefore.nanoseconds))
           return clock
@@ -195,13 +257,13 @@ extension SimulationRun {
     do throws(JournalError) {
       (_, summary) = try StockStore.open(
         storage: copy, limits: settings.limits, options: settings.options, secret: (seed, ~seed),
-        makeClock: { SimulatedClock($0.nanoseconds) }, progress: { _ in })
+        nonce: 0, makeClock: { SimulatedClock($0.nanoseconds) }, progress: { _ in })
     } catch {
       throw violation("the directory to be opened where nothing fails", "\(error)")
     }
     try requirePromised(summary)
     snapshots.removeAll { $0.lsn > summary.lsn }
-    idNumbers = idNumbers.filter { $0.value <= summary.lsn }
+    cuts.removeAll { $0.lsn > summary.lsn }
   }
 
   private func requirePromised(_ summary: RecoverySummary) throws(Violation) {
@@ -236,8 +298,7 @@ extension SimulationRun {
     }
     if summary.tornBytes > 0 { counts.tornTails += 1 }
     state.limits = settings.limits
-    // What was lost was never shown: its ids may be given again.
-    idNumbers = idNumbers.filter { $0.value <= summary.lsn }
+    cuts.removeAll { $0.lsn > summary.lsn }
     sessions = [store.makeSession(), store.makeSession()]
     // What fell due meanwhile has ended as the store was opened, where there was room to record it.
     snapshots = [

@@ -14,6 +14,15 @@ package final class SimulationRun: @unchecked Sendable {
     var isExact = true
   }
 
+  private static let cutsMax = 20
+
+  struct Backup {
+    let files: [String: [UInt8]]
+    let state: Snapshot
+    let cuts: [Snapshot]
+    let shownVersions: [String: UInt64]
+  }
+
   /// A checkpoint while it is written.
   static let checkpointName = "checkpoint.tmp"
 
@@ -58,8 +67,12 @@ package final class SimulationRun: @unchecked Sendable {
   var reserves: [ReserveCommand] = []
   var adjustments: [AdjustCommandText] = []
   var ids: [ReservationID] = []
-  /// Log sequence numbers of all reservations that were ever made and may have been shown.
-  var idNumbers: [ReservationID: UInt64] = [:]
+  /// All ids that were ever given, also in histories that were given up since: none may come again.
+  var idsGiven: Set<ReservationID> = []
+  /// States at which the journal was synced and can be cut, oldest first.
+  var cuts: [Snapshot] = []
+  /// A copy of the directory, as an operator makes it while no server runs.
+  var backup: Backup?
   /// The journal is to catch up at the end of the turn.
   var wantsSettling = false
   /// Of a reserve that another one was made inside of: see RunGap.swift.
@@ -258,6 +271,10 @@ package final class SimulationRun: @unchecked Sendable {
     if let index = snapshots.lastIndex(where: { $0.lsn <= durable }), index > 0 {
       snapshots.removeFirst(index)
     }
+    if let newest = snapshots.first, newest.lsn == durable, newest.isExact {
+      cuts.append(newest)
+      if cuts.count > Self.cutsMax { cuts.removeFirst() }
+    }
   }
 
   /// Takes down the state of the model at the end of the log.
@@ -332,6 +349,8 @@ package struct RunCounts: Sendable, Equatable {
   package var journalBytes = 0
   package var settled = 0
   package var expired = 0
+  package var restored = 0
+  package var repaired = 0
 
   package init() {}
 
@@ -350,5 +369,7 @@ package struct RunCounts: Sendable, Equatable {
     journalBytes += other.journalBytes
     settled += other.settled
     expired += other.expired
+    restored += other.restored
+    repaired += other.repaired
   }
 }
