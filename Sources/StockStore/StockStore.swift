@@ -42,6 +42,9 @@ package final class StockStore: Sendable {
     }
   }
 
+  /// The store's time now.
+  package var time: Timestamp { clock.now() }
+
   /// How commands that run at the same time are kept apart.
   package var concurrency: ConcurrencyControl { core.concurrency }
 

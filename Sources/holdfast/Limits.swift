@@ -39,6 +39,14 @@ enum Limits {
   /// Clients retry for hours, not for days.
   static let retentionNanoseconds = 24 * 3600 * second
 
+  /// No server is down for a day unless somebody means it, and then knows; within a day of a wrong
+  /// clock, no decision is past its retention.
+  static let clockJumpMaxNanoseconds = 24 * 3600 * second
+  /// A server without calls notes the time as often: a record of 40 bytes, so that the next start can
+  /// tell an outage from a clock that is wrong.
+  static let timeNotedNanoseconds = 60 * second
+  static let clockWatchedNanoseconds = second
+
   // MARK: Tables
 
   /// 110 bytes each: 1.8 GiB when full.

@@ -68,6 +68,15 @@ struct ServeCommand: AsyncParsableCommand {
   var shutdownTimeout: String?
   @Option(
     help: ArgumentHelp(
+      """
+      How far the machine's clock may be ahead of the newest record at a start: longer than an \
+      outage takes (24h).
+      """, valueName: "time"))
+  var clockJumpMax: String?
+  @Flag(help: "Start with the machine's clock although it is further ahead than that. Once.")
+  var acceptClock = false
+  @Option(
+    help: ArgumentHelp(
       "How commands on the same item are kept apart (optimistic).",
       discussion: """
         optimistic: who finds the item changed since it was read decides again.
@@ -91,7 +100,8 @@ struct ServeCommand: AsyncParsableCommand {
 
   func run() async throws {
     try await CommandFailure.report {
-      let settings = try await Settings(flags: flags, file: config)
+      var settings = try await Settings(flags: flags, file: config)
+      settings.acceptsClock = acceptClock
       if printConfig {
         for (name, value, source) in settings.sources {
           print("\(name) = \(value)  (\(source))")
@@ -110,6 +120,7 @@ struct ServeCommand: AsyncParsableCommand {
       "max-reservations": maxReservations, "max-connections": maxConnections,
       "default-ttl": defaultTtl, "max-hold": maxHold, "retention": retention,
       "handshake-timeout": handshakeTimeout, "shutdown-timeout": shutdownTimeout,
+      "clock-jump-max": clockJumpMax,
       "concurrency": concurrency, "log-level": logLevel, "log-format": logFormat,
     ]
     return all.compactMapValues { $0 }

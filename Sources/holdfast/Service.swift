@@ -45,6 +45,7 @@ enum Service {
             service: GRPCService(state: state, opening: opening) { store throws(CommandFailure) in
               page.add { StoreMetrics.expose(store.statistics(), store.concurrency, into: &$0) }
               page.add { JournalMetrics.expose(store.journalStatistics, into: &$0) }
+              page.add { ServerClock.expose(store, into: &$0) }
               return try openServer(settings, store, metrics)
             } announce: { server in
               announce(settings, server, admin, logger)

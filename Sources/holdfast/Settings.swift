@@ -25,6 +25,10 @@ struct Settings {
   var retentionNanoseconds: Int64 = 0
   var handshakeTimeoutNanoseconds: Int64 = 0
   var shutdownTimeoutNanoseconds: Int64 = 0
+  var clockJumpMaxNanoseconds: Int64 = 0
+  /// This start takes the machine's clock whatever the newest record says. A flag alone: where it could
+  /// stay set, it would be of no use.
+  var acceptsClock = false
   var concurrency = ConcurrencyControl.optimistic
   var logLevel = ""
   var logFormat = ""
@@ -41,7 +45,8 @@ struct Settings {
     ("max-reservations", String(Limits.reservationsMax)),
     ("max-connections", String(Limits.connectionsMax)), ("default-ttl", "600s"),
     ("max-hold", "24h"), ("retention", "24h"), ("handshake-timeout", "10s"),
-    ("shutdown-timeout", "10s"), ("concurrency", ConcurrencyControl.optimistic.rawValue),
+    ("shutdown-timeout", "10s"), ("clock-jump-max", "24h"),
+    ("concurrency", ConcurrencyControl.optimistic.rawValue),
     ("log-level", "info"), ("log-format", "auto"),
   ]
 
@@ -125,6 +130,9 @@ extension Settings {
         text, (Limits.second / 10)...(3600 * Limits.second), at)
     case "shutdown-timeout":
       shutdownTimeoutNanoseconds = try Self.duration(text, 0...(3600 * Limits.second), at)
+    case "clock-jump-max":
+      clockJumpMaxNanoseconds = try Self.duration(
+        text, (60 * Limits.second)...(10 * 365 * 24 * 3600 * Limits.second), at)
     case "concurrency":
       let choices = ConcurrencyControl.sound + [Self.broken]
       let name = try Self.choice(text, choices.map(\.rawValue), at)

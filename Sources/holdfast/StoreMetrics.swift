@@ -127,7 +127,7 @@ enum StoreMetrics {
 }
 
 enum ProcessMetrics {
-  private static let startSeconds = Double(SystemClock().now().nanoseconds) / 1e9
+  private static let startSeconds = Double(SystemClock.wall().nanoseconds) / 1e9
 
   static func expose(into page: inout Exposition) {
     page.gauge(

@@ -10,6 +10,7 @@ final class StoreOpening: Sendable {
   private let settings: Settings
   private let logger: Logger
   private let storage: DirectoryStorage?
+  private let clockKeeper = Mutex<ClockKeeper?>(nil)
 
   /// Takes the data directory, which is made if need be.
   init(_ settings: Settings, _ logger: Logger) throws(CommandFailure) {
@@ -30,15 +31,24 @@ final class StoreOpening: Sendable {
   func open() throws(CommandFailure) -> StockStore {
     let limits = Limits.store(settings)
     guard let storage, let durability = settings.durability else {
-      return StockStore(
-        limits: limits, clock: SystemClock(), concurrency: settings.concurrency)
+      do throws(JournalError) {
+        let clock = try ServerClock.start(after: nil, settings, logger)
+        let store = StockStore(limits: limits, clock: clock, concurrency: settings.concurrency)
+        try keepClock(store)
+        return store
+      } catch {
+        throw CommandFailure(description: error.description)
+      }
     }
     logger.info("recovering", metadata: ["data-dir": "\(settings.dataDirectory)"])
     do {
       let (store, summary) = try StockStore.open(
         storage: storage, limits: limits, concurrency: settings.concurrency,
-        options: Limits.journal(settings, durability), makeClock: { SystemClock(notBefore: $0) },
-        progress: report)
+        options: Limits.journal(settings, durability),
+        makeClock: { (newest) throws(JournalError) in
+          try ServerClock.start(
+            after: newest.nanoseconds == 0 ? nil : newest, settings, logger)
+        }, progress: report)
       report(summary)
       // One session was the opening's.
       guard settings.loops < store.sessionsMax else {
@@ -48,6 +58,7 @@ final class StoreOpening: Sendable {
             + "use --loops \(store.sessionsMax - 1) at most")
       }
       try store.startJournal { [logger] error in Self.end(error, logger) }
+      try keepClock(store)
       return store
     } catch let error as CommandFailure {
       throw error
@@ -58,8 +69,18 @@ final class StoreOpening: Sendable {
     }
   }
 
+  private func keepClock(_ store: StockStore) throws(JournalError) {
+    do {
+      let keeper = try ClockKeeper(store, logger)
+      clockKeeper.withLock { $0 = keeper }
+    } catch {
+      throw .failed(operation: "make", file: "the clock's thread", error)
+    }
+  }
+
   /// Makes everything durable and ends the journal. The event loops have ended.
   func close(_ store: StockStore) throws(CommandFailure) {
+    clockKeeper.withLock { $0 }?.stop()
     do {
       try store.closeJournal()
     } catch {

@@ -28,20 +28,27 @@ def assert_nothing_is_named(client, ids):
             call(ids[0])
 
 
-def test_a_copy_gives_none_of_the_ids_that_the_original_gave_since(start, tmp_path):
+@pytest.mark.parametrize("is_running", [True, False])
+def test_a_copy_gives_none_of_the_ids_that_the_original_gave_since(start, tmp_path, is_running):
     server = start(data=tmp_path / "data")
     key = fresh("key")
     with Client(server.target) as client:
         sku = client.item(10 * HOLDS)
         first = client.reserve(line(sku), key=key, ttl=3600)
         before = hold(client, sku)
-        # Nothing is in flight: what lies there is what a crash would leave.
-        shutil.copytree(server.data, tmp_path / "copy")
-        since = hold(client, sku)
-    histories = [since]
-    for name in "copy", "copy of the copy":
+    if not is_running:
+        server.stop()
+    # Nothing is in flight: what lies there is what a crash would leave.
+    shutil.copytree(server.data, tmp_path / "copy")
+    shutil.copytree(server.data, tmp_path / "another copy")
+    if not is_running:
+        server = start(data=server.data)
+    with Client(server.target) as client:
+        histories = [hold(client, sku)]
+    for name in "copy", "another copy":
         copy = start(data=tmp_path / name)
         with Client(copy.target) as client:
+            since = [one for history in histories for one in history]
             assert_nothing_is_named(client, since)
             histories.append(hold(client, sku))
             assert_nothing_is_named(client, since)
@@ -49,9 +56,6 @@ def test_a_copy_gives_none_of_the_ids_that_the_original_gave_since(start, tmp_pa
             assert again.replayed and again.reservation_id == first.reservation_id
             client.confirm(first.reservation_id)
             assert client.get(before[0]).reservation_id == before[0]
-        copy.stop()
-        if name == "copy":
-            shutil.copytree(tmp_path / "copy", tmp_path / "copy of the copy")
     given = before + [one for history in histories for one in history]
     assert len(set(given)) == len(given) == 4 * HOLDS
     assert all(len(one) == 20 and set(one) <= set("0123456789abcdefghijklmnopqrstuv") for one in given)

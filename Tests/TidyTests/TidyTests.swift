@@ -50,9 +50,9 @@ private let snippets: [Snippet] = [
     "501: a file of 501 lines is banned, split it: 500 at most"),
   clean("length", "Sources/GRPC/Long.swift", String(repeating: "let a = 1\n", count: 500)),
   breach(
-    "length", "README.md", String(repeating: "words\n", count: 151),
-    "151: a file of 151 lines is banned, split it: 150 at most"),
-  clean("length", "README.md", String(repeating: "words\n", count: 150)),
+    "length", "README.md", String(repeating: "words\n", count: 201),
+    "201: a file of 201 lines is banned, split it: 200 at most"),
+  clean("length", "README.md", String(repeating: "words\n", count: 200)),
 
   breach(
     "public", "Sources/GRPC/A.swift", "// A.\npublic struct A {}\n",

@@ -184,6 +184,19 @@ extension StockStore {
     try journal?.start(onFailure: onFailure)
   }
 
+  /// Writes what time it is, where nothing was written for `duration` nanoseconds: so the next start can
+  /// tell an outage from a clock that is wrong. By one thread, not while the journal is closed.
+  package func noteTime(afterNanoseconds duration: Int64) {
+    // There is room for it: the session that opened the store appends no more.
+    guard let journal, journal.writer.isQuiet(forNanoseconds: duration), core.log.isAdmitting else {
+      return
+    }
+    var record = RecordWriter()
+    record.begin(.clock, time: clock.now().nanoseconds)
+    _ = core.log.append(record)
+    journal.request()
+  }
+
   /// Makes everything durable, notes the time, and ends the journal's threads. The sessions have ended
   /// their last turn. Without threads, in a simulation, it steps until nothing is left.
   package func closeJournal() throws(JournalError) {

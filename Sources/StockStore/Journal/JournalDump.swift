@@ -262,12 +262,12 @@ struct JSONObject {
 }
 
 /// A time as RFC 3339 writes it, in UTC with nanoseconds.
-struct CalendarTime: CustomStringConvertible {
+package struct CalendarTime: CustomStringConvertible {
   private let nanoseconds: Int64
 
-  init(_ nanoseconds: Int64) { self.nanoseconds = nanoseconds }
+  package init(_ nanoseconds: Int64) { self.nanoseconds = nanoseconds }
 
-  var description: String {
+  package var description: String {
     let nanosecondsPerDay: Int64 = 86_400_000_000_000
     // Rounded down, also before 1970.
     let inDay =

@@ -26,6 +26,8 @@ internal import Synchronization
   private let state: Mutex<State>
   private let statistics: JournalCounters
   private let isDiskFull = Atomic<Bool>(false)
+  /// When the newest batch was made, in nanoseconds since the Unix epoch.
+  private let newestTime: Atomic<Int64>
   private let staging: UnsafeMutableRawBufferPointer
 
   /// - Parameters:
@@ -43,6 +45,7 @@ internal import Synchronization
     self.clock = clock
     self.pool = pool
     self.statistics = statistics
+    newestTime = Atomic(clock.now().nanoseconds)
     state = Mutex(State(position: position, file: file))
     unsafe staging = .allocate(
       byteCount: options.groupBytesMax + 3 * Self.blockBytes, alignment: Self.blockBytes)
@@ -62,6 +65,11 @@ internal import Synchronization
 
   /// The end of what is durable.
   var position: JournalPosition { state.withLock { $0.position } }
+
+  /// Whether the newest batch is as old as that.
+  func isQuiet(forNanoseconds duration: Int64) -> Bool {
+    clock.now().nanoseconds - newestTime.load(ordering: .relaxed) >= duration
+  }
 
   /// Makes everything that is in the ring now durable, up to one group: how many records, 0 where there
   /// was nothing, or where it has to wait for a segment. After a failure nothing is acknowledged any more:
@@ -160,10 +168,11 @@ internal import Synchronization
     // All within the staging memory, by its size.
     let payload = unsafe UnsafeRawBufferPointer(
       rebasing: staging[(staged + BatchHeader.byteCount)..<end])
+    let time = clock.now().nanoseconds
     let header = unsafe BatchHeader(
       lsn: position.lsn, payloadLength: payloadBytes, recordCount: recordCount,
       payloadCRC: kind == .end ? 0 : BatchHeader.checksum(payload, salt: salt), kind: kind,
-      run: position.run, time: clock.now().nanoseconds)
+      run: position.run, time: time)
     if let base = unsafe staging.baseAddress { unsafe header.write(to: base + staged, salt: salt) }
     unsafe UnsafeMutableRawBufferPointer(rebasing: staging[end..<padded])
       .initializeMemory(as: UInt8.self, repeating: 0)
@@ -173,6 +182,7 @@ internal import Synchronization
     } catch {
       throw .failed(operation: "write", file: FileNames.segment(position.sequence), error)
     }
+    newestTime.store(time, ordering: .relaxed)
     position.offset += BatchHeader.byteCount + payloadBytes
     position.lsn &+= UInt64(payloadBytes)
     // The block that the next batch begins in comes to the front.

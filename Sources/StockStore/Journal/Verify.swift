@@ -11,8 +11,8 @@ extension StockStore {
       storage: storage, checkpoint: checkpoint,
       segmentCount: listing.segmentCount(from: checkpoint.header.start.sequence),
       limits: limits(toRead: checkpoint.header))
-    let clock = SystemClock(notBefore: recovery.summary.time)
-    let store = StockStore(core: recovery.core, clock: clock, journal: nil)
+    let store = StockStore(
+      core: recovery.core, clock: FixedClock(recovery.summary.time), journal: nil)
     recovery.count(in: store.makeSession())
     if let finding = store.audit().first {
       throw .damaged(
