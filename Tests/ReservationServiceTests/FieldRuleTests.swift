@@ -96,8 +96,8 @@ struct FieldRuleTests {
 
   private static let badIDs = [
     "", "0", String(repeating: "0", count: 19), String(repeating: "0", count: 21),
-    "0000000000000000000w", "0000000000000000000A", "20000000000000000000",
-    "0000000000000000000\u{0}", "0000000000 000000000", "vvvvvvvvvvvvvvvvvvvv",
+    "0000000000000000000w", "0000000000000000000A", "w0000000000000000000",
+    "0000000000000000000\u{0}", "0000000000 000000000", "vvvvvvvvvvvvvvvvvvvV",
   ]
 
   private static let ids = ["Confirm", "Release", "Extend", "GetReservation"].flatMap { method in

@@ -171,7 +171,7 @@ struct RefusalTests {
 
   @Test(
     "Unknown reservations", arguments: ["Confirm", "Release", "Extend", "GetReservation"],
-    ["00000000000000000000", "1vvvvvvvvvvvvvvvvvvv", "000000000000000000v1"])
+    ["00000000000000000000", "vvvvvvvvvvvvvvvvvvvv", "20000000000000000000"])
   func unknownReservation(method: String, id: String) throws {
     try expect(method, of(id), .notFound, "RESERVATION_NOT_FOUND")
   }

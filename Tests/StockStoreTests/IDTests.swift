@@ -87,9 +87,9 @@ struct IDTests {
         for high in 0..<10 as Range<UInt64> {
           for createdAt in 0..<10 as Range<Int64> {
             tags.insert(
-              keys.idTag(
-                slot: slot, generation: generation, identity: Identity(low: 0, high: high),
-                createdAt: createdAt))
+              StoreKeys.idTag(
+                keys.useHash(slot: slot, generation: generation),
+                Identity(low: 0, high: high << 32), createdAt: createdAt))
           }
         }
       }

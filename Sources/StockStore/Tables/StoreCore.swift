@@ -106,16 +106,16 @@ struct StoreCore: Sendable {
   @inline(__always)
   func idTag(_ slot: UInt32) -> UInt64 {
     idTag(
-      slot: slot, generation: slab[slot].generation, identity: slab[slot].identity,
+      keys.useHash(slot: slot, generation: slab[slot].generation), slab[slot].identity,
       createdAt: slab[slot].createdAt)
   }
 
-  /// The tag of a reservation that was made in this use of the slot, by whom, and when.
+  /// The tag of a reservation: of the use of its slot, of who made it, and when.
   @inline(__always)
-  func idTag(slot: UInt32, generation: UInt32, identity: Identity, createdAt: Int64) -> UInt64 {
+  func idTag(_ useHash: UInt64, _ identity: Identity, createdAt: Int64) -> UInt64 {
     createdAt <= firstReleaseUntil
-      ? keys.firstReleaseTag(slot: slot, generation: generation)
-      : keys.idTag(slot: slot, generation: generation, identity: identity, createdAt: createdAt)
+      ? StoreKeys.firstReleaseTag(useHash)
+      : StoreKeys.idTag(useHash, identity, createdAt: createdAt)
   }
 }
 
@@ -157,9 +157,8 @@ struct StoreKeys: Sendable {
   private let identity: SipKey
   private let fingerprint: SipKey
   private let reservePayload: SipKey
-  private let firstReleaseID: SipKey
-  private let id: SipKey
   private let page: SipKey
+  private let use: SipKey
   /// For the state's digest.
   let digest: SipKey
 
@@ -167,11 +166,10 @@ struct StoreKeys: Sendable {
     item = secret.derived(1)
     identity = secret.derived(2)
     fingerprint = secret.derived(3)
-    firstReleaseID = secret.derived(4)
+    use = secret.derived(4)
     digest = secret.derived(6)
     reservePayload = secret.derived(8)
     page = secret.derived(16)
-    id = secret.derived(9)
   }
 
   @inline(__always)
@@ -209,22 +207,24 @@ struct StoreKeys: Sendable {
     return hasher.finish(UInt64(list) | UInt64(filter) << 8)
   }
 
-  /// Two histories of one directory may use a slot with the same generation, if rarely; hardly for the
-  /// same customer's same call in the same nanosecond. Never 0, which stands for none in the journal.
+  /// Of one use of a slot: what of a reservation's tag can be computed before its record is there.
   @inline(__always)
-  func idTag(slot: UInt32, generation: UInt32, identity: Identity, createdAt: Int64) -> UInt64 {
-    var hasher = SipHasher(id)
-    hasher.absorb(UInt64(slot) << 32 | UInt64(generation))
-    hasher.absorb(identity.high)
-    let hash = hasher.finish(UInt64(bitPattern: createdAt))
-    return max(1, hash >> (64 - ReservationID.tagBits))
+  func useHash(slot: UInt32, generation: UInt32) -> UInt64 {
+    var hasher = SipHasher(use)
+    return hasher.finish(UInt64(slot) << 32 | UInt64(generation))
   }
 
   /// The tag that the first release gave.
   @inline(__always)
-  func firstReleaseTag(slot: UInt32, generation: UInt32) -> UInt64 {
-    var hasher = SipHasher(firstReleaseID)
-    let hash = hasher.finish(UInt64(slot) << 32 | UInt64(generation))
-    return hash & 0xffff_ffff
+  static func firstReleaseTag(_ useHash: UInt64) -> UInt64 { useHash & 0xffff_ffff }
+
+  /// Two histories of one directory may use a slot with the same generation, if rarely; hardly for the
+  /// same customer's same call in the same nanosecond. Both hashes are keyed, so that who knows the one
+  /// by some other id does not know their sum. Never 0, which stands for none in the journal.
+  @inline(__always)
+  static func idTag(_ useHash: UInt64, _ identity: Identity, createdAt: Int64) -> UInt64 {
+    // Times differ in their lower bits, the tag has the upper ones.
+    let time = UInt64(bitPattern: createdAt) &* 0x9e37_79b9_7f4a_7c15
+    return max(1, (useHash &+ identity.high &+ time) >> (64 - ReservationID.tagBits))
   }
 }

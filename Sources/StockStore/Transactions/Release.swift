@@ -113,12 +113,14 @@ extension StoreSession {
     core.slab.records.prefetch(id.slot)
     let notFound = Decision<ReservationView>(
       .refused(.reservationNotFound), replayed: false, lsn: 0)
+    let useHash = core.keys.useHash(slot: id.slot, generation: id.generation)
     guard let number = core.slab.owner(id.slot) else { return notFound }
     core.shards[number].lock.lock()
     defer { core.shards[number].lock.unlock() }
     let slot = id.slot
     guard core.slab[slot].generation == id.generation, core.slab[slot].state != nil,
-      core.idTag(slot) == id.tag, !isPastRetention(slot)
+      core.idTag(useHash, core.slab[slot].identity, createdAt: core.slab[slot].createdAt) == id.tag,
+      !isPastRetention(slot)
     else { return notFound }
     // Another thread, whose turn began earlier, may have made a hold that is due in ours.
     if core.slab[slot].isDue(now) {
