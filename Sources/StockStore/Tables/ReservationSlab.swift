@@ -8,22 +8,26 @@ struct ReservationSlab {
 
   private struct Header: ~Copyable {
     let chunks = Atomic<UInt32>(0)
+    /// Slots that are not in use when the store is opened begin with this generation.
+    let firstGeneration: UInt32
+    /// From one use of a slot to the next; odd, so that no generation comes back before all were there.
+    let generationStep: UInt32
   }
 
   let records: RecordTable
   private let memory: Region<ReservationRecord>
   /// Shard + 1 of each chunk; 0: nobody's yet.
   private let owners: Region<Atomic<UInt8>>
-  private let header = PaddedArray<Header>(count: 1) { _ in Header() }
-  /// Slots that are not in use when the store is opened begin with this generation.
-  let firstGeneration: UInt32
-  /// From one use of a slot to the next; odd, so that no generation comes back before all were there.
-  let generationStep: UInt32
+  /// Apart, so that the shards, which each have the slab, stay small.
+  private let header: PaddedArray<Header>
 
   /// - Parameter nonce: what the generations of this opening are made of.
   init(chunkCount: Int, nonce: UInt64) {
-    firstGeneration = UInt32(truncatingIfNeeded: nonce)
-    generationStep = UInt32(truncatingIfNeeded: nonce >> 32) | 1
+    header = PaddedArray(count: 1) { _ in
+      Header(
+        firstGeneration: UInt32(truncatingIfNeeded: nonce),
+        generationStep: UInt32(truncatingIfNeeded: nonce >> 32) | 1)
+    }
     precondition(MemoryLayout<ReservationRecord>.size == 128, "a record is two cache lines")
     let chunkCount = min(chunkCount, Int(UInt32.max) / Self.chunkRecords - 1)
     memory = Region(capacity: chunkCount * Self.chunkRecords)
@@ -46,6 +50,9 @@ struct ReservationSlab {
   /// Chunks that belong to some shard, and most that there can be.
   var chunkCount: UInt32 { header[0].chunks.load(ordering: .acquiring) }
   var chunkCapacity: Int { owners.capacity }
+
+  var firstGeneration: UInt32 { header[0].firstGeneration }
+  var generationStep: UInt32 { header[0].generationStep }
 
   /// Bytes in use.
   var bytes: Int { Int(slotCount) * MemoryLayout<ReservationRecord>.stride }
