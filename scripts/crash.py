@@ -90,7 +90,7 @@ class Directory:
                                "--json", report], capture_output=True, text=True, timeout=GENERATOR_SECONDS)
         if done.returncode != 0:
             raise Failure(f"audit, status {done.returncode}:\n{done.stdout}{done.stderr}")
-        return json.loads(report.read_text())
+        return [history["audit"] for history in json.loads(report.read_text())["histories"]]
 
     def finish(self):
         """All rounds once more, an orderly end, and the verdict of `holdfast verify`."""

@@ -58,14 +58,19 @@ package struct Violation: Equatable, Sendable {
   package let kind: Kind
   /// Names the SKU and the key, and says what is wrong.
   package let text: String
+  /// The SKU that it is about, where it is oversold.
+  package let sku: String?
   /// Units, where the kind counts in units; otherwise 1.
   package let count: Int64
   /// The calls that show it, all of them.
   package let calls: [CallLine]
 
-  package init(_ kind: Kind, _ text: String, count: Int64 = 1, calls: [CallLine] = []) {
+  package init(
+    _ kind: Kind, _ text: String, sku: String? = nil, count: Int64 = 1, calls: [CallLine] = []
+  ) {
     self.kind = kind
     self.text = text
+    self.sku = sku
     self.count = count
     self.calls = calls
   }

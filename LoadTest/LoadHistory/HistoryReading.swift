@@ -90,7 +90,7 @@ private struct HistoryDecoder: ~Copyable {
     case 6: violations.append(try HistoryDecoder.violation(bytes, field.content))
     case 7:
       if field.varint != UInt64(operationCount) {
-        throw HistoryError("it has \(operationCount) operations, and says \(field.varint)")
+        throw HistoryError("its operations are \(operationCount), and it says \(field.varint)")
       }
       isWhole = true
     default: break
@@ -101,7 +101,7 @@ private struct HistoryDecoder: ~Copyable {
     guard run != nil, !stock.isEmpty else { throw .malformed }
     guard isWhole else { throw .cutOff }
     guard levels.isEmpty || levels.count == stock.count else {
-      throw HistoryError("it has balances of \(levels.count) of \(stock.count) SKUs")
+      throw HistoryError("its SKUs are \(stock.count), and it has balances of \(levels.count)")
     }
   }
 

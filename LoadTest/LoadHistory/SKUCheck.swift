@@ -78,9 +78,9 @@ struct SKUCheck {
       Violation(
         .oversold,
         """
-        SKU \(name): \(peak.units + added) units surely held or sold at once, of \(history.stock)\(more)
+        SKU \(name): \(peak.units + added) \(peak.units + added == 1 ? "unit" : "units") surely held or sold at once, of \(history.stock)\(more)
         """,
-        count: peak.units - history.stock, calls: calls))
+        sku: name, count: peak.units - history.stock, calls: calls))
   }
 
   private func checkLevel(

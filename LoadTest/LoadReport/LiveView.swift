@@ -128,7 +128,7 @@ struct LivePicture {
     let failed = failed ?? ""
     // What failed is not what is cut off.
     let fits = decided.count + 2 + failed.count <= room
-    add("outcomes", fits ? decided : "\(failed) · \(decided)", tail: failed, tailStyle: .bad)
+    add("calls", fits ? decided : "\(failed) · \(decided)", tail: failed, tailStyle: .bad)
     if let server = progress.interval?.server.flatMap(LivePicture.text(of:)) {
       add("server", server)
     }
@@ -159,7 +159,7 @@ struct LivePicture {
   private var goal: String {
     if let seconds = progress.totalSeconds { return "of \(Text.decimal(seconds, 1)) s" }
     guard let operations = progress.totalOperations else { return "s" }
-    return "s · \(Text.count(Int64(progress.answered))) of \(Text.count(Int64(operations))) calls"
+    return "s · \(Text.count(Int64(progress.answered))) of \(Text.counted(operations, "call"))"
   }
 
   private var rateText: String {
@@ -189,10 +189,10 @@ struct LivePicture {
 
   private static func text(of server: Report.ServerSample) -> String? {
     let facts = [
-      server.conflictsPerSecond.map { "\(Text.decimal($0, 0)) conflicts/s" },
-      server.retriesPerSecond.map { "\(Text.decimal($0, 0)) retries/s" },
+      server.conflictsPerSecond.map { Text.counted($0, "conflict") + "/s" },
+      server.retriesPerSecond.map { Text.counted($0, "retry", "retries") + "/s" },
       server.syncMicroseconds.map { "sync \(Text.duration(microseconds: $0))" },
-      server.processorShare.map { "\(Text.decimal($0, 2)) processors" },
+      server.processorShare.map { "\(Text.decimal($0, 2)) of a processor" },
     ].compactMap { $0 }
     return facts.isEmpty ? nil : facts.joined(separator: " · ")
   }

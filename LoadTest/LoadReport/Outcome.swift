@@ -4,7 +4,7 @@
 package enum Outcome: Int, CaseIterable, Sendable {
   case reserved, confirmed, released, extended, restocked, read, replayed
   case insufficientStock, expired, otherRefusal, cut, tooBusy
-  case malformed, reset, unprocessed, lost, unanswered, otherFailure
+  case malformed, reset, unprocessed, lost, unanswered, unsent, otherFailure
 
   /// As reports and JSON spell it.
   package var name: String {
@@ -26,6 +26,7 @@ package enum Outcome: Int, CaseIterable, Sendable {
     case .unprocessed: "not processed"
     case .lost: "connection lost"
     case .unanswered: "unanswered"
+    case .unsent: "never sent"
     case .otherFailure: "failed"
     }
   }
@@ -44,7 +45,7 @@ package enum Outcome: Int, CaseIterable, Sendable {
     switch self {
     case .reserved, .confirmed, .released, .extended, .restocked, .read, .replayed: .accepted
     case .insufficientStock, .expired, .otherRefusal, .cut: .refused
-    case .tooBusy, .malformed, .reset, .unprocessed, .lost, .unanswered, .otherFailure:
+    case .tooBusy, .malformed, .reset, .unprocessed, .lost, .unanswered, .unsent, .otherFailure:
       .failed
     }
   }

@@ -4,7 +4,7 @@
 /// The report of one run.
 package struct Report: Codable, Sendable {
   /// Changes when a field changes its meaning or goes; fields may be added at any time.
-  package static let schemaVersionNow = 2
+  package static let schemaVersionNow = 3
   package var schemaVersion = Report.schemaVersionNow
 
   /// The program that wrote this, as name/version.
@@ -14,9 +14,7 @@ package struct Report: Codable, Sendable {
   /// Runs with the same label are repetitions of the same thing; `compare` groups by it.
   package var label: String?
 
-  /// One line that begins with VERDICT or NO VERDICT.
-  package var verdict = ""
-  package var result = Result.unknown
+  package var verdict = Verdict()
   /// True where the run ended before it was to: interrupted, or the server went away.
   package var isPartial = false
   package var limitedBy = LimitedBy.unknown
@@ -40,7 +38,9 @@ package struct Report: Codable, Sendable {
   /// All methods together.
   package var latencySpectrum: [SpectrumPoint] = []
   package var serviceTimeSpectrum: [SpectrumPoint] = []
-  package var unsentTicks = 0
+  /// Calls that were due and never sent: failures, with the time that they had waited as their latency
+  /// and as their service time.
+  package var unsent = 0
   /// In the order of time; they cover the whole run, warm-up and drain included.
   package var intervals: [Interval] = []
 
@@ -66,6 +66,11 @@ package struct Report: Codable, Sendable {
 }
 
 extension Report {
+  package var result: Result {
+    get { verdict.result }
+    set { verdict.result = newValue }
+  }
+
   package enum Result: String, Codable, Sendable {
     /// Every invariant holds.
     case good
@@ -104,7 +109,7 @@ extension Report {
     /// The name of the scenario, or "custom".
     package var scenario = ""
     /// The whole workload as --workload FILE takes it, by the names that it has there.
-    package var workload: [String: String] = [:]
+    package var workload: [String: WorkloadValue] = [:]
     /// "closed" or "open".
     package var loop = ""
     /// "constant" or "poisson", open loop.
@@ -119,7 +124,7 @@ extension Report {
     package var warmUpSeconds = 0.0
     package var durationSeconds: Double?
     package var operations: Int?
-    package var seed = ""
+    package var seed: UInt64 = 0
     package var run = ""
     /// The command line, for running it again.
     package var commandLine = ""
@@ -152,9 +157,7 @@ extension Report {
     package var violations: [String: Int] = [:]
     /// The first few of each kind, in words.
     package var examples: [String] = []
-    /// The most units by which one SKU was oversold; 0 if none was.
-    package var oversoldUnits: Int64 = 0
-    package var oversoldItems = 0
+    package var oversold: Verdict.Oversold?
     /// What the check took.
     package var seconds = 0.0
 
@@ -227,9 +230,9 @@ extension Report {
     package init() {}
   }
 
-  /// One --fail-if, and what became of it.
+  /// One --require, and what became of it.
   package struct ThresholdResult: Codable, Equatable, Sendable {
-    /// As it was given: "p99>5ms".
+    /// What has to be so: "p99<5ms".
     package var expression = ""
     /// What was measured, in the unit of the expression; absent where there is no such figure.
     package var actual: Double?
@@ -241,28 +244,58 @@ extension Report {
   }
 }
 
-extension Report.Check {
-  /// The line that the report begins with.
-  package var verdict: String {
-    let units = Text.count
-    let balance =
-      "\(units(stock)) units, \(units(accepted)) accepted: \(units(confirmed)) confirmed, "
-      + "\(units(released)) released, \(units(expired)) expired, \(units(held)) held"
-    if oversoldUnits > 0, let worst = examples.first {
-      let others = oversoldItems > 1 ? " (and \(units(Int64(oversoldItems - 1))) more SKUs)" : ""
-      let sku = worst.split(separator: " ").first { $0.contains("-") } ?? ""
-      return "VERDICT: OVERSOLD by \(units(oversoldUnits)) units on SKU "
-        + "\(sku.hasSuffix(":") ? sku.dropLast() : sku)\(others) — \(balance)"
+/// A value of a workload: a number, true or false where it is one, else the text that its flag takes.
+package enum WorkloadValue: Equatable, Sendable {
+  case number(Double)
+  case whole(Int64)
+  case bool(Bool)
+  case text(String)
+
+  /// - Parameter text: as a flag takes it.
+  package init(_ text: String) {
+    if let whole = Int64(text) {
+      self = .whole(whole)
+    } else if let number = Double(text), number.isFinite {
+      self = .number(number)
+    } else if let bool = Bool(text) {
+      self = .bool(bool)
+    } else {
+      self = .text(text)
     }
-    if !holds {
-      let kinds = violations.sorted { $0.key < $1.key }.map {
-        "\($0.key) (\(units(Int64($0.value))))"
-      }
-      return "VERDICT: VIOLATED — \(kinds.joined(separator: ", ")) — \(balance)"
+  }
+
+  /// As a flag takes it.
+  package var text: String {
+    switch self {
+    case .number(let number): "\(number)"
+    case .whole(let whole): "\(whole)"
+    case .bool(let bool): "\(bool)"
+    case .text(let text): text
     }
-    let plural = skusUndecided == 1 ? "" : "s"
-    let undecided =
-      skusUndecided > 0 ? ", \(units(Int64(skusUndecided))) SKU\(plural) undecided" : ""
-    return "VERDICT: nothing oversold, nothing lost\(undecided) — \(balance)"
+  }
+}
+
+extension WorkloadValue: Codable {
+  package init(from decoder: any Decoder) throws {
+    let container = try decoder.singleValueContainer()
+    if let bool = try? container.decode(Bool.self) {
+      self = .bool(bool)
+    } else if let whole = try? container.decode(Int64.self) {
+      self = .whole(whole)
+    } else if let number = try? container.decode(Double.self) {
+      self = .number(number)
+    } else {
+      self = .text(try container.decode(String.self))
+    }
+  }
+
+  package func encode(to encoder: any Encoder) throws {
+    var container = encoder.singleValueContainer()
+    switch self {
+    case .number(let number): try container.encode(number)
+    case .whole(let whole): try container.encode(whole)
+    case .bool(let bool): try container.encode(bool)
+    case .text(let text): try container.encode(text)
+    }
   }
 }

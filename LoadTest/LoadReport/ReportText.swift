@@ -35,7 +35,7 @@ private struct ReportText {
     }
     lines += [""] + latencyTable + [""]
     lines += wrapped(
-      "outcomes", Outcome.allCases.compactMap { entry($0.name, report.outcomes[$0.name]) })
+      "calls", Outcome.allCases.compactMap { entry($0.name, report.outcomes[$0.name]) })
     lines += wrapped("gRPC", grpcCodeNames.compactMap { entry($0, report.codes[$0]) })
     lines += connectionLines + serverLines
     lines += wrapped("generator", generator)
@@ -50,12 +50,12 @@ private struct ReportText {
 
   private var verdictLines: [String] {
     let style: TextStyle =
-      switch report.result {
-      case .good: .good
-      case .violated: .bad
-      case .unknown, .notChecked: .warning
+      switch report.standing {
+      case .held: .good
+      case .broken: .bad
+      case .partly: .warning
       }
-    var verdict = printable(report.verdict)
+    var verdict = printable(report.verdict.sentence)
     if report.isPartial { verdict += " — PARTIAL: the run ended before it was to" }
     // Programs look for one line; a terminal would break it within words.
     let lines =
@@ -66,21 +66,22 @@ private struct ReportText {
 
   private func checkLines(_ check: Report.Check) -> [String] {
     var facts = [
-      "\(number(check.keys)) keys on \(number(check.skus)) SKU\(check.skus == 1 ? "" : "s")"
+      "\(Text.counted(check.keys, "key")) on \(Text.counted(check.skus, "SKU"))"
     ]
     switch check.linearizable {
     case .yes: facts.append("linearizable")
     case .no: facts.append("NOT linearizable")
     case .undecided where check.skusUndecided > 0:
-      facts.append("\(number(check.skusUndecided)) SKUs undecided")
+      facts.append("\(Text.counted(check.skusUndecided, "SKU")) undecided")
     case .undecided: break
     }
     let counts = [
-      (check.duplicatesCompared, "duplicates like the first answer"),
-      (check.refusalsJustified, "refusals justified"), (check.readsJustified, "reads justified"),
-      (check.samplesCompared, "balances sampled"), (check.unknownOutcomes, "outcomes unknown"),
+      (check.duplicatesCompared, "duplicate", " like the first answer"),
+      (check.refusalsJustified, "refusal", " justified"),
+      (check.readsJustified, "read", " justified"), (check.samplesCompared, "balance", " sampled"),
+      (check.unknownOutcomes, "outcome", " unknown"),
     ]
-    facts += counts.filter { $0.0 > 0 }.map { "\(number($0.0)) \($0.1)" }
+    facts += counts.filter { $0.0 > 0 }.map { Text.counted($0.0, $0.1) + $0.2 }
     var lines = wrapped("checked", facts)
     for example in check.examples {
       // A history has a line for each call, in columns of its own.
@@ -97,14 +98,14 @@ private struct ReportText {
     let shape = report.configuration
     let arrivals = shape.arrivals.map { ", \($0)" } ?? ""
     let length =
-      shape.operations.map { "\(number($0)) operations" }
+      shape.operations.map { Text.counted($0, "operation") }
       ?? "\(Text.shortest(shape.durationSeconds ?? 0)) s after "
       + "\(Text.shortest(shape.warmUpSeconds)) s warm-up"
     let facts = [
       report.label ?? "", shape.scenario,
       shape.rate.map { "open loop, \($0) requests/s\(arrivals)" } ?? "closed loop",
-      "\(shape.connections) × \(shape.streams) streams",
-      "\(shape.threads) thread\(shape.threads == 1 ? "" : "s")", length, "seed \(shape.seed)",
+      "\(shape.connections) × \(Text.counted(shape.streams, "stream"))",
+      Text.counted(shape.threads, "thread"), length, "seed \(shape.seed)",
     ]
     return facts.filter { !$0.isEmpty }.map(printable)
   }
@@ -158,7 +159,9 @@ private struct ReportText {
       facts.append("\(number(report.connectionsLost)) lost")
       facts.append("\(number(report.connectionsRedialled)) dialled again")
     }
-    if report.unsentTicks > 0 { facts.append("\(number(report.unsentTicks)) ticks not sent") }
+    if report.unsent > 0 {
+      facts.append("\(Text.counted(report.unsent, "call")) due and never sent")
+    }
     if let failure = report.firstFailure { facts.append("first failure: \(printable(failure))") }
     return facts.isEmpty ? [] : wrapped("failures", facts)
   }
@@ -170,9 +173,9 @@ private struct ReportText {
       let total = conflicts.reduce(0) { $0 + $1.value }
       let byReason = conflicts.map { "\(printable($0.key)) \(Text.decimal($0.value, 0))" }
       facts.append(
-        "\(Text.decimal(total, 0)) conflicts (\(Text.percent(server.conflictsPerCommit)) of commits"
+        "\(Text.counted(total, "conflict")) (\(Text.percent(server.conflictsPerCommit)) of commits"
           + (byReason.isEmpty ? ")" : "; \(byReason.joined(separator: ", ")))"))
-      facts.append("\(Text.decimal(server.retries, 0)) retries")
+      facts.append(Text.counted(server.retries, "retry", "retries"))
     }
     if let cpu = report.serverCPUMicrosecondsPerRequest {
       facts.append("\(Text.decimal(cpu, 2)) µs CPU per request")
@@ -191,8 +194,8 @@ private struct ReportText {
     func facts(_ thresholds: [Report.ThresholdResult]) -> [String] {
       thresholds.map { "\(printable($0.expression)) (\($0.actualText))" }
     }
-    return wrapped("FAILED", facts(report.thresholds.filter { !$0.isPassed }), style: .bad)
-      + wrapped("passed", facts(report.thresholds.filter(\.isPassed)), style: .good)
+    return wrapped("BROKEN", facts(report.brokenRequirements), style: .bad)
+      + wrapped("kept", facts(report.thresholds.filter(\.isPassed)), style: .good)
   }
 
   // MARK: Lines

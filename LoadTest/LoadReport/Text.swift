@@ -12,6 +12,25 @@ package enum Text {
     return number < 0 ? "-" + grouped : grouped
   }
 
+  /// "1 conflict", "2 conflicts", "1,234 retries".
+  ///
+  /// - Parameters:
+  ///   - noun: of one.
+  ///   - plural: of more, where that is not the noun with an s.
+  package static func counted(_ number: Int64, _ noun: String, _ plural: String? = nil) -> String {
+    "\(count(number)) \(number == 1 ? noun : plural ?? noun + "s")"
+  }
+
+  package static func counted(_ number: Int, _ noun: String, _ plural: String? = nil) -> String {
+    counted(Int64(number), noun, plural)
+  }
+
+  /// The same of a count that a server's metrics state as a floating-point number.
+  package static func counted(_ number: Double, _ noun: String, _ plural: String? = nil) -> String {
+    let text = decimal(number, 0)
+    return "\(text) \(text == "1" ? noun : plural ?? noun + "s")"
+  }
+
   /// `value` with `decimals` digits behind the point.
   package static func decimal(_ value: Double, _ decimals: Int) -> String {
     guard value.isFinite, abs(value) < 1e15 else { return "—" }

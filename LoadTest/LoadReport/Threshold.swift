@@ -1,4 +1,4 @@
-// Limits on a run's figures, as --fail-if and --limit take them: 'p99>5ms', 'errors>0.1%'.
+// What is required of a run's figures, as --require takes it: 'p99<5ms', 'errors<0.1%'.
 //
 //   threshold = metric operator number [unit]
 //   metric    = [("service" | "lag" | method) "."] figure | "rate" | "errors" | "conflicts"
@@ -6,7 +6,7 @@
 //   operator  = "<" | "<=" | ">" | ">="
 //   unit      = "ns" | "us" | "µs" | "ms" | "s" (of figures), "/s" (of rate), "%" (of shares)
 
-/// One limit. Spaces between its parts count for nothing.
+/// What one figure has to be. Spaces between its parts count for nothing.
 package struct Threshold: Sendable {
   /// As it was given.
   package let expression: String
@@ -23,7 +23,7 @@ package struct Threshold: Sendable {
     }
     let text = expression.filter { !$0.isWhitespace }
     guard let sign = text.firstIndex(where: { "<>=!".contains($0) }) else {
-      throw refuse("it has none of < <= > >=; such as 'p99>5ms'")
+      throw refuse("it has none of < <= > >=; such as 'p99<5ms'")
     }
     let signs = text[sign...].prefix { "<>=!".contains($0) }
     guard let comparison = Comparison(rawValue: String(signs)) else {
@@ -53,16 +53,33 @@ package struct Threshold: Sendable {
     self.unit = unit
   }
 
-  /// Whether the expression is what is `wanted`: false for --fail-if, true for a limit that has to be
-  /// kept. Where nothing was measured it did not pass.
-  package func evaluate(_ report: Report, wanted: Bool = false) -> Report.ThresholdResult {
+  /// What is required where this is what must not be: 'p99<=5ms' of 'p99>5ms'.
+  package var negated: Threshold {
+    Threshold(
+      metric: metric, comparison: comparison.negated, limit: limit, unit: unit,
+      expression: expression.filter { !$0.isWhitespace }.replacing(
+        comparison.rawValue, with: comparison.negated.rawValue, maxReplacements: 1))
+  }
+
+  private init(
+    metric: Metric, comparison: Comparison, limit: Double, unit: Unit, expression: String
+  ) {
+    self.metric = metric
+    self.comparison = comparison
+    self.limit = limit
+    self.unit = unit
+    self.expression = expression
+  }
+
+  /// Whether it is so. Where nothing was measured it did not pass.
+  package func evaluate(_ report: Report) -> Report.ThresholdResult {
     var result = Report.ThresholdResult()
     result.expression = expression
     result.actualText = "not measured"
     guard let value = metric.value(in: report) else { return result }
     result.actual = value / unit.size
     result.actualText = metric.text(value)
-    result.isPassed = comparison.holds(value / unit.size, limit) == wanted
+    result.isPassed = comparison.holds(value / unit.size, limit)
     return result
   }
 }
@@ -78,6 +95,15 @@ extension Threshold {
     case atMost = "<="
     case more = ">"
     case atLeast = ">="
+
+    var negated: Comparison {
+      switch self {
+      case .less: .atLeast
+      case .atMost: .more
+      case .more: .atMost
+      case .atLeast: .less
+      }
+    }
 
     func holds(_ value: Double, _ limit: Double) -> Bool {
       switch self {

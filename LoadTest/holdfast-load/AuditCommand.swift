@@ -23,7 +23,7 @@ struct AuditCommand: ParsableCommand {
   var json: String?
 
   func run() throws {
-    var audits: [Audit] = []
+    var report = AuditReport()
     for path in histories {
       var history = try History(reading: path)
       let audit = try LoadKit.audit(&history, target: target)
@@ -32,9 +32,9 @@ struct AuditCommand: ParsableCommand {
       for example in audit.check.examples {
         for line in example.split(separator: "\n") { print("  \(line)") }
       }
-      audits.append(audit)
+      report.histories.append(AuditReport.History(file: path, run: history.run.text, audit))
     }
-    if let json { try save(JSONReport.encode(audits), to: json) }
-    if !audits.allSatisfy(\.holds) { throw ExitCode(1) }
+    if let json { try save(JSONReport.encode(report), to: json) }
+    if !report.histories.allSatisfy(\.holds) { throw ExitCode(1) }
   }
 }

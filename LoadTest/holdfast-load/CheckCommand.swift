@@ -32,46 +32,19 @@ struct CheckCommand: ParsableCommand {
       valueName: "file"))
   var json: String?
 
-  /// What is found of one file.
-  private struct Result: Encodable {
-    struct Violation: Encodable {
-      let kind: String
-      let text: String
-      /// Units, where the kind counts in units; otherwise 1.
-      let count: Int64
-      let calls: [CallLine]
-    }
-
-    let file: String
-    let run: String
-    let seed: String
-    let configuration: String
-    /// Whether the history has the balances after the run.
-    let hasBalances: Bool
-    let check: Report.Check
-    let violations: [Violation]
-  }
-
   func run() throws {
-    var results: [Result] = []
+    var report = CheckReport()
     for path in histories {
       let history = try History(reading: path)
       let start = SystemClock.monotonicNanoseconds()
       let findings = history.check(skus: try skus(of: history, path))
-      var check = Report.Check(findings)
-      check.seconds = Double(SystemClock.monotonicNanoseconds() - start) / 1e9
-      results.append(
-        Result(
-          file: path, run: history.run.text, seed: String(history.seed),
-          configuration: history.configuration, hasBalances: history.levels != nil, check: check,
-          violations: findings.violationsByWeight.map {
-            Result.Violation(
-              kind: $0.kind.rawValue, text: $0.text, count: $0.count, calls: $0.calls)
-          }))
-      show(path, check, attempts: findings.attempts, hasBalances: history.levels != nil)
+      let seconds = Double(SystemClock.monotonicNanoseconds() - start) / 1e9
+      let found = CheckReport.History(file: path, history, findings, seconds: seconds)
+      show(path, found.check, attempts: findings.attempts, hasBalances: found.hasBalances)
+      report.histories.append(found)
     }
-    if let json { try save(JSONReport.encode(results), to: json) }
-    if !results.allSatisfy(\.check.holds) { throw ExitCode(1) }
+    if let json { try save(JSONReport.encode(report), to: json) }
+    if !report.histories.allSatisfy(\.check.holds) { throw ExitCode(1) }
   }
 
   /// The SKU that --sku names; nil for all.
@@ -89,16 +62,17 @@ struct CheckCommand: ParsableCommand {
   }
 
   private func show(_ path: String, _ check: Report.Check, attempts: Int, hasBalances: Bool) {
-    let count = { (number: Int) in Text.count(Int64(number)) }
-    print("\(path): \(check.verdict)")
-    let undecided = check.skusUndecided > 0 ? ", \(count(check.skusUndecided)) undecided" : ""
+    print("\(path): \(check.verdict.sentence)")
+    let undecided =
+      check.skusUndecided > 0 ? ", \(Text.count(Int64(check.skusUndecided))) undecided" : ""
     print(
-      "  linearizable: \(check.linearizable.rawValue) (\(count(check.skus)) SKUs\(undecided)); "
-        + "\(count(check.keys)) operations, \(count(attempts)) calls, "
-        + "\(count(check.unknownOutcomes)) of unknown outcome")
+      "  linearizable: \(check.linearizable.rawValue) (\(Text.counted(check.skus, "SKU"))\(undecided)); "
+        + "\(Text.counted(check.keys, "operation")), \(Text.counted(attempts, "call")), "
+        + "\(Text.count(Int64(check.unknownOutcomes))) of unknown outcome")
     print(
-      "  \(count(check.refusalsJustified)) refusals, \(count(check.readsJustified)) reads and "
-        + "\(count(check.duplicatesCompared)) repetitions hold; "
+      "  hold: \(Text.counted(check.refusalsJustified, "refusal")), "
+        + "\(Text.counted(check.readsJustified, "read")) and "
+        + "\(Text.counted(check.duplicatesCompared, "repetition")); "
         + "checked in \(Text.duration(microseconds: check.seconds * 1e6))")
     if !hasBalances {
       print("  the history has no balances: what the server has in the end was not compared")

@@ -73,7 +73,7 @@ struct CompareCommand: ParsableCommand {
     var options = try sideBySide.options()
     options.loads = try loads()
     let total = options.runCount
-    HoldfastLoad.tell("\(total) runs, each of a server that was started for it")
+    HoldfastLoad.tell("\(Text.counted(total, "run")), each of a server that was started for it")
     var comparison: Comparison
     do {
       comparison = try LoadKit.compareServers(options) { (done, what, report) throws(LoadError) in
@@ -83,7 +83,7 @@ struct CompareCommand: ParsableCommand {
           "[\(Text.right(String(done), width))/\(total)] \(what): "
             + "\(Text.decimal(report.requestsPerSecond, 0)) requests/s, "
             + "p99 \(Text.duration(microseconds: all.p99))"
-            + (report.result == .violated ? " — \(report.verdict)" : ""))
+            + (report.result == .violated ? " — \(report.verdict.sentence)" : ""))
         return try sideBySide.keep(report, number: done, of: total, what)
       }
     } catch {

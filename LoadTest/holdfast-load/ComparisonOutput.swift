@@ -28,17 +28,12 @@ struct ComparisonFlags: ParsableArguments {
 struct ComparisonOutput {
   private let flags: ComparisonFlags
   private let notes: [String]
+  private let planned: PlannedFiles
 
   /// Throws where a file cannot be opened.
   init(_ flags: ComparisonFlags) throws(LoadError) {
     self.flags = flags
-    for path in [flags.json, flags.html, flags.text].compactMap(\.self) where path != "-" {
-      do throws(Errno) {
-        _ = try OutputFile(path: path)
-      } catch {
-        throw LoadError("cannot write \(path): \(error)")
-      }
-    }
+    planned = try PlannedFiles([flags.json, flags.html, flags.text])
     guard let path = flags.notes else {
       notes = []
       return
@@ -53,7 +48,7 @@ struct ComparisonOutput {
 
   /// Prints the comparison, and writes it to each of the files. Answers what could not be written.
   func finish(_ comparison: inout Comparison) throws -> [LoadError] {
-    comparison.generator = "holdfast-load"
+    comparison.generator = RunOptions.generator
     comparison.title = flags.title
     comparison.notes = notes
     let json = [UInt8](try JSONReport.encode(comparison))

@@ -7,17 +7,19 @@ internal import Posix
 struct FindKneeCommand: ParsableCommand {
   static let configuration = CommandConfiguration(
     commandName: "find-knee",
-    abstract: "Finds the highest rate that keeps limits, and says what breaks beyond it.",
+    abstract: "Finds the highest rate that keeps requirements, and says what breaks beyond it.",
     discussion: """
-      Raises the rate of an open loop step by step until a limit breaks, closes in on the highest \
-      rate that keeps all of them, and runs that once more. Every step is a run of its own, with \
-      stock of its own, and is checked. A step also breaks where the schedule could not be carried, \
-      and where more than 0.1 % of its calls failed, unless a limit speaks of errors.
+      Raises the rate of an open loop step by step until a requirement breaks, or lowers it until all \
+      are kept, closes in on the highest rate that keeps all of them, and runs that once more. Every \
+      step is a run of its own, with stock of its own, and is checked. A step also breaks where the \
+      schedule could not be carried, and where more than 0.1 % of its calls failed, unless a \
+      requirement speaks of errors.
 
-        holdfast-load find-knee --limit 'p99<5ms'
-        holdfast-load find-knee --scenario carts --limit 'p99.9<20ms'
+        holdfast-load find-knee --require 'p99<5ms'
+        holdfast-load find-knee --scenario carts --require 'p99.9<20ms'
 
-      Where the generator was the limit it says so, and gives no figure of the server.
+      Where the generator was the limit it says so, gives no figure of the server, and says what to \
+      change.
 
       Exit status: 0 found, 1 an invariant is violated, 2 nothing found or the run could not be made.
       """)
@@ -25,10 +27,13 @@ struct FindKneeCommand: ParsableCommand {
   @Option(
     help: ArgumentHelp(
       """
-      A limit that has to hold, as --fail-if of `run` takes it: 'p99<5ms', 'Reserve.p99.9<20ms', \
-      'errors<0.1%'. May be given several times.
-      """, valueName: "limit"))
-  var limit: [String]
+      What a rate has to keep, as --require of `run` takes it: 'p99<5ms', 'Reserve.p99.9<20ms', \
+      'errors<0.1%'. May be given again.
+      """, valueName: "requirement"))
+  var require: [String] = []
+  @Option(
+    help: ArgumentHelp("The same as --require, for one more release.", valueName: "requirement"))
+  var limit: [String] = []
   @Option(
     help: ArgumentHelp(
       """
@@ -60,15 +65,16 @@ struct FindKneeCommand: ParsableCommand {
   var json: String?
 
   func run() throws {
-    let limits = try limit.map { text throws(LoadError) in
-      do { return try Threshold(text) } catch { throw LoadError("--limit: \(error)") }
+    let limits =
+      try require.map { try Threshold(flag: "--require", $0) }
+      + limit.map { try Threshold(flag: "--limit", $0) }
+    for text in limit {
+      HoldfastLoad.tell("holdfast-load: --limit '\(text)' will go: write --require '\(text)'")
     }
     let base = try options()
-    // A slip in the path is told before minutes have gone by.
-    if let json, json != "-" {
-      try FindKneeCommand.attempt(json) { () throws(Errno) in _ = try OutputFile(path: json) }
-    }
-    var report = KneeReport(limits: limits)
+    let planned = try PlannedFiles([json])
+    defer { withExtendedLifetime(planned) {} }
+    var report = KneeReport(limits: limits, threads: base.threads)
     // A step that a signal ended has the signal's status.
     var status: Int32 = 2
     do throws(LoadError) {
@@ -95,12 +101,16 @@ struct FindKneeCommand: ParsableCommand {
     if from == nil {
       let closed = try step(base, at: nil, &status)
       let carried = closed.requestsPerSecond
-      if closed.result == .violated { return .violated(rate: carried, verdict: closed.verdict) }
+      if closed.result == .violated {
+        return .violated(rate: carried, verdict: closed.verdict.sentence)
+      }
       say("closed loop: \(KneeReport.rate(carried)); the search begins at a tenth of it")
       fromRate = max(1, carried / 10)
     }
     say(KneeReport.heading)
-    var search = KneeSearch(fromRate: fromRate)
+    var search = KneeSearch(
+      fromRate: fromRate,
+      lowestRate: FindKneeCommand.callsOfAStep / (stepSeconds.seconds + warmUp.seconds))
     search.resolution = resolution / 100
     return try search.run { (rate, isConfirmation) throws(LoadError) in
       let run = try self.step(base, at: rate, &status)
@@ -111,7 +121,9 @@ struct FindKneeCommand: ParsableCommand {
   }
 
   private func options() throws -> RunOptions {
-    if limit.isEmpty { throw LoadError("--limit is missing: such as --limit 'p99<5ms'") }
+    if require.isEmpty, limit.isEmpty {
+      throw LoadError("--require is missing: such as --require 'p99<5ms'")
+    }
     if let from, !(LoadProfile.rateMinimum...LoadProfile.rateMaximum).contains(from) {
       throw LoadError("--from must be 0.001 to 10000000 calls per second")
     }
@@ -156,6 +168,9 @@ struct FindKneeCommand: ParsableCommand {
     }
     return result.report
   }
+
+  /// A rate that makes so few calls in a step says nothing.
+  private static let callsOfAStep = 10.0
 
   /// On standard error where the answer goes to standard output as JSON.
   private func say(_ line: String) { HoldfastLoad.tell(line, on: json == "-" ? 2 : 1) }

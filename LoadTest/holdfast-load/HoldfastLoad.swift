@@ -1,5 +1,5 @@
 // The command line of the load generator. Exit status: 0 all is well, 1 an invariant is violated, 2 it
-// could not be run or compared, 3 a threshold failed and nothing worse, 128 + N after signal N.
+// could not be run or compared, 3 a requirement is broken and nothing worse, 128 + N after signal N.
 internal import ArgumentParser
 internal import Glibc
 internal import LoadHistory
@@ -18,11 +18,12 @@ struct HoldfastLoad: ParsableCommand {
       balances and prints a verdict.
 
         holdfast-load run --scenario carts --rate 5000 --html report.html
-        holdfast-load find-knee --limit 'p99<5ms'
+        holdfast-load find-knee --require 'p99<5ms'
 
       Exit status: 0 all is well, 1 an invariant is violated, 2 it could not be run or compared, 3 a \
-      --fail-if came true.
+      --require is broken.
       """,
+    version: RunOptions.version,
     subcommands: [
       RunCommand.self, FindKneeCommand.self, ScenariosCommand.self, CompareCommand.self,
       CheckCommand.self, AuditCommand.self, PrepareCommand.self,
@@ -72,6 +73,6 @@ struct PrepareCommand: ParsableCommand {
 
   func run() throws {
     try prepareStock(target: target, skus: skus, units: units, run: RunID(Machine.random64()))
-    print("\(Text.count(Int64(skus))) SKUs, \(Text.count(units)) units each")
+    print("\(Text.counted(skus, "SKU")), \(Text.counted(units, "unit")) each")
   }
 }

@@ -1,7 +1,7 @@
 internal import ArgumentParser
 internal import LoadReport
 
-/// Where a run's report goes, and what it must not say.
+/// Where a run's report goes, and what it has to say.
 struct ReportFlags: ParsableArguments {
   @Option(
     help: ArgumentHelp(
@@ -22,17 +22,22 @@ struct ReportFlags: ParsableArguments {
       valueName: "file"))
   var hdr: String?
   @Option(
-    name: .customLong("fail-if"),
     help: ArgumentHelp(
       """
-      Exit with status 3 if this is true: 'p99>5ms', 'rate<5000/s', 'errors>0.1%', \
-      'conflicts>10%', 'Reserve.p99.9>20ms', 'service.max>1s', 'lag.p99>1ms'. Also if it was not \
-      measured. May be given again.
-      """, valueName: "threshold"))
+      Exit with status 3 unless this is so: 'p99<5ms', 'rate>=5000/s', 'errors<0.1%', \
+      'conflicts<10%', 'Reserve.p99.9<20ms', 'service.max<1s', 'lag.p99<1ms'. What was not measured \
+      is not so. May be given again.
+      """, valueName: "requirement"))
+  var require: [String] = []
+  @Option(
+    name: .customLong("fail-if"),
+    help: ArgumentHelp(
+      "The opposite of --require, for one more release: 'p99>5ms' is --require 'p99<=5ms'.",
+      valueName: "threshold"))
   var failIf: [String] = []
 
   func validate() throws {
-    _ = try thresholds()
+    _ = try requirements()
     for (name, path) in [("--html", html), ("--hdr", hdr)] where path == "-" {
       throw ValidationError("\(name) needs a file: only --json can go to standard output")
     }
@@ -42,13 +47,28 @@ struct ReportFlags: ParsableArguments {
     }
   }
 
-  func thresholds() throws -> [Threshold] {
+  /// Of --require, and of --fail-if the opposites.
+  func requirements() throws -> [Threshold] {
+    try require.map { try Threshold(flag: "--require", $0) }
+      + failIf.map { try Threshold(flag: "--fail-if", $0).negated }
+  }
+
+  /// What to write in place of a flag that will go, a line each.
+  func notices() throws -> [String] {
     try failIf.map { text in
-      do {
-        return try Threshold(text)
-      } catch {
-        throw ValidationError("--fail-if: \(error)")
-      }
+      let requirement = try Threshold(flag: "--fail-if", text).negated.expression
+      return "--fail-if '\(text)' will go: write --require '\(requirement)'"
+    }
+  }
+}
+
+extension Threshold {
+  /// - Throws: one line that names the flag where `text` is none.
+  init(flag: String, _ text: String) throws {
+    do {
+      try self.init(text)
+    } catch {
+      throw ValidationError("\(flag): \(error)")
     }
   }
 }

@@ -13,20 +13,23 @@ final class ReportOutput {
   private var log: HistogramLog?
   private let logPath: String
   private var failures: [String] = []
+  private let planned: PlannedFiles
 
   private enum Kind {
     case json, html
   }
 
-  /// Throws where a file cannot be opened for writing.
-  init(_ flags: ReportFlags) throws {
-    thresholds = try flags.thresholds()
+  /// - Parameter history: where the calls go, if anywhere.
+  /// - Throws: where a file cannot be opened for writing.
+  init(_ flags: ReportFlags, history: String?) throws {
+    thresholds = try flags.requirements()
+    for notice in try flags.notices() { HoldfastLoad.tell("holdfast-load: \(notice)") }
     files =
       [(flags.json, Kind.json), (flags.html, Kind.html)]
       .compactMap { path, kind in path.map { ($0, kind) } }
-    for file in files where file.path != "-" { _ = try ReportOutput.open(file.path) }
+    planned = try PlannedFiles([flags.json, flags.html, flags.hdr, history])
     logPath = flags.hdr ?? ""
-    if let path = flags.hdr { log = HistogramLog(into: try ReportOutput.open(path)) }
+    if let path = flags.hdr { log = HistogramLog(into: try PlannedFiles.open(path)) }
   }
 
   /// Shows how the run stands on standard error.
@@ -90,14 +93,6 @@ final class ReportOutput {
       try body()
     } catch {
       failures.append("cannot write \(name): \(error)")
-    }
-  }
-
-  static func open(_ path: String) throws(LoadError) -> OutputFile {
-    do throws(Errno) {
-      return try OutputFile(path: path)
-    } catch {
-      throw LoadError("cannot write \(path): \(error)")
     }
   }
 }

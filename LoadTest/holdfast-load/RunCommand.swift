@@ -18,11 +18,11 @@ struct RunCommand: ParsableCommand {
       A scenario with numbers of one's own, written down and used:
         holdfast-load run --scenario checkout --pay-time 50ms-2s --print-workload > mine.json
         holdfast-load run --workload mine.json --threads 2
-      For a pipeline: fails with status 3 where the limit is broken:
-        holdfast-load run --rate 5000 --fail-if 'p99>5ms' --json report.json
+      For a pipeline: fails with status 3 where the requirement is broken:
+        holdfast-load run --rate 5000 --require 'p99<5ms' --json report.json
 
       Exit status: 0 all invariants hold, 1 one is violated, 2 the run could not be made or \
-      compared, 3 a --fail-if came true.
+      compared, 3 a --require is broken.
       """)
 
   @OptionGroup(title: "Server") var server: TargetFlags
@@ -75,10 +75,8 @@ struct RunCommand: ParsableCommand {
   private func run(_ options: RunOptions) throws -> Int32 {
     // Before any file is made.
     try options.validate()
-    let output = try ReportOutput(report)
+    let output = try ReportOutput(report, history: check.history)
     defer { output.clear() }
-    // As the report's files: a slip in a path costs no hour.
-    if let path = check.history { _ = try ReportOutput.open(path) }
     var hooks = RunHooks()
     hooks.progress = { output.progress($0) }
     hooks.interval = { output.interval($0, $1, startEpochNanoseconds: $2) }

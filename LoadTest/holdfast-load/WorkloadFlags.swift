@@ -119,7 +119,7 @@ struct ScenariosCommand: ParsableCommand {
   func run() {
     for scenario in Scenario.all {
       let length = scenario.operations.map {
-        " \(Text.count(Int64($0))) calls, where nothing else is asked for."
+        " \(Text.counted($0, "call")), where nothing else is asked for."
       }
       print(scenario.name)
       print(ScenariosCommand.paragraph(scenario.sentence + (length ?? "")))

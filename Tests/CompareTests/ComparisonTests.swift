@@ -12,9 +12,7 @@ enum Fake {
     var report = Report()
     report.label = label
     report.startedAt = "2026-11-21T10:00:\(second < 10 ? "0" : "")\(second).000Z"
-    report.verdict =
-      result == .violated ? "VERDICT: OVERSOLD by 7 units on SKU x-1" : "VERDICT: nothing"
-    report.result = result
+    report.verdict = verdict(result)
     report.requestsPerSecond = rate
     report.requestsMeasured = 10_000
     report.latencyMicroseconds["all"] = LatencySummary(
@@ -24,7 +22,7 @@ enum Fake {
     report.generatorCPUMicrosecondsPerRequest = 0.8
     report.configuration.loop = "closed"
     report.configuration.scenario = "custom"
-    report.configuration.seed = "1"
+    report.configuration.seed = 1
     report.environment.processors = 2
     var server = Report.ServerSide()
     server.conflictsPerCommit = conflicts
@@ -32,6 +30,17 @@ enum Fake {
     report.server = server
     change(&report)
     return report
+  }
+
+  static func verdict(_ result: Report.Result) -> Verdict {
+    var verdict = Verdict()
+    verdict.result = result
+    if result == .violated {
+      verdict.oversold = Verdict.Oversold()
+      verdict.oversold?.sku = "x-1"
+      verdict.oversold?.units = 7
+    }
+    return verdict
   }
 
   /// `rounds` runs of each variant in turn, the second one's order turned round in every other.
@@ -91,11 +100,34 @@ enum Fake {
     #expect(comparison.findings[0].contains("no difference shown between a and b"))
   }
 
+  @Test func whatIsOpenSaysWhatWouldDecideIt() throws {
+    let noise = [1.02, 0.97, 1.05, 0.99]
+    var second = 0
+    let reports = noise.indices.flatMap { round in
+      [("a", 1_000.0), ("b", 1_012)].map { name, rate in
+        second += 1
+        let drift = name == "a" ? noise[round] : noise[(round + 1) % 4]
+        return ComparedReport(
+          variant: name, file: "", report: Fake.report(second: second, rate: rate * drift))
+      }
+    }
+    let comparison = Comparison(reports)
+    let rate = try #require(comparison.cases[0].ratio(of: "rate", "b", to: "a"))
+    let runs = try #require(rate.runsNeeded)
+    #expect(!rate.isShown && runs > 10)
+    #expect(
+      comparison.findings.contains {
+        $0.contains("\(runs) for requests per second") && $0.contains("(--repeat \(runs))")
+          && $0.contains("more than 1,000 runs of each would be needed for latency p99")
+      }, "\(comparison.findings)")
+    let lone = Comparison(Fake.turns([("a", 1_000), ("b", 1_100)], rounds: 1))
+    #expect(lone.findings.contains { $0.contains("6 of each (--repeat 6)") })
+  }
+
   @Test func whoOversellsLoses() {
     var reports = Fake.turns([("a", 1_000), ("b", 5_000)], rounds: 3)
     for index in reports.indices where reports[index].variant == "b" {
-      reports[index].report.result = .violated
-      reports[index].report.verdict = "VERDICT: OVERSOLD by 7 units on SKU x-1"
+      reports[index].report.verdict = Fake.verdict(.violated)
     }
     let comparison = Comparison(reports)
     #expect(
@@ -116,10 +148,10 @@ enum Fake {
         $0.configuration.streams = $1 == "a" ? 10 : 40
       },
       Difference(warning: "seed differs: a: 1; b: 2") {
-        $0.configuration.seed = $1 == "a" ? "1" : "2"
+        $0.configuration.seed = $1 == "a" ? 1 : 2
       },
       Difference(warning: "skus differs: a: none; b: 9") {
-        $0.configuration.workload = $1 == "a" ? [:] : ["skus": "9"]
+        $0.configuration.workload = $1 == "a" ? [:] : ["skus": .whole(9)]
       },
       Difference(
         warning: "the generator was the limit, so these rates say nothing of the server: b 3 of 3"
@@ -244,10 +276,10 @@ enum Fake {
   }
 
   @Test func whatIsMissingHasItsDefault() throws {
-    let json = #"{"schema_version": 2, "requests_per_second": 5, "unheard_of": {"a": [1]}}"#
+    let json = #"{"schema_version": 3, "requests_per_second": 5, "unheard_of": {"a": [1]}}"#
     let report = try Report(reading: [UInt8](json.utf8))
     #expect(report.requestsPerSecond == 5 && report.result == .unknown)
-    #expect(report.configuration.seed.isEmpty && report.latencyMicroseconds.isEmpty)
+    #expect(report.configuration.seed == 0 && report.latencyMicroseconds.isEmpty)
   }
 
   @Test(
@@ -255,13 +287,16 @@ enum Fake {
       ("", "it is no report of holdfast-load"), ("[]", "it is no report of holdfast-load"),
       ("{}", "it is no report of holdfast-load"), ("{\"a\":", "it is no report of holdfast-load"),
       (
-        #"{"schema_version": 1}"#,
-        "it has schema version 1, and only 2 can be compared; run it again with this version of "
+        #"{"schema_version": 2}"#,
+        "it has schema version 2, and only 3 can be compared; run it again with this version of "
           + "holdfast-load"
       ),
-      (#"{"schema_version": 2, "started_at": 5}"#, "startedAt is not of its type"),
-      (#"{"schema_version": 2, "attempts": 1e99}"#, "it makes no sense"),
-      (#"{"schema_version": 2, "result": "splendid"}"#, "result makes no sense"),
+      (#"{"schema_version": 3, "started_at": 5}"#, "startedAt is not of its type"),
+      (#"{"schema_version": 3, "attempts": 1e99}"#, "it makes no sense"),
+      (
+        #"{"schema_version": 3, "verdict": {"result": "splendid"}}"#,
+        "verdict.result makes no sense"
+      ),
     ])
   func whatIsNoReport(json: String, reason: String) {
     #expect {

@@ -120,6 +120,30 @@ import Testing
     #expect(Double(shown) / Double(trials) > 0.01)
   }
 
+  /// Three runs of 3 % more among noise of 5 %: so many, made the same, do show it.
+  @Test(arguments: [true, false])
+  func saysHowManyRunsWouldDecide(arePaired: Bool) throws {
+    let before = [100.0, 105, 96]
+    let after = [106.0, 103, 101]
+    let open = try #require(Ratio(after, to: before, arePaired: arePaired))
+    #expect(!open.isShown)
+    let needed = try #require(open.runsNeeded)
+    #expect((6...60).contains(needed))
+    func repeated(_ values: [Double]) -> [Double] {
+      (0..<(needed + 2) / 3 * 3).map { values[$0 % 3] }
+    }
+    // The same noise, in samples that are larger: its estimate falls by the share of n - 1.
+    let many = try #require(Ratio(repeated(after), to: repeated(before), arePaired: arePaired))
+    #expect(many.isShown && many.runsNeeded == nil)
+  }
+
+  @Test func noNumberOfRunsDecidesBetweenEquals() throws {
+    #expect(try #require(Ratio([5, 6, 7], to: [5, 6, 7], arePaired: true)).runsNeeded == nil)
+    #expect(try #require(Ratio([5], to: [6], arePaired: true)).runsNeeded == nil)
+    let close = try #require(Ratio([100, 110, 90.01], to: [110, 90, 100], arePaired: true))
+    #expect(!close.isShown && close.runsNeeded == nil)
+  }
+
   /// A difference of five standard errors is nearly always found.
   @Test func differencesAreFound() throws {
     let ratio = try #require(

@@ -52,7 +52,7 @@ def check(generator, tmp_path):
         path.write_bytes(history if isinstance(history, bytes) else history.SerializeToString())
         report = tmp_path / "check.json"
         done = run(generator, "check", path, "--json", report, *flags)
-        return done, json.loads(report.read_text())[0] if report.exists() else None
+        return done, json.loads(report.read_text())["histories"][0] if report.exists() else None
     return check_history
 
 

@@ -40,6 +40,7 @@ def one_line(text):
     (["--confirm-share", "0.8", "--release-share", "0.3"], "--confirm-share"),
     (["--scenario", "nonsense"], "nonsense"),
     (["--workload", "/nonexistent.json"], "/nonexistent.json"),
+    (["--require", "p99<5"], "--require"),
     (["--fail-if", "p99>5"], "--fail-if"),
     (["--fail-if", "p42x>5ms"], "--fail-if"),
     (["--json", "/nonexistent/folder/report.json"], "/nonexistent/folder/report.json"),

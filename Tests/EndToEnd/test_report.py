@@ -60,13 +60,17 @@ def test_open_loop_in_all_forms(generator, server, schema, tmp_path):
     report, page, log = (tmp_path / name for name in ("report.json", "report.html", "report.hdr"))
     done = run(generator, server, "--rate", "1000", "--arrivals", "poisson", "--duration", "3", "--warm-up", "0.5",
                "--label", "<b>label</b>", "--json", report, "--html", page, "--hdr", log,
-               "--fail-if", "rate<10", "--fail-if", "errors>50%", "--fail-if", "conflicts>1000%")
+               "--require", "rate>=10", "--require", "errors<50%", "--fail-if", "conflicts>1000%")
     assert done.returncode == 0, done.stdout + done.stderr
-    assert "passed     rate<10 (" in done.stdout
+    assert "kept       rate>=10 (" in done.stdout
+    assert done.stderr == (
+        "holdfast-load: --fail-if 'conflicts>1000%' will go: write --require 'conflicts<=1000%'\n")
     told = json.loads(report.read_text())
     jsonschema.Draft202012Validator.check_schema(schema)
     jsonschema.Draft202012Validator(schema).validate(told)
-    assert told["result"] == "good" and len(told["thresholds"]) == 3
+    assert told["verdict"]["result"] == "good" and len(told["thresholds"]) == 3
+    assert told["thresholds"][2]["expression"] == "conflicts<=1000%"
+    assert told["configuration"]["seed"] == 1 and told["configuration"]["workload"]["skus"] == 1
     assert told["label"] == "<b>label</b>"
     assert sum(interval["answered"] for interval in told["intervals"]) == sum(told["outcomes"].values())
     balance = Balance()
@@ -105,8 +109,10 @@ def test_the_log_has_the_latencies_of_the_report(generator, server, tmp_path):
 
 
 @pytest.mark.parametrize("flags, status, line", [
+    (["--require", "p99<1ns"], 3, None),
     (["--fail-if", "p99>1ns"], 3, None),
-    (["--fail-if", "service.p99<0s", "--fail-if", "max>1ns"], 3, None),
+    (["--require", "service.p99>=0s", "--require", "max<=1ns"], 3, None),
+    (["--require", "p99<5"], 2, "--require: 'p99<5' is no threshold: a unit is missing"),
     (["--fail-if", "p99>5"], 2, "--fail-if: 'p99>5' is no threshold: a unit is missing"),
     (["--html", "/nowhere/report.html"], 2, "cannot write /nowhere/report.html: No such file or directory"),
     (["--hdr", "/nowhere/report.hdr"], 2, "cannot write /nowhere/report.hdr: No such file or directory"),
@@ -120,7 +126,7 @@ def test_statuses(generator, server, flags, status, line):
         assert done.stdout == "" and len(done.stderr.strip().splitlines()) == 1
         assert line in done.stderr
     else:
-        assert "\nFAILED " in done.stdout
+        assert "\nBROKEN " in done.stdout
 
 
 @pytest.mark.parametrize("flag", ["--json", "--html", "--hdr"])
@@ -128,7 +134,7 @@ def test_a_full_disk_costs_one_report_and_no_other(generator, server, tmp_path, 
     files = {name: tmp_path / name[2:] for name in ("--json", "--html", "--hdr")}
     files[flag] = pathlib.Path("/dev/full")
     flags = [part for pair in files.items() for part in pair]
-    done = run(generator, server, "--operations", "2000", *flags, "--fail-if", "p99>1ns")
+    done = run(generator, server, "--operations", "2000", *flags, "--require", "p99<1ns")
     assert done.returncode == 2
     assert done.stderr == "holdfast-load: cannot write /dev/full: No space left on device\n"
     assert done.stdout.startswith("VERDICT: nothing oversold")
@@ -149,7 +155,7 @@ def test_standard_output_may_be_full_too(generator, server, tmp_path):
 def test_json_on_standard_output_leaves_the_text_to_the_other(generator, server):
     done = run(generator, server, "--operations", "200", "--json", "-")
     assert done.returncode == 0
-    assert json.loads(done.stdout)["schema_version"] == 2
+    assert json.loads(done.stdout)["schema_version"] == 3
     assert done.stderr.startswith("VERDICT: ")
 
 
@@ -160,6 +166,34 @@ def test_a_file_keeps_what_it_held_where_no_run_is_made(generator, tmp_path, fla
     done = subprocess.run([generator, "run", "--target", "127.0.0.1:1", flag, file],
                           capture_output=True, text=True, timeout=60)
     assert done.returncode == 2 and file.read_text() == "an earlier report"
+
+
+NOWHERE = {
+    "run": ["--json", "--html", "--hdr", "--history"],
+    "compare": ["--json", "--html", "--text"],
+}
+
+
+@pytest.mark.parametrize("command_name, flag, flags", [
+    *(("run", flag, ["--target", "127.0.0.1:1"]) for flag in NOWHERE["run"]),
+    *(("run", flag, ["--target", "127.0.0.1:1", "--admin", "127.0.0.1:1"]) for flag in NOWHERE["run"]),
+    *(("compare", flag, ["--server", "false {port}", "--server", "true {port}"]) for flag in NOWHERE["compare"]),
+    ("compare", "--json", ["/nowhere/a.json", "/nowhere/b.json"]),
+])
+def test_no_file_is_left_where_no_run_is_made(generator, tmp_path, command_name, flag, flags):
+    """Nor are those that were made before another could not be opened."""
+    for others in ([], ["--html" if flag != "--html" else "--json", "/nowhere/folder/file"]):
+        done = subprocess.run([generator, command_name, *flags, flag, tmp_path / "file", *others],
+                              capture_output=True, text=True, timeout=60)
+        assert done.returncode == 2, done.stdout + done.stderr
+        assert list(tmp_path.iterdir()) == []
+
+
+def test_the_version_is_told(generator, binary):
+    done = subprocess.run([generator, "--version"], capture_output=True, text=True, timeout=60)
+    servers = subprocess.run([binary, "--version"], capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0 and done.stderr == ""
+    assert done.stdout == servers.stdout and done.stdout.strip().count(".") == 2
 
 
 def test_an_interrupted_run_has_a_report_of_what_there_was(generator, server, tmp_path):
@@ -176,7 +210,7 @@ def test_an_interrupted_run_has_a_report_of_what_there_was(generator, server, tm
     assert "PARTIAL" in out.splitlines()[0]
     told = json.loads(files["--json"].read_text())
     assert told["is_partial"] and told["intervals"]
-    assert "The run ended before it was to." in files["--html"].read_text()
+    assert "the run ended before it was to</strong>" in files["--html"].read_text()
     assert len(histograms(files["--hdr"])) == len(told["intervals"])
 
 

@@ -26,7 +26,7 @@ def test_many_skus_two_loops_and_nothing_lost(generator, start, tmp_path):
                 "--duplicate-share", "0.1", "--json", str(report))
     assert done.returncode == 0, done.stdout + done.stderr
     assert "VERDICT: nothing oversold, nothing lost" in done.stdout
-    assert json.loads(report.read_text())["schema_version"] == 2
+    assert json.loads(report.read_text())["schema_version"] == 3
 
 
 def test_holds_that_expire_meanwhile(generator, start):
@@ -52,7 +52,7 @@ def test_a_store_that_oversells_is_found_out(generator, start):
     assert "cannot write /dev/full" in done.stderr
 
 
-@pytest.mark.parametrize("flags", [[], ["--fail-if", "p50>0us"]])
+@pytest.mark.parametrize("flags", [[], ["--require", "p50<=0us"]])
 def test_a_history_that_cannot_be_written(generator, start, flags):
     """All holds, but a file is missing: that is worse than a threshold."""
     done = load(generator, start(), "--operations", "100", "--history", "/dev/full", *flags)

@@ -102,13 +102,13 @@ def test_a_knee_is_found(generator, start, tmp_path):
     path = tmp_path / "knee.json"
     # The rate itself is the limit: where it breaks is known, however busy this machine is.
     result = run(
-        generator, "find-knee", "--target", server.target, "--limit", "rate<1000/s", "--from", 300,
+        generator, "find-knee", "--target", server.target, "--require", "rate<1000/s", "--from", 300,
         "--step-seconds", 0.5, "--warm-up", 0.1, "--resolution", 25, "--arrivals", "constant",
         "--seed", 1, "--json", path)
     knee = json.loads(path.read_text())
-    assert knee["limits"] == ["rate<1000/s"]
+    assert knee["requirements"] == ["rate<1000/s"]
     assert knee["conclusion"] in result.stdout
-    assert all(step["verdict"].startswith("VERDICT: nothing oversold") for step in knee["steps"])
+    assert all(step["verdict"]["sentence"].startswith("VERDICT: nothing oversold") for step in knee["steps"])
     if "generator was the limit" in knee["conclusion"]:
         assert result.returncode == 2 and not knee["is_found"]
         return
@@ -122,11 +122,12 @@ def test_a_knee_is_found(generator, start, tmp_path):
 def test_a_knee_that_cannot_be_searched(generator, start):
     nobody = run(generator, "find-knee", "--target", "127.0.0.1:9", "--limit", "p99<5ms")
     assert nobody.returncode == 2
+    assert nobody.stderr == "holdfast-load: --limit 'p99<5ms' will go: write --require 'p99<5ms'\n"
     assert "the search ended early: " in nobody.stdout
-    wrong = run(generator, "find-knee", "--limit", "p99=5ms")
+    wrong = run(generator, "find-knee", "--require", "p99=5ms")
     assert wrong.returncode == 2 and wrong.stderr.count("\n") == 1
     unmeasured = run(
-        generator, "find-knee", "--target", start().target, "--limit", "conflicts<5%", "--from", 100,
+        generator, "find-knee", "--target", start().target, "--require", "conflicts<5%", "--from", 100,
         "--step-seconds", 0.2, "--warm-up", 0)
     assert unmeasured.returncode == 2
     assert "conflicts<5%: not measured" in unmeasured.stdout

@@ -240,6 +240,32 @@ import Testing
     #expect(page.server == "holdfast 0.3.0 queued")
   }
 
+  /// What answers --admin is a holdfast server, or the run is not begun.
+  @Test(
+    arguments: [
+      ("HTTP/1.1 200 OK\r\n\r\nholdfast_build_info{version=\"1\"} 1\n", nil),
+      ("HTTP/1.0 200 OK\n\nholdfast_build_info 1\n", nil),
+      ("HTTP/1.1 200 OK\r\n\r\n<html>hello</html>", "has no holdfast_build_info"),
+      ("HTTP/1.1 200 OK\r\n\r\nholdfast_conflicts_total 1\n", "has no holdfast_build_info"),
+      ("HTTP/1.1 200 OK\r\n\r\n# holdfast_build_info 1\n", "has no holdfast_build_info"),
+      ("HTTP/1.1 404 Not Found\r\n\r\nholdfast_build_info 1\n", "answered with status 404"),
+      ("HTTP/1.1 503 Busy\r\n\r\n", "answered with status 503"),
+      ("HTTP/1.1 302 Found\r\nLocation: /\r\n\r\n", "answered with status 302"),
+      ("HTTP/1.1 2000 OK\r\n\r\nholdfast_build_info 1\n", "no HTTP/1.1 server"),
+      ("HTTP/1.1", "no HTTP/1.1 server"), ("", "no HTTP/1.1 server"),
+      ("holdfast_build_info 1\n", "no HTTP/1.1 server"),
+      ("\0\0\u{18}\u{4}\0\0\0\0\0\0\u{5}", "no HTTP/1.1 server"),
+      ("SSH-2.0-OpenSSH_9\r\n", "no HTTP/1.1 server"),
+    ] as [(String, String?)])
+  func onlyAHoldfastPageHasFigures(response: String, fault: String?) {
+    do throws(LoadError) {
+      let page = try MetricsPage(response: Array(response.utf8))
+      #expect(fault == nil && page.server != nil)
+    } catch {
+      #expect(error.description.contains(fault ?? "no fault"), "\(error)")
+    }
+  }
+
   /// Figures that nothing can have do not spoil the report: JSON knows no infinity.
   @Test(arguments: ["nan", "inf", "-inf", "1e308", "-1", "1e-308", "1e15"])
   func aHostileMetricsPageIsReported(figure: String) throws {
@@ -299,14 +325,14 @@ import Testing
         .server, "100.0 % of the schedule",
         {
           $0.isOpenLoop = true
-          $0.unsentTicks = 7
+          $0.unsent = 7
         }
       ),
       (
         .unknown, "too much to call this",
         {
           $0.isOpenLoop = true
-          $0.unsentTicks = 7
+          $0.unsent = 7
           $0.busiestThread = 0.85
         }
       ),
@@ -314,7 +340,7 @@ import Testing
         .unknown, "the generator had a part in it",
         {
           $0.isOpenLoop = true
-          $0.unsentTicks = 7
+          $0.unsent = 7
           $0.lagMicroseconds = 5_000
         }
       ),
@@ -372,15 +398,15 @@ import Testing
     facts.statistics.cpuNanoseconds = 950_000_000
     facts.statistics.measured = 1_000
     for _ in 0..<1_000 { facts.statistics.scheduleLag.record(5_000_000) }
-    facts.statistics.unsentTicks = 7
+    facts.statistics.unsent = 7
     facts.busyShares = [0.1, 0.95]
     facts.checkFailure = "gone"
     let report = Report(options, facts)
     #expect(report.limitedBy == .generator)
     #expect(report.limitReason.contains("busy 95.0 % of the time"))
     #expect(report.warnings.contains { $0.hasPrefix("the generator was the limit") })
-    #expect(report.warnings.contains { $0.hasPrefix("7 calls of the schedule") })
-    #expect(report.verdict == "NO VERDICT: gone")
+    #expect(report.warnings.contains { $0.hasPrefix("7 calls due and never sent") })
+    #expect(report.verdict.sentence == "NO VERDICT: gone")
     #expect(facts.exitStatus == 2)
     #expect(report.generatorCPUMicrosecondsPerRequest == 950)
     #expect(report.scheduleLagMicroseconds?.count == 1_000)

@@ -142,14 +142,15 @@ import Testing
     let report = ended.report
     #expect(ended.exitStatus == 2)
     #expect(report.isPartial)
-    #expect(report.verdict.hasPrefix("NO VERDICT: the balances could not be read"))
+    #expect(report.verdict.sentence.hasPrefix("NO VERDICT: the balances could not be read"))
     #expect(report.result == .unknown)
     #expect(report.warnings.contains { $0.contains("the server went away") })
     #expect(report.limitedBy == .unknown)
     // Redials are bounded, and the wait for them is not measured.
     #expect(ended.seconds < 30)
     #expect(report.connectionsLost == 2)
-    #expect(report.unsentTicks == 0)
+    // 500 a second until the third second of dialling was over.
+    #expect(profile == nil ? report.unsent == 0 : report.unsent > 1_000)
     #expect(report.requestsMeasured > 0)
   }
 
@@ -197,12 +198,91 @@ import Testing
     #expect(report.outcomes.values.reduce(0, +) == report.attempts)
     #expect(report.failedShare ?? 0 > 0)
     #expect(report.firstFailure == "Reserve: unanswered")
-    #expect(report.warnings.contains { $0.hasPrefix("5 calls were not answered by the end") })
+    #expect(report.warnings.contains { $0.hasPrefix("5 calls not answered by the end") })
     // They were in flight for the whole drain.
     #expect(report.latencyMicroseconds["Reserve"]?.max ?? 0 > 300_000)
     #expect(report.serviceTimeMicroseconds?.max ?? 0 > 300_000)
     #expect(ended.told.reduce(0) { $0 + $1.latencies } == report.attempts)
     #expect(ended.told.reduce(0) { $0 + $1.answered } == report.attempts - 5)
+  }
+
+  /// 500 calls a second for a second, of a server that stops at the 150th, in five ways that differ in
+  /// what becomes of the calls in flight: every call that was due has failed, and has waited.
+  @Test(arguments: [
+    FakeServer.Fault.allowsNoStreams(after: 150), .ignores(after: 150, count: .max),
+    .stopsReading(after: 150), .dies(after: 150), .stalls(after: 150, milliseconds: 1_500),
+  ])
+  func callsThatAreDueAndNeverSentCount(fault: FakeServer.Fault) throws {
+    let ended = try result(fault) {
+      $0.operations = nil
+      $0.profile = LoadProfile(ratePerSecond: 500)
+      $0.durationSeconds = 1
+      $0.warmUpSeconds = 0
+      $0.drainSeconds = 0.3
+      $0.workload.confirmShare = 0
+      $0.workload.releaseShare = 0
+    }
+    let report = ended.report
+    let all = report.attempts + report.unsent
+    // The server's death is known after three seconds of dialling, and the schedule ends before.
+    #expect((499...500).contains(all), "\(report.text)")
+    #expect(report.unsent >= 300)
+    #expect(report.outcomes["never sent"] == report.unsent)
+    #expect(report.outcomes.values.reduce(0, +) == all)
+    #expect(report.failedShare ?? 0 > 0.65)
+    let latency = try #require(report.latencyMicroseconds["Reserve"])
+    let service = try #require(report.serviceTimeMicroseconds)
+    #expect(latency.count >= all - 8)
+    // Two in three calls waited; the last, due at the end of the schedule, for the drain.
+    #expect(latency.p50 > 300_000 && latency.p90 > 700_000 && latency.max > 900_000)
+    #expect(service.p50 > 300_000)
+    #expect(report.requestsPerSecond < 200)
+    for requirement in [
+      "errors<50%", "p50<100ms", "Reserve.p99<500ms", "service.p50<100ms", "rate>=400/s",
+      "max<700ms",
+      "mean<100ms",
+    ] {
+      #expect(try !Threshold(requirement).evaluate(report).isPassed, "\(requirement)")
+    }
+    #expect(report.warnings.contains { $0.hasPrefix("\(report.unsent) calls due and never sent") })
+    #expect(report.text.contains("never sent \(report.unsent)"))
+    #expect(report.standing == .partly)
+    #expect(ended.told.reduce(0) { $0 + $1.latencies } >= all - 8)
+  }
+
+  /// What is in the warm-up is no part of the figures, and stands in the outcomes.
+  @Test func unsentCallsOfTheWarmUpAreNoLatencies() throws {
+    let ended = try result(.stopsReading(after: 20)) {
+      $0.operations = nil
+      $0.profile = LoadProfile(ratePerSecond: 200)
+      $0.durationSeconds = 0.5
+      $0.warmUpSeconds = 0.5
+      $0.drainSeconds = 0.1
+    }
+    let latency = try #require(ended.report.latencyMicroseconds["all"])
+    #expect((99...101).contains(latency.count), "\(ended.report.text)")
+    #expect(ended.report.unsent > 150)
+  }
+
+  /// Ends of holds that no stream was free for, when the schedule is a closed loop or over.
+  @Test(arguments: [nil, LoadProfile(ratePerSecond: 300)])
+  func followUpsThatAreNeverSentCount(profile: LoadProfile?) throws {
+    let ended = try result(.allowsNoStreams(after: 100)) {
+      $0.operations = nil
+      $0.profile = profile
+      $0.durationSeconds = 0.6
+      $0.warmUpSeconds = 0
+      $0.drainSeconds = 0.2
+      $0.workload.confirmShare = 1
+      $0.workload.releaseShare = 0
+      $0.workload.payTimeNanoseconds = 50_000_000...100_000_000
+    }
+    let report = ended.report
+    #expect(report.unsent > 0, "\(report.text)")
+    #expect(report.outcomes["never sent"] == report.unsent)
+    #expect(report.outcomes.values.reduce(0, +) == report.attempts + report.unsent)
+    let confirms = try #require(report.latencyMicroseconds["Confirm"])
+    #expect(confirms.max > 200_000)
   }
 
   /// Whether calls are in flight, or none can be sent.
@@ -225,7 +305,9 @@ import Testing
     #expect(ended.exitStatus == 2, "\(report.text)")
     #expect(report.isPartial)
     #expect(report.warnings.contains { $0.contains("the server did not answer for 0.5 s") })
-    #expect(report.outcomes.values.reduce(0, +) == report.attempts)
+    #expect(report.outcomes.values.reduce(0, +) == report.attempts + report.unsent)
+    // From the server's silence on the schedule asked 400 times a second for half a second.
+    #expect(profile == nil ? report.unsent == 0 : (150...300).contains(report.unsent))
     #expect(ended.seconds < 20)
   }
 
@@ -334,6 +416,6 @@ import Testing
     let ended = try result(.losesConfirms) { $0.compares = false }
     #expect(ended.exitStatus == 0)
     #expect(ended.report.result == .notChecked)
-    #expect(ended.report.verdict == "NO VERDICT: nothing was compared (--no-check)")
+    #expect(ended.report.verdict.sentence == "NO VERDICT: nothing was compared (--no-check)")
   }
 }

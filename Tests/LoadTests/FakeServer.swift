@@ -33,6 +33,8 @@ final class FakeServer: Sendable {
     case saysGoodbye(every: Int)
     /// After so many calls does not answer the next reserves, so many of them.
     case ignores(after: Int, count: Int)
+    /// After so many calls reads no more, on any connection; new ones are taken and not read either.
+    case stopsReading(after: Int)
     /// After so many calls allows no more streams on the connections that call.
     case allowsNoStreams(after: Int)
     /// States 7 units too many on hand in the first balances that it is asked for.
@@ -101,6 +103,9 @@ final class FakeServer: Sendable {
           peers[next] = Peer(socket)
           try? poller.add(socket, token: next)
           next += 1
+        } else if case .stopsReading(let after) = fault, state.calls >= after {
+          // What is not read would wake the poller again and again.
+          sleep(milliseconds: 1)
         } else if let peer = peers[token] {
           let isOpen = receive(peer, &state)
           for each in peers.values { flush(each) }

@@ -96,6 +96,32 @@ import Testing
     #expect(tries.values.allSatisfy { $0 >= 2 })
   }
 
+  /// The first rate is too high already, for the server or for the generator: lower ones are tried.
+  @Test(arguments: [KneeStepOutcome.broke("p99"), .generatorWasLimit("busy")])
+  func lowerRatesThanTheFirst(above: KneeStepOutcome) throws {
+    let (result, steps) = try search(from: 10_000) { rate, _ in
+      if rate > 2_000 { return above }
+      return rate <= 700 ? .kept : .broke("p99")
+    }
+    let (rate, brokeAt) = try found(result)
+    #expect(rate <= 700 && brokeAt > 700 && brokeAt <= rate * 1.051)
+    #expect(steps.rates.count < 25)
+  }
+
+  @Test func aGeneratorThatIsTheLimitEverywhereIsSaidToBe() throws {
+    let (result, steps) = try search(from: 100) { _, _ in .generatorWasLimit("busy") }
+    #expect(result == .generatorWasLimit(rate: 1, kept: nil, reason: "busy"))
+    #expect(steps.rates.prefix(3) == [100, 100, 33.33])
+    let (second, _) = try search(from: 90) { rate, _ in
+      rate <= 20 ? .kept : .generatorWasLimit("busy")
+    }
+    guard case .generatorWasLimit(let rate, let kept, _) = second else {
+      Issue.record("\(second)")
+      return
+    }
+    #expect(rate > 20 && (kept ?? 0) <= 20 && (kept ?? 0) >= 10)
+  }
+
   @Test(arguments: [0.001, 0.2, 0.999])
   func ratesBelowOneAreTriedAsGiven(from: Double) throws {
     let (result, steps) = try search(from: from) { _, _ in .broke("p99") }
@@ -154,10 +180,11 @@ import Testing
     #expect(try outcome(["p99<5ms"], run(p99: 4_900)) == .kept)
     #expect(try outcome(["p99<5ms"], run(p99: 7_200)) == .broke(slow))
     #expect(try outcome(["p50<5ms", "p99<5ms"], run(p99: 7_200)) == .broke(slow))
-    let unsent = try outcome(["p99<5ms"], run(p99: 100) { $0.unsentTicks = 3 })
+    let unsent = try outcome(["p99<5ms"], run(p99: 100) { $0.unsent = 3 })
     #expect(
       unsent
-        == .broke("the schedule was not carried: 3 calls were not sent, every stream was busy"))
+        == .broke("the schedule was not carried: 3 calls due and never sent, every stream was busy")
+    )
     let failing = run(p99: 100) { $0.outcomes[Outcome.tooBusy.name] = 50 }
     let failed = try outcome(["p99<5ms"], failing)
     #expect(failed == .broke("errors: 0.5 % of the calls failed"))
@@ -198,8 +225,7 @@ import Testing
 
   @Test func whatSaysNothingThrows() throws {
     let noVerdict = run(p99: 1) {
-      $0.result = .unknown
-      $0.verdict = "NO VERDICT: gone"
+      $0.verdict = Verdict(.unknown, reason: "gone")
     }
     #expect(throws: LoadError.self) { _ = try outcome(["p99<5ms"], noVerdict) }
     #expect(throws: LoadError.self) {
@@ -212,9 +238,9 @@ import Testing
   @Test func aViolationComesBeforeAllElse() throws {
     let report = run(p99: 7_200) {
       $0.result = .violated
-      $0.verdict = "VERDICT: OVERSOLD by 1 units"
+      $0.verdict.violations = ["decided twice": 1]
     }
-    #expect(try outcome(["p99<5ms"], report) == .violated("VERDICT: OVERSOLD by 1 units"))
+    #expect(try outcome(["p99<5ms"], report) == .violated("VERDICT: VIOLATED: decided twice (1)"))
   }
 
   private static let conclusions: [(result: KneeResult, text: String)] = [
@@ -228,7 +254,8 @@ import Testing
     ),
     (
       .none(lowest: 1, reason: "errors: 100.0 % of the calls failed"),
-      "no rate keeps p99<5ms, rate>1/s: even at 1.0/s errors: 100.0 % of the calls failed"
+      "no rate keeps p99<5ms, rate>1/s: even at 1.0/s errors: 100.0 % of the calls failed; lower "
+        + "rates need longer steps (--step-seconds)"
     ),
     (
       .generatorWasLimit(rate: 900, kept: 600, reason: "it ran late"),
@@ -262,6 +289,27 @@ import Testing
       report.conclusion
         == "1,900/s keeps p99<5ms; at 2,000/s p99<5ms broke: 7.20 ms (not surely the server's limit: "
         + "all 2 processors were busy)")
+  }
+
+  /// Threads of the generator, processors, how busy a thread was.
+  @Test(arguments: [
+    (1, 4, 0.97, "more threads: --threads 2"), (3, 4, 0.97, "more threads: --threads 4"),
+    (4, 4, 0.97, "all 4 processors have a thread"), (1, 1, 0.97, "all 1 processor have a thread"),
+    (1, 4, 0.3, "ran late without being busy"),
+  ])
+  func whereTheGeneratorWasTheLimitItSaysWhatToChange(
+    threads: Int, processors: Int, busy: Double, words: String
+  ) throws {
+    let limits = [try Threshold("p99<5ms")]
+    var report = KneeReport(limits: limits, threads: threads, processors: processors)
+    let step = run(p99: 7_200) {
+      $0.limitedBy = .generator
+      $0.generatorBusyShare = busy
+    }
+    _ = try report.add(step, rate: 900, isConfirmation: false, limits: limits)
+    report.conclude(.generatorWasLimit(rate: 900, kept: nil, reason: "it ran late"))
+    #expect(report.advice?.contains(words) == true, "\(report.advice ?? "")")
+    #expect(report.text.contains(words))
   }
 
   @Test func theTableIsInOrderOfRates() throws {

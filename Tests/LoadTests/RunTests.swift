@@ -41,7 +41,9 @@ import Testing
     #expect(check.refusalsJustified > 0)
     #expect(check.stock == 300)
     #expect(check.held == check.accepted - check.confirmed - check.released)
-    #expect(result.report.verdict.hasPrefix("VERDICT: nothing oversold, nothing lost — 300 units"))
+    #expect(
+      result.report.verdict.sentence.hasPrefix(
+        "VERDICT: nothing oversold, nothing lost — 300 units"))
     #expect(result.report.codes["OK", default: 0] > 0)
     #expect(result.report.latencyMicroseconds["all"]?.count == result.report.requestsMeasured)
   }
@@ -58,9 +60,9 @@ import Testing
     }
     #expect(result.exitStatus == 1)
     #expect(
-      result.report.verdict
-        == "VERDICT: OVERSOLD by 6 units on SKU load-000000002a-0000000 — 10 units, "
-        + "16 accepted: 0 confirmed, 0 released, 0 expired, 16 held")
+      result.report.verdict.sentence
+        == "VERDICT: OVERSOLD by 6 units on SKU load-000000002a-0000000 — 10 units in "
+        + "stock, 16 units accepted: 0 confirmed, 0 released, 0 expired, 16 held")
     #expect(result.report.check?.violations == ["oversold": 1])
   }
 
@@ -72,7 +74,7 @@ import Testing
     let result = try result(fault) { $0.workload.duplicateShare = 0.2 }
     #expect(result.exitStatus == 1)
     #expect(result.report.check?.violations[kind] != nil, "\(result.report.text)")
-    #expect(result.report.verdict.hasPrefix("VERDICT: VIOLATED — "))
+    #expect(result.report.verdict.sentence.hasPrefix("VERDICT: VIOLATED: "))
   }
 
   @Test func callsCutOffAreUnknownNotViolations() throws {
@@ -80,7 +82,7 @@ import Testing
     #expect(result.report.connectionsLost > 0)
     // Nobody is there to compare with, or the next connection dies as well.
     #expect(result.exitStatus == 2)
-    #expect(result.report.verdict.hasPrefix("NO VERDICT: the balances could not be read"))
+    #expect(result.report.verdict.sentence.hasPrefix("NO VERDICT: the balances could not be read"))
     #expect(result.report.outcomes["connection lost", default: 0] > 0)
   }
 
@@ -95,7 +97,7 @@ import Testing
     #expect(result.report.latencyMicroseconds["all"]?.count == 200)
     // Ticks that fell due while every stream was busy are left out: some, on a busy machine.
     #expect((1...200).contains(result.report.scheduleLagMicroseconds?.count ?? 0))
-    #expect(result.report.unsentTicks == 0)
+    #expect(result.report.unsent == 0)
   }
 
   @Test func prepareSetsStock() throws {

@@ -19,7 +19,7 @@ struct PageTests {
     var report = Sample.report
     let hostile = Self.hostile
     report.label = hostile
-    report.verdict = "VERDICT: \(hostile) — \(hostile)"
+    report.verdict = Verdict(.unknown, reason: hostile)
     report.limitReason = hostile
     report.generator = hostile
     report.startedAt = hostile
@@ -29,7 +29,7 @@ struct PageTests {
     report.configuration.scenario = hostile
     report.configuration.commandLine = hostile
     report.configuration.rate = hostile
-    report.configuration.workload[hostile] = hostile
+    report.configuration.workload[hostile] = .text(hostile)
     report.firstFailure = hostile
     report.warnings = [hostile]
     report.leavesOut = [hostile]
@@ -42,7 +42,7 @@ struct PageTests {
     #expect(html.components(of: "</title>") == 1)
     #expect(!html.contains("\u{202E}") && !html.contains("\u{1b}"))
     #expect(!report.text.contains("\u{1b}"))
-    #expect(report.text.split(separator: "\n").first?.hasPrefix("VERDICT: </title>") == true)
+    #expect(report.text.split(separator: "\n").first?.hasPrefix("NO VERDICT: </title>") == true)
   }
 
   @Test func thePageAsksTheNetworkForNothing() {
@@ -54,14 +54,94 @@ struct PageTests {
   }
 
   @Test func theVerdictIsSaidInWordsAndWithASign() {
-    let good = Sample.report.html
-    #expect(good.contains("class=\"verdict good\""))
-    #expect(good.contains("<strong>Nothing oversold, nothing lost</strong>"))
     var report = Sample.report
+    report.thresholds.removeAll { !$0.isPassed }
+    #expect(report.html.contains("class=\"verdict good\""))
+    #expect(report.html.contains("<strong>Nothing oversold, nothing lost</strong>"))
+    #expect(report.html.contains("<p>10,000,000 units in stock, 1,204,113 units accepted: 842,880"))
     report.result = .violated
+    report.verdict.violations = ["decided twice": 2]
     report.isPartial = true
     #expect(report.html.contains("class=\"verdict bad\""))
-    #expect(report.html.contains("The run ended before it was to."))
+    #expect(
+      report.html.contains(
+        "<strong>VIOLATED: decided twice (2); the run ended before it was to</strong>"))
+  }
+
+  /// What a run has to be for its banner to have a colour, and what the banner then says.
+  struct Banner: Sendable {
+    let tone: String
+    let words: String
+    let change: @Sendable (inout Report) -> Void
+
+    static let all = [
+      Banner(tone: "good", words: "<strong>Nothing oversold, nothing lost</strong>") { _ in },
+      Banner(tone: "warning", words: "nothing lost, 3 SKUs undecided</strong>") {
+        $0.verdict.skusUndecided = 3
+      },
+      Banner(tone: "warning", words: "; the run ended before it was to") { $0.isPartial = true },
+      Banner(tone: "warning", words: "; 1 call never sent") { $0.unsent = 1 },
+      Banner(tone: "warning", words: "No verdict: gone") {
+        $0.verdict = Verdict(.unknown, reason: "gone")
+      },
+      Banner(tone: "warning", words: "No verdict: nothing was compared") {
+        $0.verdict = Verdict(.notChecked, reason: "nothing was compared")
+      },
+      Banner(tone: "bad", words: "; 1 of 1 requirement broken") {
+        $0.thresholds[0].isPassed = false
+      },
+      Banner(tone: "bad", words: "; the server counts 1 invariant violation") {
+        $0.server?.invariantViolations = 1
+      },
+      Banner(tone: "bad", words: "OVERSOLD by 1 unit on SKU x-1") {
+        $0.verdict.result = .violated
+        $0.verdict.oversold = Verdict.Oversold()
+        $0.verdict.oversold?.sku = "x-1"
+        $0.verdict.oversold?.units = 1
+      },
+      Banner(tone: "bad", words: "SKU x-1 (and 1 more SKU)") {
+        $0.verdict.result = .violated
+        $0.verdict.oversold = Verdict.Oversold()
+        $0.verdict.oversold?.sku = "x-1"
+        $0.verdict.oversold?.skus = 2
+        // What is broken outweighs what is undecided.
+        $0.isPartial = true
+      },
+    ]
+  }
+
+  @Test(arguments: Banner.all)
+  func theBannerIsGreenOnlyWhereAllHeld(banner: Banner) throws {
+    var report = Sample.report
+    report.thresholds.removeAll { !$0.isPassed }
+    banner.change(&report)
+    let html = report.html
+    let start = try #require(html.firstRange(of: "<div class=\"verdict ")).lowerBound
+    let markup = html[start...].prefix(700)
+    #expect(markup.hasPrefix("<div class=\"verdict \(banner.tone)\""), "\(markup)")
+    #expect(markup.contains(banner.words), "\(markup)")
+  }
+
+  /// A chart of one code says which: its legend has it, though it is alone.
+  @Test func aLoneCodeIsNamed() throws {
+    var report = Sample.report
+    report.codes = ["OK": 10, "ABORTED": 3]
+    let html = report.html
+    let start = try #require(html.firstRange(of: "gRPC codes other than OK</h3>")).lowerBound
+    #expect(html[start...].prefix(600).contains("</i>ABORTED</li></ul>"))
+  }
+
+  /// On a telephone the first column and p99 are what is seen first.
+  @Test func theLatencyTableBeginsWithWhatMatters() throws {
+    let html = Sample.report.html
+    let start = try #require(html.firstRange(of: "<span>Latency by method</span>")).lowerBound
+    let heads = html[start...].prefix(700).ranges(of: "<th scope=\"col\"").count
+    #expect(heads == 11)
+    #expect(
+      html[start...].contains(
+        "<th scope=\"col\">p50</th><th scope=\"col\">p90</th>"
+          + "<th scope=\"col\" class=\"wide\">p95</th><th scope=\"col\">p99</th>"))
+    #expect(html.contains(".scroll th:first-child { position: sticky; left: 0;"))
   }
 
   /// A report with nothing in it has no empty sections, and no numbers that are none.

@@ -30,7 +30,7 @@ struct TerminalTextTests {
     var check = Report.Check()
     check.holds = true
     check.skusUndecided = skus
-    #expect(check.verdict.hasPrefix(beginning), "\(check.verdict)")
+    #expect(check.verdict.sentence.hasPrefix(beginning), "\(check.verdict.sentence)")
   }
 
   /// What most runs say: a closed loop that nothing went wrong in.
@@ -53,12 +53,16 @@ struct TerminalTextTests {
 
   @Test func theVerdictOfALogIsOneLine() {
     #expect(
-      Sample.report.text.split(separator: "\n").first.map(String.init) == Sample.report.verdict)
+      Sample.report.text.split(separator: "\n").first.map(String.init)
+        == Sample.report.verdict.sentence)
   }
 
   @Test func coloursAreForTerminalsThatHaveThem() {
     #expect(!Sample.report.text(on: terminal(100)).contains("\u{1b}"))
-    #expect(Sample.report.text(on: terminal(100, colours: true)).contains("\u{1b}[1;32mVERDICT"))
+    #expect(Sample.report.text(on: terminal(100, colours: true)).contains("\u{1b}[1;31mVERDICT"))
+    var kept = Sample.report
+    kept.thresholds.removeAll { !$0.isPassed }
+    #expect(kept.text(on: terminal(100, colours: true)).contains("\u{1b}[1;32mVERDICT"))
     #expect(!Sample.report.text.contains("\u{1b}"))
   }
 
@@ -70,8 +74,8 @@ struct TerminalTextTests {
     report.isPartial = true
     let text = report.text
     #expect(text.ranges(of: "the busiest thread").count == 1)
-    #expect(text.contains("FAILED     p99.9>25ms (151 ms)"))
-    #expect(text.contains("passed     p99>25ms (4.20 ms)"))
+    #expect(text.contains("BROKEN     p99.9<25ms (151 ms)"))
+    #expect(text.contains("kept       p99<25ms (4.20 ms)"))
     #expect(text.contains("limited by THE GENERATOR: the busiest thread"))
     #expect(text.contains("PARTIAL: the run ended before it was to"))
   }
@@ -106,7 +110,7 @@ struct TerminalTextTests {
     #expect(lines[0].contains(" 50 %  20.0 of 40.0 s"))
     #expect(lines[1].hasPrefix("rate      5,000 of 10,000 requests/s  "))
     #expect(lines[2].hasPrefix("latency   p50 "))
-    #expect(lines[3] == "outcomes  80,000 accepted · 20,000 refused")
+    #expect(lines[3] == "calls     80,000 accepted · 20,000 refused")
     #expect(lines.count == 4)
   }
 
@@ -122,7 +126,7 @@ struct TerminalTextTests {
 
   @Test func failuresAreNotCutOff() {
     #expect(picture(failed: 7).lines(on: terminal(100))[3].hasSuffix("refused  7 FAILED"))
-    #expect(picture(failed: 7).lines(on: terminal(40))[3].hasPrefix("outcomes  7 FAILED · 80,000"))
+    #expect(picture(failed: 7).lines(on: terminal(40))[3].hasPrefix("calls     7 FAILED · 80,000"))
     #expect(picture(failed: 7).plainLine.hasSuffix("20,000 refused · 7 FAILED"))
   }
 

@@ -26,15 +26,18 @@ struct ThresholdTests {
   ])
   func comparesTheFigure(expression: String, isTrue: Bool) throws {
     let threshold = try Threshold(expression)
-    #expect(threshold.evaluate(Self.report).isPassed == !isTrue)
-    #expect(threshold.evaluate(Self.report, wanted: true).isPassed == isTrue)
+    #expect(threshold.evaluate(Self.report).isPassed == isTrue)
+    #expect(threshold.negated.evaluate(Self.report).isPassed == !isTrue)
+    // As its own expression reads.
+    #expect(
+      try Threshold(threshold.negated.expression).evaluate(Self.report).isPassed == !isTrue)
   }
 
   @Test(arguments: ["conflicts>1%", "service.p99>1ms", "Confirm.max>1s", "Extend.p99<1s"])
   func whatWasNotMeasuredFails(expression: String) throws {
     let threshold = try Threshold(expression)
-    for wanted in [false, true] {
-      let result = threshold.evaluate(Self.report, wanted: wanted)
+    for threshold in [threshold, threshold.negated] {
+      let result = threshold.evaluate(Self.report)
       #expect(!result.isPassed)
       #expect(result.actual == nil)
       #expect(result.actualText == "not measured")
@@ -53,12 +56,20 @@ struct ThresholdTests {
     #expect(errors.actualText == "0.2 %")
   }
 
+  @Test(arguments: [
+    ("p99>5ms", "p99<=5ms"), ("rate<5000/s", "rate>=5000/s"), ("errors >= 0.1 %", "errors<0.1%"),
+    ("Reserve.p99.9<=20ms", "Reserve.p99.9>20ms"),
+  ])
+  func theOppositeReadsAsItIsWritten(expression: String, opposite: String) throws {
+    #expect(try Threshold(expression).negated.expression == opposite)
+  }
+
   @Test func conflictsAreThoseOfACommit() throws {
     var report = Self.report
     report.server = Report.ServerSide()
     report.server?.conflictsPerCommit = 0.11
-    #expect(try !Threshold("conflicts>10%").evaluate(report).isPassed)
-    #expect(try Threshold("conflicts>0.2").evaluate(report).isPassed)
+    #expect(try Threshold("conflicts>10%").evaluate(report).isPassed)
+    #expect(try !Threshold("conflicts>0.2").evaluate(report).isPassed)
   }
 
   @Test(arguments: [

@@ -116,7 +116,29 @@ package struct MetricsPage: Equatable, Sendable {
     return change
   }
 
+  /// Reads a whole HTTP/1.1 response.
+  ///
+  /// - Throws: what is wrong with it where it is not the page of a holdfast server: any server answers
+  ///   something, and a page without counts would read as counts of 0.
+  package init(response: [UInt8]) throws(LoadError) {
+    let statusLine = response.prefix { $0 != UInt8(ascii: "\r") && $0 != UInt8(ascii: "\n") }
+    let words = statusLine.prefix(200).split(separator: UInt8(ascii: " "), maxSplits: 2)
+    guard words.count >= 2, words[0].starts(with: "HTTP/1.".utf8), words[1].count == 3,
+      words[1].allSatisfy({ (UInt8(ascii: "0")...UInt8(ascii: "9")).contains($0) })
+    else { throw LoadError("what answers there is no HTTP/1.1 server") }
+    let status = String(decoding: words[1], as: UTF8.self)
+    guard status == "200" else {
+      throw LoadError("GET /metrics was answered with status \(status)")
+    }
+    self.init(response)
+    guard server != nil else {
+      throw LoadError("its /metrics has no holdfast_build_info: it is no holdfast admin page")
+    }
+  }
+
   /// Fetches the page with HTTP/1.1.
+  ///
+  /// - Throws: one line where it cannot be had in time, or is not that of a holdfast server.
   package static func fetch(
     _ endpoint: Endpoint, timeoutSeconds: Double = 5
   ) throws(LoadError) -> MetricsPage {
@@ -145,11 +167,13 @@ package struct MetricsPage: Equatable, Sendable {
           return result
         }
         if case .failed(let error) = result { throw error }
-        if result == .moved(0) { return MetricsPage(page) }
+        if result == .moved(0) { return try MetricsPage(response: page) }
       }
     } catch {
       throw LoadError("no metrics from \(endpoint) (--admin): \(error)")
     }
-    throw LoadError("no metrics from \(endpoint) (--admin): no whole answer in time")
+    throw LoadError(
+      "no metrics from \(endpoint) (--admin): no whole answer within "
+        + "\(Seconds.decimal(timeoutSeconds)) s")
   }
 }

@@ -141,7 +141,7 @@ private struct SideBySide {
     }
     if EndSignals.received != nil { throw LoadError("interrupted") }
     try started.checkAlive("under the load")
-    if report.result == .unknown { throw LoadError("\(server.name): \(report.verdict)") }
+    if report.result == .unknown { throw LoadError("\(server.name): \(report.verdict.sentence)") }
     try started.stop()
     report.label = run.label
     return report

@@ -35,8 +35,9 @@ package struct Audit: Codable, Sendable {
   /// One line.
   package var text: String {
     let count = { (number: Int) in Text.count(Int64(number)) }
-    return "\(count(acknowledged)) acknowledged decisions, \(count(lost)) lost; "
-      + "\(count(unknown)) cut off, \(count(hadHappened)) of them had happened; \(check.verdict)"
+    return "\(Text.counted(acknowledged, "acknowledged decision")), \(count(lost)) lost; "
+      + "\(count(unknown)) cut off, \(count(hadHappened)) of them had happened; "
+      + check.verdict.sentence
   }
 }
 
@@ -49,7 +50,8 @@ package func audit(_ history: inout History, target: Endpoint) throws(LoadError)
     stock, history.names, run: history.run, reason: RunOptions.stockReason)
   if replayed < stock.count {
     history.violations.append(
-      Violation(.forgotten, "the stock of \(stock.count - replayed) SKUs was set anew"))
+      Violation(
+        .forgotten, "the stock of \(Text.counted(stock.count - replayed, "SKU")) was set anew"))
   }
   var forgotten: [Violation] = []
   for number in 0..<history.books.count {

@@ -1,12 +1,18 @@
 // What the search for the knee says: a step's figures, the conclusion, the table.
 
 package import LoadReport
+internal import Posix
 
 /// The report of a search. The JSON is this, with its names in snake case.
 package struct KneeReport: Codable, Sendable {
-  package var schemaVersion = 1
+  /// Changes when a field changes its meaning or goes; fields may be added at any time.
+  package static let schemaVersionNow = 2
+  package var schemaVersion = KneeReport.schemaVersionNow
+
+  /// The program that wrote this, as name/version.
+  package var generator = RunOptions.generator
   /// As they were given; each has to hold.
-  package var limits: [String] = []
+  package var requirements: [String] = []
   package var isFound = false
   /// Calls per second that kept the limits twice.
   package var ratePerSecond: Double?
@@ -15,6 +21,8 @@ package struct KneeReport: Codable, Sendable {
   package var brokeBecause: String?
   /// One sentence.
   package var conclusion = ""
+  /// What to change where the generator was the limit; absent where it was not.
+  package var advice: String?
   /// In the order in which they ran.
   package var steps: [Step] = []
 
@@ -31,17 +39,33 @@ package struct KneeReport: Codable, Sendable {
     package var latencyMicroseconds = LatencySummary()
     package var serviceTimeMicroseconds: LatencySummary?
     package var scheduleLagMicroseconds: LatencySummary?
-    package var unsentTicks = 0
+    package var unsent = 0
     /// Share of calls upon which nothing was decided.
     package var failedShare = 0.0
-    package var limits: [Report.ThresholdResult] = []
+    package var requirements: [Report.ThresholdResult] = []
     package var limitedBy = Report.LimitedBy.unknown
     package var limitReason = ""
     package var generatorBusyShare = 0.0
-    package var verdict = ""
+    package var verdict = Verdict()
   }
 
-  package init(limits: [Threshold]) { self.limits = limits.map(\.expression) }
+  /// Of the generator, and of the machine that it runs on.
+  private var threads = 1
+  private var processors = 1
+
+  private enum CodingKeys: String, CodingKey {
+    case schemaVersion, generator, requirements, isFound, ratePerSecond, brokeAtRatePerSecond
+    case brokeBecause, conclusion, advice, steps
+  }
+
+  /// - Parameters:
+  ///   - threads: of the generator.
+  ///   - processors: that it may run on; nil: those of this process.
+  package init(limits: [Threshold], threads: Int = 1, processors: Int? = nil) {
+    requirements = limits.map(\.expression)
+    self.threads = threads
+    self.processors = processors ?? Machine.usableProcessors
+  }
 
   /// Adds a step, and says what it showed.
   ///
@@ -53,8 +77,8 @@ package struct KneeReport: Codable, Sendable {
     _ report: Report, rate: Double, isConfirmation: Bool, limits: [Threshold]
   ) throws(LoadError) -> KneeStepOutcome {
     if report.isPartial { throw LoadError("the step at \(KneeReport.rate(rate)) ended early") }
-    if report.result == .unknown { throw LoadError(report.verdict) }
-    let results = limits.map { $0.evaluate(report, wanted: true) }
+    if report.result == .unknown { throw LoadError(report.verdict.sentence) }
+    let results = limits.map { $0.evaluate(report) }
     if let missing = results.first(where: { $0.actual == nil }) {
       throw LoadError("\(missing.expression): \(missing.actualText)")
     }
@@ -65,9 +89,9 @@ package struct KneeReport: Codable, Sendable {
     step.latencyMicroseconds = report.latencyMicroseconds["all"] ?? LatencySummary()
     step.serviceTimeMicroseconds = report.serviceTimeMicroseconds
     step.scheduleLagMicroseconds = report.scheduleLagMicroseconds
-    step.unsentTicks = report.unsentTicks
+    step.unsent = report.unsent
     step.failedShare = report.failedShare ?? 0
-    step.limits = results
+    step.requirements = results
     step.limitedBy = report.limitedBy
     step.limitReason = report.limitReason
     step.generatorBusyShare = report.generatorBusyShare
@@ -87,7 +111,7 @@ package struct KneeReport: Codable, Sendable {
   private static let failedShareMaximum = 0.001
 
   private static func outcome(of step: Step, _ report: Report) -> KneeStepOutcome {
-    if report.result == .violated { return .violated(report.verdict) }
+    if report.result == .violated { return .violated(report.verdict.sentence) }
     guard let reason = whatBroke(in: step) ?? whatWasNotCarried(of: step, report) else {
       return .kept
     }
@@ -97,14 +121,15 @@ package struct KneeReport: Codable, Sendable {
   }
 
   private static func whatBroke(in step: Step) -> String? {
-    if let broken = step.limits.first(where: { !$0.isPassed }) {
+    if let broken = step.requirements.first(where: { !$0.isPassed }) {
       return "\(broken.expression) broke: \(broken.actualText)"
     }
-    if step.unsentTicks > 0 {
-      return "the schedule was not carried: \(Text.count(Int64(step.unsentTicks))) calls were not "
-        + "sent, every stream was busy"
+    if step.unsent > 0 {
+      return
+        "the schedule was not carried: \(Text.counted(step.unsent, "call")) due and never sent, "
+        + "every stream was busy"
     }
-    let boundsErrors = step.limits.contains { $0.expression.hasPrefix("errors") }
+    let boundsErrors = step.requirements.contains { $0.expression.hasPrefix("errors") }
     if !boundsErrors, step.failedShare > failedShareMaximum {
       return "errors: \(Text.percent(step.failedShare)) of the calls failed"
     }
@@ -140,12 +165,15 @@ package struct KneeReport: Codable, Sendable {
     case .none(let lowest, let reason):
       brokeAtRatePerSecond = lowest
       brokeBecause = reason
-      conclusion = "no rate keeps \(keptLimits): even at \(rate(lowest)) \(reason)"
+      conclusion =
+        "no rate keeps \(keptLimits): even at \(rate(lowest)) \(reason); lower rates need longer steps "
+        + "(--step-seconds)"
     case .generatorWasLimit(let broken, let kept, let reason):
       let held =
         kept.map { "; the limits held up to \(rate($0)), and the server may do more" } ?? ""
       conclusion =
         "no server limit found: the generator was the limit at \(rate(broken)): \(reason)\(held)"
+      advice = makeAdvice(at: broken)
     case .violated(let at, let verdict):
       conclusion = "an invariant is violated at \(rate(at)): \(verdict)"
     case .unsteady(let low, let high, let reason):
@@ -155,6 +183,23 @@ package struct KneeReport: Codable, Sendable {
     }
   }
 
+  /// What gives the generator more room.
+  private func makeAdvice(at rate: Double) -> String {
+    let step = steps.last { $0.scheduledPerSecond == rate && !$0.isKept }
+    let isBusy = (step?.generatorBusyShare ?? 1) >= LimitEvidence.threadFull
+    if isBusy, threads < processors {
+      return "give the generator more threads: --threads \(min(processors, threads * 2))"
+    }
+    if isBusy {
+      return
+        "all \(Text.counted(processors, "processor")) have a thread of the generator: run it on a "
+        + "machine with more"
+    }
+    return
+      "the generator ran late without being busy: run it on a machine of its own, or leave it a "
+      + "processor that the server does not use (taskset)"
+  }
+
   /// What there is to say against calling it the server's limit.
   private func doubt(at rate: Double) -> String {
     let step = steps.last { $0.scheduledPerSecond == rate && !$0.isKept }
@@ -162,7 +207,7 @@ package struct KneeReport: Codable, Sendable {
     return " (not surely the server's limit: \(step.limitReason))"
   }
 
-  private var keptLimits: String { limits.joined(separator: ", ") }
+  private var keptLimits: String { requirements.joined(separator: ", ") }
 
   package static func rate(_ rate: Double) -> String {
     "\(Text.decimal(rate, rate < 1 ? 3 : rate < 100 ? 1 : 0))/s"
@@ -192,7 +237,8 @@ package struct KneeReport: Codable, Sendable {
 
   /// The conclusion, and the steps ordered by their rates.
   package var text: String {
-    var lines = [conclusion, "", KneeReport.heading]
+    var lines = [conclusion] + (advice.map { ["To find it, \($0)."] } ?? [])
+    lines += ["", KneeReport.heading]
     let ordered = steps.sorted { $0.scheduledPerSecond < $1.scheduledPerSecond }
     lines += ordered.map { KneeReport.line($0) }
     return lines.joined(separator: "\n")

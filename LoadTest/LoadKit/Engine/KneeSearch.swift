@@ -1,9 +1,12 @@
 // Where is the knee: the highest rate that keeps the limits.
 //
-// The search climbs by a factor until a step breaks a limit, then halves the gap (geometrically) until
-// kept and broken rates are close enough, then runs the best kept rate once more: a rate that holds
-// only sometimes is above the knee. A step that the generator was the limit of says nothing of the
-// server and may have been bad luck, so it is made once more before the search gives up. It knows nothing of servers: a closure runs a step.
+// The search climbs by a factor until a step breaks a limit, or comes down until a step keeps all, then
+// halves the gap (geometrically) until kept and broken rates are close enough, then runs the best kept
+// rate once more: a rate that holds only sometimes is above the knee. A step that the generator was the
+// limit of says nothing of the server and may have been bad luck, so it is made once more. If it is late
+// again and a lower rate was kept, that is the answer; if none was, lower rates are tried.
+//
+// The search knows nothing of servers: a closure runs a step.
 
 internal import Glibc
 
@@ -41,7 +44,9 @@ package struct KneeSearch {
   package var resolution = 0.05
   /// The climb's factor, above 1.
   package var growth = 1.5
-  /// 1, or where it begins if that is lower.
+  /// Where it comes down, the factor.
+  package var descent = 3.0
+  /// It does not go below.
   package var lowestRate: Double
   package var highestRate = LoadProfile.rateMaximum
   package var stepsMaximum = 60
@@ -51,12 +56,16 @@ package struct KneeSearch {
   private var kept: [Double] = []
   /// Where the generator was the limit in the last step.
   private var lateRate: Double?
-  private var broken: (rate: Double, reason: String)?
+  /// The lowest rate that broke something. Where the generator was the limit of it, a rate above is no
+  /// server's limit.
+  private var broken: (rate: Double, reason: String, isGenerators: Bool)?
 
-  /// - Parameter fromRate: calls per second, above 0.
-  package init(fromRate: Double) {
+  /// - Parameters:
+  ///   - fromRate: calls per second, above 0.
+  ///   - lowestRate: below it a step says nothing; where `fromRate` is lower still, that counts.
+  package init(fromRate: Double, lowestRate: Double = 1) {
     self.fromRate = fromRate
-    lowestRate = min(1, fromRate)
+    self.lowestRate = max(LoadProfile.rateMinimum, min(lowestRate, fromRate))
   }
 
   /// Runs steps until the knee is found or it is clear that it will not be.
@@ -74,22 +83,33 @@ package struct KneeSearch {
       switch outcome {
       case .kept:
         if isConfirmation, let broken {
-          return .found(rate: rate, brokeAt: broken.rate, reason: broken.reason)
+          return broken.isGenerators
+            ? .generatorWasLimit(rate: broken.rate, kept: rate, reason: broken.reason)
+            : .found(rate: rate, brokeAt: broken.rate, reason: broken.reason)
         }
         kept.append(rate)
         if broken == nil, rate >= highestRate { return .unlimited(upTo: rate) }
       case .broke(let reason):
-        broken = (rate, reason)
+        broken = (rate, reason, false)
         if isConfirmation { kept.removeLast() }
         if kept.isEmpty, rate <= lowestRate { return .none(lowest: rate, reason: reason) }
       case .generatorWasLimit(let reason):
-        if wasLate { return .generatorWasLimit(rate: rate, kept: kept.last, reason: reason) }
-        lateRate = rate
+        guard wasLate else {
+          lateRate = rate
+          continue
+        }
+        if !kept.isEmpty || rate <= lowestRate {
+          return .generatorWasLimit(rate: rate, kept: kept.last, reason: reason)
+        }
+        broken = (rate, reason, true)
       case .violated(let verdict): return .violated(rate: rate, verdict: verdict)
       }
     }
     let reason = broken?.reason ?? ""
     guard let low = kept.last else {
+      if let broken, broken.isGenerators {
+        return .generatorWasLimit(rate: broken.rate, kept: nil, reason: reason)
+      }
       return .none(lowest: broken?.rate ?? fromRate, reason: reason)
     }
     return .unsteady(between: low, and: broken?.rate ?? low, reason: reason)
@@ -101,7 +121,7 @@ package struct KneeSearch {
     switch (kept.last, broken?.rate) {
     case (nil, nil): return (within(fromRate), false)
     case (let low?, nil): return (within(low * growth), false)
-    case (nil, let high?): return (within(high / growth), false)
+    case (nil, let high?): return (within(high / descent), false)
     case (let low?, let high?):
       if high <= low * (1 + resolution) { return (low, true) }
       return (within((low * high).squareRoot()), false)

@@ -10,7 +10,7 @@ struct LimitEvidence {
   /// Open loop.
   var lagMicroseconds = 0.0
   var latencyMicroseconds = 0.0
-  var unsentTicks = 0
+  var unsent = 0
   /// Answers over what the schedule asked for.
   var carriedShare = 1.0
   /// Closed loop: streams pause between operations, or wait with a steady load for a storm of expiries.
@@ -49,7 +49,8 @@ struct LimitEvidence {
   func judge() -> (limit: Report.LimitedBy, reason: String) {
     let verdict = judgeAlone()
     guard let machineBusy, machineBusy >= LimitEvidence.machineFull else { return verdict }
-    let all = "all \(processors) processors were busy"
+    let all =
+      processors == 1 ? "the one processor was busy" : "all \(processors) processors were busy"
     let generator = Text.decimal(generatorProcessors, 2)
     switch (verdict.limit, serverProcessors) {
     case (.load, _):
@@ -98,7 +99,7 @@ struct LimitEvidence {
       LimitEvidence.lagMicrosecondsMaximum, LimitEvidence.lagShareMaximum * latencyMicroseconds)
     let late = "it ran late: schedule lag p99 \(Text.duration(microseconds: lagMicroseconds))"
     let isLate = lagMicroseconds > lagMost
-    if unsentTicks == 0, carriedShare >= LimitEvidence.carriedEnough {
+    if unsent == 0, carriedShare >= LimitEvidence.carriedEnough {
       return isLate
         ? (.generator, "\(late); \(busy)") : (.load, "the schedule was carried; \(busy)")
     }

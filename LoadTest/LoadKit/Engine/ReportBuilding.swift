@@ -7,7 +7,7 @@ extension Report {
   init(_ options: RunOptions, _ facts: RunFacts) {
     self.init()
     let statistics = facts.statistics
-    generator = "holdfast-load/\(RunOptions.version)"
+    generator = RunOptions.generator
     startedAt = utcText(nanoseconds: facts.startedUnixNanoseconds)
     label = options.label
     environment = .ofThisMachine()
@@ -49,7 +49,7 @@ extension Report {
     if statistics.scheduleLag.count > 0 {
       scheduleLagMicroseconds = statistics.scheduleLag.summary
     }
-    unsentTicks = statistics.unsentTicks
+    unsent = statistics.unsent
     let requests = Double(max(1, requestsMeasured))
     generatorCPUMicrosecondsPerRequest = Double(statistics.cpuNanoseconds) / 1_000 / requests
     generatorBusyShare = facts.busyShares.max() ?? 0
@@ -70,15 +70,12 @@ extension Report {
       found.samplesCompared = facts.samplesCompared
       found.seconds = facts.checkSeconds
       check = found
-      result = found.holds ? .good : .violated
       verdict = found.verdict
     } else if let failure = facts.checkFailure {
-      result = .unknown
-      verdict = "NO VERDICT: \(failure)"
+      verdict = Verdict(.unknown, reason: failure)
     } else {
-      result = .notChecked
       let flag = options.verifies ? "--no-check" : "--no-verify"
-      verdict = "NO VERDICT: nothing was compared (\(flag))"
+      verdict = Verdict(.notChecked, reason: "nothing was compared (\(flag))")
     }
   }
 
@@ -94,23 +91,26 @@ extension Report {
       warnings.append(
         "there was no load in the warm-up: the rate begins at 0, and it keeps the first rate")
     }
-    if unsentTicks > 0 {
+    if unsent > 0 {
       warnings.append(
-        "\(Text.count(Int64(unsentTicks))) calls of the schedule were not sent in time: every "
-          + "stream was busy; the latencies leave them out")
+        "\(Text.counted(unsent, "call")) due and never sent: no stream was free; counted as failed, "
+          + "with the time that had passed since they were due")
     }
     if let unanswered = outcomes[Outcome.unanswered.name] {
       warnings.append(
-        "\(Text.count(Int64(unanswered))) calls were not answered by the end of the run; what had "
-          + "passed by then counts as their latency, which is longer")
+        "\(Text.counted(unanswered, "call")) not answered by the end of the run; what had passed by "
+          + "then counts as the latency, which is longer")
     }
     if connectionsLost > 0 {
-      let times = connectionsLost == 1 ? "connection was" : "connections were"
-      warnings.append(
-        "\(connectionsLost) \(times) lost: \(facts.statistics.firstConnectionLoss ?? "")")
+      let lost = Text.counted(connectionsLost, "connection")
+      warnings.append("\(lost) lost: \(facts.statistics.firstConnectionLoss ?? "")")
+    }
+    if let failure = facts.metricsEndedEarly {
+      warnings.append("the server's figures end before the run does: \(failure)")
     }
     if let server, server.invariantViolations > 0 {
-      warnings.append("the server itself counts \(server.invariantViolations) invariant violations")
+      let count = Text.counted(server.invariantViolations, "invariant violation")
+      warnings.append("the server itself counts \(count)")
     }
     #if DEBUG
       warnings.append("this is a debug build of holdfast-load: its figures mean nothing")
@@ -129,7 +129,9 @@ extension Report {
 }
 
 extension RunOptions {
-  static let version = "0.1.0"
+  package static let version = "0.1.0"
+  /// What reports say they were written by.
+  package static let generator = "holdfast-load/\(version)"
 }
 
 extension Report.Configuration {
@@ -147,8 +149,10 @@ extension Report.Configuration {
     durationSeconds = options.measuredSeconds
     operations = options.operations
     scenario = options.workload.scenario
-    for field in Workload.fields { workload[field.key] = field.text(options.workload) }
-    seed = String(options.seed)
+    for field in Workload.fields {
+      workload[field.key] = field.text(options.workload).map { WorkloadValue($0) }
+    }
+    seed = options.seed
     run = options.run.text
     commandLine = options.commandLine
   }
@@ -176,9 +180,13 @@ extension Report.Check {
     unknownOutcomes = findings.unknownOutcomes
     for (kind, count) in findings.counts { violations[kind.rawValue] = count }
     examples = findings.violationsByWeight.map(\.description)
-    let oversold = findings.violations.filter { $0.kind == .oversold }
-    oversoldUnits = oversold.map(\.count).max() ?? 0
-    oversoldItems = findings.counts[.oversold] ?? 0
+    if let worst = findings.violationsByWeight.first(where: { $0.kind == .oversold }) {
+      var found = Verdict.Oversold()
+      found.sku = worst.sku ?? ""
+      found.units = worst.count
+      found.skus = findings.counts[.oversold] ?? 0
+      oversold = found
+    }
   }
 }
 

@@ -59,13 +59,15 @@ package func run(
   if let pid = options.serverPID, Machine.processCPUNanoseconds(of: pid) == nil {
     throw LoadError("there is no process \(pid); give the server's process id as --server-pid")
   }
+  var monitor = ServerMonitor(options)
+  try monitor.begin()
   if options.verifies {
     var client = try StockClient.connect(to: options.target)
     try client.setStock(
       options.workload.stock, SKUNames(run: options.run), run: options.run,
       reason: RunOptions.stockReason)
   }
-  var supervisor = try Supervisor(options)
+  var supervisor = try Supervisor(options, monitor)
   try supervisor.work(hooks)
 
   var facts = RunFacts(options)

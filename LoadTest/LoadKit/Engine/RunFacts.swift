@@ -14,6 +14,9 @@ struct RunFacts {
   /// What the server's metrics counted during the run, and what they call it.
   var server: MetricsPage?
   var serverName: String?
+  /// Why the server's metrics could not be read at the end; what they counted since the last sample is
+  /// missing.
+  var metricsEndedEarly: String?
   /// Of all processors together in the measured part, 0 to 1.
   var machineBusy: Double?
   /// The signal that ended the run.
@@ -75,7 +78,7 @@ struct RunFacts {
     evidence.busiestThread = busyShares.max() ?? 0
     evidence.lagMicroseconds = statistics.scheduleLag.microseconds(at: 99)
     evidence.latencyMicroseconds = latencies.microseconds(at: 99)
-    evidence.unsentTicks = statistics.unsentTicks
+    evidence.unsent = statistics.unsent
     if let profile = options.profile {
       evidence.carriedShare = LimitEvidence.carriedShare(
         answered: Double(statistics.measured),

@@ -13,16 +13,19 @@ struct ServerMonitor {
   private(set) var last: MetricsPage?
   private var lastNanoseconds: Int64 = 0
   private var lastProcessNanoseconds: Int64?
+  /// Why the metrics could not be read the last time, where they could not.
+  private(set) var lastFailed: String?
 
   private static let spacingMinimum: Int64 = 500_000_000
   /// A fetch may take so long.
   private static let fetchSeconds = 1.0
 
-  /// - Parameter intervalNanoseconds: samples are so far apart, but half a second at least.
-  init(admin: Endpoint?, pid: Int32?, intervalNanoseconds: Int64) {
-    self.admin = admin
-    self.pid = pid
-    spacingNanoseconds = max(intervalNanoseconds, ServerMonitor.spacingMinimum)
+  /// Samples are as far apart as the intervals of the report, but half a second at least.
+  init(_ options: RunOptions) {
+    admin = options.admin
+    pid = options.serverPID
+    let interval = IntervalGrid(options, startNanoseconds: 0).lengthNanoseconds ?? 0
+    spacingNanoseconds = max(interval, ServerMonitor.spacingMinimum)
   }
 
   /// The first sample, which has to succeed: a wrong --admin is told before the run.
@@ -46,8 +49,14 @@ struct ServerMonitor {
 
   /// Takes a sample now.
   mutating func sample() -> Report.ServerSample? {
-    let page = admin.flatMap {
-      try? MetricsPage.fetch($0, timeoutSeconds: ServerMonitor.fetchSeconds)
+    var page: MetricsPage?
+    lastFailed = nil
+    if let admin {
+      do {
+        page = try MetricsPage.fetch(admin, timeoutSeconds: ServerMonitor.fetchSeconds)
+      } catch {
+        lastFailed = error.description
+      }
     }
     let process = pid.flatMap { Machine.processCPUNanoseconds(of: $0) }
     guard page != nil || process != nil else { return nil }

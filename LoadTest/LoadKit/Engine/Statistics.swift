@@ -17,8 +17,8 @@ struct Statistics {
   var attempts = 0
   /// Answers that came in the measured part.
   var measured = 0
-  /// Ticks of an open loop that were never sent.
-  var unsentTicks = 0
+  /// Calls that were due and never sent.
+  var unsent = 0
   var connectionsLost = 0
   var connectionsRedialled = 0
   /// Why the worker stopped before it was to.
@@ -38,7 +38,7 @@ struct Statistics {
     scheduleLag.add(other.scheduleLag)
     attempts += other.attempts
     measured += other.measured
-    unsentTicks += other.unsentTicks
+    unsent += other.unsent
     connectionsLost += other.connectionsLost
     connectionsRedialled += other.connectionsRedialled
     endedEarly = endedEarly ?? other.endedEarly

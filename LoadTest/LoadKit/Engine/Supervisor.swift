@@ -25,15 +25,13 @@ struct Supervisor: ~Copyable {
   private static let startDelayNanoseconds: Int64 = 2_000_000
 
   /// Starts a thread per worker, and waits until all are connected.
-  init(_ options: RunOptions) throws(LoadError) {
+  ///
+  /// - Parameter monitor: one that has begun.
+  init(_ options: RunOptions, _ monitor: ServerMonitor) throws(LoadError) {
     self.options = options
+    self.monitor = monitor
     control = RunControl(workers: options.threads)
     timeline = Timeline(options, startNanoseconds: 0)
-    let intervals = IntervalGrid(options, startNanoseconds: 0)
-    monitor = ServerMonitor(
-      admin: options.admin, pid: options.serverPID,
-      intervalNanoseconds: intervals.lengthNanoseconds ?? 0)
-    try monitor.begin()
     let weights = AliasTable(options.workload)
     for number in 0..<options.threads {
       let worker = Worker(number: number, options: options, control: control, weights: weights)
@@ -122,6 +120,7 @@ struct Supervisor: ~Copyable {
     facts.statistics.codes = timeline.codes
     facts.server = monitor.change
     facts.serverName = monitor.last?.server
+    facts.metricsEndedEarly = monitor.lastFailed
     if let machineBefore, let machineAfter {
       facts.machineBusy = machineAfter.busyShare(since: machineBefore)
     }

@@ -59,6 +59,8 @@ struct WorkerLoop: ~Copyable {
     var retries: UInt8 = 0
     /// Its answer leads the operation on: the first send, or its retry. False for duplicates.
     var leads = true
+    /// Of a follow-up: when it was to be sent.
+    var dueNanoseconds: Int64 = 0
 
     var isFirst: Bool { leads && retries == 0 }
   }
@@ -253,20 +255,19 @@ struct WorkerLoop: ~Copyable {
   }
 
   private mutating func finish(_ now: Int64) {
-    giveUpFlights(now)
+    if alive == 0, phase != .draining || !isDrained {
+      statistics.endedEarly = "the server went away (\(statistics.firstConnectionLoss ?? ""))"
+    }
     if phase != .draining {
-      if alive == 0 {
-        statistics.endedEarly = "the server went away (\(statistics.firstConnectionLoss ?? ""))"
-      }
-      // The wait for a server that is gone is no part of the measurement.
-      let end = statistics.endedEarly == nil ? now : max(measureStarted, lastAnswered)
+      // The wait for a server that is gone is no part of a closed loop's measurement: nothing was due
+      // in it. In an open loop calls were.
+      let isPartOfIt = statistics.endedEarly == nil || pacer != nil
+      let end = isPartOfIt ? now : max(measureStarted, lastAnswered)
       measureTo = min(measureTo, end)
       finishMeasuring(end)
     }
-    if statistics.endedEarly == nil {
-      while let tick = seen?.scheduledNanoseconds, tick < measureTo { seen?.advance() }
-      if let pacer, let seen { statistics.unsentTicks = seen.count - pacer.count }
-    }
+    giveUpFlights(now)
+    giveUpUnsent(now)
     phase = .draining
     report()
     interval.endNanoseconds = now

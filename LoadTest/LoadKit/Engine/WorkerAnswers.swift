@@ -38,28 +38,70 @@ extension WorkerLoop {
     interval.answered += 1
     if phase == .measuring { statistics.measured += 1 }
     record(
-      flight, now, isMeasured: pacer == nil ? phase == .measuring : wasDueInMeasuredPart(flight))
+      flight.task.method, since: flight.sinceNanoseconds, sent: flight.sentNanoseconds, now,
+      isMeasured: pacer == nil
+        ? phase == .measuring : wasDueInMeasuredPart(flight.sinceNanoseconds))
   }
 
-  private mutating func record(_ flight: Flight, _ now: Int64, isMeasured: Bool) {
-    let latency = now - flight.sinceNanoseconds
+  private mutating func record(
+    _ method: Method, since: Int64, sent: Int64, _ now: Int64, isMeasured: Bool
+  ) {
+    let latency = now - since
     interval.latencies.record(latency)
-    if isMeasured { statistics.latencies[flight.task.method.rawValue].record(latency) }
+    if isMeasured { statistics.latencies[method.rawValue].record(latency) }
     guard recordsServiceTimes else { return }
-    interval.serviceTimes.record(now - flight.sentNanoseconds)
-    if isMeasured { statistics.serviceTimes.record(now - flight.sentNanoseconds) }
+    interval.serviceTimes.record(now - sent)
+    if isMeasured { statistics.serviceTimes.record(now - sent) }
   }
 
   /// The run ends with calls in flight. Each has taken at least as long as it has by now: left out,
   /// the slowest calls of all would be those that nobody hears of.
   mutating func giveUpFlights(_ now: Int64) {
     for flight in flights where flight.stream != 0 {
-      record(flight, now, isMeasured: wasDueInMeasuredPart(flight))
-      interval.outcomes[Outcome.unanswered.rawValue] += 1
-      tally.failed += 1
-      if statistics.firstFailure == nil {
-        statistics.firstFailure = "\(flight.task.method.name): \(Outcome.unanswered.name)"
+      giveUp(
+        .unanswered, flight.task.method, since: flight.sinceNanoseconds,
+        sent: flight.sentNanoseconds, now)
+    }
+  }
+
+  /// The run ends with calls that were due and that no stream was free for. They are what a server that
+  /// stands still does to its callers: each has waited since it was due, and nothing came of it.
+  ///
+  /// A tick of the schedule is the call that it would have been: what waits to be sent, else a new one.
+  mutating func giveUpUnsent(_ now: Int64) {
+    while let tick = pacer?.scheduledNanoseconds, tick < measureTo {
+      pacer?.advance()
+      let method = popWaiting()?.method ?? (isProbing ? .reserve : draws.opening().method)
+      statistics.unsent += 1
+      giveUp(.unsent, method, since: tick, sent: tick, now)
+    }
+    // A duplicate or a retry that is not sent leaves no caller without an answer to a first call.
+    while let task = popWaiting() {
+      guard task.isFirst else { continue }
+      statistics.unsent += 1
+      giveUp(.unsent, task.method, since: task.dueNanoseconds, sent: task.dueNanoseconds, now)
+    }
+  }
+
+  /// The next of the calls that do not begin an operation.
+  private mutating func popWaiting() -> SendTask? {
+    for index in lanes.indices {
+      if let task = lanes[index].resends.popFirst() {
+        waitingResends -= 1
+        return task
       }
+    }
+    return followUps.popFirst()
+  }
+
+  private mutating func giveUp(
+    _ outcome: Outcome, _ method: Method, since: Int64, sent: Int64, _ now: Int64
+  ) {
+    record(method, since: since, sent: sent, now, isMeasured: wasDueInMeasuredPart(since))
+    interval.outcomes[outcome.rawValue] += 1
+    tally.failed += 1
+    if statistics.firstFailure == nil {
+      statistics.firstFailure = "\(method.name): \(outcome.name)"
     }
   }
 
@@ -68,8 +110,8 @@ extension WorkerLoop {
 
   /// An open loop measures the calls that were due in the measured part; a closed loop the answers that
   /// come in it, and what was begun in it and never answered.
-  private func wasDueInMeasuredPart(_ flight: Flight) -> Bool {
-    flight.sinceNanoseconds >= measureFrom && flight.sinceNanoseconds < measureTo
+  private func wasDueInMeasuredPart(_ since: Int64) -> Bool {
+    since >= measureFrom && since < measureTo
   }
 
   private func reply(to method: Method, _ answer: ClientAnswer, _ index: Int) -> Reply {
@@ -92,7 +134,8 @@ extension WorkerLoop {
     if !isDecided, retry(flight, now) { return }
     if isAcceptance {
       if task.operation < firstProbe, draws.isExtended() {
-        followUps.append(SendTask(operation: task.operation, method: .extend))
+        followUps.append(
+          SendTask(operation: task.operation, method: .extend, dueNanoseconds: now))
       } else {
         end(task.operation, now)
       }
@@ -108,7 +151,8 @@ extension WorkerLoop {
   private mutating func end(_ operation: Int, _ now: Int64) {
     guard options.verifies else { return }
     if operation >= firstProbe {
-      return followUps.append(SendTask(operation: operation, method: .release))
+      return followUps.append(
+        SendTask(operation: operation, method: .release, dueNanoseconds: now))
     }
     let method: Method
     switch draws.ending() {
@@ -116,8 +160,9 @@ extension WorkerLoop {
     case .confirm: method = .confirm
     case .release: method = .release
     }
-    let task = SendTask(operation: operation, method: method)
-    sendLater(task, at: after(draws.payTimeNanoseconds(), now), now)
+    let due = after(draws.payTimeNanoseconds(), now)
+    let task = SendTask(operation: operation, method: method, dueNanoseconds: due)
+    sendLater(task, at: due, now)
   }
 
   /// Closed loop: the stream that made the call thinks before it opens another operation.

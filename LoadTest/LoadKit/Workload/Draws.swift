@@ -3,6 +3,14 @@ package import LoadHistory
 /// What an operation begins with.
 package enum Opening: BitwiseCopyable, Sendable {
   case reserve, read, restock
+
+  package var method: Method {
+    switch self {
+    case .reserve: .reserve
+    case .read: .getStock
+    case .restock: .adjustStock
+    }
+  }
 }
 
 /// How a reservation is ended by its buyer.

@@ -4,7 +4,7 @@
 /// Variants of a server (or of anything else that runs were labelled with) beside each other.
 package struct Comparison: Codable, Sendable {
   /// Changes when a field changes its meaning or goes; fields may be added at any time.
-  package static let schemaVersionNow = 1
+  package static let schemaVersionNow = 2
   package var schemaVersion = Comparison.schemaVersionNow
 
   /// The program that wrote this, as name/version.
@@ -54,8 +54,8 @@ extension Comparison {
     /// Where its report was read from, or is kept; empty if nowhere.
     package var file = ""
     package var startedAt = ""
-    package var verdict = ""
-    package var result = Report.Result.unknown
+    package var verdict = Verdict()
+    package var isPartial = false
     /// By `Measure.name`; what was not measured is absent.
     package var values: [String: Double] = [:]
   }

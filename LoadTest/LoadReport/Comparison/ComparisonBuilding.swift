@@ -85,7 +85,7 @@ extension Comparison.Run {
     file = compared.file
     startedAt = report.startedAt
     verdict = report.verdict
-    result = report.result
+    isPartial = report.isPartial
     for measure in Comparison.Measure.all {
       // A report may say anything; beyond these no run can be, and ratios would overflow.
       guard let value = measure.value(report), value == 0 || (1e-12...1e15).contains(value) else {
@@ -149,11 +149,11 @@ extension Comparison {
     disqualified = []
     for variant in variants {
       let runs = cases.flatMap(\.runs).filter { $0.variant == variant }
-      let bad = runs.filter { $0.result == .violated }
+      let bad = runs.filter { $0.verdict.result == .violated }
       if let first = bad.first {
         disqualified.append(
-          "\(variant) loses: \(bad.count) of \(runs.count) runs violated an invariant, such as "
-            + "\(first.verdict)")
+          "\(variant) loses: \(bad.count) of \(Text.counted(runs.count, "run")) violated an invariant, "
+            + "such as \(first.verdict.sentence)")
       }
     }
     findings = makeFindings()
@@ -174,7 +174,7 @@ private func differences(_ settings: [[String: String]]) -> [String] {
 extension Report.Configuration {
   /// What makes the load, by names that people know; not where it went, and not its seed.
   var load: [String: String] {
-    var load = workload
+    var load = workload.mapValues(\.text)
     load["scenario"] = scenario
     load["loop"] = loop
     load["arrivals"] = arrivals
@@ -206,7 +206,7 @@ private func comparisonWarnings(_ reports: [ComparedReport], variants: [String])
   for name in Set(reports.flatMap { $0.report.configuration.load.keys }).sorted() {
     compare(name) { $0.configuration.load[name] }
   }
-  compare("seed") { $0.configuration.seed }
+  compare("seed") { String($0.configuration.seed) }
   compare("processor") { $0.environment.processorModel }
   compare("number of processors") { "\($0.environment.processors)" }
   compare("system") { $0.environment.system }

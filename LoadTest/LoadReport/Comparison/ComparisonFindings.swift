@@ -2,8 +2,8 @@
 // who leads is asked of the same statistics as the table.
 
 extension Comparison {
-  /// At most five sentences: the load carried, the tail, the price, how contention was met, and what all
-  /// this rests on.
+  /// At most six sentences: the load carried, the tail, the price, how contention was met, what more runs
+  /// would decide, and what all this rests on.
   func makeFindings() -> [String] {
     guard variants.count > 1, !cases.isEmpty else { return [] }
     let closed = cases.filter { $0.configuration.loop != "open" }
@@ -13,7 +13,7 @@ extension Comparison {
       leaders("Requests per second in a closed loop", "rate", closed),
       leaders(tail, "p99", open.isEmpty ? closed : open),
       leaders("Server CPU per request", "server_cpu", closed.isEmpty ? open : closed),
-      contention(closed.isEmpty ? open : closed), basis,
+      contention(closed.isEmpty ? open : closed), whatWouldDecide, basis,
     ]
     return findings.compactMap(\.self)
   }
@@ -112,6 +112,37 @@ extension Comparison {
     return "Where commands met, the servers counted per commit at most \(list(parts))\(under)."
   }
 
+  /// How many runs would show the differences that are open, if they are what they seem to be.
+  private var whatWouldDecide: String? {
+    let names = ["rate", "p99", "server_cpu"]
+    var needed: [String] = []
+    var hopeless: [String] = []
+    var most = 0
+    for name in names {
+      let ratios = cases.flatMap { $0.measures.filter { $0.name == name } }.flatMap(\.figures)
+        .compactMap(\.ratio).filter { !$0.isShown }
+      guard let measure = Measure.named(name), !ratios.isEmpty else { continue }
+      if ratios.contains(where: { $0.method == .single }) {
+        return
+          "One run each has no noise to go by: 6 of each (--repeat 6) are the fewest that can show "
+          + "a difference."
+      }
+      if let runs = ratios.compactMap(\.runsNeeded).max() {
+        needed.append("\(Text.count(Int64(runs))) for \(measure.title)")
+        most = max(most, runs)
+      }
+      if ratios.contains(where: { $0.runsNeeded == nil }) { hopeless.append(measure.title) }
+    }
+    if needed.isEmpty, hopeless.isEmpty { return nil }
+    let undecided =
+      needed.isEmpty
+      ? "" : "the open differences would need about \(list(needed)) (--repeat \(most))"
+    let equal =
+      hopeless.isEmpty ? "" : "more than 1,000 runs of each would be needed for \(list(hopeless))"
+    let parts = [undecided, equal].filter { !$0.isEmpty }
+    return "At the noise seen, \(parts.joined(separator: "; "))."
+  }
+
   /// How many runs the figures come from, and what they leave open.
   private var basis: String {
     let counts = cases.flatMap { one in
@@ -125,7 +156,8 @@ extension Comparison {
     let processors = cases.first?.environment.processors ?? 0
     let machine =
       processors > 0
-      ? "one machine with \(processors) processors, which the generator shared" : "one machine"
+      ? "one machine with \(Text.counted(processors, "processor")), which the generator shared"
+      : "one machine"
     let each = cases.count > 1 ? "each under each load" : "each"
     var text = "All this rests on \(runs) run\(most == 1 ? "" : "s") of \(each), on \(machine)"
     if tested > 0 {

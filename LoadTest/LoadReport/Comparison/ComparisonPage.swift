@@ -31,7 +31,7 @@ extension Comparison {
   private var subtitle: String {
     let runs = cases.reduce(0) { $0 + $1.runs.count }
     let parts = [
-      startedAt, "\(Text.count(Int64(runs))) runs", "baseline: \(variants.first ?? "")",
+      startedAt, Text.counted(runs, "run"), "baseline: \(variants.first ?? "")",
     ]
     return parts.filter { !$0.isEmpty }.joined(separator: " · ")
   }
@@ -42,12 +42,13 @@ extension Comparison {
         disqualified.map { .verdict(.bad, "A variant is out, however fast it is", $0) })
     }
     let runs = cases.flatMap(\.runs)
-    let good = runs.count { $0.result == .good }
+    let good = runs.count { $0.isProved }
     return good == runs.count
       ? .verdict(.good, "Every run kept every invariant", "Nothing oversold, nothing lost.")
       : .verdict(
-        .warning, "\(good) of \(runs.count) runs were proved correct",
-        "The others were not compared with the server's balances.")
+        .warning, "\(good) of \(Text.counted(runs.count, "run")) proved correct",
+        "The others ended early, were not compared with the server's balances, or have SKUs that "
+          + "could not be decided.")
   }
 
   private static let readingHelp = [
@@ -70,7 +71,7 @@ extension Comparison {
     var facts: [(name: String, value: String?)] = [
       ("Processors", "\(environment.processors) × \(environment.processorModel)"),
       ("System", environment.system),
-      ("Seed", first.configuration.seed),
+      ("Seed", String(first.configuration.seed)),
       (
         "Connections × streams",
         "\(first.configuration.connections) × \(first.configuration.streams)"
@@ -148,7 +149,7 @@ extension Comparison {
         let figures: [Markup] = measures.map { measure in
           "\(run.values[measure.name].map { measure.text($0) } ?? "—")"
         }
-        return ["\(run.variant)"] + figures + ["\(run.result.words)"]
+        return ["\(run.variant)"] + figures + ["\(run.words)"]
       })
   }
 }
@@ -169,9 +170,17 @@ extension Ratio {
   }
 }
 
-extension Report.Result {
+extension Comparison.Run {
+  /// Nothing that was asked about its invariants is open.
+  fileprivate var isProved: Bool {
+    verdict.result == .good && verdict.skusUndecided == 0 && !isPartial
+  }
+
   fileprivate var words: String {
-    switch self {
+    switch verdict.result {
+    case .good where isPartial: "holds, partial"
+    case .good where verdict.skusUndecided > 0:
+      "holds, \(Text.counted(verdict.skusUndecided, "SKU")) undecided"
     case .good: "holds"
     case .violated: "VIOLATED"
     case .unknown: "none"

@@ -94,6 +94,9 @@ extension KeyedDecodingContainer {
   func decode(_ type: Int.Type, forKey key: Key) throws -> Int {
     try decodeIfPresent(type, forKey: key) ?? 0
   }
+  func decode(_ type: UInt64.Type, forKey key: Key) throws -> UInt64 {
+    try decodeIfPresent(type, forKey: key) ?? 0
+  }
   func decode(_ type: Int64.Type, forKey key: Key) throws -> Int64 {
     try decodeIfPresent(type, forKey: key) ?? 0
   }
@@ -126,6 +129,7 @@ extension Report.LimitedBy: HasDefault {
 extension Report.Linearizable: HasDefault {
   init() { self = .undecided }
 }
+extension Verdict: HasDefault {}
 extension LatencySummary: HasDefault {
   init() { self.init(count: 0) }
 }

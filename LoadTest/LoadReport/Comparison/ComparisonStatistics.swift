@@ -33,6 +33,9 @@ package struct Ratio: Codable, Equatable, Sendable {
   package var chance: Double?
   /// The interval does not hold 1, and chance does not explain it.
   package var isShown = false
+  /// How many runs of each it would take to show the difference, if the means and the noise stay what
+  /// they are; absent where it is shown, for `single`, and where it would be more than 1,000.
+  package var runsNeeded: Int?
 
   /// - Parameters:
   ///   - baseline: one figure of each run.
@@ -76,6 +79,16 @@ package struct Ratio: Codable, Equatable, Sendable {
     high = exp(difference + reach)
     let excludesOne = abs(difference) > reach + tolerance
     isShown = excludesOne && !isExplainedByChance(before.count, after.count)
+    if !isShown {
+      // Of one pair, or of one run of either.
+      let noise =
+        method == .paired
+        ? standardError * Double(before.count).squareRoot()
+        : (variance(before) + variance(after)).squareRoot()
+      runsNeeded = runsToShow(
+        difference: abs(difference), noise: noise, from: max(before.count, after.count) + 1,
+        isPaired: method == .paired)
+    }
   }
 
   /// Whether rearrangements that are more extreme than what was seen are common.
@@ -86,6 +99,30 @@ package struct Ratio: Codable, Equatable, Sendable {
     // Two: what was seen, and its mirror image.
     return chance > 0.05 && chance * arrangements > 2.5
   }
+}
+
+/// The fewest runs of each, from `first` on, whose interval would not hold 1; nil beyond 1,000.
+///
+/// - Parameter noise: standard deviation of the difference of a pair of runs, in logarithms.
+private func runsToShow(difference: Double, noise: Double, from first: Int, isPaired: Bool) -> Int?
+{
+  func isEnough(_ runs: Int) -> Bool {
+    let degreesOfFreedom = Double(isPaired ? runs - 1 : 2 * (runs - 1))
+    let reach =
+      noise / Double(runs).squareRoot()
+      * StudentT.quantile(0.975, degreesOfFreedom: degreesOfFreedom)
+    return reach < difference
+  }
+  let most = 1_000
+  // Fewer cannot speak against chance: of 2^5 signs two are one in sixteen, of 2^6 one in 32.
+  var low = max(first, 6)
+  guard difference > tolerance, low <= most, isEnough(most) else { return nil }
+  var high = most
+  while low < high {
+    let middle = (low + high) / 2
+    if isEnough(middle) { high = middle } else { low = middle + 1 }
+  }
+  return low
 }
 
 /// Differences of logarithms that are rounding errors.

@@ -122,11 +122,11 @@ extension Report.Configuration {
   /// "5000/s, 8 × 100 streams, 2.0 s".
   package var shape: String {
     let length =
-      operations.map { "\(Text.count(Int64($0))) operations" }
+      operations.map { Text.counted($0, "operation") }
       ?? "\(Text.decimal(durationSeconds ?? 0, 1)) s"
     // A rate that changes over time says its unit itself.
     let rate = rate.map { text in Double(text).map { Text.decimal($0, 0) + "/s" } ?? text }
-    let parts = [rate, "\(connections) × \(streams) streams", length]
+    let parts = [rate, "\(connections) × \(Text.counted(streams, "stream"))", length]
     return parts.compactMap(\.self).joined(separator: ", ")
   }
 }

@@ -30,13 +30,15 @@ package struct ChartPoint: Equatable, Sendable {
 /// The colours of marks: a row that the colour-blind can tell apart, a row from light to strong for
 /// percentiles, and those with a meaning.
 package enum Tone: String, Sendable {
-  case first, second, third, fourth, fifth, sixth
-  case faint, low, middle, high, highest
+  case first, second, third, fourth, fifth, sixth, seventh, eighth
+  case low, middle, high, highest
   case good, bad, warning, neutral
 
   /// For the series of a number, from 0.
   package static func series(_ number: Int) -> Tone {
-    let row: [Tone] = [.first, .second, .third, .fourth, .fifth, .sixth]
+    let row: [Tone] = [
+      .first, .second, .third, .fourth, .fifth, .sixth, .seventh, .eighth,
+    ]
     return row[number % row.count]
   }
 }
@@ -107,6 +109,8 @@ package struct Chart: Sendable {
   package var heightPixels = 180
   /// Room for the labels of the vertical axis.
   package var leftPixels = 64
+  /// Names a lone series too: where the title does not say which it is.
+  package var namesLoneSeries = false
   private(set) var layers: [Layer] = []
   private(set) var legend: [LegendEntry] = []
 

@@ -34,7 +34,7 @@ extension Chart {
   private var hasRows: Bool { leftPixels > 100 }
 
   private var legendMarkup: Markup {
-    guard legend.count > 1 else { return "" }
+    guard legend.count > (namesLoneSeries ? 0 : 1) else { return "" }
     let entries: [Markup] = legend.map { entry in
       let dashed = entry.isDashed ? " dashed" : ""
       return "<li><i class=\"\(entry.tone.rawValue)\(dashed)\"></i>\(entry.name)</li>"

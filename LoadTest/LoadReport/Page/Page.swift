@@ -101,14 +101,19 @@ extension Markup {
   }
 
   /// A table whose first column is text and whose others are numbers. It scrolls by itself where the
-  /// page is narrow.
+  /// page is narrow, under its first column, which stays.
+  ///
+  /// - Parameter narrowLeavesOut: columns that a telephone does without.
   package static func table(
-    _ caption: String, columns: [String], rows: [[Markup]]
+    _ caption: String, columns: [String], rows: [[Markup]], narrowLeavesOut: Set<String> = []
   ) -> Markup {
-    let heads: [Markup] = columns.map { "<th scope=\"col\">\($0)</th>" }
+    let kinds: [Markup] = columns.map { narrowLeavesOut.contains($0) ? " class=\"wide\"" : "" }
+    let heads: [Markup] = zip(columns, kinds).map { "<th scope=\"col\"\($1)>\($0)</th>" }
     let lines: [Markup] = rows.map { row in
       let cells: [Markup] = row.enumerated().map { index, cell in
-        index == 0 ? "<th scope=\"row\">\(cell)</th>" : "<td>\(cell)</td>"
+        index == 0
+          ? "<th scope=\"row\">\(cell)</th>"
+          : "<td\(index < kinds.count ? kinds[index] : "")>\(cell)</td>"
       }
       return "<tr>\(cells)</tr>\n"
     }

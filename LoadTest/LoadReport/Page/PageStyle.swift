@@ -3,27 +3,28 @@
 enum PageStyle {
   static let sheet = Markup([colours, layout, parts, charts, narrow, paper])
 
-  /// The colours of series are those of Okabe and Ito, which the colour-blind can tell apart; those of
-  /// percentiles go from faint to strong, so that their order shows without colours.
+  /// The colours of series are far apart in hue or in lightness, so that the colour-blind can tell them
+  /// apart too, and only one of them is blue; those of percentiles go from faint to strong, so that their
+  /// order shows without colours.
   private static let colours: Markup = """
     :root {
       color-scheme: light dark;
       --paper: #f7f7f5; --surface: #ffffff; --ink: #1b1f24; --muted: #5d6570; --hair: #e3e4e1;
       --grid: #ecedea; --band: rgba(27, 31, 36, .045); --shadow: 0 1px 2px rgba(27, 31, 36, .06);
-      --first: #0072b2; --second: #d98a00; --third: #009e73; --fourth: #c45a9a; --fifth: #56a5d8;
-      --sixth: #b04a00;
-      --faint: #b9d4ea; --low: #86b4dc; --middle: #3f86c4; --high: #155a9c; --highest: #0a2f5c;
-      --good: #0b7f5c; --good-wash: #e6f4ee; --bad: #c2410c; --bad-wash: #fdece4;
+      --first: #0072b2; --second: #e69f00; --third: #009e73; --fourth: #b8438c; --fifth: #5b2a86;
+      --sixth: #5e4420; --seventh: #86dccf; --eighth: #f0dd3c;
+      --low: #9cc9ee; --middle: #4d9be0; --high: #1a63b8; --highest: #0b2a55;
+      --good: #0b7f5c; --good-wash: #e6f4ee; --bad: #d0311b; --bad-wash: #fdece4;
       --warning: #9a6a00; --warning-wash: #fdf3dc; --neutral: #9aa3ae;
     }
     @media screen and (prefers-color-scheme: dark) {
       :root {
         --paper: #14171a; --surface: #1c2024; --ink: #e8eaec; --muted: #9aa4af; --hair: #2d3338;
         --grid: #282d32; --band: rgba(255, 255, 255, .05); --shadow: none;
-        --first: #56b4e9; --second: #f0ab2e; --third: #2fc49a; --fourth: #e39ac5; --fifth: #8fc9ef;
-        --sixth: #f07f3c;
-        --faint: #2f4f6b; --low: #3f76a6; --middle: #5b9fd8; --high: #94c7f2; --highest: #dcefff;
-        --good: #3ccf9f; --good-wash: #16302a; --bad: #ff8a5c; --bad-wash: #3a2119;
+        --first: #3a9ae8; --second: #f0ab2e; --third: #1fae80; --fourth: #f0a5d0; --fifth: #6f55c9;
+        --sixth: #8a6a3a; --seventh: #a8eee3; --eighth: #f7ef7a;
+        --low: #2f5f8c; --middle: #4c93d6; --high: #93c4f5; --highest: #e6f2ff;
+        --good: #3ccf9f; --good-wash: #16302a; --bad: #ff6a4a; --bad-wash: #3a2119;
         --warning: #f0bd4f; --warning-wash: #352b15; --neutral: #737d88;
       }
     }
@@ -158,7 +159,8 @@ enum PageStyle {
 
   private static let tones = Markup(
     [
-      Tone.first, .second, .third, .fourth, .fifth, .sixth, .faint, .low, .middle, .high, .highest,
+      Tone.first, .second, .third, .fourth, .fifth, .sixth, .seventh, .eighth, .low, .middle, .high,
+      .highest,
       .good, .bad, .warning, .neutral,
     ].map { tone in
       "path.\(tone.rawValue), i.\(tone.rawValue) { color: var(--\(tone.rawValue)); }\n"
@@ -175,12 +177,14 @@ enum PageStyle {
       .figures dd { font-size: 21px; }
       .facts { grid-template-columns: 1fr; padding: 6px 14px; }
       figure.chart { padding: 14px 12px 8px; }
-      th, td { padding: 7px 8px; }
+      table { font-size: 13px; }
+      th, td { padding: 7px 6px; }
+      .wide { display: none; }
       caption, th:first-child { padding-left: 14px; }
       caption span { position: sticky; left: 14px; display: inline-block;
         max-width: calc(100vw - 64px); }
       .scroll th:first-child { position: sticky; left: 0; background: var(--surface); }
-      tbody th { white-space: normal; min-width: 7em; }
+      tbody th { white-space: normal; min-width: 5.5em; }
       .plot text { font-size: 11px; }
       .plot text.odd { display: none; }
       .plot.rows { height: calc(var(--height) * 1.7); margin-left: 6px; }

@@ -18,7 +18,7 @@ extension Report {
     let checked = Markup.section("What was checked", checkMarkup)
     // What is wrong comes first.
     if result == .violated { body += checked }
-    body += .section("Thresholds", thresholdTable)
+    body += .section("Requirements", thresholdTable)
     body += .section(
       "Latency", note: latencyNote, Markup([spectrumMarkup, latencyTableMarkup]))
     body += .section("Over time", note: timeNote, Markup([timeCharts, intervalTable]))
@@ -53,7 +53,8 @@ extension Report {
   /// "open loop, 5,000 requests/s, poisson" or "closed loop, 8 × 100 streams".
   var loopText: String {
     guard let rate = configuration.rate else {
-      return "closed loop, \(configuration.connections) × \(configuration.streams) streams"
+      return
+        "closed loop, \(configuration.connections) × \(Text.counted(configuration.streams, "stream"))"
     }
     let arrivals = configuration.arrivals.map { ", \($0) arrivals" } ?? ""
     return "open loop, \(rate) requests/s\(arrivals)"
@@ -63,24 +64,16 @@ extension Report {
 
   private var verdictMarkup: Markup {
     let tone: Tone =
-      switch result {
-      case .good: .good
-      case .violated: .bad
-      case .unknown, .notChecked: .warning
+      switch standing {
+      case .held: .good
+      case .broken: .bad
+      case .partly: .warning
       }
-    // "VERDICT: headline — the balance"
-    var headline = verdict
-    var detail = ""
-    if let dash = verdict.firstRange(of: " — ") {
-      headline = String(verdict[..<dash.lowerBound])
-      detail = String(verdict[dash.upperBound...])
-    }
-    if headline.hasPrefix("VERDICT: ") {
-      headline.removeFirst("VERDICT: ".count)
-      headline = headline.prefix(1).uppercased() + headline.dropFirst()
-    }
-    if isPartial { detail += (detail.isEmpty ? "" : ". ") + "The run ended before it was to." }
-    return .verdict(tone, headline, detail)
+    let beginning = result == .good || result == .violated ? "" : "No verdict: "
+    // What is undecided stands in the headline of the verdict itself.
+    let others = shortcomings.filter { !verdict.headline.hasSuffix($0) }
+    let headline = ([beginning + verdict.headline] + others).joined(separator: "; ")
+    return .verdict(tone, Text.capitalized(headline), verdict.detail)
   }
 
   // MARK: Key figures
@@ -90,8 +83,8 @@ extension Report {
     var figures = [
       Markup.keyFigure(
         "Rate", Text.decimal(requestsPerSecond, 0) + " /s",
-        configuration.ratePerSecond.map { "of \(Text.decimal($0, 0)) /s at most asked for" }
-          ?? "\(Text.count(Int64(requestsMeasured))) measured"),
+        configuration.ratePerSecond.map { "calls, of \(Text.decimal($0, 0)) /s at most asked for" }
+          ?? "\(Text.counted(requestsMeasured, "call")) measured"),
       Markup.keyFigure(
         "Median latency", Text.duration(microseconds: all.p50),
         configuration.rate == nil
@@ -107,13 +100,13 @@ extension Report {
     if let failed = failedShare {
       figures.append(
         Markup.keyFigure(
-          "Failed", Text.percent(failed), "of \(Text.count(Int64(attempts))) calls"))
+          "Failed calls", Text.percent(failed), "of \(Text.counted(attempts + unsent, "call"))"))
     }
     if let server {
       figures.append(
         Markup.keyFigure(
           "Conflicts", Text.percent(server.conflictsPerCommit),
-          "of \(Text.decimal(server.commits, 0)) commits"))
+          "of \(Text.counted(server.commits, "commit"))"))
     }
     if let cpu = serverCPUMicrosecondsPerRequest {
       figures.append(
@@ -147,16 +140,15 @@ extension Report {
 
   private var thresholdTable: Markup {
     guard !thresholds.isEmpty else { return "" }
-    let failed = thresholds.count { !$0.isPassed }
-    let caption =
-      failed == 0 ? "All passed" : "\(failed) of \(thresholds.count) failed"
+    let broken = brokenRequirements.count
+    let caption = broken == 0 ? "All kept" : "\(broken) of \(thresholds.count) broken"
     return .table(
-      caption, columns: ["Fails if", "Measured", "Result"],
+      caption, columns: ["Required", "Measured", "Result"],
       rows: thresholds.map { threshold in
         let mark: Markup =
           threshold.isPassed
-          ? "<span class=\"mark good\">✓ passed</span>"
-          : "<span class=\"mark bad\">✗ FAILED</span>"
+          ? "<span class=\"mark good\">✓ kept</span>"
+          : "<span class=\"mark bad\">✗ BROKEN</span>"
         return ["<code>\(threshold.expression)</code>", "\(threshold.actualText)", mark]
       })
   }

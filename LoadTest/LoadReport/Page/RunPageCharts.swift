@@ -53,8 +53,8 @@ extension Report {
     let rates = time.intervals.map { Double($0.answered) / $0.seconds }
     let scheduled = time.intervals.map(\.scheduledPerSecond)
     var chart = time.chart(
-      "Throughput", note: "Answers per second.",
-      summary: "At most \(Text.decimal(rates.max() ?? 0, 0)) answers per second.",
+      "Throughput", note: "Answered calls per second.",
+      summary: "At most \(Text.counted(rates.max() ?? 0, "answer")) per second.",
       to: (rates + scheduled.compactMap { $0 }).max() ?? 1)
     var columns: [[String]] = []
     if scheduled.contains(where: { $0 != nil }) {
@@ -118,7 +118,7 @@ extension Report {
       Series(name: name, tone: .series(index + 1)) { $0.codes[name] ?? 0 }
     }
     return stackedChart(
-      time, "gRPC codes other than OK", note: "Answers per second, one upon the other.",
+      time, "gRPC codes other than OK", note: "Answered calls per second, one upon the other.",
       summary: "Answers per second with the codes \(names.joined(separator: ", ")).", stack)
   }
 
@@ -143,6 +143,7 @@ extension Report {
       for index in bases.indices { bases[index] += rates[index] }
     }
     var chart = time.chart(title, note: note, summary: summary, to: bases.max() ?? 1)
+    chart.namesLoneSeries = true
     for (series, area) in zip(stack, areas) { chart.add(series.name, series.tone, .area(area)) }
     return time.markup(chart, columns)
   }
@@ -206,14 +207,14 @@ extension Outcome {
     case .reserved: .first
     case .confirmed: .third
     case .released: .fifth
-    case .extended: .faint
-    case .restocked: .low
-    case .read: .high
+    case .extended: .seventh
+    case .restocked: .sixth
+    case .read: .eighth
     case .replayed: .neutral
     case .insufficientStock: .second
     case .expired: .fourth
     case .otherRefusal, .cut: .warning
-    case .tooBusy, .malformed, .reset, .unprocessed, .lost, .unanswered, .otherFailure:
+    case .tooBusy, .malformed, .reset, .unprocessed, .lost, .unanswered, .unsent, .otherFailure:
       .bad
     }
   }

@@ -5,11 +5,11 @@ extension Report {
     func row(_ name: String, _ latency: LatencySummary) -> [Markup] {
       let rate = Double(latency.count) / max(1e-9, measuredSeconds)
       let values = [
-        latency.mean, latency.p50, latency.p90, latency.p95, latency.p99, latency.p999,
-        latency.p9999, latency.max,
+        latency.p50, latency.p90, latency.p95, latency.p99, latency.p999, latency.p9999,
+        latency.max, latency.mean,
       ]
-      return ["\(name)", "\(Text.count(Int64(latency.count)))", "\(Text.decimal(rate, 0))"]
-        + values.map { "\(Text.duration(microseconds: $0))" }
+      return ["\(name)"] + values.map { "\(Text.duration(microseconds: $0))" }
+        + ["\(Text.count(Int64(latency.count)))", "\(Text.decimal(rate, 0))"]
     }
     var rows = measuredMethodNames.compactMap { name in
       latencyMicroseconds[name].map { row(name, $0) }
@@ -22,9 +22,10 @@ extension Report {
     guard !rows.isEmpty else { return "" }
     return .table(
       "Latency by method",
+      // A telephone shows the first few: p99 is one of them.
       columns: [
-        "", "Count", "Per s", "Mean", "p50", "p90", "p95", "p99", "p99.9", "p99.99", "Max",
-      ], rows: rows)
+        "", "p50", "p90", "p95", "p99", "p99.9", "p99.99", "Max", "Mean", "Calls", "Calls per s",
+      ], rows: rows, narrowLeavesOut: ["p95"])
   }
 
   // MARK: Outcomes
@@ -36,7 +37,7 @@ extension Report {
       : nil
     let facts = Markup.facts([
       ("Connections lost", connections), ("First failure", firstFailure),
-      ("Ticks of the schedule not sent", unsentTicks > 0 ? Text.count(Int64(unsentTicks)) : nil),
+      ("Calls due and never sent", unsent > 0 ? Text.count(Int64(unsent)) : nil),
     ])
     let tables = [
       countTable("By outcome", Outcome.allCases.map(\.name), outcomes),
@@ -53,7 +54,7 @@ extension Report {
       return ["\(name)", "\(Text.count(Int64(count)))", "\(share)"]
     }
     guard !rows.isEmpty else { return "" }
-    return .table(title, columns: ["", "Count", "Share"], rows: rows)
+    return .table(title, columns: ["", "Calls", "Share"], rows: rows)
   }
 
   // MARK: Check
@@ -66,7 +67,7 @@ extension Report {
       case .yes: "linearizable, SKU by SKU"
       case .no: "NOT linearizable"
       case .undecided where check.skusUndecided > 0:
-        "not decided for \(number(check.skusUndecided)) SKUs"
+        "not decided for \(Text.counted(check.skusUndecided, "SKU"))"
       case .undecided: "not decided"
       }
     var content: Markup = ""
@@ -81,13 +82,13 @@ extension Report {
     content += .facts([
       ("Invariants", check.holds ? "all hold" : "VIOLATED"), ("Histories", history),
       ("SKUs", number(check.skus)), ("Keys", number(check.keys)),
-      ("Stock", Text.count(check.stock) + " units"),
-      ("Restocked", check.restocked > 0 ? Text.count(check.restocked) + " units" : nil),
-      ("Accepted", Text.count(check.accepted) + " units"),
-      ("Confirmed", Text.count(check.confirmed) + " units"),
-      ("Released", Text.count(check.released) + " units"),
-      ("Expired", Text.count(check.expired) + " units"),
-      ("Still held", Text.count(check.held) + " units"),
+      ("Stock", Text.counted(check.stock, "unit")),
+      ("Restocked", check.restocked > 0 ? Text.counted(check.restocked, "unit") : nil),
+      ("Accepted", Text.counted(check.accepted, "unit")),
+      ("Confirmed", Text.counted(check.confirmed, "unit")),
+      ("Released", Text.counted(check.released, "unit")),
+      ("Expired", Text.counted(check.expired, "unit")),
+      ("Still held", Text.counted(check.held, "unit")),
       ("Duplicates like the first answer", number(check.duplicatesCompared)),
       ("Refusals justified", number(check.refusalsJustified)),
       ("Reads justified", check.readsJustified > 0 ? number(check.readsJustified) : nil),
@@ -112,7 +113,7 @@ extension Report {
       ("Threads", String(shape.threads)), ("Warm-up", seconds(shape.warmUpSeconds)),
       ("Duration", shape.durationSeconds.map(seconds)),
       ("Operations", shape.operations.map { Text.count(Int64($0)) }),
-      ("Measured", seconds(measuredSeconds)), ("Seed", shape.seed), ("Run", shape.run),
+      ("Measured", seconds(measuredSeconds)), ("Seed", String(shape.seed)), ("Run", shape.run),
       ("Server", environment.server), ("System", environment.system),
       ("Processor", environment.processorModel),
       ("Processors", environment.processors > 0 ? String(environment.processors) : nil),
@@ -121,7 +122,7 @@ extension Report {
       ),
     ])
     let workload = Markup.facts(
-      shape.workload.sorted { $0.key < $1.key }.map { ($0.key, $0.value) })
+      shape.workload.sorted { $0.key < $1.key }.map { ($0.key, $0.value.text) })
     var content = run
     if !shape.commandLine.isEmpty {
       content +=
@@ -154,7 +155,8 @@ extension Report {
     let table = Markup.table(
       "Intervals",
       columns: [
-        "From", "Per s", "p50", "p99", "p99.9", "Max", "Accepted", "Refused", "Failed", "Generator",
+        "From", "Calls per s", "p50", "p99", "p99.9", "Max", "Accepted calls", "Refused calls",
+        "Failed calls", "Generator",
       ], rows: rows)
     return .details("The figures behind the charts", table)
   }
