@@ -161,7 +161,7 @@ def test_interrupted_twice(generator, serve, tmp_path):
 def test_reports_that_cannot_be_compared(generator, tmp_path):
     old, new, junk = tmp_path / "old-1.json", tmp_path / "new-1.json", tmp_path / "junk.json"
     old.write_text('{"schema_version": 1}')
-    new.write_text('{"schema_version": 2}')
+    new.write_text('{"schema_version": 3}')
     junk.write_bytes(os.urandom(1000))
     for arguments, words in [
             ([old, new], "it has schema version 1"), ([new, junk], "no report of holdfast-load"),
@@ -177,7 +177,7 @@ def test_reports_that_cannot_be_compared(generator, tmp_path):
 
 def test_reports_of_two_variants(generator, tmp_path):
     def report(second, rate):
-        return json.dumps({"schema_version": 2, "started_at": f"2026-01-01T00:00:{second:02}Z", "result": "good",
+        return json.dumps({"schema_version": 3, "started_at": f"2026-01-01T00:00:{second:02}Z", "verdict": {"result": "good"},
                            "requests_per_second": rate, "configuration": {"loop": "closed", "seed": 1}})
     for number in range(5):
         (tmp_path / f"old-{number}.json").write_text(report(number * 2, 1000 + number * 100))

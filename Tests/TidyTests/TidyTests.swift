@@ -46,13 +46,13 @@ private func clean(_ rule: String, _ path: String, _ text: String) -> Snippet {
 
 private let snippets: [Snippet] = [
   breach(
-    "length", "Sources/GRPC/Long.swift", String(repeating: "let a = 1\n", count: 501),
-    "501: a file of 501 lines is banned, split it: 500 at most"),
-  clean("length", "Sources/GRPC/Long.swift", String(repeating: "let a = 1\n", count: 500)),
+    "length", "Sources/GRPC/Long.swift", String(repeating: "let a = 1\n", count: 801),
+    "801: a file of 801 lines is banned, split it: 800 at most"),
+  clean("length", "Sources/GRPC/Long.swift", String(repeating: "let a = 1\n", count: 800)),
   breach(
-    "length", "README.md", String(repeating: "words\n", count: 201),
-    "201: a file of 201 lines is banned, split it: 200 at most"),
-  clean("length", "README.md", String(repeating: "words\n", count: 200)),
+    "length", "README.md", String(repeating: "words\n", count: 301),
+    "301: a file of 301 lines is banned, split it: 300 at most"),
+  clean("length", "README.md", String(repeating: "words\n", count: 300)),
 
   breach(
     "public", "Sources/GRPC/A.swift", "// A.\npublic struct A {}\n",

@@ -101,7 +101,7 @@ struct Supervisor: ~Copyable {
     if options.operations != nil, let storm = options.workload.dueTogetherNanoseconds {
       // The calls are soon made; what takes its time is what comes after them.
       standing.totalOperations = nil
-      standing.totalSeconds = Double(storm + WorkerLoop.probeAfterNanoseconds) / 1e9
+      standing.totalSeconds = Double(storm + Schedule.probeAfterNanoseconds) / 1e9
     }
     standing.answered = control.answered.load(ordering: .relaxed)
     standing.accepted = control.accepted.load(ordering: .relaxed)

@@ -184,7 +184,7 @@ enum PageStyle {
       caption span { position: sticky; left: 14px; display: inline-block;
         max-width: calc(100vw - 64px); }
       .scroll th:first-child { position: sticky; left: 0; background: var(--surface); }
-      tbody th { white-space: normal; min-width: 5.5em; }
+      tbody th { white-space: normal; overflow-wrap: break-word; max-width: 9em; }
       .plot text { font-size: 11px; }
       .plot text.odd { display: none; }
       .plot.rows { height: calc(var(--height) * 1.7); margin-left: 6px; }

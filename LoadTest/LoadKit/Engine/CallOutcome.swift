@@ -1,0 +1,50 @@
+// What an answer counts as in reports.
+internal import HTTP2
+internal import LoadHistory
+internal import LoadReport
+
+extension Outcome {
+  /// How a call ended.
+  ///
+  /// - Parameters:
+  ///   - reply: what its answer means.
+  ///   - method: of the call.
+  ///   - answer: as it came.
+  init(_ reply: Reply, _ method: Method, _ answer: ClientAnswer) {
+    self = Outcome.of(reply, method, answer)
+  }
+
+  private static func of(_ reply: Reply, _ method: Method, _ answer: ClientAnswer) -> Outcome {
+    switch reply {
+    case .accepted(_, _, true): return .replayed
+    case .accepted: return done(method)
+    case .read: return .read
+    case .refused(let refusal):
+      switch refusal.reason {
+      case .insufficientStock: return .insufficientStock
+      case .reservationExpired: return .expired
+      default: return .otherRefusal
+      }
+    case .noEffect: return answer.outcome == .unprocessed ? .unprocessed : .tooBusy
+    case .unknown:
+      switch answer.outcome {
+      case .answered: return answer.grpcStatus == 0 ? .malformed : .otherFailure
+      case .malformed: return .malformed
+      case .reset: return .reset
+      case .unprocessed: return .unprocessed
+      case .lost: return .lost
+      }
+    }
+  }
+
+  private static func done(_ method: Method) -> Outcome {
+    switch method {
+    case .reserve: .reserved
+    case .confirm: .confirmed
+    case .release: .released
+    case .extend: .extended
+    case .adjustStock: .restocked
+    case .getStock, .batchGetStock: .read
+    }
+  }
+}

@@ -1,0 +1,262 @@
+// A worker's connections: dialled, polled, lost, closed on purpose, dialled again.
+internal import HTTP2
+internal import LoadHistory
+internal import Posix
+
+struct ConnectionPool: ~Copyable {
+  /// What stands beside a connection and outlives it.
+  private struct Slot {
+    /// Streams that pause between two operations.
+    var paused = 0
+    /// Dials in a row that came to nothing.
+    var failedDials = 0
+    /// How often it was dialled: makes the token.
+    var dials: UInt64 = 0
+    /// Dialled again, and not yet said hello to.
+    var isDialling = false
+    /// Connected, or about to be.
+    var isUp = true
+  }
+
+  private enum Timer: BitwiseCopyable {
+    /// A stream of the connection has paused for long enough.
+    case endPause(Int)
+    case dial(Int)
+    /// The connection with this token should have said hello by now.
+    case giveUpDialling(token: UInt64)
+  }
+
+  /// What a timer did to a connection.
+  enum Change {
+    case pauseEnded(Int)
+    case dialled(Int)
+    /// Its loss is to be taken.
+    case gaveUp(Int)
+  }
+
+  /// Why a connection is no more.
+  struct Loss {
+    let reason: String
+    /// We closed it.
+    let isOurs: Bool
+    /// It had been connected; otherwise it is one more dial that failed.
+    let wasUp: Bool
+  }
+
+  private let target: Endpoint
+  /// Calls in flight on each connection, at most.
+  private let streams: Int
+  /// No message of a request has more bytes.
+  private let messageMaximum: Int
+  private let poller: Poller
+  private let buffer = ReceiveBuffer()
+  private var connections: Table<LoadConnection>
+  private var slots: [Slot]
+  private var timers = DelayedTasks<Timer>()
+  /// Connections that were not given up.
+  private var alive = 0
+  /// The one that the last call of an open loop went by.
+  private var latest = 0
+
+  /// A connection that fails so often in a row is given up.
+  private static let failedDialsMaximum = 5
+  /// The pause before the first of them; it doubles from one to the next.
+  private static let dialPauseNanoseconds: Int64 = 100_000_000
+  /// A connection that has not said hello by then has failed.
+  private static let helloNanoseconds: Int64 = 2_000_000_000
+
+  init(_ options: RunOptions, count: Int, messageMaximum: Int) throws(LoadError) {
+    target = options.target
+    streams = options.streams
+    self.messageMaximum = messageMaximum
+    do { poller = try Poller() } catch { throw LoadError("epoll: \(error)") }
+    connections = Table(capacity: count)
+    slots = Array(repeating: Slot(), count: count)
+  }
+
+  var indices: Range<Int> { 0..<slots.count }
+  var isAlive: Bool { alive > 0 }
+  /// When a timer is due.
+  var nextNanoseconds: Int64 { timers.nextNanoseconds }
+
+  // MARK: Dialling
+
+  /// Dials every connection for the first time.
+  mutating func dialAll() throws(LoadError) {
+    for index in indices {
+      connections.append(
+        try LoadConnection.connect(
+          to: target, callsMaximum: streams, poller: poller, token: UInt64(index)))
+    }
+    alive = connections.count
+  }
+
+  /// Every server has said hello.
+  var isReady: Bool {
+    for index in indices where !connections[index].http.isReady { return false }
+    return true
+  }
+
+  /// Has a connection that is lost dialled again: at once, or after a pause that grows with its failures.
+  ///
+  /// - Parameter mayDial: otherwise it is given up, as after too many failures.
+  mutating func redial(_ index: Int, _ now: Int64, atOnce: Bool, mayDial: Bool) {
+    if atOnce { return timers.add(.dial(index), at: now) }
+    let failed = slots[index].failedDials
+    slots[index].failedDials += 1
+    guard mayDial, failed < ConnectionPool.failedDialsMaximum else {
+      alive -= 1
+      return
+    }
+    timers.add(.dial(index), at: now + ConnectionPool.dialPauseNanoseconds << Int64(failed))
+  }
+
+  /// What the next timer that is due has done; nil where none is due.
+  mutating func runTimer(_ now: Int64) -> Change? {
+    while let timer = timers.popDue(at: now) {
+      switch timer {
+      case .endPause(let index):
+        slots[index].paused -= 1
+        return .pauseEnded(index)
+      case .dial(let index): if dial(index, now) { return .dialled(index) }
+      case .giveUpDialling(let token):
+        let index = Int(truncatingIfNeeded: token & 0xffff_ffff)
+        guard connections[index].token == token, !connections[index].http.isReady else { continue }
+        connections[index].lose("no hello from the server")
+        return .gaveUp(index)
+      }
+    }
+    return nil
+  }
+
+  private mutating func dial(_ index: Int, _ now: Int64) -> Bool {
+    slots[index].dials += 1
+    let token = UInt64(index) | slots[index].dials << 32
+    do throws(LoadError) {
+      connections[index] = try LoadConnection.connect(
+        to: target, callsMaximum: streams, poller: poller, token: token)
+    } catch {
+      redial(index, now, atOnce: false, mayDial: true)
+      return false
+    }
+    slots[index].isUp = true
+    slots[index].isDialling = true
+    timers.add(.giveUpDialling(token: token), at: now + ConnectionPool.helloNanoseconds)
+    return true
+  }
+
+  /// The connection has received: true for its first bytes after it was dialled again.
+  mutating func noteHello(_ index: Int) -> Bool {
+    guard connections[index].http.isReady else { return false }
+    slots[index].failedDials = 0
+    let isNew = slots[index].isDialling
+    slots[index].isDialling = false
+    return isNew
+  }
+
+  /// The loss of a connection, once; its calls are among its answers then.
+  mutating func takeLoss(_ index: Int) -> Loss? {
+    guard connections[index].shutdownPending else { return nil }
+    connections[index].acknowledgeLoss(poller)
+    slots[index].isUp = false
+    return Loss(
+      reason: connections[index].lostReason ?? "", isOurs: connections[index].isClosedByUs,
+      wasUp: !slots[index].isDialling)
+  }
+
+  // MARK: Receiving
+
+  /// Waits for events. How many there are.
+  mutating func wait(timeoutNanoseconds: Int64) throws(LoadError) -> Int {
+    try orFail("epoll") { () throws(Errno) in
+      try poller.wait(timeoutNanoseconds: timeoutNanoseconds)
+    }
+  }
+
+  /// Reads what an event announces. The connection, and whether something came; nil where it is a late
+  /// event of a socket that is gone.
+  mutating func receive(event position: Int) -> (index: Int, hasReceived: Bool)? {
+    let event = poller.event(at: position)
+    let index = Int(truncatingIfNeeded: event.token & 0xffff_ffff)
+    guard connections[index].token == event.token else { return nil }
+    if event.isWritable || event.isHungUp { connections[index].becameWritable(poller) }
+    let isReadable = event.isReadable || event.isHungUp
+    return (index, isReadable && connections[index].receive(buffer))
+  }
+
+  /// A server that has said goodbye (GOAWAY) and answered everything is dialled again.
+  mutating func retireIfClosing(_ index: Int) {
+    if connections[index].http.isClosing, connections[index].http.openCalls == 0 {
+      connections[index].lose("closed by the server (GOAWAY)")
+    }
+  }
+
+  func answerCount(_ index: Int) -> Int { connections[index].http.answers.count }
+
+  func answer(_ index: Int, at position: Int) -> ClientAnswer {
+    connections[index].http.answers[position]
+  }
+
+  mutating func forgetAnswers(_ index: Int) { connections[index].http.forgetAnswers() }
+
+  /// What an answer of the connection means.
+  func reply(_ answer: ClientAnswer, to method: Method, by index: Int, _ names: SKUNames) -> Reply {
+    Reply(answer, to: method, connections[index].http, names)
+  }
+
+  /// The server's words.
+  func statusMessage(of answer: ClientAnswer, by index: Int) -> String {
+    connections[index].http.withStatusMessage(of: answer) { percentDecoded($0) }
+  }
+
+  func isClosedByUs(_ index: Int) -> Bool { connections[index].isClosedByUs }
+
+  // MARK: Sending
+
+  func hasRoom(_ index: Int) -> Bool { connections[index].hasRoom(for: messageMaximum) }
+
+  /// The next connection in turn that has room.
+  mutating func nextWithRoom() -> Int? {
+    for _ in slots.indices {
+      latest = latest + 1 < slots.count ? latest + 1 : 0
+      if hasRoom(latest) { return latest }
+    }
+    return nil
+  }
+
+  /// Closed loop: whether a stream may open an operation.
+  func hasUnpausedStream(_ index: Int) -> Bool {
+    connections[index].http.openCalls + slots[index].paused < streams
+  }
+
+  /// Whether some connection that is up has a stream that does not pause.
+  var hasUnpausedStream: Bool { slots.contains { $0.isUp && $0.paused < streams } }
+
+  mutating func pause(_ index: Int, until time: Int64) {
+    slots[index].paused += 1
+    timers.add(.endPause(index), at: time)
+  }
+
+  /// Starts a call. Its stream; nil where it did not fit, which `hasRoom` has ruled out.
+  mutating func start(
+    _ method: Method, by index: Int, callID: Int, _ message: borrowing MessageBuffer
+  ) -> UInt32? {
+    let result = connections[index].start(method, callID: UInt64(callID), message)
+    return result == .started ? connections[index].http.latestStream : nil
+  }
+
+  func hasOutput(_ index: Int) -> Bool { connections[index].http.outputCount > 0 }
+
+  /// Sends what the kernel takes. The connection may be lost by it.
+  mutating func flush(_ index: Int) { connections[index].flush(poller) }
+
+  mutating func closeWhenWritten(_ index: Int) { connections[index].closeWhenWritten() }
+
+  /// Tells the connection from the one that takes its place.
+  func token(_ index: Int) -> UInt64 { connections[index].token }
+
+  /// Resets the stream. False where no call is in flight on it.
+  mutating func cancel(_ index: Int, stream: UInt32) -> Bool {
+    connections[index].http.cancel(stream: stream)
+  }
+}
