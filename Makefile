@@ -7,22 +7,41 @@ SWIFT_FLAGS := --explicit-target-dependency-import-check error
 RELEASE := .build/release
 SWIFT_FOLDERS := Package.swift Sources LoadTest Benchmarks Tests
 PYTEST := .venv/bin/python -m pytest
-TOOLS ?= ../shared/bench
 ROUNDS ?= 20
 SEEDS ?= 1000
 ARGS ?=
 
-.PHONY: help demo test test-swift test-end-to-end serve load crash bench bench-journal bench-generator \
-  compare-strategies disk-use simulate count sanitize build format \
-  lint proto proto-lint proto-clients proto-check bootstrap bootstrap-dev clean
+.PHONY: help demo test serve load compare-strategies clean \
+  build test-swift test-end-to-end crash simulate sanitize format lint proto proto-lint proto-check proto-clients bootstrap bootstrap-dev \
+  bench bench-journal bench-generator count disk-use
 
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-18s %s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*## ' '/^# == / { print "\n" substr($$0, 6) } /^[a-z-]+:.*## / { printf "  make %-18s %s\n", $$1, $$2 }' Makefile
+
+# == For users
 
 demo: bootstrap build ## start the server, hammer one hot SKU, print the verdict
 	scripts/demo.sh $(ARGS)
 
 test: proto-check test-swift test-end-to-end ## every test, from a fresh clone
+
+serve: bootstrap build ## run the server (ARGS)
+	$(RELEASE)/holdfast serve $(ARGS)
+
+load: bootstrap build ## run the load generator (ARGS); out/ is there for its files
+	@mkdir -p out
+	$(RELEASE)/holdfast-load run $(ARGS)
+
+compare-strategies: bootstrap build ## the four strategies of serve --concurrency beside each other (ARGS)
+	scripts/compare-strategies.sh $(ARGS)
+
+clean: ## remove what was built
+	rm -rf .build .build-thread .build-address .venv
+
+# == For developers
+
+build: bootstrap ## the release build
+	swift build -c release $(SWIFT_FLAGS)
 
 # The end-to-end tests run the debug server that the Swift tests were built with: one build for both.
 # The admin server is asynchronous: beside tests that keep every thread busy, its clients would time out.
@@ -34,45 +53,15 @@ test-swift: bootstrap-dev ## the Swift tests
 test-end-to-end: test-swift ## the Python tests against the real server
 	$(PYTEST) Tests/EndToEnd
 
-serve: bootstrap build ## run the server (ARGS)
-	$(RELEASE)/holdfast serve $(ARGS)
-
-load: bootstrap build ## run the load generator (ARGS); out/ is there for its files
-	@mkdir -p out
-	$(RELEASE)/holdfast-load run $(ARGS)
-
 crash: bootstrap build ## kill -9 under load, restart, compare with the ledger (ROUNDS, ARGS)
 	scripts/crash.py --rounds $(ROUNDS) $(ARGS)
-
-compare-strategies: bootstrap build ## the four strategies of serve --concurrency beside each other (ARGS)
-	scripts/compare-strategies.sh $(ARGS)
-
-bench: bootstrap build ## CPU per Reserve beside the floor server; the store by itself
-	scripts/bench.sh $(TOOLS)
-
-bench-journal: bootstrap build ## what durability costs beside memory: CPU, latency, bytes; seconds to recover
-	@mkdir -p out; folder=$$(mktemp -d -p out); trap 'rm -rf '$$folder EXIT; \
-	  $(RELEASE)/store-benchmark recovery $$folder
-	scripts/bench-journal.py --tools $(TOOLS) $(ARGS)
-
-bench-generator: bootstrap build ## CPU per request of the load generator beside h2load's, on the floor server (ARGS)
-	scripts/bench-generator.py --tools $(TOOLS) $(ARGS)
-
-disk-use: bootstrap build ## what stands on the disk while units are held and released without end (ARGS)
-	scripts/disk-use.py $(ARGS)
 
 simulate: bootstrap ## the store on a disk that fails: SEEDS=N, ARGS='--mutant all' or '--seed N' or '--bit-flips N'
 	swift build -c release --product simulate $(SWIFT_FLAGS)
 	$(RELEASE)/simulate --seeds $(SEEDS) $(ARGS)
 
-count: bootstrap build ## allocations and reference counting per call on the hot path
-	scripts/count-hot-path.py --tools $(TOOLS) $(ARGS)
-
 sanitize: bootstrap ## tests and a small load under ThreadSanitizer and AddressSanitizer
 	scripts/sanitize.sh $(ARGS)
-
-build: bootstrap ## the release build
-	swift build -c release $(SWIFT_FLAGS)
 
 format: ## format the Swift sources in place
 	swift format --in-place --parallel --recursive $(SWIFT_FOLDERS)
@@ -86,12 +75,12 @@ proto: bootstrap-dev ## regenerate Sources/CHoldfastProto from proto/
 proto-lint: bootstrap-dev ## buf's STANDARD and COMMENTS rules; nothing breaks since the last release
 	cd proto && ../.venv/bin/buf lint && ../.venv/bin/buf breaking --against released.txtpb
 
+proto-check: bootstrap-dev ## fail if the generated C is stale
+	scripts/generate-proto.sh --check
+
 proto-clients: ## clients in Go, Java and Python from proto/, generated and compiled
 	@scripts/bootstrap.sh --clients
 	scripts/proto-clients.sh
-
-proto-check: bootstrap-dev ## fail if the generated C is stale
-	scripts/generate-proto.sh --check
 
 bootstrap: ## install what the build needs and is missing
 	@scripts/bootstrap.sh
@@ -99,5 +88,21 @@ bootstrap: ## install what the build needs and is missing
 bootstrap-dev: ## and what the tests need
 	@scripts/bootstrap.sh --dev
 
-clean: ## remove what was built
-	rm -rf .build .build-thread .build-address .venv
+# == Measuring
+
+bench: bootstrap build ## CPU per Reserve beside the floor server; the store by itself
+	scripts/bench.sh
+
+bench-journal: bootstrap build ## what durability costs beside memory: CPU, latency, bytes; seconds to recover
+	@mkdir -p out; folder=$$(mktemp -d -p out); trap 'rm -rf '$$folder EXIT; \
+	  $(RELEASE)/store-benchmark recovery $$folder
+	scripts/bench-journal.py $(ARGS)
+
+bench-generator: bootstrap build ## CPU per request of the load generator beside h2load's, on the floor server (ARGS)
+	scripts/bench-generator.py $(ARGS)
+
+count: bootstrap build ## allocations and reference counting per call on the hot path
+	scripts/count-hot-path.py $(ARGS)
+
+disk-use: bootstrap build ## what stands on the disk while units are held and released without end (ARGS)
+	scripts/disk-use.py $(ARGS)

@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """What a request costs the generator: holdfast-load beside h2load, against the same floor server, interleaved.
 
-    bench-generator.py [--tools FOLDER of floor.c] [--repetitions N] [--requests N]
+    bench-generator.py [--repetitions N] [--requests N]
 
 Both make the same number of unary calls with one thread, at 8 connections x 100 streams and at 256 x 1; the
 figure is the CPU time of the whole process, user and system, by request. holdfast-load gives each call a key of
@@ -23,9 +23,9 @@ def free_port():
         return listener.getsockname()[1]
 
 
-def start_floor(tools, folder):
+def start_floor(folder):
     floor = folder / "floor"
-    subprocess.run(["cc", "-O2", "-o", floor, tools / "floor.c", "-lnghttp2"], check=True)
+    subprocess.run(["cc", "-O2", "-o", floor, HERE / "tools/bench/floor.c", "-lnghttp2"], check=True)
     port = free_port()
     process = subprocess.Popen([floor, str(port)], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     for _ in range(100):
@@ -50,12 +50,9 @@ def cpu_microseconds(command, requests):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--tools", type=pathlib.Path, default=HERE.parent / "shared/bench")
     parser.add_argument("--repetitions", type=int, default=7)
     parser.add_argument("--requests", type=int, default=1_000_000, help="at 8 x 100; a fifth of it at 256 x 1")
     options = parser.parse_args()
-    if not (options.tools / "floor.c").exists():
-        sys.exit(f"bench-generator: no floor.c in {options.tools}; name its folder with --tools")
     if not shutil.which("h2load"):
         sys.exit("bench-generator: no h2load; it is in Debian's nghttp2-client")
     missed = False
@@ -64,7 +61,7 @@ def main():
         body = folder / "body"
         # One gRPC message: not compressed, its length, and that many bytes.
         body.write_bytes(bytes([0]) + (BODY_BYTES - 5).to_bytes(4, "big") + bytes(BODY_BYTES - 5))
-        floor, port = start_floor(options.tools, folder)
+        floor, port = start_floor(folder)
         try:
             for connections, streams in SHAPES:
                 requests = options.requests if streams > 1 else options.requests // 5

@@ -1,9 +1,9 @@
 #!/usr/bin/env python3
 """What durability costs: the same server with --durability fsync beside --durability memory, interleaved.
 
-    bench-journal.py [--tools FOLDER of ratio.py] [--repetitions N] [--seconds S]
+    bench-journal.py [--repetitions N] [--seconds S]
 
-  1. CPU per Reserve at 8 x 10 and 8 x 100 streams, as ratios (ratio.py, where it is at hand); bars 1.8 and 1.35
+  1. CPU per Reserve at 8 x 10 and 8 x 100 streams, as ratios (tools/bench/ratio.py); bars 1.8 and 1.35
   2. latency in an open loop at half of the durable server's peak rate: p50 and p99 of both
   3. bytes of journal per one-line reserve with a UUID for a key
 
@@ -49,15 +49,12 @@ class Server:
         self.process.wait(30)
 
 
-def cpu_ratios(tools, folder, options):
-    if not (tools / "ratio.py").exists():
-        print(f"no ratio.py in {tools}: no CPU ratios")
-        return 0
+def cpu_ratios(folder, options):
     print("== CPU per Reserve, fsync beside memory (b: 8 x 10, c: 8 x 100)", flush=True)
     serve = f"{SERVER} serve --port {{port}} --admin-port 0 --loops 1"
     durable = f"sh -c 'exec {serve} --durability fsync --data-dir $(mktemp -d -p {folder})'"
     return subprocess.run(
-        [sys.executable, tools / "ratio.py", "--server", durable, "--against", f"{serve} --durability memory",
+        [sys.executable, HERE / "tools/bench/ratio.py", "--server", durable, "--against", f"{serve} --durability memory",
          "--scenarios", "bc", "--bars", "b=1.8,c=1.35", "--repetitions", str(options.repetitions),
          "--seconds", str(options.seconds)], cwd=HERE).returncode
 
@@ -99,7 +96,6 @@ def journal_bytes(folder):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--tools", type=pathlib.Path, default=HERE / "../shared/bench")
     parser.add_argument("--folder", type=pathlib.Path, default=HERE / "out")
     parser.add_argument("--repetitions", type=int, default=3)
     parser.add_argument("--seconds", type=float, default=2)
@@ -107,7 +103,7 @@ def main():
     options.folder.mkdir(exist_ok=True)
     folder = tempfile.mkdtemp(dir=options.folder)
     try:
-        missed = cpu_ratios(options.tools, folder, options)
+        missed = cpu_ratios(folder, options)
         latency(folder, options)
         journal_bytes(folder)
     finally:

@@ -6,7 +6,7 @@ kin. Two windows of load differ in length only; what they differ by in counts, d
 differ by in calls, is the cost of one call: connections, growth of pools and start-up cancel out.
 
 Exit status: 0 within the bound, 1 above it, 2 could not run. Needs cc, libnghttp2's headers, and
-hammer.c, a load generator that allocates nothing in the server's process (--tools names its folder).
+tools/bench/hammer.c, a load generator that allocates nothing in the server's process.
 """
 
 import argparse
@@ -62,7 +62,7 @@ def run_window(work, port, seconds, seed):
 def measure(options, work):
     """Returns (figures per RPC, by read_counts' keys; RPCs they rest on; the program's load address)."""
     for source, target, flags in ((HERE / "count.c", "count.so", ["-shared", "-fPIC"]),
-                                  (options.tools / "hammer.c", "hammer", ["-lnghttp2", "-lm"])):
+                                  (HERE.parent / "tools/bench/hammer.c", "hammer", ["-lnghttp2", "-lm"])):
         subprocess.run(["cc", "-O2", "-o", work / target, source, *flags], check=True)
     (work / "body").write_bytes(message())
     server = subprocess.Popen(
@@ -119,7 +119,6 @@ def main():
     parser.add_argument("--seconds", type=float, default=2, help="length of the short window (2)")
     parser.add_argument("--durability", default="memory", help="of the server: memory, os or fsync (memory)")
     parser.add_argument("--binaries", type=pathlib.Path, default=HERE.parent / ".build/release")
-    parser.add_argument("--tools", type=pathlib.Path, default=HERE.parent / "../shared/bench")
     options = parser.parse_args()
     try:
         with tempfile.TemporaryDirectory() as work:

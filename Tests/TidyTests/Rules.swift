@@ -186,8 +186,11 @@ func handWrittenFiles() throws -> [SourceFile] {
     .deletingLastPathComponent()
   let kinds: Set = ["swift", "c", "h", "py", "sh", "proto", "md"]
   let skipped = ["Sources/CHoldfastProto/", "Tests/TidyTests/"]
-  var paths = ["Package.swift", "README.md", "Makefile", ".ci/run"]
-  for folder in ["Sources", "LoadTest", "Benchmarks", "Tests", "scripts", "proto"] {
+  var paths = [
+    "Package.swift", "README.md", "CONTRIBUTING.md", "CHANGELOG.md", "SECURITY.md", "Makefile",
+    ".ci/run",
+  ]
+  for folder in ["Sources", "LoadTest", "Benchmarks", "Tests", "scripts", "tools", "docs", "proto"] {
     let found = FileManager.default.enumerator(atPath: root.appending(path: folder).path())
     while let path = found?.nextObject() as? String {
       paths.append("\(folder)/\(path)")
