@@ -12,7 +12,8 @@ SEEDS ?= 1000
 ARGS ?=
 
 .PHONY: help demo test serve load compare-strategies clean \
-  build test-swift test-end-to-end crash simulate sanitize format lint proto proto-lint proto-check proto-clients bootstrap bootstrap-dev \
+  build test-swift test-end-to-end crash simulate sanitize format lint \
+  proto proto-lint proto-check proto-clients bootstrap bootstrap-dev bootstrap-bench \
   bench bench-journal bench-generator count disk-use
 
 help: ## list the targets
@@ -88,20 +89,23 @@ bootstrap: ## install what the build needs and is missing
 bootstrap-dev: ## and what the tests need
 	@scripts/bootstrap.sh --dev
 
+bootstrap-bench: ## and what measuring needs
+	@scripts/bootstrap.sh --bench
+
 # == Measuring
 
-bench: bootstrap build ## CPU per Reserve beside the floor server; the store by itself
+bench: bootstrap-bench build ## CPU per Reserve beside the floor server; the store by itself
 	scripts/bench.sh
 
-bench-journal: bootstrap build ## what durability costs beside memory: CPU, latency, bytes; seconds to recover
+bench-journal: bootstrap-bench build ## what durability costs beside memory: CPU, latency, bytes; seconds to recover
 	@mkdir -p out; folder=$$(mktemp -d -p out); trap 'rm -rf '$$folder EXIT; \
 	  $(RELEASE)/store-benchmark recovery $$folder
 	scripts/bench-journal.py $(ARGS)
 
-bench-generator: bootstrap build ## CPU per request of the load generator beside h2load's, on the floor server (ARGS)
+bench-generator: bootstrap-bench build ## CPU per request of the load generator beside h2load's, on the floor server (ARGS)
 	scripts/bench-generator.py $(ARGS)
 
-count: bootstrap build ## allocations and reference counting per call on the hot path
+count: bootstrap-bench build ## allocations and reference counting per call on the hot path
 	scripts/count-hot-path.py $(ARGS)
 
 disk-use: bootstrap build ## what stands on the disk while units are held and released without end (ARGS)

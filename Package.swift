@@ -1,5 +1,5 @@
 // swift-tools-version: 6.2
-// Holdfast: the module graph. Who may import whom is DESIGN section 7; an arrow that is missing here
+// Holdfast: the module graph. docs/ARCHITECTURE.md says what each module holds; an arrow that is missing here
 // is missing on purpose (the build runs with --explicit-target-dependency-import-check error).
 import PackageDescription
 

@@ -4,6 +4,7 @@
 #   scripts/bootstrap.sh         what `make demo` needs: three C libraries and pkg-config
 #   scripts/bootstrap.sh --dev   also what `make test` needs: protobuf compilers, promtool, and a
 #                                Python environment in .venv for the end-to-end tests and buf
+#   scripts/bootstrap.sh --bench      what measuring needs: a C compiler, taskset, h2load, python3
 #   scripts/bootstrap.sh --clients   also what `make proto-clients` needs: Go, Java, and their libraries
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -26,6 +27,12 @@ development_needs=(
   "command -v promtool|prometheus"
   "command -v python3|python3"
   "python3 -c 'import ensurepip, venv'|python3-venv"
+)
+bench_needs=(
+  "command -v cc|gcc"
+  "command -v taskset|util-linux"
+  "command -v h2load|nghttp2-client"
+  "command -v python3|python3"
 )
 client_needs=(
   "command -v go|golang-go"
@@ -77,13 +84,17 @@ make_python_environment() {
 }
 
 command -v swift >/dev/null || stop "swift is missing; install Swift 6.2 or newer from swift.org"
-level=${1:-}
-[ -z "$level" ] || needs+=("${development_needs[@]}")
-[ "$level" != --clients ] || needs+=("${client_needs[@]}")
+case ${1:-} in
+  '') ;;
+  --dev) needs+=("${development_needs[@]}") ;;
+  --bench) needs+=("${bench_needs[@]}") ;;
+  --clients) needs+=("${development_needs[@]}" "${client_needs[@]}") ;;
+  *) stop "unknown argument $1" ;;
+esac
 missing=$(missing_packages "${needs[@]}" | xargs)
 if [ -n "$missing" ]; then
   install_packages $missing
   missing=$(missing_packages "${needs[@]}" | xargs)
   [ -z "$missing" ] || stop "still missing after the installation: $missing"
 fi
-[ -z "$level" ] || make_python_environment
+case ${1:-} in --dev | --clients) make_python_environment ;; esac

@@ -1,5 +1,5 @@
 // What a call was answered when it was not OK: the gRPC code, and the google.rpc.ErrorInfo that
-// holdfast puts into the status details (DESIGN section 2).
+// holdfast puts into the status details (docs/ARCHITECTURE.md, "Errors").
 
 /// Reasons by name, as the server spells them.
 package enum RefusalReason: UInt8, BitwiseCopyable, CaseIterable, Sendable {

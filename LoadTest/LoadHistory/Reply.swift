@@ -50,7 +50,7 @@ package enum Reply: Equatable, Sendable {
   package init(refusal: Refusal) {
     switch (refusal.code, refusal.reason) {
     case (3, _), (5, _), (9, _): self = .refused(refusal)
-    // DESIGN section 2: these are not decisions and are not recorded. RESOURCE_EXHAUSTED comes
+    // These are not decisions and are not recorded. RESOURCE_EXHAUSTED comes
     // before anything was changed; with no reason it may be another machine's.
     // CONFLICT_TOO_BUSY was ABORTED before it was UNAVAILABLE.
     case (10, .conflictTooBusy), (14, .conflictTooBusy), (14, .overloaded), (14, .shuttingDown),

@@ -2,7 +2,7 @@
 //
 // The framing is our own; libnghttp2 contributes HPACK's decoder and the rules for field names and
 // values. A whole libnghttp2 session cost more than half of a call (callbacks per field, allocations
-// per frame), for generality that a gRPC server has no use for: measured in DESIGN section 9.
+// per frame), for generality that a gRPC server has no use for: measured in docs/ARCHITECTURE.md.
 internal import CNGHTTP2
 
 /// A handle on one connection's state; trivial to copy. Close it exactly once.

@@ -1,5 +1,5 @@
 // Refusals on the wire: a gRPC code, a text for people, and a google.rpc.Status with the details for
-// programs.
+// programs (docs/ARCHITECTURE.md, "Errors").
 internal import CHoldfastProto
 internal import GRPC
 internal import StockStore

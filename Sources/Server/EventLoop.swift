@@ -1,5 +1,5 @@
 // One event loop: a thread with its own epoll set, connections and buffers. A turn is one straight
-// line: receive all, execute all, sync once, send all (DESIGN section 4).
+// line: receive all, execute all, sync once, send all (docs/ARCHITECTURE.md).
 internal import GRPC
 internal import HTTP2
 internal import Metrics

@@ -1,4 +1,4 @@
-// The invariants of DESIGN section 5, checked over the whole store. Stops the world: it takes the locks
+// The invariants (docs/ARCHITECTURE.md, "What must hold"), checked over the whole store. Stops the world: it takes the locks
 // of all shards, and every command that changes something runs under one of them.
 internal import Synchronization
 

@@ -1,4 +1,4 @@
-// Every limit of the server, named once, with its reason (DESIGN section 8). Modules take their limits
+// Every limit of the server, named once, with its reason. Modules take their limits
 // as values and have none of their own, but for the sizes of their buffers.
 internal import HTTP2
 internal import ReservationService
@@ -93,7 +93,7 @@ enum Limits {
   static let bufferedBytesMax = 256 * 1024 * 1024
   /// Answers of one loop that wait for the journal: a second of them at 500,000 calls/s.
   static let waitingReplyBytesMax = 64 * 1024 * 1024
-  /// DESIGN section 9: large enough that no client waits for a window on a fast network.
+  /// Large enough that no client waits for a window on a fast network.
   static let connectionWindowBytes: Int32 = 16 * 1024 * 1024
   static let streamWindowBytes: Int32 = 1024 * 1024
   /// A client sends its preface with its first packet.

@@ -5,7 +5,7 @@ import Testing
 
 @testable import ReservationService
 
-/// The table of errors, row by row.
+/// The table of errors in docs/ARCHITECTURE.md, row by row.
 @Suite("Refusals")
 struct RefusalTests {
   private let service = Service()

@@ -4,7 +4,7 @@ import Testing
 
 @testable import StockStore
 
-/// The contract, case by case, under every strategy.
+/// The contract (proto/holdfast/v1), case by case, under every strategy.
 @Suite struct SemanticsTests {
   @Test(arguments: ConcurrencyControl.sound)
   func holdsConfirmsAndReleases(_ concurrency: ConcurrencyControl) throws {
