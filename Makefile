@@ -52,7 +52,8 @@ test-swift: bootstrap-dev ## the Swift tests
 	swift test --skip-build $(SWIFT_FLAGS) --filter AdminTests $(ARGS)
 
 test-end-to-end: test-swift ## the Python tests against the real server
-	$(PYTEST) Tests/EndToEnd
+	$(PYTEST) Tests/EndToEnd -n 2 --dist loadfile -m 'not alone'
+	$(PYTEST) Tests/EndToEnd -m alone
 
 crash: bootstrap build ## kill -9 under load, restart, compare with the ledger (ROUNDS, ARGS)
 	scripts/crash.py --rounds $(ROUNDS) $(ARGS)

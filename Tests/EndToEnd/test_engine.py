@@ -9,6 +9,8 @@ import time
 import pytest
 
 REPOSITORY = pathlib.Path(__file__).resolve().parents[2]
+# Rates and latencies are measured.
+pytestmark = pytest.mark.alone
 
 
 class Run:

@@ -244,6 +244,7 @@ def idle_connections(server, count):
     return opened
 
 
+@pytest.mark.alone
 def test_2000_connections_that_send_nothing(start):
     """They cost little, go away by the handshake timeout, and a second round costs nothing more."""
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
@@ -295,6 +296,7 @@ def test_settings_of_many_entries(server):
     assert flood(server, frame(http2.SETTINGS, payload=entry * 2700) * 2000)
 
 
+@pytest.mark.alone
 def test_rapid_reset(server):
     assert flood(server, b"".join(post(n) + http2.reset(n) for n in range(1, 100_001, 2)))
 
