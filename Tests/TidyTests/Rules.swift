@@ -190,7 +190,8 @@ func handWrittenFiles() throws -> [SourceFile] {
     "Package.swift", "README.md", "CONTRIBUTING.md", "CHANGELOG.md", "SECURITY.md", "Makefile",
     ".ci/run",
   ]
-  for folder in ["Sources", "LoadTest", "Benchmarks", "Tests", "scripts", "tools", "docs", "proto"] {
+  for folder in ["Sources", "LoadTest", "Benchmarks", "Tests", "scripts", "tools", "docs", "proto"]
+  {
     let found = FileManager.default.enumerator(atPath: root.appending(path: folder).path())
     while let path = found?.nextObject() as? String {
       paths.append("\(folder)/\(path)")
