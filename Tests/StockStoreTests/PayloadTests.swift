@@ -63,7 +63,22 @@ import Testing
     session.endTurn()
   }
 
-  /// As releases before 0.2 hashed: the lines as they came, then the ttl or the default.
+  /// A store in which all that is recorded counts as the first release's.
+  private func makeFirstRelease(
+    _ limits: StoreLimits = testLimits()
+  ) -> (store: StockStore, session: StoreSession) {
+    let clock = ManualClock()
+    let core = StoreCore(
+      limits: limits, concurrency: .optimistic, secret: (1, 2), now: clock.now().nanoseconds,
+      firstReleaseUntil: .max)
+    let store = StockStore(core: core, clock: clock, journal: nil)
+    let session = store.makeSession()
+    _ = session.beginTurn()
+    for sku in ["a", "b", "c"] { _ = session.adjust("put \(sku)", sku, .delta(10)) }
+    return (store, session)
+  }
+
+  /// As the first release hashed: the lines as they came, then the ttl or the default.
   private func oldFingerprint(_ session: StoreSession, _ lines: [TestLine], ttl: Int64) -> UInt64 {
     var hasher = session.core.keys.fingerprintHasher()
     for line in lines {
@@ -83,34 +98,43 @@ import Testing
   }
 
   @Test func decisionsOfOlderReleasesAreFoundAgain() throws {
-    let it = stocked()
+    let (_, session) = makeFirstRelease()
     let lines = [TestLine(sku: "b", quantity: 1)] + Self.cart
-    let unset = try #require(it.session.reserve("unset", lines, ttl: nil).value)
-    try becomeOld(it.session, "unset", lines, ttl: seconds(600))
-    let explicit = try #require(it.session.reserve("explicit", lines, ttl: seconds(60)).value)
-    try becomeOld(it.session, "explicit", lines, ttl: seconds(60))
-    _ = it.session.reserve("refused", lines + lines + lines, ttl: nil)
-    try becomeOld(it.session, "refused", lines + lines + lines, ttl: seconds(600))
+    let unset = try #require(session.reserve("unset", lines, ttl: nil).value)
+    try becomeOld(session, "unset", lines, ttl: seconds(600))
+    let explicit = try #require(session.reserve("explicit", lines, ttl: seconds(60)).value)
+    try becomeOld(session, "explicit", lines, ttl: seconds(60))
+    _ = session.reserve("refused", lines + lines + lines, ttl: nil)
+    try becomeOld(session, "refused", lines + lines + lines, ttl: seconds(600))
 
-    #expect(it.session.reserve("unset", lines, ttl: nil).value == unset)
-    #expect(it.session.reserve("explicit", lines, ttl: seconds(60)).value == explicit)
-    #expect(it.session.reserve("refused", lines + lines + lines, ttl: nil).replayed)
+    #expect(session.reserve("unset", lines, ttl: nil).value == unset)
+    #expect(session.reserve("explicit", lines, ttl: seconds(60)).value == explicit)
+    #expect(session.reserve("refused", lines + lines + lines, ttl: nil).replayed)
     #expect(
-      it.session.reserve("unset", lines, ttl: seconds(60)).refusal == .idempotencyKeyReused)
+      session.reserve("unset", lines, ttl: seconds(60)).refusal == .idempotencyKeyReused)
     // Of an old hold nobody knows whether its ttl was the default then: it is taken for it.
-    #expect(it.session.reserve("explicit", lines, ttl: nil).replayed)
+    #expect(session.reserve("explicit", lines, ttl: nil).replayed)
     #expect(
-      it.session.reserve("explicit", Self.cart, ttl: seconds(60)).refusal == .idempotencyKeyReused)
+      session.reserve("explicit", Self.cart, ttl: seconds(60)).refusal == .idempotencyKeyReused)
   }
 
   /// An old hold was made under another default than the one that is in force.
   @Test func aHoldOfAnOlderReleaseTellsItsDefault() throws {
     var limits = testLimits()
     limits.ttlNanosecondsDefault = seconds(45)
-    let it = stocked(limits)
-    let hold = try #require(it.session.reserve("k", Self.cart, ttl: seconds(600)).value)
+    let (_, session) = makeFirstRelease(limits)
+    let hold = try #require(session.reserve("k", Self.cart, ttl: seconds(600)).value)
+    try becomeOld(session, "k", Self.cart, ttl: seconds(600))
+    #expect(session.reserve("k", Self.cart, ttl: nil).value?.id == hold.id)
+  }
+
+  /// What this release has recorded is not taken for the first one's.
+  @Test func aHoldOfThisReleaseIsNoOldOne() throws {
+    let it = stocked()
+    _ = it.session.reserve("k", Self.cart, ttl: seconds(600))
     try becomeOld(it.session, "k", Self.cart, ttl: seconds(600))
-    #expect(it.session.reserve("k", Self.cart, ttl: nil).value?.id == hold.id)
+    #expect(
+      it.session.reserve("k", Self.cart, ttl: seconds(600)).refusal == .idempotencyKeyReused)
   }
 }
 

@@ -20,7 +20,7 @@ enum RecordKind: UInt8 {
   case released = 4
   case expired = 5
   case refusedInsufficientStock = 6
-  /// As releases before 0.2 wrote it, with the number of one line.
+  /// As the first release wrote it, with the number of one line.
   case refusedLineNotFound = 7
   case refusedOnHandLimit = 8
   case adjusted = 9
@@ -34,7 +34,7 @@ enum RecordedRefusal: Equatable {
   /// The items that are unknown, as bits: which of the command's items they are in the order of their
   /// hashes. `first` is the one that is answered first.
   case itemsNotFound(first: Int, places: UInt64)
-  /// The command's line that is unknown: from a directory of a release before 0.2.
+  /// The command's line that is unknown, of the first release.
   case lineNotFound(Int)
   case onHandLimit
 

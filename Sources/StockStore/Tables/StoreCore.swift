@@ -168,7 +168,7 @@ struct StoreKeys: Sendable {
     fingerprint = secret.derived(3)
     use = secret.derived(4)
     digest = secret.derived(6)
-    reservePayload = secret.derived(8)
+    reservePayload = secret.derived(9)
     page = secret.derived(16)
   }
 
@@ -190,12 +190,12 @@ struct StoreKeys: Sendable {
     return Identity(low: low, high: high)
   }
 
-  /// For the payload that comes with the key of an AdjustStock; and of a Reserve before release 0.2.
+  /// For the payload that comes with the key of an AdjustStock; and of the first release's Reserve.
   @inline(__always)
   func fingerprintHasher() -> SipHasher { SipHasher(fingerprint) }
 
-  /// For the payload that comes with the key of a Reserve. Its key is another than that of releases before
-  /// 0.2, so that a fingerprint of the one kind never meets one of the other.
+  /// For the payload that comes with the key of a Reserve. Its key is another than the first release's, so
+  /// that a fingerprint of the one kind never meets one of the other.
   @inline(__always)
   func reserveFingerprintHasher() -> SipHasher { SipHasher(reservePayload) }
 

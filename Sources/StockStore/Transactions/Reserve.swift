@@ -21,7 +21,7 @@ extension StoreSession {
     if let slot = recorded(identity, number) {
       let isSamePayload =
         core.slab[slot].fingerprint == fingerprint
-        || isSamePayloadAsOfOldRelease(slot, ttlNanoseconds)
+        || isSamePayloadOfFirstRelease(slot, ttlNanoseconds)
       return replay(slot, isSamePayload: isSamePayload, accepted: recordedHold)
     }
     guard hasRoom(number) else {
@@ -145,11 +145,11 @@ extension StoreSession {
     return hasher.finish(UInt64(bitPattern: ttlNanoseconds ?? 0))
   }
 
-  /// Whether the record is of a release before 0.2, which hashed the lines as they came, and the default
-  /// where no ttl was asked for. May go once no directory can have such a record any more: one retention
-  /// after everybody has left those releases.
+  /// Whether the record is the first release's and has this payload: that one hashed the lines as they
+  /// came, and the default where no ttl was asked for.
   @inline(never)
-  private func isSamePayloadAsOfOldRelease(_ slot: UInt32, _ ttlNanoseconds: Int64?) -> Bool {
+  private func isSamePayloadOfFirstRelease(_ slot: UInt32, _ ttlNanoseconds: Int64?) -> Bool {
+    if core.slab[slot].createdAt > core.firstReleaseUntil { return false }
     // A hold tells what its ttl was, whatever the default is by now.
     let usedNanoseconds =
       core.slab[slot].state == nil
