@@ -79,9 +79,10 @@ class Client:
         return self.reservations.Release(
             reservation_pb2.ReleaseRequest(reservation_id=reservation_id), **self.call)
 
-    def extend(self, reservation_id, ttl=None):
+    def extend(self, reservation_id, ttl=None, may_shorten=False):
         return self.reservations.Extend(reservation_pb2.ExtendRequest(
-            reservation_id=reservation_id, ttl=None if ttl is None else duration(ttl)), **self.call)
+            reservation_id=reservation_id, ttl=None if ttl is None else duration(ttl),
+            may_shorten=may_shorten), **self.call)
 
     def get(self, reservation_id):
         return self.reservations.GetReservation(
@@ -95,7 +96,7 @@ class Refusal:
     def __init__(self, error):
         self.code = error.code()
         self.message = error.details()
-        self.info = self.retry = self.bad_request = None
+        self.info = self.retry = self.bad_request = self.precondition = None
         encoded = dict(error.trailing_metadata()).get("grpc-status-details-bin")
         if encoded is not None:
             status = self.read(encoded)
@@ -105,7 +106,7 @@ class Refusal:
     def of(cls, response):
         """From a raw http2.Response."""
         refusal = cls.__new__(cls)
-        refusal.info = refusal.retry = refusal.bad_request = None
+        refusal.info = refusal.retry = refusal.bad_request = refusal.precondition = None
         text = response.header("grpc-status-details-bin")
         refusal.read(base64.b64decode(text + "=" * (-len(text) % 4)))
         return refusal
@@ -119,7 +120,15 @@ class Refusal:
                 self.retry = error_details_pb2.RetryInfo.FromString(detail.value)
             elif detail.Is(error_details_pb2.BadRequest.DESCRIPTOR):
                 self.bad_request = error_details_pb2.BadRequest.FromString(detail.value)
+            elif detail.Is(error_details_pb2.PreconditionFailure.DESCRIPTOR):
+                self.precondition = error_details_pb2.PreconditionFailure.FromString(detail.value)
         return status
+
+    @property
+    def violations(self):
+        """What PreconditionFailure names: type, subject and description of each."""
+        violations = self.precondition.violations if self.precondition else []
+        return [(violation.type, violation.subject, violation.description) for violation in violations]
 
     @property
     def fields(self):

@@ -177,7 +177,10 @@ def test_extend_keeps_the_hold_past_its_first_end(client):
 def test_extend_may_shorten(client):
     sku = client.item(1)
     held = client.reserve(line(sku), ttl=600)
-    client.extend(held.reservation_id, ttl=1)
+    client.extend(held.reservation_id, ttl=900)
+    late = client.extend(held.reservation_id, ttl=1)
+    assert late.replayed and late.reservation == client.get(held.reservation_id)
+    assert not client.extend(held.reservation_id, ttl=1, may_shorten=True).replayed
     eventually(lambda: client.level(sku).held == 0, seconds=5)
 
 

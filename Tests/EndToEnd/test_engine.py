@@ -77,7 +77,7 @@ def test_a_server_that_dies_leaves_a_partial_report(generator, start, tmp_path, 
     assert run.seconds < 30
     assert run.output.startswith("NO VERDICT: the balances could not be read")
     report = run.report
-    assert report["is_partial"] and report["result"] == "unknown" and "check" not in report
+    assert report["is_partial"] and report["verdict"]["result"] == "unknown" and "check" not in report
     assert report["requests_measured"] > 0 and report["connections_lost"] == 8
     assert any("the server went away" in warning for warning in report["warnings"])
 

@@ -13,11 +13,13 @@ from grpc import StatusCode
 from grpc_health.v1 import health_pb2
 
 import http2
+from holdfast.v1 import reservation_pb2
 from client import Client, Refusal, fresh, line, refused
 from http2 import Connection, frame, grpc_fields, grpc_message, header_block
 from server import Server, eventually
 
 SERVING, NOT_SERVING = health_pb2.HealthCheckResponse.SERVING, health_pb2.HealthCheckResponse.NOT_SERVING
+HELD, RELEASED = reservation_pb2.RESERVATION_STATE_HELD, reservation_pb2.RESERVATION_STATE_RELEASED
 SERVICE_UNKNOWN = health_pb2.HealthCheckResponse.SERVICE_UNKNOWN
 SERVICES = ["", "holdfast.v1.ReservationService", "holdfast.v1.StockService"]
 
@@ -135,11 +137,53 @@ def test_max_hold(start):
         sku = client.item(10)
         held = client.reserve(line(sku), ttl=20)
         first = client.get(held.reservation_id)
-        answer = client.extend(held.reservation_id, ttl=3600)
+        answer = client.extend(held.reservation_id, ttl=30)
         cap = first.created_at.ToNanoseconds() + 30 * 10**9
         assert answer.reservation.expires_at.ToNanoseconds() == cap and not answer.replayed
-        again = client.extend(held.reservation_id, ttl=3600)
+        again = client.extend(held.reservation_id, ttl=30)
         assert again.replayed and again.reservation == answer.reservation
+
+
+@pytest.mark.parametrize("max_hold, longest", [("30s", 30), ("24h", 86_400), ("72h", 259_200)])
+def test_a_ttl_goes_up_to_max_hold(start, max_hold, longest):
+    server = start("--max-hold", max_hold)
+    with Client(server.target) as client:
+        sku = client.item(10)
+        held = client.reserve(line(sku), ttl=longest)
+        assert longest - 5 < held.remaining.ToSeconds() <= longest
+        for call in [lambda ttl: client.reserve(line(sku), ttl=ttl),
+                     lambda ttl: client.extend(held.reservation_id, ttl=ttl)]:
+            with refused(StatusCode.INVALID_ARGUMENT, "INVALID_FIELD") as seen:
+                call(longest + 1)
+            assert seen[0].fields == ["ttl"]
+        # The default is shorter, or gives way.
+        assert client.reserve(line(sku)).remaining.ToSeconds() in range(min(longest, 600) - 5, min(longest, 600) + 1)
+
+
+def test_the_default_ttl_is_no_longer_than_max_hold(binary):
+    done = subprocess.run([binary, "serve", "--max-hold", "1h", "--default-ttl", "2h"], capture_output=True, text=True)
+    assert done.returncode == 64 and "--default-ttl" in done.stderr
+
+
+def test_the_same_payload_under_another_default(start, tmp_path):
+    """What is unset is unset, whatever the default; lines have no order, and are summed."""
+    data = tmp_path / "data"
+    server = start("--default-ttl", "300s", data=data)
+    with Client(server.target) as client:
+        shirt, shoe = client.item(10), client.item(10)
+        held = client.reserve(line(shirt, 2), line(shoe, 1), key="order-7/1")
+    server.stop()
+    server = start("--default-ttl", "60s", data=data)
+    with Client(server.target) as client:
+        for lines in [(line(shirt, 2), line(shoe, 1)), (line(shoe, 1), line(shirt, 1), line(shirt, 1))]:
+            again = client.reserve(*lines, key="order-7/1")
+            assert again.replayed and again.reservation_id == held.reservation_id
+            assert again.expires_at == held.expires_at and again.state == HELD
+        with refused(StatusCode.INVALID_ARGUMENT, "IDEMPOTENCY_KEY_REUSED"):
+            client.reserve(line(shirt, 2), line(shoe, 1), key="order-7/1", ttl=300)
+        client.release(held.reservation_id)
+        again = client.reserve(line(shirt, 2), line(shoe, 1), key="order-7/1")
+        assert again.replayed and again.state == RELEASED and not again.HasField("remaining")
 
 
 def test_max_items(start):

@@ -267,3 +267,34 @@ def test_carts_in_opposite_order_do_not_deadlock(client, server):
 
     won = sum(race(server, buy))
     assert won == client.level(left).held == client.level(right).held <= 60
+
+
+def test_every_bad_line_is_named(start, tmp_path):
+    """By the first answer and by a replay, also after a restart and with the lines in another order."""
+    server = start(data=tmp_path / "data")
+    with Client(server.target) as client:
+        for sku, units in [("a", 1), ("b", 9), ("c", 2)]:
+            client.adjust(sku, location="Oslo" if sku == "c" else "", set_on_hand=units)
+        short = [line("a", 2), line("b", 9), line("c", 3, "Oslo")]
+        unknown = [line("x"), line("b"), line("y", location="Oslo")]
+        with refused(StatusCode.FAILED_PRECONDITION, "INSUFFICIENT_STOCK", sku="a", bad_lines=2) as first:
+            client.reserve(*short, key="short")
+        assert first[0].violations == [("INSUFFICIENT_STOCK", "a", "2 requested, 1 available"),
+                                       ("INSUFFICIENT_STOCK", "c Oslo", "3 requested, 2 available")]
+        with refused(StatusCode.NOT_FOUND, "ITEM_NOT_FOUND", sku="x", bad_lines=2) as second:
+            client.reserve(*unknown, key="unknown")
+        assert second[0].violations == [("ITEM_NOT_FOUND", "x", "unknown item"),
+                                        ("ITEM_NOT_FOUND", "y Oslo", "unknown item")]
+        with refused(StatusCode.INVALID_ARGUMENT, "INVALID_FIELD", bad_lines=2) as third:
+            client.reserve(line("a", 0), line("b"), line("no good"))
+        assert third[0].fields == ["lines[0].quantity", "lines[2].sku"]
+        client.adjust("a", set_on_hand=50)
+    server.stop()
+    server = start(data=tmp_path / "data")
+    with Client(server.target) as client:
+        with refused(StatusCode.FAILED_PRECONDITION, "INSUFFICIENT_STOCK", replayed="true") as again:
+            client.reserve(*reversed(short), key="short")
+        assert again[0].violations == first[0].violations
+        with refused(StatusCode.NOT_FOUND, "ITEM_NOT_FOUND", replayed="true", sku="x") as again:
+            client.reserve(*reversed(unknown), key="unknown")
+        assert sorted(again[0].violations) == sorted(second[0].violations)
