@@ -204,7 +204,7 @@ struct  Holdfast__V1__ConfirmRequest
   /*
    * Empty: everything. Otherwise the units that are sold, at most what is held of each item; the
    * remainder goes back in the same step. At most 64 lines. More than is held, or an item that is
-   * not held, is INVALID_ARGUMENT.
+   * not held, is INVALID_ARGUMENT INVALID_FIELD (held: what the first one has).
    */
   size_t n_lines;
   Holdfast__V1__ReservationLine **lines;

@@ -67,7 +67,8 @@ struct  Holdfast__V1__StockLevel
    */
   char *location;
   /*
-   * Units that exist, held ones included: 0 to 2^40.
+   * Units that are not sold, held ones included: 0 to 2^40. Confirm takes them out, whether or not they
+   * have left the shelf.
    */
   int64_t on_hand;
   /*
@@ -83,7 +84,8 @@ struct  Holdfast__V1__StockLevel
    */
   int64_t available;
   /*
-   * Counts the changes of the item: 1 when it is made, +1 at each change.
+   * Counts the changes of the item: 1 when it is made, +1 at each change. After a repair of the data
+   * directory the versions of all items are above all that were told before.
    */
   uint64_t version;
 };
