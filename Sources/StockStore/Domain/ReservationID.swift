@@ -29,16 +29,27 @@ package struct ReservationID: Hashable, Sendable {
   /// tag of 32 bits; they read the same.) Writes nothing where `text` is shorter.
   package func write(to text: inout MutableSpan<UInt8>) {
     guard text.count >= Self.textLength else { return }
-    var high = UInt64(slot) << 32 | UInt64(generation)
-    var low = UInt32(truncatingIfNeeded: tag)
-    // Behind the 64 bits of `high`, its place is empty by then: the first digit has the tag's rest.
-    let rest = UInt8(truncatingIfNeeded: tag >> 32)
-    for index in stride(from: Self.textLength - 1, through: 0, by: -1) {
-      let digit = UInt8(truncatingIfNeeded: low & 31) | (index == 0 ? rest << 1 : 0)
-      text[index] = digit < 10 ? 48 + digit : 87 + digit
-      low = low >> 5 | UInt32(truncatingIfNeeded: high & 31) << 27
-      high >>= 5
-    }
+    let low = tag & 0xffff_ffff
+    let first = (tag >> 32) << 36 | UInt64(slot) << 4 | UInt64(generation) >> 28
+    let second = UInt64(generation & 0x0fff_ffff) << 12 | low >> 20
+    let last = UInt32(truncatingIfNeeded: Self.characters(low & 0xf_ffff))
+    var bytes = unsafe text.mutableBytes
+    // Any bits are characters.
+    bytes.storeBytes(of: Self.characters(first).bigEndian, toByteOffset: 0, as: UInt64.self)
+    bytes.storeBytes(of: Self.characters(second).bigEndian, toByteOffset: 8, as: UInt64.self)
+    bytes.storeBytes(of: last.bigEndian, toByteOffset: 16, as: UInt32.self)
+  }
+
+  /// Eight digits of five bits each, as characters in the eight bytes of a word: all at once, since every
+  /// Reserve writes an id.
+  @inline(__always)
+  private static func characters(_ digits: UInt64) -> UInt64 {
+    var lanes = (digits >> 20) << 32 | digits & 0xf_ffff
+    lanes = (lanes & 0x000f_fc00_000f_fc00) << 6 | lanes & 0x0000_03ff_0000_03ff
+    lanes = (lanes & 0x03e0_03e0_03e0_03e0) << 3 | lanes & 0x001f_001f_001f_001f
+    // A digit of 10 or more reaches the lane's highest bit: it is a letter, 39 behind the numerals.
+    let letters = ((lanes &+ 0x7676_7676_7676_7676) >> 7) & 0x0101_0101_0101_0101
+    return lanes &+ 0x3030_3030_3030_3030 &+ letters &* 39
   }
 
   /// Reads the text form; nil where it is not one.
