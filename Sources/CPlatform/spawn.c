@@ -31,6 +31,7 @@ static void become(char *const arguments[], int output, pid_t parent) {
   // Ignored signals and the mask outlive exec(2); the program gets what a shell would give it. The mask
   // comes last: no handler of the parent's may run here.
   signal(SIGPIPE, SIG_DFL);
+  signal(SIGXFSZ, SIG_DFL);
   signal(SIGHUP, SIG_DFL);
   signal(SIGINT, SIG_DFL);
   signal(SIGTERM, SIG_DFL);

@@ -24,10 +24,14 @@ package struct Errno: Error, Equatable, CustomStringConvertible {
   package static let brokenPipe = Errno(code: EPIPE)
   package static let noSpace = Errno(code: ENOSPC)
 
-  /// There was not enough of something, and may be later: space, a quota, descriptors, memory.
-  package var isShortage: Bool {
-    [ENOSPC, EDQUOT, EMFILE, ENFILE, ENOMEM].contains(code)
-  }
+  package static let fileTooLarge = Errno(code: EFBIG)
+
+  /// There was no room for what was to be written: on the disk, in a quota, below the limit of a file's
+  /// size.
+  package var isLackOfRoom: Bool { [ENOSPC, EDQUOT, EFBIG].contains(code) }
+
+  /// There was not enough of something, and may be later: room, descriptors, memory.
+  package var isShortage: Bool { isLackOfRoom || [EMFILE, ENFILE, ENOMEM].contains(code) }
 
   package var description: String {
     // strerror_r wants a buffer; strerror's own is good enough off the hot path and thread-safe in glibc.

@@ -24,6 +24,43 @@ package struct FileDescriptor: ~Copyable, Sendable {
   package static func close(number: Int32) { closeDescriptor(number) }
 }
 
+extension FileDescriptor {
+  /// Opens /dev/null as standard input, output and error where the process was started without them:
+  /// otherwise the next files that it opens get these numbers, and what is printed goes into them.
+  package static func openStandardStreams() throws(Errno) {
+    while true {
+      // The lowest number that is free (open(2)).
+      let number = try retrying { unsafe open("/dev/null", O_RDWR) }
+      if number > 2 { return close(number: number) }
+    }
+  }
+
+  /// Writes all of `bytes`, for a reader that may be gone or asleep: waits for at most
+  /// `patienceMilliseconds` at a time, and not at all where it is 0. How many bytes were written.
+  package static func write(
+    _ number: Int32, _ bytes: [UInt8], patienceMilliseconds: Int32
+  ) -> Int {
+    var done = 0
+    while done < bytes.count {
+      var ready = pollfd(fd: number, events: Int16(POLLOUT), revents: 0)
+      guard unsafe poll(&ready, 1, patienceMilliseconds) > 0 else { break }
+      // A pipe that is ready takes a page at least without blocking.
+      let end = min(bytes.count, done + 4096)
+      // The array is ours for the length of the call, and the range is within it.
+      let result = unsafe bytes[done..<end].withUnsafeBytes { part in
+        #if canImport(Glibc)
+          moving { unsafe Glibc.write(number, part.baseAddress, part.count) }
+        #else
+          moving { unsafe Darwin.write(number, part.baseAddress, part.count) }
+        #endif
+      }
+      guard case .moved(let count) = result, count > 0 else { break }
+      done += count
+    }
+    return done
+  }
+}
+
 /// close(2); its result is of no use: the descriptor is gone either way (Linux man page).
 private func closeDescriptor(_ number: Int32) { _ = close(number) }
 

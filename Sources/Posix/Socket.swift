@@ -31,6 +31,21 @@ package enum Socket {
   private static func listen(
     host: String, port: UInt16, sharesPort: Bool, backlog: Int32
   ) throws(Errno) -> FileDescriptor {
+    let socket = try bind(host: host, port: port, sharesPort: sharesPort)
+    let number = socket.number
+    _ = try retrying { Glibc.listen(number, backlog) }
+    return socket
+  }
+
+  /// Takes `port` (0: a free one) without listening on it: whoever connects is refused. Sockets that
+  /// `listen` on it afterwards share it with this one.
+  package static func bind(host: String, port: UInt16) throws(Errno) -> FileDescriptor {
+    try bind(host: host, port: port, sharesPort: true)
+  }
+
+  private static func bind(
+    host: String, port: UInt16, sharesPort: Bool
+  ) throws(Errno) -> FileDescriptor {
     var address = try Address(host: host, port: port)
     let socket = try open(family: address.family)
     try setOption(socket.number, SOL_SOCKET, SO_REUSEADDR, 1)
@@ -40,9 +55,8 @@ package enum Socket {
     }
     let number = socket.number
     _ = unsafe try address.with { (pointer, length) throws(Errno) in
-      try retrying { unsafe bind(number, pointer, length) }
+      try retrying { unsafe Glibc.bind(number, pointer, length) }
     }
-    _ = try retrying { Glibc.listen(number, backlog) }
     return socket
   }
 
@@ -156,7 +170,10 @@ private struct Address {
       unsafe withUnsafeMutableBytes(of: &storage) {
         unsafe $0.storeBytes(of: four, as: sockaddr_in.self)
       }
-    } else if unsafe inet_pton(AF_INET6, host, &six.sin6_addr) == 1 {
+    } else if let scope = Self.scope(host),
+      unsafe inet_pton(AF_INET6, String(host.prefix { $0 != "%" }), &six.sin6_addr) == 1
+    {
+      six.sin6_scope_id = scope
       six.sin6_family = sa_family_t(AF_INET6)
       six.sin6_port = port.bigEndian
       length = socklen_t(MemoryLayout<sockaddr_in6>.size)
@@ -167,6 +184,15 @@ private struct Address {
     } else {
       throw .invalid
     }
+  }
+
+  /// The interface that a link-local address names, as in fe80::1%eth0; 0 without one, nil where there
+  /// is no such interface.
+  private static func scope(_ host: String) -> UInt32? {
+    guard let percent = host.firstIndex(of: "%") else { return 0 }
+    let name = String(host[host.index(after: percent)...])
+    let index = unsafe if_nametoindex(name)
+    return index > 0 ? index : UInt32(name)
   }
 
   mutating func with<R>(

@@ -40,8 +40,13 @@ package final class Thread: Sendable {
 
 /// Facts of the machine and the process.
 package enum Machine {
-  /// Processors that this process may run on (sched_getaffinity(2)): at least 1.
-  package static var usableProcessors: Int { max(1, Int(hf_usable_processors())) }
+  /// Processors that this process has work for: those it may run on (sched_getaffinity(2)), and no more
+  /// than its control groups give it time for, rounded up. At least 1.
+  package static var usableProcessors: Int {
+    let allowed = max(1, Int(hf_usable_processors()))
+    guard let quota = ControlGroups.processorQuota() else { return allowed }
+    return max(1, min(allowed, Int(quota.rounded(.up))))
+  }
 
   /// Raises the limit of open descriptors to what the system allows. The new limit.
   @discardableResult
@@ -56,6 +61,23 @@ package enum Machine {
       _ = unsafe getrlimit(__rlimit_resource_t(RLIMIT_NOFILE.rawValue), &limit)
     }
     return Int(clamping: limit.rlim_cur)
+  }
+
+  /// Raises the limit of a file's size to what the system allows. The new limit in bytes, or nil where
+  /// there is none.
+  @discardableResult
+  package static func raiseFileSizeLimit() -> Int? {
+    var limit = rlimit()
+    guard unsafe getrlimit(__rlimit_resource_t(RLIMIT_FSIZE.rawValue), &limit) == 0 else {
+      return nil
+    }
+    if limit.rlim_cur < limit.rlim_max {
+      limit.rlim_cur = limit.rlim_max
+      _ = unsafe setrlimit(__rlimit_resource_t(RLIMIT_FSIZE.rawValue), &limit)
+      _ = unsafe getrlimit(__rlimit_resource_t(RLIMIT_FSIZE.rawValue), &limit)
+    }
+    // RLIM_INFINITY is all ones.
+    return limit.rlim_cur == .max ? nil : Int(clamping: limit.rlim_cur)
   }
 
   /// CPU time of the whole process so far, user and system, in nanoseconds.

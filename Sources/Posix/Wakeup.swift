@@ -19,9 +19,12 @@ package final class Wakeup: Sendable {
     _ = unsafe write(descriptor.number, &one, 8)
   }
 
-  /// Waits for a signal for at most `nanoseconds`, and clears it.
-  package func wait(nanoseconds: Int64) {
-    if hf_wait_readable(descriptor.number, max(0, nanoseconds)) > 0 { clear() }
+  /// Waits for a signal for at most `nanoseconds`, and clears it. False where none came.
+  @discardableResult
+  package func wait(nanoseconds: Int64) -> Bool {
+    guard hf_wait_readable(descriptor.number, max(0, nanoseconds)) > 0 else { return false }
+    clear()
+    return true
   }
 
   /// Takes all signals since the last clear. Call it before looking at what was signalled.
