@@ -15,6 +15,27 @@ package final class StockStore: Sendable {
   /// For a look without the lock.
   let hasDeliberateGap = Atomic<Bool>(false)
 
+  /// Finds out whether the system has room for the tables of a store, before one is made: making it
+  /// without is a trap.
+  /// - Parameter reservationsMaxBefore: the cap under which the records of a data directory were made.
+  /// - Throws: `tooLittleMemory`.
+  package static func requireAddressSpace(
+    _ limits: StoreLimits, _ concurrency: ConcurrencyControl = .optimistic,
+    reservationsMaxBefore: Int = 0
+  ) throws(JournalError) {
+    let tables = StoreCore.addressSpace(
+      limits, concurrency, reservationsMaxBefore: reservationsMaxBefore)
+    guard hasAddressSpace(bytes: tables + addressSpaceKept) else {
+      throw .tooLittleMemory(
+        "the system gives no \(tables >> 20) MiB of address space for tables of \(limits.itemsMax) items "
+          + "and \(limits.reservationsMax) reservations: lower --max-items and --max-reservations of "
+          + "holdfast serve, or raise the limit (ulimit -v, vm.overcommit_memory)")
+    }
+  }
+
+  /// For the journal, the stacks of threads, and what the process needs besides.
+  private static let addressSpaceKept = 256 << 20
+
   /// - Parameter secret: the key of all hashes; 128 unpredictable bits, unless a test wants the same
   ///   run again.
   package init(

@@ -14,6 +14,7 @@ final class Gathering: Sendable {
   private static let fewBytes: UInt64 = 1024
   private static let patienceNanosecondsMax: Int64 = 1_000_000
   /// Nothing has to be done before somebody asks; a look now and then costs nothing.
+  private static let restNanoseconds: Int64 = 20_000_000
   private static let idleNanoseconds: Int64 = 1_000_000_000
 
   private struct Plan {
@@ -84,6 +85,9 @@ final class Gathering: Sendable {
     }
     _ = sleep(until: durable + 1, Self.idleNanoseconds, last)
   }
+
+  /// Waits before something is tried again that no caller can hurry.
+  func rest() { wakeup.wait(nanoseconds: Self.restNanoseconds) }
 
   /// Sleeps for at most `nanoseconds`; whether the log has come to `lsn`.
   private func sleep(until lsn: UInt64, _ nanoseconds: Int64, _ last: () -> UInt64) -> Bool {

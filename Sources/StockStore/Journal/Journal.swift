@@ -139,6 +139,8 @@ final class Journal: Sendable {
           maintenance.segmentUsed(writer.position.sequence)
         } else if stops {
           return
+        } else if log.last > log.durable, !log.isAdmitting, log.reason == .noSpace {
+          gathering.rest()
         } else if log.last > log.durable {
           // Somebody has a place in the log and is not done with it, or a segment is being made.
           waiting.once()
@@ -159,6 +161,8 @@ final class Journal: Sendable {
       report(error)
     }
   }
+
+  var waitingDecisions: Int { log.pending(from: log.durable, bytesMax: .max).decisions }
 
   /// The numbers now.
   var statistics: JournalStatistics {
@@ -203,7 +207,10 @@ extension StockStore {
     guard let journal else { return }
     journal.stop()
     if let failure = journal.failure { throw failure }
-    try journal.stepUntilDurable()
+    if try !journal.stepUntilDurable(), journal.waitingDecisions > 0 {
+      throw .failed(
+        operation: "write", file: FileNames.segment(journal.writer.position.sequence), .noSpace)
+    }
     if core.log.isAdmitting {
       var record = RecordWriter()
       record.begin(.clock, time: clock.now().nanoseconds)
@@ -221,6 +228,10 @@ extension StockStore {
   package func stepMaintenance() throws(JournalError) -> Bool {
     try journal?.stepMaintenance() ?? false
   }
+
+  /// Decisions that are not yet as durable as they were asked to be: nobody was told of them. Once the
+  /// sessions have ended their last turn; exact while the journal's thread stands still.
+  package var waitingDecisions: Int { journal?.waitingDecisions ?? 0 }
 
   /// The journal's numbers; nil where there is none.
   package var journalStatistics: JournalStatistics? { journal?.statistics }

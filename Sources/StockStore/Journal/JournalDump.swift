@@ -14,7 +14,8 @@ extension StockStore {
     let secret = header.identity.secret
     // For the items' names, and for the ids of reservations.
     let core = StoreCore(
-      limits: limits(toRead: header), concurrency: .optimistic, secret: (secret.low, secret.high),
+      limits: try limits(toRead: header), concurrency: .optimistic,
+      secret: (secret.low, secret.high),
       now: header.time, shardCount: header.identity.shardCount,
       firstReleaseUntil: header.firstReleaseUntil)
     defer { core.free() }

@@ -10,13 +10,15 @@ package enum JournalError: Error, Equatable, CustomStringConvertible {
   case damaged(Damage)
   /// The directory does not fit what it is opened with; the text says what to do.
   case unsuitable(String)
+  /// The system has no room in memory for tables of this size; the text says what to do.
+  case tooLittleMemory(String)
 
   package var description: String {
     switch self {
     case .failed(let operation, let file, let error): "cannot \(operation) \(file): \(error)"
     case .inUse(let path): "\(path) is in use by another process"
     case .damaged(let damage): damage.description
-    case .unsuitable(let text): text
+    case .unsuitable(let text), .tooLittleMemory(let text): text
     }
   }
 }

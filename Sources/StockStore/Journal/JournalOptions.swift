@@ -21,6 +21,9 @@ package struct JournalOptions: Sendable {
   /// Segments of journal that start a checkpoint, at least 2. Bounds the disk in use, and the time that
   /// a start takes.
   package var checkpointSegments: Int
+  /// No byte of a file can stand at this offset or beyond (setrlimit(2), RLIMIT_FSIZE): then a segment has
+  /// less room than its length says.
+  package var fileBytesMax = Int.max
   /// A bug to make on purpose, for showing that the simulation finds it.
   package var fault: DeliberateFault?
 
@@ -36,6 +39,9 @@ package struct JournalOptions: Sendable {
     self.checkpointSegments = checkpointSegments
     self.fault = fault
   }
+
+  /// The end of what can be written of a segment, in whole blocks.
+  var writableBytes: Int { min(segmentBytes, fileBytesMax) & -4096 }
 
   /// These options in a directory that was made with segments of `segmentBytes`: where these are smaller,
   /// less may wait in memory, since it has to fit those that are ready.

@@ -13,6 +13,11 @@ internal import Synchronization
   private struct State {
     var position: JournalPosition
     var file: any StorageFile
+    /// The run has written its first batch, which by the format has one record.
+    var hasBegun = false
+    /// The last write found no room on the disk, though it was to a segment that was ready: on a file
+    /// system that writes elsewhere than where the bytes were.
+    var isOutOfRoom = false
   }
 
   private static let blockBytes = 4096
@@ -20,7 +25,6 @@ internal import Synchronization
   private let log: DecisionLog
   private let key: JournalKey
   private let options: JournalOptions
-  private let segmentBytes: Int
   private let clock: any Clock
   private let pool: SegmentPool
   private let state: Mutex<State>
@@ -34,14 +38,13 @@ internal import Synchronization
   ///   - position: where the journal ends and goes on, with the run that begins now.
   ///   - file: the segment that `position` names.
   init(
-    log: DecisionLog, key: JournalKey, options: JournalOptions, segmentBytes: Int,
+    log: DecisionLog, key: JournalKey, options: JournalOptions,
     clock: any Clock, pool: SegmentPool, position: JournalPosition, file: any StorageFile,
     statistics: JournalCounters
   ) throws(JournalError) {
     self.log = log
     self.key = key
     self.options = options
-    self.segmentBytes = segmentBytes
     self.clock = clock
     self.pool = pool
     self.statistics = statistics
@@ -72,54 +75,88 @@ internal import Synchronization
   }
 
   /// Makes everything that is in the ring now durable, up to one group: how many records, 0 where there
-  /// was nothing, or where it has to wait for a segment. After a failure nothing is acknowledged any more:
-  /// of what the system has lost of a write, a second sync would say nothing (fsync(2) reports an error
-  /// once).
+  /// was nothing, or where it has to wait for a segment or for room on the disk. After any other failure
+  /// nothing is acknowledged any more: of what the system has lost of a write, a second sync would say
+  /// nothing (fsync(2) reports an error once).
   func step() throws(JournalError) -> Int {
+    do throws(JournalError) {
+      return try stepOnDisk()
+    } catch .failed("write", _, let error) where error.isLackOfRoom {
+      // Nobody was told of it, and the next try writes all of it again before the sync.
+      state.withLock {
+        $0.isOutOfRoom = true
+        admit($0)
+      }
+      return 0
+    } catch {
+      throw error
+    }
+  }
+
+  private func stepOnDisk() throws(JournalError) -> Int {
     var (position, file) = state.withLock { ($0.position, $0.file) }
-    var pending = log.pending(from: position.lsn, bytesMax: options.groupBytesMax)
-    if pending.bytes == 0 { return 0 }
-    // Room for the group's header, and for the batch that ends the segment.
-    let room = segmentBytes - position.offset - 2 * BatchHeader.byteCount
-    if pending.bytes > room { pending = log.pending(from: position.lsn, bytesMax: room) }
+    var pending = pendingThatFits(position)
     if pending.bytes == 0 {
-      guard let next = pool.takeNext() else { return 0 }
+      guard log.pending(from: position.lsn, bytesMax: options.groupBytesMax).bytes > 0,
+        canEnd(position), pool.readyCount > 0
+      else { return 0 }
       try end(file, &position)
+      guard let next = pool.takeNext() else { preconditionFailure("nobody else takes segments") }
       position.sequence = next.sequence
       position.offset = SegmentHeader.blockBytes
       file = next.file
       if options.durability == .fsync { file.writeDirectly() }
       let (newPosition, newFile) = (position, file)
-      state.withLock { $0 = State(position: newPosition, file: newFile) }
-      pending = log.pending(from: position.lsn, bytesMax: options.groupBytesMax)
+      state.withLock { ($0.position, $0.file) = (newPosition, newFile) }
+      pending = pendingThatFits(position)
+      if pending.bytes == 0 { return 0 }
     }
     try write(pending, to: file, at: &position)
     let newPosition = position
     state.withLock {
       $0.position = newPosition
-      admit(newPosition)
+      $0.hasBegun = true
+      $0.isOutOfRoom = false
+      admit($0)
     }
     log.publish(durable: position.lsn)
     return pending.records
+  }
+
+  /// The next group, as far as the segment has room for it, its header, and the batch that ends the
+  /// segment.
+  private func pendingThatFits(
+    _ position: JournalPosition
+  ) -> (bytes: Int, records: Int, decisions: Int) {
+    let room = options.writableBytes - position.offset - 2 * BatchHeader.byteCount
+    return log.pending(from: position.lsn, bytesMax: min(options.groupBytesMax, room))
+  }
+
+  /// Whether the segment has room for the batch that ends it. Only a file that has come to its limit
+  /// (`fileBytesMax`) has not: then the journal goes no further, whatever segments are ready.
+  private func canEnd(_ position: JournalPosition) -> Bool {
+    position.offset + BatchHeader.byteCount <= options.writableBytes
   }
 
   /// Admits changes by the room that is left: in the ring, and in the segments that are ready.
   /// - Parameter isDiskFull: the last one could not be made for lack of space.
   func admit(isDiskFull: Bool) {
     self.isDiskFull.store(isDiskFull, ordering: .relaxed)
-    state.withLock { admit($0.position) }
+    state.withLock { admit($0) }
   }
 
-  private func admit(_ position: JournalPosition) {
+  private func admit(_ state: State) {
+    let position = state.position
     // Of each segment, the last record may not fit; and each group costs a header.
     let reserve = 2 * RecordWriter.byteCountMax
-    let current = segmentBytes - position.offset - reserve
-    let spare = segmentBytes - SegmentHeader.blockBytes - reserve
+    let current = max(0, options.writableBytes - position.offset - reserve)
+    let spare = max(0, options.writableBytes - SegmentHeader.blockBytes - reserve)
     let groups = options.ringBytes / options.groupBytesMax + 2
-    let space = max(0, current) + pool.readyCount * spare - groups * BatchHeader.byteCount
+    let space = current + pool.readyCount * spare - groups * BatchHeader.byteCount
+    let isStuck = !state.hasBegun || state.isOutOfRoom || !canEnd(position)
     log.admit(
-      cleared: position.lsn, spaceEnd: position.lsn &+ UInt64(max(0, space)),
-      isDiskFull: isDiskFull.load(ordering: .relaxed))
+      cleared: position.lsn, spaceEnd: position.lsn &+ UInt64(isStuck ? 0 : max(0, space)),
+      isDiskFull: isStuck || isDiskFull.load(ordering: .relaxed))
   }
 
   private func write(

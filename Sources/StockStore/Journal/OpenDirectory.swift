@@ -14,7 +14,8 @@ extension StockStore {
   ///     one after the newest in the directory, 0 for a new one. What it throws ends the opening, before
   ///     anything is changed.
   ///   - progress: called about every half second while the journal is read.
-  /// - Throws: `damaged`; `unsuitable` where the limits are too small for what is there; `failed`.
+  /// - Throws: `damaged`; `unsuitable` where the limits are too small for what is there; `failed`;
+  ///   `tooLittleMemory`.
   package static func open(
     storage: any Storage, limits: StoreLimits, concurrency: ConcurrencyControl = .optimistic,
     options: JournalOptions,
@@ -25,6 +26,9 @@ extension StockStore {
   ) throws(JournalError) -> (store: StockStore, summary: RecoverySummary) {
     let listing = try DirectoryListing(storage)
     try listing.requireRepaired()
+    let newest = listing.checkpoints.isEmpty ? nil : try newestCheckpoint(storage).header
+    try requireAddressSpace(
+      limits, concurrency, reservationsMaxBefore: newest?.reservationsMax ?? 0)
     if listing.hasNewCheckpoint {
       try JournalError.attempt("remove", FileNames.newCheckpoint) { () throws(Errno) in
         try storage.remove(FileNames.newCheckpoint)
@@ -134,6 +138,7 @@ extension StockStore {
     var record = RecordWriter()
     record.begin(.clock, time: clock.now().nanoseconds)
     _ = core.log.append(record)
+    // Without room for that on the disk it serves reads until there is some.
     try journal.stepUntilDurable()
     // Where a segment is nearly full, the first callers need not meet that.
     while !core.log.isAdmitting, try journal.stepMaintenance() {}
@@ -148,7 +153,7 @@ extension StockStore {
     let identity = recovery.checkpoint.header.identity
     var position = recovery.position
     position.run &+= 1
-    let file = try syncEverything(recovery, storage)
+    let file = try syncEverything(recovery, storage, writableBytes: options.writableBytes)
     let start = try renewCheckpoint(recovery, core, storage, options)
     try CheckpointWriter.removeCheckpoints(before: start.lsn, storage)
     let pool = try SegmentPool(
@@ -159,9 +164,8 @@ extension StockStore {
     counters.recovered(
       records: recovery.summary.recordsReplayed, seconds: recovery.summary.seconds)
     let writer = try JournalWriter(
-      log: core.log, key: JournalKey(secret: identity.secret), options: options,
-      segmentBytes: identity.segmentBytes, clock: clock, pool: pool, position: position, file: file,
-      statistics: counters)
+      log: core.log, key: JournalKey(secret: identity.secret), options: options, clock: clock,
+      pool: pool, position: position, file: file, statistics: counters)
     return try JournalError.attempt("make", "the journal's threads") { () throws(Errno) in
       let maintenance = try Maintenance(
         pool: pool, options: options, counters: counters, start: start,
@@ -210,7 +214,7 @@ extension StockStore {
   /// belongs to it. What was read is made safe before anything builds on it, or is removed because of it.
   /// - Returns: the last segment.
   private static func syncEverything(
-    _ recovery: Recovery, _ storage: any Storage
+    _ recovery: Recovery, _ storage: any Storage, writableBytes: Int
   ) throws(JournalError) -> any StorageFile {
     try JournalError.attempt("sync the directory of", recovery.checkpoint.name) {
       () throws(Errno) in try storage.syncDirectory()
@@ -220,7 +224,8 @@ extension StockStore {
       let name = FileNames.segment(sequence)
       let file = try JournalError.attempt("sync", name) { () throws(Errno) in
         let file = try storage.open(name)
-        try rewrite(newestBatch(of: recovery, in: sequence), file)
+        // What stands beyond the limit of a file's size cannot be written once more.
+        try rewrite(newestBatch(of: recovery, in: sequence).clamped(to: 0..<writableBytes), file)
         try file.sync()
         return file
       }
@@ -262,17 +267,16 @@ extension StockStore {
 }
 
 extension Journal {
-  /// Makes everything durable that was appended, without threads.
-  /// - Throws: `failed` with ENOSPC where there is no room for it on the disk.
-  func stepUntilDurable() throws(JournalError) {
+  /// Makes everything durable that was appended, without threads. False where there is no room for it on
+  /// the disk.
+  @discardableResult
+  func stepUntilDurable() throws(JournalError) -> Bool {
     while log.durable < log.last {
       if try step() > 0 { continue }
       // The segment is full and none is ready.
-      if try !stepMaintenance(), try step() == 0 {
-        throw .failed(
-          operation: "write", file: FileNames.segment(writer.position.sequence), .noSpace)
-      }
+      if try !stepMaintenance(), try step() == 0 { return false }
     }
+    return true
   }
 }
 

@@ -71,7 +71,7 @@ package enum Repair {
     let recovery = try Recovery(
       storage: storage, checkpoint: checkpoint,
       segmentCount: try DirectoryListing(storage).segmentCount(from: header.start.sequence),
-      limits: StockStore.limits(toRead: header))
+      limits: try StockStore.limits(toRead: header))
     var core = recovery.core
     defer { core.free() }
     core.log.resume(after: recovery.position.lsn)

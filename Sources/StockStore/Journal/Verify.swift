@@ -10,7 +10,7 @@ extension StockStore {
     let recovery = try Recovery(
       storage: storage, checkpoint: checkpoint,
       segmentCount: listing.segmentCount(from: checkpoint.header.start.sequence),
-      limits: limits(toRead: checkpoint.header))
+      limits: try limits(toRead: checkpoint.header))
     let store = StockStore(
       core: recovery.core, clock: FixedClock(recovery.summary.time), journal: nil)
     recovery.count(in: store.makeSession())
@@ -38,10 +38,23 @@ extension StockStore {
   }
 
   /// Limits for looking at a directory: address space for many times what its server may have had,
-  /// since it may have been started with other caps after the checkpoint.
-  static func limits(toRead header: CheckpointHeader) -> StoreLimits {
-    let recordsMax = 1 << 28
-    return StoreLimits(
+  /// since it may have been started with other caps after the checkpoint; where the system has not so
+  /// much, for what the checkpoint's server had.
+  /// - Throws: `tooLittleMemory`.
+  static func limits(toRead header: CheckpointHeader) throws(JournalError) -> StoreLimits {
+    let ample = limits(toRead: header, recordsMax: 1 << 28)
+    do throws(JournalError) {
+      try requireAddressSpace(ample, reservationsMaxBefore: header.reservationsMax)
+      return ample
+    } catch {
+      let least = limits(toRead: header, recordsMax: 0)
+      try requireAddressSpace(least, reservationsMaxBefore: header.reservationsMax)
+      return least
+    }
+  }
+
+  private static func limits(toRead header: CheckpointHeader, recordsMax: Int) -> StoreLimits {
+    StoreLimits(
       linesPerReservation: SessionScratch.linesMax, quantityMax: RecoveryLimits.unitsMax,
       ttlNanosecondsMin: 0, ttlNanosecondsDefault: 0,
       holdNanosecondsMax: .max, retentionNanoseconds: header.retentionNanoseconds,

@@ -13,6 +13,16 @@ internal import CPlatform
   internal import Darwin
 #endif
 
+/// Whether the system would map `bytes` more now: it may limit the address space (setrlimit(2),
+/// RLIMIT_AS), or promise no more memory than it has (vm.overcommit_memory).
+func hasAddressSpace(bytes: Int) -> Bool {
+  let mapping = unsafe mmap(
+    nil, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0)
+  guard let mapping = unsafe mapping, Int(bitPattern: mapping) != -1 else { return false }
+  _ = unsafe munmap(mapping, bytes)
+  return true
+}
+
 /// `capacity` elements in reserved address space, all bits zero at first. A handle: copies name the
 /// same elements, and the store that made it frees it when no session is left.
 /// Elements need no initialisation beyond zero bits and hold nothing that must be released.
@@ -24,9 +34,14 @@ internal import CPlatform
   private let mapping: UnsafeMutableRawPointer
   private let mappingLength: Int
 
+  /// What a region of this size takes of the address space.
+  static func mappedBytes(capacity: Int) -> Int {
+    max(1, capacity) * MemoryLayout<Element>.stride + alignment
+  }
+
   init(capacity: Int) {
     let length = max(1, capacity) * MemoryLayout<Element>.stride
-    let mappingLength = length + Self.alignment
+    let mappingLength = Self.mappedBytes(capacity: capacity)
     let mapping = unsafe mmap(
       nil, mappingLength, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0
     )

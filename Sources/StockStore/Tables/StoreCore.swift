@@ -57,6 +57,20 @@ struct StoreCore: Sendable {
     dueTimes = DueTimes(count: shardCount)
   }
 
+  /// What the tables take of the address space that are as large as the caps: no less than that.
+  static func addressSpace(
+    _ limits: StoreLimits, _ concurrency: ConcurrencyControl, reservationsMaxBefore: Int
+  ) -> Int {
+    let items = limits.itemsMax
+    let partial = shardsMax * ReservationSlab.chunkRecords
+    let reservations = limits.reservationsMax + reservationsMaxBefore + partial
+    return StrategyTables.addressSpace(concurrency, items: items)
+      + Region<ItemRecord>.mappedBytes(capacity: items)
+      + Region<ReservationRecord>.mappedBytes(capacity: reservations)
+      // Of each chunk its owner, and at a recovery its stamp.
+      + Region<UInt64>.mappedBytes(capacity: 2 * (reservations / ReservationSlab.chunkRecords))
+  }
+
   /// Into how many shards a store with this cap is divided.
   static func shardCount(_ limits: StoreLimits) -> Int {
     var shardCount = 1

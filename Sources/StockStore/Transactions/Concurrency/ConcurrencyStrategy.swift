@@ -40,10 +40,23 @@ struct StrategyTables: Sendable {
   let writers: WriterShards
 
   init(_ concurrency: ConcurrencyControl, items: Int) {
-    let locking = concurrency == .locking || concurrency == .unfencedForDemonstration
-    locks = Region(capacity: locking ? items : 0)
-    queues = Region(capacity: concurrency == .queued ? items : 0)
+    locks = Region(capacity: Self.lockCount(concurrency, items))
+    queues = Region(capacity: Self.queueCount(concurrency, items))
     writers = WriterShards(isUsed: concurrency == .singleWriter)
+  }
+
+  private static func lockCount(_ concurrency: ConcurrencyControl, _ items: Int) -> Int {
+    concurrency == .locking || concurrency == .unfencedForDemonstration ? items : 0
+  }
+
+  private static func queueCount(_ concurrency: ConcurrencyControl, _ items: Int) -> Int {
+    concurrency == .queued ? items : 0
+  }
+
+  /// What they take of the address space.
+  static func addressSpace(_ concurrency: ConcurrencyControl, items: Int) -> Int {
+    Region<ItemLock>.mappedBytes(capacity: lockCount(concurrency, items))
+      + Region<ItemQueue>.mappedBytes(capacity: queueCount(concurrency, items))
   }
 
   /// Bytes in use for so many items.
