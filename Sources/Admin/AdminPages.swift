@@ -17,41 +17,38 @@ package enum Readiness: String, Sendable {
 /// What operators and their tools ask a server: `/metrics` for Prometheus, `/livez` and `/readyz`
 /// for an orchestrator, and `/` for a person.
 struct AdminPages: Sendable {
-  private let routes: RoutedHTTPHandler
+  private let page: MetricsPage
+  private let readiness: @Sendable () -> Readiness
+  private let information: [(name: String, value: String)]
 
   init(
     page: MetricsPage, readiness: @escaping @Sendable () -> Readiness,
     information: [(name: String, value: String)]
   ) {
-    var routes = RoutedHTTPHandler()
-    routes.appendRoute("GET,HEAD /") { _ in
-      let html = FrontPage.html(readiness: readiness(), information: information)
-      return Self.response(.ok, html, "text/html; charset=utf-8")
-    }
-    routes.appendRoute("GET,HEAD /metrics") { _ in
-      Self.response(.ok, page.render(), MetricsPage.contentType)
-    }
-    routes.appendRoute("GET,HEAD /livez") { _ in Self.text(.ok, "ok") }
-    routes.appendRoute("GET,HEAD /readyz") { _ in
-      let readiness = readiness()
-      return readiness == .ready
-        ? Self.text(.ok, "ok") : Self.text(.serviceUnavailable, readiness.rawValue)
-    }
-    self.routes = routes
+    self.page = page
+    self.readiness = readiness
+    self.information = information
   }
 
   /// The answer to any request; never fails.
-  func response(to request: HTTPRequest) async -> HTTPResponse {
+  func response(to request: HTTPRequest) -> HTTPResponse {
     guard request.method == .GET || request.method == .HEAD else {
       var response = Self.text(.methodNotAllowed, "only GET and HEAD")
       response.headers[HTTPHeader("Allow")] = "GET, HEAD"
       return response
     }
-    do {
-      return try await routes.handleRequest(request)
-    } catch {
-      // Our pages throw nothing, so this is FlyingFox's "no route".
-      return Self.text(.notFound, "not found; / lists what there is")
+    // Paths are compared as they are: FlyingFox's routes take //metrics for /metrics.
+    switch request.target.path() {
+    case "/":
+      let html = FrontPage.html(readiness: readiness(), information: information)
+      return Self.response(.ok, html, "text/html; charset=utf-8")
+    case "/metrics": return Self.response(.ok, page.render(), MetricsPage.contentType)
+    case "/livez": return Self.text(.ok, "ok")
+    case "/readyz":
+      let readiness = readiness()
+      return readiness == .ready
+        ? Self.text(.ok, "ok") : Self.text(.serviceUnavailable, readiness.rawValue)
+    default: return Self.text(.notFound, "not found; / lists what there is")
     }
   }
 

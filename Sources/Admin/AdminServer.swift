@@ -5,7 +5,7 @@ package import Metrics
 
 /// Serves the operator's pages (see `AdminPages`) over HTTP/1.1 on a port of their own.
 ///
-/// Sockets, requests, routes and responses are FlyingFox's. The loop from connection to answer is
+/// Sockets, requests and responses are FlyingFox's. The loop from connection to answer is
 /// ours, because FlyingFox's own server (0.27) reads request heads of any length, keeps any number
 /// of connections and lets them idle for ever. Here a connection carries one request with a short
 /// head and no body, and is closed after the answer or after a few seconds, whatever its peer does.
@@ -20,6 +20,8 @@ package final class AdminServer: Sendable {
   /// How long accepting rests after it failed, such as for want of descriptors.
   private static let acceptRest = Duration.milliseconds(100)
 
+  /// The address that it listens on.
+  package let host: String
   /// The port that it listens on; the one that the kernel chose if 0 was asked for.
   package let port: UInt16
 
@@ -44,6 +46,7 @@ package final class AdminServer: Sendable {
     exchangeDurationMax: Duration = AdminServer.exchangeDurationMax
   ) throws {
     self.exchangeDurationMax = exchangeDurationMax
+    self.host = host
     pages = AdminPages(page: page, readiness: readiness, information: information)
     do {
       listener = try Self.listen(host: host, port: port)
@@ -125,7 +128,7 @@ package final class AdminServer: Sendable {
       let response = AdminPages.text(status, status.phrase.lowercased())
       try await connection.write(HTTPExchange.encode(response, withBody: true))
     case .request(let request):
-      let response = await pages.response(to: request)
+      let response = pages.response(to: request)
       try await connection.write(HTTPExchange.encode(response, withBody: request.method != .HEAD))
     }
   }
@@ -168,15 +171,16 @@ package final class AdminServer: Sendable {
 
 /// The admin pages cannot be served at the address that was asked for.
 package struct AdminServerError: Error, CustomStringConvertible {
-  /// What happened and what to do, in one line.
-  package let description: String
+  /// The address that cannot be had.
+  package let address: String
+  /// Why, in the system's words.
+  package let reason: String
+
+  package var description: String { "cannot listen on \(address) for the admin pages (\(reason))" }
 
   init(host: String, port: UInt16, cause: any Error) {
-    let reason =
+    reason =
       if case SocketError.failed(_, _, let message) = cause { message } else { "\(cause)" }
-    let address = host.contains(":") ? "[\(host)]:\(port)" : "\(host):\(port)"
-    description =
-      "cannot listen on \(address) for the admin pages (\(reason)): choose an IP address of this "
-      + "machine and a free port, or port 0"
+    address = host.contains(":") ? "[\(host)]:\(port)" : "\(host):\(port)"
   }
 }

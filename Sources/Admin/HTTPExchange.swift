@@ -20,7 +20,7 @@ enum HTTPExchange {
     }
     let line = bytes[..<end].prefix { $0 != newline && $0 != carriageReturn }
     let parts = line.split(separator: space, omittingEmptySubsequences: false)
-    guard parts.count == 3, isToken(parts[0]), isPath(parts[1]) else {
+    guard parts.count == 3, isToken(parts[0]), let target = path(parts[1]) else {
       return .refused(.badRequest)
     }
 
@@ -30,7 +30,7 @@ enum HTTPExchange {
       return .refused(version.hasPrefix("HTTP/") ? .httpVersionNotSupported : .badRequest)
     }
     // The query is dropped: no page has one.
-    let path = String(decoding: parts[1].prefix { $0 != questionMark }, as: UTF8.self)
+    let path = String(decoding: target.prefix { $0 != questionMark }, as: UTF8.self)
     return .request(
       HTTPRequest(
         method: method, version: .http11, target: .init(path: path, query: ""), headers: [:],
@@ -71,8 +71,30 @@ enum HTTPExchange {
     !bytes.isEmpty && bytes.allSatisfy { (UInt8(ascii: "A")...UInt8(ascii: "Z")).contains($0) }
   }
 
+  /// The path and query of a request target (RFC 9112 section 3.2), which may be a whole URL: to us every
+  /// host is this one. nil where it is neither.
+  private static func path(_ target: ArraySlice<UInt8>) -> ArraySlice<UInt8>? {
+    guard target.first != UInt8(ascii: "/") else { return isPath(target) ? target : nil }
+    for scheme in ["http://", "https://"] {
+      let start = target.prefix(scheme.utf8.count)
+      // Letters of either case mean the same in a scheme.
+      guard String(decoding: start, as: UTF8.self).lowercased() == scheme else { continue }
+      let rest = target[start.endIndex...]
+      let host = rest.prefix { $0 != UInt8(ascii: "/") && $0 != questionMark }
+      guard !host.isEmpty, isVisible(host) else { return nil }
+      let path = rest[host.endIndex...]
+      if path.first == UInt8(ascii: "/") { return isPath(path) ? path : nil }
+      return isVisible(path) ? [UInt8(ascii: "/")] + path : nil
+    }
+    return nil
+  }
+
+  private static func isVisible(_ bytes: ArraySlice<UInt8>) -> Bool {
+    bytes.allSatisfy { (0x21...0x7e).contains($0) }
+  }
+
   private static func isPath(_ bytes: ArraySlice<UInt8>) -> Bool {
-    bytes.first == UInt8(ascii: "/") && bytes.allSatisfy { (0x21...0x7e).contains($0) }
+    bytes.first == UInt8(ascii: "/") && isVisible(bytes)
   }
 
   private static let newline = UInt8(ascii: "\n")
