@@ -5,6 +5,26 @@ package import Metrics
 package import Posix
 internal import Synchronization
 
+/// A port that is this process's, and on which nothing listens yet: clients that connect are refused at
+/// once and can go elsewhere, while a server has still to recover.
+package final class ReservedPort: Sendable {
+  /// The address, in text.
+  package let host: String
+  /// The port; the one that the kernel chose where 0 was asked for.
+  package let number: UInt16
+  private let socket: FileDescriptor
+
+  /// - Parameters:
+  ///   - host: an IP address in text.
+  ///   - port: 0 for a free one.
+  package init(host: String, port: UInt16) throws(Errno) {
+    try Socket.checkUnused(host: host, port: port)
+    self.host = host
+    socket = try Socket.bind(host: host, port: port)
+    number = try Socket.localPort(socket.number)
+  }
+}
+
 /// A running server. Made by `start`; ends with `shutDown` and `wait`.
 package final class Server: Sendable {
   /// Makes the handler of one loop, on that loop's thread. `wake` wakes the loop from any thread.
@@ -30,22 +50,18 @@ package final class Server: Sendable {
     self.failure = failure
   }
 
-  /// Listens and starts the loops.
-  /// - Parameters:
-  ///   - host: an IP address in text.
-  ///   - port: 0 for a free one.
-  ///   - loops: how many threads, at least 1.
+  /// Listens on the port and starts the loops.
+  /// - Parameter loops: how many threads, at least 1.
   package static func start(
-    host: String, port: UInt16, loops: Int, limits: ServerLimits, metrics: RPCMetrics,
+    on port: ReservedPort, loops: Int, limits: ServerLimits, metrics: RPCMetrics,
     makeHandler: @escaping HandlerFactory
   ) throws(Errno) -> Server {
-    try Socket.checkUnused(host: host, port: port)
-    let first = try Socket.listen(host: host, port: port)
-    let boundPort = try Socket.localPort(first.number)
-    var listeners = [first.take()]
+    // Two servers that started at the same time may both have reserved it: one of them listens first.
+    try Socket.checkUnused(host: port.host, port: port.number)
+    var listeners: [Int32] = []
     var mailboxes: [Mailbox] = []
-    for index in 0..<max(1, loops) {
-      if index > 0 { listeners.append(try Socket.listen(host: host, port: boundPort).take()) }
+    for _ in 0..<max(1, loops) {
+      listeners.append(try Socket.listen(host: port.host, port: port.number).take())
       mailboxes.append(try Mailbox())
     }
     let failure = Failure()
@@ -67,7 +83,7 @@ package final class Server: Sendable {
           }
         })
     }
-    return Server(port: boundPort, mailboxes: mailboxes, threads: threads, failure: failure)
+    return Server(port: port.number, mailboxes: mailboxes, threads: threads, failure: failure)
   }
 
   /// Begins an orderly shutdown: no new connections, clients are told, open calls are finished, and

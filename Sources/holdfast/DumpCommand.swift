@@ -19,8 +19,6 @@ struct DumpCommand: AsyncParsableCommand {
 
   func run() async throws {
     try await CommandFailure.report {
-      // Then a reader that has seen enough shows as EPIPE.
-      signal(SIGPIPE, SIG_IGN)
       let output = LineOutput()
       do throws(JournalError) {
         try StockStore.dump(

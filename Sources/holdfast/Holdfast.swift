@@ -1,6 +1,7 @@
 // The command line: `holdfast serve`, and what is done to a data directory while no server has it.
 internal import ArgumentParser
 internal import Foundation
+internal import Posix
 internal import StockStore
 
 @main
@@ -10,6 +11,13 @@ struct Holdfast: AsyncParsableCommand {
     abstract: "A stock-reservation server: holds units while a customer pays, and never oversells.",
     version: Build.version,
     subcommands: [ServeCommand.self, VerifyCommand.self, RepairCommand.self, DumpCommand.self])
+
+  static func main() async {
+    Signals.makeFailedWritesErrors()
+    // Nothing can be told where this fails.
+    try? FileDescriptor.openStandardStreams()
+    await main(nil)
+  }
 }
 
 /// Why a command ends, in one line that says what to do, and its exit status.
@@ -36,7 +44,7 @@ extension CommandFailure {
       // The hint names a command; now it can be pasted.
       let text = error.description.replacing("repair DIR", with: "repair '\(directory)'")
       self.init(description: "\(directory): \(text)", status: Self.damaged)
-    case .failed, .unsuitable:
+    case .failed, .unsuitable, .tooLittleMemory:
       let text = error.description
       self.init(description: text.contains(directory) ? text : "\(directory): \(text)")
     }

@@ -1,6 +1,7 @@
 // Every limit of the server, named once, with its reason. Modules take their limits
 // as values and have none of their own, but for the sizes of their buffers.
 internal import HTTP2
+internal import Posix
 internal import ReservationService
 internal import Server
 internal import StockStore
@@ -104,6 +105,8 @@ enum Limits {
   static let keepaliveSeconds: Int32 = 60
   /// What orchestrators give before they kill (Kubernetes: 30 s), less a margin.
   static let shutdownNanosecondsMax = 10 * second
+  /// What a disk that works needs for the last decisions, however late the last connection has ended.
+  static let closingNanosecondsMin = second
 
   // MARK: Abuse budgets, per connection
 
@@ -133,10 +136,12 @@ enum Limits {
     // What waits in memory always fits the segment that comes next.
     let half = settings.journalSegmentBytes / 2
     let ringBytes = min(journalRingBytesMax, 1 << (Int.bitWidth - 1 - half.leadingZeroBitCount))
-    return JournalOptions(
+    var options = JournalOptions(
       durability: durability, segmentBytes: settings.journalSegmentBytes, ringBytes: ringBytes,
       groupBytesMax: min(journalGroupBytesMax, ringBytes), spareSegments: journalSpareSegments,
       checkpointSegments: journalCheckpointSegments)
+    if let bytes = Machine.raiseFileSizeLimit() { options.fileBytesMax = bytes }
+    return options
   }
 
   static let service = ServiceLimits(

@@ -1,6 +1,8 @@
 // Structured logs on standard error: text for people on a terminal, one JSON object a line elsewhere.
 internal import Foundation
 internal import Logging
+internal import Posix
+internal import Synchronization
 
 enum LogOutput {
   static func logger(_ settings: Settings) -> Logger {
@@ -12,7 +14,8 @@ enum LogOutput {
   }
 }
 
-/// Writes each entry as one line with one write, so that lines of several threads never mix.
+/// Writes each entry as one line, and never two at the same time, so that lines of several threads do not
+/// mix.
 private struct LineLogHandler: LogHandler {
   let isText: Bool
   var metadata: Logger.Metadata = [:]
@@ -25,27 +28,89 @@ private struct LineLogHandler: LogHandler {
 
   func log(event: LogEvent) {
     let all = metadata.merging(event.metadata ?? [:]) { $1 }
-    let time = Date.now.formatted(
-      Date.ISO8601FormatStyle(includingFractionalSeconds: true))
-    let line =
-      isText
-      ? text(time, event, all) : json(time, event, all)
-    try? FileHandle.standardError.write(contentsOf: Data((line + "\n").utf8))
+    let line = line("\(event.level)", "\(event.message)", all)
+    LogReader.standardError.withLock { reader in
+      if reader.lostLines > 0 {
+        let count = reader.lostLines
+        let notice = self.line(
+          "warning", "the log's reader did not take lines", ["lines": .stringConvertible(count)])
+        // Those count no more, and it does, if it is lost too.
+        if reader.write(notice) { reader.lostLines -= count }
+      }
+      _ = reader.write(line)
+    }
   }
 
-  private func text(_ time: String, _ event: LogEvent, _ all: Logger.Metadata) -> String {
+  private func line(_ level: String, _ message: String, _ all: Logger.Metadata) -> String {
+    let time = Date.now.formatted(Date.ISO8601FormatStyle(includingFractionalSeconds: true))
+    return isText ? text(time, level, message, all) : json(time, level, message, all)
+  }
+
+  private func text(
+    _ time: String, _ level: String, _ message: String, _ all: Logger.Metadata
+  ) -> String {
     let pairs = all.sorted { $0.key < $1.key }.map { " \($0.key)=\($0.value)" }.joined()
-    return "\(time) \(event.level) \(event.message)\(pairs)"
+    return "\(time) \(level) \(message)\(pairs)"
   }
 
-  private func json(_ time: String, _ event: LogEvent, _ all: Logger.Metadata) -> String {
-    var object = all.mapValues { "\($0)" }
-    object["time"] = time
-    object["level"] = "\(event.level)"
-    object["message"] = "\(event.message)"
+  private func json(
+    _ time: String, _ level: String, _ message: String, _ all: Logger.Metadata
+  ) -> String {
+    var object = all.mapValues(JSONValue.init)
+    object["time"] = JSONValue(.string(time))
+    object["level"] = JSONValue(.string(level))
+    object["message"] = JSONValue(.string(message))
     let encoder = JSONEncoder()
     encoder.outputFormatting = [.sortedKeys, .withoutEscapingSlashes]
     guard let data = try? encoder.encode(object) else { return "{}" }
     return String(decoding: data, as: UTF8.self)
+  }
+}
+
+/// Whoever reads standard error: it may be gone, or asleep behind a full pipe. No thread waits for it for
+/// long, since all of them have more to do.
+private struct LogReader {
+  static let standardError = Mutex(LogReader())
+  private static let patienceMilliseconds: Int32 = 100
+
+  /// Lines that were not written, or only in part.
+  var lostLines = 0
+  private var isLate = false
+  private var isWithinLine = false
+
+  /// False where the line was lost.
+  mutating func write(_ line: String) -> Bool {
+    // What is left of a line that was cut is one by itself.
+    let bytes = Array(((isWithinLine ? "\n" : "") + line + "\n").utf8)
+    let count = FileDescriptor.write(
+      STDERR_FILENO, bytes, patienceMilliseconds: isLate ? 0 : Self.patienceMilliseconds)
+    isLate = count < bytes.count
+    if count > 0 { isWithinLine = isLate }
+    if isLate { lostLines += 1 }
+    return !isLate
+  }
+}
+
+/// A value of an entry as JSON: numbers stay numbers.
+private struct JSONValue: Encodable {
+  let value: Logger.MetadataValue
+
+  init(_ value: Logger.MetadataValue) { self.value = value }
+
+  func encode(to encoder: any Encoder) throws {
+    var container = encoder.singleValueContainer()
+    switch value {
+    case .string(let text): try container.encode(text)
+    case .array(let values): try container.encode(values.map(JSONValue.init))
+    case .dictionary(let values): try container.encode(values.mapValues(JSONValue.init))
+    case .stringConvertible(let value):
+      if let number = value as? any FixedWidthInteger & Encodable {
+        try container.encode(number)
+      } else if let number = value as? Double, number.isFinite {
+        try container.encode(number)
+      } else {
+        try container.encode("\(value)")
+      }
+    }
   }
 }

@@ -12,22 +12,27 @@ struct ServeCommand: AsyncParsableCommand {
       10m or 24h. When it is ready, it prints one line that names its ports.
 
       Exit status: 0 after SIGTERM or SIGINT, 1 where it cannot start, 3 where the data directory \
-      is damaged, 64 for a setting that makes no sense, 74 where the disk failed under the journal: \
-      nothing was acknowledged from then on, and everything acknowledged before is there at the \
-      next start.
+      is damaged, 64 for a setting that makes no sense, 74 where the disk failed under the journal, \
+      or did not answer until the time of a shutdown was over: nothing was acknowledged from then \
+      on, and everything acknowledged before is there at the next start. SIGHUP is noted in the log.
       """)
 
-  @Option(help: ArgumentHelp("IP address to serve gRPC on (127.0.0.1).", valueName: "address"))
+  @Option(
+    help: ArgumentHelp("Host or IP address to serve gRPC on (127.0.0.1).", valueName: "address"))
   var host: String?
   @Option(help: ArgumentHelp("Port to serve gRPC on; 0 for a free one (7420).", valueName: "port"))
   var port: String?
   @Option(
-    help: ArgumentHelp("IP address for metrics and health (127.0.0.1).", valueName: "address"))
+    help: ArgumentHelp(
+      "Host or IP address for metrics and health (127.0.0.1).", valueName: "address"))
   var adminHost: String?
   @Option(
     help: ArgumentHelp("Port for metrics and health; 0 for a free one (7421).", valueName: "port"))
   var adminPort: String?
-  @Option(help: ArgumentHelp("Event loops; auto is one per processor (auto).", valueName: "n"))
+  @Option(
+    help: ArgumentHelp(
+      "Event loops; auto is one per processor, or what of them the control group allows (auto).",
+      valueName: "n"))
   var loops: String?
   @Option(
     help: ArgumentHelp(
@@ -95,7 +100,7 @@ struct ServeCommand: AsyncParsableCommand {
   var logFormat: String?
   @Option(help: ArgumentHelp("A JSON file with settings (HOLDFAST_CONFIG).", valueName: "file"))
   var config: String?
-  @Flag(help: "Print every setting, its value and where it came from, and end.")
+  @Flag(help: "Print every setting, the value in force and where it came from, and end.")
   var printConfig = false
 
   func run() async throws {
@@ -103,6 +108,7 @@ struct ServeCommand: AsyncParsableCommand {
       var settings = try await Settings(flags: flags, file: config)
       settings.acceptsClock = acceptClock
       if printConfig {
+        for warning in settings.warnings { CommandFailure.complain(warning) }
         for (name, value, source) in settings.sources {
           print("\(name) = \(value)  (\(source))")
         }

@@ -112,8 +112,8 @@ final class ClockKeeper: Sendable {
         logger.warning(
           "the machine's clock was set; the server's time, by which holds end, goes on as it was",
           metadata: [
-            "by-seconds": "\(Double(jump) / 1e9)",
-            "clock-offset-seconds": "\(Double(offset) / 1e9)",
+            "by-seconds": .stringConvertible(Double(jump) / 1e9),
+            "clock-offset-seconds": .stringConvertible(Double(offset) / 1e9),
           ])
       }
       stopping.wait(nanoseconds: Limits.clockWatchedNanoseconds)

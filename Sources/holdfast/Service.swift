@@ -14,10 +14,13 @@ internal import UnixSignals
 
 enum Service {
   /// Serves until SIGTERM or SIGINT, then finishes what is open and returns.
-  static func run(_ asked: Settings) async throws {
+  static func run(_ settings: Settings) async throws {
     ProcessMetrics.begin()
-    let logger = LogOutput.logger(asked)
-    let settings = withinDescriptors(asked)
+    let logger = LogOutput.logger(settings)
+    try Signals.onHangup {
+      logger.notice("SIGHUP: there is nothing to be read again; going on")
+    }
+    for warning in settings.warnings { logger.warning("\(warning)") }
     if settings.concurrency == Settings.broken {
       logger.warning("this store oversells on purpose; it is for demonstrations only")
     }
@@ -32,7 +35,8 @@ enum Service {
     let state = ServiceState(logger: logger)
     // First of all the directory: whoever starts a second server should hear of that, not of its port.
     let opening = try StoreOpening(settings, logger)
-    let admin = try openAdmin(settings, page, state)
+    // Then the ports: a recovery may take a while, and would be for nothing.
+    let (admin, port) = try openPorts(settings, page, state)
     // Services end in reverse order: gRPC first, while the admin pages say "draining".
     let group = ServiceGroup(
       configuration: ServiceGroupConfiguration(
@@ -42,13 +46,14 @@ enum Service {
             successTerminationBehavior: .gracefullyShutdownGroup,
             failureTerminationBehavior: .gracefullyShutdownGroup),
           .init(
-            service: GRPCService(state: state, opening: opening) { store throws(CommandFailure) in
+            service: GRPCService(settings: settings, state: state, opening: opening) {
+              store throws(CommandFailure) in
               page.add { StoreMetrics.expose(store.statistics(), store.concurrency, into: &$0) }
               page.add { JournalMetrics.expose(store.journalStatistics, into: &$0) }
               page.add { ServerClock.expose(store, into: &$0) }
-              return try openServer(settings, store, metrics)
-            } announce: { server in
-              announce(settings, server, admin, logger)
+              return try openServer(settings, port, store, metrics)
+            } announce: {
+              announce(settings, port, admin, logger)
             },
             successTerminationBehavior: .gracefullyShutdownGroup,
             failureTerminationBehavior: .gracefullyShutdownGroup),
@@ -57,36 +62,58 @@ enum Service {
     logger.info("stopped")
   }
 
-  /// Clients must not take the descriptors that the journal needs: without one it could go no further.
-  private static func withinDescriptors(_ asked: Settings) -> Settings {
-    var settings = asked
-    let most = max(1, Machine.raiseDescriptorLimit() - Limits.descriptorsKept)
-    settings.maxConnections = min(settings.maxConnections, most)
-    return settings
+  /// Takes both ports, or says in one sentence which cannot be had. On the one for calls nothing listens
+  /// yet.
+  private static func openPorts(
+    _ settings: Settings, _ page: MetricsPage, _ state: ServiceState
+  ) throws(CommandFailure) -> (AdminServer, ReservedPort) {
+    var problems: [String] = []
+    var flags: [String] = []
+    let admin = open("admin-", settings.adminHost, &problems, &flags) { (host) throws in
+      try AdminServer(
+        host: host, port: settings.adminPort, page: page, readiness: { state.readiness },
+        information: [("Version", Build.version), ("Build", Build.configuration)])
+    }
+    let port = open("", settings.host, &problems, &flags) { (host) throws in
+      do {
+        return try ReservedPort(host: host, port: settings.port)
+      } catch {
+        throw CommandFailure(
+          description: "cannot listen on \(address(host, settings.port)) for calls (\(error))")
+      }
+    }
+    if let admin, let port { return (admin, port) }
+    throw CommandFailure(
+      description: problems.joined(separator: ", and ")
+        + ": choose another \(flags.joined(separator: ", ")), or port 0 for a free one")
   }
 
-  private static func openAdmin(
-    _ settings: Settings, _ page: MetricsPage, _ state: ServiceState
-  ) throws(CommandFailure) -> AdminServer {
+  /// Calls `body` with the addresses of a host until one can be had; nil, and why, where none can.
+  /// - Parameter prefix: of the flags that say where.
+  private static func open<Opened>(
+    _ prefix: String, _ host: String, _ problems: inout [String], _ flags: inout [String],
+    _ body: (String) throws -> Opened
+  ) -> Opened? {
+    var problem: (any Error)?
     do {
-      return try AdminServer(
-        host: settings.adminHost, port: settings.adminPort, page: page,
-        readiness: { state.readiness },
-        information: [("Version", Build.version), ("Build", Build.configuration)])
+      for address in try HostName.addresses(host) {
+        do { return try body(address) } catch { problem = problem ?? error }
+      }
     } catch {
-      throw CommandFailure(
-        description: "\(error); choose another --admin-port, or 0 for a free one")
+      problem = error
     }
+    if let problem { problems.append("\(problem)") }
+    flags += ["--\(prefix)host", "--\(prefix)port"]
+    return nil
   }
 
   private static func openServer(
-    _ settings: Settings, _ store: StockStore, _ metrics: RPCMetrics
+    _ settings: Settings, _ port: ReservedPort, _ store: StockStore, _ metrics: RPCMetrics
   ) throws(CommandFailure) -> Server {
     do {
       let limits = Limits.store(settings)
       return try Server.start(
-        host: settings.host, port: settings.port, loops: settings.loops,
-        limits: Limits.server(settings), metrics: metrics
+        on: port, loops: settings.loops, limits: Limits.server(settings), metrics: metrics
       ) { wake in
         HoldfastHandler(
           session: store.makeSession(wake: wake), storeLimits: limits, serviceLimits: Limits.service
@@ -94,26 +121,26 @@ enum Service {
       }
     } catch {
       throw CommandFailure(
-        description:
-          "cannot listen on \(settings.host):\(settings.port): \(error); choose another --host or --port"
-      )
+        description: "cannot listen on \(address(port.host, port.number)) for calls (\(error)): "
+          + "choose another --host or --port")
     }
   }
 
   private static func announce(
-    _ settings: Settings, _ server: Server, _ admin: AdminServer, _ logger: Logger
+    _ settings: Settings, _ port: ReservedPort, _ admin: AdminServer, _ logger: Logger
   ) {
     let process = ProcessInfo.processInfo.processIdentifier
-    let target = address(settings.host, server.port)
-    let adminTarget = address(settings.adminHost, admin.port)
+    let target = address(port.host, port.number)
+    let adminTarget = address(admin.host, admin.port)
     // For programs that start this one: the only line on standard output.
     print("holdfast ready: grpc \(target) admin http://\(adminTarget) pid \(process)")
     fflush(nil)
     logger.info(
       "ready",
       metadata: [
-        "grpc": "\(target)", "admin": "\(adminTarget)", "loops": "\(settings.loops)",
-        "connections-max": "\(settings.maxConnections)",
+        "grpc": "\(target)", "admin": "\(adminTarget)",
+        "loops": .stringConvertible(settings.loops),
+        "connections-max": .stringConvertible(settings.maxConnections),
         "durability": "\(settings.durability?.rawValue ?? Settings.memory)",
         "concurrency": "\(settings.concurrency.rawValue)",
         "version": "\(Build.version)",
@@ -133,6 +160,7 @@ final class ServiceState: Sendable {
   private struct Value {
     var readiness = Readiness.starting
     var server: Server?
+    var drainBegan: Int64?
   }
 
   private let value = Mutex(Value())
@@ -166,8 +194,15 @@ final class ServiceState: Sendable {
         _exit(0)
       }
       value.readiness = .draining
+      value.drainBegan = value.drainBegan ?? SystemClock.monotonicNanoseconds()
       value.server?.shutDown()
     }
+  }
+
+  /// How long the way down has taken so far.
+  var drainingNanoseconds: Int64 {
+    let now = SystemClock.monotonicNanoseconds()
+    return now - (value.withLock { $0.drainBegan } ?? now)
   }
 
   private func set(_ readiness: Readiness, unless last: Readiness) {
@@ -186,10 +221,11 @@ private struct AdminService: ServiceLifecycle.Service {
 /// The store and the event loops as a service: recovery and loops are threads' work, so somebody waits
 /// for them on one more.
 private struct GRPCService: ServiceLifecycle.Service {
+  let settings: Settings
   let state: ServiceState
   let opening: StoreOpening
   let openServer: @Sendable (StockStore) throws(CommandFailure) -> Server
-  let announce: @Sendable (Server) -> Void
+  let announce: @Sendable () -> Void
 
   func run() async throws {
     try await withGracefulShutdownHandler {
@@ -212,9 +248,10 @@ private struct GRPCService: ServiceLifecycle.Service {
     let server = try openServer(store)
     // Not any earlier: only now are the signals caught that whoever reads the line may send.
     state.serve(server)
-    announce(server)
+    announce()
     try server.wait()
-    try opening.close(store)
+    let left = settings.shutdownTimeoutNanoseconds - state.drainingNanoseconds
+    try opening.close(store, patienceNanoseconds: max(left, Limits.closingNanosecondsMin))
   }
 }
 

@@ -4,7 +4,6 @@ internal import Configuration
 internal import Foundation
 internal import Posix
 internal import StockStore
-internal import SystemPackage
 
 /// The settings of `holdfast serve`, all checked.
 struct Settings {
@@ -33,8 +32,11 @@ struct Settings {
   var logLevel = ""
   var logFormat = ""
 
-  /// Where each value came from, for --print-config: name, value, source.
+  /// What is in force and where it came from, for --print-config: name, value, source.
   private(set) var sources: [(name: String, value: String, source: String)] = []
+
+  /// What the operator should know about how the settings were read.
+  private(set) var warnings: [String] = []
 
   /// The names of all settings: flags with dashes, HOLDFAST_ variables, keys of the file.
   static let defaults: [(name: String, value: String)] = [
@@ -57,7 +59,7 @@ struct Settings {
     let environment = ConfigReader(provider: EnvironmentVariablesProvider())
       .scoped(to: "holdfast")
     let path = file ?? environment.string(forKey: "config")
-    let fileReader = try await Self.reader(ofFile: path)
+    let file = try Self.contents(ofFile: path)
     for (name, fallback) in Self.defaults {
       // Environment variables have underscores where flags have dashes; the library joins the parts of
       // a key, so that this is HOLDFAST_MAX_HOLD.
@@ -65,10 +67,13 @@ struct Settings {
       let variable = "HOLDFAST_" + name.uppercased().replacing("-", with: "_")
       if let value = flags[name] {
         try set(name, value, source: "--\(name)")
-      } else if let value = environment.string(forKey: variableKey) {
+      } else if let value = environment.string(forKey: variableKey),
+        !skipsServiceLink(name, value, variable)
+      {
         try set(name, value, source: variable)
-      } else if let value = Self.text(in: fileReader, name) {
-        try set(name, value, source: "\(name) in \(path ?? "")")
+      } else if let value = file[name] {
+        let source = "\(name) in \(path ?? "")"
+        try set(name, Self.text(name, value, source), source: source)
       } else {
         try set(name, fallback, source: "default")
       }
@@ -80,6 +85,7 @@ struct Settings {
       }
       defaultTTLNanoseconds = maxHoldNanoseconds
     }
+    lowerToDescriptors()
     guard journalSegmentBytes / Limits.journalSegmentBytesPerLoop > loops else {
       throw Self.mistake(
         "--journal-segment-bytes: \(journalSegmentBytes) are too few for \(loops) loops")
@@ -93,6 +99,35 @@ struct Settings {
 }
 
 extension Settings {
+  /// Kubernetes tells every container of the services that it has beside it: to one named `holdfast` point
+  /// HOLDFAST_PORT=tcp://10.0.0.7:7420 and more, of which this has the name of a setting.
+  private mutating func skipsServiceLink(
+    _ name: String, _ value: String, _ variable: String
+  ) -> Bool {
+    guard name == "port" || name.hasSuffix("-port"),
+      value.wholeMatch(of: /(tcp|udp|sctp):\/\/[0-9A-Fa-f.:\[\]]+:[0-9]+/) != nil
+    else { return false }
+    warnings.append(
+      "skipped \(variable)=\(value): Kubernetes sets it where a service has that name "
+        + "(enableServiceLinks: false ends that); --\(name) is not taken from it")
+    return true
+  }
+
+  /// Clients must not take the descriptors that the journal needs: without one it could go no further.
+  private mutating func lowerToDescriptors() {
+    let descriptors = Machine.raiseDescriptorLimit()
+    let most = max(1, descriptors - Limits.descriptorsKept)
+    guard maxConnections > most,
+      let index = sources.firstIndex(where: { $0.name == "max-connections" })
+    else { return }
+    warnings.append(
+      "--max-connections: \(most) instead of \(maxConnections), since the process may have "
+        + "\(descriptors) open files (ulimit -n)")
+    sources[index].value = "\(most)"
+    sources[index].source += ": \(maxConnections), but \(descriptors) open files are allowed"
+    maxConnections = most
+  }
+
   private mutating func set(_ name: String, _ text: String, source: String) throws(CommandFailure) {
     let at = source == "default" ? "--\(name)" : source
     switch name {
@@ -143,7 +178,11 @@ extension Settings {
     case "log-format": logFormat = try Self.choice(text, ["auto", "text", "json"], at)
     default: break
     }
-    sources.append((name, text, source))
+    if name == "loops" && text == "auto" {
+      sources.append((name, "\(loops)", "\(source): auto"))
+    } else {
+      sources.append((name, text, source))
+    }
   }
 
   /// The durability without a journal.
@@ -210,27 +249,64 @@ extension Settings {
 
   // MARK: Sources
 
-  private static func reader(ofFile path: String?) async throws -> ConfigReader? {
-    guard let path else { return nil }
-    do {
-      let object = try JSONSerialization.jsonObject(with: Data(contentsOf: URL(filePath: path)))
-      let names = Set(defaults.map(\.name))
-      for key in (object as? [String: Any] ?? [:]).keys.sorted() where !names.contains(key) {
-        throw Self.mistake(
-          "\(path): no setting is called '\(key)'; holdfast serve --help lists them")
+  /// An entry of the configuration file. Settings are texts and whole numbers; the rest is of no use.
+  private enum FileValue: Decodable {
+    case text(String)
+    case number(Int)
+    case useless
+
+    init(from decoder: any Decoder) throws {
+      let container = try decoder.singleValueContainer()
+      if let text = try? container.decode(String.self) {
+        self = .text(text)
+      } else if (try? container.decode(Bool.self)) == nil,
+        let number = try? container.decode(Int.self)
+      {
+        self = .number(number)
+      } else {
+        self = .useless
       }
-      return ConfigReader(provider: try await FileProvider<JSONSnapshot>(filePath: FilePath(path)))
-    } catch let error as CommandFailure {
-      throw error
-    } catch {
-      throw Self.mistake(
-        "\(path): not a readable JSON object of settings (--config)")
     }
   }
 
-  /// A value of the file: a string or a number.
-  private static func text(in reader: ConfigReader?, _ name: String) -> String? {
-    let key = ConfigKey([name])
-    return reader?.string(forKey: key) ?? reader?.int(forKey: key).map(String.init)
+  /// Settings that are whole numbers.
+  private static let numbers: Set = [
+    "port", "admin-port", "loops", "journal-segment-bytes", "max-items", "max-reservations",
+    "max-connections",
+  ]
+
+  private static func contents(ofFile path: String?) throws -> [String: FileValue] {
+    guard let path else { return [:] }
+    let entries: [String: FileValue]
+    do {
+      entries = try JSONDecoder().decode(
+        [String: FileValue].self, from: Data(contentsOf: URL(filePath: path)))
+    } catch {
+      throw Self.mistake("\(path): not a readable JSON object of settings (--config)")
+    }
+    let names = Set(defaults.map(\.name))
+    for key in entries.keys.sorted() where !names.contains(key) {
+      throw Self.mistake(
+        "\(path): no setting is called '\(key)'; holdfast serve --help lists them")
+    }
+    return entries
+  }
+
+  /// The text of an entry, as a flag would have it.
+  private static func text(
+    _ name: String, _ value: FileValue, _ at: String
+  ) throws(CommandFailure) -> String {
+    let takesNumber = numbers.contains(name)
+    switch value {
+    case .number(let number) where takesNumber: return String(number)
+    case .text(let text) where !takesNumber: return text
+    // Such as "auto"; what it means is checked as ever.
+    case .text(let text) where Int(text) == nil: return text
+    default:
+      throw Self.mistake(
+        takesNumber
+          ? "\(at): not a whole number, such as 1000, without quotes"
+          : "\(at): not a string, such as \"30s\", in quotes")
+    }
   }
 }

@@ -33,6 +33,7 @@ final class StoreOpening: Sendable {
     guard let storage, let durability = settings.durability else {
       do throws(JournalError) {
         let clock = try ServerClock.start(after: nil, settings, logger)
+        try StockStore.requireAddressSpace(limits, settings.concurrency)
         let store = StockStore(limits: limits, clock: clock, concurrency: settings.concurrency)
         try keepClock(store)
         return store
@@ -78,8 +79,17 @@ final class StoreOpening: Sendable {
     }
   }
 
-  /// Makes everything durable and ends the journal. The event loops have ended.
-  func close(_ store: StockStore) throws(CommandFailure) {
+  /// Makes everything durable and ends the journal. The event loops have ended. Where the disk does not
+  /// answer within `patienceNanoseconds`, ends the process: nothing else can end a thread that waits for it.
+  func close(_ store: StockStore, patienceNanoseconds: Int64) throws {
+    let closed = try Wakeup()
+    let guardian = try Thread(name: "closing") { [logger] in
+      if !closed.wait(nanoseconds: patienceNanoseconds) { Self.endWaiting(store, logger) }
+    }
+    defer {
+      closed.signal()
+      guardian.join()
+    }
     clockKeeper.withLock { $0 }?.stop()
     do {
       try store.closeJournal()
@@ -89,12 +99,23 @@ final class StoreOpening: Sendable {
     }
   }
 
+  /// The disk has not answered until the time of the shutdown was over.
+  private static func endWaiting(_ store: StockStore, _ logger: Logger) {
+    logger.critical(
+      "the disk does not answer; ended without its word that the last decisions are on it",
+      metadata: [
+        "decisions-not-acknowledged": .stringConvertible(store.waitingDecisions),
+        "status": .stringConvertible(CommandFailure.diskFailed),
+      ])
+    _exit(CommandFailure.diskFailed)
+  }
+
   /// The disk has failed. What it holds of the last writes nobody knows, a second try would not tell
   /// (fsync(2)), and clients had better ask a server that has read the directory anew.
   private static func end(_ error: JournalError, _ logger: Logger) {
     logger.critical(
       "the journal failed; ending at once, nothing is acknowledged any more",
-      metadata: ["error": "\(error)", "status": "\(CommandFailure.diskFailed)"])
+      metadata: ["error": "\(error)", "status": .stringConvertible(CommandFailure.diskFailed)])
     _exit(CommandFailure.diskFailed)
   }
 
@@ -102,8 +123,9 @@ final class StoreOpening: Sendable {
     logger.info(
       "recovering",
       metadata: [
-        "records": "\(progress.records)", "bytes": "\(progress.bytes)",
-        "seconds": "\(progress.seconds)",
+        "records": .stringConvertible(progress.records),
+        "bytes": .stringConvertible(progress.bytes),
+        "seconds": .stringConvertible(progress.seconds),
       ])
   }
 
@@ -111,18 +133,24 @@ final class StoreOpening: Sendable {
     if summary.tornBytes > 0 {
       logger.notice(
         "cut off the end of the journal, which a crash had left half written and nobody was told of",
-        metadata: ["bytes": "\(summary.tornBytes)", "lsn": "\(summary.lsn)"])
+        metadata: [
+          "bytes": .stringConvertible(summary.tornBytes), "lsn": .stringConvertible(summary.lsn),
+        ])
     }
     logger.info(
       summary.isNew ? "made a new data directory" : "recovered",
       metadata: [
-        "data-dir": "\(settings.dataDirectory)", "decisions": "\(summary.decisions)",
-        "digest": "\(summary.digest)", "items": "\(summary.items)",
-        "live-reservations": "\(summary.liveReservations)",
-        "recorded-decisions": "\(summary.recordedDecisions)",
-        "checkpoint-lsn": "\(summary.checkpointLSN)", "lsn": "\(summary.lsn)",
-        "records": "\(summary.recordsReplayed)", "bytes": "\(summary.journalBytesRead)",
-        "torn-bytes": "\(summary.tornBytes)", "seconds": "\(summary.seconds)",
+        "data-dir": "\(settings.dataDirectory)", "digest": "\(summary.digest)",
+        "decisions": .stringConvertible(summary.decisions),
+        "items": .stringConvertible(summary.items),
+        "live-reservations": .stringConvertible(summary.liveReservations),
+        "recorded-decisions": .stringConvertible(summary.recordedDecisions),
+        "checkpoint-lsn": .stringConvertible(summary.checkpointLSN),
+        "lsn": .stringConvertible(summary.lsn),
+        "records": .stringConvertible(summary.recordsReplayed),
+        "bytes": .stringConvertible(summary.journalBytesRead),
+        "torn-bytes": .stringConvertible(summary.tornBytes),
+        "seconds": .stringConvertible(summary.seconds),
       ])
   }
 

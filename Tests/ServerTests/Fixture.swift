@@ -197,7 +197,8 @@ final class Fixture {
         RPCMethod(service: $0.service, method: $0.method, type: .unary)
       }, nowNanoseconds: { SystemClock.monotonicNanoseconds() })
     server = try Server.start(
-      host: "127.0.0.1", port: 0, loops: loops, limits: limits, metrics: metrics
+      on: try ReservedPort(host: "127.0.0.1", port: 0), loops: loops, limits: limits,
+      metrics: metrics
     ) { wake in
       board.change { $0.wakes.append(wake) }
       return FakeHandler(board: board, loop: counter.next())

@@ -138,18 +138,30 @@ struct ShutdownTests {
   @Test("A port that is taken is an error")
   func taken() throws {
     let fixture = try Fixture()
-    let board = fixture.board
     #expect(throws: Errno.alreadyInUse) {
-      try Server.start(
-        host: "127.0.0.1", port: fixture.server.port, loops: 1, limits: Fixture.limits,
-        metrics: fixture.metrics
-      ) { _ in FakeHandler(board: board, loop: 0) }
+      try ReservedPort(host: "127.0.0.1", port: fixture.server.port)
     }
-    #expect(throws: Errno.invalid) {
-      try Server.start(
-        host: "localhost", port: 0, loops: 1, limits: Fixture.limits, metrics: fixture.metrics
-      ) { _ in FakeHandler(board: board, loop: 0) }
-    }
+    #expect(throws: Errno.invalid) { try ReservedPort(host: "localhost", port: 0) }
     #expect(try fixture.connect().call("echo", [1]).messages == [[1]])
+  }
+
+  @Test("A reserved port refuses connections until the server starts, and goes to one server")
+  func reserved() throws {
+    let fixture = try Fixture()
+    let board = fixture.board
+    let port = try ReservedPort(host: "127.0.0.1", port: 0)
+    let second = try ReservedPort(host: "127.0.0.1", port: port.number)
+    #expect(throws: (any Error).self) { try Client(port: port.number).call("echo", [1]) }
+    let server = try Server.start(
+      on: port, loops: 2, limits: Fixture.limits, metrics: fixture.metrics
+    ) { _ in FakeHandler(board: board, loop: 0) }
+    #expect(throws: Errno.alreadyInUse) {
+      try Server.start(on: second, loops: 2, limits: Fixture.limits, metrics: fixture.metrics) {
+        _ in FakeHandler(board: board, loop: 0)
+      }
+    }
+    #expect(try Client(port: port.number).call("echo", [1]).messages == [[1]])
+    server.shutDown()
+    try server.wait()
   }
 }
