@@ -17,7 +17,7 @@ struct AuditCommand: ParsableCommand {
 
   @Argument(help: "Files that `run --history` has written.")
   var histories: [String]
-  @Option(help: "The server's gRPC address, an IP address and a port.")
+  @Option(help: "The server's gRPC address, a host and a port.", transform: Endpoint.resolving)
   var target: Endpoint
   @Option(help: "Write the findings as JSON to this file.")
   var json: String?

@@ -30,6 +30,8 @@ struct HoldfastLoad: ParsableCommand {
     ])
 
   static func main() {
+    // A report that outgrows the limit of a file's size is told of like any that cannot be written.
+    Signals.makeFailedWritesErrors()
     do {
       var command = try parseAsRoot()
       try command.run()
@@ -64,7 +66,7 @@ struct PrepareCommand: ParsableCommand {
     abstract: "Puts stock behind the SKUs sku-0000000, sku-0000001, …",
     discussion: "For tools that bring their own load. Repeating it sets the stock again.")
 
-  @Option(help: "The server's gRPC address, an IP address and a port.")
+  @Option(help: "The server's gRPC address, a host and a port.", transform: Endpoint.resolving)
   var target: Endpoint
   @Option(help: "How many SKUs.")
   var skus: Int

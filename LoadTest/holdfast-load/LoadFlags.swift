@@ -8,12 +8,13 @@ internal import Posix
 struct TargetFlags: ParsableArguments {
   @Option(
     help: ArgumentHelp(
-      "The server's gRPC address: an IP address and a port.", valueName: "address"))
+      "The server's gRPC address: a host and a port.", valueName: "address"),
+    transform: Endpoint.resolving)
   var target = Endpoint.standard
   @Option(
     help: ArgumentHelp(
       "The server's admin address, to read conflicts, retries and more from /metrics.",
-      valueName: "address"))
+      valueName: "address"), transform: Endpoint.resolving)
   var admin: Endpoint?
   @Option(
     help: ArgumentHelp(
@@ -128,11 +129,6 @@ struct LoadFlags: ParsableArguments {
 extension Arrivals: ExpressibleByArgument {}
 
 extension Seconds: ExpressibleByArgument {
-  package init?(argument: String) { self.init(argument) }
-  package var defaultValueDescription: String { description }
-}
-
-extension Endpoint: ExpressibleByArgument {
   package init?(argument: String) { self.init(argument) }
   package var defaultValueDescription: String { description }
 }

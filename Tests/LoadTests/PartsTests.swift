@@ -9,8 +9,13 @@ import Testing
   @Test(arguments: ["", "127.0.0.1", ":80", "h:0", "h:65536", "h:x"])
   func endpointsThatAreNone(text: String) { #expect(Endpoint(text) == nil) }
 
-  @Test func endpoints() {
-    #expect(Endpoint("localhost:80")?.description == "127.0.0.1:80")
+  @Test func endpoints() throws {
+    #expect(try Endpoint.resolving("localhost:1").port == 1)
+    #expect(try ["127.0.0.1", "::1"].contains(Endpoint.resolving("localhost:1").host))
+    #expect(try Endpoint.resolving("[::1]:80").description == "[::1]:80")
+    for text in ["nobody.invalid:80", "127.0.0.1"] {
+      #expect(throws: LoadError.self) { try Endpoint.resolving(text) }
+    }
     #expect(Endpoint("[::1]:80")?.host == "::1")
     #expect(Endpoint("[::1]:80")?.description == "[::1]:80")
   }

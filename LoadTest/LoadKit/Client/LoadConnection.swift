@@ -21,17 +21,32 @@ package struct Endpoint: Equatable, Sendable, CustomStringConvertible {
   package let host: String
   package let port: UInt16
 
-  /// - Parameter text: an IP address or localhost, and a port: 127.0.0.1:8080, [::1]:8080.
+  /// - Parameter text: an IP address, or a name to be resolved, and a port: 127.0.0.1:8080, [::1]:8080.
   package init?(_ text: String) {
     guard let colon = text.lastIndex(of: ":"), let port = UInt16(text[text.index(after: colon)...]),
       port > 0
     else { return nil }
     var host = String(text[..<colon])
     if host.hasPrefix("["), host.hasSuffix("]") { host = String(host.dropFirst().dropLast()) }
-    if host == "localhost" { host = "127.0.0.1" }
     if host.isEmpty { return nil }
+    self.init(host: host, port: port)
+  }
+
+  package init(host: String, port: UInt16) {
     self.host = host
     self.port = port
+  }
+
+  /// From a flag: with the address of a name. Of several, the first that takes a connection now.
+  package static func resolving(_ text: String) throws(LoadError) -> Endpoint {
+    guard let named = Endpoint(text) else {
+      throw LoadError("not an address and a port, such as 127.0.0.1:7420")
+    }
+    let addresses: [String]
+    do { addresses = try HostName.addresses(named.host) } catch { throw LoadError("\(error)") }
+    let endpoints = addresses.map { Endpoint(host: $0, port: named.port) }
+    if endpoints.count == 1 { return endpoints[0] }
+    return endpoints.first { $0.takesConnections() } ?? endpoints[0]
   }
 
   package var description: String { host.contains(":") ? "[\(host)]:\(port)" : "\(host):\(port)" }

@@ -70,7 +70,7 @@ struct StartedServer: ~Copyable {
     while true {
       try checkAlive("before it took connections")
       if EndSignals.received != nil { throw LoadError("interrupted") }
-      if takesConnections(target), admin.map({ takesConnections($0) }) ?? true { return }
+      if target.takesConnections(), admin.map({ $0.takesConnections() }) ?? true { return }
       if SystemClock.monotonicNanoseconds() > deadline {
         let seconds = StartedServer.startNanoseconds / 1_000_000_000
         throw LoadError(
@@ -143,18 +143,13 @@ private func freePort(_ host: String) throws(LoadError) -> UInt16 {
   }
 }
 
-private func takesConnections(_ endpoint: Endpoint) -> Bool {
-  guard let socket = try? Socket.connect(host: endpoint.host, port: endpoint.port),
-    let poller = try? Poller(),
-    (try? poller.add(socket.number, token: 0, writable: true)) != nil,
-    let count = try? poller.wait(timeoutMilliseconds: 1_000)
-  else { return false }
-  return count > 0 && Socket.connectError(socket.number) == nil
-}
-
 extension Endpoint {
-  fileprivate init(host: String, port: UInt16) {
-    self.host = host
-    self.port = port
+  /// Whether somebody listens there, now.
+  func takesConnections() -> Bool {
+    guard let socket = try? Socket.connect(host: host, port: port), let poller = try? Poller(),
+      (try? poller.add(socket.number, token: 0, writable: true)) != nil,
+      let count = try? poller.wait(timeoutMilliseconds: 1_000)
+    else { return false }
+    return count > 0 && Socket.connectError(socket.number) == nil
   }
 }

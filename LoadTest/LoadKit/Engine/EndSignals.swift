@@ -15,12 +15,11 @@ package enum EndSignals {
     return number == 0 ? nil : number
   }
 
-  /// Takes the signals over, and has SIGPIPE ignored: a write to a closed pipe is an error like
-  /// others. Safe to repeat.
+  /// Takes the signals over, and has a failed write be an error. Safe to repeat.
   package static func handle() {
     // Makes the atomic now: a handler may not.
     _ = first.load(ordering: .relaxed)
-    _ = signal(SIGPIPE, SIG_IGN)
+    Signals.makeFailedWritesErrors()
     for number in [SIGINT, SIGTERM, SIGHUP] {
       // nohup(1) has it ignored.
       if number == SIGHUP, isIgnored(number) { continue }

@@ -100,9 +100,4 @@ package struct RunOptions: Sendable {
 extension Endpoint {
   /// Where `holdfast serve` listens by itself.
   package static let standard = Endpoint(host: "127.0.0.1", port: 7_420)
-
-  private init(host: String, port: UInt16) {
-    self.host = host
-    self.port = port
-  }
 }
