@@ -24,8 +24,6 @@ package struct Errno: Error, Equatable, CustomStringConvertible {
   package static let brokenPipe = Errno(code: EPIPE)
   package static let noSpace = Errno(code: ENOSPC)
 
-  package static let fileTooLarge = Errno(code: EFBIG)
-
   /// There was no room for what was to be written: on the disk, in a quota, below the limit of a file's
   /// size.
   package var isLackOfRoom: Bool { [ENOSPC, EDQUOT, EFBIG].contains(code) }

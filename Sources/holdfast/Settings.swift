@@ -120,9 +120,12 @@ extension Settings {
     guard maxConnections > most,
       let index = sources.firstIndex(where: { $0.name == "max-connections" })
     else { return }
-    warnings.append(
-      "--max-connections: \(most) instead of \(maxConnections), since the process may have "
-        + "\(descriptors) open files (ulimit -n)")
+    // A default that nobody chose gives way without a word, but for --print-config's.
+    if sources[index].source != "default" {
+      warnings.append(
+        "--max-connections: \(most) instead of \(maxConnections), since the process may have "
+          + "\(descriptors) open files (ulimit -n)")
+    }
     sources[index].value = "\(most)"
     sources[index].source += ": \(maxConnections), but \(descriptors) open files are allowed"
     maxConnections = most
@@ -296,17 +299,13 @@ extension Settings {
   private static func text(
     _ name: String, _ value: FileValue, _ at: String
   ) throws(CommandFailure) -> String {
-    let takesNumber = numbers.contains(name)
     switch value {
-    case .number(let number) where takesNumber: return String(number)
-    case .text(let text) where !takesNumber: return text
-    // Such as "auto"; what it means is checked as ever.
-    case .text(let text) where Int(text) == nil: return text
-    default:
+    case .text(let text): return text
+    case .number(let number) where numbers.contains(name): return String(number)
+    case .number, .useless:
       throw Self.mistake(
-        takesNumber
-          ? "\(at): not a whole number, such as 1000, without quotes"
-          : "\(at): not a string, such as \"30s\", in quotes")
+        numbers.contains(name)
+          ? "\(at): not a whole number, such as 1000" : "\(at): not a string, such as \"30s\"")
     }
   }
 }

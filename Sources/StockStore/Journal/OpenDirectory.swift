@@ -26,9 +26,11 @@ extension StockStore {
   ) throws(JournalError) -> (store: StockStore, summary: RecoverySummary) {
     let listing = try DirectoryListing(storage)
     try listing.requireRepaired()
-    let newest = listing.checkpoints.isEmpty ? nil : try newestCheckpoint(storage).header
-    try requireAddressSpace(
-      limits, concurrency, reservationsMaxBefore: newest?.reservationsMax ?? 0)
+    // A new directory begins with an empty checkpoint, under these caps.
+    let before =
+      listing.checkpoints.isEmpty
+      ? limits.reservationsMax : try newestCheckpoint(storage).header.reservationsMax
+    try requireAddressSpace(limits, concurrency, reservationsMaxBefore: before)
     if listing.hasNewCheckpoint {
       try JournalError.attempt("remove", FileNames.newCheckpoint) { () throws(Errno) in
         try storage.remove(FileNames.newCheckpoint)

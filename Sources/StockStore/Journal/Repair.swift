@@ -29,12 +29,14 @@ package enum Repair {
   ///   - storage: owned.
   ///   - nonce: 64 unpredictable bits, unless a test wants the same again.
   /// - Throws: `unsuitable` where no batch begins or ends at `lsn`, or the checkpoint needs what is
-  ///   behind it; `damaged` where it is the checkpoint that is; `failed`.
+  ///   behind it; `damaged` where it is the checkpoint that is; `failed`; `tooLittleMemory`.
   package static func truncate(
     storage: any Storage, at lsn: UInt64, nonce: UInt64 = Machine.random64()
   ) throws(JournalError) -> RepairReport {
     let checkpoint = try StockStore.newestCheckpoint(storage)
     let identity = checkpoint.header.identity
+    // While nothing is changed yet.
+    let limits = try StockStore.limits(toRead: checkpoint.header)
     guard lsn >= checkpoint.end.endLSN else {
       throw .unsuitable(
         "\(checkpoint.name) needs the journal up to \(checkpoint.end.endLSN): "
@@ -53,7 +55,7 @@ package enum Repair {
     try removeSegments(reader, after: cut.sequence)
     try clear(reader, from: cut)
     report.versionLift = versionsMax + nonce % versionsMax
-    report.digest = try liftVersions(storage, by: report.versionLift)
+    report.digest = try liftVersions(storage, by: report.versionLift, limits)
     try JournalError.attempt("remove", FileNames.unfinishedRepair) { () throws(Errno) in
       try storage.remove(FileNames.unfinishedRepair)
       try storage.syncDirectory()
@@ -64,14 +66,14 @@ package enum Repair {
   /// Reads the state that is left and writes it as a checkpoint with higher versions.
   /// - Returns: the digest of what was read.
   private static func liftVersions(
-    _ storage: any Storage, by lift: UInt64
+    _ storage: any Storage, by lift: UInt64, _ limits: StoreLimits
   ) throws(JournalError) -> StateDigest {
     let checkpoint = try StockStore.newestCheckpoint(storage)
     let header = checkpoint.header
     let recovery = try Recovery(
       storage: storage, checkpoint: checkpoint,
       segmentCount: try DirectoryListing(storage).segmentCount(from: header.start.sequence),
-      limits: try StockStore.limits(toRead: header))
+      limits: limits)
     var core = recovery.core
     defer { core.free() }
     core.log.resume(after: recovery.position.lsn)
