@@ -30,15 +30,16 @@ def holdfast(binary, *arguments):
 class Server:
     """`holdfast serve` on free loopback ports, with a journal; up when the constructor returns.
 
-    Its data directory is `data`, or else one of its own that goes with it.
+    Its data directory is `data`, or else one of its own that goes with it. `prefix` is a command that ends
+    by becoming the one behind it, such as prlimit(1).
     """
 
-    def __init__(self, binary, *flags, data=None, environment=()):
+    def __init__(self, binary, *flags, data=None, environment=(), prefix=()):
         self.own_data = None if data else tempfile.TemporaryDirectory(prefix="holdfast-data-")
         self.data = pathlib.Path(data or self.own_data.name)
         self.log = tempfile.TemporaryFile()
         self.process = subprocess.Popen(
-            serve_command(binary, self.data, *flags), env={**os.environ, **dict(environment)},
+            [*prefix, *serve_command(binary, self.data, *flags)], env={**os.environ, **dict(environment)},
             stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=self.log, text=True)
         watchdog = threading.Timer(START_SECONDS, self.process.kill)
         watchdog.start()

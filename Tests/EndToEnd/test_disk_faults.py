@@ -1,9 +1,11 @@
 """A disk that is full, fails or stalls under a running server."""
 
+import json
 import pathlib
 import shutil
 import socket
 import subprocess
+import time
 import urllib.error
 import urllib.request
 
@@ -204,3 +206,30 @@ def test_the_journals_metrics(start, tmp_path):
 def test_no_journal_no_metrics_of_it(start):
     server = start("--durability", "memory")
     assert b"holdfast_journal" not in fetch(server, "/metrics").read()
+
+
+def test_a_shutdown_does_not_wait_for_a_disk_that_hangs(start, tmp_path, faults):
+    marker = tmp_path / "stall"
+    server = start("--shutdown-timeout", "1s", data=tmp_path / "data",
+                   environment={"LD_PRELOAD": str(faults), "FAULT_STALL": str(marker)})
+    with Client(server.target) as client:
+        sku = client.item(10)
+        held = client.reserve(line(sku), ttl=3600)
+        marker.touch()
+        try:
+            calls = [client.reservations.Reserve.future(reservation_pb2.ReserveRequest(
+                idempotency_key=fresh("key"), lines=[line(sku)]), timeout=20) for _ in range(3)]
+            eventually(lambda: metric(server, "holdfast_live_holds") == 4)
+            began = time.monotonic()
+            server.terminate()
+            assert server.process.wait(20) == 74
+            assert time.monotonic() - began < 4
+        finally:
+            marker.unlink()
+        for call in calls:
+            assert call.exception().code() == StatusCode.UNAVAILABLE
+    (entry,) = [row for row in map(json.loads, server.log_text().splitlines()) if row["level"] == "critical"]
+    assert "the disk does not answer" in entry["message"]
+    assert entry["decisions-not-acknowledged"] == 3 and entry["status"] == 74
+    with Client(start(data=tmp_path / "data").target) as client:
+        assert client.get(held.reservation_id).reservation_id == held.reservation_id
