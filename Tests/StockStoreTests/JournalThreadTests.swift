@@ -27,6 +27,40 @@ import Testing
     #expect(it.digest == before)
   }
 
+  /// A write to a segment that is ready finds no room: nothing is told, changes are refused, and once there
+  /// is room all of it is written again.
+  @Test(arguments: 1...8) func aWriteWithoutRoomIsTriedAgain(seed: Int) throws {
+    let it = try JournaledStore(crampedLimits(), seed: UInt64(seed))
+    for _ in 0..<100 { try it.command() }
+    try it.settle()
+    let log = it.store.core.log
+    let durable = log.durable
+    func adjust(_ number: Int) {
+      _ = it.session.beginTurn()
+      _ = it.session.adjust("room-\(number)", "s1", .delta(1))
+      it.session.endTurn()
+    }
+    it.storage.refusesWrites = true
+    for number in 0..<5 {
+      // From the second on they are refused.
+      adjust(number)
+      let wrote = try it.store.stepJournal()
+      #expect(!wrote && log.durable == durable)
+      if number == 0 { #expect(it.store.waitingDecisions == 1) }
+      #expect(!log.isAdmitting && log.reason == .noSpace)
+      // A process that comes now finds nothing damaged.
+      _ = try StockStore.verify(storage: it.copyOfFiles())
+    }
+    it.storage.refusesWrites = false
+    try it.stepAll()
+    #expect(log.isAdmitting && it.store.waitingDecisions == 0)
+    adjust(5)
+    try it.settle()
+    let before = it.digest
+    try it.restart(losingPower: true)
+    #expect(it.digest == before && it.store.audit() == [])
+  }
+
   /// Somebody alone is served at once, whatever came before: a target of 0 is reached by any record.
   @Test(arguments: [(1, 2400, 0), (1, 120, 0)]) func aLoneCallerNeverWaits(
     records: Int, bytes: UInt64, arrived: UInt64

@@ -85,6 +85,9 @@ package final class SimulatedStorage: Storage, @unchecked Sendable {
   package var plan = FaultPlan.none
   /// More bytes than these in all files together give ENOSPC.
   package var bytesMax = Int.max
+  /// All writes give ENOSPC after some of their bytes, also where the file does not grow: so does a file
+  /// system that writes elsewhere than where the bytes were.
+  package var refusesWrites = false
   /// Calls so far that change something or would have.
   package private(set) var callCount = 0
   /// How often ENOSPC was given.
@@ -259,6 +262,10 @@ package final class SimulatedStorage: Storage, @unchecked Sendable {
     try perform("write \(bytes.count) bytes to \(name) at \(offset)", ofDirectory: false) {
       () throws(Errno) in
       let growth = max(0, offset + bytes.count - contents.visible.count)
+      if refusesWrites {
+        contents.write(Array(bytes.prefix(random.number(0...bytes.count))), at: offset)
+        throw outOfSpace()
+      }
       // Without a limit nobody need add up the files.
       if growth > 0, bytesMax != .max, byteCount + growth > bytesMax { throw outOfSpace() }
       contents.write(bytes, at: offset)
