@@ -109,19 +109,26 @@ internal import StockStore
     end(start)
   }
 
+  /// Begins a submessage: where its content starts, behind one byte for its length.
   private func begin(_ number: Int) -> Int {
-    reserve(20)
+    reserve(21)
     putTag(number, wireType: 2)
+    count += 1
     return count
   }
 
+  /// Ends the submessage whose content starts at `start`. Most are shorter than 128 bytes, and fit their
+  /// one byte of length; others are moved, which costs less than measuring them first.
   private func end(_ start: Int) {
     let length = count - start
+    if length < 0x80 {
+      unsafe storage[start - 1] = UInt8(truncatingIfNeeded: length)
+      return
+    }
     reserve(10)
-    let shift = Self.varintLength(UInt64(length))
-    // Most submessages are a few dozen bytes: moving them costs less than measuring them first.
+    let shift = Self.varintLength(UInt64(length)) - 1
     unsafe (storage + start + shift).update(from: storage + start, count: length)
-    count = start
+    count = start - 1
     putVarint(UInt64(length))
     count += length
   }
@@ -166,7 +173,13 @@ internal import StockStore
 
   private func putTag(_ number: Int, wireType: Int) { putVarint(UInt64(number << 3 | wireType)) }
 
+  @inline(__always)
   private func putVarint(_ value: UInt64) {
+    if value < 0x80 { return putByte(UInt8(truncatingIfNeeded: value)) }
+    putLongVarint(value)
+  }
+
+  private func putLongVarint(_ value: UInt64) {
     var value = value
     while value > 0x7f {
       putByte(UInt8(truncatingIfNeeded: value) | 0x80)

@@ -111,6 +111,7 @@ extension HoldfastHandler {
   ) throws(FieldViolation) {
     session.clearLines()
     guard count <= rules.store.linesPerReservation else { throw Self.tooFewLines }
+    var areGood = true
     for index in 0..<count {
       guard let line = unsafe lines?[index] else { continue }
       do throws(FieldViolation) {
@@ -122,9 +123,10 @@ extension HoldfastHandler {
         }
       } catch {
         badEntries.append(error.inside("lines", at: index))
+        areGood = false
       }
     }
-    if let first = badEntries.first { throw first }
+    if !areGood { throw badEntries[0] }
   }
 
   private static var noItem: ItemName { ItemName(sku: .empty, location: .empty) }

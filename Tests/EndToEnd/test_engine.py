@@ -45,7 +45,7 @@ def test_an_interrupt_ends_the_run_with_what_there_is(generator, server, tmp_pat
     assert run.end() == 130, run.output + run.errors
     assert run.seconds < 30
     report = run.report
-    assert report["is_partial"] and report["result"] == "good"
+    assert report["is_partial"] and report["verdict"]["result"] == "good"
     assert report["check"]["keys"] > 0 and report["check"]["unknown_outcomes"] == 0
     assert 0 < report["measured_seconds"] < 30
     assert any("interrupted" in warning for warning in report["warnings"])
