@@ -7,6 +7,7 @@ extension StoreSession {
   ///   `versionMismatch`, `conflictTooBusy`, `idempotencyKeyReused`, `tableFull`, `unavailable`.
   package func adjust(_ command: AdjustCommand) -> Decision<StockLevel> {
     assertInTurn()
+    scratch.lineCount = 0
     scratch.further.removeAll()
     let hash = core.keys.itemHash(command.item)
     let identity = core.keys.identity(.adjust, command.scope)

@@ -208,8 +208,10 @@ extension StoreSession {
     var place = 0
     var firstPlace = 0
     forEachItem { hash, _, line in
-      if ordinal(line: line) == nil { places |= 1 << UInt64(place) }
-      if hash == scratch.lines[first].hash { firstPlace = place }
+      // The first is unknown by decision: another session may have made the item since.
+      let isFirst = hash == scratch.lines[first].hash
+      if isFirst { firstPlace = place }
+      if isFirst || ordinal(line: line) == nil { places |= 1 << UInt64(place) }
       place += 1
     }
     return .itemsNotFound(first: firstPlace, places: places)
