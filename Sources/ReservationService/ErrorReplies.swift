@@ -95,6 +95,7 @@ final class ErrorReplies {
       badRequest(violations, held: held, reply)
     case .onHandLimit:
       simple(.failedPrecondition, "ON_HAND_LIMIT", "on hand would pass 1099511627776", reply)
+    case .longerThanMaxHold: badRequest([FieldRules.timeToLiveViolation], reply: reply)
     case .tableFull(let table):
       begin("the table of ", table == .items ? "items" : "reservations", " is full")
       finish(.resourceExhausted, "TABLE_FULL", reply) {

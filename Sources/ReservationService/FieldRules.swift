@@ -97,18 +97,19 @@ struct FieldRules {
     return value
   }
 
-  /// A time to live in nanoseconds.
+  /// Longer than any max_hold, which is a year at most.
+  private static let ttlSecondsMax: Int64 = 366 * 24 * 3600
+
+  static var timeToLiveViolation: FieldViolation {
+    FieldViolation("ttl", "1 s to the server's max_hold, with 0 to 999999999 nanos")
+  }
+
+  /// A time to live in nanoseconds. The store refuses one above max_hold, unless its key is known.
   func timeToLive(seconds: Int64, nanos: Int32) throws(FieldViolation) -> Int64 {
-    let violation = FieldViolation(
-      "ttl", "1 s to the server's max_hold, with 0 to 999999999 nanos")
-    guard nanos >= 0, nanos <= 999_999_999, seconds >= 0,
-      seconds <= store.holdNanosecondsMax / 1_000_000_000
-    else { throw violation }
-    // max_hold is a year at most.
+    guard nanos >= 0, nanos <= 999_999_999, seconds >= 0, seconds <= Self.ttlSecondsMax
+    else { throw Self.timeToLiveViolation }
     let nanoseconds = seconds * 1_000_000_000 + Int64(nanos)
-    guard nanoseconds >= store.ttlNanosecondsMin, nanoseconds <= store.holdNanosecondsMax else {
-      throw violation
-    }
+    guard nanoseconds >= store.ttlNanosecondsMin else { throw Self.timeToLiveViolation }
     return nanoseconds
   }
 

@@ -54,6 +54,10 @@ extension HoldfastHandler {
     guard let request = unsafe request else { return malformed(reply) }
     let id = unsafe try rules.reservationID(arena.bytes(request.pointee.reservation_id))
     let timeToLive = unsafe try readTimeToLive(request.pointee.ttl)
+    // Extend has no key whose answer could have been recorded under another limit.
+    if let timeToLive, timeToLive > rules.store.holdNanosecondsMax {
+      throw FieldRules.timeToLiveViolation
+    }
     let mayShorten = unsafe request.pointee.may_shorten != 0
     return answer(
       session.extend(id, ttlNanoseconds: timeToLive, mayShorten: mayShorten), reply)

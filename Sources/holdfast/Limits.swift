@@ -40,8 +40,9 @@ enum Limits {
   /// Clients retry for hours, not for days.
   static let retentionNanoseconds = 24 * 3600 * second
 
-  /// No server is down for a day unless somebody means it, and then knows; within a day of a wrong
-  /// clock, no decision is past its retention.
+  /// No server is down for a day unless somebody means it, and then knows. A clock that is wrong by less
+  /// costs what such an outage would: holds that fell due end, and decisions whose retention ends within
+  /// the jump are forgotten. Both are in the warning.
   static let clockJumpMaxNanoseconds = 24 * 3600 * second
   /// A server without calls notes the time as often: a record of 40 bytes, so that the next start can
   /// tell an outage from a clock that is wrong.

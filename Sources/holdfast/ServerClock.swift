@@ -32,7 +32,8 @@ enum ServerClock {
       logger.warning(
         """
         the machine's clock is \(seconds(nanoseconds)) s ahead of the newest record: holds that fell due \
-        meanwhile end; if the server was not down for so long, the clock is wrong
+        meanwhile end, and decisions past their retention by now are forgotten, so that a retry of one is \
+        a new call; if the server was not down for so long, the clock is wrong: set it and start again
         """, metadata: metadata)
     case .tooFarAhead(let nanoseconds):
       throw .unsuitable(

@@ -80,10 +80,13 @@ struct Settings {
     }
     if defaultTTLNanoseconds > maxHoldNanoseconds {
       // A default that nobody chose gives way to what somebody did.
-      guard sources.contains(where: { $0.name == "default-ttl" && $0.source == "default" }) else {
-        throw Self.mistake("--default-ttl: longer than --max-hold, which no hold outlives")
-      }
+      guard
+        let index = sources.firstIndex(where: { $0.name == "default-ttl" && $0.source == "default" }
+        )
+      else { throw Self.mistake("--default-ttl: longer than --max-hold, which no hold outlives") }
       defaultTTLNanoseconds = maxHoldNanoseconds
+      sources[index].value = sources.first { $0.name == "max-hold" }?.value ?? ""
+      sources[index].source = "default, but no longer than --max-hold"
     }
     lowerToDescriptors()
     guard journalSegmentBytes / Limits.journalSegmentBytesPerLoop > loops else {

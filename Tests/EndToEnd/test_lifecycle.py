@@ -165,6 +165,26 @@ def test_the_default_ttl_is_no_longer_than_max_hold(binary):
     assert done.returncode == 64 and "--default-ttl" in done.stderr
 
 
+def test_a_retry_under_a_lower_max_hold(start, tmp_path):
+    """The recorded answer comes again; what is new is held to the limit, and no hold ends in the past."""
+    data = tmp_path / "data"
+    server = start("--max-hold", "24h", data=data)
+    with Client(server.target) as client:
+        sku = client.item(10)
+        held = client.reserve(line(sku), key="long", ttl=36_000)
+    server.stop()
+    server = start("--max-hold", "1s", data=data)
+    with Client(server.target) as client:
+        again = client.reserve(line(sku), key="long", ttl=36_000)
+        assert again.replayed and again.reservation_id == held.reservation_id and again.state == HELD
+        with refused(StatusCode.INVALID_ARGUMENT, "INVALID_FIELD") as seen:
+            client.reserve(line(sku), ttl=36_000)
+        assert seen[0].fields == ["ttl"]
+        time.sleep(1.1)  # past the cap that the hold would have now
+        same = client.extend(held.reservation_id, ttl=1, may_shorten=True)
+        assert same.replayed and same.reservation.state == HELD
+
+
 def test_the_same_payload_under_another_default(start, tmp_path):
     """What is unset is unset, whatever the default; lines have no order, and are summed."""
     data = tmp_path / "data"

@@ -1,5 +1,6 @@
 import Posix
 import Simulation
+import Synchronization
 import Testing
 
 @testable import StockStore
@@ -140,6 +141,35 @@ import Testing
 
 /// Refusals that name several lines, across a restart, from the journal and from a checkpoint.
 @Suite struct SeveralRefusalsTests {
+  /// Another session makes the item that a reserve has just found unknown. Recording a refusal of items
+  /// that are none ends the process.
+  @Test func anItemThatIsMadeMeanwhile() throws {
+    let store = StockStore(limits: testLimits(items: 100_000), clock: ManualClock(), secret: (1, 2))
+    let count = 20_000
+    let next = Atomic<Int>(0)
+    let making = try Thread(name: "maker") {
+      let maker = store.makeSession()
+      for number in 0..<count {
+        while next.load(ordering: .acquiring) < number {}
+        _ = maker.beginTurn()
+        _ = maker.adjust("m\(number)", "x\(number)", .delta(1))
+        maker.endTurn()
+      }
+    }
+    let session = store.makeSession()
+    let unknown = (0..<20).map { TestLine(sku: "none\($0)", quantity: 1) }
+    for number in 0..<count {
+      _ = session.beginTurn()
+      next.store(number, ordering: .releasing)
+      let lines = [TestLine(sku: "x\(number)", quantity: 1)] + unknown
+      let decision = session.reserve("k\(number)", lines)
+      #expect(session.refusals(of: decision).count >= 20)
+      session.endTurn()
+    }
+    making.join()
+    #expect(store.audit() == [])
+  }
+
   private func refusals(
     _ session: StoreSession, _ key: String, _ lines: [TestLine]
   ) -> (refusals: [Refusal], replayed: Bool) {

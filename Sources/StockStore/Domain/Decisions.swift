@@ -53,6 +53,8 @@ package enum Refusal: Equatable, Sendable, BitwiseCopyable {
   case moreThanHeld(line: Int, held: Int64)
   /// On hand would pass StoreLimits.quantityMax.
   case onHandLimit
+  /// The time to live is longer than StoreLimits.holdNanosecondsMax.
+  case longerThanMaxHold
   case tableFull(StoreTable)
   /// Nothing can be recorded now, so nothing was changed.
   case unavailable(Unavailable)

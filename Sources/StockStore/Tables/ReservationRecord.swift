@@ -177,6 +177,8 @@ struct ReservationRecord {
       expiresAt = requested
       firstExpiresAt = available
     case .itemsNotFound(let first, let places):
+      precondition(
+        RecordedRefusal.arePlaces(first: first, places), "a refusal of items that are none")
       kind = .refusedItemsNotFound
       ordinals[0] = UInt32(clamping: first)
       spareWord = places

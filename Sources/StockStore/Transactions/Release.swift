@@ -49,7 +49,8 @@ extension StoreSession {
         .advanced(byNanoseconds: ttlNanoseconds ?? core.limits.ttlNanosecondsDefault)
       let expiresAt = min(wanted, latest).nanoseconds
       let current = core.slab[slot].expiresAt
-      if expiresAt == current || expiresAt < current && !mayShorten {
+      // Under a lower limit than the hold was made with, its cap may be past: it then ends when it did.
+      if expiresAt == current || expiresAt < current && (!mayShorten || expiresAt <= now) {
         counters.replays.add()
         return accepted(slot, replayed: true)
       }

@@ -2,10 +2,9 @@ internal import Posix
 
 extension StoreSession {
   /// Holds every line that was appended, or none.
-  /// - Parameter ttlNanoseconds: within StoreLimits' range; nil, which is another payload than any number:
-  ///   the default. The hold ends at the latest after `holdNanosecondsMax`.
+  /// - Parameter ttlNanoseconds: above 0; nil, which is another payload than any number: the default.
   /// - Returns: the hold, or `insufficientStock`, `itemNotFound` (both recorded), `conflictTooBusy`,
-  ///   `idempotencyKeyReused`, `tableFull`, `unavailable`.
+  ///   `idempotencyKeyReused`, `longerThanMaxHold`, `tableFull`, `unavailable`.
   package func reserve(_ scope: IdempotencyScope, ttlNanoseconds: Int64?) -> Decision<Hold> {
     defer { scratch.lineCount = 0 }
     scratch.further.removeAll()
@@ -23,6 +22,11 @@ extension StoreSession {
         core.slab[slot].fingerprint == fingerprint
         || isSamePayloadOfFirstRelease(slot, ttlNanoseconds)
       return replay(slot, isSamePayload: isSamePayload, accepted: recordedHold)
+    }
+    // Only now: a decision that was recorded under a higher limit is answered again.
+    if let ttlNanoseconds, ttlNanoseconds > core.limits.holdNanosecondsMax {
+      counters.refusedOther.add()
+      return Decision(.refused(.longerThanMaxHold), replayed: false, lsn: 0)
     }
     guard hasRoom(number) else {
       counters.refusedOther.add()
@@ -150,22 +154,25 @@ extension StoreSession {
   @inline(never)
   private func isSamePayloadOfFirstRelease(_ slot: UInt32, _ ttlNanoseconds: Int64?) -> Bool {
     if core.slab[slot].createdAt > core.firstReleaseUntil { return false }
-    // A hold tells what its ttl was, whatever the default is by now.
-    let usedNanoseconds =
-      core.slab[slot].state == nil
-      ? core.limits.ttlNanosecondsDefault
-      : core.slab[slot].firstExpiresAt &- core.slab[slot].createdAt
-    let candidates =
-      ttlNanoseconds.map { ($0, $0) } ?? (core.limits.ttlNanosecondsDefault, usedNanoseconds)
+    // Where none was sent: the default of now, that of the first release, or, since a hold tells what its
+    // ttl was, whatever the default was then.
+    var candidates = [ttlNanoseconds ?? core.limits.ttlNanosecondsDefault]
+    if ttlNanoseconds == nil {
+      candidates.append(600_000_000_000)
+      if core.slab[slot].state != nil {
+        candidates.append(core.slab[slot].firstExpiresAt &- core.slab[slot].createdAt)
+      }
+    }
     var hasher = core.keys.fingerprintHasher()
     for line in 0..<scratch.lineCount {
       hasher.absorb(scratch.lines[line].hash)
       hasher.absorb(UInt64(bitPattern: scratch.lines[line].quantity))
     }
-    var other = hasher
     let recorded = core.slab[slot].fingerprint
-    return hasher.finish(UInt64(bitPattern: candidates.0)) == recorded
-      || other.finish(UInt64(bitPattern: candidates.1)) == recorded
+    return candidates.contains { candidate in
+      var whole = hasher
+      return whole.finish(UInt64(bitPattern: candidate)) == recorded
+    }
   }
 
   /// Sorts the command's lines by the hashes of their items: an order that does not depend on how they came.

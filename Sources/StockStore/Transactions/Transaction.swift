@@ -93,7 +93,10 @@ extension StoreSession {
     scratch.further.removeAll()
     for index in others {
       let ordinal = scratch.changes[index].ordinal
-      guard let word = unlockedWord(ordinal) else { return .conflict }
+      guard let word = unlockedWord(ordinal) else {
+        scratch.further.removeAll()
+        return .conflict
+      }
       scratch.changes[index].word = word
       let level = balances(ordinal, word)
       let required = scratch.changes[index].required
@@ -104,6 +107,7 @@ extension StoreSession {
     }
     for index in others {
       guard isUnchanged(scratch.changes[index].ordinal, scratch.changes[index].word) else {
+        scratch.further.removeAll()
         return .conflict
       }
     }

@@ -260,6 +260,9 @@ package struct Model: Sendable {
     let key = DecisionKey(method: .reserve, caller: caller, key: key)
     let merged = Self.merged(lines)
     let payload = Payload.reserve(merged.sorted { $0.sku < $1.sku }, ttl: ttl)
+    if decisions[key] == nil, let ttl, ttl > limits.holdNanosecondsMax {
+      return (.refused([.longerThanMaxHold]), false)
+    }
     if let answer = replay(key, payload, lines) { return answer }
     let unknown = merged.map(\.sku).filter { items[$0] == nil }
     let refusals =

@@ -90,7 +90,7 @@ extension Model {
         now + (ttl ?? limits.ttlNanosecondsDefault),
         reservation.createdAt + limits.holdNanosecondsMax)
       if expiresAt == reservation.expiresAt { return ([], true) }
-      if expiresAt < reservation.expiresAt, !mayShorten { return ([], true) }
+      if expiresAt < reservation.expiresAt, !mayShorten || expiresAt <= now { return ([], true) }
       setExpiry(id, expiresAt)
       return ([], false)
     }
