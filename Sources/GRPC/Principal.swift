@@ -1,0 +1,32 @@
+/// Who calls. The handler makes it once for each header block (`CallHandler.start`); the connection keeps
+/// it with the block, so that the calls that follow cost no look-up, and gives it back with every message.
+///
+/// Plain bytes of a fixed size: it is copied with the header block and holds no reference.
+package struct Principal: BitwiseCopyable, Sendable {
+  /// Longest name in bytes.
+  package static let nameBytesMax = 64
+
+  private var name = InlineArray<64, UInt8>(repeating: 0)
+  private var nameCount: UInt8 = 0
+  /// What the principal may do, as bits that only the handler knows.
+  package var permissions: UInt32
+
+  /// A principal without a name.
+  /// - Parameter permissions: the handler's own bits.
+  package init(permissions: UInt32 = 0) { self.permissions = permissions }
+
+  /// - Parameters:
+  ///   - name: 0 to `nameBytesMax` bytes; a longer one traps.
+  ///   - permissions: the handler's own bits.
+  package init(name: Span<UInt8>, permissions: UInt32) {
+    precondition(name.count <= Self.nameBytesMax, "a principal's name is at most 64 bytes")
+    for index in name.indices { self.name[index] = name[index] }
+    nameCount = UInt8(name.count)
+    self.permissions = permissions
+  }
+
+  /// Calls `body` with the name; empty without one.
+  package func withName<Result>(_ body: (Span<UInt8>) -> Result) -> Result {
+    body(name.span.extracting(0..<Int(nameCount)))
+  }
+}
