@@ -43,7 +43,7 @@ enum ConnectionFrames {
   ) throws(ConnectionFault) {
     switch name {
     case Setting.headerTableSize:
-      unsafe state.pointee.answerHeaders.peerTableSizeChanged(to: value)
+      unsafe state.pointee.encoder.peerTableSizeChanged(to: value)
     case Setting.enablePush:
       if value > 1 { throw .protocolViolation(.protocolError) }
     case Setting.initialWindowSize:

@@ -157,41 +157,36 @@ enum FrameReader {
     }
     unsafe record.pointee.bodyReceived += Int64(bytes.count)
     if unsafe record.pointee.flags.isDisjoint(with: [.discards, .oversize]) {
-      unsafe append(bytes, to: record)
+      unsafe append(bytes, to: record, ends: ends)
     }
     if ends { try unsafe endReceived(record) }
   }
 
+  /// - Parameter ends: the stream ends with these bytes, and its owner will hear of that.
   private static func append(
-    _ bytes: UnsafeBufferPointer<UInt8>, to record: UnsafeMutablePointer<StreamRecord>
+    _ bytes: UnsafeBufferPointer<UInt8>, to record: UnsafeMutablePointer<StreamRecord>, ends: Bool
   ) {
     guard let state = unsafe record.pointee.session, let base = bytes.baseAddress else { return }
     let context = unsafe state.pointee.context
-    // A stream of many messages may be a window ahead of its owner; so may one of which the owner has not
-    // said yet what it is, for the rest of this turn.
-    let isStreaming = unsafe record.pointee.flags.contains(.wantsData)
-    let isUndecided = unsafe record.pointee.notes.head == .min
+    let isAccepted = unsafe record.pointee.flags.contains(.accepted)
+    let policy = unsafe record.pointee.policy
+    // A stream of which the owner has not said yet what it is may be a window ahead, for this iteration.
     let limit =
-      unsafe isStreaming || isUndecided
-      ? Int(context.pointee.limits.streamWindowBytes) : context.pointee.limits.bodyBytesMax
-    let before = unsafe record.pointee.unreadCount
-    guard before + bytes.count <= limit,
+      unsafe isAccepted ? policy.bytesMax : Int(context.pointee.limits.streamWindowBytes)
+    guard unsafe record.pointee.unreadCount + bytes.count <= limit,
       unsafe context.pointee.reserve(bytes.count, in: &record.pointee.body)
     else {
       unsafe record.pointee.flags.insert(.oversize)
-      unsafe context.pointee.events.append(.oversize, record)
+      if isAccepted { unsafe context.pointee.events.append(.data, record) }
       return
     }
     unsafe record.pointee.body.append(base, bytes.count)
-    // A message that says that it will be too long is refused before it is.
-    if isStreaming {
-      if bytes.count > 0 { unsafe context.pointee.events.append(.data, record) }
-    } else if !isUndecided, before < 5, before + bytes.count >= 5,
-      unsafe record.pointee.body.announcedLength > limit
-    {
-      unsafe record.pointee.flags.insert(.oversize)
-      unsafe context.pointee.events.append(.oversize, record)
-    }
+    guard isAccepted, !ends, bytes.count > 0, policy.tellsAt > 0,
+      unsafe record.pointee.unreadCount >= policy.tellsAt,
+      unsafe policy.isStreaming || !record.pointee.flags.contains(.toldOfData)
+    else { return }
+    unsafe record.pointee.flags.insert(.toldOfData)
+    unsafe context.pointee.events.append(.data, record)
   }
 
   /// The peer has sent everything on a stream.

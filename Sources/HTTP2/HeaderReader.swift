@@ -98,7 +98,14 @@ enum HeaderReader {
       try unsafe decode(block, nil, &check, state)
       return try unsafe FrameReader.reset(stream, .refusedStream, state)
     }
-    if try unsafe !recall(block, record, state) {
+    if let notes = unsafe state.pointee.headerCache.find(block) {
+      // A block that came before: its meaning is known.
+      unsafe notes.pointee.references += 1
+      unsafe record.pointee.notes = notes
+      unsafe record.pointee.policy = notes.pointee.policy
+      unsafe record.pointee.contentLength = notes.pointee.contentLength
+      unsafe record.pointee.flags.insert(.accepted)
+    } else {
       guard try unsafe readRequest(block, record, state) else { return }
     }
     if endsStream { try unsafe FrameReader.endReceived(record) }
@@ -118,34 +125,11 @@ enum HeaderReader {
     }
     unsafe record.pointee.sendWindow = state.pointee.peerInitialWindow
     unsafe record.pointee.receiveWindow = Int64(context.pointee.limits.streamWindowBytes)
-    unsafe record.pointee.notes.receivedNanoseconds = context.pointee.nowNanoseconds
+    unsafe record.pointee.openedNanoseconds = context.pointee.nowNanoseconds
     unsafe record.pointee.next = state.pointee.firstStream
     if let first = unsafe state.pointee.firstStream { unsafe first.pointee.previous = record }
     unsafe state.pointee.firstStream = record
     return unsafe record
-  }
-
-  /// A block that came before: its meaning is known. False where it must be read.
-  private static func recall(
-    _ block: UnsafeBufferPointer<UInt8>, _ record: UnsafeMutablePointer<StreamRecord>,
-    _ state: UnsafeMutablePointer<SessionState>
-  ) throws(ConnectionFault) -> Bool {
-    guard unsafe HeaderMemo.isPure(block) else { return false }
-    let entry = unsafe HeaderMemo.entry(of: block)
-    guard unsafe state.pointee.memos[entry].matches(block) else {
-      unsafe state.pointee.memos[entry] = HeaderMemo(block, stream: record.pointee.number)
-      return false
-    }
-    unsafe record.pointee.notes.head = state.pointee.memos[entry].head
-    if unsafe state.pointee.memos[entry].wantsData {
-      unsafe record.pointee.flags.insert(.wantsData)
-    }
-    if unsafe state.pointee.memos[entry].hasTimeout {
-      unsafe record.pointee.flags.insert(.hasTimeout)
-      unsafe record.pointee.timeout = state.pointee.memos[entry].timeout
-      unsafe record.pointee.timeoutCount = state.pointee.memos[entry].timeoutCount
-    }
-    return true
   }
 
   /// Reads and checks a request's fields. False where the stream was reset.
@@ -157,7 +141,6 @@ enum HeaderReader {
     var check = FieldCheck(isTrailers: false)
     try unsafe decode(block, record, &check, state)
     if check.isTooLarge {
-      unsafe record.pointee.flags.insert(.headerListTooLarge)
       unsafe context.pointee.events.append(.headerListTooLarge, record)
       return true
     }
@@ -166,6 +149,10 @@ enum HeaderReader {
       return false
     }
     unsafe record.pointee.contentLength = check.contentLength
+    if unsafe !HeaderBlockCache.changesTable(block) {
+      unsafe state.pointee.headerCache.begin(
+        block, stream: record.pointee.number, &context.pointee.pool)
+    }
     unsafe context.pointee.events.append(.head, record)
     return true
   }
@@ -188,14 +175,16 @@ enum HeaderReader {
 
   // MARK: HPACK (RFC 7541)
 
-  /// Decodes a block; the fields of interest are kept in `record`.
+  /// Decodes a block; the captured fields are kept in `record`.
   private static func decode(
     _ block: UnsafeBufferPointer<UInt8>, _ record: UnsafeMutablePointer<StreamRecord>?,
     _ check: inout FieldCheck, _ state: UnsafeMutablePointer<SessionState>
   ) throws(ConnectionFault) {
     // It may change the dynamic table, and with it the meaning of every block that refers to it.
-    if unsafe !HeaderMemo.isPure(block) { unsafe state.pointee.forgetHeads() }
     let context = unsafe state.pointee.context
+    if unsafe HeaderBlockCache.changesTable(block) {
+      unsafe state.pointee.headerCache.forget(&context.pointee.pool)
+    }
     let decoder = unsafe state.pointee.decoder
     let limit = unsafe context.pointee.limits.headerListBytesMax
     var next = block.baseAddress
@@ -233,22 +222,14 @@ enum HeaderReader {
     }
   }
 
-  /// Keeps a field of interest.
+  /// Captures a field that the owner wants to see.
   private static func keep(
     _ name: UnsafeBufferPointer<UInt8>, _ value: UnsafeBufferPointer<UInt8>,
     _ record: UnsafeMutablePointer<StreamRecord>, _ context: UnsafeMutablePointer<ContextState>
   ) {
-    for index in unsafe 0..<context.pointee.fieldCount
-    where unsafe FieldCheck.equal(name, context.pointee.fieldNames[index]) {
-      unsafe record.pointee.keepField(index, value, &context.pointee.pool)
-      return
-    }
-    if unsafe FieldCheck.equal(name, context.pointee.timeoutName) {
-      // 16 bytes: more than a timeout may have, so that too long a one shows.
-      let count = min(value.count, 16)
-      for index in 0..<count { unsafe record.pointee.timeout[index] = value[index] }
-      unsafe record.pointee.timeoutCount = UInt8(count)
-      unsafe record.pointee.flags.insert(.hasTimeout)
+    for index in unsafe 0..<context.pointee.capturedCount
+    where unsafe FieldCheck.equal(name, context.pointee.captured[index]) {
+      return unsafe record.pointee.capture(index, value, &context.pointee.pool)
     }
   }
 }

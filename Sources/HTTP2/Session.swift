@@ -70,8 +70,8 @@ internal import CNGHTTP2
     var next = unsafe state.pointee.firstStream
     while let record = unsafe next {
       unsafe next = record.pointee.next
-      guard unsafe record.pointee.flags.contains(.wantsData),
-        unsafe !record.pointee.flags.contains(.answerEnds)
+      guard unsafe record.pointee.policy.isStreaming,
+        unsafe !record.pointee.flags.contains(.responseEnds)
       else { continue }
       // One that has ended waits for its end, even with nothing left to read.
       if unsafe record.pointee.unreadCount > 0 || record.pointee.flags.contains(.endReceived) {
@@ -80,18 +80,18 @@ internal import CNGHTTP2
     }
   }
 
-  /// The name of the most recently opened stream that is still open; `stream(after:)` leads on.
-  package var firstStream: StreamID? { unsafe Self.name(state.pointee.firstStream) }
+  /// The most recently opened stream that is still open; `stream(after:)` leads on.
+  package var firstStream: Stream? { unsafe state.pointee.firstStream.map { unsafe Stream($0) } }
 
-  /// The stream that was opened before `stream` and is still open.
-  package func stream(after stream: StreamID) -> StreamID? {
-    guard let record = unsafe state.pointee.context.pointee.streams.find(stream) else { return nil }
-    return unsafe Self.name(record.pointee.next)
+  /// The stream that was opened before `stream`, which must be open.
+  package func stream(after stream: Stream) -> Stream? {
+    unsafe stream.record.pointee.next.map { unsafe Stream($0) }
   }
 
-  private static func name(_ record: UnsafeMutablePointer<StreamRecord>?) -> StreamID? {
-    guard let record = unsafe record else { return nil }
-    return unsafe StreamID(index: record.pointee.index, generation: record.pointee.generation)
+  /// What the owner decided for this connection's header blocks holds no longer.
+  package func forgetHeaderBlocks() {
+    let context = unsafe state.pointee.context
+    unsafe state.pointee.headerCache.forget(&context.pointee.pool)
   }
 
   /// Ends the connection. Every stream that is open gets its `closed` event.
@@ -103,6 +103,8 @@ internal import CNGHTTP2
     unsafe state.pointee.control.destroy(&context.pointee.pool)
     unsafe state.pointee.partial.destroy(&context.pointee.pool)
     unsafe state.pointee.headerBlock.destroy(&context.pointee.pool)
+    unsafe state.pointee.headerCache.forget(&context.pointee.pool)
+    unsafe state.pointee.unlistTouched()
     unsafe state.deinitialize(count: 1)
     unsafe context.pointee.pool.free(UnsafeMutableRawPointer(state))
   }
@@ -134,7 +136,7 @@ internal import CNGHTTP2
   var headerStream: Int32 = 0
   var headerEndsStream = false
   var headerFrames = 0
-  var memos = InlineArray<4, HeaderMemo>(repeating: HeaderMemo())
+  var headerCache = HeaderBlockCache()
   /// What the peer may still send on the connection.
   var receiveWindow: Int64
   /// Streams that we reset lately: frames that were on their way are no error (section 5.4.2).
@@ -152,9 +154,12 @@ internal import CNGHTTP2
   var control = PoolBytes()
   var sendWindow: Int64 = Int64(Defaults.windowBytes)
   var peerInitialWindow: Int64 = Int64(Defaults.windowBytes)
-  var answerHeaders = AnswerHeaders()
+  var encoder = HeaderEncoder()
   var queuedBytes = 0
   var isDataPaused = false
+  /// Listed among the context's connections that have something to write, and the next of them.
+  var isTouched = false
+  var nextTouched: UnsafeMutablePointer<SessionState>?
 
   // Abuse.
   var resets: TokenBucket
@@ -191,6 +196,31 @@ internal import CNGHTTP2
     unsafe Wire.putHeader(start, length: length, type: type, flags: flags, stream: stream)
     unsafe fill(start + FrameHeader.length)
     control.count += FrameHeader.length + length
+    touch()
+  }
+
+  /// Lists the connection among those that have something to write.
+  mutating func touch() {
+    if isTouched { return }
+    isTouched = true
+    let context = unsafe context
+    unsafe nextTouched = context.pointee.touched
+    // Sessions never move: they live in the pool.
+    unsafe withUnsafeMutablePointer(to: &self) { unsafe context.pointee.touched = $0 }
+  }
+
+  /// The connection ends: it has nothing to write.
+  mutating func unlistTouched() {
+    guard isTouched else { return }
+    let me = unsafe withUnsafeMutablePointer(to: &self) { unsafe $0 }
+    if unsafe context.pointee.touched == me { return unsafe context.pointee.touched = nextTouched }
+    var other = unsafe context.pointee.touched
+    while let session = unsafe other {
+      if unsafe session.pointee.nextTouched == me {
+        return unsafe session.pointee.nextTouched = nextTouched
+      }
+      unsafe other = session.pointee.nextTouched
+    }
   }
 
   mutating func sendWindowUpdate(_ increment: Int64, stream: Int32) {
@@ -240,7 +270,7 @@ internal import CNGHTTP2
     unsafe record.pointee.previous = nil
     unsafe record.pointee.next = nil
     unsafe state.pointee.streams.remove(record.pointee.number)
-    unsafe state.pointee.queuedBytes -= record.pointee.answer.count - record.pointee.answerOffset
+    unsafe state.pointee.queuedBytes -= record.pointee.outgoing.count - record.pointee.sentCount
     unsafe state.pointee.context.pointee.events.append(.closed, record)
   }
 
@@ -248,6 +278,7 @@ internal import CNGHTTP2
   mutating func listToSend(_ record: UnsafeMutablePointer<StreamRecord>) {
     unsafe record.pointee.flags.remove(.blocked)
     if unsafe record.pointee.sendQueue == .none { unsafe toSend.append(record, as: .toSend) }
+    touch()
   }
 
   mutating func unlistToSend(_ record: UnsafeMutablePointer<StreamRecord>) {

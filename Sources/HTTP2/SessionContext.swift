@@ -2,16 +2,16 @@
 internal import CNGHTTP2
 
 /// What happened on a stream.
-package struct StreamEvent: Sendable {
+package struct StreamEvent {
   package enum Kind: UInt8, Sendable {
-    /// Its header fields are new: decide what they mean (`setHead`) before anything else.
+    /// Its header fields are new: accept the stream, or reject it, before anything else.
     case head
-    /// Bytes came on a stream whose owner wants to hear of them before the end.
+    /// Bytes came, as the stream's policy asks; or bytes were dropped (`Stream.isOversize`).
     case data
     /// The peer has sent everything.
     case end
-    /// The body passed the limit: what came beyond it was dropped.
-    case oversize
+    /// Of a stream that streams its response: half of what it had queued is out.
+    case writable
     /// The header list passed the limit: the fields cannot be trusted to be whole.
     case headerListTooLarge
     /// It is gone. Release it.
@@ -19,7 +19,7 @@ package struct StreamEvent: Sendable {
   }
 
   package let kind: Kind
-  package let stream: StreamID
+  package let stream: Stream
 }
 
 /// One per loop thread; everything of it is confined to that thread.
@@ -27,13 +27,16 @@ package struct StreamEvent: Sendable {
   let state: UnsafeMutablePointer<ContextState>
 
   /// - Parameters:
-  ///   - fieldNames: the header fields of interest, five at most, in the owner's order.
-  ///   - timeoutName: a field whose text is kept by itself, since it differs from call to call.
-  package init(limits: HTTP2Limits, fieldNames: [StaticString], timeoutName: StaticString) {
-    precondition(fieldNames.count <= 5, "at most five fields")
+  ///   - captured: the request header fields that the owner wants to see, eight at most.
+  ///   - header: a field that stands in every response, beside :status.
+  ///   - trailer: the trailer of every response that ends without others.
+  package init(
+    limits: HTTP2Limits, captured: [StaticString], header: ConstantField, trailer: ConstantField
+  ) {
+    precondition(captured.count <= 8, "at most eight fields")
     unsafe state = .allocate(capacity: 1)
     unsafe state.initialize(
-      to: ContextState(limits: limits, fieldNames: fieldNames, timeoutName: timeoutName))
+      to: ContextState(limits: limits, captured: captured, header: header, trailer: trailer))
     unsafe state.pointee.memory = .allocate(capacity: 1)
     unsafe state.pointee.memory?.initialize(to: NGHTTP2Memory.make(state))
   }
@@ -97,6 +100,16 @@ package struct StreamEvent: Sendable {
   /// All events were handled.
   package func clearEvents() { unsafe state.pointee.events.count = 0 }
 
+  /// Calls `body` with the token of every connection that got something to write since the last call.
+  package func takeTouched(_ body: (UInt64) -> Void) {
+    while let session = unsafe state.pointee.touched {
+      unsafe state.pointee.touched = session.pointee.nextTouched
+      unsafe session.pointee.nextTouched = nil
+      unsafe session.pointee.isTouched = false
+      body(unsafe session.pointee.token)
+    }
+  }
+
   // MARK: Output
 
   /// Bytes to write, made by `Session.fillOutput`.
@@ -130,8 +143,7 @@ package struct StreamEvent: Sendable {
       unsafe storage = larger
       capacity *= 2
     }
-    let stream = unsafe StreamID(index: record.pointee.index, generation: record.pointee.generation)
-    unsafe (storage + count).initialize(to: StreamEvent(kind: kind, stream: stream))
+    unsafe (storage + count).initialize(to: StreamEvent(kind: kind, stream: Stream(record)))
     count += 1
   }
 
@@ -142,9 +154,12 @@ package struct StreamEvent: Sendable {
 @safe struct OutputBuffer {
   /// One write's worth.
   private static let capacity = 256 * 1024
+  /// Header fields of a response beside the constant one.
+  static let responseHeadersBytesMax = 512
   /// The longest that one stream writes at once: HEADERS, a DATA frame, and trailers.
   private static let frameBytesMax =
-    Defaults.frameBytesMax + 3 * FrameHeader.length + 2 * AnswerHeaders.blockBytesMax
+    Defaults.frameBytesMax + 3 * FrameHeader.length + 2 * HeaderEncoder.blockBytesMax
+    + responseHeadersBytesMax
 
   let storage: UnsafeMutablePointer<UInt8>
   var count = 0
@@ -172,17 +187,23 @@ package struct StreamEvent: Sendable {
   var bufferedBytes = 0
   var nowNanoseconds: Int64 = 0
   var memory: UnsafeMutablePointer<nghttp2_mem>?
-  let fieldNames: UnsafeMutablePointer<StaticString>
-  let fieldCount: Int
-  let timeoutName: StaticString
+  /// Connections that have something to write, as a list through them.
+  var touched: UnsafeMutablePointer<SessionState>?
+  let captured: UnsafeMutablePointer<StaticString>
+  let capturedCount: Int
+  let constantHeader: ConstantField
+  let constantTrailer: ConstantField
 
-  init(limits: HTTP2Limits, fieldNames: [StaticString], timeoutName: StaticString) {
+  init(
+    limits: HTTP2Limits, captured: [StaticString], header: ConstantField, trailer: ConstantField
+  ) {
     self.limits = limits
-    self.timeoutName = timeoutName
-    fieldCount = fieldNames.count
-    unsafe self.fieldNames = .allocate(capacity: fieldNames.count)
-    for (index, name) in fieldNames.enumerated() {
-      unsafe (self.fieldNames + index).initialize(to: name)
+    constantHeader = header
+    constantTrailer = trailer
+    capturedCount = captured.count
+    unsafe self.captured = .allocate(capacity: captured.count)
+    for (index, name) in captured.enumerated() {
+      unsafe (self.captured + index).initialize(to: name)
     }
   }
 
@@ -191,10 +212,10 @@ package struct StreamEvent: Sendable {
     streams.destroy()
     events.destroy()
     unsafe output.storage.deallocate()
-    unsafe fieldNames.deallocate()
+    unsafe captured.deallocate()
   }
 
-  /// Makes room for `more` bytes; false where the loop's budget is spent. A refusal is exempt from it:
+  /// Makes room for `more` bytes; false where the loop's budget is spent. An error is exempt from it:
   /// it is what a spent budget is answered with.
   mutating func reserve(
     _ more: Int, in bytes: inout StreamBytes, isRefusal: Bool = false

@@ -12,19 +12,6 @@ package struct StreamID: Equatable, Sendable, BitwiseCopyable {
   }
 }
 
-/// What the owner of the streams writes down about one; HTTP/2 itself never looks at it.
-package struct StreamNotes: Sendable {
-  /// What the header fields mean to the owner.
-  package var head: Int32 = .min
-  /// When the request's header fields were received: the turn's time, in nanoseconds.
-  package var receivedNanoseconds: Int64 = 0
-  /// Whether the call was counted as begun, and the status it was answered with; below zero: none yet.
-  package var isStarted = false
-  package var status: Int8 = -1
-
-  package init() {}
-}
-
 struct StreamFlags: OptionSet {
   let rawValue: UInt16
 
@@ -32,22 +19,19 @@ struct StreamFlags: OptionSet {
   /// The peer has sent END_STREAM.
   static let endReceived = StreamFlags(rawValue: 1 << 1)
   static let oversize = StreamFlags(rawValue: 1 << 2)
-  static let headerListTooLarge = StreamFlags(rawValue: 1 << 3)
-  /// The answer has begun.
-  static let answered = StreamFlags(rawValue: 1 << 4)
-  /// Nothing comes after the bytes in the record.
-  static let answerEnds = StreamFlags(rawValue: 1 << 5)
+  /// The owner has said what the header block means.
+  static let accepted = StreamFlags(rawValue: 1 << 3)
+  /// The response is whole: nothing comes after the bytes in the record.
+  static let responseEnds = StreamFlags(rawValue: 1 << 5)
   /// Incoming data is of no interest any more.
   static let discards = StreamFlags(rawValue: 1 << 6)
   /// Waits for the peer's window of this stream.
   static let blocked = StreamFlags(rawValue: 1 << 7)
-  /// The owner wants to hear of bytes before the end.
-  static let wantsData = StreamFlags(rawValue: 1 << 8)
-  /// The answer's HEADERS frame is out.
+  /// A `data` event was told of; the next comes with every frame, if the owner streams.
+  static let toldOfData = StreamFlags(rawValue: 1 << 8)
+  /// The response's HEADERS frame is out.
   static let headersSent = StreamFlags(rawValue: 1 << 9)
-  /// The timeout field came, be it empty.
-  static let hasTimeout = StreamFlags(rawValue: 1 << 11)
-  /// The record's answer is a header block, and all that is sent.
+  /// The outgoing bytes are a header block, and all that is sent.
   static let headersOnly = StreamFlags(rawValue: 1 << 12)
 }
 
@@ -67,11 +51,6 @@ struct StreamFlags: OptionSet {
   }
 
   var isInline: Bool { unsafe start == inline }
-
-  /// What the first five bytes, a gRPC message's prefix, say of the whole: prefix and message.
-  var announcedLength: Int {
-    unsafe (Int(start[1]) << 24 | Int(start[2]) << 16 | Int(start[3]) << 8 | Int(start[4])) + 5
-  }
 
   /// Appends `length` bytes; room must have been made.
   mutating func append(_ source: UnsafePointer<UInt8>, _ length: Int) {
@@ -93,33 +72,44 @@ struct StreamFlags: OptionSet {
   var index: UInt32 = 0
   var generation: UInt32 = 0
   var flags: StreamFlags = []
-  var timeoutCount: UInt8 = 0
-  var timeout = InlineArray<16, UInt8>(repeating: 0)
   /// What the peer takes of this stream, and what we take; may be below zero (section 6.9.2).
   var sendWindow: Int64 = 0
   var receiveWindow: Int64 = 0
   /// The content-length field, or -1, and what came.
   var contentLength: Int64 = -1
   var bodyReceived: Int64 = 0
-  var notes = StreamNotes()
-  /// The fields of interest, one behind the other.
+  /// When the header block came: the iteration's time, in monotonic nanoseconds.
+  var openedNanoseconds: Int64 = 0
+  /// What the owner made of the header block; nil before it has.
+  var notes: UnsafeMutablePointer<HeaderNotes>?
+  var policy = BodyPolicy(bytesMax: 0, tellsAt: 0, isStreaming: false)
+  /// The captured header fields, one behind the other, until the owner has seen them.
   var fieldBytes = PoolBytes()
-  var fieldStarts = InlineArray<5, UInt32>(repeating: 0)
-  var fieldCounts = InlineArray<5, UInt32>(repeating: 0)
+  var fieldStarts = InlineArray<8, UInt32>(repeating: 0)
+  var fieldCounts = InlineArray<8, UInt32>(repeating: 0)
+  /// Fields that came, be they empty, and those that came again, as bits.
+  var fieldsPresent: UInt8 = 0
+  var fieldsRepeated: UInt8 = 0
   /// What the peer sent; the first `bodyOffset` bytes are consumed.
   var body: StreamBytes
   var bodyOffset = 0
-  /// What is on its way to the peer.
-  var answer: StreamBytes
-  /// Bytes of `answer` that are out.
-  var answerOffset = 0
-  /// Bytes at the end of `answer` that are the block of its trailers; 0: the trailers are status 0.
+  /// The response: header fields of its own, data, and the block of its trailers.
+  var outgoing: StreamBytes
+  /// Bytes of `outgoing` that are out.
+  var sentCount = 0
+  /// Bytes of `outgoing` that may go out; the others wait for `release(_:upTo:)`.
+  var releasedCount = 0
+  /// Bytes that were dropped from the front of `outgoing` after they were out.
+  var droppedCount = 0
+  /// Bytes at the front that are a block for the response's headers.
+  var headersCount = 0
+  /// Bytes at the end that are the block of the trailers; 0: the owner's constant trailer.
   var trailersCount = 0
 
   /// Bytes that wait to be consumed.
   var unreadCount: Int { unsafe body.count - bodyOffset }
 
-  /// Makes room in a body of many messages, as `dropSentAnswer` does.
+  /// Makes room in a body of many messages, as `dropSentBytes` does.
   mutating func dropConsumedBody() {
     guard unsafe bodyOffset > 0, unsafe bodyOffset * 2 >= body.count else { return }
     let left = unsafe unreadCount
@@ -128,25 +118,39 @@ struct StreamFlags: OptionSet {
     unsafe bodyOffset = 0
   }
 
-  /// Makes room in an answer of many messages: what is out is dropped once it is more than what waits.
-  mutating func dropSentAnswer() {
-    guard unsafe answerOffset > 0, unsafe answerOffset * 2 >= answer.count else { return }
-    let left = unsafe answer.count - answerOffset
-    unsafe answer.start.update(from: answer.start + answerOffset, count: left)
-    unsafe answer.count = left
-    unsafe answerOffset = 0
+  /// Makes room in a response of many messages: what is out is dropped once it is more than what waits.
+  mutating func dropSentBytes() {
+    guard unsafe sentCount > 0, unsafe sentCount * 2 >= outgoing.count else { return }
+    let left = unsafe outgoing.count - sentCount
+    unsafe outgoing.start.update(from: outgoing.start + sentCount, count: left)
+    unsafe outgoing.count = left
+    unsafe releasedCount -= sentCount
+    unsafe droppedCount += sentCount
+    unsafe headersCount = 0
+    unsafe sentCount = 0
   }
 
-  /// The field of interest that is kept for the length of the call.
-  static let keptField = 4
-  /// Longest part of a field that is kept: what is longer matches nothing that anybody looks for.
-  private static let fieldBytesMax = 256
+  /// Something may be sent as far as the owner is concerned.
+  var hasReleased: Bool {
+    unsafe releasedCount > sentCount
+      || (flags.contains(.responseEnds) && releasedCount == outgoing.count)
+  }
 
-  /// Keeps a field of interest; without memory it counts as absent.
-  mutating func keepField(
+  /// Longest part of a field that is kept: a bearer token of 8 KiB and its scheme. What is longer is cut,
+  /// and then matches nothing that anybody looks for.
+  static let fieldBytesMax = 8 * 1024 + 64
+
+  /// Captures a field; without memory it counts as absent.
+  mutating func capture(
     _ index: Int, _ value: UnsafeBufferPointer<UInt8>, _ pool: inout MemoryPool
   ) {
-    guard let base = value.baseAddress, unsafe fieldCounts[index] == 0 else { return }
+    let bit = UInt8(1) << UInt8(index)
+    if unsafe fieldsPresent & bit != 0 {
+      unsafe fieldsRepeated |= bit
+      return
+    }
+    unsafe fieldsPresent |= bit
+    guard let base = value.baseAddress, value.count > 0 else { return }
     let start = unsafe fieldBytes.count
     let count = unsafe min(value.count, Self.fieldBytesMax)
     guard unsafe fieldBytes.append(base, count, &pool) else { return }
@@ -154,13 +158,22 @@ struct StreamFlags: OptionSet {
     unsafe fieldCounts[index] = UInt32(count)
   }
 
-  /// A field of interest; empty where it is absent.
+  /// A captured field; empty where it is absent.
   func field(_ index: Int) -> UnsafeBufferPointer<UInt8> {
-    guard let start = unsafe fieldBytes.start else {
+    guard let start = unsafe fieldBytes.start, unsafe fieldCounts[index] > 0 else {
       return unsafe UnsafeBufferPointer(start: nil, count: 0)
     }
     return unsafe UnsafeBufferPointer(
       start: start + Int(fieldStarts[index]), count: Int(fieldCounts[index]))
+  }
+
+  /// The captured fields are of no use any more.
+  mutating func dropFields(_ pool: inout MemoryPool) {
+    guard unsafe fieldsPresent != 0 else { return }
+    unsafe fieldBytes.destroy(&pool)
+    unsafe fieldCounts = .init(repeating: 0)
+    unsafe fieldsPresent = 0
+    unsafe fieldsRepeated = 0
   }
 }
 
@@ -168,9 +181,9 @@ struct StreamFlags: OptionSet {
 @safe struct StreamTable {
   private static let chunkLength = 256
   private static let chunksMax = 4096
-  /// Bytes of body and of answer that a record holds itself: a Reserve of one line takes about 50 each.
+  /// Bytes of body and of response that a record holds itself: a Reserve of one line takes about 50 each.
   private static let inlineBody = 160
-  private static let inlineAnswer = 96
+  private static let inlineOutgoing = 96
 
   // A plain directory: an Array would be retained at every look-up.
   private let chunks: UnsafeMutablePointer<UnsafeMutablePointer<StreamRecord>>
@@ -193,14 +206,15 @@ struct StreamFlags: OptionSet {
     unsafe record.pointee.session = nil
     unsafe record.pointee.previous = nil
     unsafe record.pointee.flags = []
-    unsafe record.pointee.timeoutCount = 0
     unsafe record.pointee.contentLength = -1
     unsafe record.pointee.bodyReceived = 0
-    unsafe record.pointee.notes = StreamNotes()
     unsafe record.pointee.body.count = 0
     unsafe record.pointee.bodyOffset = 0
-    unsafe record.pointee.answer.count = 0
-    unsafe record.pointee.answerOffset = 0
+    unsafe record.pointee.outgoing.count = 0
+    unsafe record.pointee.sentCount = 0
+    unsafe record.pointee.releasedCount = 0
+    unsafe record.pointee.droppedCount = 0
+    unsafe record.pointee.headersCount = 0
     unsafe record.pointee.trailersCount = 0
     unsafe record.pointee.generation &+= 1
     unsafe record.pointee.next = free
@@ -229,7 +243,7 @@ struct StreamFlags: OptionSet {
   private mutating func grow() {
     guard chunkCount < Self.chunksMax else { return }
     let chunk = UnsafeMutablePointer<StreamRecord>.allocate(capacity: Self.chunkLength)
-    let each = Self.inlineBody + Self.inlineAnswer
+    let each = Self.inlineBody + Self.inlineOutgoing
     let inline = UnsafeMutablePointer<UInt8>.allocate(capacity: Self.chunkLength * each)
     let first = chunkCount * Self.chunkLength
     for offset in stride(from: Self.chunkLength - 1, through: 0, by: -1) {
@@ -237,7 +251,7 @@ struct StreamFlags: OptionSet {
       unsafe (chunk + offset).initialize(
         to: StreamRecord(
           body: StreamBytes(inline: bytes, capacity: Self.inlineBody),
-          answer: StreamBytes(inline: bytes + Self.inlineBody, capacity: Self.inlineAnswer)))
+          outgoing: StreamBytes(inline: bytes + Self.inlineBody, capacity: Self.inlineOutgoing)))
       unsafe chunk[offset].index = UInt32(first + offset)
       unsafe chunk[offset].next = free
       unsafe free = chunk + offset

@@ -1,95 +1,131 @@
-// What the owner of a context may ask and say about one stream. A stale name is never an error: the
-// stream went away, and whatever was asked of it does not matter any more.
+// What the owner of a context may ask and say about one stream: requests. ResponseWriting.swift has the
+// other direction.
 
-extension SessionContext {
-  /// The stream's connection; nil where the stream is gone.
-  package func session(of stream: StreamID) -> Session? {
-    guard let record = unsafe open(stream), let session = unsafe record.pointee.session else {
-      return nil
-    }
-    return unsafe Session(state: session)
+/// A stream, from the first event that names it until `release`. Trivial to copy. Its owner must not use it
+/// after `release`; to name it for longer, keep its `id`.
+@safe package struct Stream {
+  let record: UnsafeMutablePointer<StreamRecord>
+
+  init(_ record: UnsafeMutablePointer<StreamRecord>) { unsafe self.record = record }
+
+  /// The name under which it can be found again.
+  package var id: StreamID {
+    unsafe StreamID(index: record.pointee.index, generation: record.pointee.generation)
   }
+  /// Where the owner may keep what it knows of the stream: below the largest number of open streams.
+  package var index: Int { unsafe Int(record.pointee.index) }
 
-  /// The owner's notes.
-  package func notes(of stream: StreamID) -> StreamNotes? {
-    unsafe state.pointee.streams.find(stream)?.pointee.notes
-  }
-
-  package func setNotes(_ notes: StreamNotes, of stream: StreamID) {
-    unsafe state.pointee.streams.find(stream)?.pointee.notes = notes
-  }
-
+  /// It is gone, by either side: whatever is done to it has no effect.
+  package var isClosed: Bool { unsafe record.pointee.flags.contains(.closed) }
   /// The peer has sent everything.
-  package func hasEnded(_ stream: StreamID) -> Bool {
-    unsafe state.pointee.streams.find(stream)?.pointee.flags.contains(.endReceived) ?? true
+  package var hasEnded: Bool { unsafe record.pointee.flags.contains(.endReceived) }
+  /// Bytes of the body were dropped: it passed the policy's limit, or the loop has no room for it.
+  package var isOversize: Bool { unsafe record.pointee.flags.contains(.oversize) }
+  /// The response is whole, sent or not.
+  package var hasResponse: Bool { unsafe record.pointee.flags.contains(.responseEnds) }
+  /// The peer may have seen some of the response.
+  package var isReleased: Bool {
+    unsafe record.pointee.releasedCount > 0 || record.pointee.droppedCount > 0
+      || (record.pointee.flags.contains(.responseEnds)
+        && record.pointee.releasedCount == record.pointee.outgoing.count)
   }
-
-  /// The answer has begun.
-  package func isAnswered(_ stream: StreamID) -> Bool {
-    unsafe state.pointee.streams.find(stream)?.pointee.flags.contains(.answered) ?? true
-  }
-
+  /// When its header block came, in monotonic nanoseconds.
+  package var openedNanoseconds: Int64 { unsafe record.pointee.openedNanoseconds }
   /// Bytes of the body that came so far, those that were dropped included.
-  package func receivedBytes(of stream: StreamID) -> Int {
-    unsafe Int(clamping: state.pointee.streams.find(stream)?.pointee.bodyReceived ?? 0)
+  package var receivedBytes: Int { unsafe Int(clamping: record.pointee.bodyReceived) }
+  /// Bytes of the response that the peer has not taken, released or not.
+  package var queuedBytes: Int { unsafe record.pointee.outgoing.count - record.pointee.sentCount }
+
+  /// The stream's connection; only while it is not closed.
+  package var session: Session? {
+    guard !isClosed, let state = unsafe record.pointee.session else { return nil }
+    return unsafe Session(state: state)
   }
 
-  /// From here on `data` events come for this stream, and for those with the same header block. Its
-  /// window is given back as `consume` takes bytes; other streams' windows are larger than their bodies.
-  package func wantData(_ stream: StreamID) {
-    guard let record = unsafe open(stream), let session = unsafe record.pointee.session else {
-      return
-    }
-    unsafe record.pointee.flags.insert(.wantsData)
-    unsafe session.pointee.rememberWantsData(record)
+  /// What the owner made of the header block (`SessionContext.accept`); nil before it has. Valid until
+  /// `release`.
+  @unsafe package var notes: UnsafeRawPointer? {
+    guard let notes = unsafe record.pointee.notes else { return nil }
+    return unsafe UnsafeRawPointer(HeaderNotes.bytes(notes))
   }
 
-  /// Calls `body` with the values of the fields of interest after a `head` event; absent ones are empty.
-  package func withFields<R>(
-    of stream: StreamID,
-    _ body: (Span<UInt8>, Span<UInt8>, Span<UInt8>, Span<UInt8>, Span<UInt8>) -> R
-  ) -> R? {
-    guard let record = unsafe open(stream) else { return nil }
-    // One by one, since an Array of them would be allocated per call.
-    return unsafe body(
-      record.pointee.field(0).span, record.pointee.field(1).span, record.pointee.field(2).span,
-      record.pointee.field(3).span, record.pointee.field(StreamRecord.keptField).span)
+  // MARK: Header fields
+
+  /// Calls `body` with a captured field, by its place among the context's names; empty where it is absent.
+  package func withField<Result>(_ index: Int, _ body: (Span<UInt8>) -> Result) -> Result {
+    body(unsafe record.pointee.field(index).span)
   }
 
-  /// What the fields mean: written to the stream's notes. Unless it is below zero, it is remembered for
-  /// the connection as well: the next stream with the same header block has no `head` event.
-  package func setHead(_ head: Int32, of stream: StreamID) {
-    guard let record = unsafe open(stream), let session = unsafe record.pointee.session else {
-      return
-    }
-    unsafe record.pointee.notes.head = head
-    if head >= 0 { unsafe session.pointee.rememberHead(head, record) }
-    // Only the kept field is needed any more.
-    if unsafe record.pointee.fieldCounts[StreamRecord.keptField] == 0 {
-      unsafe record.pointee.fieldBytes.destroy(&state.pointee.pool)
-    }
+  /// Whether a captured field came, and whether it came more than once.
+  package func hasField(_ index: Int) -> Bool {
+    unsafe record.pointee.fieldsPresent & UInt8(1) << UInt8(index) != 0
+  }
+  package func isFieldRepeated(_ index: Int) -> Bool {
+    unsafe record.pointee.fieldsRepeated & UInt8(1) << UInt8(index) != 0
   }
 
-  /// Calls `body` with the request's body so far, and the value of the fifth field of interest.
-  package func withBody<R>(
-    of stream: StreamID, _ body: (_ bytes: Span<UInt8>, _ caller: Span<UInt8>) -> R
-  ) -> R? {
-    guard let record = unsafe open(stream) else { return nil }
+  // MARK: The body
+
+  /// Calls `body` with the bytes that wait to be consumed.
+  package func withBody<Result>(_ body: (Span<UInt8>) -> Result) -> Result {
     let bytes = unsafe UnsafeBufferPointer(
       start: record.pointee.body.start + record.pointee.bodyOffset,
       count: record.pointee.unreadCount)
-    let caller = unsafe record.pointee.field(StreamRecord.keptField)
-    return unsafe body(bytes.span, caller.span)
+    return body(unsafe bytes.span)
+  }
+}
+
+extension SessionContext {
+  /// The stream of that name; nil where it is gone.
+  package func stream(_ id: StreamID) -> Stream? {
+    guard let record = unsafe state.pointee.streams.find(id),
+      unsafe !record.pointee.flags.contains(.closed)
+    else { return nil }
+    return unsafe Stream(record)
   }
 
-  /// Drops the first `count` bytes of the body.
-  package func consume(_ count: Int, of stream: StreamID) {
-    guard let record = unsafe open(stream) else { return }
+  /// The owner has read the header block and serves the stream. The block's meaning is remembered: the
+  /// next stream with the same block on this connection has no `head` event, but the notes at once.
+  /// - Parameters:
+  ///   - notes: what the owner wants back with each of these streams; at most 256 bytes.
+  ///   - policy: what is kept of the body, and when the owner hears of it.
+  /// False where there is no memory.
+  package func accept<Notes: BitwiseCopyable>(
+    _ stream: Stream, notes: Notes, policy: BodyPolicy
+  ) -> Bool {
+    precondition(
+      unsafe MemoryLayout<Notes>.size <= HeaderNotes.bytesMax, "notes are at most 256 bytes")
+    let record = unsafe stream.record
+    guard let session = unsafe record.pointee.session, !stream.isClosed,
+      unsafe record.pointee.notes == nil,
+      let memory = unsafe state.pointee.pool.allocate(
+        MemoryLayout<HeaderNotes>.stride + MemoryLayout<Notes>.size)
+    else { return false }
+    let block = unsafe memory.bindMemory(to: HeaderNotes.self, capacity: 1)
+    unsafe block.initialize(
+      to: HeaderNotes(
+        references: 1, policy: policy, contentLength: record.pointee.contentLength))
+    unsafe HeaderNotes.bytes(block).storeBytes(of: notes, as: Notes.self)
+    unsafe record.pointee.notes = block
+    unsafe record.pointee.policy = policy
+    unsafe record.pointee.flags.insert(.accepted)
+    unsafe session.pointee.headerCache.decide(block, stream: record.pointee.number)
+    unsafe record.pointee.dropFields(&state.pointee.pool)
+    // What came together with the block was not held against the limit yet.
+    if unsafe record.pointee.unreadCount > policy.bytesMax {
+      unsafe record.pointee.flags.insert(.oversize)
+    }
+    return true
+  }
+
+  /// Drops the first `count` bytes of the body, and gives the peer credit for them where it streams.
+  package func consume(_ count: Int, of stream: Stream) {
+    let record = unsafe stream.record
     let left = unsafe record.pointee.unreadCount - count
-    guard left >= 0 else { return }
+    precondition(left >= 0, "more is consumed than there is")
     unsafe record.pointee.bodyOffset += count
     unsafe record.pointee.dropConsumedBody()
-    guard unsafe record.pointee.flags.contains(.wantsData), !hasEnded(stream),
+    guard unsafe record.pointee.policy.isStreaming, !stream.hasEnded, !stream.isClosed,
       let session = unsafe record.pointee.session
     else { return }
     // By halves, so that a WINDOW_UPDATE is rare.
@@ -101,32 +137,16 @@ extension SessionContext {
     }
   }
 
-  /// Calls `body` with the text of the timeout field; empty without one.
-  package func withTimeout<R>(of stream: StreamID, _ body: (Span<UInt8>) -> R) -> R? {
-    guard let record = unsafe open(stream) else { return nil }
-    return unsafe body(record.pointee.timeout.span.extracting(0..<Int(record.pointee.timeoutCount)))
-  }
-
-  /// Whether there is a timeout field: the common case has none and need not look further.
-  package func hasTimeout(_ stream: StreamID) -> Bool {
-    unsafe state.pointee.streams.find(stream)?.pointee.flags.contains(.hasTimeout) ?? false
-  }
-
   /// The last thing to do with a stream, after its `closed` event.
-  package func release(_ stream: StreamID) {
-    guard let record = unsafe state.pointee.streams.find(stream) else { return }
-    unsafe record.pointee.fieldBytes.destroy(&state.pointee.pool)
-    for index in 0..<5 { unsafe record.pointee.fieldCounts[index] = 0 }
+  package func release(_ stream: Stream) {
+    let record = unsafe stream.record
+    unsafe record.pointee.dropFields(&state.pointee.pool)
+    if let notes = unsafe record.pointee.notes {
+      unsafe HeaderNotes.release(notes, &state.pointee.pool)
+      unsafe record.pointee.notes = nil
+    }
     unsafe state.pointee.reset(&record.pointee.body)
-    unsafe state.pointee.reset(&record.pointee.answer)
+    unsafe state.pointee.reset(&record.pointee.outgoing)
     unsafe state.pointee.streams.release(record)
-  }
-
-  /// The record of a stream that is not closed.
-  func open(_ stream: StreamID) -> UnsafeMutablePointer<StreamRecord>? {
-    guard let record = unsafe state.pointee.streams.find(stream),
-      unsafe !record.pointee.flags.contains(.closed)
-    else { return nil }
-    return unsafe record
   }
 }

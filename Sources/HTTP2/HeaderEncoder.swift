@@ -1,21 +1,37 @@
-// Header blocks of answers, written by hand (RFC 7541). Two fields are the same in every good answer,
-// content-type and grpc-status 0: they are entered into the peer's dynamic table once per connection
-// and are one byte each from then on. Everything else is written as literals, which change no table.
+// Header blocks of responses, written by hand (RFC 7541). Two fields are the same in every good response:
+// the owner's constant response field and its constant trailer. They are entered into the peer's dynamic
+// table once per connection and are one byte each from then on. Everything else is written as literals,
+// which change no table.
+
+/// A field whose name and value never change; both have less than 127 bytes.
+package struct ConstantField: Sendable {
+  package let name: StaticString
+  package let value: StaticString
+
+  package init(_ name: StaticString, _ value: StaticString) {
+    precondition(name.utf8CodeUnitCount < 127 && value.utf8CodeUnitCount < 127)
+    self.name = name
+    self.value = value
+  }
+}
 
 /// One connection's encoder.
-@safe struct AnswerHeaders {
-  /// Longest block that is written here.
-  static let blockBytesMax = 64
-  private static let contentTypeName: StaticString = "application/grpc"
-  private static let statusName: StaticString = "grpc-status"
+@safe struct HeaderEncoder {
+  /// Longest block that is written here: a size update, a status, a constant field.
+  static let blockBytesMax = 260
 
-  /// Entries are 60 and 44 bytes (section 4.1): with a smaller table none are made.
+  /// With a table smaller than the default no entries are made.
   private var usesTable = true
   /// The next block must begin by setting the table's size to 0 (section 4.2).
   private var mustShrink = false
-  /// The order of entry; 0 where it was not entered. The newest entry has index 62.
-  private var contentTypeEntry = 0
-  private var statusEntry = 0
+  private enum Constant: Int {
+    case header = 0
+    case trailer
+  }
+
+  /// For each constant field the order of its entry; 0 where it was not entered. The newest entry has
+  /// index 62.
+  private var entered = InlineArray<2, Int>(repeating: 0)
   private var entries = 0
 
   /// SETTINGS_HEADER_TABLE_SIZE. Once it was smaller than the default, no table is used any more.
@@ -25,63 +41,45 @@
     mustShrink = true
   }
 
-  /// :status 200 and content-type. The number of bytes written.
-  mutating func writeHeaders(_ out: UnsafeMutablePointer<UInt8>) -> Int {
-    var at = unsafe writeSizeUpdate(out)
+  /// :status 200 and the constant response field. The number of bytes written.
+  mutating func writeHeaders(_ field: ConstantField, _ out: UnsafeMutablePointer<UInt8>) -> Int {
+    let at = unsafe writeSizeUpdate(out)
     unsafe out[at] = 0x88
-    at += 1
-    if contentTypeEntry > 0 {
-      unsafe out[at] = 0x80 | UInt8(62 + entries - contentTypeEntry)
-      return at + 1
-    }
-    if usesTable {
-      entries += 1
-      contentTypeEntry = entries
-      // Literal with incremental indexing, name 31 of the static table.
-      unsafe out[at] = 0x40 | 31
-      at += 1
-    } else {
-      at += unsafe Self.writeContentTypeName(out + at)
-    }
-    return unsafe at + Self.writeString(Self.contentTypeName, out + at)
+    return unsafe at + 1 + writeConstant(.header, field, out + at + 1)
   }
 
-  /// grpc-status 0 as trailers. The number of bytes written.
-  mutating func writeTrailers(_ out: UnsafeMutablePointer<UInt8>) -> Int {
-    var at = unsafe writeSizeUpdate(out)
-    if statusEntry > 0 {
-      unsafe out[at] = 0x80 | UInt8(62 + entries - statusEntry)
-      return at + 1
-    }
-    if usesTable {
-      entries += 1
-      statusEntry = entries
-      unsafe out[at] = 0x40
-    } else {
-      unsafe out[at] = 0
-    }
-    at += 1
-    at += unsafe Self.writeString(Self.statusName, out + at)
-    unsafe out[at] = 1
-    unsafe out[at + 1] = 48
-    return at + 2
+  /// The constant trailer. The number of bytes written.
+  mutating func writeTrailers(_ field: ConstantField, _ out: UnsafeMutablePointer<UInt8>) -> Int {
+    let at = unsafe writeSizeUpdate(out)
+    return unsafe at + writeConstant(.trailer, field, out + at)
   }
 
   /// A size update where one is due. The number of bytes written.
   mutating func writeSizeUpdate(_ out: UnsafeMutablePointer<UInt8>) -> Int {
     guard mustShrink else { return 0 }
     mustShrink = false
-    contentTypeEntry = 0
-    statusEntry = 0
+    entered = .init(repeating: 0)
     unsafe out[0] = 0x20
     return 1
   }
 
-  /// The name content-type of a literal without indexing: 31 does not fit the four-bit prefix.
-  static func writeContentTypeName(_ out: UnsafeMutablePointer<UInt8>) -> Int {
-    unsafe out[0] = 0x0f
-    unsafe out[1] = 31 - 15
-    return 2
+  private mutating func writeConstant(
+    _ constant: Constant, _ field: ConstantField, _ out: UnsafeMutablePointer<UInt8>
+  ) -> Int {
+    let entry = entered[constant.rawValue]
+    if entry > 0 {
+      unsafe out[0] = 0x80 | UInt8(62 + entries - entry)
+      return 1
+    }
+    if usesTable {
+      entries += 1
+      entered[constant.rawValue] = entries
+      unsafe out[0] = 0x40
+    } else {
+      unsafe out[0] = 0
+    }
+    let nameLength = unsafe Self.writeString(field.name, out + 1)
+    return unsafe 1 + nameLength + Self.writeString(field.value, out + 1 + nameLength)
   }
 
   /// A string of less than 127 bytes, without Huffman coding.
@@ -93,9 +91,8 @@
   }
 }
 
-/// The fields of an answer that has headers alone, or of trailers that say more than status 0, as a
-/// header block of literals without indexing. Used again for every such answer, so that a refusal costs
-/// no memory either.
+/// A header block of literals without indexing, while it is made: the fields of a response that has headers
+/// alone, or of trailers. Used again for every such response, so that it costs no memory.
 @safe package final class HeaderFields {
   /// One frame's worth, less a size update.
   private static let bytesMax = Defaults.frameBytesMax - 1
@@ -107,15 +104,14 @@
 
   deinit { unsafe bytes.deallocate() }
 
-  /// Begins an answer: :status and content-type.
-  package func reset(httpStatus: Int) {
-    count = 0
-    if httpStatus == 200 {
+  /// Begins a response: its :status, from 100 to 999.
+  package func begin(status: Int) {
+    if status == 200 {
       unsafe bytes[0] = 0x88
       count = 1
     } else {
       // :status is name 8 of the static table.
-      let status = max(100, min(999, httpStatus))
+      let status = max(100, min(999, status))
       unsafe bytes[0] = 8
       unsafe bytes[1] = 3
       unsafe bytes[2] = UInt8(48 + status / 100)
@@ -123,19 +119,20 @@
       unsafe bytes[4] = UInt8(48 + status % 10)
       count = 5
     }
-    count += unsafe AnswerHeaders.writeContentTypeName(bytes + count)
-    count += unsafe AnswerHeaders.writeString("application/grpc", bytes + count)
   }
 
-  /// Begins trailers.
-  package func resetTrailers() { count = 0 }
+  /// Begins trailers, or fields that follow others.
+  package func begin() { count = 0 }
+
+  /// Bytes of the block so far.
+  package var byteCount: Int { count }
 
   /// Adds a field; its name has less than 127 bytes. One that does not fit is left out.
   package func add(_ name: StaticString, _ value: Span<UInt8>) {
     guard count + name.utf8CodeUnitCount + value.count + 8 <= Self.bytesMax else { return }
     unsafe bytes[count] = 0
     count += 1
-    count += unsafe AnswerHeaders.writeString(name, bytes + count)
+    count += unsafe HeaderEncoder.writeString(name, bytes + count)
     writeLength(value.count)
     unsafe value.withUnsafeBufferPointer { source in
       guard let base = source.baseAddress else { return }
@@ -163,7 +160,10 @@
     add(name, digits.span.extracting(first..<10))
   }
 
-  var block: UnsafeBufferPointer<UInt8> { unsafe UnsafeBufferPointer(start: bytes, count: count) }
+  /// Calls `body` with the block so far.
+  package func withBlock<Result>(_ body: (Span<UInt8>) -> Result) -> Result {
+    body(unsafe UnsafeBufferPointer(start: bytes, count: count).span)
+  }
 
   /// A length with a seven-bit prefix (RFC 7541 section 5.1).
   private func writeLength(_ length: Int) {
