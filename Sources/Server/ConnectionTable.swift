@@ -67,9 +67,10 @@ struct Connection {
   }
 }
 
-/// The table; a place in it is a connection's name on its loop. All its state is behind constant
-/// pointers, so that reaching a connection costs neither reference counting nor exclusivity checks.
-@safe struct ConnectionTable: ~Copyable {
+/// The table; a place in it is a connection's name on its loop. A handle: copies are the same table, and
+/// the loop destroys it once. All its state is behind constant pointers, so that reaching a connection
+/// costs neither reference counting nor exclusivity checks.
+@safe struct ConnectionTable {
   private let storage: UnsafeMutablePointer<Connection>
   private let free: UnsafeMutablePointer<Int32>
   private let touched: UnsafeMutablePointer<Int32>
@@ -94,7 +95,8 @@ struct Connection {
     unsafe counts.initialize(to: Counts())
   }
 
-  deinit {
+  /// Gives the memory back; no copy of the handle may be used from here on.
+  func destroy() {
     for index in 0..<usedCount { unsafe storage[index].unsent.drop() }
     unsafe storage.deallocate()
     unsafe free.deallocate()

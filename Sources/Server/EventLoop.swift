@@ -1,4 +1,4 @@
-// One event loop: a thread with its own epoll set, connections and buffers. A turn is one straight
+// One event loop: a thread with its own epoll set, connections and buffers. An iteration is one straight
 // line: receive all, execute all, sync once, send all (docs/ARCHITECTURE.md).
 internal import GRPC
 internal import HTTP2
@@ -7,14 +7,7 @@ internal import Posix
 
 /// Confined to its thread after `run` began, but for the mailbox.
 final class EventLoop {
-  static let listenerToken = UInt64.max
-  static let mailboxToken = UInt64.max - 1
-  private static let readBufferBytes = 256 * 1024
-  private static let acceptsPerTurnMax = 64
-  /// Bytes that one connection may write in a turn, before the others have theirs.
-  private static let writtenPerTurnMax = 1024 * 1024
-  /// How long a peer has to end its side after we ended ours.
-  private static let lingerNanoseconds: Int64 = 1_000_000_000
+  private static let mailboxToken = UInt64.max - 1
   /// How often timeouts are looked at. Clients time their calls themselves; this frees what they left.
   private static let tickNanoseconds: Int64 = 100_000_000
   /// How often a loop without connections looks at what fell due: for the metrics and the memory alone,
@@ -28,22 +21,18 @@ final class EventLoop {
   let metrics: RPCRecorder
   let reply = Reply()
   let fields = HeaderFields()
-  private let poller: Poller
-  private let mailbox: Mailbox
-  private let peers: [Mailbox]
-  private var listener: FileDescriptor?
-  private var isListenerPaused = false
-  private let readBuffer = ReadBuffer(capacity: EventLoop.readBufferBytes)
   let connections: ConnectionTable
   let waiting: WaitingReplies
-  /// Connections with streaming calls that were left off and may go on.
-  private var resumable: [Int] = []
-  /// What all connections' sockets did not take, in bytes.
-  private var unsentBytes = 0
   let statusText = HeaderText(capacity: 4096)
   let detailsText = HeaderText(capacity: 8192)
-  /// Monotonic nanoseconds: when this turn's bytes were there, and then when its calls were executed.
+  /// Monotonic nanoseconds: when this iteration's bytes were there, and then when its calls were executed.
   var nowNanoseconds: Int64 = 0
+
+  private let io: ConnectionIO
+  private let mailbox: Mailbox
+  /// nil once the way down has begun.
+  private var listener: Listener?
+  private let timeouts: ConnectionTimeouts
   private var nextTickNanoseconds: Int64 = 0
   private var shutdown = ShutdownProgress()
 
@@ -56,18 +45,23 @@ final class EventLoop {
     methods = MethodSets(type(of: handler).methods)
     self.metrics = metrics
     self.mailbox = mailbox
-    self.peers = peers
-    poller = try Poller()
-    try poller.add(listener.number, token: Self.listenerToken)
-    try poller.add(mailbox.descriptor, token: Self.mailboxToken)
-    self.listener = consume listener
     context = SessionContext(
       limits: limits.http2,
       fieldNames: [RequestField.method, .path, .contentType, .encoding, .caller].map(\.name),
       timeoutName: RequestField.timeout.name)
     connections = ConnectionTable(capacity: limits.connectionsMax)
     waiting = WaitingReplies(bytesMax: limits.waitingReplyBytesMax)
+    timeouts = ConnectionTimeouts(limits)
+    io = try ConnectionIO(
+      limits: limits, connections: connections, context: context, metrics: metrics,
+      mailbox: mailbox)
+    try io.poller.add(mailbox.descriptor, token: Self.mailboxToken)
+    self.listener = try Listener(
+      listener, connectionsMax: limits.connectionsMax, mailbox: mailbox, peers: peers,
+      poller: io.poller)
   }
+
+  deinit { connections.destroy() }
 
   /// Runs until the shutdown is complete. Throws where epoll itself fails.
   func run() throws(Errno) {
@@ -76,12 +70,12 @@ final class EventLoop {
 
   private func turn() throws(Errno) {
     // 1. Everything that can be read is read.
-    let ready = try poller.wait(timeoutMilliseconds: waitMilliseconds)
+    let ready = try io.poller.wait(timeoutMilliseconds: waitMilliseconds)
     nowNanoseconds = SystemClock.monotonicNanoseconds()
     context.setNow(nanoseconds: nowNanoseconds)
     metrics.turnBegan(nowNanoseconds: nowNanoseconds)
-    for index in 0..<ready { receive(poller.event(at: index)) }
-    resumeStreamingCalls()
+    for index in 0..<ready { receive(io.poller.event(at: index)) }
+    io.resumeStreamingCalls()
 
     // 2. Every call that is whole is executed; the handler asks for durability of all of them at once.
     if context.eventCount > 0 {
@@ -101,313 +95,76 @@ final class EventLoop {
   }
 
   private var waitMilliseconds: Int32 {
-    if connections.hasTouched || !resumable.isEmpty { return 0 }
-    if connections.count == 0 && !shutdown.hasBegun && !isListenerPaused {
+    if connections.hasTouched || io.hasResumable { return 0 }
+    if connections.count == 0 && !shutdown.hasBegun && !(listener?.isPaused ?? false) {
       return Self.idleMilliseconds
     }
     let left = nextTickNanoseconds - nowNanoseconds
     return Int32(clamping: max(0, left) / 1_000_000 + 1)
   }
 
-  // MARK: Receiving
-
   private func receive(_ event: Poller.Event) {
     switch event.token {
-    case Self.listenerToken: accept()
+    case Listener.token: accept()
     case Self.mailboxToken: readMailbox()
-    default:
-      guard let index = connections.index(ofToken: event.token) else { return }
-      if event.isWritable { connections.touch(index) }
-      if event.isReadable || event.isHungUp { read(index) }
+    default: io.receive(event)
     }
-  }
-
-  private func read(_ index: Int) {
-    if connections[index].isReadingPaused { return }
-    let result = unsafe readBuffer.read(connections[index].descriptor) { bytes in
-      unsafe received(bytes, on: index)
-    }
-    switch result {
-    case .moved(0), .failed: close(index)
-    case .moved(let count): metrics.received(bytes: count)
-    case .wouldBlock: break
-    }
-  }
-
-  private func received(_ bytes: UnsafeRawBufferPointer, on index: Int) {
-    // What comes after our goodbye is read, so that it is not answered by a reset, and dropped.
-    if connections[index].isEnding { return }
-    connections.touch(index)
-    guard let session = connections[index].session ?? (unsafe begin(index, bytes)) else {
-      return
-    }
-    if let fault = unsafe session.receive(bytes) {
-      metrics.abuse(fault.abuse)
-      connections[index].isEnding = true
-    }
-  }
-
-  /// The first bytes of a connection: is this HTTP/2 at all?
-  private func begin(_ index: Int, _ bytes: UnsafeRawBufferPointer) -> Session? {
-    let preface = unsafe Preface.examine(bytes)
-    if preface == .http2, let session = context.open(token: UInt64(index)) {
-      connections[index].session = session
-      return session
-    }
-    metrics.abuse(.protocolError)
-    connections[index].isEnding = true
-    if preface == .http1 {
-      let text = Preface.http1Answer
-      unsafe keepUnsent(
-        UnsafeRawBufferPointer(start: text.utf8Start, count: text.utf8CodeUnitCount), of: index)
-    }
-    return nil
   }
 
   private func accept() {
-    guard let number = listener?.number else { return }
-    for _ in 0..<Self.acceptsPerTurnMax {
-      switch Socket.accept(number) {
-      case .connection(let descriptor): place(descriptor)
-      case .vanished: continue
-      case .wouldBlock: return
-      case .exhausted, .failed:
-        // Out of descriptors: the queue stays readable, so look away until the next tick.
-        isListenerPaused = true
-        try? poller.modify(number, token: Self.listenerToken, readable: false, writable: false)
-        return
+    listener?.accept(io.poller) { descriptor, placement in
+      switch placement {
+      case .here: io.open(descriptor, at: nowNanoseconds)
+      case .refused: io.refuse(descriptor)
+      case .elsewhere: break
       }
-    }
-  }
-
-  /// Gives a new connection to the loop that has the fewest: the kernel's spread over SO_REUSEPORT
-  /// sockets is by hash, and eight connections often fall six to two.
-  private func place(_ descriptor: Int32) {
-    var best = mailbox
-    var fewest = mailbox.connectionCount
-    var total = fewest
-    for peer in peers where peer !== mailbox {
-      let count = peer.connectionCount
-      total += count
-      if count < fewest {
-        fewest = count
-        best = peer
-      }
-    }
-    if total >= limits.connectionsMax {
-      metrics.connectionRefused()
-      FileDescriptor.close(number: descriptor)
-      return
-    }
-    best.addConnections(1)
-    if best === mailbox { adopt(descriptor) } else { best.post(connection: descriptor) }
-  }
-
-  private func adopt(_ descriptor: Int32) {
-    guard !shutdown.hasBegun,
-      let index = connections.add(descriptor: descriptor, nowNanoseconds: nowNanoseconds)
-    else {
-      mailbox.addConnections(-1)
-      metrics.connectionRefused()
-      FileDescriptor.close(number: descriptor)
-      return
-    }
-    metrics.connectionOpened()
-    // Failure costs only that a peer that vanished is found later.
-    try? Socket.detectDeadPeers(descriptor, idleSeconds: limits.keepaliveSeconds)
-    do {
-      try poller.add(descriptor, token: connections.token(index))
-    } catch {
-      close(index)
     }
   }
 
   private func readMailbox() {
     let contents = mailbox.take()
-    for descriptor in contents.connections { adopt(descriptor) }
+    for descriptor in contents.connections {
+      if shutdown.hasBegun {
+        io.refuse(descriptor)
+      } else {
+        io.open(descriptor, at: nowNanoseconds)
+      }
+    }
     if contents.drains && !shutdown.hasBegun { beginShutdown() }
   }
 
-  // MARK: Sending
-
   private func flushTouched() {
-    connections.takeTouched { flush($0) }
+    io.flushTouched(at: nowNanoseconds)
     // Streams that ended with what was just written: no event of another kind comes from writing.
     if context.eventCount > 0 { _ = dispatchEvents() }
   }
 
-  private func resumeStreamingCalls() {
-    if resumable.isEmpty { return }
-    for index in resumable { connections[index].session?.resumeData() }
-    resumable.removeAll(keepingCapacity: true)
-  }
-
-  private func flush(_ index: Int) {
-    guard connections[index].descriptor >= 0 else { return }
-    guard sendUnsent(index) else { return }
-    if let session = connections[index].session {
-      var written = 0
-      while session.wantsWrite {
-        session.fillOutput()
-        written += unsafe context.output.count
-        guard writeOutput(index) else { return }
-        // A peer that reads as fast as we write must not keep the loop from the others.
-        if written > Self.writtenPerTurnMax { return connections.touch(index) }
-      }
-      if session.isFinished { connections[index].isEnding = true }
-      updateReading(index, session)
-    }
-    watchForWriting(index, false)
-    if connections[index].isEnding { linger(index) }
-  }
-
-  /// Ends our side, and leaves it to the peer to close.
-  private func linger(_ index: Int) {
-    guard connections[index].descriptor >= 0,
-      connections[index].lingersSinceNanoseconds == nil
-    else {
-      return
-    }
-    connections[index].lingersSinceNanoseconds = nowNanoseconds
-    connections[index].session?.close()
-    connections[index].session = nil
-    if connections[index].isReadingPaused {
-      connections[index].isReadingPaused = false
-      updateInterest(index)
-    }
-    Socket.endSending(connections[index].descriptor)
-  }
-
-  /// Sends what an earlier write left. False where there is still some, or the connection is gone.
-  private func sendUnsent(_ index: Int) -> Bool {
-    while !connections[index].unsent.isEmpty {
-      switch connections[index].unsent.send(to: connections[index].descriptor) {
-      case .moved(let count):
-        metrics.sent(bytes: count)
-        unsentBytes -= count
-        connections[index].progressNanoseconds = nowNanoseconds
-      case .wouldBlock:
-        watchForWriting(index, true)
-        return false
-      case .failed:
-        close(index)
-        return false
-      }
-    }
-    return true
-  }
-
-  /// Writes the context's output. False where some is left over, or the connection is gone.
-  private func writeOutput(_ index: Int) -> Bool {
-    defer { context.clearOutput() }
-    let output = unsafe context.output
-    if unsafe output.isEmpty { return true }
-    switch unsafe FileDescriptor.send(connections[index].descriptor, from: output) {
-    case .moved(let count):
-      metrics.sent(bytes: count)
-      connections[index].progressNanoseconds = nowNanoseconds
-      if count == output.count { return true }
-      unsafe keepUnsent(UnsafeRawBufferPointer(rebasing: output[count...]), of: index)
-    case .wouldBlock: unsafe keepUnsent(output, of: index)
-    case .failed:
-      close(index)
-      return false
-    }
-    guard connections[index].descriptor >= 0 else { return false }
-    watchForWriting(index, true)
-    if let session = connections[index].session { updateReading(index, session) }
-    return false
-  }
-
-  /// Keeps what the socket did not take. Where all such bytes come to more than the loop has room for,
-  /// the connection is closed instead: its peer does not read.
-  private func keepUnsent(_ bytes: UnsafeRawBufferPointer, of index: Int) {
-    guard unsentBytes + bytes.count <= limits.http2.bufferedBytesMax else {
-      metrics.abuse(.slowReader)
-      return close(index)
-    }
-    unsentBytes += bytes.count
-    unsafe connections[index].unsent.keep(bytes)
-  }
-
-  private func watchForWriting(_ index: Int, _ watch: Bool) {
-    if connections[index].isWatchedForWriting == watch { return }
-    connections[index].isWatchedForWriting = watch
-    updateInterest(index)
-  }
-
-  /// A peer that does not take its answers off the socket is not read any further. One that only gives
-  /// no credit for them is: credit comes by reading, and streams and buffers are bounded anyway.
-  private func updateReading(_ index: Int, _ session: Session) {
-    let pauses =
-      !connections[index].unsent.isEmpty && session.queuedBytes > limits.unsentBytesMax
-    // Streaming calls that had to wait for their peer may go on.
-    if session.isDataPaused, session.queuedBytes <= limits.unsentBytesMax / 2 {
-      resumable.append(index)
-    }
-    if connections[index].isReadingPaused == pauses { return }
-    connections[index].isReadingPaused = pauses
-    updateInterest(index)
-  }
-
-  private func updateInterest(_ index: Int) {
-    let connection = connections[index]
-    do {
-      try poller.modify(
-        connection.descriptor, token: connections.token(index),
-        readable: !connection.isReadingPaused, writable: connection.isWatchedForWriting)
-    } catch {
-      close(index)
-    }
-  }
-
-  func close(_ index: Int) {
-    guard connections[index].descriptor >= 0 else { return }
-    connections[index].session?.close()
-    unsentBytes -= connections[index].unsent.count
-    FileDescriptor.close(number: connections[index].descriptor)
-    connections.remove(index)
-    mailbox.addConnections(-1)
-    metrics.connectionClosed()
-  }
-
-  // MARK: Time
+  // MARK: Housekeeping
 
   private func tick() {
     nextTickNanoseconds = nowNanoseconds + Self.tickNanoseconds
-    if isListenerPaused, let number = listener?.number {
-      isListenerPaused = false
-      try? poller.modify(number, token: Self.listenerToken, readable: true, writable: false)
-    }
+    listener?.resume(io.poller)
     for index in 0..<connections.usedCount where connections[index].descriptor >= 0 {
       checkTimeouts(index)
     }
     if shutdown.hasBegun { continueShutdown() }
     flushTouched()
-    // An empty turn: the handler's housekeeping goes on while nobody calls.
+    // An empty iteration: the handler's housekeeping goes on while nobody calls.
     handler.beginTurn()
     handler.endTurn()
   }
 
   private func checkTimeouts(_ index: Int) {
-    let connection = connections[index]
-    if let since = connection.lingersSinceNanoseconds {
-      if nowNanoseconds - since > Self.lingerNanoseconds { close(index) }
-      return
+    switch timeouts.verdict(connections[index], at: nowNanoseconds) {
+    case .over: return io.close(index)
+    case .abuse(let kind):
+      metrics.abuse(kind)
+      return io.close(index)
+    case .inTime: break
     }
-    if !(connection.session?.isEstablished ?? false),
-      nowNanoseconds - connection.openedNanoseconds > limits.handshakeNanosecondsMax
-    {
-      metrics.abuse(.handshakeTimeout)
-      return close(index)
+    if let session = connections[index].session, session.streamCount > 0 {
+      expireCalls(of: session)
     }
-    if connection.isWatchedForWriting,
-      nowNanoseconds - connection.progressNanoseconds > limits.stalledWriteNanosecondsMax
-    {
-      metrics.abuse(.slowReader)
-      return close(index)
-    }
-    if let session = connection.session, session.streamCount > 0 { expireCalls(of: session) }
   }
 
   // MARK: Shutdown
@@ -430,7 +187,7 @@ final class EventLoop {
     for index in 0..<connections.usedCount where connections[index].descriptor >= 0 {
       guard let session = connections[index].session else {
         if connections[index].lingersSinceNanoseconds == nil || step == .cutOff {
-          close(index)
+          io.close(index)
         }
         continue
       }
@@ -444,21 +201,6 @@ final class EventLoop {
         connections[index].isEnding = true
       }
       connections.touch(index)
-    }
-  }
-}
-
-extension ConnectionFault {
-  /// The name under which a cut-off is counted.
-  var abuse: ConnectionAbuse {
-    switch self {
-    case .resetFlood: .resetFlood
-    case .pingFlood: .pingFlood
-    case .settingsFlood: .settingsFlood
-    case .emptyFrameFlood: .emptyFrames
-    case .headerListFlood: .headerList
-    case .controlFlood: .slowReader
-    case .protocolViolation: .protocolError
     }
   }
 }

@@ -1,0 +1,274 @@
+// The sockets of one loop's connections. They are opened, read, written and closed here and nowhere else,
+// so that whatever a connection runs over concerns this file alone.
+internal import GRPC
+internal import HTTP2
+internal import Metrics
+internal import Posix
+
+/// Confined to its loop's thread.
+final class ConnectionIO {
+  private static let readBufferBytes = 256 * 1024
+  /// Bytes that one connection may write in an iteration, before the others have theirs.
+  private static let writtenPerTurnMax = 1024 * 1024
+
+  let poller: Poller
+  private let limits: ServerLimits
+  private let connections: ConnectionTable
+  private let context: SessionContext
+  private let metrics: RPCRecorder
+  /// Where this loop's connections are counted for the other loops.
+  private let mailbox: Mailbox
+  private let readBuffer = ReadBuffer(capacity: ConnectionIO.readBufferBytes)
+  /// What all connections' sockets did not take, in bytes.
+  private var unsentBytes = 0
+  /// Connections with streaming calls that were left off and may go on.
+  private var resumable: [Int] = []
+
+  init(
+    limits: ServerLimits, connections: ConnectionTable, context: SessionContext,
+    metrics: RPCRecorder, mailbox: Mailbox
+  ) throws(Errno) {
+    self.limits = limits
+    self.connections = connections
+    self.context = context
+    self.metrics = metrics
+    self.mailbox = mailbox
+    poller = try Poller()
+  }
+
+  // MARK: Opening and closing
+
+  /// Takes a descriptor over. It is closed at once where there is no room for it.
+  func open(_ descriptor: Int32, at nowNanoseconds: Int64) {
+    guard let index = connections.add(descriptor: descriptor, nowNanoseconds: nowNanoseconds) else {
+      return refuse(descriptor)
+    }
+    metrics.connectionOpened()
+    // Failure costs only that a peer that vanished is found later.
+    try? Socket.detectDeadPeers(descriptor, idleSeconds: limits.keepaliveSeconds)
+    do {
+      try poller.add(descriptor, token: connections.token(index))
+    } catch {
+      close(index)
+    }
+  }
+
+  /// Closes a descriptor that was counted as this loop's and is no connection of it.
+  func refuse(_ descriptor: Int32) {
+    mailbox.addConnections(-1)
+    metrics.connectionRefused()
+    FileDescriptor.close(number: descriptor)
+  }
+
+  func close(_ index: Int) {
+    guard connections[index].descriptor >= 0 else { return }
+    connections[index].session?.close()
+    unsentBytes -= connections[index].unsent.count
+    FileDescriptor.close(number: connections[index].descriptor)
+    connections.remove(index)
+    mailbox.addConnections(-1)
+    metrics.connectionClosed()
+  }
+
+  /// Ends our side, and leaves it to the peer to close.
+  private func linger(_ index: Int, at nowNanoseconds: Int64) {
+    guard connections[index].descriptor >= 0,
+      connections[index].lingersSinceNanoseconds == nil
+    else { return }
+    connections[index].lingersSinceNanoseconds = nowNanoseconds
+    connections[index].session?.close()
+    connections[index].session = nil
+    if connections[index].isReadingPaused {
+      connections[index].isReadingPaused = false
+      updateInterest(index)
+    }
+    Socket.endSending(connections[index].descriptor)
+  }
+
+  // MARK: Reading
+
+  /// Does what an event of a connection's socket asks for; an event of a connection that is gone is
+  /// none.
+  func receive(_ event: Poller.Event) {
+    guard let index = connections.index(ofToken: event.token) else { return }
+    if event.isWritable { connections.touch(index) }
+    if event.isReadable || event.isHungUp { read(index) }
+  }
+
+  private func read(_ index: Int) {
+    if connections[index].isReadingPaused { return }
+    let result = unsafe readBuffer.read(connections[index].descriptor) { bytes in
+      unsafe received(bytes, on: index)
+    }
+    switch result {
+    case .moved(0), .failed: close(index)
+    case .moved(let count): metrics.received(bytes: count)
+    case .wouldBlock: break
+    }
+  }
+
+  private func received(_ bytes: UnsafeRawBufferPointer, on index: Int) {
+    // What comes after our GOAWAY is read, so that it is not answered by a reset, and dropped.
+    if connections[index].isEnding { return }
+    connections.touch(index)
+    guard let session = connections[index].session ?? (unsafe begin(index, bytes)) else { return }
+    if let fault = unsafe session.receive(bytes) {
+      metrics.abuse(fault.abuse)
+      connections[index].isEnding = true
+    }
+  }
+
+  /// The first bytes of a connection: is this HTTP/2 at all?
+  private func begin(_ index: Int, _ bytes: UnsafeRawBufferPointer) -> Session? {
+    let preface = unsafe Preface.examine(bytes)
+    if preface == .http2, let session = context.open(token: UInt64(index)) {
+      connections[index].session = session
+      return session
+    }
+    metrics.abuse(.protocolError)
+    connections[index].isEnding = true
+    if preface == .http1 {
+      let text = Preface.http1Answer
+      unsafe keepUnsent(
+        UnsafeRawBufferPointer(start: text.utf8Start, count: text.utf8CodeUnitCount), of: index)
+    }
+    return nil
+  }
+
+  /// A peer that does not take its responses off the socket is not read any further. One that only gives
+  /// no credit for them is: credit comes by reading, and streams and buffers are bounded anyway.
+  private func updateReading(_ index: Int, _ session: Session) {
+    let pauses =
+      !connections[index].unsent.isEmpty && session.queuedBytes > limits.unsentBytesMax
+    // Streaming calls that had to wait for their peer may go on.
+    if session.isDataPaused, session.queuedBytes <= limits.unsentBytesMax / 2 {
+      resumable.append(index)
+    }
+    if connections[index].isReadingPaused == pauses { return }
+    connections[index].isReadingPaused = pauses
+    updateInterest(index)
+  }
+
+  // MARK: Streaming calls that wait for their peer
+
+  /// Streaming calls that were left off may go on.
+  var hasResumable: Bool { !resumable.isEmpty }
+
+  /// Gives `data` events to the streaming calls that may go on.
+  func resumeStreamingCalls() {
+    if resumable.isEmpty { return }
+    for index in resumable { connections[index].session?.resumeData() }
+    resumable.removeAll(keepingCapacity: true)
+  }
+
+  // MARK: Writing
+
+  /// Writes what the connections that were touched have to say, with one write each where that is
+  /// enough. Streams may end by it, and then there are events.
+  func flushTouched(at nowNanoseconds: Int64) {
+    connections.takeTouched { flush($0, at: nowNanoseconds) }
+  }
+
+  private func flush(_ index: Int, at nowNanoseconds: Int64) {
+    guard connections[index].descriptor >= 0 else { return }
+    guard sendUnsent(index, at: nowNanoseconds) else { return }
+    if let session = connections[index].session {
+      var written = 0
+      while session.wantsWrite {
+        session.fillOutput()
+        written += unsafe context.output.count
+        guard writeOutput(index, at: nowNanoseconds) else { return }
+        // A peer that reads as fast as we write must not keep the loop from the others.
+        if written > Self.writtenPerTurnMax { return connections.touch(index) }
+      }
+      if session.isFinished { connections[index].isEnding = true }
+      updateReading(index, session)
+    }
+    watchForWriting(index, false)
+    if connections[index].isEnding { linger(index, at: nowNanoseconds) }
+  }
+
+  /// Sends what an earlier write left. False where there is still some, or the connection is gone.
+  private func sendUnsent(_ index: Int, at nowNanoseconds: Int64) -> Bool {
+    while !connections[index].unsent.isEmpty {
+      switch connections[index].unsent.send(to: connections[index].descriptor) {
+      case .moved(let count):
+        metrics.sent(bytes: count)
+        unsentBytes -= count
+        connections[index].progressNanoseconds = nowNanoseconds
+      case .wouldBlock:
+        watchForWriting(index, true)
+        return false
+      case .failed:
+        close(index)
+        return false
+      }
+    }
+    return true
+  }
+
+  /// Writes the context's output. False where some is left over, or the connection is gone.
+  private func writeOutput(_ index: Int, at nowNanoseconds: Int64) -> Bool {
+    defer { context.clearOutput() }
+    let output = unsafe context.output
+    if unsafe output.isEmpty { return true }
+    switch unsafe FileDescriptor.send(connections[index].descriptor, from: output) {
+    case .moved(let count):
+      metrics.sent(bytes: count)
+      connections[index].progressNanoseconds = nowNanoseconds
+      if count == output.count { return true }
+      unsafe keepUnsent(UnsafeRawBufferPointer(rebasing: output[count...]), of: index)
+    case .wouldBlock: unsafe keepUnsent(output, of: index)
+    case .failed:
+      close(index)
+      return false
+    }
+    guard connections[index].descriptor >= 0 else { return false }
+    watchForWriting(index, true)
+    if let session = connections[index].session { updateReading(index, session) }
+    return false
+  }
+
+  /// Keeps what the socket did not take. Where all such bytes come to more than the loop has room for,
+  /// the connection is closed instead: its peer does not read.
+  private func keepUnsent(_ bytes: UnsafeRawBufferPointer, of index: Int) {
+    guard unsentBytes + bytes.count <= limits.http2.bufferedBytesMax else {
+      metrics.abuse(.slowReader)
+      return close(index)
+    }
+    unsentBytes += bytes.count
+    unsafe connections[index].unsent.keep(bytes)
+  }
+
+  private func watchForWriting(_ index: Int, _ watch: Bool) {
+    if connections[index].isWatchedForWriting == watch { return }
+    connections[index].isWatchedForWriting = watch
+    updateInterest(index)
+  }
+
+  private func updateInterest(_ index: Int) {
+    let connection = connections[index]
+    do {
+      try poller.modify(
+        connection.descriptor, token: connections.token(index),
+        readable: !connection.isReadingPaused, writable: connection.isWatchedForWriting)
+    } catch {
+      close(index)
+    }
+  }
+}
+
+extension ConnectionFault {
+  /// The name under which a cut-off is counted.
+  var abuse: ConnectionAbuse {
+    switch self {
+    case .resetFlood: .resetFlood
+    case .pingFlood: .pingFlood
+    case .settingsFlood: .settingsFlood
+    case .emptyFrameFlood: .emptyFrames
+    case .headerListFlood: .headerList
+    case .controlFlood: .slowReader
+    case .protocolViolation: .protocolError
+    }
+  }
+}
