@@ -66,13 +66,14 @@ let package = Package(
     .target(name: "CPlatform", path: "Sources/CPlatform"),
 
     module("Posix", ["CPlatform"]),
+    module("Bytes"),
     module("HTTP2", ["CNGHTTP2"]),
-    module("GRPC"),
+    module("GRPC", ["Bytes", "HTTP2"]),
     module("Metrics"),
     module("StockStore", ["Posix", "CPlatform"]),
     module(
-      "ReservationService", ["StockStore", "Posix", "GRPC", "CHoldfastProto", "CProtobufC"]),
-    module("Server", ["Posix", "HTTP2", "GRPC", "Metrics"]),
+      "ReservationService", ["StockStore", "Posix", "GRPC", "Bytes", "CHoldfastProto", "CProtobufC"]),
+    module("Server", ["Posix", "HTTP2", "GRPC", "Bytes", "Metrics"]),
     module(
       "Admin",
       [

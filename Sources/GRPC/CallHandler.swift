@@ -1,12 +1,5 @@
-// The seam between the event loops and what they serve. The loop knows methods by number, messages by
-// their bytes, and answers by Reply; the handler knows nothing of connections.
-
-/// How many messages go which way.
-package enum MethodType: Sendable {
-  case unary
-  case serverStreaming
-  case bidirectional
-}
+// The seam between the event loops and what they serve. The loop knows methods by number and messages by
+// their bytes; the handler knows nothing of connections.
 
 /// One method that a handler serves.
 package struct MethodDescriptor: Sendable {
@@ -15,14 +8,16 @@ package struct MethodDescriptor: Sendable {
   /// Such as "Reserve".
   package let method: String
   package let type: MethodType
-  /// Its latency counts as the product's own (holdfast_reservation_latency_seconds).
-  package let isReservation: Bool
+  /// Its latency is kept as quantiles too, beside the histogram that every method has.
+  package let hasLatencyQuantiles: Bool
 
-  package init(service: String, method: String, type: MethodType, isReservation: Bool = false) {
+  package init(
+    service: String, method: String, type: MethodType, hasLatencyQuantiles: Bool = false
+  ) {
     self.service = service
     self.method = method
     self.type = type
-    self.isReservation = isReservation
+    self.hasLatencyQuantiles = hasLatencyQuantiles
   }
 
   /// The :path of its calls.
@@ -36,19 +31,58 @@ package struct CallID: Hashable, Sendable {
   package init(rawValue: UInt64) { self.rawValue = rawValue }
 }
 
-/// What became of a message that was handed over.
-package enum Completion {
-  /// The reply is made; it may be sent once the journal is durable up to `lsn`. Ends a unary call.
-  case reply(lsn: UInt64)
-  /// The answer comes later, through the sink given to `deliver`.
-  case later
+/// One message, or the end, of a call's request: what the handler needs to know of the call.
+@safe package struct Call {
+  package let id: CallID
+  // Lives with the stream, which outlasts every use of this.
+  private let context: UnsafeMutablePointer<CallContext>
+
+  /// - Safety: `context` must live until the handler has returned.
+  @unsafe package init(id: CallID, context: UnsafeMutablePointer<CallContext>) {
+    self.id = id
+    unsafe self.context = context
+  }
+
+  package var method: Int { unsafe Int(context.pointee.method) }
+  package var permissions: UInt32 { unsafe context.pointee.principal.permissions }
+
+  /// The name of who calls; empty without one.
+  /// - Safety: valid until the handler has returned.
+  @unsafe package var caller: UnsafeBufferPointer<UInt8> {
+    unsafe context.pointee.principal.unsafeName()
+  }
 }
 
-/// Where late answers go.
+/// What becomes of a call after a message or the end of its request.
+package enum Completion: Equatable {
+  /// The response object holds a message or a failure, which may be seen once the journal is durable up
+  /// to `lsn`. It ends the call, unless it is a message of a call that streams responses.
+  case respond(lsn: UInt64)
+  /// Nothing is said now: later, through the sink, or with the next message.
+  case later
+  /// The call ends with status OK behind the messages that were sent.
+  case end
+}
+
+/// Where responses go that are not made at once.
 package protocol CallSink: AnyObject {
-  /// Sends a message of an open call, or its failure, and ends the call where `ends` (a failure always
-  /// does). Ignored where the call is gone.
-  func send(_ reply: Reply, to call: CallID, ends: Bool)
+  /// Sends a message of an open call, or its failure. It may be seen once the journal is durable up to
+  /// `lsn`.
+  /// - Parameters:
+  ///   - ends: the call ends with it; a failure always ends it.
+  ///   - write: makes the response.
+  func respond(
+    to call: CallID, lsn: UInt64, ends: Bool, _ write: (Response) -> Void
+  ) -> Delivery
+}
+
+/// What became of a response that was given to a sink.
+package enum Delivery: Equatable {
+  case taken
+  /// Nothing was written: the peer reads too slowly. `CallHandler.resumed` says when to go on.
+  case full
+  /// The call is over.
+  case gone
 }
 
 /// Serves calls. One instance per loop, used on the loop's thread only.
@@ -56,34 +90,49 @@ package protocol CallHandler: AnyObject {
   /// The methods, by number. The same for all instances.
   static var methods: [MethodDescriptor] { get }
 
+  /// The header fields that `start` wants to see: two at most.
+  static var metadata: [StaticString] { get }
+
   /// The number of the method at `path`; nil where there is none.
   func method(atPath path: Span<UInt8>) -> Int?
 
-  /// A turn of the loop begins: everything that will be handled has been received. Comes from time to
-  /// time without calls too, so that what falls due is not left lying.
+  /// Calls of `method` come with these header fields: who calls? Asked once for each header block; the
+  /// answer is kept with the block until `authenticationGeneration` changes. nil: the call is failed
+  /// with what was written into `response`.
+  func start(method: Int, headers: RequestHeaders, response: Response) -> Principal?
+
+  /// Changes when what `start` said before holds no longer, and every header block must be asked about
+  /// again.
+  var authenticationGeneration: UInt64 { get }
+
+  /// An iteration of the loop begins: everything that will be handled has been received. Comes from time
+  /// to time without calls too, so that what falls due is not left lying.
   func beginTurn()
 
-  /// Handles one message. `caller` is the value of the holdfast-caller header, empty without one.
-  /// Nothing borrowed may be kept.
-  func handle(
-    method: Int, message: Span<UInt8>, caller: Span<UInt8>, call: CallID, reply: Reply
-  ) -> Completion
+  /// Handles one message of a request. Nothing borrowed may be kept.
+  func handle(_ message: Span<UInt8>, of call: Call, response: Response) -> Completion
+
+  /// The request of a call that streams requests is whole.
+  func halfClosed(_ call: Call, response: Response) -> Completion
 
   /// Everything received was handled. Asks for durability of all of it, without waiting.
   func endTurn()
 
-  /// Replies up to this log sequence number may be sent.
+  /// Responses up to this log sequence number may be seen.
   var durableLSN: UInt64 { get }
 
-  /// Hands over late answers; called once a turn, after `endTurn`.
+  /// Hands over late responses; called once an iteration, after `endTurn`.
   func deliver(to sink: any CallSink)
 
-  /// An open call ended without its answer: the client went away or its deadline passed.
+  /// A call whose sink was full has room again.
+  func resumed(_ call: CallID)
+
+  /// An open call ended without its response: the client went away, or its deadline passed.
   func cancelled(_ call: CallID)
 
   /// The server begins to shut down.
   func drain()
 
   /// Makes the failure of a call that the loop rejects.
-  func reject(_ rejection: Rejection, reply: Reply)
+  func reject(_ rejection: Rejection, response: Response)
 }

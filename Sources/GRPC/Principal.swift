@@ -29,4 +29,14 @@ package struct Principal: BitwiseCopyable, Sendable {
   package func withName<Result>(_ body: (Span<UInt8>) -> Result) -> Result {
     body(name.span.extracting(0..<Int(nameCount)))
   }
+
+  /// Where the name lies.
+  /// - Safety: `self` must stay where it is as long as the result is used.
+  @unsafe package mutating func unsafeName() -> UnsafeBufferPointer<UInt8> {
+    let count = Int(nameCount)
+    return unsafe withUnsafePointer(to: &name) {
+      unsafe UnsafeBufferPointer(
+        start: UnsafeRawPointer($0).assumingMemoryBound(to: UInt8.self), count: count)
+    }
+  }
 }

@@ -9,7 +9,8 @@ package enum Rejection: Int, CaseIterable, Sendable {
   case wrongContentType
   case headerListTooLarge
   case unknownMethod
-  case compressed
+  /// grpc-encoding is none that is taken.
+  case unknownEncoding
   case malformedTimeout
   /// The deadline passed before the call was executed.
   case deadlineExceeded
@@ -24,16 +25,21 @@ package enum Rejection: Int, CaseIterable, Sendable {
   /// The prefix says compressed, and grpc-encoding was not sent.
   case compressedMessage
   case malformedPrefix
+  /// A compressed message cannot be inflated.
+  case malformedCompression
+  /// The connection, or the loop, has as many streaming calls as it may have.
+  case tooManyStreams
 
   /// The gRPC status (the codes that other gRPC servers answer with).
   package var code: StatusCode {
     switch self {
     case .overloaded, .shuttingDown: .unavailable
     case .notPost, .wrongContentType: .unknown
-    case .headerListTooLarge, .messageTooLarge: .resourceExhausted
-    case .unknownMethod, .compressed, .tooManyMessages: .unimplemented
+    case .headerListTooLarge, .messageTooLarge, .tooManyStreams: .resourceExhausted
+    case .unknownMethod, .unknownEncoding, .tooManyMessages: .unimplemented
     case .deadlineExceeded, .requestTimeout: .deadlineExceeded
-    case .malformedTimeout, .noMessage, .messageCutOff, .compressedMessage, .malformedPrefix:
+    case .malformedTimeout, .noMessage, .messageCutOff, .compressedMessage, .malformedPrefix,
+      .malformedCompression:
       .internal
     }
   }
@@ -56,13 +62,15 @@ package enum Rejection: Int, CaseIterable, Sendable {
     case .notPost, .wrongContentType: "NOT_GRPC"
     case .headerListTooLarge: "METADATA_TOO_LARGE"
     case .unknownMethod: "UNKNOWN_METHOD"
-    case .compressed: "COMPRESSION_UNSUPPORTED"
+    case .unknownEncoding: "COMPRESSION_UNSUPPORTED"
     case .malformedTimeout: "MALFORMED_TIMEOUT"
     case .deadlineExceeded: "DEADLINE_EXCEEDED"
     case .requestTimeout: "REQUEST_TIMEOUT"
     case .messageTooLarge: "MESSAGE_TOO_LARGE"
-    case .noMessage, .tooManyMessages, .messageCutOff, .compressedMessage, .malformedPrefix:
+    case .noMessage, .tooManyMessages, .messageCutOff, .compressedMessage, .malformedPrefix,
+      .malformedCompression:
       "MALFORMED_FRAMING"
+    case .tooManyStreams: "TOO_MANY_STREAMS"
     }
   }
 
@@ -75,8 +83,7 @@ package enum Rejection: Int, CaseIterable, Sendable {
     case .wrongContentType: "content-type is not application/grpc"
     case .headerListTooLarge: "header list too large"
     case .unknownMethod: "unknown service or method"
-    case .compressed:
-      "message compression is not supported: send grpc-encoding identity or none"
+    case .unknownEncoding: "grpc-encoding is none of identity, deflate and gzip"
     case .malformedTimeout: "malformed grpc-timeout"
     case .deadlineExceeded: "deadline exceeded before the call was executed"
     case .requestTimeout: "the request was not whole in time"
@@ -86,6 +93,8 @@ package enum Rejection: Int, CaseIterable, Sendable {
     case .messageCutOff: "the message is cut off"
     case .compressedMessage: "a compressed message without grpc-encoding"
     case .malformedPrefix: "malformed message prefix"
+    case .malformedCompression: "a compressed message that cannot be inflated"
+    case .tooManyStreams: "too many streaming calls"
     }
   }
 }

@@ -87,6 +87,12 @@ extension SessionContext {
     unsafe session.pointee.listToSend(record)
   }
 
+  /// A `writable` event comes once half of what the stream has queued is out.
+  package func tellWhenWritable(_ stream: Stream) {
+    guard !stream.isClosed else { return }
+    unsafe stream.record.pointee.tellsWritableAt = max(1, stream.queuedBytes / 2)
+  }
+
   /// Takes back what was not released: the call ends in another way.
   package func discardUnreleased(_ stream: Stream) {
     let record = unsafe stream.record
@@ -182,7 +188,7 @@ enum ResponseWriter {
       }
       let credit = unsafe min(state.pointee.sendWindow, record.pointee.sendWindow)
       let length = min(left, Int(clamping: credit), Defaults.frameBytesMax)
-      unsafe writeData(record, state, length, &context.pointee.output)
+      unsafe writeData(record, state, length, context)
       // The output has room for one long frame, so trailers of their own wait for the next.
       if length < left || trailersCount > 0 { return unsafe state.pointee.listToSend(record) }
     }
@@ -224,18 +230,25 @@ enum ResponseWriter {
 
   private static func writeData(
     _ record: UnsafeMutablePointer<StreamRecord>, _ state: UnsafeMutablePointer<SessionState>,
-    _ length: Int, _ output: inout OutputBuffer
+    _ length: Int, _ context: UnsafeMutablePointer<ContextState>
   ) {
-    let start = unsafe output.end
+    let start = unsafe context.pointee.output.end
     unsafe Wire.putHeader(
       start, length: length, type: FrameType.data, flags: 0, stream: record.pointee.number)
     unsafe (start + FrameHeader.length).update(
       from: record.pointee.outgoing.start + record.pointee.sentCount, count: length)
-    output.count += FrameHeader.length + length
+    unsafe context.pointee.output.count += FrameHeader.length + length
     unsafe record.pointee.sentCount += length
     unsafe record.pointee.sendWindow -= Int64(length)
     unsafe state.pointee.sendWindow -= Int64(length)
     unsafe state.pointee.queuedBytes -= length
+    if unsafe record.pointee.tellsWritableAt > 0,
+      unsafe record.pointee.outgoing.count - record.pointee.sentCount
+        <= record.pointee.tellsWritableAt
+    {
+      unsafe record.pointee.tellsWritableAt = 0
+      unsafe context.pointee.events.append(.writable, record)
+    }
   }
 
   private static func writeBlock(

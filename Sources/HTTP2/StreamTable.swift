@@ -106,6 +106,9 @@ struct StreamFlags: OptionSet {
   /// Bytes at the end that are the block of the trailers; 0: the owner's constant trailer.
   var trailersCount = 0
 
+  /// Queued bytes at which a `writable` event is due; 0: none is wanted.
+  var tellsWritableAt = 0
+
   /// Bytes that wait to be consumed.
   var unreadCount: Int { unsafe body.count - bodyOffset }
 
@@ -216,6 +219,7 @@ struct StreamFlags: OptionSet {
     unsafe record.pointee.droppedCount = 0
     unsafe record.pointee.headersCount = 0
     unsafe record.pointee.trailersCount = 0
+    unsafe record.pointee.tellsWritableAt = 0
     unsafe record.pointee.generation &+= 1
     unsafe record.pointee.next = free
     unsafe free = record

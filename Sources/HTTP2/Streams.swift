@@ -44,9 +44,9 @@
 
   /// What the owner made of the header block (`SessionContext.accept`); nil before it has. Valid until
   /// `release`.
-  @unsafe package var notes: UnsafeRawPointer? {
+  @unsafe package var notes: UnsafeMutableRawPointer? {
     guard let notes = unsafe record.pointee.notes else { return nil }
-    return unsafe UnsafeRawPointer(HeaderNotes.bytes(notes))
+    return unsafe HeaderNotes.bytes(notes)
   }
 
   // MARK: Header fields

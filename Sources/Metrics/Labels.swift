@@ -3,6 +3,7 @@ package struct RPCMethod: Sendable, Hashable {
   /// How a method's messages flow; the raw value is the label `grpc_type`.
   package enum Kind: String, Sendable {
     case unary
+    case clientStream = "client_stream"
     case serverStream = "server_stream"
     case bidirectionalStream = "bidi_stream"
   }

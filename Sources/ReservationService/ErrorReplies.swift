@@ -1,13 +1,14 @@
 // Refusals on the wire: a gRPC code, a text for people, and a google.rpc.Status with the details for
 // programs (docs/ARCHITECTURE.md, "Errors").
+internal import Bytes
 internal import CHoldfastProto
 internal import GRPC
 internal import StockStore
 
 /// Writes refusals into replies. One per loop.
 final class ErrorReplies {
-  private let writer = MessageWriter()
-  private let text = MessageWriter()
+  private let writer = ProtoWriter()
+  private let text = ProtoWriter()
   /// The refusal in hand was recorded before: its ErrorInfo says so.
   private var isReplayed = false
   /// The wait that RetryInfo asks for after a conflict, after an overload, and while the disk is full,
@@ -26,7 +27,7 @@ final class ErrorReplies {
   /// A refusal by the store.
   /// - Parameter nameOfLine: the item that a line of the command names, from 0; for those that are unknown.
   func refuse(
-    _ refusal: Refusal, isReplay: Bool, session: StoreSession, reply: Reply,
+    _ refusal: Refusal, isReplay: Bool, session: StoreSession, response: Response,
     nameOfLine: (Int) -> ItemName
   ) {
     isReplayed = isReplay
@@ -34,12 +35,14 @@ final class ErrorReplies {
     let others = session.furtherRefusalCount
     switch refusal {
     case .insufficientStock(let handle, let requested, let available):
+      let key = others == 0 ? shortageKey(handle, requested, available) : nil
+      if let key, response.failAgain(key) { return }
       let name = session.name(of: handle)
       begin("not enough stock of ", name)
       text.text(": ")
       putShortage(requested: requested, available: available, to: text)
       putOthers(others)
-      finish(.failedPrecondition, "INSUFFICIENT_STOCK", reply) {
+      finish(.failedPrecondition, "INSUFFICIENT_STOCK", response) {
         item(name)
         entry("requested", requested)
         entry("available", available)
@@ -53,11 +56,12 @@ final class ErrorReplies {
           writer.nested(3) { putShortage(requested: requested, available: available, to: writer) }
         }
       }
+      if let key { response.keepFailure(as: key) }
     case .itemNotFound(let line):
       let name = nameOfLine(line)
       begin("unknown item ", name)
       putOthers(others)
-      finish(.notFound, "ITEM_NOT_FOUND", reply) {
+      finish(.notFound, "ITEM_NOT_FOUND", response) {
         item(name)
         countBad(others + 1)
       } details: {
@@ -68,67 +72,78 @@ final class ErrorReplies {
         }
       }
     case .reservationNotFound:
-      simple(.notFound, "RESERVATION_NOT_FOUND", "unknown reservation", reply)
+      simple(.notFound, "RESERVATION_NOT_FOUND", "unknown reservation", response)
     case .reservationExpired:
-      simple(.failedPrecondition, "RESERVATION_EXPIRED", "the reservation has expired", reply)
+      simple(.failedPrecondition, "RESERVATION_EXPIRED", "the reservation has expired", response)
     case .reservationConfirmed:
-      simple(.failedPrecondition, "RESERVATION_CONFIRMED", "the reservation is confirmed", reply)
+      simple(.failedPrecondition, "RESERVATION_CONFIRMED", "the reservation is confirmed", response)
     case .reservationReleased:
-      simple(.failedPrecondition, "RESERVATION_RELEASED", "the reservation is released", reply)
+      simple(.failedPrecondition, "RESERVATION_RELEASED", "the reservation is released", response)
     case .versionMismatch(let current):
       begin("the item has another version")
-      finish(.aborted, "VERSION_MISMATCH", reply) {
+      finish(.aborted, "VERSION_MISMATCH", response) {
         entry("current_version", Int64(clamping: current))
       }
     case .conflictTooBusy(let attempts):
       begin("too many others change the same items")
       finish(
-        .unavailable, "CONFLICT_TOO_BUSY", retryNanoseconds: Self.conflictRetryNanoseconds, reply
+        .unavailable, "CONFLICT_TOO_BUSY", retryNanoseconds: Self.conflictRetryNanoseconds, response
       ) { entry("attempts", Int64(attempts)) }
     case .idempotencyKeyReused:
       simple(
         .invalidArgument, "IDEMPOTENCY_KEY_REUSED",
-        "the idempotency_key was used for another request", reply)
+        "the idempotency_key was used for another request", response)
     case .moreThanHeld(_, let held):
       var violations = [moreThanHeld(refusal)]
       for index in 0..<others { violations.append(moreThanHeld(session.furtherRefusal(index))) }
-      badRequest(violations, held: held, reply)
+      badRequest(violations, held: held, response)
     case .onHandLimit:
-      simple(.failedPrecondition, "ON_HAND_LIMIT", "on hand would pass 1099511627776", reply)
-    case .longerThanMaxHold: badRequest([FieldRules.timeToLiveViolation], reply: reply)
+      simple(.failedPrecondition, "ON_HAND_LIMIT", "on hand would pass 1099511627776", response)
+    case .longerThanMaxHold: badRequest([FieldRules.timeToLiveViolation], response: response)
     case .tableFull(let table):
       begin("the table of ", table == .items ? "items" : "reservations", " is full")
-      finish(.resourceExhausted, "TABLE_FULL", reply) {
+      finish(.resourceExhausted, "TABLE_FULL", response) {
         entry("table", table == .items ? "items" : "reservations")
       }
-    case .unavailable(.journalFull): reject(.overloaded, reply: reply)
+    case .unavailable(.journalFull): reject(.overloaded, response: response)
     case .unavailable(.noSpace):
       begin("the server's disk has no room for changes")
       finish(
-        .unavailable, "STORAGE_FULL", retryNanoseconds: Self.storageRetryNanoseconds, reply
+        .unavailable, "STORAGE_FULL", retryNanoseconds: Self.storageRetryNanoseconds, response
       ) {}
-    case .unavailable(.failed): reject(.shuttingDown, reply: reply)
+    case .unavailable(.failed): reject(.shuttingDown, response: response)
     }
   }
 
+  /// What the refusal for one item depends on; nil for numbers that are rarely as large.
+  private func shortageKey(
+    _ handle: ItemHandle, _ requested: Int64, _ available: Int64
+  ) -> FailureKey? {
+    guard let requested = UInt32(exactly: requested), let available = UInt32(exactly: available)
+    else { return nil }
+    return FailureKey(
+      high: UInt64(handle.ordinal) << 1 | (isReplayed ? 1 : 0),
+      low: UInt64(requested) << 32 | UInt64(available))
+  }
+
   /// Fields that break their rules: one at least.
-  func badRequest(_ violations: [FieldViolation], reply: Reply) {
-    badRequest(violations, held: nil, reply)
+  func badRequest(_ violations: [FieldViolation], response: Response) {
+    badRequest(violations, held: nil, response)
   }
 
   /// The message is not what the .proto files say.
-  func malformed(reply: Reply) {
+  func malformed(response: Response) {
     begin("malformed request message")
-    finish(.invalidArgument, "MALFORMED_MESSAGE", reply) {}
+    finish(.invalidArgument, "MALFORMED_MESSAGE", response) {}
   }
 
   /// A call that changes something has a field that this server does not know.
-  func unknownField(_ unknown: UnknownField, reply: Reply) {
+  func unknownField(_ unknown: UnknownField, response: Response) {
     text.reset()
     write(unknown, to: text)
     text.text(": ")
     text.text(UnknownField.rule)
-    finish(.invalidArgument, "UNKNOWN_FIELD", reply) {
+    finish(.invalidArgument, "UNKNOWN_FIELD", response) {
       writer.nested(3) {
         writer.field(1, "path")
         writer.nested(2) { writer.text(unknown.path) }
@@ -145,38 +160,39 @@ final class ErrorReplies {
   }
 
   /// The path of an unknown field: where it lies, and its number for its name.
-  private func write(_ unknown: UnknownField, to writer: MessageWriter) {
+  private func write(_ unknown: UnknownField, to writer: ProtoWriter) {
     writer.text(unknown.path)
     if !unknown.path.isEmpty { writer.text(".") }
     writer.text(decimal: Int64(unknown.number))
   }
 
   /// The loop takes the call not at all.
-  func reject(_ rejection: Rejection, reply: Reply) {
+  func reject(_ rejection: Rejection, response: Response) {
     begin(rejection.text)
     let isTemporary = rejection.code == .unavailable
     finish(
       rejection.code, rejection.reason,
-      retryNanoseconds: isTemporary ? Self.overloadRetryNanoseconds : 0, reply
+      retryNanoseconds: isTemporary ? Self.overloadRetryNanoseconds : 0,
+      httpStatus: rejection.httpStatus, response
     ) {}
   }
 
   /// A service that grpc.health.v1 is asked for and that the server does not have.
-  func unknownService(reply: Reply) {
-    simple(.notFound, "UNKNOWN_SERVICE", "unknown service", reply)
+  func unknownService(response: Response) {
+    simple(.notFound, "UNKNOWN_SERVICE", "unknown service", response)
   }
 
-  func tooManyWatches(reply: Reply) {
+  func tooManyWatches(response: Response) {
     begin("too many watches")
-    finish(.resourceExhausted, "TABLE_FULL", reply) { entry("table", "watches") }
+    finish(.resourceExhausted, "TABLE_FULL", response) { entry("table", "watches") }
   }
 
-  private func badRequest(_ violations: [FieldViolation], held: Int64?, _ reply: Reply) {
+  private func badRequest(_ violations: [FieldViolation], held: Int64?, _ response: Response) {
     text.reset()
     write(violations[0], to: text)
     text.text(": ")
     text.text(violations[0].rule)
-    finish(.invalidArgument, "INVALID_FIELD", reply) {
+    finish(.invalidArgument, "INVALID_FIELD", response) {
       if let held { entry("held", held) }
       countBad(violations.count)
     } details: {
@@ -198,7 +214,7 @@ final class ErrorReplies {
     return violation
   }
 
-  private func write(_ violation: FieldViolation, to writer: MessageWriter) {
+  private func write(_ violation: FieldViolation, to writer: ProtoWriter) {
     writer.text(violation.field)
     guard let index = violation.index else { return }
     writer.text("[")
@@ -224,7 +240,7 @@ final class ErrorReplies {
     }
   }
 
-  private func putShortage(requested: Int64, available: Int64, to writer: MessageWriter) {
+  private func putShortage(requested: Int64, available: Int64, to writer: ProtoWriter) {
     writer.text(decimal: requested)
     writer.text(" requested, ")
     writer.text(decimal: available)
@@ -238,7 +254,7 @@ final class ErrorReplies {
     text.text(count == 1 ? " other item" : " other items")
   }
 
-  private func put(_ bytes: BorrowedBytes, to writer: MessageWriter) {
+  private func put(_ bytes: BorrowedBytes, to writer: ProtoWriter) {
     let bytes = unsafe bytes.pointer.bindMemory(to: UInt8.self)
     writer.text(unsafe bytes.span)
   }
@@ -246,11 +262,11 @@ final class ErrorReplies {
   // MARK: The details
 
   private func simple(
-    _ code: StatusCode, _ reason: StaticString, _ words: StaticString, _ reply: Reply
+    _ code: StatusCode, _ reason: StaticString, _ words: StaticString, _ response: Response
   ) {
     text.reset()
     text.text(words)
-    finish(code, reason, reply) {}
+    finish(code, reason, response) {}
   }
 
   private func entry(_ key: StaticString, _ value: Int64) {
@@ -324,7 +340,8 @@ final class ErrorReplies {
   /// google.rpc.Status: code = 1, message = 2, details = 3; first the ErrorInfo (reason = 1, domain = 2,
   /// metadata = 3), then RetryInfo (retry_delay = 1), then what `details` writes.
   private func finish(
-    _ code: StatusCode, _ reason: StaticString, retryNanoseconds: Int64 = 0, _ reply: Reply,
+    _ code: StatusCode, _ reason: StaticString, retryNanoseconds: Int64 = 0,
+    httpStatus: Int = 200, _ response: Response,
     metadata: () -> Void, details: () -> Void = {}
   ) {
     writer.reset()
@@ -338,15 +355,18 @@ final class ErrorReplies {
     }
     if retryNanoseconds > 0 {
       detail("type.googleapis.com/google.rpc.RetryInfo") {
-        writer.duration(1, nanoseconds: retryNanoseconds)
+        writer.field(1, seconds: retryNanoseconds)
       }
     }
     details()
-    reply.fail(code)
     // Rounded up: not sooner than RetryInfo says.
-    reply.retryMilliseconds = Int32(clamping: (retryNanoseconds + 999_999) / 1_000_000)
-    text.withBytes { reply.append($0) }
-    reply.beginDetails()
-    writer.withBytes { reply.append($0) }
+    let retryMilliseconds = Int32(clamping: (retryNanoseconds + 999_999) / 1_000_000)
+    text.withBytes { text in
+      writer.withBytes { details in
+        response.fail(
+          code, text, details: details, retryMilliseconds: retryMilliseconds,
+          httpStatus: httpStatus)
+      }
+    }
   }
 }

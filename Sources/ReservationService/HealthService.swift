@@ -1,3 +1,4 @@
+internal import Bytes
 internal import GRPC
 
 /// grpc.health.v1 on one loop: the server's state, and the watchers that want to hear of its change.
@@ -46,20 +47,15 @@ final class HealthService {
   func deliver(to sink: any CallSink) {
     guard hasNews else { return }
     hasNews = false
-    let reply = Reply(capacity: 64)
     for (call, service) in watchers {
       guard let status = status(of: service) else { continue }
-      reply.reset()
-      reply.append(status)
-      sink.send(reply, to: call, ends: false)
+      // One whose client does not read has missed nothing that the end of the call does not say.
+      _ = sink.respond(to: call, lsn: 0, ends: false) { $0.message.put(status) }
     }
   }
 }
 
-extension Reply {
+extension ProtoWriter {
   /// A HealthCheckResponse: status = 1.
-  func append(_ status: HealthService.Status) {
-    append(0x08)
-    append(status.rawValue)
-  }
+  func put(_ status: HealthService.Status) { field(1, UInt64(status.rawValue)) }
 }

@@ -29,7 +29,7 @@ package final class HoldfastHandler: CallHandler {
       switch self {
       case .reserve:
         return MethodDescriptor(
-          service: reservations, method: "Reserve", type: .unary, isReservation: true)
+          service: reservations, method: "Reserve", type: .unary, hasLatencyQuantiles: true)
       case .confirm: return unary(reservations, "Confirm")
       case .release: return unary(reservations, "Release")
       case .extend: return unary(reservations, "Extend")
@@ -48,6 +48,7 @@ package final class HoldfastHandler: CallHandler {
     }
   }
 
+  package static let metadata: [StaticString] = ["holdfast-caller", "authorization"]
   package static let methods: [MethodDescriptor] = Method.allCases.map(\.descriptor)
   private static let paths: [[UInt8]] = methods.map { Array($0.path.utf8) }
 
@@ -55,7 +56,6 @@ package final class HoldfastHandler: CallHandler {
   let rules: FieldRules
   private let shapes = MessageShapes.shared
   let arena = MessageArena()
-  let writer = MessageWriter()
   let errors = ErrorReplies()
   /// Violations of the call in hand in the entries of a list: a call that has any is refused for all of them.
   var badEntries: [FieldViolation] = []
@@ -92,87 +92,106 @@ package final class HoldfastHandler: CallHandler {
 
   package func drain() { health.drain() }
 
-  package func reject(_ rejection: Rejection, reply: Reply) {
-    errors.reject(rejection, reply: reply)
+  package func resumed(_ call: CallID) {}
+
+  package func reject(_ rejection: Rejection, response: Response) {
+    errors.reject(rejection, response: response)
   }
 
-  package func handle(
-    method: Int, message: Span<UInt8>, caller: Span<UInt8>, call: CallID, reply: Reply
-  ) -> Completion {
-    guard let method = Method(rawValue: method) else { return .reply(lsn: 0) }
+  // MARK: Calls
+
+  package var authenticationGeneration: UInt64 { 0 }
+
+  package func start(method: Int, headers: RequestHeaders, response: Response) -> Principal? {
+    if headers.isMetadataRepeated(0) {
+      errors.badRequest([FieldViolation("holdfast-caller", "at most once")], response: response)
+      return nil
+    }
+    return headers.withMetadata(0) { name -> Principal? in
+      do throws(FieldViolation) {
+        _ = try rules.caller(unsafe name.borrowed)
+        return Principal(name: name, permissions: 0)
+      } catch {
+        errors.badRequest([error], response: response)
+        return nil
+      }
+    }
+  }
+
+  package func handle(_ message: Span<UInt8>, of call: Call, response: Response) -> Completion {
+    guard let method = Method(rawValue: call.method) else { return .later }
     do throws(FieldViolation) {
-      // The span outlives the call.
-      let caller = try rules.caller(unsafe caller.borrowed)
       switch shapes.check(message, of: method) {
-      case .known: return try execute(method, message, caller, call, reply)
+      case .known: return try execute(method, message, call, response)
       case .unknown:
         if let unknown = shapes.unknownField(in: message, of: method) {
-          errors.unknownField(unknown, reply: reply)
+          errors.unknownField(unknown, response: response)
         }
-      case .malformed: errors.malformed(reply: reply)
+      case .malformed: errors.malformed(response: response)
       }
-      return .reply(lsn: 0)
+      return .respond(lsn: 0)
     } catch {
-      errors.badRequest(badEntries.isEmpty ? [error] : badEntries, reply: reply)
+      errors.badRequest(badEntries.isEmpty ? [error] : badEntries, response: response)
       badEntries.removeAll()
-      return .reply(lsn: 0)
+      return .respond(lsn: 0)
     }
   }
 
+  package func halfClosed(_ call: Call, response: Response) -> Completion { .end }
+
   private func execute(
-    _ method: Method, _ message: Span<UInt8>, _ caller: BorrowedBytes, _ call: CallID,
-    _ reply: Reply
+    _ method: Method, _ message: Span<UInt8>, _ call: Call, _ response: Response
   ) throws(FieldViolation) -> Completion {
+    // The name lives with the stream.
+    let name = unsafe call.caller
+    let caller = unsafe BorrowedBytes(name.baseAddress, count: name.count)
     let lsn: UInt64
     switch method {
-    case .reserve: lsn = try reserve(message, caller, reply)
-    case .confirm: lsn = try confirm(message, reply)
-    case .release: lsn = try release(message, reply)
-    case .extend: lsn = try extend(message, reply)
-    case .getReservation: lsn = try getReservation(message, reply)
-    case .listReservations: lsn = try listReservations(message, reply)
-    case .adjustStock: lsn = try adjustStock(message, caller, reply)
-    case .getStock: lsn = try getStock(message, reply)
-    case .batchGetStock: lsn = try batchGetStock(message, reply)
-    case .listStock: lsn = try listStock(message, reply)
-    case .healthCheck: lsn = healthCheck(message, reply)
-    case .healthWatch: lsn = healthWatch(message, call, reply)
+    case .reserve: lsn = try reserve(message, caller, response)
+    case .confirm: lsn = try confirm(message, response)
+    case .release: lsn = try release(message, response)
+    case .extend: lsn = try extend(message, response)
+    case .getReservation: lsn = try getReservation(message, response)
+    case .listReservations: lsn = try listReservations(message, response)
+    case .adjustStock: lsn = try adjustStock(message, caller, response)
+    case .getStock: lsn = try getStock(message, response)
+    case .batchGetStock: lsn = try batchGetStock(message, response)
+    case .listStock: lsn = try listStock(message, response)
+    case .healthCheck: lsn = healthCheck(message, response)
+    case .healthWatch: lsn = healthWatch(message, call.id, response)
     case .reflection, .reflectionAlpha:
-      let isAnswered = reflection.answer(message, arena: arena, writer: writer, reply: reply)
-      lsn = isAnswered ? 0 : malformed(reply)
+      let isAnswered = reflection.answer(message, arena: arena, response: response)
+      lsn = isAnswered ? 0 : malformed(response)
     }
     session.await(lsn: lsn)
-    return .reply(lsn: lsn)
+    return .respond(lsn: lsn)
   }
 
   /// Answers a message that does not follow its .proto; 0, since nothing was decided.
-  func malformed(_ reply: Reply) -> UInt64 {
-    errors.malformed(reply: reply)
+  func malformed(_ response: Response) -> UInt64 {
+    errors.malformed(response: response)
     return 0
   }
-
-  /// Puts what was written into the reply.
-  func finish(_ reply: Reply) { writer.withBytes { reply.append($0) } }
 
   // MARK: Health
 
-  private func healthCheck(_ message: Span<UInt8>, _ reply: Reply) -> UInt64 {
-    guard let service = healthRequest(message) else { return malformed(reply) }
+  private func healthCheck(_ message: Span<UInt8>, _ response: Response) -> UInt64 {
+    guard let service = healthRequest(message) else { return malformed(response) }
     guard let status = health.status(of: service) else {
-      errors.unknownService(reply: reply)
+      errors.unknownService(response: response)
       return 0
     }
-    reply.append(status)
+    response.message.put(status)
     return 0
   }
 
-  private func healthWatch(_ message: Span<UInt8>, _ call: CallID, _ reply: Reply) -> UInt64 {
-    guard let service = healthRequest(message) else { return malformed(reply) }
+  private func healthWatch(_ message: Span<UInt8>, _ call: CallID, _ response: Response) -> UInt64 {
+    guard let service = healthRequest(message) else { return malformed(response) }
     guard let status = health.watch(service, call) else {
-      errors.tooManyWatches(reply: reply)
+      errors.tooManyWatches(response: response)
       return 0
     }
-    reply.append(status)
+    response.message.put(status)
     return 0
   }
 

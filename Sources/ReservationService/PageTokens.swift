@@ -1,6 +1,7 @@
 // Page tokens: the position where the page ended, and a keyed hash of it, of the list, and of its
 // filter. A token that is made up, of another list or filter, or of another server, is no token: it
 // must not pass for one whose pages have come to an end.
+internal import Bytes
 internal import StockStore
 
 /// Which list a page token continues.
@@ -36,7 +37,7 @@ enum PageToken {
 
   static func write(
     _ number: Int, _ position: UInt64, of list: PageList, _ session: StoreSession,
-    to writer: MessageWriter
+    to writer: ProtoWriter
   ) {
     writer.nested(number) {
       for part in [position, tag(position, list, session)] {

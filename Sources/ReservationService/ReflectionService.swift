@@ -1,4 +1,5 @@
 // grpc.reflection: serves the descriptors of the .proto files, so that grpcurl and its like need none.
+internal import Bytes
 internal import CHoldfastProto
 internal import CProtobufC
 internal import GRPC
@@ -35,12 +36,12 @@ final class ReflectionService {
   /// Answers one request: valid_host = 1, original_request = 2, then one of 4 to 7. False where it is
   /// malformed.
   func answer(
-    _ message: Span<UInt8>, arena: MessageArena, writer: MessageWriter, reply: Reply
+    _ message: Span<UInt8>, arena: MessageArena, response: Response
   ) -> Bool {
     let request = unsafe arena.unpack(
       message, with: grpc__reflection__v1__server_reflection_request__unpack)
     guard let request = unsafe request else { return false }
-    writer.reset()
+    let writer = response.message
     unsafe writer.field(1, arena.bytes(request.pointee.host))
     writer.field(2, message)
     let text = { (string: UnsafeMutablePointer<CChar>?) -> String in
@@ -64,12 +65,11 @@ final class ReflectionService {
         of: unsafe text(request.pointee.all_extension_numbers_of_type), writer)
     default: writeError(.invalidArgument, "empty request", writer)
     }
-    writer.withBytes { reply.append($0) }
     return true
   }
 
   /// FileDescriptorResponse: the file first, then everything that it imports.
-  private func write(_ file: File?, _ writer: MessageWriter) {
+  private func write(_ file: File?, _ writer: ProtoWriter) {
     guard let file else { return writeError(.notFound, "not found", writer) }
     var seen: Set<String> = [file.name]
     var queue = [file]
@@ -86,14 +86,14 @@ final class ReflectionService {
 
   /// ExtensionNumberResponse: none, for every message there is. Clients ask before they show an error's
   /// details, and show bytes where this is an error.
-  private func writeExtensions(of message: String, _ writer: MessageWriter) {
+  private func writeExtensions(of message: String, _ writer: ProtoWriter) {
     guard files.values.contains(where: { $0.messages.contains(message) }) else {
       return writeError(.notFound, "not found", writer)
     }
     writer.nested(5) { writer.field(1, Array(message.utf8).span) }
   }
 
-  private func writeError(_ code: StatusCode, _ text: StaticString, _ writer: MessageWriter) {
+  private func writeError(_ code: StatusCode, _ text: StaticString, _ writer: ProtoWriter) {
     writer.nested(7) {
       writer.field(1, UInt64(code.rawValue))
       writer.field(2, text)

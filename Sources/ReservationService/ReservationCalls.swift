@@ -1,4 +1,5 @@
 // ReservationService: from messages to commands and from decisions to messages.
+internal import Bytes
 internal import CHoldfastProto
 internal import CProtobufC
 internal import GRPC
@@ -6,10 +7,10 @@ internal import StockStore
 
 extension HoldfastHandler {
   func reserve(
-    _ message: Span<UInt8>, _ caller: BorrowedBytes, _ reply: Reply
+    _ message: Span<UInt8>, _ caller: BorrowedBytes, _ response: Response
   ) throws(FieldViolation) -> UInt64 {
     let request = unsafe arena.unpack(message, with: holdfast__v1__reserve_request__unpack)
-    guard let request = unsafe request else { return malformed(reply) }
+    guard let request = unsafe request else { return malformed(response) }
     let key = unsafe try rules.key(arena.bytes(request.pointee.idempotency_key))
     guard unsafe request.pointee.n_lines > 0 else { throw Self.tooFewLines }
     unsafe try readLines(request.pointee.n_lines, request.pointee.lines)
@@ -18,40 +19,39 @@ extension HoldfastHandler {
       IdempotencyScope(caller: caller, key: key), ttlNanoseconds: timeToLive)
     switch decision.result {
     case .accepted(let hold):
-      writer.reset()
+      let writer = response.message
       writer.field(1, hold.id)
       writer.field(2, hold.expiresAt)
       writer.field(3, decision.replayed)
       writer.field(6, UInt64(hold.state.rawValue))
-      if hold.state == .held { writer.duration(7, nanoseconds: hold.remainingNanoseconds) }
-      finish(reply)
+      if hold.state == .held { writer.field(7, seconds: hold.remainingNanoseconds) }
     case .refused(let refusal):
-      errors.refuse(refusal, isReplay: decision.replayed, session: session, reply: reply) { line in
+      errors.refuse(refusal, isReplay: decision.replayed, session: session, response: response) { line in
         unsafe itemName(line, request.pointee.n_lines, request.pointee.lines)
       }
     }
     return decision.lsn
   }
 
-  func confirm(_ message: Span<UInt8>, _ reply: Reply) throws(FieldViolation) -> UInt64 {
+  func confirm(_ message: Span<UInt8>, _ response: Response) throws(FieldViolation) -> UInt64 {
     let request = unsafe arena.unpack(message, with: holdfast__v1__confirm_request__unpack)
-    guard let request = unsafe request else { return malformed(reply) }
+    guard let request = unsafe request else { return malformed(response) }
     let id = unsafe try rules.reservationID(arena.bytes(request.pointee.reservation_id))
     unsafe try readLines(request.pointee.n_lines, request.pointee.lines)
     let reacquires = unsafe request.pointee.reacquire_if_expired != 0
-    return answer(session.confirm(id, reacquireIfExpired: reacquires), reply)
+    return answer(session.confirm(id, reacquireIfExpired: reacquires), response)
   }
 
-  func release(_ message: Span<UInt8>, _ reply: Reply) throws(FieldViolation) -> UInt64 {
+  func release(_ message: Span<UInt8>, _ response: Response) throws(FieldViolation) -> UInt64 {
     let request = unsafe arena.unpack(message, with: holdfast__v1__release_request__unpack)
-    guard let request = unsafe request else { return malformed(reply) }
+    guard let request = unsafe request else { return malformed(response) }
     let id = unsafe try rules.reservationID(arena.bytes(request.pointee.reservation_id))
-    return answer(session.release(id), reply)
+    return answer(session.release(id), response)
   }
 
-  func extend(_ message: Span<UInt8>, _ reply: Reply) throws(FieldViolation) -> UInt64 {
+  func extend(_ message: Span<UInt8>, _ response: Response) throws(FieldViolation) -> UInt64 {
     let request = unsafe arena.unpack(message, with: holdfast__v1__extend_request__unpack)
-    guard let request = unsafe request else { return malformed(reply) }
+    guard let request = unsafe request else { return malformed(response) }
     let id = unsafe try rules.reservationID(arena.bytes(request.pointee.reservation_id))
     let timeToLive = unsafe try readTimeToLive(request.pointee.ttl)
     // Extend has no key whose answer could have been recorded under another limit.
@@ -60,20 +60,20 @@ extension HoldfastHandler {
     }
     let mayShorten = unsafe request.pointee.may_shorten != 0
     return answer(
-      session.extend(id, ttlNanoseconds: timeToLive, mayShorten: mayShorten), reply)
+      session.extend(id, ttlNanoseconds: timeToLive, mayShorten: mayShorten), response)
   }
 
-  func getReservation(_ message: Span<UInt8>, _ reply: Reply) throws(FieldViolation) -> UInt64 {
+  func getReservation(_ message: Span<UInt8>, _ response: Response) throws(FieldViolation) -> UInt64 {
     let request = unsafe arena.unpack(message, with: holdfast__v1__get_reservation_request__unpack)
-    guard let request = unsafe request else { return malformed(reply) }
+    guard let request = unsafe request else { return malformed(response) }
     let id = unsafe try rules.reservationID(arena.bytes(request.pointee.reservation_id))
-    return answer(session.reservation(id), reply)
+    return answer(session.reservation(id), response)
   }
 
-  func listReservations(_ message: Span<UInt8>, _ reply: Reply) throws(FieldViolation) -> UInt64 {
+  func listReservations(_ message: Span<UInt8>, _ response: Response) throws(FieldViolation) -> UInt64 {
     let request = unsafe arena.unpack(
       message, with: holdfast__v1__list_reservations_request__unpack)
-    guard let request = unsafe request else { return malformed(reply) }
+    guard let request = unsafe request else { return malformed(response) }
     let size = unsafe try rules.pageSize(request.pointee.page_size)
     let filter = unsafe request.pointee.state.rawValue
     guard filter <= ReservationState.expired.rawValue else {
@@ -83,18 +83,17 @@ extension HoldfastHandler {
     let list = PageList.reservations(state)
     let cursor = unsafe try PageToken.position(
       arena.bytes(request.pointee.page_token), of: list, session)
-    writer.reset()
+    let writer = response.message
     var left = size
     // The work of one call is bounded, so that a sparse table does not stop the loop.
     let next = session.listReservations(
       cursor: cursor, scanMax: Self.scanMax, state: state
     ) { view in
-      write(1, view)
+      write(1, view, to: writer)
       left -= 1
       return left > 0 && writer.count < Self.pageBytesMax
     }
     if let next { PageToken.write(2, next, of: list, session, to: writer) }
-    finish(reply)
     return session.lastLSN
   }
 
@@ -156,22 +155,21 @@ extension HoldfastHandler {
   // MARK: Answers
 
   /// Confirm, Release, Extend and GetReservation answer alike: reservation = 1, replayed = 2.
-  private func answer(_ decision: Decision<ReservationView>, _ reply: Reply) -> UInt64 {
+  private func answer(_ decision: Decision<ReservationView>, _ response: Response) -> UInt64 {
     switch decision.result {
     case .accepted(let view):
-      writer.reset()
-      write(1, view)
+      let writer = response.message
+      write(1, view, to: writer)
       writer.field(2, decision.replayed)
-      finish(reply)
     case .refused(let refusal):
-      errors.refuse(refusal, isReplay: decision.replayed, session: session, reply: reply) { _ in
+      errors.refuse(refusal, isReplay: decision.replayed, session: session, response: response) { _ in
         Self.noItem
       }
     }
     return decision.lsn
   }
 
-  private func write(_ number: Int, _ view: ReservationView) {
+  private func write(_ number: Int, _ view: ReservationView, to writer: ProtoWriter) {
     writer.nested(number) {
       writer.field(1, view.id)
       writer.field(2, UInt64(view.state.rawValue))

@@ -1,4 +1,5 @@
 // StockService: from messages to commands and from decisions to messages.
+internal import Bytes
 internal import CHoldfastProto
 internal import CProtobufC
 internal import GRPC
@@ -6,10 +7,10 @@ internal import StockStore
 
 extension HoldfastHandler {
   func adjustStock(
-    _ message: Span<UInt8>, _ caller: BorrowedBytes, _ reply: Reply
+    _ message: Span<UInt8>, _ caller: BorrowedBytes, _ response: Response
   ) throws(FieldViolation) -> UInt64 {
     let request = unsafe arena.unpack(message, with: holdfast__v1__adjust_stock_request__unpack)
-    guard let request = unsafe request else { return malformed(reply) }
+    guard let request = unsafe request else { return malformed(response) }
     let key = unsafe try rules.key(arena.bytes(request.pointee.idempotency_key))
     let item = unsafe try rules.item(
       sku: arena.bytes(request.pointee.sku), location: arena.bytes(request.pointee.location))
@@ -23,29 +24,29 @@ extension HoldfastHandler {
       safetyStock: safetyStock, expectedVersion: try readVersion(request),
       reason: try rules.reason(arena.bytes(request.pointee.reason)))
     let decision = session.adjust(command)
-    return answer(decision, item, reply) { level in
-      write(1, level)
+    return answer(decision, item, response) { level, writer in
+      write(1, level, to: writer)
       writer.field(2, decision.replayed)
     }
   }
 
-  func getStock(_ message: Span<UInt8>, _ reply: Reply) throws(FieldViolation) -> UInt64 {
+  func getStock(_ message: Span<UInt8>, _ response: Response) throws(FieldViolation) -> UInt64 {
     let request = unsafe arena.unpack(message, with: holdfast__v1__get_stock_request__unpack)
-    guard let request = unsafe request else { return malformed(reply) }
+    guard let request = unsafe request else { return malformed(response) }
     let item = unsafe try rules.item(
       sku: arena.bytes(request.pointee.sku), location: arena.bytes(request.pointee.location))
     let decision = session.stock(item)
-    return answer(decision, item, reply) { level in write(1, level) }
+    return answer(decision, item, response) { level, writer in write(1, level, to: writer) }
   }
 
-  func batchGetStock(_ message: Span<UInt8>, _ reply: Reply) throws(FieldViolation) -> UInt64 {
+  func batchGetStock(_ message: Span<UInt8>, _ response: Response) throws(FieldViolation) -> UInt64 {
     let request = unsafe arena.unpack(message, with: holdfast__v1__batch_get_stock_request__unpack)
-    guard let request = unsafe request else { return malformed(reply) }
+    guard let request = unsafe request else { return malformed(response) }
     let count = unsafe request.pointee.n_items
     guard count >= 1, count <= rules.service.batchMax else {
       throw FieldViolation("items", "1 to 500 items")
     }
-    writer.reset()
+    let writer = response.message
     var lsn: UInt64 = 0
     for index in 0..<count {
       guard let entry = unsafe request.pointee.items?[index] else { continue }
@@ -55,32 +56,30 @@ extension HoldfastHandler {
         let decision = session.stock(item)
         lsn = max(lsn, decision.lsn)
         switch decision.result {
-        case .accepted(let level): write(1, level)
-        case .refused: write(2, item)
+        case .accepted(let level): write(1, level, to: writer)
+        case .refused: write(2, item, to: writer)
         }
       } catch {
         badEntries.append(error.inside("items", at: index))
       }
     }
     if let first = badEntries.first { throw first }
-    finish(reply)
     return lsn
   }
 
-  func listStock(_ message: Span<UInt8>, _ reply: Reply) throws(FieldViolation) -> UInt64 {
+  func listStock(_ message: Span<UInt8>, _ response: Response) throws(FieldViolation) -> UInt64 {
     let request = unsafe arena.unpack(message, with: holdfast__v1__list_stock_request__unpack)
-    guard let request = unsafe request else { return malformed(reply) }
+    guard let request = unsafe request else { return malformed(response) }
     var left = unsafe try rules.pageSize(request.pointee.page_size)
     let position = unsafe try PageToken.position(
       arena.bytes(request.pointee.page_token), of: .stock, session)
-    writer.reset()
+    let writer = response.message
     let next = session.listStock(from: UInt32(clamping: position)) { level in
-      write(1, level)
+      write(1, level, to: writer)
       left -= 1
       return left > 0 && writer.count < Self.pageBytesMax
     }
     if let next { PageToken.write(2, UInt64(next), of: .stock, session, to: writer) }
-    finish(reply)
     return session.lastLSN
   }
 
@@ -135,23 +134,21 @@ extension HoldfastHandler {
   // MARK: Answers
 
   private func answer(
-    _ decision: Decision<StockLevel>, _ item: ItemName, _ reply: Reply,
-    body: (StockLevel) -> Void
+    _ decision: Decision<StockLevel>, _ item: ItemName, _ response: Response,
+    body: (StockLevel, ProtoWriter) -> Void
   ) -> UInt64 {
     switch decision.result {
     case .accepted(let level):
-      writer.reset()
-      body(level)
-      finish(reply)
+      body(level, response.message)
     case .refused(let refusal):
-      errors.refuse(refusal, isReplay: decision.replayed, session: session, reply: reply) { _ in
+      errors.refuse(refusal, isReplay: decision.replayed, session: session, response: response) { _ in
         item
       }
     }
     return decision.lsn
   }
 
-  private func write(_ number: Int, _ level: StockLevel) {
+  private func write(_ number: Int, _ level: StockLevel, to writer: ProtoWriter) {
     let name = session.name(of: level.item)
     writer.nested(number) {
       writer.field(1, name.sku)
@@ -164,7 +161,7 @@ extension HoldfastHandler {
     }
   }
 
-  private func write(_ number: Int, _ item: ItemName) {
+  private func write(_ number: Int, _ item: ItemName, to writer: ProtoWriter) {
     writer.nested(number) {
       writer.field(1, item.sku)
       writer.field(2, item.location)

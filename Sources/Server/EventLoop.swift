@@ -14,19 +14,15 @@ final class EventLoop {
   /// since every call sees due holds as ended.
   private static let idleMilliseconds: Int32 = 1000
 
-  let limits: ServerLimits
-  let handler: any CallHandler
-  let methods: MethodSets
-  let context: SessionContext
-  let metrics: RPCRecorder
-  let reply = Reply()
-  let fields = HeaderFields()
-  let connections: ConnectionTable
-  let waiting: WaitingReplies
-  let statusText = HeaderText(capacity: 4096)
-  let detailsText = HeaderText(capacity: 8192)
+  private let limits: ServerLimits
+  private let handler: any CallHandler
+  private let context: SessionContext
+  private let metrics: RPCRecorder
+  private let connections: ConnectionTable
+  private let calls: Calls
+  private var authenticationGeneration: UInt64 = 0
   /// Monotonic nanoseconds: when this iteration's bytes were there, and then when its calls were executed.
-  var nowNanoseconds: Int64 = 0
+  private var nowNanoseconds: Int64 = 0
 
   private let io: ConnectionIO
   private let mailbox: Mailbox
@@ -42,15 +38,16 @@ final class EventLoop {
   ) throws(Errno) {
     self.limits = limits
     self.handler = handler
-    methods = MethodSets(type(of: handler).methods)
     self.metrics = metrics
     self.mailbox = mailbox
     context = SessionContext(
       limits: limits.http2,
-      fieldNames: [RequestField.method, .path, .contentType, .encoding, .caller].map(\.name),
-      timeoutName: RequestField.timeout.name)
+      captured: RequestField.allCases.map(\.name) + type(of: handler).metadata,
+      header: ContentType.field, trailer: ConstantField("grpc-status", "0"))
     connections = ConnectionTable(capacity: limits.connectionsMax)
-    waiting = WaitingReplies(bytesMax: limits.waitingReplyBytesMax)
+    calls = Calls(
+      handler: handler, context: context, metrics: metrics, limits: limits.calls,
+      connectionsMax: limits.connectionsMax)
     timeouts = ConnectionTimeouts(limits)
     io = try ConnectionIO(
       limits: limits, connections: connections, context: context, metrics: metrics,
@@ -72,24 +69,29 @@ final class EventLoop {
     // 1. Everything that can be read is read.
     let ready = try io.poller.wait(timeoutMilliseconds: waitMilliseconds)
     nowNanoseconds = SystemClock.monotonicNanoseconds()
+    calls.nowNanoseconds = nowNanoseconds
     context.setNow(nanoseconds: nowNanoseconds)
     metrics.turnBegan(nowNanoseconds: nowNanoseconds)
     for index in 0..<ready { receive(io.poller.event(at: index)) }
     io.resumeStreamingCalls()
 
+    // Before any call: what was decided about callers may hold no longer.
+    if authenticationGeneration != handler.authenticationGeneration { forgetCallers() }
+
     // 2. Every call that is whole is executed; the handler asks for durability of all of them at once.
     if context.eventCount > 0 {
       handler.beginTurn()
-      let calls = dispatchEvents()
+      let count = calls.handleEvents()
       handler.endTurn()
       let began = nowNanoseconds
       nowNanoseconds = SystemClock.monotonicNanoseconds()
-      metrics.turn(calls: calls, nanoseconds: nowNanoseconds - began)
+      calls.nowNanoseconds = nowNanoseconds
+      metrics.turn(calls: count, nanoseconds: nowNanoseconds - began)
     }
 
-    // 3. Every reply that may be shown is sent, with one write per connection.
-    handler.deliver(to: self)
-    sendDurableReplies()
+    // 3. Every response that may be seen is sent, with one write per connection.
+    handler.deliver(to: calls)
+    calls.releaseDurable()
     flushTouched()
     if nowNanoseconds >= nextTickNanoseconds { tick() }
   }
@@ -134,9 +136,17 @@ final class EventLoop {
   }
 
   private func flushTouched() {
+    context.takeTouched { connections.touch(Int($0)) }
     io.flushTouched(at: nowNanoseconds)
-    // Streams that ended with what was just written: no event of another kind comes from writing.
-    if context.eventCount > 0 { _ = dispatchEvents() }
+    // Streams that ended with what was just written, and those that can take more.
+    if context.eventCount > 0 { _ = calls.handleEvents() }
+  }
+
+  private func forgetCallers() {
+    authenticationGeneration = handler.authenticationGeneration
+    for index in 0..<connections.usedCount {
+      connections[index].session?.forgetHeaderBlocks()
+    }
   }
 
   // MARK: Housekeeping
@@ -163,7 +173,7 @@ final class EventLoop {
     case .inTime: break
     }
     if let session = connections[index].session, session.streamCount > 0 {
-      expireCalls(of: session)
+      calls.expire(session)
     }
   }
 
@@ -192,12 +202,12 @@ final class EventLoop {
         continue
       }
       // Also those whose first message came after the refusal.
-      if shutdown.hasRefused { endStreamingCalls(of: session) }
+      if shutdown.hasRefused { calls.endStreaming(session) }
       switch step {
       case .wait: if !shutdown.hasRefused { continue }
       case .refuseNewStreams: session.refuseNewStreams()
       case .cutOff:
-        refuseOpenCalls(of: session)
+        calls.rejectAll(session)
         connections[index].isEnding = true
       }
       connections.touch(index)

@@ -20,14 +20,17 @@ package struct ServerLimits: Sendable {
   package var keepaliveSeconds: Int32
   /// How long a shutdown waits for calls and connections to end, in nanoseconds.
   package var shutdownNanosecondsMax: Int64
-  /// Answers that wait for the journal on one loop, in bytes.
-  package var waitingReplyBytesMax: Int
+  /// Bytes that one call's responses may have queued before its handler has to wait.
+  package var streamQueuedBytesMax: Int
+  /// Streaming calls of one connection, and of one loop.
+  package var streamingCallsPerConnectionMax: Int
+  package var streamingCallsMax: Int
 
   package init(
     http2: HTTP2Limits, messageBytesMax: Int, connectionsMax: Int, unsentBytesMax: Int,
     handshakeNanosecondsMax: Int64, requestNanosecondsMax: Int64,
     stalledWriteNanosecondsMax: Int64, keepaliveSeconds: Int32, shutdownNanosecondsMax: Int64,
-    waitingReplyBytesMax: Int
+    streamQueuedBytesMax: Int, streamingCallsPerConnectionMax: Int, streamingCallsMax: Int
   ) {
     self.http2 = http2
     self.messageBytesMax = messageBytesMax
@@ -38,6 +41,16 @@ package struct ServerLimits: Sendable {
     self.stalledWriteNanosecondsMax = stalledWriteNanosecondsMax
     self.keepaliveSeconds = keepaliveSeconds
     self.shutdownNanosecondsMax = shutdownNanosecondsMax
-    self.waitingReplyBytesMax = waitingReplyBytesMax
+    self.streamQueuedBytesMax = streamQueuedBytesMax
+    self.streamingCallsPerConnectionMax = streamingCallsPerConnectionMax
+    self.streamingCallsMax = streamingCallsMax
+  }
+
+  var calls: CallLimits {
+    CallLimits(
+      messageBytesMax: messageBytesMax, requestNanosecondsMax: requestNanosecondsMax,
+      queuedBytesMax: unsentBytesMax, streamQueuedBytesMax: streamQueuedBytesMax,
+      streamingCallsPerConnectionMax: streamingCallsPerConnectionMax,
+      streamingCallsMax: streamingCallsMax, streamWindowBytes: Int(http2.streamWindowBytes))
   }
 }

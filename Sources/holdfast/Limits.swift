@@ -93,8 +93,12 @@ enum Limits {
   static let unsentBytesMax = 4 * 1024 * 1024
   /// Bodies and answers of one loop that outgrew their records: 3,000 of the largest messages.
   static let bufferedBytesMax = 256 * 1024 * 1024
-  /// Answers of one loop that wait for the journal: a second of them at 500,000 calls/s.
-  static let waitingReplyBytesMax = 64 * 1024 * 1024
+  /// Responses of one call that its client has not taken: beyond it, whoever makes them waits.
+  static let streamQueuedBytesMax = 256 * 1024
+  /// Streaming calls stay open for as long as a client likes. One that watches and reflects has a few; a
+  /// proxy with many users on one connection opens more connections. 10,000 a loop are 5 MiB of records.
+  static let streamingCallsPerConnectionMax = 100
+  static let streamingCallsMax = 10_000
   /// Large enough that no client waits for a window on a fast network.
   static let connectionWindowBytes: Int32 = 16 * 1024 * 1024
   static let streamWindowBytes: Int32 = 1024 * 1024
@@ -163,6 +167,8 @@ enum Limits {
       requestNanosecondsMax: requestNanosecondsMax,
       stalledWriteNanosecondsMax: stalledWriteNanosecondsMax, keepaliveSeconds: keepaliveSeconds,
       shutdownNanosecondsMax: settings.shutdownTimeoutNanoseconds,
-      waitingReplyBytesMax: waitingReplyBytesMax)
+      streamQueuedBytesMax: streamQueuedBytesMax,
+      streamingCallsPerConnectionMax: streamingCallsPerConnectionMax,
+      streamingCallsMax: streamingCallsMax)
   }
 }

@@ -259,6 +259,7 @@ extension MethodType {
   var metricsKind: RPCMethod.Kind {
     switch self {
     case .unary: .unary
+    case .clientStreaming: .clientStream
     case .serverStreaming: .serverStream
     case .bidirectional: .bidirectionalStream
     }

@@ -1,67 +1,84 @@
-internal import Posix
-internal import StockStore
-
-/// Writes protobuf's wire format (protobuf.dev, "Encoding") straight into one buffer, used again for
-/// every answer. protobuf-c would want a tree of C structs first, then two passes over it.
-@safe final class MessageWriter {
+/// Writes protobuf's wire format (protobuf.dev, "Encoding") in one pass. Used again for every message.
+///
+/// It writes into memory that somebody lends, as long as that is enough, and else into its own, which
+/// grows to the longest message and stays: a message that fits is written where it is wanted.
+@safe package final class ProtoWriter {
   // Behind a constant pointer: properties of a class are checked for exclusive access at every use.
   private let state: UnsafeMutablePointer<State>
 
   @unsafe private struct State {
+    /// Where it writes: its own memory or what was lent.
     var storage: UnsafeMutablePointer<UInt8>
     var capacity: Int
     var count = 0
+    var own: UnsafeMutablePointer<UInt8>
+    var ownCapacity: Int
   }
 
-  init(capacity: Int = 4096) {
+  /// - Parameter capacity: bytes of its own to begin with, at least 1.
+  package init(capacity: Int = 4096) {
+    precondition(capacity > 0)
+    let own = UnsafeMutablePointer<UInt8>.allocate(capacity: capacity)
     unsafe state = .allocate(capacity: 1)
     unsafe state.initialize(
-      to: State(storage: .allocate(capacity: capacity), capacity: capacity))
+      to: State(storage: own, capacity: capacity, own: own, ownCapacity: capacity))
   }
 
   deinit {
-    unsafe storage.deallocate()
+    unsafe state.pointee.own.deallocate()
     unsafe state.deallocate()
   }
 
   private var storage: UnsafeMutablePointer<UInt8> { unsafe state.pointee.storage }
 
-  private(set) var count: Int {
+  /// Bytes of the message so far.
+  package private(set) var count: Int {
     get { unsafe state.pointee.count }
     set { unsafe state.pointee.count = newValue }
   }
 
-  func reset() { count = 0 }
+  /// Begins a message in its own memory.
+  package func reset() {
+    unsafe state.pointee.storage = state.pointee.own
+    unsafe state.pointee.capacity = state.pointee.ownCapacity
+    count = 0
+  }
 
-  func withBytes<R>(_ body: (Span<UInt8>) -> R) -> R {
+  /// Begins a message in `room`, which must stay until the next message begins.
+  package func reset(in room: UnsafeMutableRawBufferPointer) {
+    guard let base = room.baseAddress, room.count > 0 else { return reset() }
+    unsafe state.pointee.storage = base.assumingMemoryBound(to: UInt8.self)
+    unsafe state.pointee.capacity = room.count
+    count = 0
+  }
+
+  /// The message outgrew the room that was lent, or none was.
+  package var isInOwnMemory: Bool { unsafe state.pointee.storage == state.pointee.own }
+
+  package func withBytes<R>(_ body: (Span<UInt8>) -> R) -> R {
     let bytes = unsafe UnsafeBufferPointer(start: storage, count: count)
     return body(unsafe bytes.span)
   }
 
   // MARK: Fields; proto3 leaves out what is zero or empty
 
-  func field(_ number: Int, _ value: UInt64) {
+  package func field(_ number: Int, _ value: UInt64) {
     if value == 0 { return }
     reserve(20)
     putTag(number, wireType: 0)
     putVarint(value)
   }
 
-  func field(_ number: Int, _ value: Int64) { field(number, UInt64(bitPattern: value)) }
+  package func field(_ number: Int, _ value: Int64) { field(number, UInt64(bitPattern: value)) }
 
-  func field(_ number: Int, _ value: Bool) { field(number, UInt64(value ? 1 : 0)) }
+  package func field(_ number: Int, _ value: Bool) { field(number, UInt64(value ? 1 : 0)) }
 
-  func field(_ number: Int, _ text: StaticString) {
+  package func field(_ number: Int, _ text: StaticString) {
     let bytes = unsafe UnsafeBufferPointer(start: text.utf8Start, count: text.utf8CodeUnitCount)
     field(number, unsafe bytes.span)
   }
 
-  func field(_ number: Int, _ bytes: BorrowedBytes) {
-    let bytes = unsafe bytes.pointer.bindMemory(to: UInt8.self)
-    field(number, unsafe bytes.span)
-  }
-
-  func field(_ number: Int, _ bytes: Span<UInt8>) {
+  package func field(_ number: Int, _ bytes: Span<UInt8>) {
     if bytes.isEmpty { return }
     reserve(20 + bytes.count)
     putTag(number, wireType: 2)
@@ -69,44 +86,37 @@ internal import StockStore
     put(bytes)
   }
 
-  func field(_ number: Int, _ id: ReservationID) {
-    reserve(20 + ReservationID.textLength)
-    putTag(number, wireType: 2)
-    putVarint(UInt64(ReservationID.textLength))
-    let text = unsafe UnsafeMutableBufferPointer(
-      start: storage + count, count: ReservationID.textLength)
-    var span = unsafe text.mutableSpan
-    id.write(to: &span)
-    count += ReservationID.textLength
-  }
-
   /// A number as decimal text.
-  func field(_ number: Int, decimal value: Int64) {
+  package func field(_ number: Int, decimal value: Int64) {
     nested(number) { text(decimal: value) }
   }
 
   /// A submessage, also an empty one: what `body` writes, with its length before it.
-  func nested(_ number: Int, _ body: () -> Void) {
+  package func nested(_ number: Int, _ body: () -> Void) {
     let start = begin(number)
     body()
     end(start)
   }
 
-  /// A google.protobuf.Timestamp; not through `nested`, whose closure would be retained in every
-  /// Reserve. The store's times are after 1970.
-  func field(_ number: Int, _ time: Timestamp) {
-    let start = begin(number)
-    field(1, time.nanoseconds / 1_000_000_000)
-    field(2, time.nanoseconds % 1_000_000_000)
-    end(start)
-  }
-
-  /// A google.protobuf.Duration of 0 or more nanoseconds.
-  func duration(_ number: Int, nanoseconds: Int64) {
+  /// A google.protobuf.Timestamp or Duration (seconds = 1, nanos = 2) of 0 or more nanoseconds; not
+  /// through `nested`, whose closure would be retained in every call.
+  package func field(_ number: Int, seconds nanoseconds: Int64) {
     let start = begin(number)
     field(1, nanoseconds / 1_000_000_000)
     field(2, nanoseconds % 1_000_000_000)
     end(start)
+  }
+
+  /// A field of `length` bytes that `body` fills.
+  package func field(_ number: Int, length: Int, _ body: (inout MutableSpan<UInt8>) -> Void) {
+    reserve(20 + length)
+    putTag(number, wireType: 2)
+    putVarint(UInt64(length))
+    // Bytes have no invalid value, so the room counts as initialized.
+    let text = unsafe UnsafeMutableBufferPointer(start: storage + count, count: length)
+    var span = unsafe text.mutableSpan
+    body(&span)
+    count += length
   }
 
   /// Begins a submessage: where its content starts, behind one byte for its length.
@@ -135,27 +145,27 @@ internal import StockStore
 
   // MARK: Bare text, inside `nested`
 
-  func text(_ text: StaticString) {
+  package func text(_ text: StaticString) {
     let bytes = unsafe UnsafeBufferPointer(start: text.utf8Start, count: text.utf8CodeUnitCount)
     reserve(bytes.count)
     put(unsafe bytes.span)
   }
 
-  func text(_ bytes: Span<UInt8>) {
+  package func text(_ bytes: Span<UInt8>) {
     reserve(bytes.count)
     put(bytes)
   }
 
-  func text(_ text: String) {
+  package func text(_ text: String) {
     for byte in text.utf8 { self.text(byte: byte) }
   }
 
-  func text(byte: UInt8) {
+  package func text(byte: UInt8) {
     reserve(1)
     putByte(byte)
   }
 
-  func text(decimal value: Int64) {
+  package func text(decimal value: Int64) {
     reserve(20)
     if value < 0 { putByte(UInt8(ascii: "-")) }
     var magnitude = value.magnitude
@@ -210,11 +220,17 @@ internal import StockStore
   }
 
   private func grow(_ needed: Int) {
-    let larger = unsafe max(needed, state.pointee.capacity * 2)
-    let fresh = UnsafeMutablePointer<UInt8>.allocate(capacity: larger)
-    unsafe fresh.update(from: storage, count: count)
-    unsafe storage.deallocate()
-    unsafe state.pointee.storage = fresh
-    unsafe state.pointee.capacity = larger
+    if unsafe needed > state.pointee.ownCapacity || isInOwnMemory {
+      let larger = unsafe max(needed, state.pointee.ownCapacity * 2)
+      let fresh = UnsafeMutablePointer<UInt8>.allocate(capacity: larger)
+      unsafe fresh.update(from: storage, count: count)
+      unsafe state.pointee.own.deallocate()
+      unsafe state.pointee.own = fresh
+      unsafe state.pointee.ownCapacity = larger
+    } else {
+      unsafe state.pointee.own.update(from: storage, count: count)
+    }
+    unsafe state.pointee.storage = state.pointee.own
+    unsafe state.pointee.capacity = state.pointee.ownCapacity
   }
 }

@@ -1,17 +1,15 @@
 /// The five bytes before every gRPC message: a compression flag and the length (gRPC over HTTP/2,
 /// Length-Prefixed-Message).
-package enum MessageFraming {
+package enum Framing {
   /// Bytes of the prefix.
   package static let prefixLength = 5
 
-  /// What stands at the front of a stream's body.
+  /// What stands at the front of a request's bytes.
   package enum Result: Equatable {
     /// The message is in bytes 5 ..< 5 + length.
-    case message(length: Int)
+    case message(length: Int, isCompressed: Bool)
     /// More bytes are needed.
     case incomplete
-    /// The flag says compressed.
-    case compressed
     /// The flag is neither 0 nor 1.
     case malformed
     /// The message is longer than `messageBytesMax`.
@@ -23,12 +21,19 @@ package enum MessageFraming {
     guard body.count >= prefixLength else { return .incomplete }
     let length =
       Int(body[1]) << 24 | Int(body[2]) << 16 | Int(body[3]) << 8 | Int(body[4])
-    switch body[0] {
-    case 0: break
-    case 1: return .compressed
-    default: return .malformed
-    }
+    if body[0] > 1 { return .malformed }
     if length > messageBytesMax { return .tooLarge(length: length) }
-    return body.count - prefixLength >= length ? .message(length: length) : .incomplete
+    guard body.count - prefixLength >= length else { return .incomplete }
+    return .message(length: length, isCompressed: body[0] == 1)
+  }
+
+  /// The prefix of a message of `length` bytes.
+  package static func prefix(length: Int, isCompressed: Bool) -> InlineArray<5, UInt8> {
+    let length = UInt32(clamping: length)
+    return [
+      isCompressed ? 1 : 0, UInt8(truncatingIfNeeded: length >> 24),
+      UInt8(truncatingIfNeeded: length >> 16), UInt8(truncatingIfNeeded: length >> 8),
+      UInt8(truncatingIfNeeded: length),
+    ]
   }
 }

@@ -1,0 +1,112 @@
+// The header fields of a request: which of them are captured, and what they mean.
+package import HTTP2
+
+/// The header fields that gRPC itself looks at, in the order in which they are captured. The handler's
+/// own metadata comes behind them.
+package enum RequestField: Int, CaseIterable {
+  case method = 0
+  case path
+  case contentType
+  case encoding
+  case acceptEncoding
+  case timeout
+
+  /// The field's name on the wire.
+  package var name: StaticString {
+    switch self {
+    case .method: ":method"
+    case .path: ":path"
+    case .contentType: "content-type"
+    case .encoding: "grpc-encoding"
+    case .acceptEncoding: "grpc-accept-encoding"
+    case .timeout: "grpc-timeout"
+    }
+  }
+}
+
+/// The content-type of every response.
+package enum ContentType {
+  package static let field = ConstantField("content-type", "application/grpc")
+
+  /// application/grpc in any case, also with a suffix such as +proto or parameters behind it. gRPC's own
+  /// servers take any suffix, and decode protobuf whatever it says.
+  static func isGRPC(_ value: Span<UInt8>) -> Bool {
+    let name = field.value
+    let length = name.utf8CodeUnitCount
+    guard value.count >= length else { return false }
+    for index in 0..<length {
+      let byte = value[index]
+      let lower = byte >= 0x41 && byte <= 0x5a ? byte | 0x20 : byte
+      if unsafe lower != name.utf8Start[index] { return false }
+    }
+    return value.count == length || value[length] == UInt8(ascii: ";")
+      || value[length] == UInt8(ascii: "+")
+  }
+}
+
+/// A request's header fields, while its header block is decided about.
+package struct RequestHeaders {
+  private let stream: HTTP2.Stream
+  /// The name in the certificate that the peer showed; nil without one.
+  package let peer: Principal?
+
+  package init(_ stream: HTTP2.Stream, peer: Principal?) {
+    self.stream = stream
+    self.peer = peer
+  }
+
+  /// Calls `body` with the value of the handler's metadata `index`, by `CallHandler.metadata`; empty where
+  /// it is absent.
+  package func withMetadata<Result>(_ index: Int, _ body: (Span<UInt8>) -> Result) -> Result {
+    stream.withField(RequestField.allCases.count + index, body)
+  }
+
+  /// Whether the handler's metadata `index` came, and whether it came more than once.
+  package func hasMetadata(_ index: Int) -> Bool {
+    stream.hasField(RequestField.allCases.count + index)
+  }
+  package func isMetadataRepeated(_ index: Int) -> Bool {
+    stream.isFieldRepeated(RequestField.allCases.count + index)
+  }
+
+  func with<Result>(_ field: RequestField, _ body: (Span<UInt8>) -> Result) -> Result {
+    stream.withField(field.rawValue, body)
+  }
+
+  /// What gRPC makes of the fields, before the handler is asked who calls.
+  package enum Meaning: Equatable {
+    case call(
+      method: Int, encoding: MessageEncoding, accepted: MessageEncoding, timeoutNanoseconds: Int64)
+    case reject(Rejection)
+  }
+
+  /// - Parameter number: finds the number of the method at a path.
+  package func decide(number: (Span<UInt8>) -> Int?) -> Meaning {
+    guard with(.method, { $0.equals("POST") }) else { return .reject(.notPost) }
+    guard with(.contentType, { ContentType.isGRPC($0) }) else { return .reject(.wrongContentType) }
+    guard let method = with(.path, number) else { return .reject(.unknownMethod) }
+    guard let encoding = with(.encoding, { MessageEncoding($0) }) else {
+      return .reject(.unknownEncoding)
+    }
+    var timeout = Int64.max
+    if stream.hasField(RequestField.timeout.rawValue) {
+      guard let given = with(.timeout, { Timeout.nanoseconds($0) }) else {
+        return .reject(.malformedTimeout)
+      }
+      timeout = given
+    }
+    return .call(
+      method: method, encoding: encoding,
+      accepted: with(.acceptEncoding) { MessageEncoding(bestOf: $0) },
+      timeoutNanoseconds: timeout)
+  }
+}
+
+extension Span<UInt8> {
+  /// Whether these are the bytes of `text`.
+  package func equals(_ text: StaticString) -> Bool {
+    guard count == text.utf8CodeUnitCount else { return false }
+    for index in indices where unsafe self[index] != text.utf8Start[index] { return false }
+    return true
+  }
+}

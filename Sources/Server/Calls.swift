@@ -1,0 +1,545 @@
+// From the events of streams to calls, and from responses to their streams: the one place where HTTP/2,
+// gRPC and the handler meet. What a call is, is GRPC's (`ServerCall`); here is who does what with it.
+internal import Bytes
+internal import GRPC
+internal import HTTP2
+internal import Metrics
+
+/// The calls of one loop.
+@safe final class Calls {
+  /// Messages of one streaming call that are handled before the other calls have their turn.
+  private static let messagesPerTurnMax = 256
+
+  let handler: any CallHandler
+  private let context: SessionContext
+  private let metrics: RPCRecorder
+  private let limits: CallLimits
+  private let response = Response()
+  private let gate = DurabilityGate()
+  private let table = CallTable()
+  private let streamingCalls: StreamingCallCounts
+  private let methods: [MethodDescriptor]
+  private let latencyQuantiles: UInt64
+  private let closedRun: UnsafeMutablePointer<ClosedRun>
+  /// Monotonic nanoseconds: the iteration's time.
+  var nowNanoseconds: Int64 = 0
+  /// Finds the name in the certificate of a connection's peer, by the connection's number.
+  var peer: (Int) -> Principal? = { _ in nil }
+
+  /// Calls that ended alike in this iteration: they are counted together.
+  private struct ClosedRun {
+    var method = -1
+    var code = -1
+    var latencyNanoseconds: Int64 = -1
+    var count: UInt64 = 0
+  }
+
+  /// - Parameter connectionsMax: the numbers of connections are below it.
+  init(
+    handler: any CallHandler, context: SessionContext, metrics: RPCRecorder, limits: CallLimits,
+    connectionsMax: Int
+  ) {
+    self.handler = handler
+    self.context = context
+    self.metrics = metrics
+    self.limits = limits
+    methods = type(of: handler).methods
+    precondition(methods.count <= 64, "a handler has at most 64 methods")
+    var quantiles: UInt64 = 0
+    for (number, method) in methods.enumerated() where method.hasLatencyQuantiles {
+      quantiles |= 1 << UInt64(number)
+    }
+    latencyQuantiles = quantiles
+    streamingCalls = StreamingCallCounts(connectionsMax: connectionsMax)
+    unsafe closedRun = .allocate(capacity: 1)
+    unsafe closedRun.initialize(to: ClosedRun())
+  }
+
+  deinit { unsafe closedRun.deallocate() }
+
+  // MARK: Events
+
+  /// Handles every event that waits. The number of messages that were handed to the handler.
+  func handleEvents() -> Int {
+    var count = 0
+    var index = 0
+    while index < context.eventCount {
+      let event = context.event(at: index)
+      index += 1
+      switch event.kind {
+      case .head: count += decide(event.stream)
+      case .data, .end: count += advance(event.stream)
+      case .headerListTooLarge: reject(event.stream, .headerListTooLarge)
+      case .writable: handler.resumed(Self.id(event.stream))
+      case .closed: closed(event.stream)
+      }
+    }
+    context.clearEvents()
+    countClosed()
+    return count
+  }
+
+  /// A header block that is new to its connection: what it means is decided and kept with it.
+  private func decide(_ stream: HTTP2.Stream) -> Int {
+    guard let session = stream.session else { return 0 }
+    let headers = RequestHeaders(stream, peer: peer(Int(session.token)))
+    switch headers.decide(number: { handler.method(atPath: $0) }) {
+    case .reject(let rejection): reject(stream, rejection)
+    case .call(let method, let encoding, let accepted, let timeout):
+      response.begin()
+      guard let principal = handler.start(method: method, headers: headers, response: response)
+      else {
+        startRejected(stream, method: method)
+        return 0
+      }
+      let type = methods[method].type
+      let notes = CallContext(
+        method: method, type: type, encoding: encoding, accepted: accepted,
+        timeoutNanoseconds: timeout, principal: principal)
+      guard context.accept(stream, notes: notes, policy: limits.policy(type)) else {
+        reject(stream, .overloaded)
+        return 0
+      }
+      // What came together with the header block had no event of its own.
+      if !stream.hasEnded { return advance(stream) }
+    }
+    return 0
+  }
+
+  /// The handler wants no calls with this header block, and has said why.
+  private func startRejected(_ stream: HTTP2.Stream, method: Int) {
+    let call = unsafe table.call(stream.index)
+    unsafe begin(stream, call, method: method)
+    unsafe write(stream, call, ends: true)
+    release(stream)
+  }
+
+  /// Takes what there is of a request.
+  private func advance(_ stream: HTTP2.Stream) -> Int {
+    // Reset behind its end, or rejected: nobody waits for the rest.
+    guard !stream.isClosed, !stream.hasResponse, let notes = unsafe stream.notes else { return 0 }
+    let context = unsafe notes.assumingMemoryBound(to: CallContext.self)
+    let call = unsafe table.call(stream.index)
+    if unsafe call.pointee.phase == .idle {
+      guard unsafe start(stream, call, context) else { return 0 }
+    }
+    if stream.isOversize {
+      // Within the limit, the loop has no room for it now.
+      let isTooLong = stream.receivedBytes > limits.bodyBytesMax
+      reject(stream, isTooLong ? .messageTooLarge : .overloaded)
+      return 0
+    }
+    if unsafe context.pointee.type.streamsRequests {
+      return unsafe advanceStreaming(stream, call, context)
+    }
+    return unsafe step(stream, call, context) == .message ? 1 : 0
+  }
+
+  /// The first event of a call. False where it is rejected.
+  private func start(
+    _ stream: HTTP2.Stream, _ call: UnsafeMutablePointer<ServerCall>,
+    _ context: UnsafeMutablePointer<CallContext>
+  ) -> Bool {
+    let connection = Int(stream.session?.token ?? 0)
+    unsafe call.pointee.start(
+      context.pointee, openedNanoseconds: stream.openedNanoseconds, connection: connection)
+    metrics.started(method: unsafe Int(context.pointee.method))
+    if unsafe context.pointee.type == .unary { return true }
+    unsafe call.pointee.isCounted = true
+    guard streamingCalls.add(connection, limits) else {
+      reject(stream, .tooManyStreams)
+      return false
+    }
+    return true
+  }
+
+  private enum Step {
+    case nothing
+    case message
+    case ended
+  }
+
+  /// Every message that is whole is handed over and answered, as long as the peer takes the responses.
+  /// The rest is left until it does (`Session.resumeData`).
+  private func advanceStreaming(
+    _ stream: HTTP2.Stream, _ call: UnsafeMutablePointer<ServerCall>,
+    _ context: UnsafeMutablePointer<CallContext>
+  ) -> Int {
+    var count = 0
+    while let session = stream.session {
+      if session.queuedBytes > limits.queuedBytesMax || count == Self.messagesPerTurnMax {
+        session.pauseData()
+        return count
+      }
+      switch unsafe step(stream, call, context) {
+      case .message: count += 1
+      case .nothing, .ended: return count
+      }
+    }
+    return count
+  }
+
+  /// Hands over what stands at the front of a request.
+  private func step(
+    _ stream: HTTP2.Stream, _ call: UnsafeMutablePointer<ServerCall>,
+    _ context: UnsafeMutablePointer<CallContext>
+  ) -> Step {
+    let input = stream.withBody {
+      unsafe call.pointee.next(
+        in: $0, hasEnded: stream.hasEnded, type: context.pointee.type,
+        encoding: context.pointee.encoding, messageBytesMax: limits.messageBytesMax)
+    }
+    switch input {
+    case .nothing: return .nothing
+    case .reject(let rejection):
+      reject(stream, rejection)
+      return .ended
+    case .message(let length, let isCompressed):
+      // A call whose caller has stopped waiting is not executed.
+      if unsafe nowNanoseconds >= call.pointee.deadlineNanoseconds {
+        reject(stream, .deadlineExceeded)
+        return .ended
+      }
+      return unsafe message(stream, call, context, length: length, isCompressed: isCompressed)
+    case .halfClose:
+      unsafe call.pointee.halfClosed()
+      beginResponse(stream)
+      let completion = unsafe handler.halfClosed(
+        Call(id: Self.id(stream), context: context), response: response)
+      unsafe complete(stream, call, context, completion)
+      return .ended
+    }
+  }
+
+  private func message(
+    _ stream: HTTP2.Stream, _ call: UnsafeMutablePointer<ServerCall>,
+    _ context: UnsafeMutablePointer<CallContext>, length: Int, isCompressed: Bool
+  ) -> Step {
+    let end = Framing.prefixLength + length
+    beginResponse(stream)
+    let completion = stream.withBody { body -> Completion in
+      unsafe handler.handle(
+        body.extracting(Framing.prefixLength..<end), of: Call(id: Self.id(stream), context: context),
+        response: response)
+    }
+    self.context.consume(end, of: stream)
+    if unsafe !context.pointee.type.streamsRequests { unsafe call.pointee.halfClosed() }
+    unsafe complete(stream, call, context, completion)
+    return .message
+  }
+
+  private func complete(
+    _ stream: HTTP2.Stream, _ call: UnsafeMutablePointer<ServerCall>,
+    _ context: UnsafeMutablePointer<CallContext>, _ completion: Completion
+  ) {
+    switch completion {
+    case .respond(let lsn):
+      unsafe write(stream, call, ends: !context.pointee.type.streamsResponses)
+      unsafe hold(stream, call, lsn: lsn)
+    case .later: break
+    case .end:
+      unsafe call.pointee.answered(.ok)
+      self.context.end(stream)
+      if unsafe call.pointee.heldMessages == 0 { release(stream) }
+    }
+  }
+
+  // MARK: Responses
+
+  /// The response is written where it goes out, behind the prefix's place.
+  private func beginResponse(_ stream: HTTP2.Stream) {
+    let room = unsafe context.room(stream)
+    guard room.count > Framing.prefixLength else { return response.begin() }
+    unsafe response.begin(in: UnsafeMutableRawBufferPointer(rebasing: room[Framing.prefixLength...]))
+  }
+
+  /// Puts the response behind what the stream has; nothing of it may be seen yet.
+  private func write(
+    _ stream: HTTP2.Stream, _ call: UnsafeMutablePointer<ServerCall>, ends: Bool
+  ) {
+    switch response.kind {
+    case .message:
+      guard writeMessage(stream) else { return reject(stream, .overloaded) }
+      guard ends else { return }
+      unsafe call.pointee.answered(.ok)
+      context.end(stream)
+    case .failure(let code):
+      unsafe call.pointee.answered(code)
+      let hasBegun = context.position(stream) > 0
+      response.withFailureBlock(asTrailers: hasBegun) { block in
+        if hasBegun {
+          context.end(stream, trailers: block)
+        } else {
+          context.respond(stream, headersOnly: block)
+        }
+      }
+    }
+  }
+
+  private func writeMessage(_ stream: HTTP2.Stream) -> Bool {
+    let length = response.message.count
+    let prefix = Framing.prefix(length: length, isCompressed: false)
+    if response.message.isInOwnMemory {
+      guard context.append(prefix.span, to: stream) else { return false }
+      return response.message.withBytes { context.append($0, to: stream) }
+    }
+    let room = unsafe context.room(stream)
+    for index in 0..<Framing.prefixLength { unsafe room[index] = prefix[index] }
+    context.commit(Framing.prefixLength + length, to: stream)
+    return true
+  }
+
+  /// Lets the response be seen: now, or once the journal is durable up to `lsn`. A call that has nothing
+  /// held overtakes those that wait: a slow disk does not keep reads of what it has already.
+  private func hold(
+    _ stream: HTTP2.Stream, _ call: UnsafeMutablePointer<ServerCall>, lsn: UInt64
+  ) {
+    if unsafe lsn <= handler.durableLSN && call.pointee.heldMessages == 0 {
+      return release(stream)
+    }
+    gate.append(
+      DurabilityGate.Entry(stream: stream.id, lsn: lsn, position: context.position(stream)))
+    unsafe call.pointee.heldMessages += 1
+  }
+
+  private func release(_ stream: HTTP2.Stream) {
+    context.release(stream, upTo: context.position(stream))
+  }
+
+  /// Lets everything be seen that the journal has.
+  func releaseDurable() {
+    if gate.isEmpty { return }
+    let durableLSN = handler.durableLSN
+    while let entry = gate.next(durableLSN: durableLSN) {
+      guard let stream = context.stream(entry.stream) else { continue }
+      unsafe table.call(stream.index).pointee.heldMessages -= 1
+      context.release(stream, upTo: entry.position)
+    }
+  }
+
+  /// Rejects a call, whatever is known of it, unless the peer has its response.
+  private func reject(_ stream: HTTP2.Stream, _ rejection: Rejection) {
+    guard !stream.isClosed else { return }
+    let call = unsafe table.call(stream.index)
+    if unsafe call.pointee.phase == .idle { unsafe begin(stream, call, method: -1) }
+    context.discardUnreleased(stream)
+    if stream.hasResponse { return }
+    response.begin()
+    handler.reject(rejection, response: response)
+    unsafe write(stream, call, ends: true)
+    release(stream)
+  }
+
+  /// A call that is rejected before it started.
+  private func begin(
+    _ stream: HTTP2.Stream, _ call: UnsafeMutablePointer<ServerCall>, method: Int
+  ) {
+    unsafe call.pointee.startRejected(connection: Int(stream.session?.token ?? 0))
+    metrics.started(method: method)
+  }
+
+  // MARK: The end of a call
+
+  /// The stream is gone, answered or not: the one place where a call is counted as handled. That comes
+  /// after its response was written, so the latency is the whole of what the server took.
+  private func closed(_ stream: HTTP2.Stream) {
+    let call = unsafe table.call(stream.index)
+    let ended = unsafe call.pointee
+    unsafe call.pointee = ServerCall()
+    var method = -1
+    if let notes = unsafe stream.notes {
+      let context = unsafe notes.assumingMemoryBound(to: CallContext.self)
+      method = unsafe Int(context.pointee.method)
+    }
+    if ended.isCounted { streamingCalls.remove(Int(ended.connection)) }
+    // Reset before anything of it was handled: it began and ended at once.
+    if ended.phase == .idle { metrics.started(method: method) }
+    let isCancelled = ended.status < 0 || ended.heldMessages > 0
+    if isCancelled { handler.cancelled(Self.id(stream)) }
+    count(
+      method: method, code: isCancelled ? StatusCode.cancelled.rawValue : Int(ended.status),
+      latencyNanoseconds: nowNanoseconds - stream.openedNanoseconds)
+    context.release(stream)
+  }
+
+  private func count(method: Int, code: Int, latencyNanoseconds: Int64) {
+    if unsafe method == closedRun.pointee.method && code == closedRun.pointee.code
+      && latencyNanoseconds == closedRun.pointee.latencyNanoseconds
+    {
+      unsafe closedRun.pointee.count += 1
+      return
+    }
+    countClosed()
+    unsafe closedRun.pointee = ClosedRun(
+      method: method, code: code, latencyNanoseconds: latencyNanoseconds, count: 1)
+  }
+
+  /// Calls that ended alike are counted together.
+  private func countClosed() {
+    let run = unsafe closedRun.pointee
+    if run.count == 0 { return }
+    metrics.handled(
+      method: run.method, code: run.code, latencyNanoseconds: run.latencyNanoseconds,
+      count: run.count)
+    if run.method >= 0, latencyQuantiles & 1 << UInt64(run.method) != 0,
+      run.code != StatusCode.cancelled.rawValue
+    {
+      metrics.reservationLatency(nanoseconds: run.latencyNanoseconds, count: run.count)
+    }
+    unsafe closedRun.pointee.count = 0
+  }
+
+  // MARK: Calls that take too long, and the way down
+
+  /// Ends the calls of a connection whose deadline passed, and those whose one message does not come to
+  /// an end.
+  func expire(_ session: Session) {
+    forEachStream(of: session) { stream in
+      if stream.hasResponse { return }
+      let call = unsafe table.call(stream.index).pointee
+      if nowNanoseconds >= call.deadlineNanoseconds {
+        // A request that is whole was executed, and waits for its response.
+        if call.phase == .receiving || call.phase == .halfClosed {
+          cancel(stream, .deadlineExceeded)
+        }
+      } else if !stream.hasEnded, !streamsRequests(stream),
+        nowNanoseconds - stream.openedNanoseconds >= limits.requestNanosecondsMax
+      {
+        reject(stream, .requestTimeout)
+      } else if !stream.hasEnded, call.phase == .idle,
+        let timeout = timeoutNanoseconds(stream),
+        nowNanoseconds - stream.openedNanoseconds >= timeout
+      {
+        reject(stream, .requestTimeout)
+      }
+    }
+  }
+
+  /// Ends the calls whose responses go on for ever.
+  func endStreaming(_ session: Session) {
+    forEachStream(of: session) { stream in
+      guard !stream.hasResponse, let notes = unsafe stream.notes,
+        unsafe notes.assumingMemoryBound(to: CallContext.self).pointee.type.streamsResponses
+      else { return }
+      cancel(stream, .shuttingDown)
+    }
+  }
+
+  /// The shutdown's time is over: every call whose response nobody has seen is rejected.
+  func rejectAll(_ session: Session) {
+    forEachStream(of: session) { stream in
+      if !stream.isReleased { cancel(stream, .shuttingDown) }
+    }
+  }
+
+  private func cancel(_ stream: HTTP2.Stream, _ rejection: Rejection) {
+    handler.cancelled(Self.id(stream))
+    reject(stream, rejection)
+  }
+
+  private func forEachStream(of session: Session, _ body: (HTTP2.Stream) -> Void) {
+    var next = session.firstStream
+    while let stream = next {
+      next = session.stream(after: stream)
+      body(stream)
+    }
+  }
+
+  private func streamsRequests(_ stream: HTTP2.Stream) -> Bool {
+    guard let notes = unsafe stream.notes else { return false }
+    return unsafe notes.assumingMemoryBound(to: CallContext.self).pointee.type.streamsRequests
+  }
+
+  private func timeoutNanoseconds(_ stream: HTTP2.Stream) -> Int64? {
+    guard let notes = unsafe stream.notes else { return nil }
+    return unsafe notes.assumingMemoryBound(to: CallContext.self).pointee.timeoutNanoseconds
+  }
+
+  private static func id(_ stream: HTTP2.Stream) -> CallID {
+    let id = stream.id
+    return CallID(rawValue: UInt64(id.generation) << 32 | UInt64(id.index))
+  }
+}
+
+extension Calls: CallSink {
+  func respond(
+    to id: CallID, lsn: UInt64, ends: Bool, _ write: (Response) -> Void
+  ) -> Delivery {
+    let name = StreamID(
+      index: UInt32(truncatingIfNeeded: id.rawValue), generation: UInt32(id.rawValue >> 32))
+    guard let stream = context.stream(name), !stream.hasResponse else { return .gone }
+    if stream.queuedBytes > limits.streamQueuedBytesMax {
+      context.tellWhenWritable(stream)
+      return .full
+    }
+    let call = unsafe table.call(stream.index)
+    beginResponse(stream)
+    write(response)
+    unsafe self.write(stream, call, ends: ends)
+    unsafe hold(stream, call, lsn: lsn)
+    return .taken
+  }
+}
+
+/// What a loop's calls may use.
+struct CallLimits {
+  /// Longest request message, in bytes, compressed or not.
+  let messageBytesMax: Int
+  /// A request's time from its header fields to its last byte, in nanoseconds, where it is one message.
+  let requestNanosecondsMax: Int64
+  /// Bytes that a connection may owe before its streaming calls are read no further.
+  let queuedBytesMax: Int
+  /// Bytes that one call's responses may have queued before its handler has to wait.
+  let streamQueuedBytesMax: Int
+  /// Streaming calls of one connection, and of one loop.
+  let streamingCallsPerConnectionMax: Int
+  let streamingCallsMax: Int
+  /// The window of a stream: as far as the peer may be ahead of the handler.
+  let streamWindowBytes: Int
+
+  /// Longest body of a call whose request is one message.
+  var bodyBytesMax: Int { messageBytesMax + Framing.prefixLength }
+
+  /// A message that says that it will be too long is rejected before it is there.
+  func policy(_ type: MethodType) -> BodyPolicy {
+    BodyPolicy(
+      bytesMax: type.streamsRequests ? streamWindowBytes : bodyBytesMax,
+      tellsAt: Framing.prefixLength, isStreaming: type.streamsRequests)
+  }
+}
+
+/// How many streaming calls every connection has. They stay open for as long as their clients like, so
+/// that one client's must not be everybody's.
+@safe struct StreamingCallCounts: ~Copyable {
+  private let counts: UnsafeMutablePointer<Int32>
+  private let total: UnsafeMutablePointer<Int>
+  private let connectionsMax: Int
+
+  init(connectionsMax: Int) {
+    self.connectionsMax = connectionsMax
+    unsafe counts = .allocate(capacity: connectionsMax)
+    unsafe counts.initialize(repeating: 0, count: connectionsMax)
+    unsafe total = .allocate(capacity: 1)
+    unsafe total.initialize(to: 0)
+  }
+
+  deinit {
+    unsafe counts.deallocate()
+    unsafe total.deallocate()
+  }
+
+  /// Counts one; false where there are too many, and then it is counted all the same, until `remove`.
+  func add(_ connection: Int, _ limits: CallLimits) -> Bool {
+    precondition(connection < connectionsMax, "no such connection")
+    unsafe counts[connection] += 1
+    unsafe total.pointee += 1
+    return unsafe Int(counts[connection]) <= limits.streamingCallsPerConnectionMax
+      && total.pointee <= limits.streamingCallsMax
+  }
+
+  func remove(_ connection: Int) {
+    unsafe counts[connection] -= 1
+    unsafe total.pointee -= 1
+    assert(unsafe counts[connection] >= 0 && total.pointee >= 0)
+  }
+}
