@@ -76,7 +76,8 @@ package struct RequestHeaders {
   /// What gRPC makes of the fields, before the handler is asked who calls.
   package enum Meaning: Equatable {
     case call(
-      method: Int, encoding: MessageEncoding, accepted: MessageEncoding, timeoutNanoseconds: Int64)
+      method: Int, encoding: MessageEncoding, responseEncoding: MessageEncoding,
+      timeoutNanoseconds: Int64)
     case reject(Rejection)
   }
 
@@ -85,7 +86,7 @@ package struct RequestHeaders {
     guard with(.method, { $0.equals("POST") }) else { return .reject(.notPost) }
     guard with(.contentType, { ContentType.isGRPC($0) }) else { return .reject(.wrongContentType) }
     guard let method = with(.path, number) else { return .reject(.unknownMethod) }
-    guard let encoding = with(.encoding, { MessageEncoding($0) }) else {
+    guard let encoding = with(.encoding, { MessageEncoding(field: $0) }) else {
       return .reject(.unknownEncoding)
     }
     var timeout = Int64.max
@@ -95,9 +96,12 @@ package struct RequestHeaders {
       }
       timeout = given
     }
+    let accepted: MessageEncodings? =
+      stream.hasField(RequestField.acceptEncoding.rawValue)
+      ? with(.acceptEncoding) { MessageEncodings(field: $0) } : nil
     return .call(
       method: method, encoding: encoding,
-      accepted: with(.acceptEncoding) { MessageEncoding(bestOf: $0) },
+      responseEncoding: .response(toRequest: encoding, accepting: accepted),
       timeoutNanoseconds: timeout)
   }
 }

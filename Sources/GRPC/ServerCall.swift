@@ -19,22 +19,20 @@ package struct CallContext: BitwiseCopyable {
   package let type: MethodType
   /// How compressed messages of the request are compressed.
   package let encoding: MessageEncoding
-  /// How the client would take the response.
-  package let accepted: MessageEncoding
-  /// Whether the client sent grpc-timeout.
-  package var hasTimeout: Bool { timeoutNanoseconds != .max }
+  /// How messages of the response are compressed, where it is worth it.
+  package let responseEncoding: MessageEncoding
   /// grpc-timeout; the largest number without one.
   package let timeoutNanoseconds: Int64
   package var principal: Principal
 
   package init(
     method: Int, type: MethodType, encoding: MessageEncoding = .identity,
-    accepted: MessageEncoding = .identity, timeoutNanoseconds: Int64 = .max, principal: Principal
+    responseEncoding: MessageEncoding = .identity, timeoutNanoseconds: Int64 = .max, principal: Principal
   ) {
     self.method = Int32(method)
     self.type = type
     self.encoding = encoding
-    self.accepted = accepted
+    self.responseEncoding = responseEncoding
     self.timeoutNanoseconds = timeoutNanoseconds
     self.principal = principal
   }
@@ -89,7 +87,6 @@ package struct ServerCall: BitwiseCopyable {
     precondition(phase == .idle, "a call starts once")
     phase = .receiving
     self.connection = UInt32(connection)
-    guard context.hasTimeout else { return }
     let (deadline, overflow) = openedNanoseconds.addingReportingOverflow(
       context.timeoutNanoseconds)
     deadlineNanoseconds = overflow ? .max : deadline

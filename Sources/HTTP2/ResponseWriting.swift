@@ -38,7 +38,9 @@ extension SessionContext {
     precondition(unsafe record.pointee.outgoing.count == 0, "header fields come before data")
     let count = headers.byteCount
     guard headers.withBlock({ appendBytes($0, to: stream) }) else { return false }
+    precondition(count <= OutputBuffer.responseHeadersBytesMax, "too many header fields")
     unsafe record.pointee.headersCount = count
+    unsafe record.pointee.flags.insert(.ownHeaders)
     return true
   }
 
@@ -102,8 +104,11 @@ extension SessionContext {
     unsafe session.pointee.queuedBytes -= dropped
     unsafe record.pointee.outgoing.count -= dropped
     unsafe record.pointee.trailersCount = 0
-    if unsafe record.pointee.releasedCount == 0 { unsafe record.pointee.headersCount = 0 }
     unsafe record.pointee.flags.subtract([.responseEnds, .headersOnly])
+    if unsafe record.pointee.outgoing.count == 0 && record.pointee.droppedCount == 0 {
+      unsafe record.pointee.headersCount = 0
+      unsafe record.pointee.flags.remove(.ownHeaders)
+    }
   }
 
   /// - Parameter isFinal: exempt from the budget: an error is what a spent budget is answered with.

@@ -31,6 +31,8 @@ struct StreamFlags: OptionSet {
   static let toldOfData = StreamFlags(rawValue: 1 << 8)
   /// The response's HEADERS frame is out.
   static let headersSent = StreamFlags(rawValue: 1 << 9)
+  /// The response has header fields of its own.
+  static let ownHeaders = StreamFlags(rawValue: 1 << 10)
   /// The outgoing bytes are a header block, and all that is sent.
   static let headersOnly = StreamFlags(rawValue: 1 << 12)
 }

@@ -29,6 +29,8 @@
       || (record.pointee.flags.contains(.responseEnds)
         && record.pointee.releasedCount == record.pointee.outgoing.count)
   }
+  /// The response began with header fields of its own.
+  package var hasOwnHeaders: Bool { unsafe record.pointee.flags.contains(.ownHeaders) }
   /// When its header block came, in monotonic nanoseconds.
   package var openedNanoseconds: Int64 { unsafe record.pointee.openedNanoseconds }
   /// Bytes of the body that came so far, those that were dropped included.

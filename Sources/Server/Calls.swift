@@ -15,6 +15,10 @@ internal import Metrics
   private let metrics: RPCRecorder
   private let limits: CallLimits
   private let response = Response()
+  private let inflater: Inflater
+  private let deflater = Deflater()
+  /// Header fields of a compressed response, beside the constant one.
+  private let headers = HeaderFields()
   private let gate = DurabilityGate()
   private let table = CallTable()
   private let streamingCalls: StreamingCallCounts
@@ -43,6 +47,7 @@ internal import Metrics
     self.context = context
     self.metrics = metrics
     self.limits = limits
+    inflater = Inflater(messageBytesMax: limits.messageBytesMax)
     methods = type(of: handler).methods
     precondition(methods.count <= 64, "a handler has at most 64 methods")
     var quantiles: UInt64 = 0
@@ -85,7 +90,7 @@ internal import Metrics
     let headers = RequestHeaders(stream, peer: peer(Int(session.token)))
     switch headers.decide(number: { handler.method(atPath: $0) }) {
     case .reject(let rejection): reject(stream, rejection)
-    case .call(let method, let encoding, let accepted, let timeout):
+    case .call(let method, let encoding, let responseEncoding, let timeout):
       response.begin()
       guard let principal = handler.start(method: method, headers: headers, response: response)
       else {
@@ -94,7 +99,7 @@ internal import Metrics
       }
       let type = methods[method].type
       let notes = CallContext(
-        method: method, type: type, encoding: encoding, accepted: accepted,
+        method: method, type: type, encoding: encoding, responseEncoding: responseEncoding,
         timeoutNanoseconds: timeout, principal: principal)
       guard context.accept(stream, notes: notes, policy: limits.policy(type)) else {
         reject(stream, .overloaded)
@@ -216,16 +221,36 @@ internal import Metrics
     _ context: UnsafeMutablePointer<CallContext>, length: Int, isCompressed: Bool
   ) -> Step {
     let end = Framing.prefixLength + length
-    beginResponse(stream)
-    let completion = stream.withBody { body -> Completion in
-      unsafe handler.handle(
-        body.extracting(Framing.prefixLength..<end), of: Call(id: Self.id(stream), context: context),
-        response: response)
+    if isCompressed, let problem = unsafe inflate(stream, context, Framing.prefixLength..<end) {
+      reject(stream, problem)
+      return .ended
     }
+    beginResponse(stream)
+    let ongoing = unsafe Call(id: Self.id(stream), context: context)
+    let completion =
+      isCompressed
+      ? inflater.withMessage { handler.handle($0, of: ongoing, response: response) }
+      : stream.withBody {
+        handler.handle(
+          $0.extracting(Framing.prefixLength..<end), of: ongoing, response: response)
+      }
     self.context.consume(end, of: stream)
     if unsafe !context.pointee.type.streamsRequests { unsafe call.pointee.halfClosed() }
     unsafe complete(stream, call, context, completion)
     return .message
+  }
+
+  /// Inflates a message; why it cannot be, where it cannot.
+  private func inflate(
+    _ stream: HTTP2.Stream, _ context: UnsafeMutablePointer<CallContext>, _ message: Range<Int>
+  ) -> Rejection? {
+    let encoding = unsafe context.pointee.encoding
+    switch stream.withBody({ inflater.inflate($0.extracting(message), encoding) }) {
+    case .inflated: return nil
+    case .tooLarge: return .messageTooLarge
+    case .malformed: return .malformedCompression
+    case .noMemory: return .overloaded
+    }
   }
 
   private func complete(
@@ -234,7 +259,9 @@ internal import Metrics
   ) {
     switch completion {
     case .respond(let lsn):
-      unsafe write(stream, call, ends: !context.pointee.type.streamsResponses)
+      unsafe write(
+        stream, call, ends: !context.pointee.type.streamsResponses,
+        context.pointee.responseEncoding)
       unsafe hold(stream, call, lsn: lsn)
     case .later: break
     case .end:
@@ -255,11 +282,12 @@ internal import Metrics
 
   /// Puts the response behind what the stream has; nothing of it may be seen yet.
   private func write(
-    _ stream: HTTP2.Stream, _ call: UnsafeMutablePointer<ServerCall>, ends: Bool
+    _ stream: HTTP2.Stream, _ call: UnsafeMutablePointer<ServerCall>, ends: Bool,
+    _ encoding: MessageEncoding = .identity
   ) {
     switch response.kind {
     case .message:
-      guard writeMessage(stream) else { return reject(stream, .overloaded) }
+      guard writeMessage(stream, encoding) else { return reject(stream, .overloaded) }
       guard ends else { return }
       unsafe call.pointee.answered(.ok)
       context.end(stream)
@@ -276,7 +304,10 @@ internal import Metrics
     }
   }
 
-  private func writeMessage(_ stream: HTTP2.Stream) -> Bool {
+  private func writeMessage(_ stream: HTTP2.Stream, _ encoding: MessageEncoding) -> Bool {
+    if encoding != .identity, let isWritten = writeCompressed(stream, encoding) {
+      return isWritten
+    }
     let length = response.message.count
     let prefix = Framing.prefix(length: length, isCompressed: false)
     if response.message.isInOwnMemory {
@@ -287,6 +318,24 @@ internal import Metrics
     for index in 0..<Framing.prefixLength { unsafe room[index] = prefix[index] }
     context.commit(Framing.prefixLength + length, to: stream)
     return true
+  }
+
+  /// Compresses the message where it is worth it; nil where it is not. Only the first of a stream of
+  /// responses can say how; the others follow it.
+  private func writeCompressed(_ stream: HTTP2.Stream, _ encoding: MessageEncoding) -> Bool? {
+    let isFirst = context.position(stream) == 0
+    guard isFirst || stream.hasOwnHeaders,
+      response.message.withBytes({ deflater.deflate($0, encoding) })
+    else { return nil }
+    if isFirst {
+      headers.begin()
+      headers.add("grpc-encoding", encoding.name)
+      guard context.begin(stream, headers: headers) else { return false }
+    }
+    return deflater.withMessage { message in
+      let prefix = Framing.prefix(length: message.count, isCompressed: true)
+      return context.append(prefix.span, to: stream) && context.append(message, to: stream)
+    }
   }
 
   /// Lets the response be seen: now, or once the journal is durable up to `lsn`. A call that has nothing
@@ -392,25 +441,17 @@ internal import Metrics
   // MARK: Calls that take too long, and the way down
 
   /// Ends the calls of a connection whose deadline passed, and those whose one message does not come to
-  /// an end.
+  /// an end. A call that streams requests may be silent for as long as it has no deadline.
   func expire(_ session: Session) {
     forEachStream(of: session) { stream in
-      if stream.hasResponse { return }
-      let call = unsafe table.call(stream.index).pointee
-      if nowNanoseconds >= call.deadlineNanoseconds {
-        // A request that is whole was executed, and waits for its response.
-        if call.phase == .receiving || call.phase == .halfClosed {
-          cancel(stream, .deadlineExceeded)
-        }
-      } else if !stream.hasEnded, !streamsRequests(stream),
-        nowNanoseconds - stream.openedNanoseconds >= limits.requestNanosecondsMax
-      {
-        reject(stream, .requestTimeout)
-      } else if !stream.hasEnded, call.phase == .idle,
-        let timeout = timeoutNanoseconds(stream),
-        nowNanoseconds - stream.openedNanoseconds >= timeout
-      {
-        reject(stream, .requestTimeout)
+      guard !stream.hasResponse, let notes = unsafe stream.notes else { return }
+      let context = unsafe notes.assumingMemoryBound(to: CallContext.self)
+      let age = nowNanoseconds - stream.openedNanoseconds
+      let isLate = unsafe age >= context.pointee.timeoutNanoseconds
+      if unsafe !stream.hasEnded && !context.pointee.type.streamsRequests {
+        if isLate || age >= limits.requestNanosecondsMax { reject(stream, .requestTimeout) }
+      } else if isLate {
+        cancel(stream, .deadlineExceeded)
       }
     }
   }
@@ -443,16 +484,6 @@ internal import Metrics
       next = session.stream(after: stream)
       body(stream)
     }
-  }
-
-  private func streamsRequests(_ stream: HTTP2.Stream) -> Bool {
-    guard let notes = unsafe stream.notes else { return false }
-    return unsafe notes.assumingMemoryBound(to: CallContext.self).pointee.type.streamsRequests
-  }
-
-  private func timeoutNanoseconds(_ stream: HTTP2.Stream) -> Int64? {
-    guard let notes = unsafe stream.notes else { return nil }
-    return unsafe notes.assumingMemoryBound(to: CallContext.self).pointee.timeoutNanoseconds
   }
 
   private static func id(_ stream: HTTP2.Stream) -> CallID {
