@@ -1,5 +1,6 @@
 // Refusals on the wire: a gRPC code, a text for people, and a google.rpc.Status with the details for
 // programs (docs/ARCHITECTURE.md, "Errors").
+internal import Access
 internal import CHoldfastProto
 internal import GRPC
 internal import StockStore
@@ -75,6 +76,9 @@ final class ErrorReplies {
       simple(.failedPrecondition, "RESERVATION_CONFIRMED", "the reservation is confirmed", reply)
     case .reservationReleased:
       simple(.failedPrecondition, "RESERVATION_RELEASED", "the reservation is released", reply)
+    case .notOwnHold:
+      simple(
+        .permissionDenied, "NOT_OWN_HOLD", "the hold was reserved by another caller", reply)
     case .versionMismatch(let current):
       begin("the item has another version")
       finish(.aborted, "VERSION_MISMATCH", reply) {
@@ -159,6 +163,17 @@ final class ErrorReplies {
       rejection.code, rejection.reason,
       retryNanoseconds: isTemporary ? Self.overloadRetryNanoseconds : 0, reply
     ) {}
+  }
+
+  /// The caller may not make the call, or nobody knows who it is.
+  func unauthorized(_ failure: AuthorizationFailure, reply: Reply) {
+    if failure == .callerMalformed {
+      return badRequest([FieldViolation("holdfast-caller", FieldRules.callerRule)], reply: reply)
+    }
+    begin(failure.text)
+    finish(failure.code, failure.reason, reply) {
+      if case .roleRequired(let role) = failure { entry("role", role.name) }
+    }
   }
 
   /// A service that grpc.health.v1 is asked for and that the server does not have.

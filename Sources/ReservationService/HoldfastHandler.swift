@@ -61,10 +61,17 @@ package final class HoldfastHandler: CallHandler {
   var badEntries: [FieldViolation] = []
   private let health: HealthService
   private let reflection: ReflectionService
+  private let authorization: Authorization
 
-  /// - Parameter session: this loop's own.
-  package init(session: StoreSession, storeLimits: StoreLimits, serviceLimits: ServiceLimits) {
+  /// - Parameters:
+  ///   - session: this loop's own.
+  ///   - authorization: this loop's own.
+  package init(
+    session: StoreSession, storeLimits: StoreLimits, serviceLimits: ServiceLimits,
+    authorization: Authorization = Authorization(file: nil)
+  ) {
     self.session = session
+    self.authorization = authorization
     rules = FieldRules(store: storeLimits, service: serviceLimits)
     health = HealthService(services: Set(Self.methods.map(\.service)))
     reflection = ReflectionService(services: Array(Set(Self.methods.map(\.service))).sorted())
@@ -80,7 +87,10 @@ package final class HoldfastHandler: CallHandler {
 
   // MARK: The turn
 
-  package func beginTurn() { _ = session.beginTurn() }
+  package func beginTurn() {
+    _ = authorization.refresh()
+    _ = session.beginTurn()
+  }
 
   package func endTurn() { session.endTurn() }
 
@@ -100,6 +110,11 @@ package final class HoldfastHandler: CallHandler {
     method: Int, message: Span<UInt8>, caller: Span<UInt8>, call: CallID, reply: Reply
   ) -> Completion {
     guard let method = Method(rawValue: method) else { return .reply(lsn: 0) }
+    // The loop does not hand over credentials yet: with access on, nobody gets in.
+    if authorization.isOn, let failure = failure(method, caller) {
+      errors.unauthorized(failure, reply: reply)
+      return .reply(lsn: 0)
+    }
     do throws(FieldViolation) {
       // The span outlives the call.
       let caller = try rules.caller(unsafe caller.borrowed)
@@ -119,6 +134,18 @@ package final class HoldfastHandler: CallHandler {
     }
   }
 
+  private func failure(_ method: Method, _ caller: Span<UInt8>) -> AuthorizationFailure? {
+    let nothing = InlineArray<1, UInt8>(repeating: 0)
+    let none = nothing.span.extracting(0..<0)
+    do throws(AuthorizationFailure) {
+      _ = try authorization.principal(
+        calling: method, authorization: none, caller: caller, certificate: none, now: session.time)
+      return nil
+    } catch {
+      return error
+    }
+  }
+
   private func execute(
     _ method: Method, _ message: Span<UInt8>, _ caller: BorrowedBytes, _ call: CallID,
     _ reply: Reply
@@ -126,9 +153,9 @@ package final class HoldfastHandler: CallHandler {
     let lsn: UInt64
     switch method {
     case .reserve: lsn = try reserve(message, caller, reply)
-    case .confirm: lsn = try confirm(message, reply)
-    case .release: lsn = try release(message, reply)
-    case .extend: lsn = try extend(message, reply)
+    case .confirm: lsn = try confirm(message, Requester(caller: caller), reply)
+    case .release: lsn = try release(message, Requester(caller: caller), reply)
+    case .extend: lsn = try extend(message, Requester(caller: caller), reply)
     case .getReservation: lsn = try getReservation(message, reply)
     case .listReservations: lsn = try listReservations(message, reply)
     case .adjustStock: lsn = try adjustStock(message, caller, reply)
