@@ -78,13 +78,15 @@ package struct TokenFileEntry: Equatable, Sendable {
 
   /// The entry as a line, without its end.
   package var text: String {
-    var words =
-      switch subject {
-      case .token(let digest): ["token", "sha256:" + digest.hexadecimal]
-      case .certificate(let name): ["cert", TokenFile.encoded(name)]
-      }
-    words.append("caller=" + caller)
-    words.append("role=\(role.name)")
+    switch subject {
+    case .token(let digest): "token sha256:\(digest.hexadecimal) \(attributes)"
+    case .certificate(let name): "cert \(TokenFile.encoded(name)) \(attributes)"
+    }
+  }
+
+  /// The words behind the subject.
+  package var attributes: String {
+    var words = ["caller=" + caller, "role=\(role.name)"]
     if ownHoldsOnly { words.append("own-holds-only") }
     if let expires { words.append("expires=\(expires)") }
     if let note { words.append("note=" + note) }

@@ -106,7 +106,7 @@ package struct LockedDirectory: ~Copyable, Sendable {
   }
 
   /// Writes `bytes` to a file beside the one that is called `name`, syncs it, and gives it that name. Its
-  /// permission bits are those of the old file; where there is none, it is its owner's alone (0600).
+  /// owner, group and permission bits are those of the old file; where there is none, it is its owner's alone (0600).
   /// - Parameter name: without slashes; up to 200 bytes.
   /// - Throws: after which the old file is there, as it was; but for a failed sync of the directory.
   package func replace(_ name: String, with bytes: [UInt8]) throws(Errno) {
@@ -123,6 +123,11 @@ package struct LockedDirectory: ~Copyable, Sendable {
       if unsafe fstatat(number, name, &old, 0) == 0 {
         let fileNumber = file.number
         let mode = old.st_mode & 0o7777
+        // First the owner, which may clear bits of the mode: root changes the file of a server that is not.
+        let (owner, group) = (old.st_uid, old.st_gid)
+        if owner != geteuid() || group != getegid() {
+          _ = try retrying { fchown(fileNumber, owner, group) }
+        }
         _ = try retrying { fchmod(fileNumber, mode) }
       }
       try Self.write(bytes, to: file.number)
