@@ -98,15 +98,17 @@ private final class Files {
 
   /// In place: the same file has other bytes.
   func write(_ text: String) throws {
-    guard let file = fopen(path, "w") else { throw AccessError("fopen") }
-    _ = text.withCString { fputs($0, file) }
-    fclose(file)
+    try Data(text.utf8).write(to: URL(filePath: path))
   }
 
   /// Another file takes its place.
   func replace(_ text: String) throws {
     try text.write(toFile: path, atomically: true, encoding: .utf8)
-    chmod(path, 0o600)
+    try setMode(0o600)
+  }
+
+  func setMode(_ mode: Int) throws {
+    try FileManager.default.setAttributes([.posixPermissions: mode], ofItemAtPath: path)
   }
 
   func open(now: Int64 = 0) throws -> AccessListFile {
@@ -196,10 +198,10 @@ private final class Files {
   @Test(arguments: [
     (0o600, 0), (0o640, 0), (0o644, 1), (0o620, 1), (0o666, 2),
   ])
-  func warnsOfWhoElseHasIt(_ mode: mode_t, _ count: Int) throws {
+  func warnsOfWhoElseHasIt(_ mode: Int, _ count: Int) throws {
     let files = try Files()
     try files.replace(line("one", "role=read"))
-    chmod(files.path, mode)
+    try files.setMode(mode)
     #expect(try files.open().warnings.count == count)
   }
 
@@ -207,7 +209,7 @@ private final class Files {
     let files = try Files()
     #expect(throws: AccessError.self) { try files.open() }
     // Not waited for.
-    #expect(mkfifo(files.path, 0o600) == 0)
+    #expect(unsafe mkfifo(files.path, 0o600) == 0)
     let error = #expect(throws: AccessError.self) { try files.open() }
     #expect(error?.description == "\(files.path): not a regular file")
     try FileManager.default.removeItem(atPath: files.path)
@@ -236,7 +238,7 @@ private final class Files {
     #expect(try text(files) == entry("one").text + "\n")
     #expect(try FileStatus(path: files.path).mode == 0o600)
     try files.write("# first\r\n" + entry("one").text + "\n\n  # last")
-    chmod(files.path, 0o640)
+    try files.setMode(0o640)
     var second = try TokenFileEditor(path: files.path, limits: testLimits)
     second.append(entry("two"))
     try second.write()
