@@ -71,8 +71,10 @@ let package = Package(
     module("GRPC", ["Bytes", "HTTP2", "CZlib"]),
     module("Metrics"),
     module("StockStore", ["Posix", "CPlatform"]),
+    module("Access", ["Posix", "CPlatform"]),
     module(
-      "ReservationService", ["StockStore", "Posix", "GRPC", "Bytes", "CHoldfastProto", "CProtobufC"]),
+      "ReservationService",
+      ["StockStore", "Access", "Posix", "GRPC", "Bytes", "CHoldfastProto", "CProtobufC"]),
     module("Server", ["Posix", "HTTP2", "GRPC", "Bytes", "Metrics"]),
     module(
       "Admin",
@@ -83,8 +85,8 @@ let package = Package(
     executable(
       "holdfast",
       [
-        "Posix", "HTTP2", "GRPC", "Metrics", "StockStore", "ReservationService", "Server", "Admin",
-        argumentParser, logging,
+        "Posix", "HTTP2", "GRPC", "Metrics", "StockStore", "Access", "ReservationService", "Server",
+        "Admin", argumentParser, logging,
         .product(name: "Configuration", package: "swift-configuration"),
         .product(name: "ServiceLifecycle", package: "swift-service-lifecycle"),
         .product(name: "UnixSignals", package: "swift-service-lifecycle"),
@@ -107,10 +109,11 @@ let package = Package(
     tests("GRPCTests", ["GRPC"]),
     tests("MetricsTests", ["Metrics"]),
     tests("StockStoreTests", ["StockStore", "Posix", "CPlatform", "Simulation"]),
+    tests("AccessTests", ["Access", "Posix", "CPlatform"]),
     tests(
       "ReservationServiceTests",
       [
-        "ReservationService", "StockStore", "GRPC", "Metrics", "Posix", "CHoldfastProto",
+        "ReservationService", "StockStore", "Access", "GRPC", "Metrics", "Posix", "CHoldfastProto",
         "CProtobufC",
       ]),
     tests("ServerTests", ["Server", "Posix", "HTTP2", "GRPC", "Metrics"]),

@@ -40,3 +40,28 @@ package struct Principal: BitwiseCopyable, Sendable {
     }
   }
 }
+
+/// The verified name in the certificate that a connection's peer showed, as text that says which kind of
+/// name it is.
+package struct CertificateName: BitwiseCopyable, Sendable {
+  /// Longest name in bytes: 64 and what stands before it.
+  package static let bytesMax = 72
+
+  private var name = InlineArray<72, UInt8>(repeating: 0)
+  private var count: UInt8 = 0
+
+  /// No name.
+  package init() {}
+
+  /// - Parameter name: nil where it is longer than `bytesMax`.
+  package init?(_ name: Span<UInt8>) {
+    guard name.count <= Self.bytesMax else { return nil }
+    for index in name.indices { self.name[index] = name[index] }
+    count = UInt8(name.count)
+  }
+
+  /// Calls `body` with the name; empty without one.
+  package func withName<Result>(_ body: (Span<UInt8>) -> Result) -> Result {
+    body(name.span.extracting(0..<Int(count)))
+  }
+}

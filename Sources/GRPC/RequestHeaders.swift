@@ -48,11 +48,11 @@ package enum ContentType {
 package struct RequestHeaders {
   private let stream: HTTP2.Stream
   /// The name in the certificate that the peer showed; nil without one.
-  package let peer: Principal?
+  package let certificate: CertificateName?
 
-  package init(_ stream: HTTP2.Stream, peer: Principal?) {
+  package init(_ stream: HTTP2.Stream, certificate: CertificateName?) {
     self.stream = stream
-    self.peer = peer
+    self.certificate = certificate
   }
 
   /// Calls `body` with the value of the handler's metadata `index`, by `CallHandler.metadata`; empty where

@@ -1,5 +1,6 @@
 // Refusals on the wire: a gRPC code, a text for people, and a google.rpc.Status with the details for
 // programs (docs/ARCHITECTURE.md, "Errors").
+internal import Access
 internal import Bytes
 internal import CHoldfastProto
 internal import GRPC
@@ -79,6 +80,9 @@ final class ErrorReplies {
       simple(.failedPrecondition, "RESERVATION_CONFIRMED", "the reservation is confirmed", response)
     case .reservationReleased:
       simple(.failedPrecondition, "RESERVATION_RELEASED", "the reservation is released", response)
+    case .notOwnHold:
+      simple(
+        .permissionDenied, "NOT_OWN_HOLD", "the hold was reserved by another caller", response)
     case .versionMismatch(let current):
       begin("the item has another version")
       finish(.aborted, "VERSION_MISMATCH", response) {
@@ -115,15 +119,19 @@ final class ErrorReplies {
     }
   }
 
-  /// What the refusal for one item depends on; nil for numbers that are rarely as large.
+  /// What the refusal for one item depends on; nil for numbers that no item has.
   private func shortageKey(
     _ handle: ItemHandle, _ requested: Int64, _ available: Int64
   ) -> FailureKey? {
-    guard let requested = UInt32(exactly: requested), let available = UInt32(exactly: available)
-    else { return nil }
+    // Both are at most 2^40; a shortage below zero takes the other side.
+    let bias: Int64 = 1 << 43
+    guard requested >= 0, requested < 1 << 41, available > -bias, available < bias else {
+      return nil
+    }
+    let (requested, available) = (UInt64(requested), UInt64(available + bias))
     return FailureKey(
-      high: UInt64(handle.ordinal) << 1 | (isReplayed ? 1 : 0),
-      low: UInt64(requested) << 32 | UInt64(available))
+      high: UInt64(handle.ordinal) << 32 | (isReplayed ? 1 << 31 : 0) | requested >> 20,
+      low: requested << 44 | available)
   }
 
   /// Fields that break their rules: one at least.
@@ -175,6 +183,17 @@ final class ErrorReplies {
       retryNanoseconds: isTemporary ? Self.overloadRetryNanoseconds : 0,
       httpStatus: rejection.httpStatus, response
     ) {}
+  }
+
+  /// The caller may not make the call, or nobody knows who it is.
+  func unauthorized(_ failure: AuthorizationFailure, response: Response) {
+    if failure == .callerMalformed {
+      return badRequest([FieldViolation("holdfast-caller", FieldRules.callerRule)], response: response)
+    }
+    begin(failure.text)
+    finish(failure.code, failure.reason, response) {
+      if case .roleRequired(let role) = failure { entry("role", role.name) }
+    }
   }
 
   /// A service that grpc.health.v1 is asked for and that the server does not have.

@@ -85,10 +85,12 @@ struct FieldRules {
   /// The caller's name comes as metadata, so its rule is broken by a header, not a field.
   func caller(_ bytes: BorrowedBytes) throws(FieldViolation) -> BorrowedBytes {
     guard bytes.count <= service.callerBytesMax, Self.isCode(bytes) else {
-      throw FieldViolation("holdfast-caller", "0 to 64 bytes of printable ASCII without spaces")
+      throw FieldViolation("holdfast-caller", Self.callerRule)
     }
     return bytes
   }
+
+  static let callerRule: StaticString = "0 to 64 bytes of printable ASCII without spaces"
 
   func quantity(_ value: Int64) throws(FieldViolation) -> Int64 {
     guard value >= 1, value <= store.quantityMax else {

@@ -61,10 +61,17 @@ package final class HoldfastHandler: CallHandler {
   var badEntries: [FieldViolation] = []
   private let health: HealthService
   private let reflection: ReflectionService
+  private let authorization: Authorization
 
-  /// - Parameter session: this loop's own.
-  package init(session: StoreSession, storeLimits: StoreLimits, serviceLimits: ServiceLimits) {
+  /// - Parameters:
+  ///   - session: this loop's own.
+  ///   - authorization: this loop's own.
+  package init(
+    session: StoreSession, storeLimits: StoreLimits, serviceLimits: ServiceLimits,
+    authorization: Authorization = Authorization(file: nil)
+  ) {
     self.session = session
+    self.authorization = authorization
     rules = FieldRules(store: storeLimits, service: serviceLimits)
     health = HealthService(services: Set(Self.methods.map(\.service)))
     reflection = ReflectionService(services: Array(Set(Self.methods.map(\.service))).sorted())
@@ -80,7 +87,10 @@ package final class HoldfastHandler: CallHandler {
 
   // MARK: The turn
 
-  package func beginTurn() { _ = session.beginTurn() }
+  package func beginTurn() {
+    _ = authorization.refresh()
+    _ = session.beginTurn()
+  }
 
   package func endTurn() { session.endTurn() }
 
@@ -100,22 +110,42 @@ package final class HoldfastHandler: CallHandler {
 
   // MARK: Calls
 
-  package var authenticationGeneration: UInt64 { 0 }
+  package var authenticationGeneration: UInt64 {
+    _ = authorization.refresh()
+    return authorization.generation
+  }
 
   package func start(method: Int, headers: RequestHeaders, response: Response) -> Principal? {
-    if headers.isMetadataRepeated(0) {
-      errors.badRequest([FieldViolation("holdfast-caller", "at most once")], response: response)
+    guard let method = Method(rawValue: method) else { return nil }
+    // Two of them could mean two callers: whoever reads the first and whoever reads the last disagree.
+    for (index, name) in Self.metadata.enumerated() where headers.isMetadataRepeated(index) {
+      errors.badRequest([FieldViolation(name, "at most once")], response: response)
       return nil
     }
-    return headers.withMetadata(0) { name -> Principal? in
-      do throws(FieldViolation) {
-        _ = try rules.caller(unsafe name.borrowed)
-        return Principal(name: name, permissions: 0)
-      } catch {
-        errors.badRequest([error], response: response)
-        return nil
+    do throws(AuthorizationFailure) {
+      return try principal(of: headers, calling: method)
+    } catch {
+      errors.unauthorized(error, response: response)
+      return nil
+    }
+  }
+
+  private func principal(
+    of headers: RequestHeaders, calling method: Method
+  ) throws(AuthorizationFailure) -> Principal {
+    let certificate = headers.certificate ?? CertificateName()
+    let result = headers.withMetadata(0) { caller in
+      headers.withMetadata(1) { token in
+        certificate.withName { certificate -> Result<Principal, AuthorizationFailure> in
+          Result { () throws(AuthorizationFailure) in
+            try authorization.principal(
+              calling: method, authorization: token, caller: caller, certificate: certificate,
+              now: session.time)
+          }
+        }
       }
     }
+    return try result.get()
   }
 
   package func handle(_ message: Span<UInt8>, of call: Call, response: Response) -> Completion {
@@ -145,12 +175,14 @@ package final class HoldfastHandler: CallHandler {
     // The name lives with the stream.
     let name = unsafe call.caller
     let caller = unsafe BorrowedBytes(name.baseAddress, count: name.count)
+    let requester = Requester(
+      caller: caller, ownHoldsOnly: Permissions(rawValue: call.permissions).ownHoldsOnly)
     let lsn: UInt64
     switch method {
     case .reserve: lsn = try reserve(message, caller, response)
-    case .confirm: lsn = try confirm(message, response)
-    case .release: lsn = try release(message, response)
-    case .extend: lsn = try extend(message, response)
+    case .confirm: lsn = try confirm(message, requester, response)
+    case .release: lsn = try release(message, requester, response)
+    case .extend: lsn = try extend(message, requester, response)
     case .getReservation: lsn = try getReservation(message, response)
     case .listReservations: lsn = try listReservations(message, response)
     case .adjustStock: lsn = try adjustStock(message, caller, response)

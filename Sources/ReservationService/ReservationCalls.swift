@@ -33,23 +33,29 @@ extension HoldfastHandler {
     return decision.lsn
   }
 
-  func confirm(_ message: Span<UInt8>, _ response: Response) throws(FieldViolation) -> UInt64 {
+  func confirm(
+    _ message: Span<UInt8>, _ requester: Requester, _ response: Response
+  ) throws(FieldViolation) -> UInt64 {
     let request = unsafe arena.unpack(message, with: holdfast__v1__confirm_request__unpack)
     guard let request = unsafe request else { return malformed(response) }
     let id = unsafe try rules.reservationID(arena.bytes(request.pointee.reservation_id))
     unsafe try readLines(request.pointee.n_lines, request.pointee.lines)
     let reacquires = unsafe request.pointee.reacquire_if_expired != 0
-    return answer(session.confirm(id, reacquireIfExpired: reacquires), response)
+    return answer(session.confirm(id, reacquireIfExpired: reacquires, by: requester), response)
   }
 
-  func release(_ message: Span<UInt8>, _ response: Response) throws(FieldViolation) -> UInt64 {
+  func release(
+    _ message: Span<UInt8>, _ requester: Requester, _ response: Response
+  ) throws(FieldViolation) -> UInt64 {
     let request = unsafe arena.unpack(message, with: holdfast__v1__release_request__unpack)
     guard let request = unsafe request else { return malformed(response) }
     let id = unsafe try rules.reservationID(arena.bytes(request.pointee.reservation_id))
-    return answer(session.release(id), response)
+    return answer(session.release(id, by: requester), response)
   }
 
-  func extend(_ message: Span<UInt8>, _ response: Response) throws(FieldViolation) -> UInt64 {
+  func extend(
+    _ message: Span<UInt8>, _ requester: Requester, _ response: Response
+  ) throws(FieldViolation) -> UInt64 {
     let request = unsafe arena.unpack(message, with: holdfast__v1__extend_request__unpack)
     guard let request = unsafe request else { return malformed(response) }
     let id = unsafe try rules.reservationID(arena.bytes(request.pointee.reservation_id))
@@ -60,7 +66,8 @@ extension HoldfastHandler {
     }
     let mayShorten = unsafe request.pointee.may_shorten != 0
     return answer(
-      session.extend(id, ttlNanoseconds: timeToLive, mayShorten: mayShorten), response)
+      session.extend(
+        id, ttlNanoseconds: timeToLive, mayShorten: mayShorten, by: requester), response)
   }
 
   func getReservation(_ message: Span<UInt8>, _ response: Response) throws(FieldViolation) -> UInt64 {

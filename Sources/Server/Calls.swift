@@ -28,7 +28,7 @@ internal import Metrics
   /// Monotonic nanoseconds: the iteration's time.
   var nowNanoseconds: Int64 = 0
   /// Finds the name in the certificate of a connection's peer, by the connection's number.
-  var peer: (Int) -> Principal? = { _ in nil }
+  var certificate: (Int) -> CertificateName? = { _ in nil }
 
   /// Calls that ended alike in this iteration: they are counted together.
   private struct ClosedRun {
@@ -87,7 +87,7 @@ internal import Metrics
   /// A header block that is new to its connection: what it means is decided and kept with it.
   private func decide(_ stream: HTTP2.Stream) -> Int {
     guard let session = stream.session else { return 0 }
-    let headers = RequestHeaders(stream, peer: peer(Int(session.token)))
+    let headers = RequestHeaders(stream, certificate: certificate(Int(session.token)))
     switch headers.decide(number: { handler.method(atPath: $0) }) {
     case .reject(let rejection): reject(stream, rejection)
     case .call(let method, let encoding, let responseEncoding, let timeout):

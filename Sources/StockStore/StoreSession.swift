@@ -46,6 +46,9 @@ package final class StoreSession {
     @inline(__always) get { scratch.now }
   }
 
+  /// The same, for others: what is decided in this turn happens then.
+  package var time: Int64 { now }
+
   /// What the clock says by now, while the turn goes on. In nanoseconds since the Unix epoch.
   var clockNanoseconds: Int64 { clock.now().nanoseconds }
 

@@ -10,7 +10,10 @@ struct Holdfast: AsyncParsableCommand {
     commandName: "holdfast",
     abstract: "A stock-reservation server: holds units while a customer pays, and never oversells.",
     version: Build.version,
-    subcommands: [ServeCommand.self, VerifyCommand.self, RepairCommand.self, DumpCommand.self])
+    subcommands: [
+      ServeCommand.self, VerifyCommand.self, RepairCommand.self, DumpCommand.self,
+      TokenCommand.self,
+    ])
 
   static func main() async {
     Signals.makeFailedWritesErrors()

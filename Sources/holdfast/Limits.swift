@@ -1,5 +1,6 @@
 // Every limit of the server, named once, with its reason. Modules take their limits
 // as values and have none of their own, but for the sizes of their buffers.
+internal import Access
 internal import HTTP2
 internal import Posix
 internal import ReservationService
@@ -76,6 +77,19 @@ enum Limits {
   /// 512 MiB of journal start a checkpoint: a start reads that in two seconds, and the disk holds twice
   /// that at most, beside two checkpoints.
   static let journalCheckpointSegments = 8
+
+  // MARK: Access
+
+  /// One entry for each service and its successor, at the largest shops a few hundred. 10,000 take 2 MiB,
+  /// and are read in a tenth of a second.
+  static let access = AccessLimits(
+    entriesMax: 10_000,
+    // 10,000 entries of 400 bytes, notes and comments included.
+    fileBytesMax: 4 * 1024 * 1024,
+    // What other servers take of a header field; signed tokens of other systems have some 2 KiB.
+    tokenBytesMax: 8 * 1024)
+  /// Until a revoked token is refused. A look is one stat(2).
+  static let tokensWatchedNanoseconds = second
 
   // MARK: Loops and connections
 

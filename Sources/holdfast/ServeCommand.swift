@@ -14,7 +14,8 @@ struct ServeCommand: AsyncParsableCommand {
       Exit status: 0 after SIGTERM or SIGINT, 1 where it cannot start, 3 where the data directory \
       is damaged, 64 for a setting that makes no sense, 74 where the disk failed under the journal, \
       or did not answer until the time of a shutdown was over: nothing was acknowledged from then \
-      on, and everything acknowledged before is there at the next start. SIGHUP is noted in the log.
+      on, and everything acknowledged before is there at the next start. SIGHUP: the token file is \
+      read again.
       """)
 
   @Option(
@@ -82,6 +83,11 @@ struct ServeCommand: AsyncParsableCommand {
   var acceptClock = false
   @Option(
     help: ArgumentHelp(
+      "Who may call, and what: see holdfast token. Without it, whoever reaches the port.",
+      valueName: "file"))
+  var tokens: String?
+  @Option(
+    help: ArgumentHelp(
       "How commands on the same item are kept apart (optimistic).",
       discussion: """
         optimistic: who finds the item changed since it was read decides again.
@@ -126,7 +132,7 @@ struct ServeCommand: AsyncParsableCommand {
       "max-reservations": maxReservations, "max-connections": maxConnections,
       "default-ttl": defaultTtl, "max-hold": maxHold, "retention": retention,
       "handshake-timeout": handshakeTimeout, "shutdown-timeout": shutdownTimeout,
-      "clock-jump-max": clockJumpMax,
+      "clock-jump-max": clockJumpMax, "tokens": tokens,
       "concurrency": concurrency, "log-level": logLevel, "log-format": logFormat,
     ]
     return all.compactMapValues { $0 }

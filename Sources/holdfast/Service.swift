@@ -1,4 +1,5 @@
 // The wiring: one store, a handler per event loop, the admin pages, and an orderly end.
+internal import Access
 internal import Admin
 internal import Foundation
 internal import GRPC
@@ -17,10 +18,22 @@ enum Service {
   static func run(_ settings: Settings) async throws {
     ProcessMetrics.begin()
     let logger = LogOutput.logger(settings)
+    let tokens = try TokenKeeper.start(settings, logger)
     try Signals.onHangup {
-      logger.notice("SIGHUP: there is nothing to be read again; going on")
+      guard let tokens else {
+        return logger.notice("SIGHUP: there is nothing to be read again; going on")
+      }
+      logger.notice("SIGHUP: reading the tokens again")
+      tokens.reload()
     }
     for warning in settings.warnings { logger.warning("\(warning)") }
+    if tokens == nil, !HostName.isLoopback(settings.host) {
+      logger.warning(
+        """
+        anybody who reaches this port can change stock: --tokens says who may, and a host such as \
+        127.0.0.1 keeps others away
+        """, metadata: ["host": "\(settings.host)"])
+    }
     if settings.concurrency == Settings.broken {
       logger.warning("this store oversells on purpose; it is for demonstrations only")
     }
@@ -51,7 +64,7 @@ enum Service {
               page.add { StoreMetrics.expose(store.statistics(), store.concurrency, into: &$0) }
               page.add { JournalMetrics.expose(store.journalStatistics, into: &$0) }
               page.add { ServerClock.expose(store, into: &$0) }
-              return try openServer(settings, port, store, metrics)
+              return try openServer(settings, port, store, metrics, tokens?.file)
             } announce: {
               announce(settings, port, admin, logger)
             },
@@ -108,7 +121,8 @@ enum Service {
   }
 
   private static func openServer(
-    _ settings: Settings, _ port: ReservedPort, _ store: StockStore, _ metrics: RPCMetrics
+    _ settings: Settings, _ port: ReservedPort, _ store: StockStore, _ metrics: RPCMetrics,
+    _ tokens: AccessListFile?
   ) throws(CommandFailure) -> Server {
     do {
       let limits = Limits.store(settings)
@@ -116,8 +130,8 @@ enum Service {
         on: port, loops: settings.loops, limits: Limits.server(settings), metrics: metrics
       ) { wake in
         HoldfastHandler(
-          session: store.makeSession(wake: wake), storeLimits: limits, serviceLimits: Limits.service
-        )
+          session: store.makeSession(wake: wake), storeLimits: limits,
+          serviceLimits: Limits.service, authorization: Authorization(file: tokens))
       }
     } catch {
       throw CommandFailure(

@@ -25,6 +25,8 @@ struct Settings {
   var handshakeTimeoutNanoseconds: Int64 = 0
   var shutdownTimeoutNanoseconds: Int64 = 0
   var clockJumpMaxNanoseconds: Int64 = 0
+  /// Path of the token file; empty: access is off, whoever reaches the port may call everything.
+  var tokens = ""
   /// This start takes the machine's clock whatever the newest record says. A flag alone: where it could
   /// stay set, it would be of no use.
   var acceptsClock = false
@@ -48,7 +50,7 @@ struct Settings {
     ("max-connections", String(Limits.connectionsMax)), ("default-ttl", "600s"),
     ("max-hold", "24h"), ("retention", "24h"), ("handshake-timeout", "10s"),
     ("shutdown-timeout", "10s"), ("clock-jump-max", "24h"),
-    ("concurrency", ConcurrencyControl.optimistic.rawValue),
+    ("tokens", ""), ("concurrency", ConcurrencyControl.optimistic.rawValue),
     ("log-level", "info"), ("log-format", "auto"),
   ]
 
@@ -150,6 +152,12 @@ extension Settings {
       durability = Durability(
         rawValue: try Self.choice(text, Durability.allCases.map(\.rawValue) + [Self.memory], at))
     case "data-dir": dataDirectory = try Self.path(text, at)
+    case "tokens":
+      // Empty is the default: a flag that is empty is a variable that was not set.
+      guard source == "default" || !text.isEmpty, !text.utf8.contains(0) else {
+        throw Self.mistake("\(at): not the path of a file")
+      }
+      tokens = text
     case "journal-segment-bytes":
       journalSegmentBytes = try Self.number(text, Limits.journalSegmentBytesAllowed, at)
       guard journalSegmentBytes.isMultiple(of: 4096) else {

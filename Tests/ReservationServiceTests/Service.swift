@@ -55,7 +55,8 @@ final class Service {
   private var nextCall: UInt64 = 1
 
   init(
-    itemsMax: Int = 100_000, reservationsMax: Int = 100_000, secret: (UInt64, UInt64) = (1, 2)
+    itemsMax: Int = 100_000, reservationsMax: Int = 100_000, secret: (UInt64, UInt64) = (1, 2),
+    authorization: Authorization = Authorization(file: nil)
   ) {
     let limits = StoreLimits(
       linesPerReservation: 64, quantityMax: quantityMax, ttlNanosecondsMin: second,
@@ -68,7 +69,8 @@ final class Service {
       session: session, storeLimits: limits,
       serviceLimits: ServiceLimits(
         keyBytesMax: 64, skuBytesMax: 64, locationBytesMax: 64, reasonBytesMax: 256,
-        callerBytesMax: 64, batchMax: 500, pageSizeDefault: 100))
+        callerBytesMax: 64, batchMax: 500, pageSizeDefault: 100),
+      authorization: authorization)
   }
 
   /// The number of the method with this name, or at this path.

@@ -117,7 +117,7 @@ private let executables: Set = ["holdfast", "holdfast-load", "StoreBenchmark", "
 
 /// The hot modules: what they use is known to the last allocation.
 private let modulesWithoutFoundation: Set = [
-  "Metrics", "StockStore", "HTTP2", "GRPC", "Posix", "Server",
+  "Metrics", "StockStore", "HTTP2", "GRPC", "Posix", "Server", "Access",
 ]
 
 /// Who may import whom among the modules of this package.
@@ -129,11 +129,15 @@ private let arrows: [String: Set<String>] = [
   "GRPC": ["CZlib"],
   "Metrics": [],
   "StockStore": ["Posix", "CPlatform"],
-  "ReservationService": ["StockStore", "Posix", "GRPC", "CHoldfastProto", "CProtobufC"],
+  "Access": ["Posix", "CPlatform"],
+  "ReservationService": [
+    "StockStore", "Access", "Posix", "GRPC", "CHoldfastProto", "CProtobufC",
+  ],
   "Server": ["Posix", "HTTP2", "GRPC", "Metrics"],
   "Admin": ["Metrics"],
   "holdfast": [
-    "Posix", "HTTP2", "GRPC", "Metrics", "StockStore", "ReservationService", "Server", "Admin",
+    "Posix", "HTTP2", "GRPC", "Metrics", "StockStore", "Access", "ReservationService", "Server",
+    "Admin",
   ],
   "LoadReport": ["Posix", "CZlib"], "LoadHistory": [],
   "LoadKit": ["LoadReport", "LoadHistory", "Posix", "HTTP2"],

@@ -57,6 +57,16 @@ uint32_t hf_crc32c(uint32_t initial, const void *bytes, size_t count);
 /// The same by a table: for processors without the instruction, and for testing the one by the other.
 uint32_t hf_crc32c_by_table(uint32_t initial, const void *bytes, size_t count);
 
+/// SHA-256 (FIPS 180-4) of `count` bytes. How long it takes depends on `count` alone. By the processor's
+/// instructions where it has them. Safe in every thread.
+void hf_sha256(const void *bytes, size_t count, uint8_t digest[32]);
+
+/// The same in plain C: for other processors, and for testing the one by the other.
+void hf_sha256_portable(const void *bytes, size_t count, uint8_t digest[32]);
+
+/// `count` bytes that nobody can predict (getentropy(3), from the kernel): 0, or -1 and errno.
+int hf_random_bytes(void *bytes, size_t count);
+
 /// How far it is from `bytes`, in steps of 8, to where `value` stands; where it stands nowhere, to the
 /// first step that leaves less than 4 bytes. In C, since debug builds search files with it too.
 size_t hf_find32(const void *bytes, size_t count, uint32_t value);

@@ -58,6 +58,22 @@ package struct IdempotencyScope {
   }
 }
 
+/// Who asks for the end or the extension of a hold.
+package struct Requester {
+  /// Stands in the journal's record of what was decided; empty: it has no name.
+  package let caller: BorrowedBytes
+  /// May change only holds that were reserved under the same name.
+  package let ownHoldsOnly: Bool
+
+  package init(caller: BorrowedBytes, ownHoldsOnly: Bool = false) {
+    self.caller = caller
+    self.ownHoldsOnly = ownHoldsOnly
+  }
+
+  /// Somebody without a name, who has the reservation's id.
+  package static var nameless: Requester { Requester(caller: .empty) }
+}
+
 /// A change of an item's stock.
 package struct AdjustCommand {
   package enum Change: Equatable, Sendable {

@@ -46,6 +46,8 @@ package enum Refusal: Equatable, Sendable, BitwiseCopyable {
   case reservationExpired
   case reservationConfirmed
   case reservationReleased
+  /// The hold was reserved under another name than the requester's, who may change its own alone.
+  case notOwnHold
   case versionMismatch(current: UInt64)
   case conflictTooBusy(attempts: Int)
   case idempotencyKeyReused

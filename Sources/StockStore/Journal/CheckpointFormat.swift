@@ -33,7 +33,7 @@
 //              2  2  number of lines                4  4  generation
 //              8 16  identity                      24  8  fingerprint
 //             32  8  created at                    40  8  expires at
-//             48  8  first expires at              56  8  ended at
+//             48  8  first expires at              56  8  ended at, or owner
 //             64  8  log sequence number of its last change
 //             72  …  16 for each line: item 4, zero 4, quantity 8
 //
@@ -42,6 +42,11 @@
 //             32  8  offset of the first block of reservations
 //             40  8  zero (version 1: smallest generation for slots that are not in use)
 //             48  8  time after the last block: what was forgotten by then is not in the chunks
+//
+// Of a hold, live or expired, the owner stands where others have their end: bit 63, and 63 bits of a keyed
+// hash of the caller's name. Without it, a live hold has 0 there and an expired one when it expired: the
+// caller had no name, or an older version wrote the file. Those versions read it too, but forget at once
+// what has expired under a caller's name.
 //
 // Some records have other numbers for lines, and two other times: refused for lack of stock: one line
 // with the item, units requested and available as the times between, then two lines for each further item

@@ -172,7 +172,7 @@ struct CheckpointReader: Sendable {
     core.slab[slot].createdAt = fields.next()
     core.slab[slot].expiresAt = fields.next()
     core.slab[slot].firstExpiresAt = fields.next()
-    core.slab[slot].endedAt = fields.next()
+    core.slab[slot].restoreEnd(fields.next())
     core.slab[slot].lsn = fields.next()
     return core.slab[slot].readLines(kind, Int(lineCount), &fields) && !fields.hasFailed
   }

@@ -272,7 +272,7 @@ final class CheckpointWriter: @unchecked Sendable {
     block.append(record.createdAt)
     block.append(numbers.expiresAt)
     block.append(numbers.firstExpiresAt)
-    block.append(record.kind == .held ? 0 : record.endedAt)
+    block.append(record.savedEnd)
     block.append(record.lsn)
     for index in 0..<numbers.lineCount {
       let line = CheckpointLines.line(record, index)

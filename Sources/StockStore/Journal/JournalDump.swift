@@ -101,6 +101,8 @@ struct JSONObject {
       object.add("key", record.key)
       object.add("caller", record.caller)
       object.add("fingerprint", String(record.fingerprint, radix: 16))
+    } else if record.caller.count > 0 {
+      object.add("caller", record.caller)
     }
     return object.closed
   }

@@ -5,7 +5,8 @@
 //        4      1  kind (RecordWriter.Kind)
 //        5      1  number of lines
 //        6      1  length of the key         (held, refused, adjusted; else 0)
-//        7      1  length of the caller      (the same)
+//        7      1  length of the caller      (the same; confirmed, released, extended: who decided
+//                  it, 0 where it came without a name and in records of versions that did not say)
 //        8      8  time of the decision, nanoseconds since the Unix epoch
 //       16      4  slot of the decision's record (but for clock)
 //       20      4  generation of the slot
@@ -78,26 +79,25 @@
 
   // MARK: Whole records
 
-  /// A record without key and lines: extended, clock.
-  mutating func begin(
-    _ kind: Kind, time: Int64, slot: UInt32 = 0, generation: UInt32 = 0, tag: UInt64 = 0,
-    value: Int64 = 0
-  ) {
+  /// A record of the time: clock.
+  mutating func begin(_ kind: Kind, time: Int64) {
     begin(
-      kind, time: time, slot: slot, generation: generation, fingerprint: tag, value: value,
-      lineCount: 0, scope: nil)
+      kind, time: time, slot: 0, generation: 0, fingerprint: 0, value: 0, lineCount: 0, scope: nil)
     end(at: Self.headBytes)
   }
 
-  /// A record with lines and without key: confirmed, released, expired. The lines are set later.
+  /// A record without key: confirmed, released, expired, extended. The lines are set later.
+  /// - Parameter caller: who decided it; empty for expired, which nobody decides.
   mutating func begin(
     _ kind: Kind, time: Int64, slot: UInt32, generation: UInt32, tag: UInt64, value: Int64,
-    lineCount: Int
+    lineCount: Int, caller: BorrowedBytes
   ) {
     begin(
       kind, time: time, slot: slot, generation: generation, fingerprint: tag, value: value,
-      lineCount: lineCount, scope: nil)
-    end(at: Self.headBytes + lineCount * Self.lineBytes)
+      lineCount: lineCount, scope: IdempotencyScope(caller: caller, key: .empty))
+    var offset = Self.headBytes + lineCount * Self.lineBytes
+    append(caller, at: &offset)
+    end(at: offset)
   }
 
   /// The lines are set later.

@@ -154,6 +154,7 @@ final class Replay {
         index, ViewLine(item: ItemHandle(ordinal: line.ordinal), quantity: line.quantity))
     }
     core.slab[slot].kind = .held
+    core.slab[slot].owner = core.keys.owner(record.caller)
   }
 
   private func refuse(_ record: JournalRecord, lsn: UInt64) throws(JournalError) {
@@ -231,7 +232,7 @@ final class Replay {
     case .released: core.slab[slot].kind = .released
     default: core.slab[slot].kind = .expired
     }
-    core.slab[slot].endedAt = record.kind == .expired ? record.value : record.time
+    if record.kind != .expired { core.slab[slot].endedAt = record.time }
   }
 
   /// Each line keeps what was sold of it; an item that the record does not name was not sold at all.

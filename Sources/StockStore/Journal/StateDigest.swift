@@ -80,7 +80,7 @@ extension StoreCore {
     hasher.absorb(UInt64(bitPattern: record.createdAt))
     hasher.absorb(UInt64(bitPattern: numbers.expiresAt))
     hasher.absorb(UInt64(bitPattern: numbers.firstExpiresAt))
-    hasher.absorb(record.kind == .held ? 0 : UInt64(bitPattern: record.endedAt))
+    hasher.absorb(UInt64(bitPattern: record.savedEnd))
     for index in 0..<numbers.lineCount {
       let line = CheckpointLines.line(record, index)
       hasher.absorb(UInt64(line.item))

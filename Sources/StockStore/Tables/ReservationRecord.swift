@@ -10,6 +10,21 @@ struct Identity: Equatable {
   var tag: UInt32 { UInt32(truncatingIfNeeded: high >> 32) }
 }
 
+/// Whose hold it is: a keyed hash of the caller's name, of 63 bits. Names are the operator's, and nobody
+/// who does not have the key can look for two that meet.
+struct HoldOwner: Equatable {
+  /// Below zero, which no time is; 0: unknown.
+  let rawValue: Int64
+
+  /// Of holds without a caller, and of those that an older version has left in a checkpoint.
+  static var unknown: HoldOwner { HoldOwner(rawValue: 0) }
+
+  init(hash: UInt64) { rawValue = Int64(bitPattern: hash | 1 << 63) }
+
+  /// - Parameter rawValue: 0 and above stand for unknown.
+  fileprivate init(rawValue: Int64) { self.rawValue = min(0, rawValue) }
+}
+
 /// What a record holds. Zero bits are a free one. The numbers stand in journals and checkpoints.
 enum RecordKind: UInt8 {
   case free = 0
@@ -63,7 +78,9 @@ struct ReservationRecord {
   var expiresAt: Int64
   /// What Reserve answered, whatever Extend did since.
   var firstExpiresAt: Int64
-  var endedAt: Int64
+  /// Of a hold, live or expired, its `owner`; of all others when they ended. A live hold has not ended, an
+  /// expired one has ended when it was to expire, and what is confirmed or released stays so whoever asks.
+  private(set) var endedAtOrOwner: Int64
   var lsn: UInt64
   /// Tells this use of the slot from all others.
   var generation: UInt32
@@ -80,10 +97,40 @@ struct ReservationRecord {
   static var free: ReservationRecord {
     ReservationRecord(
       identity: Identity(low: 0, high: 0), fingerprint: 0, createdAt: 0, expiresAt: 0,
-      firstExpiresAt: 0, endedAt: 0, lsn: 0, generation: 0, next: 0, previous: 0,
+      firstExpiresAt: 0, endedAtOrOwner: 0, lsn: 0, generation: 0, next: 0, previous: 0,
       ordinals: InlineArray(repeating: 0), quantitiesLow: InlineArray(repeating: 0),
       quantitiesHigh: InlineArray(repeating: 0), kind: .free, rawLineCount: 0)
   }
+
+  /// When it ended; nothing that counts while it is held.
+  var endedAt: Int64 {
+    get { kind == .expired ? expiresAt : endedAtOrOwner }
+    set {
+      assert(kind != .held && kind != .expired, "a hold has its owner there")
+      endedAtOrOwner = newValue
+    }
+  }
+
+  /// Whose hold it is, live or expired.
+  var owner: HoldOwner {
+    get { HoldOwner(rawValue: endedAtOrOwner) }
+    set {
+      assert(kind == .held, "only a hold has an owner")
+      endedAtOrOwner = newValue.rawValue
+    }
+  }
+
+  /// What a checkpoint keeps of both: 0 for a hold whose owner is unknown.
+  var savedEnd: Int64 {
+    switch kind {
+    case .held: owner.rawValue
+    case .expired: owner == .unknown ? expiresAt : owner.rawValue
+    default: endedAtOrOwner
+    }
+  }
+
+  /// Takes back what `savedEnd` was, while the kind is not set yet.
+  mutating func restoreEnd(_ saved: Int64) { endedAtOrOwner = saved }
 
   /// Lines, each item once.
   var lineCount: Int { Int(rawLineCount) }

@@ -173,6 +173,7 @@ struct StoreKeys: Sendable {
   private let reservePayload: SipKey
   private let page: SipKey
   private let use: SipKey
+  private let owner: SipKey
   /// For the state's digest.
   let digest: SipKey
 
@@ -184,6 +185,7 @@ struct StoreKeys: Sendable {
     digest = secret.derived(6)
     reservePayload = secret.derived(9)
     page = secret.derived(16)
+    owner = secret.derived(17)
   }
 
   @inline(__always)
@@ -202,6 +204,15 @@ struct StoreKeys: Sendable {
     let lengths = UInt64(scope.caller.count) << 8 | UInt64(scope.key.count) << 32
     let (low, high) = hasher.finish128(method.rawValue | lengths)
     return Identity(low: low, high: high)
+  }
+
+  /// Whose hold it is that this caller reserves.
+  @inline(__always)
+  func owner(_ caller: BorrowedBytes) -> HoldOwner {
+    if caller.count == 0 { return .unknown }
+    var hasher = SipHasher(owner)
+    unsafe hasher.absorb(bytes: caller.pointer)
+    return HoldOwner(hash: hasher.finish(UInt64(caller.count)))
   }
 
   /// For the payload that comes with the key of an AdjustStock; and of the first release's Reserve.

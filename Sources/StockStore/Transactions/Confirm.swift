@@ -6,18 +6,18 @@ extension StoreSession {
   /// - Parameter reacquireIfExpired: takes the units again in the same step if the hold has expired.
   /// - Returns: the reservation, `replayed` if it was confirmed before with the same lines; or
   ///   `reservationNotFound`, `reservationExpired`, `reservationReleased`, `reservationConfirmed` (with
-  ///   other lines), `moreThanHeld`, `insufficientStock` (reacquiring), `conflictTooBusy`,
-  ///   `unavailable`.
+  ///   other lines), `moreThanHeld`, `insufficientStock` (reacquiring), `notOwnHold`,
+  ///   `conflictTooBusy`, `unavailable`.
   package func confirm(
-    _ id: ReservationID, reacquireIfExpired: Bool
+    _ id: ReservationID, reacquireIfExpired: Bool, by requester: Requester = .nameless
   ) -> Decision<ReservationView> {
     defer { scratch.lineCount = 0 }
-    return withReservation(id) { slot, number, state in
+    return withReservation(id, toChangeBy: requester) { slot, number, state in
       switch state {
-      case .held: return confirmHeld(slot, number)
+      case .held: return confirmHeld(slot, number, requester)
       case .expired:
         return reacquireIfExpired
-          ? reacquire(slot, number) : refused(.reservationExpired, slot)
+          ? reacquire(slot, number, requester) : refused(.reservationExpired, slot)
       case .released: return refused(.reservationReleased, slot)
       case .confirmed:
         let isRepeat =
@@ -33,10 +33,12 @@ extension StoreSession {
   }
 
   /// Sells units of a live hold.
-  private func confirmHeld(_ slot: UInt32, _ number: Int) -> Decision<ReservationView> {
+  private func confirmHeld(
+    _ slot: UInt32, _ number: Int, _ requester: Requester
+  ) -> Decision<ReservationView> {
     if let refusal = gatherSale(slot) { return refused(refusal, slot) }
     if let unavailable { return refused(.unavailable(unavailable), slot) }
-    beginRecord(.confirmed, slot)
+    beginRecord(.confirmed, slot, by: requester)
     switch commit() {
     case .refused(let refusal, _): return refused(refusal, slot)
     case .committed(let lsn):
@@ -47,11 +49,13 @@ extension StoreSession {
   }
 
   /// Sells units of a hold that has expired, if they are there.
-  private func reacquire(_ slot: UInt32, _ number: Int) -> Decision<ReservationView> {
+  private func reacquire(
+    _ slot: UInt32, _ number: Int, _ requester: Requester
+  ) -> Decision<ReservationView> {
     if let refusal = gatherSale(slot) { return refused(refusal, slot) }
     if let unavailable { return refused(.unavailable(unavailable), slot) }
     scratch.changes.turnIntoReacquiring()
-    beginRecord(.confirmed, slot, value: 1)
+    beginRecord(.confirmed, slot, value: 1, by: requester)
     switch commit() {
     case .refused(let refusal, _):
       guard case .insufficientStock = refusal else { return refused(refusal, slot) }

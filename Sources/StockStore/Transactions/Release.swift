@@ -3,9 +3,11 @@ internal import Posix
 extension StoreSession {
   /// Gives back what the reservation holds.
   /// - Returns: the reservation, `replayed` if it was released before; or `reservationNotFound`,
-  ///   `reservationExpired`, `reservationConfirmed`, `conflictTooBusy`, `unavailable`.
-  package func release(_ id: ReservationID) -> Decision<ReservationView> {
-    withReservation(id) { slot, number, state in
+  ///   `reservationExpired`, `reservationConfirmed`, `notOwnHold`, `conflictTooBusy`, `unavailable`.
+  package func release(
+    _ id: ReservationID, by requester: Requester = .nameless
+  ) -> Decision<ReservationView> {
+    withReservation(id, toChangeBy: requester) { slot, number, state in
       switch state {
       case .confirmed: return refused(.reservationConfirmed, slot)
       case .expired: return refused(.reservationExpired, slot)
@@ -15,7 +17,7 @@ extension StoreSession {
       case .held:
         if let unavailable { return refused(.unavailable(unavailable), slot) }
         gatherReturn(slot)
-        beginRecord(.released, slot)
+        beginRecord(.released, slot, by: requester)
         switch commit() {
         case .refused(let refusal, _): return refused(refusal, slot)
         case .committed(let lsn):
@@ -32,11 +34,13 @@ extension StoreSession {
   /// - Parameter mayShorten: without it, a hold that would end earlier stays as it is: what comes late must
   ///   not undo what came after it.
   /// - Returns: the reservation, `replayed` if its end is what it was; or `reservationNotFound`,
-  ///   `reservationExpired`, `reservationConfirmed`, `reservationReleased`, `unavailable`.
+  ///   `reservationExpired`, `reservationConfirmed`, `reservationReleased`, `notOwnHold`,
+  ///   `unavailable`.
   package func extend(
-    _ id: ReservationID, ttlNanoseconds: Int64?, mayShorten: Bool = false
+    _ id: ReservationID, ttlNanoseconds: Int64?, mayShorten: Bool = false,
+    by requester: Requester = .nameless
   ) -> Decision<ReservationView> {
-    withReservation(id) { slot, number, state in
+    withReservation(id, toChangeBy: requester) { slot, number, state in
       switch state {
       case .confirmed: return refused(.reservationConfirmed, slot)
       case .expired: return refused(.reservationExpired, slot)
@@ -60,7 +64,7 @@ extension StoreSession {
       if core.log.isJournaled {
         scratch.record.begin(
           .extended, time: now, slot: slot, generation: core.slab[slot].generation,
-          tag: core.idTag(slot), value: expiresAt)
+          tag: core.idTag(slot), value: expiresAt, lineCount: 0, caller: requester.caller)
       }
       core.slab[slot].lsn = appendRecord()
       startTimer(slot, number)
@@ -70,15 +74,18 @@ extension StoreSession {
 
   /// Reads one reservation: as it stands, or `reservationNotFound`.
   package func reservation(_ id: ReservationID) -> Decision<ReservationView> {
-    withReservation(id) { slot, _, _ in accepted(slot, replayed: false) }
+    withReservation(id, toChangeBy: .nameless) { slot, _, _ in accepted(slot, replayed: false) }
   }
 
   /// Begins the journal's record of what ends the hold in `slot`, by the changes gathered.
-  func beginRecord(_ kind: RecordWriter.Kind, _ slot: UInt32, value: Int64 = 0) {
+  func beginRecord(
+    _ kind: RecordWriter.Kind, _ slot: UInt32, value: Int64 = 0, by requester: Requester = .nameless
+  ) {
     guard core.log.isJournaled else { return }
     scratch.record.begin(
       kind, time: now, slot: slot, generation: core.slab[slot].generation,
-      tag: core.idTag(slot), value: value, lineCount: scratch.changes.count)
+      tag: core.idTag(slot), value: value, lineCount: scratch.changes.count,
+      caller: requester.caller)
   }
 
   /// Makes the changes that give back all units of the hold in `slot`.
@@ -93,20 +100,22 @@ extension StoreSession {
   }
 
   /// Ends the hold in `slot`. Its timer is stopped, its units have been committed.
+  /// - Parameter time: of an expiry, when it was to expire.
   func end(_ slot: UInt32, _ number: Int, _ kind: RecordKind, at time: Int64, lsn: UInt64) {
     core.shards[number].wheel.remove(slot)
     core.slab[slot].kind = kind
-    core.slab[slot].endedAt = time
+    if kind != .expired { core.slab[slot].endedAt = time }
     core.slab[slot].lsn = lsn
     core.shards[number].appendEnded(slot)
     counters.liveHolds.add(-1)
   }
 
   /// Calls `body` under the shard's lock with the slot and shard of the reservation that `id` names,
-  /// and its state at this turn's time.
+  /// and its state at this turn's time. A requester who may change its own holds alone does not get to
+  /// another's that could still be changed; what has ended for good tells everybody the same.
   @inline(__always)
   func withReservation(
-    _ id: ReservationID,
+    _ id: ReservationID, toChangeBy requester: Requester,
     _ body: (_ slot: UInt32, _ number: Int, _ state: ReservationState) -> Decision<ReservationView>
   ) -> Decision<ReservationView> {
     scratch.viewCount = 0
@@ -129,6 +138,10 @@ extension StoreSession {
       if let unavailable { scratch.unavailable = unavailable } else { expire(slot, number) }
     }
     guard let state = core.slab[slot].state(at: now) else { return notFound }
+    if requester.ownHoldsOnly, state == .held || state == .expired {
+      let owner = core.keys.owner(requester.caller)
+      if owner == .unknown || core.slab[slot].owner != owner { return refused(.notOwnHold, slot) }
+    }
     return body(slot, number, state)
   }
 

@@ -62,16 +62,17 @@ extension StoreSession {
       return refuse(refusal, .reserve, scope, identity, fingerprint, number)
     case .committed(let lsn):
       let slot = record(identity, fingerprint, lsn: lsn, number)
-      return hold(slot, number, expiresAt: expiresAt, lsn: lsn)
+      return hold(slot, number, core.keys.owner(scope.caller), expiresAt: expiresAt, lsn: lsn)
     }
   }
 
   /// Writes the hold of the units that were just committed into `slot`.
   @inline(__always)
   private func hold(
-    _ slot: UInt32, _ number: Int, expiresAt: Timestamp, lsn: UInt64
+    _ slot: UInt32, _ number: Int, _ owner: HoldOwner, expiresAt: Timestamp, lsn: UInt64
   ) -> Decision<Hold> {
     core.slab[slot].kind = .held
+    core.slab[slot].owner = owner
     core.slab[slot].expiresAt = expiresAt.nanoseconds
     core.slab[slot].firstExpiresAt = expiresAt.nanoseconds
     core.slab[slot].setLineCount(scratch.changes.count)

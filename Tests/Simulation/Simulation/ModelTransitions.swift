@@ -1,11 +1,32 @@
 package import StockStore
 
+/// Who asks for a change of a hold.
+package struct TestRequester: Sendable {
+  package var caller = ""
+  package var ownHoldsOnly = false
+
+  package init(_ caller: String = "", ownHoldsOnly: Bool = false) {
+    self.caller = caller
+    self.ownHoldsOnly = ownHoldsOnly
+  }
+
+  /// Whether the hold is another's, and may not be changed.
+  func isKept(from reservation: Model.Reservation) -> Bool {
+    guard ownHoldsOnly, reservation.state == .held || reservation.state == .expired else {
+      return false
+    }
+    return caller.isEmpty || reservation.key.caller != caller
+  }
+}
+
 extension Model {
   /// Confirm, as the store must decide it: why not, or whether it had happened before.
   package mutating func confirm(
-    _ id: ReservationID, _ lines: [TestLine], reacquire: Bool
+    _ id: ReservationID, _ lines: [TestLine], reacquire: Bool,
+    by requester: TestRequester = TestRequester()
   ) -> (refusals: [Refusal], replayed: Bool) {
     guard let reservation = reservation(id) else { return ([.reservationNotFound], false) }
+    if requester.isKept(from: reservation) { return ([.notOwnHold], false) }
     let sold = lines.isEmpty ? reservation.lines : Self.merged(lines)
     switch reservation.state {
     case .released: return ([.reservationReleased], false)
@@ -62,9 +83,10 @@ extension Model {
 
   /// Release, likewise.
   package mutating func release(
-    _ id: ReservationID
+    _ id: ReservationID, by requester: TestRequester = TestRequester()
   ) -> (refusals: [Refusal], replayed: Bool) {
     guard let reservation = reservation(id) else { return ([.reservationNotFound], false) }
+    if requester.isKept(from: reservation) { return ([.notOwnHold], false) }
     switch reservation.state {
     case .released: return ([], true)
     case .confirmed: return ([.reservationConfirmed], false)
@@ -78,9 +100,11 @@ extension Model {
 
   /// Extend, likewise.
   package mutating func extend(
-    _ id: ReservationID, ttl: Int64?, mayShorten: Bool
+    _ id: ReservationID, ttl: Int64?, mayShorten: Bool,
+    by requester: TestRequester = TestRequester()
   ) -> (refusals: [Refusal], replayed: Bool) {
     guard let reservation = reservation(id) else { return ([.reservationNotFound], false) }
+    if requester.isKept(from: reservation) { return ([.notOwnHold], false) }
     switch reservation.state {
     case .released: return ([.reservationReleased], false)
     case .confirmed: return ([.reservationConfirmed], false)

@@ -262,25 +262,37 @@ extension SimulationRun {
       if random.chance(5) { lines.append(TestLine(sku: anySKU(), quantity: 1)) }
     }
     let reacquire = random.chance(40)
-    let decision = sessions[session].confirm(id, lines, reacquire: reacquire)
-    try compare("confirm \(id.slot) \(lines)", session, decision, id) { model in
-      model.confirm(id, lines, reacquire: reacquire)
+    let requester = anyRequester(id)
+    let decision = sessions[session].confirm(id, lines, reacquire: reacquire, by: requester)
+    try compare("confirm \(id.slot) \(lines) \(requester)", session, decision, id) { model in
+      model.confirm(id, lines, reacquire: reacquire, by: requester)
     }
+  }
+
+  /// Often who reserved it, sometimes one who may change its own holds alone.
+  private func anyRequester(_ id: ReservationID) -> TestRequester {
+    let owner = model.reservation(id)?.key.caller
+    return TestRequester(
+      random.chance(50) ? owner ?? "" : random.pick(Self.callers), ownHoldsOnly: random.chance(25))
   }
 
   func release(_ session: Int) throws(Violation) {
     let id = anyID()
-    let decision = sessions[session].release(id)
-    try compare("release \(id.slot)", session, decision, id) { model in model.release(id) }
+    let requester = anyRequester(id)
+    let decision = sessions[session].release(id, by: requester)
+    try compare("release \(id.slot) \(requester)", session, decision, id) { model in
+      model.release(id, by: requester)
+    }
   }
 
   func extend(_ session: Int) throws(Violation) {
     let id = anyID()
     let ttl = random.chance(10) ? nil : random.number(seconds(1)...seconds(20_000))
     let mayShorten = random.chance(50)
-    let decision = sessions[session].extend(id, ttlNanoseconds: ttl, mayShorten: mayShorten)
-    try compare("extend \(id.slot)", session, decision, id) { model in
-      model.extend(id, ttl: ttl, mayShorten: mayShorten)
+    let requester = anyRequester(id)
+    let decision = sessions[session].extend(id, ttl: ttl, mayShorten: mayShorten, by: requester)
+    try compare("extend \(id.slot) \(requester)", session, decision, id) { model in
+      model.extend(id, ttl: ttl, mayShorten: mayShorten, by: requester)
     }
   }
 

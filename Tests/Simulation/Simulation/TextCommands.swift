@@ -50,6 +50,13 @@ package func withScope<R>(_ key: String, caller: String, _ body: (IdempotencySco
   }
 }
 
+extension TestRequester {
+  /// Calls `body` with this as the store takes it.
+  package func withBytes<R>(_ body: (Requester) -> R) -> R {
+    Simulation.withBytes(caller) { body(Requester(caller: $0, ownHoldsOnly: ownHoldsOnly)) }
+  }
+}
+
 extension StoreSession {
   /// Calls `body` with `lines` as the lines of its command; false in `fit` where they are too many.
   package func withLines<R>(_ lines: [TestLine], _ body: (_ fit: Bool) -> R) -> R {
@@ -84,9 +91,28 @@ extension StoreSession {
 
   /// Confirm with lines.
   package func confirm(
-    _ id: ReservationID, _ lines: [TestLine] = [], reacquire: Bool = false
+    _ id: ReservationID, _ lines: [TestLine] = [], reacquire: Bool = false,
+    by requester: TestRequester = TestRequester()
   ) -> Decision<ReservationView> {
-    withLines(lines) { _ in confirm(id, reacquireIfExpired: reacquire) }
+    withLines(lines) { _ in
+      requester.withBytes { confirm(id, reacquireIfExpired: reacquire, by: $0) }
+    }
+  }
+
+  /// Release with text.
+  package func release(
+    _ id: ReservationID, by requester: TestRequester
+  ) -> Decision<ReservationView> {
+    requester.withBytes { release(id, by: $0) }
+  }
+
+  /// Extend with text.
+  package func extend(
+    _ id: ReservationID, ttl: Int64?, mayShorten: Bool = false, by requester: TestRequester
+  ) -> Decision<ReservationView> {
+    requester.withBytes {
+      extend(id, ttlNanoseconds: ttl, mayShorten: mayShorten, by: $0)
+    }
   }
 
   /// AdjustStock with text.

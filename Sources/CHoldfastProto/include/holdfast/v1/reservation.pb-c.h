@@ -40,7 +40,10 @@ typedef struct Holdfast__V1__ListReservationsResponse Holdfast__V1__ListReservat
  * EXPIRED reservation becomes CONFIRMED by a Confirm with reacquire_if_expired. Who follows
  * reservations must not take EXPIRED for the last word.
  * A hold is ended by whoever has its id: the id is what entitles to Confirm, Release and Extend, so it
- * stays between the caller and the server. The server itself ends a hold, as EXPIRED, at expires_at.
+ * stays between the caller and the server. Callers of whom the operator says so (own-holds-only) change
+ * only what was reserved under their own name: for another's hold, HELD or EXPIRED, they get
+ * PERMISSION_DENIED NOT_OWN_HOLD; what is CONFIRMED or RELEASED is so for good, and tells them what
+ * GetReservation tells. The server itself ends a hold, as EXPIRED, at expires_at.
  */
 typedef enum _Holdfast__V1__ReservationState {
   /*

@@ -1,0 +1,194 @@
+// Who may call what, and what everybody else is told.
+import Access
+import GRPC
+import StockStore
+import Testing
+
+@testable import ReservationService
+
+@Suite struct AuthorizationTests {
+  private typealias Method = HoldfastHandler.Method
+
+  private static let limits = AccessLimits(
+    entriesMax: 100, fileBytesMax: 1 << 16, tokenBytesMax: 8192)
+  private static let longToken = String(repeating: "t", count: 8192)
+  private static let day: Int64 = 86_400 * second
+
+  private static func authorization() throws -> Authorization {
+    func token(_ text: String, _ words: String) -> String {
+      "token sha256:\(Digest(of: Array(text.utf8).span).hexadecimal) \(words)\n"
+    }
+    let text =
+      token("reader", "caller=reports role=read") + token("holder", "caller=shop role=reserve")
+      + token("owner", "caller=shop role=reserve own-holds-only")
+      + token("stocker", "caller=hall role=stock") + token("boss", "caller=boss role=admin")
+      + token("nameless", "role=reserve")
+      + token("old", "caller=shop role=admin expires=1970-01-02")
+      + token(longToken, "caller=long role=stock")
+      + "cert uri:spiffe://shop/a caller=cert role=stock\n"
+      + "cert cn:old caller=cert role=stock expires=1970-01-02\n"
+    return Authorization(
+      list: AccessList(try TokenFile.parse(Array(text.utf8), limits: limits), limits: limits))
+  }
+
+  /// `NAME ROLE`, or the reason of the failure.
+  private func ask(
+    _ authorization: Authorization, _ method: HoldfastHandler.Method = .getStock,
+    _ header: String = "", caller: String = "", certificate: String = "", now: Int64 = 0
+  ) -> String {
+    do throws(AuthorizationFailure) {
+      let principal = try authorization.principal(
+        calling: method, authorization: Array(header.utf8).span, caller: Array(caller.utf8).span,
+        certificate: Array(certificate.utf8).span, now: now)
+      let name = principal.withName { name in
+        String(decoding: name.indices.map { name[$0] }, as: UTF8.self)
+      }
+      let permissions = Permissions(rawValue: principal.permissions)
+      let role = permissions.role.map { "\($0.name)" } ?? "none"
+      return "\(name) \(role)" + (permissions.ownHoldsOnly ? " own" : "")
+    } catch {
+      return "\(error.reason)"
+    }
+  }
+
+  @Test(arguments: [
+    ("Bearer reader", "", "", "reports read"), ("bearer holder", "", "", "shop reserve"),
+    ("BEARER owner", "shop", "", "shop reserve own"), ("bEaReR boss", "boss", "", "boss admin"),
+    ("Bearer nameless", "", "", " reserve"), ("Bearer \(longToken)", "", "", "long stock"),
+    ("", "", "uri:spiffe://shop/a", "cert stock"),
+    ("", "cert", "uri:spiffe://shop/a", "cert stock"),
+    // The token is what was meant.
+    ("Bearer reader", "", "uri:spiffe://shop/a", "reports read"),
+    ("Bearer nobody", "", "uri:spiffe://shop/a", "TOKEN_INVALID"),
+    ("", "", "", "CREDENTIALS_MISSING"), ("Bearer nobody", "", "", "TOKEN_INVALID"),
+    ("Bearer \(longToken)t", "", "", "TOKEN_INVALID"), ("Bearer old", "", "", "TOKEN_EXPIRED"),
+    ("", "", "uri:spiffe://shop/b", "CERTIFICATE_UNKNOWN"),
+    ("", "", "cn:old", "CERTIFICATE_EXPIRED"),
+    ("Bearer uri:spiffe://shop/a", "", "", "TOKEN_INVALID"),
+    ("Bearer", "", "", "TOKEN_INVALID"), ("Bearer ", "", "", "TOKEN_INVALID"),
+    ("Bearer  reader", "", "", "TOKEN_INVALID"), ("Bearer\treader", "", "", "TOKEN_INVALID"),
+    ("Bearer reader ", "", "", "TOKEN_INVALID"), (" Bearer reader", "", "", "TOKEN_INVALID"),
+    ("Bearer reader, Bearer boss", "", "", "TOKEN_INVALID"), ("reader", "", "", "TOKEN_INVALID"),
+    ("Basic reader", "", "", "TOKEN_INVALID"), ("Bearer\0reader", "", "", "TOKEN_INVALID"),
+    ("Bearer reader", "shop", "", "CALLER_MISMATCH"),
+    ("Bearer reader", "report", "", "CALLER_MISMATCH"),
+    ("Bearer reader", "Reports", "", "CALLER_MISMATCH"),
+    ("Bearer nameless", "x", "", "CALLER_MISMATCH"),
+    ("Bearer reader", "a b", "", "INVALID_FIELD"),
+    ("Bearer reader", String(repeating: "r", count: 65), "", "INVALID_FIELD"),
+    // Who is nobody does not hear more than that.
+    ("Bearer nobody", "a b", "", "TOKEN_INVALID"),
+  ])
+  func credentials(_ header: String, _ caller: String, _ certificate: String, _ told: String) throws
+  {
+    let authorization = try Self.authorization()
+    let seen = ask(
+      authorization, .getStock, header, caller: caller, certificate: certificate, now: Self.day)
+    #expect(seen == told)
+  }
+
+  @Test func everyMethodHasItsLeastRole() throws {
+    let authorization = try Self.authorization()
+    let least: [HoldfastHandler.Method: Role?] = [
+      .reserve: .reserve, .confirm: .reserve, .release: .reserve, .extend: .reserve,
+      .getReservation: .read, .listReservations: .read, .adjustStock: .stock, .getStock: .read,
+      .batchGetStock: .read, .listStock: .read, .healthCheck: nil, .healthWatch: nil,
+      .reflection: .read, .reflectionAlpha: .read,
+    ]
+    let tokens: [(String, Role)] = [
+      ("reader", .read), ("holder", .reserve), ("stocker", .stock), ("boss", .admin),
+    ]
+    for method in HoldfastHandler.Method.allCases {
+      let role = try #require(least[method])
+      for (token, has) in tokens {
+        let seen = ask(authorization, method, "Bearer \(token)")
+        guard let role else {
+          #expect(seen == " none", "\(method)")
+          continue
+        }
+        #expect((seen == "ROLE_REQUIRED") == (has < role), "\(method) \(has): \(seen)")
+      }
+      // Nobody gets in but a probe, whatever it sends.
+      #expect(ask(authorization, method) == (role == nil ? " none" : "CREDENTIALS_MISSING"))
+      #expect(ask(authorization, method, "junk") == (role == nil ? " none" : "TOKEN_INVALID"))
+    }
+  }
+
+  @Test func withoutAccessTheHeaderIsTheName() {
+    let authorization = Authorization(file: nil)
+    #expect(!authorization.isOn && !authorization.refresh())
+    for method in HoldfastHandler.Method.allCases {
+      #expect(ask(authorization, method, caller: "anybody") == "anybody admin")
+      #expect(ask(authorization, method, "Bearer x") == " admin")
+    }
+    #expect(ask(authorization, caller: "a b") == "INVALID_FIELD")
+    #expect(ask(authorization, caller: String(repeating: "c", count: 64)).hasSuffix("c admin"))
+    #expect(ask(authorization, caller: String(repeating: "c", count: 65)) == "INVALID_FIELD")
+  }
+
+  @Test(arguments: [
+    (AuthorizationFailure.credentialsMissing, StatusCode.unauthenticated, [:]),
+    (.tokenMalformed, .unauthenticated, [:]), (.tokenUnknown, .unauthenticated, [:]),
+    (.tokenExpired, .unauthenticated, [:]), (.certificateUnknown, .unauthenticated, [:]),
+    (.certificateExpired, .unauthenticated, [:]), (.callerMismatch, .permissionDenied, [:]),
+    (.roleRequired(.stock), .permissionDenied, ["role": "stock"]),
+    (.callerMalformed, .invalidArgument, [:]),
+  ])
+  func failuresOnTheWire(
+    _ failure: AuthorizationFailure, _ code: StatusCode, _ metadata: [String: String]
+  ) throws {
+    let reply = Reply()
+    ErrorReplies().unauthorized(failure, reply: reply)
+    guard case .failure(let refused) = try Service.answer(in: reply) else {
+      return #expect(Bool(false), "no failure")
+    }
+    #expect(refused.code == code && refused.reason == "\(failure.reason)")
+    #expect(refused.metadata == metadata && !refused.text.isEmpty)
+  }
+
+  @Test func aHandlerWithCallersLetsNobodyInWithoutCredentials() throws {
+    let service = Service(authorization: try Self.authorization())
+    for name in ["Reserve", "GetStock", "ListReservations", "AdjustStock"] {
+      let refused = try service.refused(name, Message())
+      #expect(refused.code == .unauthenticated && refused.reason == "CREDENTIALS_MISSING")
+    }
+    _ = try service.ok("Check", Message())
+  }
+
+  @Test func anothersHoldOnTheWire() throws {
+    let service = Service()
+    _ = try service.ok("AdjustStock", adjust("put", "a", by: 5))
+    let id = try service.ok("Reserve", reserve("k", [line("a", 1)]), caller: "shop").text(1)
+    let reply = Reply()
+    service.handler.beginTurn()
+    _ = try withRequester("other") { requester throws(FieldViolation) in
+      try service.handler.release(of(id).bytes.span, requester, reply)
+    }
+    guard case .failure(let refused) = try Service.answer(in: reply) else {
+      return #expect(Bool(false), "no failure")
+    }
+    #expect(refused.code == .permissionDenied && refused.reason == "NOT_OWN_HOLD")
+    #expect(refused.metadata.isEmpty)
+    reply.reset()
+    _ = try withRequester("shop") { requester throws(FieldViolation) in
+      try service.handler.release(of(id).bytes.span, requester, reply)
+    }
+    service.handler.endTurn()
+    guard case .message = try Service.answer(in: reply) else {
+      return #expect(Bool(false), "no message")
+    }
+  }
+
+  /// Calls `body` with somebody who may change its own holds alone.
+  private func withRequester<Value>(
+    _ caller: String, _ body: (Requester) throws(FieldViolation) -> Value
+  ) throws -> Value {
+    let bytes = Array(caller.utf8)
+    return try unsafe bytes.withUnsafeBufferPointer { bytes in
+      // The bytes stay for the length of the closure.
+      try body(
+        Requester(
+          caller: unsafe BorrowedBytes(bytes.baseAddress, count: bytes.count), ownHoldsOnly: true))
+    }
+  }
+}
