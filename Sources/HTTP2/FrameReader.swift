@@ -142,10 +142,10 @@ enum FrameReader {
       if unsafe header.stream > state.pointee.lastStream || header.stream & 1 == 0 {
         throw .protocolViolation(.protocolError)
       }
-      if unsafe !state.pointee.wasResetLately(header.stream) {
-        try unsafe reset(header.stream, .streamClosed, state)
+      if unsafe state.pointee.resetStreams.mayBeLate(header.stream) {
+        return try unsafe spendLateFrame(state)
       }
-      return
+      return try unsafe reset(header.stream, .streamClosed, state)
     }
     if unsafe record.pointee.flags.contains(.endReceived) {
       return try unsafe reset(record, .streamClosed)
@@ -299,6 +299,17 @@ enum FrameReader {
       context.pointee.limits.emptyFrames, nowNanoseconds: context.pointee.nowNanoseconds)
     {
       throw .emptyFrameFlood
+    }
+  }
+
+  static func spendLateFrame(
+    _ state: UnsafeMutablePointer<SessionState>
+  ) throws(ConnectionFault) {
+    let context = unsafe state.pointee.context
+    if unsafe !state.pointee.lateFrames.spend(
+      context.pointee.limits.lateFrames, nowNanoseconds: context.pointee.nowNanoseconds)
+    {
+      throw .lateFrameFlood
     }
   }
 }

@@ -32,11 +32,13 @@ package struct HTTP2Limits: Sendable {
   package var settings: Budget
   /// Frames without effect: empty DATA, PRIORITY.
   package var emptyFrames: Budget
+  /// DATA and HEADERS frames on streams that we reset, which are read and dropped.
+  package var lateFrames: Budget
 
   package init(
     concurrentStreams: Int, headerListBytesMax: Int, bodyBytesMax: Int, bufferedBytesMax: Int,
     connectionWindowBytes: Int32, streamWindowBytes: Int32, resets: Budget, pings: Budget,
-    settings: Budget, emptyFrames: Budget
+    settings: Budget, emptyFrames: Budget, lateFrames: Budget
   ) {
     self.concurrentStreams = concurrentStreams
     self.headerListBytesMax = headerListBytesMax
@@ -48,6 +50,7 @@ package struct HTTP2Limits: Sendable {
     self.pings = pings
     self.settings = settings
     self.emptyFrames = emptyFrames
+    self.lateFrames = lateFrames
   }
 }
 
@@ -57,6 +60,8 @@ package enum ConnectionFault: Error, Equatable, Sendable {
   case pingFlood
   case settingsFlood
   case emptyFrameFlood
+  /// The peer goes on with streams that we reset, long after it must have heard of it.
+  case lateFrameFlood
   /// A header list so far over the limit that reading on would only cost.
   case headerListFlood
   /// Acknowledgements and resets pile up, and the peer does not read them.

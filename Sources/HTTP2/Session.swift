@@ -137,9 +137,7 @@ internal import CNGHTTP2
   var memos = InlineArray<4, HeaderMemo>(repeating: HeaderMemo())
   /// What the peer may still send on the connection.
   var receiveWindow: Int64
-  /// Streams that we reset lately: frames that were on their way are no error (section 5.4.2).
-  var resetLately = InlineArray<16, Int32>(repeating: 0)
-  var resetCount = 0
+  var resetStreams = ResetStreams()
 
   // Streams.
   var streams = StreamMap()
@@ -161,6 +159,7 @@ internal import CNGHTTP2
   var pings: TokenBucket
   var settings: TokenBucket
   var emptyFrames: TokenBucket
+  var lateFrames: TokenBucket
 
   init(
     context: UnsafeMutablePointer<ContextState>, token: UInt64, decoder: OpaquePointer,
@@ -174,6 +173,7 @@ internal import CNGHTTP2
     pings = TokenBucket(limits.pings, nowNanoseconds: now)
     settings = TokenBucket(limits.settings, nowNanoseconds: now)
     emptyFrames = TokenBucket(limits.emptyFrames, nowNanoseconds: now)
+    lateFrames = TokenBucket(limits.lateFrames, nowNanoseconds: now)
   }
 
   // MARK: Control frames
@@ -211,13 +211,7 @@ internal import CNGHTTP2
     unsafe sendControl(type: FrameType.resetStream, stream: stream, 4) {
       unsafe Wire.put(code.rawValue, $0)
     }
-    resetLately[resetCount & 15] = stream
-    resetCount &+= 1
-  }
-
-  func wasResetLately(_ stream: Int32) -> Bool {
-    for index in 0..<16 where resetLately[index] == stream { return true }
-    return false
+    resetStreams.insert(stream)
   }
 
   // MARK: Streams

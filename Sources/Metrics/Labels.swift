@@ -48,6 +48,7 @@ package enum ConnectionAbuse: String, Sendable, CaseIterable {
   case handshakeTimeout = "handshake_timeout"
   case headerList = "header_list"
   case idleTimeout = "idle_timeout"
+  case lateFrames = "late_frames"
   case pingFlood = "ping_flood"
   case protocolError = "protocol_error"
   case resetFlood = "reset_flood"
@@ -63,12 +64,13 @@ package enum ConnectionAbuse: String, Sendable, CaseIterable {
     case .handshakeTimeout: 1
     case .headerList: 2
     case .idleTimeout: 3
-    case .pingFlood: 4
-    case .protocolError: 5
-    case .resetFlood: 6
-    case .settingsFlood: 7
-    case .slowReader: 8
-    case .other: 9
+    case .lateFrames: 4
+    case .pingFlood: 5
+    case .protocolError: 6
+    case .resetFlood: 7
+    case .settingsFlood: 8
+    case .slowReader: 9
+    case .other: 10
     }
   }
 }

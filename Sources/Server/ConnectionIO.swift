@@ -266,6 +266,7 @@ extension ConnectionFault {
     case .pingFlood: .pingFlood
     case .settingsFlood: .settingsFlood
     case .emptyFrameFlood: .emptyFrames
+    case .lateFrameFlood: .lateFrames
     case .headerListFlood: .headerList
     case .controlFlood: .slowReader
     case .protocolViolation: .protocolError

@@ -120,6 +120,10 @@ enum Limits {
   static let settings = Budget(burst: 200, perSecond: 20)
   /// No client has a use for empty frames; some old ones send a few PRIORITY frames at the start.
   static let emptyFrames = Budget(burst: 1_000, perSecond: 100)
+  /// A round trip's worth of frames of streams that we reset is on its way: a call's body may be 64 DATA
+  /// frames, and behind a proxy a thousand calls may share the connection. A client that listens then
+  /// stops. Each costs us as little as a frame of an open stream does.
+  static let lateFrames = Budget(burst: 100_000, perSecond: 20_000)
 
   // MARK: As the modules take them
 
@@ -156,7 +160,8 @@ enum Limits {
         concurrentStreams: concurrentStreams, headerListBytesMax: headerListBytesMax,
         bodyBytesMax: messageBytesMax + 5, bufferedBytesMax: bufferedBytesMax,
         connectionWindowBytes: connectionWindowBytes, streamWindowBytes: streamWindowBytes,
-        resets: resets, pings: pings, settings: Self.settings, emptyFrames: emptyFrames),
+        resets: resets, pings: pings, settings: Self.settings, emptyFrames: emptyFrames,
+        lateFrames: lateFrames),
       messageBytesMax: messageBytesMax, connectionsMax: settings.maxConnections,
       unsentBytesMax: unsentBytesMax,
       handshakeNanosecondsMax: settings.handshakeTimeoutNanoseconds,

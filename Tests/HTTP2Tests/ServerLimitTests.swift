@@ -14,7 +14,7 @@ import Testing
   // MARK: Budgets
 
   enum Spent: String, CaseIterable {
-    case resets, provokedResets, pings, settings, emptyData, priorities
+    case resets, provokedResets, pings, settings, emptyData, priorities, lateData, lateTrailers
 
     var fault: ConnectionFault {
       switch self {
@@ -22,6 +22,7 @@ import Testing
       case .pings: .pingFlood
       case .settings: .settingsFlood
       case .emptyData, .priorities: .emptyFrameFlood
+      case .lateData, .lateTrailers: .lateFrameFlood
       }
     }
 
@@ -34,6 +35,9 @@ import Testing
       case .settings: ServerFrame.settings()
       case .emptyData: ServerFrame.data(1, [], endsStream: false)
       case .priorities: ServerFrame.priority(stream)
+      // Stream 3 is reset by then.
+      case .lateData: ServerFrame.data(3, [1], endsStream: false)
+      case .lateTrailers: ServerFrame.headers(3, [], endsStream: true)
       }
     }
   }
@@ -45,11 +49,17 @@ import Testing
       $0.pings = budget
       $0.settings = budget
       $0.emptyFrames = budget
+      $0.lateFrames = budget
     }
     let server = try ServerUnderTest(limits: limits)
     let context = server.context
     #expect(server.receive(ServerFrame.preface + ServerFrame.settings()) == nil)
     #expect(server.receive(ServerFrame.headers(1, block)) == nil)
+    if spent == .lateData || spent == .lateTrailers {
+      #expect(server.receive(ServerFrame.headers(3, block)) == nil)
+      server.send([1], on: try #require(server.openStreams.last))
+      #expect(try server.frames().last?.kind == ServerFrame.Kind.reset)
+    }
     var stream: UInt32 = 3
     func spend(_ count: Int) -> ConnectionFault? {
       for _ in 0..<count {

@@ -21,7 +21,8 @@ final class ServerUnderTest {
     connectionWindowBytes: 1 << 20, streamWindowBytes: 1 << 16,
     resets: Budget(burst: 100_000, perSecond: 1), pings: Budget(burst: 100_000, perSecond: 1),
     settings: Budget(burst: 100_000, perSecond: 1),
-    emptyFrames: Budget(burst: 100_000, perSecond: 1))
+    emptyFrames: Budget(burst: 100_000, perSecond: 1),
+    lateFrames: Budget(burst: 100_000, perSecond: 1))
 
   let context: SessionContext
   let session: Session
