@@ -12,7 +12,9 @@ extension SessionContext {
     else { return false }
     unsafe record.pointee.dropSentAnswer()
     let length = message.count + 5
-    guard unsafe state.pointee.reserve(length, in: &record.pointee.answer) else { return false }
+    guard unsafe state.pointee.reserve(length, in: &record.pointee.answer, of: session) else {
+      return false
+    }
     let at = unsafe record.pointee.answer.start + record.pointee.answer.count
     unsafe at[0] = 0
     unsafe Wire.put(UInt32(clamping: message.count), at + 1)
@@ -43,7 +45,8 @@ extension SessionContext {
     else { return }
     let block = unsafe trailers.block
     guard let base = block.baseAddress,
-      unsafe state.pointee.reserve(block.count, in: &record.pointee.answer, isRefusal: true)
+      unsafe state.pointee.reserve(
+        block.count, in: &record.pointee.answer, of: session, isRefusal: true)
     else { return }
     unsafe record.pointee.answer.append(base, block.count)
     unsafe record.pointee.trailersCount = block.count
@@ -60,7 +63,8 @@ extension SessionContext {
     else { return }
     let block = unsafe fields.block
     guard let base = block.baseAddress,
-      unsafe state.pointee.reserve(block.count, in: &record.pointee.answer, isRefusal: true)
+      unsafe state.pointee.reserve(
+        block.count, in: &record.pointee.answer, of: session, isRefusal: true)
     else { return }
     unsafe record.pointee.answer.append(base, block.count)
     unsafe session.pointee.queuedBytes += block.count
@@ -118,9 +122,10 @@ enum AnswerWriter {
     if left > 0 {
       if unsafe record.pointee.sendWindow <= 0 {
         unsafe record.pointee.flags.insert(.blocked)
-        return
+        return unsafe state.pointee.noteStalled(record)
       }
       if unsafe state.pointee.sendWindow <= 0 {
+        unsafe state.pointee.noteStalled(record)
         return unsafe state.pointee.waitForConnection.append(record, as: .waitsForConnection)
       }
       let credit = unsafe min(state.pointee.sendWindow, record.pointee.sendWindow)
@@ -162,6 +167,7 @@ enum AnswerWriter {
       from: record.pointee.answer.start + record.pointee.answerOffset, count: length)
     output.count += FrameHeader.length + length
     unsafe record.pointee.answerOffset += length
+    unsafe record.pointee.stalledSinceNanoseconds = 0
     unsafe record.pointee.sendWindow -= Int64(length)
     unsafe state.pointee.sendWindow -= Int64(length)
     unsafe state.pointee.queuedBytes -= length

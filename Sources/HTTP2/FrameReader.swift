@@ -176,7 +176,7 @@ enum FrameReader {
       ? Int(context.pointee.limits.streamWindowBytes) : context.pointee.limits.bodyBytesMax
     let before = unsafe record.pointee.unreadCount
     guard before + bytes.count <= limit,
-      unsafe context.pointee.reserve(bytes.count, in: &record.pointee.body)
+      unsafe context.pointee.reserve(bytes.count, in: &record.pointee.body, of: state)
     else {
       unsafe record.pointee.flags.insert(.oversize)
       unsafe context.pointee.events.append(.oversize, record)

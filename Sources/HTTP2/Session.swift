@@ -80,6 +80,23 @@ internal import CNGHTTP2
     }
   }
 
+  /// Resets the streams whose responses have waited for the peer's window since before `nanoseconds`
+  /// (monotonic), and gives their memory back. How many.
+  package func resetStalledStreams(before nanoseconds: Int64) -> Int {
+    var count = 0
+    var next = unsafe state.pointee.firstStream
+    while let record = unsafe next {
+      unsafe next = record.pointee.next
+      let since = unsafe record.pointee.stalledSinceNanoseconds
+      guard since > 0, since < nanoseconds else { continue }
+      // gRPC's clients read this as RESOURCE_EXHAUSTED.
+      unsafe state.pointee.sendReset(record.pointee.number, .enhanceYourCalm)
+      unsafe SessionState.closeStream(record)
+      count += 1
+    }
+    return count
+  }
+
   /// The name of the most recently opened stream that is still open; `stream(after:)` leads on.
   package var firstStream: StreamID? { unsafe Self.name(state.pointee.firstStream) }
 
@@ -152,6 +169,8 @@ internal import CNGHTTP2
   var peerInitialWindow: Int64 = Int64(Defaults.windowBytes)
   var answerHeaders = AnswerHeaders()
   var queuedBytes = 0
+  /// What the connection's streams take of the loop's budget for bodies and responses, in bytes.
+  var heldBytes = 0
   var isDataPaused = false
 
   // Abuse.
@@ -235,6 +254,8 @@ internal import CNGHTTP2
     unsafe record.pointee.next = nil
     unsafe state.pointee.streams.remove(record.pointee.number)
     unsafe state.pointee.queuedBytes -= record.pointee.answer.count - record.pointee.answerOffset
+    unsafe state.pointee.heldBytes -=
+      record.pointee.body.heldBytes + record.pointee.answer.heldBytes
     unsafe state.pointee.context.pointee.events.append(.closed, record)
   }
 
@@ -250,6 +271,14 @@ internal import CNGHTTP2
     case .toSend: unsafe toSend.remove(record)
     case .waitsForConnection: unsafe waitForConnection.remove(record)
     }
+  }
+
+  /// Bytes of a stream wait for the peer's window. Credit of which the stream has got nothing does not
+  /// count: a peer cannot hold a thousand responses with a byte a minute.
+  func noteStalled(_ record: UnsafeMutablePointer<StreamRecord>) {
+    if unsafe record.pointee.stalledSinceNanoseconds != 0 { return }
+    // 0 means that none wait.
+    unsafe record.pointee.stalledSinceNanoseconds = max(1, context.pointee.nowNanoseconds)
   }
 
   /// The connection has credit again: who waited for it goes on, in the order in which they waited.

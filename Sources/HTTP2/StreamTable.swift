@@ -67,6 +67,8 @@ struct StreamFlags: OptionSet {
   }
 
   var isInline: Bool { unsafe start == inline }
+  /// What it takes of the loop's budget.
+  var heldBytes: Int { isInline ? 0 : capacity }
 
   /// What the first five bytes, a gRPC message's prefix, say of the whole: prefix and message.
   var announcedLength: Int {
@@ -97,6 +99,8 @@ struct StreamFlags: OptionSet {
   var timeout = InlineArray<16, UInt8>(repeating: 0)
   /// What the peer takes of this stream, and what we take; may be below zero (section 6.9.2).
   var sendWindow: Int64 = 0
+  /// Since when bytes wait for the peer's window and none was sent; 0: none wait, or some were sent.
+  var stalledSinceNanoseconds: Int64 = 0
   var receiveWindow: Int64 = 0
   /// The content-length field, or -1, and what came.
   var contentLength: Int64 = -1
@@ -202,6 +206,7 @@ struct StreamFlags: OptionSet {
     unsafe record.pointee.answer.count = 0
     unsafe record.pointee.answerOffset = 0
     unsafe record.pointee.trailersCount = 0
+    unsafe record.pointee.stalledSinceNanoseconds = 0
     unsafe record.pointee.generation &+= 1
     unsafe record.pointee.next = free
     unsafe free = record

@@ -20,7 +20,7 @@ final class ConnectionIO {
   private let mailbox: Mailbox
   private let readBuffer = ReadBuffer(capacity: ConnectionIO.readBufferBytes)
   /// What all connections' sockets did not take, in bytes.
-  private var unsentBytes = 0
+  private(set) var unsentBytes = 0
   /// Connections with streaming calls that were left off and may go on.
   private var resumable: [Int] = []
 
@@ -230,14 +230,28 @@ final class ConnectionIO {
   }
 
   /// Keeps what the socket did not take. Where all such bytes come to more than the loop has room for,
-  /// the connection is closed instead: its peer does not read.
+  /// those give way whose peers have not read for the longest.
   private func keepUnsent(_ bytes: UnsafeRawBufferPointer, of index: Int) {
-    guard unsentBytes + bytes.count <= limits.http2.bufferedBytesMax else {
+    while unsentBytes + bytes.count > limits.http2.bufferedBytesMax {
       metrics.abuse(.slowReader)
-      return close(index)
+      guard let other = longestStalled() else { return close(index) }
+      close(other)
     }
     unsentBytes += bytes.count
     unsafe connections[index].unsent.keep(bytes)
+  }
+
+  /// Of the connections with unsent bytes the one whose peer took some least recently.
+  private func longestStalled() -> Int? {
+    var found: Int?
+    var since = Int64.max
+    for index in 0..<connections.usedCount where !connections[index].unsent.isEmpty {
+      if connections[index].progressNanoseconds < since {
+        since = connections[index].progressNanoseconds
+        found = index
+      }
+    }
+    return found
   }
 
   private func watchForWriting(_ index: Int, _ watch: Bool) {

@@ -35,6 +35,7 @@ final class EventLoop {
   private let timeouts: ConnectionTimeouts
   private var nextTickNanoseconds: Int64 = 0
   private var shutdown = ShutdownProgress()
+  private var trimming = MemoryTrimming()
 
   init(
     limits: ServerLimits, listener: consuming FileDescriptor, mailbox: Mailbox, peers: [Mailbox],
@@ -152,6 +153,7 @@ final class EventLoop {
     // An empty iteration: the handler's housekeeping goes on while nobody calls.
     handler.beginTurn()
     handler.endTurn()
+    if trimming.isDue(bufferedBytes: context.bufferedBytes + io.unsentBytes) { Memory.trim() }
   }
 
   private func checkTimeouts(_ index: Int) {
@@ -162,8 +164,11 @@ final class EventLoop {
       return io.close(index)
     case .inTime: break
     }
-    if let session = connections[index].session, session.streamCount > 0 {
-      expireCalls(of: session)
+    guard let session = connections[index].session, session.streamCount > 0 else { return }
+    expireCalls(of: session)
+    let stalled = nowNanoseconds - limits.stalledWriteNanosecondsMax
+    if session.queuedBytes > 0, session.resetStalledStreams(before: stalled) > 0 {
+      connections.touch(index)
     }
   }
 

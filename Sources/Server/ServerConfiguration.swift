@@ -14,7 +14,8 @@ package struct ServerLimits: Sendable {
   package var handshakeNanosecondsMax: Int64
   /// A request's time from its header fields to its last byte, in nanoseconds.
   package var requestNanosecondsMax: Int64
-  /// How long a peer may leave bytes unread before it is cut off, in nanoseconds.
+  /// How long a peer may take no byte that waits for it before it is cut off, and give no credit to a
+  /// stream before that is reset, in nanoseconds.
   package var stalledWriteNanosecondsMax: Int64
   /// Silence after which the kernel probes a peer, in seconds.
   package var keepaliveSeconds: Int32

@@ -91,7 +91,8 @@ enum Limits {
   static let headerListBytesMax = 16 * 1024
   /// Unread answers of a connection; beyond it the peer is not read any more.
   static let unsentBytesMax = 4 * 1024 * 1024
-  /// Bodies and answers of one loop that outgrew their records: 3,000 of the largest messages.
+  /// Bodies and answers of one loop that outgrew their records: 3,000 of the largest messages. A
+  /// connection holds half of what is free at most.
   static let bufferedBytesMax = 256 * 1024 * 1024
   /// Answers of one loop that wait for the journal: a second of them at 500,000 calls/s.
   static let waitingReplyBytesMax = 64 * 1024 * 1024
@@ -102,7 +103,8 @@ enum Limits {
   static let handshakeNanosecondsMax = 10 * second
   /// 80 KiB at modem speed.
   static let requestNanosecondsMax = 30 * second
-  static let stalledWriteNanosecondsMax = 60 * second
+  /// A peer that neither reads nor gives credit for as long has stopped listening.
+  static let stallTimeoutNanoseconds = 60 * second
   static let keepaliveSeconds: Int32 = 60
   /// What orchestrators give before they kill (Kubernetes: 30 s), less a margin.
   static let shutdownNanosecondsMax = 10 * second
@@ -166,7 +168,8 @@ enum Limits {
       unsentBytesMax: unsentBytesMax,
       handshakeNanosecondsMax: settings.handshakeTimeoutNanoseconds,
       requestNanosecondsMax: requestNanosecondsMax,
-      stalledWriteNanosecondsMax: stalledWriteNanosecondsMax, keepaliveSeconds: keepaliveSeconds,
+      stalledWriteNanosecondsMax: settings.stallTimeoutNanoseconds,
+      keepaliveSeconds: keepaliveSeconds,
       shutdownNanosecondsMax: settings.shutdownTimeoutNanoseconds,
       waitingReplyBytesMax: waitingReplyBytesMax)
   }

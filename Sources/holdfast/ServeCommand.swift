@@ -69,6 +69,11 @@ struct ServeCommand: AsyncParsableCommand {
   @Option(
     help: ArgumentHelp("A new connection's time for its HTTP/2 preface (10s).", valueName: "time"))
   var handshakeTimeout: String?
+  @Option(
+    help: ArgumentHelp(
+      "A client's time to read what waits for it, or to give a stream credit (60s).",
+      valueName: "time"))
+  var stallTimeout: String?
   @Option(help: ArgumentHelp("How long a shutdown waits for open calls (10s).", valueName: "time"))
   var shutdownTimeout: String?
   @Option(
@@ -125,7 +130,8 @@ struct ServeCommand: AsyncParsableCommand {
       "journal-segment-bytes": journalSegmentBytes, "max-items": maxItems,
       "max-reservations": maxReservations, "max-connections": maxConnections,
       "default-ttl": defaultTtl, "max-hold": maxHold, "retention": retention,
-      "handshake-timeout": handshakeTimeout, "shutdown-timeout": shutdownTimeout,
+      "handshake-timeout": handshakeTimeout, "stall-timeout": stallTimeout,
+      "shutdown-timeout": shutdownTimeout,
       "clock-jump-max": clockJumpMax,
       "concurrency": concurrency, "log-level": logLevel, "log-format": logFormat,
     ]
