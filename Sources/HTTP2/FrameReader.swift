@@ -27,6 +27,13 @@ enum FrameReader {
         throw .protocolViolation(.internalError)
       }
     }
+    if unsafe state.pointee.partial.count == 0 && state.pointee.headerStream == 0 {
+      unsafe state.pointee.unfinishedSinceNanoseconds = 0
+    } else if unsafe state.pointee.unfinishedSinceNanoseconds == 0 {
+      // 0 means that all is whole.
+      unsafe state.pointee.unfinishedSinceNanoseconds =
+        max(1, state.pointee.context.pointee.nowNanoseconds)
+    }
     // The peer makes us answer, and does not read the answers.
     if unsafe state.pointee.control.count > SessionState.controlBytesMax { throw .controlFlood }
   }
@@ -72,6 +79,10 @@ enum FrameReader {
     else { return }
     try unsafe frame(header, whole + FrameHeader.length, state)
     unsafe state.pointee.partial.destroy(&context.pointee.pool)
+    // The next one has its own time. A header block has no more than one frame has.
+    if unsafe state.pointee.headerStream == 0 {
+      unsafe state.pointee.unfinishedSinceNanoseconds = 0
+    }
   }
 
   /// What a frame's header alone can get wrong.

@@ -66,6 +66,8 @@ package enum ConnectionFault: Error, Equatable, Sendable {
   case headerListFlood
   /// Acknowledgements and resets pile up, and the peer does not read them.
   case controlFlood
+  /// A frame or a header block that was begun does not come to its end.
+  case unfinishedFrame
   /// The peer breaks RFC 9113 in a way that concerns the whole connection.
   case protocolViolation(ErrorCode)
 
@@ -73,6 +75,22 @@ package enum ConnectionFault: Error, Equatable, Sendable {
   var code: ErrorCode {
     if case .protocolViolation(let code) = self { return code }
     return .enhanceYourCalm
+  }
+
+  /// The debug data of the GOAWAY frame.
+  var debugText: StaticString {
+    switch self {
+    // gRPC's clients look for exactly this, and then send fewer (gRFC A8).
+    case .pingFlood: "too_many_pings"
+    case .resetFlood: "too_many_resets"
+    case .settingsFlood: "too_many_settings"
+    case .emptyFrameFlood: "too_many_empty_frames"
+    case .lateFrameFlood: "too_many_frames_on_streams_that_were_reset"
+    case .headerListFlood: "header_list_too_large"
+    case .controlFlood: "acknowledgements_not_read"
+    case .unfinishedFrame: "frame_timeout"
+    case .protocolViolation: ""
+    }
   }
 }
 

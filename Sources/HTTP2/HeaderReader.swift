@@ -44,6 +44,7 @@ enum HeaderReader {
     try unsafe keep(UnsafeBufferPointer(start: payload, count: header.payloadLength), state)
     guard header.has(FrameFlag.endHeaders) else { return }
     unsafe state.pointee.headerStream = 0
+    unsafe state.pointee.unfinishedSinceNanoseconds = 0
     let whole = unsafe UnsafeBufferPointer(
       start: state.pointee.headerBlock.start.map { unsafe UnsafePointer($0) },
       count: state.pointee.headerBlock.count)

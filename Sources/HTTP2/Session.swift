@@ -38,24 +38,38 @@ internal import CNGHTTP2
       try unsafe FrameReader.read(state, bytes.bindMemory(to: UInt8.self))
       return nil
     } catch {
-      unsafe state.pointee.fault = error
-      unsafe state.pointee.sayGoodbye(
-        // Section 6.8: the number never rises again.
-        error.code, lastStream: state.pointee.refusesAfter ?? state.pointee.lastStream)
+      fail(error)
       return error
     }
   }
 
+  /// Ends the connection: GOAWAY says why, and what comes from now on is dropped.
+  package func fail(_ fault: ConnectionFault) {
+    guard unsafe state.pointee.fault == nil else { return }
+    unsafe state.pointee.fault = fault
+    unsafe state.pointee.sendGoAway(
+      // Section 6.8: the number never rises again.
+      fault.code, lastStream: state.pointee.refusesAfter ?? state.pointee.lastStream,
+      debug: fault.debugText)
+  }
+
+  /// Since when the peer has been sending a frame or a header block that is not whole (monotonic
+  /// nanoseconds); nil where it is not.
+  package var unfinishedSinceNanoseconds: Int64? {
+    let since = unsafe state.pointee.unfinishedSinceNanoseconds
+    return since > 0 ? since : nil
+  }
+
   /// Says that no new streams will be served soon (section 6.8: a GOAWAY with the largest number).
   package func announceShutdown() {
-    unsafe state.pointee.sayGoodbye(.noError, lastStream: .max)
+    unsafe state.pointee.sendGoAway(.noError, lastStream: .max)
   }
 
   /// Refuses streams from here on; those that are open are served.
   package func refuseNewStreams() {
     guard unsafe state.pointee.refusesAfter == nil else { return }
     unsafe state.pointee.refusesAfter = state.pointee.lastStream
-    unsafe state.pointee.sayGoodbye(.noError, lastStream: state.pointee.lastStream)
+    unsafe state.pointee.sendGoAway(.noError, lastStream: state.pointee.lastStream)
   }
 
   /// The owner leaves bytes of streams unread until `resumeData`.
@@ -142,6 +156,8 @@ internal import CNGHTTP2
   var settingsReceived = false
   /// A frame that has not come whole.
   var partial = PoolBytes()
+  /// Since when a frame or a header block is not whole; 0: none is.
+  var unfinishedSinceNanoseconds: Int64 = 0
   /// Highest stream that the peer opened.
   var lastStream: Int32 = 0
   /// Streams above this are not served any more.
@@ -218,10 +234,12 @@ internal import CNGHTTP2
     }
   }
 
-  mutating func sayGoodbye(_ code: ErrorCode, lastStream: Int32) {
-    unsafe sendControl(type: FrameType.goAway, 8) {
+  /// - Parameter debug: for whoever reads the peer's log; 56 bytes at most.
+  mutating func sendGoAway(_ code: ErrorCode, lastStream: Int32, debug: StaticString = "") {
+    unsafe sendControl(type: FrameType.goAway, 8 + debug.utf8CodeUnitCount) {
       unsafe Wire.put(UInt32(bitPattern: lastStream), $0)
       unsafe Wire.put(code.rawValue, $0 + 4)
+      unsafe ($0 + 8).update(from: debug.utf8Start, count: debug.utf8CodeUnitCount)
     }
   }
 

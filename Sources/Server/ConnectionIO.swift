@@ -137,7 +137,7 @@ final class ConnectionIO {
 
   /// A peer that does not take its responses off the socket is not read any further. One that only gives
   /// no credit for them is: credit comes by reading, and streams and buffers are bounded anyway.
-  private func updateReading(_ index: Int, _ session: Session) {
+  private func updateReading(_ index: Int, _ session: Session, at nowNanoseconds: Int64) {
     let pauses =
       !connections[index].unsent.isEmpty && session.queuedBytes > limits.unsentBytesMax
     // Streaming calls that had to wait for their peer may go on.
@@ -146,6 +146,7 @@ final class ConnectionIO {
     }
     if connections[index].isReadingPaused == pauses { return }
     connections[index].isReadingPaused = pauses
+    if !pauses { connections[index].resumedNanoseconds = nowNanoseconds }
     updateInterest(index)
   }
 
@@ -182,7 +183,7 @@ final class ConnectionIO {
         if written > Self.writtenPerTurnMax { return connections.touch(index) }
       }
       if session.isFinished { connections[index].isEnding = true }
-      updateReading(index, session)
+      updateReading(index, session, at: nowNanoseconds)
     }
     watchForWriting(index, false)
     if connections[index].isEnding { linger(index, at: nowNanoseconds) }
@@ -225,7 +226,9 @@ final class ConnectionIO {
     }
     guard connections[index].descriptor >= 0 else { return false }
     watchForWriting(index, true)
-    if let session = connections[index].session { updateReading(index, session) }
+    if let session = connections[index].session {
+      updateReading(index, session, at: nowNanoseconds)
+    }
     return false
   }
 
@@ -283,6 +286,7 @@ extension ConnectionFault {
     case .lateFrameFlood: .lateFrames
     case .headerListFlood: .headerList
     case .controlFlood: .slowReader
+    case .unfinishedFrame: .frameTimeout
     case .protocolViolation: .protocolError
     }
   }

@@ -162,6 +162,11 @@ final class EventLoop {
     case .abuse(let kind):
       metrics.abuse(kind)
       return io.close(index)
+    case .fault(let fault):
+      metrics.abuse(fault.abuse)
+      connections[index].session?.fail(fault)
+      connections[index].isEnding = true
+      return connections.touch(index)
     case .inTime: break
     }
     guard let session = connections[index].session, session.streamCount > 0 else { return }

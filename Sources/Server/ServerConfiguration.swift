@@ -10,7 +10,8 @@ package struct ServerLimits: Sendable {
   package var connectionsMax: Int
   /// Answers that a connection may owe before it is no longer read, in bytes.
   package var unsentBytesMax: Int
-  /// A new connection's time to send its HTTP/2 preface and SETTINGS, in nanoseconds.
+  /// A new connection's time to send its HTTP/2 preface and SETTINGS, and a peer's to finish a frame or a
+  /// header block that it began, in nanoseconds.
   package var handshakeNanosecondsMax: Int64
   /// A request's time from its header fields to its last byte, in nanoseconds.
   package var requestNanosecondsMax: Int64

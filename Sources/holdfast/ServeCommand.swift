@@ -67,7 +67,9 @@ struct ServeCommand: AsyncParsableCommand {
       "How long a decision is remembered for retries after its end (24h).", valueName: "time"))
   var retention: String?
   @Option(
-    help: ArgumentHelp("A new connection's time for its HTTP/2 preface (10s).", valueName: "time"))
+    help: ArgumentHelp(
+      "A client's time for its HTTP/2 preface, and to finish a frame that it began (10s).",
+      valueName: "time"))
   var handshakeTimeout: String?
   @Option(
     help: ArgumentHelp(

@@ -26,6 +26,17 @@ import Testing
       }
     }
 
+    /// What the GOAWAY frame says about it.
+    var text: String {
+      switch self {
+      case .resets, .provokedResets: "too_many_resets"
+      case .pings: "too_many_pings"
+      case .settings: "too_many_settings"
+      case .emptyData, .priorities: "too_many_empty_frames"
+      case .lateData, .lateTrailers: "too_many_frames_on_streams_that_were_reset"
+      }
+    }
+
     /// What spends one token; `stream` is new each time.
     func bytes(_ stream: UInt32, _ block: [UInt8]) -> [UInt8] {
       switch self {
@@ -77,7 +88,41 @@ import Testing
     #expect(spend(8) == nil)
     #expect(spend(1) == spent.fault)
     let frames = try server.frames()
-    #expect(frames.last { $0.kind == ServerFrame.Kind.goAway }?.code == 11)
+    let goAway = try #require(frames.last { $0.kind == ServerFrame.Kind.goAway })
+    #expect(Array(goAway.payload[4..<8]) == [0, 0, 0, 11])
+    #expect(String(decoding: goAway.payload.dropFirst(8), as: UTF8.self) == spent.text)
+    #expect(server.session.isFinished)
+    server.close()
+  }
+
+  /// A frame and a header block have to end; the next one has its own time.
+  @Test func whatIsUnfinishedIsSeen() throws {
+    let server = try ServerUnderTest.connected()
+    let whole =
+      ServerFrame.headers(1, Array(block[..<5]), endsHeaders: false)
+      + ServerFrame.continuation(1, Array(block[5...]), endsHeaders: true)
+      + ServerFrame.data(1, grpcMessage([1]))
+    // Where the header block ends, and DATA begins.
+    let blockEnd = 9 + 5 + 9 + block.count - 5
+    for (at, byte) in whole.enumerated() {
+      server.context.setNow(nanoseconds: Int64(at + 1))
+      #expect(server.receive([byte]) == nil)
+      let end = at + 1
+      let since: Int64? =
+        end < blockEnd ? 1 : end == blockEnd || end == whole.count ? nil : Int64(blockEnd + 1)
+      #expect(server.session.unfinishedSinceNanoseconds == since, "after byte \(end)")
+    }
+    // All at once but for the beginning of the next.
+    server.context.setNow(nanoseconds: 1_000)
+    #expect(server.receive(Array(ServerFrame.ping()[..<10])) == nil)
+    server.context.setNow(nanoseconds: 2_000)
+    #expect(server.receive(ServerFrame.ping()[10...] + ServerFrame.ping()[..<3]) == nil)
+    #expect(server.session.unfinishedSinceNanoseconds == 2_000)
+    server.session.fail(.unfinishedFrame)
+    let frames = try server.frames()
+    #expect(frames.last?.kind == ServerFrame.Kind.goAway)
+    #expect(
+      String(decoding: frames.last?.payload.dropFirst(8) ?? [], as: UTF8.self) == "frame_timeout")
     #expect(server.session.isFinished)
     server.close()
   }
