@@ -13,8 +13,15 @@
 #include <time.h>
 
 #ifdef __linux__
+#include <malloc.h>
 #include <sys/prctl.h>
 #endif
+
+void hf_trim_heap(void) {
+#if defined(__GLIBC__)
+  malloc_trim(0);
+#endif
+}
 
 int hf_accept(int listener) {
 #if defined(__linux__)

@@ -27,6 +27,13 @@ enum FrameReader {
         throw .protocolViolation(.internalError)
       }
     }
+    if unsafe state.pointee.partial.count == 0 && state.pointee.headerStream == 0 {
+      unsafe state.pointee.unfinishedSinceNanoseconds = 0
+    } else if unsafe state.pointee.unfinishedSinceNanoseconds == 0 {
+      // 0 means that all is whole.
+      unsafe state.pointee.unfinishedSinceNanoseconds =
+        max(1, state.pointee.context.pointee.nowNanoseconds)
+    }
     // The peer makes us answer, and does not read the answers.
     if unsafe state.pointee.control.count > SessionState.controlBytesMax { throw .controlFlood }
   }
@@ -72,6 +79,10 @@ enum FrameReader {
     else { return }
     try unsafe frame(header, whole + FrameHeader.length, state)
     unsafe state.pointee.partial.destroy(&context.pointee.pool)
+    // The next one has its own time. A header block has no more than one frame has.
+    if unsafe state.pointee.headerStream == 0 {
+      unsafe state.pointee.unfinishedSinceNanoseconds = 0
+    }
   }
 
   /// What a frame's header alone can get wrong.
@@ -142,10 +153,10 @@ enum FrameReader {
       if unsafe header.stream > state.pointee.lastStream || header.stream & 1 == 0 {
         throw .protocolViolation(.protocolError)
       }
-      if unsafe !state.pointee.wasResetLately(header.stream) {
-        try unsafe reset(header.stream, .streamClosed, state)
+      if unsafe state.pointee.resetStreams.mayBeLate(header.stream) {
+        return try unsafe spendLateFrame(state)
       }
-      return
+      return try unsafe reset(header.stream, .streamClosed, state)
     }
     if unsafe record.pointee.flags.contains(.endReceived) {
       return try unsafe reset(record, .streamClosed)
@@ -174,7 +185,7 @@ enum FrameReader {
     let limit =
       unsafe isAccepted ? policy.bytesMax : Int(context.pointee.limits.streamWindowBytes)
     guard unsafe record.pointee.unreadCount + bytes.count <= limit,
-      unsafe context.pointee.reserve(bytes.count, in: &record.pointee.body)
+      unsafe context.pointee.reserve(bytes.count, in: &record.pointee.body, of: state)
     else {
       unsafe record.pointee.flags.insert(.oversize)
       if isAccepted { unsafe context.pointee.events.append(.data, record) }
@@ -294,6 +305,17 @@ enum FrameReader {
       context.pointee.limits.emptyFrames, nowNanoseconds: context.pointee.nowNanoseconds)
     {
       throw .emptyFrameFlood
+    }
+  }
+
+  static func spendLateFrame(
+    _ state: UnsafeMutablePointer<SessionState>
+  ) throws(ConnectionFault) {
+    let context = unsafe state.pointee.context
+    if unsafe !state.pointee.lateFrames.spend(
+      context.pointee.limits.lateFrames, nowNanoseconds: context.pointee.nowNanoseconds)
+    {
+      throw .lateFrameFlood
     }
   }
 }

@@ -32,11 +32,13 @@ package struct HTTP2Limits: Sendable {
   package var settings: Budget
   /// Frames without effect: empty DATA, PRIORITY.
   package var emptyFrames: Budget
+  /// DATA and HEADERS frames on streams that we reset, which are read and dropped.
+  package var lateFrames: Budget
 
   package init(
     concurrentStreams: Int, headerListBytesMax: Int, bodyBytesMax: Int, bufferedBytesMax: Int,
     connectionWindowBytes: Int32, streamWindowBytes: Int32, resets: Budget, pings: Budget,
-    settings: Budget, emptyFrames: Budget
+    settings: Budget, emptyFrames: Budget, lateFrames: Budget
   ) {
     self.concurrentStreams = concurrentStreams
     self.headerListBytesMax = headerListBytesMax
@@ -48,6 +50,7 @@ package struct HTTP2Limits: Sendable {
     self.pings = pings
     self.settings = settings
     self.emptyFrames = emptyFrames
+    self.lateFrames = lateFrames
   }
 }
 
@@ -57,10 +60,14 @@ package enum ConnectionFault: Error, Equatable, Sendable {
   case pingFlood
   case settingsFlood
   case emptyFrameFlood
+  /// The peer goes on with streams that we reset, long after it must have heard of it.
+  case lateFrameFlood
   /// A header list so far over the limit that reading on would only cost.
   case headerListFlood
   /// Acknowledgements and resets pile up, and the peer does not read them.
   case controlFlood
+  /// A frame or a header block that was begun does not come to its end.
+  case unfinishedFrame
   /// The peer breaks RFC 9113 in a way that concerns the whole connection.
   case protocolViolation(ErrorCode)
 
@@ -68,6 +75,22 @@ package enum ConnectionFault: Error, Equatable, Sendable {
   var code: ErrorCode {
     if case .protocolViolation(let code) = self { return code }
     return .enhanceYourCalm
+  }
+
+  /// The debug data of the GOAWAY frame.
+  var debugText: StaticString {
+    switch self {
+    // gRPC's clients look for exactly this, and then send fewer (gRFC A8).
+    case .pingFlood: "too_many_pings"
+    case .resetFlood: "too_many_resets"
+    case .settingsFlood: "too_many_settings"
+    case .emptyFrameFlood: "too_many_empty_frames"
+    case .lateFrameFlood: "too_many_frames_on_streams_that_were_reset"
+    case .headerListFlood: "header_list_too_large"
+    case .controlFlood: "acknowledgements_not_read"
+    case .unfinishedFrame: "frame_timeout"
+    case .protocolViolation: ""
+    }
   }
 }
 

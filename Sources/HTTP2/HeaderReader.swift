@@ -44,6 +44,7 @@ enum HeaderReader {
     try unsafe keep(UnsafeBufferPointer(start: payload, count: header.payloadLength), state)
     guard header.has(FrameFlag.endHeaders) else { return }
     unsafe state.pointee.headerStream = 0
+    unsafe state.pointee.unfinishedSinceNanoseconds = 0
     let whole = unsafe UnsafeBufferPointer(
       start: state.pointee.headerBlock.start.map { unsafe UnsafePointer($0) },
       count: state.pointee.headerBlock.count)
@@ -73,6 +74,7 @@ enum HeaderReader {
   ) throws(ConnectionFault) {
     if unsafe stream > state.pointee.lastStream {
       unsafe state.pointee.lastStream = stream
+      unsafe state.pointee.resetStreams.opened(stream)
       return try unsafe request(block, stream, endsStream, state)
     }
     if let record = unsafe state.pointee.streams.find(stream) {
@@ -82,7 +84,10 @@ enum HeaderReader {
     var check = FieldCheck(isTrailers: true)
     try unsafe decode(block, nil, &check, state)
     // Section 5.1: on a closed stream this is an error, unless our reset was still on its way.
-    if unsafe !state.pointee.wasResetLately(stream) { throw .protocolViolation(.streamClosed) }
+    guard unsafe state.pointee.resetStreams.mayBeLate(stream) else {
+      throw .protocolViolation(.streamClosed)
+    }
+    try unsafe FrameReader.spendLateFrame(state)
   }
 
   private static func request(

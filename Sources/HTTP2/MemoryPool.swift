@@ -2,9 +2,10 @@
 // pool per loop thread, so that a call costs no malloc and no lock. Memory stays with the pool.
 internal import CNGHTTP2
 
-/// Size classes of 64 bytes doubling to 32 KiB; what is larger goes to malloc.
+/// Size classes of 64 bytes doubling to 4 KiB; what is larger goes to malloc, and from there back to
+/// the system.
 @safe struct MemoryPool {
-  private static let classes = 10
+  private static let classes = 7
   private static let smallest = 64
   private static let slabBytes = 256 * 1024
   /// Bytes before each block: its class, and 16-byte alignment kept.
@@ -33,7 +34,7 @@ internal import CNGHTTP2
     }
     let size = Self.smallest << index + Self.header
     if slabLeft < size {
-      // The rest of the old slab is given up: at most 32 KiB of 256.
+      // The rest of the old slab is given up: at most 4 KiB of 256.
       unsafe slab = .allocate(byteCount: Self.slabBytes, alignment: 64)
       slabLeft = Self.slabBytes
     }

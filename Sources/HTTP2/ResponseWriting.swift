@@ -116,7 +116,7 @@ extension SessionContext {
     let record = unsafe stream.record
     guard let session = unsafe record.pointee.session,
       unsafe state.pointee.reserve(
-        bytes.count, in: &record.pointee.outgoing, isRefusal: isFinal)
+        bytes.count, in: &record.pointee.outgoing, of: session, isRefusal: isFinal)
     else { return false }
     unsafe bytes.withUnsafeBufferPointer { source in
       guard let base = source.baseAddress else { return }
@@ -186,9 +186,10 @@ enum ResponseWriter {
     if left > 0 {
       if unsafe record.pointee.sendWindow <= 0 {
         unsafe record.pointee.flags.insert(.blocked)
-        return
+        return unsafe state.pointee.noteStalled(record)
       }
       if unsafe state.pointee.sendWindow <= 0 {
+        unsafe state.pointee.noteStalled(record)
         return unsafe state.pointee.waitForConnection.append(record, as: .waitsForConnection)
       }
       let credit = unsafe min(state.pointee.sendWindow, record.pointee.sendWindow)
@@ -244,6 +245,7 @@ enum ResponseWriter {
       from: record.pointee.outgoing.start + record.pointee.sentCount, count: length)
     unsafe context.pointee.output.count += FrameHeader.length + length
     unsafe record.pointee.sentCount += length
+    unsafe record.pointee.stalledSinceNanoseconds = 0
     unsafe record.pointee.sendWindow -= Int64(length)
     unsafe state.pointee.sendWindow -= Int64(length)
     unsafe state.pointee.queuedBytes -= length

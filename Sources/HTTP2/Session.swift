@@ -38,24 +38,38 @@ internal import CNGHTTP2
       try unsafe FrameReader.read(state, bytes.bindMemory(to: UInt8.self))
       return nil
     } catch {
-      unsafe state.pointee.fault = error
-      unsafe state.pointee.sayGoodbye(
-        // Section 6.8: the number never rises again.
-        error.code, lastStream: state.pointee.refusesAfter ?? state.pointee.lastStream)
+      fail(error)
       return error
     }
   }
 
+  /// Ends the connection: GOAWAY says why, and what comes from now on is dropped.
+  package func fail(_ fault: ConnectionFault) {
+    guard unsafe state.pointee.fault == nil else { return }
+    unsafe state.pointee.fault = fault
+    unsafe state.pointee.sendGoAway(
+      // Section 6.8: the number never rises again.
+      fault.code, lastStream: state.pointee.refusesAfter ?? state.pointee.lastStream,
+      debug: fault.debugText)
+  }
+
+  /// Since when the peer has been sending a frame or a header block that is not whole (monotonic
+  /// nanoseconds); nil where it is not.
+  package var unfinishedSinceNanoseconds: Int64? {
+    let since = unsafe state.pointee.unfinishedSinceNanoseconds
+    return since > 0 ? since : nil
+  }
+
   /// Says that no new streams will be served soon (section 6.8: a GOAWAY with the largest number).
   package func announceShutdown() {
-    unsafe state.pointee.sayGoodbye(.noError, lastStream: .max)
+    unsafe state.pointee.sendGoAway(.noError, lastStream: .max)
   }
 
   /// Refuses streams from here on; those that are open are served.
   package func refuseNewStreams() {
     guard unsafe state.pointee.refusesAfter == nil else { return }
     unsafe state.pointee.refusesAfter = state.pointee.lastStream
-    unsafe state.pointee.sayGoodbye(.noError, lastStream: state.pointee.lastStream)
+    unsafe state.pointee.sendGoAway(.noError, lastStream: state.pointee.lastStream)
   }
 
   /// The owner leaves bytes of streams unread until `resumeData`.
@@ -78,6 +92,23 @@ internal import CNGHTTP2
         unsafe state.pointee.context.pointee.events.append(.data, record)
       }
     }
+  }
+
+  /// Resets the streams whose responses have waited for the peer's window since before `nanoseconds`
+  /// (monotonic), and gives their memory back. How many.
+  package func resetStalledStreams(before nanoseconds: Int64) -> Int {
+    var count = 0
+    var next = unsafe state.pointee.firstStream
+    while let record = unsafe next {
+      unsafe next = record.pointee.next
+      let since = unsafe record.pointee.stalledSinceNanoseconds
+      guard since > 0, since < nanoseconds else { continue }
+      // gRPC's clients read this as RESOURCE_EXHAUSTED.
+      unsafe state.pointee.sendReset(record.pointee.number, .enhanceYourCalm)
+      unsafe SessionState.closeStream(record)
+      count += 1
+    }
+    return count
   }
 
   /// The most recently opened stream that is still open; `stream(after:)` leads on.
@@ -127,6 +158,8 @@ internal import CNGHTTP2
   var settingsReceived = false
   /// A frame that has not come whole.
   var partial = PoolBytes()
+  /// Since when a frame or a header block is not whole; 0: none is.
+  var unfinishedSinceNanoseconds: Int64 = 0
   /// Highest stream that the peer opened.
   var lastStream: Int32 = 0
   /// Streams above this are not served any more.
@@ -139,9 +172,7 @@ internal import CNGHTTP2
   var headerCache = HeaderBlockCache()
   /// What the peer may still send on the connection.
   var receiveWindow: Int64
-  /// Streams that we reset lately: frames that were on their way are no error (section 5.4.2).
-  var resetLately = InlineArray<16, Int32>(repeating: 0)
-  var resetCount = 0
+  var resetStreams = ResetStreams()
 
   // Streams.
   var streams = StreamMap()
@@ -156,6 +187,8 @@ internal import CNGHTTP2
   var peerInitialWindow: Int64 = Int64(Defaults.windowBytes)
   var encoder = HeaderEncoder()
   var queuedBytes = 0
+  /// What the connection's streams take of the loop's budget for bodies and responses, in bytes.
+  var heldBytes = 0
   var isDataPaused = false
   /// Listed among the context's connections that have something to write, and the next of them.
   var isTouched = false
@@ -166,6 +199,7 @@ internal import CNGHTTP2
   var pings: TokenBucket
   var settings: TokenBucket
   var emptyFrames: TokenBucket
+  var lateFrames: TokenBucket
 
   init(
     context: UnsafeMutablePointer<ContextState>, token: UInt64, decoder: OpaquePointer,
@@ -179,6 +213,7 @@ internal import CNGHTTP2
     pings = TokenBucket(limits.pings, nowNanoseconds: now)
     settings = TokenBucket(limits.settings, nowNanoseconds: now)
     emptyFrames = TokenBucket(limits.emptyFrames, nowNanoseconds: now)
+    lateFrames = TokenBucket(limits.lateFrames, nowNanoseconds: now)
   }
 
   // MARK: Control frames
@@ -229,10 +264,12 @@ internal import CNGHTTP2
     }
   }
 
-  mutating func sayGoodbye(_ code: ErrorCode, lastStream: Int32) {
-    unsafe sendControl(type: FrameType.goAway, 8) {
+  /// - Parameter debug: for whoever reads the peer's log; 56 bytes at most.
+  mutating func sendGoAway(_ code: ErrorCode, lastStream: Int32, debug: StaticString = "") {
+    unsafe sendControl(type: FrameType.goAway, 8 + debug.utf8CodeUnitCount) {
       unsafe Wire.put(UInt32(bitPattern: lastStream), $0)
       unsafe Wire.put(code.rawValue, $0 + 4)
+      unsafe ($0 + 8).update(from: debug.utf8Start, count: debug.utf8CodeUnitCount)
     }
   }
 
@@ -241,13 +278,7 @@ internal import CNGHTTP2
     unsafe sendControl(type: FrameType.resetStream, stream: stream, 4) {
       unsafe Wire.put(code.rawValue, $0)
     }
-    resetLately[resetCount & 15] = stream
-    resetCount &+= 1
-  }
-
-  func wasResetLately(_ stream: Int32) -> Bool {
-    for index in 0..<16 where resetLately[index] == stream { return true }
-    return false
+    resetStreams.insert(stream)
   }
 
   // MARK: Streams
@@ -271,6 +302,8 @@ internal import CNGHTTP2
     unsafe record.pointee.next = nil
     unsafe state.pointee.streams.remove(record.pointee.number)
     unsafe state.pointee.queuedBytes -= record.pointee.outgoing.count - record.pointee.sentCount
+    unsafe state.pointee.heldBytes -=
+      record.pointee.body.heldBytes + record.pointee.outgoing.heldBytes
     unsafe state.pointee.context.pointee.events.append(.closed, record)
   }
 
@@ -287,6 +320,14 @@ internal import CNGHTTP2
     case .toSend: unsafe toSend.remove(record)
     case .waitsForConnection: unsafe waitForConnection.remove(record)
     }
+  }
+
+  /// Bytes of a stream wait for the peer's window. Credit of which the stream has got nothing does not
+  /// count: a peer cannot hold a thousand responses with a byte a minute.
+  func noteStalled(_ record: UnsafeMutablePointer<StreamRecord>) {
+    if unsafe record.pointee.stalledSinceNanoseconds != 0 { return }
+    // 0 means that none wait.
+    unsafe record.pointee.stalledSinceNanoseconds = max(1, context.pointee.nowNanoseconds)
   }
 
   /// The connection has credit again: who waited for it goes on, in the order in which they waited.

@@ -110,6 +110,9 @@ package struct StreamEvent {
     }
   }
 
+  /// What bodies and responses take beside the inline bytes of their streams.
+  package var bufferedBytes: Int { unsafe state.pointee.bufferedBytes }
+
   // MARK: Output
 
   /// Bytes to write, made by `Session.fillOutput`.
@@ -215,16 +218,17 @@ package struct StreamEvent {
     unsafe captured.deallocate()
   }
 
-  /// Makes room for `more` bytes; false where the loop's budget is spent. An error is exempt from it:
-  /// it is what a spent budget is answered with.
+  /// Makes room for `more` bytes of a stream of `session`; false where the connection holds its share
+  /// of the loop's budget. A rejection is exempt from it: it is what a spent budget is answered with.
   mutating func reserve(
-    _ more: Int, in bytes: inout StreamBytes, isRefusal: Bool = false
+    _ more: Int, in bytes: inout StreamBytes, of session: UnsafeMutablePointer<SessionState>,
+    isRefusal: Bool = false
   ) -> Bool {
     let needed = bytes.count + more
     if needed <= bytes.capacity { return true }
     let larger = max(needed, bytes.capacity * 2)
     let charge = bytes.isInline ? larger : larger - bytes.capacity
-    guard isRefusal || bufferedBytes + charge <= limits.bufferedBytesMax,
+    guard isRefusal || mayHold(unsafe session.pointee.heldBytes + charge),
       let block = unsafe pool.allocate(larger)
     else { return false }
     let start = unsafe block.bindMemory(to: UInt8.self, capacity: larger)
@@ -233,7 +237,15 @@ package struct StreamEvent {
     unsafe bytes.start = start
     bytes.capacity = larger
     bufferedBytes += charge
+    unsafe session.pointee.heldBytes += charge
     return true
+  }
+
+  /// A connection may hold half of what nobody holds. One that is alone then gets a third of the budget,
+  /// each of a hundred that take all they can a 102nd, and something is always left for one that comes
+  /// (dynamic thresholds: Choudhury and Hahne, IEEE/ACM Transactions on Networking 6(2), 1998).
+  private func mayHold(_ bytes: Int) -> Bool {
+    bytes <= (limits.bufferedBytesMax - bufferedBytes) / 2
   }
 
   /// Back to the record's own bytes, empty.

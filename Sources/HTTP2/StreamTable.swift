@@ -53,6 +53,8 @@ struct StreamFlags: OptionSet {
   }
 
   var isInline: Bool { unsafe start == inline }
+  /// What it takes of the loop's budget.
+  var heldBytes: Int { isInline ? 0 : capacity }
 
   /// Appends `length` bytes; room must have been made.
   mutating func append(_ source: UnsafePointer<UInt8>, _ length: Int) {
@@ -76,6 +78,8 @@ struct StreamFlags: OptionSet {
   var flags: StreamFlags = []
   /// What the peer takes of this stream, and what we take; may be below zero (section 6.9.2).
   var sendWindow: Int64 = 0
+  /// Since when bytes wait for the peer's window and none was sent; 0: none wait, or some were sent.
+  var stalledSinceNanoseconds: Int64 = 0
   var receiveWindow: Int64 = 0
   /// The content-length field, or -1, and what came.
   var contentLength: Int64 = -1
@@ -222,6 +226,7 @@ struct StreamFlags: OptionSet {
     unsafe record.pointee.headersCount = 0
     unsafe record.pointee.trailersCount = 0
     unsafe record.pointee.tellsWritableAt = 0
+    unsafe record.pointee.stalledSinceNanoseconds = 0
     unsafe record.pointee.generation &+= 1
     unsafe record.pointee.next = free
     unsafe free = record

@@ -46,9 +46,12 @@ enum StatusCodeLabel {
 /// `holdfast_connection_abuse_total`.
 package enum ConnectionAbuse: String, Sendable, CaseIterable {
   case emptyFrames = "empty_frames"
+  case frameTimeout = "frame_timeout"
   case handshakeTimeout = "handshake_timeout"
   case headerList = "header_list"
   case idleTimeout = "idle_timeout"
+  case keepaliveTimeout = "keepalive_timeout"
+  case lateFrames = "late_frames"
   case pingFlood = "ping_flood"
   case protocolError = "protocol_error"
   case resetFlood = "reset_flood"
@@ -61,15 +64,18 @@ package enum ConnectionAbuse: String, Sendable, CaseIterable {
   var cell: Int {
     switch self {
     case .emptyFrames: 0
-    case .handshakeTimeout: 1
-    case .headerList: 2
-    case .idleTimeout: 3
-    case .pingFlood: 4
-    case .protocolError: 5
-    case .resetFlood: 6
-    case .settingsFlood: 7
-    case .slowReader: 8
-    case .other: 9
+    case .frameTimeout: 1
+    case .handshakeTimeout: 2
+    case .headerList: 3
+    case .idleTimeout: 4
+    case .keepaliveTimeout: 5
+    case .lateFrames: 6
+    case .pingFlood: 7
+    case .protocolError: 8
+    case .resetFlood: 9
+    case .settingsFlood: 10
+    case .slowReader: 11
+    case .other: 12
     }
   }
 }

@@ -20,7 +20,7 @@ final class ConnectionIO {
   private let mailbox: Mailbox
   private let readBuffer = ReadBuffer(capacity: ConnectionIO.readBufferBytes)
   /// What all connections' sockets did not take, in bytes.
-  private var unsentBytes = 0
+  private(set) var unsentBytes = 0
   /// Connections with streaming calls that were left off and may go on.
   private var resumable: [Int] = []
 
@@ -137,7 +137,7 @@ final class ConnectionIO {
 
   /// A peer that does not take its responses off the socket is not read any further. One that only gives
   /// no credit for them is: credit comes by reading, and streams and buffers are bounded anyway.
-  private func updateReading(_ index: Int, _ session: Session) {
+  private func updateReading(_ index: Int, _ session: Session, at nowNanoseconds: Int64) {
     let pauses =
       !connections[index].unsent.isEmpty && session.queuedBytes > limits.unsentBytesMax
     // Streaming calls that had to wait for their peer may go on.
@@ -146,6 +146,7 @@ final class ConnectionIO {
     }
     if connections[index].isReadingPaused == pauses { return }
     connections[index].isReadingPaused = pauses
+    if !pauses { connections[index].resumedNanoseconds = nowNanoseconds }
     updateInterest(index)
   }
 
@@ -182,7 +183,7 @@ final class ConnectionIO {
         if written > Self.writtenPerTurnMax { return connections.touch(index) }
       }
       if session.isFinished { connections[index].isEnding = true }
-      updateReading(index, session)
+      updateReading(index, session, at: nowNanoseconds)
     }
     watchForWriting(index, false)
     if connections[index].isEnding { linger(index, at: nowNanoseconds) }
@@ -225,19 +226,35 @@ final class ConnectionIO {
     }
     guard connections[index].descriptor >= 0 else { return false }
     watchForWriting(index, true)
-    if let session = connections[index].session { updateReading(index, session) }
+    if let session = connections[index].session {
+      updateReading(index, session, at: nowNanoseconds)
+    }
     return false
   }
 
   /// Keeps what the socket did not take. Where all such bytes come to more than the loop has room for,
-  /// the connection is closed instead: its peer does not read.
+  /// those give way whose peers have not read for the longest.
   private func keepUnsent(_ bytes: UnsafeRawBufferPointer, of index: Int) {
-    guard unsentBytes + bytes.count <= limits.http2.bufferedBytesMax else {
+    while unsentBytes + bytes.count > limits.http2.bufferedBytesMax {
       metrics.abuse(.slowReader)
-      return close(index)
+      guard let other = longestStalled() else { return close(index) }
+      close(other)
     }
     unsentBytes += bytes.count
     unsafe connections[index].unsent.keep(bytes)
+  }
+
+  /// Of the connections with unsent bytes the one whose peer took some least recently.
+  private func longestStalled() -> Int? {
+    var found: Int?
+    var since = Int64.max
+    for index in 0..<connections.usedCount where !connections[index].unsent.isEmpty {
+      if connections[index].progressNanoseconds < since {
+        since = connections[index].progressNanoseconds
+        found = index
+      }
+    }
+    return found
   }
 
   private func watchForWriting(_ index: Int, _ watch: Bool) {
@@ -266,8 +283,10 @@ extension ConnectionFault {
     case .pingFlood: .pingFlood
     case .settingsFlood: .settingsFlood
     case .emptyFrameFlood: .emptyFrames
+    case .lateFrameFlood: .lateFrames
     case .headerListFlood: .headerList
     case .controlFlood: .slowReader
+    case .unfinishedFrame: .frameTimeout
     case .protocolViolation: .protocolError
     }
   }

@@ -13,6 +13,8 @@ struct Connection {
   var openedNanoseconds: Int64 = 0
   /// When the peer last took bytes while there were some to take.
   var progressNanoseconds: Int64 = 0
+  /// When it was last read again after a pause.
+  var resumedNanoseconds: Int64 = 0
   /// What a write left over.
   var unsent = UnsentBytes()
   /// Listed among the connections to flush at the end of the turn.

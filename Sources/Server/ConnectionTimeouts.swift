@@ -12,6 +12,8 @@ struct ConnectionTimeouts {
     case over
     /// The connection is cut off for what the peer did not do.
     case abuse(ConnectionAbuse)
+    /// The same, and the peer is told why.
+    case fault(ConnectionFault)
   }
 
   private let handshakeNanosecondsMax: Int64
@@ -35,6 +37,12 @@ struct ConnectionTimeouts {
       nowNanoseconds - connection.progressNanoseconds > stalledWriteNanosecondsMax
     {
       return .abuse(.slowReader)
+    }
+    // While we do not read, nothing can become whole.
+    if !connection.isReadingPaused, let since = connection.session?.unfinishedSinceNanoseconds,
+      nowNanoseconds - max(since, connection.resumedNanoseconds) > handshakeNanosecondsMax
+    {
+      return .fault(.unfinishedFrame)
     }
     return .inTime
   }

@@ -31,6 +31,7 @@ final class EventLoop {
   private let timeouts: ConnectionTimeouts
   private var nextTickNanoseconds: Int64 = 0
   private var shutdown = ShutdownProgress()
+  private var trimming = MemoryTrimming()
 
   init(
     limits: ServerLimits, listener: consuming FileDescriptor, mailbox: Mailbox, peers: [Mailbox],
@@ -162,6 +163,7 @@ final class EventLoop {
     // An empty iteration: the handler's housekeeping goes on while nobody calls.
     handler.beginTurn()
     handler.endTurn()
+    if trimming.isDue(bufferedBytes: context.bufferedBytes + io.unsentBytes) { Memory.trim() }
   }
 
   private func checkTimeouts(_ index: Int) {
@@ -170,10 +172,18 @@ final class EventLoop {
     case .abuse(let kind):
       metrics.abuse(kind)
       return io.close(index)
+    case .fault(let fault):
+      metrics.abuse(fault.abuse)
+      connections[index].session?.fail(fault)
+      connections[index].isEnding = true
+      return connections.touch(index)
     case .inTime: break
     }
-    if let session = connections[index].session, session.streamCount > 0 {
-      calls.expire(session)
+    guard let session = connections[index].session, session.streamCount > 0 else { return }
+    calls.expire(session)
+    let stalled = nowNanoseconds - limits.stalledWriteNanosecondsMax
+    if session.queuedBytes > 0, session.resetStalledStreams(before: stalled) > 0 {
+      connections.touch(index)
     }
   }
 

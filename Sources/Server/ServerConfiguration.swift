@@ -10,11 +10,13 @@ package struct ServerLimits: Sendable {
   package var connectionsMax: Int
   /// Answers that a connection may owe before it is no longer read, in bytes.
   package var unsentBytesMax: Int
-  /// A new connection's time to send its HTTP/2 preface and SETTINGS, in nanoseconds.
+  /// A new connection's time to send its HTTP/2 preface and SETTINGS, and a peer's to finish a frame or a
+  /// header block that it began, in nanoseconds.
   package var handshakeNanosecondsMax: Int64
   /// A request's time from its header fields to its last byte, in nanoseconds.
   package var requestNanosecondsMax: Int64
-  /// How long a peer may leave bytes unread before it is cut off, in nanoseconds.
+  /// How long a peer may take no byte that waits for it before it is cut off, and give no credit to a
+  /// stream before that is reset, in nanoseconds.
   package var stalledWriteNanosecondsMax: Int64
   /// Silence after which the kernel probes a peer, in seconds.
   package var keepaliveSeconds: Int32

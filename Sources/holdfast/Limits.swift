@@ -105,7 +105,8 @@ enum Limits {
   static let headerListBytesMax = 16 * 1024
   /// Unread answers of a connection; beyond it the peer is not read any more.
   static let unsentBytesMax = 4 * 1024 * 1024
-  /// Bodies and answers of one loop that outgrew their records: 3,000 of the largest messages.
+  /// Bodies and answers of one loop that outgrew their records: 3,000 of the largest messages. A
+  /// connection holds half of what is free at most.
   static let bufferedBytesMax = 256 * 1024 * 1024
   /// Responses of one call that its client has not taken: beyond it, whoever makes them waits.
   static let streamQueuedBytesMax = 256 * 1024
@@ -120,7 +121,8 @@ enum Limits {
   static let handshakeNanosecondsMax = 10 * second
   /// 80 KiB at modem speed.
   static let requestNanosecondsMax = 30 * second
-  static let stalledWriteNanosecondsMax = 60 * second
+  /// A peer that neither reads nor gives credit for as long has stopped listening.
+  static let stallTimeoutNanoseconds = 60 * second
   static let keepaliveSeconds: Int32 = 60
   /// What orchestrators give before they kill (Kubernetes: 30 s), less a margin.
   static let shutdownNanosecondsMax = 10 * second
@@ -129,8 +131,10 @@ enum Limits {
 
   // MARK: Abuse budgets, per connection
 
-  /// Clients with deadlines cancel calls: a tenth of 100,000 calls/s. A reset costs us about 2 µs, so
-  /// this is a fiftieth of a core. By either side; a reset by the peer counts twice.
+  /// Clients with deadlines cancel calls: a fifth of 100,000 calls/s. A stream that is opened and reset
+  /// costs what a call does, 1 to 2 µs: the call may have been executed, and of one that was not, header
+  /// block and record were worked on. So one connection gets a 25th of a core out of it at most. Each
+  /// reset counts once: the peer's, and those of ours that the peer provoked.
   static let resets = Budget(burst: 20_000, perSecond: 20_000)
   /// gRPC clients probe bandwidth with a PING per round trip while data flows.
   static let pings = Budget(burst: 10_000, perSecond: 5_000)
@@ -138,6 +142,10 @@ enum Limits {
   static let settings = Budget(burst: 200, perSecond: 20)
   /// No client has a use for empty frames; some old ones send a few PRIORITY frames at the start.
   static let emptyFrames = Budget(burst: 1_000, perSecond: 100)
+  /// A round trip's worth of frames of streams that we reset is on its way: a call's body may be 64 DATA
+  /// frames, and behind a proxy a thousand calls may share the connection. A client that listens then
+  /// stops. Each costs us as little as a frame of an open stream does.
+  static let lateFrames = Budget(burst: 100_000, perSecond: 20_000)
 
   // MARK: As the modules take them
 
@@ -174,12 +182,14 @@ enum Limits {
         concurrentStreams: concurrentStreams, headerListBytesMax: headerListBytesMax,
         bodyBytesMax: messageBytesMax + 5, bufferedBytesMax: bufferedBytesMax,
         connectionWindowBytes: connectionWindowBytes, streamWindowBytes: streamWindowBytes,
-        resets: resets, pings: pings, settings: Self.settings, emptyFrames: emptyFrames),
+        resets: resets, pings: pings, settings: Self.settings, emptyFrames: emptyFrames,
+        lateFrames: lateFrames),
       messageBytesMax: messageBytesMax, connectionsMax: settings.maxConnections,
       unsentBytesMax: unsentBytesMax,
       handshakeNanosecondsMax: settings.handshakeTimeoutNanoseconds,
       requestNanosecondsMax: requestNanosecondsMax,
-      stalledWriteNanosecondsMax: stalledWriteNanosecondsMax, keepaliveSeconds: keepaliveSeconds,
+      stalledWriteNanosecondsMax: settings.stallTimeoutNanoseconds,
+      keepaliveSeconds: keepaliveSeconds,
       shutdownNanosecondsMax: settings.shutdownTimeoutNanoseconds,
       streamQueuedBytesMax: streamQueuedBytesMax,
       streamingCallsPerConnectionMax: streamingCallsPerConnectionMax,

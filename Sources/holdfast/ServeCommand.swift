@@ -68,8 +68,15 @@ struct ServeCommand: AsyncParsableCommand {
       "How long a decision is remembered for retries after its end (24h).", valueName: "time"))
   var retention: String?
   @Option(
-    help: ArgumentHelp("A new connection's time for its HTTP/2 preface (10s).", valueName: "time"))
+    help: ArgumentHelp(
+      "A client's time for its HTTP/2 preface, and to finish a frame that it began (10s).",
+      valueName: "time"))
   var handshakeTimeout: String?
+  @Option(
+    help: ArgumentHelp(
+      "A client's time to read what waits for it, or to give a stream credit (60s).",
+      valueName: "time"))
+  var stallTimeout: String?
   @Option(help: ArgumentHelp("How long a shutdown waits for open calls (10s).", valueName: "time"))
   var shutdownTimeout: String?
   @Option(
@@ -131,8 +138,10 @@ struct ServeCommand: AsyncParsableCommand {
       "journal-segment-bytes": journalSegmentBytes, "max-items": maxItems,
       "max-reservations": maxReservations, "max-connections": maxConnections,
       "default-ttl": defaultTtl, "max-hold": maxHold, "retention": retention,
-      "handshake-timeout": handshakeTimeout, "shutdown-timeout": shutdownTimeout,
-      "clock-jump-max": clockJumpMax, "tokens": tokens,
+      "handshake-timeout": handshakeTimeout, "stall-timeout": stallTimeout,
+      "shutdown-timeout": shutdownTimeout,
+      "clock-jump-max": clockJumpMax,
+      "tokens": tokens,
       "concurrency": concurrency, "log-level": logLevel, "log-format": logFormat,
     ]
     return all.compactMapValues { $0 }

@@ -23,6 +23,7 @@ struct Settings {
   var maxHoldNanoseconds: Int64 = 0
   var retentionNanoseconds: Int64 = 0
   var handshakeTimeoutNanoseconds: Int64 = 0
+  var stallTimeoutNanoseconds: Int64 = 0
   var shutdownTimeoutNanoseconds: Int64 = 0
   var clockJumpMaxNanoseconds: Int64 = 0
   /// Path of the token file; empty: access is off, whoever reaches the port may call everything.
@@ -49,6 +50,7 @@ struct Settings {
     ("max-reservations", String(Limits.reservationsMax)),
     ("max-connections", String(Limits.connectionsMax)), ("default-ttl", "600s"),
     ("max-hold", "24h"), ("retention", "24h"), ("handshake-timeout", "10s"),
+    ("stall-timeout", "\(Limits.stallTimeoutNanoseconds / Limits.second)s"),
     ("shutdown-timeout", "10s"), ("clock-jump-max", "24h"),
     ("tokens", ""), ("concurrency", ConcurrencyControl.optimistic.rawValue),
     ("log-level", "info"), ("log-format", "auto"),
@@ -176,6 +178,9 @@ extension Settings {
       retentionNanoseconds = try Self.duration(text, 0...(365 * 24 * 3600 * Limits.second), at)
     case "handshake-timeout":
       handshakeTimeoutNanoseconds = try Self.duration(
+        text, (Limits.second / 10)...(3600 * Limits.second), at)
+    case "stall-timeout":
+      stallTimeoutNanoseconds = try Self.duration(
         text, (Limits.second / 10)...(3600 * Limits.second), at)
     case "shutdown-timeout":
       shutdownTimeoutNanoseconds = try Self.duration(text, 0...(3600 * Limits.second), at)

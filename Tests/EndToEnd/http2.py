@@ -78,6 +78,7 @@ class Connection:
         self.decoder = hpack.Decoder()
         self.responses = {}
         self.goaway = None  # the code of GOAWAY
+        self.goaway_text = None  # its debug data
         if preface:
             self.send(PREFACE + frame(SETTINGS, payload=settings))
 
@@ -133,6 +134,7 @@ class Connection:
             response.reset = int.from_bytes(payload, "big")
         elif kind == GOAWAY:
             self.goaway = int.from_bytes(payload[4:8], "big")
+            self.goaway_text = payload[8:].decode()
         if response and (kind == RST_STREAM or kind in (HEADERS, DATA) and flags & END_STREAM):
             response.ended = True
 

@@ -14,7 +14,7 @@ import Testing
   // MARK: Budgets
 
   enum Spent: String, CaseIterable {
-    case resets, provokedResets, pings, settings, emptyData, priorities
+    case resets, provokedResets, pings, settings, emptyData, priorities, lateData, lateTrailers
 
     var fault: ConnectionFault {
       switch self {
@@ -22,6 +22,18 @@ import Testing
       case .pings: .pingFlood
       case .settings: .settingsFlood
       case .emptyData, .priorities: .emptyFrameFlood
+      case .lateData, .lateTrailers: .lateFrameFlood
+      }
+    }
+
+    /// What the GOAWAY frame says about it.
+    var text: String {
+      switch self {
+      case .resets, .provokedResets: "too_many_resets"
+      case .pings: "too_many_pings"
+      case .settings: "too_many_settings"
+      case .emptyData, .priorities: "too_many_empty_frames"
+      case .lateData, .lateTrailers: "too_many_frames_on_streams_that_were_reset"
       }
     }
 
@@ -34,6 +46,9 @@ import Testing
       case .settings: ServerFrame.settings()
       case .emptyData: ServerFrame.data(1, [], endsStream: false)
       case .priorities: ServerFrame.priority(stream)
+      // Stream 3 is reset by then.
+      case .lateData: ServerFrame.data(3, [1], endsStream: false)
+      case .lateTrailers: ServerFrame.headers(3, [], endsStream: true)
       }
     }
   }
@@ -45,11 +60,17 @@ import Testing
       $0.pings = budget
       $0.settings = budget
       $0.emptyFrames = budget
+      $0.lateFrames = budget
     }
     let server = try ServerUnderTest(limits: limits)
     let context = server.context
     #expect(server.receive(ServerFrame.preface + ServerFrame.settings()) == nil)
     #expect(server.receive(ServerFrame.headers(1, block)) == nil)
+    if spent == .lateData || spent == .lateTrailers {
+      #expect(server.receive(ServerFrame.headers(3, block)) == nil)
+      server.send([1], on: try #require(server.openStreams.last))
+      #expect(try server.frames().last?.kind == ServerFrame.Kind.reset)
+    }
     var stream: UInt32 = 3
     func spend(_ count: Int) -> ConnectionFault? {
       for _ in 0..<count {
@@ -67,7 +88,41 @@ import Testing
     #expect(spend(8) == nil)
     #expect(spend(1) == spent.fault)
     let frames = try server.frames()
-    #expect(frames.last { $0.kind == ServerFrame.Kind.goAway }?.code == 11)
+    let goAway = try #require(frames.last { $0.kind == ServerFrame.Kind.goAway })
+    #expect(Array(goAway.payload[4..<8]) == [0, 0, 0, 11])
+    #expect(String(decoding: goAway.payload.dropFirst(8), as: UTF8.self) == spent.text)
+    #expect(server.session.isFinished)
+    server.close()
+  }
+
+  /// A frame and a header block have to end; the next one has its own time.
+  @Test func whatIsUnfinishedIsSeen() throws {
+    let server = try ServerUnderTest.connected()
+    let whole =
+      ServerFrame.headers(1, Array(block[..<5]), endsHeaders: false)
+      + ServerFrame.continuation(1, Array(block[5...]), endsHeaders: true)
+      + ServerFrame.data(1, grpcMessage([1]))
+    // Where the header block ends, and DATA begins.
+    let blockEnd = 9 + 5 + 9 + block.count - 5
+    for (at, byte) in whole.enumerated() {
+      server.context.setNow(nanoseconds: Int64(at + 1))
+      #expect(server.receive([byte]) == nil)
+      let end = at + 1
+      let since: Int64? =
+        end < blockEnd ? 1 : end == blockEnd || end == whole.count ? nil : Int64(blockEnd + 1)
+      #expect(server.session.unfinishedSinceNanoseconds == since, "after byte \(end)")
+    }
+    // All at once but for the beginning of the next.
+    server.context.setNow(nanoseconds: 1_000)
+    #expect(server.receive(Array(ServerFrame.ping()[..<10])) == nil)
+    server.context.setNow(nanoseconds: 2_000)
+    #expect(server.receive(ServerFrame.ping()[10...] + ServerFrame.ping()[..<3]) == nil)
+    #expect(server.session.unfinishedSinceNanoseconds == 2_000)
+    server.session.fail(.unfinishedFrame)
+    let frames = try server.frames()
+    #expect(frames.last?.kind == ServerFrame.Kind.goAway)
+    #expect(
+      String(decoding: frames.last?.payload.dropFirst(8) ?? [], as: UTF8.self) == "frame_timeout")
     #expect(server.session.isFinished)
     server.close()
   }
@@ -200,7 +255,7 @@ import Testing
   }
 
   @Test func bodiesOfAllStreamsShareABudgetAndGiveItBack() throws {
-    let server = try ServerUnderTest.connected(limits: limited { $0.bufferedBytesMax = 10_000 })
+    let server = try ServerUnderTest.connected(limits: limited { $0.bufferedBytesMax = 30_000 })
     let part = [0, 0, 0, 3, 0xe3] + [UInt8](repeating: 1, count: 900)
     for round in 0..<20 {
       let streams = (0..<30).map { UInt32(2 * (30 * round + $0) + 1) }
@@ -210,11 +265,102 @@ import Testing
           ServerFrame.headers(stream, block) + ServerFrame.data(stream, part, endsStream: false)
         #expect(server.receive(bytes) == nil)
       }
-      // 905 bytes take 905 to 1,810 of the budget.
+      // 905 bytes take 905 to 1,810 of the budget, of which one connection gets a third.
       #expect((19...25).contains(server.count(.oversize) - before), "round \(round)")
       for stream in streams { #expect(server.receive(ServerFrame.reset(stream)) == nil) }
       #expect(server.session.streamCount == 0)
     }
+    server.close()
+  }
+
+  /// A connection may hold half of what is free: those that take all they can leave something.
+  @Test(arguments: [(1, 333), (2, 250), (14, 62), (50, 19)])
+  func connectionsShareTheBudget(connections: Int, share: Int) throws {
+    let context = ServerUnderTest.makeContext(limited { $0.bufferedBytesMax = 1_000 * 1_024 })
+    let part = [0, 0, 0, 3, 0xe3] + [UInt8](repeating: 1, count: 900)
+    var greedy: [ServerUnderTest] = []
+    for _ in 0..<connections {
+      let server = try ServerUnderTest(context)
+      #expect(server.receive(ServerFrame.preface + ServerFrame.settings()) == nil)
+      greedy.append(server)
+    }
+    // By turns, until none gets more.
+    for number in 0..<100 {
+      for server in greedy {
+        let stream = UInt32(2 * number + 1)
+        let bytes =
+          ServerFrame.headers(stream, block) + ServerFrame.data(stream, part, endsStream: false)
+        #expect(server.receive(bytes) == nil)
+      }
+    }
+    // 905 bytes each; all 100 streams of a connection are 90,500.
+    let most = min(share * 1_024 / 905, 100)
+    for server in greedy {
+      let held = 100 - server.count(.oversize)
+      #expect(abs(held - most) <= 1, "\(held) bodies of \(most)")
+    }
+    let newcomer = try ServerUnderTest(context)
+    #expect(
+      newcomer.receive(
+        ServerFrame.preface + ServerFrame.settings() + ServerFrame.headers(1, block)
+          + ServerFrame.data(1, part)) == nil)
+    #expect(newcomer.calls.count == 1)
+    newcomer.close()
+    for server in greedy { server.close() }
+    #expect(context.bufferedBytes == 0)
+  }
+
+  // MARK: Responses that wait for credit
+
+  private static let second: Int64 = 1_000_000_000
+
+  @Test(arguments: [false, true]) func streamsThatGetNoCreditAreReset(byConnection: Bool) throws {
+    let server = try ServerUnderTest.connected(settings: byConnection ? [] : [(4, 2)]) {
+      $0.send([UInt8](repeating: 7, count: 40_000), on: $1)
+    }
+    server.context.setNow(nanoseconds: 10 * Self.second)
+    for stream in [1, 3, 5] as [UInt32] {
+      let bytes = ServerFrame.headers(stream, block) + ServerFrame.data(stream, grpcMessage([]))
+      #expect(server.receive(bytes) == nil)
+    }
+    _ = try server.frames()
+    #expect(server.session.streamCount == 3)
+    // Credit for one of them is none for the others.
+    server.context.setNow(nanoseconds: 20 * Self.second)
+    if byConnection {
+      #expect(server.receive(ServerFrame.windowUpdate(0, 1)) == nil)
+    } else {
+      #expect(server.receive(ServerFrame.windowUpdate(3, 1)) == nil)
+    }
+    #expect(try server.frames().map(\.payload.count) == [1])
+    #expect(server.session.resetStalledStreams(before: 10 * Self.second) == 0)
+    let reset = server.session.resetStalledStreams(before: 20 * Self.second)
+    #expect(reset == 2)
+    let frames = try server.frames()
+    #expect(frames.count == reset)
+    #expect(frames.allSatisfy { $0.kind == ServerFrame.Kind.reset && $0.code == 11 })
+    // The one that got something has as long again.
+    #expect(server.session.streamCount == 1)
+    server.context.setNow(nanoseconds: 30 * Self.second)
+    #expect(server.session.resetStalledStreams(before: 20 * Self.second) == 0)
+    #expect(server.session.resetStalledStreams(before: 20 * Self.second + 1) == 1)
+    #expect(server.session.queuedBytes == 0 && server.session.streamCount == 0)
+    _ = try server.frames()
+    #expect(server.context.bufferedBytes == 0)
+    server.close()
+  }
+
+  @Test func responsesThatAreTakenAreNotStalled() throws {
+    let server = try ServerUnderTest.connected(settings: [(4, 10)])
+    #expect(
+      server.receive(ServerFrame.headers(1, block) + ServerFrame.data(1, grpcMessage([]))) == nil)
+    // Still open, and with nothing to send: a call that waits for its owner.
+    server.answer = { _, _ in }
+    #expect(
+      server.receive(ServerFrame.headers(3, block) + ServerFrame.data(3, grpcMessage([]))) == nil)
+    _ = try server.frames()
+    #expect(server.session.resetStalledStreams(before: .max) == 0)
+    #expect(server.session.streamCount == 1)
     server.close()
   }
 

@@ -178,7 +178,8 @@ final class Fixture {
       http2: HTTP2Limits(
         concurrentStreams: 1024, headerListBytesMax: 16_384, bodyBytesMax: 65_541,
         bufferedBytesMax: 256 << 20, connectionWindowBytes: 16 << 20, streamWindowBytes: 1 << 20,
-        resets: plenty, pings: plenty, settings: plenty, emptyFrames: plenty),
+        resets: plenty, pings: plenty, settings: plenty, emptyFrames: plenty,
+        lateFrames: plenty),
       messageBytesMax: 65_536, connectionsMax: 1000, unsentBytesMax: 4 << 20,
       handshakeNanosecondsMax: 10 * second, requestNanosecondsMax: 30 * second,
       stalledWriteNanosecondsMax: 60 * second, keepaliveSeconds: 60,

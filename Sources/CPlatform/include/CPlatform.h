@@ -31,6 +31,9 @@ int hf_accept(int listener);
 /// Asks for huge pages behind [address, address + length) (madvise MADV_HUGEPAGE). A hint: no result.
 void hf_advise_huge_pages(void *address, size_t length);
 
+/// Gives free pages of the heap back to the system, where the allocator can (malloc_trim(3)).
+void hf_trim_heap(void);
+
 /// The calling thread's CPU time in nanoseconds (CLOCK_THREAD_CPUTIME_ID).
 int64_t hf_thread_cpu_nanoseconds(void);
 

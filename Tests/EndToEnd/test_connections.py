@@ -1,0 +1,165 @@
+"""What one connection may do to others: late frames, stalled windows, slow header blocks, idle peers."""
+
+import contextlib
+import time
+import urllib.request
+
+import pytest
+
+from client import Client
+from holdfast.v1 import stock_pb2
+from http2 import (
+    CONTINUATION, DATA, END_HEADERS, END_STREAM, ENHANCE_YOUR_CALM, HEADERS, NO_ERROR, PING, PRIORITY, SETTINGS, Closed,
+    Response, frame, grpc_fields, grpc_message, header_block)
+from http2_peer import CHECK, INITIAL_WINDOW_SIZE, EagerPeer, Peer
+from server import Server, eventually
+
+OK, UNIMPLEMENTED = 0, 12
+IMPATIENCE = 0.4
+UNKNOWN = header_block(grpc_fields("/no.Such/Method"))
+TRAILERS = header_block([("checksum", "1")])
+
+
+@pytest.fixture(scope="module")
+def impatient(binary):
+    """A server that gives a frame little time."""
+    with Server(binary, "--handshake-timeout", f"{int(IMPATIENCE * 1000)}ms") as running:
+        yield running
+
+
+def metric(server, sample):
+    """The value of one sample of the metrics page, such as name{label="value"}."""
+    page = urllib.request.urlopen(f"http://{server.host}:{server.admin_port}/metrics").read().decode()
+    return next(float(line.rsplit(" ", 1)[1]) for line in page.splitlines() if line.startswith(f"{sample} "))
+
+
+def abuse(server, kind):
+    return metric(server, f'holdfast_connection_abuse_total{{kind="{kind}"}}')
+
+
+# RFC 9113 section 5.1: frames on a stream that the server has reset are read and dropped.
+
+
+@pytest.mark.parametrize("calls", [1, 17, 500, 1500])
+@pytest.mark.parametrize("late", ["data", "trailers", "both"])
+def test_late_frames_of_calls_that_were_rejected_early(server, calls, late):
+    """As behind a proxy: many users' calls are rejected before their bodies came, and the rest still comes."""
+    streams = range(1, 2 * calls, 2)
+    with Peer(server) as peer:
+        for stream in streams:
+            peer.send(frame(HEADERS, END_HEADERS, stream, UNKNOWN))
+            response = peer.response(stream)
+            assert response.grpc_status == UNIMPLEMENTED
+        peer.barrier()
+        assert all(peer.responses[stream].reset == NO_ERROR for stream in streams)
+        for stream in streams:
+            if late != "trailers":
+                peer.send(frame(DATA, END_STREAM if late == "data" else 0, stream, grpc_message(bytes(100))))
+            if late != "data":
+                peer.send(frame(HEADERS, END_HEADERS | END_STREAM, stream, TRAILERS))
+        peer.goes_on(2 * calls + 1)
+        assert peer.goaway is None
+        assert peer.call(2 * calls + 3, CHECK, b"").grpc_status == OK
+
+
+# Responses that nobody takes.
+
+LIST = "/holdfast.v1.StockService/ListStock"
+MEGABYTE = 1 << 20
+
+
+def list_stock(page_size):
+    return grpc_message(stock_pb2.ListStockRequest(page_size=page_size).SerializeToString())
+
+
+@pytest.mark.alone
+def test_windows_that_never_open_cost_others_nothing(start):
+    """14 connections ask for far more than the server may keep, and give no credit for it."""
+    server = start("--loops", "1", "--stall-timeout", "2s")
+    with Client(server.target) as client:
+        # Names as long as they may be: a page is some 50 KB.
+        for number in range(500):
+            client.adjust(f"{number:064}", set_on_hand=1)
+        before = server.resident_bytes()
+        hostile = [Peer(server, [(INITIAL_WINDOW_SIZE, 0)], gives_credit=False) for _ in range(14)]
+        for peer in hostile:
+            peer.send(b"".join(
+                frame(HEADERS, END_HEADERS, stream, header_block(grpc_fields(LIST)))
+                + frame(DATA, END_STREAM, stream, list_stock(500)) for stream in range(1, 1001, 2)))
+            assert len(client.stock.ListStock(stock_pb2.ListStockRequest(page_size=500), **client.call).stock) == 500
+        for peer in hostile:
+            while any(peer.responses.setdefault(stream, Response()).reset is None for stream in (1, 999)):
+                peer.read_frame()
+            # Those that had a response wait in vain; the others were refused, and are told to send no more.
+            assert peer.responses[1].reset == ENHANCE_YOUR_CALM
+        eventually(lambda: server.resident_bytes() - before < 32 * MEGABYTE)
+        for peer in hostile:
+            peer.set((INITIAL_WINDOW_SIZE, 1 << 16))
+            peer.goes_on()
+
+
+# Frames that do not come to their end.
+
+CALL = frame(HEADERS, END_HEADERS, 1, header_block(grpc_fields(CHECK)))
+
+
+@pytest.mark.parametrize("begun, drip", [
+    pytest.param(frame(HEADERS, 0, 1, UNKNOWN[:1]), [], id="HEADERS alone"),
+    pytest.param(frame(HEADERS, 0, 1, UNKNOWN[:1]), [frame(CONTINUATION, 0, 1, b"")] * 10, id="CONTINUATION by and by"),
+    pytest.param(CALL[:9], [CALL[at:at + 1] for at in range(9, 19)], id="HEADERS byte by byte"),
+    pytest.param(b"", [CALL[at:at + 1] for at in range(10)], id="a header byte by byte"),
+    pytest.param(CALL + frame(DATA, 0, 1, bytes(100))[:20], [b"\0"] * 10, id="DATA byte by byte"),
+    pytest.param(frame(PING, 0, 0, bytes(8))[:-1], [], id="PING cut off"),
+])
+def test_what_was_begun_has_to_end_in_time(impatient, begun, drip):
+    before = abuse(impatient, "frame_timeout")
+    with Peer(impatient) as peer, Peer(impatient) as other:
+        peer.barrier()
+        other.barrier()
+        if begun:
+            peer.send(begun)
+        # More often than the time that it has, so that only its beginning can count.
+        for part in drip:
+            time.sleep(IMPATIENCE / 4)
+            with contextlib.suppress(Closed):
+                peer.send(part)
+        assert peer.drain()
+        assert (peer.goaway, peer.goaway_text) == (ENHANCE_YOUR_CALM, "frame_timeout")
+        assert abuse(impatient, "frame_timeout") == before + 1
+        other.goes_on()
+
+
+def test_frames_that_end_in_time_may_come_slowly_one_after_the_other(impatient):
+    """For longer than one of them may take, and never with nothing begun."""
+    body = grpc_message(b"")
+    with Peer(impatient) as peer:
+        for stream in range(1, 13, 2):
+            whole = (frame(HEADERS, 0, stream, UNKNOWN[:9]) + frame(CONTINUATION, END_HEADERS, stream, UNKNOWN[9:])
+                     + frame(DATA, END_STREAM, stream, body))
+            cut = len(whole) - 3
+            peer.send((b"" if stream == 1 else held) + whole[:cut])
+            held = whole[cut:]
+            time.sleep(IMPATIENCE / 3)
+        peer.send(held)
+        assert peer.response(11).grpc_status == UNIMPLEMENTED
+        peer.goes_on()
+
+
+# Floods: what the GOAWAY frame says.
+
+
+@pytest.mark.parametrize("flood, text", [
+    pytest.param(frame(PING, payload=bytes(8)) * 20_000, "too_many_pings", id="PING"),
+    pytest.param(frame(SETTINGS) * 1_000, "too_many_settings", id="SETTINGS"),
+    pytest.param(frame(PRIORITY, 0, 1, bytes(5)) * 3_000, "too_many_empty_frames", id="PRIORITY"),
+    pytest.param(frame(HEADERS, 0, 1, b"") + frame(CONTINUATION, 0, 1, b"") * 100, "header_list_too_large",
+                 id="CONTINUATION"),
+])
+def test_goaway_says_what_was_too_much(server, flood, text):
+    with EagerPeer(server) as peer:
+        peer.barrier()
+        peer.send(flood)
+        with contextlib.suppress(OSError):
+            while not peer.goaway:
+                peer.read_frame()
+        assert (peer.goaway, peer.goaway_text) == (ENHANCE_YOUR_CALM, text)
