@@ -1,7 +1,5 @@
-// Every method that the server has, by number, and the way from a message to its answer: unpack, check,
+// Every method that the server has, by number, and the way from a message to its answer: decode, check,
 // execute, encode.
-internal import CHoldfastProto
-internal import CProtobufC
 package import GRPC
 package import StockStore
 
@@ -53,11 +51,9 @@ package final class HoldfastHandler: CallHandler {
 
   let session: StoreSession
   let rules: FieldRules
-  private let shapes = MessageShapes.shared
-  let arena = MessageArena()
   let writer = MessageWriter()
   let errors = ErrorReplies()
-  /// Violations of the call in hand in the entries of a list: a call that has any is refused for all of them.
+  /// Violations of the call in hand in the entries of a list: what is refused for one is refused for all.
   var badEntries: [FieldViolation] = []
   private let health: HealthService
   private let reflection: ReflectionService
@@ -103,17 +99,9 @@ package final class HoldfastHandler: CallHandler {
     do throws(FieldViolation) {
       // The span outlives the call.
       let caller = try rules.caller(unsafe caller.borrowed)
-      switch shapes.check(message, of: method) {
-      case .known: return try execute(method, message, caller, call, reply)
-      case .unknown:
-        if let unknown = shapes.unknownField(in: message, of: method) {
-          errors.unknownField(unknown, reply: reply)
-        }
-      case .malformed: errors.malformed(reply: reply)
-      }
-      return .reply(lsn: 0)
+      return try execute(method, message, caller, call, reply)
     } catch {
-      errors.badRequest(badEntries.isEmpty ? [error] : badEntries, reply: reply)
+      errors.badRequest(error.index == nil ? [error] : badEntries, reply: reply)
       badEntries.removeAll()
       return .reply(lsn: 0)
     }
@@ -138,7 +126,7 @@ package final class HoldfastHandler: CallHandler {
     case .healthCheck: lsn = healthCheck(message, reply)
     case .healthWatch: lsn = healthWatch(message, call, reply)
     case .reflection, .reflectionAlpha:
-      let isAnswered = reflection.answer(message, arena: arena, writer: writer, reply: reply)
+      let isAnswered = reflection.answer(message, writer: writer, reply: reply)
       lsn = isAnswered ? 0 : malformed(reply)
     }
     session.await(lsn: lsn)
@@ -148,6 +136,15 @@ package final class HoldfastHandler: CallHandler {
   /// Answers a message that does not follow its .proto; 0, since nothing was decided.
   func malformed(_ reply: Reply) -> UInt64 {
     errors.malformed(reply: reply)
+    return 0
+  }
+
+  /// Answers a message that was not read whole; 0, since nothing was decided.
+  @inline(never)
+  func refuse(_ reader: ProtoReader, _ reply: Reply) -> UInt64 {
+    badEntries.removeAll()
+    guard let unknown = reader.unknownField else { return malformed(reply) }
+    errors.unknownField(unknown, reply: reply)
     return 0
   }
 
@@ -177,9 +174,15 @@ package final class HoldfastHandler: CallHandler {
   }
 
   private func healthRequest(_ message: Span<UInt8>) -> String? {
-    let request = unsafe arena.unpack(message, with: grpc__health__v1__health_check_request__unpack)
-    guard let request = unsafe request else { return nil }
-    let bytes = unsafe arena.bytes(request.pointee.service)
+    var reader = unsafe ProtoReader(message.borrowed, refusesUnknown: false)
+    var bytes = BorrowedBytes.empty
+    while let tag = reader.next() {
+      switch tag {
+      case .bytes(1): bytes = reader.bytes()
+      default: reader.other(tag, known: 1...1)
+      }
+    }
+    guard reader.isWhole else { return nil }
     return unsafe String(validating: bytes.pointer, as: UTF8.self)
   }
 }
