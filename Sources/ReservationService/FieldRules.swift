@@ -1,5 +1,4 @@
 // What every field of a request must be. A rule that is broken is named in a google.rpc.BadRequest.
-internal import CHoldfastProto
 internal import StockStore
 
 /// The service's limits that are not the store's. The values and the reasons for them stand in the

@@ -1,7 +1,5 @@
-// Every method that the server has, by number, and the way from a message to its answer: unpack, check,
+// Every method that the server has, by number, and the way from a message to its answer: decode, check,
 // execute, encode.
-internal import CHoldfastProto
-internal import CProtobufC
 package import GRPC
 package import StockStore
 
@@ -54,10 +52,8 @@ package final class HoldfastHandler: CallHandler {
 
   let session: StoreSession
   let rules: FieldRules
-  private let shapes = MessageShapes.shared
-  let arena = MessageArena()
   let errors = ErrorReplies()
-  /// Violations of the call in hand in the entries of a list: a call that has any is refused for all of them.
+  /// Violations of the call in hand in the entries of a list: what is refused for one is refused for all.
   var badEntries: [FieldViolation] = []
   private let health: HealthService
   private let reflection: ReflectionService
@@ -151,17 +147,9 @@ package final class HoldfastHandler: CallHandler {
   package func handle(_ message: Span<UInt8>, of call: Call, response: Response) -> Completion {
     guard let method = Method(rawValue: call.method) else { return .later }
     do throws(FieldViolation) {
-      switch shapes.check(message, of: method) {
-      case .known: return try execute(method, message, call, response)
-      case .unknown:
-        if let unknown = shapes.unknownField(in: message, of: method) {
-          errors.unknownField(unknown, response: response)
-        }
-      case .malformed: errors.malformed(response: response)
-      }
-      return .respond(lsn: 0)
+      return try execute(method, message, call, response)
     } catch {
-      errors.badRequest(badEntries.isEmpty ? [error] : badEntries, response: response)
+      errors.badRequest(error.index == nil ? [error] : badEntries, response: response)
       badEntries.removeAll()
       return .respond(lsn: 0)
     }
@@ -192,7 +180,7 @@ package final class HoldfastHandler: CallHandler {
     case .healthCheck: lsn = healthCheck(message, response)
     case .healthWatch: lsn = healthWatch(message, call.id, response)
     case .reflection, .reflectionAlpha:
-      let isAnswered = reflection.answer(message, arena: arena, response: response)
+      let isAnswered = reflection.answer(message, response: response)
       lsn = isAnswered ? 0 : malformed(response)
     }
     session.await(lsn: lsn)
@@ -202,6 +190,15 @@ package final class HoldfastHandler: CallHandler {
   /// Answers a message that does not follow its .proto; 0, since nothing was decided.
   func malformed(_ response: Response) -> UInt64 {
     errors.malformed(response: response)
+    return 0
+  }
+
+  /// Answers a message that was not read whole; 0, since nothing was decided.
+  @inline(never)
+  func refuse(_ reader: ProtoReader, _ response: Response) -> UInt64 {
+    badEntries.removeAll()
+    guard let unknown = reader.unknownField else { return malformed(response) }
+    errors.unknownField(unknown, response: response)
     return 0
   }
 
@@ -228,9 +225,15 @@ package final class HoldfastHandler: CallHandler {
   }
 
   private func healthRequest(_ message: Span<UInt8>) -> String? {
-    let request = unsafe arena.unpack(message, with: grpc__health__v1__health_check_request__unpack)
-    guard let request = unsafe request else { return nil }
-    let bytes = unsafe arena.bytes(request.pointee.service)
+    var reader = unsafe ProtoReader(message.borrowed, refusesUnknown: false)
+    var bytes = BorrowedBytes.empty
+    while let tag = reader.next() {
+      switch tag {
+      case .bytes(1): bytes = reader.bytes()
+      default: reader.other(tag, known: 1...1)
+      }
+    }
+    guard reader.isWhole else { return nil }
     return unsafe String(validating: bytes.pointer, as: UTF8.self)
   }
 }

@@ -1,7 +1,6 @@
 // grpc.reflection: serves the descriptors of the .proto files, so that grpcurl and its like need none.
 internal import Bytes
 internal import CHoldfastProto
-internal import CProtobufC
 internal import GRPC
 internal import StockStore
 
@@ -35,35 +34,25 @@ final class ReflectionService {
 
   /// Answers one request: valid_host = 1, original_request = 2, then one of 4 to 7. False where it is
   /// malformed.
-  func answer(
-    _ message: Span<UInt8>, arena: MessageArena, response: Response
-  ) -> Bool {
-    let request = unsafe arena.unpack(
-      message, with: grpc__reflection__v1__server_reflection_request__unpack)
-    guard let request = unsafe request else { return false }
+  func answer(_ message: Span<UInt8>, response: Response) -> Bool {
+    var reader = unsafe ProtoReader(message.borrowed, refusesUnknown: false)
+    guard let request = ReflectionRequest(&reader) else { return false }
     let writer = response.message
-    unsafe writer.field(1, arena.bytes(request.pointee.host))
+    writer.field(1, request.host)
     writer.field(2, message)
-    let text = { (string: UnsafeMutablePointer<CChar>?) -> String in
-      unsafe String(decoding: arena.bytes(string).pointer, as: UTF8.self)
-    }
-    switch unsafe request.pointee.message_request_case {
-    case GRPC__REFLECTION__V1__SERVER_REFLECTION_REQUEST__MESSAGE_REQUEST_FILE_BY_FILENAME:
-      write(files[unsafe text(request.pointee.file_by_filename)], writer)
-    case GRPC__REFLECTION__V1__SERVER_REFLECTION_REQUEST__MESSAGE_REQUEST_FILE_CONTAINING_SYMBOL:
-      let symbol = unsafe text(request.pointee.file_containing_symbol)
-      write(files.values.first { $0.symbols.contains(symbol) }, writer)
-    case GRPC__REFLECTION__V1__SERVER_REFLECTION_REQUEST__MESSAGE_REQUEST_LIST_SERVICES:
+    let text = unsafe String(decoding: request.text.pointer, as: UTF8.self)
+    switch request.kind {
+    case .fileByName: write(files[text], writer)
+    case .fileContainingSymbol: write(files.values.first { $0.symbols.contains(text) }, writer)
+    case .fileContainingExtension:
+      // proto3 has no extensions.
+      writeError(.notFound, "no extensions", writer)
+    case .extensionNumbers: writeExtensions(of: text, writer)
+    case .services:
       writer.nested(6) {
         for service in services { writer.nested(1) { writer.nested(1) { writer.text(service) } } }
       }
-    case GRPC__REFLECTION__V1__SERVER_REFLECTION_REQUEST__MESSAGE_REQUEST_FILE_CONTAINING_EXTENSION:
-      // proto3 has no extensions.
-      writeError(.notFound, "no extensions", writer)
-    case GRPC__REFLECTION__V1__SERVER_REFLECTION_REQUEST__MESSAGE_REQUEST_ALL_EXTENSION_NUMBERS_OF_TYPE:
-      writeExtensions(
-        of: unsafe text(request.pointee.all_extension_numbers_of_type), writer)
-    default: writeError(.invalidArgument, "empty request", writer)
+    case .nothing: writeError(.invalidArgument, "empty request", writer)
     }
     return true
   }
@@ -141,6 +130,50 @@ final class ReflectionService {
       default: break
       }
     }
+  }
+}
+
+/// A ServerReflectionRequest: host = 1, and one of message_request = 3 to 7.
+private struct ReflectionRequest {
+  enum Kind {
+    case nothing, fileByName, fileContainingSymbol, fileContainingExtension, extensionNumbers
+    case services
+  }
+
+  private(set) var host = BorrowedBytes.empty
+  private(set) var kind = Kind.nothing
+  /// What `kind` asks about.
+  private(set) var text = BorrowedBytes.empty
+
+  /// nil where the message is malformed.
+  init?(_ reader: inout ProtoReader) {
+    while let tag = reader.next() {
+      switch tag {
+      case .bytes(1): host = reader.bytes()
+      case .bytes(3): (kind, text) = (.fileByName, reader.bytes())
+      case .bytes(4): (kind, text) = (.fileContainingSymbol, reader.bytes())
+      case .bytes(5): readExtension(&reader)
+      case .bytes(6): (kind, text) = (.extensionNumbers, reader.bytes())
+      case .bytes(7): (kind, text) = (.services, reader.bytes())
+      case .bytes(2): reader.other(tag, known: 1...1)
+      default: reader.other(tag, known: 1...7)
+      }
+    }
+    if !reader.isWhole { return nil }
+  }
+
+  /// An ExtensionRequest: containing_type = 1, extension_number = 2. No answer depends on them.
+  private mutating func readExtension(_ reader: inout ProtoReader) {
+    kind = .fileContainingExtension
+    let submessage = reader.enter()
+    while let tag = reader.next() {
+      switch tag {
+      case .bytes(1): _ = reader.bytes()
+      case .varint(2): _ = reader.int32()
+      default: reader.other(tag, known: 1...2)
+      }
+    }
+    reader.leave(submessage, "file_containing_extension")
   }
 }
 

@@ -1,7 +1,5 @@
 // ReservationService: from messages to commands and from decisions to messages.
 internal import Bytes
-internal import CHoldfastProto
-internal import CProtobufC
 internal import GRPC
 internal import StockStore
 
@@ -9,14 +7,25 @@ extension HoldfastHandler {
   func reserve(
     _ message: Span<UInt8>, _ caller: BorrowedBytes, _ response: Response
   ) throws(FieldViolation) -> UInt64 {
-    let request = unsafe arena.unpack(message, with: holdfast__v1__reserve_request__unpack)
-    guard let request = unsafe request else { return malformed(response) }
-    let key = unsafe try rules.key(arena.bytes(request.pointee.idempotency_key))
-    guard unsafe request.pointee.n_lines > 0 else { throw Self.tooFewLines }
-    unsafe try readLines(request.pointee.n_lines, request.pointee.lines)
-    let timeToLive = unsafe try readTimeToLive(request.pointee.ttl)
+    var reader = unsafe ProtoReader(message.borrowed, refusesUnknown: true)
+    var key = BorrowedBytes.empty
+    var lineCount = 0
+    var timeToLive = ProtoDuration()
+    session.clearLines()
+    while let tag = reader.next() {
+      switch tag {
+      case .bytes(1): key = reader.bytes()
+      case .bytes(2): readLine(&lineCount, &reader)
+      case .bytes(3): timeToLive.read(&reader, "ttl")
+      default: reader.other(tag, known: 1...3)
+      }
+    }
+    guard reader.isWhole else { return refuse(reader, response) }
+    key = try rules.key(key)
+    guard lineCount > 0 else { throw Self.tooFewLines }
+    try checkLines(lineCount)
     let decision = session.reserve(
-      IdempotencyScope(caller: caller, key: key), ttlNanoseconds: timeToLive)
+      IdempotencyScope(caller: caller, key: key), ttlNanoseconds: try nanoseconds(timeToLive))
     switch decision.result {
     case .accepted(let hold):
       let writer = response.message
@@ -26,8 +35,8 @@ extension HoldfastHandler {
       writer.field(6, UInt64(hold.state.rawValue))
       if hold.state == .held { writer.field(7, seconds: hold.remainingNanoseconds) }
     case .refused(let refusal):
-      errors.refuse(refusal, isReplay: decision.replayed, session: session, response: response) { line in
-        unsafe itemName(line, request.pointee.n_lines, request.pointee.lines)
+      errors.refuse(refusal, isReplay: decision.replayed, session: session, response: response) {
+        session.namedItem(line: $0)
       }
     }
     return decision.lsn
@@ -36,62 +45,92 @@ extension HoldfastHandler {
   func confirm(
     _ message: Span<UInt8>, _ requester: Requester, _ response: Response
   ) throws(FieldViolation) -> UInt64 {
-    let request = unsafe arena.unpack(message, with: holdfast__v1__confirm_request__unpack)
-    guard let request = unsafe request else { return malformed(response) }
-    let id = unsafe try rules.reservationID(arena.bytes(request.pointee.reservation_id))
-    unsafe try readLines(request.pointee.n_lines, request.pointee.lines)
-    let reacquires = unsafe request.pointee.reacquire_if_expired != 0
-    return answer(session.confirm(id, reacquireIfExpired: reacquires, by: requester), response)
+    var reader = unsafe ProtoReader(message.borrowed, refusesUnknown: true)
+    var id = BorrowedBytes.empty
+    var lineCount = 0
+    var reacquires = false
+    session.clearLines()
+    while let tag = reader.next() {
+      switch tag {
+      case .bytes(1): id = reader.bytes()
+      case .bytes(2): readLine(&lineCount, &reader)
+      case .varint(3): reacquires = reader.bool()
+      default: reader.other(tag, known: 1...3)
+      }
+    }
+    guard reader.isWhole else { return refuse(reader, response) }
+    let reservation = try rules.reservationID(id)
+    try checkLines(lineCount)
+    return answer(session.confirm(reservation, reacquireIfExpired: reacquires, by: requester), response)
   }
 
   func release(
     _ message: Span<UInt8>, _ requester: Requester, _ response: Response
   ) throws(FieldViolation) -> UInt64 {
-    let request = unsafe arena.unpack(message, with: holdfast__v1__release_request__unpack)
-    guard let request = unsafe request else { return malformed(response) }
-    let id = unsafe try rules.reservationID(arena.bytes(request.pointee.reservation_id))
-    return answer(session.release(id, by: requester), response)
+    var reader = unsafe ProtoReader(message.borrowed, refusesUnknown: true)
+    let id = readID(&reader)
+    guard reader.isWhole else { return refuse(reader, response) }
+    return answer(session.release(try rules.reservationID(id), by: requester), response)
   }
 
   func extend(
     _ message: Span<UInt8>, _ requester: Requester, _ response: Response
   ) throws(FieldViolation) -> UInt64 {
-    let request = unsafe arena.unpack(message, with: holdfast__v1__extend_request__unpack)
-    guard let request = unsafe request else { return malformed(response) }
-    let id = unsafe try rules.reservationID(arena.bytes(request.pointee.reservation_id))
-    let timeToLive = unsafe try readTimeToLive(request.pointee.ttl)
+    var reader = unsafe ProtoReader(message.borrowed, refusesUnknown: true)
+    var id = BorrowedBytes.empty
+    var timeToLive = ProtoDuration()
+    var mayShorten = false
+    while let tag = reader.next() {
+      switch tag {
+      case .bytes(1): id = reader.bytes()
+      case .bytes(2): timeToLive.read(&reader, "ttl")
+      case .varint(3): mayShorten = reader.bool()
+      default: reader.other(tag, known: 1...3)
+      }
+    }
+    guard reader.isWhole else { return refuse(reader, response) }
+    let reservation = try rules.reservationID(id)
+    let ttlNanoseconds = try nanoseconds(timeToLive)
     // Extend has no key whose answer could have been recorded under another limit.
-    if let timeToLive, timeToLive > rules.store.holdNanosecondsMax {
+    if let ttlNanoseconds, ttlNanoseconds > rules.store.holdNanosecondsMax {
       throw FieldRules.timeToLiveViolation
     }
-    let mayShorten = unsafe request.pointee.may_shorten != 0
     return answer(
       session.extend(
-        id, ttlNanoseconds: timeToLive, mayShorten: mayShorten, by: requester), response)
+        reservation, ttlNanoseconds: ttlNanoseconds, mayShorten: mayShorten, by: requester),
+      response)
   }
 
   func getReservation(_ message: Span<UInt8>, _ response: Response) throws(FieldViolation) -> UInt64 {
-    let request = unsafe arena.unpack(message, with: holdfast__v1__get_reservation_request__unpack)
-    guard let request = unsafe request else { return malformed(response) }
-    let id = unsafe try rules.reservationID(arena.bytes(request.pointee.reservation_id))
-    return answer(session.reservation(id), response)
+    var reader = unsafe ProtoReader(message.borrowed, refusesUnknown: false)
+    let id = readID(&reader)
+    guard reader.isWhole else { return refuse(reader, response) }
+    return answer(session.reservation(try rules.reservationID(id)), response)
   }
 
   func listReservations(_ message: Span<UInt8>, _ response: Response) throws(FieldViolation) -> UInt64 {
-    let request = unsafe arena.unpack(
-      message, with: holdfast__v1__list_reservations_request__unpack)
-    guard let request = unsafe request else { return malformed(response) }
-    let size = unsafe try rules.pageSize(request.pointee.page_size)
-    let filter = unsafe request.pointee.state.rawValue
+    var reader = unsafe ProtoReader(message.borrowed, refusesUnknown: false)
+    var pageSize: Int32 = 0
+    var pageToken = BorrowedBytes.empty
+    var filter: UInt32 = 0
+    while let tag = reader.next() {
+      switch tag {
+      case .varint(1): pageSize = reader.int32()
+      case .bytes(2): pageToken = reader.bytes()
+      case .varint(3): filter = UInt32(truncatingIfNeeded: reader.varint())
+      default: reader.other(tag, known: 1...3)
+      }
+    }
+    guard reader.isWhole else { return refuse(reader, response) }
+    let size = try rules.pageSize(pageSize)
     guard filter <= ReservationState.expired.rawValue else {
       throw FieldViolation("state", "a state that this server knows, or unspecified for all")
     }
     let state = ReservationState(rawValue: UInt8(truncatingIfNeeded: filter))
     let list = PageList.reservations(state)
-    let cursor = unsafe try PageToken.position(
-      arena.bytes(request.pointee.page_token), of: list, session)
-    let writer = response.message
+    let cursor = try PageToken.position(pageToken, of: list, session)
     var left = size
+    let writer = response.message
     // The work of one call is bounded, so that a sparse table does not stop the loop.
     let next = session.listReservations(
       cursor: cursor, scanMax: Self.scanMax, state: state
@@ -112,51 +151,66 @@ extension HoldfastHandler {
 
   // MARK: Requests
 
-  typealias Line = UnsafeMutablePointer<Holdfast__V1__ReservationLine>
-
-  /// Hands the lines of a request to the session.
-  /// - Throws: the first bad line's violation; `badEntries` has those of all.
-  private func readLines(
-    _ count: Int, _ lines: UnsafeMutablePointer<Line?>?
-  ) throws(FieldViolation) {
-    session.clearLines()
-    guard count <= rules.store.linesPerReservation else { throw Self.tooFewLines }
-    var areGood = true
-    for index in 0..<count {
-      guard let line = unsafe lines?[index] else { continue }
-      do throws(FieldViolation) {
-        let item = unsafe try rules.item(
-          sku: arena.bytes(line.pointee.sku), location: arena.bytes(line.pointee.location))
-        let quantity = unsafe try rules.quantity(line.pointee.quantity)
-        guard session.appendLine(LineRequest(item: item, quantity: quantity)) else {
-          throw Self.tooFewLines
-        }
-      } catch {
-        badEntries.append(error.inside("lines", at: index))
-        areGood = false
+  /// Reads the lines' next entry, and hands it to the session.
+  @inline(__always)
+  private func readLine(_ count: inout Int, _ reader: inout ProtoReader) {
+    var item = ProtoItem()
+    var quantity: Int64 = 0
+    let submessage = reader.enter()
+    while let tag = reader.next() {
+      if item.read(tag, &reader) { continue }
+      switch tag {
+      case .varint(3): quantity = reader.int64()
+      default: reader.other(tag, known: 1...3)
       }
     }
-    if !areGood { throw badEntries[0] }
+    reader.leave(submessage, "lines", index: count)
+    if reader.isWhole { append(item, quantity, count) }
+    count += 1
+  }
+
+  /// Hands line `index` to the session; a bad one to `badEntries`. `checkLines` has the rest to say.
+  @inline(__always)
+  private func append(_ item: ProtoItem, _ quantity: Int64, _ index: Int) {
+    guard index < rules.store.linesPerReservation else { return }
+    do throws(FieldViolation) {
+      let name = try rules.item(sku: item.sku, location: item.location)
+      let quantity = try rules.quantity(quantity)
+      // Where lines are bad, fewer than `index` may be there.
+      _ = session.appendLine(LineRequest(item: name, quantity: quantity))
+    } catch {
+      badEntries.append(error.inside("lines", at: index))
+    }
+  }
+
+  /// Whether the lines, `count` in all, are good.
+  /// - Throws: the first bad line's violation; `badEntries` has those of all.
+  @inline(__always)
+  private func checkLines(_ count: Int) throws(FieldViolation) {
+    guard count <= rules.store.linesPerReservation else { throw Self.tooFewLines }
+    if let first = badEntries.first { throw first }
   }
 
   private static var noItem: ItemName { ItemName(sku: .empty, location: .empty) }
 
-  /// The name in line `index`.
-  private func itemName(
-    _ index: Int, _ count: Int, _ lines: UnsafeMutablePointer<Line?>?
-  ) -> ItemName {
-    guard index >= 0, index < count, let line = unsafe lines?[index] else { return Self.noItem }
-    return unsafe ItemName(
-      sku: arena.bytes(line.pointee.sku), location: arena.bytes(line.pointee.location))
+  /// Reads a message of which reservation_id = 1 is all.
+  @inline(__always)
+  private func readID(_ reader: inout ProtoReader) -> BorrowedBytes {
+    var id = BorrowedBytes.empty
+    while let tag = reader.next() {
+      switch tag {
+      case .bytes(1): id = reader.bytes()
+      default: reader.other(tag, known: 1...1)
+      }
+    }
+    return id
   }
 
   /// nil where none was sent.
-  private func readTimeToLive(
-    _ duration: UnsafeMutablePointer<Google__Protobuf__Duration>?
-  ) throws(FieldViolation) -> Int64? {
-    guard let duration = unsafe duration else { return nil }
-    return unsafe try rules.timeToLive(
-      seconds: duration.pointee.seconds, nanos: duration.pointee.nanos)
+  @inline(__always)
+  private func nanoseconds(_ duration: ProtoDuration) throws(FieldViolation) -> Int64? {
+    guard duration.isSet else { return nil }
+    return try rules.timeToLive(seconds: duration.seconds, nanos: duration.nanos)
   }
 
   // MARK: Answers

@@ -1,7 +1,5 @@
 // StockService: from messages to commands and from decisions to messages.
 internal import Bytes
-internal import CHoldfastProto
-internal import CProtobufC
 internal import GRPC
 internal import StockStore
 
@@ -9,20 +7,21 @@ extension HoldfastHandler {
   func adjustStock(
     _ message: Span<UInt8>, _ caller: BorrowedBytes, _ response: Response
   ) throws(FieldViolation) -> UInt64 {
-    let request = unsafe arena.unpack(message, with: holdfast__v1__adjust_stock_request__unpack)
-    guard let request = unsafe request else { return malformed(response) }
-    let key = unsafe try rules.key(arena.bytes(request.pointee.idempotency_key))
-    let item = unsafe try rules.item(
-      sku: arena.bytes(request.pointee.sku), location: arena.bytes(request.pointee.location))
-    let safetyStock = unsafe try readSafetyStock(request)
-    let change = unsafe try readChange(request)
+    var reader = unsafe ProtoReader(message.borrowed, refusesUnknown: true)
+    var request = AdjustStockRequest()
+    while let tag = reader.next() { request.read(tag, &reader) }
+    guard reader.isWhole else { return refuse(reader, response) }
+    let key = try rules.key(request.key)
+    let item = try rules.item(sku: request.sku, location: request.location)
+    let safetyStock = try safetyStock(request)
+    let change = try change(request)
     if case .none = change, safetyStock == nil {
       throw FieldViolation("change", "delta or set_on_hand, where safety_change is unset")
     }
-    let command = unsafe AdjustCommand(
+    let command = AdjustCommand(
       scope: IdempotencyScope(caller: caller, key: key), item: item, change: change,
-      safetyStock: safetyStock, expectedVersion: try readVersion(request),
-      reason: try rules.reason(arena.bytes(request.pointee.reason)))
+      safetyStock: safetyStock, expectedVersion: try expectedVersion(request),
+      reason: try rules.reason(request.reason))
     let decision = session.adjust(command)
     return answer(decision, item, response) { level, writer in
       write(1, level, to: writer)
@@ -31,48 +30,72 @@ extension HoldfastHandler {
   }
 
   func getStock(_ message: Span<UInt8>, _ response: Response) throws(FieldViolation) -> UInt64 {
-    let request = unsafe arena.unpack(message, with: holdfast__v1__get_stock_request__unpack)
-    guard let request = unsafe request else { return malformed(response) }
-    let item = unsafe try rules.item(
-      sku: arena.bytes(request.pointee.sku), location: arena.bytes(request.pointee.location))
+    var reader = unsafe ProtoReader(message.borrowed, refusesUnknown: false)
+    let request = readItem(&reader)
+    guard reader.isWhole else { return refuse(reader, response) }
+    let item = try rules.item(sku: request.sku, location: request.location)
     let decision = session.stock(item)
     return answer(decision, item, response) { level, writer in write(1, level, to: writer) }
   }
 
   func batchGetStock(_ message: Span<UInt8>, _ response: Response) throws(FieldViolation) -> UInt64 {
-    let request = unsafe arena.unpack(message, with: holdfast__v1__batch_get_stock_request__unpack)
-    guard let request = unsafe request else { return malformed(response) }
-    let count = unsafe request.pointee.n_items
+    var reader = unsafe ProtoReader(message.borrowed, refusesUnknown: false)
+    var count = 0
+    var lsn: UInt64 = 0
+    while let tag = reader.next() {
+      switch tag {
+      case .bytes(1):
+        let submessage = reader.enter()
+        let entry = readItem(&reader)
+        reader.leave(submessage, "items", index: count)
+        if reader.isWhole, count < rules.service.batchMax {
+          lsn = max(lsn, writeStock(entry, count, response.message))
+        }
+        count += 1
+      default: reader.other(tag, known: 1...1)
+      }
+    }
+    guard reader.isWhole else { return refuse(reader, response) }
     guard count >= 1, count <= rules.service.batchMax else {
       throw FieldViolation("items", "1 to 500 items")
-    }
-    let writer = response.message
-    var lsn: UInt64 = 0
-    for index in 0..<count {
-      guard let entry = unsafe request.pointee.items?[index] else { continue }
-      do throws(FieldViolation) {
-        let item = unsafe try rules.item(
-          sku: arena.bytes(entry.pointee.sku), location: arena.bytes(entry.pointee.location))
-        let decision = session.stock(item)
-        lsn = max(lsn, decision.lsn)
-        switch decision.result {
-        case .accepted(let level): write(1, level, to: writer)
-        case .refused: write(2, item, to: writer)
-        }
-      } catch {
-        badEntries.append(error.inside("items", at: index))
-      }
     }
     if let first = badEntries.first { throw first }
     return lsn
   }
 
+  /// Writes what a BatchGetStock answers to item `index`, or notes what is wrong with it.
+  /// - Returns: the log sequence number that the answer rests on.
+  private func writeStock(
+    _ entry: ProtoItem, _ index: Int, _ writer: ProtoWriter
+  ) -> UInt64 {
+    do throws(FieldViolation) {
+      let item = try rules.item(sku: entry.sku, location: entry.location)
+      let decision = session.stock(item)
+      switch decision.result {
+      case .accepted(let level): write(1, level, to: writer)
+      case .refused: write(2, item, to: writer)
+      }
+      return decision.lsn
+    } catch {
+      badEntries.append(error.inside("items", at: index))
+      return 0
+    }
+  }
+
   func listStock(_ message: Span<UInt8>, _ response: Response) throws(FieldViolation) -> UInt64 {
-    let request = unsafe arena.unpack(message, with: holdfast__v1__list_stock_request__unpack)
-    guard let request = unsafe request else { return malformed(response) }
-    var left = unsafe try rules.pageSize(request.pointee.page_size)
-    let position = unsafe try PageToken.position(
-      arena.bytes(request.pointee.page_token), of: .stock, session)
+    var reader = unsafe ProtoReader(message.borrowed, refusesUnknown: false)
+    var pageSize: Int32 = 0
+    var pageToken = BorrowedBytes.empty
+    while let tag = reader.next() {
+      switch tag {
+      case .varint(1): pageSize = reader.int32()
+      case .bytes(2): pageToken = reader.bytes()
+      default: reader.other(tag, known: 1...2)
+      }
+    }
+    guard reader.isWhole else { return refuse(reader, response) }
+    var left = try rules.pageSize(pageSize)
+    let position = try PageToken.position(pageToken, of: .stock, session)
     let writer = response.message
     let next = session.listStock(from: UInt32(clamping: position)) { level in
       write(1, level, to: writer)
@@ -85,49 +108,49 @@ extension HoldfastHandler {
 
   // MARK: Requests
 
-  typealias Adjustment = UnsafeMutablePointer<Holdfast__V1__AdjustStockRequest>
+  /// Reads a message of which sku = 1 and location = 2 are all.
+  @inline(__always)
+  private func readItem(_ reader: inout ProtoReader) -> ProtoItem {
+    var item = ProtoItem()
+    while let tag = reader.next() {
+      if !item.read(tag, &reader) { reader.other(tag, known: 1...2) }
+    }
+    return item
+  }
 
-  private func readChange(_ request: Adjustment) throws(FieldViolation) -> AdjustCommand.Change {
+  private func change(
+    _ request: AdjustStockRequest
+  ) throws(FieldViolation) -> AdjustCommand.Change {
     let most = rules.store.quantityMax
-    switch unsafe request.pointee.change_case {
-    case HOLDFAST__V1__ADJUST_STOCK_REQUEST__CHANGE_DELTA:
-      let delta = unsafe request.pointee.delta
+    switch request.change {
+    case .delta(let delta):
       guard delta >= -most, delta <= most else {
         throw FieldViolation("delta", "-1099511627776 to 1099511627776 units")
       }
-      return .delta(delta)
-    case HOLDFAST__V1__ADJUST_STOCK_REQUEST__CHANGE_SET_ON_HAND:
-      let units = unsafe request.pointee.set_on_hand
+    case .setOnHand(let units):
       guard units >= 0, units <= most else {
         throw FieldViolation("set_on_hand", "0 to 1099511627776 units")
       }
-      return .setOnHand(units)
-    default: return .none
+    case .none: break
     }
+    return request.change
   }
 
-  private func readSafetyStock(_ request: Adjustment) throws(FieldViolation) -> Int64? {
-    guard
-      unsafe request.pointee.safety_change_case
-        == HOLDFAST__V1__ADJUST_STOCK_REQUEST__SAFETY_CHANGE_SET_SAFETY_STOCK
-    else { return nil }
-    let units = unsafe request.pointee.set_safety_stock
+  private func safetyStock(_ request: AdjustStockRequest) throws(FieldViolation) -> Int64? {
+    guard let units = request.safetyStock else { return nil }
     guard units >= 0, units <= rules.store.quantityMax else {
       throw FieldViolation("set_safety_stock", "0 to 1099511627776 units")
     }
     return units
   }
 
-  private func readVersion(_ request: Adjustment) throws(FieldViolation) -> UInt64? {
-    switch unsafe request.pointee.version_check_case {
-    case HOLDFAST__V1__ADJUST_STOCK_REQUEST__VERSION_CHECK_EXPECTED_VERSION:
-      return unsafe request.pointee.expected_version
-    case HOLDFAST__V1__ADJUST_STOCK_REQUEST__VERSION_CHECK_ANY_VERSION:
-      guard unsafe request.pointee.any_version != 0 else {
-        throw FieldViolation("any_version", "true, or expected_version instead")
-      }
-      return nil
-    default: throw FieldViolation("version_check", "expected_version or any_version")
+  /// nil: any version.
+  private func expectedVersion(_ request: AdjustStockRequest) throws(FieldViolation) -> UInt64? {
+    switch request.versionCheck {
+    case .expected(let version): return version
+    case .any(true): return nil
+    case .any(false): throw FieldViolation("any_version", "true, or expected_version instead")
+    case .none: throw FieldViolation("version_check", "expected_version or any_version")
     }
   }
 
@@ -165,6 +188,39 @@ extension HoldfastHandler {
     writer.nested(number) {
       writer.field(1, item.sku)
       writer.field(2, item.location)
+    }
+  }
+}
+
+/// An AdjustStockRequest as it came. Of a oneof, the member that came last counts.
+private struct AdjustStockRequest {
+  enum VersionCheck {
+    case none
+    case expected(UInt64)
+    case any(Bool)
+  }
+
+  var key = BorrowedBytes.empty
+  var sku = BorrowedBytes.empty
+  var location = BorrowedBytes.empty
+  var change = AdjustCommand.Change.none
+  var versionCheck = VersionCheck.none
+  var safetyStock: Int64?
+  var reason = BorrowedBytes.empty
+
+  @inline(__always)
+  mutating func read(_ tag: ProtoTag, _ reader: inout ProtoReader) {
+    switch tag {
+    case .bytes(1): key = reader.bytes()
+    case .bytes(2): sku = reader.bytes()
+    case .bytes(3): location = reader.bytes()
+    case .varint(4): change = .delta(reader.int64())
+    case .varint(5): change = .setOnHand(reader.int64())
+    case .varint(6): versionCheck = .expected(reader.varint())
+    case .varint(7): versionCheck = .any(reader.bool())
+    case .varint(8): safetyStock = reader.int64()
+    case .bytes(9): reason = reader.bytes()
+    default: reader.other(tag, known: 1...9)
     }
   }
 }

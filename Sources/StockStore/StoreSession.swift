@@ -127,6 +127,10 @@ package final class StoreSession {
     return true
   }
 
+  /// The item that line `line` of the last reserve named, for telling which one is unknown: from 0. Good
+  /// as long as the bytes that the line borrowed.
+  package func namedItem(line: Int) -> ItemName { scratch.lines[line].item }
+
   /// The number of the item that line `index` of the command names; nil where it is unknown.
   @inline(__always)
   func ordinal(line index: Int) -> UInt32? {

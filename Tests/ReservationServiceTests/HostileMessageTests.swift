@@ -150,6 +150,7 @@ struct HostileMessageTests {
     ("first fields of an unknown field", [0x0a, 2, 0x78, 0]),
     ("submessages of unknown fields", [0x12, 0x10] + [UInt8](repeating: 0x78, count: 16)),
     ("unknown fixed 32", [0x7d, 0, 0, 0, 0]), ("zero varints", [0x08, 0x00]),
+    ("unknown groups", [0x7b, 0x7c]), ("groups that do not end", [0x7b]),
   ]
 
   @Test(

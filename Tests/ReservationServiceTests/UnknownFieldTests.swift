@@ -15,7 +15,21 @@ struct UnknownFieldTests {
     ("four bytes", 300, tag(300, 5) + [1, 2, 3, 4]),
     ("the largest number", 1 << 29 - 1, tag(1 << 29 - 1, 0) + [1]),
     ("a tag that is longer than it need be", 20, [0xa0, 0x81, 0x00, 0x01]),
+    ("an empty group", 10, tag(10, 3) + tag(10, 4)),
+    ("a group", 300, tag(300, 3) + of(id).bytes + tag(1, 5) + [1, 2, 3, 4] + tag(300, 4)),
+    (
+      "groups in a group", 77,
+      tag(77, 3) + tag(1, 3) + tag(77, 3) + tag(77, 4) + tag(1, 4) + tag(2, 3) + tag(2, 4)
+        + tag(77, 4)
+    ),
+    ("groups, 100 deep", 50, groups(50, depth: 100)),
   ]
+
+  /// As many groups, each in the one before.
+  private static func groups(_ number: Int, depth: Int) -> [UInt8] {
+    Array(repeatElement(tag(number, 3), count: depth).joined())
+      + Array(repeatElement(tag(number, 4), count: depth).joined())
+  }
 
   private static func tag(_ number: Int, _ wireType: Int) -> [UInt8] {
     Message.varint(UInt64(number << 3 | wireType))
@@ -93,8 +107,8 @@ struct UnknownFieldTests {
     #expect(try service.ok("ServerReflectionInfo", reflection).message(6) != nil)
   }
 
-  /// Known fields in a wire type that is not theirs, groups, and field number 0: no reader that follows
-  /// the .proto files can tell what was meant.
+  /// Known fields in a wire type that is not theirs, groups that do not end as they began, and field
+  /// number 0: no reader that follows the .proto files can tell what was meant.
   private static let malformed: [(String, Message)] = [
     ("Reserve", reserve("k", [line("a", 1)]).adding(tag(1, 0) + [1])),
     ("Reserve", reserve("k", [line("a", 1)]).adding(tag(2, 5) + [0, 0, 0, 0])),
@@ -106,9 +120,24 @@ struct UnknownFieldTests {
     ("Confirm", of(id).with(3, "no")), ("Confirm", of(id).adding(tag(3, 5) + [1, 0, 0, 0])),
     ("AdjustStock", adjust("k", "a", by: 1).with(7, "")),
     ("AdjustStock", adjust("k", "a", by: 1).with(4, [1])),
-    ("Release", of(id).adding(tag(9, 3) + tag(9, 4))), ("Release", of(id).adding([0x00, 0x01])),
+    ("Release", of(id).adding([0x00, 0x01])),
+    ("Release", of(id).adding(tag(9, 3))), ("Release", of(id).adding(tag(9, 4))),
+    ("Release", of(id).adding(tag(9, 3) + tag(10, 4))),
+    ("Release", of(id).adding(tag(9, 3) + tag(8, 3) + tag(9, 4) + tag(8, 4))),
+    ("Release", of(id).adding(tag(9, 3) + [0x00, 0x01] + tag(9, 4))),
+    ("Release", of(id).adding(tag(9, 3) + tag(1, 6) + tag(9, 4))),
+    ("Release", of(id).adding(groups(9, depth: 101))),
+    ("Release", of(id).adding(groups(9, depth: 40_000))),
+    ("Release", of(id).adding(tag(1, 3) + tag(1, 4))),
+    ("Reserve", reserve("k", [line("a", 1).adding(tag(3, 3) + tag(3, 4))])),
+    // A group ends in the submessage that it began in.
+    ("Reserve", reserve("k", [line("a", 1).adding(tag(9, 3))]).adding(tag(9, 4))),
     ("Extend", of(id).adding(tag(9, 6))), ("Extend", of(id).adding(tag(9, 7) + [0])),
     ("Release", of(id).adding([0x8a, 0x80, 0x80, 0x80, 0x80, 0x01, 0x00])),
+    // A tag and a length of six bytes, and a number past the largest.
+    ("Release", of(id).adding([0xc8, 0x80, 0x80, 0x80, 0x80, 0x00, 0x01])),
+    ("Release", of(id).adding([0x0a, 0x80, 0x80, 0x80, 0x80, 0x80, 0x00])),
+    ("Release", of(id).adding([0xf8, 0xff, 0xff, 0xff, 0x1f, 0x01])),
   ]
 
   @Test("A known field in another wire type, and what is no field", arguments: malformed.indices)

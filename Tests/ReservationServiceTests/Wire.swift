@@ -42,6 +42,7 @@ struct Fields: Equatable {
   enum Value: Equatable {
     case number(UInt64)
     case bytes([UInt8])
+    case group
   }
 
   private(set) var fields: [(number: Int, value: Value)] = []
@@ -55,8 +56,7 @@ struct Fields: Equatable {
   init?(_ bytes: [UInt8]) {
     var reader = Reader(bytes: bytes[...])
     while !reader.bytes.isEmpty {
-      guard let tag = reader.varint(), tag >> 3 > 0, let value = reader.value(UInt8(tag & 7))
-      else { return nil }
+      guard let tag = reader.tag(), let value = reader.value(tag) else { return nil }
       fields.append((Int(tag >> 3), value))
     }
   }
@@ -64,21 +64,31 @@ struct Fields: Equatable {
   private struct Reader {
     var bytes: ArraySlice<UInt8>
 
-    mutating func varint() -> UInt64? {
+    mutating func varint(bytesMax: UInt64 = 10) -> UInt64? {
       var value: UInt64 = 0
-      for shift in stride(from: UInt64(0), to: 70, by: 7) {
+      for shift in 0..<bytesMax {
         guard let byte = bytes.popFirst() else { return nil }
-        value |= UInt64(byte & 0x7f) << shift
+        value |= UInt64(byte & 0x7f) << (7 * shift)
         if byte < 0x80 { return value }
       }
       return nil
     }
 
-    mutating func value(_ wireType: UInt8) -> Value? {
-      switch wireType {
+    mutating func tag() -> UInt64? {
+      varint(bytesMax: 5).flatMap { $0 >> 3 > 0 && $0 <= UInt32.max ? $0 : nil }
+    }
+
+    mutating func value(_ tag: UInt64, depth: Int = 0) -> Value? {
+      switch tag & 7 {
       case 0: return varint().map { .number($0) }
       case 1: return take(8).map { .bytes($0) }
-      case 2: return varint().flatMap { take($0) }.map { .bytes($0) }
+      case 2: return varint(bytesMax: 5).flatMap { take($0) }.map { .bytes($0) }
+      case 3:
+        while depth < 100, let inner = self.tag() {
+          if inner & 7 == 4 { return inner >> 3 == tag >> 3 ? .group : nil }
+          if value(inner, depth: depth + 1) == nil { return nil }
+        }
+        return nil
       case 5: return take(4).map { .bytes($0) }
       default: return nil
       }
