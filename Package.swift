@@ -66,7 +66,7 @@ let package = Package(
     .target(name: "CPlatform", path: "Sources/CPlatform"),
 
     module("Posix", ["CPlatform"]),
-    module("HTTP2", ["CNGHTTP2"]),
+    module("HTTP2"),
     module("GRPC"),
     module("Metrics"),
     module("StockStore", ["Posix", "CPlatform"]),

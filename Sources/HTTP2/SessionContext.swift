@@ -1,5 +1,4 @@
 // What the connections of one loop share: memory, streams, the queue of events, the output buffer.
-internal import CNGHTTP2
 
 /// What happened on a stream.
 package struct StreamEvent: Sendable {
@@ -34,12 +33,14 @@ package struct StreamEvent: Sendable {
     unsafe state = .allocate(capacity: 1)
     unsafe state.initialize(
       to: ContextState(limits: limits, fieldNames: fieldNames, timeoutName: timeoutName))
-    unsafe state.pointee.memory = .allocate(capacity: 1)
-    unsafe state.pointee.memory?.initialize(to: NGHTTP2Memory.make(state))
   }
 
   // The pool's memory stays: a context lives as long as its thread, and threads end with the process.
-  deinit { unsafe state.pointee.destroy() }
+  deinit {
+    unsafe state.pointee.destroy()
+    unsafe state.deinitialize(count: 1)
+    unsafe state.deallocate()
+  }
 
   /// The time of the turn, for budgets; monotonic nanoseconds.
   package func setNow(nanoseconds: Int64) { unsafe state.pointee.nowNanoseconds = nanoseconds }
@@ -50,18 +51,10 @@ package struct StreamEvent: Sendable {
     guard let memory = unsafe state.pointee.pool.allocate(MemoryLayout<SessionState>.size) else {
       return nil
     }
-    var decoder: OpaquePointer?
-    // Codes: 0 or NGHTTP2_ERR_NOMEM.
-    guard unsafe nghttp2_hd_inflate_new2(&decoder, state.pointee.memory) == 0,
-      let decoder = unsafe decoder
-    else {
-      unsafe state.pointee.pool.free(memory)
-      return nil
-    }
     let session = unsafe memory.bindMemory(to: SessionState.self, capacity: 1)
     unsafe session.initialize(
       to: SessionState(
-        context: state, token: token, decoder: decoder, limits: state.pointee.limits,
+        context: state, token: token, limits: state.pointee.limits,
         nowNanoseconds: state.pointee.nowNanoseconds))
     unsafe sendPreface(session)
     return unsafe Session(state: session)
@@ -71,6 +64,7 @@ package struct StreamEvent: Sendable {
   private func sendPreface(_ session: UnsafeMutablePointer<SessionState>) {
     let limits = unsafe state.pointee.limits
     let settings: [(UInt16, UInt32)] = [
+      (Setting.headerTableSize, UInt32(clamping: limits.headerTableBytes)),
       (Setting.maxConcurrentStreams, UInt32(clamping: limits.concurrentStreams)),
       (Setting.initialWindowSize, UInt32(clamping: limits.streamWindowBytes)),
       (Setting.maxHeaderListSize, UInt32(clamping: limits.headerListBytesMax)),
@@ -162,8 +156,8 @@ package struct StreamEvent: Sendable {
   }
 }
 
-/// The context's state, at a fixed address, since sessions and libnghttp2's allocator point at it.
-@safe struct ContextState {
+/// The context's state, at a fixed address, since sessions point at it.
+@safe struct ContextState: ~Copyable {
   let limits: HTTP2Limits
   var pool = MemoryPool()
   var streams = StreamTable()
@@ -171,7 +165,8 @@ package struct StreamEvent: Sendable {
   var output = OutputBuffer()
   var bufferedBytes = 0
   var nowNanoseconds: Int64 = 0
-  var memory: UnsafeMutablePointer<nghttp2_mem>?
+  /// For the text of fields while they are decoded.
+  var scratch: HPACKScratch
   let fieldNames: UnsafeMutablePointer<StaticString>
   let fieldCount: Int
   let timeoutName: StaticString
@@ -179,6 +174,7 @@ package struct StreamEvent: Sendable {
   init(limits: HTTP2Limits, fieldNames: [StaticString], timeoutName: StaticString) {
     self.limits = limits
     self.timeoutName = timeoutName
+    scratch = HPACKScratch(capacity: max(limits.headerListBytesMax, limits.headerTableBytes))
     fieldCount = fieldNames.count
     unsafe self.fieldNames = .allocate(capacity: fieldNames.count)
     for (index, name) in fieldNames.enumerated() {
@@ -187,7 +183,6 @@ package struct StreamEvent: Sendable {
   }
 
   mutating func destroy() {
-    unsafe memory?.deallocate()
     streams.destroy()
     events.destroy()
     unsafe output.storage.deallocate()

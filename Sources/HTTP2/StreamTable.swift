@@ -106,6 +106,9 @@ struct StreamFlags: OptionSet {
   var fieldBytes = PoolBytes()
   var fieldStarts = InlineArray<5, UInt32>(repeating: 0)
   var fieldCounts = InlineArray<5, UInt32>(repeating: 0)
+  /// The fields of interest that came, be they empty, and those that came more than once: a bit each.
+  var fieldsSeen: UInt8 = 0
+  var fieldsRepeated: UInt8 = 0
   /// What the peer sent; the first `bodyOffset` bytes are consumed.
   var body: StreamBytes
   var bodyOffset = 0
@@ -142,16 +145,30 @@ struct StreamFlags: OptionSet {
   /// Longest part of a field that is kept: what is longer matches nothing that anybody looks for.
   private static let fieldBytesMax = 256
 
-  /// Keeps a field of interest; without memory it counts as absent.
+  /// Keeps a field of interest, the first of its name; without memory it counts as absent.
   mutating func keepField(
     _ index: Int, _ value: UnsafeBufferPointer<UInt8>, _ pool: inout MemoryPool
   ) {
-    guard let base = value.baseAddress, unsafe fieldCounts[index] == 0 else { return }
+    let bit: UInt8 = 1 << UInt8(index)
+    if unsafe fieldsSeen & bit != 0 {
+      unsafe fieldsRepeated |= bit
+      return
+    }
+    unsafe fieldsSeen |= bit
+    guard let base = value.baseAddress else { return }
     let start = unsafe fieldBytes.count
     let count = unsafe min(value.count, Self.fieldBytesMax)
     guard unsafe fieldBytes.append(base, count, &pool) else { return }
     unsafe fieldStarts[index] = UInt32(start)
     unsafe fieldCounts[index] = UInt32(count)
+  }
+
+  /// Drops the fields of interest.
+  mutating func forgetFields(_ pool: inout MemoryPool) {
+    unsafe fieldBytes.destroy(&pool)
+    for index in 0..<5 { unsafe fieldCounts[index] = 0 }
+    unsafe fieldsSeen = 0
+    unsafe fieldsRepeated = 0
   }
 
   /// A field of interest; empty where it is absent.

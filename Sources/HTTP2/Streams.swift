@@ -56,6 +56,13 @@ extension SessionContext {
       record.pointee.field(3).span, record.pointee.field(StreamRecord.keptField).span)
   }
 
+  /// Whether a field of interest came more than once; the first was kept.
+  /// - Parameter index: its place among the names that the context was made with.
+  package func isFieldRepeated(_ index: Int, of stream: StreamID) -> Bool {
+    guard let record = unsafe open(stream) else { return false }
+    return unsafe record.pointee.fieldsRepeated & 1 << UInt8(index) != 0
+  }
+
   /// What the fields mean: written to the stream's notes. Unless it is below zero, it is remembered for
   /// the connection as well: the next stream with the same header block has no `head` event.
   package func setHead(_ head: Int32, of stream: StreamID) {
@@ -115,8 +122,7 @@ extension SessionContext {
   /// The last thing to do with a stream, after its `closed` event.
   package func release(_ stream: StreamID) {
     guard let record = unsafe state.pointee.streams.find(stream) else { return }
-    unsafe record.pointee.fieldBytes.destroy(&state.pointee.pool)
-    for index in 0..<5 { unsafe record.pointee.fieldCounts[index] = 0 }
+    unsafe record.pointee.forgetFields(&state.pointee.pool)
     unsafe state.pointee.reset(&record.pointee.body)
     unsafe state.pointee.reset(&record.pointee.answer)
     unsafe state.pointee.streams.release(record)
