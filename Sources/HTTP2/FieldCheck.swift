@@ -25,17 +25,37 @@ package enum FieldText {
 
   /// A field value (RFC 9110 section 5.5), without its rule for the ends: no control characters but tabs.
   package static func isValue(_ text: Span<UInt8>) -> Bool {
-    for index in text.indices {
+    for index in plainCount(text, below: 0x20)..<text.count {
       let byte = text[index]
       if (byte < 0x20 && byte != 0x09) || byte == 0x7f { return false }
     }
     return true
   }
 
+  /// How many bytes in front are neither below `least` nor DEL nor above ASCII, by eights: one comparison
+  /// for eight bytes of nearly every text there is. `least` is 128 at most.
+  private static func plainCount(_ text: Span<UInt8>, below least: UInt64) -> Int {
+    let ones: UInt64 = 0x0101_0101_0101_0101
+    let tops = ones << 7
+    return unsafe text.withUnsafeBytes { bytes in
+      var next = 0
+      while next + 8 <= bytes.count {
+        // Within the bytes; the order of the eight does not matter.
+        let eight = unsafe bytes.loadUnaligned(fromByteOffset: next, as: UInt64.self)
+        // A top bit says: above ASCII; below `least`, as no carry comes from a byte that is not; DEL.
+        let isOdd = eight | (eight &- ones &* least) | (eight &+ ones)
+        if isOdd & tops != 0 { break }
+        next += 8
+      }
+      return next
+    }
+  }
+
   /// Neither control characters nor blanks: what a path and an authority are held to. gRPC clients put
   /// into `:authority` whatever names their target, the path of a unix socket too.
   package static func isVisible(_ text: Span<UInt8>) -> Bool {
-    for index in text.indices where text[index] <= 0x20 || text[index] == 0x7f { return false }
+    for index in plainCount(text, below: 0x21)..<text.count
+    where text[index] <= 0x20 || text[index] == 0x7f { return false }
     return true
   }
 

@@ -3,26 +3,35 @@
 enum HPACKInteger {
   /// Reads an integer whose first `prefixBits` bits stand in the byte at `at`, and moves behind it. nil, with
   /// nothing moved, where the bytes end within it.
+  @inline(__always)
   static func read(
     _ bytes: Span<UInt8>, _ at: inout Int, prefixBits: Int
   ) throws(HPACKError) -> Int? {
     guard at < bytes.count else { return nil }
     let most = 1 << prefixBits - 1
-    var value = Int(bytes[at]) & most
+    let prefix = Int(bytes[at]) & most
+    // Most integers are no longer than that.
+    if prefix == most { return try readRest(bytes, &at, most) }
+    at += 1
+    return prefix
+  }
+
+  private static func readRest(
+    _ bytes: Span<UInt8>, _ at: inout Int, _ prefix: Int
+  ) throws(HPACKError) -> Int? {
+    var value = prefix
     var next = at + 1
-    if value == most {
-      var shift = 0
-      while true {
-        guard next < bytes.count else { return nil }
-        // No integer here has a use for more than 32 bits.
-        if shift > 28 { throw .integerTooLarge }
-        let byte = bytes[next]
-        next += 1
-        value += Int(byte & 0x7f) << shift
-        if value > UInt32.max { throw .integerTooLarge }
-        if byte < 0x80 { break }
-        shift += 7
-      }
+    var shift = 0
+    while true {
+      guard next < bytes.count else { return nil }
+      // No integer here has a use for more than 32 bits.
+      if shift > 28 { throw .integerTooLarge }
+      let byte = bytes[next]
+      next += 1
+      value += Int(byte & 0x7f) << shift
+      if value > UInt32.max { throw .integerTooLarge }
+      if byte < 0x80 { break }
+      shift += 7
     }
     at = next
     return value

@@ -17,37 +17,106 @@ package enum HuffmanCode {
   /// is not good: the end-of-string symbol stands in it, or its padding is longer than 7 bits or has a
   /// zero in it (section 5.2).
   package static func decode(_ text: Span<UInt8>, into output: inout OutputSpan<UInt8>) -> Int? {
-    let tables = unsafe Self.tables
-    /// Bits that were not decoded yet, the first of them on top; `held` of them are real.
-    var bits: UInt64 = 0
-    var held = 0
+    unsafe output.withUnsafeMutableBufferPointer { buffer, initializedCount in
+      let room = unsafe UnsafeMutableBufferPointer(rebasing: buffer[initializedCount...])
+      guard let count = unsafe decode(text, room) else { return nil }
+      initializedCount += min(count, room.count)
+      return count
+    }
+  }
+
+  private static func decode(
+    _ text: Span<UInt8>, _ room: UnsafeMutableBufferPointer<UInt8>
+  ) -> Int? {
+    var reader = unsafe Reader(tables: Self.tables)
     var next = 0
     var count = 0
     let length = text.count
-    while true {
-      while held <= 56, next < length {
-        bits |= UInt64(text[next]) << UInt64(56 - held)
-        held += 8
+    // Eight bytes at a time. 30 bits hold any code, so that each look finds a whole one.
+    unsafe text.withUnsafeBufferPointer { source in
+      guard let base = source.baseAddress, let out = room.baseAddress else { return }
+      while next + 8 <= length, count + 8 <= room.count, unsafe reader.isGood {
+        // The eight bytes are there.
+        let word = unsafe UnsafeRawPointer(base + next).loadUnaligned(as: UInt64.self).bigEndian
+        next += unsafe reader.fill(word)
+        // 63 bits have at most eight symbols before fewer than 30 are left.
+        while unsafe reader.held >= bitsMax {
+          unsafe out[count] = reader.wholeSymbol()
+          count += 1
+        }
+      }
+    }
+    while unsafe reader.isGood {
+      while unsafe reader.held <= 56 && next < length {
+        unsafe reader.append(text[next])
         next += 1
       }
-      // Behind the end stand ones, as the padding would go on.
-      let window = next < length ? bits : bits | (held < 64 ? UInt64.max >> UInt64(held) : 0)
+      if next == length, unsafe reader.isAtPadding { return count }
+      let symbol = unsafe reader.symbol()
+      // The code goes on beyond the end.
+      if unsafe reader.held < 0 { return nil }
+      if count < room.count { unsafe room[count] = symbol }
+      count += 1
+    }
+    return nil
+  }
+
+  /// The bits that were not decoded yet.
+  @unsafe private struct Reader {
+    let tables: UnsafePointer<Tables>
+    /// The first of them on top, zeros behind the last.
+    private var bits: UInt64 = 0
+    private(set) var held = 0
+    /// No end-of-string symbol stood among them.
+    private(set) var isGood = true
+
+    init(tables: UnsafePointer<Tables>) { unsafe self.tables = tables }
+
+    /// Takes as many whole bytes of `word` as there is room for, and returns their number.
+    mutating func fill(_ word: UInt64) -> Int {
+      let bytes = unsafe (63 - held) >> 3
+      // The bits of a byte that only fits in part are the same when it is filled in again.
+      let mask = UInt64.max << UInt64(64 - bytes * 8)
+      unsafe bits |= (word & mask) >> UInt64(held)
+      unsafe held += bytes * 8
+      return bytes
+    }
+
+    mutating func append(_ byte: UInt8) {
+      unsafe bits |= UInt64(byte) << UInt64(56 - held)
+      unsafe held += 8
+    }
+
+    /// Takes the next symbol, where at least 30 bits are held.
+    @inline(__always)
+    mutating func wholeSymbol() -> UInt8 {
+      let entry = unsafe tables.pointee.short[Int(bits >> 56)]
+      if entry == 0 { return unsafe symbol() }
+      unsafe bits &<<= UInt64(entry >> 9)
+      unsafe held -= Int(entry >> 9)
+      return UInt8(truncatingIfNeeded: entry)
+    }
+
+    /// Takes the next symbol. Behind the end stand ones, as the padding would go on; `held` is below 0 once
+    /// some of those were taken.
+    @inline(__always)
+    mutating func symbol() -> UInt8 {
+      let window = unsafe held >= bitsMax ? bits : bits | UInt64.max >> UInt64(held)
       var entry = unsafe tables.pointee.short[Int(window >> 56)]
       if entry == 0 {
-        entry = unsafe tables.pointee.long(UInt32(truncatingIfNeeded: window >> 32))
+        entry = unsafe Tables.long(UInt32(truncatingIfNeeded: window >> 32), tables)
+        if Int(entry & 0x1ff) == endOfString, unsafe held >= bitsMax { unsafe isGood = false }
       }
       let codeBits = Int(entry >> 9)
-      if codeBits > held { break }
-      let symbol = Int(entry & 0x1ff)
-      if symbol == endOfString { return nil }
-      if output.freeCapacity > 0 { output.append(UInt8(truncatingIfNeeded: symbol)) }
-      count += 1
-      bits <<= UInt64(codeBits)
-      held -= codeBits
+      unsafe bits &<<= UInt64(codeBits)
+      unsafe held -= codeBits
+      return UInt8(truncatingIfNeeded: entry)
     }
-    // What is left is padding.
-    let isPadding = held < 8 && bits >> UInt64(64 - 8) == UInt64(0xff << (8 - held) & 0xff)
-    return isPadding ? count : nil
+
+    /// Whether what is left is padding: fewer than eight bits, all ones. No code is like that.
+    var isAtPadding: Bool {
+      unsafe held < 8 && bits >> 56 == UInt64(0xff << (8 - held) & 0xff)
+    }
   }
 
   /// What finds a symbol. An entry is its code's length in bits, times 512, plus the symbol.
@@ -62,11 +131,14 @@ package enum HuffmanCode {
     var symbols = InlineArray<257, UInt16>(repeating: 0)
 
     /// The entry of a code of more than eight bits.
-    func long(_ window: UInt32) -> UInt16 {
-      var length = 9
-      while unsafe length < bitsMax && UInt64(window) >= limits[length] { length += 1 }
-      let place = unsafe Int(window >> UInt32(32 - length)) - offsets[length]
-      return unsafe UInt16(length) << 9 | symbols[place]
+    static func long(_ window: UInt32, _ tables: UnsafePointer<Tables>) -> UInt16 {
+      // None has nine.
+      var length = 10
+      while unsafe length < bitsMax && UInt64(window) >= tables.pointee.limits[length] {
+        length += 1
+      }
+      let place = unsafe Int(window >> UInt32(32 - length)) - tables.pointee.offsets[length]
+      return unsafe UInt16(length) << 9 | tables.pointee.symbols[place]
     }
 
     static func make() -> UnsafePointer<Tables> {
