@@ -67,7 +67,7 @@ let package = Package(
 
     module("Posix", ["CPlatform"]),
     module("Bytes"),
-    module("HTTP2", ["CNGHTTP2"]),
+    module("HTTP2"),
     module("GRPC", ["Bytes", "HTTP2", "CZlib"]),
     module("Metrics"),
     module("StockStore", ["Posix", "CPlatform"]),

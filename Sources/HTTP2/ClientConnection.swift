@@ -1,13 +1,11 @@
 // The client side of one HTTP/2 connection, for unary gRPC calls: bytes in, bytes out, no sockets.
 //
-// It frames HTTP/2 (RFC 9113) itself and takes only HPACK from libnghttp2. A call is then one copy
-// of a finished HEADERS frame and DATA header, eight patched bytes, and its message; an answer is
-// three frames and, mostly, two comparisons. Nothing is allocated per call once the connection has
-// seen its largest answers.
+// A call is one copy of a finished HEADERS frame and DATA header, eight patched bytes, and its message;
+// an answer is three frames and, mostly, two comparisons. Nothing is allocated per call once the
+// connection has seen its largest answers.
 //
 // Whatever the server sends, nothing here traps: what breaks the protocol is thrown as a
 // `ClientError`, upon which the owner closes its socket and calls `close`.
-internal import CNGHTTP2
 
 /// Why a connection cannot go on.
 package struct ClientError: Error, Equatable, CustomStringConvertible {
@@ -107,7 +105,7 @@ package struct ClientConnection: ~Copyable {
   package init(
     paths: [String], authority: String, userAgent: String, callsMaximum: Int
   ) throws(ClientError) {
-    decoder = try ClientHeaderDecoder()
+    decoder = ClientHeaderDecoder()
     requestHeaders = ClientRequestHeaders(
       paths: paths, authority: authority, userAgent: userAgent)
     templates = Array(repeating: [], count: paths.count)

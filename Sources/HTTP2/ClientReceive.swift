@@ -156,7 +156,7 @@ extension ClientConnection {
     guard endsStream else { return }
 
     if fields.messageCount + fields.detailsCount > 0 {
-      decoder.text.withSpan { calls[slot].text.append($0) }
+      decoder.response.text.withSpan { calls[slot].text.append($0) }
     }
     try end(
       slot, isProper(slot, grpcStatus: fields.grpcStatus) ? .answered : .malformed, fields)

@@ -1,8 +1,78 @@
 // The rules for the fields of a request (RFC 9113 sections 8.2 and 8.3).
-internal import CNGHTTP2
+
+/// Which bytes a name or a value may have.
+package enum FieldText {
+  // Bits 0 to 63 and 64 to 127 of what RFC 9110 section 5.6.2 calls a token: with and without capitals.
+  private static let tokenLow: UInt64 = 0x03ff_6cfa_0000_0000
+  private static let tokenHigh: UInt64 = 0x57ff_ffff_c7ff_fffe
+  private static let lowerTokenHigh: UInt64 = 0x57ff_ffff_c000_0000
+
+  private static func isIn(_ low: UInt64, _ high: UInt64, _ byte: UInt8) -> Bool {
+    byte < 0x80 && (byte < 0x40 ? low : high) >> UInt64(byte & 0x3f) & 1 != 0
+  }
+
+  /// A field name (RFC 9113 section 8.2.1): a token without capitals.
+  package static func isName(_ text: Span<UInt8>) -> Bool {
+    for index in text.indices where !isIn(tokenLow, lowerTokenHigh, text[index]) { return false }
+    return text.count > 0
+  }
+
+  /// A method (RFC 9110 section 9.1).
+  package static func isToken(_ text: Span<UInt8>) -> Bool {
+    for index in text.indices where !isIn(tokenLow, tokenHigh, text[index]) { return false }
+    return text.count > 0
+  }
+
+  /// A field value (RFC 9110 section 5.5), without its rule for the ends: no control characters but tabs.
+  package static func isValue(_ text: Span<UInt8>) -> Bool {
+    for index in plainCount(text, below: 0x20)..<text.count {
+      let byte = text[index]
+      if (byte < 0x20 && byte != 0x09) || byte == 0x7f { return false }
+    }
+    return true
+  }
+
+  /// How many bytes in front are neither below `least` nor DEL nor above ASCII, by eights: one comparison
+  /// for eight bytes of nearly every text there is. `least` is 128 at most.
+  private static func plainCount(_ text: Span<UInt8>, below least: UInt64) -> Int {
+    let ones: UInt64 = 0x0101_0101_0101_0101
+    let tops = ones << 7
+    return unsafe text.withUnsafeBytes { bytes in
+      var next = 0
+      while next + 8 <= bytes.count {
+        // Within the bytes; the order of the eight does not matter.
+        let eight = unsafe bytes.loadUnaligned(fromByteOffset: next, as: UInt64.self)
+        // A top bit says: above ASCII; below `least`, as no carry comes from a byte that is not; DEL.
+        let isOdd = eight | (eight &- ones &* least) | (eight &+ ones)
+        if isOdd & tops != 0 { break }
+        next += 8
+      }
+      return next
+    }
+  }
+
+  /// Neither control characters nor blanks: what a path and an authority are held to. gRPC clients put
+  /// into `:authority` whatever names their target, the path of a unix socket too.
+  package static func isVisible(_ text: Span<UInt8>) -> Bool {
+    for index in plainCount(text, below: 0x21)..<text.count
+    where text[index] <= 0x20 || text[index] == 0x7f { return false }
+    return true
+  }
+
+  /// Where a value lies between the blanks around it (RFC 9110 section 5.5: they are not part of it). RFC
+  /// 9113 calls such a field malformed; gRPC's own servers take it.
+  package static func trimmed(_ text: Span<UInt8>) -> Range<Int> {
+    func isBlank(_ byte: UInt8) -> Bool { byte == 0x20 || byte == 0x09 }
+    var first = 0
+    var end = text.count
+    while first < end, isBlank(text[first]) { first += 1 }
+    while end > first, isBlank(text[end - 1]) { end -= 1 }
+    return first..<end
+  }
+}
 
 /// Looks at the fields of one header block, in order.
-@safe struct FieldCheck {
+struct FieldCheck {
   private struct Pseudo: OptionSet {
     let rawValue: UInt8
     static let method = Pseudo(rawValue: 1)
@@ -35,57 +105,44 @@ internal import CNGHTTP2
     return pseudo.isSuperset(of: [.method, .scheme, .path])
   }
 
-  mutating func add(_ name: UnsafeBufferPointer<UInt8>, _ value: UnsafeBufferPointer<UInt8>) {
-    if unsafe name.count > 0 && name[0] == UInt8(ascii: ":") {
-      unsafe addPseudo(name, value)
-      return
-    }
+  mutating func add(_ name: Span<UInt8>, _ value: Span<UInt8>) {
+    if name.count > 0 && name[0] == UInt8(ascii: ":") { return addPseudo(name, value) }
     sawRegular = true
-    // Section 8.2.1: names are lower-case tokens, not empty; values have no control characters and no
-    // white space at the ends.
-    if unsafe nghttp2_check_header_name(name.baseAddress, name.count) == 0
-      || nghttp2_check_header_value_rfc9113(value.baseAddress, value.count) == 0
-    {
+    if !FieldText.isName(name) || !FieldText.isValue(value) {
       isMalformed = true
       return
     }
     // Section 8.2.2: fields that belong to a connection of HTTP/1.1.
     switch name.count {
-    case 2:
-      if unsafe Self.equal(name, "te"), unsafe !Self.equalIgnoringCase(value, "trailers") {
-        isMalformed = true
-      }
-    case 7: if unsafe Self.equal(name, "upgrade") { isMalformed = true }
-    case 10:
-      if unsafe Self.equal(name, "connection") || Self.equal(name, "keep-alive") {
-        isMalformed = true
-      }
-    case 14: if unsafe Self.equal(name, "content-length") { unsafe addContentLength(value) }
-    case 16: if unsafe Self.equal(name, "proxy-connection") { isMalformed = true }
-    case 17: if unsafe Self.equal(name, "transfer-encoding") { isMalformed = true }
+    case 2: if name.says("te"), !Self.acceptsTrailers(value) { isMalformed = true }
+    case 7: if name.says("upgrade") { isMalformed = true }
+    case 10: if name.says("connection") || name.says("keep-alive") { isMalformed = true }
+    case 14: if name.says("content-length") { addContentLength(value) }
+    case 16: if name.says("proxy-connection") { isMalformed = true }
+    case 17: if name.says("transfer-encoding") { isMalformed = true }
     default: break
     }
   }
 
   /// Section 8.3: known ones only, once each, before all others, and never in trailers.
   private mutating func addPseudo(
-    _ name: UnsafeBufferPointer<UInt8>, _ value: UnsafeBufferPointer<UInt8>
+    _ name: Span<UInt8>, _ value: Span<UInt8>
   ) {
     let field: Pseudo
     let isGood: Bool
-    if unsafe Self.equal(name, ":method") {
+    if name.says(":method") {
       field = .method
-      isGood = unsafe nghttp2_check_method(value.baseAddress, value.count) != 0
-      isConnect = unsafe Self.equal(value, "CONNECT")
-    } else if unsafe Self.equal(name, ":path") {
+      isGood = FieldText.isToken(value)
+      isConnect = value.says("CONNECT")
+    } else if name.says(":path") {
       field = .path
-      isGood = unsafe value.count > 0 && nghttp2_check_path(value.baseAddress, value.count) != 0
-    } else if unsafe Self.equal(name, ":scheme") {
+      isGood = value.count > 0 && FieldText.isVisible(value)
+    } else if name.says(":scheme") {
       field = .scheme
-      isGood = unsafe Self.isScheme(value)
-    } else if unsafe Self.equal(name, ":authority") {
+      isGood = Self.isScheme(value)
+    } else if name.says(":authority") {
       field = .authority
-      isGood = unsafe nghttp2_check_authority(value.baseAddress, value.count) != 0
+      isGood = FieldText.isVisible(value)
     } else {
       isMalformed = true
       return
@@ -95,9 +152,9 @@ internal import CNGHTTP2
   }
 
   /// RFC 3986 section 3.1.
-  private static func isScheme(_ value: UnsafeBufferPointer<UInt8>) -> Bool {
+  private static func isScheme(_ value: Span<UInt8>) -> Bool {
     for index in 0..<value.count {
-      switch unsafe value[index] {
+      switch value[index] {
       case UInt8(ascii: "a")...UInt8(ascii: "z"), UInt8(ascii: "A")...UInt8(ascii: "Z"): break
       case UInt8(ascii: "0")...UInt8(ascii: "9"), UInt8(ascii: "+"), UInt8(ascii: "-"),
         UInt8(ascii: "."):
@@ -108,7 +165,7 @@ internal import CNGHTTP2
     return value.count > 0
   }
 
-  private mutating func addContentLength(_ value: UnsafeBufferPointer<UInt8>) {
+  private mutating func addContentLength(_ value: Span<UInt8>) {
     var length: Int64 = 0
     // 18 digits do not overflow, and no body is longer.
     guard value.count > 0, value.count <= 18 else {
@@ -116,7 +173,7 @@ internal import CNGHTTP2
       return
     }
     for index in 0..<value.count {
-      let digit = unsafe value[index]
+      let digit = value[index]
       guard digit >= 48, digit <= 57 else {
         isMalformed = true
         return
@@ -127,22 +184,37 @@ internal import CNGHTTP2
     contentLength = length
   }
 
-  static func equal(_ bytes: UnsafeBufferPointer<UInt8>, _ text: StaticString) -> Bool {
-    let count = text.utf8CodeUnitCount
-    guard bytes.count == count else { return false }
-    // The last byte tells most names of equal length apart.
-    if count > 0, unsafe bytes[count - 1] != text.utf8Start[count - 1] { return false }
-    for index in 0..<count where unsafe bytes[index] != text.utf8Start[index] { return false }
-    return true
+  /// Whether `te` lists "trailers". RFC 9113 section 8.2.2 allows nothing else in it; gRPC's own servers
+  /// look for that one, whatever a proxy or a client adds.
+  private static func acceptsTrailers(_ value: Span<UInt8>) -> Bool {
+    var start = 0
+    while start < value.count {
+      var end = start
+      while end < value.count, value[end] != UInt8(ascii: ",") { end += 1 }
+      var element = value.extracting(start..<end)
+      element = element.extracting(FieldText.trimmed(element))
+      if equalIgnoringCase(element, "trailers") { return true }
+      start = end + 1
+    }
+    return false
   }
 
-  private static func equalIgnoringCase(
-    _ bytes: UnsafeBufferPointer<UInt8>, _ text: StaticString
-  ) -> Bool {
-    guard bytes.count == text.utf8CodeUnitCount else { return false }
-    for index in 0..<bytes.count where unsafe bytes[index] | 0x20 != text.utf8Start[index] {
-      return false
-    }
+  private static func equalIgnoringCase(_ text: Span<UInt8>, _ wanted: StaticString) -> Bool {
+    let wanted = unsafe wanted.bytes
+    guard text.count == wanted.count else { return false }
+    for index in text.indices where unsafe text[index] | 0x20 != wanted[index] { return false }
+    return true
+  }
+}
+
+extension Span where Element == UInt8 {
+  /// Whether the bytes are those of `text`.
+  func says(_ text: StaticString) -> Bool {
+    let wanted = unsafe text.bytes
+    guard count == wanted.count else { return false }
+    // The last byte tells most names of equal length apart.
+    if count > 0, unsafe self[count - 1] != wanted[count - 1] { return false }
+    for index in 0..<count where unsafe self[index] != wanted[index] { return false }
     return true
   }
 }

@@ -286,7 +286,7 @@ enum FrameReader {
     unsafe state.pointee.sendReset(stream, code)
   }
 
-  private static func spendReset(
+  static func spendReset(
     _ state: UnsafeMutablePointer<SessionState>
   ) throws(ConnectionFault) {
     let context = unsafe state.pointee.context

@@ -17,6 +17,11 @@ package struct HTTP2Limits: Sendable {
   package var concurrentStreams: Int
   /// Decoded header list of one request, in bytes as RFC 9113 section 6.5.2 counts them.
   package var headerListBytesMax: Int
+  /// One header block as it is sent, in bytes. A call whose list is too long is rejected; a block beyond
+  /// this, or one that decodes to four times as much, ends the connection.
+  package var headerBlockBytesMax: Int
+  /// SETTINGS_HEADER_TABLE_SIZE: HPACK's dynamic table for what the peer sends, 4,096 to 65,535 bytes.
+  package var headerTableBytes: Int
   /// Body of one request, in bytes, gRPC prefix included.
   package var bodyBytesMax: Int
   /// Bodies and answers that one loop keeps beside the inline buffers of its streams, in bytes.
@@ -36,12 +41,15 @@ package struct HTTP2Limits: Sendable {
   package var lateFrames: Budget
 
   package init(
-    concurrentStreams: Int, headerListBytesMax: Int, bodyBytesMax: Int, bufferedBytesMax: Int,
+    concurrentStreams: Int, headerListBytesMax: Int, headerBlockBytesMax: Int,
+    headerTableBytes: Int, bodyBytesMax: Int, bufferedBytesMax: Int,
     connectionWindowBytes: Int32, streamWindowBytes: Int32, resets: Budget, pings: Budget,
     settings: Budget, emptyFrames: Budget, lateFrames: Budget
   ) {
     self.concurrentStreams = concurrentStreams
     self.headerListBytesMax = headerListBytesMax
+    self.headerBlockBytesMax = headerBlockBytesMax
+    self.headerTableBytes = headerTableBytes
     self.bodyBytesMax = bodyBytesMax
     self.bufferedBytesMax = bufferedBytesMax
     self.connectionWindowBytes = connectionWindowBytes

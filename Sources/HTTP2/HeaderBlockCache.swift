@@ -130,47 +130,6 @@ package struct BodyPolicy: BitwiseCopyable, Sendable {
     for index in 0..<min(block.count, 8) { unsafe mixed = mixed &* 31 &+ block[index] }
     return Int(mixed ^ mixed >> 4) & (entryCount - 1)
   }
-
-  /// Whether reading a block changes the dynamic table (RFC 7541 sections 6.2.1 and 6.3). Also true for
-  /// a block that is cut off or malformed.
-  static func changesTable(_ block: UnsafeBufferPointer<UInt8>) -> Bool {
-    var at = 0
-    while at < block.count {
-      let first = unsafe block[at]
-      if first & 0x80 != 0 {
-        guard unsafe integer(block, &at, prefixBits: 7) != nil else { return true }
-        continue
-      }
-      // With incremental indexing, or a size update.
-      if first & 0x60 != 0 { return true }
-      guard let name = unsafe integer(block, &at, prefixBits: 4) else { return true }
-      for _ in 0..<(name == 0 ? 2 : 1) {
-        guard let length = unsafe integer(block, &at, prefixBits: 7), length <= block.count - at
-        else { return true }
-        at += length
-      }
-    }
-    return false
-  }
-
-  /// Section 5.1; nil where it is cut off or has more than four bytes.
-  private static func integer(
-    _ block: UnsafeBufferPointer<UInt8>, _ at: inout Int, prefixBits: Int
-  ) -> Int? {
-    guard at < block.count else { return nil }
-    let most = 1 << prefixBits - 1
-    var value = unsafe Int(block[at]) & most
-    at += 1
-    if value < most { return value }
-    for shift in stride(from: 0, through: 21, by: 7) {
-      guard at < block.count else { return nil }
-      let byte = unsafe block[at]
-      at += 1
-      value += Int(byte & 0x7f) << shift
-      if byte & 0x80 == 0 { return value }
-    }
-    return nil
-  }
 }
 
 /// Comparing bytes.

@@ -1,9 +1,9 @@
 // Header blocks: HEADERS and CONTINUATION frames, HPACK, and the rules for requests (RFC 9113
 // sections 6.2, 6.10, 8.1 to 8.3).
-internal import CNGHTTP2
 
 enum HeaderReader {
-  /// Frames of one header block: more than a list of the allowed length ever needs.
+  /// Frames of one header block, and one more for each KiB of it: with smaller ones a peer costs more than
+  /// it sends.
   private static let framesMax = 16
 
   static func headers(
@@ -26,10 +26,26 @@ enum HeaderReader {
     if header.has(FrameFlag.endHeaders) {
       return try unsafe blockIsWhole(block, stream: header.stream, endsStream: ends, state)
     }
-    unsafe state.pointee.headerStream = header.stream
-    unsafe state.pointee.headerEndsStream = ends
+    try unsafe begin(block, stream: header.stream, endsStream: ends, state)
+  }
+
+  // MARK: A block of several frames
+
+  /// It is decoded as it comes, so that of a large one no more is held than a field.
+  private static func begin(
+    _ block: UnsafeBufferPointer<UInt8>, stream: Int32, endsStream: Bool,
+    _ state: UnsafeMutablePointer<SessionState>
+  ) throws(ConnectionFault) {
+    let isRequest = unsafe stream > state.pointee.lastStream
+    unsafe state.pointee.headerStream = stream
+    unsafe state.pointee.headerEndsStream = endsStream
     unsafe state.pointee.headerFrames = 1
-    try unsafe keep(block, state)
+    unsafe state.pointee.headerBytes = 0
+    unsafe state.pointee.headerCheck = FieldCheck(isTrailers: !isRequest)
+    if isRequest { unsafe state.pointee.headerRecord = allocate(stream, state) }
+    let context = unsafe state.pointee.context
+    unsafe state.pointee.headerCache.forget(&context.pointee.pool)
+    try unsafe part(block, isLast: false, state)
   }
 
   static func continuation(
@@ -40,33 +56,71 @@ enum HeaderReader {
       throw .protocolViolation(.protocolError)
     }
     unsafe state.pointee.headerFrames += 1
-    if unsafe state.pointee.headerFrames > framesMax { throw .headerListFlood }
-    try unsafe keep(UnsafeBufferPointer(start: payload, count: header.payloadLength), state)
-    guard header.has(FrameFlag.endHeaders) else { return }
+    if unsafe state.pointee.headerFrames > framesMax + state.pointee.headerBytes / 1024 {
+      throw .headerListFlood
+    }
+    let isLast = header.has(FrameFlag.endHeaders)
+    let block = unsafe UnsafeBufferPointer(start: payload, count: header.payloadLength)
+    try unsafe part(block, isLast: isLast, state)
+    guard isLast else { return }
     unsafe state.pointee.headerStream = 0
     unsafe state.pointee.unfinishedSinceNanoseconds = 0
-    let whole = unsafe UnsafeBufferPointer(
-      start: state.pointee.headerBlock.start.map { unsafe UnsafePointer($0) },
-      count: state.pointee.headerBlock.count)
+    let check = unsafe state.pointee.headerCheck
     let ends = unsafe state.pointee.headerEndsStream
-    try unsafe blockIsWhole(whole, stream: header.stream, endsStream: ends, state)
-    let context = unsafe state.pointee.context
-    unsafe state.pointee.headerBlock.destroy(&context.pointee.pool)
+    if unsafe header.stream <= state.pointee.lastStream {
+      return try unsafe trailers(header.stream, check, endsStream: ends, state)
+    }
+    unsafe state.pointee.lastStream = header.stream
+    unsafe state.pointee.resetStreams.opened(header.stream)
+    guard let record = unsafe state.pointee.headerRecord else {
+      return try unsafe FrameReader.reset(header.stream, .refusedStream, state)
+    }
+    unsafe state.pointee.headerRecord = nil
+    guard unsafe !isRefusing(state), unsafe list(record, state) else {
+      unsafe release(record, state)
+      return try unsafe FrameReader.reset(header.stream, .refusedStream, state)
+    }
+    if try unsafe accept(record, check), ends { try unsafe FrameReader.endReceived(record) }
   }
 
+  private static func part(
+    _ part: UnsafeBufferPointer<UInt8>, isLast: Bool, _ state: UnsafeMutablePointer<SessionState>
+  ) throws(ConnectionFault) {
+    let context = unsafe state.pointee.context
+    unsafe state.pointee.headerBytes += part.count
+    if unsafe state.pointee.headerBytes > context.pointee.limits.headerBlockBytesMax {
+      throw .headerListFlood
+    }
+    var part = unsafe part
+    let isBehindAnother = unsafe state.pointee.headerBlock.count > 0
+    if isBehindAnother {
+      try unsafe keep(part, state)
+      unsafe part = UnsafeBufferPointer(
+        start: state.pointee.headerBlock.start, count: state.pointee.headerBlock.count)
+    }
+    let used = try unsafe decode(
+      part.span, isLast: isLast, state.pointee.headerRecord, &state.pointee.headerCheck, state)
+    if !isBehindAnother {
+      try unsafe keep(UnsafeBufferPointer(rebasing: part[used...]), state)
+    } else if used == part.count {
+      unsafe state.pointee.headerBlock.destroy(&context.pointee.pool)
+    } else {
+      unsafe state.pointee.headerBlock.removeFirst(used)
+    }
+  }
+
+  /// Keeps the beginning of a field until the rest has come.
   private static func keep(
     _ part: UnsafeBufferPointer<UInt8>, _ state: UnsafeMutablePointer<SessionState>
   ) throws(ConnectionFault) {
     guard part.count > 0, let base = part.baseAddress else { return }
     let context = unsafe state.pointee.context
-    let limit = unsafe context.pointee.limits.headerListBytesMax * 4
-    if unsafe state.pointee.headerBlock.count + part.count > limit { throw .headerListFlood }
     guard unsafe state.pointee.headerBlock.append(base, part.count, &context.pointee.pool) else {
       throw .protocolViolation(.internalError)
     }
   }
 
-  // MARK: A whole block
+  // MARK: A block of one frame
 
   private static func blockIsWhole(
     _ block: UnsafeBufferPointer<UInt8>, stream: Int32, endsStream: Bool,
@@ -77,31 +131,24 @@ enum HeaderReader {
       unsafe state.pointee.resetStreams.opened(stream)
       return try unsafe request(block, stream, endsStream, state)
     }
-    if let record = unsafe state.pointee.streams.find(stream) {
-      return try unsafe trailers(block, record, endsStream, state)
-    }
-    // The block must be read all the same, or the dynamic tables no longer agree.
+    // The block must be read whatever the stream is, or the dynamic tables no longer agree.
     var check = FieldCheck(isTrailers: true)
     try unsafe decode(block, nil, &check, state)
-    // Section 5.1: on a closed stream this is an error, unless our reset was still on its way.
-    guard unsafe state.pointee.resetStreams.mayBeLate(stream) else {
-      throw .protocolViolation(.streamClosed)
-    }
-    try unsafe FrameReader.spendLateFrame(state)
+    try unsafe trailers(stream, check, endsStream: endsStream, state)
   }
 
   private static func request(
     _ block: UnsafeBufferPointer<UInt8>, _ stream: Int32, _ endsStream: Bool,
     _ state: UnsafeMutablePointer<SessionState>
   ) throws(ConnectionFault) {
-    let context = unsafe state.pointee.context
-    let isRefused =
-      unsafe state.pointee.refusesAfter != nil
-      || state.pointee.streams.count >= context.pointee.limits.concurrentStreams
-    guard !isRefused, let record = unsafe open(stream, state) else {
+    guard unsafe !isRefusing(state), let record = unsafe allocate(stream, state) else {
       var check = FieldCheck(isTrailers: false)
       try unsafe decode(block, nil, &check, state)
       return try unsafe FrameReader.reset(stream, .refusedStream, state)
+    }
+    guard unsafe list(record, state) else {
+      unsafe release(record, state)
+      throw .protocolViolation(.internalError)
     }
     if let notes = unsafe state.pointee.headerCache.find(block) {
       // A block that came before: its meaning is known.
@@ -111,40 +158,65 @@ enum HeaderReader {
       unsafe record.pointee.contentLength = notes.pointee.contentLength
       unsafe record.pointee.flags.insert(.accepted)
     } else {
-      guard try unsafe readRequest(block, record, state) else { return }
+      var check = FieldCheck(isTrailers: false)
+      let changesTable = try unsafe decode(block, record, &check, state)
+      guard try unsafe accept(record, check) else { return }
+      if !changesTable, !check.isTooLarge {
+        let context = unsafe state.pointee.context
+        unsafe state.pointee.headerCache.begin(
+          block, stream: record.pointee.number, &context.pointee.pool)
+      }
     }
     if endsStream { try unsafe FrameReader.endReceived(record) }
   }
 
-  /// A new stream's record, listed and found by its number; nil where there is no room.
-  private static func open(
+  // MARK: Streams
+
+  private static func isRefusing(_ state: UnsafeMutablePointer<SessionState>) -> Bool {
+    let most = unsafe state.pointee.context.pointee.limits.concurrentStreams
+    return unsafe state.pointee.refusesAfter != nil || state.pointee.streams.count >= most
+  }
+
+  /// A new stream's record; nil where there is no room.
+  private static func allocate(
     _ stream: Int32, _ state: UnsafeMutablePointer<SessionState>
   ) -> UnsafeMutablePointer<StreamRecord>? {
-    let context = unsafe state.pointee.context
-    guard let record = unsafe context.pointee.streams.allocate() else { return nil }
+    guard let record = unsafe state.pointee.context.pointee.streams.allocate() else { return nil }
     unsafe record.pointee.session = state
     unsafe record.pointee.number = stream
-    guard unsafe state.pointee.streams.insert(record, &context.pointee.pool) else {
-      unsafe context.pointee.streams.release(record)
-      return nil
-    }
+    return unsafe record
+  }
+
+  /// Lists a new stream and lets it be found by its number; false where there is no room.
+  private static func list(
+    _ record: UnsafeMutablePointer<StreamRecord>, _ state: UnsafeMutablePointer<SessionState>
+  ) -> Bool {
+    let context = unsafe state.pointee.context
+    guard unsafe state.pointee.streams.insert(record, &context.pointee.pool) else { return false }
     unsafe record.pointee.sendWindow = state.pointee.peerInitialWindow
     unsafe record.pointee.receiveWindow = Int64(context.pointee.limits.streamWindowBytes)
     unsafe record.pointee.openedNanoseconds = context.pointee.nowNanoseconds
     unsafe record.pointee.next = state.pointee.firstStream
     if let first = unsafe state.pointee.firstStream { unsafe first.pointee.previous = record }
     unsafe state.pointee.firstStream = record
-    return unsafe record
+    return true
   }
 
-  /// Reads and checks a request's fields. False where the stream was reset.
-  private static func readRequest(
-    _ block: UnsafeBufferPointer<UInt8>, _ record: UnsafeMutablePointer<StreamRecord>,
-    _ state: UnsafeMutablePointer<SessionState>
-  ) throws(ConnectionFault) -> Bool {
+  /// Gives back the record of a stream that was never listed.
+  static func release(
+    _ record: UnsafeMutablePointer<StreamRecord>, _ state: UnsafeMutablePointer<SessionState>
+  ) {
     let context = unsafe state.pointee.context
-    var check = FieldCheck(isTrailers: false)
-    try unsafe decode(block, record, &check, state)
+    unsafe record.pointee.dropFields(&context.pointee.pool)
+    unsafe context.pointee.streams.release(record)
+  }
+
+  /// What a request's fields lead to. False where the stream was reset.
+  private static func accept(
+    _ record: UnsafeMutablePointer<StreamRecord>, _ check: FieldCheck
+  ) throws(ConnectionFault) -> Bool {
+    guard let state = unsafe record.pointee.session else { return false }
+    let context = unsafe state.pointee.context
     if check.isTooLarge {
       unsafe context.pointee.events.append(.headerListTooLarge, record)
       return true
@@ -154,20 +226,21 @@ enum HeaderReader {
       return false
     }
     unsafe record.pointee.contentLength = check.contentLength
-    if unsafe !HeaderBlockCache.changesTable(block) {
-      unsafe state.pointee.headerCache.begin(
-        block, stream: record.pointee.number, &context.pointee.pool)
-    }
     unsafe context.pointee.events.append(.head, record)
     return true
   }
 
   private static func trailers(
-    _ block: UnsafeBufferPointer<UInt8>, _ record: UnsafeMutablePointer<StreamRecord>,
-    _ endsStream: Bool, _ state: UnsafeMutablePointer<SessionState>
+    _ stream: Int32, _ check: FieldCheck, endsStream: Bool,
+    _ state: UnsafeMutablePointer<SessionState>
   ) throws(ConnectionFault) {
-    var check = FieldCheck(isTrailers: true)
-    try unsafe decode(block, nil, &check, state)
+    guard let record = unsafe state.pointee.streams.find(stream) else {
+      // Section 5.1: on a closed stream this is an error, unless our reset was still on its way.
+      guard unsafe state.pointee.resetStreams.mayBeLate(stream) else {
+        throw .protocolViolation(.streamClosed)
+      }
+      return try unsafe FrameReader.spendLateFrame(state)
+    }
     if unsafe record.pointee.flags.contains(.endReceived) {
       return try unsafe FrameReader.reset(record, .streamClosed)
     }
@@ -180,61 +253,80 @@ enum HeaderReader {
 
   // MARK: HPACK (RFC 7541)
 
-  /// Decodes a block; the captured fields are kept in `record`.
+  /// Decodes a whole block; the captured fields are kept in `record`. Whether it changed the dynamic table.
+  @discardableResult
   private static func decode(
     _ block: UnsafeBufferPointer<UInt8>, _ record: UnsafeMutablePointer<StreamRecord>?,
     _ check: inout FieldCheck, _ state: UnsafeMutablePointer<SessionState>
-  ) throws(ConnectionFault) {
-    // It may change the dynamic table, and with it the meaning of every block that refers to it.
-    let context = unsafe state.pointee.context
-    if unsafe HeaderBlockCache.changesTable(block) {
+  ) throws(ConnectionFault) -> Bool {
+    let block = unsafe block.span
+    let changesTable = HPACKBlock.changesTable(block)
+    if changesTable {
+      // The dynamic table gives a block its meaning.
+      let context = unsafe state.pointee.context
       unsafe state.pointee.headerCache.forget(&context.pointee.pool)
     }
-    let decoder = unsafe state.pointee.decoder
-    let limit = unsafe context.pointee.limits.headerListBytesMax
-    var next = block.baseAddress
-    var left = block.count
-    while true {
-      var field = unsafe nghttp2_nv()
-      var flags: Int32 = 0
-      // Codes: bytes read; NGHTTP2_ERR_HEADER_COMP, _BUFFER_ERROR (a field beyond 64 KiB), _NOMEM.
-      let read = unsafe nghttp2_hd_inflate_hd2(decoder, &field, &flags, next, left, 1)
-      if read < 0 { throw .protocolViolation(.compressionError) }
-      unsafe next = next.map { unsafe $0 + read }
-      left -= read
-      if flags & Int32(NGHTTP2_HD_INFLATE_EMIT.rawValue) != 0 {
-        // Section 6.5.2: 32 bytes of overhead a field. The library bounds each field.
-        unsafe check.listBytes += field.namelen + field.valuelen + 32
-        // Four times over: one-byte references to large table entries cost us, not the peer.
-        if check.listBytes > limit * 4 { throw .headerListFlood }
-        if check.listBytes > limit {
-          check.isTooLarge = true
-        } else {
-          let name = unsafe UnsafeBufferPointer(start: field.name, count: field.namelen)
-          let value = unsafe UnsafeBufferPointer(start: field.value, count: field.valuelen)
-          unsafe check.add(name, value)
-          if let record = unsafe record { unsafe keep(name, value, record, context) }
-        }
+    unsafe state.pointee.headerBytes = block.count
+    _ = try unsafe decode(block, isLast: true, record, &check, state)
+    return changesTable
+  }
+
+  /// Decodes a part of a block. Returns how many of its bytes were used.
+  private static func decode(
+    _ part: Span<UInt8>, isLast: Bool, _ record: UnsafeMutablePointer<StreamRecord>?,
+    _ check: inout FieldCheck, _ state: UnsafeMutablePointer<SessionState>
+  ) throws(ConnectionFault) -> Int {
+    let context = unsafe state.pointee.context
+    var fields = unsafe RequestFields(check: check, record: record, context: context)
+    let used: Int
+    do throws(HPACKError) {
+      used = try unsafe state.pointee.decoder.decode(
+        part, isLast: isLast, &context.pointee.scratch, &fields)
+    } catch {
+      throw .protocolViolation(.compressionError)
+    }
+    check = unsafe fields.check
+    // One-byte references to large entries of the table cost us, not the peer.
+    if unsafe check.listBytes > context.pointee.limits.headerBlockBytesMax * 4 {
+      throw .headerListFlood
+    }
+    guard isLast, check.isTooLarge else { return used }
+    // Such a call costs as much as its bytes: a reset for each frame's worth.
+    for _ in unsafe 0...state.pointee.headerBytes / Defaults.frameBytesMax {
+      try unsafe FrameReader.spendReset(state)
+    }
+    return used
+  }
+}
+
+/// Checks a request's fields, and captures those that the owner wants to see.
+@unsafe private struct RequestFields: HPACKFieldSink {
+  var check: FieldCheck
+  let record: UnsafeMutablePointer<StreamRecord>?
+  let context: UnsafeMutablePointer<ContextState>
+
+  mutating func field(_ name: Span<UInt8>, _ value: Span<UInt8>) {
+    // RFC 9113 section 6.5.2: 32 bytes of overhead a field.
+    guard unsafe count(name.count + value.count + 32) else { return }
+    let value = value.extracting(FieldText.trimmed(value))
+    unsafe check.add(name, value)
+    guard let record = unsafe record else { return }
+    for index in unsafe 0..<context.pointee.capturedCount
+    where unsafe name.says(context.pointee.captured[index]) {
+      unsafe value.withUnsafeBufferPointer {
+        unsafe record.pointee.capture(index, $0, &context.pointee.pool)
       }
-      if flags & Int32(NGHTTP2_HD_INFLATE_FINAL.rawValue) != 0 {
-        // Always 0.
-        _ = unsafe nghttp2_hd_inflate_end_headers(decoder)
-        return
-      }
-      if flags & Int32(NGHTTP2_HD_INFLATE_EMIT.rawValue) == 0, left == 0 {
-        throw .protocolViolation(.compressionError)
-      }
+      return
     }
   }
 
-  /// Captures a field that the owner wants to see.
-  private static func keep(
-    _ name: UnsafeBufferPointer<UInt8>, _ value: UnsafeBufferPointer<UInt8>,
-    _ record: UnsafeMutablePointer<StreamRecord>, _ context: UnsafeMutablePointer<ContextState>
-  ) {
-    for index in unsafe 0..<context.pointee.capturedCount
-    where unsafe FieldCheck.equal(name, context.pointee.captured[index]) {
-      return unsafe record.pointee.capture(index, value, &context.pointee.pool)
-    }
+  mutating func skippedField(listBytes: Int) { _ = unsafe count(listBytes) }
+
+  /// Whether the list is within its limit with so many bytes more.
+  private mutating func count(_ bytes: Int) -> Bool {
+    unsafe check.listBytes += bytes
+    if unsafe check.listBytes <= context.pointee.limits.headerListBytesMax { return true }
+    unsafe check.isTooLarge = true
+    return false
   }
 }

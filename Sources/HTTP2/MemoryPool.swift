@@ -1,6 +1,5 @@
-// Memory for libnghttp2 and for bodies that outgrow their stream: size classes with free lists, one
+// Memory for connections and for bodies that outgrow their stream: size classes with free lists, one
 // pool per loop thread, so that a call costs no malloc and no lock. Memory stays with the pool.
-internal import CNGHTTP2
 
 /// Size classes of 64 bytes doubling to 4 KiB; what is larger goes to malloc, and from there back to
 /// the system.
@@ -82,30 +81,5 @@ internal import CNGHTTP2
 
   private static func sizeClass(_ bytes: Int) -> Int {
     bytes <= smallest ? 0 : Int.bitWidth - (bytes - 1).leadingZeroBitCount - 6
-  }
-}
-
-/// libnghttp2's allocator interface (nghttp2_mem) over the pool of a context.
-@safe struct NGHTTP2Memory {
-  static func make(_ context: UnsafeMutablePointer<ContextState>) -> nghttp2_mem {
-    unsafe nghttp2_mem(
-      mem_user_data: context,
-      malloc: { bytes, user in unsafe NGHTTP2Memory.pool(user)?.pointee.pool.allocate(bytes) },
-      free: { block, user in unsafe NGHTTP2Memory.pool(user)?.pointee.pool.free(block) },
-      calloc: { count, size, user in
-        let (bytes, overflow) = count.multipliedReportingOverflow(by: size)
-        guard !overflow, let block = unsafe NGHTTP2Memory.pool(user)?.pointee.pool.allocate(bytes)
-        else { return nil }
-        unsafe block.initializeMemory(as: UInt8.self, repeating: 0, count: bytes)
-        return unsafe block
-      },
-      realloc: { block, bytes, user in
-        unsafe NGHTTP2Memory.pool(user)?.pointee.pool.reallocate(block, bytes)
-      })
-  }
-
-  private static func pool(_ user: UnsafeMutableRawPointer?) -> UnsafeMutablePointer<ContextState>?
-  {
-    unsafe user?.assumingMemoryBound(to: ContextState.self)
   }
 }

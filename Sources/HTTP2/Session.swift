@@ -1,9 +1,8 @@
 // One server-side HTTP/2 connection (RFC 9113): bytes in, events out; answers in, bytes out.
 //
-// The framing is our own; libnghttp2 contributes HPACK's decoder and the rules for field names and
-// values. A whole libnghttp2 session cost more than half of a call (callbacks per field, allocations
-// per frame), for generality that a gRPC server has no use for: measured in docs/ARCHITECTURE.md.
-internal import CNGHTTP2
+// Framing and HPACK are our own. A whole libnghttp2 session cost more than half of a call (callbacks per
+// field, allocations per frame), for generality that a gRPC server has no use for: measured in
+// docs/ARCHITECTURE.md.
 
 /// A handle on one connection's state; trivial to copy. Close it exactly once.
 @safe package struct Session {
@@ -129,7 +128,7 @@ internal import CNGHTTP2
   package func close() {
     while let record = unsafe state.pointee.firstStream { unsafe SessionState.closeStream(record) }
     let context = unsafe state.pointee.context
-    unsafe nghttp2_hd_inflate_del(state.pointee.decoder)
+    if let record = unsafe state.pointee.headerRecord { unsafe HeaderReader.release(record, state) }
     unsafe state.pointee.streams.destroy(&context.pointee.pool)
     unsafe state.pointee.control.destroy(&context.pointee.pool)
     unsafe state.pointee.partial.destroy(&context.pointee.pool)
@@ -142,14 +141,14 @@ internal import CNGHTTP2
 }
 
 /// What a connection knows.
-@safe struct SessionState {
+@safe struct SessionState: ~Copyable {
   /// A peer that provokes answers but does not read them: PING and SETTINGS acknowledgements, resets.
   static let controlBytesMax = 256 * 1024
 
   let context: UnsafeMutablePointer<ContextState>
   let token: UInt64
   /// HPACK's decoder, with the peer's dynamic table.
-  let decoder: OpaquePointer
+  var decoder: HPACKDecoder
   var fault: ConnectionFault?
 
   // Receiving.
@@ -164,11 +163,16 @@ internal import CNGHTTP2
   var lastStream: Int32 = 0
   /// Streams above this are not served any more.
   var refusesAfter: Int32?
-  /// The header block that is coming in, the stream it is for (0: none), and its frames so far.
-  var headerBlock = PoolBytes()
+  /// The header block that is coming in, where it has several frames: its stream (0: there is none), its
+  /// frames and bytes so far, the beginning of a field that is not whole, and what its fields came to.
   var headerStream: Int32 = 0
   var headerEndsStream = false
   var headerFrames = 0
+  var headerBytes = 0
+  var headerBlock = PoolBytes()
+  var headerCheck = FieldCheck(isTrailers: false)
+  /// The stream that it will open; not listed yet.
+  var headerRecord: UnsafeMutablePointer<StreamRecord>?
   var headerCache = HeaderBlockCache()
   /// What the peer may still send on the connection.
   var receiveWindow: Int64
@@ -202,12 +206,12 @@ internal import CNGHTTP2
   var lateFrames: TokenBucket
 
   init(
-    context: UnsafeMutablePointer<ContextState>, token: UInt64, decoder: OpaquePointer,
+    context: UnsafeMutablePointer<ContextState>, token: UInt64,
     limits: HTTP2Limits, nowNanoseconds now: Int64
   ) {
     unsafe self.context = context
     self.token = token
-    unsafe self.decoder = decoder
+    decoder = HPACKDecoder(tableBytesMax: limits.headerTableBytes)
     receiveWindow = Int64(limits.connectionWindowBytes)
     resets = TokenBucket(limits.resets, nowNanoseconds: now)
     pings = TokenBucket(limits.pings, nowNanoseconds: now)

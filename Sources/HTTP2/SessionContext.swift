@@ -1,5 +1,4 @@
 // What the connections of one loop share: memory, streams, the queue of events, the output buffer.
-internal import CNGHTTP2
 
 /// What happened on a stream.
 package struct StreamEvent {
@@ -37,12 +36,14 @@ package struct StreamEvent {
     unsafe state = .allocate(capacity: 1)
     unsafe state.initialize(
       to: ContextState(limits: limits, captured: captured, header: header, trailer: trailer))
-    unsafe state.pointee.memory = .allocate(capacity: 1)
-    unsafe state.pointee.memory?.initialize(to: NGHTTP2Memory.make(state))
   }
 
   // The pool's memory stays: a context lives as long as its thread, and threads end with the process.
-  deinit { unsafe state.pointee.destroy() }
+  deinit {
+    unsafe state.pointee.destroy()
+    unsafe state.deinitialize(count: 1)
+    unsafe state.deallocate()
+  }
 
   /// The time of the turn, for budgets; monotonic nanoseconds.
   package func setNow(nanoseconds: Int64) { unsafe state.pointee.nowNanoseconds = nanoseconds }
@@ -53,18 +54,10 @@ package struct StreamEvent {
     guard let memory = unsafe state.pointee.pool.allocate(MemoryLayout<SessionState>.size) else {
       return nil
     }
-    var decoder: OpaquePointer?
-    // Codes: 0 or NGHTTP2_ERR_NOMEM.
-    guard unsafe nghttp2_hd_inflate_new2(&decoder, state.pointee.memory) == 0,
-      let decoder = unsafe decoder
-    else {
-      unsafe state.pointee.pool.free(memory)
-      return nil
-    }
     let session = unsafe memory.bindMemory(to: SessionState.self, capacity: 1)
     unsafe session.initialize(
       to: SessionState(
-        context: state, token: token, decoder: decoder, limits: state.pointee.limits,
+        context: state, token: token, limits: state.pointee.limits,
         nowNanoseconds: state.pointee.nowNanoseconds))
     unsafe sendPreface(session)
     return unsafe Session(state: session)
@@ -74,6 +67,7 @@ package struct StreamEvent {
   private func sendPreface(_ session: UnsafeMutablePointer<SessionState>) {
     let limits = unsafe state.pointee.limits
     let settings: [(UInt16, UInt32)] = [
+      (Setting.headerTableSize, UInt32(clamping: limits.headerTableBytes)),
       (Setting.maxConcurrentStreams, UInt32(clamping: limits.concurrentStreams)),
       (Setting.initialWindowSize, UInt32(clamping: limits.streamWindowBytes)),
       (Setting.maxHeaderListSize, UInt32(clamping: limits.headerListBytesMax)),
@@ -180,8 +174,8 @@ package struct StreamEvent {
   }
 }
 
-/// The context's state, at a fixed address, since sessions and libnghttp2's allocator point at it.
-@safe struct ContextState {
+/// The context's state, at a fixed address, since sessions point at it.
+@safe struct ContextState: ~Copyable {
   let limits: HTTP2Limits
   var pool = MemoryPool()
   var streams = StreamTable()
@@ -189,18 +183,20 @@ package struct StreamEvent {
   var output = OutputBuffer()
   var bufferedBytes = 0
   var nowNanoseconds: Int64 = 0
-  var memory: UnsafeMutablePointer<nghttp2_mem>?
   /// Connections that have something to write, as a list through them.
   var touched: UnsafeMutablePointer<SessionState>?
   let captured: UnsafeMutablePointer<StaticString>
   let capturedCount: Int
   let constantHeader: ConstantField
   let constantTrailer: ConstantField
+  /// For the text of fields while they are decoded.
+  var scratch: HPACKScratch
 
   init(
     limits: HTTP2Limits, captured: [StaticString], header: ConstantField, trailer: ConstantField
   ) {
     self.limits = limits
+    scratch = HPACKScratch(capacity: max(limits.headerListBytesMax, limits.headerTableBytes))
     constantHeader = header
     constantTrailer = trailer
     capturedCount = captured.count
@@ -211,7 +207,6 @@ package struct StreamEvent {
   }
 
   mutating func destroy() {
-    unsafe memory?.deallocate()
     streams.destroy()
     events.destroy()
     unsafe output.storage.deallocate()

@@ -103,6 +103,11 @@ enum Limits {
   static let concurrentStreams = 1_024
   /// grpc-go and C-core refuse more than 16 KiB themselves.
   static let headerListBytesMax = 16 * 1024
+  /// A call with a megabyte of metadata is told that it is too much, and the connection's other calls go
+  /// on. Such a block is decoded in some 2 ms, and charged as 64 resets.
+  static let headerBlockBytesMax = 1024 * 1024
+  /// What every peer starts with (RFC 9113 section 6.5.2): the fields of all a client's methods are 1 KiB.
+  static let headerTableBytes = 4096
   /// Unread answers of a connection; beyond it the peer is not read any more.
   static let unsentBytesMax = 4 * 1024 * 1024
   /// Bodies and answers of one loop that outgrew their records: 3,000 of the largest messages. A
@@ -180,6 +185,7 @@ enum Limits {
     ServerLimits(
       http2: HTTP2Limits(
         concurrentStreams: concurrentStreams, headerListBytesMax: headerListBytesMax,
+        headerBlockBytesMax: headerBlockBytesMax, headerTableBytes: headerTableBytes,
         bodyBytesMax: messageBytesMax + 5, bufferedBytesMax: bufferedBytesMax,
         connectionWindowBytes: connectionWindowBytes, streamWindowBytes: streamWindowBytes,
         resets: resets, pings: pings, settings: Self.settings, emptyFrames: emptyFrames,

@@ -152,11 +152,17 @@ import Testing
     return fields
   }
 
-  private func headers(_ stream: UInt32, _ block: [UInt8]) -> [UInt8] {
-    guard block.count > 16_000 else { return ServerFrame.headers(stream, block, endsStream: true) }
-    return ServerFrame.headers(
-      stream, Array(block[..<16_000]), endsStream: true, endsHeaders: false)
-      + ServerFrame.continuation(stream, Array(block[16_000...]), endsHeaders: true)
+  private func headers(_ stream: UInt32, _ block: [UInt8], frame: Int = 16_384) -> [UInt8] {
+    var bytes: [UInt8] = []
+    for at in stride(from: 0, to: block.count, by: frame) {
+      let part = Array(block[at..<min(at + frame, block.count)])
+      let isLast = at + frame >= block.count
+      bytes +=
+        at == 0
+        ? ServerFrame.headers(stream, part, endsStream: true, endsHeaders: isLast)
+        : ServerFrame.continuation(stream, part, endsHeaders: isLast)
+    }
+    return bytes
   }
 
   @Test func headerListsUpToTheLimitAreRead() throws {
@@ -174,11 +180,90 @@ import Testing
     server.close()
   }
 
-  @Test func headerListsFarOverTheLimitEndTheConnection() throws {
-    let limit = ServerUnderTest.limits.headerListBytesMax
+  /// One call fails; the calls beside it, and those that come after, do not.
+  @Test(arguments: [66_000, 700_000, 1_000_000], [1_100, 16_384])
+  func headerListsFarOverTheLimitFailOneCall(listBytes: Int, frame: Int) throws {
     let server = try ServerUnderTest.connected()
-    let block = ServerField.literals(call(listBytes: 4 * limit + 100))
+    var encoder = ServerTestEncoder()
+    let first = encoder.encode(ServerField.call("/a/A", caller: "me"))
+    let again = encoder.encode(ServerField.call("/a/A", caller: "me"))
+    #expect(server.receive(ServerFrame.headers(1, first)) == nil)
+    let block =
+      ServerField.literals(call(listBytes: listBytes)) + encoder.encode([ServerField("y", "z")])
+    #expect(server.receive(headers(3, block, frame: frame)) == nil)
+    #expect(server.count(.headerListTooLarge) == 1 && server.count(.end) == 1)
+    // Many fields are no different from a long one.
+    let many = (0..<listBytes / 100).map {
+      ServerField("x\($0)", String(repeating: "v", count: 60))
+    }
+    let manyBlock = encoder.encode(ServerField.call("/a/A") + many)
+    #expect(server.receive(headers(5, manyBlock, frame: frame)) == nil)
+    #expect(server.count(.headerListTooLarge) == 2)
+    #expect(server.receive(ServerFrame.data(1, grpcMessage([7]))) == nil)
+    let after = encoder.encode(ServerField.call("/a/B", caller: "you"))
+    #expect(server.receive(ServerFrame.headers(7, after, endsStream: true)) == nil)
+    #expect(server.calls.map(\.caller) == ["", "", "me", "you"])
+    #expect(again.count < first.count)
+    #expect(server.session.streamCount == 4)
+    server.close()
+  }
+
+  @Test func headerBlocksOverTheLimitEndTheConnection() throws {
+    let server = try ServerUnderTest.connected()
+    let block = ServerField.literals(
+      call(listBytes: ServerUnderTest.limits.headerBlockBytesMax + 1000))
     #expect(server.receive(headers(1, block)) == .headerListFlood)
+    server.close()
+  }
+
+  /// Each costs its bytes' worth of resets.
+  @Test func longHeaderListsAreChargedByTheirBytes() throws {
+    let limits = limited { $0.resets = Budget(burst: 20, perSecond: 1) }
+    let server = try ServerUnderTest.connected(limits: limits)
+    let block = ServerField.literals(call(listBytes: 100_000))
+    for number in 0..<2 {
+      #expect(server.receive(headers(UInt32(2 * number + 1), block)) == nil)
+    }
+    #expect(server.receive(headers(5, block)) == .resetFlood)
+    server.close()
+  }
+
+  /// Of a block that never ends no more is held than a field, and a connection that goes away in the middle
+  /// of one leaves nothing behind.
+  @Test(arguments: [false, true]) func aConnectionMayEndWithinAHeaderBlock(isLong: Bool) throws {
+    let context = ServerUnderTest.makeContext()
+    for _ in 0..<1000 {
+      let server = try ServerUnderTest(context)
+      #expect(server.receive(ServerFrame.preface + ServerFrame.settings()) == nil)
+      let block = ServerField.literals(call(listBytes: isLong ? 40_000 : 4_000))
+      let whole = headers(1, block, frame: 1_300)
+      #expect(server.receive(Array(whole[..<(whole.count - 20)])) == nil)
+      #expect(server.session.streamCount == 0 && server.events.isEmpty)
+      server.close()
+    }
+  }
+
+  @Test func blocksInManyFramesOpenStreamsAndEndThem() throws {
+    let server = try ServerUnderTest.connected(limits: limited { $0.concurrentStreams = 1 })
+    var encoder = ServerTestEncoder()
+    let block = encoder.encode(ServerField.call("/a/A", timeout: "1S", caller: "me"))
+    #expect(server.receive(headers(1, block, frame: 10)) == nil)
+    #expect(server.fields == ["POST", "/a/A", "application/grpc", "", "me"])
+    #expect(server.calls.map(\.timeout) == ["1S"] && server.calls.map(\.caller) == ["me"])
+    _ = try server.frames()
+    // One that is refused is read all the same.
+    #expect(server.receive(ServerFrame.headers(3, self.block)) == nil)
+    let next = encoder.encode(ServerField.call("/a/B", caller: "you"))
+    #expect(server.receive(headers(5, next, frame: 9)) == nil)
+    let refused = try server.frames().filter { $0.kind == ServerFrame.Kind.reset }
+    #expect(refused.map(\.stream) == [5])
+    #expect(server.receive(ServerFrame.reset(3)) == nil)
+    let third = encoder.encode(ServerField.call("/a/B", caller: "you"))
+    #expect(server.receive(ServerFrame.headers(7, third)) == nil)
+    // Trailers.
+    let trailers = ServerField.literals([ServerField("x-trailer", "some text")])
+    #expect(server.receive(headers(7, trailers, frame: 5)) == nil)
+    #expect(server.calls.map(\.caller) == ["me", "you"])
     server.close()
   }
 

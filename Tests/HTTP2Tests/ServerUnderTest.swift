@@ -17,7 +17,8 @@ final class ServerUnderTest {
   ]
 
   static let limits = HTTP2Limits(
-    concurrentStreams: 100, headerListBytesMax: 4096, bodyBytesMax: 1000, bufferedBytesMax: 4 << 20,
+    concurrentStreams: 100, headerListBytesMax: 4096, headerBlockBytesMax: 1 << 20,
+    headerTableBytes: 4096, bodyBytesMax: 1000, bufferedBytesMax: 4 << 20,
     connectionWindowBytes: 1 << 20, streamWindowBytes: 1 << 16,
     resets: Budget(burst: 100_000, perSecond: 1), pings: Budget(burst: 100_000, perSecond: 1),
     settings: Budget(burst: 100_000, perSecond: 1),

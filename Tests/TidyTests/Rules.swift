@@ -125,7 +125,7 @@ private let arrows: [String: Set<String>] = [
   "CNGHTTP2": [], "CProtobufC": [], "CPlatform": [], "CZlib": [],
   "CHoldfastProto": ["CProtobufC"],
   "Posix": ["CPlatform"],
-  "HTTP2": ["CNGHTTP2"],
+  "HTTP2": [],
   "GRPC": ["CZlib"],
   "Metrics": [],
   "StockStore": ["Posix", "CPlatform"],
