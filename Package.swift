@@ -67,7 +67,7 @@ let package = Package(
 
     module("Posix", ["CPlatform"]),
     module("HTTP2", ["CNGHTTP2"]),
-    module("GRPC"),
+    module("GRPC", ["CZlib"]),
     module("Metrics"),
     module("StockStore", ["Posix", "CPlatform"]),
     module(

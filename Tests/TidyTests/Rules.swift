@@ -126,7 +126,7 @@ private let arrows: [String: Set<String>] = [
   "CHoldfastProto": ["CProtobufC"],
   "Posix": ["CPlatform"],
   "HTTP2": ["CNGHTTP2"],
-  "GRPC": [],
+  "GRPC": ["CZlib"],
   "Metrics": [],
   "StockStore": ["Posix", "CPlatform"],
   "ReservationService": ["StockStore", "Posix", "GRPC", "CHoldfastProto", "CProtobufC"],
