@@ -117,7 +117,7 @@ private let executables: Set = ["holdfast", "holdfast-load", "StoreBenchmark", "
 
 /// The hot modules: what they use is known to the last allocation.
 private let modulesWithoutFoundation: Set = [
-  "Metrics", "StockStore", "HTTP2", "GRPC", "Posix", "Server",
+  "Metrics", "StockStore", "HTTP2", "GRPC", "Posix", "Server", "Admin",
 ]
 
 /// Who may import whom among the modules of this package.
@@ -131,7 +131,7 @@ private let arrows: [String: Set<String>] = [
   "StockStore": ["Posix", "CPlatform"],
   "ReservationService": ["StockStore", "Posix", "GRPC", "CHoldfastProto", "CProtobufC"],
   "Server": ["Posix", "HTTP2", "GRPC", "Metrics"],
-  "Admin": ["Metrics"],
+  "Admin": ["Posix", "Metrics"],
   "holdfast": [
     "Posix", "HTTP2", "GRPC", "Metrics", "StockStore", "ReservationService", "Server", "Admin",
   ],
