@@ -78,18 +78,16 @@ final class AdminConnection {
 
   // MARK: Input
 
-  /// How many bytes `receive` takes now. 0: the peer is not to be read.
-  var inputRoom: Int {
+  /// Whether the peer is to be read now. Between a request and the end of its response it is not.
+  var wantsInput: Bool {
     switch phase {
-    case .readingHead: limits.headBytesMax - received.count
-    case .streaming, .lingering: limits.lingerBytesMax - discarded
-    case .waiting, .sending, .ended: 0
+    case .readingHead, .streaming, .lingering: true
+    case .waiting, .sending, .ended: false
     }
   }
 
-  /// Takes bytes from the peer, at most `inputRoom`.
+  /// Takes what one read has brought. At most one read and one head are kept.
   func receive(_ bytes: Span<UInt8>, nowNanoseconds: Int64) {
-    precondition(bytes.count <= inputRoom, "more bytes than there is room for")
     switch phase {
     case .readingHead:
       if received.isEmpty, !isFirstRequest { sinceNanoseconds = nowNanoseconds }
@@ -124,9 +122,12 @@ final class AdminConnection {
     guard (UInt8(ascii: "A")...UInt8(ascii: "Z")).contains(first) else {
       return reject(.badRequest, nowNanoseconds)
     }
-    guard let length = RequestParser.headLength(received, searched: searched) else {
+    let length = RequestParser.headLength(received, searched: searched)
+    if length ?? received.count + 1 > limits.headBytesMax {
+      return reject(.headerFieldsTooLarge, nowNanoseconds)
+    }
+    guard let length else {
       searched = received.count
-      if received.count >= limits.headBytesMax { reject(.headerFieldsTooLarge, nowNanoseconds) }
       return
     }
     do {
@@ -165,6 +166,7 @@ final class AdminConnection {
 
   private func reject(_ status: Status, _ nowNanoseconds: Int64) {
     closesConnection = true
+    received = []
     let response = AdminResponse.rejection(status)
     guard case .bytes(let bytes) = response.body else { return }
     send(response, bytes, withBody: true, nowNanoseconds)

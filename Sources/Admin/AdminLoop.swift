@@ -190,9 +190,8 @@ internal import Synchronization
 
   /// Reads once; the kernel says again where there is more.
   private func receive(_ client: Client) {
-    let room = client.connection.inputRoom
-    guard room > 0 else { return }
-    switch read(client, atMost: room) {
+    guard client.connection.wantsInput else { return }
+    switch read(client) {
     case .moved(0): client.connection.receiveEnd()
     case .moved(let count):
       let bytes = unsafe UnsafeRawBufferPointer(rebasing: readBuffer[..<count])
@@ -266,7 +265,7 @@ internal import Synchronization
 
   /// Watches the socket for what the state can use. False where the kernel has no memory for that.
   private func watch(_ client: Client) -> Bool {
-    let reads = client.connection.inputRoom > 0
+    let reads = client.connection.wantsInput
     let writes = client.connection.hasOutput
     guard reads != client.watchesReading || writes != client.watchesWriting else { return true }
     client.watchesReading = reads
@@ -278,10 +277,8 @@ internal import Synchronization
 
   // MARK: The socket
 
-  private func read(_ client: Client, atMost count: Int) -> IOResult {
-    let room = unsafe UnsafeMutableRawBufferPointer(
-      rebasing: readBuffer[..<min(count, readBuffer.count)])
-    return unsafe FileDescriptor.read(client.socket.number, into: room)
+  private func read(_ client: Client) -> IOResult {
+    unsafe FileDescriptor.read(client.socket.number, into: readBuffer)
   }
 
   private func write(_ client: Client) -> IOResult {

@@ -1,8 +1,8 @@
 // What the admin port answers to which request.
 internal import Metrics
 
-/// Whether calls should be sent to this server.
-package enum Readiness: UInt8, Sendable {
+/// What the server is doing: whether calls should be sent to it.
+package enum ServingState: UInt8, Sendable {
   /// Not yet.
   case starting
   /// Not yet: it reads what an earlier run has left.
@@ -27,7 +27,7 @@ package enum Readiness: UInt8, Sendable {
 /// for an orchestrator, and `/` for a person.
 struct AdminPages: Sendable {
   let page: MetricsPage
-  let readiness: @Sendable () -> Readiness
+  let readiness: @Sendable () -> ServingState
   let information: [(name: String, value: String)]
   /// Whether a request may see what is not a probe; nil where everybody may.
   let isAllowed: (@Sendable (AdminRequest) -> Bool)?

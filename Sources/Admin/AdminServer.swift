@@ -34,7 +34,7 @@ package final class AdminServer: Sendable {
   /// - Throws: `AdminServerError`, where that address cannot be had.
   package init(
     host: String = "127.0.0.1", port: UInt16 = 0, limits: AdminLimits, page: MetricsPage,
-    readiness: @escaping @Sendable () -> Readiness,
+    readiness: @escaping @Sendable () -> ServingState,
     information: [(name: String, value: String)] = [],
     isAllowed: (@Sendable (AdminRequest) -> Bool)? = nil
   ) throws(AdminServerError) {

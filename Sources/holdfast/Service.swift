@@ -159,19 +159,21 @@ enum Service {
 /// How far the server is, as `/readyz` tells it.
 final class ServiceState: Sendable {
   private struct Value {
-    var readiness = Readiness.starting
+    var readiness = ServingState.starting
     var server: Server?
     var drainBegan: Int64?
   }
 
   private let value = Mutex(Value())
   /// The value's readiness, for probes: they wait for nothing that is done under the lock.
-  private let shown = Atomic<UInt8>(Readiness.starting.rawValue)
+  private let shown = Atomic<UInt8>(ServingState.starting.rawValue)
   private let logger: Logger
 
   init(logger: Logger) { self.logger = logger }
 
-  var readiness: Readiness { Readiness(rawValue: shown.load(ordering: .acquiring)) ?? .starting }
+  var readiness: ServingState {
+    ServingState(rawValue: shown.load(ordering: .acquiring)) ?? .starting
+  }
 
   /// Runs `recover`, which a signal may cut short: until it has returned, nobody was promised anything.
   func recovering<Result>(_ recover: () throws -> Result) rethrows -> Result {
@@ -209,11 +211,11 @@ final class ServiceState: Sendable {
     return now - (value.withLock { $0.drainBegan } ?? now)
   }
 
-  private func set(_ readiness: Readiness, unless last: Readiness) {
+  private func set(_ readiness: ServingState, unless last: ServingState) {
     value.withLock { if $0.readiness != last { show(readiness, &$0) } }
   }
 
-  private func show(_ readiness: Readiness, _ value: inout Value) {
+  private func show(_ readiness: ServingState, _ value: inout Value) {
     value.readiness = readiness
     shown.store(readiness.rawValue, ordering: .releasing)
   }

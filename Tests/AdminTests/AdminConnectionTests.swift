@@ -17,11 +17,11 @@ private final class Peer {
     connection = AdminConnection(limits: limits, nowNanoseconds: 0)
   }
 
-  /// Sends bytes, so many at a time, as far as the connection takes them, and takes its responses.
+  /// Sends bytes, so many in one read, as long as the connection is read, and takes its responses.
   func send(_ bytes: [UInt8], piece: Int = .max, answering: Bool = true) {
     var rest = bytes[...]
-    while !rest.isEmpty, connection.inputRoom > 0 {
-      let part = Array(rest.prefix(min(piece, connection.inputRoom)))
+    while !rest.isEmpty, connection.wantsInput {
+      let part = Array(rest.prefix(piece))
       rest = rest.dropFirst(part.count)
       connection.receive(part.span, nowNanoseconds: now)
       if answering { settle() }
@@ -201,7 +201,7 @@ struct AdminConnectionTests {
     // Without an answer nothing more is read.
     let peer = Peer()
     peer.send(requests.joined(), answering: false)
-    #expect(peer.connection.inputRoom == 0)
+    #expect(!peer.connection.wantsInput)
     peer.settle()
     #expect(peer.requests.map(\.path) == paths)
   }

@@ -73,10 +73,10 @@ struct AdminPagesTests {
   @Test(
     "Readiness is what the server says at the moment",
     arguments: [
-      (Readiness.starting, "503 Service Unavailable", "starting\n"), (.ready, "200 OK", "ok\n"),
+      (ServingState.starting, "503 Service Unavailable", "starting\n"), (.ready, "200 OK", "ok\n"),
       (.draining, "503 Service Unavailable", "draining\n"),
     ])
-  func readiness(readiness: Readiness, status: String, body: String) async throws {
+  func readiness(readiness: ServingState, status: String, body: String) async throws {
     try await withAdminServer(readiness: readiness) { port in
       let answer = await onThread { RawClient.exchange(port: port, "GET /readyz HTTP/1.0\r\n\r\n") }
       let text = try #require(answer)

@@ -115,7 +115,7 @@ extension AdminLimits {
 
 /// Runs `body` against a server on a free port, and ends when the server has ended.
 func withAdminServer(
-  page: MetricsPage = MetricsPage(), readiness: Readiness = .ready,
+  page: MetricsPage = MetricsPage(), readiness: ServingState = .ready,
   information: [(name: String, value: String)] = [], limits: AdminLimits = .test,
   isAllowed: (@Sendable (AdminRequest) -> Bool)? = nil,
   _ body: (UInt16) async throws -> Void
