@@ -45,7 +45,7 @@ build: bootstrap ## the release build
 	swift build -c release $(SWIFT_FLAGS)
 
 # The end-to-end tests run the debug server that the Swift tests were built with: one build for both.
-# The admin server is asynchronous: beside tests that keep every thread busy, its clients would time out.
+# The admin tests measure how long a probe takes: not beside tests that keep every processor busy.
 test-swift: bootstrap-dev ## the Swift tests
 	swift build --build-tests $(SWIFT_FLAGS)
 	swift test --skip-build $(SWIFT_FLAGS) --skip AdminTests $(ARGS)

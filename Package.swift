@@ -47,7 +47,6 @@ let package = Package(
     .package(url: "https://github.com/apple/swift-configuration", from: "1.4.0"),
     .package(url: "https://github.com/apple/swift-log", from: "1.14.0"),
     .package(url: "https://github.com/HdrHistogram/hdrhistogram-swift", from: "0.2.0"),
-    .package(url: "https://github.com/swhitty/FlyingFox", from: "0.27.0"),
     .package(url: "https://github.com/swift-server/swift-service-lifecycle", from: "2.13.0"),
   ],
   targets: [
@@ -76,12 +75,7 @@ let package = Package(
       "ReservationService",
       ["StockStore", "Access", "Posix", "GRPC", "Bytes", "CHoldfastProto", "CProtobufC"]),
     module("Server", ["Posix", "HTTP2", "GRPC", "Bytes", "Metrics"]),
-    module(
-      "Admin",
-      [
-        "Metrics", .product(name: "FlyingFox", package: "FlyingFox"),
-        .product(name: "FlyingSocks", package: "FlyingFox"),
-      ]),
+    module("Admin", ["Posix", "Metrics"]),
     executable(
       "holdfast",
       [
@@ -117,7 +111,7 @@ let package = Package(
         "CProtobufC",
       ]),
     tests("ServerTests", ["Server", "Posix", "HTTP2", "GRPC", "Metrics"]),
-    tests("AdminTests", ["Admin", "Metrics"]),
+    tests("AdminTests", ["Admin", "Posix", "Metrics"]),
     tests("HistoryTests", ["LoadHistory"]),
     tests("ReportTests", ["LoadReport", "Posix"]),
     tests("CompareTests", ["LoadKit", "LoadReport", "Posix"]),

@@ -1,9 +1,8 @@
-internal import FlyingFox
-internal import Foundation
+// What the admin port answers to which request.
 internal import Metrics
 
-/// Whether calls should be sent to this server.
-package enum Readiness: String, Sendable {
+/// What the server is doing: whether calls should be sent to it.
+package enum ServingState: UInt8, Sendable {
   /// Not yet.
   case starting
   /// Not yet: it reads what an earlier run has left.
@@ -12,62 +11,59 @@ package enum Readiness: String, Sendable {
   case ready
   /// No longer: it finishes the calls that it has.
   case draining
+
+  /// As `/readyz` and the front page say it.
+  package var name: String {
+    switch self {
+    case .starting: "starting"
+    case .recovering: "recovering"
+    case .ready: "ready"
+    case .draining: "draining"
+    }
+  }
 }
 
 /// What operators and their tools ask a server: `/metrics` for Prometheus, `/livez` and `/readyz`
 /// for an orchestrator, and `/` for a person.
 struct AdminPages: Sendable {
-  private let page: MetricsPage
-  private let readiness: @Sendable () -> Readiness
-  private let information: [(name: String, value: String)]
+  let page: MetricsPage
+  let readiness: @Sendable () -> ServingState
+  let information: [(name: String, value: String)]
+  /// Whether a request may see what is not a probe; nil where everybody may.
+  let isAllowed: (@Sendable (AdminRequest) -> Bool)?
 
-  init(
-    page: MetricsPage, readiness: @escaping @Sendable () -> Readiness,
-    information: [(name: String, value: String)]
-  ) {
-    self.page = page
-    self.readiness = readiness
-    self.information = information
+  /// A probe: answered at once, before the pages that others have asked for, and to everybody.
+  static func isProbe(_ request: AdminRequest) -> Bool {
+    request.path == "/livez" || request.path == "/readyz"
   }
 
   /// The answer to any request; never fails.
-  func response(to request: HTTPRequest) -> HTTPResponse {
-    guard request.method == .GET || request.method == .HEAD else {
-      var response = Self.text(.methodNotAllowed, "only GET and HEAD")
-      response.headers[HTTPHeader("Allow")] = "GET, HEAD"
+  func response(to request: AdminRequest) -> AdminResponse {
+    if let isAllowed, !Self.isProbe(request), !isAllowed(request) {
+      var response = AdminResponse.text(.unauthorized, "a token with the role admin is needed")
+      // RFC 6750 section 3.
+      response.fields.append(("WWW-Authenticate", "Bearer"))
       return response
     }
-    // Paths are compared as they are: FlyingFox's routes take //metrics for /metrics.
-    switch request.target.path() {
+    guard request.method == "GET" || request.isHead else {
+      var response = AdminResponse.text(.methodNotAllowed, "only GET and HEAD")
+      response.fields.append(("Allow", "GET, HEAD"))
+      return response
+    }
+    // Paths are compared as they are: //metrics is not /metrics.
+    switch request.path {
     case "/":
       let html = FrontPage.html(readiness: readiness(), information: information)
-      return Self.response(.ok, html, "text/html; charset=utf-8")
-    case "/metrics": return Self.response(.ok, page.render(), MetricsPage.contentType)
-    case "/livez": return Self.text(.ok, "ok")
+      return AdminResponse(
+        .ok, .bytes(Array(html.utf8)), contentType: "text/html; charset=utf-8")
+    case "/metrics":
+      return AdminResponse(
+        .ok, .bytes(Array(page.render().utf8)), contentType: MetricsPage.contentType)
+    case "/livez": return .text(.ok, "ok")
     case "/readyz":
       let readiness = readiness()
-      return readiness == .ready
-        ? Self.text(.ok, "ok") : Self.text(.serviceUnavailable, readiness.rawValue)
-    default: return Self.text(.notFound, "not found; / lists what there is")
+      return readiness == .ready ? .text(.ok, "ok") : .text(.serviceUnavailable, readiness.name)
+    default: return .text(.notFound, "not found; / lists what there is")
     }
-  }
-
-  /// A line of plain text.
-  static func text(_ status: HTTPStatusCode, _ line: String) -> HTTPResponse {
-    response(status, line + "\n", "text/plain; charset=utf-8")
-  }
-
-  private static func response(
-    _ status: HTTPStatusCode, _ body: String, _ contentType: String
-  ) -> HTTPResponse {
-    HTTPResponse(
-      statusCode: status,
-      headers: [
-        .contentType: contentType,
-        .cacheControl: "no-store",
-        HTTPHeader("Content-Security-Policy"): "default-src 'none'; style-src 'unsafe-inline'",
-        HTTPHeader("X-Content-Type-Options"): "nosniff",
-      ],
-      body: Data(body.utf8))
   }
 }

@@ -1,7 +1,8 @@
 /// The page for a person who opens the admin port in a browser.
 enum FrontPage {
-  static func html(readiness: Readiness, information: [(name: String, value: String)]) -> String {
-    let rows = ([("State", readiness.rawValue)] + information)
+  static func html(readiness: ServingState, information: [(name: String, value: String)]) -> String
+  {
+    let rows = ([("State", readiness.name)] + information)
       .map { "<tr><th scope=\"row\">\(escaped($0.0))</th><td>\(escaped($0.1))</td></tr>" }
       .joined(separator: "\n")
     return """

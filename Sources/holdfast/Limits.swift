@@ -1,6 +1,7 @@
 // Every limit of the server, named once, with its reason. Modules take their limits
 // as values and have none of their own, but for the sizes of their buffers.
 internal import Access
+internal import Admin
 internal import HTTP2
 internal import Posix
 internal import ReservationService
@@ -95,8 +96,8 @@ enum Limits {
 
   /// One store and one journal serve them all; no machine has shown a use for more.
   static let loopsMax = 128
-  /// For listeners, the admin pages, and the journal's files.
-  static let descriptorsKept = 128
+  /// For listeners, the admin pages' connections, and the journal's files.
+  static let descriptorsKept = 256
   /// Two descriptors' worth of the usual hard limit of 65,536 stay free.
   static let connectionsMax = 20_000
   /// What the load tests reach for; 1,024 records of 0.5 KiB bound a connection at 0.5 MiB.
@@ -106,8 +107,9 @@ enum Limits {
   /// A call with a megabyte of metadata is told that it is too much, and the connection's other calls go
   /// on. Such a block is decoded in some 2 ms, and charged as 64 resets.
   static let headerBlockBytesMax = 1024 * 1024
-  /// What every peer starts with (RFC 9113 section 6.5.2): the fields of all a client's methods are 1 KiB.
-  static let headerTableBytes = 4096
+  /// A bearer token of 8 KiB, as issuers of JSON Web Tokens make them, and the fields of all a client's
+  /// methods: with it in the table, a call's header block is some ten bytes. Taken as the client fills it.
+  static let headerTableBytes = 16 * 1024
   /// Unread answers of a connection; beyond it the peer is not read any more.
   static let unsentBytesMax = 4 * 1024 * 1024
   /// Bodies and answers of one loop that outgrew their records: 3,000 of the largest messages. A
@@ -133,6 +135,24 @@ enum Limits {
   static let shutdownNanosecondsMax = 10 * second
   /// What a disk that works needs for the last decisions, however late the last connection has ended.
   static let closingNanosecondsMin = second
+
+  // MARK: The admin port
+
+  static let admin = AdminLimits(
+    // Probes, scrapers and some people need a dozen. More make it less likely that a flood evicts a
+    // probe between its SYN and its request.
+    connectionsMax: 128,
+    // Browsers send 1 KiB, and a token may have most of the rest.
+    headBytesMax: 16 * 1024,
+    // A head comes in one packet or two; probes give up after a second or a few.
+    headNanosecondsMax: 5 * second,
+    // Scrapers come every 15 to 60 seconds, and need no new handshake.
+    idleNanosecondsMax: 90 * second,
+    // The largest page has some 100 KiB.
+    sendNanosecondsMax: 10 * second,
+    // A round trip to anywhere, and a request's body in flight.
+    lingerNanosecondsMax: second, lingerBytesMax: 256 * 1024,
+    stopNanosecondsMax: second)
 
   // MARK: Abuse budgets, per connection
 

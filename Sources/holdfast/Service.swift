@@ -84,7 +84,8 @@ enum Service {
     var flags: [String] = []
     let admin = open("admin-", settings.adminHost, &problems, &flags) { (host) throws in
       try AdminServer(
-        host: host, port: settings.adminPort, page: page, readiness: { state.readiness },
+        host: host, port: settings.adminPort, limits: Limits.admin, page: page,
+        readiness: { state.readiness },
         information: [("Version", Build.version), ("Build", Build.configuration)])
     }
     let port = open("", settings.host, &problems, &flags) { (host) throws in
@@ -172,17 +173,21 @@ enum Service {
 /// How far the server is, as `/readyz` tells it.
 final class ServiceState: Sendable {
   private struct Value {
-    var readiness = Readiness.starting
+    var readiness = ServingState.starting
     var server: Server?
     var drainBegan: Int64?
   }
 
   private let value = Mutex(Value())
+  /// The value's readiness, for probes: they wait for nothing that is done under the lock.
+  private let shown = Atomic<UInt8>(ServingState.starting.rawValue)
   private let logger: Logger
 
   init(logger: Logger) { self.logger = logger }
 
-  var readiness: Readiness { value.withLock { $0.readiness } }
+  var readiness: ServingState {
+    ServingState(rawValue: shown.load(ordering: .acquiring)) ?? .starting
+  }
 
   /// Runs `recover`, which a signal may cut short: until it has returned, nobody was promised anything.
   func recovering<Result>(_ recover: () throws -> Result) rethrows -> Result {
@@ -195,7 +200,8 @@ final class ServiceState: Sendable {
   func serve(_ server: Server) {
     value.withLock { value in
       value.server = server
-      if value.readiness == .draining { server.shutDown() } else { value.readiness = .ready }
+      if value.readiness == .draining { return server.shutDown() }
+      show(.ready, &value)
     }
   }
 
@@ -207,7 +213,7 @@ final class ServiceState: Sendable {
         // The journal may be left at any moment.
         _exit(0)
       }
-      value.readiness = .draining
+      show(.draining, &value)
       value.drainBegan = value.drainBegan ?? SystemClock.monotonicNanoseconds()
       value.server?.shutDown()
     }
@@ -219,8 +225,13 @@ final class ServiceState: Sendable {
     return now - (value.withLock { $0.drainBegan } ?? now)
   }
 
-  private func set(_ readiness: Readiness, unless last: Readiness) {
-    value.withLock { if $0.readiness != last { $0.readiness = readiness } }
+  private func set(_ readiness: ServingState, unless last: ServingState) {
+    value.withLock { if $0.readiness != last { show(readiness, &$0) } }
+  }
+
+  private func show(_ readiness: ServingState, _ value: inout Value) {
+    value.readiness = readiness
+    shown.store(readiness.rawValue, ordering: .releasing)
   }
 }
 

@@ -45,7 +45,7 @@ struct AdminPagesTests {
     page.add { $0.counter("holdfast_x_total", help: "x", value: 7) }
     try await withAdminServer(page: page) { port in
       let answer = await onThread {
-        RawClient.exchange(port: port, "\(request) HTTP/1.1\r\nHost: x\r\nAccept: */*\r\n\r\n")
+        RawClient.answer(port: port, request)
       }
       let text = try #require(answer)
       #expect(text.hasPrefix("HTTP/1.1 \(status)\r\n"))
@@ -61,8 +61,8 @@ struct AdminPagesTests {
     try await withAdminServer { port in
       let (get, head) = await onThread {
         (
-          RawClient.exchange(port: port, "GET \(path) HTTP/1.1\r\n\r\n"),
-          RawClient.exchange(port: port, "HEAD \(path) HTTP/1.1\r\n\r\n")
+          RawClient.answer(port: port, "GET \(path)"),
+          RawClient.answer(port: port, "HEAD \(path)")
         )
       }
       let end = try #require(get?.range(of: "\r\n\r\n")).upperBound
@@ -73,10 +73,10 @@ struct AdminPagesTests {
   @Test(
     "Readiness is what the server says at the moment",
     arguments: [
-      (Readiness.starting, "503 Service Unavailable", "starting\n"), (.ready, "200 OK", "ok\n"),
+      (ServingState.starting, "503 Service Unavailable", "starting\n"), (.ready, "200 OK", "ok\n"),
       (.draining, "503 Service Unavailable", "draining\n"),
     ])
-  func readiness(readiness: Readiness, status: String, body: String) async throws {
+  func readiness(readiness: ServingState, status: String, body: String) async throws {
     try await withAdminServer(readiness: readiness) { port in
       let answer = await onThread { RawClient.exchange(port: port, "GET /readyz HTTP/1.0\r\n\r\n") }
       let text = try #require(answer)
@@ -89,7 +89,7 @@ struct AdminPagesTests {
   func frontPage() async throws {
     let information = [(name: "Build <b>", value: "1.0 & \"<script>\"")]
     try await withAdminServer(readiness: .draining, information: information) { port in
-      let answer = await onThread { RawClient.exchange(port: port, "GET / HTTP/1.1\r\n\r\n") }
+      let answer = await onThread { RawClient.answer(port: port, "GET /") }
       let text = try #require(answer)
       #expect(text.contains("<td>draining</td>"))
       #expect(text.contains("Build &lt;b&gt;</th><td>1.0 &amp; &quot;&lt;script&gt;&quot;</td>"))
@@ -109,7 +109,7 @@ struct AdminPagesTests {
     page.add { metrics.expose(into: &$0) }
     try await withAdminServer(page: page) { port in
       let answer = await onThread {
-        RawClient.exchange(port: port, "GET /metrics HTTP/1.1\r\n\r\n")
+        RawClient.answer(port: port, "GET /metrics")
       }
       let text = try #require(answer)
       let body = text[try #require(text.range(of: "\r\n\r\n")).upperBound...]

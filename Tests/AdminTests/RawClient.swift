@@ -59,6 +59,20 @@ final class RawClient: Sendable {
       descriptor, SOL_SOCKET, SO_LINGER, &option, socklen_t(MemoryLayout<linger>.size))
   }
 
+  /// What arrives until `count` bytes are there, or the server closes; nil if neither happens within the
+  /// time limit.
+  func read(_ count: Int) -> String? {
+    var received: [UInt8] = []
+    while received.count < count {
+      var buffer = [UInt8](repeating: 0, count: count - received.count)
+      let count = unsafe recv(descriptor, &buffer, buffer.count, 0)
+      if count < 0, errno == EAGAIN { return nil }
+      if count <= 0 { break }
+      received += buffer[..<count]
+    }
+    return String(decoding: received, as: UTF8.self)
+  }
+
   /// What arrives until the server closes; nil if it does not within the time limit.
   func readToEnd() -> String? {
     var received: [UInt8] = []
@@ -70,6 +84,11 @@ final class RawClient: Sendable {
       if count <= 0 { return String(decoding: received, as: UTF8.self) }
       received += buffer[..<count]
     }
+  }
+
+  /// The answer to a request such as "GET /livez", the only one of its connection.
+  static func answer(port: UInt16, _ request: String) -> String? {
+    exchange(port: port, "\(request) HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
   }
 
   /// One request in text, and all that the server answers before it closes.
@@ -87,16 +106,23 @@ func onThread<Value: Sendable>(_ body: @escaping @Sendable () -> Value) async ->
   }
 }
 
+extension AdminLimits {
+  static let test = AdminLimits(
+    connectionsMax: 64, headBytesMax: 8_192, headNanosecondsMax: 5_000_000_000,
+    idleNanosecondsMax: 5_000_000_000, sendNanosecondsMax: 5_000_000_000,
+    lingerNanosecondsMax: 200_000_000, lingerBytesMax: 65_536, stopNanosecondsMax: 1_000_000_000)
+}
+
 /// Runs `body` against a server on a free port, and ends when the server has ended.
 func withAdminServer(
-  page: MetricsPage = MetricsPage(), readiness: Readiness = .ready,
-  information: [(name: String, value: String)] = [],
-  exchangeDurationMax: Duration = AdminServer.exchangeDurationMax,
+  page: MetricsPage = MetricsPage(), readiness: ServingState = .ready,
+  information: [(name: String, value: String)] = [], limits: AdminLimits = .test,
+  isAllowed: (@Sendable (AdminRequest) -> Bool)? = nil,
   _ body: (UInt16) async throws -> Void
 ) async throws {
   let server = try AdminServer(
-    page: page, readiness: { readiness }, information: information,
-    exchangeDurationMax: exchangeDurationMax)
+    limits: limits, page: page, readiness: { readiness }, information: information,
+    isAllowed: isAllowed)
   let running = Task { try await server.run() }
   let result: Result<Void, any Error>
   do { result = .success(try await body(server.port)) } catch { result = .failure(error) }

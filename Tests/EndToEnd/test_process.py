@@ -496,7 +496,7 @@ def test_a_port_that_waits_for_the_recovery_refuses_calls(start):
     ("http://anyone//metrics", 404), ("ftp://anyone/metrics", 400), ("metrics", 400), ("*", 400)])
 def test_admin_targets(server, target, status):
     with socket.create_connection(("127.0.0.1", server.admin_port), 10) as connection:
-        connection.sendall(f"GET {target} HTTP/1.1\r\nHost: anyone\r\n\r\n".encode())
+        connection.sendall(f"GET {target} HTTP/1.1\r\nHost: anyone\r\nConnection: close\r\n\r\n".encode())
         answer = b""
         while part := connection.recv(65536):
             answer += part

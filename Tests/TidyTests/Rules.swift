@@ -117,7 +117,7 @@ private let executables: Set = ["holdfast", "holdfast-load", "StoreBenchmark", "
 
 /// The hot modules: what they use is known to the last allocation.
 private let modulesWithoutFoundation: Set = [
-  "Metrics", "StockStore", "HTTP2", "GRPC", "Posix", "Server", "Access",
+  "Metrics", "StockStore", "HTTP2", "GRPC", "Posix", "Server", "Admin", "Access", "Bytes",
 ]
 
 /// Who may import whom among the modules of this package.
@@ -125,16 +125,17 @@ private let arrows: [String: Set<String>] = [
   "CNGHTTP2": [], "CProtobufC": [], "CPlatform": [], "CZlib": [],
   "CHoldfastProto": ["CProtobufC"],
   "Posix": ["CPlatform"],
+  "Bytes": [],
   "HTTP2": [],
-  "GRPC": ["CZlib"],
+  "GRPC": ["Bytes", "HTTP2", "CZlib"],
   "Metrics": [],
   "StockStore": ["Posix", "CPlatform"],
   "Access": ["Posix", "CPlatform"],
   "ReservationService": [
-    "StockStore", "Access", "Posix", "GRPC", "CHoldfastProto", "CProtobufC",
+    "StockStore", "Access", "Posix", "GRPC", "Bytes", "CHoldfastProto", "CProtobufC",
   ],
-  "Server": ["Posix", "HTTP2", "GRPC", "Metrics"],
-  "Admin": ["Metrics"],
+  "Server": ["Posix", "HTTP2", "GRPC", "Bytes", "Metrics"],
+  "Admin": ["Posix", "Metrics"],
   "holdfast": [
     "Posix", "HTTP2", "GRPC", "Metrics", "StockStore", "Access", "ReservationService", "Server",
     "Admin",

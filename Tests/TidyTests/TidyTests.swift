@@ -84,7 +84,7 @@ private let snippets: [Snippet] = [
   breach(
     "Foundation", "Sources/HTTP2/A.swift", "import FoundationEssentials\n",
     "1: `Foundation` is banned, use the standard library or Posix"),
-  clean("Foundation", "Sources/Admin/A.swift", "internal import Foundation\n"),
+  clean("Foundation", "Sources/holdfast/A.swift", "internal import Foundation\n"),
   clean("Foundation", "Sources/HTTP2/A.swift", "// Foundation is not needed here.\n"),
 
   breach(
@@ -111,7 +111,7 @@ private let snippets: [Snippet] = [
     "1: importing Posix into GRPC is banned, use what GRPC may know: CZlib"),
   clean(
     "imports", "Sources/Server/A.swift", "internal import Posix\npackage import struct GRPC.A\n"),
-  clean("imports", "Sources/Admin/A.swift", "internal import FlyingFox\n"),
+  clean("imports", "Sources/holdfast/A.swift", "internal import Logging\n"),
   breach(
     "imports", "Tests/Simulation/Simulation/A.swift", "import Server\n",
     "1: importing Server into Simulation is banned, use what Simulation may know: "
