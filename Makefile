@@ -12,8 +12,8 @@ SEEDS ?= 1000
 ARGS ?=
 
 .PHONY: help demo test serve load compare-strategies clean \
-  build test-swift test-end-to-end crash simulate sanitize format lint \
-  proto proto-lint proto-check proto-clients bootstrap bootstrap-dev bootstrap-bench \
+  build test-swift test-end-to-end test-proxies crash simulate sanitize format lint \
+  proto proto-lint proto-check proto-clients bootstrap bootstrap-dev bootstrap-bench bootstrap-proxies \
   bench bench-journal bench-generator count disk-use
 
 help: ## list the targets
@@ -37,7 +37,7 @@ compare-strategies: bootstrap build ## the four strategies of serve --concurrenc
 	scripts/compare-strategies.sh $(ARGS)
 
 clean: ## remove what was built
-	rm -rf .build .build-thread .build-address .venv
+	rm -rf .build .build-thread .build-address .venv .venv-proxies
 
 # == For developers
 
@@ -52,8 +52,11 @@ test-swift: bootstrap-dev ## the Swift tests
 	swift test --skip-build $(SWIFT_FLAGS) --filter AdminTests $(ARGS)
 
 test-end-to-end: test-swift ## the Python tests against the real server
-	$(PYTEST) Tests/EndToEnd -n 2 --dist loadfile -m 'not alone'
+	$(PYTEST) Tests/EndToEnd -n 2 --dist loadfile -m 'not alone and not proxies'
 	$(PYTEST) Tests/EndToEnd -m alone
+
+test-proxies: bootstrap-proxies build ## nginx, HAProxy and Envoy in front of the release build (ARGS)
+	HOLDFAST_BINARY=$(RELEASE)/holdfast $(PYTEST) Tests/EndToEnd -m proxies $(ARGS)
 
 crash: bootstrap build ## kill -9 under load, restart, compare with the ledger (ROUNDS, ARGS)
 	scripts/crash.py --rounds $(ROUNDS) $(ARGS)
@@ -92,6 +95,9 @@ bootstrap-dev: ## and what the tests need
 
 bootstrap-bench: ## and what measuring needs
 	@scripts/bootstrap.sh --bench
+
+bootstrap-proxies: ## and what test-proxies needs: nginx, haproxy, and Envoy in .venv-proxies
+	@scripts/bootstrap.sh --proxies
 
 # == Measuring
 
