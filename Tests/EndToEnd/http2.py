@@ -72,9 +72,10 @@ class Closed(Exception):
 class Connection:
     """One connection; it acknowledges SETTINGS and gives window back, and does nothing else by itself."""
 
-    def __init__(self, server, preface=True, settings=b"", timeout=10, authority=None):
-        """Over TLS where the certificate of an authority is named."""
-        self.socket = socket.create_connection((server.host, server.port), timeout)
+    def __init__(self, server, preface=True, settings=b"", timeout=10, authority=None, source=None):
+        """Over TLS where the certificate of an authority is named; from the address `source`."""
+        self.socket = socket.create_connection(
+            (server.host, server.port), timeout, source_address=(source, 0) if source else None)
         self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         if authority:
             context = ssl.create_default_context(cafile=authority)
@@ -84,6 +85,7 @@ class Connection:
         self.decoder = hpack.Decoder()
         self.responses = {}
         self.goaway = None  # the code of GOAWAY
+        self.goaway_text = b""  # and its debug data
         if preface:
             self.send(PREFACE + frame(SETTINGS, payload=settings))
 
@@ -138,7 +140,7 @@ class Connection:
         elif kind == RST_STREAM:
             response.reset = int.from_bytes(payload, "big")
         elif kind == GOAWAY:
-            self.goaway = int.from_bytes(payload[4:8], "big")
+            self.goaway, self.goaway_text = int.from_bytes(payload[4:8], "big"), payload[8:]
         if response and (kind == RST_STREAM or kind in (HEADERS, DATA) and flags & END_STREAM):
             response.ended = True
 
