@@ -9,10 +9,11 @@ SWIFT_FOLDERS := Package.swift Sources LoadTest Benchmarks Tests
 PYTEST := .venv/bin/python -m pytest
 ROUNDS ?= 20
 SEEDS ?= 1000
+SECONDS ?= 60
 ARGS ?=
 
 .PHONY: help demo test serve load compare-strategies clean \
-  build test-swift test-end-to-end test-proxies crash simulate sanitize format lint \
+  build test-swift test-end-to-end test-proxies crash simulate sanitize fuzz format lint \
   proto proto-lint proto-check proto-clients bootstrap bootstrap-dev bootstrap-bench bootstrap-proxies \
   bench bench-journal bench-generator count disk-use
 
@@ -37,7 +38,7 @@ compare-strategies: bootstrap build ## the four strategies of serve --concurrenc
 	scripts/compare-strategies.sh $(ARGS)
 
 clean: ## remove what was built
-	rm -rf .build .build-thread .build-address .venv .venv-proxies
+	rm -rf .build .build-thread .build-address .build-fuzz .venv .venv-proxies
 
 # == For developers
 
@@ -67,6 +68,9 @@ simulate: bootstrap ## the store on a disk that fails: SEEDS=N, ARGS='--mutant a
 
 sanitize: bootstrap ## tests and a small load under ThreadSanitizer and AddressSanitizer
 	scripts/sanitize.sh $(ARGS)
+
+fuzz: bootstrap ## coverage-guided fuzzing of frames and header blocks, SECONDS each (ARGS: the targets)
+	scripts/fuzz.sh $(SECONDS) $(ARGS)
 
 format: ## format the Swift sources in place
 	swift format --in-place --parallel --recursive $(SWIFT_FOLDERS)

@@ -179,6 +179,12 @@ def test_metadata_over_the_limit_ends_one_call(server, fields, indexed):
 # Streams that stay.
 
 
+def ask(stream, path, body, **changed):
+    """Opens a stream that the server keeps open."""
+    ends = http2.END_STREAM if path == WATCH else 0
+    return head(stream, path, **changed) + frame(http2.DATA, ends, stream, body)
+
+
 @pytest.mark.parametrize("path, body", [(WATCH, grpc_message(b"")), (REFLECTION, LIST_SERVICES)],
                          ids=["Watch", "reflection"])
 def test_streams_that_stay_are_bounded_on_a_connection(server, path, body):
@@ -186,7 +192,7 @@ def test_streams_that_stay_are_bounded_on_a_connection(server, path, body):
     with EagerPeer(server) as peer:
         streams = range(1, 2001, 2)
         for stream in streams:
-            peer.send(head(stream, path) + frame(http2.DATA, 0 if path == REFLECTION else http2.END_STREAM, stream, body))
+            peer.send(ask(stream, path, body))
             if stream % 100 == 1:
                 peer.barrier()
         peer.barrier()
@@ -195,7 +201,7 @@ def test_streams_that_stay_are_bounded_on_a_connection(server, path, body):
         assert Refusal.of(peer.responses[rejected[0]]).info.reason
         assert all(peer.responses[stream].body for stream in streams if stream not in set(rejected))
         with Connection(server) as other:
-            other.send(head(1, path) + frame(http2.DATA, 0, 1, body))
+            other.send(ask(1, path, body))
             ping(other)
             ping(other)
             assert other.responses[1].body and not other.responses[1].ended
@@ -203,7 +209,7 @@ def test_streams_that_stay_are_bounded_on_a_connection(server, path, body):
             if stream not in set(rejected):
                 peer.send(http2.reset(stream))
         peer.barrier()
-        peer.send(head(2001, path) + frame(http2.DATA, 0, 2001, body))
+        peer.send(ask(2001, path, body))
         peer.barrier()
         assert peer.responses[2001].body and not peer.responses[2001].ended
 
@@ -231,7 +237,7 @@ def test_streams_that_stay_are_bounded_in_all(start):
 def test_the_deadline_of_a_stream(server, path, body, timeout):
     with Connection(server, timeout=5) as connection:
         began = time.monotonic()
-        connection.send(head(1, path, grpc_timeout=timeout) + frame(http2.DATA, 0, 1, body))
+        connection.send(ask(1, path, body, grpc_timeout=timeout))
         response = connection.response(1)
         assert response.grpc_status == DEADLINE_EXCEEDED and response.body
         assert Refusal.of(response).info.reason == "DEADLINE_EXCEEDED"
