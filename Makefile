@@ -9,11 +9,12 @@ SWIFT_FOLDERS := Package.swift Sources LoadTest Benchmarks Tests
 PYTEST := .venv/bin/python -m pytest
 ROUNDS ?= 20
 SEEDS ?= 1000
+SECONDS ?= 60
 ARGS ?=
 
 .PHONY: help demo test serve load compare-strategies clean \
-  build test-swift test-end-to-end crash simulate sanitize format lint \
-  proto proto-lint proto-check proto-clients bootstrap bootstrap-dev bootstrap-bench \
+  build test-swift test-end-to-end test-proxies crash simulate sanitize fuzz format lint \
+  proto proto-lint proto-check proto-clients bootstrap bootstrap-dev bootstrap-bench bootstrap-proxies \
   bench bench-journal bench-generator count disk-use
 
 help: ## list the targets
@@ -37,7 +38,7 @@ compare-strategies: bootstrap build ## the four strategies of serve --concurrenc
 	scripts/compare-strategies.sh $(ARGS)
 
 clean: ## remove what was built
-	rm -rf .build .build-thread .build-address .venv
+	rm -rf .build .build-thread .build-address .build-fuzz .venv .venv-proxies
 
 # == For developers
 
@@ -52,8 +53,11 @@ test-swift: bootstrap-dev ## the Swift tests
 	swift test --skip-build $(SWIFT_FLAGS) --filter AdminTests $(ARGS)
 
 test-end-to-end: test-swift ## the Python tests against the real server
-	$(PYTEST) Tests/EndToEnd -n 2 --dist loadfile -m 'not alone'
+	$(PYTEST) Tests/EndToEnd -n 2 --dist loadfile -m 'not alone and not proxies'
 	$(PYTEST) Tests/EndToEnd -m alone
+
+test-proxies: bootstrap-proxies build ## nginx, HAProxy and Envoy in front of the release build (ARGS)
+	HOLDFAST_BINARY=$(RELEASE)/holdfast $(PYTEST) Tests/EndToEnd -m proxies $(ARGS)
 
 crash: bootstrap build ## kill -9 under load, restart, compare with the ledger (ROUNDS, ARGS)
 	scripts/crash.py --rounds $(ROUNDS) $(ARGS)
@@ -64,6 +68,9 @@ simulate: bootstrap ## the store on a disk that fails: SEEDS=N, ARGS='--mutant a
 
 sanitize: bootstrap ## tests and a small load under ThreadSanitizer and AddressSanitizer
 	scripts/sanitize.sh $(ARGS)
+
+fuzz: bootstrap ## coverage-guided fuzzing of frames and header blocks, SECONDS each (ARGS: the targets)
+	scripts/fuzz.sh $(SECONDS) $(ARGS)
 
 format: ## format the Swift sources in place
 	swift format --in-place --parallel --recursive $(SWIFT_FOLDERS)
@@ -92,6 +99,9 @@ bootstrap-dev: ## and what the tests need
 
 bootstrap-bench: ## and what measuring needs
 	@scripts/bootstrap.sh --bench
+
+bootstrap-proxies: ## and what test-proxies needs: nginx, haproxy, and Envoy in .venv-proxies
+	@scripts/bootstrap.sh --proxies
 
 # == Measuring
 

@@ -5,6 +5,7 @@
 #   scripts/bootstrap.sh --dev   also what `make test` needs: protobuf compilers, promtool, and a
 #                                Python environment in .venv for the end-to-end tests and buf
 #   scripts/bootstrap.sh --bench      what measuring needs: a C compiler, taskset, h2load, python3
+#   scripts/bootstrap.sh --proxies   also what `make test-proxies` needs: nginx, HAProxy, and Envoy in .venv-proxies
 #   scripts/bootstrap.sh --clients   also what `make proto-clients` needs: Go, Java, and their libraries
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -33,6 +34,11 @@ bench_needs=(
   "command -v taskset|util-linux"
   "command -v h2load|nghttp2-client"
   "command -v python3|python3"
+)
+proxy_needs=(
+  "PATH=$PATH:/usr/sbin command -v nginx|nginx-light"
+  "PATH=$PATH:/usr/sbin command -v haproxy|haproxy"
+  "command -v openssl|openssl"
 )
 client_needs=(
   "command -v go|golang-go"
@@ -70,15 +76,15 @@ install_packages() {
   rm "$log"
 }
 
-# .venv is made anew whenever the requirements change: the stamp holds their checksum.
+# An environment is made anew whenever its requirements change: the stamp holds their checksum.
 make_python_environment() {
-  local requirements=Tests/EndToEnd/requirements.txt stamp=.venv/holdfast-requirements wanted
+  local folder=$1 requirements=Tests/EndToEnd/$2 stamp=$1/holdfast-requirements wanted
   wanted=$(cksum <"$requirements")
   [ "$(cat "$stamp" 2>/dev/null)" != "$wanted" ] || return 0
-  say "making .venv from $requirements"
-  rm -rf .venv
-  python3 -m venv .venv
-  .venv/bin/python -m pip --quiet --disable-pip-version-check install --no-deps -r "$requirements" \
+  say "making $folder from $requirements"
+  rm -rf "$folder"
+  python3 -m venv "$folder"
+  "$folder"/bin/python -m pip --quiet --disable-pip-version-check install --no-deps -r "$requirements" \
     </dev/null
   echo "$wanted" >"$stamp"
 }
@@ -88,6 +94,7 @@ case ${1:-} in
   '') ;;
   --dev) needs+=("${development_needs[@]}") ;;
   --bench) needs+=("${bench_needs[@]}") ;;
+  --proxies) needs+=("${development_needs[@]}" "${proxy_needs[@]}") ;;
   --clients) needs+=("${development_needs[@]}" "${client_needs[@]}") ;;
   *) stop "unknown argument $1" ;;
 esac
@@ -97,4 +104,5 @@ if [ -n "$missing" ]; then
   missing=$(missing_packages "${needs[@]}" | xargs)
   [ -z "$missing" ] || stop "still missing after the installation: $missing"
 fi
-case ${1:-} in --dev | --clients) make_python_environment ;; esac
+case ${1:-} in --dev | --clients | --proxies) make_python_environment .venv requirements.txt ;; esac
+case ${1:-} in --proxies) make_python_environment .venv-proxies requirements-proxies.txt ;; esac

@@ -33,14 +33,19 @@ def line(sku, quantity=1, location=""):
 class Client:
     """Every service of one server over one connection of its own."""
 
-    def __init__(self, target, caller=None):
-        self.channel = grpc.insecure_channel(target, options=[("grpc.use_local_subchannel_pool", 1)])
+    def __init__(self, target, caller=None, token=None, credentials=None, options=()):
+        options = [("grpc.use_local_subchannel_pool", 1), *options]
+        self.channel = (grpc.secure_channel(target, credentials, options) if credentials
+                        else grpc.insecure_channel(target, options))
         self.reservations = reservation_pb2_grpc.ReservationServiceStub(self.channel)
         self.stock = stock_pb2_grpc.StockServiceStub(self.channel)
         self.health = health_pb2_grpc.HealthStub(self.channel)
         self.call = {"timeout": CALL_SECONDS}
-        if caller is not None:
-            self.call["metadata"] = [("holdfast-caller", caller)]
+        metadata = [] if caller is None else [("holdfast-caller", caller)]
+        if token is not None:
+            metadata.append(("authorization", f"Bearer {token}"))
+        if metadata:
+            self.call["metadata"] = metadata
 
     def __enter__(self):
         return self

@@ -2,6 +2,7 @@
 
 import dataclasses
 import socket
+import ssl
 import struct
 
 import hpack
@@ -71,9 +72,15 @@ class Closed(Exception):
 class Connection:
     """One connection; it acknowledges SETTINGS and gives window back, and does nothing else by itself."""
 
-    def __init__(self, server, preface=True, settings=b"", timeout=10):
-        self.socket = socket.create_connection((server.host, server.port), timeout)
+    def __init__(self, server, preface=True, settings=b"", timeout=10, authority=None, source=None):
+        """Over TLS where the certificate of an authority is named; from the address `source`."""
+        self.socket = socket.create_connection(
+            (server.host, server.port), timeout, source_address=(source, 0) if source else None)
         self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        if authority:
+            context = ssl.create_default_context(cafile=authority)
+            context.set_alpn_protocols(["h2"])
+            self.socket = context.wrap_socket(self.socket, server_hostname="localhost")
         self.received = b""
         self.decoder = hpack.Decoder()
         self.responses = {}

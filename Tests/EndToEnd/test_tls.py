@@ -1,0 +1,345 @@
+"""TLS and mutual TLS: who gets in, who does not and is told so, and certificates that are replaced under load."""
+
+import re
+import shutil
+import signal
+import socket
+import ssl
+import threading
+import time
+
+import grpc
+import pytest
+from grpc import StatusCode
+
+import http2
+from certificates import Certificates
+from client import Client, fresh, line
+from http2 import Closed, Connection
+from holdfast.v1 import reservation_pb2
+from server import Server, eventually, has_flags
+
+# What is replaced is noticed within about a second.
+NOTICED_SECONDS = 10
+
+
+@pytest.fixture(scope="module", autouse=True)
+def with_tls(binary):
+    if not has_flags(binary, "--tls-cert", "--tls-key", "--tls-client-ca"):
+        pytest.skip("this server has no --tls-cert")
+    if not shutil.which("openssl"):
+        pytest.skip("needs openssl(1)")
+
+
+@pytest.fixture(scope="module")
+def ours(tmp_path_factory):
+    return Certificates(tmp_path_factory.mktemp("ours"))
+
+
+@pytest.fixture(scope="module")
+def theirs(tmp_path_factory):
+    """Another authority, which nobody trusts."""
+    return Certificates(tmp_path_factory.mktemp("theirs"), "Some other authority")
+
+
+@pytest.fixture(scope="module")
+def pair(ours):
+    return ours.issue("server")
+
+
+@pytest.fixture(scope="module")
+def secure(binary, pair):
+    """A server with TLS, and clients without certificates."""
+    with Server(binary, "--tls-cert", pair.certificate, "--tls-key", pair.key) as server:
+        yield server
+
+
+@pytest.fixture(scope="module")
+def mutual(binary, ours, pair):
+    """A server that asks for certificates of our authority."""
+    with Server(binary, "--tls-cert", pair.certificate, "--tls-key", pair.key,
+                "--tls-client-ca", ours.authority) as server:
+        yield server
+
+
+def trust(authority, pair=None):
+    """What grpcio needs to know."""
+    key, certificate = pair.read() if pair else (None, None)
+    return grpc.ssl_channel_credentials(authority.authority.read_bytes(), key, certificate)
+
+
+def context(authority, version=None, pair=None, protocols=("h2",)):
+    """The same for a plain TLS socket; `version` alone is spoken."""
+    made = ssl.create_default_context(cafile=authority.authority)
+    if version:
+        made.minimum_version = made.maximum_version = version
+    if pair:
+        made.load_cert_chain(pair.certificate, pair.key)
+    made.set_alpn_protocols(list(protocols))
+    return made
+
+
+def connect(server, security, session=None):
+    plain = socket.create_connection((server.host, server.port), 10)
+    return security.wrap_socket(plain, server_hostname="localhost", session=session)
+
+
+def buys(server, credentials):
+    with Client(server.target, credentials=credentials) as client:
+        return client.reserve(line(client.item(1))).reservation_id
+
+
+def refused_code(server, credentials):
+    with pytest.raises(grpc.RpcError) as caught:
+        buys(server, credentials)
+    return caught.value.code()
+
+
+def test_tls(secure, ours):
+    assert buys(secure, trust(ours))
+
+
+def test_mutual_tls(mutual, ours):
+    assert buys(mutual, trust(ours, ours.issue("shop")))
+
+
+def test_a_server_that_the_client_does_not_trust(secure, theirs, ours):
+    assert refused_code(secure, trust(theirs)) == StatusCode.UNAVAILABLE
+    assert buys(secure, trust(ours))
+
+
+@pytest.mark.parametrize("whose", ["nobody's", "another authority's", "expired"])
+def test_client_certificates_that_are_refused(mutual, ours, theirs, whose):
+    pair = {"nobody's": lambda: None, "another authority's": lambda: theirs.issue("shop"),
+            "expired": lambda: ours.issue("late", days=-1)}[whose]()
+    assert refused_code(mutual, trust(ours, pair)) == StatusCode.UNAVAILABLE
+    assert buys(mutual, trust(ours, ours.issue("shop")))
+
+
+@pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3])
+def test_versions(secure, ours, version):
+    with connect(secure, context(ours, version)) as opened:
+        assert opened.version() == {"TLSv1_2": "TLSv1.2", "TLSv1_3": "TLSv1.3"}[version.name]
+        assert opened.selected_alpn_protocol() == "h2"
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_older_versions_are_refused(secure, ours):
+    security = context(ours)
+    security.minimum_version, security.maximum_version = ssl.TLSVersion.TLSv1, ssl.TLSVersion.TLSv1_1
+    security.set_ciphers("DEFAULT@SECLEVEL=0")
+    with pytest.raises((ssl.SSLError, ConnectionError)):
+        connect(secure, security)
+
+
+@pytest.mark.parametrize("protocols", [["http/1.1"], ["h2c"], ["spdy/3"]])
+def test_alpn_without_h2_is_refused(secure, ours, protocols):
+    """RFC 7301: no_application_protocol."""
+    with pytest.raises((ssl.SSLError, ConnectionError)):
+        connect(secure, context(ours, protocols=protocols)).recv(1)
+
+
+def test_alpn_with_h2_among_others(secure, ours):
+    with connect(secure, context(ours, protocols=["http/1.1", "h2"])) as opened:
+        assert opened.selected_alpn_protocol() == "h2"
+
+
+@pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3])
+@pytest.mark.parametrize("kind", ["secure", "mutual"])
+def test_sessions_are_resumed(request, ours, version, kind):
+    server = request.getfixturevalue(kind)
+    security = context(ours, version, ours.issue("shop") if kind == "mutual" else None)
+    with connect(server, security) as first:
+        first.sendall(http2.PREFACE + http2.frame(http2.SETTINGS))
+        first.recv(1000)  # TLS 1.3: tickets come with the first data
+        session = first.session
+    assert session is not None and session.has_ticket
+    with connect(server, security, session) as second:
+        assert second.session_reused
+        second.sendall(http2.PREFACE + http2.frame(http2.SETTINGS))
+        assert second.recv(1000)
+
+
+# Who speaks the other thing.
+
+
+def lines_about(server, words):
+    return [row for row in server.log_text().splitlines() if re.search(words, row, re.IGNORECASE)]
+
+
+def test_a_plaintext_client_on_the_tls_port(start, pair):
+    """A clear end at once, and a log line that says which; not one for each of a flood."""
+    server = start("--tls-cert", pair.certificate, "--tls-key", pair.key)
+    before = len(server.log_text().splitlines())
+    for _ in range(200):
+        with Connection(server, timeout=5) as connection:
+            assert connection.drain()
+    rows = eventually(lambda: server.log_text().splitlines()[before:])
+    assert 1 <= len(rows) <= 20 and any(re.search("plain", row, re.IGNORECASE) for row in rows), rows[:5]
+    with pytest.raises(grpc.RpcError) as caught:
+        buys(server, None)
+    assert caught.value.code() == StatusCode.UNAVAILABLE
+
+
+def test_a_tls_client_on_the_plaintext_port(start, ours):
+    server = start()
+    before = len(server.log_text().splitlines())
+    for _ in range(200):
+        with pytest.raises((ssl.SSLError, ConnectionError)):
+            connect(server, context(ours))
+    rows = eventually(lambda: server.log_text().splitlines()[before:])
+    assert 1 <= len(rows) <= 20 and any("TLS" in row for row in rows), rows[:5]
+    assert refused_code(server, trust(ours)) == StatusCode.UNAVAILABLE
+    assert buys(server, None)
+
+
+def test_handshakes_that_stop(start, pair, ours):
+    """Half a ClientHello, garbage, and a client that vanishes: all end, nobody else waits."""
+    server = start("--tls-cert", pair.certificate, "--tls-key", pair.key, "--handshake-timeout", "1s")
+    half = bytes.fromhex("160301020001000001fc0303") + bytes(100)
+    opened = []
+    for data in [b"", half[:3], half, b"\x16\x03\x01\xff\xff" + bytes(2000), bytes(range(256)) * 20] * 20:
+        each = socket.create_connection((server.host, server.port), 10)
+        each.sendall(data)
+        opened.append(each)
+    assert buys(server, trust(ours))
+    for each in opened:
+        try:
+            while each.recv(4096):  # until it is closed
+                pass
+        except ConnectionResetError:
+            pass
+        each.close()
+
+
+def test_renegotiation_is_refused(start, pair, ours):
+    """TLS 1.2: a client must not make the server do handshakes without end."""
+    import subprocess
+
+    server = start("--tls-cert", pair.certificate, "--tls-key", pair.key)
+    done = subprocess.run(
+        ["openssl", "s_client", "-connect", server.target, "-tls1_2", "-alpn", "h2", "-legacy_renegotiation"],
+        input="R\n", capture_output=True, text=True, timeout=20)
+    assert done.returncode != 0 or "no renegotiation" in done.stderr + done.stdout
+    assert buys(server, trust(ours))
+
+
+@pytest.mark.parametrize("flags", ["no key", "no certificate", "missing file", "other key", "no PEM", "bad client CA"])
+def test_files_that_make_no_sense(binary, ours, tmp_path, flags):
+    import subprocess
+
+    pair, other = ours.issue("a"), ours.issue("b")
+    garbage = tmp_path / "garbage.pem"
+    garbage.write_text("no certificate\n")
+    both = {"no key": ["--tls-cert", pair.certificate], "no certificate": ["--tls-key", pair.key],
+            "missing file": ["--tls-cert", tmp_path / "none.pem", "--tls-key", pair.key],
+            "other key": ["--tls-cert", pair.certificate, "--tls-key", other.key],
+            "no PEM": ["--tls-cert", garbage, "--tls-key", pair.key],
+            "bad client CA": ["--tls-cert", pair.certificate, "--tls-key", pair.key, "--tls-client-ca", garbage]}
+    done = subprocess.run([binary, "serve", "--port", "0", "--admin-port", "0", "--durability", "memory",
+                           *map(str, both[flags])], capture_output=True, text=True, timeout=20)
+    assert done.returncode in (1, 64) and "--tls-" in done.stderr + done.stdout
+    assert "PRIVATE KEY" not in done.stderr + done.stdout
+
+
+# Certificates that are replaced.
+
+
+class Buyers:
+    """Threads that reserve all the time: one keeps its connection, the others make one for each call."""
+
+    def __init__(self, server, authority, count=4):
+        self.server, self.credentials = server, trust(authority)
+        self.failures, self.calls, self.stopping = [], 0, threading.Event()
+        with Client(server.target, credentials=self.credentials) as client:
+            self.sku = client.item(1_000_000)
+        self.threads = [threading.Thread(target=self.run, args=[number == 0]) for number in range(count)]
+
+    def run(self, keeps):
+        client = Client(self.server.target, credentials=self.credentials)
+        while not self.stopping.is_set():
+            try:
+                client.reserve(line(self.sku))
+            except grpc.RpcError as error:
+                self.failures.append(f"{error.code().name}: {error.details()}")
+            self.calls += 1
+            if not keeps:
+                client.channel.close()
+                client = Client(self.server.target, credentials=self.credentials)
+        client.channel.close()
+
+    def wait(self, calls):
+        end = self.calls + calls
+        eventually(lambda: self.calls >= end, 60)
+
+    def __enter__(self):
+        for thread in self.threads:
+            thread.start()
+        self.wait(20)
+        return self
+
+    def __exit__(self, *_):
+        self.stopping.set()
+        for thread in self.threads:
+            thread.join()
+
+
+def serial(server, authority):
+    """The serial number of the certificate that a new connection gets."""
+    with connect(server, context(authority)) as opened:
+        return opened.getpeercert()["serialNumber"]
+
+
+def install(pair, certificate, key):
+    """Replaces both files, each in one step, as a renewal does."""
+    for source, target in [(pair.key, key), (pair.certificate, certificate)]:
+        fresh_file = target.with_suffix(".new")
+        shutil.copyfile(source, fresh_file)
+        fresh_file.replace(target)
+
+
+@pytest.mark.parametrize("told", ["SIGHUP", "by the files alone"])
+def test_a_certificate_is_replaced_under_load(start, ours, tmp_path, told):
+    certificate, key = tmp_path / "live.pem", tmp_path / "live.key"
+    install(ours.issue("first"), certificate, key)
+    server = start("--tls-cert", certificate, "--tls-key", key)
+    with Buyers(server, ours) as buyers:
+        for number in range(3):
+            old = serial(server, ours)
+            install(ours.issue(f"next-{number}"), certificate, key)
+            if told == "SIGHUP":
+                server.process.send_signal(signal.SIGHUP)
+            eventually(lambda: serial(server, ours) != old, NOTICED_SECONDS)
+            buyers.wait(50)
+    assert not buyers.failures, f"{len(buyers.failures)} of {buyers.calls}: {buyers.failures[:3]}"
+
+
+@pytest.mark.parametrize("broken", ["garbage", "another key", "missing"])
+def test_a_bad_renewal_keeps_the_old_certificate(start, ours, tmp_path, broken):
+    certificate, key = tmp_path / "live.pem", tmp_path / "live.key"
+    install(ours.issue("first"), certificate, key)
+    server = start("--tls-cert", certificate, "--tls-key", key)
+    old, before = serial(server, ours), len(server.log_text().splitlines())
+    {"garbage": lambda: certificate.write_text("garbage"),
+     "another key": lambda: shutil.copyfile(ours.issue("other").key, key), "missing": certificate.unlink}[broken]()
+    server.process.send_signal(signal.SIGHUP)
+    eventually(lambda: any('"level":"warning"' in row or '"level":"error"' in row
+                           for row in server.log_text().splitlines()[before:]))
+    assert serial(server, ours) == old and buys(server, trust(ours))
+    install(ours.issue("second"), certificate, key)
+    server.process.send_signal(signal.SIGHUP)
+    eventually(lambda: serial(server, ours) != old, NOTICED_SECONDS)
+
+
+def test_a_shutdown_tells_its_tls_clients(start, pair, ours):
+    """GOAWAY and close_notify: calls that were accepted are answered."""
+    server = start("--tls-cert", pair.certificate, "--tls-key", pair.key)
+    with Client(server.target, credentials=trust(ours)) as client:
+        sku = client.item(10_000)
+        calls = [client.reservations.Reserve.future(reservation_pb2.ReserveRequest(
+            idempotency_key=fresh("key"), lines=[line(sku)]), timeout=20) for _ in range(500)]
+        calls[0].result()
+        server.terminate()
+        codes = {call.exception().code() if call.exception() else StatusCode.OK for call in calls}
+        assert codes <= {StatusCode.OK, StatusCode.UNAVAILABLE}
+    assert server.stop() == 0

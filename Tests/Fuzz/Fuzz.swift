@@ -1,0 +1,89 @@
+// What libFuzzer calls: HOLDFAST_FUZZ_TARGET names the target. An input that breaks a promise traps.
+internal import HTTP2
+
+#if canImport(Glibc)
+  internal import Glibc
+#endif
+
+private let target: String =
+  unsafe getenv("HOLDFAST_FUZZ_TARGET").map { unsafe String(cString: $0) } ?? "frames"
+
+@_cdecl("LLVMFuzzerTestOneInput")
+package func fuzzOneInput(_ data: UnsafePointer<UInt8>?, _ count: Int) -> CInt {
+  guard count > 1, let data = unsafe data else { return 0 }
+  let input = unsafe Array(UnsafeBufferPointer(start: data, count: count))
+  switch target {
+  case "frames": FuzzTargets.frames(input)
+  case "headers": FuzzTargets.headers(input)
+  default: preconditionFailure("no fuzz target \(target)")
+  }
+  return 0
+}
+
+enum FuzzTargets {
+  static let preface = Array("PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".utf8)
+
+  /// A connection's bytes behind the preface; the first byte of the input says how they are cut. Where
+  /// the owner never answers, a connection fails or does not, whatever the pieces that its bytes come
+  /// in. (Where it answers, a stream may have ended before its late frames come, or not yet.)
+  static func frames(_ input: [UInt8]) {
+    let bytes = preface + input[1...]
+    let whole = FuzzedServer(answers: false)
+    let fault = whole.receive(bytes[...])
+    whole.finish()
+    let failed = feed(FuzzedServer(answers: false), bytes, cutBy: input[0])
+    precondition(failed == fault, "a fault that depends on how the bytes were cut")
+    _ = feed(FuzzedServer(answers: true), bytes, cutBy: input[0])
+  }
+
+  private static func feed(_ server: FuzzedServer, _ bytes: [UInt8], cutBy first: UInt8) -> Bool {
+    var seed = UInt32(first)
+    var at = 0
+    var failed = false
+    while at < bytes.count {
+      seed = seed &* 1_664_525 &+ 1_013_904_223
+      let end = min(bytes.count, at + 1 + Int(seed >> 16) % (1 + Int(first) * 4))
+      if server.receive(bytes[at..<end]) { failed = true }
+      at = end
+    }
+    server.finish()
+    return failed
+  }
+
+  /// Header blocks: each is a length (two bytes, at most 16,383) and as many bytes. The second pass
+  /// sends every block twice, so that the cache of blocks answers.
+  static func headers(_ input: [UInt8]) {
+    for copies in 1...2 {
+      let server = FuzzedServer(answers: true)
+      var failed = server.receive((preface + frame(4, 0, 0, []))[...])
+      var at = 0
+      var stream: UInt32 = 1
+      while at + 2 <= input.count, !failed {
+        let length = min(Int(input[at] & 0x3f) << 8 | Int(input[at + 1]), input.count - at - 2)
+        let block = Array(input[at + 2..<at + 2 + length])
+        at += 2 + length
+        for _ in 0..<copies where !failed {
+          // The block in one frame, or in three.
+          let cut = input[0] & 0x80 == 0 ? block.count : block.count / 3
+          var bytes = frame(1, cut == block.count ? 5 : 1, stream, Array(block[..<cut]))
+          if cut < block.count {
+            bytes += frame(9, 0, stream, Array(block[cut..<(2 * cut)]))
+            bytes += frame(9, 4, stream, Array(block[(2 * cut)...]))
+          }
+          failed = server.receive(bytes[...])
+          stream += 2
+        }
+      }
+      server.finish()
+    }
+  }
+
+  private static func frame(
+    _ kind: UInt8, _ flags: UInt8, _ stream: UInt32, _ payload: [UInt8]
+  ) -> [UInt8] {
+    let length = payload.count
+    let number = [24, 16, 8, 0].map { UInt8(truncatingIfNeeded: stream >> $0) }
+    return [UInt8(length >> 16), UInt8(length >> 8 & 0xff), UInt8(length & 0xff), kind, flags]
+      + number + payload
+  }
+}
