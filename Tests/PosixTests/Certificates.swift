@@ -1,4 +1,5 @@
 import Foundation
+import Glibc
 import Posix
 
 /// Certificates made for one test with the `openssl` program, in a folder that goes with this.
@@ -18,7 +19,8 @@ final class Certificates: Sendable {
   /// A CA of its own: NAME.pem and NAME.key.
   func authority(_ name: String) throws {
     try openssl(
-      "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-days", "2",
+      "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-days",
+      "2",
       "-subj", "/CN=\(name)", "-keyout", path("\(name).key"), "-out", path("\(name).pem"))
   }
 
@@ -58,6 +60,25 @@ final class Certificates: Sendable {
     try text.write(toFile: path(name), atomically: true, encoding: .utf8)
   }
 
+  /// NAME.key, a copy of the key that wants a passphrase.
+  func encryptKey(_ name: String, as copy: String) throws {
+    try openssl(
+      "ec", "-in", path("\(name).key"), "-aes128", "-passout", "pass:secret", "-out",
+      path("\(copy).key"))
+  }
+
+  /// Starts `openssl s_client`, which sends nothing.
+  func startClient(port: UInt16, arguments: [String]) throws -> Process {
+    let process = Process()
+    process.executableURL = URL(filePath: "/usr/bin/env")
+    process.arguments = ["openssl", "s_client", "-connect", "127.0.0.1:\(port)"] + arguments
+    process.standardInput = Pipe()
+    process.standardOutput = FileHandle.nullDevice
+    process.standardError = FileHandle.nullDevice
+    try process.run()
+    return process
+  }
+
   private struct Failed: Error { let text: String }
 
   private func openssl(_ arguments: String...) throws {
@@ -78,7 +99,7 @@ final class Certificates: Sendable {
 }
 
 /// Two transports over one loopback connection, driven by turns on one thread.
-final class TransportPair {
+@safe final class TransportPair {
   var client: Transport
   var server: Transport
   private let buffer = UnsafeMutableRawBufferPointer.allocate(byteCount: 256 * 1024, alignment: 16)
@@ -91,8 +112,7 @@ final class TransportPair {
     server: TLSServerContext?, client: TLSClientContext?, serverName: String = "localhost",
     bufferBytes: Int32? = nil
   ) throws {
-    let connected = try Connected(bufferBytes: bufferBytes)
-    let (clientNumber, serverNumber) = connected.take()
+    let (clientNumber, serverNumber) = try Self.connect(bufferBytes: bufferBytes)
     guard
       let serverSide = server.map({ $0.accept(serverNumber) }) ?? Transport(plain: serverNumber),
       let clientSide = client.map({ $0.connect(clientNumber, serverName: serverName) })
@@ -102,11 +122,35 @@ final class TransportPair {
     self.client = clientSide
   }
 
+  /// Over the loopback interface; or where `bufferBytes` is given through a pair of unix sockets, whose
+  /// buffers are as small as that.
+  private static func connect(bufferBytes: Int32?) throws -> (Int32, Int32) {
+    guard var bytes = bufferBytes else {
+      let listener = try Socket.listen(host: "127.0.0.1", port: 0)
+      let client = try Socket.connect(
+        host: "127.0.0.1", port: try Socket.localPort(listener.number))
+      let server = try acceptOne(listener)
+      return (client.take(), server.take())
+    }
+    var numbers: [Int32] = [-1, -1]
+    let type = Int32(SOCK_STREAM.rawValue | SOCK_NONBLOCK.rawValue)
+    guard unsafe socketpair(AF_UNIX, type, 0, &numbers) == 0 else { throw Errno(code: errno) }
+    for number in numbers {
+      unsafe setsockopt(
+        number, SOL_SOCKET, SO_SNDBUF, &bytes, socklen_t(MemoryLayout<Int32>.size))
+    }
+    return (numbers[0], numbers[1])
+  }
+
   deinit {
     if client.descriptor >= 0 { client.close() }
     if server.descriptor >= 0 { server.close() }
     unsafe buffer.deallocate()
   }
+
+  // A copy of a transport must not outlive the pair; these are asked while it is there.
+  var isResumed: Bool { withExtendedLifetime(self) { server.isResumed && client.isResumed } }
+  var subject: String? { withExtendedLifetime(self) { server.peerSubject?.text } }
 
   /// Drives both handshakes until both have ended, one way or the other.
   func shakeHands() throws {
