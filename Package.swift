@@ -59,12 +59,15 @@ let package = Package(
     .systemLibrary(
       name: "CZlib", path: "Sources/CZlib", pkgConfig: "zlib",
       providers: [.apt(["zlib1g-dev"]), .brew(["zlib"])]),
+    .systemLibrary(
+      name: "COpenSSL", path: "Sources/COpenSSL", pkgConfig: "openssl",
+      providers: [.apt(["libssl-dev"]), .brew(["openssl@3"])]),
     .target(
       name: "CHoldfastProto", dependencies: ["CProtobufC"], path: "Sources/CHoldfastProto",
       cSettings: [.headerSearchPath("include")]),
     .target(name: "CPlatform", path: "Sources/CPlatform"),
 
-    module("Posix", ["CPlatform"]),
+    module("Posix", ["COpenSSL", "CPlatform"]),
     module("Bytes"),
     module("HTTP2"),
     module("GRPC", ["Bytes", "HTTP2", "CZlib"]),

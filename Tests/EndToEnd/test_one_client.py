@@ -385,7 +385,7 @@ def test_ping_flood(server):
         sent = connection.send_slowly_refused(frame(http2.PING, payload=bytes(8)) * 100_000)
         connection.drain()
         assert connection.goaway == http2.ENHANCE_YOUR_CALM, sent
-        assert connection.goaway_text == b"too_many_pings"
+        assert connection.goaway_text == "too_many_pings"
 
 
 # Compression.

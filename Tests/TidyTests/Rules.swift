@@ -122,9 +122,9 @@ private let modulesWithoutFoundation: Set = [
 
 /// Who may import whom among the modules of this package.
 private let arrows: [String: Set<String>] = [
-  "CNGHTTP2": [], "CProtobufC": [], "CPlatform": [], "CZlib": [],
+  "CNGHTTP2": [], "CProtobufC": [], "COpenSSL": [], "CPlatform": [], "CZlib": [],
   "CHoldfastProto": ["CProtobufC"],
-  "Posix": ["CPlatform"],
+  "Posix": ["COpenSSL", "CPlatform"],
   "Bytes": [],
   "HTTP2": [],
   "GRPC": ["Bytes", "HTTP2", "CZlib"],

@@ -1,0 +1,182 @@
+// The server's side of TLS: a certificate that can be renewed while connections go on.
+internal import COpenSSL
+internal import CPlatform
+internal import Glibc
+internal import Synchronization
+
+/// Makes the TLS connections of a server. TLS 1.2 and 1.3, HTTP/2 by ALPN, resumption by tickets.
+///
+/// A client that offers protocols without h2 is turned down (no_application_protocol; RFC 7301, section
+/// 3.2). One that offers none is taken: RFC 9113, section 3.3 lets clients with prior knowledge do so, and
+/// some gRPC clients do.
+package final class TLSServerContext: Sendable {
+  package let files: TLSFiles
+  private let current: Mutex<Current>
+
+  private struct Current {
+    var context: TLSContext
+    var ticketKeys: [UInt8]
+    /// The bytes of the client CAs' file.
+    var authority: [UInt8]?
+  }
+
+  /// Name, MAC key and encryption key of session tickets, as OpenSSL takes them.
+  private static let ticketKeyBytes = 80
+  /// How long a client may go on from an earlier session, in seconds: for so long its certificate is not
+  /// looked at again.
+  private static let sessionSeconds = 3600
+  /// Tickets after a handshake of TLS 1.3. Each costs an encryption, and few clients take more.
+  private static let ticketsMax = 1
+  /// Sessions are resumed where they were made: by servers of this name.
+  private static let sessionContext: [UInt8] = Array("holdfast".utf8)
+
+  /// Reads the files.
+  package init(_ files: TLSFiles) throws(TLSFileError) {
+    self.files = files
+    let authority = try Self.readAuthority(files)
+    let keys = try Self.newTicketKeys()
+    let context = try Self.load(files, authority, ticketKeys: keys)
+    current = Mutex(Current(context: context, ticketKeys: keys, authority: authority))
+  }
+
+  /// Reads the files again. Connections that are there keep what they began with; new ones begin with what
+  /// the files say now, and clients may resume their sessions, unless other client CAs are trusted now: then
+  /// every client has to show its certificate again. Where the files can't be used, what was in force
+  /// stays. Any thread.
+  package func reload() throws(TLSFileError) {
+    let authority = try Self.readAuthority(files)
+    let before = current.withLock { (authority: $0.authority, keys: $0.ticketKeys) }
+    let keys = authority == before.authority ? before.keys : try Self.newTicketKeys()
+    let context = try Self.load(files, authority, ticketKeys: keys)
+    current.withLock { $0 = Current(context: context, ticketKeys: keys, authority: authority) }
+  }
+
+  /// A connection on `descriptor`, owned from here on, with its handshake still to come. nil without memory;
+  /// then the descriptor is still the caller's. Any thread.
+  package func accept(_ descriptor: Int32) -> Transport? {
+    let context = current.withLock { $0.context }
+    // The connection keeps the SSL_CTX alive by itself.
+    guard
+      let connection = unsafe TLSConnection.make(
+        context: context.handle, descriptor: descriptor, isServer: true)
+    else { return nil }
+    return unsafe Transport(tls: connection, descriptor: descriptor)
+  }
+
+  /// When the certificate in force ends, in seconds since the Unix epoch.
+  package var expiryUnixSeconds: Int64? { current.withLock { $0.context.expiryUnixSeconds } }
+
+  private static func readAuthority(_ files: TLSFiles) throws(TLSFileError) -> [UInt8]? {
+    guard let path = files.clientAuthority else { return nil }
+    return try readTLSFile("CA file", path)
+  }
+
+  private static func newTicketKeys() throws(TLSFileError) -> [UInt8] {
+    var keys = [UInt8](repeating: 0, count: ticketKeyBytes)
+    // RAND_bytes: 1, or less where the system has no randomness.
+    guard unsafe RAND_bytes(&keys, Int32(keys.count)) == 1 else {
+      throw TLSFileError("no random bytes: \(TLSError.take())")
+    }
+    return keys
+  }
+
+  private static func load(
+    _ files: TLSFiles, _ authority: [UInt8]?, ticketKeys: [UInt8]
+  ) throws(TLSFileError) -> TLSContext {
+    let context = try TLSContext(isServer: true)
+    let handle = unsafe context.handle
+    try context.useCertificate(files)
+    if let authority, let path = files.clientAuthority {
+      try context.trust(authority, path: path, isServer: true)
+      unsafe SSL_CTX_set_verify(
+        handle, SSL_VERIFY_PEER | SSL_VERIFY_FAIL_IF_NO_PEER_CERT, nil)
+    }
+    unsafe hf_ssl_ctx_prefer_server_ciphers(handle)
+    // Tickets alone: a table of sessions would be memory that clients fill.
+    unsafe hf_ssl_ctx_set_session_cache(handle, Int(SSL_SESS_CACHE_OFF))
+    unsafe SSL_CTX_set_timeout(handle, sessionSeconds)
+    // All three answer 1, or 0 for lengths that are too large.
+    guard unsafe hf_ssl_ctx_set_ticket_keys(handle, ticketKeys, ticketKeys.count) == 1,
+      unsafe SSL_CTX_set_session_id_context(
+        handle, sessionContext, UInt32(sessionContext.count)) == 1,
+      unsafe SSL_CTX_set_num_tickets(handle, ticketsMax) == 1
+    else { throw TLSFileError("TLS cannot be set up: \(TLSError.take())") }
+    unsafe SSL_CTX_set_alpn_select_cb(
+      handle,
+      { _, out, outCount, offered, count, _ in
+        unsafe TLSServerContext.choose(out, outCount, offered, count)
+      }, nil)
+    return context
+  }
+
+  /// The answer to ALPN. `offered`: names, each behind a byte with its length (RFC 7301, section 3.1);
+  /// OpenSSL has checked that they are so.
+  @unsafe private static func choose(
+    _ out: UnsafeMutablePointer<UnsafePointer<UInt8>?>?, _ outCount: UnsafeMutablePointer<UInt8>?,
+    _ offered: UnsafePointer<UInt8>?, _ count: UInt32
+  ) -> Int32 {
+    guard let offered = unsafe offered else { return SSL_TLSEXT_ERR_ALERT_FATAL }
+    var start = 0
+    while start < Int(count) {
+      let length = Int(unsafe offered[start])
+      let end = start + 1 + length
+      if end > Int(count) { break }
+      if unsafe length == 2 && offered[start + 1] == UInt8(ascii: "h")
+        && offered[start + 2] == UInt8(ascii: "2")
+      {
+        // The choice may point into the offer.
+        unsafe out?.pointee = unsafe offered + start + 1
+        unsafe outCount?.pointee = 2
+        return SSL_TLSEXT_ERR_OK
+      }
+      start = end
+    }
+    return SSL_TLSEXT_ERR_ALERT_FATAL
+  }
+}
+
+/// Says when files have changed: by inode, size and time of the last change. Asked by whoever has a tick;
+/// about once a second is enough.
+package struct TLSFilesWatch: Sendable {
+  private struct Stamp: Equatable, Sendable {
+    let device: UInt64
+    let inode: UInt64
+    let byteCount: Int64
+    let changedSeconds: Int64
+    let changedNanoseconds: Int64
+
+    /// nil where there is no such file, or it can't be looked at.
+    init?(_ path: String) {
+      var status = stat()
+      guard unsafe stat(path, &status) == 0 else { return nil }
+      device = UInt64(status.st_dev)
+      inode = UInt64(status.st_ino)
+      byteCount = Int64(status.st_size)
+      changedSeconds = Int64(status.st_mtim.tv_sec)
+      changedNanoseconds = Int64(status.st_mtim.tv_nsec)
+    }
+  }
+
+  private let paths: [String]
+  private var stamps: [Stamp?]
+
+  /// - Parameter paths: to be watched from now on. Begin before the files are read for the first time:
+  ///   what changes in between is noticed then.
+  package init(_ paths: [String]) {
+    self.paths = paths
+    stamps = paths.map { Stamp($0) }
+  }
+
+  /// The files of `files`.
+  package init(_ files: TLSFiles) {
+    self.init([files.certificate, files.key] + (files.clientAuthority.map { [$0] } ?? []))
+  }
+
+  /// Whether a file has changed since the last call. A change of several files may be seen in parts: a
+  /// reload that fails in between is made good by the next.
+  package mutating func hasChanged() -> Bool {
+    let now = paths.map { Stamp($0) }
+    defer { stamps = now }
+    return now != stamps
+  }
+}
