@@ -259,7 +259,10 @@ def test_many_users_share_a_connection(behind):
 
 
 def test_early_rejection_while_the_request_is_on_its_way(proxy):
-    """The proxy has DATA on its way for streams that the server has ended: nobody else's call fails."""
+    """The proxy has DATA on its way for streams that the server has ended: nobody else's call fails.
+
+    HAProxy 2.6 then also sends RST_STREAM with NO_ERROR on stream 0, when it gives such a stream up.
+    """
     with Users(proxy, 4) as users:
         for _ in range(ROUNDS):
             if users.failures:
