@@ -230,25 +230,26 @@ private final class Files {
     try String(contentsOfFile: files.path, encoding: .utf8)
   }
 
+  /// One change. The editor, and with it the lock, goes at the end.
+  private func edit(_ files: Files, _ change: (inout TokenFileEditor) -> Void) throws {
+    var editor = try TokenFileEditor(path: files.path, limits: testLimits, mayBeNew: true)
+    change(&editor)
+    try editor.write()
+  }
+
   @Test func addsAndTakesAwayAndLeavesTheRest() throws {
     let files = try Files()
-    var editor = try TokenFileEditor(path: files.path, limits: testLimits, mayBeNew: true)
-    editor.append(entry("one"))
-    try editor.write()
+    try edit(files) { $0.append(entry("one")) }
     #expect(try text(files) == entry("one").text + "\n")
     #expect(try FileStatus(path: files.path).mode == 0o600)
     try files.write("# first\r\n" + entry("one").text + "\n\n  # last")
     try files.setMode(0o640)
-    var second = try TokenFileEditor(path: files.path, limits: testLimits)
-    second.append(entry("two"))
-    try second.write()
+    try edit(files) { $0.append(entry("two")) }
     #expect(
       try text(files)
         == "# first\r\n" + entry("one").text + "\n\n  # last\n" + entry("two").text + "\n")
     #expect(try FileStatus(path: files.path).mode == 0o640)
-    var third = try TokenFileEditor(path: files.path, limits: testLimits)
-    third.remove(third.entries.filter { $0.caller == "one" })
-    try third.write()
+    try edit(files) { $0.remove($0.entries.filter { $0.caller == "one" }) }
     #expect(try text(files) == "# first\r\n\n  # last\n" + entry("two").text + "\n")
     #expect(try FileManager.default.contentsOfDirectory(atPath: files.folder.path()) == ["tokens"])
   }

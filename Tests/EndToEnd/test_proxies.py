@@ -259,10 +259,14 @@ def test_many_users_share_a_connection(behind):
 
 
 def test_early_rejection_while_the_request_is_on_its_way(proxy):
-    """The proxy has DATA on its way for streams that the server has ended: nobody else's call fails."""
+    """The proxy has DATA on its way for streams that the server has ended: nobody else's call fails.
+
+    HAProxy 2.6 then also sends RST_STREAM with NO_ERROR on stream 0, when it gives such a stream up.
+    """
     with Users(proxy, 4) as users:
         for _ in range(ROUNDS):
-            rejected = []
+            if users.failures:
+                break
             with concurrent.futures.ThreadPoolExecutor(REJECTED_AT_ONCE) as pool, user(proxy) as hostile:
                 call = hostile.channel.unary_unary(RESERVE)
                 calls = [pool.submit(code_of, call, bytes(1_000_000)) for _ in range(REJECTED_AT_ONCE)]
@@ -275,7 +279,7 @@ def test_early_rejection_while_the_request_is_on_its_way(proxy):
 
 def code_of(call, message):
     try:
-        call(message, timeout=20)
+        call(message, timeout=5)
     except grpc.RpcError as error:
         return error.code()
     return StatusCode.OK

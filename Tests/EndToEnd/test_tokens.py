@@ -190,9 +190,9 @@ def test_a_changed_file_is_read_again(binary, start, tokens):
     assert again[0]["entries"] == 2
     # A bad one changes nothing, and says why, once.
     good = tokens.read_text()
-    tokens.write_text(good + "token oops\n")
+    tokens.write_text(good + "token hush-hush\n")
     kept = eventually(lambda: [row for row in entries(server) if row["message"].startswith("cannot read")])
-    assert "line 3: " in kept[0]["error"] and "oops" not in server.log_text()
+    assert "line 3: " in kept[0]["error"] and "hush-hush" not in server.log_text()
     # On SIGHUP, at once.
     tokens.write_text("# nobody\n")
     server.process.send_signal(signal.SIGHUP)
