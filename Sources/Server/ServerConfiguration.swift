@@ -24,6 +24,8 @@ package struct ServerLimits: Sendable {
   package var shutdownNanosecondsMax: Int64
   /// Answers that wait for the journal on one loop, in bytes.
   package var waitingReplyBytesMax: Int
+  /// Connections of one peer, and how long they live: without a limit unless it is set.
+  package var connectionPolicy = ConnectionPolicy()
 
   package init(
     http2: HTTP2Limits, messageBytesMax: Int, connectionsMax: Int, unsentBytesMax: Int,
