@@ -12,6 +12,8 @@
   package var token: UInt64 { unsafe state.pointee.token }
   /// The peer's first SETTINGS have come: its preface is whole.
   package var isEstablished: Bool { unsafe state.pointee.settingsReceived }
+  /// The highest stream that the peer opened; 0: none yet.
+  package var lastStream: Int32 { unsafe state.pointee.lastStream }
   /// Streams that are open.
   package var streamCount: Int { unsafe state.pointee.streams.count }
   /// Bytes of answers that the connection has not taken yet.
@@ -61,6 +63,8 @@
 
   /// Says that no new streams will be served soon (section 6.8: a GOAWAY with the largest number).
   package func announceShutdown() {
+    // Section 6.8: the number never rises again.
+    guard unsafe state.pointee.refusesAfter == nil else { return }
     unsafe state.pointee.sendGoAway(.noError, lastStream: .max)
   }
 
@@ -69,6 +73,14 @@
     guard unsafe state.pointee.refusesAfter == nil else { return }
     unsafe state.pointee.refusesAfter = state.pointee.lastStream
     unsafe state.pointee.sendGoAway(.noError, lastStream: state.pointee.lastStream)
+  }
+
+  /// Asks the peer for a sign of life (section 6.7).
+  package func ping() {
+    unsafe state.pointee.sendControl(type: FrameType.ping, 8) {
+      unsafe Wire.put(0x686f_6c64, $0)
+      unsafe Wire.put(0x6661_7374, $0 + 4)
+    }
   }
 
   /// The owner leaves bytes of streams unread until `resumeData`.

@@ -42,6 +42,24 @@ enum StatusCodeLabel {
   static let unknownCode = 2
 }
 
+/// Why a connection was closed at once; the raw value is the label `reason` of
+/// `holdfast_connections_refused_total`.
+package enum ConnectionRefusal: String, Sendable, CaseIterable {
+  /// The server has as many as it may have, and none of them is idle.
+  case limit
+  /// Its peer has as many as it may have.
+  case perPeerLimit = "per_peer_limit"
+  case shutdown
+
+  var cell: Int {
+    switch self {
+    case .limit: 0
+    case .perPeerLimit: 1
+    case .shutdown: 2
+    }
+  }
+}
+
 /// What a peer did to have its connection closed; the raw value is the label `kind` of
 /// `holdfast_connection_abuse_total`.
 package enum ConnectionAbuse: String, Sendable, CaseIterable {

@@ -93,7 +93,16 @@ package final class RPCMetrics: Sendable {
       "holdfast_connections_total", help: "Connections that were accepted.", value: opened)
     exposition.counter(
       "holdfast_connections_refused_total", help: "Connections closed at once, over a limit.",
-      value: recorders.sum(.connectionsRefused))
+      samples: ConnectionRefusal.allCases.map { reason in
+        (
+          [("reason", reason.rawValue)],
+          Double(recorders.sum { $0.refusals.value(at: reason.cell) })
+        )
+      })
+    exposition.counter(
+      "holdfast_connections_evicted_total",
+      help: "Idle connections ended, because the server was full and a new one came.",
+      value: recorders.sum(.connectionsEvicted))
     exposition.counter(
       "holdfast_received_bytes_total", help: "Bytes read from connections.",
       value: recorders.sum(.receivedBytes))

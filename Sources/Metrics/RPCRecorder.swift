@@ -21,7 +21,7 @@ package final class RPCRecorder: Sendable {
 
   /// Single counters, by their cell.
   enum Counter: Int, CaseIterable {
-    case connectionsOpened, connectionsClosed, connectionsRefused, receivedBytes, sentBytes
+    case connectionsOpened, connectionsClosed, connectionsEvicted, receivedBytes, sentBytes
     case reservations, reservationNanoseconds
   }
 
@@ -31,6 +31,7 @@ package final class RPCRecorder: Sendable {
   let turns = HistogramCells(upperBounds: turnBoundsCalls)
   let turnTimes = HistogramCells(upperBounds: turnBoundsNanoseconds)
   let counters = CounterCells(count: Counter.allCases.count)
+  let refusals = CounterCells(count: ConnectionRefusal.allCases.count)
   let abuses = CounterCells(count: ConnectionAbuse.allCases.count)
   let reservationLatencies = QuantileWindow()
 
@@ -102,8 +103,13 @@ package final class RPCRecorder: Sendable {
   }
 
   /// A connection was closed at once, because a limit was reached. It never counts as opened.
-  package func connectionRefused() {
-    counters.add(1, at: Counter.connectionsRefused.rawValue)
+  package func connectionRefused(_ reason: ConnectionRefusal) {
+    refusals.add(1, at: reason.cell)
+  }
+
+  /// An idle connection was ended, because the server was full and a new one came.
+  package func connectionEvicted() {
+    counters.add(1, at: Counter.connectionsEvicted.rawValue)
   }
 
   /// `bytes` were read from a connection; less than 1 counts as none.

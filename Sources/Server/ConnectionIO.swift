@@ -16,8 +16,12 @@ final class ConnectionIO {
   private let connections: ConnectionTable
   private let context: SessionContext
   private let metrics: RPCRecorder
+  private let timeouts: ConnectionTimeouts
   /// Where this loop's connections are counted for the other loops.
   private let mailbox: Mailbox
+  private let peers: PeerTable
+  /// When looking for idle connections makes sense again.
+  private var nextEvictionNanoseconds: Int64 = 0
   private let readBuffer = ReadBuffer(capacity: ConnectionIO.readBufferBytes)
   /// What all connections' sockets did not take, in bytes.
   private(set) var unsentBytes = 0
@@ -26,23 +30,29 @@ final class ConnectionIO {
 
   init(
     limits: ServerLimits, connections: ConnectionTable, context: SessionContext,
-    metrics: RPCRecorder, mailbox: Mailbox
+    metrics: RPCRecorder, mailbox: Mailbox, peers: PeerTable
   ) throws(Errno) {
     self.limits = limits
     self.connections = connections
     self.context = context
     self.metrics = metrics
     self.mailbox = mailbox
+    self.peers = peers
+    timeouts = ConnectionTimeouts(limits)
     poller = try Poller()
   }
 
   // MARK: Opening and closing
 
-  /// Takes a descriptor over. It is closed at once where there is no room for it.
-  func open(_ descriptor: Int32, at nowNanoseconds: Int64) {
-    guard let index = connections.add(descriptor: descriptor, nowNanoseconds: nowNanoseconds) else {
-      return refuse(descriptor)
-    }
+  /// Takes a connection over. It is closed at once where there is no room for it.
+  func open(_ arrival: Mailbox.Arrival, at nowNanoseconds: Int64) {
+    let descriptor = arrival.descriptor
+    guard
+      let index = connections.add(
+        descriptor: descriptor, peer: arrival.peer, nowNanoseconds: nowNanoseconds)
+    else { return refuse(arrival, .limit) }
+    connections[index].endNanoseconds = timeouts.end(
+      openedNanoseconds: nowNanoseconds, random: UInt64.random(in: 0...UInt64.max))
     metrics.connectionOpened()
     // Failure costs only that a peer that vanished is found later.
     try? Socket.detectDeadPeers(descriptor, idleSeconds: limits.keepaliveSeconds)
@@ -53,11 +63,42 @@ final class ConnectionIO {
     }
   }
 
-  /// Closes a descriptor that was counted as this loop's and is no connection of it.
-  func refuse(_ descriptor: Int32) {
+  /// Closes a connection that was counted as this loop's and is none of it.
+  func refuse(_ arrival: Mailbox.Arrival, _ reason: ConnectionRefusal) {
     mailbox.addConnections(-1)
-    metrics.connectionRefused()
-    FileDescriptor.close(number: descriptor)
+    peers.release(arrival.peer)
+    metrics.connectionRefused(reason)
+    FileDescriptor.close(number: arrival.descriptor)
+  }
+
+  /// How long a connection has to be idle to give way to a new one.
+  private static let evictableNanoseconds: Int64 = 1_000_000_000
+  /// How long not to look where there was none.
+  private static let evictionPauseNanoseconds: Int64 = 100_000_000
+
+  /// Ends the connection that has been without a call for the longest, or that has not said hello yet;
+  /// false where there is none. Its peer is told, and can connect again when it has a call.
+  func evictIdle(at nowNanoseconds: Int64) -> Bool {
+    guard nowNanoseconds >= nextEvictionNanoseconds else { return false }
+    var found: Int?
+    var since = nowNanoseconds - Self.evictableNanoseconds + 1
+    for index in 0..<connections.usedCount where connections[index].descriptor >= 0 {
+      guard connections[index].lingersSinceNanoseconds == nil,
+        (connections[index].session?.streamCount ?? 0) == 0,
+        connections[index].idleSinceNanoseconds < since
+      else { continue }
+      since = connections[index].idleSinceNanoseconds
+      found = index
+    }
+    guard let found else {
+      nextEvictionNanoseconds = nowNanoseconds + Self.evictionPauseNanoseconds
+      return false
+    }
+    connections[found].session?.refuseNewStreams()
+    flush(found, at: nowNanoseconds)
+    close(found)
+    metrics.connectionEvicted()
+    return true
   }
 
   func close(_ index: Int) {
@@ -65,6 +106,7 @@ final class ConnectionIO {
     connections[index].session?.close()
     unsentBytes -= connections[index].unsent.count
     FileDescriptor.close(number: connections[index].descriptor)
+    peers.release(connections[index].peer)
     connections.remove(index)
     mailbox.addConnections(-1)
     metrics.connectionClosed()
@@ -89,20 +131,22 @@ final class ConnectionIO {
 
   /// Does what an event of a connection's socket asks for; an event of a connection that is gone is
   /// none.
-  func receive(_ event: Poller.Event) {
+  func receive(_ event: Poller.Event, at nowNanoseconds: Int64) {
     guard let index = connections.index(ofToken: event.token) else { return }
     if event.isWritable { connections.touch(index) }
-    if event.isReadable || event.isHungUp { read(index) }
+    if event.isReadable || event.isHungUp { read(index, at: nowNanoseconds) }
   }
 
-  private func read(_ index: Int) {
+  private func read(_ index: Int, at nowNanoseconds: Int64) {
     if connections[index].isReadingPaused { return }
     let result = unsafe readBuffer.read(connections[index].descriptor) { bytes in
       unsafe received(bytes, on: index)
     }
     switch result {
     case .moved(0), .failed: close(index)
-    case .moved(let count): metrics.received(bytes: count)
+    case .moved(let count):
+      metrics.received(bytes: count)
+      connections[index].readNanoseconds = nowNanoseconds
     case .wouldBlock: break
     }
   }
@@ -183,10 +227,22 @@ final class ConnectionIO {
         if written > Self.writtenPerTurnMax { return connections.touch(index) }
       }
       if session.isFinished { connections[index].isEnding = true }
+      noteCalls(index, session, at: nowNanoseconds)
       updateReading(index, session, at: nowNanoseconds)
     }
     watchForWriting(index, false)
     if connections[index].isEnding { linger(index, at: nowNanoseconds) }
+  }
+
+  /// Writes down whether there are calls, or were some since the last time.
+  private func noteCalls(_ index: Int, _ session: Session, at nowNanoseconds: Int64) {
+    let isBusy = session.streamCount > 0
+    let lastStream = session.lastStream
+    if isBusy || connections[index].isBusy || lastStream != connections[index].lastStream {
+      connections[index].idleSinceNanoseconds = nowNanoseconds
+      connections[index].isBusy = isBusy
+      connections[index].lastStream = lastStream
+    }
   }
 
   /// Sends what an earlier write left. False where there is still some, or the connection is gone.

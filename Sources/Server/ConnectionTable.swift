@@ -6,6 +6,8 @@ internal import Posix
 /// One accepted connection.
 struct Connection {
   var descriptor: Int32 = -1
+  /// Where it comes from, as it was counted.
+  var peer = PeerAddress.local
   /// Counts the uses of this place; part of the epoll token.
   var generation: UInt32 = 0
   /// nil until the first bytes come: a connection that says nothing costs almost nothing.
@@ -13,6 +15,19 @@ struct Connection {
   var openedNanoseconds: Int64 = 0
   /// When the peer last took bytes while there were some to take.
   var progressNanoseconds: Int64 = 0
+  /// When the peer last said anything, and when it was last sent a PING.
+  var readNanoseconds: Int64 = 0
+  var pingedNanoseconds: Int64 = 0
+  /// Since when it has no call, and what tells that there were some: whether it had any the last time, and
+  /// the last stream then.
+  var idleSinceNanoseconds: Int64 = 0
+  var isBusy = false
+  var lastStream: Int32 = 0
+  /// When it is old.
+  var endNanoseconds = Int64.max
+  /// When its peer was told that it will end, and whether new streams are refused since.
+  var drainsSinceNanoseconds: Int64?
+  var refusesStreams = false
   /// When it was last read again after a pause.
   var resumedNanoseconds: Int64 = 0
   /// What a write left over.
@@ -123,7 +138,7 @@ struct Connection {
   }
 
   /// A place for a new connection; nil where the table is full.
-  func add(descriptor: Int32, nowNanoseconds: Int64) -> Int? {
+  func add(descriptor: Int32, peer: PeerAddress, nowNanoseconds: Int64) -> Int? {
     let index: Int
     if unsafe counts.pointee.free > 0 {
       unsafe counts.pointee.free -= 1
@@ -136,6 +151,9 @@ struct Connection {
     }
     unsafe counts.pointee.open += 1
     unsafe storage[index].descriptor = descriptor
+    unsafe storage[index].peer = peer
+    unsafe storage[index].readNanoseconds = nowNanoseconds
+    unsafe storage[index].idleSinceNanoseconds = nowNanoseconds
     unsafe storage[index].openedNanoseconds = nowNanoseconds
     unsafe storage[index].progressNanoseconds = nowNanoseconds
     return index

@@ -25,7 +25,9 @@ final class EventLoop {
   private var nowNanoseconds: Int64 = 0
 
   private let io: ConnectionIO
+  /// This loop's, and those of all loops.
   private let mailbox: Mailbox
+  private let mailboxes: [Mailbox]
   /// nil once the way down has begun.
   private var listener: Listener?
   private let timeouts: ConnectionTimeouts
@@ -34,8 +36,8 @@ final class EventLoop {
   private var trimming = MemoryTrimming()
 
   init(
-    limits: ServerLimits, listener: consuming FileDescriptor, mailbox: Mailbox, peers: [Mailbox],
-    handler: any CallHandler, metrics: RPCRecorder
+    limits: ServerLimits, listener: consuming FileDescriptor, mailbox: Mailbox,
+    mailboxes: [Mailbox], peers: PeerTable, handler: any CallHandler, metrics: RPCRecorder
   ) throws(Errno) {
     self.limits = limits
     self.handler = handler
@@ -52,11 +54,12 @@ final class EventLoop {
     timeouts = ConnectionTimeouts(limits)
     io = try ConnectionIO(
       limits: limits, connections: connections, context: context, metrics: metrics,
-      mailbox: mailbox)
+      mailbox: mailbox, peers: peers)
     try io.poller.add(mailbox.descriptor, token: Self.mailboxToken)
     self.listener = try Listener(
-      listener, connectionsMax: limits.connectionsMax, mailbox: mailbox, peers: peers,
-      poller: io.poller)
+      listener, connectionsMax: limits.connectionsMax, mailbox: mailbox, mailboxes: mailboxes,
+      peers: peers, poller: io.poller)
+    self.mailboxes = mailboxes
   }
 
   deinit { connections.destroy() }
@@ -110,27 +113,46 @@ final class EventLoop {
     switch event.token {
     case Listener.token: accept()
     case Self.mailboxToken: readMailbox()
-    default: io.receive(event)
+    default: io.receive(event, at: nowNanoseconds)
     }
   }
 
   private func accept() {
-    listener?.accept(io.poller) { descriptor, placement in
+    listener?.accept(io.poller) { arrival, placement in
       switch placement {
-      case .here: io.open(descriptor, at: nowNanoseconds)
-      case .refused: io.refuse(descriptor)
+      case .here: io.open(arrival, at: nowNanoseconds)
+      case .full: makeRoom(for: arrival)
+      case .refused:
+        metrics.connectionRefused(.perPeerLimit)
+        FileDescriptor.close(number: arrival.descriptor)
       case .elsewhere: break
       }
     }
   }
 
+  /// The server is full: one that is idle gives way, be it another loop's.
+  private func makeRoom(for arrival: Mailbox.Arrival) {
+    if io.evictIdle(at: nowNanoseconds) { return io.open(arrival, at: nowNanoseconds) }
+    var arrival = arrival
+    arrival.rejections += 1
+    guard arrival.rejections < mailboxes.count,
+      let here = mailboxes.firstIndex(where: { $0 === mailbox })
+    else { return io.refuse(arrival, .limit) }
+    let next = mailboxes[(here + 1) % mailboxes.count]
+    next.addConnections(1)
+    mailbox.addConnections(-1)
+    next.post(arrival)
+  }
+
   private func readMailbox() {
     let contents = mailbox.take()
-    for descriptor in contents.connections {
+    for arrival in contents.connections {
       if shutdown.hasBegun {
-        io.refuse(descriptor)
+        io.refuse(arrival, .shutdown)
+      } else if arrival.rejections > 0 {
+        makeRoom(for: arrival)
       } else {
-        io.open(descriptor, at: nowNanoseconds)
+        io.open(arrival, at: nowNanoseconds)
       }
     }
     if contents.drains && !shutdown.hasBegun { beginShutdown() }
@@ -167,7 +189,8 @@ final class EventLoop {
   }
 
   private func checkTimeouts(_ index: Int) {
-    switch timeouts.verdict(connections[index], at: nowNanoseconds) {
+    let verdict = timeouts.verdict(connections[index], at: nowNanoseconds)
+    switch verdict {
     case .over: return io.close(index)
     case .abuse(let kind):
       metrics.abuse(kind)
@@ -177,6 +200,11 @@ final class EventLoop {
       connections[index].session?.fail(fault)
       connections[index].isEnding = true
       return connections.touch(index)
+    case .ping:
+      connections[index].pingedNanoseconds = nowNanoseconds
+      connections[index].session?.ping()
+      connections.touch(index)
+    case .drain, .refuseNewStreams, .cutOff: drain(index, verdict)
     case .inTime: break
     }
     guard let session = connections[index].session, session.streamCount > 0 else { return }
@@ -185,6 +213,24 @@ final class EventLoop {
     if session.queuedBytes > 0, session.resetStalledStreams(before: stalled) > 0 {
       connections.touch(index)
     }
+  }
+
+  /// Ends one connection as a shutdown ends all of them: GOAWAY in two steps (RFC 9113 section 6.8), and
+  /// calls have their time.
+  private func drain(_ index: Int, _ step: ConnectionTimeouts.Verdict) {
+    guard let session = connections[index].session else { return }
+    switch step {
+    case .drain:
+      connections[index].drainsSinceNanoseconds = nowNanoseconds
+      session.announceShutdown()
+    case .refuseNewStreams:
+      connections[index].refusesStreams = true
+      session.refuseNewStreams()
+    default:
+      refuseOpenCalls(of: session)
+      connections[index].isEnding = true
+    }
+    connections.touch(index)
   }
 
   // MARK: Shutdown

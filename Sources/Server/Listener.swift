@@ -6,12 +6,14 @@ struct Listener: ~Copyable {
   static let token = UInt64.max
   private static let acceptsPerTurnMax = 64
 
-  /// Where a new connection goes.
+  /// What becomes of a new connection.
   enum Placement {
     case here
     /// It was handed to another loop.
     case elsewhere
-    /// The server has as many as it may have.
+    /// The server has as many as it may have, this one counted as this loop's.
+    case full
+    /// Its peer has as many as it may have; it is not counted.
     case refused
   }
 
@@ -19,26 +21,30 @@ struct Listener: ~Copyable {
   private let connectionsMax: Int
   /// This loop's, and those of all loops.
   private let mailbox: Mailbox
-  private let peers: [Mailbox]
+  private let mailboxes: [Mailbox]
+  private let peers: PeerTable
   /// Out of descriptors: the queue stays readable, so look away until `resume`.
   private(set) var isPaused = false
 
   init(
     _ descriptor: consuming FileDescriptor, connectionsMax: Int, mailbox: Mailbox,
-    peers: [Mailbox], poller: borrowing Poller
+    mailboxes: [Mailbox], peers: PeerTable, poller: borrowing Poller
   ) throws(Errno) {
     try poller.add(descriptor.number, token: Self.token)
     self.descriptor = descriptor
     self.connectionsMax = connectionsMax
     self.mailbox = mailbox
+    self.mailboxes = mailboxes
     self.peers = peers
   }
 
-  /// Takes connections off the queue, and calls `body` with those that are this loop's or nobody's.
-  mutating func accept(_ poller: borrowing Poller, _ body: (Int32, Placement) -> Void) {
+  /// Takes connections off the queue, and calls `body` with those that are not another loop's.
+  mutating func accept(_ poller: borrowing Poller, _ body: (Mailbox.Arrival, Placement) -> Void) {
     for _ in 0..<Self.acceptsPerTurnMax {
       switch Socket.accept(descriptor.number) {
-      case .connection(let connection):
+      case .connection(let descriptor):
+        let connection = Mailbox.Arrival(
+          descriptor: descriptor, peer: PeerAddress(ofPeerOf: descriptor))
         let placement = place(connection)
         if placement != .elsewhere { body(connection, placement) }
       case .vanished: continue
@@ -60,22 +66,26 @@ struct Listener: ~Copyable {
 
   /// Gives a new connection to the loop that has the fewest: the kernel's spread over SO_REUSEPORT
   /// sockets is by hash, and eight connections often fall six to two. It is counted from here on.
-  private func place(_ connection: Int32) -> Placement {
+  private func place(_ connection: Mailbox.Arrival) -> Placement {
+    guard peers.admit(connection.peer) else { return .refused }
     var best = mailbox
     var fewest = mailbox.connectionCount
     var total = fewest
-    for peer in peers where peer !== mailbox {
-      let count = peer.connectionCount
+    for other in mailboxes where other !== mailbox {
+      let count = other.connectionCount
       total += count
       if count < fewest {
         fewest = count
-        best = peer
+        best = other
       }
     }
+    if total >= connectionsMax {
+      mailbox.addConnections(1)
+      return .full
+    }
     best.addConnections(1)
-    if total >= connectionsMax { return .refused }
     if best === mailbox { return .here }
-    best.post(connection: connection)
+    best.post(connection)
     return .elsewhere
   }
 }

@@ -4,8 +4,16 @@ internal import Synchronization
 /// What other threads leave for a loop: connections that another loop accepted, and the word to stop.
 /// The lock is held for an append or a swap, never across I/O.
 final class Mailbox: Sendable {
+  /// A connection that was accepted and counted, on its way to its loop.
+  struct Arrival {
+    let descriptor: Int32
+    let peer: PeerAddress
+    /// Loops that have no room for it and no idle connection to give up.
+    var rejections = 0
+  }
+
   struct Contents {
-    var connections: [Int32] = []
+    var connections: [Arrival] = []
     var drains = false
   }
 
@@ -22,7 +30,7 @@ final class Mailbox: Sendable {
 
   func addConnections(_ change: Int) { connections.add(change, ordering: .relaxed) }
 
-  func post(connection: Int32) {
+  func post(_ connection: Arrival) {
     contents.withLock { $0.connections.append(connection) }
     wakeup.signal()
   }

@@ -65,21 +65,23 @@ package final class Server: Sendable {
       mailboxes.append(try Mailbox())
     }
     let failure = Failure()
+    let peers = PeerTable(limits.connectionPolicy)
     var threads: [Thread] = []
     for (index, listener) in listeners.enumerated() {
       let mailbox = mailboxes[index]
-      let peers = mailboxes
+      let mailboxes = mailboxes
       let recorder = metrics.makeRecorder()
       threads.append(
         try Thread(name: "loop-\(index)") {
           do throws(Errno) {
             let loop = try EventLoop(
               limits: limits, listener: FileDescriptor(owning: listener), mailbox: mailbox,
-              peers: peers, handler: makeHandler { mailbox.wake() }, metrics: recorder)
+              mailboxes: mailboxes, peers: peers, handler: makeHandler { mailbox.wake() },
+              metrics: recorder)
             try loop.run()
           } catch {
             failure.error.withLock { $0 = $0 ?? error }
-            for mailbox in peers { mailbox.postDrain() }
+            for mailbox in mailboxes { mailbox.postDrain() }
           }
         })
     }

@@ -27,6 +27,8 @@ package struct ServerLimits: Sendable {
   /// Streaming calls of one connection, and of one loop.
   package var streamingCallsPerConnectionMax: Int
   package var streamingCallsMax: Int
+  /// Connections of one peer, and how long they live: without a limit unless it is set.
+  package var connectionPolicy = ConnectionPolicy()
 
   package init(
     http2: HTTP2Limits, messageBytesMax: Int, connectionsMax: Int, unsentBytesMax: Int,

@@ -202,7 +202,7 @@ enum Limits {
     pageSizeDefault: pageSizeDefault)
 
   static func server(_ settings: Settings) -> ServerLimits {
-    ServerLimits(
+    var limits = ServerLimits(
       http2: HTTP2Limits(
         concurrentStreams: concurrentStreams, headerListBytesMax: headerListBytesMax,
         headerBlockBytesMax: headerBlockBytesMax, headerTableBytes: headerTableBytes,
@@ -220,5 +220,21 @@ enum Limits {
       streamQueuedBytesMax: streamQueuedBytesMax,
       streamingCallsPerConnectionMax: streamingCallsPerConnectionMax,
       streamingCallsMax: streamingCallsMax)
+    limits.connectionPolicy = connectionPolicy(settings)
+    return limits
+  }
+
+  private static func connectionPolicy(_ settings: Settings) -> ConnectionPolicy {
+    var policy = ConnectionPolicy()
+    // Half: one address cannot take all, and behind a proxy elsewhere half is still 10,000. A proxy on
+    // this machine is every client at once, so it is only counted where a number was asked for.
+    policy.perPeerMax = settings.maxConnectionsPerPeer ?? max(1, settings.maxConnections / 2)
+    policy.exemptsLoopback = settings.maxConnectionsPerPeer == nil
+    policy.ageNanoseconds = settings.maxConnectionAgeNanoseconds
+    policy.ageGraceNanoseconds = settings.maxConnectionAgeGraceNanoseconds
+    policy.idleNanoseconds = settings.maxConnectionIdleNanoseconds
+    policy.keepaliveNanoseconds = settings.keepaliveTimeNanoseconds
+    policy.keepaliveTimeoutNanoseconds = settings.keepaliveTimeoutNanoseconds
+    return policy
   }
 }

@@ -58,6 +58,33 @@ struct ServeCommand: AsyncParsableCommand {
   @Option(help: ArgumentHelp("Most connections (\(Limits.connectionsMax)).", valueName: "n"))
   var maxConnections: String?
   @Option(
+    help: ArgumentHelp(
+      """
+      Most connections of one IPv4 address or IPv6 /64; auto is half of all, and does not count peers \
+      on this machine (auto).
+      """, valueName: "n"))
+  var maxConnectionsPerPeer: String?
+  @Option(
+    help: ArgumentHelp(
+      "After how long a connection is ended in an orderly way; 0s is never (0s).",
+      valueName: "time"))
+  var maxConnectionAge: String?
+  @Option(
+    help: ArgumentHelp("How long its calls may then go on (30s).", valueName: "time"))
+  var maxConnectionAgeGrace: String?
+  @Option(
+    help: ArgumentHelp(
+      "After how long without a call a connection is ended; 0s is never (0s).", valueName: "time"))
+  var maxConnectionIdle: String?
+  @Option(
+    help: ArgumentHelp(
+      "After how long of silence a client is sent an HTTP/2 PING; 0s is never (10m).",
+      valueName: "time"))
+  var keepaliveTime: String?
+  @Option(
+    help: ArgumentHelp("How long it then has to say anything (20s).", valueName: "time"))
+  var keepaliveTimeout: String?
+  @Option(
     help: ArgumentHelp("A hold's time to live where none is asked for (600s).", valueName: "time"))
   var defaultTtl: String?
   @Option(
@@ -137,6 +164,9 @@ struct ServeCommand: AsyncParsableCommand {
       "loops": loops, "durability": durability, "data-dir": dataDir,
       "journal-segment-bytes": journalSegmentBytes, "max-items": maxItems,
       "max-reservations": maxReservations, "max-connections": maxConnections,
+      "max-connections-per-peer": maxConnectionsPerPeer, "max-connection-age": maxConnectionAge,
+      "max-connection-age-grace": maxConnectionAgeGrace, "max-connection-idle": maxConnectionIdle,
+      "keepalive-time": keepaliveTime, "keepalive-timeout": keepaliveTimeout,
       "default-ttl": defaultTtl, "max-hold": maxHold, "retention": retention,
       "handshake-timeout": handshakeTimeout, "stall-timeout": stallTimeout,
       "shutdown-timeout": shutdownTimeout,

@@ -19,6 +19,14 @@ struct Settings {
   var maxItems = 0
   var maxReservations = 0
   var maxConnections = 0
+  /// nil: half of them, and peers on the machine itself are not counted.
+  var maxConnectionsPerPeer: Int?
+  /// 0: never.
+  var maxConnectionAgeNanoseconds: Int64 = 0
+  var maxConnectionAgeGraceNanoseconds: Int64 = 0
+  var maxConnectionIdleNanoseconds: Int64 = 0
+  var keepaliveTimeNanoseconds: Int64 = 0
+  var keepaliveTimeoutNanoseconds: Int64 = 0
   var defaultTTLNanoseconds: Int64 = 0
   var maxHoldNanoseconds: Int64 = 0
   var retentionNanoseconds: Int64 = 0
@@ -48,7 +56,10 @@ struct Settings {
     ("journal-segment-bytes", String(Limits.journalSegmentBytes)),
     ("max-items", String(Limits.itemsMax)),
     ("max-reservations", String(Limits.reservationsMax)),
-    ("max-connections", String(Limits.connectionsMax)), ("default-ttl", "600s"),
+    ("max-connections", String(Limits.connectionsMax)), ("max-connections-per-peer", "auto"),
+    ("max-connection-age", "0s"), ("max-connection-age-grace", "30s"),
+    ("max-connection-idle", "0s"), ("keepalive-time", "10m"), ("keepalive-timeout", "20s"),
+    ("default-ttl", "600s"),
     ("max-hold", "24h"), ("retention", "24h"), ("handshake-timeout", "10s"),
     ("stall-timeout", "\(Limits.stallTimeoutNanoseconds / Limits.second)s"),
     ("shutdown-timeout", "10s"), ("clock-jump-max", "24h"),
@@ -168,6 +179,15 @@ extension Settings {
     case "max-items": maxItems = try Self.number(text, 1...(1 << 31), at)
     case "max-reservations": maxReservations = try Self.number(text, 64...(1 << 30), at)
     case "max-connections": maxConnections = try Self.number(text, 1...1_000_000, at)
+    case "max-connections-per-peer":
+      maxConnectionsPerPeer = text == "auto" ? nil : try Self.number(text, 1...1_000_000, at)
+    case "max-connection-age": maxConnectionAgeNanoseconds = try Self.lifetime(text, at)
+    case "max-connection-age-grace": maxConnectionAgeGraceNanoseconds = try Self.lifetime(text, at)
+    case "max-connection-idle": maxConnectionIdleNanoseconds = try Self.lifetime(text, at)
+    case "keepalive-time": keepaliveTimeNanoseconds = try Self.lifetime(text, at)
+    case "keepalive-timeout":
+      keepaliveTimeoutNanoseconds = try Self.duration(
+        text, (Limits.second / 10)...(3600 * Limits.second), at)
     case "default-ttl":
       defaultTTLNanoseconds = try Self.duration(
         text, Limits.ttlNanosecondsMin...(365 * 24 * 3600 * Limits.second), at)
@@ -225,6 +245,11 @@ extension Settings {
         "\(at): '\(text)' is not a number from \(range.lowerBound) to \(range.upperBound)")
     }
     return value
+  }
+
+  /// How long connections live, in nanoseconds; 0 is for ever.
+  private static func lifetime(_ text: String, _ at: String) throws(CommandFailure) -> Int64 {
+    try duration(text, 0...(365 * 24 * 3600 * Limits.second), at)
   }
 
   static func path(_ text: String, _ at: String) throws(CommandFailure) -> String {
@@ -291,7 +316,7 @@ extension Settings {
   /// Settings that are whole numbers.
   private static let numbers: Set = [
     "port", "admin-port", "loops", "journal-segment-bytes", "max-items", "max-reservations",
-    "max-connections",
+    "max-connections", "max-connections-per-peer",
   ]
 
   private static func contents(ofFile path: String?) throws -> [String: FileValue] {

@@ -44,7 +44,7 @@ struct RPCMetricsTests {
       loop.turn(calls: 3, nanoseconds: 150_000)
       loop.turn(calls: 0, nanoseconds: 150_000)
       loop.connectionOpened()
-      loop.connectionRefused()
+      loop.connectionRefused(.limit)
       loop.received(bytes: 100)
       loop.sent(bytes: 50)
       loop.abuse(.pingFlood)
@@ -67,7 +67,7 @@ struct RPCMetricsTests {
       "holdfast_turn_calls_bucket{le=\"4\"} 2",
       "holdfast_connections 1",
       "holdfast_connections_total 2",
-      "holdfast_connections_refused_total 2",
+      "holdfast_connections_refused_total{reason=\"limit\"} 2",
       "holdfast_received_bytes_total 200",
       "holdfast_sent_bytes_total 100",
       "holdfast_connection_abuse_total{kind=\"ping_flood\"} 2",

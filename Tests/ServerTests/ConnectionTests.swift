@@ -62,9 +62,13 @@ struct ConnectionTests {
     let fixture = try Fixture { $0.connectionsMax = 2 }
     let first = try fixture.connect()
     #expect(try first.call("echo", [1]).code == 0)
+    // With calls that are open: idle ones would give way.
+    try first.start("later", [1])
     do {
       let second = try fixture.connect()
       #expect(try second.call("echo", [2]).code == 0)
+      try second.start("later", [2])
+      #expect(fixture.eventually { fixture.board.read { $0.executed[3] } == 2 })
       for refused in 1...3 {
         let third = try fixture.connect()
         #expect(try !third.read { $0.isGreeted })

@@ -1,0 +1,63 @@
+internal import Glibc
+
+/// The IP address of a connection's other side. One of IPv4 counts as the IPv6 address that it maps to
+/// (RFC 4291 section 2.5.5.2), since a socket of IPv6 shows it so.
+package struct PeerAddress: Hashable, Sendable {
+  /// The address in network order, its first eight bytes and its last.
+  package let high: UInt64
+  package let low: UInt64
+
+  /// The machine itself, by another way than IP: a unix socket.
+  package static let local = PeerAddress(high: 0, low: 1)
+
+  package init(high: UInt64, low: UInt64) {
+    self.high = high
+    self.low = low
+  }
+
+  /// An address of IPv4, in host order.
+  package init(ipv4: UInt32) {
+    self.init(high: 0, low: 0xffff << 32 | UInt64(ipv4))
+  }
+
+  /// Of the peer of a connected socket; `local` where it is none of IP, or gone already.
+  package init(ofPeerOf descriptor: Int32) {
+    var storage = sockaddr_storage()
+    var length = socklen_t(MemoryLayout<sockaddr_storage>.size)
+    let result = unsafe withUnsafeMutablePointer(to: &storage) { pointer in
+      unsafe pointer.withMemoryRebound(to: sockaddr.self, capacity: 1) {
+        unsafe getpeername(descriptor, $0, &length)
+      }
+    }
+    // ip(7) and ipv6(7): the address stands at offset 4, or at offset 8, in network order.
+    let family = Int32(storage.ss_family)
+    let address = unsafe withUnsafeBytes(of: &storage) { bytes -> PeerAddress in
+      switch family {
+      case AF_INET:
+        PeerAddress(
+          ipv4: UInt32(bigEndian: unsafe bytes.loadUnaligned(fromByteOffset: 4, as: UInt32.self)))
+      case AF_INET6:
+        PeerAddress(
+          high: UInt64(bigEndian: unsafe bytes.loadUnaligned(fromByteOffset: 8, as: UInt64.self)),
+          low: UInt64(bigEndian: unsafe bytes.loadUnaligned(fromByteOffset: 16, as: UInt64.self)))
+      default: .local
+      }
+    }
+    self = result == 0 ? address : .local
+  }
+
+  private var ipv4: UInt32? {
+    high == 0 && low >> 32 == 0xffff ? UInt32(truncatingIfNeeded: low) : nil
+  }
+
+  /// 127.0.0.0/8, ::1, or a unix socket.
+  package var isLoopback: Bool {
+    if let ipv4 { return ipv4 >> 24 == 127 }
+    return self == .local
+  }
+
+  /// What counts as one peer: an address of IPv4, or a /64 of IPv6, of which every host has a whole one.
+  package var subscriber: PeerAddress {
+    ipv4 != nil || isLoopback ? self : PeerAddress(high: high, low: 0)
+  }
+}

@@ -1,0 +1,38 @@
+internal import Posix
+internal import Synchronization
+
+/// How many connections each peer has, over all loops. Asked when a connection comes and when it goes.
+final class PeerTable: Sendable {
+  private let connectionsMax: Int
+  private let exemptsLoopback: Bool
+  private let counts = Mutex<[PeerAddress: Int]>([:])
+
+  init(_ policy: ConnectionPolicy) {
+    connectionsMax = policy.perPeerMax
+    exemptsLoopback = policy.exemptsLoopback
+  }
+
+  /// Counts one more connection of a peer; false where it has as many as it may have.
+  func admit(_ address: PeerAddress) -> Bool {
+    guard isCounted(address) else { return true }
+    return counts.withLock { counts in
+      let count = counts[address.subscriber, default: 0]
+      guard count < connectionsMax else { return false }
+      counts[address.subscriber] = count + 1
+      return true
+    }
+  }
+
+  /// A connection that was admitted is gone.
+  func release(_ address: PeerAddress) {
+    guard isCounted(address) else { return }
+    counts.withLock { counts in
+      let count = counts[address.subscriber, default: 0]
+      counts[address.subscriber] = count > 1 ? count - 1 : nil
+    }
+  }
+
+  private func isCounted(_ address: PeerAddress) -> Bool {
+    connectionsMax < Int.max && !(exemptsLoopback && address.isLoopback)
+  }
+}
