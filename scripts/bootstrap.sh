@@ -16,12 +16,12 @@ stop() { say "$*"; exit 1; }
 # One line per need: a command that succeeds where it is met, then the Debian package that meets it.
 needs=(
   "command -v pkg-config|pkg-config"
-  "pkg-config --exists libnghttp2|libnghttp2-dev"
   "pkg-config --exists libprotobuf-c|libprotobuf-c-dev"
   "pkg-config --exists zlib|zlib1g-dev"
   "pkg-config --exists 'openssl >= 3.0'|libssl-dev"
 )
 development_needs=(
+  "pkg-config --exists libnghttp2|libnghttp2-dev"
   "command -v protoc-c|protobuf-c-compiler"
   "command -v protoc|protobuf-compiler"
   "test -e /usr/include/google/protobuf/duration.proto -o ! -e /etc/debian_version|libprotobuf-dev"

@@ -88,4 +88,16 @@
       return body(all.extracting(from..<to))
     }
   }
+
+  mutating func appendBigEndian32(_ value: UInt32) {
+    let room = unsafe extend(by: 4)
+    unsafe Wire.put(value, room.baseAddress!)
+  }
+
+  mutating func appendFrameHeader(length: Int, type: UInt8, flags: UInt8, stream: UInt32) {
+    let room = unsafe extend(by: FrameHeader.length)
+    unsafe Wire.putHeader(
+      room.baseAddress!, length: length, type: type, flags: flags,
+      stream: Int32(bitPattern: stream))
+  }
 }

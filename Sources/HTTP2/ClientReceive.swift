@@ -15,9 +15,9 @@ extension ClientConnection {
       guard partial.isEmpty else { return }
     }
     while count - at >= FrameHeader.length {
-      let header = ClientFrameHeader(bytes.extracting(at..<count))
+      let header = FrameHeader(bytes.extracting(at..<count))
       try check(header)
-      let end = at + FrameHeader.length + header.length
+      let end = at + FrameHeader.length + header.payloadLength
       if end > count { break }
       let payload = bytes.extracting(at + FrameHeader.length..<end)
       try frame(header, payload)
@@ -34,9 +34,9 @@ extension ClientConnection {
       partial.append(bytes.extracting(0..<at))
       if partial.count < FrameHeader.length { return at }
     }
-    let header = partial.withSpan { ClientFrameHeader($0) }
+    let header = partial.withSpan { FrameHeader($0) }
     try check(header)
-    let missing = FrameHeader.length + header.length - partial.count
+    let missing = FrameHeader.length + header.payloadLength - partial.count
     let end = at + min(missing, bytes.count - at)
     partial.append(bytes.extracting(at..<end))
     if end - at < missing { return end }
@@ -50,21 +50,21 @@ extension ClientConnection {
     return end
   }
 
-  private mutating func check(_ header: ClientFrameHeader) throws(ClientError) {
-    if header.length > Defaults.frameBytesMax {
+  private mutating func check(_ header: FrameHeader) throws(ClientError) {
+    if header.payloadLength > Defaults.frameBytesMax {
       throw ClientError("a frame of more than 16,384 bytes (is this an HTTP/2 server?)")
     }
     if !isReady, header.type != FrameType.settings || header.has(FrameFlag.acknowledgement) {
       throw ClientError("the first frame is not SETTINGS (is this an HTTP/2 server?)")
     }
     if fragmentStream != 0,
-      header.type != FrameType.continuation || header.stream != fragmentStream
+      header.type != FrameType.continuation || header.streamID != fragmentStream
     {
       throw ClientError("a header block that another frame interrupts")
     }
   }
 
-  private mutating func frame(_ header: ClientFrameHeader, _ payload: Span<UInt8>)
+  private mutating func frame(_ header: FrameHeader, _ payload: Span<UInt8>)
     throws(ClientError)
   {
     switch header.type {
@@ -83,10 +83,10 @@ extension ClientConnection {
 
   // MARK: The answer itself
 
-  private mutating func data(_ header: ClientFrameHeader, _ payload: Span<UInt8>)
+  private mutating func data(_ header: FrameHeader, _ payload: Span<UInt8>)
     throws(ClientError)
   {
-    try credit(header.length)
+    try credit(header.payloadLength)
     let content = payload.extracting(try contentRange(header, payload))
     guard let slot = try openSlot(header) else { return }
     if calls[slot].httpStatus < 200 { throw ClientError("DATA before its HEADERS") }
@@ -99,7 +99,7 @@ extension ClientConnection {
     if header.has(FrameFlag.endStream) { try end(slot, .malformed) }
   }
 
-  private mutating func headers(_ header: ClientFrameHeader, _ payload: Span<UInt8>)
+  private mutating func headers(_ header: FrameHeader, _ payload: Span<UInt8>)
     throws(ClientError)
   {
     var block = payload.extracting(try contentRange(header, payload))
@@ -111,14 +111,14 @@ extension ClientConnection {
       try headerBlock(header, endsStream: header.has(FrameFlag.endStream), block)
       return
     }
-    if header.stream == 0 { throw ClientError("HEADERS on stream 0") }
-    fragmentStream = header.stream
+    if header.streamID == 0 { throw ClientError("HEADERS on stream 0") }
+    fragmentStream = header.streamID
     fragmentFlags = header.flags
     fragment.removeAll()
     fragment.append(block)
   }
 
-  private mutating func continuation(_ header: ClientFrameHeader, _ payload: Span<UInt8>)
+  private mutating func continuation(_ header: FrameHeader, _ payload: Span<UInt8>)
     throws(ClientError)
   {
     if fragmentStream == 0 { throw ClientError("CONTINUATION without HEADERS") }
@@ -137,7 +137,7 @@ extension ClientConnection {
   }
 
   private mutating func headerBlock(
-    _ header: ClientFrameHeader, endsStream: Bool, _ block: Span<UInt8>
+    _ header: FrameHeader, endsStream: Bool, _ block: Span<UInt8>
   ) throws(ClientError) {
     // Also for a stream that has ended: the dynamic table goes on.
     let fields = try decoder.decode(block, endsStream: endsStream)
@@ -195,8 +195,8 @@ extension ClientConnection {
   }
 
   /// The slot of the frame's stream; nil where the call has ended.
-  private func openSlot(_ header: ClientFrameHeader) throws(ClientError) -> Int? {
-    let stream = header.stream
+  private func openSlot(_ header: FrameHeader) throws(ClientError) -> Int? {
+    let stream = header.streamID
     if stream & 1 == 0 || stream >= nextStream {
       throw ClientError("a frame on a stream that we never opened")
     }
@@ -204,7 +204,7 @@ extension ClientConnection {
   }
 
   /// Where in the payload of a DATA or HEADERS frame its content lies.
-  private func contentRange(_ header: ClientFrameHeader, _ payload: Span<UInt8>)
+  private func contentRange(_ header: FrameHeader, _ payload: Span<UInt8>)
     throws(ClientError) -> Range<Int>
   {
     guard header.has(FrameFlag.padded) else { return 0..<payload.count }
@@ -216,10 +216,10 @@ extension ClientConnection {
 
   // MARK: The connection
 
-  private mutating func settings(_ header: ClientFrameHeader, _ payload: Span<UInt8>)
+  private mutating func settings(_ header: FrameHeader, _ payload: Span<UInt8>)
     throws(ClientError)
   {
-    if header.stream != 0 { throw ClientError("SETTINGS on a stream") }
+    if header.streamID != 0 { throw ClientError("SETTINGS on a stream") }
     if header.has(FrameFlag.acknowledgement) { return }
     if payload.count % 6 != 0 { throw ClientError("a SETTINGS frame of a wrong length") }
     for at in stride(from: 0, to: payload.count, by: 6) {
@@ -252,13 +252,13 @@ extension ClientConnection {
     }
   }
 
-  private mutating func windowUpdate(_ header: ClientFrameHeader, _ payload: Span<UInt8>)
+  private mutating func windowUpdate(_ header: FrameHeader, _ payload: Span<UInt8>)
     throws(ClientError)
   {
     if payload.count != 4 { throw ClientError("a WINDOW_UPDATE frame of a wrong length") }
     let increment = Int64(payload.bigEndian32(at: 0) & 0x7fff_ffff)
     if increment == 0 { throw ClientError("a WINDOW_UPDATE by 0") }
-    if header.stream != 0 {
+    if header.streamID != 0 {
       // Nothing waits for most of them: a whole request has gone out.
       guard let slot = try openSlot(header), !calls[slot].unsent.isEmpty else { return }
       calls[slot].sendWindow += increment
@@ -274,16 +274,16 @@ extension ClientConnection {
     for slot in 0..<calls.count where !calls[slot].unsent.isEmpty { sendUnsent(slot: slot) }
   }
 
-  private mutating func ping(_ header: ClientFrameHeader, _ payload: Span<UInt8>)
+  private mutating func ping(_ header: FrameHeader, _ payload: Span<UInt8>)
     throws(ClientError)
   {
-    if payload.count != 8 || header.stream != 0 { throw ClientError("a malformed PING") }
+    if payload.count != 8 || header.streamID != 0 { throw ClientError("a malformed PING") }
     if header.has(FrameFlag.acknowledgement) { return }
     try control(length: 8, type: FrameType.ping, flags: FrameFlag.acknowledgement, stream: 0)
     output.append(payload)
   }
 
-  private mutating func resetStream(_ header: ClientFrameHeader, _ payload: Span<UInt8>)
+  private mutating func resetStream(_ header: FrameHeader, _ payload: Span<UInt8>)
     throws(ClientError)
   {
     if payload.count != 4 { throw ClientError("a RST_STREAM frame of a wrong length") }
@@ -293,10 +293,10 @@ extension ClientConnection {
     finish(slot, code == refusedStream ? .unprocessed : .reset(code))
   }
 
-  private mutating func goAway(_ header: ClientFrameHeader, _ payload: Span<UInt8>)
+  private mutating func goAway(_ header: FrameHeader, _ payload: Span<UInt8>)
     throws(ClientError)
   {
-    if payload.count < 8 || header.stream != 0 { throw ClientError("a malformed GOAWAY") }
+    if payload.count < 8 || header.streamID != 0 { throw ClientError("a malformed GOAWAY") }
     isClosing = true
     let last = payload.bigEndian32(at: 0) & 0x7fff_ffff
     for slot in 0..<calls.count where calls[slot].stream > last { finish(slot, .unprocessed) }

@@ -16,6 +16,15 @@ struct FrameHeader {
     stream = unsafe Int32(truncatingIfNeeded: Wire.uint32(bytes + 5) & 0x7fff_ffff)
   }
 
+  /// - Parameter bytes: nine at least.
+  init(_ bytes: Span<UInt8>) {
+    precondition(bytes.count >= Self.length)
+    self = unsafe bytes.withUnsafeBufferPointer { unsafe FrameHeader($0.baseAddress!) }
+  }
+
+  /// The stream as the client counts them.
+  var streamID: UInt32 { UInt32(bitPattern: stream) }
+
   func has(_ flag: UInt8) -> Bool { flags & flag != 0 }
 }
 
@@ -91,7 +100,7 @@ enum Wire {
     unsafe UnsafeMutableRawPointer(bytes).storeBytes(of: value.bigEndian, as: UInt32.self)
   }
 
-  /// Writes a frame header.
+  /// Writes a frame header, nine bytes.
   static func putHeader(
     _ bytes: UnsafeMutablePointer<UInt8>, length: Int, type: UInt8, flags: UInt8, stream: Int32
   ) {
@@ -101,5 +110,13 @@ enum Wire {
     unsafe bytes[3] = type
     unsafe bytes[4] = flags
     unsafe put(UInt32(bitPattern: stream), bytes + 5)
+  }
+}
+
+extension Span where Element == UInt8 {
+  /// Four bytes in network order. The caller has checked that they are there.
+  func bigEndian32(at offset: Int) -> UInt32 {
+    precondition(offset >= 0 && offset + 4 <= count)
+    return unsafe withUnsafeBufferPointer { unsafe Wire.uint32($0.baseAddress! + offset) }
   }
 }

@@ -227,7 +227,7 @@ final class EventLoop {
       connections[index].refusesStreams = true
       session.refuseNewStreams()
     default:
-      refuseOpenCalls(of: session)
+      calls.rejectAll(session)
       connections[index].isEnding = true
     }
     connections.touch(index)

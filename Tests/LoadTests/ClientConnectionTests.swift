@@ -99,10 +99,10 @@ func parse(_ bytes: [UInt8]) -> [(type: UInt8, flags: UInt8, stream: UInt32, pay
   var frames: [(type: UInt8, flags: UInt8, stream: UInt32, payload: [UInt8])] = []
   var at = 0
   while at + 9 <= bytes.count {
-    let header = ClientFrameHeader(bytes[at..<at + 9].span)
-    let payload = Array(bytes[at + 9..<at + 9 + header.length])
-    frames.append((header.type, header.flags, header.stream, payload))
-    at += 9 + header.length
+    let header = FrameHeader(bytes[at..<at + 9].span)
+    let payload = Array(bytes[at + 9..<at + 9 + header.payloadLength])
+    frames.append((header.type, header.flags, header.streamID, payload))
+    at += 9 + header.payloadLength
   }
   #expect(at == bytes.count)
   return frames
