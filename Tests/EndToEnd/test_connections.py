@@ -209,7 +209,8 @@ def test_idle_connections_give_way(start):
 
             eventually(served)
             stack.enter_context(newcomer)
-            newcomer.send(CALL)
+            # Above the stream of the call that showed that it is served.
+            newcomer.send(frame(HEADERS, END_HEADERS, 1003, header_block(grpc_fields(CHECK))))
             newcomer.barrier()
         for peer in busy:
             peer.send(frame(DATA, END_STREAM, 1, grpc_message(b"")))
