@@ -1,6 +1,7 @@
 """What one connection may do to others: late frames, stalled windows, slow header blocks, idle peers."""
 
 import contextlib
+import socket
 import time
 import urllib.request
 
@@ -9,12 +10,13 @@ import pytest
 from client import Client
 from holdfast.v1 import stock_pb2
 from http2 import (
-    CONTINUATION, DATA, END_HEADERS, END_STREAM, ENHANCE_YOUR_CALM, HEADERS, NO_ERROR, PING, PRIORITY, SETTINGS, Closed,
-    Response, frame, grpc_fields, grpc_message, header_block)
-from http2_peer import CHECK, INITIAL_WINDOW_SIZE, EagerPeer, Peer
+    ACK, CONTINUATION, DATA, END_HEADERS, END_STREAM, ENHANCE_YOUR_CALM, HEADERS, NO_ERROR, PING, PREFACE, PRIORITY,
+    SETTINGS, Closed, Response, frame, grpc_fields, grpc_message, header_block)
+from http2_peer import CHECK, INITIAL_WINDOW_SIZE, WINDOW_MAX, EagerPeer, Peer
 from server import Server, eventually
 
-OK, UNIMPLEMENTED = 0, 12
+OK, UNIMPLEMENTED, UNAVAILABLE = 0, 12, 14
+REFUSED_STREAM = 7
 IMPATIENCE = 0.4
 UNKNOWN = header_block(grpc_fields("/no.Such/Method"))
 TRAILERS = header_block([("checksum", "1")])
@@ -163,3 +165,151 @@ def test_goaway_says_what_was_too_much(server, flood, text):
             while not peer.goaway:
                 peer.read_frame()
         assert (peer.goaway, peer.goaway_text) == (ENHANCE_YOUR_CALM, text)
+
+
+# How many connections, and how long they live.
+
+
+def from_address(server, address):
+    """A connected socket whose other side sees that address."""
+    return socket.create_connection((server.host, server.port), 10, source_address=(address, 0))
+
+
+def is_open(connected):
+    """The server has not closed it: its SETTINGS come, and no end."""
+    connected.sendall(PREFACE + frame(SETTINGS))
+    try:
+        return bool(connected.recv(1 << 16))
+    except ConnectionResetError:
+        return False
+
+
+def test_idle_connections_give_way(start):
+    """A full server is not locked: who has no call goes, who has one stays."""
+    server = start("--max-connections", "20", "--loops", "2")
+    with contextlib.ExitStack() as stack:
+        busy = [stack.enter_context(Peer(server)) for _ in range(4)]
+        for peer in busy:
+            peer.send(CALL)
+            peer.barrier()
+        idle = [stack.enter_context(Peer(server)) for _ in range(8)]
+        for peer in idle:
+            peer.barrier()
+        for _ in range(8):
+            stack.enter_context(contextlib.closing(socket.create_connection((server.host, server.port), 10)))
+        for _ in range(6):
+            newcomer = None
+
+            def served():
+                nonlocal newcomer
+                with contextlib.suppress(Closed, TimeoutError):
+                    newcomer = Peer(server)
+                    newcomer.goes_on()
+                    return True
+
+            eventually(served)
+            stack.enter_context(newcomer)
+            # Above the stream of the call that showed that it is served.
+            newcomer.send(frame(HEADERS, END_HEADERS, 1003, header_block(grpc_fields(CHECK))))
+            newcomer.barrier()
+        for peer in busy:
+            peer.send(frame(DATA, END_STREAM, 1, grpc_message(b"")))
+            assert peer.response(1).grpc_status == OK
+        # The longest idle ones, which had said hello, went first, and were told.
+        assert idle[0].drain() and idle[0].goaway == NO_ERROR
+        assert metric(server, "holdfast_connections_evicted_total") >= 6
+
+
+def test_connections_that_have_calls_are_not_evicted(start):
+    server = start("--max-connections", "3", "--loops", "1")
+    with contextlib.ExitStack() as stack:
+        for _ in range(3):
+            peer = stack.enter_context(Peer(server))
+            peer.send(CALL)
+            peer.barrier()
+        time.sleep(1.1)
+        assert Peer(server).drain()
+        assert metric(server, 'holdfast_connections_refused_total{reason="limit"}') == 1
+        assert metric(server, "holdfast_connections_evicted_total") == 0
+
+
+def test_a_peer_has_its_share(start):
+    server = start("--max-connections-per-peer", "3")
+    held = [from_address(server, "127.0.0.2") for _ in range(3)]
+    assert all(is_open(each) for each in held)
+    for refused in range(1, 4):
+        assert not is_open(from_address(server, "127.0.0.2"))
+        assert metric(server, 'holdfast_connections_refused_total{reason="per_peer_limit"}') == refused
+    other = from_address(server, "127.0.0.3")
+    assert is_open(other)
+    # A place is free again once one of them is gone.
+    held.pop().close()
+    eventually(lambda: is_open(from_address(server, "127.0.0.2")))
+
+
+def test_loopback_has_no_share_by_default(start):
+    server = start("--max-connections", "8")
+    with contextlib.ExitStack() as stack:
+        for _ in range(8):
+            stack.enter_context(Peer(server)).goes_on()
+
+
+def test_old_connections_end_in_two_steps(start):
+    server = start("--max-connection-age", "400ms")
+    with Peer(server) as peer:
+        peer.send(CALL)
+        begun = time.monotonic()
+        while peer.goaway is None:
+            peer.read_frame()
+        assert time.monotonic() - begun >= 0.3
+        assert (peer.goaway, peer.last_stream) == (NO_ERROR, WINDOW_MAX)
+        # Still served: it may have been on its way.
+        assert peer.call(3, CHECK, b"").grpc_status == OK
+        while peer.last_stream == WINDOW_MAX:
+            peer.read_frame()
+        assert peer.last_stream == 3
+        peer.request(5, grpc_fields(CHECK), grpc_message(b""))
+        assert peer.response(5).reset == REFUSED_STREAM
+        # Calls that are open have their time.
+        peer.send(frame(DATA, END_STREAM, 1, grpc_message(b"")))
+        assert peer.response(1).grpc_status == OK
+        assert peer.drain()
+
+
+def test_the_grace_of_old_connections_ends(start):
+    server = start("--max-connection-age", "200ms", "--max-connection-age-grace", "300ms")
+    with Peer(server) as peer:
+        peer.send(CALL)
+        assert peer.response(1).grpc_status == UNAVAILABLE
+        assert peer.drain()
+
+
+def test_idle_connections_end(start):
+    server = start("--max-connection-idle", "500ms")
+    with Peer(server) as busy, Peer(server) as peer:
+        busy.send(CALL)
+        begun = time.monotonic()
+        for stream in (1, 3, 5):
+            assert peer.call(stream, CHECK, b"").grpc_status == OK
+            time.sleep(0.3)
+        assert peer.goaway is None
+        assert peer.drain() and peer.goaway == NO_ERROR and peer.last_stream == 5
+        assert time.monotonic() - begun >= 0.6 + 0.5
+        busy.barrier()
+        assert busy.goaway is None
+
+
+def test_silent_peers_are_asked_and_cut_off(start):
+    server = start("--keepalive-time", "300ms", "--keepalive-timeout", "300ms")
+    with Peer(server) as answering, Peer(server) as silent:
+        deadline = time.monotonic() + 1.5
+        pings = 0
+        while time.monotonic() < deadline:
+            kind, flags, _, payload = answering.read_frame()
+            if kind == PING and not flags & ACK:
+                pings += 1
+                answering.send(frame(PING, ACK, 0, payload))
+        assert 3 <= pings <= 6
+        answering.goes_on()
+        assert silent.drain()
+        assert abuse(server, "keepalive_timeout") == 1
