@@ -97,23 +97,25 @@ let package = Package(
     module(
       "LoadKit", ["LoadReport", "LoadHistory", "Posix", "HTTP2"], path: "LoadTest/LoadKit"),
     executable(
-      "holdfast-load", ["LoadKit", "LoadReport", "LoadHistory", "Posix", argumentParser],
+      "holdfast-load",
+      ["LoadKit", "LoadReport", "LoadHistory", "Posix", "HTTP2", argumentParser],
       path: "LoadTest/holdfast-load"),
     executable("store-benchmark", ["StockStore", "Posix"], path: "Benchmarks/StoreBenchmark"),
 
     tests("PosixTests", ["Posix"]),
     tests("HTTP2Tests", ["HTTP2", "CNGHTTP2"]),
-    tests("GRPCTests", ["GRPC"]),
+    tests("BytesTests", ["Bytes"]),
+    tests("GRPCTests", ["GRPC", "HTTP2", "Bytes"]),
     tests("MetricsTests", ["Metrics"]),
     tests("StockStoreTests", ["StockStore", "Posix", "CPlatform", "Simulation"]),
     tests("AccessTests", ["Access", "Posix", "CPlatform"]),
     tests(
       "ReservationServiceTests",
       [
-        "ReservationService", "StockStore", "Access", "GRPC", "Metrics", "Posix", "CHoldfastProto",
-        "CProtobufC",
+        "ReservationService", "StockStore", "Access", "GRPC", "HTTP2", "Bytes", "Metrics", "Posix",
+        "CHoldfastProto", "CProtobufC",
       ]),
-    tests("ServerTests", ["Server", "Posix", "HTTP2", "GRPC", "Metrics"]),
+    tests("ServerTests", ["Server", "Posix", "HTTP2", "GRPC", "Bytes", "Metrics", "CZlib"]),
     tests("AdminTests", ["Admin", "Posix", "Metrics"]),
     tests("HistoryTests", ["LoadHistory"]),
     tests("ReportTests", ["LoadReport", "Posix"]),

@@ -68,7 +68,7 @@ package final class StoreSession {
   /// Index tables that were replaced are kept for sessions that are in a turn, and only for them.
   @inline(__always)
   func assertInTurn() {
-    assert(shared[0].mark.epoch.load(ordering: .relaxed) != 0, "a command outside a turn")
+    assert(shared[0].mark.isInTurn, "a command outside a turn")
   }
 
   /// Ends the turn: the thread may block now. What the turn decided is on its way to the disk.

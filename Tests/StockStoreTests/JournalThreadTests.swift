@@ -70,11 +70,30 @@ import Testing
     // With any target that the next record does not reach, this would sleep for a millisecond, and
     // then ask again; without, it asks once.
     var asked = 0
-    gathering.wait(durable: 1000) {
+    let last: () -> UInt64 = {
       asked += 1
       return 1040
     }
+    gathering.wait(durable: 1000, last: last, isInTurn: { true })
     #expect(asked == 2)
+  }
+
+  /// A group that has not gathered in time waits for a session in its turn, and only where one is in it.
+  @Test(arguments: [(9_000, true), (9_000, false), (100, true)] as [(UInt64, Bool)])
+  func aSessionInItsTurnIsWaitedFor(bytes: UInt64, isInTurn: Bool) throws {
+    let gathering = try Gathering(testOptions())
+    gathering.wrote(records: 100, bytes: bytes, arrived: 0, nanoseconds: 1)
+    var asked = 0
+    let last: () -> UInt64 = { 1100 }
+    gathering.wait(durable: 1000, last: last) {
+      asked += 1
+      // Its turn ends while the thread goes to sleep: the signal must not be lost.
+      gathering.request(1100)
+      return isInTurn
+    }
+    #expect(asked == (bytes == 100 ? 0 : 1))
+    // Nor is it left over: the next sleep ends by its own signal.
+    #expect(!gathering.hasSignal)
   }
 
   /// What fails while the journal is being closed is told.

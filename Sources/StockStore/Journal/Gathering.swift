@@ -4,7 +4,8 @@
 // Whoever answers waits for its sync: while one is under way, the others' decisions gather by themselves.
 // What a group carried, and what had gathered when it was done, is what callers keep in flight. The next
 // group waits until fifteen sixteenths of that are there, or for `patience`, four times what a sync
-// takes. With one caller, any record is enough.
+// takes; then for a session that is in the middle of its turn: it appends more, and answers nothing
+// before its end. With one caller, any record is enough.
 internal import Posix
 internal import Synchronization
 
@@ -12,9 +13,11 @@ internal import Synchronization
 final class Gathering: Sendable {
   /// Of records: some nine.
   private static let fewBytes: UInt64 = 1024
+  /// Longer than a turn of a thousand calls, and still no time that a caller would notice.
   private static let patienceNanosecondsMax: Int64 = 1_000_000
-  /// Nothing has to be done before somebody asks; a look now and then costs nothing.
+  /// Before another look whether the disk has room again.
   private static let restNanoseconds: Int64 = 20_000_000
+  /// Nothing has to be done before somebody asks; a look now and then costs nothing.
   private static let idleNanoseconds: Int64 = 1_000_000_000
 
   private struct Plan {
@@ -75,16 +78,40 @@ final class Gathering: Sendable {
   /// - Parameters:
   ///   - durable: the end of what was written.
   ///   - last: asks for the end of what was appended.
-  func wait(durable: UInt64, last: () -> UInt64) {
+  ///   - isInTurn: asks whether any session is in a turn.
+  func wait(durable: UInt64, last: () -> UInt64, isInTurn: () -> Bool) {
     let plan = plan.withLock { $0 }
     if plan.target > 0 {
       if sleep(until: durable + plan.target, plan.patienceNanoseconds, last) { return }
-      if last() > durable || isInterrupted.load(ordering: .acquiring) { return }
+      if last() > durable {
+        sleepWhile(isInTurn, durable: durable)
+        return
+      }
+      if isInterrupted.load(ordering: .acquiring) { return }
       // Nobody came back: the load is gone.
       self.plan.withLock { $0 = Plan() }
     }
     _ = sleep(until: durable + 1, Self.idleNanoseconds, last)
   }
+
+  /// Sleeps until the next session ends a turn in which it appended, if one is in a turn.
+  private func sleepWhile(_ isInTurn: () -> Bool, durable: UInt64) {
+    wakesAt.store(durable, ordering: .relaxed)
+    // A session ends its turn first and then looks whether to wake this thread.
+    atomicMemoryFence(ordering: .sequentiallyConsistent)
+    stayAwake(
+      wasWoken: isInTurn() && wakeup.wait(nanoseconds: Self.patienceNanosecondsMax))
+  }
+
+  /// Asks for no more signals, and takes the one that is on its way: it would end the next sleep early, and
+  /// make the next group a small one.
+  private func stayAwake(wasWoken: Bool) {
+    let isSignalled = wakesAt.exchange(.max, ordering: .acquiringAndReleasing) == .max
+    if isSignalled && !wasWoken { wakeup.wait(nanoseconds: Self.patienceNanosecondsMax) }
+  }
+
+  /// Whether a signal is left for the next sleep; takes it. For tests.
+  var hasSignal: Bool { wakeup.wait(nanoseconds: 0) }
 
   /// Waits before something is tried again that no caller can hurry.
   func rest() { wakeup.wait(nanoseconds: Self.restNanoseconds) }
@@ -93,8 +120,7 @@ final class Gathering: Sendable {
   private func sleep(until lsn: UInt64, _ nanoseconds: Int64, _ last: () -> UInt64) -> Bool {
     wakesAt.store(lsn, ordering: .relaxed)
     atomicMemoryFence(ordering: .sequentiallyConsistent)
-    if last() < lsn { wakeup.wait(nanoseconds: nanoseconds) }
-    wakesAt.store(.max, ordering: .relaxed)
+    stayAwake(wasWoken: last() < lsn && wakeup.wait(nanoseconds: nanoseconds))
     return last() >= lsn
   }
 }

@@ -91,6 +91,10 @@ final class Journal: Sendable {
     waiters.withLock { $0.append(Waiter(shared: shared, wake: wake)) }
   }
 
+  private var isAnyInTurn: Bool {
+    waiters.withLock { list in list.contains { $0.shared[0].mark.isInTurn } }
+  }
+
   /// A session has appended something.
   @inline(__always)
   func request() { gathering.request(log.last) }
@@ -145,7 +149,9 @@ final class Journal: Sendable {
           // Somebody has a place in the log and is not done with it, or a segment is being made.
           waiting.once()
         }
-        if !stops { gathering.wait(durable: log.durable) { log.last } }
+        if !stops {
+          gathering.wait(durable: log.durable, last: { log.last }, isInTurn: { isAnyInTurn })
+        }
       }
     } catch {
       report(error)

@@ -5,6 +5,8 @@ internal import Synchronization
 /// A session's place in the scheme: the epoch in which its turn began, 0 between turns.
 struct EpochMark: ~Copyable {
   let epoch = Atomic<UInt64>(0)
+
+  var isInTurn: Bool { epoch.load(ordering: .relaxed) != 0 }
 }
 
 /// Tables that were replaced, until they can be freed.

@@ -14,10 +14,10 @@ extension StoreSession {
     defer { scratch.lineCount = 0 }
     return withReservation(id, toChangeBy: requester) { slot, number, state in
       switch state {
-      case .held: return confirmHeld(slot, number, requester)
+      case .held: return confirmHeld(id, number, requester)
       case .expired:
         return reacquireIfExpired
-          ? reacquire(slot, number, requester) : refused(.reservationExpired, slot)
+          ? reacquire(id, number, requester) : refused(.reservationExpired, slot)
       case .released: return refused(.reservationReleased, slot)
       case .confirmed:
         let isRepeat =
@@ -27,35 +27,37 @@ extension StoreSession {
           return refused(.reservationConfirmed, slot)
         }
         counters.replays.add()
-        return accepted(slot, replayed: true)
+        return accepted(id, replayed: true)
       }
     }
   }
 
   /// Sells units of a live hold.
   private func confirmHeld(
-    _ slot: UInt32, _ number: Int, _ requester: Requester
+    _ id: ReservationID, _ number: Int, _ requester: Requester
   ) -> Decision<ReservationView> {
+    let slot = id.slot
     if let refusal = gatherSale(slot) { return refused(refusal, slot) }
     if let unavailable { return refused(.unavailable(unavailable), slot) }
-    beginRecord(.confirmed, slot, by: requester)
+    beginRecord(.confirmed, slot, id.tag, by: requester)
     switch commit() {
     case .refused(let refusal, _): return refused(refusal, slot)
     case .committed(let lsn):
       end(slot, number, keepSoldQuantities(slot), at: now, lsn: lsn)
       counters.confirmed.add()
-      return accepted(slot, replayed: false)
+      return accepted(id, replayed: false)
     }
   }
 
   /// Sells units of a hold that has expired, if they are there.
   private func reacquire(
-    _ slot: UInt32, _ number: Int, _ requester: Requester
+    _ id: ReservationID, _ number: Int, _ requester: Requester
   ) -> Decision<ReservationView> {
+    let slot = id.slot
     if let refusal = gatherSale(slot) { return refused(refusal, slot) }
     if let unavailable { return refused(.unavailable(unavailable), slot) }
     scratch.changes.turnIntoReacquiring()
-    beginRecord(.confirmed, slot, value: 1, by: requester)
+    beginRecord(.confirmed, slot, id.tag, value: 1, by: requester)
     switch commit() {
     case .refused(let refusal, _):
       guard case .insufficientStock = refusal else { return refused(refusal, slot) }
@@ -69,7 +71,7 @@ extension StoreSession {
       core.shards[number].removeEnded(slot)
       core.shards[number].appendEnded(slot)
       counters.confirmed.add()
-      return accepted(slot, replayed: false)
+      return accepted(id, replayed: false)
     }
   }
 

@@ -14,12 +14,14 @@ extension StoreSession {
 
   @inline(never)
   private func waitForUnlock(_ ordinal: UInt32) -> UInt64? {
-    var word: UInt64 = 0
-    let isUnlocked = wait {
-      word = core.items[ordinal].word.load(ordering: .acquiring)
-      return word & 1 == 0
+    // Not through `wait`, whose closure would be retained each time.
+    counters.waits.add()
+    var waiting = Waiting()
+    while waiting.yields < RetryPolicy.yieldsMax {
+      waiting.once()
+      let word = core.items[ordinal].word.load(ordering: .acquiring)
+      if word & 1 == 0 { return word }
     }
-    if isUnlocked { return word }
     counters.conflictsLocked.add()
     return nil
   }

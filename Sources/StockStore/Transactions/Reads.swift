@@ -70,11 +70,13 @@ extension StoreSession {
     guard let current = core.slab[slot].state(at: now), state == nil || state == current,
       !isPastRetention(slot)
     else { return nil }
-    return view(slot)
+    return view(core.id(slot))
   }
 
-  /// The reservation in `slot`, with its lines in `scratch.view`. The caller holds the shard's lock.
-  func view(_ slot: UInt32) -> ReservationView {
+  /// The reservation with this id, which is in its slot now, and its lines in `scratch.view`. The caller
+  /// holds the shard's lock.
+  func view(_ id: ReservationID) -> ReservationView {
+    let slot = id.slot
     var count = 0
     for index in 0..<core.slab[slot].lineCount {
       let line = core.slab[slot].line(index)
@@ -87,7 +89,7 @@ extension StoreSession {
     let endedAt =
       core.slab[slot].isDue(now) ? core.slab[slot].expiresAt : core.slab[slot].endedAt
     return ReservationView(
-      id: core.id(slot), state: state,
+      id: id, state: state,
       createdAt: Timestamp(nanoseconds: core.slab[slot].createdAt),
       expiresAt: Timestamp(nanoseconds: core.slab[slot].expiresAt),
       endedAt: state == .held ? nil : Timestamp(nanoseconds: endedAt))

@@ -13,17 +13,17 @@ extension StoreSession {
       case .expired: return refused(.reservationExpired, slot)
       case .released:
         counters.replays.add()
-        return accepted(slot, replayed: true)
+        return accepted(id, replayed: true)
       case .held:
         if let unavailable { return refused(.unavailable(unavailable), slot) }
         gatherReturn(slot)
-        beginRecord(.released, slot, by: requester)
+        beginRecord(.released, slot, id.tag, by: requester)
         switch commit() {
         case .refused(let refusal, _): return refused(refusal, slot)
         case .committed(let lsn):
           end(slot, number, .released, at: now, lsn: lsn)
           counters.released.add()
-          return accepted(slot, replayed: false)
+          return accepted(id, replayed: false)
         }
       }
     }
@@ -56,7 +56,7 @@ extension StoreSession {
       // Under a lower limit than the hold was made with, its cap may be past: it then ends when it did.
       if expiresAt == current || expiresAt < current && (!mayShorten || expiresAt <= now) {
         counters.replays.add()
-        return accepted(slot, replayed: true)
+        return accepted(id, replayed: true)
       }
       if let unavailable { return refused(.unavailable(unavailable), slot) }
       core.shards[number].wheel.remove(slot)
@@ -64,27 +64,29 @@ extension StoreSession {
       if core.log.isJournaled {
         scratch.record.begin(
           .extended, time: now, slot: slot, generation: core.slab[slot].generation,
-          tag: core.idTag(slot), value: expiresAt, lineCount: 0, caller: requester.caller)
+          tag: id.tag, value: expiresAt, lineCount: 0, caller: requester.caller)
       }
       core.slab[slot].lsn = appendRecord()
       startTimer(slot, number)
-      return accepted(slot, replayed: false)
+      return accepted(id, replayed: false)
     }
   }
 
   /// Reads one reservation: as it stands, or `reservationNotFound`.
   package func reservation(_ id: ReservationID) -> Decision<ReservationView> {
-    withReservation(id, toChangeBy: .nameless) { slot, _, _ in accepted(slot, replayed: false) }
+    withReservation(id, toChangeBy: .nameless) { _, _, _ in accepted(id, replayed: false) }
   }
 
   /// Begins the journal's record of what ends the hold in `slot`, by the changes gathered.
+  /// - Parameter tag: of the hold's id.
   func beginRecord(
-    _ kind: RecordWriter.Kind, _ slot: UInt32, value: Int64 = 0, by requester: Requester = .nameless
+    _ kind: RecordWriter.Kind, _ slot: UInt32, _ tag: UInt64, value: Int64 = 0,
+    by requester: Requester = .nameless
   ) {
     guard core.log.isJournaled else { return }
     scratch.record.begin(
       kind, time: now, slot: slot, generation: core.slab[slot].generation,
-      tag: core.idTag(slot), value: value, lineCount: scratch.changes.count,
+      tag: tag, value: value, lineCount: scratch.changes.count,
       caller: requester.caller)
   }
 
@@ -149,7 +151,8 @@ extension StoreSession {
     Decision(.refused(refusal), replayed: false, lsn: core.slab[slot].lsn)
   }
 
-  func accepted(_ slot: UInt32, replayed: Bool) -> Decision<ReservationView> {
-    Decision(.accepted(view(slot)), replayed: replayed, lsn: core.slab[slot].lsn)
+  /// - Parameter id: what `withReservation` has found.
+  func accepted(_ id: ReservationID, replayed: Bool) -> Decision<ReservationView> {
+    Decision(.accepted(view(id)), replayed: replayed, lsn: core.slab[id.slot].lsn)
   }
 }
