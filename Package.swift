@@ -97,7 +97,8 @@ let package = Package(
     module(
       "LoadKit", ["LoadReport", "LoadHistory", "Posix", "HTTP2"], path: "LoadTest/LoadKit"),
     executable(
-      "holdfast-load", ["LoadKit", "LoadReport", "LoadHistory", "Posix", argumentParser],
+      "holdfast-load",
+      ["LoadKit", "LoadReport", "LoadHistory", "Posix", "HTTP2", argumentParser],
       path: "LoadTest/holdfast-load"),
     executable("store-benchmark", ["StockStore", "Posix"], path: "Benchmarks/StoreBenchmark"),
 
@@ -114,7 +115,7 @@ let package = Package(
         "ReservationService", "StockStore", "Access", "GRPC", "HTTP2", "Bytes", "Metrics", "Posix",
         "CHoldfastProto", "CProtobufC",
       ]),
-    tests("ServerTests", ["Server", "Posix", "HTTP2", "GRPC", "Bytes", "Metrics", "CZlib"]),
+    tests("ServerTests", ["Server", "Posix", "HTTP2", "GRPC", "Bytes", "Metrics"]),
     tests("AdminTests", ["Admin", "Posix", "Metrics"]),
     tests("HistoryTests", ["LoadHistory"]),
     tests("ReportTests", ["LoadReport", "Posix"]),

@@ -99,14 +99,14 @@ final class EventLoop {
     }
 
     // 3. Every response that may be seen is sent, with one write per connection.
-    handler.deliver(to: calls)
+    calls.deliver()
     calls.releaseDurable()
     flushTouched()
     if nowNanoseconds >= nextTickNanoseconds { tick() }
   }
 
   private var waitMilliseconds: Int32 {
-    if connections.hasTouched || io.hasResumable { return 0 }
+    if connections.hasTouched || io.hasResumable || calls.hasResumed { return 0 }
     if connections.count == 0 && !shutdown.hasBegun && !(listener?.isPaused ?? false) {
       return Self.idleMilliseconds
     }
