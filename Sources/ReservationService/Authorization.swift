@@ -110,9 +110,11 @@ enum AuthorizationFailure: Error, Equatable, BitwiseCopyable {
 
 /// Tells who calls, for one loop. Allocates nothing and counts no references, but where the token file
 /// was read again.
-package final class Authorization {
+@safe package final class Authorization {
   /// nil: access is off.
   private let file: AccessListFile?
+  /// The same file, for a look without reference counting.
+  private let reference: Unmanaged<AccessListFile>?
   private var list: AccessList?
   /// Rises whenever what was said of callers before holds no longer.
   private(set) var generation: UInt64 = 0
@@ -120,12 +122,14 @@ package final class Authorization {
   /// - Parameter file: nil: whoever reaches the port may do everything, under any name.
   package init(file: AccessListFile?) {
     self.file = file
+    unsafe reference = file.map { unsafe Unmanaged.passUnretained($0) }
     _ = refresh()
   }
 
   /// For a list that never changes.
   init(list: AccessList) {
     file = nil
+    unsafe reference = nil
     self.list = list
   }
 
@@ -135,12 +139,12 @@ package final class Authorization {
   /// To be called as an event-loop iteration begins: one atomic load. True where the token file was read
   /// again or an entry has expired: every principal that was kept must be asked for again.
   package func refresh() -> Bool {
-    guard let file else { return false }
-    // The number first: a list that comes in between is asked for once more.
-    let current = file.generation
+    guard let reference = unsafe reference else { return false }
+    // The number first: a list that comes in between is asked for once more. `file` keeps it alive.
+    let current = unsafe reference._withUnsafeGuaranteedRef { $0.generation }
     if current == generation { return false }
     generation = current
-    list = file.list
+    list = file?.list
     return true
   }
 
