@@ -24,6 +24,8 @@ HERE = pathlib.Path(__file__).resolve().parent
 # What scripts/count.c writes: the number of functions, a record for each, then the callers.
 FUNCTIONS, RECORD, CALLER = struct.Struct("Q"), struct.Struct("56sQ"), struct.Struct("QQQ")
 CALLERS_SHOWN = 12
+# Of holdfast-load's windows.
+CALLS_PER_SECOND = 50_000
 
 
 def message():
@@ -47,8 +49,16 @@ def read_counts(path):
     return counts
 
 
-def run_window(work, port, seconds, seed):
+def run_window(options, work, port, access, seconds, seed):
     """Loads the server; returns the number of calls it answered."""
+    if access:
+        # Windows of so many calls, not of so much time.
+        calls = int(seconds * CALLS_PER_SECOND)
+        subprocess.run(
+            [options.binaries / "holdfast-load", "run", "--target", f"localhost:{port}", *access, "--connections", "8",
+             "--streams", "50", "--operations", str(calls), "--seed", str(seed)],
+            check=True, stdout=subprocess.DEVNULL)
+        return calls
     done = subprocess.run(
         [work / "hammer", "-c", "8", "-m", "50", "-w", "0", "-d", str(seconds), "--seed", str(seed),
          "--path", "/holdfast.v1.ReservationService/Reserve", "--body", work / "body",
@@ -59,26 +69,44 @@ def run_window(work, port, seconds, seed):
     return json.loads(done.stdout)["grpc_status"]["0"]
 
 
+def grant_access(options, work):
+    """The server's flags and holdfast-load's, for `--access`."""
+    if options.access == "tls":
+        subprocess.run(
+            ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-days", "1",
+             "-subj", "/CN=localhost", "-addext", "subjectAltName=DNS:localhost",
+             "-keyout", work / "key.pem", "-out", work / "cert.pem"], check=True, capture_output=True)
+        return ["--tls-cert", work / "cert.pem", "--tls-key", work / "key.pem"], ["--tls", "--tls-ca", work / "cert.pem"]
+    if options.access == "token":
+        done = subprocess.run(
+            [options.binaries / "holdfast", "token", "create", "--caller", "count", "--role", "admin",
+             "--file", work / "tokens"], check=True, stdout=subprocess.PIPE, text=True)
+        return ["--tokens", work / "tokens"], ["--metadata", f"authorization=Bearer {done.stdout.strip()}"]
+    return [], []
+
+
 def measure(options, work):
     """Returns (figures per RPC, by read_counts' keys; RPCs they rest on; the program's load address)."""
     for source, target, flags in ((HERE / "count.c", "count.so", ["-shared", "-fPIC"]),
                                   (HERE.parent / "tools/bench/hammer.c", "hammer", ["-lnghttp2", "-lm"])):
         subprocess.run(["cc", "-O2", "-o", work / target, source, *flags], check=True)
     (work / "body").write_bytes(message())
+    serve, access = grant_access(options, work)
     server = subprocess.Popen(
         [options.binaries / "holdfast", "serve", "--port", "0", "--admin-port", "0",
-         "--durability", options.durability, "--data-dir", work / "data"],
+         "--durability", options.durability, "--data-dir", work / "data", *serve],
         stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True,
         env={**os.environ, "LD_PRELOAD": str(work / "count.so"), "COUNT_FILE": str(work / "counts")})
     try:
         # holdfast ready: grpc 127.0.0.1:PORT admin http://127.0.0.1:PORT pid N
         target = next(line.split()[3] for line in server.stdout if line.startswith("holdfast ready:"))
-        subprocess.run([options.binaries / "holdfast-load", "prepare", "--target", target, "--skus", "1"],
-                       check=True, stdout=subprocess.DEVNULL)
         port = target.rsplit(":", 1)[1]
+        subprocess.run(
+            [options.binaries / "holdfast-load", "prepare", "--target", f"localhost:{port}", *access, "--skus", "1"],
+            check=True, stdout=subprocess.DEVNULL)
         calls, counts = [], [read_counts(work / "counts")]
         for number, seconds in enumerate((options.seconds, options.seconds, 3 * options.seconds)):
-            calls.append(run_window(work, port, seconds, seed=number + 1))
+            calls.append(run_window(options, work, port, access, seconds, seed=number + 1))
             counts.append(read_counts(work / "counts"))
         base = load_address(server.pid)
     finally:
@@ -118,6 +146,9 @@ def main():
     parser.add_argument("--bound", type=float, default=0.01, help="most calls per RPC (0.01)")
     parser.add_argument("--seconds", type=float, default=2, help="length of the short window (2)")
     parser.add_argument("--durability", default="memory", help="of the server: memory, os or fsync (memory)")
+    parser.add_argument("--access", choices=["plain", "tls", "token"], default="plain",
+                        help="how the server is reached (plain); tls and token by holdfast-load. OpenSSL allocates 40 "
+                             "bytes now and then for each record: some 0.1 per RPC")
     parser.add_argument("--binaries", type=pathlib.Path, default=HERE.parent / ".build/release")
     options = parser.parse_args()
     try:
