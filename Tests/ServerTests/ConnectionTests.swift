@@ -24,6 +24,24 @@ struct ConnectionTests {
     #expect(fixture.metric(Self.abuse("protocol_error")) == 1)
   }
 
+  @Test("A TLS client on a port without TLS gets an alert, is counted, and worth a notice")
+  func tlsClient() throws {
+    let fixture = try Fixture()
+    for _ in 1...3 {
+      let client = try Client(port: fixture.server.port, greets: false)
+      // The beginning of a ClientHello.
+      try client.send([0x16, 3, 1, 0, 200, 1, 0, 0, 196, 3, 3])
+      #expect(try !client.read { _ in false })
+      // handshake_failure (RFC 8446 section 6.2).
+      #expect(Array(client.rawInput.utf8) == [0x15, 3, 3, 0, 2, 2, 40])
+      #expect(client.isClosed)
+    }
+    #expect(fixture.metric(Self.abuse("tls_on_plaintext")) == 3)
+    #expect(fixture.notices.take { $0 != .tlsOnPlaintext }.isEmpty)
+    #expect(fixture.notices.take { _ in true }.map(\.count) == [3])
+    #expect(fixture.notices.take { _ in true }.isEmpty)
+  }
+
   private static let garbage: [[UInt8]] = [
     [0], [0x16, 3, 1, 0, 5], Array("hello\n".utf8), Array("PRI * HTTP/2.1\r\n".utf8),
     Array("GET".utf8) + [0], [UInt8](repeating: 0xff, count: 1000),

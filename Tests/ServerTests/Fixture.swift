@@ -242,6 +242,7 @@ final class FakeHandler: CallHandler {
 final class Fixture {
   let board: Board
   let metrics: RPCMetrics
+  let notices = ConnectionNotices()
   let server: Server
   private var isOver = false
 
@@ -275,7 +276,7 @@ final class Fixture {
       }, nowNanoseconds: { SystemClock.monotonicNanoseconds() })
     server = try Server.start(
       on: try ReservedPort(host: "127.0.0.1", port: 0), loops: loops, limits: limits,
-      metrics: metrics
+      metrics: metrics, notices: notices
     ) { wake in
       board.change { $0.wakes.append(wake) }
       return FakeHandler(board: board, loop: counter.next())
