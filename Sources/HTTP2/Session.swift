@@ -264,11 +264,15 @@
   mutating func unlistTouched() {
     guard isTouched else { return }
     let me = unsafe withUnsafeMutablePointer(to: &self) { unsafe $0 }
-    if unsafe context.pointee.touched == me { return unsafe context.pointee.touched = nextTouched }
+    if unsafe context.pointee.touched == me {
+      unsafe context.pointee.touched = nextTouched
+      return
+    }
     var other = unsafe context.pointee.touched
     while let session = unsafe other {
       if unsafe session.pointee.nextTouched == me {
-        return unsafe session.pointee.nextTouched = nextTouched
+        unsafe session.pointee.nextTouched = nextTouched
+        return
       }
       unsafe other = session.pointee.nextTouched
     }
