@@ -1,4 +1,4 @@
-// One server-side HTTP/2 connection (RFC 9113): bytes in, events out; answers in, bytes out.
+// One server-side HTTP/2 connection (RFC 9113): bytes in, events out; responses in, bytes out.
 //
 // Framing and HPACK are our own. A whole libnghttp2 session cost more than half of a call (callbacks per
 // field, allocations per frame), for generality that a gRPC server has no use for: measured in

@@ -2,7 +2,6 @@
 // programs (docs/ARCHITECTURE.md, "Errors").
 internal import Access
 internal import Bytes
-internal import CHoldfastProto
 internal import GRPC
 internal import StockStore
 
