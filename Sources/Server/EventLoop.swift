@@ -37,7 +37,8 @@ final class EventLoop {
 
   init(
     limits: ServerLimits, listener: consuming FileDescriptor, mailbox: Mailbox,
-    mailboxes: [Mailbox], peers: PeerTable, handler: any CallHandler, metrics: RPCRecorder
+    mailboxes: [Mailbox], peers: PeerTable, tls: TLSServerContext?, notices: ConnectionNotices,
+    handler: any CallHandler, metrics: RPCRecorder
   ) throws(Errno) {
     self.limits = limits
     self.handler = handler
@@ -54,12 +55,16 @@ final class EventLoop {
     timeouts = ConnectionTimeouts(limits)
     io = try ConnectionIO(
       limits: limits, connections: connections, context: context, metrics: metrics,
-      mailbox: mailbox, peers: peers)
+      mailbox: mailbox, peers: peers, tls: tls, notices: notices)
     try io.poller.add(mailbox.descriptor, token: Self.mailboxToken)
     self.listener = try Listener(
       listener, connectionsMax: limits.connectionsMax, mailbox: mailbox, mailboxes: mailboxes,
       peers: peers, poller: io.poller)
     self.mailboxes = mailboxes
+    calls.certificate = { [connections] index in
+      guard let name = unsafe connections[index].certificate else { return nil }
+      return unsafe name.pointee
+    }
   }
 
   deinit { connections.destroy() }
@@ -94,14 +99,14 @@ final class EventLoop {
     }
 
     // 3. Every response that may be seen is sent, with one write per connection.
-    handler.deliver(to: calls)
+    calls.deliver()
     calls.releaseDurable()
     flushTouched()
     if nowNanoseconds >= nextTickNanoseconds { tick() }
   }
 
   private var waitMilliseconds: Int32 {
-    if connections.hasTouched || io.hasResumable { return 0 }
+    if connections.hasTouched || io.hasResumable || calls.hasResumed { return 0 }
     if connections.count == 0 && !shutdown.hasBegun && !(listener?.isPaused ?? false) {
       return Self.idleMilliseconds
     }
@@ -205,7 +210,7 @@ final class EventLoop {
       connections[index].session?.ping()
       connections.touch(index)
     case .drain, .refuseNewStreams, .cutOff: drain(index, verdict)
-    case .inTime: break
+    case .inTime: io.releaseIfIdle(index, at: nowNanoseconds)
     }
     guard let session = connections[index].session, session.streamCount > 0 else { return }
     calls.expire(session)

@@ -51,9 +51,13 @@ package final class Server: Sendable {
   }
 
   /// Listens on the port and starts the loops.
-  /// - Parameter loops: how many threads, at least 1.
+  /// - Parameters:
+  ///   - loops: how many threads, at least 1.
+  ///   - tls: what makes connections of TLS; nil: they are plain.
+  ///   - notices: takes what the operator should hear of.
   package static func start(
     on port: ReservedPort, loops: Int, limits: ServerLimits, metrics: RPCMetrics,
+    tls: TLSServerContext? = nil, notices: ConnectionNotices = ConnectionNotices(),
     makeHandler: @escaping HandlerFactory
   ) throws(Errno) -> Server {
     // Two servers that started at the same time may both have reserved it: one of them listens first.
@@ -76,8 +80,8 @@ package final class Server: Sendable {
           do throws(Errno) {
             let loop = try EventLoop(
               limits: limits, listener: FileDescriptor(owning: listener), mailbox: mailbox,
-              mailboxes: mailboxes, peers: peers, handler: makeHandler { mailbox.wake() },
-              metrics: recorder)
+              mailboxes: mailboxes, peers: peers, tls: tls, notices: notices,
+              handler: makeHandler { mailbox.wake() }, metrics: recorder)
             try loop.run()
           } catch {
             failure.error.withLock { $0 = $0 ?? error }
