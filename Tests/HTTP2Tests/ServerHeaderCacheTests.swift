@@ -32,7 +32,8 @@ import Testing
   }
 
   /// Calls with a block, and how many of them the owner was asked about.
-  private func asked(_ server: ServerUnderTest, _ blocks: [[UInt8]], _ stream: inout UInt32) -> [Int]
+  private func asked(_ server: ServerUnderTest, _ blocks: [[UInt8]], _ stream: inout UInt32)
+    -> [Int]
   {
     blocks.map { block in
       let before = server.count(.head)
