@@ -19,7 +19,9 @@ struct FramingTests {
   func whole(length: Int) {
     #expect(Self.next(Self.framed(length)) == .message(length: length, isCompressed: false))
     #expect(Self.next(Self.framed(length) + [0]) == .message(length: length, isCompressed: false))
-    #expect(Self.next(Self.framed(length) + Self.framed(3)) == .message(length: length, isCompressed: false))
+    #expect(
+      Self.next(Self.framed(length) + Self.framed(3))
+        == .message(length: length, isCompressed: false))
   }
 
   @Test("Cut off anywhere, a message is incomplete")

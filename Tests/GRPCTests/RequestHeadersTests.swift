@@ -63,7 +63,8 @@ private final class Connection {
     type: UInt8, flags: UInt8, _ stream: UInt32, _ payload: [UInt8]
   ) -> [UInt8] {
     let number = [24, 16, 8, 0].map { UInt8(truncatingIfNeeded: stream >> $0) }
-    return [0, UInt8(payload.count >> 8), UInt8(payload.count & 255), type, flags] + number + payload
+    return [0, UInt8(payload.count >> 8), UInt8(payload.count & 255), type, flags] + number
+      + payload
   }
 
   /// A string of less than 127 bytes (RFC 7541 section 5.2).
@@ -143,13 +144,16 @@ struct RequestHeadersTests {
     Case(accepts: "identity,deflate,gzip", meaning: call()),
     Case(encoding: "identity", accepts: "gzip", meaning: call()),
   ]
-  private static let unknownEncodings = ["snappy", "GZIP", "gzip,deflate", "x-gzip", "Identity", "br"]
-    .map { Case(encoding: $0, meaning: .reject(.unknownEncoding)) }
+  private static let unknownEncodings = [
+    "snappy", "GZIP", "gzip,deflate", "x-gzip", "Identity", "br",
+  ]
+  .map { Case(encoding: $0, meaning: .reject(.unknownEncoding)) }
 
   private static let timeouts: [Case] =
     [("1S", 1_000_000_000), ("0n", 0), ("20m", 20_000_000), ("99999999H", .max)].map {
       Case(timeout: $0.0, meaning: call(timeout: $0.1))
-    } + ["", "1", "1x", "S", "123456789n", "-1S", "1.5S"].map {
+    }
+    + ["", "1", "1x", "S", "123456789n", "-1S", "1.5S"].map {
       Case(timeout: $0, meaning: .reject(.malformedTimeout))
     }
 

@@ -27,7 +27,8 @@ struct ServerCallTests {
     init(
       _ name: String, _ bytes: [UInt8], _ encoding: MessageEncoding = .identity, always: Input
     ) {
-      self.init(name, bytes, encoding, one: always, oneAtEnd: always, many: always, manyAtEnd: always)
+      self.init(
+        name, bytes, encoding, one: always, oneAtEnd: always, many: always, manyAtEnd: always)
     }
 
     init(
@@ -112,7 +113,8 @@ struct ServerCallTests {
     }
   }
 
-  @Test("Nothing comes before a call has started, and behind its end", arguments: MethodType.allCases)
+  @Test(
+    "Nothing comes before a call has started, and behind its end", arguments: MethodType.allCases)
   func phases(type: MethodType) {
     let body = Self.message([7, 8])
     var call = ServerCall()

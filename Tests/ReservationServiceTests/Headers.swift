@@ -34,7 +34,8 @@ final class HeaderBlocks {
   func with<Result>(
     caller: [UInt8], _ body: (RequestHeaders) throws -> Result
   ) throws -> Result {
-    var block = Self.field(":method", Array("POST".utf8)) + Self.field(":scheme", Array("http".utf8))
+    var block =
+      Self.field(":method", Array("POST".utf8)) + Self.field(":scheme", Array("http".utf8))
     block += Self.field(":path", Array("/a/b".utf8)) + Self.field(":authority", Array("a".utf8))
     if !caller.isEmpty { block += Self.field("holdfast-caller", caller) }
     receive(Self.frame(type: 1, flags: 5, stream, block))
@@ -64,7 +65,8 @@ final class HeaderBlocks {
     type: UInt8, flags: UInt8, _ stream: UInt32, _ payload: [UInt8]
   ) -> [UInt8] {
     let number = [24, 16, 8, 0].map { UInt8(truncatingIfNeeded: stream >> $0) }
-    return [0, UInt8(payload.count >> 8), UInt8(payload.count & 255), type, flags] + number + payload
+    return [0, UInt8(payload.count >> 8), UInt8(payload.count & 255), type, flags] + number
+      + payload
   }
 
   /// A literal without indexing; the value has less than 254 bytes.

@@ -7,7 +7,8 @@ import Testing
 struct CompressionTests {
   private static let encodings: [MessageEncoding] = [.gzip, .deflate]
 
-  private static func compressed(_ message: [UInt8], _ encoding: MessageEncoding) throws -> [UInt8] {
+  private static func compressed(_ message: [UInt8], _ encoding: MessageEncoding) throws -> [UInt8]
+  {
     let deflater = Deflater()
     let isWorthIt = deflater.deflate(message.span, encoding)
     try #require(isWorthIt)
@@ -15,7 +16,9 @@ struct CompressionTests {
   }
 
   /// A message of the response, inflated where its flag says so; with the flag.
-  private static func read(_ call: CallState, _ encoding: MessageEncoding) throws -> [(UInt8, [UInt8])] {
+  private static func read(_ call: CallState, _ encoding: MessageEncoding) throws -> [(
+    UInt8, [UInt8]
+  )] {
     var messages: [(UInt8, [UInt8])] = []
     var rest = call.body[...]
     for message in try #require(call.messages) {
@@ -86,7 +89,8 @@ struct CompressionTests {
     #expect(messages.map(\.0) == [1, 0, 1] && messages.map(\.1) == [long, [1, 2], long])
     #expect(chat.code == 0 && chat.fields["grpc-encoding"] == "\(encoding.name)")
     // The first was too short to compress: the headers are out, and said nothing of it.
-    let late = try client.answer(try client.start("chat", body: Frame.message([1]) + packed, fields))
+    let late = try client.answer(
+      try client.start("chat", body: Frame.message([1]) + packed, fields))
     let plain = try Self.read(late, encoding)
     #expect(plain.map(\.0) == [0, 0] && plain.map(\.1) == [[1], long])
     #expect(late.code == 0 && late.fields["grpc-encoding"] == nil)

@@ -220,7 +220,9 @@ struct StreamKindsTests {
     let fixture = try Fixture()
     let client = try fixture.connect()
     let streams = try (0..<2).map { _ in try begin("log", client) }
-    for stream in streams { for number in 1...3 as ClosedRange<UInt8> { try send([number], stream, client) } }
+    for stream in streams {
+      for number in 1...3 as ClosedRange<UInt8> { try send([number], stream, client) }
+    }
     #expect(fixture.eventually { fixture.board.read { $0.executed[Self.log] } == 6 })
     try client.send(Frame.reset(streams[0]))
     #expect(fixture.eventually { fixture.board.read { $0.cancelled.count } == 1 })
@@ -287,7 +289,8 @@ struct StreamKindsTests {
     let fixture = try Fixture()
     let client = try fixture.connect()
     for number in 0..<5 as Range<UInt8> {
-      #expect(try client.call("echo", [number], [("caller", "me")]).messages == [[number, 109, 101]])
+      #expect(
+        try client.call("echo", [number], [("caller", "me")]).messages == [[number, 109, 101]])
     }
     #expect(fixture.board.read { $0.starts } == 1)
     fixture.board.change { $0.authenticationGeneration = 1 }
@@ -320,6 +323,8 @@ struct StreamKindsTests {
       let stream = try begin("echo", client)
       #expect(try client.answer(stream).code == StatusCode.deadlineExceeded.rawValue)
     }
-    #expect(fixture.metric("grpc_server_started_total{grpc_type=\"unary\",grpc_service=\"test.Service\",grpc_method=\"echo\"}") == fixture.metric("grpc_server_handled_total", with: "DeadlineExceeded"))
+    let echo = "{grpc_type=\"unary\",grpc_service=\"test.Service\",grpc_method=\"echo\"}"
+    #expect(fixture.metric("grpc_server_started_total\(echo)") == 2)
+    #expect(fixture.metric("grpc_server_handled_total", with: "DeadlineExceeded") == 2)
   }
 }
