@@ -21,8 +21,14 @@ package struct Endpoint: Equatable, Sendable, CustomStringConvertible {
   package let host: String
   package let port: UInt16
 
-  /// - Parameter text: an IP address, or a name to be resolved, and a port: 127.0.0.1:8080, [::1]:8080.
+  /// - Parameter text: an IP address, or a name to be resolved, and a port: 127.0.0.1:8080, [::1]:8080. Or
+  ///   a unix socket, which has no port: unix:/path.
   package init?(_ text: String) {
+    if let path = UnixSocket.path(ofHost: text) {
+      if path.isEmpty { return nil }
+      self.init(host: text, port: 0)
+      return
+    }
     guard let colon = text.lastIndex(of: ":"), let port = UInt16(text[text.index(after: colon)...]),
       port > 0
     else { return nil }
@@ -40,8 +46,9 @@ package struct Endpoint: Equatable, Sendable, CustomStringConvertible {
   /// From a flag: with the address of a name. Of several, the first that takes a connection now.
   package static func resolving(_ text: String) throws(LoadError) -> Endpoint {
     guard let named = Endpoint(text) else {
-      throw LoadError("not an address and a port, such as 127.0.0.1:7420")
+      throw LoadError("not an address and a port, such as 127.0.0.1:7420, or unix:/path")
     }
+    if UnixSocket.path(ofHost: named.host) != nil { return named }
     let addresses: [String]
     do { addresses = try HostName.addresses(named.host) } catch { throw LoadError("\(error)") }
     let endpoints = addresses.map { Endpoint(host: $0, port: named.port) }
@@ -49,7 +56,10 @@ package struct Endpoint: Equatable, Sendable, CustomStringConvertible {
     return endpoints.first { $0.takesConnections() } ?? endpoints[0]
   }
 
-  package var description: String { host.contains(":") ? "[\(host)]:\(port)" : "\(host):\(port)" }
+  package var description: String {
+    if UnixSocket.path(ofHost: host) != nil { return host }
+    return host.contains(":") ? "[\(host)]:\(port)" : "\(host):\(port)"
+  }
 }
 
 /// A list of values that can't be copied, with room for a fixed number of them.
