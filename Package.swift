@@ -97,7 +97,8 @@ let package = Package(
     module(
       "LoadKit", ["LoadReport", "LoadHistory", "Posix", "HTTP2"], path: "LoadTest/LoadKit"),
     executable(
-      "holdfast-load", ["LoadKit", "LoadReport", "LoadHistory", "Posix", argumentParser],
+      "holdfast-load",
+      ["LoadKit", "LoadReport", "LoadHistory", "Posix", "HTTP2", argumentParser],
       path: "LoadTest/holdfast-load"),
     executable("store-benchmark", ["StockStore", "Posix"], path: "Benchmarks/StoreBenchmark"),
 

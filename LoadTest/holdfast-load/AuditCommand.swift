@@ -19,10 +19,13 @@ struct AuditCommand: ParsableCommand {
   var histories: [String]
   @Option(help: "The server's gRPC address, a host and a port.", transform: Endpoint.resolving)
   var target: Endpoint
+  @OptionGroup var access: AccessFlags
   @Option(help: "Write the findings as JSON to this file.")
   var json: String?
 
   func run() throws {
+    try access.check(usesTLS: access.tls)
+    let target = try access.apply(to: target)
     var report = AuditReport()
     for path in histories {
       var history = try History(reading: path)

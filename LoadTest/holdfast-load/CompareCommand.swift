@@ -30,6 +30,7 @@ struct CompareCommand: ParsableCommand {
   @OptionGroup(title: "Servers") var sideBySide: SideBySideFlags
   @OptionGroup(title: "Load of servers") var connections: ConnectionFlags
   @OptionGroup(title: "Load of servers") var load: LoadFlags
+  @OptionGroup(title: "Load of servers") var access: AccessFlags
   @OptionGroup(title: "Workload of servers") var workload: WorkloadFlags
   @OptionGroup(title: "Output") var output: ComparisonFlags
 
@@ -110,7 +111,8 @@ struct CompareCommand: ParsableCommand {
     }
     if sources.isEmpty { sources.append(("", nil, nil)) }
     return try sources.flatMap { source in
-      var options = RunOptions(target: .standard)
+      try access.check(usesTLS: access.tls)
+      var options = RunOptions(target: try access.apply(to: .standard))
       connections.apply(to: &options)
       try load.apply(to: &options, scenario: source.scenario)
       options.workload = try workload.workload(

@@ -130,7 +130,7 @@ struct FindKneeCommand: ParsableCommand {
     guard (0.5...100).contains(resolution) else {
       throw LoadError("--resolution must be 0.5 to 100 percent")
     }
-    var options = server.options
+    var options = try server.options()
     connections.apply(to: &options)
     let (scenario, file) = try scenario.read()
     options.workload = try workload.workload(scenario, file, operations: nil)

@@ -72,8 +72,11 @@ struct PrepareCommand: ParsableCommand {
   var skus: Int
   @Option(help: "Units behind each. The default does not run out.")
   var units: Int64 = 1 << 40
+  @OptionGroup var access: AccessFlags
 
   func run() throws {
+    try access.check(usesTLS: access.tls)
+    let target = try access.apply(to: target)
     try prepareStock(target: target, skus: skus, units: units, run: RunID(Machine.random64()))
     print("\(Text.counted(skus, "SKU")), \(Text.counted(units, "unit")) each")
   }

@@ -14,16 +14,22 @@ struct TargetFlags: ParsableArguments {
   @Option(
     help: ArgumentHelp(
       "The server's admin address, to read conflicts, retries and more from /metrics.",
-      valueName: "address"), transform: Endpoint.resolving)
-  var admin: Endpoint?
+      valueName: "address"), transform: AdminAddress.resolving)
+  var admin: AdminAddress?
   @Option(
     help: ArgumentHelp(
       "The server's process id, where it runs on this machine: CPU per request.", valueName: "pid"))
   var serverPid: Int32?
 
-  var options: RunOptions {
-    var options = RunOptions(target: target)
-    options.admin = admin
+  @OptionGroup var access: AccessFlags
+
+  func options() throws(LoadError) -> RunOptions {
+    try access.check(usesTLS: access.tls || admin?.isSecure ?? false)
+    var options = RunOptions(target: try access.apply(to: target))
+    if let admin {
+      options.admin =
+        admin.isSecure ? try access.secure(admin.endpoint, offersHTTP2: false) : admin.endpoint
+    }
     options.serverPID = serverPid
     return options
   }
@@ -134,10 +140,10 @@ extension Seconds: ExpressibleByArgument {
 }
 
 extension CommandLine {
-  /// As a shell takes it.
+  /// As a shell takes it; without the values of metadata, which may be secrets.
   static var quoted: String {
     let bare = Set("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-_./:=,@%+")
-    return arguments.map { argument in
+    return Metadata.hidingValues(arguments).map { argument in
       if !argument.isEmpty, argument.allSatisfy({ bare.contains($0) }) { return argument }
       return "'" + argument.replacing("'", with: "'\\''") + "'"
     }.joined(separator: " ")

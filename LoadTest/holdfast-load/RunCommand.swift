@@ -62,7 +62,7 @@ struct RunCommand: ParsableCommand {
       print(try options().workload.json, terminator: "")
       return
     }
-    let runs = demo ? demoRuns() : [try options()]
+    let runs = demo ? try demoRuns() : [try options()]
     var status: Int32 = 0
     for (number, options) in runs.enumerated() {
       if demo { HoldfastLoad.tell(RunCommand.demoTitles[number], on: report.json == "-" ? 2 : 1) }
@@ -94,7 +94,7 @@ struct RunCommand: ParsableCommand {
   }
 
   private func options() throws(LoadError) -> RunOptions {
-    var options = common()
+    var options = try common()
     let (scenario, file) = try scenario.read()
     try load.apply(to: &options, scenario: scenario)
     options.workload = try workload.workload(scenario, file, operations: options.operations)
@@ -110,8 +110,8 @@ struct RunCommand: ParsableCommand {
     return options
   }
 
-  private func common() -> RunOptions {
-    var options = server.options
+  private func common() throws(LoadError) -> RunOptions {
+    var options = try server.options()
     connections.apply(to: &options)
     options.label = report.label
     options.commandLine = CommandLine.quoted
@@ -125,8 +125,8 @@ struct RunCommand: ParsableCommand {
     "\nMixed load: a hot SKU and 999 others, carts of 1 to 3 lines, retries, releases\n",
   ]
 
-  private func demoRuns() -> [RunOptions] {
-    var sale = common()
+  private func demoRuns() throws(LoadError) -> [RunOptions] {
+    var sale = try common()
     sale.durationSeconds = 2.5
     sale.warmUpSeconds = 0
     sale.workload.scenario = "flash-sale"
@@ -135,7 +135,7 @@ struct RunCommand: ParsableCommand {
     sale.workload.confirmShare = 0.9
     sale.workload.releaseShare = 0
     sale.workload.duplicateShare = 0.05
-    var mixed = common()
+    var mixed = try common()
     mixed.durationSeconds = 5
     mixed.workload.scenario = "mixed"
     mixed.workload.hotUnits = 1_000

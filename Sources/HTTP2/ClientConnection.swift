@@ -13,6 +13,17 @@ package struct ClientError: Error, Equatable, CustomStringConvertible {
   package init(_ description: String) { self.description = description }
 }
 
+/// A field that goes with every call; the name in lower case, both of HTTP's bytes.
+package struct ClientMetadata: Equatable, Sendable {
+  package let name: String
+  package let value: String
+
+  package init(name: String, value: String) {
+    self.name = name
+    self.value = value
+  }
+}
+
 /// What became of one call.
 package struct ClientAnswer: Equatable {
   package enum Outcome: Equatable, Sendable {
@@ -60,6 +71,8 @@ package struct ClientConnection: ~Copyable {
   /// Calls wait once so many bytes of output are unsent; control frames may still be added.
   static let outputMaximum = 256 * 1024
   static let controlOutputMaximum = 64 * 1024
+  /// Most bytes of all metadata, names and values: with the other fields, a block is one frame.
+  package static let metadataBytesMax = 12 * 1024
 
   var decoder: ClientHeaderDecoder
   private var requestHeaders: ClientRequestHeaders
@@ -101,13 +114,22 @@ package struct ClientConnection: ~Copyable {
   /// - Parameters:
   ///   - paths: each method's `:path`, at most 60; `start` names them by position.
   ///   - authority: HOST:PORT.
+  ///   - scheme: http, or https over TLS.
+  ///   - metadata: goes with every call; above `metadataBytesMax` it is an error.
   ///   - callsMaximum: most calls in flight at once, 1 to 1,000,000.
   package init(
-    paths: [String], authority: String, userAgent: String, callsMaximum: Int
+    paths: [String], authority: String, userAgent: String, scheme: String = "http",
+    metadata: [ClientMetadata] = [], callsMaximum: Int
   ) throws(ClientError) {
+    // A few bytes more for each field's lengths.
+    let metadataBytes = metadata.reduce(0) { $0 + $1.name.utf8.count + $1.value.utf8.count + 8 }
+    guard metadataBytes <= Self.metadataBytesMax else {
+      throw ClientError("more than \(Self.metadataBytesMax) bytes of metadata")
+    }
     decoder = ClientHeaderDecoder()
     requestHeaders = ClientRequestHeaders(
-      paths: paths, authority: authority, userAgent: userAgent)
+      paths: paths, authority: authority, userAgent: userAgent, scheme: scheme,
+      metadata: metadata)
     templates = Array(repeating: [], count: paths.count)
     self.callsMaximum = min(max(1, callsMaximum), 1_000_000)
     streamLimit = self.callsMaximum

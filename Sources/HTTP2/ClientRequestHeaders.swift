@@ -11,6 +11,8 @@ struct ClientRequestHeaders {
     var staticIndex = 0
     /// Index of the name alone in the static table, 0 if it is not there.
     var nameIndex = 0
+    /// Too large for the peer's table, or one too many for it: spelt out in every block.
+    var isNeverEntered = false
     /// How many fields had been entered before this one; nil until it is entered.
     var entered: Int?
   }
@@ -32,7 +34,12 @@ struct ClientRequestHeaders {
   /// - Parameters:
   ///   - paths: the calls' `:path`s; a call names its path by the position here.
   ///   - authority: HOST:PORT, at most 126 bytes are kept.
-  init(paths: [String], authority: String, userAgent: String) {
+  ///   - scheme: http, or https over TLS.
+  ///   - metadata: further fields of every call, in lower case; see `ClientConnection.metadataBytesMax`.
+  init(
+    paths: [String], authority: String, userAgent: String, scheme: String = "http",
+    metadata: [ClientMetadata] = []
+  ) {
     // The last entry's index, 62 + 4 shared fields + 60 paths, still fits one byte.
     precondition(paths.count <= 60, "at most 60 paths")
     func short(_ text: String) -> String { String(decoding: text.utf8.prefix(126), as: UTF8.self) }
@@ -40,11 +47,26 @@ struct ClientRequestHeaders {
     shared = [
       Field(name: ":authority", value: short(authority), nameIndex: 1),
       Field(name: ":method", value: "POST", staticIndex: 3),
-      Field(name: ":scheme", value: "http", staticIndex: 6),
+      Field(name: ":scheme", value: scheme, staticIndex: scheme == "https" ? 7 : 6),
       Field(name: "content-type", value: "application/grpc", nameIndex: 31),
       Field(name: "te", value: "trailers"),
       Field(name: "user-agent", value: short(userAgent), nameIndex: 58),
     ]
+    // The table's other half is the fields' above.
+    var room = 2_048
+    var places = 60 - paths.count
+    for entry in metadata {
+      var field = Field(name: entry.name, value: entry.value)
+      // RFC 7541, section 4.1.
+      let size = entry.name.utf8.count + entry.value.utf8.count + 32
+      if size <= room, places > 0 {
+        room -= size
+        places -= 1
+      } else {
+        field.isNeverEntered = true
+      }
+      shared.append(field)
+    }
   }
 
   /// The peer's SETTINGS_HEADER_TABLE_SIZE. A table of the default size or more changes nothing.
@@ -77,7 +99,7 @@ struct ClientRequestHeaders {
     var field = field
     if field.staticIndex > 0 {
       block.append(0x80 | UInt8(field.staticIndex))
-    } else if mode == .literal {
+    } else if mode == .literal || field.isNeverEntered {
       // Without indexing; a name's index above 14 would not fit its prefix, and is spelt out.
       let nameIndex = field.nameIndex < 15 ? field.nameIndex : 0
       block.append(UInt8(nameIndex))
@@ -96,10 +118,22 @@ struct ClientRequestHeaders {
 
   private static func writeText(of field: Field, spellName: Bool, to block: inout [UInt8]) {
     if spellName {
-      block.append(UInt8(field.name.utf8.count))
+      appendLength(field.name.utf8.count, to: &block)
       block.append(contentsOf: field.name.utf8)
     }
-    block.append(UInt8(field.value.utf8.count))
+    appendLength(field.value.utf8.count, to: &block)
     block.append(contentsOf: field.value.utf8)
+  }
+
+  /// An integer with a prefix of seven bits (RFC 7541, section 5.1).
+  private static func appendLength(_ length: Int, to block: inout [UInt8]) {
+    guard length >= 127 else { return block.append(UInt8(length)) }
+    block.append(127)
+    var rest = length - 127
+    while rest >= 128 {
+      block.append(UInt8(rest & 127) | 128)
+      rest >>= 7
+    }
+    block.append(UInt8(rest))
   }
 }

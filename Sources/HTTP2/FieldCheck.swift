@@ -51,8 +51,7 @@ package enum FieldText {
     }
   }
 
-  /// Neither control characters nor blanks: what a path and an authority are held to. gRPC clients put
-  /// into `:authority` whatever names their target, the path of a unix socket too.
+  /// Neither control characters nor blanks: what a path is held to.
   package static func isVisible(_ text: Span<UInt8>) -> Bool {
     for index in plainCount(text, below: 0x21)..<text.count
     where text[index] <= 0x20 || text[index] == 0x7f { return false }
@@ -142,7 +141,8 @@ struct FieldCheck {
       isGood = Self.isScheme(value)
     } else if name.says(":authority") {
       field = .authority
-      isGood = FieldText.isVisible(value)
+      // gRPC clients put into it whatever names their target, the path of a unix socket too.
+      isGood = FieldText.isValue(value)
     } else {
       isMalformed = true
       return

@@ -113,7 +113,7 @@ enum FrameReader {
     case FrameType.headers: try unsafe HeaderReader.headers(header, payload, state)
     case FrameType.continuation: try unsafe HeaderReader.continuation(header, payload, state)
     case FrameType.priority: try unsafe priority(header, payload, state)
-    case FrameType.resetStream: try unsafe resetStream(header, state)
+    case FrameType.resetStream: try unsafe resetStream(header, payload, state)
     case FrameType.settings: try unsafe ConnectionFrames.settings(header, payload, state)
     case FrameType.ping: try unsafe ConnectionFrames.ping(header, payload, state)
     case FrameType.goAway: try ConnectionFrames.goAway(header)
@@ -254,9 +254,20 @@ enum FrameReader {
   }
 
   private static func resetStream(
-    _ header: FrameHeader, _ state: UnsafeMutablePointer<SessionState>
+    _ header: FrameHeader, _ payload: UnsafePointer<UInt8>,
+    _ state: UnsafeMutablePointer<SessionState>
   ) throws(ConnectionFault) {
-    if header.stream == 0 { throw .protocolViolation(.protocolError) }
+    if header.stream == 0 {
+      // HAProxy 2.6 resets its own placeholder, with stream 0 and NO_ERROR, where it gives a stream up
+      // that we had ended while its request was on its way. Section 6.4 calls that an error of the
+      // connection, but it says nothing, and all users of that connection would pay for it.
+      guard header.payloadLength == 4,
+        unsafe Wire.uint32(payload) == ErrorCode.noError.rawValue
+      else {
+        throw .protocolViolation(.protocolError)
+      }
+      return try unsafe spendReset(state)
+    }
     if header.payloadLength != 4 { throw .protocolViolation(.frameSizeError) }
     if unsafe header.stream > state.pointee.lastStream || header.stream & 1 == 0 {
       throw .protocolViolation(.protocolError)

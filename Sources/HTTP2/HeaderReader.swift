@@ -308,7 +308,9 @@ enum HeaderReader {
   mutating func field(_ name: Span<UInt8>, _ value: Span<UInt8>) {
     // RFC 9113 section 6.5.2: 32 bytes of overhead a field.
     guard unsafe count(name.count + value.count + 32) else { return }
-    let value = value.extracting(FieldText.trimmed(value))
+    // The values of pseudo-header fields stand for themselves: " /a" is no path, and not that of "/a".
+    let isPseudo = name.count > 0 && name[0] == UInt8(ascii: ":")
+    let value = isPseudo ? value : value.extracting(FieldText.trimmed(value))
     unsafe check.add(name, value)
     guard let record = unsafe record else { return }
     for index in unsafe 0..<context.pointee.capturedCount

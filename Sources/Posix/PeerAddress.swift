@@ -47,6 +47,25 @@ package struct PeerAddress: Hashable, Sendable {
     self = result == 0 ? address : .local
   }
 
+  /// The address in text; of IPv4 as four numbers.
+  package var text: String {
+    if let ipv4 {
+      return (0..<4).map { "\(ipv4 >> UInt32(24 - 8 * $0) & 0xff)" }.joined(separator: ".")
+    }
+    if self == .local { return "this machine" }
+    var address = in6_addr()
+    unsafe withUnsafeMutableBytes(of: &address) { bytes in
+      unsafe bytes.storeBytes(of: high.bigEndian, toByteOffset: 0, as: UInt64.self)
+      unsafe bytes.storeBytes(of: low.bigEndian, toByteOffset: 8, as: UInt64.self)
+    }
+    var text = [CChar](repeating: 0, count: Int(INET6_ADDRSTRLEN))
+    // inet_ntop: null for lengths that are too small.
+    guard unsafe inet_ntop(AF_INET6, &address, &text, socklen_t(text.count)) != nil else {
+      return "?"
+    }
+    return String(decoding: text.prefix { $0 != 0 }.map { UInt8(bitPattern: $0) }, as: UTF8.self)
+  }
+
   private var ipv4: UInt32? {
     high == 0 && low >> 32 == 0xffff ? UInt32(truncatingIfNeeded: low) : nil
   }

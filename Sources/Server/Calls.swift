@@ -62,6 +62,15 @@ internal import Metrics
 
   deinit { unsafe closedRun.deallocate() }
 
+  /// A call whose handler had to wait has room again: its next messages are not to wait for the next bytes.
+  private(set) var hasResumed = false
+
+  /// Asks the handler for its late responses.
+  func deliver() {
+    hasResumed = false
+    handler.deliver(to: self)
+  }
+
   // MARK: Events
 
   /// Handles every event that waits. The number of messages that were handed to the handler.
@@ -75,7 +84,9 @@ internal import Metrics
       case .head: count += decide(event.stream)
       case .data, .end: count += advance(event.stream)
       case .headerListTooLarge: reject(event.stream, .headerListTooLarge)
-      case .writable: handler.resumed(Self.id(event.stream))
+      case .writable:
+        handler.resumed(Self.id(event.stream))
+        hasResumed = true
       case .closed: closed(event.stream)
       }
     }

@@ -85,9 +85,13 @@ package final class Server: Sendable {
   }
 
   /// Listens on the port and starts the loops.
-  /// - Parameter loops: how many threads, at least 1.
+  /// - Parameters:
+  ///   - loops: how many threads, at least 1.
+  ///   - tls: what makes connections of TLS; nil: they are plain.
+  ///   - notices: takes what the operator should hear of.
   package static func start(
     on port: ReservedPort, loops: Int, limits: ServerLimits, metrics: RPCMetrics,
+    tls: TLSServerContext? = nil, notices: ConnectionNotices = ConnectionNotices(),
     makeHandler: @escaping HandlerFactory
   ) throws(Errno) -> Server {
     let (listeners, socketFile) = try port.listen(loops: max(1, loops))
@@ -105,8 +109,8 @@ package final class Server: Sendable {
           do throws(Errno) {
             let loop = try EventLoop(
               limits: limits, listener: listener, mailbox: mailbox,
-              mailboxes: mailboxes, peers: peers, handler: makeHandler { mailbox.wake() },
-              metrics: recorder)
+              mailboxes: mailboxes, peers: peers, tls: tls, notices: notices,
+              handler: makeHandler { mailbox.wake() }, metrics: recorder)
             try loop.run()
           } catch {
             failure.error.withLock { $0 = $0 ?? error }

@@ -89,8 +89,10 @@ enum Limits {
     fileBytesMax: 4 * 1024 * 1024,
     // What other servers take of a header field; signed tokens of other systems have some 2 KiB.
     tokenBytesMax: 8 * 1024)
-  /// Until a revoked token is refused. A look is one stat(2).
-  static let tokensWatchedNanoseconds = second
+  /// Until a revoked token is refused, and a new certificate shown. A look is one stat(2) for each file.
+  static let filesWatchedNanoseconds = second
+  /// A client that tries again and again must not fill the log.
+  static let noticeNanoseconds = 10 * second
 
   // MARK: Loops and connections
 
@@ -156,11 +158,12 @@ enum Limits {
 
   // MARK: Abuse budgets, per connection
 
-  /// Clients with deadlines cancel calls: a fifth of 100,000 calls/s. A stream that is opened and reset
-  /// costs what a call does, 1 to 2 µs: the call may have been executed, and of one that was not, header
-  /// block and record were worked on. So one connection gets a 25th of a core out of it at most. Each
-  /// reset counts once: the peer's, and those of ours that the peer provoked.
-  static let resets = Budget(burst: 20_000, perSecond: 20_000)
+  /// Clients with deadlines cancel calls: a tenth of 100,000 calls/s, and all that are open when the server
+  /// was slow for a moment. A stream that is opened and reset costs what a call does, 1 to 2 µs: the call
+  /// may have been executed, and of one that was not, header block and record were worked on. So one
+  /// connection gets a 50th of a core out of it at most. Each reset counts once: the peer's, and those of
+  /// ours that the peer provoked.
+  static let resets = Budget(burst: 20_000, perSecond: 10_000)
   /// gRPC clients probe bandwidth with a PING per round trip while data flows.
   static let pings = Budget(burst: 10_000, perSecond: 5_000)
   /// Clients send one at the start and one when they retune their windows.

@@ -10,7 +10,7 @@ import tempfile
 import threading
 import time
 
-READY = re.compile(r"holdfast ready: grpc (unix:.+|\S+?)(?::(\d+))? admin http://(\S+):(\d+) pid (\d+)")
+READY = re.compile(r"holdfast ready: grpc (unix:.+|\S+?)(?::(\d+))? admin https?://(\S+):(\d+) pid (\d+)")
 START_SECONDS = 20
 STOP_SECONDS = 20
 # A quarter of what users get: a server's first segments are on the disk sooner.

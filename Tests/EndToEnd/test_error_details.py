@@ -27,7 +27,7 @@ UNKNOWN_SERVICE = grpc_message(health_pb2.HealthCheckRequest(service="nobody").S
 
 ERRORS = [  # reason, status, path, changed header fields, body
     ("UNKNOWN_METHOD", StatusCode.UNIMPLEMENTED, "/no.Such/Method", {}, GOOD),
-    ("COMPRESSION_UNSUPPORTED", StatusCode.UNIMPLEMENTED, RESERVE, {"grpc_encoding": "gzip"}, GOOD),
+    ("COMPRESSION_UNSUPPORTED", StatusCode.UNIMPLEMENTED, RESERVE, {"grpc_encoding": "snappy"}, GOOD),
     ("NOT_GRPC", StatusCode.UNKNOWN, RESERVE, {"content_type": "text/html"}, GOOD),
     ("NOT_GRPC", StatusCode.UNKNOWN, RESERVE, {":method": "GET"}, b""),
     ("METADATA_TOO_LARGE", StatusCode.RESOURCE_EXHAUSTED, RESERVE, {f"x-{n}": "v" * 1900 for n in range(9)}, None),

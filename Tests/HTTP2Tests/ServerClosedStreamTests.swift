@@ -140,6 +140,27 @@ import Testing
     server.close()
   }
 
+  /// What HAProxy 2.6 sends behind early rejections changes nothing; anything else on stream 0 does.
+  @Test func aResetOfNothingIsIgnored() throws {
+    let server = try rejecting(20)
+    for _ in 0..<100 { #expect(server.receive(ServerFrame.reset(0, 0)) == nil) }
+    #expect(try server.frames().isEmpty)
+    try goesOn(server, 41)
+    server.close()
+    for code: UInt32 in [1, 5, 7, 8, 11, 0x8000_0000, .max] {
+      let server = try rejecting(1)
+      #expect(server.receive(ServerFrame.reset(0, code)) == .protocolViolation(.protocolError))
+      server.close()
+    }
+    for length in [0, 3, 5] {
+      let server = try rejecting(1)
+      let frame = ServerFrame(
+        kind: Kind.reset, stream: 0, payload: [UInt8](repeating: 0, count: length))
+      #expect(server.receive(frame.bytes) == .protocolViolation(.protocolError))
+      server.close()
+    }
+  }
+
   @Test func lateDataCountsOnTheConnection() throws {
     let server = try rejecting(1)
     var given = 0

@@ -83,8 +83,8 @@ struct ServerFrame: Equatable {
     ServerFrame(kind: Kind.ping, payload: payload).bytes
   }
 
-  static func reset(_ stream: UInt32) -> [UInt8] {
-    ServerFrame(kind: Kind.reset, stream: stream, payload: bigEndian(8)).bytes
+  static func reset(_ stream: UInt32, _ code: UInt32 = 8) -> [UInt8] {
+    ServerFrame(kind: Kind.reset, stream: stream, payload: bigEndian(code)).bytes
   }
 
   static func windowUpdate(_ stream: UInt32, _ increment: UInt32) -> [UInt8] {

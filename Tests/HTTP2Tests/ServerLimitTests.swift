@@ -14,11 +14,12 @@ import Testing
   // MARK: Budgets
 
   enum Spent: String, CaseIterable {
-    case resets, provokedResets, pings, settings, emptyData, priorities, lateData, lateTrailers
+    case resets, provokedResets, resetsOfNothing, pings, settings, emptyData, priorities, lateData,
+      lateTrailers
 
     var fault: ConnectionFault {
       switch self {
-      case .resets, .provokedResets: .resetFlood
+      case .resets, .provokedResets, .resetsOfNothing: .resetFlood
       case .pings: .pingFlood
       case .settings: .settingsFlood
       case .emptyData, .priorities: .emptyFrameFlood
@@ -29,7 +30,7 @@ import Testing
     /// What the GOAWAY frame says about it.
     var text: String {
       switch self {
-      case .resets, .provokedResets: "too_many_resets"
+      case .resets, .provokedResets, .resetsOfNothing: "too_many_resets"
       case .pings: "too_many_pings"
       case .settings: "too_many_settings"
       case .emptyData, .priorities: "too_many_empty_frames"
@@ -42,6 +43,7 @@ import Testing
       switch self {
       case .resets: ServerFrame.headers(stream, block) + ServerFrame.reset(stream)
       case .provokedResets: ServerFrame.headers(stream, block) + ServerFrame.windowUpdate(stream, 0)
+      case .resetsOfNothing: ServerFrame.reset(0, 0)
       case .pings: ServerFrame.ping()
       case .settings: ServerFrame.settings()
       case .emptyData: ServerFrame.data(1, [], endsStream: false)

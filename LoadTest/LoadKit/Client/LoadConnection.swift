@@ -16,52 +16,6 @@ func orFail<Value: ~Copyable, Failure: Error>(
   do { return try body() } catch { throw LoadError("\(doing): \(error)") }
 }
 
-/// Where a server listens.
-package struct Endpoint: Equatable, Sendable, CustomStringConvertible {
-  package let host: String
-  package let port: UInt16
-
-  /// - Parameter text: an IP address, or a name to be resolved, and a port: 127.0.0.1:8080, [::1]:8080. Or
-  ///   a unix socket, which has no port: unix:/path.
-  package init?(_ text: String) {
-    if let path = UnixSocket.path(ofHost: text) {
-      if path.isEmpty { return nil }
-      self.init(host: text, port: 0)
-      return
-    }
-    guard let colon = text.lastIndex(of: ":"), let port = UInt16(text[text.index(after: colon)...]),
-      port > 0
-    else { return nil }
-    var host = String(text[..<colon])
-    if host.hasPrefix("["), host.hasSuffix("]") { host = String(host.dropFirst().dropLast()) }
-    if host.isEmpty { return nil }
-    self.init(host: host, port: port)
-  }
-
-  package init(host: String, port: UInt16) {
-    self.host = host
-    self.port = port
-  }
-
-  /// From a flag: with the address of a name. Of several, the first that takes a connection now.
-  package static func resolving(_ text: String) throws(LoadError) -> Endpoint {
-    guard let named = Endpoint(text) else {
-      throw LoadError("not an address and a port, such as 127.0.0.1:7420, or unix:/path")
-    }
-    if UnixSocket.path(ofHost: named.host) != nil { return named }
-    let addresses: [String]
-    do { addresses = try HostName.addresses(named.host) } catch { throw LoadError("\(error)") }
-    let endpoints = addresses.map { Endpoint(host: $0, port: named.port) }
-    if endpoints.count == 1 { return endpoints[0] }
-    return endpoints.first { $0.takesConnections() } ?? endpoints[0]
-  }
-
-  package var description: String {
-    if UnixSocket.path(ofHost: host) != nil { return host }
-    return host.contains(":") ? "[\(host)]:\(port)" : "\(host):\(port)"
-  }
-}
-
 /// A list of values that can't be copied, with room for a fixed number of them.
 @safe struct Table<Element: ~Copyable>: ~Copyable {
   /// Room for `capacity` elements, the first `count` initialized; owned by this value.
@@ -103,18 +57,19 @@ package struct Endpoint: Equatable, Sendable, CustomStringConvertible {
 
   deinit { unsafe memory.deallocate() }
 
-  /// Reads once from `descriptor` and hands over what came.
-  func read<R>(_ descriptor: Int32, _ body: (IOResult, Span<UInt8>) -> R) -> R {
-    let result = unsafe FileDescriptor.read(descriptor, into: memory)
+  /// Reads once from `transport` and hands over what came.
+  func read<R>(_ transport: Transport, _ body: (Transfer, Span<UInt8>) -> R) -> R {
+    let result = unsafe transport.read(into: memory)
     guard case .moved(let count) = result else { return body(result, Span()) }
-    // read(2) has filled the first `count` bytes.
+    // The read has filled the first `count` bytes.
     let bytes = unsafe UnsafeRawBufferPointer(memory).bindMemory(to: UInt8.self)
     return body(result, unsafe bytes.span.extracting(0..<count))
   }
 }
 
 struct LoadConnection: ~Copyable {
-  private let socket: FileDescriptor
+  /// Ours; closed when this goes.
+  private var transport: Transport
   /// What the poller calls it. A connection that takes the place of another has another token: late
   /// events of a socket that is gone are told by it.
   let token: UInt64
@@ -131,10 +86,15 @@ struct LoadConnection: ~Copyable {
   /// Set once when the connection was lost, until the owner has seen it: it stops watching then.
   private(set) var shutdownPending = false
 
-  private init(socket: consuming FileDescriptor, http: consuming ClientConnection, token: UInt64) {
-    self.socket = socket
+  private init(transport: Transport, http: consuming ClientConnection, token: UInt64) {
+    self.transport = transport
     self.http = http
     self.token = token
+  }
+
+  deinit {
+    var transport = transport
+    transport.close()
   }
 
   /// Starts connecting, watched by `poller` under `token`.
@@ -146,14 +106,16 @@ struct LoadConnection: ~Copyable {
     }
     let http = try orFail("HTTP/2") { () throws(ClientError) in
       try ClientConnection(
-        paths: Method.paths, authority: endpoint.description, userAgent: "holdfast-load/1",
+        paths: Method.paths, authority: endpoint.authority, userAgent: "holdfast-load/1",
+        scheme: endpoint.tls == nil ? "http" : "https", metadata: endpoint.metadata,
         callsMaximum: callsMaximum)
     }
     let number = socket.number
     try orFail("epoll") { () throws(Errno) in
       try poller.add(number, token: token, writable: true)
     }
-    return LoadConnection(socket: socket, http: http, token: token)
+    let transport = try endpoint.transport(on: socket)
+    return LoadConnection(transport: transport, http: http, token: token)
   }
 
   var isLost: Bool { lostReason != nil }
@@ -166,18 +128,21 @@ struct LoadConnection: ~Copyable {
   /// Sends what the kernel takes.
   mutating func flush(_ poller: borrowing Poller) {
     guard isConnected, !isLost else { return }
-    let number = socket.number
+    guard !transport.isHandshaking || shakeHands(poller) else { return }
+    let transport = transport
     while http.outputCount > 0 {
-      var result = IOResult.wouldBlock
+      var result = Transfer.wouldBlock(.writable)
       http.send { bytes in
-        result = unsafe bytes.withUnsafeBytes { unsafe FileDescriptor.send(number, from: $0) }
+        result = unsafe bytes.withUnsafeBytes { unsafe transport.write(from: $0) }
         if case .moved(let count) = result { return count }
         return 0
       }
       switch result {
       case .moved: continue
-      case .wouldBlock: return watch(poller, forWriting: true)
-      case .failed(let error): return lose("\(error)")
+      case .wouldBlock(let readiness): return watch(poller, forWriting: readiness == .writable)
+      case .ended: return lose("closed by the server")
+      case .failed(let failure):
+        return lose(Endpoint.reason(failure, inHandshake: false))
       }
     }
     if closesWhenWritten {
@@ -187,11 +152,23 @@ struct LoadConnection: ~Copyable {
     if awaitsWriting { watch(poller, forWriting: false) }
   }
 
+  /// Goes on with TLS's handshake. True once it is over.
+  private mutating func shakeHands(_ poller: borrowing Poller) -> Bool {
+    switch transport.handshake() {
+    case .done:
+      if transport.hasChosenHTTP2 { return true }
+      lose("the server speaks TLS, but not HTTP/2 over it")
+    case .wouldBlock(let readiness): watch(poller, forWriting: readiness == .writable)
+    case .failed(let failure): lose(Endpoint.reason(failure, inHandshake: true))
+    }
+    return false
+  }
+
   private mutating func watch(_ poller: borrowing Poller, forWriting: Bool) {
     guard awaitsWriting != forWriting else { return }
     awaitsWriting = forWriting
     do {
-      try poller.modify(socket.number, token: token, readable: true, writable: forWriting)
+      try poller.modify(transport.descriptor, token: token, readable: true, writable: forWriting)
     } catch {
       lose("epoll: \(error)")
     }
@@ -200,7 +177,7 @@ struct LoadConnection: ~Copyable {
   /// The poller says that the socket is writable, or hung up while it connected.
   mutating func becameWritable(_ poller: borrowing Poller) {
     if !isConnected {
-      if let error = Socket.connectError(socket.number) { return lose("\(error)") }
+      if let error = Socket.connectError(transport.descriptor) { return lose("\(error)") }
       isConnected = true
     }
     flush(poller)
@@ -209,16 +186,18 @@ struct LoadConnection: ~Copyable {
   /// Reads once; afterwards `http.answers` are those that came. False where nothing came.
   mutating func receive(_ buffer: borrowing ReceiveBuffer) -> Bool {
     guard isConnected, !isLost else { return false }
-    let problem: String? = buffer.read(socket.number) { result, bytes in
+    // The next flush goes on with the handshake, and its end may need no more of the server's bytes.
+    if transport.isHandshaking { return false }
+    let problem: String? = buffer.read(transport) { result, bytes in
       switch result {
-      case .moved(0): return "closed by the server"
+      case .ended: return "closed by the server"
       case .moved:
         do {
           try http.receive(bytes)
           return nil
         } catch { return "\(error)" }
       case .wouldBlock: return ""
-      case .failed(let error): return "\(error)"
+      case .failed(let failure): return Endpoint.reason(failure, inHandshake: false)
       }
     }
     guard let problem else { return true }
@@ -241,7 +220,7 @@ struct LoadConnection: ~Copyable {
   /// The owner has dealt with the loss.
   mutating func acknowledgeLoss(_ poller: borrowing Poller) {
     shutdownPending = false
-    try? poller.remove(socket.number)
+    try? poller.remove(transport.descriptor)
   }
 
   mutating func start(

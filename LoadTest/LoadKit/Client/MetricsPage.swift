@@ -146,6 +146,8 @@ package struct MetricsPage: Equatable, Sendable {
       let socket = try Socket.connect(host: endpoint.host, port: endpoint.port)
       let poller = try Poller()
       try poller.add(socket.number, token: 0, writable: true)
+      var transport = try endpoint.transport(on: socket)
+      defer { transport.close() }
       let deadline = SystemClock.monotonicNanoseconds() + Int64(timeoutSeconds * 1e9)
       let request = Array(
         "GET /metrics HTTP/1.1\r\nHost: \(endpoint)\r\nConnection: close\r\n\r\n".utf8)
@@ -154,20 +156,34 @@ package struct MetricsPage: Equatable, Sendable {
       var isSent = false
       while SystemClock.monotonicNanoseconds() < deadline, page.count < 16 << 20 {
         guard try poller.wait(timeoutMilliseconds: 100) > 0 else { continue }
-        if let error = Socket.connectError(socket.number) { throw error }
+        if let error = Socket.connectError(transport.descriptor) { throw error }
         if !isSent {
+          switch transport.handshake() {
+          case .done: break
+          case .wouldBlock(let readiness):
+            try poller.modify(
+              transport.descriptor, token: 0, readable: true, writable: readiness == .writable)
+            continue
+          case .failed(let failure):
+            throw LoadError(Endpoint.reason(failure, inHandshake: true))
+          }
           // So short a request fits the empty buffer of a new socket.
-          _ = unsafe request.withUnsafeBytes { unsafe FileDescriptor.send(socket.number, from: $0) }
+          _ = unsafe request.withUnsafeBytes { unsafe transport.write(from: $0) }
           isSent = true
-          try poller.modify(socket.number, token: 0, readable: true, writable: false)
+          try poller.modify(transport.descriptor, token: 0, readable: true, writable: false)
           continue
         }
-        let result = buffer.read(socket.number) { result, bytes in
+        let result = buffer.read(transport) { result, bytes in
           for index in bytes.indices { page.append(bytes[index]) }
           return result
         }
-        if case .failed(let error) = result { throw error }
-        if result == .moved(0) { return try MetricsPage(response: page) }
+        // HTTP has a length of its own, and some servers leave without close_notify.
+        if result == .ended || result == .failed(.truncated) {
+          return try MetricsPage(response: page)
+        }
+        if case .failed(let failure) = result {
+          throw LoadError(Endpoint.reason(failure, inHandshake: false))
+        }
       }
     } catch {
       throw LoadError("no metrics from \(endpoint) (--admin): \(error)")

@@ -125,7 +125,7 @@ private struct SideBySide {
     var started = try StartedServer.start(
       server.command, name: server.name, values: values, parent: options.folder)
     var run = load
-    run.target = started.target
+    run.target = started.target.spokenTo(as: load.target)
     run.admin = started.admin
     run.serverPID = started.processIdentifier
     // Whoever compares the kept reports again has to be able to tell the columns apart.
