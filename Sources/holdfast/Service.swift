@@ -87,6 +87,7 @@ enum Service {
     }
     let port = open("", settings.host, &problems, &flags) { (host) throws in
       do {
+        if let path = UnixSocket.path(ofHost: host) { return try ReservedPort(unixSocket: path) }
         return try ReservedPort(host: host, port: settings.port)
       } catch {
         throw CommandFailure(
@@ -107,7 +108,8 @@ enum Service {
   ) -> Opened? {
     var problem: (any Error)?
     do {
-      for address in try HostName.addresses(host) {
+      let isUnixSocket = prefix.isEmpty && UnixSocket.path(ofHost: host) != nil
+      for address in isUnixSocket ? [host] : try HostName.addresses(host) {
         do { return try body(address) } catch { problem = problem ?? error }
       }
     } catch {
@@ -165,7 +167,8 @@ enum Service {
   }
 
   private static func address(_ host: String, _ port: UInt16) -> String {
-    host.contains(":") ? "[\(host)]:\(port)" : "\(host):\(port)"
+    if let path = UnixSocket.path(ofHost: host) { return "unix:\(path)" }
+    return host.contains(":") ? "[\(host)]:\(port)" : "\(host):\(port)"
   }
 }
 
