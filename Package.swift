@@ -115,7 +115,7 @@ let package = Package(
         "ReservationService", "StockStore", "Access", "GRPC", "HTTP2", "Bytes", "Metrics", "Posix",
         "CHoldfastProto", "CProtobufC",
       ]),
-    tests("ServerTests", ["Server", "Posix", "HTTP2", "GRPC", "Bytes", "Metrics", "CZlib"]),
+    tests("ServerTests", ["Server", "Posix", "HTTP2", "GRPC", "Bytes", "Metrics"]),
     tests("AdminTests", ["Admin", "Posix", "Metrics"]),
     tests("HistoryTests", ["LoadHistory"]),
     tests("ReportTests", ["LoadReport", "Posix"]),

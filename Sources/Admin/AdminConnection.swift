@@ -264,6 +264,12 @@ final class AdminConnection {
     }
   }
 
+  /// There was no request, and there will be none: the sending side is to be shut down.
+  func endSending(nowNanoseconds: Int64) {
+    discarded = 0
+    enter(.lingering, nowNanoseconds)
+  }
+
   /// Nothing more is read or sent.
   func end() {
     phase = .ended

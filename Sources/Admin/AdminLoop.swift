@@ -13,14 +13,14 @@ internal import Synchronization
   private static let pagesPutOffMax = 15
   /// Bytes that one connection may write in an iteration, before the others have theirs.
   private static let writtenPerIterationMax = 256 * 1024
-  private static let readBufferBytes = 16 * 1024
+  private static let readBufferBytes = Transport.readBytesMin
   /// How often time limits and streams are looked at.
   private static let tickNanoseconds: Int64 = 100_000_000
 
-  /// A connection and its socket. Only `read` and `write` below touch the socket's bytes.
+  /// A connection and its way for bytes, which it closes with itself.
   private final class Client {
     let token: UInt64
-    let socket: FileDescriptor
+    private(set) var transport: Transport
     let connection: AdminConnection
     /// It stands in `queue`.
     var isQueued = false
@@ -28,16 +28,22 @@ internal import Synchronization
     var hasEndedSending = false
     var watchesReading = true
     var watchesWriting = false
+    /// What the socket has to become ready for so that it can be read: TLS may have to write before.
+    var readWaits = Readiness.readable
 
-    init(token: UInt64, socket: consuming FileDescriptor, connection: AdminConnection) {
+    init(token: UInt64, transport: Transport, connection: AdminConnection) {
       self.token = token
-      self.socket = socket
+      self.transport = transport
       self.connection = connection
     }
+
+    deinit { transport.close() }
   }
 
   private let pages: AdminPages
   private let limits: AdminLimits
+  /// nil: connections are plain.
+  private let tls: TLSServerContext?
   private let poller: Poller
   private var listener: FileDescriptor?
   private let wakeup: Wakeup
@@ -56,11 +62,13 @@ internal import Synchronization
 
   /// - Parameter isStopping: Whether the server is to end; looked at after every `wakeup`.
   init(
-    pages: AdminPages, limits: AdminLimits, listener: consuming FileDescriptor, wakeup: Wakeup,
+    pages: AdminPages, limits: AdminLimits, tls: TLSServerContext?,
+    listener: consuming FileDescriptor, wakeup: Wakeup,
     isStopping: @escaping () -> Bool
   ) throws(Errno) {
     self.pages = pages
     self.limits = limits
+    self.tls = tls
     self.wakeup = wakeup
     self.isStopping = isStopping
     poller = try Poller(capacity: limits.connectionsMax + 2)
@@ -137,7 +145,7 @@ internal import Synchronization
     for _ in 0..<Self.acceptsPerIterationMax {
       guard let listener = listener?.number else { return false }
       switch Socket.accept(listener) {
-      case .connection(let number): add(FileDescriptor(owning: number))
+      case .connection(let number): add(number)
       case .wouldBlock: return false
       case .vanished: continue
       case .exhausted, .failed:
@@ -150,19 +158,25 @@ internal import Synchronization
     return true
   }
 
-  private func add(_ socket: consuming FileDescriptor) {
+  private func add(_ number: Int32) {
     if clients.count >= limits.connectionsMax { evict() }
     let token = nextToken
-    // No memory to watch it: the peer sees a close.
-    guard (try? poller.add(socket.number, token: token)) != nil else { return }
-    nextToken += 1
+    // No memory for TLS, or to watch it: the peer sees a close.
+    guard let transport = transport(number) else { return FileDescriptor.close(number: number) }
     let client = Client(
-      token: token, socket: socket,
+      token: token, transport: transport,
       connection: AdminConnection(limits: limits, nowNanoseconds: nowNanoseconds))
+    guard (try? poller.add(number, token: token)) != nil else { return }
+    nextToken += 1
     clients[token] = client
     // Most clients have sent their request by now; so it cannot be evicted before it was read.
     receive(client)
     settle(client)
+  }
+
+  private func transport(_ number: Int32) -> Transport? {
+    guard let tls else { return Transport(plain: number) }
+    return tls.accept(number)
   }
 
   /// Ends the connection that has waited longest for its peer, or for its turn.
@@ -177,9 +191,9 @@ internal import Synchronization
 
   private func handle(_ event: Poller.Event) {
     guard let client = clients[event.token] else { return }
-    if event.isReadable || event.isHungUp {
+    if event.isReadable || event.isHungUp || client.readWaits == .writable {
       // The peer is gone in both directions where the event comes without being asked for.
-      if client.watchesReading {
+      if client.watchesReading || client.readWaits == .writable {
         receive(client)
       } else if event.isHungUp {
         client.connection.end()
@@ -191,15 +205,31 @@ internal import Synchronization
   /// Reads once; the kernel says again where there is more.
   private func receive(_ client: Client) {
     guard client.connection.wantsInput else { return }
+    client.readWaits = .readable
+    if client.transport.isHandshaking, !handshake(client) { return }
     switch read(client) {
-    case .moved(0): client.connection.receiveEnd()
+    case .ended: client.connection.receiveEnd()
     case .moved(let count):
       let bytes = unsafe UnsafeRawBufferPointer(rebasing: readBuffer[..<count])
       let typed = unsafe bytes.assumingMemoryBound(to: UInt8.self)
       unsafe client.connection.receive(typed.span, nowNanoseconds: nowNanoseconds)
-    case .wouldBlock: break
+    case .wouldBlock(let readiness): client.readWaits = readiness
     case .failed: client.connection.end()
     }
+  }
+
+  /// Goes on with a handshake; it has the time of a request's head. True where it is over.
+  private func handshake(_ client: Client) -> Bool {
+    switch client.transport.handshake() {
+    case .done: return true
+    case .wouldBlock(let readiness): client.readWaits = readiness
+    case .failed(let failure):
+      if case .notTLS(let bytes) = failure {
+        client.transport.answerInTheClear(bytes.answerOfTLSPort)
+      }
+      client.connection.endSending(nowNanoseconds: nowNanoseconds)
+    }
+    return false
   }
 
   /// Makes the page of the one that has waited longest.
@@ -242,7 +272,7 @@ internal import Synchronization
 
     if connection.phase == .lingering, !client.hasEndedSending {
       client.hasEndedSending = true
-      Socket.endSending(client.socket.number)
+      client.transport.endSending()
     }
     if connection.phase == .ended || !watch(client) { clients[client.token] = nil }
   }
@@ -256,8 +286,9 @@ internal import Synchronization
       budget -= count
       connection.didSend(count, nowNanoseconds: nowNanoseconds)
       return !connection.hasOutput
-    case .wouldBlock: return false
-    case .failed:
+    case .wouldBlock(.writable): return false
+    // TLS would have to read first: the peer renews its keys in pieces, as no honest one does.
+    case .wouldBlock(.readable), .ended, .failed:
       connection.end()
       return false
     }
@@ -265,25 +296,35 @@ internal import Synchronization
 
   /// Watches the socket for what the state can use. False where the kernel has no memory for that.
   private func watch(_ client: Client) -> Bool {
-    let reads = client.connection.wantsInput
-    let writes = client.connection.hasOutput
+    let wantsInput = client.connection.wantsInput
+    let hasOutput = client.connection.hasOutput
+    let reads = wantsInput && client.readWaits == .readable
+    let writes = hasOutput || wantsInput && client.readWaits == .writable
     guard reads != client.watchesReading || writes != client.watchesWriting else { return true }
     client.watchesReading = reads
     client.watchesWriting = writes
-    let number = client.socket.number
+    let number = client.transport.descriptor
     return
       (try? poller.modify(number, token: client.token, readable: reads, writable: writes)) != nil
   }
 
   // MARK: The socket
 
-  private func read(_ client: Client) -> IOResult {
-    unsafe FileDescriptor.read(client.socket.number, into: readBuffer)
+  private func read(_ client: Client) -> Transfer {
+    if client.connection.phase != .lingering {
+      return unsafe client.transport.read(into: readBuffer)
+    }
+    return switch unsafe client.transport.discard(into: readBuffer) {
+    case .moved(0): .ended
+    case .moved(let count): .moved(count)
+    case .wouldBlock: .wouldBlock(.readable)
+    case .failed(let error): .failed(.socket(error))
+    }
   }
 
-  private func write(_ client: Client) -> IOResult {
+  private func write(_ client: Client) -> Transfer {
     client.connection.withOutput { bytes in
-      unsafe bytes.withUnsafeBytes { unsafe FileDescriptor.send(client.socket.number, from: $0) }
+      unsafe bytes.withUnsafeBytes { unsafe client.transport.write(from: $0) }
     }
   }
 }

@@ -1,5 +1,5 @@
 package import Metrics
-internal import Posix
+package import Posix
 internal import Synchronization
 
 /// Serves the operator's pages (see `AdminPages`) over HTTP/1.1 on a port of their own.
@@ -14,6 +14,7 @@ package final class AdminServer: Sendable {
 
   private let pages: AdminPages
   private let limits: AdminLimits
+  private let tls: TLSServerContext?
   /// Until `run` takes it.
   private let listener: Mutex<FileDescriptor?>
   private let wakeup: Wakeup
@@ -24,6 +25,7 @@ package final class AdminServer: Sendable {
   /// - Parameters:
   ///   - host: The IP address to listen on, such as 127.0.0.1 or ::1.
   ///   - port: The port; 0 for a free one.
+  ///   - tls: What makes connections of TLS, of a context that speaks HTTP/1; nil: they are plain.
   ///   - page: What `/metrics` answers.
   ///   - readiness: What `/readyz` answers; asked at every request, on the server's thread, and must
   ///     not wait for anything.
@@ -33,13 +35,15 @@ package final class AdminServer: Sendable {
   ///     server's thread; must not wait for anything.
   /// - Throws: `AdminServerError`, where that address cannot be had.
   package init(
-    host: String = "127.0.0.1", port: UInt16 = 0, limits: AdminLimits, page: MetricsPage,
+    host: String = "127.0.0.1", port: UInt16 = 0, tls: TLSServerContext? = nil, limits: AdminLimits,
+    page: MetricsPage,
     readiness: @escaping @Sendable () -> ServingState,
     information: [(name: String, value: String)] = [],
     isAllowed: (@Sendable (AdminRequest) -> Bool)? = nil
   ) throws(AdminServerError) {
     self.host = host
     self.limits = limits
+    self.tls = tls
     pages = AdminPages(
       page: page, readiness: readiness, information: information, isAllowed: isAllowed)
     do throws(Errno) {
@@ -79,7 +83,7 @@ package final class AdminServer: Sendable {
   private func serve() throws(Errno) {
     guard let listener = listener.withLock({ $0.take() }) else { return }
     let loop = try AdminLoop(
-      pages: pages, limits: limits, listener: listener, wakeup: wakeup
+      pages: pages, limits: limits, tls: tls, listener: listener, wakeup: wakeup
     ) { self.isStopping.load(ordering: .acquiring) }
     try loop.run()
   }

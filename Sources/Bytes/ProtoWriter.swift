@@ -2,8 +2,10 @@
 ///
 /// It writes into memory that somebody lends, as long as that is enough, and else into its own, which
 /// grows to the longest message and stays: a message that fits is written where it is wanted.
-@safe package final class ProtoWriter {
-  // Behind a constant pointer: properties of a class are checked for exclusive access at every use.
+///
+/// A handle without reference counting, since it is passed about in every call: its owner frees it exactly
+/// once, with `destroy`, and uses no copy of it afterwards.
+@safe package struct ProtoWriter {
   private let state: UnsafeMutablePointer<State>
 
   @unsafe private struct State {
@@ -24,7 +26,8 @@
       to: State(storage: own, capacity: capacity, own: own, ownCapacity: capacity))
   }
 
-  deinit {
+  /// Gives the memory back.
+  package func destroy() {
     unsafe state.pointee.own.deallocate()
     unsafe state.deallocate()
   }
@@ -34,7 +37,7 @@
   /// Bytes of the message so far.
   package private(set) var count: Int {
     get { unsafe state.pointee.count }
-    set { unsafe state.pointee.count = newValue }
+    nonmutating set { unsafe state.pointee.count = newValue }
   }
 
   /// Begins a message in its own memory.

@@ -34,7 +34,10 @@ internal import HTTP2
     unsafe state.initialize(to: State())
   }
 
-  deinit { unsafe state.deallocate() }
+  deinit {
+    message.destroy()
+    unsafe state.deallocate()
+  }
 
   package var kind: Kind { unsafe state.pointee.kind }
 

@@ -75,6 +75,11 @@ package enum ConnectionAbuse: String, Sendable, CaseIterable {
   case resetFlood = "reset_flood"
   case settingsFlood = "settings_flood"
   case slowReader = "slow_reader"
+  /// Bytes without TLS on a port with TLS, and the reverse.
+  case plaintextOnTLS = "plaintext_on_tls"
+  case tlsOnPlaintext = "tls_on_plaintext"
+  /// A handshake that failed in another way, such as for a certificate that nobody trusts.
+  case tlsHandshake = "tls_handshake"
   case other
 
   /// The cell that counts it: a switch, since a search through `allCases` would cost more than the
@@ -94,6 +99,9 @@ package enum ConnectionAbuse: String, Sendable, CaseIterable {
     case .settingsFlood: 10
     case .slowReader: 11
     case .other: 12
+    case .plaintextOnTLS: 13
+    case .tlsOnPlaintext: 14
+    case .tlsHandshake: 15
     }
   }
 }

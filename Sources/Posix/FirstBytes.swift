@@ -47,13 +47,14 @@ package enum FirstBytes: Equatable, Sendable, BitwiseCopyable, CustomStringConve
   }
 
   /// What a TLS port says to these bytes before it ends the connection: in the peer's own words. HTTP/2:
-  /// empty SETTINGS, and GOAWAY with HTTP_1_1_REQUIRED's neighbour INADEQUATE_SECURITY (RFC 9113, section
-  /// 7) and a text for its log. Empty where the peer's words are not known.
+  /// GOAWAY with INADEQUATE_SECURITY (RFC 9113, section 7) and a text for its log. No SETTINGS come before
+  /// it: gRPC's core library would take the connection for one that works, and connect again and again
+  /// until the deadline of the call. So the call fails at once. Empty where the peer's words are not known.
   package var answerOfTLSPort: StaticString {
     switch self {
     case .http2:
-      // A frame's length, type, flags and stream; GOAWAY: last stream 0, error 0x0c.
-      "\0\0\0\u{04}\0\0\0\0\0\0\0\u{1c}\u{07}\0\0\0\0\0\0\0\0\0\0\0\0\u{0c}this port speaks TLS"
+      // A frame's length, type, flags and stream; last stream 0, error 0x0c.
+      "\0\0\u{1c}\u{07}\0\0\0\0\0\0\0\0\0\0\0\0\u{0c}this port speaks TLS"
     case .http1:
       """
       HTTP/1.1 400 Bad Request\r\nContent-Type: text/plain\r\nContent-Length: 21\r\n\

@@ -7,8 +7,9 @@ package struct PeerAddress: Hashable, Sendable {
   package let high: UInt64
   package let low: UInt64
 
-  /// The machine itself, by another way than IP: a unix socket.
-  package static let local = PeerAddress(high: 0, low: 1)
+  /// The machine itself, by another way than IP: a unix socket. No peer has this address of IP, which is
+  /// the unspecified one.
+  package static let local = PeerAddress(high: 0, low: 0)
 
   package init(high: UInt64, low: UInt64) {
     self.high = high
@@ -46,6 +47,25 @@ package struct PeerAddress: Hashable, Sendable {
     self = result == 0 ? address : .local
   }
 
+  /// The address in text; of IPv4 as four numbers.
+  package var text: String {
+    if let ipv4 {
+      return (0..<4).map { "\(ipv4 >> UInt32(24 - 8 * $0) & 0xff)" }.joined(separator: ".")
+    }
+    if self == .local { return "this machine" }
+    var address = in6_addr()
+    unsafe withUnsafeMutableBytes(of: &address) { bytes in
+      unsafe bytes.storeBytes(of: high.bigEndian, toByteOffset: 0, as: UInt64.self)
+      unsafe bytes.storeBytes(of: low.bigEndian, toByteOffset: 8, as: UInt64.self)
+    }
+    var text = [CChar](repeating: 0, count: Int(INET6_ADDRSTRLEN))
+    // inet_ntop: null for lengths that are too small.
+    guard unsafe inet_ntop(AF_INET6, &address, &text, socklen_t(text.count)) != nil else {
+      return "?"
+    }
+    return String(decoding: text.prefix { $0 != 0 }.map { UInt8(bitPattern: $0) }, as: UTF8.self)
+  }
+
   private var ipv4: UInt32? {
     high == 0 && low >> 32 == 0xffff ? UInt32(truncatingIfNeeded: low) : nil
   }
@@ -53,7 +73,7 @@ package struct PeerAddress: Hashable, Sendable {
   /// 127.0.0.0/8, ::1, or a unix socket.
   package var isLoopback: Bool {
     if let ipv4 { return ipv4 >> 24 == 127 }
-    return self == .local
+    return high == 0 && low <= 1
   }
 
   /// What counts as one peer: an address of IPv4, or a /64 of IPv6, of which every host has a whole one.

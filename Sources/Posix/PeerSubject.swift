@@ -6,13 +6,13 @@ internal import COpenSSL
 /// visible ASCII and blanks between them; of others the certificate has none: a name that is cut short, or
 /// read up to a zero byte, may be somebody else's.
 package struct PeerSubject: BitwiseCopyable, Sendable {
-  /// Longest name in bytes, as of a principal.
+  /// Longest name in bytes, as of a principal; its kind comes on top of that.
   package static let bytesMax = 64
 
-  private var storage = InlineArray<64, UInt8>(repeating: 0)
+  private var storage = InlineArray<68, UInt8>(repeating: 0)
   private var count = 0
 
-  /// Calls `body` with the name's bytes.
+  /// Calls `body` with `uri:`, `dns:` or `cn:` and the name: a name of one kind is none of another.
   package func withName<Result>(_ body: (Span<UInt8>) -> Result) -> Result {
     body(storage.span.extracting(0..<count))
   }
@@ -35,12 +35,13 @@ package struct PeerSubject: BitwiseCopyable, Sendable {
     if let raw = unsafe raw {
       let names = OpaquePointer(raw)
       defer { unsafe GENERAL_NAMES_free(names) }
-      for type in [GEN_URI, GEN_DNS] {
+      let types: [(type: Int32, kind: StaticString)] = [(GEN_URI, "uri:"), (GEN_DNS, "dns:")]
+      for (type, kind) in types {
         let count = unsafe hf_general_names_count(names)
         for index in 0..<count {
           guard let text = unsafe hf_general_name_text(names, index, type) else { continue }
           // The first of its type decides: it is not skipped for one that is easier to read.
-          guard unsafe take(text) else { return nil }
+          guard unsafe take(text, kind) else { return nil }
           return
         }
       }
@@ -55,23 +56,27 @@ package struct PeerSubject: BitwiseCopyable, Sendable {
     }
     guard last >= 0,
       let text = unsafe X509_NAME_ENTRY_get_data(X509_NAME_get_entry(subject, last)),
-      unsafe take(text)
+      unsafe take(text, "cn:")
     else { return nil }
   }
 
   /// - Safety: `text` must be an ASN1_STRING.
-  @unsafe private mutating func take(_ text: UnsafePointer<ASN1_STRING>) -> Bool {
+  @unsafe private mutating func take(
+    _ text: UnsafePointer<ASN1_STRING>, _ kind: StaticString
+  ) -> Bool {
     let length = Int(unsafe ASN1_STRING_length(text))
     guard (1...Self.bytesMax).contains(length), let data = unsafe ASN1_STRING_get0_data(text) else {
       return false
     }
+    let prefix = kind.utf8CodeUnitCount
+    for index in 0..<prefix { storage[index] = unsafe kind.utf8Start[index] }
     for index in 0..<length {
       let byte = unsafe data[index]
       let isBlankBetween = byte == 0x20 && index > 0 && index < length - 1
       guard (0x21...0x7e).contains(byte) || isBlankBetween else { return false }
-      storage[index] = byte
+      storage[prefix + index] = byte
     }
-    count = length
+    count = prefix + length
     return true
   }
 }

@@ -4,13 +4,22 @@ internal import CPlatform
 internal import Glibc
 internal import Synchronization
 
-/// Makes the TLS connections of a server. TLS 1.2 and 1.3, HTTP/2 by ALPN, resumption by tickets.
+/// What a server's port speaks over TLS, as ALPN names it (RFC 7301, section 6).
+package enum ApplicationProtocol: Sendable {
+  /// `h2`.
+  case http2
+  /// `http/1.1`.
+  case http1
+}
+
+/// Makes the TLS connections of a server. TLS 1.2 and 1.3, its protocol by ALPN, resumption by tickets.
 ///
-/// A client that offers protocols without h2 is turned down (no_application_protocol; RFC 7301, section
+/// A client that offers protocols without the server's is turned down (no_application_protocol; RFC 7301, section
 /// 3.2). One that offers none is taken: RFC 9113, section 3.3 lets clients with prior knowledge do so, and
 /// some gRPC clients do.
 package final class TLSServerContext: Sendable {
   package let files: TLSFiles
+  private let applicationProtocol: ApplicationProtocol
   private let current: Mutex<Current>
 
   private struct Current {
@@ -31,11 +40,14 @@ package final class TLSServerContext: Sendable {
   private static let sessionContext: [UInt8] = Array("holdfast".utf8)
 
   /// Reads the files.
-  package init(_ files: TLSFiles) throws(TLSFileError) {
+  package init(
+    _ files: TLSFiles, speaking applicationProtocol: ApplicationProtocol = .http2
+  ) throws(TLSFileError) {
     self.files = files
+    self.applicationProtocol = applicationProtocol
     let authority = try Self.readAuthority(files)
     let keys = try Self.newTicketKeys()
-    let context = try Self.load(files, authority, ticketKeys: keys)
+    let context = try Self.load(files, applicationProtocol, authority, ticketKeys: keys)
     current = Mutex(Current(context: context, ticketKeys: keys, authority: authority))
   }
 
@@ -47,7 +59,7 @@ package final class TLSServerContext: Sendable {
     let authority = try Self.readAuthority(files)
     let before = current.withLock { (authority: $0.authority, keys: $0.ticketKeys) }
     let keys = authority == before.authority ? before.keys : try Self.newTicketKeys()
-    let context = try Self.load(files, authority, ticketKeys: keys)
+    let context = try Self.load(files, applicationProtocol, authority, ticketKeys: keys)
     current.withLock { $0 = Current(context: context, ticketKeys: keys, authority: authority) }
   }
 
@@ -81,7 +93,8 @@ package final class TLSServerContext: Sendable {
   }
 
   private static func load(
-    _ files: TLSFiles, _ authority: [UInt8]?, ticketKeys: [UInt8]
+    _ files: TLSFiles, _ applicationProtocol: ApplicationProtocol, _ authority: [UInt8]?,
+    ticketKeys: [UInt8]
   ) throws(TLSFileError) -> TLSContext {
     let context = try TLSContext(isServer: true)
     let handle = unsafe context.handle
@@ -101,18 +114,29 @@ package final class TLSServerContext: Sendable {
         handle, sessionContext, UInt32(sessionContext.count)) == 1,
       unsafe SSL_CTX_set_num_tickets(handle, ticketsMax) == 1
     else { throw TLSFileError("TLS cannot be set up: \(TLSError.take())") }
-    unsafe SSL_CTX_set_alpn_select_cb(
-      handle,
-      { _, out, outCount, offered, count, _ in
-        unsafe TLSServerContext.choose(out, outCount, offered, count)
-      }, nil)
+    // The callbacks capture nothing, as C has it.
+    switch applicationProtocol {
+    case .http2:
+      unsafe SSL_CTX_set_alpn_select_cb(
+        handle,
+        { _, out, outCount, offered, count, _ in
+          unsafe TLSServerContext.choose("h2", out, outCount, offered, count)
+        }, nil)
+    case .http1:
+      unsafe SSL_CTX_set_alpn_select_cb(
+        handle,
+        { _, out, outCount, offered, count, _ in
+          unsafe TLSServerContext.choose("http/1.1", out, outCount, offered, count)
+        }, nil)
+    }
     return context
   }
 
   /// The answer to ALPN. `offered`: names, each behind a byte with its length (RFC 7301, section 3.1);
   /// OpenSSL has checked that they are so.
   @unsafe private static func choose(
-    _ out: UnsafeMutablePointer<UnsafePointer<UInt8>?>?, _ outCount: UnsafeMutablePointer<UInt8>?,
+    _ name: StaticString, _ out: UnsafeMutablePointer<UnsafePointer<UInt8>?>?,
+    _ outCount: UnsafeMutablePointer<UInt8>?,
     _ offered: UnsafePointer<UInt8>?, _ count: UInt32
   ) -> Int32 {
     guard let offered = unsafe offered else { return SSL_TLSEXT_ERR_ALERT_FATAL }
@@ -121,12 +145,13 @@ package final class TLSServerContext: Sendable {
       let length = Int(unsafe offered[start])
       let end = start + 1 + length
       if end > Int(count) { break }
-      if unsafe length == 2 && offered[start + 1] == UInt8(ascii: "h")
-        && offered[start + 2] == UInt8(ascii: "2")
-      {
+      let matches =
+        unsafe length == name.utf8CodeUnitCount
+        && memcmp(offered + start + 1, name.utf8Start, length) == 0
+      if matches {
         // The choice may point into the offer.
         unsafe out?.pointee = unsafe offered + start + 1
-        unsafe outCount?.pointee = 2
+        unsafe outCount?.pointee = UInt8(length)
         return SSL_TLSEXT_ERR_OK
       }
       start = end

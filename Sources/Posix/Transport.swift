@@ -131,6 +131,17 @@ package enum Handshake: Equatable, Sendable {
     unsafe FileDescriptor.read(descriptor, into: buffer)
   }
 
+  /// Answers a peer whose first bytes are not TLS, where the handshake found that out: in the clear, before
+  /// the connection is ended. What the kernel does not take at once is not sent.
+  package func answerInTheClear(_ answer: StaticString) {
+    precondition(isHandshaking, "nothing is sent in the clear once there is TLS")
+    let count = answer.utf8CodeUnitCount
+    if count == 0 { return }
+    // A constant of that length.
+    _ = unsafe FileDescriptor.send(
+      descriptor, from: UnsafeRawBufferPointer(start: answer.utf8Start, count: count))
+  }
+
   /// Says that nothing more will be sent: close_notify where there is TLS, then FIN.
   package func endSending() {
     if let tls = unsafe tls { unsafe tls.pointee.sayGoodbye() }

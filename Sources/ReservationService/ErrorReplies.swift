@@ -10,6 +10,11 @@ internal import StockStore
 final class ErrorReplies {
   private let writer = ProtoWriter()
   private let text = ProtoWriter()
+  deinit {
+    writer.destroy()
+    text.destroy()
+  }
+
   /// The refusal in hand was recorded before: its ErrorInfo says so.
   private var isReplayed = false
   /// The wait that RetryInfo asks for after a conflict, after an overload, and while the disk is full,

@@ -4,7 +4,7 @@ package import GRPC
 package import StockStore
 
 /// Serves the product's methods on one loop.
-package final class HoldfastHandler: CallHandler {
+@safe package final class HoldfastHandler: CallHandler {
   /// A method's number; the order is that of `methods`.
   enum Method: Int, CaseIterable {
     case reserve, confirm, release, extend, getReservation, listReservations
@@ -54,7 +54,14 @@ package final class HoldfastHandler: CallHandler {
   let rules: FieldRules
   let errors = ErrorReplies()
   /// Violations of the call in hand in the entries of a list: what is refused for one is refused for all.
-  var badEntries: [FieldViolation] = []
+  var badEntries: [FieldViolation] {
+    get { unsafe badEntriesMemory.pointee }
+    _modify { yield unsafe &badEntriesMemory.pointee }
+  }
+  // Behind a constant pointer: properties of a class are checked for exclusive access at every use, and
+  // every call looks whether there are any.
+  private let badEntriesMemory: UnsafeMutablePointer<[FieldViolation]>
+  var hasBadEntries: Bool { unsafe !badEntriesMemory.pointee.isEmpty }
   private let health: HealthService
   private let reflection: ReflectionService
   private let authorization: Authorization
@@ -67,10 +74,17 @@ package final class HoldfastHandler: CallHandler {
     authorization: Authorization = Authorization(file: nil)
   ) {
     self.session = session
+    unsafe badEntriesMemory = .allocate(capacity: 1)
+    unsafe badEntriesMemory.initialize(to: [])
     self.authorization = authorization
     rules = FieldRules(store: storeLimits, service: serviceLimits)
     health = HealthService(services: Set(Self.methods.map(\.service)))
     reflection = ReflectionService(services: Array(Set(Self.methods.map(\.service))).sorted())
+  }
+
+  deinit {
+    unsafe badEntriesMemory.deinitialize(count: 1)
+    unsafe badEntriesMemory.deallocate()
   }
 
   package func method(atPath path: Span<UInt8>) -> Int? {

@@ -188,7 +188,7 @@ extension HoldfastHandler {
   @inline(__always)
   private func checkLines(_ count: Int) throws(FieldViolation) {
     guard count <= rules.store.linesPerReservation else { throw Self.tooFewLines }
-    if let first = badEntries.first { throw first }
+    if hasBadEntries { throw badEntries[0] }
   }
 
   private static var noItem: ItemName { ItemName(sku: .empty, location: .empty) }

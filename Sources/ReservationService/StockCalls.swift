@@ -59,7 +59,7 @@ extension HoldfastHandler {
     guard count >= 1, count <= rules.service.batchMax else {
       throw FieldViolation("items", "1 to 500 items")
     }
-    if let first = badEntries.first { throw first }
+    if hasBadEntries { throw badEntries[0] }
     return lsn
   }
 

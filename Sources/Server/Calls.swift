@@ -62,6 +62,15 @@ internal import Metrics
 
   deinit { unsafe closedRun.deallocate() }
 
+  /// A call whose handler had to wait has room again: its next messages are not to wait for the next bytes.
+  private(set) var hasResumed = false
+
+  /// Asks the handler for its late responses.
+  func deliver() {
+    hasResumed = false
+    handler.deliver(to: self)
+  }
+
   // MARK: Events
 
   /// Handles every event that waits. The number of messages that were handed to the handler.
@@ -75,7 +84,9 @@ internal import Metrics
       case .head: count += decide(event.stream)
       case .data, .end: count += advance(event.stream)
       case .headerListTooLarge: reject(event.stream, .headerListTooLarge)
-      case .writable: handler.resumed(Self.id(event.stream))
+      case .writable:
+        handler.resumed(Self.id(event.stream))
+        hasResumed = true
       case .closed: closed(event.stream)
       }
     }
@@ -370,7 +381,7 @@ internal import Metrics
   private func reject(_ stream: HTTP2.Stream, _ rejection: Rejection) {
     guard !stream.isClosed else { return }
     let call = unsafe table.call(stream.index)
-    if unsafe call.pointee.phase == .idle { unsafe begin(stream, call, method: -1) }
+    if unsafe call.pointee.phase == .idle { unsafe begin(stream, call, method: method(of: stream)) }
     context.discardUnreleased(stream)
     if stream.hasResponse { return }
     response.begin()
@@ -387,6 +398,12 @@ internal import Metrics
     metrics.started(method: method)
   }
 
+  /// The number of a stream's method; -1 where its header block means none.
+  private func method(of stream: HTTP2.Stream) -> Int {
+    guard let notes = unsafe stream.notes else { return -1 }
+    return unsafe Int(notes.assumingMemoryBound(to: CallContext.self).pointee.method)
+  }
+
   // MARK: The end of a call
 
   /// The stream is gone, answered or not: the one place where a call is counted as handled. That comes
@@ -395,11 +412,7 @@ internal import Metrics
     let call = unsafe table.call(stream.index)
     let ended = unsafe call.pointee
     unsafe call.pointee = ServerCall()
-    var method = -1
-    if let notes = unsafe stream.notes {
-      let context = unsafe notes.assumingMemoryBound(to: CallContext.self)
-      method = unsafe Int(context.pointee.method)
-    }
+    let method = method(of: stream)
     if ended.isCounted { streamingCalls.remove(Int(ended.connection)) }
     // Reset before anything of it was handled: it began and ended at once.
     if ended.phase == .idle { metrics.started(method: method) }

@@ -1,5 +1,5 @@
-// The sockets of one loop's connections. They are opened, read, written and closed here and nowhere else,
-// so that whatever a connection runs over concerns this file alone.
+// The sockets of one loop's connections. They are opened, read, written and closed here and nowhere else:
+// whether a connection runs over TLS concerns this file and ConnectionHandshake.swift alone.
 internal import GRPC
 internal import HTTP2
 internal import Metrics
@@ -13,9 +13,12 @@ final class ConnectionIO {
 
   let poller: Poller
   private let limits: ServerLimits
-  private let connections: ConnectionTable
+  /// nil: connections are plain.
+  private let tls: TLSServerContext?
+  let notices: ConnectionNotices
+  let connections: ConnectionTable
   private let context: SessionContext
-  private let metrics: RPCRecorder
+  let metrics: RPCRecorder
   private let timeouts: ConnectionTimeouts
   /// Where this loop's connections are counted for the other loops.
   private let mailbox: Mailbox
@@ -27,12 +30,17 @@ final class ConnectionIO {
   private(set) var unsentBytes = 0
   /// Connections with streaming calls that were left off and may go on.
   private var resumable: [Int] = []
+  /// TLS handshakes that may go on in this iteration.
+  var handshakesLeft = ConnectionIO.handshakesPerTurnMax
 
   init(
     limits: ServerLimits, connections: ConnectionTable, context: SessionContext,
-    metrics: RPCRecorder, mailbox: Mailbox, peers: PeerTable
+    metrics: RPCRecorder, mailbox: Mailbox, peers: PeerTable, tls: TLSServerContext?,
+    notices: ConnectionNotices
   ) throws(Errno) {
     self.limits = limits
+    self.tls = tls
+    self.notices = notices
     self.connections = connections
     self.context = context
     self.metrics = metrics
@@ -49,7 +57,8 @@ final class ConnectionIO {
     let descriptor = arrival.descriptor
     guard
       let index = connections.add(
-        descriptor: descriptor, peer: arrival.peer, nowNanoseconds: nowNanoseconds)
+        transport: Transport(plain: descriptor), peer: arrival.peer,
+        nowNanoseconds: nowNanoseconds)
     else { return refuse(arrival, .limit) }
     connections[index].endNanoseconds = timeouts.end(
       openedNanoseconds: nowNanoseconds, random: UInt64.random(in: 0...UInt64.max))
@@ -59,8 +68,17 @@ final class ConnectionIO {
     do {
       try poller.add(descriptor, token: connections.token(index))
     } catch {
-      close(index)
+      return close(index)
     }
+    beginTLS(index)
+  }
+
+  /// From here on all bytes are TLS, where the server has it.
+  private func beginTLS(_ index: Int) {
+    guard let tls else { return }
+    // Without memory for it, the connection has no use.
+    guard let transport = tls.accept(connections[index].descriptor) else { return close(index) }
+    connections[index].transport = transport
   }
 
   /// Closes a connection that was counted as this loop's and is none of it.
@@ -105,7 +123,7 @@ final class ConnectionIO {
     guard connections[index].descriptor >= 0 else { return }
     connections[index].session?.close()
     unsentBytes -= connections[index].unsent.count
-    FileDescriptor.close(number: connections[index].descriptor)
+    connections[index].transport.close()
     peers.release(connections[index].peer)
     connections.remove(index)
     mailbox.addConnections(-1)
@@ -113,7 +131,7 @@ final class ConnectionIO {
   }
 
   /// Ends our side, and leaves it to the peer to close.
-  private func linger(_ index: Int, at nowNanoseconds: Int64) {
+  func linger(_ index: Int, at nowNanoseconds: Int64) {
     guard connections[index].descriptor >= 0,
       connections[index].lingersSinceNanoseconds == nil
     else { return }
@@ -124,7 +142,7 @@ final class ConnectionIO {
       connections[index].isReadingPaused = false
       updateInterest(index)
     }
-    Socket.endSending(connections[index].descriptor)
+    connections[index].transport.endSending()
   }
 
   // MARK: Reading
@@ -133,22 +151,49 @@ final class ConnectionIO {
   /// none.
   func receive(_ event: Poller.Event, at nowNanoseconds: Int64) {
     guard let index = connections.index(ofToken: event.token) else { return }
-    if event.isWritable { connections.touch(index) }
+    if event.isWritable {
+      connections.touch(index)
+      if connections[index].readsOnceWritable { return read(index, at: nowNanoseconds) }
+    }
     if event.isReadable || event.isHungUp { read(index, at: nowNanoseconds) }
   }
 
   private func read(_ index: Int, at nowNanoseconds: Int64) {
-    if connections[index].isReadingPaused { return }
-    let result = unsafe readBuffer.read(connections[index].descriptor) { bytes in
+    if connections[index].writesOnceReadable {
+      connections.touch(index)
+    } else if connections[index].isReadingPaused {
+      return
+    }
+    if connections[index].lingersSinceNanoseconds != nil { return discard(index) }
+    if connections[index].transport.isHandshaking, !handshake(index, at: nowNanoseconds) { return }
+    let result = unsafe readBuffer.read(connections[index].transport) { bytes in
       unsafe received(bytes, on: index)
     }
     switch result {
-    case .moved(0), .failed: close(index)
+    case .ended, .failed: close(index)
     case .moved(let count):
       metrics.received(bytes: count)
       connections[index].readNanoseconds = nowNanoseconds
+      read(index, onceWritable: false)
+    case .wouldBlock(let readiness): read(index, onceWritable: readiness == .writable)
+    }
+  }
+
+  /// Reads what comes after our end, until the peer ends too.
+  private func discard(_ index: Int) {
+    switch readBuffer.discard(connections[index].transport) {
+    case .moved(0), .failed: close(index)
+    case .moved(let count): metrics.received(bytes: count)
     case .wouldBlock: break
     }
+  }
+
+  /// Reading goes on when the socket can be written; or as always, when it can be read.
+  func read(_ index: Int, onceWritable: Bool) {
+    if connections[index].readsOnceWritable == onceWritable { return }
+    guard connections[index].descriptor >= 0 else { return }
+    connections[index].readsOnceWritable = onceWritable
+    updateInterest(index)
   }
 
   private func received(_ bytes: UnsafeRawBufferPointer, on index: Int) {
@@ -169,14 +214,24 @@ final class ConnectionIO {
       connections[index].session = session
       return session
     }
-    metrics.abuse(.protocolError)
     connections[index].isEnding = true
-    if preface == .http1 {
-      let text = Preface.http1Answer
-      unsafe keepUnsent(
-        UnsafeRawBufferPointer(start: text.utf8Start, count: text.utf8CodeUnitCount), of: index)
+    switch preface {
+    case .http1: answer(Preface.http1Answer, index)
+    case .tls where !connections[index].transport.isTLS:
+      metrics.abuse(.tlsOnPlaintext)
+      notices.note(.tlsOnPlaintext, connections[index].peer)
+      answer(FirstBytes.answerOfPlainPort, index)
+      return nil
+    case .http2, .tls, .unknown: break
     }
+    metrics.abuse(.protocolError)
     return nil
+  }
+
+  private func answer(_ text: StaticString, _ index: Int) {
+    // A constant of that length.
+    unsafe keepUnsent(
+      UnsafeRawBufferPointer(start: text.utf8Start, count: text.utf8CodeUnitCount), of: index)
   }
 
   /// A peer that does not take its responses off the socket is not read any further. One that only gives
@@ -211,6 +266,7 @@ final class ConnectionIO {
   /// Writes what the connections that were touched have to say, with one write each where that is
   /// enough. Streams may end by it, and then there are events.
   func flushTouched(at nowNanoseconds: Int64) {
+    handshakesLeft = Self.handshakesPerTurnMax
     connections.takeTouched { flush($0, at: nowNanoseconds) }
   }
 
@@ -248,15 +304,15 @@ final class ConnectionIO {
   /// Sends what an earlier write left. False where there is still some, or the connection is gone.
   private func sendUnsent(_ index: Int, at nowNanoseconds: Int64) -> Bool {
     while !connections[index].unsent.isEmpty {
-      switch connections[index].unsent.send(to: connections[index].descriptor) {
+      switch connections[index].unsent.send(over: connections[index].transport) {
       case .moved(let count):
         metrics.sent(bytes: count)
         unsentBytes -= count
         connections[index].progressNanoseconds = nowNanoseconds
-      case .wouldBlock:
-        watchForWriting(index, true)
+      case .wouldBlock(let readiness):
+        watchForWriting(index, true, onceReadable: readiness == .readable)
         return false
-      case .failed:
+      case .ended, .failed:
         close(index)
         return false
       }
@@ -269,19 +325,22 @@ final class ConnectionIO {
     defer { context.clearOutput() }
     let output = unsafe context.output
     if unsafe output.isEmpty { return true }
-    switch unsafe FileDescriptor.send(connections[index].descriptor, from: output) {
+    var onceReadable = false
+    switch unsafe connections[index].transport.write(from: output) {
     case .moved(let count):
       metrics.sent(bytes: count)
       connections[index].progressNanoseconds = nowNanoseconds
       if count == output.count { return true }
       unsafe keepUnsent(UnsafeRawBufferPointer(rebasing: output[count...]), of: index)
-    case .wouldBlock: unsafe keepUnsent(output, of: index)
-    case .failed:
+    case .wouldBlock(let readiness):
+      onceReadable = readiness == .readable
+      unsafe keepUnsent(output, of: index)
+    case .ended, .failed:
       close(index)
       return false
     }
     guard connections[index].descriptor >= 0 else { return false }
-    watchForWriting(index, true)
+    watchForWriting(index, true, onceReadable: onceReadable)
     if let session = connections[index].session {
       updateReading(index, session, at: nowNanoseconds)
     }
@@ -313,9 +372,15 @@ final class ConnectionIO {
     return found
   }
 
-  private func watchForWriting(_ index: Int, _ watch: Bool) {
-    if connections[index].isWatchedForWriting == watch { return }
+  /// - Parameter onceReadable: TLS can write when the socket can be read.
+  private func watchForWriting(_ index: Int, _ watch: Bool, onceReadable: Bool = false) {
+    if connections[index].isWatchedForWriting == watch,
+      connections[index].writesOnceReadable == onceReadable
+    {
+      return
+    }
     connections[index].isWatchedForWriting = watch
+    connections[index].writesOnceReadable = onceReadable
     updateInterest(index)
   }
 
@@ -324,7 +389,9 @@ final class ConnectionIO {
     do {
       try poller.modify(
         connection.descriptor, token: connections.token(index),
-        readable: !connection.isReadingPaused, writable: connection.isWatchedForWriting)
+        readable: !connection.isReadingPaused || connection.writesOnceReadable,
+        writable: connection.isWatchedForWriting && !connection.writesOnceReadable
+          || connection.readsOnceWritable)
     } catch {
       close(index)
     }

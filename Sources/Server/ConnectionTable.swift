@@ -1,11 +1,14 @@
 // The connections of one loop, as plain records at fixed places: no reference counting on the way from
 // an epoll event to a connection, and a generation that tells the events of a closed one.
+internal import GRPC
 internal import HTTP2
 internal import Posix
 
 /// One accepted connection.
-struct Connection {
-  var descriptor: Int32 = -1
+@safe struct Connection {
+  var transport = Transport.none
+  /// The socket's number; -1 without one.
+  var descriptor: Int32 { transport.descriptor }
   /// Where it comes from, as it was counted.
   var peer = PeerAddress.local
   /// Counts the uses of this place; part of the epoll token.
@@ -36,6 +39,13 @@ struct Connection {
   var isTouched = false
   var isReadingPaused = false
   var isWatchedForWriting = false
+  /// TLS has to write before it can read on, and the reverse.
+  var readsOnceWritable = false
+  var writesOnceReadable = false
+  /// When TLS last gave the memory back that it keeps for records.
+  var releasedNanoseconds: Int64 = 0
+  /// The verified name in the peer's certificate. Few have one: it is kept aside. Owned.
+  var certificate: UnsafeMutablePointer<CertificateName>?
   /// Say nothing more once its output is out.
   var isEnding = false
   /// When we ended our side; then the peer is read until it ends its own, or the time for that is over.
@@ -65,10 +75,10 @@ struct Connection {
   }
 
   /// Sends what is left.
-  mutating func send(to descriptor: Int32) -> IOResult {
+  mutating func send(over transport: Transport) -> Transfer {
     guard !isEmpty, let storage = unsafe storage else { return .moved(0) }
-    let result = unsafe FileDescriptor.send(
-      descriptor, from: UnsafeRawBufferPointer(start: storage + start, count: end - start))
+    let result = unsafe transport.write(
+      from: UnsafeRawBufferPointer(start: storage + start, count: end - start))
     if case .moved(let count) = result {
       start += count
       if isEmpty { drop() }
@@ -114,7 +124,10 @@ struct Connection {
 
   /// Gives the memory back; no copy of the handle may be used from here on.
   func destroy() {
-    for index in 0..<usedCount { unsafe storage[index].unsent.drop() }
+    for index in 0..<usedCount {
+      unsafe storage[index].unsent.drop()
+      unsafe storage[index].certificate?.deallocate()
+    }
     unsafe storage.deallocate()
     unsafe free.deallocate()
     unsafe touched.deallocate()
@@ -138,7 +151,7 @@ struct Connection {
   }
 
   /// A place for a new connection; nil where the table is full.
-  func add(descriptor: Int32, peer: PeerAddress, nowNanoseconds: Int64) -> Int? {
+  func add(transport: Transport, peer: PeerAddress, nowNanoseconds: Int64) -> Int? {
     let index: Int
     if unsafe counts.pointee.free > 0 {
       unsafe counts.pointee.free -= 1
@@ -150,7 +163,7 @@ struct Connection {
       unsafe (storage + index).initialize(to: Connection())
     }
     unsafe counts.pointee.open += 1
-    unsafe storage[index].descriptor = descriptor
+    unsafe storage[index].transport = transport
     unsafe storage[index].peer = peer
     unsafe storage[index].readNanoseconds = nowNanoseconds
     unsafe storage[index].idleSinceNanoseconds = nowNanoseconds
@@ -166,6 +179,7 @@ struct Connection {
     fresh.generation = self[index].generation &+ 1
     fresh.isTouched = self[index].isTouched
     self[index].unsent.drop()
+    unsafe self[index].certificate?.deallocate()
     self[index] = fresh
     unsafe free[counts.pointee.free] = Int32(index)
     unsafe counts.pointee.free += 1
@@ -222,11 +236,14 @@ struct Connection {
   deinit { unsafe bytes.deallocate() }
 
   /// Reads once and calls `body` with what came.
-  func read(_ descriptor: Int32, _ body: (UnsafeRawBufferPointer) -> Void) -> IOResult {
-    let result = unsafe FileDescriptor.read(descriptor, into: bytes)
+  func read(_ transport: Transport, _ body: (UnsafeRawBufferPointer) -> Void) -> Transfer {
+    let result = unsafe transport.read(into: bytes)
     if case .moved(let count) = result, count > 0 {
       unsafe body(UnsafeRawBufferPointer(rebasing: bytes[0..<count]))
     }
     return result
   }
+
+  /// Reads once, for nothing.
+  func discard(_ transport: Transport) -> IOResult { unsafe transport.discard(into: bytes) }
 }

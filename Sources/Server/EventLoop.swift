@@ -28,7 +28,7 @@ final class EventLoop {
   /// This loop's, and those of all loops.
   private let mailbox: Mailbox
   private let mailboxes: [Mailbox]
-  /// nil once the way down has begun.
+  /// nil once the way down has begun, and where another loop accepts for this one.
   private var listener: Listener?
   private let timeouts: ConnectionTimeouts
   private var nextTickNanoseconds: Int64 = 0
@@ -36,8 +36,9 @@ final class EventLoop {
   private var trimming = MemoryTrimming()
 
   init(
-    limits: ServerLimits, listener: consuming FileDescriptor, mailbox: Mailbox,
-    mailboxes: [Mailbox], peers: PeerTable, handler: any CallHandler, metrics: RPCRecorder
+    limits: ServerLimits, listener: Int32?, mailbox: Mailbox,
+    mailboxes: [Mailbox], peers: PeerTable, tls: TLSServerContext?, notices: ConnectionNotices,
+    handler: any CallHandler, metrics: RPCRecorder
   ) throws(Errno) {
     self.limits = limits
     self.handler = handler
@@ -54,12 +55,17 @@ final class EventLoop {
     timeouts = ConnectionTimeouts(limits)
     io = try ConnectionIO(
       limits: limits, connections: connections, context: context, metrics: metrics,
-      mailbox: mailbox, peers: peers)
+      mailbox: mailbox, peers: peers, tls: tls, notices: notices)
     try io.poller.add(mailbox.descriptor, token: Self.mailboxToken)
-    self.listener = try Listener(
-      listener, connectionsMax: limits.connectionsMax, mailbox: mailbox, mailboxes: mailboxes,
-      peers: peers, poller: io.poller)
     self.mailboxes = mailboxes
+    calls.certificate = { [connections] index in
+      guard let name = unsafe connections[index].certificate else { return nil }
+      return unsafe name.pointee
+    }
+    guard let listener else { return }
+    self.listener = try Listener(
+      FileDescriptor(owning: listener), connectionsMax: limits.connectionsMax, mailbox: mailbox,
+      mailboxes: mailboxes, peers: peers, poller: io.poller)
   }
 
   deinit { connections.destroy() }
@@ -94,14 +100,14 @@ final class EventLoop {
     }
 
     // 3. Every response that may be seen is sent, with one write per connection.
-    handler.deliver(to: calls)
+    calls.deliver()
     calls.releaseDurable()
     flushTouched()
     if nowNanoseconds >= nextTickNanoseconds { tick() }
   }
 
   private var waitMilliseconds: Int32 {
-    if connections.hasTouched || io.hasResumable { return 0 }
+    if connections.hasTouched || io.hasResumable || calls.hasResumed { return 0 }
     if connections.count == 0 && !shutdown.hasBegun && !(listener?.isPaused ?? false) {
       return Self.idleMilliseconds
     }
@@ -205,7 +211,7 @@ final class EventLoop {
       connections[index].session?.ping()
       connections.touch(index)
     case .drain, .refuseNewStreams, .cutOff: drain(index, verdict)
-    case .inTime: break
+    case .inTime: io.releaseIfIdle(index, at: nowNanoseconds)
     }
     guard let session = connections[index].session, session.streamCount > 0 else { return }
     calls.expire(session)

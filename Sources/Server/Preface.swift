@@ -1,7 +1,11 @@
+internal import Posix
+
 /// What a client's first bytes say about it.
 enum Preface {
   case http2
   case http1
+  /// A TLS handshake.
+  case tls
   case unknown
 
   /// RFC 9113 section 3.4.
@@ -9,7 +13,7 @@ enum Preface {
 
   /// For somebody who points a browser or curl at the port.
   static let http1Answer: StaticString =
-    "HTTP/1.1 505 HTTP Version Not Supported\r\nContent-Type: text/plain\r\nContent-Length: 73\r\nConnection: close\r\n\r\nThis port speaks gRPC over HTTP/2 without TLS; the metrics have their own"
+    "HTTP/1.1 505 HTTP Version Not Supported\r\nContent-Type: text/plain\r\nContent-Length: 61\r\nConnection: close\r\n\r\nThis port speaks gRPC over HTTP/2; the metrics have their own"
 
   /// A prefix of the preface counts as HTTP/2: the session checks the rest of it.
   static func examine(_ bytes: UnsafeRawBufferPointer) -> Preface {
@@ -23,8 +27,8 @@ enum Preface {
     for index in 0..<min(bytes.count, 16) {
       let byte = unsafe bytes[index]
       if byte == 0x20 && index > 2 { return .http1 }
-      if byte < 0x41 || byte > 0x5a { return .unknown }
+      if byte < 0x41 || byte > 0x5a { break }
     }
-    return .unknown
+    return unsafe FirstBytes(bytes) == .tls ? .tls : .unknown
   }
 }

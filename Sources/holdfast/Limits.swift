@@ -89,8 +89,10 @@ enum Limits {
     fileBytesMax: 4 * 1024 * 1024,
     // What other servers take of a header field; signed tokens of other systems have some 2 KiB.
     tokenBytesMax: 8 * 1024)
-  /// Until a revoked token is refused. A look is one stat(2).
-  static let tokensWatchedNanoseconds = second
+  /// Until a revoked token is refused, and a new certificate shown. A look is one stat(2) for each file.
+  static let filesWatchedNanoseconds = second
+  /// A client that tries again and again must not fill the log.
+  static let noticeNanoseconds = 10 * second
 
   // MARK: Loops and connections
 

@@ -14,12 +14,14 @@ struct ServeCommand: AsyncParsableCommand {
       Exit status: 0 after SIGTERM or SIGINT, 1 where it cannot start, 3 where the data directory \
       is damaged, 64 for a setting that makes no sense, 74 where the disk failed under the journal, \
       or did not answer until the time of a shutdown was over: nothing was acknowledged from then \
-      on, and everything acknowledged before is there at the next start. SIGHUP: the token file is \
-      read again.
+      on, and everything acknowledged before is there at the next start. SIGHUP: the token file \
+      and the TLS files are read again.
       """)
 
   @Option(
-    help: ArgumentHelp("Host or IP address to serve gRPC on (127.0.0.1).", valueName: "address"))
+    help: ArgumentHelp(
+      "Host or IP address to serve gRPC on, or unix:/path for a unix socket (127.0.0.1).",
+      valueName: "address"))
   var host: String?
   @Option(help: ArgumentHelp("Port to serve gRPC on; 0 for a free one (7420).", valueName: "port"))
   var port: String?
@@ -122,6 +124,20 @@ struct ServeCommand: AsyncParsableCommand {
   var tokens: String?
   @Option(
     help: ArgumentHelp(
+      "Serve over TLS: the certificate, and behind it those that lead to its CA, as PEM.",
+      valueName: "file"))
+  var tlsCert: String?
+  @Option(help: ArgumentHelp("The certificate's private key, as PEM.", valueName: "file"))
+  var tlsKey: String?
+  @Option(
+    help: ArgumentHelp(
+      "Let only clients in that have a certificate of one of these CAs, as PEM.",
+      valueName: "file"))
+  var tlsClientCa: String?
+  @Flag(help: "Serve metrics and health over TLS too, with the same certificate.")
+  var adminTls = false
+  @Option(
+    help: ArgumentHelp(
       "How commands on the same item are kept apart (optimistic).",
       discussion: """
         optimistic: who finds the item changed since it was read decides again.
@@ -171,7 +187,8 @@ struct ServeCommand: AsyncParsableCommand {
       "handshake-timeout": handshakeTimeout, "stall-timeout": stallTimeout,
       "shutdown-timeout": shutdownTimeout,
       "clock-jump-max": clockJumpMax,
-      "tokens": tokens,
+      "tokens": tokens, "tls-cert": tlsCert, "tls-key": tlsKey, "tls-client-ca": tlsClientCa,
+      "admin-tls": adminTls ? "true" : nil,
       "concurrency": concurrency, "log-level": logLevel, "log-format": logFormat,
     ]
     return all.compactMapValues { $0 }

@@ -18,22 +18,10 @@ enum Service {
   static func run(_ settings: Settings) async throws {
     ProcessMetrics.begin()
     let logger = LogOutput.logger(settings)
-    let tokens = try TokenKeeper.start(settings, logger)
-    try Signals.onHangup {
-      guard let tokens else {
-        return logger.notice("SIGHUP: there is nothing to be read again; going on")
-      }
-      logger.notice("SIGHUP: reading the tokens again")
-      tokens.reload()
-    }
+    let watcher = try Watcher(settings, logger)
+    try watcher.start()
+    try Signals.onHangup { watcher.reload() }
     for warning in settings.warnings { logger.warning("\(warning)") }
-    if tokens == nil, !HostName.isLoopback(settings.host) {
-      logger.warning(
-        """
-        anybody who reaches this port can change stock: --tokens says who may, and a host such as \
-        127.0.0.1 keeps others away
-        """, metadata: ["host": "\(settings.host)"])
-    }
     if settings.concurrency == Settings.broken {
       logger.warning("this store oversells on purpose; it is for demonstrations only")
     }
@@ -44,12 +32,21 @@ enum Service {
     let page = MetricsPage()
     page.add { metrics.expose(into: &$0) }
     page.add { ProcessMetrics.expose(into: &$0) }
+    if let certificate = watcher.certificate { page.add { certificate.expose(into: &$0) } }
 
     let state = ServiceState(logger: logger)
     // First of all the directory: whoever starts a second server should hear of that, not of its port.
     let opening = try StoreOpening(settings, logger)
     // Then the ports: a recovery may take a while, and would be for nothing.
-    let (admin, port) = try openPorts(settings, page, state)
+    let (admin, port) = try openPorts(settings, page, state, watcher)
+    // Not before: a host that is none should be the only thing that is said.
+    if watcher.tokens == nil, settings.tls == nil, !HostName.isLoopback(settings.host) {
+      logger.warning(
+        """
+        anybody who reaches this port can change stock, and read what others send: --tokens and \
+        --tls-client-ca say who may, --tls-cert encrypts, and a host such as 127.0.0.1 keeps others away
+        """, metadata: ["host": "\(settings.host)"])
+    }
     // Services end in reverse order: gRPC first, while the admin pages say "draining".
     let group = ServiceGroup(
       configuration: ServiceGroupConfiguration(
@@ -64,7 +61,7 @@ enum Service {
               page.add { StoreMetrics.expose(store.statistics(), store.concurrency, into: &$0) }
               page.add { JournalMetrics.expose(store.journalStatistics, into: &$0) }
               page.add { ServerClock.expose(store, into: &$0) }
-              return try openServer(settings, port, store, metrics, tokens?.file)
+              return try openServer(settings, port, store, metrics, watcher)
             } announce: {
               announce(settings, port, admin, logger)
             },
@@ -78,18 +75,20 @@ enum Service {
   /// Takes both ports, or says in one sentence which cannot be had. On the one for calls nothing listens
   /// yet.
   private static func openPorts(
-    _ settings: Settings, _ page: MetricsPage, _ state: ServiceState
+    _ settings: Settings, _ page: MetricsPage, _ state: ServiceState, _ watcher: Watcher
   ) throws(CommandFailure) -> (AdminServer, ReservedPort) {
     var problems: [String] = []
     var flags: [String] = []
     let admin = open("admin-", settings.adminHost, &problems, &flags) { (host) throws in
       try AdminServer(
-        host: host, port: settings.adminPort, limits: Limits.admin, page: page,
+        host: host, port: settings.adminPort, tls: watcher.certificate?.admin,
+        limits: Limits.admin, page: page,
         readiness: { state.readiness },
         information: [("Version", Build.version), ("Build", Build.configuration)])
     }
     let port = open("", settings.host, &problems, &flags) { (host) throws in
       do {
+        if let path = UnixSocket.path(ofHost: host) { return try ReservedPort(unixSocket: path) }
         return try ReservedPort(host: host, port: settings.port)
       } catch {
         throw CommandFailure(
@@ -110,7 +109,8 @@ enum Service {
   ) -> Opened? {
     var problem: (any Error)?
     do {
-      for address in try HostName.addresses(host) {
+      let isUnixSocket = prefix.isEmpty && UnixSocket.path(ofHost: host) != nil
+      for address in isUnixSocket ? [host] : try HostName.addresses(host) {
         do { return try body(address) } catch { problem = problem ?? error }
       }
     } catch {
@@ -123,16 +123,17 @@ enum Service {
 
   private static func openServer(
     _ settings: Settings, _ port: ReservedPort, _ store: StockStore, _ metrics: RPCMetrics,
-    _ tokens: AccessListFile?
+    _ watcher: Watcher
   ) throws(CommandFailure) -> Server {
     do {
       let limits = Limits.store(settings)
       return try Server.start(
-        on: port, loops: settings.loops, limits: Limits.server(settings), metrics: metrics
+        on: port, loops: settings.loops, limits: Limits.server(settings), metrics: metrics,
+        tls: watcher.certificate?.calls, notices: watcher.notices
       ) { wake in
         HoldfastHandler(
           session: store.makeSession(wake: wake), storeLimits: limits,
-          serviceLimits: Limits.service, authorization: Authorization(file: tokens))
+          serviceLimits: Limits.service, authorization: Authorization(file: watcher.tokens?.file))
       }
     } catch {
       throw CommandFailure(
@@ -147,8 +148,9 @@ enum Service {
     let process = ProcessInfo.processInfo.processIdentifier
     let target = address(port.host, port.number)
     let adminTarget = address(admin.host, admin.port)
+    let scheme = settings.adminTLS ? "https" : "http"
     // For programs that start this one: the only line on standard output.
-    print("holdfast ready: grpc \(target) admin http://\(adminTarget) pid \(process)")
+    print("holdfast ready: grpc \(target) admin \(scheme)://\(adminTarget) pid \(process)")
     fflush(nil)
     logger.info(
       "ready",
@@ -166,7 +168,8 @@ enum Service {
   }
 
   private static func address(_ host: String, _ port: UInt16) -> String {
-    host.contains(":") ? "[\(host)]:\(port)" : "\(host):\(port)"
+    if let path = UnixSocket.path(ofHost: host) { return "unix:\(path)" }
+    return host.contains(":") ? "[\(host)]:\(port)" : "\(host):\(port)"
   }
 }
 

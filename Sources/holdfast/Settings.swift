@@ -36,12 +36,21 @@ struct Settings {
   var clockJumpMaxNanoseconds: Int64 = 0
   /// Path of the token file; empty: access is off, whoever reaches the port may call everything.
   var tokens = ""
+  /// nil: connections are not encrypted.
+  var tls: TLSFiles?
+  /// The admin pages are served over TLS too, with the same certificate.
+  var adminTLS = false
   /// This start takes the machine's clock whatever the newest record says. A flag alone: where it could
   /// stay set, it would be of no use.
   var acceptsClock = false
   var concurrency = ConcurrencyControl.optimistic
   var logLevel = ""
   var logFormat = ""
+
+  /// As they are read one by one: `tls` once they are complete.
+  private var tlsCertificate = ""
+  private var tlsKey = ""
+  private var tlsClientAuthority = ""
 
   /// What is in force and where it came from, for --print-config: name, value, source.
   private(set) var sources: [(name: String, value: String, source: String)] = []
@@ -63,7 +72,8 @@ struct Settings {
     ("max-hold", "24h"), ("retention", "24h"), ("handshake-timeout", "10s"),
     ("stall-timeout", "\(Limits.stallTimeoutNanoseconds / Limits.second)s"),
     ("shutdown-timeout", "10s"), ("clock-jump-max", "24h"),
-    ("tokens", ""), ("concurrency", ConcurrencyControl.optimistic.rawValue),
+    ("tokens", ""), ("tls-cert", ""), ("tls-key", ""), ("tls-client-ca", ""),
+    ("admin-tls", "false"), ("concurrency", ConcurrencyControl.optimistic.rawValue),
     ("log-level", "info"), ("log-format", "auto"),
   ]
 
@@ -104,6 +114,7 @@ struct Settings {
       sources[index].source = "default, but no longer than --max-hold"
     }
     lowerToDescriptors()
+    try checkTLS()
     guard journalSegmentBytes / Limits.journalSegmentBytesPerLoop > loops else {
       throw Self.mistake(
         "--journal-segment-bytes: \(journalSegmentBytes) are too few for \(loops) loops")
@@ -131,6 +142,22 @@ extension Settings {
     return true
   }
 
+  private mutating func checkTLS() throws(CommandFailure) {
+    guard !tlsCertificate.isEmpty else {
+      for (name, isSet) in [
+        ("--tls-key", !tlsKey.isEmpty), ("--tls-client-ca", !tlsClientAuthority.isEmpty),
+        ("--admin-tls", adminTLS),
+      ] where isSet {
+        throw Self.mistake("\(name): goes with --tls-cert and --tls-key only")
+      }
+      return
+    }
+    guard !tlsKey.isEmpty else { throw Self.mistake("--tls-cert: goes with --tls-key only") }
+    tls = TLSFiles(
+      certificate: tlsCertificate, key: tlsKey,
+      clientAuthority: tlsClientAuthority.isEmpty ? nil : tlsClientAuthority)
+  }
+
   /// Clients must not take the descriptors that the journal needs: without one it could go no further.
   private mutating func lowerToDescriptors() {
     let descriptors = Machine.raiseDescriptorLimit()
@@ -152,7 +179,9 @@ extension Settings {
   private mutating func set(_ name: String, _ text: String, source: String) throws(CommandFailure) {
     let at = source == "default" ? "--\(name)" : source
     switch name {
-    case "host": host = text
+    case "host":
+      host = text
+      try Self.checkUnixSocket(text, at)
     case "port": port = UInt16(try Self.number(text, 0...65535, at))
     case "admin-host": adminHost = text
     case "admin-port": adminPort = UInt16(try Self.number(text, 0...65535, at))
@@ -165,12 +194,11 @@ extension Settings {
       durability = Durability(
         rawValue: try Self.choice(text, Durability.allCases.map(\.rawValue) + [Self.memory], at))
     case "data-dir": dataDirectory = try Self.path(text, at)
-    case "tokens":
-      // Empty is the default: a flag that is empty is a variable that was not set.
-      guard source == "default" || !text.isEmpty, !text.utf8.contains(0) else {
-        throw Self.mistake("\(at): not the path of a file")
-      }
-      tokens = text
+    case "tokens": tokens = try Self.file(text, at, source)
+    case "tls-cert": tlsCertificate = try Self.file(text, at, source)
+    case "tls-key": tlsKey = try Self.file(text, at, source)
+    case "tls-client-ca": tlsClientAuthority = try Self.file(text, at, source)
+    case "admin-tls": adminTLS = try Self.choice(text, ["true", "false"], at) == "true"
     case "journal-segment-bytes":
       journalSegmentBytes = try Self.number(text, Limits.journalSegmentBytesAllowed, at)
       guard journalSegmentBytes.isMultiple(of: 4096) else {
@@ -252,6 +280,29 @@ extension Settings {
     try duration(text, 0...(365 * 24 * 3600 * Limits.second), at)
   }
 
+  /// A host that is a unix socket has a path that one may have.
+  private static func checkUnixSocket(_ text: String, _ at: String) throws(CommandFailure) {
+    guard let path = UnixSocket.path(ofHost: text) else { return }
+    guard !path.isEmpty, !path.utf8.contains(0) else {
+      throw Self.mistake("\(at): '\(text)' has no path, such as unix:/run/holdfast.sock")
+    }
+    guard path.utf8.count <= UnixSocket.pathBytesMax else {
+      throw Self.mistake(
+        "\(at): the path of a unix socket has \(UnixSocket.pathBytesMax) bytes at most, this one "
+          + "\(path.utf8.count)")
+    }
+  }
+
+  /// A file that is not needed. Empty is the default: a flag that is empty is a variable that was not set.
+  private static func file(
+    _ text: String, _ at: String, _ source: String
+  ) throws(CommandFailure) -> String {
+    guard source == "default" || !text.isEmpty, !text.utf8.contains(0) else {
+      throw mistake("\(at): not the path of a file")
+    }
+    return text
+  }
+
   static func path(_ text: String, _ at: String) throws(CommandFailure) -> String {
     guard !text.isEmpty, !text.utf8.contains(0) else {
       throw Self.mistake("\(at): not the path of a directory")
@@ -297,15 +348,16 @@ extension Settings {
   private enum FileValue: Decodable {
     case text(String)
     case number(Int)
+    case flag(Bool)
     case useless
 
     init(from decoder: any Decoder) throws {
       let container = try decoder.singleValueContainer()
       if let text = try? container.decode(String.self) {
         self = .text(text)
-      } else if (try? container.decode(Bool.self)) == nil,
-        let number = try? container.decode(Int.self)
-      {
+      } else if let flag = try? container.decode(Bool.self) {
+        self = .flag(flag)
+      } else if let number = try? container.decode(Int.self) {
         self = .number(number)
       } else {
         self = .useless
@@ -318,6 +370,9 @@ extension Settings {
     "port", "admin-port", "loops", "journal-segment-bytes", "max-items", "max-reservations",
     "max-connections", "max-connections-per-peer",
   ]
+
+  /// Settings that are true or false.
+  private static let flags: Set = ["admin-tls"]
 
   private static func contents(ofFile path: String?) throws -> [String: FileValue] {
     guard let path else { return [:] }
@@ -343,7 +398,8 @@ extension Settings {
     switch value {
     case .text(let text): return text
     case .number(let number) where numbers.contains(name): return String(number)
-    case .number, .useless:
+    case .flag(let flag) where flags.contains(name): return String(flag)
+    case .number, .flag, .useless:
       throw Self.mistake(
         numbers.contains(name)
           ? "\(at): not a whole number, such as 1000" : "\(at): not a string, such as \"30s\"")

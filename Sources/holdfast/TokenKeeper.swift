@@ -1,4 +1,4 @@
-// The token file of a server that runs: looked at every second, and on SIGHUP.
+// The token file of a server that runs.
 internal import Access
 internal import Logging
 internal import Posix
@@ -18,14 +18,7 @@ final class TokenKeeper: Sendable {
     } catch {
       throw CommandFailure(description: "--tokens: \(error)")
     }
-    let keeper = TokenKeeper(file, logger)
-    do throws(Errno) {
-      // It goes on until the process ends, and holds nothing that must be put away.
-      _ = try Thread(name: "tokens") { keeper.run() }
-    } catch {
-      throw CommandFailure(description: "cannot start the thread that watches the tokens: \(error)")
-    }
-    return keeper
+    return TokenKeeper(file, logger)
   }
 
   private init(_ file: AccessListFile, _ logger: Logger) {
@@ -40,13 +33,8 @@ final class TokenKeeper: Sendable {
   /// For SIGHUP: reads the file even where it looks the same.
   func reload() { tell(file.reload(now: SystemClock.wall().nanoseconds)) }
 
-  private func run() {
-    guard let pause = try? Wakeup() else { return }
-    while true {
-      pause.wait(nanoseconds: Limits.tokensWatchedNanoseconds)
-      tell(file.poll(now: SystemClock.wall().nanoseconds))
-    }
-  }
+  /// To be called about once a second.
+  func look() { tell(file.poll(now: SystemClock.wall().nanoseconds)) }
 
   private func tell(_ report: AccessListFile.Report) {
     switch report {

@@ -4,11 +4,13 @@ After each test the server must still answer a normal call, in the same process.
 """
 
 import contextlib
+import gzip
 import os
 import random
 import resource
 import socket
 import struct
+import zlib
 
 import pytest
 
@@ -20,7 +22,7 @@ from server import eventually
 
 RESERVE = "/holdfast.v1.ReservationService/Reserve"
 GET_STOCK = "/holdfast.v1.StockService/GetStock"
-OK, INVALID_ARGUMENT, DEADLINE_EXCEEDED, NOT_FOUND, RESOURCE_EXHAUSTED, UNIMPLEMENTED = 0, 3, 4, 5, 8, 12
+OK, INVALID_ARGUMENT, DEADLINE_EXCEEDED, NOT_FOUND, RESOURCE_EXHAUSTED, UNIMPLEMENTED, INTERNAL = 0, 3, 4, 5, 8, 12, 13
 MEGABYTE = 1 << 20
 FLOOD_GROWTH_BYTES = 32 * MEGABYTE
 
@@ -193,6 +195,23 @@ def test_unknown_encodings_are_rejected_with_what_is_accepted(connection, encodi
     response = connection.response(1)
     assert response.grpc_status == UNIMPLEMENTED
     assert response.header("grpc-accept-encoding") == "identity,deflate,gzip"
+    assert connection.call(3, RESERVE, reserve_message).grpc_status == OK
+
+
+@pytest.mark.parametrize("encoding, compress", [("gzip", gzip.compress), ("deflate", zlib.compress)])
+def test_compressed_messages(connection, reserve_message, encoding, compress):
+    def call(stream, message, **fields):
+        connection.request(
+            stream, grpc_fields(RESERVE, grpc_encoding=encoding, **fields),
+            b"\1" + len(message).to_bytes(4, "big") + message)
+        return connection.response(stream)
+
+    assert call(1, compress(reserve_message)).grpc_status == OK
+    assert call(3, b"garbage").grpc_status == INTERNAL
+    assert call(5, compress(reserve_message)[:-1]).grpc_status == INTERNAL
+    # 10 MiB in 10 KiB.
+    assert call(7, compress(bytes(10 << 20))).grpc_status == RESOURCE_EXHAUSTED
+    assert call(9, compress(reserve_message)).grpc_status == OK
 
 
 def test_a_deadline_that_has_passed(connection, reserve_message):

@@ -111,7 +111,6 @@ def calls_of(client, sku):
 
 READS = {"GetReservation", "ListReservations", "GetStock", "BatchGetStock", "ListStock"}
 HOLDS = {"Reserve", "Confirm", "Release", "Extend"}
-# Each role may do what those before it may.
 ALLOWED = {"read": READS, "reserve": READS | HOLDS, "stock": READS | HOLDS | {"AdjustStock"},
            "admin": READS | HOLDS | {"AdjustStock"}}
 METHODS = sorted(ALLOWED["admin"])
@@ -336,7 +335,7 @@ def test_an_open_door_is_warned_of(start, host, warns):
             if '"level":"warning"' in row and "a debug build" not in row]
     assert bool(rows) == warns, rows
     if warns:
-        assert any("--tokens" in row for row in rows)
+        assert any("tls" in row.lower() and "token" in row.lower() for row in rows)
 
 
 # Client certificates.
@@ -347,20 +346,24 @@ def test_the_subject_of_a_certificate_names_the_caller(binary, tmp_path, start):
         pytest.skip("this server has no --tls-client-ca")
     made = Certificates(tmp_path / "certificates")
     pair = made.issue("server")
-    server = start("--tls-cert", pair.certificate, "--tls-key", pair.key, "--tls-client-ca", made.authority)
+    tokens = tmp_path / "tokens"
+    tokens.write_text("cert uri:spiffe://test/shop-1 caller=shop-1 role=admin\n"
+                      "cert cn:shop-2 caller=shop-2 role=reserve\n")
+    tokens.chmod(0o600)
+    server = start("--tls-cert", pair.certificate, "--tls-key", pair.key, "--tls-client-ca", made.authority,
+                   "--tokens", tokens)
+    hosts = {"shop-1": ["DNS:a.test", "URI:spiffe://test/shop-1"], "shop-2": ["email:a@b.test"], "shop-3": ["DNS:shop-1"]}
 
     def customer(name, **options):
-        key, certificate = made.issue(name).read()
+        key, certificate = made.issue(name, hosts=hosts[name]).read()
         return Client(server.target, credentials=grpc.ssl_channel_credentials(
             made.authority.read_bytes(), key, certificate), **options)
 
     key = fresh("key")
     with customer("shop-1") as one, customer("shop-2") as two:
-        try:
-            sku = one.item(10)
-        except grpc.RpcError as error:
-            assert error.code() == StatusCode.PERMISSION_DENIED
-            pytest.skip("certificates need a role from the tokens' file")
+        sku = one.item(10)
+        with refused(StatusCode.PERMISSION_DENIED, "ROLE_REQUIRED"):
+            two.item(10)
         first = one.reserve(line(sku), key=key)
         assert one.reserve(line(sku), key=key).replayed
         second = two.reserve(line(sku), key=key)
@@ -368,3 +371,6 @@ def test_the_subject_of_a_certificate_names_the_caller(binary, tmp_path, start):
     with customer("shop-1", caller="shop-2") as liar:
         with refused(StatusCode.PERMISSION_DENIED, "CALLER_MISMATCH"):
             liar.reserve(line(sku))
+    with customer("shop-3") as stranger:
+        with refused(StatusCode.UNAUTHENTICATED, "CERTIFICATE_UNKNOWN"):
+            stranger.reserve(line(sku))

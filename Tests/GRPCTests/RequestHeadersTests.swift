@@ -1,112 +1,245 @@
 import GRPC
+import HTTP2
 import Testing
 
-@Suite("Request head")
-struct RequestHeadTests {
+/// Header blocks of one connection, and what is made of them.
+private final class Connection {
+  private static let metadata: [StaticString] = ["who", "secret"]
+
+  private let context: SessionContext
+  private let session: Session
+  private var stream: UInt32 = 1
+
+  init() throws {
+    let plenty = Budget(burst: 1 << 40, perSecond: 1)
+    context = SessionContext(
+      limits: HTTP2Limits(
+        concurrentStreams: 10, headerListBytesMax: 16_384, headerBlockBytesMax: 1 << 20,
+        headerTableBytes: 4096, bodyBytesMax: 1000, bufferedBytesMax: 1 << 20,
+        connectionWindowBytes: 1 << 20, streamWindowBytes: 1 << 16, resets: plenty, pings: plenty,
+        settings: plenty, emptyFrames: plenty, lateFrames: plenty),
+      captured: RequestField.allCases.map(\.name) + Self.metadata, header: ContentType.field,
+      trailer: ConstantField("grpc-status", "0"))
+    session = try #require(context.open(token: 1))
+    receive(Array("PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".utf8) + Self.frame(type: 4, flags: 0, 0, []))
+  }
+
+  deinit {
+    session.close()
+    releaseClosed()
+  }
+
+  /// Calls `body` with the fields of a call.
+  func with<Result>(
+    _ fields: [(String, String)], certificate: CertificateName? = nil,
+    _ body: (RequestHeaders) -> Result
+  ) throws -> Result {
+    receive(
+      Self.frame(
+        type: 1, flags: 5, stream, fields.flatMap { [0] + Self.text($0.0) + Self.text($0.1) }))
+    let isHead = context.eventCount > 0 && context.event(at: 0).kind == .head
+    try #require(isHead, "the header block is malformed")
+    let result = body(RequestHeaders(context.event(at: 0).stream, certificate: certificate))
+    context.clearEvents()
+    receive(Self.frame(type: 3, flags: 0, stream, [0, 0, 0, 8]))
+    releaseClosed()
+    stream += 2
+    return result
+  }
+
+  private func receive(_ bytes: [UInt8]) {
+    let fault = unsafe bytes.withUnsafeBytes { unsafe session.receive($0) }
+    #expect(fault == nil)
+  }
+
+  private func releaseClosed() {
+    for index in 0..<context.eventCount where context.event(at: index).kind == .closed {
+      context.release(context.event(at: index).stream)
+    }
+    context.clearEvents()
+  }
+
+  private static func frame(
+    type: UInt8, flags: UInt8, _ stream: UInt32, _ payload: [UInt8]
+  ) -> [UInt8] {
+    let number = [24, 16, 8, 0].map { UInt8(truncatingIfNeeded: stream >> $0) }
+    return [0, UInt8(payload.count >> 8), UInt8(payload.count & 255), type, flags] + number + payload
+  }
+
+  /// A string of less than 127 bytes (RFC 7541 section 5.2).
+  private static func text(_ text: String) -> [UInt8] {
+    [UInt8(text.utf8.count)] + Array(text.utf8)
+  }
+}
+
+@Suite("Request headers")
+struct RequestHeadersTests {
+  private typealias Meaning = RequestHeaders.Meaning
+
   /// A request's header fields, and what must become of it. Method 3 is at "/s/m".
   struct Case: CustomTestStringConvertible {
     var method = "POST"
     var path = "/s/m"
     var contentType = "application/grpc"
-    var encoding = ""
-    let head: RequestHead
+    /// nil: the field does not come.
+    var encoding: String?
+    var accepts: String?
+    var timeout: String?
+    let meaning: RequestHeaders.Meaning
 
-    var testDescription: String { "\(method) \(path) '\(contentType)' '\(encoding)'" }
-  }
+    var testDescription: String {
+      "\(method) \(path) '\(contentType)' \(encoding ?? "-") \(accepts ?? "-") \(timeout ?? "-")"
+    }
 
-  private static func decide(_ request: Case) -> RequestHead {
-    let method = Array(request.method.utf8)
-    let path = Array(request.path.utf8)
-    let contentType = Array(request.contentType.utf8)
-    let encoding = Array(request.encoding.utf8)
-    return RequestHead.decide(
-      method: method.span, path: path.span, contentType: contentType.span,
-      encoding: encoding.span
-    ) { path in
-      let known = Array("/s/m".utf8)
-      return known.count == path.count && known.indices.allSatisfy { known[$0] == path[$0] }
-        ? 3 : nil
+    var fields: [(String, String)] {
+      var fields = [
+        (":method", method), (":scheme", "http"), (":path", path), (":authority", "test"),
+        ("te", "trailers"),
+      ]
+      if !contentType.isEmpty { fields.append(("content-type", contentType)) }
+      if let encoding { fields.append(("grpc-encoding", encoding)) }
+      if let accepts { fields.append(("grpc-accept-encoding", accepts)) }
+      if let timeout { fields.append(("grpc-timeout", timeout)) }
+      return fields
     }
   }
 
-  private static let call = RequestHead.call(method: 3)
-  private static let notPost = RequestHead.reject(.notPost)
-  private static let wrongType = RequestHead.reject(.wrongContentType)
-  private static let unknown = RequestHead.reject(.unknownMethod)
-  private static let unsupported = RequestHead.reject(.compressed)
-
-  private static let accepted =
-    ["", "+proto", ";charset=utf-8", "; x", "+proto;a=b", ";", "+proto;"].map {
-      Case(contentType: "application/grpc" + $0, head: call)
-    } + [Case(encoding: "identity", head: call)]
-
-  private static let wrongTypes = [
-    "", "application/json", "application/grpc+json", "application/grpc-web", "application/grp",
-    "application/grpc+prot", "application/grpc+proto2", "application/grpcx", "Application/grpc",
-    " application/grpc", "application/grpc ", "application/grpc+", "application/grpc+thrift",
-    "text/application/grpc", "application/grpc-web+proto",
-  ].map { Case(contentType: $0, head: wrongType) }
-
-  private static let wrongMethods = ["GET", "PUT", "post", "POST ", "", "POS", "HEAD", "POSTT"].map
-  {
-    Case(method: $0, head: notPost)
+  private static func call(
+    _ encoding: MessageEncoding = .identity, _ response: MessageEncoding = .identity,
+    timeout: Int64 = .max
+  ) -> RequestHeaders.Meaning {
+    .call(
+      method: 3, encoding: encoding, responseEncoding: response, timeoutNanoseconds: timeout)
   }
 
-  private static let unknownPaths = ["", "/", "/s", "/s/", "/s/M", "/s/m/", "s/m", "/s/m?x"].map {
-    Case(path: $0, head: unknown)
+  private static let contentTypes =
+    [
+      "", "+proto", "+json", "+thrift", "+", ";charset=utf-8", "; x", "+proto;a=b", ";", "+proto;",
+    ].map { Case(contentType: "application/grpc" + $0, meaning: call()) }
+    + ["Application/gRPC", "APPLICATION/GRPC+PROTO"].map { Case(contentType: $0, meaning: call()) }
+    + [
+      "", "application/json", "application/grpc-web", "application/grp", "application/grpcx",
+      "text/application/grpc", "application/grpc-web+proto", "application/grpc proto",
+      "application/grpc,", "application", "/",
+    ].map { Case(contentType: $0, meaning: .reject(.wrongContentType)) }
+
+  private static let methods = ["GET", "PUT", "post", "POS", "HEAD", "POSTT"].map {
+    Case(method: $0, meaning: .reject(.notPost))
   }
 
-  private static let encodings = ["gzip", "deflate", "snappy", "Identity", "identity,gzip", " "].map
-  {
-    Case(encoding: $0, head: unsupported)
+  private static let paths = ["/", "/s", "/s/", "/s/M", "/s/m/", "/s/mm", "/s/m?x"].map {
+    Case(path: $0, meaning: .reject(.unknownMethod))
   }
+
+  private static let encodings = [
+    Case(encoding: "identity", meaning: call()), Case(encoding: "", meaning: call()),
+    Case(encoding: "gzip", meaning: call(.gzip, .gzip)),
+    Case(encoding: "deflate", meaning: call(.deflate, .deflate)),
+    Case(encoding: "gzip", accepts: "identity,deflate,gzip", meaning: call(.gzip, .gzip)),
+    Case(encoding: "gzip", accepts: "identity,deflate", meaning: call(.gzip, .identity)),
+    Case(encoding: "gzip", accepts: "", meaning: call(.gzip, .identity)),
+    Case(encoding: "deflate", accepts: "gzip", meaning: call(.deflate, .identity)),
+    // A client that can read gzip did not ask for it.
+    Case(accepts: "identity,deflate,gzip", meaning: call()),
+    Case(encoding: "identity", accepts: "gzip", meaning: call()),
+  ]
+  private static let unknownEncodings = ["snappy", "GZIP", "gzip,deflate", "x-gzip", "Identity", "br"]
+    .map { Case(encoding: $0, meaning: .reject(.unknownEncoding)) }
+
+  private static let timeouts: [Case] =
+    [("1S", 1_000_000_000), ("0n", 0), ("20m", 20_000_000), ("99999999H", .max)].map {
+      Case(timeout: $0.0, meaning: call(timeout: $0.1))
+    } + ["", "1", "1x", "S", "123456789n", "-1S", "1.5S"].map {
+      Case(timeout: $0, meaning: .reject(.malformedTimeout))
+    }
 
   /// Where several things are wrong, the one that says most about the caller is named.
   private static let several = [
-    Case(method: "GET", path: "/x", contentType: "text/html", encoding: "gzip", head: notPost),
-    Case(path: "/x", contentType: "text/html", encoding: "gzip", head: wrongType),
-    Case(path: "/x", encoding: "gzip", head: unknown),
+    Case(
+      method: "GET", path: "/x", contentType: "text/html", encoding: "br", timeout: "x",
+      meaning: .reject(.notPost)),
+    Case(
+      path: "/x", contentType: "text/html", encoding: "br", timeout: "x",
+      meaning: .reject(.wrongContentType)),
+    Case(path: "/x", encoding: "br", timeout: "x", meaning: .reject(.unknownMethod)),
+    Case(encoding: "br", timeout: "x", meaning: .reject(.unknownEncoding)),
   ]
+
+  private static func decide(_ headers: RequestHeaders) -> RequestHeaders.Meaning {
+    headers.decide { path in path.equals("/s/m") ? 3 : nil }
+  }
 
   @Test(
     "Decisions",
-    arguments: accepted + wrongTypes + wrongMethods + unknownPaths + encodings + several)
-  func decision(_ request: Case) { #expect(Self.decide(request) == request.head) }
+    arguments: contentTypes + methods + paths + encodings + unknownEncodings + timeouts + several)
+  func decision(_ request: Case) throws {
+    let meaning = try Connection().with(request.fields) { Self.decide($0) }
+    #expect(meaning == request.meaning)
+  }
 
   @Test("The path is asked for only where the request is gRPC at all")
-  func asksLate() {
-    let empty: [UInt8] = []
-    let post = Array("POST".utf8)
+  func asksLate() throws {
+    let connection = try Connection()
     var asked = 0
-    _ = RequestHead.decide(
-      method: post.span, path: empty.span, contentType: empty.span, encoding: empty.span
-    ) { _ in
-      asked += 1
-      return nil
+    for request in Self.methods + Self.contentTypes.filter({ $0.meaning != Self.call() }) {
+      _ = try connection.with(request.fields) { headers in
+        headers.decide { _ in
+          asked += 1
+          return nil
+        }
+      }
     }
     #expect(asked == 0)
   }
 
   @Test(
-    "A head survives as a number",
+    "The handler's metadata comes behind gRPC's fields",
     arguments: [
-      RequestHead.call(method: 0), .call(method: 1), .call(method: 13),
-      .call(method: Int(Int32.max)),
-    ] + Rejection.allCases.map { .reject($0) })
-  func roundTrip(_ head: RequestHead) { #expect(RequestHead(code: head.code) == head) }
-
-  @Test("Different heads are different numbers")
-  func distinct() {
-    let heads = [Self.notPost, Self.wrongType, Self.unknown, Self.unsupported, Self.call]
-    #expect(Set(heads.map(\.code)).count == heads.count)
+      ([], "", "", [false, false], [false, false]),
+      ([("who", "me")], "me", "", [true, false], [false, false]),
+      ([("secret", "s"), ("who", "me")], "me", "s", [true, true], [false, false]),
+      ([("who", "")], "", "", [true, false], [false, false]),
+      ([("who", "me"), ("who", "me")], "me", "", [true, false], [true, false]),
+      ([("secret", "a"), ("who", "x"), ("secret", "b")], "x", "a", [true, true], [false, true]),
+      ([("secret", ""), ("secret", "b")], "", "", [false, true], [false, true]),
+    ])
+  func metadata(
+    _ fields: [(String, String)], _ who: String, _ secret: String, _ came: [Bool],
+    _ repeated: [Bool]
+  ) throws {
+    let connection = try Connection()
+    try connection.with(Case(meaning: Self.call()).fields + fields) { headers in
+      let texts = (0..<2).map { index in
+        headers.withMetadata(index) { String(decoding: array($0), as: UTF8.self) }
+      }
+      #expect(texts == [who, secret])
+      #expect((0..<2).map { headers.hasMetadata($0) } == came)
+      #expect((0..<2).map { headers.isMetadataRepeated($0) } == repeated)
+      #expect(Self.decide(headers) == Self.call())
+      let isAnonymous = headers.certificate == nil
+      #expect(isAnonymous)
+    }
   }
 
-  @Test("Fields are named as on the wire")
+  @Test("The name in the peer's certificate is handed on")
+  func certificate() throws {
+    let name = Array("cn:shop".utf8)
+    let connection = try Connection()
+    try connection.with(
+      Case(meaning: Self.call()).fields, certificate: CertificateName(name.span)
+    ) { headers in
+      let told = headers.certificate?.withName(array)
+      #expect(told == name)
+    }
+  }
+
+  @Test("Fields are named as on the wire, and captured in the order of their numbers")
   func names() {
     #expect(
       RequestField.allCases.map { "\($0.name)" } == [
-        ":method", ":path", "content-type", "grpc-encoding", "holdfast-caller", "grpc-timeout",
+        ":method", ":path", "content-type", "grpc-encoding", "grpc-accept-encoding", "grpc-timeout",
       ])
+    #expect(RequestField.allCases.map(\.rawValue) == Array(0..<6))
   }
 }
 

@@ -43,11 +43,11 @@ import Testing
 
   @Test(arguments: [0, 1, 9, 10, 16]) func answersEndWithAStatus(code: UInt8) throws {
     let server = try ServerUnderTest.connected { server, stream in
-      if code == 0 { return server.context.end(stream) }
+      if code == 0 { return server.end(stream) }
       let trailers = HeaderFields()
-      trailers.resetTrailers()
+      trailers.begin()
       trailers.add("grpc-status", decimal: UInt32(code))
-      server.context.end(stream, trailers: trailers)
+      server.end(stream, trailers: trailers)
     }
     let decoder = ServerTestDecoder()
     for stream in [1, 3, 5] as [UInt32] {
@@ -74,13 +74,13 @@ import Testing
     let message = [UInt8](repeating: 7, count: 20_000)
     server.send(message, on: stream, ends: false)
     let trailers = HeaderFields()
-    trailers.resetTrailers()
+    trailers.begin()
     trailers.add("grpc-status", decimal: 14)
     let value = [UInt8](repeating: 97, count: length)
     trailers.add("grpc-message", value.span)
-    server.context.end(stream, trailers: trailers)
+    server.end(stream, trailers: trailers)
     // Nothing follows the end.
-    server.context.end(stream)
+    server.end(stream)
     var frames = try server.frames()
     if window < 65_535 {
       #expect(frames.last?.kind == Kind.data && server.session.queuedBytes > 0)
@@ -111,7 +111,7 @@ import Testing
       server.send([UInt8](repeating: number, count: Int(number) * 3), on: stream, ends: false)
       if number % 3 == 0 { frames += try server.frames() }
     }
-    server.context.end(stream)
+    server.end(stream)
     frames += try server.frames()
     let expected = (0..<50 as Range<UInt8>).flatMap {
       grpcMessage([UInt8](repeating: $0, count: Int($0) * 3))
@@ -127,10 +127,11 @@ import Testing
     let long = String(repeating: "x", count: 300)
     let server = try ServerUnderTest.connected { server, stream in
       let fields = HeaderFields()
-      fields.reset(httpStatus: httpStatus)
+      fields.begin(status: httpStatus)
+      fields.add("content-type", "application/grpc")
       fields.add("grpc-status", "12")
       fields.add("grpc-message", long.utf8Span.span)
-      server.context.sendHeadersOnly(on: stream, fields: fields)
+      server.respond(stream, headersOnly: fields)
     }
     let decoder = ServerTestDecoder()
     for stream in [1, 3] as [UInt32] {
@@ -244,26 +245,19 @@ import Testing
     let server = try ServerUnderTest.connected()
     #expect(server.receive(ServerFrame.headers(1, block)) == nil)
     let stale = try #require(server.openStreams.first)
+    let name = stale.id
     let context = server.context
-    #expect(context.session(of: stale)?.token == 7)
+    #expect(context.stream(name)?.session?.token == 7)
     #expect(server.receive(ServerFrame.reset(1)) == nil)
     // Its record is in use again.
     #expect(server.receive(ServerFrame.headers(3, block)) == nil)
     let fresh = try #require(server.openStreams.first)
-    #expect(fresh.index == stale.index && fresh.generation != stale.generation)
-    #expect(context.session(of: stale) == nil && context.notes(of: stale) == nil)
-    #expect(context.hasEnded(stale) && context.isAnswered(stale))
-    let isNil = context.withBody(of: stale) { _, _ in true } == nil
-    #expect(isNil)
-    let message: [UInt8] = [1]
-    let isSent = context.send(message.span, on: stale, ends: true)
-    #expect(!isSent)
-    context.end(stale)
-    context.setHead(66, of: stale)
-    context.wantData(stale)
-    context.consume(1, of: stale)
-    context.release(stale)
-    #expect(context.notes(of: fresh)?.head == 65)
+    #expect(fresh.id.index == name.index && fresh.id.generation != name.generation)
+    #expect(context.stream(name) == nil)
+    #expect(context.stream(StreamID(index: name.index + 1, generation: 0)) == nil)
+    #expect(context.stream(StreamID(index: .max, generation: 0)) == nil)
+    #expect(context.stream(fresh.id)?.id == fresh.id)
+    #expect(server.notes(of: fresh)?.head == 65)
     #expect(try server.frames().isEmpty && server.session.queuedBytes == 0)
     #expect(server.receive(ServerFrame.data(3, grpcMessage([]))) == nil)
     #expect(server.calls.count == 1)
@@ -274,12 +268,12 @@ import Testing
     let server = try ServerUnderTest.connected { server, stream in
       server.send([1], on: stream)
       let again: [UInt8] = [2]
-      let isSent = server.context.send(again.span, on: stream, ends: true)
-      #expect(!isSent, "the answer has its end")
-      server.context.end(stream)
+      let isTaken = server.context.append(again.span, to: stream)
+      #expect(isTaken, "what has its end takes nothing more, and that is no lack of room")
+      server.end(stream)
       let fields = HeaderFields()
-      fields.reset(httpStatus: 200)
-      server.context.sendHeadersOnly(on: stream, fields: fields)
+      fields.begin(status: 200)
+      server.respond(stream, headersOnly: fields)
     }
     #expect(server.receive(call(1)) == nil)
     let frames = try server.frames()

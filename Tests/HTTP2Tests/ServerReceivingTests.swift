@@ -123,7 +123,7 @@ private func recording() -> [[UInt8]] {
     }
     server.close()
     let closed = server.events.filter { $0.kind == .closed }
-    #expect(Set(closed.map { "\($0.stream)" }).count == closed.count, what)
+    #expect(Set(closed.map { "\($0.id)" }).count == closed.count, what)
   }
 
   private func stillWorks(_ context: SessionContext) throws {

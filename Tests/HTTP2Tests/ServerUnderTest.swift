@@ -25,34 +25,58 @@ final class ServerUnderTest {
     emptyFrames: Budget(burst: 100_000, perSecond: 1),
     lateFrames: Budget(burst: 100_000, perSecond: 1))
 
+  /// An event, with the name that its stream had then.
+  struct Event {
+    let kind: StreamEvent.Kind
+    let id: StreamID
+  }
+
+  /// What is kept with a header block: bytes alone.
+  struct Notes: BitwiseCopyable {
+    var head: Int32 = 0
+    var timeoutCount: Int8 = -1
+    var timeout = InlineArray<16, UInt8>(repeating: 0)
+    var callerCount: UInt8 = 0
+    var caller = InlineArray<128, UInt8>(repeating: 0)
+  }
+
   let context: SessionContext
   let session: Session
   /// What is done with a call that is whole.
-  var answer: (ServerUnderTest, StreamID) -> Void
+  var answer: (ServerUnderTest, HTTP2.Stream) -> Void
   /// Whether `data` events are asked for.
   var wantsData = false
   /// Whether bytes are consumed as soon as `data` events tell of them.
   var readsData = false
+  /// Whether header blocks are accepted.
+  var accepts = true
   private(set) var calls: [Call] = []
-  private(set) var events: [StreamEvent] = []
-  /// Fields of interest of the last `head` event.
+  private(set) var events: [Event] = []
+  /// Captured fields of the last `head` event, and which of them came twice.
   private(set) var fields: [String] = []
+  private(set) var repeatedFields: [Bool] = []
   /// What of the body was there then.
   private(set) var bodyAtHead: [UInt8] = []
-  private(set) var openStreams: [StreamID] = []
+  private(set) var openStreams: [HTTP2.Stream] = []
+  /// Streams of which bytes were dropped.
+  private var oversize: [StreamID] = []
+  var oversizeCount: Int { oversize.count }
 
   /// Answers with the message "hello".
-  static func hello(_ server: ServerUnderTest, _ stream: StreamID) {
+  static func hello(_ server: ServerUnderTest, _ stream: HTTP2.Stream) {
     server.send(Array("hello".utf8), on: stream)
   }
 
   static func makeContext(_ limits: HTTP2Limits = limits) -> SessionContext {
-    SessionContext(limits: limits, fieldNames: fieldNames, timeoutName: "grpc-timeout")
+    SessionContext(
+      limits: limits, captured: fieldNames + ["grpc-timeout"],
+      header: ConstantField("content-type", "application/grpc"),
+      trailer: ConstantField("grpc-status", "0"))
   }
 
   init(
     _ context: SessionContext, token: UInt64 = 7,
-    answer: @escaping (ServerUnderTest, StreamID) -> Void = ServerUnderTest.hello
+    answer: @escaping (ServerUnderTest, HTTP2.Stream) -> Void = ServerUnderTest.hello
   ) throws {
     self.context = context
     session = try #require(context.open(token: token))
@@ -61,7 +85,7 @@ final class ServerUnderTest {
 
   convenience init(
     limits: HTTP2Limits = limits,
-    answer: @escaping (ServerUnderTest, StreamID) -> Void = ServerUnderTest.hello
+    answer: @escaping (ServerUnderTest, HTTP2.Stream) -> Void = ServerUnderTest.hello
   ) throws {
     try self.init(Self.makeContext(limits), answer: answer)
   }
@@ -69,7 +93,7 @@ final class ServerUnderTest {
   /// A server whose client has sent its preface, and has read the server's.
   static func connected(
     limits: HTTP2Limits = limits, settings: [(UInt16, UInt32)] = [],
-    answer: @escaping (ServerUnderTest, StreamID) -> Void = ServerUnderTest.hello
+    answer: @escaping (ServerUnderTest, HTTP2.Stream) -> Void = ServerUnderTest.hello
   ) throws -> ServerUnderTest {
     let server = try ServerUnderTest(limits: limits, answer: answer)
     #expect(server.receive(ServerFrame.preface + ServerFrame.settings(settings)) == nil)
@@ -101,9 +125,30 @@ final class ServerUnderTest {
 
   func frames() throws -> [ServerFrame] { try #require(ServerFrame.parse(output())) }
 
-  func send(_ message: [UInt8], on stream: StreamID, ends: Bool = true) {
-    let isSent = context.send(message.span, on: stream, ends: ends)
-    #expect(isSent)
+  // MARK: Responses
+
+  /// Sends a message, to be seen at once.
+  func send(_ message: [UInt8], on stream: HTTP2.Stream, ends: Bool = true) {
+    let bytes = grpcMessage(message)
+    let isTaken = context.append(bytes.span, to: stream)
+    #expect(isTaken)
+    if ends { context.end(stream) }
+    release(stream)
+  }
+
+  func end(_ stream: HTTP2.Stream, trailers: HeaderFields? = nil) {
+    context.end(stream, trailers: trailers)
+    release(stream)
+  }
+
+  func respond(_ stream: HTTP2.Stream, headersOnly fields: HeaderFields) {
+    fields.withBlock { context.respond(stream, headersOnly: $0) }
+    release(stream)
+  }
+
+  /// Everything of the response may be seen.
+  func release(_ stream: HTTP2.Stream) {
+    context.release(stream, upTo: context.position(stream))
   }
 
   func close() {
@@ -114,13 +159,16 @@ final class ServerUnderTest {
 
   func count(_ kind: StreamEvent.Kind) -> Int { events.count { $0.kind == kind } }
 
-  private func handleEvents() {
+  // MARK: Events
+
+  /// Handles what waits, as every turn does.
+  func handleEvents() {
     var index = 0
     while index < context.eventCount {
       let event = context.event(at: index)
       index += 1
-      events.append(event)
-      if event.kind != .closed, !openStreams.contains(event.stream) {
+      events.append(Event(kind: event.kind, id: event.stream.id))
+      if event.kind != .closed, !openStreams.contains(where: { $0.id == event.stream.id }) {
         openStreams.append(event.stream)
       }
       handle(event)
@@ -132,39 +180,68 @@ final class ServerUnderTest {
     let stream = event.stream
     switch event.kind {
     case .head: decideHead(stream)
-    case .end: ended(stream)
+    case .end:
+      noteOversize(stream)
+      ended(stream)
     case .closed:
-      openStreams.removeAll { $0 == stream }
+      openStreams.removeAll { $0.id == stream.id }
       context.release(stream)
     case .data:
-      let count = context.withBody(of: stream) { body, _ in body.count } ?? 0
-      if readsData { context.consume(count, of: stream) }
-    case .oversize, .headerListTooLarge: break
+      noteOversize(stream)
+      if readsData, !stream.isClosed {
+        context.consume(stream.withBody { $0.count }, of: stream)
+      }
+    case .headerListTooLarge, .writable: break
     }
+  }
+
+  private func noteOversize(_ stream: HTTP2.Stream) {
+    if stream.isOversize, !oversize.contains(stream.id) { oversize.append(stream.id) }
   }
 
   /// The path's last character says what the head is.
-  private func decideHead(_ stream: StreamID) {
-    let read = context.withFields(of: stream) { method, path, type, encoding, caller in
-      [Self.text(method), Self.text(path), Self.text(type), Self.text(encoding), Self.text(caller)]
+  private func decideHead(_ stream: HTTP2.Stream) {
+    fields = Self.fieldNames.indices.map { stream.withField($0) { Self.text($0) } }
+    repeatedFields = Self.fieldNames.indices.map { stream.isFieldRepeated($0) }
+    var notes = Notes()
+    notes.head = Int32(fields[1].utf8.last ?? 0)
+    for (index, byte) in fields[4].utf8.prefix(128).enumerated() { notes.caller[index] = byte }
+    notes.callerCount = UInt8(clamping: fields[4].utf8.prefix(128).count)
+    if stream.hasField(5) {
+      let timeout = stream.withField(5) { Self.bytes($0) }.prefix(16)
+      for (index, byte) in timeout.enumerated() { notes.timeout[index] = byte }
+      notes.timeoutCount = Int8(timeout.count)
     }
-    guard let read else { return }
-    fields = read
-    context.setHead(Int32(read[1].utf8.last ?? 0), of: stream)
-    bodyAtHead = context.withBody(of: stream) { body, _ in Self.bytes(body) } ?? []
-    if wantsData { context.wantData(stream) }
+    bodyAtHead = stream.withBody { Self.bytes($0) }
+    guard accepts, !stream.isClosed else { return }
+    let policy =
+      wantsData
+      ? BodyPolicy(bytesMax: Int(Self.limits.streamWindowBytes), tellsAt: 1, isStreaming: true)
+      : BodyPolicy(bytesMax: Self.limits.bodyBytesMax, tellsAt: 0, isStreaming: false)
+    let isAccepted = context.accept(stream, notes: notes, policy: policy)
+    #expect(isAccepted)
+    noteOversize(stream)
   }
 
-  private func ended(_ stream: StreamID) {
-    guard let notes = context.notes(of: stream), context.session(of: stream) != nil else { return }
-    let timeout = context.withTimeout(of: stream) { Self.text($0) }
-    let call = context.withBody(of: stream) { body, caller in
-      Call(
-        head: notes.head, body: Self.bytes(body),
-        timeout: context.hasTimeout(stream) ? timeout : nil, caller: Self.text(caller))
+  private func ended(_ stream: HTTP2.Stream) {
+    if stream.isClosed { return }
+    let body = stream.withBody { Self.bytes($0) }
+    var call = Call(head: 0, body: body, timeout: nil, caller: "")
+    if let notes = notes(of: stream) {
+      call.head = notes.head
+      call.caller = Self.text(notes.caller.span.extracting(0..<Int(notes.callerCount)))
+      if notes.timeoutCount >= 0 {
+        call.timeout = Self.text(notes.timeout.span.extracting(0..<Int(notes.timeoutCount)))
+      }
     }
-    if let call { calls.append(call) }
-    if !context.isAnswered(stream) { answer(self, stream) }
+    calls.append(call)
+    if !stream.hasResponse { answer(self, stream) }
+  }
+
+  /// What was kept with a stream's header block.
+  func notes(of stream: HTTP2.Stream) -> Notes? {
+    guard let notes = unsafe stream.notes else { return nil }
+    return unsafe notes.load(as: Notes.self)
   }
 
   static func bytes(_ span: Span<UInt8>) -> [UInt8] {

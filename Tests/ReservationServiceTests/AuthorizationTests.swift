@@ -137,9 +137,9 @@ import Testing
   func failuresOnTheWire(
     _ failure: AuthorizationFailure, _ code: StatusCode, _ metadata: [String: String]
   ) throws {
-    let reply = Reply()
-    ErrorReplies().unauthorized(failure, reply: reply)
-    guard case .failure(let refused) = try Service.answer(in: reply) else {
+    let response = Response()
+    ErrorReplies().unauthorized(failure, response: response)
+    guard case .failure(let refused) = try Service.answer(in: response) else {
       return #expect(Bool(false), "no failure")
     }
     #expect(refused.code == code && refused.reason == "\(failure.reason)")
@@ -159,22 +159,22 @@ import Testing
     let service = Service()
     _ = try service.ok("AdjustStock", adjust("put", "a", by: 5))
     let id = try service.ok("Reserve", reserve("k", [line("a", 1)]), caller: "shop").text(1)
-    let reply = Reply()
+    let response = Response()
     service.handler.beginTurn()
     _ = try withRequester("other") { requester throws(FieldViolation) in
-      try service.handler.release(of(id).bytes.span, requester, reply)
+      try service.handler.release(of(id).bytes.span, requester, response)
     }
-    guard case .failure(let refused) = try Service.answer(in: reply) else {
+    guard case .failure(let refused) = try Service.answer(in: response) else {
       return #expect(Bool(false), "no failure")
     }
     #expect(refused.code == .permissionDenied && refused.reason == "NOT_OWN_HOLD")
     #expect(refused.metadata.isEmpty)
-    reply.reset()
+    response.begin()
     _ = try withRequester("shop") { requester throws(FieldViolation) in
-      try service.handler.release(of(id).bytes.span, requester, reply)
+      try service.handler.release(of(id).bytes.span, requester, response)
     }
     service.handler.endTurn()
-    guard case .message = try Service.answer(in: reply) else {
+    guard case .message = try Service.answer(in: response) else {
       return #expect(Bool(false), "no message")
     }
   }

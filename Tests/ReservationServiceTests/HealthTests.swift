@@ -16,11 +16,16 @@ struct HealthTests {
   /// Remembers what the handler sends late.
   private final class Sink: CallSink {
     var sent: [UInt64: [Answer]] = [:]
-    func send(_ reply: Reply, to call: CallID, ends: Bool) {
-      #expect(!ends)
-      if let answer = try? Service.answer(in: reply) {
+    func respond(
+      to call: CallID, lsn: UInt64, ends: Bool, _ write: (Response) -> Void
+    ) -> Delivery {
+      #expect(!ends && lsn == 0)
+      let response = Response()
+      write(response)
+      if let answer = try? Service.answer(in: response) {
         sent[call.rawValue, default: []].append(answer)
       }
+      return .taken
     }
   }
 

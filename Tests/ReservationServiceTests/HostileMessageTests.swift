@@ -176,12 +176,15 @@ struct HostileMessageTests {
 
   @Test("A method number that does not exist is answered")
   func noSuchMethod() {
-    let reply = Reply()
+    let response = Response()
     let nothing: [UInt8] = []
-    for number in [-1, 14, Int.max] {
-      _ = service.handler.handle(
-        method: number, message: nothing.span, caller: nothing.span, call: CallID(rawValue: 1),
-        reply: reply)
+    for number in [-1, 14, Int(Int32.max)] {
+      var context = CallContext(method: number, type: .unary, principal: Principal())
+      unsafe withUnsafeMutablePointer(to: &context) { context in
+        let call = unsafe Call(id: CallID(rawValue: 1), context: context)
+        let completion = service.handler.handle(nothing.span, of: call, response: response)
+        #expect(completion == .later)
+      }
     }
   }
 }

@@ -288,11 +288,11 @@ struct RefusalTests {
       (.failed, "SHUTTING_DOWN", second / 4),
     ])
   func unavailable(reason: Unavailable, name: String, retryNanoseconds: Int64) throws {
-    let reply = Reply()
+    let response = Response()
     ErrorReplies().refuse(
-      .unavailable(reason), isReplay: false, session: service.session, reply: reply
+      .unavailable(reason), isReplay: false, session: service.session, response: response
     ) { _ in ItemName(sku: .empty, location: .empty) }
-    guard case .failure(let refused) = try Service.answer(in: reply) else {
+    guard case .failure(let refused) = try Service.answer(in: response) else {
       Issue.record("no failure")
       return
     }
@@ -329,26 +329,26 @@ struct RefusalTests {
 
   @Test("Too many others at once")
   func conflict() throws {
-    let reply = Reply()
+    let response = Response()
     ErrorReplies().refuse(
-      .conflictTooBusy(attempts: 16), isReplay: false, session: service.session, reply: reply
+      .conflictTooBusy(attempts: 16), isReplay: false, session: service.session, response: response
     ) { _ in ItemName(sku: .empty, location: .empty) }
     let refused = Answer.Refused(
       code: .unavailable, text: "too many others change the same items",
       reason: "CONFLICT_TOO_BUSY", domain: "holdfast", metadata: ["attempts": "16"],
       retryNanoseconds: 5_000_000, retryMilliseconds: 5)
-    #expect(try Service.answer(in: reply) == .failure(refused))
+    #expect(try Service.answer(in: response) == .failure(refused))
   }
 
   @Test("Calls that the loop rejects", arguments: Rejection.allCases)
   func rejected(_ rejection: Rejection) throws {
-    let reply = Reply()
-    service.handler.reject(rejection, reply: reply)
+    let response = Response()
+    service.handler.reject(rejection, response: response)
     let isTemporary = rejection == .overloaded || rejection == .shuttingDown
     let refused = Answer.Refused(
       code: rejection.code, text: "\(rejection.text)", reason: "\(rejection.reason)",
       domain: "holdfast", retryNanoseconds: isTemporary ? second / 4 : nil,
       retryMilliseconds: isTemporary ? 250 : 0)
-    #expect(try Service.answer(in: reply) == .failure(refused))
+    #expect(try Service.answer(in: response) == .failure(refused))
   }
 }

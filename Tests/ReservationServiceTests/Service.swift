@@ -1,4 +1,5 @@
 // The whole service without a server: one handler on one store, driven with bytes.
+import Bytes
 import GRPC
 import Posix
 import ReservationService
@@ -51,7 +52,8 @@ final class Service {
   let store: StockStore
   let handler: HoldfastHandler
   let session: StoreSession
-  private let reply = Reply()
+  private let response = Response()
+  private let headers = HeaderBlocks()
   private var nextCall: UInt64 = 1
 
   init(
@@ -89,17 +91,24 @@ final class Service {
   ) throws -> Answer {
     let method = try method(name)
     handler.beginTurn()
-    reply.reset()
+    response.begin()
     nextCall += 1
-    let completion = handler.handle(
-      method: method, message: bytes.span, caller: caller.span,
-      call: id ?? CallID(rawValue: nextCall), reply: reply)
+    let principal = try headers.with(caller: caller) {
+      handler.start(method: method, headers: $0, response: response)
+    }
+    guard let principal else { return try Self.answer(in: response) }
+    var context = CallContext(
+      method: method, type: HoldfastHandler.methods[method].type, principal: principal)
+    let completion = unsafe withUnsafeMutablePointer(to: &context) { context in
+      let call = unsafe Call(id: id ?? CallID(rawValue: nextCall), context: context)
+      return handler.handle(bytes.span, of: call, response: response)
+    }
     handler.endTurn()
-    guard case .reply(let lsn) = completion else {
+    guard case .respond(let lsn) = completion else {
       throw Unexpected(description: "\(name) did not answer at once")
     }
     #expect(lsn <= handler.durableLSN)
-    return try Self.answer(in: reply)
+    return try Self.answer(in: response)
   }
 
   /// The message of a call that must succeed.
@@ -120,16 +129,19 @@ final class Service {
 
   struct Unexpected: Error, CustomStringConvertible { let description: String }
 
-  /// Reads a reply, and checks that it is well-formed.
-  static func answer(in reply: Reply) throws -> Answer {
-    let content = reply.withContent { span in span.indices.map { span[$0] } }
-    guard case .failure(let code) = reply.kind else {
+  /// Reads a response, and checks that it is well-formed.
+  static func answer(in response: Response) throws -> Answer {
+    guard case .failure(let code) = response.kind else {
+      let content = response.message.withBytes { span in span.indices.map { span[$0] } }
       return .message(try #require(Fields(content), "the answer is no message"))
     }
-    let details = reply.withDetails { span in span.indices.map { span[$0] } }
-    var refused = Answer.Refused(code: code, text: String(decoding: content, as: UTF8.self))
+    let fields = try Trailers.fields(of: response)
+    #expect(fields["grpc-status"] == "\(code.rawValue)")
+    let details = try Trailers.base64(fields["grpc-status-details-bin"] ?? "")
+    var refused = Answer.Refused(
+      code: code, text: try Trailers.percentDecoded(fields["grpc-message"] ?? ""))
     refused.detailsByteCount = details.count
-    refused.retryMilliseconds = reply.retryMilliseconds
+    refused.retryMilliseconds = Int32(fields["grpc-retry-pushback-ms"] ?? "0") ?? -1
     let status = try #require(Fields(details), "the details are no google.rpc.Status")
     #expect(status.number(1) == Int64(code.rawValue))
     #expect(status.text(2) == refused.text)

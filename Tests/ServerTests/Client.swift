@@ -17,8 +17,11 @@ enum Frame {
   }
 
   /// Windows so large that no test meets their end, and no dynamic table.
-  static let settings =
-    bytes(4, 0, 0, [0, 4] + bigEndian(1 << 30)) + bytes(8, 0, 0, bigEndian(1 << 30))
+  static let settings = settings(window: 1 << 30)
+
+  static func settings(window: UInt32) -> [UInt8] {
+    bytes(4, 0, 0, [0, 4] + bigEndian(window)) + bytes(8, 0, 0, bigEndian(1 << 30))
+  }
 
   /// A literal without indexing and without Huffman coding; texts below 127 bytes.
   static func field(_ name: String, _ value: String) -> [UInt8] {
@@ -95,11 +98,13 @@ final class Client {
   var rawInput: String { String(decoding: input, as: UTF8.self) }
   private let speaksHTTP2: Bool
 
-  /// - Parameter greets: sends the preface and SETTINGS at once.
-  init(port: UInt16, greets: Bool = true) throws {
+  /// - Parameters:
+  ///   - greets: sends the preface and SETTINGS at once.
+  ///   - window: of its streams; nil: so large that no test meets its end.
+  init(port: UInt16, greets: Bool = true, window: UInt32? = nil) throws {
     socket = try Socket.connect(host: "127.0.0.1", port: port)
     speaksHTTP2 = greets
-    if greets { try send(Frame.preface + Frame.settings) }
+    if greets { try send(Frame.preface + Frame.settings(window: window ?? 1 << 30)) }
   }
 
   // MARK: Sending

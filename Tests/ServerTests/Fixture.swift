@@ -1,4 +1,5 @@
 // A server with a handler that does what a test tells it.
+import Bytes
 import GRPC
 import HTTP2
 import Metrics
@@ -21,6 +22,13 @@ final class Board: Sendable {
     var executed: [Int: Int] = [:]
     var cancelled: [CallID] = []
     var drains = 0
+    /// Header blocks that were asked about.
+    var starts = 0
+    var authenticationGeneration: UInt64 = 0
+    /// Streams of responses that had to wait, and that went on.
+    var fulls = 0
+    var resumes = 0
+    var floodsDone = 0
     var wakes: [@Sendable () -> Void] = []
   }
 
@@ -48,7 +56,7 @@ final class Board: Sendable {
 /// What it answers is in the message and in the method's name.
 final class FakeHandler: CallHandler {
   enum Method: Int, CaseIterable {
-    /// The message.
+    /// The message, and the caller's name.
     case echo
     /// A failure with the message's first byte as its code and the message as its details.
     case fail
@@ -62,11 +70,19 @@ final class FakeHandler: CallHandler {
     case watch
     /// Each message comes back; one that begins with 255 is a failure.
     case chat
+    /// The number of messages and the sum of their bytes; a message that begins with 255 is a failure.
+    case sum
+    /// As many messages of 1 KiB as the message's first byte says, as fast as the client reads.
+    case flood
+    /// Each message comes back once the LSN in its first byte is durable; as a failure where it has a
+    /// second byte.
+    case log
 
     var type: MethodType {
       switch self {
-      case .watch: .serverStreaming
-      case .chat: .bidirectional
+      case .watch, .flood: .serverStreaming
+      case .chat, .log: .bidirectional
+      case .sum: .clientStreaming
       default: .unary
       }
     }
@@ -74,14 +90,18 @@ final class FakeHandler: CallHandler {
     var name: String { "\(self)" }
   }
 
+  static let metadata: [StaticString] = ["caller", "refuse"]
   static let methods = Method.allCases.map {
     MethodDescriptor(
-      service: "test.Service", method: $0.name, type: $0.type, isReservation: $0 == .durable)
+      service: "test.Service", method: $0.name, type: $0.type, hasLatencyQuantiles: $0 == .durable)
   }
 
   private let board: Board
   private let loop: Int
   private var late: [(call: CallID, message: [UInt8])] = []
+  private var sums: [CallID: (count: Int, sum: Int)] = [:]
+  /// Messages that a call is still to get, and whether it waits for its client.
+  private var floods: [CallID: (next: UInt8, end: UInt8, isFull: Bool)] = [:]
 
   init(board: Board, loop: Int) {
     self.board = board
@@ -96,72 +116,125 @@ final class FakeHandler: CallHandler {
   func beginTurn() {}
   func endTurn() {}
   var durableLSN: UInt64 { board.read { $0.durableLSN } }
+  var authenticationGeneration: UInt64 { board.read { $0.authenticationGeneration } }
   func drain() { board.change { $0.drains += 1 } }
 
   func cancelled(_ call: CallID) {
     board.change { $0.cancelled.append(call) }
     late.removeAll { $0.call == call }
+    sums[call] = nil
+    floods[call] = nil
   }
 
-  func reject(_ rejection: Rejection, reply: Reply) {
-    reply.fail(rejection.code)
-    reply.append(rejection.text)
-    reply.beginDetails()
-    reply.append(rejection.reason)
-    if rejection.code == .unavailable { reply.retryMilliseconds = 250 }
+  func reject(_ rejection: Rejection, response: Response) {
+    Self.fail(
+      response, rejection.code, "\(rejection.text)", Array("\(rejection.reason)".utf8),
+      retryMilliseconds: rejection.code == .unavailable ? 250 : 0, httpStatus: rejection.httpStatus)
   }
 
-  func handle(
-    method: Int, message: Span<UInt8>, caller: Span<UInt8>, call: CallID, reply: Reply
-  ) -> Completion {
+  private static func fail(
+    _ response: Response, _ code: StatusCode, _ text: String, _ details: [UInt8] = [],
+    retryMilliseconds: Int32 = 0, httpStatus: Int = 200
+  ) {
+    let text = Array(text.utf8)
+    response.fail(
+      code, text.span, details: details.span, retryMilliseconds: retryMilliseconds,
+      httpStatus: httpStatus)
+  }
+
+  func start(method: Int, headers: RequestHeaders, response: Response) -> Principal? {
+    board.change { $0.starts += 1 }
+    if headers.hasMetadata(1) {
+      Self.fail(response, .permissionDenied, "refused")
+      return nil
+    }
+    return headers.withMetadata(0) { Principal(name: $0, permissions: 0) }
+  }
+
+  func handle(_ message: Span<UInt8>, of call: Call, response: Response) -> Completion {
     board.change {
       $0.executedByLoop[loop, default: 0] += 1
-      $0.executed[method, default: 0] += 1
+      $0.executed[call.method, default: 0] += 1
     }
-    let first = message.isEmpty ? 0 : message[0]
-    switch Method(rawValue: method) {
+    let bytes = message.indices.map { message[$0] }
+    let first = bytes.first ?? 0
+    switch Method(rawValue: call.method) {
     case .fail:
-      reply.fail(StatusCode(rawValue: Int(first)) ?? .unknown)
-      reply.append("100% größer\n")
-      reply.beginDetails()
-      reply.append(message)
-    case .durable:
-      if message.count > 1 {
-        reply.fail(.aborted)
-        reply.retryMilliseconds = Int32(message[1])
-        reply.beginDetails()
+      Self.fail(response, StatusCode(rawValue: Int(first)) ?? .unknown, "100% größer\n", bytes)
+    case .durable, .log:
+      if bytes.count > 1 {
+        Self.fail(response, .aborted, "", retryMilliseconds: Int32(bytes[1]))
       } else {
-        reply.append(message)
+        response.message.text(message)
       }
-      return .reply(lsn: UInt64(first))
+      return .respond(lsn: UInt64(first))
     case .later:
-      late.append((call, message.indices.map { message[$0] }))
+      late.append((call.id, bytes))
       return .later
     case .big:
       let kibibyte = [UInt8](repeating: first, count: 1024)
-      for _ in 0..<first { reply.append(kibibyte.span) }
-      return .reply(lsn: message.count > 1 ? UInt64(message[1]) : 0)
+      for _ in 0..<first { response.message.text(kibibyte.span) }
+      return .respond(lsn: bytes.count > 1 ? UInt64(bytes[1]) : 0)
+    case .flood:
+      floods[call.id] = (0, first, false)
+      return .later
     case .chat where first == 255:
-      reply.fail(.dataLoss)
-      reply.append("lost")
-      reply.beginDetails()
-      reply.append(message)
+      Self.fail(response, .dataLoss, "lost", bytes)
+    case .sum where first == 255:
+      Self.fail(response, .dataLoss, "lost", bytes)
+    case .sum:
+      let sum = bytes.reduce(0) { $0 + Int($1) }
+      let before = sums[call.id] ?? (0, 0)
+      sums[call.id] = (before.count + 1, before.sum + sum)
+      return .later
     default:
-      reply.append(message)
-      reply.append(caller)
+      response.message.text(message)
+      let caller = unsafe call.caller
+      response.message.text(unsafe caller.span)
     }
-    return .reply(lsn: 0)
+    return .respond(lsn: 0)
+  }
+
+  func halfClosed(_ call: Call, response: Response) -> Completion {
+    guard Method(rawValue: call.method) == .sum else { return .end }
+    let (count, sum) = sums.removeValue(forKey: call.id) ?? (0, 0)
+    response.message.text("\(count) \(sum)")
+    return .respond(lsn: 0)
+  }
+
+  func resumed(_ call: CallID) {
+    board.change { $0.resumes += 1 }
+    floods[call]?.isFull = false
   }
 
   func deliver(to sink: any CallSink) {
+    for call in floods.keys { flood(call, sink) }
     guard !late.isEmpty, board.read({ $0.isReleased }) else { return }
-    let reply = Reply()
     for (call, message) in late {
-      reply.reset()
-      reply.append(message.span)
-      sink.send(reply, to: call, ends: true)
+      let delivery = sink.respond(to: call, lsn: 0, ends: true) {
+        $0.message.text(message.span)
+      }
+      #expect(delivery == .taken)
     }
     late = []
+  }
+
+  private func flood(_ call: CallID, _ sink: any CallSink) {
+    while let state = floods[call], !state.isFull {
+      let delivery = sink.respond(to: call, lsn: 0, ends: false) {
+        $0.message.text([UInt8](repeating: state.next, count: 1024).span)
+      }
+      switch delivery {
+      case .taken where state.next + 1 == state.end:
+        floods[call] = nil
+        board.change { $0.floodsDone += 1 }
+      case .taken: floods[call]?.next += 1
+      case .full:
+        floods[call]?.isFull = true
+        board.change { $0.fulls += 1 }
+      case .gone: floods[call] = nil
+      }
+    }
   }
 }
 
@@ -178,13 +251,15 @@ final class Fixture {
       http2: HTTP2Limits(
         concurrentStreams: 1024, headerListBytesMax: 16_384, headerBlockBytesMax: 1 << 20,
         headerTableBytes: 4096, bodyBytesMax: 65_541,
-        bufferedBytesMax: 256 << 20, connectionWindowBytes: 16 << 20, streamWindowBytes: 1 << 20,
+        bufferedBytesMax: 256 << 20,
+        connectionWindowBytes: 16 << 20, streamWindowBytes: 1 << 20,
         resets: plenty, pings: plenty, settings: plenty, emptyFrames: plenty,
         lateFrames: plenty),
       messageBytesMax: 65_536, connectionsMax: 1000, unsentBytesMax: 4 << 20,
       handshakeNanosecondsMax: 10 * second, requestNanosecondsMax: 30 * second,
       stalledWriteNanosecondsMax: 60 * second, keepaliveSeconds: 60,
-      shutdownNanosecondsMax: 5 * second, waitingReplyBytesMax: 1 << 20)
+      shutdownNanosecondsMax: 5 * second, streamQueuedBytesMax: 64 * 1024,
+      streamingCallsPerConnectionMax: 100, streamingCallsMax: 200)
   }
 
   init(loops: Int = 1, _ adjust: (inout ServerLimits) -> Void = { _ in }) throws {

@@ -1,0 +1,68 @@
+// What a server that runs looks at every second: files that others replace, and notes of the loops.
+internal import Logging
+internal import Posix
+internal import Server
+internal import Synchronization
+
+/// The files that callers and certificates come from, and the log lines that loops don't write themselves.
+final class Watcher: Sendable {
+  let tokens: TokenKeeper?
+  let certificate: CertificateKeeper?
+  let notices = ConnectionNotices()
+  private let logger: Logger
+
+  /// Reads the files.
+  init(_ settings: Settings, _ logger: Logger) throws(CommandFailure) {
+    tokens = try TokenKeeper.start(settings, logger)
+    certificate = try CertificateKeeper.start(settings, logger)
+    self.logger = logger
+  }
+
+  /// Looks every second from now on, until the process ends: there is nothing to be put away.
+  func start() throws(CommandFailure) {
+    do throws(Errno) {
+      _ = try Thread(name: "watcher") { self.run() }
+    } catch {
+      throw CommandFailure(description: "cannot start the thread that watches files: \(error)")
+    }
+  }
+
+  /// For SIGHUP.
+  func reload() {
+    guard tokens != nil || certificate != nil else {
+      return logger.notice("SIGHUP: there is nothing to be read again; going on")
+    }
+    logger.notice("SIGHUP: reading tokens and certificates again")
+    tokens?.reload()
+    certificate?.reload()
+  }
+
+  private func run() {
+    guard let pause = try? Wakeup() else { return }
+    var told = [Int64](repeating: .min, count: ConnectionNotice.Kind.allCases.count)
+    while true {
+      pause.wait(nanoseconds: Limits.filesWatchedNanoseconds)
+      tokens?.look()
+      certificate?.look()
+      let now = SystemClock.monotonicNanoseconds()
+      for notice in notices.take(where: { told[$0.rawValue] <= now - Limits.noticeNanoseconds }) {
+        told[notice.kind.rawValue] = now
+        tell(notice)
+      }
+    }
+  }
+
+  private func tell(_ notice: ConnectionNotice) {
+    let text: Logger.Message =
+      switch notice.kind {
+      case .plaintextOnTLS: "a plaintext client came to this port, which speaks TLS"
+      case .tlsOnPlaintext: "a TLS client came to this port, which speaks plaintext: see --tls-cert"
+      case .handshakeFailed: "a TLS handshake failed"
+      }
+    var metadata: Logger.Metadata = [
+      "peer": "\(notice.peer.text)", "times": .stringConvertible(notice.count),
+    ]
+    if let failure = notice.failure { metadata["error"] = "\(failure)" }
+    logger.warning(text, metadata: metadata)
+  }
+}

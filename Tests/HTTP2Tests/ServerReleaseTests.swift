@@ -1,0 +1,254 @@
+// Responses that are written before they may be seen.
+import HTTP2
+import Testing
+
+@Suite struct ServerReleaseTests {
+  private typealias Kind = ServerFrame.Kind
+
+  private let block = ServerField.literals(ServerField.call("/a/A"))
+
+  /// A server with one call that is whole and has no response.
+  private func waiting(
+    limits: HTTP2Limits = ServerUnderTest.limits, settings: [(UInt16, UInt32)] = []
+  ) throws -> (ServerUnderTest, HTTP2.Stream) {
+    let server = try ServerUnderTest.connected(limits: limits, settings: settings) { _, _ in }
+    #expect(
+      server.receive(ServerFrame.headers(1, block) + ServerFrame.data(1, grpcMessage([]))) == nil)
+    return (server, try #require(server.openStreams.first))
+  }
+
+  private func append(_ bytes: [UInt8], _ server: ServerUnderTest, _ stream: HTTP2.Stream) {
+    let isTaken = server.context.append(bytes.span, to: stream)
+    #expect(isTaken)
+  }
+
+  private func data(_ frames: [ServerFrame]) -> [UInt8] {
+    frames.filter { $0.kind == Kind.data }.flatMap(\.payload)
+  }
+
+  @Test func nothingIsSeenBeforeItsRelease() throws {
+    let (server, stream) = try waiting()
+    append([1, 2, 3], server, stream)
+    let first = server.context.position(stream)
+    append([4, 5], server, stream)
+    let second = server.context.position(stream)
+    server.context.end(stream)
+    #expect(!stream.isReleased && stream.hasResponse && stream.queuedBytes == 5)
+    #expect(try server.frames().isEmpty)
+    server.context.release(stream, upTo: first)
+    #expect(stream.isReleased)
+    #expect(try data(server.frames()) == [1, 2, 3])
+    // What was released once stays so.
+    server.context.release(stream, upTo: first - 1)
+    #expect(try server.frames().isEmpty && server.session.streamCount == 1)
+    server.context.release(stream, upTo: second)
+    let frames = try server.frames()
+    #expect(data(frames) == [4, 5] && frames.last?.flags == 5)
+    #expect(server.session.streamCount == 0 && server.session.queuedBytes == 0)
+    server.close()
+  }
+
+  @Test func aMessageMayBeWrittenWhereItGoesOut() throws {
+    let (server, stream) = try waiting()
+    var expected: [UInt8] = []
+    for number in 0..<100 as Range<UInt8> {
+      let room = unsafe server.context.room(stream)
+      let count = min(room.count, 20)
+      for index in 0..<count { unsafe room[index] = number }
+      server.context.commit(count, to: stream)
+      expected += [UInt8](repeating: number, count: count)
+      if number % 7 == 0 { append([255], server, stream) }
+      if number % 7 == 0 { expected.append(255) }
+      if number % 3 == 0 { server.release(stream) }
+      if number % 5 == 0 {
+        let seen = try data(server.frames())
+        #expect(expected.starts(with: seen))
+        expected.removeFirst(seen.count)
+      }
+    }
+    server.end(stream)
+    #expect(try data(server.frames()) == expected)
+    #expect(server.session.queuedBytes == 0 && server.session.streamCount == 0)
+    server.close()
+  }
+
+  @Test(arguments: 0..<30) func randomReleases(seed: UInt64) throws {
+    var numbers = ServerSeededNumbers(state: seed)
+    let (server, stream) = try waiting(settings: [(4, 1 << 20)])
+    var written: [UInt8] = []
+    var positions: [Int] = []
+    var seen: [UInt8] = []
+    var released = 0
+    for step in 0..<400 {
+      switch Int.random(in: 0..<6, using: &numbers) {
+      case 0, 1:
+        let bytes = [UInt8](
+          repeating: UInt8(truncatingIfNeeded: step),
+          count: Int.random(in: 0...300, using: &numbers))
+        append(bytes, server, stream)
+        written += bytes
+        positions.append(written.count)
+        #expect(server.context.position(stream) == written.count)
+      case 2:
+        let room = unsafe server.context.room(stream)
+        let count = min(room.count, Int.random(in: 0...40, using: &numbers))
+        for index in 0..<count { unsafe room[index] = UInt8(truncatingIfNeeded: step) }
+        server.context.commit(count, to: stream)
+        written += [UInt8](repeating: UInt8(truncatingIfNeeded: step), count: count)
+      case 3:
+        guard let position = positions.randomElement(using: &numbers) else { continue }
+        server.context.release(stream, upTo: position)
+        released = max(released, position)
+      case 4:
+        seen += try data(server.frames())
+        #expect(seen.count == released, "step \(step)")
+      default:
+        guard Int.random(in: 0..<4, using: &numbers) == 0 else { continue }
+        server.context.discardUnreleased(stream)
+        written.removeLast(written.count - released)
+        positions.removeAll { $0 > released }
+        #expect(server.context.position(stream) == released)
+      }
+      #expect(server.session.queuedBytes == written.count - seen.count)
+      #expect(stream.queuedBytes == written.count - seen.count)
+    }
+    server.end(stream)
+    seen += try data(server.frames())
+    #expect(seen == written, "seed \(seed)")
+    #expect(server.session.queuedBytes == 0 && server.session.streamCount == 0)
+    server.close()
+  }
+
+  @Test(arguments: [false, true]) func whatWasNotReleasedCanBeTakenBack(hasBegun: Bool) throws {
+    let (server, stream) = try waiting()
+    if hasBegun {
+      append([1], server, stream)
+      server.release(stream)
+      #expect(try data(server.frames()) == [1])
+    }
+    let headers = HeaderFields()
+    headers.begin()
+    headers.add("grpc-encoding", "gzip")
+    if !hasBegun {
+      let isTaken = server.context.begin(stream, headers: headers)
+      #expect(isTaken && stream.hasOwnHeaders)
+    }
+    append([2, 2], server, stream)
+    server.context.end(stream)
+    server.context.discardUnreleased(stream)
+    #expect(!stream.hasResponse && !stream.hasOwnHeaders)
+    #expect(server.session.queuedBytes == 0)
+    let failure = HeaderFields()
+    if hasBegun {
+      failure.begin()
+      failure.add("grpc-status", "14")
+      failure.withBlock { server.context.end(stream, trailers: $0) }
+      server.release(stream)
+    } else {
+      failure.begin(status: 200)
+      failure.add("grpc-status", "14")
+      server.respond(stream, headersOnly: failure)
+    }
+    let frames = try server.frames()
+    #expect(data(frames).isEmpty && frames.map(\.flags) == [5])
+    let fields = try #require(ServerTestDecoder().decode(frames[0].payload))
+    #expect(fields.last == ServerField("grpc-status", "14"))
+    // A response that is whole and released stays.
+    server.context.discardUnreleased(stream)
+    #expect(server.session.streamCount == 0)
+    server.close()
+  }
+
+  @Test func aWholeResponseThatIsReleasedIsNotTakenBack() throws {
+    let (server, stream) = try waiting()
+    server.send([9], on: stream)
+    server.context.discardUnreleased(stream)
+    #expect(stream.hasResponse)
+    #expect(try data(server.frames()) == grpcMessage([9]))
+    server.close()
+  }
+
+  @Test func headerFieldsOfItsOwnComeBehindTheConstantOne() throws {
+    let (server, stream) = try waiting()
+    let headers = HeaderFields()
+    headers.begin()
+    headers.add("grpc-encoding", "gzip")
+    let isTaken = server.context.begin(stream, headers: headers)
+    #expect(isTaken)
+    append([1, 2], server, stream)
+    server.end(stream)
+    let frames = try server.frames()
+    let decoder = ServerTestDecoder()
+    #expect(
+      decoder.decode(frames[0].payload) == [
+        ServerField(":status", "200"), ServerField("content-type", "application/grpc"),
+        ServerField("grpc-encoding", "gzip"),
+      ])
+    #expect(data(frames) == [1, 2])
+    #expect(decoder.decode(frames[2].payload) == [ServerField("grpc-status", "0")])
+    #expect(server.session.queuedBytes == 0)
+    server.close()
+  }
+
+  @Test func theOwnerHearsWhenHalfOfAResponseIsOut() throws {
+    let (server, stream) = try waiting(settings: [(4, 0)])
+    append([UInt8](repeating: 1, count: 1000), server, stream)
+    server.release(stream)
+    _ = try server.frames()
+    #expect(server.count(.writable) == 0)
+    server.context.tellWhenWritable(stream)
+    for _ in 0..<499 {
+      #expect(server.receive(ServerFrame.windowUpdate(1, 1)) == nil)
+      _ = try server.frames()
+    }
+    #expect(server.count(.writable) == 0)
+    #expect(server.receive(ServerFrame.windowUpdate(1, 1)) == nil)
+    _ = try server.frames()
+    #expect(server.count(.writable) == 1)
+    // Once, until it is asked for again.
+    #expect(server.receive(ServerFrame.windowUpdate(1, 400)) == nil)
+    _ = try server.frames()
+    #expect(server.count(.writable) == 1 && stream.queuedBytes == 100)
+    server.close()
+  }
+
+  @Test func aSpentBudgetTakesNothingButTheEnd() throws {
+    var limits = ServerUnderTest.limits
+    limits.bufferedBytesMax = 10_000
+    let (server, stream) = try waiting(limits: limits)
+    let long = [UInt8](repeating: 1, count: 20_000)
+    let isTaken = server.context.append(long.span, to: stream)
+    #expect(!isTaken && stream.queuedBytes == 0 && server.session.queuedBytes == 0)
+    let failure = HeaderFields()
+    failure.begin(status: 200)
+    let text = [UInt8](repeating: 97, count: 9_999)
+    failure.add("grpc-message", text.span)
+    failure.add("grpc-status", "14")
+    server.respond(stream, headersOnly: failure)
+    #expect(try server.frames().map(\.flags) == [5])
+    server.close()
+    #expect(server.context.bufferedBytes == 0)
+  }
+
+  @Test func aStreamThatIsGoneTakesEverythingAndDoesNothing() throws {
+    let (server, stream) = try waiting()
+    append([1], server, stream)
+    var isChecked = false
+    // Between its reset and its release.
+    let bytes = ServerFrame.reset(1)
+    let fault = unsafe bytes.withUnsafeBytes { unsafe server.session.receive($0) }
+    #expect(fault == nil && stream.isClosed)
+    append([2], server, stream)
+    server.end(stream)
+    server.context.discardUnreleased(stream)
+    server.context.tellWhenWritable(stream)
+    let fields = HeaderFields()
+    fields.begin(status: 200)
+    server.respond(stream, headersOnly: fields)
+    isChecked = stream.session == nil && server.context.stream(stream.id) == nil
+    #expect(isChecked && server.session.queuedBytes == 0)
+    server.handleEvents()
+    #expect(try server.frames().isEmpty)
+    server.close()
+  }
+}
