@@ -317,16 +317,15 @@ def test_settings_of_many_entries(server):
     assert flood(server, frame(http2.SETTINGS, payload=entry * 2700) * 2000)
 
 
-@pytest.mark.alone
 @pytest.mark.parametrize("ends", [
     pytest.param(http2.reset, id="rapid reset"),
     # MadeYouReset: each stream draws a stream error by a window update of zero.
     pytest.param(lambda stream: http2.window_update(stream, 0), id="resets that the server is made to send")])
 def test_reset_flood(server, ends):
-    """20,000 at once and 10,000 a second are a client's; a debug server takes 30,000 a second."""
+    """20,000 at once and 10,000 a second are a client's; 100,000 at once are not."""
     block = header_block(grpc_fields(RESERVE))
     pieces = [b"".join(frame(http2.HEADERS, http2.END_HEADERS, stream, block) + ends(stream)
-                       for stream in range(first, first + 2000, 2)) for first in range(1, 400_001, 2000)]
+                       for stream in range(first, first + 2000, 2)) for first in range(1, 200_001, 2000)]
     with Connection(server) as connection:
         for piece in pieces:
             if not connection.send_slowly_refused(piece, 1 << 20):
@@ -335,9 +334,7 @@ def test_reset_flood(server, ends):
             if select.select([connection.socket], [], [], 0)[0]:
                 with contextlib.suppress(ConnectionError):
                     connection.received += connection.socket.recv(1 << 20)
-        else:
-            raise AssertionError("the server takes 200,000 of them")
-        connection.drain()
+        assert connection.drain()
         assert (connection.goaway, connection.goaway_text) == (http2.ENHANCE_YOUR_CALM, "too_many_resets")
 
 
