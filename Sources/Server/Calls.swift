@@ -288,7 +288,8 @@ internal import Metrics
   private func beginResponse(_ stream: HTTP2.Stream) {
     let room = unsafe context.room(stream)
     guard room.count > Framing.prefixLength else { return response.begin() }
-    unsafe response.begin(in: UnsafeMutableRawBufferPointer(rebasing: room[Framing.prefixLength...]))
+    unsafe response.begin(
+      in: UnsafeMutableRawBufferPointer(rebasing: room[Framing.prefixLength...]))
   }
 
   /// Puts the response behind what the stream has; nothing of it may be seen yet.
