@@ -47,9 +47,9 @@ package enum HostName {
   }
 
   /// Whether only this machine reaches what listens there: every address of the host is in 127.0.0.0/8 or
-  /// ::1, or it is the path of a socket. False for what has no address.
+  /// ::1, or it is a unix socket. False for what has no address.
   package static func isLoopback(_ host: String) -> Bool {
-    if host.contains("/") { return true }
+    if UnixSocket.path(ofHost: host) != nil { return true }
     guard let addresses = try? addresses(host) else { return false }
     return addresses.allSatisfy { $0.hasPrefix("127.") || $0 == "::1" || $0 == "::ffff:127.0.0.1" }
   }

@@ -7,8 +7,9 @@ package struct PeerAddress: Hashable, Sendable {
   package let high: UInt64
   package let low: UInt64
 
-  /// The machine itself, by another way than IP: a unix socket.
-  package static let local = PeerAddress(high: 0, low: 1)
+  /// The machine itself, by another way than IP: a unix socket. No peer has this address of IP, which is
+  /// the unspecified one.
+  package static let local = PeerAddress(high: 0, low: 0)
 
   package init(high: UInt64, low: UInt64) {
     self.high = high
@@ -72,7 +73,7 @@ package struct PeerAddress: Hashable, Sendable {
   /// 127.0.0.0/8, ::1, or a unix socket.
   package var isLoopback: Bool {
     if let ipv4 { return ipv4 >> 24 == 127 }
-    return self == .local
+    return high == 0 && low <= 1
   }
 
   /// What counts as one peer: an address of IPv4, or a /64 of IPv6, of which every host has a whole one.

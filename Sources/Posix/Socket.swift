@@ -60,8 +60,10 @@ package enum Socket {
     return socket
   }
 
-  /// Starts connecting; the descriptor is writable once that has ended (see `connectError`).
+  /// Starts connecting; the descriptor is writable once that has ended (see `connectError`). A host may be
+  /// a unix socket (see `UnixSocket.path(ofHost:)`), and the port is then not used.
   package static func connect(host: String, port: UInt16) throws(Errno) -> FileDescriptor {
+    if let path = UnixSocket.path(ofHost: host) { return try UnixSocket.connect(path: path) }
     var address = try Address(host: host, port: port)
     let socket = try open(family: address.family)
     try setOption(socket.number, Int32(IPPROTO_TCP), TCP_NODELAY, 1)

@@ -28,7 +28,7 @@ final class EventLoop {
   /// This loop's, and those of all loops.
   private let mailbox: Mailbox
   private let mailboxes: [Mailbox]
-  /// nil once the way down has begun.
+  /// nil once the way down has begun, and where another loop accepts for this one.
   private var listener: Listener?
   private let timeouts: ConnectionTimeouts
   private var nextTickNanoseconds: Int64 = 0
@@ -36,7 +36,7 @@ final class EventLoop {
   private var trimming = MemoryTrimming()
 
   init(
-    limits: ServerLimits, listener: consuming FileDescriptor, mailbox: Mailbox,
+    limits: ServerLimits, listener: Int32?, mailbox: Mailbox,
     mailboxes: [Mailbox], peers: PeerTable, tls: TLSServerContext?, notices: ConnectionNotices,
     handler: any CallHandler, metrics: RPCRecorder
   ) throws(Errno) {
@@ -57,14 +57,15 @@ final class EventLoop {
       limits: limits, connections: connections, context: context, metrics: metrics,
       mailbox: mailbox, peers: peers, tls: tls, notices: notices)
     try io.poller.add(mailbox.descriptor, token: Self.mailboxToken)
-    self.listener = try Listener(
-      listener, connectionsMax: limits.connectionsMax, mailbox: mailbox, mailboxes: mailboxes,
-      peers: peers, poller: io.poller)
     self.mailboxes = mailboxes
     calls.certificate = { [connections] index in
       guard let name = unsafe connections[index].certificate else { return nil }
       return unsafe name.pointee
     }
+    guard let listener else { return }
+    self.listener = try Listener(
+      FileDescriptor(owning: listener), connectionsMax: limits.connectionsMax, mailbox: mailbox,
+      mailboxes: mailboxes, peers: peers, poller: io.poller)
   }
 
   deinit { connections.destroy() }

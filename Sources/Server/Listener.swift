@@ -1,7 +1,7 @@
 // How connections come to a loop: accepted by one, and placed on the one that has the fewest.
 internal import Posix
 
-/// One loop's share of the port (SO_REUSEPORT).
+/// One loop's share of the port (SO_REUSEPORT), or the unix socket.
 struct Listener: ~Copyable {
   static let token = UInt64.max
   private static let acceptsPerTurnMax = 64

@@ -1,7 +1,8 @@
 internal import Posix
 internal import Synchronization
 
-/// How many connections each peer has, over all loops. Asked when a connection comes and when it goes.
+/// How many connections each peer has, over all loops. Asked when a connection comes and when it goes. Those
+/// over a unix socket are not counted: nothing tells one peer from the other.
 final class PeerTable: Sendable {
   private let connectionsMax: Int
   private let exemptsLoopback: Bool
@@ -33,6 +34,6 @@ final class PeerTable: Sendable {
   }
 
   private func isCounted(_ address: PeerAddress) -> Bool {
-    connectionsMax < Int.max && !(exemptsLoopback && address.isLoopback)
+    connectionsMax < Int.max && address != .local && !(exemptsLoopback && address.isLoopback)
   }
 }

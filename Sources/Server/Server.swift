@@ -6,13 +6,16 @@ package import Posix
 internal import Synchronization
 
 /// A port that is this process's, and on which nothing listens yet: clients that connect are refused at
-/// once and can go elsewhere, while a server has still to recover.
+/// once and can go elsewhere, while a server has still to recover. A unix socket cannot be reserved so: it
+/// is looked whether it could be had.
 package final class ReservedPort: Sendable {
-  /// The address, in text.
+  /// The address, in text; of a unix socket unix: and the path.
   package let host: String
-  /// The port; the one that the kernel chose where 0 was asked for.
+  /// The port; the one that the kernel chose where 0 was asked for. 0 of a unix socket.
   package let number: UInt16
-  private let socket: FileDescriptor
+  private let socket: FileDescriptor?
+  /// Of a unix socket.
+  private let path: String?
 
   /// - Parameters:
   ///   - host: an IP address in text.
@@ -20,8 +23,34 @@ package final class ReservedPort: Sendable {
   package init(host: String, port: UInt16) throws(Errno) {
     try Socket.checkUnused(host: host, port: port)
     self.host = host
-    socket = try Socket.bind(host: host, port: port)
+    let socket = try Socket.bind(host: host, port: port)
     number = try Socket.localPort(socket.number)
+    self.socket = consume socket
+    path = nil
+  }
+
+  /// A unix socket with this path; see `UnixSocket.listen`.
+  package init(unixSocket path: String) throws(Errno) {
+    try UnixSocket.checkUnused(path: path)
+    host = "unix:\(path)"
+    number = 0
+    socket = nil
+    self.path = path
+  }
+
+  /// Begins to listen: a listener for each loop, where the kernel spreads connections over several. A unix
+  /// socket has only one, and its loop hands them on.
+  fileprivate func listen(loops: Int) throws(Errno) -> (listeners: [Int32?], file: UnixSocket.File?) {
+    if let path {
+      let listener = try UnixSocket.listen(path: path)
+      let file = listener.file
+      return ([listener.take()] + Array(repeating: nil, count: loops - 1), file)
+    }
+    // Two servers that started at the same time may both have reserved it: one of them listens first.
+    try Socket.checkUnused(host: host, port: number)
+    var listeners: [Int32?] = []
+    for _ in 0..<loops { listeners.append(try Socket.listen(host: host, port: number).take()) }
+    return (listeners, nil)
   }
 }
 
@@ -32,8 +61,10 @@ package final class Server: Sendable {
     @Sendable (_ wake: @escaping @Sendable () -> Void) ->
     any CallHandler
 
-  /// The port that it listens on.
+  /// The port that it listens on; 0 on a unix socket.
   package let port: UInt16
+  /// The file of the unix socket that it listens on.
+  private let socketFile: UnixSocket.File?
   private let mailboxes: [Mailbox]
   private let threads: [Thread]
   private let failure: Failure
@@ -43,8 +74,12 @@ package final class Server: Sendable {
     let error = Mutex<Errno?>(nil)
   }
 
-  private init(port: UInt16, mailboxes: [Mailbox], threads: [Thread], failure: Failure) {
+  private init(
+    port: UInt16, socketFile: UnixSocket.File?, mailboxes: [Mailbox], threads: [Thread],
+    failure: Failure
+  ) {
     self.port = port
+    self.socketFile = socketFile
     self.mailboxes = mailboxes
     self.threads = threads
     self.failure = failure
@@ -60,14 +95,9 @@ package final class Server: Sendable {
     tls: TLSServerContext? = nil, notices: ConnectionNotices = ConnectionNotices(),
     makeHandler: @escaping HandlerFactory
   ) throws(Errno) -> Server {
-    // Two servers that started at the same time may both have reserved it: one of them listens first.
-    try Socket.checkUnused(host: port.host, port: port.number)
-    var listeners: [Int32] = []
+    let (listeners, socketFile) = try port.listen(loops: max(1, loops))
     var mailboxes: [Mailbox] = []
-    for _ in 0..<max(1, loops) {
-      listeners.append(try Socket.listen(host: port.host, port: port.number).take())
-      mailboxes.append(try Mailbox())
-    }
+    for _ in listeners { mailboxes.append(try Mailbox()) }
     let failure = Failure()
     let peers = PeerTable(limits.connectionPolicy)
     var threads: [Thread] = []
@@ -79,7 +109,7 @@ package final class Server: Sendable {
         try Thread(name: "loop-\(index)") {
           do throws(Errno) {
             let loop = try EventLoop(
-              limits: limits, listener: FileDescriptor(owning: listener), mailbox: mailbox,
+              limits: limits, listener: listener, mailbox: mailbox,
               mailboxes: mailboxes, peers: peers, tls: tls, notices: notices,
               handler: makeHandler { mailbox.wake() }, metrics: recorder)
             try loop.run()
@@ -89,7 +119,9 @@ package final class Server: Sendable {
           }
         })
     }
-    return Server(port: port.number, mailboxes: mailboxes, threads: threads, failure: failure)
+    return Server(
+      port: port.number, socketFile: socketFile, mailboxes: mailboxes, threads: threads,
+      failure: failure)
   }
 
   /// Begins an orderly shutdown: no new connections, clients are told, open calls are finished, and
@@ -101,6 +133,7 @@ package final class Server: Sendable {
   /// Waits until all loops have ended; throws what ended one of them before its time. Blocks; call once.
   package func wait() throws(Errno) {
     for thread in threads { thread.join() }
+    if let socketFile { UnixSocket.remove(socketFile) }
     if let error = failure.error.withLock({ $0 }) { throw error }
   }
 }

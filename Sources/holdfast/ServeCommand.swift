@@ -19,7 +19,9 @@ struct ServeCommand: AsyncParsableCommand {
       """)
 
   @Option(
-    help: ArgumentHelp("Host or IP address to serve gRPC on (127.0.0.1).", valueName: "address"))
+    help: ArgumentHelp(
+      "Host or IP address to serve gRPC on, or unix:/path for a unix socket (127.0.0.1).",
+      valueName: "address"))
   var host: String?
   @Option(help: ArgumentHelp("Port to serve gRPC on; 0 for a free one (7420).", valueName: "port"))
   var port: String?

@@ -22,13 +22,6 @@ enum Service {
     try watcher.start()
     try Signals.onHangup { watcher.reload() }
     for warning in settings.warnings { logger.warning("\(warning)") }
-    if watcher.tokens == nil, settings.tls == nil, !HostName.isLoopback(settings.host) {
-      logger.warning(
-        """
-        anybody who reaches this port can change stock, and read what others send: --tokens and \
-        --tls-client-ca say who may, --tls-cert encrypts, and a host such as 127.0.0.1 keeps others away
-        """, metadata: ["host": "\(settings.host)"])
-    }
     if settings.concurrency == Settings.broken {
       logger.warning("this store oversells on purpose; it is for demonstrations only")
     }
@@ -46,6 +39,14 @@ enum Service {
     let opening = try StoreOpening(settings, logger)
     // Then the ports: a recovery may take a while, and would be for nothing.
     let (admin, port) = try openPorts(settings, page, state, watcher)
+    // Not before: a host that is none should be the only thing that is said.
+    if watcher.tokens == nil, settings.tls == nil, !HostName.isLoopback(settings.host) {
+      logger.warning(
+        """
+        anybody who reaches this port can change stock, and read what others send: --tokens and \
+        --tls-client-ca say who may, --tls-cert encrypts, and a host such as 127.0.0.1 keeps others away
+        """, metadata: ["host": "\(settings.host)"])
+    }
     // Services end in reverse order: gRPC first, while the admin pages say "draining".
     let group = ServiceGroup(
       configuration: ServiceGroupConfiguration(
@@ -87,6 +88,7 @@ enum Service {
     }
     let port = open("", settings.host, &problems, &flags) { (host) throws in
       do {
+        if let path = UnixSocket.path(ofHost: host) { return try ReservedPort(unixSocket: path) }
         return try ReservedPort(host: host, port: settings.port)
       } catch {
         throw CommandFailure(
@@ -107,7 +109,8 @@ enum Service {
   ) -> Opened? {
     var problem: (any Error)?
     do {
-      for address in try HostName.addresses(host) {
+      let isUnixSocket = prefix.isEmpty && UnixSocket.path(ofHost: host) != nil
+      for address in isUnixSocket ? [host] : try HostName.addresses(host) {
         do { return try body(address) } catch { problem = problem ?? error }
       }
     } catch {
@@ -165,7 +168,8 @@ enum Service {
   }
 
   private static func address(_ host: String, _ port: UInt16) -> String {
-    host.contains(":") ? "[\(host)]:\(port)" : "\(host):\(port)"
+    if let path = UnixSocket.path(ofHost: host) { return "unix:\(path)" }
+    return host.contains(":") ? "[\(host)]:\(port)" : "\(host):\(port)"
   }
 }
 

@@ -179,7 +179,9 @@ extension Settings {
   private mutating func set(_ name: String, _ text: String, source: String) throws(CommandFailure) {
     let at = source == "default" ? "--\(name)" : source
     switch name {
-    case "host": host = text
+    case "host":
+      host = text
+      try Self.checkUnixSocket(text, at)
     case "port": port = UInt16(try Self.number(text, 0...65535, at))
     case "admin-host": adminHost = text
     case "admin-port": adminPort = UInt16(try Self.number(text, 0...65535, at))
@@ -276,6 +278,19 @@ extension Settings {
   /// How long connections live, in nanoseconds; 0 is for ever.
   private static func lifetime(_ text: String, _ at: String) throws(CommandFailure) -> Int64 {
     try duration(text, 0...(365 * 24 * 3600 * Limits.second), at)
+  }
+
+  /// A host that is a unix socket has a path that one may have.
+  private static func checkUnixSocket(_ text: String, _ at: String) throws(CommandFailure) {
+    guard let path = UnixSocket.path(ofHost: text) else { return }
+    guard !path.isEmpty, !path.utf8.contains(0) else {
+      throw Self.mistake("\(at): '\(text)' has no path, such as unix:/run/holdfast.sock")
+    }
+    guard path.utf8.count <= UnixSocket.pathBytesMax else {
+      throw Self.mistake(
+        "\(at): the path of a unix socket has \(UnixSocket.pathBytesMax) bytes at most, this one "
+          + "\(path.utf8.count)")
+    }
   }
 
   /// A file that is not needed. Empty is the default: a flag that is empty is a variable that was not set.

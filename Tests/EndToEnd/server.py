@@ -10,7 +10,7 @@ import tempfile
 import threading
 import time
 
-READY = re.compile(r"holdfast ready: grpc (\S+):(\d+) admin https?://(\S+):(\d+) pid (\d+)")
+READY = re.compile(r"holdfast ready: grpc (unix:.+|\S+?)(?::(\d+))? admin https?://(\S+):(\d+) pid (\d+)")
 START_SECONDS = 20
 STOP_SECONDS = 20
 # A quarter of what users get: a server's first segments are on the disk sooner.
@@ -59,8 +59,9 @@ class Server:
         if not ready:
             self.process.wait()
             raise RuntimeError(f"the server ended before it was ready:\n{self.log_text()}")
-        self.host, self.port, self.admin_port = ready[1], int(ready[2]), int(ready[4])
-        self.target = f"{self.host}:{self.port}"
+        # A unix socket has no port.
+        self.host, self.port, self.admin_port = ready[1], ready[2] and int(ready[2]), int(ready[4])
+        self.target = f"{self.host}:{self.port}" if ready[2] else self.host
         self.pid = self.process.pid
         assert int(ready[5]) == self.pid
 

@@ -89,11 +89,14 @@ def test_windows_that_never_open_cost_others_nothing(start):
                 frame(HEADERS, END_HEADERS, stream, header_block(grpc_fields(LIST)))
                 + frame(DATA, END_STREAM, stream, list_stock(500)) for stream in range(1, 1001, 2)))
             assert len(client.stock.ListStock(stock_pb2.ListStockRequest(page_size=500), **client.call).stock) == 500
+        grown = server.resident_bytes() - before
         for peer in hostile:
             while any(peer.responses.setdefault(stream, Response()).reset is None for stream in (1, 999)):
                 peer.read_frame()
             # Those that had a response wait in vain; the others were refused, and are told to send no more.
             assert peer.responses[1].reset == ENHANCE_YOUR_CALM
+        # A loop keeps 256 MiB at most of what nobody takes.
+        assert grown < 288 * MEGABYTE, f"{grown >> 20} MiB"
         eventually(lambda: server.resident_bytes() - before < 32 * MEGABYTE)
         for peer in hostile:
             peer.set((INITIAL_WINDOW_SIZE, 1 << 16))

@@ -8,6 +8,7 @@ import gzip
 import os
 import random
 import resource
+import select
 import socket
 import struct
 import zlib
@@ -190,7 +191,7 @@ def test_a_message_over_the_limit_is_refused_before_it_is_whole(connection, rese
 
 
 @pytest.mark.parametrize("encoding", ["snappy", "zstd", "br", "GZIP", "gzip, gzip", "x" * 1000])
-def test_unknown_encodings_are_rejected_with_what_is_accepted(connection, encoding):
+def test_unknown_encodings_are_rejected_with_what_is_accepted(connection, reserve_message, encoding):
     connection.request(1, grpc_fields(RESERVE, grpc_encoding=encoding), b"\1\0\0\0\3abc")
     response = connection.response(1)
     assert response.grpc_status == UNIMPLEMENTED
@@ -321,17 +322,19 @@ def test_settings_of_many_entries(server):
     # MadeYouReset: each stream draws a stream error by a window update of zero.
     pytest.param(lambda stream: http2.window_update(stream, 0), id="resets that the server is made to send")])
 def test_reset_flood(server, ends):
-    """20,000 at once and 10,000 a second are a client's; a debug server takes 30,000 a second, or more."""
+    """20,000 at once and 10,000 a second are a client's; 100,000 at once are not."""
     block = header_block(grpc_fields(RESERVE))
-    with Connection(server, timeout=20) as connection:
-        for first in range(1, 1_000_001, 1000):
-            if not connection.send_slowly_refused(b"".join(
-                    frame(http2.HEADERS, http2.END_HEADERS, stream, block) + ends(stream)
-                    for stream in range(first, first + 1000, 2)), 1 << 20):
+    pieces = [b"".join(frame(http2.HEADERS, http2.END_HEADERS, stream, block) + ends(stream)
+                       for stream in range(first, first + 2000, 2)) for first in range(1, 200_001, 2000)]
+    with Connection(server) as connection:
+        for piece in pieces:
+            if not connection.send_slowly_refused(piece, 1 << 20):
                 break
-        else:
-            raise AssertionError("the server takes 500,000 of them")
-        connection.drain()
+            # A server whose resets are not read would read no more, and that is not what is tested here.
+            if select.select([connection.socket], [], [], 0)[0]:
+                with contextlib.suppress(ConnectionError):
+                    connection.received += connection.socket.recv(1 << 20)
+        assert connection.drain()
         assert (connection.goaway, connection.goaway_text) == (http2.ENHANCE_YOUR_CALM, "too_many_resets")
 
 

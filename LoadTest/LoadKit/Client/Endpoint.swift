@@ -4,7 +4,7 @@ package import Posix
 
 /// Where a server listens, and how it is spoken to.
 package struct Endpoint: Sendable, CustomStringConvertible {
-  /// An IP address, or a name yet to be resolved.
+  /// An IP address, a name yet to be resolved, or unix: and the path of a socket.
   package let host: String
   package let port: UInt16
   /// What `host` was called before it was resolved: the name that a certificate has to have.
@@ -14,8 +14,14 @@ package struct Endpoint: Sendable, CustomStringConvertible {
   /// Goes with every call.
   package var metadata: [ClientMetadata] = []
 
-  /// - Parameter text: an IP address, or a name to be resolved, and a port: 127.0.0.1:8080, [::1]:8080.
+  /// - Parameter text: an IP address, or a name to be resolved, and a port: 127.0.0.1:8080, [::1]:8080. Or
+  ///   a unix socket, which has no port: unix:/path.
   package init?(_ text: String) {
+    if let path = UnixSocket.path(ofHost: text) {
+      if path.isEmpty { return nil }
+      self.init(host: text, port: 0)
+      return
+    }
     guard let colon = text.lastIndex(of: ":"), let port = UInt16(text[text.index(after: colon)...]),
       port > 0
     else { return nil }
@@ -28,14 +34,15 @@ package struct Endpoint: Sendable, CustomStringConvertible {
   package init(host: String, port: UInt16) {
     self.host = host
     self.port = port
-    name = host
+    name = UnixSocket.path(ofHost: host) == nil ? host : "localhost"
   }
 
   /// From a flag: with the address of a name. Of several, the first that takes a connection now.
   package static func resolving(_ text: String) throws(LoadError) -> Endpoint {
     guard let named = Endpoint(text) else {
-      throw LoadError("not an address and a port, such as 127.0.0.1:7420")
+      throw LoadError("not an address and a port, such as 127.0.0.1:7420, or unix:/path")
     }
+    if UnixSocket.path(ofHost: named.host) != nil { return named }
     let addresses: [String]
     do { addresses = try HostName.addresses(named.host) } catch { throw LoadError("\(error)") }
     let endpoints = addresses.map { address in
@@ -82,7 +89,10 @@ package struct Endpoint: Sendable, CustomStringConvertible {
     }
   }
 
-  package var description: String { host.contains(":") ? "[\(host)]:\(port)" : "\(host):\(port)" }
+  package var description: String {
+    if UnixSocket.path(ofHost: host) != nil { return host }
+    return host.contains(":") ? "[\(host)]:\(port)" : "\(host):\(port)"
+  }
 
   /// What requests call it.
   var authority: String {
