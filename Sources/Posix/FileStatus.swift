@@ -105,6 +105,9 @@ package struct LockedDirectory: ~Copyable, Sendable {
     descriptor = folder
   }
 
+  /// Ends the lock: nothing more is done with this value.
+  package func unlock() { _ = flock(descriptor.number, LOCK_UN) }
+
   /// Writes `bytes` to a file beside the one that is called `name`, syncs it, and gives it that name. Its
   /// owner, group and permission bits are those of the old file; where there is none, it is its owner's alone (0600).
   /// - Parameter name: without slashes; up to 200 bytes.

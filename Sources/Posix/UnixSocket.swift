@@ -16,6 +16,22 @@ package enum UnixSocket {
     fileprivate let inode: ino_t
   }
 
+  /// A socket that listens. Closing it leaves its file: see `remove`.
+  package struct Listener: ~Copyable {
+    private let descriptor: FileDescriptor
+    package let file: File
+
+    fileprivate init(_ descriptor: consuming FileDescriptor, _ file: File) {
+      self.descriptor = descriptor
+      self.file = file
+    }
+
+    package var number: Int32 { descriptor.number }
+
+    /// Gives up ownership: the caller closes the number, or hands it on.
+    package consuming func take() -> Int32 { descriptor.take() }
+  }
+
   /// The path in an address such as unix:/run/holdfast.sock or, as a URL, unix:///run/holdfast.sock; nil
   /// where it is none. It may be empty.
   package static func path(ofHost host: String) -> String? {
@@ -28,11 +44,9 @@ package enum UnixSocket {
   /// start at the same time wait for each other (flock(2) on the folder).
   /// - Throws: EADDRINUSE where somebody listens there, EEXIST where the file is no socket, ENAMETOOLONG
   ///   for a path of more than `pathBytesMax` bytes, and what stat(2), unlink(2) and bind(2) say.
-  package static func listen(path: String, backlog: Int32 = 4096)
-    throws(Errno) -> (FileDescriptor, File)
-  {
+  package static func listen(path: String, backlog: Int32 = 4096) throws(Errno) -> Listener {
     let lock = try LockedDirectory(path: folder(of: path))
-    defer { _ = consume lock }
+    defer { lock.unlock() }
     if try isStale(path) { _ = try retrying { unsafe unlink(path) } }
     let socket = try open()
     let number = socket.number
@@ -42,13 +56,13 @@ package enum UnixSocket {
     }
     _ = try retrying { Glibc.listen(number, backlog) }
     guard let status = try status(path) else { throw Errno(code: ENOENT) }
-    return (socket, File(path: path, device: status.st_dev, inode: status.st_ino))
+    return Listener(socket, File(path: path, device: status.st_dev, inode: status.st_ino))
   }
 
   /// Throws what `listen` would throw, where it can be told before.
   package static func checkUnused(path: String) throws(Errno) {
     let lock = try LockedDirectory(path: folder(of: path))
-    defer { _ = consume lock }
+    defer { lock.unlock() }
     _ = try isStale(path)
   }
 
@@ -56,7 +70,7 @@ package enum UnixSocket {
   /// it leaves it to the next server.
   package static func remove(_ file: File) {
     guard let lock = try? LockedDirectory(path: folder(of: file.path)) else { return }
-    defer { _ = consume lock }
+    defer { lock.unlock() }
     guard let status = try? status(file.path), status.st_dev == file.device,
       status.st_ino == file.inode
     else { return }

@@ -42,7 +42,8 @@ package final class ReservedPort: Sendable {
   /// socket has only one, and its loop hands them on.
   fileprivate func listen(loops: Int) throws(Errno) -> (listeners: [Int32?], file: UnixSocket.File?) {
     if let path {
-      let (listener, file) = try UnixSocket.listen(path: path)
+      let listener = try UnixSocket.listen(path: path)
+      let file = listener.file
       return ([listener.take()] + Array(repeating: nil, count: loops - 1), file)
     }
     // Two servers that started at the same time may both have reserved it: one of them listens first.
