@@ -76,7 +76,7 @@ let package = Package(
     module("Access", ["Posix", "CPlatform"]),
     module(
       "ReservationService",
-      ["StockStore", "Access", "Posix", "GRPC", "Bytes", "CHoldfastProto", "CProtobufC"]),
+      ["StockStore", "Access", "Posix", "GRPC", "Bytes", "CHoldfastProto"]),
     module("Server", ["Posix", "HTTP2", "GRPC", "Bytes", "Metrics"]),
     module("Admin", ["Posix", "Metrics"]),
     executable(

@@ -62,7 +62,8 @@ def run_window(work, port, seconds, seed):
 def measure(options, work):
     """Returns (figures per RPC, by read_counts' keys; RPCs they rest on; the program's load address)."""
     for source, target, flags in ((HERE / "count.c", "count.so", ["-shared", "-fPIC"]),
-                                  (HERE.parent / "tools/bench/hammer.c", "hammer", ["-lnghttp2", "-lm"])):
+                                  (HERE.parent / "tools/bench/hammer.c", "hammer",
+                                   ["-lnghttp2", "-lssl", "-lcrypto", "-lm"])):
         subprocess.run(["cc", "-O2", "-o", work / target, source, *flags], check=True)
     (work / "body").write_bytes(message())
     server = subprocess.Popen(

@@ -83,7 +83,9 @@ internal import HTTP2
       fields.add("grpc-retry-pushback-ms", decimal: UInt32(retryMilliseconds))
     }
     // gRPC over HTTP/2, compression: a rejection for its encoding names those that are taken.
-    if code == .unimplemented { fields.add("grpc-accept-encoding", MessageEncodings.supportedField) }
+    if code == .unimplemented {
+      fields.add("grpc-accept-encoding", MessageEncodings.supportedField)
+    }
     unsafe state.pointee.kind = .failure(code)
     fields.withBlock { block in
       unsafe block.withUnsafeBufferPointer {

@@ -27,7 +27,8 @@ package struct CallContext: BitwiseCopyable {
 
   package init(
     method: Int, type: MethodType, encoding: MessageEncoding = .identity,
-    responseEncoding: MessageEncoding = .identity, timeoutNanoseconds: Int64 = .max, principal: Principal
+    responseEncoding: MessageEncoding = .identity, timeoutNanoseconds: Int64 = .max,
+    principal: Principal
   ) {
     self.method = Int32(method)
     self.type = type

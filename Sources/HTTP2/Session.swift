@@ -1,4 +1,4 @@
-// One server-side HTTP/2 connection (RFC 9113): bytes in, events out; answers in, bytes out.
+// One server-side HTTP/2 connection (RFC 9113): bytes in, events out; responses in, bytes out.
 //
 // Framing and HPACK are our own. A whole libnghttp2 session cost more than half of a call (callbacks per
 // field, allocations per frame), for generality that a gRPC server has no use for: measured in
@@ -264,11 +264,15 @@
   mutating func unlistTouched() {
     guard isTouched else { return }
     let me = unsafe withUnsafeMutablePointer(to: &self) { unsafe $0 }
-    if unsafe context.pointee.touched == me { return unsafe context.pointee.touched = nextTouched }
+    if unsafe context.pointee.touched == me {
+      unsafe context.pointee.touched = nextTouched
+      return
+    }
     var other = unsafe context.pointee.touched
     while let session = unsafe other {
       if unsafe session.pointee.nextTouched == me {
-        return unsafe session.pointee.nextTouched = nextTouched
+        unsafe session.pointee.nextTouched = nextTouched
+        return
       }
       unsafe other = session.pointee.nextTouched
     }

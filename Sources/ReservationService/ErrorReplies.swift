@@ -2,7 +2,6 @@
 // programs (docs/ARCHITECTURE.md, "Errors").
 internal import Access
 internal import Bytes
-internal import CHoldfastProto
 internal import GRPC
 internal import StockStore
 
@@ -193,7 +192,8 @@ final class ErrorReplies {
   /// The caller may not make the call, or nobody knows who it is.
   func unauthorized(_ failure: AuthorizationFailure, response: Response) {
     if failure == .callerMalformed {
-      return badRequest([FieldViolation("holdfast-caller", FieldRules.callerRule)], response: response)
+      return badRequest(
+        [FieldViolation("holdfast-caller", FieldRules.callerRule)], response: response)
     }
     begin(failure.text)
     finish(failure.code, failure.reason, response) {

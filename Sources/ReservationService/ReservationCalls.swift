@@ -61,7 +61,8 @@ extension HoldfastHandler {
     guard reader.isWhole else { return refuse(reader, response) }
     let reservation = try rules.reservationID(id)
     try checkLines(lineCount)
-    return answer(session.confirm(reservation, reacquireIfExpired: reacquires, by: requester), response)
+    return answer(
+      session.confirm(reservation, reacquireIfExpired: reacquires, by: requester), response)
   }
 
   func release(
@@ -101,14 +102,17 @@ extension HoldfastHandler {
       response)
   }
 
-  func getReservation(_ message: Span<UInt8>, _ response: Response) throws(FieldViolation) -> UInt64 {
+  func getReservation(_ message: Span<UInt8>, _ response: Response) throws(FieldViolation) -> UInt64
+  {
     var reader = unsafe ProtoReader(message.borrowed, refusesUnknown: false)
     let id = readID(&reader)
     guard reader.isWhole else { return refuse(reader, response) }
     return answer(session.reservation(try rules.reservationID(id)), response)
   }
 
-  func listReservations(_ message: Span<UInt8>, _ response: Response) throws(FieldViolation) -> UInt64 {
+  func listReservations(_ message: Span<UInt8>, _ response: Response) throws(FieldViolation)
+    -> UInt64
+  {
     var reader = unsafe ProtoReader(message.borrowed, refusesUnknown: false)
     var pageSize: Int32 = 0
     var pageToken = BorrowedBytes.empty
@@ -223,7 +227,8 @@ extension HoldfastHandler {
       write(1, view, to: writer)
       writer.field(2, decision.replayed)
     case .refused(let refusal):
-      errors.refuse(refusal, isReplay: decision.replayed, session: session, response: response) { _ in
+      errors.refuse(refusal, isReplay: decision.replayed, session: session, response: response) {
+        _ in
         Self.noItem
       }
     }

@@ -38,7 +38,8 @@ extension HoldfastHandler {
     return answer(decision, item, response) { level, writer in write(1, level, to: writer) }
   }
 
-  func batchGetStock(_ message: Span<UInt8>, _ response: Response) throws(FieldViolation) -> UInt64 {
+  func batchGetStock(_ message: Span<UInt8>, _ response: Response) throws(FieldViolation) -> UInt64
+  {
     var reader = unsafe ProtoReader(message.borrowed, refusesUnknown: false)
     var count = 0
     var lsn: UInt64 = 0
@@ -164,7 +165,8 @@ extension HoldfastHandler {
     case .accepted(let level):
       body(level, response.message)
     case .refused(let refusal):
-      errors.refuse(refusal, isReplay: decision.replayed, session: session, response: response) { _ in
+      errors.refuse(refusal, isReplay: decision.replayed, session: session, response: response) {
+        _ in
         item
       }
     }

@@ -288,7 +288,8 @@ internal import Metrics
   private func beginResponse(_ stream: HTTP2.Stream) {
     let room = unsafe context.room(stream)
     guard room.count > Framing.prefixLength else { return response.begin() }
-    unsafe response.begin(in: UnsafeMutableRawBufferPointer(rebasing: room[Framing.prefixLength...]))
+    unsafe response.begin(
+      in: UnsafeMutableRawBufferPointer(rebasing: room[Framing.prefixLength...]))
   }
 
   /// Puts the response behind what the stream has; nothing of it may be seen yet.
@@ -372,7 +373,9 @@ internal import Metrics
     let durableLSN = handler.durableLSN
     while let entry = gate.next(durableLSN: durableLSN) {
       guard let stream = context.stream(entry.stream) else { continue }
-      unsafe table.call(stream.index).pointee.heldMessages -= 1
+      let call = unsafe table.call(stream.index)
+      // None is held where the call was rejected meanwhile.
+      if unsafe call.pointee.heldMessages > 0 { unsafe call.pointee.heldMessages -= 1 }
       context.release(stream, upTo: entry.position)
     }
   }
@@ -384,6 +387,8 @@ internal import Metrics
     if unsafe call.pointee.phase == .idle { unsafe begin(stream, call, method: method(of: stream)) }
     context.discardUnreleased(stream)
     if stream.hasResponse { return }
+    // What was held is taken back: the status that is seen is the rejection's.
+    unsafe call.pointee.heldMessages = 0
     response.begin()
     handler.reject(rejection, response: response)
     unsafe write(stream, call, ends: true)

@@ -6,7 +6,9 @@ import shlex
 import subprocess
 import sys
 
+import grpc
 import pytest
+from client import Client, refused
 from server import Server, holdfast
 
 REPOSITORY = pathlib.Path(__file__).resolve().parents[2]
@@ -53,9 +55,27 @@ def test_verify_repair_dump(binary, tmp_path):
         assert done.returncode == 0, f"{line}: {done.stderr}"
 
 
+def test_tls_and_tokens(binary, tmp_path):
+    """The README's way from nothing to a server with both."""
+    (block,) = [block for _, block in COMMANDS if block.startswith("openssl req")]
+    certify, create, serve = lines(block)
+    subprocess.run(shlex.split(certify), cwd=tmp_path, check=True, capture_output=True)
+    done = subprocess.run([binary, *shlex.split(create)[1:]], cwd=tmp_path, check=True, capture_output=True, text=True)
+    flags = [tmp_path / word if "." in word or word == "tokens" else word for word in shlex.split(serve)[2:]]
+    with Server(binary, *flags) as server:
+        credentials = grpc.ssl_channel_credentials((tmp_path / "server.pem").read_bytes())
+        target = f"localhost:{server.port}"
+        with Client(target, credentials=credentials, token=done.stdout.strip()) as client:
+            with refused(grpc.StatusCode.NOT_FOUND):
+                client.level("nothing")
+        with Client(target, credentials=credentials) as client:
+            with refused(grpc.StatusCode.UNAUTHENTICATED, "CREDENTIALS_MISSING"):
+                client.level("nothing")
+
+
 def test_every_command_is_run_or_has_a_reason_why_not():
     for page, block in COMMANDS:
-        if "grpc_tools.protoc" in block or block.startswith("holdfast verify"):
+        if "grpc_tools.protoc" in block or block.startswith(("holdfast verify", "openssl req")):
             continue
         for line in lines(block):
             assert line.startswith(tuple(NOT_RUN)), f"{page}: nothing runs {line!r}"

@@ -1,12 +1,17 @@
 """TLS and mutual TLS: who gets in, who does not and is told so, and certificates that are replaced under load."""
 
+import json
+import os
 import re
 import shutil
 import signal
 import socket
 import ssl
+import subprocess
 import threading
 import time
+import urllib.error
+import urllib.request
 
 import grpc
 import pytest
@@ -15,8 +20,8 @@ from grpc import StatusCode
 import http2
 from certificates import Certificates
 from client import Client, fresh, line
-from http2 import Closed, Connection
-from holdfast.v1 import reservation_pb2
+from http2 import Connection, grpc_fields, grpc_message
+from holdfast.v1 import reservation_pb2, stock_pb2
 from server import Server, eventually, has_flags
 
 # What is replaced is noticed within about a second.
@@ -80,7 +85,11 @@ def context(authority, version=None, pair=None, protocols=("h2",)):
 
 
 def connect(server, security, session=None):
-    plain = socket.create_connection((server.host, server.port), 10)
+    return connect_to(server.host, server.port, security, session)
+
+
+def connect_to(host, port, security, session=None):
+    plain = socket.create_connection((host, port), 10)
     return security.wrap_socket(plain, server_hostname="localhost", session=session)
 
 
@@ -170,12 +179,10 @@ def lines_about(server, words):
 def test_a_plaintext_client_on_the_tls_port(start, pair):
     """A clear end at once, and a log line that says which; not one for each of a flood."""
     server = start("--tls-cert", pair.certificate, "--tls-key", pair.key)
-    before = len(server.log_text().splitlines())
     for _ in range(200):
         with Connection(server, timeout=5) as connection:
             assert connection.drain()
-    rows = eventually(lambda: server.log_text().splitlines()[before:])
-    assert 1 <= len(rows) <= 20 and any(re.search("plain", row, re.IGNORECASE) for row in rows), rows[:5]
+    assert 1 <= len(eventually(lambda: lines_about(server, "plaintext client"))) <= 5
     with pytest.raises(grpc.RpcError) as caught:
         buys(server, None)
     assert caught.value.code() == StatusCode.UNAVAILABLE
@@ -183,12 +190,10 @@ def test_a_plaintext_client_on_the_tls_port(start, pair):
 
 def test_a_tls_client_on_the_plaintext_port(start, ours):
     server = start()
-    before = len(server.log_text().splitlines())
     for _ in range(200):
         with pytest.raises((ssl.SSLError, ConnectionError)):
             connect(server, context(ours))
-    rows = eventually(lambda: server.log_text().splitlines()[before:])
-    assert 1 <= len(rows) <= 20 and any("TLS" in row for row in rows), rows[:5]
+    assert 1 <= len(eventually(lambda: lines_about(server, "a TLS client"))) <= 5
     assert refused_code(server, trust(ours)) == StatusCode.UNAVAILABLE
     assert buys(server, None)
 
@@ -214,8 +219,6 @@ def test_handshakes_that_stop(start, pair, ours):
 
 def test_renegotiation_is_refused(start, pair, ours):
     """TLS 1.2: a client must not make the server do handshakes without end."""
-    import subprocess
-
     server = start("--tls-cert", pair.certificate, "--tls-key", pair.key)
     done = subprocess.run(
         ["openssl", "s_client", "-connect", server.target, "-tls1_2", "-alpn", "h2", "-legacy_renegotiation"],
@@ -226,8 +229,6 @@ def test_renegotiation_is_refused(start, pair, ours):
 
 @pytest.mark.parametrize("flags", ["no key", "no certificate", "missing file", "other key", "no PEM", "bad client CA"])
 def test_files_that_make_no_sense(binary, ours, tmp_path, flags):
-    import subprocess
-
     pair, other = ours.issue("a"), ours.issue("b")
     garbage = tmp_path / "garbage.pem"
     garbage.write_text("no certificate\n")
@@ -240,6 +241,79 @@ def test_files_that_make_no_sense(binary, ours, tmp_path, flags):
                            *map(str, both[flags])], capture_output=True, text=True, timeout=20)
     assert done.returncode in (1, 64) and "--tls-" in done.stderr + done.stdout
     assert "PRIVATE KEY" not in done.stderr + done.stdout
+
+
+@pytest.mark.parametrize("key", ["tls-key", "tls-client-ca", "admin-tls"])
+def test_settings_without_a_certificate(binary, tmp_path, key):
+    """From any source, and the exit status says that it is a setting."""
+    file = tmp_path / "settings.json"
+    file.write_text(json.dumps({key: True if key == "admin-tls" else "x.pem"}))
+    for flags, environment in [(["--config", file], {}), ([], {"HOLDFAST_" + key.upper().replace("-", "_"): "true"})]:
+        done = subprocess.run([binary, "serve", "--print-config", *flags], env={**os.environ, **environment},
+                              capture_output=True, text=True, timeout=20)
+        assert done.returncode == 64 and f"--{key}: goes with --tls-cert and --tls-key only" in done.stderr
+
+
+def get(url, **options):
+    with urllib.request.urlopen(url, timeout=10, **options) as response:
+        return response.read().decode()
+
+
+def test_the_admin_port(start, ours, pair):
+    """The same certificate, and none asked for; plaintext is answered in its own words, and nobody else waits."""
+    server = start("--tls-cert", pair.certificate, "--tls-key", pair.key, "--tls-client-ca", ours.authority,
+                   "--admin-tls")
+    url = f"https://localhost:{server.admin_port}"
+    silent = [socket.create_connection((server.host, server.admin_port), 10) for _ in range(20)]
+    for _ in range(3):
+        assert get(f"{url}/livez", context=context(ours, protocols=["http/1.1"])).strip() == "ok"
+    page = get(f"{url}/metrics", context=ssl.create_default_context(cafile=ours.authority))
+    ends = float(re.search(r"^holdfast_tls_certificate_expiry_seconds (\S+)", page, re.MULTILINE)[1])
+    assert 29 < (ends - time.time()) / 86400 < 31
+    with pytest.raises(urllib.error.HTTPError) as caught:
+        get(f"http://localhost:{server.admin_port}/livez")
+    assert caught.value.code == 400 and "TLS" in caught.value.read().decode()
+    with pytest.raises((ssl.SSLError, ConnectionError)):
+        connect_to(server.host, server.admin_port, context(ours)).recv(1)
+    for each in silent:
+        each.close()
+
+
+def test_the_admin_port_is_plain_unless_asked(secure, ours):
+    page = get(f"http://localhost:{secure.admin_port}/metrics")
+    assert "holdfast_tls_certificate_expiry_seconds" in page
+
+
+def test_what_went_wrong_is_counted(start, ours, theirs, pair):
+    server = start("--tls-cert", pair.certificate, "--tls-key", pair.key, "--tls-client-ca", ours.authority)
+    with Connection(server, timeout=5) as connection:
+        assert connection.drain()
+    with socket.create_connection((server.host, server.port), 5) as plain:
+        plain.sendall(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n")
+        assert plain.makefile().read().startswith("HTTP/1.1 400 ")
+    with pytest.raises((ssl.SSLError, ConnectionError)):
+        connect(server, context(ours, pair=theirs.issue("shop"))).recv(1)
+    page = get(f"http://localhost:{server.admin_port}/metrics")
+    counts = dict(re.findall(r'^holdfast_connection_abuse_total\{kind="(\w+)"\} (\d+)', page, re.MULTILINE))
+    assert counts["plaintext_on_tls"] == "2" and counts["tls_handshake"] == "1" and counts["tls_on_plaintext"] == "0"
+    assert eventually(lambda: lines_about(server, "unable to get local issuer"))
+
+
+def test_many_records_to_a_slow_reader(secure, ours):
+    """What a socket did not take of a TLS record has to be offered again, the same bytes first."""
+    with Client(secure.target, credentials=trust(ours)) as client:
+        for _ in range(300):
+            client.item(1)
+    message = stock_pb2.ListStockRequest(page_size=500).SerializeToString()
+    window = (http2.frame(http2.SETTINGS, payload=b"\0\4\x7f\xff\xff\xff") + http2.window_update(0, 1 << 30))
+    with Connection(secure, authority=ours.authority) as connection:
+        connection.send(window)
+        streams = range(1, 1001, 2)
+        for stream in streams:
+            connection.request(stream, grpc_fields("/holdfast.v1.StockService/ListStock"), grpc_message(message))
+        bodies = [connection.response(stream) for stream in streams]
+    assert {response.grpc_status for response in bodies} == {0}
+    assert len({response.body for response in bodies}) == 1 and sum(len(each.body) for each in bodies) > 4 << 20
 
 
 # Certificates that are replaced.

@@ -4,7 +4,7 @@ import Testing
 /// What is told of a request's bytes, for all four kinds of call.
 @Suite("Server call")
 struct ServerCallTests {
-  private typealias Input = ServerCall.Input
+  typealias Input = ServerCall.Input
 
   private static func message(_ bytes: [UInt8], flag: UInt8 = 0) -> [UInt8] {
     [flag, 0, 0, 0, UInt8(bytes.count)] + bytes

@@ -123,9 +123,8 @@ import Testing
     #expect(server.session.unfinishedSinceNanoseconds == 2_000)
     server.session.fail(.unfinishedFrame)
     let frames = try server.frames()
-    #expect(frames.last?.kind == ServerFrame.Kind.goAway)
-    #expect(
-      String(decoding: frames.last?.payload.dropFirst(8) ?? [], as: UTF8.self) == "frame_timeout")
+    let goAway = try #require(frames.last { $0.kind == ServerFrame.Kind.goAway })
+    #expect(String(decoding: goAway.payload.dropFirst(8), as: UTF8.self) == "frame_timeout")
     #expect(server.session.isFinished)
     server.close()
   }

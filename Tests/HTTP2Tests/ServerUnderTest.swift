@@ -57,7 +57,19 @@ final class ServerUnderTest {
   private(set) var repeatedFields: [Bool] = []
   /// What of the body was there then.
   private(set) var bodyAtHead: [UInt8] = []
-  private(set) var openStreams: [HTTP2.Stream] = []
+  /// Streams that events told of and that are not released.
+  private var known: [HTTP2.Stream] = []
+  private var isClosed = false
+  /// Open streams, oldest first.
+  var openStreams: [HTTP2.Stream] {
+    var streams: [HTTP2.Stream] = []
+    var next = isClosed ? nil : session.firstStream
+    while let stream = next {
+      streams.append(stream)
+      next = session.stream(after: stream)
+    }
+    return streams.reversed()
+  }
   /// Streams of which bytes were dropped.
   private var oversize: [StreamID] = []
   var oversizeCount: Int { oversize.count }
@@ -153,8 +165,10 @@ final class ServerUnderTest {
 
   func close() {
     session.close()
+    isClosed = true
     handleEvents()
-    #expect(openStreams.isEmpty)
+    let areAllReleased = known.isEmpty
+    #expect(areAllReleased)
   }
 
   func count(_ kind: StreamEvent.Kind) -> Int { events.count { $0.kind == kind } }
@@ -168,8 +182,8 @@ final class ServerUnderTest {
       let event = context.event(at: index)
       index += 1
       events.append(Event(kind: event.kind, id: event.stream.id))
-      if event.kind != .closed, !openStreams.contains(where: { $0.id == event.stream.id }) {
-        openStreams.append(event.stream)
+      if event.kind != .closed, !known.contains(where: { $0.id == event.stream.id }) {
+        known.append(event.stream)
       }
       handle(event)
     }
@@ -184,7 +198,7 @@ final class ServerUnderTest {
       noteOversize(stream)
       ended(stream)
     case .closed:
-      openStreams.removeAll { $0.id == stream.id }
+      known.removeAll { $0.id == stream.id }
       context.release(stream)
     case .data:
       noteOversize(stream)

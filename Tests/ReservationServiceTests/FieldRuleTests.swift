@@ -171,7 +171,7 @@ struct FieldRuleTests {
 
   @Test(
     "The caller's name has its rule in every method",
-    arguments: ["a b", long, "ä", "\u{1}"], ["Reserve", "GetStock", "ListStock", "Check"])
+    arguments: ["a b", long, "ä", "a\tb"], ["Reserve", "GetStock", "ListStock", "Check"])
   func caller(name: String, method: String) throws {
     let refused = try Service().refused(method, Message(), caller: name)
     #expect(refused.code == .invalidArgument)

@@ -84,7 +84,8 @@ enum Trailers {
     }
     var rest = block[...]
     func string() throws -> String {
-      var length = Int(try #require(rest.popFirst()))
+      let first = rest.popFirst()
+      var length = Int(try #require(first))
       if length == 127 {
         var shift = 0
         while let byte = rest.popFirst() {
@@ -93,13 +94,15 @@ enum Trailers {
           if byte < 128 { break }
         }
       }
-      try #require(rest.count >= length)
+      let isWhole = rest.count >= length
+      try #require(isWhole)
       defer { rest = rest.dropFirst(length) }
       return String(decoding: rest.prefix(length), as: UTF8.self)
     }
     var fields: [String: String] = [:]
     while let first = rest.popFirst() {
-      try #require(first == 0, "a literal without indexing")
+      let isLiteral = first == 0
+      try #require(isLiteral, "a literal without indexing")
       let name = try string()
       #expect(fields[name] == nil, "\(name) comes twice")
       fields[name] = try string()
@@ -115,8 +118,8 @@ enum Trailers {
         bytes.append(byte)
         continue
       }
-      bytes.append(
-        try #require(UInt8(String(decoding: rest.prefix(2), as: UTF8.self), radix: 16)))
+      let code = UInt8(String(decoding: rest.prefix(2), as: UTF8.self), radix: 16)
+      bytes.append(try #require(code))
       rest = rest.dropFirst(2)
     }
     return String(decoding: bytes, as: UTF8.self)

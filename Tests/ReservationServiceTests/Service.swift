@@ -1,4 +1,5 @@
 // The whole service without a server: one handler on one store, driven with bytes.
+import Bytes
 import GRPC
 import Posix
 import ReservationService

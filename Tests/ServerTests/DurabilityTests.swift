@@ -1,4 +1,5 @@
 import GRPC
+import HTTP2
 import Posix
 import Server
 import Testing

@@ -104,6 +104,8 @@ struct ShutdownTests {
       #expect(answer.code == StatusCode.unavailable.rawValue)
       #expect(answer.fields["grpc-retry-pushback-ms"] == "250")
     }
+    #expect(fixture.board.read { $0.cancelled.count } == 2)
+    #expect(fixture.metric("grpc_server_handled_total", with: "Unavailable") == 2)
   }
 
   @Test("Connections that say nothing or read nothing do not hold it up")

@@ -132,7 +132,7 @@ private let arrows: [String: Set<String>] = [
   "StockStore": ["Posix", "CPlatform"],
   "Access": ["Posix", "CPlatform"],
   "ReservationService": [
-    "StockStore", "Access", "Posix", "GRPC", "Bytes", "CHoldfastProto", "CProtobufC",
+    "StockStore", "Access", "Posix", "GRPC", "Bytes", "CHoldfastProto",
   ],
   "Server": ["Posix", "HTTP2", "GRPC", "Bytes", "Metrics"],
   "Admin": ["Posix", "Metrics"],
