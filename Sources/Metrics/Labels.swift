@@ -80,6 +80,8 @@ package enum ConnectionAbuse: String, Sendable, CaseIterable {
   case tlsOnPlaintext = "tls_on_plaintext"
   /// A handshake that failed in another way, such as for a certificate that nobody trusts.
   case tlsHandshake = "tls_handshake"
+  /// A connection that did not begin as the PROXY protocol does.
+  case proxyHeader = "proxy_header"
   case other
 
   /// The cell that counts it: a switch, since a search through `allCases` would cost more than the
@@ -102,6 +104,7 @@ package enum ConnectionAbuse: String, Sendable, CaseIterable {
     case .plaintextOnTLS: 13
     case .tlsOnPlaintext: 14
     case .tlsHandshake: 15
+    case .proxyHeader: 16
     }
   }
 }

@@ -102,7 +102,8 @@ package final class RPCRecorder: Sendable {
     counters.add(1, at: Counter.connectionsClosed.rawValue)
   }
 
-  /// A connection was closed at once, because a limit was reached. It never counts as opened.
+  /// A connection was closed at once, because a limit was reached. It never counts as opened, but
+  /// where the PROXY protocol told only then whose it is.
   package func connectionRefused(_ reason: ConnectionRefusal) {
     refusals.add(1, at: reason.cell)
   }

@@ -22,7 +22,9 @@ final class ConnectionIO {
   private let timeouts: ConnectionTimeouts
   /// Where this loop's connections are counted for the other loops.
   private let mailbox: Mailbox
-  private let peers: PeerTable
+  let peers: PeerTable
+  /// Headers of the PROXY protocol that were begun, by connection.
+  var proxyHeaders: [Int: ProxyHeader] = [:]
   /// When looking for idle connections makes sense again.
   private var nextEvictionNanoseconds: Int64 = 0
   private let readBuffer = ReadBuffer(capacity: ConnectionIO.readBufferBytes)
@@ -70,11 +72,15 @@ final class ConnectionIO {
     } catch {
       return close(index)
     }
-    beginTLS(index)
+    if limits.connectionPolicy.readsProxyHeaders {
+      connections[index].awaitsProxyHeader = true
+    } else {
+      beginTLS(index)
+    }
   }
 
   /// From here on all bytes are TLS, where the server has it.
-  private func beginTLS(_ index: Int) {
+  func beginTLS(_ index: Int) {
     guard let tls else { return }
     // Without memory for it, the connection has no use.
     guard let transport = tls.accept(connections[index].descriptor) else { return close(index) }
@@ -122,6 +128,7 @@ final class ConnectionIO {
   func close(_ index: Int) {
     guard connections[index].descriptor >= 0 else { return }
     connections[index].session?.close()
+    if connections[index].awaitsProxyHeader { proxyHeaders[index] = nil }
     unsentBytes -= connections[index].unsent.count
     connections[index].transport.close()
     peers.release(connections[index].peer)
@@ -165,6 +172,7 @@ final class ConnectionIO {
       return
     }
     if connections[index].lingersSinceNanoseconds != nil { return discard(index) }
+    if connections[index].awaitsProxyHeader, !readProxyHeader(index, at: nowNanoseconds) { return }
     if connections[index].transport.isHandshaking, !handshake(index, at: nowNanoseconds) { return }
     let result = unsafe readBuffer.read(connections[index].transport) { bytes in
       unsafe received(bytes, on: index)

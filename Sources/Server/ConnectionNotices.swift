@@ -12,6 +12,8 @@ package struct ConnectionNotice: Sendable {
     case tlsOnPlaintext
     /// A TLS handshake failed in another way.
     case handshakeFailed
+    /// A connection did not begin as the PROXY protocol does.
+    case proxyHeader
   }
 
   package let kind: Kind

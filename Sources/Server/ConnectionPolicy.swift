@@ -2,6 +2,9 @@
 package struct ConnectionPolicy: Sendable {
   /// Connections of one peer: an address of IPv4, or a /64 of IPv6.
   package var perPeerMax = Int.max
+  /// Connections begin with a header of the PROXY protocol, version 2, and count as those of the client that
+  /// it names. For ports that only proxies reach: whoever writes the header may name anybody.
+  package var readsProxyHeaders = false
   /// Peers on the machine itself are not counted: proxies are such, and attackers hardly.
   package var exemptsLoopback = true
   /// After how long a connection is ended in an orderly way; a tenth more or less of it for each, so that

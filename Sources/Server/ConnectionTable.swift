@@ -46,6 +46,8 @@ internal import Posix
   var releasedNanoseconds: Int64 = 0
   /// The verified name in the peer's certificate. Few have one: it is kept aside. Owned.
   var certificate: UnsafeMutablePointer<CertificateName>?
+  /// The header of the PROXY protocol has not come yet. Until then it has no peer.
+  var awaitsProxyHeader = false
   /// Say nothing more once its output is out.
   var isEnding = false
   /// When we ended our side; then the peer is read until it ends its own, or the time for that is over.

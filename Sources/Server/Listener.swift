@@ -44,7 +44,7 @@ struct Listener: ~Copyable {
       switch Socket.accept(descriptor.number) {
       case .connection(let descriptor):
         let connection = Mailbox.Arrival(
-          descriptor: descriptor, peer: PeerAddress(ofPeerOf: descriptor))
+          descriptor: descriptor, peer: peers.address(ofAccepted: descriptor))
         let placement = place(connection)
         if placement != .elsewhere { body(connection, placement) }
       case .vanished: continue

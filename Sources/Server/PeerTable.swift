@@ -6,11 +6,19 @@ internal import Synchronization
 final class PeerTable: Sendable {
   private let connectionsMax: Int
   private let exemptsLoopback: Bool
+  /// The kernel knows only the proxy; the header tells later.
+  private let readsProxyHeaders: Bool
   private let counts = Mutex<[PeerAddress: Int]>([:])
 
   init(_ policy: ConnectionPolicy) {
     connectionsMax = policy.perPeerMax
     exemptsLoopback = policy.exemptsLoopback
+    readsProxyHeaders = policy.readsProxyHeaders
+  }
+
+  /// Whose connection it is, as far as that is known when it is accepted.
+  func address(ofAccepted descriptor: Int32) -> PeerAddress {
+    readsProxyHeaders ? .local : PeerAddress(ofPeerOf: descriptor)
   }
 
   /// Counts one more connection of a peer; false where it has as many as it may have.

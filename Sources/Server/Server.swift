@@ -40,7 +40,8 @@ package final class ReservedPort: Sendable {
 
   /// Begins to listen: a listener for each loop, where the kernel spreads connections over several. A unix
   /// socket has only one, and its loop hands them on.
-  fileprivate func listen(loops: Int) throws(Errno) -> (listeners: [Int32?], file: UnixSocket.File?) {
+  fileprivate func listen(loops: Int) throws(Errno) -> (listeners: [Int32?], file: UnixSocket.File?)
+  {
     if let path {
       let listener = try UnixSocket.listen(path: path)
       let file = listener.file

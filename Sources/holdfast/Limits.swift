@@ -232,6 +232,7 @@ enum Limits {
     // Half: one address cannot take all, and behind a proxy elsewhere half is still 10,000. A proxy on
     // this machine is every client at once, so it is only counted where a number was asked for.
     policy.perPeerMax = settings.maxConnectionsPerPeer ?? max(1, settings.maxConnections / 2)
+    policy.readsProxyHeaders = settings.proxyProtocol
     policy.exemptsLoopback = settings.maxConnectionsPerPeer == nil
     policy.ageNanoseconds = settings.maxConnectionAgeNanoseconds
     policy.ageGraceNanoseconds = settings.maxConnectionAgeGraceNanoseconds

@@ -134,6 +134,12 @@ struct ServeCommand: AsyncParsableCommand {
       "Let only clients in that have a certificate of one of these CAs, as PEM.",
       valueName: "file"))
   var tlsClientCa: String?
+  @Flag(
+    help: """
+      Connections begin with a header of the PROXY protocol, version 2, that names the client. For ports \
+      that only such proxies reach.
+      """)
+  var proxyProtocol = false
   @Flag(help: "Serve metrics and health over TLS too, with the same certificate.")
   var adminTls = false
   @Option(
@@ -188,7 +194,7 @@ struct ServeCommand: AsyncParsableCommand {
       "shutdown-timeout": shutdownTimeout,
       "clock-jump-max": clockJumpMax,
       "tokens": tokens, "tls-cert": tlsCert, "tls-key": tlsKey, "tls-client-ca": tlsClientCa,
-      "admin-tls": adminTls ? "true" : nil,
+      "admin-tls": adminTls ? "true" : nil, "proxy-protocol": proxyProtocol ? "true" : nil,
       "concurrency": concurrency, "log-level": logLevel, "log-format": logFormat,
     ]
     return all.compactMapValues { $0 }

@@ -38,6 +38,8 @@ struct Settings {
   var tokens = ""
   /// nil: connections are not encrypted.
   var tls: TLSFiles?
+  /// Connections begin with a header of the PROXY protocol.
+  var proxyProtocol = false
   /// The admin pages are served over TLS too, with the same certificate.
   var adminTLS = false
   /// This start takes the machine's clock whatever the newest record says. A flag alone: where it could
@@ -73,7 +75,8 @@ struct Settings {
     ("stall-timeout", "\(Limits.stallTimeoutNanoseconds / Limits.second)s"),
     ("shutdown-timeout", "10s"), ("clock-jump-max", "24h"),
     ("tokens", ""), ("tls-cert", ""), ("tls-key", ""), ("tls-client-ca", ""),
-    ("admin-tls", "false"), ("concurrency", ConcurrencyControl.optimistic.rawValue),
+    ("admin-tls", "false"), ("proxy-protocol", "false"),
+    ("concurrency", ConcurrencyControl.optimistic.rawValue),
     ("log-level", "info"), ("log-format", "auto"),
   ]
 
@@ -198,6 +201,7 @@ extension Settings {
     case "tls-cert": tlsCertificate = try Self.file(text, at, source)
     case "tls-key": tlsKey = try Self.file(text, at, source)
     case "tls-client-ca": tlsClientAuthority = try Self.file(text, at, source)
+    case "proxy-protocol": proxyProtocol = try Self.choice(text, ["true", "false"], at) == "true"
     case "admin-tls": adminTLS = try Self.choice(text, ["true", "false"], at) == "true"
     case "journal-segment-bytes":
       journalSegmentBytes = try Self.number(text, Limits.journalSegmentBytesAllowed, at)
@@ -372,7 +376,7 @@ extension Settings {
   ]
 
   /// Settings that are true or false.
-  private static let flags: Set = ["admin-tls"]
+  private static let flags: Set = ["admin-tls", "proxy-protocol"]
 
   private static func contents(ofFile path: String?) throws -> [String: FileValue] {
     guard let path else { return [:] }

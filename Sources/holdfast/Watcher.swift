@@ -58,6 +58,8 @@ final class Watcher: Sendable {
       case .plaintextOnTLS: "a plaintext client came to this port, which speaks TLS"
       case .tlsOnPlaintext: "a TLS client came to this port, which speaks plaintext: see --tls-cert"
       case .handshakeFailed: "a TLS handshake failed"
+      case .proxyHeader:
+        "a connection began without a header of the PROXY protocol, version 2: see --proxy-protocol"
       }
     var metadata: Logger.Metadata = [
       "peer": "\(notice.peer.text)", "times": .stringConvertible(notice.count),

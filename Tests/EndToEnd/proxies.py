@@ -148,6 +148,8 @@ class HAProxy(Proxy):
     """With http-reuse, calls of all clients share connections to the server."""
 
     name = "haproxy"
+    # Of its connections to the servers.
+    options = ""
 
     def command(self, listener):
         downstream = upstream = ""
@@ -159,7 +161,7 @@ class HAProxy(Proxy):
         else:
             downstream = upstream = " proto h2"
         servers = "".join(
-            f"  server holdfast{number} {server.host}:{server.port}{upstream}\n"
+            f"  server holdfast{number} {server.host}:{server.port}{upstream}{self.options}\n"
             for number, server in enumerate(self.servers))
         configuration = self.write("haproxy.cfg", f"""
 global
@@ -183,6 +185,13 @@ backend servers
   http-reuse always
 {servers}""")
         return ["-db", "-f", configuration]
+
+
+class AnnouncingHAProxy(HAProxy):
+    """It says by the PROXY protocol whose a connection is, and so each client has its own."""
+
+    shares_connection = False
+    options = " send-proxy-v2"
 
 
 class Envoy(Proxy):

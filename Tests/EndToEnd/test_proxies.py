@@ -21,7 +21,7 @@ from certificates import Certificates
 from client import Client, fresh, line, refused
 from http2 import Closed, Connection, frame, grpc_fields, grpc_message, header_block
 from holdfast.v1 import reservation_pb2, stock_pb2
-from proxies import PROXIES, TLS, Envoy
+from proxies import PROXIES, TLS, AnnouncingHAProxy, Envoy
 from server import Server, eventually, has_flags
 from test_lifecycle import fetch, metric
 
@@ -256,6 +256,18 @@ def test_many_users_share_a_connection(behind):
         # Another one may stand unused, from a moment when the first was not yet there.
         assert metric(server, "holdfast_connections") <= (2 if proxy.shares_connection else USERS + 1)
     assert not users.failures
+
+
+@pytest.mark.skipif(not AnnouncingHAProxy.executable(), reason="HAProxy is not installed")
+def test_a_proxy_that_says_whose_its_connections_are(security, binary):
+    """With the PROXY protocol, which comes before TLS."""
+    flags, tls = security
+    with Server(binary, *flags, "--proxy-protocol") as server, AnnouncingHAProxy([server], tls) as proxy:
+        with Users(proxy) as users:
+            users.wait(200)
+        assert not users.failures
+        assert metric(server, "holdfast_connections_total") >= USERS
+        assert metric(server, 'holdfast_connection_abuse_total{kind="proxy_header"}') == 0
 
 
 def test_early_rejection_while_the_request_is_on_its_way(proxy):

@@ -31,7 +31,7 @@ final class UnixSocketTests {
 
   @Test("Bytes go both ways, and the peer is the machine itself")
   func bothWays() throws {
-    let (listener, _) = try UnixSocket.listen(path: path)
+    let listener = try UnixSocket.listen(path: path)
     let client = try Socket.connect(host: "unix:\(path)", port: 0)
     #expect(try waitFor(listener.number))
     guard case .connection(let accepted) = Socket.accept(listener.number) else {
@@ -49,7 +49,7 @@ final class UnixSocketTests {
   @Test("A file on which nobody listens is replaced; one on which somebody does is not")
   func replaced() throws {
     do {
-      let (listener, _) = try UnixSocket.listen(path: path)
+      let listener = try UnixSocket.listen(path: path)
       #expect(throws: Errno.alreadyInUse) { try UnixSocket.checkUnused(path: path) }
       #expect(throws: Errno.alreadyInUse) { _ = try UnixSocket.listen(path: path) }
       _ = consume listener
@@ -57,14 +57,14 @@ final class UnixSocketTests {
     #expect(exists)
     #expect(throws: Errno(code: ECONNREFUSED)) { _ = try UnixSocket.connect(path: path) }
     try UnixSocket.checkUnused(path: path)
-    let (listener, _) = try UnixSocket.listen(path: path)
+    let listener = try UnixSocket.listen(path: path)
     _ = try UnixSocket.connect(path: path)
     _ = consume listener
   }
 
   @Test("A listener whose queue is full is in use")
   func busy() throws {
-    let (listener, _) = try UnixSocket.listen(path: path, backlog: 0)
+    let listener = try UnixSocket.listen(path: path, backlog: 0)
     var clients: [Int32] = []
     defer { for number in clients { FileDescriptor.close(number: number) } }
     do {
@@ -79,16 +79,16 @@ final class UnixSocketTests {
 
   @Test("Only the file that was made is removed")
   func removed() throws {
-    let (first, firstFile) = try UnixSocket.listen(path: path)
+    let first = try UnixSocket.listen(path: path)
     _ = unsafe unlink(path)
-    let (second, secondFile) = try UnixSocket.listen(path: path)
-    UnixSocket.remove(firstFile)
+    let second = try UnixSocket.listen(path: path)
+    UnixSocket.remove(first.file)
     #expect(exists)
-    UnixSocket.remove(secondFile)
+    UnixSocket.remove(second.file)
     #expect(!exists)
     // It is gone already: nothing happens.
-    UnixSocket.remove(secondFile)
-    _ = (consume first, consume second)
+    UnixSocket.remove(second.file)
+    _ = (first.number, second.number)
   }
 
   @Test("Another file is left alone")
@@ -103,10 +103,9 @@ final class UnixSocketTests {
   @Test("107 bytes are the longest path")
   func length() throws {
     let longest = folder + "/" + String(repeating: "x", count: 106 - folder.utf8.count)
-    let (listener, file) = try UnixSocket.listen(path: longest)
+    let listener = try UnixSocket.listen(path: longest)
     _ = try UnixSocket.connect(path: longest)
-    UnixSocket.remove(file)
-    _ = consume listener
+    UnixSocket.remove(listener.file)
     #expect(throws: Errno(code: ENAMETOOLONG)) { _ = try UnixSocket.listen(path: longest + "x") }
     #expect(throws: Errno(code: ENAMETOOLONG)) { try UnixSocket.checkUnused(path: longest + "x") }
     #expect(throws: Errno.invalid) { try UnixSocket.checkUnused(path: "") }
