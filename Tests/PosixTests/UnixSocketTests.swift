@@ -9,7 +9,7 @@ final class UnixSocketTests {
 
   init() throws {
     var template = Array("/tmp/holdfast-XXXXXX".utf8CString)
-    _ = unsafe try #require(unsafe mkdtemp(&template))
+    guard unsafe mkdtemp(&template) != nil else { throw Errno(code: errno) }
     folder = String(decoding: template.dropLast().map { UInt8(bitPattern: $0) }, as: UTF8.self)
   }
 
@@ -93,8 +93,8 @@ final class UnixSocketTests {
 
   @Test("Another file is left alone")
   func otherFile() throws {
-    let file = try #require(unsafe fopen(path, "w"))
-    unsafe fclose(file)
+    let file = FileDescriptor(owning: unsafe open(path, O_CREAT | O_WRONLY, 0o600))
+    #expect(file.number >= 0)
     #expect(throws: Errno(code: EEXIST)) { try UnixSocket.checkUnused(path: path) }
     #expect(throws: Errno(code: EEXIST)) { _ = try UnixSocket.listen(path: path) }
     #expect(exists)
