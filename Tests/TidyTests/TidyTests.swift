@@ -105,10 +105,10 @@ private let snippets: [Snippet] = [
   breach(
     "imports", "Sources/Server/A.swift", "// A.\npackage import StockStore\n",
     "2: importing StockStore into Server is banned, use what Server may know: "
-      + "GRPC, HTTP2, Metrics, Posix"),
+      + "Bytes, GRPC, HTTP2, Metrics, Posix"),
   breach(
     "imports", "Sources/GRPC/A.swift", "@testable import Posix\n",
-    "1: importing Posix into GRPC is banned, use what GRPC may know: CZlib"),
+    "1: importing Posix into GRPC is banned, use what GRPC may know: Bytes, CZlib, HTTP2"),
   clean(
     "imports", "Sources/Server/A.swift", "internal import Posix\npackage import struct GRPC.A\n"),
   clean("imports", "Sources/holdfast/A.swift", "internal import Logging\n"),
