@@ -55,9 +55,8 @@ def run_window(options, work, port, access, seconds, seed):
         # Windows of so many calls, not of so much time.
         calls = int(seconds * CALLS_PER_SECOND)
         subprocess.run(
-            [options.binaries / "holdfast-load", "run", "--target", f"localhost:{port}", *access, "--connections", "8",
-             "--streams", "50", "--operations", str(calls), "--seed", str(seed)],
-            check=True, stdout=subprocess.DEVNULL)
+            [options.binaries / "holdfast-load", "run", "--target", f"localhost:{port}", *access,
+             "--connections", "8", "--streams", "50", "--operations", str(calls), "--seed", str(seed)], check=True, stdout=subprocess.DEVNULL)
         return calls
     done = subprocess.run(
         [work / "hammer", "-c", "8", "-m", "50", "-w", "0", "-d", str(seconds), "--seed", str(seed),
