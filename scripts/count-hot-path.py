@@ -56,7 +56,8 @@ def run_window(options, work, port, access, seconds, seed):
         calls = int(seconds * CALLS_PER_SECOND)
         subprocess.run(
             [options.binaries / "holdfast-load", "run", "--target", f"localhost:{port}", *access,
-             "--connections", "8", "--streams", "50", "--operations", str(calls), "--seed", str(seed)], check=True, stdout=subprocess.DEVNULL)
+             "--connections", "8", "--streams", "50", "--operations", str(calls), "--seed", str(seed)],
+            check=True, stdout=subprocess.DEVNULL)
         return calls
     done = subprocess.run(
         [work / "hammer", "-c", "8", "-m", "50", "-w", "0", "-d", str(seconds), "--seed", str(seed),
@@ -75,7 +76,8 @@ def grant_access(options, work):
             ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-days", "1",
              "-subj", "/CN=localhost", "-addext", "subjectAltName=DNS:localhost",
              "-keyout", work / "key.pem", "-out", work / "cert.pem"], check=True, capture_output=True)
-        return ["--tls-cert", work / "cert.pem", "--tls-key", work / "key.pem"], ["--tls", "--tls-ca", work / "cert.pem"]
+        return ["--tls-cert", work / "cert.pem", "--tls-key", work / "key.pem"], [
+            "--tls", "--tls-ca", work / "cert.pem"]
     if options.access == "token":
         done = subprocess.run(
             [options.binaries / "holdfast", "token", "create", "--caller", "count", "--role", "admin",
