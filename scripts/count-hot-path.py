@@ -55,8 +55,8 @@ def run_window(options, work, port, access, seconds, seed):
         # Windows of so many calls, not of so much time.
         calls = int(seconds * CALLS_PER_SECOND)
         subprocess.run(
-            [options.binaries / "holdfast-load", "run", "--target", f"localhost:{port}", *access, "--connections", "8",
-             "--streams", "50", "--operations", str(calls), "--seed", str(seed)],
+            [options.binaries / "holdfast-load", "run", "--target", f"localhost:{port}", *access,
+             "--connections", "8", "--streams", "50", "--operations", str(calls), "--seed", str(seed)],
             check=True, stdout=subprocess.DEVNULL)
         return calls
     done = subprocess.run(
@@ -76,7 +76,8 @@ def grant_access(options, work):
             ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-days", "1",
              "-subj", "/CN=localhost", "-addext", "subjectAltName=DNS:localhost",
              "-keyout", work / "key.pem", "-out", work / "cert.pem"], check=True, capture_output=True)
-        return ["--tls-cert", work / "cert.pem", "--tls-key", work / "key.pem"], ["--tls", "--tls-ca", work / "cert.pem"]
+        return ["--tls-cert", work / "cert.pem", "--tls-key", work / "key.pem"], [
+            "--tls", "--tls-ca", work / "cert.pem"]
     if options.access == "token":
         done = subprocess.run(
             [options.binaries / "holdfast", "token", "create", "--caller", "count", "--role", "admin",
