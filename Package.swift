@@ -97,8 +97,7 @@ let package = Package(
     module(
       "LoadKit", ["LoadReport", "LoadHistory", "Posix", "HTTP2"], path: "LoadTest/LoadKit"),
     executable(
-      "holdfast-load",
-      ["LoadKit", "LoadReport", "LoadHistory", "Posix", "HTTP2", argumentParser],
+      "holdfast-load", ["LoadKit", "LoadReport", "LoadHistory", "Posix", argumentParser],
       path: "LoadTest/holdfast-load"),
     executable("store-benchmark", ["StockStore", "Posix"], path: "Benchmarks/StoreBenchmark"),
 

@@ -1,6 +1,5 @@
 // How the server is spoken to: the flags of every subcommand that connects.
 internal import ArgumentParser
-internal import HTTP2
 internal import LoadKit
 internal import Posix
 
@@ -32,14 +31,13 @@ struct AccessFlags: ParsableArguments {
       """
       Goes with every call: 'authorization=Bearer …'. The value of a name that ends in -bin is \
       base64. May be given again. Reports say the name and not the value.
-      """, valueName: "name=value"), transform: Metadata.parse)
-  var metadata: [ClientMetadata] = []
+      """, valueName: "name=value"))
+  var metadata: [String] = []
 
   /// `target`, spoken to as the flags say.
   func apply(to target: Endpoint) throws(LoadError) -> Endpoint {
-    try Metadata.check(metadata)
     var target = target
-    target.metadata = metadata
+    target.metadata = try Metadata.parse(all: metadata)
     if !tls {
       if let serverName { target.name = serverName }
       return target

@@ -55,9 +55,13 @@ struct TestConnection: ~Copyable {
   var http: ClientConnection
   var seen: [Seen] = []
 
-  init(callsMaximum: Int = 16, paths: [String] = ["/a.A/B", "/a.A/C"]) throws {
+  init(
+    callsMaximum: Int = 16, paths: [String] = ["/a.A/B", "/a.A/C"], scheme: String = "http",
+    metadata: [ClientMetadata] = []
+  ) throws {
     http = try ClientConnection(
-      paths: paths, authority: "127.0.0.1:1", userAgent: "test", callsMaximum: callsMaximum)
+      paths: paths, authority: "127.0.0.1:1", userAgent: "test", scheme: scheme,
+      metadata: metadata, callsMaximum: callsMaximum)
   }
 
   mutating func receive(_ bytes: [UInt8]) throws {
@@ -202,7 +206,7 @@ func parse(_ bytes: [UInt8]) -> [(type: UInt8, flags: UInt8, stream: UInt32, pay
     }
   }
 
-  private static func inflate(_ block: [UInt8], _ inflater: OpaquePointer) -> [String: String] {
+  static func inflate(_ block: [UInt8], _ inflater: OpaquePointer) -> [String: String] {
     var headers: [String: String] = [:]
     var at = 0
     while true {

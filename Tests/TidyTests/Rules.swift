@@ -142,7 +142,7 @@ private let arrows: [String: Set<String>] = [
   ],
   "LoadReport": ["Posix", "CZlib"], "LoadHistory": [],
   "LoadKit": ["LoadReport", "LoadHistory", "Posix", "HTTP2"],
-  "holdfast-load": ["LoadKit", "LoadReport", "LoadHistory", "Posix", "HTTP2"],
+  "holdfast-load": ["LoadKit", "LoadReport", "LoadHistory", "Posix"],
   "StoreBenchmark": ["StockStore", "Posix"],
   "Simulation": ["StockStore", "Posix"],
   "simulate": ["Simulation", "StockStore", "Posix"],

@@ -68,6 +68,8 @@ func orFail<Value: ~Copyable, Failure: Error>(
 }
 
 struct LoadConnection: ~Copyable {
+  /// Has to outlive `transport`: OpenSSL's callbacks use it while we read.
+  private let context: TLSClientContext?
   /// Ours; closed when this goes.
   private var transport: Transport
   /// What the poller calls it. A connection that takes the place of another has another token: late
@@ -86,7 +88,11 @@ struct LoadConnection: ~Copyable {
   /// Set once when the connection was lost, until the owner has seen it: it stops watching then.
   private(set) var shutdownPending = false
 
-  private init(transport: Transport, http: consuming ClientConnection, token: UInt64) {
+  private init(
+    transport: Transport, context: TLSClientContext?, http: consuming ClientConnection,
+    token: UInt64
+  ) {
+    self.context = context
     self.transport = transport
     self.http = http
     self.token = token
@@ -115,7 +121,7 @@ struct LoadConnection: ~Copyable {
       try poller.add(number, token: token, writable: true)
     }
     let transport = try endpoint.transport(on: socket)
-    return LoadConnection(transport: transport, http: http, token: token)
+    return LoadConnection(transport: transport, context: endpoint.tls, http: http, token: token)
   }
 
   var isLost: Bool { lostReason != nil }

@@ -10,26 +10,18 @@ package enum Metadata {
 
   /// - Parameter text: NAME=VALUE. gRPC's names are of lower-case letters, digits, `_`, `-` and `.`; values
   ///   are visible ASCII with blanks between, or for a name that ends in `-bin` base64.
-  /// - Throws: what is wrong; never the value, which may be a secret.
+  /// - Throws: what is wrong; never the value, which may be a secret, and a name only if it is one: what
+  ///   stands before a '=' may be a token without one.
   package static func parse(_ text: String) throws(LoadError) -> ClientMetadata {
     guard let equals = text.firstIndex(of: "=") else {
       throw LoadError("metadata is NAME=VALUE; there is no '='")
     }
     let name = String(text[..<equals])
     let value = String(text[text.index(after: equals)...])
-    let isName =
-      !name.isEmpty
-      && name.utf8.allSatisfy { byte in
-        switch byte {
-        case UInt8(ascii: "a")...UInt8(ascii: "z"), UInt8(ascii: "0")...UInt8(ascii: "9"),
-          UInt8(ascii: "_"), UInt8(ascii: "-"), UInt8(ascii: "."):
-          true
-        default: false
-        }
-      }
-    guard isName else {
+    guard isName(name) else {
       throw LoadError(
-        "'\(name)' is no name of metadata: lower-case letters, digits, '_', '-' and '.'")
+        "what stands before '=' is no name of metadata: lower-case letters, digits, '_', '-' and '.'"
+      )
     }
     if name.hasPrefix("grpc-") || taken.contains(name) {
       throw LoadError("'\(name)' is not for metadata: the protocol has its own")
@@ -44,6 +36,33 @@ package enum Metadata {
       }
     }
     return ClientMetadata(name: name, value: value)
+  }
+
+  private static func isName(_ text: some StringProtocol) -> Bool {
+    !text.isEmpty
+      && text.utf8.allSatisfy { byte in
+        switch byte {
+        case UInt8(ascii: "a")...UInt8(ascii: "z"), UInt8(ascii: "0")...UInt8(ascii: "9"),
+          UInt8(ascii: "_"), UInt8(ascii: "-"), UInt8(ascii: "."):
+          true
+        default: false
+        }
+      }
+  }
+
+  /// The values of `--metadata`, each NAME=VALUE. A flag's own transform must not do this: where it fails,
+  /// the argument parser repeats the value.
+  package static func parse(all texts: [String]) throws(LoadError) -> [ClientMetadata] {
+    var metadata: [ClientMetadata] = []
+    for (index, text) in texts.enumerated() {
+      do {
+        metadata.append(try parse(text))
+      } catch {
+        throw LoadError("--metadata (\(index + 1) of \(texts.count)): \(error)")
+      }
+    }
+    try check(metadata)
+    return metadata
   }
 
   /// Throws where there is too much of it for one header block.
@@ -86,7 +105,8 @@ package enum Metadata {
   }
 
   private static func hidden(_ text: Substring) -> String {
-    // Without a '=' all of it may be a secret.
-    text.contains("=") ? "\(text.prefix { $0 != "=" })=..." : "..."
+    // Without a name, all of it may be a secret.
+    let name = text.prefix { $0 != "=" }
+    return name.count < text.count && isName(name) ? "\(name)=..." : "..."
   }
 }
