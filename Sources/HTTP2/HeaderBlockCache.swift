@@ -96,11 +96,16 @@ package struct BodyPolicy: BitwiseCopyable, Sendable {
 
   private var entries = InlineArray<4, HeaderBlockEntry>(repeating: HeaderBlockEntry())
   private var isEmpty = true
+  /// The entry that the next new block takes: they take turns.
+  private var next = 0
 
   /// The notes of a block that came before; nil where it must be read.
   func find(_ block: UnsafeBufferPointer<UInt8>) -> UnsafeMutablePointer<HeaderNotes>? {
     if isEmpty || block.isEmpty { return nil }
-    return unsafe entries[Self.entry(of: block)].matches(block)
+    for index in 0..<Self.entryCount {
+      if let notes = unsafe entries[index].matches(block) { return unsafe notes }
+    }
+    return nil
   }
 
   /// Remembers a block that changes no table, for the stream whose owner will say what it means.
@@ -109,7 +114,8 @@ package struct BodyPolicy: BitwiseCopyable, Sendable {
   ) {
     guard block.count > 0, block.count <= HeaderBlockEntry.blockBytesMax else { return }
     isEmpty = false
-    unsafe entries[Self.entry(of: block)].begin(block, stream: stream, &pool)
+    unsafe entries[next].begin(block, stream: stream, &pool)
+    next = (next + 1) % Self.entryCount
   }
 
   mutating func decide(_ notes: UnsafeMutablePointer<HeaderNotes>, stream: Int32) {
@@ -122,13 +128,6 @@ package struct BodyPolicy: BitwiseCopyable, Sendable {
     if isEmpty { return }
     isEmpty = true
     for index in 0..<Self.entryCount { entries[index].forget(&pool) }
-  }
-
-  private static func entry(of block: UnsafeBufferPointer<UInt8>) -> Int {
-    // The path's reference stands among the first bytes, a literal's text among the last.
-    var mixed = unsafe UInt8(truncatingIfNeeded: block.count) &+ block[block.count - 1]
-    for index in 0..<min(block.count, 8) { unsafe mixed = mixed &* 31 &+ block[index] }
-    return Int(mixed ^ mixed >> 4) & (entryCount - 1)
   }
 }
 

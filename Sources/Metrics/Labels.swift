@@ -100,11 +100,11 @@ package enum ConnectionAbuse: String, Sendable, CaseIterable {
     case .resetFlood: 9
     case .settingsFlood: 10
     case .slowReader: 11
-    case .other: 12
-    case .plaintextOnTLS: 13
-    case .tlsOnPlaintext: 14
-    case .tlsHandshake: 15
-    case .proxyHeader: 16
+    case .other: 16
+    case .plaintextOnTLS: 12
+    case .tlsOnPlaintext: 13
+    case .tlsHandshake: 14
+    case .proxyHeader: 15
     }
   }
 }
