@@ -135,5 +135,5 @@ let package = Package(
 // The fuzz targets bring libFuzzer's main function along, so that no other build may see them (scripts/fuzz.sh).
 if Context.environment["HOLDFAST_FUZZ"] != nil {
   package.products = [.library(name: "Fuzz", type: .static, targets: ["Fuzz"])]
-  package.targets.append(module("Fuzz", ["HTTP2"], path: "Tests/Fuzz"))
+  package.targets.append(module("Fuzz", ["GRPC", "HTTP2"], path: "Tests/Fuzz"))
 }

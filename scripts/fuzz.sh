@@ -1,13 +1,14 @@
 #!/usr/bin/env bash
 # Coverage-guided fuzzing of what reads bytes from the network, under AddressSanitizer.
 # Usage: scripts/fuzz.sh SECONDS [target]...
-# Targets: frames (a server connection fed in pieces), headers (HPACK blocks). What was found before stands in
+# Targets: frames (a server connection fed in pieces), headers (header blocks of a connection), hpack (the decoder
+# alone), calls (the state machine of a call). What was found before stands in
 # Tests/Fuzz/regressions and is tried first; a new crash is written there. The corpus grows in out/fuzz.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 seconds=${1:?seconds for each target}
 shift
-[ $# -gt 0 ] || set -- frames headers
+[ $# -gt 0 ] || set -- frames headers hpack calls
 
 command -v pkg-config >/dev/null || scripts/bootstrap.sh
 build=.build-fuzz
@@ -16,14 +17,14 @@ HOLDFAST_FUZZ=1 swift build --scratch-path $build --product Fuzz -c debug \
 # SwiftPM would name the main function itself; libFuzzer brings its own.
 swiftc -use-ld=lld -sanitize=fuzzer,address -o $build/fuzz \
   -Xlinker --whole-archive $build/debug/libFuzz.a -Xlinker --no-whole-archive \
-  $(pkg-config --libs libnghttp2)
+  $(pkg-config --libs zlib)
 
 # libFuzzer and AddressSanitizer say what went wrong; Swift's own report would crash under them.
 export ASAN_OPTIONS=detect_leaks=1 SWIFT_BACKTRACE=enable=no
 for target in "$@"; do
   export HOLDFAST_FUZZ_TARGET=$target
   corpus=out/fuzz/$target
-  mkdir -p "$corpus" Tests/Fuzz/regressions/"$target"
+  mkdir -p "$corpus" Tests/Fuzz/regressions/"$target" Tests/Fuzz/corpus/"$target"
   echo "== $target: what was found before"
   $build/fuzz -runs=0 Tests/Fuzz/regressions/"$target" Tests/Fuzz/corpus/"$target"
   echo "== $target: $seconds s"

@@ -1,4 +1,5 @@
 // What libFuzzer calls: HOLDFAST_FUZZ_TARGET names the target. An input that breaks a promise traps.
+internal import GRPC
 internal import HTTP2
 
 #if canImport(Glibc)
@@ -15,6 +16,8 @@ package func fuzzOneInput(_ data: UnsafePointer<UInt8>?, _ count: Int) -> CInt {
   switch target {
   case "frames": FuzzTargets.frames(input)
   case "headers": FuzzTargets.headers(input)
+  case "calls": FuzzTargets.calls(input)
+  case "hpack": fuzzHPACK(input.span.extracting(1..<input.count), cut: Int(input[0]))
   default: preconditionFailure("no fuzz target \(target)")
   }
   return 0
@@ -34,6 +37,51 @@ enum FuzzTargets {
     let failed = feed(FuzzedServer(answers: false), bytes, cutBy: input[0])
     precondition(failed == fault, "a fault that depends on how the bytes were cut")
     _ = feed(FuzzedServer(answers: true), bytes, cutBy: input[0])
+  }
+
+  /// Requests' bytes for `ServerCall`, of all kinds of call: the first byte says the kind and how they are
+  /// cut. What it makes of them must not depend on the pieces, and no message is longer than allowed.
+  static func calls(_ input: [UInt8]) {
+    let type = MethodType.allCases[Int(input[0] & 3)]
+    let encoding: MessageEncoding = input[0] & 4 == 0 ? .identity : .gzip
+    let body = Array(input[1...])
+    let whole = inputs(of: body, type, encoding, step: body.count + 1)
+    precondition(
+      inputs(of: body, type, encoding, step: 1 + Int(input[0] >> 3)) == whole,
+      "a call that depends on how its bytes were cut")
+  }
+
+  /// What the call heard of its request until it was over.
+  private static func inputs(
+    of body: [UInt8], _ type: MethodType, _ encoding: MessageEncoding, step: Int
+  ) -> [ServerCall.Input] {
+    let context = CallContext(
+      method: 0, type: type, encoding: encoding, principal: Principal(permissions: 0))
+    var call = ServerCall()
+    call.start(context, openedNanoseconds: 0, connection: 0)
+    var heard: [ServerCall.Input] = []
+    var used = 0
+    var end = 0
+    while true {
+      end = min(body.count, end + step)
+      while call.phase == .receiving {
+        let input = call.next(
+          in: body.span.extracting(used..<end), hasEnded: end == body.count, type: type,
+          encoding: encoding, messageBytesMax: 1000)
+        if input == .nothing { break }
+        heard.append(input)
+        switch input {
+        case .nothing: break
+        case .message(let length, _):
+          precondition(length <= 1000 && used + 5 + length <= end, "more than there is")
+          used += 5 + length
+          if !type.streamsRequests { call.halfClosed() }
+        case .halfClose: call.halfClosed()
+        case .reject: return heard
+        }
+      }
+      if end == body.count || call.phase != .receiving { return heard }
+    }
   }
 
   private static func feed(_ server: FuzzedServer, _ bytes: [UInt8], cutBy first: UInt8) -> Bool {
