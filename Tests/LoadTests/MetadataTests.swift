@@ -51,7 +51,7 @@ import Testing
     (["--metadata", "S3cret=="], ["--metadata", "..."]),
     (["--metadata=s"], ["--metadata=..."]),
     (["--metadata"], ["--metadata"]),
-    (["--metadata", "--metadata", "a=s"], ["--metadata", "...", "a=s"]),
+    (["--metadata", "--metadata", "a=s"], ["--metadata", "...", "a=..."]),
     (["--metadata", "a=1", "--metadata", "b=2"], ["--metadata", "a=...", "--metadata", "b=..."]),
   ])
   func hiding(arguments: [String], shown: [String]) {
@@ -61,7 +61,7 @@ import Testing
 
 @Suite struct RequestMetadataTests {
   /// Lengths on both sides of a prefix of seven bits and of one byte more, and of the room in the table.
-  static let lengths = [0, 1, 126, 127, 128, 254, 255, 256, 1_000, 1_985, 2_100, 8_200]
+  static let lengths = [0, 1, 126, 127, 128, 254, 255, 256, 1_000, 1_900, 2_100, 8_200]
 
   /// What a server decodes of five calls, over two paths, is what was meant; from the second call of a path
   /// on, a field that the table has room for is one byte, and another is spelt out.
