@@ -157,6 +157,10 @@ enum HeaderReader {
       unsafe record.pointee.policy = notes.pointee.policy
       unsafe record.pointee.contentLength = notes.pointee.contentLength
       unsafe record.pointee.flags.insert(.accepted)
+      // A stream that may be silent for as long as it likes begins now, not with its first bytes.
+      if unsafe notes.pointee.policy.isStreaming && !endsStream {
+        unsafe state.pointee.context.pointee.events.append(.data, record)
+      }
     } else {
       var check = FieldCheck(isTrailers: false)
       let changesTable = try unsafe decode(block, record, &check, state)

@@ -264,6 +264,20 @@ struct StreamKindsTests {
     #expect(try client.call("chat", [2]).messages == [[2]])
   }
 
+  @Test("Streaming calls count from their header fields on, also where these came before")
+  func limitOfSilentCalls() throws {
+    let fixture = try Fixture { $0.streamingCallsPerConnectionMax = 3 }
+    let client = try fixture.connect()
+    let chats = try (0..<5).map { _ in try begin("chat", client) }
+    for chat in chats[3...] {
+      #expect(try client.answer(chat).code == StatusCode.resourceExhausted.rawValue)
+    }
+    for chat in chats[..<3] {
+      try send([1], chat, client)
+      #expect(try client.read { $0.calls[chat]?.messages == [[1]] })
+    }
+  }
+
   @Test("A loop has so many streaming calls, whoever has them")
   func limitOfAll() throws {
     let fixture = try Fixture { $0.streamingCallsMax = 4 }
