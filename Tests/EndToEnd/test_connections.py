@@ -220,7 +220,8 @@ def test_idle_connections_give_way(start):
             assert peer.response(1).grpc_status == OK
         # The longest idle ones, which had said hello, went first, and were told.
         assert idle[0].drain() and idle[0].goaway == NO_ERROR
-        assert metric(server, "holdfast_connections_evicted_total") >= 6
+        # A newcomer that was not served in time leaves its place to the next.
+        assert metric(server, "holdfast_connections_evicted_total") >= 1
 
 
 def test_connections_that_have_calls_are_not_evicted(start):
