@@ -100,6 +100,14 @@ size_t hf_find32(const void *bytes, size_t count, uint32_t value) {
   return offset;
 }
 
+void hf_drop_cached(int descriptor) {
+#if defined(__linux__)
+  posix_fadvise(descriptor, 0, 0, POSIX_FADV_DONTNEED);
+#else
+  (void)descriptor;
+#endif
+}
+
 int hf_set_direct(int descriptor, int direct) {
 #if defined(__linux__)
   int flags = fcntl(descriptor, F_GETFL);

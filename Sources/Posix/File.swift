@@ -63,8 +63,11 @@ package struct File: ~Copyable, Sendable {
   }
 
   /// From now on every write is of whole blocks of 4096 bytes, at such a place and from such an address:
-  /// it goes past the system's cache where the file system can (O_DIRECT).
-  package func writeDirectly() { _ = hf_set_direct(descriptor.number, 1) }
+  /// it goes past the system's cache where the file system can (O_DIRECT). What the cache holds of the file
+  /// is given back: otherwise every write would have to look for pages there, and drop them.
+  package func writeDirectly() {
+    if hf_set_direct(descriptor.number, 1) == 1 { hf_drop_cached(descriptor.number) }
+  }
 
   /// Runs `call`; where it fails because the file system cannot write past its cache, as some say only
   /// then, once more without that.

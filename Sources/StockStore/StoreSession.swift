@@ -141,10 +141,22 @@ package final class StoreSession {
   @inline(__always)
   func prefetchItems() {
     for line in 0..<scratch.lineCount {
-      if let ordinal = core.index.candidate(scratch.lines[line].hash) {
-        core.items.prefetch(ordinal)
-      }
+      let candidate = core.index.candidate(scratch.lines[line].hash)
+      scratch.lines[line].candidate = candidate ?? .max
+      if let candidate { core.items.prefetch(candidate) }
     }
+  }
+
+  /// `ordinal(line:)` after `prefetchItems`: the index has been asked already.
+  @inline(__always)
+  func fetchedOrdinal(line index: Int) -> UInt32? {
+    let candidate = scratch.lines[index].candidate
+    if candidate != .max, core.items.hasName(candidate, scratch.lines[index].item),
+      core.isMade(candidate)
+    {
+      return candidate
+    }
+    return ordinal(line: index)
   }
 
   /// Bad lines of the last command, if it was refused for some, besides the one that its refusal names:
@@ -169,6 +181,18 @@ struct CommandLine {
   var hash: UInt64
   var item: ItemName
   var quantity: Int64
+  /// The number of the item that `prefetchItems` has found, if its name is the line's; UInt32.max: none.
+  var candidate: UInt32 = .max
+}
+
+/// What the journal is to say of a hold, should there be units for it.
+struct HoldToRecord {
+  var slot: UInt32
+  var generation: UInt32
+  var fingerprint: UInt64
+  var expiresAt: Int64
+  /// Borrowed from the command.
+  var scope: IdempotencyScope
 }
 
 /// Refusals of one command, as many as it can have lines.
@@ -215,6 +239,8 @@ struct SessionScratch: ~Copyable {
   var changes = WriteSet(capacity: linesMax)
   var adjustment = Adjustment()
   var record = RecordWriter()
+  /// Of a reserve, from before it commits until after; nil for all other commands.
+  var holdToRecord: HoldToRecord?
   /// Set where due holds could not be ended: nothing is changed in this turn.
   var unavailable: Unavailable?
   /// Since the turn's end before.

@@ -44,6 +44,10 @@ int hf_usable_processors(void);
 /// -1 where it cannot be.
 int hf_set_direct(int descriptor, int direct);
 
+/// Gives back the memory in which the system caches the file, but for what is not on the disk yet
+/// (POSIX_FADV_DONTNEED). A hint: no result.
+void hf_drop_cached(int descriptor);
+
 /// Waits until `descriptor` is readable or `nanoseconds` have passed (ppoll(2), to the nanosecond where
 /// poll(2) rounds to the millisecond): more than 0 where it is readable.
 int hf_wait_readable(int descriptor, int64_t nanoseconds);

@@ -104,10 +104,16 @@ struct StoreCore: Sendable {
   /// The number of the item with this name; nil where it is unknown.
   @inline(__always)
   func find(_ name: ItemName, _ hash: UInt64) -> UInt32? {
-    guard let ordinal = index.find(hash, { items.hasName($0, name) }),
-      items[ordinal].word.load(ordering: .relaxed) >> 1 != 0
-    else { return nil }
+    guard let ordinal = index.find(hash, { items.hasName($0, name) }), isMade(ordinal) else {
+      return nil
+    }
     return ordinal
+  }
+
+  /// Whether the item has a version: its record is in the index before it is made.
+  @inline(__always)
+  func isMade(_ ordinal: UInt32) -> Bool {
+    items[ordinal].word.load(ordering: .relaxed) >> 1 != 0
   }
 
   /// The id of the reservation that is in `slot` now.

@@ -101,6 +101,7 @@ extension StoreSession {
   }
 
   /// The recorded refusal in `slot` as this command's lines have it; `further` gets what else it names.
+  @inline(__always)
   private func tell(_ refusal: RecordedRefusal, _ slot: UInt32) -> Refusal {
     switch refusal {
     case .insufficientStock(let item, let requested, let available):

@@ -48,11 +48,13 @@ extension StoreSession {
           ttlNanoseconds ?? core.limits.ttlNanosecondsDefault, core.limits.holdNanosecondsMax))
     if core.log.isJournaled {
       let next = core.shards[number].nextSlot()
-      scratch.record.beginHeld(
-        time: now, slot: next.slot, generation: next.generation, fingerprint: fingerprint,
-        expiresAt: expiresAt.nanoseconds, lineCount: scratch.changes.count, scope: scope)
+      scratch.holdToRecord = HoldToRecord(
+        slot: next.slot, generation: next.generation, fingerprint: fingerprint,
+        expiresAt: expiresAt.nanoseconds, scope: scope)
     }
-    switch commit() {
+    let result = commit()
+    scratch.holdToRecord = nil
+    switch result {
     case .refused(let refusal, _):
       if case .insufficientStock = refusal {
         counters.refusedInsufficientStock.add()
@@ -115,7 +117,7 @@ extension StoreSession {
   private func gatherHolds() -> Int? {
     scratch.changes.removeAll()
     for line in 0..<scratch.lineCount {
-      guard let ordinal = ordinal(line: line) else { return line }
+      guard let ordinal = fetchedOrdinal(line: line) else { return line }
       let quantity = scratch.lines[line].quantity
       if let index = scratch.changes.index(ordinal) {
         scratch.changes[index].required += quantity

@@ -123,6 +123,12 @@ extension StoreSession {
   @inline(__always)
   func writeLines() {
     guard core.log.isJournaled else { return }
+    // Only now: a hold that is refused needs no such record, and most are where stock has run out.
+    if let hold = scratch.holdToRecord {
+      scratch.record.beginHeld(
+        time: now, slot: hold.slot, generation: hold.generation, fingerprint: hold.fingerprint,
+        expiresAt: hold.expiresAt, lineCount: scratch.changes.count, scope: hold.scope)
+    }
     for index in 0..<scratch.changes.count {
       let change = scratch.changes[index]
       scratch.record.setLine(
