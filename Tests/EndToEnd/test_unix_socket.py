@@ -72,7 +72,10 @@ def metric_of(server, sample):
 def watched(pid):
     """How many descriptors each epoll set of the process has."""
     for number in os.listdir(f"/proc/{pid}/fdinfo"):
-        text = pathlib.Path(f"/proc/{pid}/fdinfo/{number}").read_text()
+        try:
+            text = pathlib.Path(f"/proc/{pid}/fdinfo/{number}").read_text()
+        except FileNotFoundError:  # closed since it was listed
+            continue
         if "tfd:" in text:
             yield text.count("tfd:")
 
