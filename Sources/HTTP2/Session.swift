@@ -16,7 +16,7 @@
   package var lastStream: Int32 { unsafe state.pointee.lastStream }
   /// Streams that are open.
   package var streamCount: Int { unsafe state.pointee.streams.count }
-  /// Bytes of answers that the connection has not taken yet.
+  /// Bytes of responses that the connection has not taken yet.
   package var queuedBytes: Int { unsafe state.pointee.queuedBytes }
 
   /// Nothing is left to say, and nothing will be heard: end the connection.
@@ -84,7 +84,11 @@
   }
 
   /// The owner leaves bytes of streams unread until `resumeData`.
-  package func pauseData() { unsafe state.pointee.isDataPaused = true }
+  package func pauseData() {
+    unsafe state.pointee.isDataPaused = true
+    // Whoever resumes it looks at the connections that have something to write: this one may have nothing.
+    unsafe state.pointee.touch()
+  }
 
   package var isDataPaused: Bool { unsafe state.pointee.isDataPaused }
 
@@ -154,7 +158,7 @@
 
 /// What a connection knows.
 @safe struct SessionState: ~Copyable {
-  /// A peer that provokes answers but does not read them: PING and SETTINGS acknowledgements, resets.
+  /// A peer that provokes frames of ours but does not read them: PING and SETTINGS acknowledgements, resets.
   static let controlBytesMax = 256 * 1024
 
   let context: UnsafeMutablePointer<ContextState>

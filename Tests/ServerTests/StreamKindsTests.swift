@@ -48,6 +48,15 @@ struct StreamKindsTests {
     }
   }
 
+  @Test("More messages than one iteration takes, and no response that would wake the connection")
+  func sumOfMany() throws {
+    let fixture = try Fixture()
+    let client = try fixture.connect()
+    let body = (0..<2000).flatMap { _ in Frame.message([1]) }
+    let call = try client.answer(try client.start("sum", body: body, chunk: 16_384))
+    #expect(text(call) == "2000 2000" && call.code == 0)
+  }
+
   @Test("Nothing comes before the end of a client's stream")
   func sumWaits() throws {
     let fixture = try Fixture()
