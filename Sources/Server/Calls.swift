@@ -10,7 +10,7 @@ internal import Metrics
   /// Messages of one streaming call that are handled before the other calls have their turn.
   private static let messagesPerTurnMax = 256
 
-  let handler: any CallHandler
+  private let handler: any CallHandler
   private let context: SessionContext
   private let metrics: RPCRecorder
   private let limits: CallLimits
@@ -270,10 +270,10 @@ internal import Metrics
   ) {
     switch completion {
     case .respond(let lsn):
-      unsafe write(
+      let isWritten = unsafe write(
         stream, call, ends: !context.pointee.type.streamsResponses,
         context.pointee.responseEncoding)
-      unsafe hold(stream, call, lsn: lsn)
+      if isWritten { unsafe hold(stream, call, lsn: lsn) }
     case .later: break
     case .end:
       unsafe call.pointee.answered(.ok)
@@ -292,15 +292,20 @@ internal import Metrics
       in: UnsafeMutableRawBufferPointer(rebasing: room[Framing.prefixLength...]))
   }
 
-  /// Puts the response behind what the stream has; nothing of it may be seen yet.
+  /// Puts the response behind what the stream has; nothing of it may be seen yet. False where there is no
+  /// room for it: the call is rejected then.
+  @discardableResult
   private func write(
     _ stream: HTTP2.Stream, _ call: UnsafeMutablePointer<ServerCall>, ends: Bool,
     _ encoding: MessageEncoding = .identity
-  ) {
+  ) -> Bool {
     switch response.kind {
     case .message:
-      guard writeMessage(stream, encoding) else { return reject(stream, .overloaded) }
-      guard ends else { return }
+      guard writeMessage(stream, encoding) else {
+        reject(stream, .overloaded)
+        return false
+      }
+      guard ends else { return true }
       unsafe call.pointee.answered(.ok)
       context.end(stream)
     case .failure(let code):
@@ -314,6 +319,7 @@ internal import Metrics
         }
       }
     }
+    return true
   }
 
   private func writeMessage(_ stream: HTTP2.Stream, _ encoding: MessageEncoding) -> Bool {
@@ -524,7 +530,7 @@ extension Calls: CallSink {
     let call = unsafe table.call(stream.index)
     beginResponse(stream)
     write(response)
-    unsafe self.write(stream, call, ends: ends)
+    guard unsafe self.write(stream, call, ends: ends) else { return .gone }
     unsafe hold(stream, call, lsn: lsn)
     return .taken
   }

@@ -82,11 +82,10 @@ final class EventLoop {
     calls.nowNanoseconds = nowNanoseconds
     context.setNow(nanoseconds: nowNanoseconds)
     metrics.turnBegan(nowNanoseconds: nowNanoseconds)
+    // Before any header block is read: what was decided about callers may hold no longer.
+    if authenticationGeneration != handler.authenticationGeneration { forgetCallers() }
     for index in 0..<ready { receive(io.poller.event(at: index)) }
     io.resumeStreamingCalls()
-
-    // Before any call: what was decided about callers may hold no longer.
-    if authenticationGeneration != handler.authenticationGeneration { forgetCallers() }
 
     // 2. Every call that is whole is executed; the handler asks for durability of all of them at once.
     if context.eventCount > 0 {
