@@ -16,11 +16,9 @@ enum ConnectionFrames {
   ) throws(ConnectionFault) {
     if header.stream != 0 { throw .protocolViolation(.protocolError) }
     let context = unsafe state.pointee.context
-    if unsafe !state.pointee.settings.spend(
-      context.pointee.limits.settings, nowNanoseconds: context.pointee.nowNanoseconds)
-    {
-      throw .settingsFlood
-    }
+    try unsafe state.pointee.settings.spend(
+      context.pointee.limits.settings, nowNanoseconds: context.pointee.nowNanoseconds,
+      orFail: .settingsFlood)
     if header.has(FrameFlag.acknowledgement) {
       if header.payloadLength != 0 { throw .protocolViolation(.frameSizeError) }
       return
@@ -84,11 +82,9 @@ enum ConnectionFrames {
     if header.stream != 0 { throw .protocolViolation(.protocolError) }
     if header.payloadLength != 8 { throw .protocolViolation(.frameSizeError) }
     let context = unsafe state.pointee.context
-    if unsafe !state.pointee.pings.spend(
-      context.pointee.limits.pings, nowNanoseconds: context.pointee.nowNanoseconds)
-    {
-      throw .pingFlood
-    }
+    try unsafe state.pointee.pings.spend(
+      context.pointee.limits.pings, nowNanoseconds: context.pointee.nowNanoseconds,
+      orFail: .pingFlood)
     if header.has(FrameFlag.acknowledgement) { return }
     unsafe state.pointee.sendControl(
       type: FrameType.ping, flags: FrameFlag.acknowledgement, 8

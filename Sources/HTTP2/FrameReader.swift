@@ -301,32 +301,26 @@ enum FrameReader {
     _ state: UnsafeMutablePointer<SessionState>
   ) throws(ConnectionFault) {
     let context = unsafe state.pointee.context
-    if unsafe !state.pointee.resets.spend(
-      context.pointee.limits.resets, nowNanoseconds: context.pointee.nowNanoseconds)
-    {
-      throw .resetFlood
-    }
+    try unsafe state.pointee.resets.spend(
+      context.pointee.limits.resets, nowNanoseconds: context.pointee.nowNanoseconds,
+      orFail: .resetFlood)
   }
 
   private static func spendEmptyFrame(
     _ state: UnsafeMutablePointer<SessionState>
   ) throws(ConnectionFault) {
     let context = unsafe state.pointee.context
-    if unsafe !state.pointee.emptyFrames.spend(
-      context.pointee.limits.emptyFrames, nowNanoseconds: context.pointee.nowNanoseconds)
-    {
-      throw .emptyFrameFlood
-    }
+    try unsafe state.pointee.emptyFrames.spend(
+      context.pointee.limits.emptyFrames, nowNanoseconds: context.pointee.nowNanoseconds,
+      orFail: .emptyFrameFlood)
   }
 
   static func spendLateFrame(
     _ state: UnsafeMutablePointer<SessionState>
   ) throws(ConnectionFault) {
     let context = unsafe state.pointee.context
-    if unsafe !state.pointee.lateFrames.spend(
-      context.pointee.limits.lateFrames, nowNanoseconds: context.pointee.nowNanoseconds)
-    {
-      throw .lateFrameFlood
-    }
+    try unsafe state.pointee.lateFrames.spend(
+      context.pointee.limits.lateFrames, nowNanoseconds: context.pointee.nowNanoseconds,
+      orFail: .lateFrameFlood)
   }
 }

@@ -22,8 +22,6 @@ package struct HTTP2Limits: Sendable {
   package var headerBlockBytesMax: Int
   /// SETTINGS_HEADER_TABLE_SIZE: HPACK's dynamic table for what the peer sends, 4,096 to 65,535 bytes.
   package var headerTableBytes: Int
-  /// Body of one request, in bytes, gRPC prefix included.
-  package var bodyBytesMax: Int
   /// Bodies and answers that one loop keeps beside the inline buffers of its streams, in bytes.
   package var bufferedBytesMax: Int
   /// Receive windows of a connection and of a stream, in bytes (RFC 9113 section 6.9).
@@ -42,7 +40,7 @@ package struct HTTP2Limits: Sendable {
 
   package init(
     concurrentStreams: Int, headerListBytesMax: Int, headerBlockBytesMax: Int,
-    headerTableBytes: Int, bodyBytesMax: Int, bufferedBytesMax: Int,
+    headerTableBytes: Int, bufferedBytesMax: Int,
     connectionWindowBytes: Int32, streamWindowBytes: Int32, resets: Budget, pings: Budget,
     settings: Budget, emptyFrames: Budget, lateFrames: Budget
   ) {
@@ -50,7 +48,6 @@ package struct HTTP2Limits: Sendable {
     self.headerListBytesMax = headerListBytesMax
     self.headerBlockBytesMax = headerBlockBytesMax
     self.headerTableBytes = headerTableBytes
-    self.bodyBytesMax = bodyBytesMax
     self.bufferedBytesMax = bufferedBytesMax
     self.connectionWindowBytes = connectionWindowBytes
     self.streamWindowBytes = streamWindowBytes
@@ -110,6 +107,13 @@ struct TokenBucket {
   init(_ budget: Budget, nowNanoseconds: Int64) {
     tokens = budget.burst
     refilledNanoseconds = nowNanoseconds
+  }
+
+  /// Takes one token; throws `fault` where there is none.
+  mutating func spend(
+    _ budget: Budget, nowNanoseconds: Int64, orFail fault: ConnectionFault
+  ) throws(ConnectionFault) {
+    guard spend(budget, nowNanoseconds: nowNanoseconds) else { throw fault }
   }
 
   /// Takes one token; false where there is none.

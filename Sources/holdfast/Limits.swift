@@ -107,7 +107,7 @@ enum Limits {
   /// grpc-go and C-core refuse more than 16 KiB themselves.
   static let headerListBytesMax = 16 * 1024
   /// A call with a megabyte of metadata is told that it is too much, and the connection's other calls go
-  /// on. Such a block is decoded in some 2 ms, and charged as 64 resets.
+  /// on. Such a block is charged as 64 resets.
   static let headerBlockBytesMax = 1024 * 1024
   /// A bearer token of 8 KiB, as issuers of JSON Web Tokens make them, and the fields of all a client's
   /// methods: with it in the table, a call's header block is some ten bytes. Taken as the client fills it.
@@ -209,7 +209,7 @@ enum Limits {
       http2: HTTP2Limits(
         concurrentStreams: concurrentStreams, headerListBytesMax: headerListBytesMax,
         headerBlockBytesMax: headerBlockBytesMax, headerTableBytes: headerTableBytes,
-        bodyBytesMax: messageBytesMax + 5, bufferedBytesMax: bufferedBytesMax,
+        bufferedBytesMax: bufferedBytesMax,
         connectionWindowBytes: connectionWindowBytes, streamWindowBytes: streamWindowBytes,
         resets: resets, pings: pings, settings: Self.settings, emptyFrames: emptyFrames,
         lateFrames: lateFrames),

@@ -6,7 +6,7 @@ final class FuzzedServer {
   /// Small, so that inputs of a few KiB reach them. Nothing here is bound to the time that passes.
   private static let limits = HTTP2Limits(
     concurrentStreams: 8, headerListBytesMax: 4096, headerBlockBytesMax: 1 << 18,
-    headerTableBytes: 4096, bodyBytesMax: 1000, bufferedBytesMax: 1 << 16,
+    headerTableBytes: 4096, bufferedBytesMax: 1 << 16,
     connectionWindowBytes: 1 << 17, streamWindowBytes: 1 << 16,
     resets: Budget(burst: 100_000, perSecond: 1), pings: Budget(burst: 100_000, perSecond: 1),
     settings: Budget(burst: 100_000, perSecond: 1),

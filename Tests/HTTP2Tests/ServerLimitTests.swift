@@ -295,7 +295,7 @@ import Testing
   @Test(arguments: [1, 4, 5, 6, 100, 999, 1_000]) func bodiesUpToTheLimitAreKept(piece: Int) throws
   {
     let server = try ServerUnderTest.connected()
-    let body = grpcMessage([UInt8](repeating: 9, count: ServerUnderTest.limits.bodyBytesMax - 5))
+    let body = grpcMessage([UInt8](repeating: 9, count: ServerUnderTest.bodyBytesMax - 5))
     #expect(server.receive(ServerFrame.headers(1, block)) == nil)
     for at in stride(from: 0, to: body.count, by: piece) {
       let end = min(at + piece, body.count)
@@ -311,7 +311,7 @@ import Testing
     throws
   {
     let server = try ServerUnderTest.connected()
-    let limit = ServerUnderTest.limits.bodyBytesMax
+    let limit = ServerUnderTest.bodyBytesMax
     // The prefix promises little; the body is one byte over the limit all the same, and goes on.
     let body = [0, 0, 0, 0, 1] + [UInt8](repeating: 9, count: limit + 200)
     #expect(server.receive(ServerFrame.headers(1, block)) == nil)

@@ -16,9 +16,12 @@ final class ServerUnderTest {
     ":method", ":path", "content-type", "grpc-encoding", "caller",
   ]
 
+  /// What its owner keeps of a request.
+  static let bodyBytesMax = 1000
+
   static let limits = HTTP2Limits(
     concurrentStreams: 100, headerListBytesMax: 4096, headerBlockBytesMax: 1 << 20,
-    headerTableBytes: 4096, bodyBytesMax: 1000, bufferedBytesMax: 4 << 20,
+    headerTableBytes: 4096, bufferedBytesMax: 4 << 20,
     connectionWindowBytes: 1 << 20, streamWindowBytes: 1 << 16,
     resets: Budget(burst: 100_000, perSecond: 1), pings: Budget(burst: 100_000, perSecond: 1),
     settings: Budget(burst: 100_000, perSecond: 1),
@@ -231,7 +234,7 @@ final class ServerUnderTest {
     let policy =
       wantsData
       ? BodyPolicy(bytesMax: Int(Self.limits.streamWindowBytes), tellsAt: 1, isStreaming: true)
-      : BodyPolicy(bytesMax: Self.limits.bodyBytesMax, tellsAt: 0, isStreaming: false)
+      : BodyPolicy(bytesMax: Self.bodyBytesMax, tellsAt: 0, isStreaming: false)
     let isAccepted = context.accept(stream, notes: notes, policy: policy)
     #expect(isAccepted)
     noteOversize(stream)

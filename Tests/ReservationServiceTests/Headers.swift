@@ -15,7 +15,7 @@ final class HeaderBlocks {
     context = SessionContext(
       limits: HTTP2Limits(
         concurrentStreams: 10, headerListBytesMax: 16_384, headerBlockBytesMax: 1 << 20,
-        headerTableBytes: 4096, bodyBytesMax: 1000, bufferedBytesMax: 1 << 20,
+        headerTableBytes: 4096, bufferedBytesMax: 1 << 20,
         connectionWindowBytes: 1 << 20, streamWindowBytes: 1 << 16, resets: plenty, pings: plenty,
         settings: plenty, emptyFrames: plenty, lateFrames: plenty),
       captured: RequestField.allCases.map(\.name) + HoldfastHandler.metadata,

@@ -251,7 +251,7 @@ final class Fixture {
     return ServerLimits(
       http2: HTTP2Limits(
         concurrentStreams: 1024, headerListBytesMax: 16_384, headerBlockBytesMax: 1 << 20,
-        headerTableBytes: 4096, bodyBytesMax: 65_541,
+        headerTableBytes: 4096,
         bufferedBytesMax: 256 << 20,
         connectionWindowBytes: 16 << 20, streamWindowBytes: 1 << 20,
         resets: plenty, pings: plenty, settings: plenty, emptyFrames: plenty,
