@@ -2,6 +2,7 @@
 
 import os
 import pathlib
+import re
 import shutil
 import subprocess
 import sys
@@ -15,6 +16,16 @@ from grpc_reflection.v1alpha import reflection_pb2
 
 REPOSITORY = pathlib.Path(__file__).resolve().parents[2]
 BUF = pathlib.Path(sys.executable).parent / "buf"
+
+
+def test_every_reason_is_listed():
+    """Clients branch on the reason of an ErrorInfo, so each that the source has stands in the API's comments."""
+    source = "".join((REPOSITORY / "Sources" / path).read_text() for path in [
+        "GRPC/Rejection.swift", "ReservationService/Authorization.swift", "ReservationService/ErrorReplies.swift"])
+    reasons = {reason for reason in re.findall(r'"([A-Z][A-Z0-9]*(?:_[A-Z0-9]+)+)"', source)}
+    assert len(reasons) > 30
+    text = "".join(path.read_text() for path in (REPOSITORY / "proto").rglob("*.proto"))
+    assert not {reason for reason in reasons if not re.search(rf"\b{reason}\b", text)}
 
 
 def test_it_loads_beside_every_official_package(tmp_path):
