@@ -27,6 +27,7 @@ development_needs=(
   "test -e /usr/include/google/protobuf/duration.proto -o ! -e /etc/debian_version|libprotobuf-dev"
   "test -e /usr/share/grpc-proto/grpc/health/v1/health.proto -o ! -e /etc/debian_version|grpc-proto"
   "command -v promtool|prometheus"
+  "command -v openssl|openssl"
   "command -v python3|python3"
   "python3 -c 'import ensurepip, venv'|python3-venv"
 )

@@ -34,6 +34,7 @@ def generate_stubs():
 
 generate_stubs()
 
+from certificates import Certificates  # noqa: E402
 from client import Client  # noqa: E402  the generated modules must be there first
 from server import Server  # noqa: E402
 
@@ -98,6 +99,24 @@ class WallClock:
     def set(self, seconds):
         """Sets it to that many seconds since the Unix epoch."""
         self.shift(seconds - int(time.time()))
+
+
+@pytest.fixture(scope="module")
+def ours(tmp_path_factory):
+    """An authority that the test's servers and clients trust."""
+    return Certificates(tmp_path_factory.mktemp("ours"))
+
+
+@pytest.fixture(scope="module")
+def theirs(tmp_path_factory):
+    """Another authority, which nobody trusts."""
+    return Certificates(tmp_path_factory.mktemp("theirs"), "Some other authority")
+
+
+@pytest.fixture(scope="module")
+def pair(ours):
+    """A server's certificate and key."""
+    return ours.issue("server")
 
 
 @pytest.fixture(scope="session")

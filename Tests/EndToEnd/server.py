@@ -1,6 +1,5 @@
 """The server process under test."""
 
-import functools
 import os
 import pathlib
 import re
@@ -26,13 +25,6 @@ def serve_command(binary, data, *flags):
 def holdfast(binary, *arguments):
     """Runs another command, or a server that is expected not to start."""
     return subprocess.run([binary, *map(str, arguments)], capture_output=True, text=True, timeout=60)
-
-
-@functools.cache
-def has_flags(binary, *flags, command="serve"):
-    """Whether the server is one that has these flags."""
-    text = holdfast(binary, *command.split(), "--help").stdout
-    return all(re.search(rf"^\s+{flag}\b", text, re.MULTILINE) for flag in flags)
 
 
 class Server:

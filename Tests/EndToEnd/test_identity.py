@@ -14,18 +14,12 @@ from certificates import Certificates
 from client import Client, Refusal, fresh, line, refused
 from http2 import Connection, grpc_fields, grpc_message
 from holdfast.v1 import reservation_pb2, stock_pb2
-from server import Server, eventually, has_flags, holdfast
+from server import Server, eventually, holdfast
 
 ROLES = ["read", "reserve", "stock", "admin"]
 # A token that is taken away counts until it is noticed.
 NOTICED_SECONDS = 10
 RESERVE = "/holdfast.v1.ReservationService/Reserve"
-
-
-@pytest.fixture(scope="module", autouse=True)
-def with_tokens(binary):
-    if not has_flags(binary, "--tokens") or holdfast(binary, "token", "create", "--help").returncode:
-        pytest.skip("this server has no --tokens")
 
 
 class Tokens:
@@ -225,8 +219,6 @@ def test_long_tokens(tokens, start):
 
 def test_a_chosen_token_of_8_kib(binary, tmp_path, start):
     """`token create` may be given the token on standard input, where another party makes it."""
-    if not has_flags(binary, "--stdin", command="token create"):
-        pytest.skip("tokens are made here alone")
     token = "ab1-" * 2048
     path = tmp_path / "tokens"
     done = subprocess.run([binary, "token", "create", "--caller", "sso", "--role", "admin", "--file", path, "--stdin"],
@@ -342,8 +334,6 @@ def test_an_open_door_is_warned_of(start, host, warns):
 
 
 def test_the_subject_of_a_certificate_names_the_caller(binary, tmp_path, start):
-    if not has_flags(binary, "--tls-client-ca"):
-        pytest.skip("this server has no --tls-client-ca")
     made = Certificates(tmp_path / "certificates")
     pair = made.issue("server")
     tokens = tmp_path / "tokens"

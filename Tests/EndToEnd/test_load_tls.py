@@ -3,39 +3,16 @@
 import contextlib
 import json
 import select
-import shutil
 import socket
 import ssl
 import threading
 
 import pytest
 
-from certificates import Certificates
-from server import Server, has_flags, holdfast
+from server import Server, holdfast
 from test_load_flags import one_line, run
 
 SETTINGS = bytes(3) + b"\x04" + bytes(5)
-
-
-@pytest.fixture(scope="module", autouse=True)
-def with_openssl():
-    if not shutil.which("openssl"):
-        pytest.skip("needs openssl(1)")
-
-
-@pytest.fixture(scope="module")
-def ours(tmp_path_factory):
-    return Certificates(tmp_path_factory.mktemp("ours"))
-
-
-@pytest.fixture(scope="module")
-def theirs(tmp_path_factory):
-    return Certificates(tmp_path_factory.mktemp("theirs"), "Some other authority")
-
-
-@pytest.fixture(scope="module")
-def pair(ours):
-    return ours.issue("server")
 
 
 @pytest.fixture(scope="module")
@@ -50,8 +27,6 @@ def tokens(binary, tmp_path_factory):
 @pytest.fixture(scope="module")
 def secure(binary, pair, ours, tokens):
     """A server that wants certificates of our authority and a token, and has its admin port over TLS."""
-    if not has_flags(binary, "--tls-cert", "--tls-client-ca", "--admin-tls", "--tokens"):
-        pytest.skip("this server has no TLS")
     with Server(binary, "--durability", "memory", "--tls-cert", pair.certificate, "--tls-key", pair.key,
                 "--tls-client-ca", ours.authority, "--admin-tls", "--tokens", tokens[0]) as server:
         yield server

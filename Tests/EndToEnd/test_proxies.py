@@ -22,7 +22,7 @@ from client import Client, fresh, line, refused
 from http2 import Closed, Connection, frame, grpc_fields, grpc_message, header_block
 from holdfast.v1 import reservation_pb2, stock_pb2
 from proxies import PROXIES, TLS, AnnouncingHAProxy, Envoy
-from server import Server, eventually, has_flags
+from server import Server, eventually
 from test_lifecycle import fetch, metric
 
 pytestmark = pytest.mark.proxies
@@ -49,8 +49,6 @@ def security(request, binary, tmp_path_factory):
     """What the server is started with, and what the proxies then need to know."""
     if request.param == "plain":
         return [], None
-    if not has_flags(binary, "--tls-cert", "--tls-key"):
-        pytest.skip("this server has no --tls-cert")
     made = Certificates(tmp_path_factory.mktemp("certificates"))
     pair = made.issue("server")
     flags = ["--tls-cert", pair.certificate, "--tls-key", pair.key]

@@ -22,34 +22,10 @@ from certificates import Certificates
 from client import Client, fresh, line
 from http2 import Connection, grpc_fields, grpc_message
 from holdfast.v1 import reservation_pb2, stock_pb2
-from server import Server, eventually, has_flags
+from server import Server, eventually
 
 # What is replaced is noticed within about a second.
 NOTICED_SECONDS = 10
-
-
-@pytest.fixture(scope="module", autouse=True)
-def with_tls(binary):
-    if not has_flags(binary, "--tls-cert", "--tls-key", "--tls-client-ca"):
-        pytest.skip("this server has no --tls-cert")
-    if not shutil.which("openssl"):
-        pytest.skip("needs openssl(1)")
-
-
-@pytest.fixture(scope="module")
-def ours(tmp_path_factory):
-    return Certificates(tmp_path_factory.mktemp("ours"))
-
-
-@pytest.fixture(scope="module")
-def theirs(tmp_path_factory):
-    """Another authority, which nobody trusts."""
-    return Certificates(tmp_path_factory.mktemp("theirs"), "Some other authority")
-
-
-@pytest.fixture(scope="module")
-def pair(ours):
-    return ours.issue("server")
 
 
 @pytest.fixture(scope="module")

@@ -56,7 +56,9 @@ struct ProxyHeaderTests {
   @Test("A header that is cut off wants the rest", arguments: wholeHeaders.indices)
   func cutOff(index: Int) {
     let header = Self.wholeHeaders[index].header
-    for count in 0..<header.count {
+    // Every byte up to the addresses, and some of a long rest.
+    let counts = Array(0..<min(header.count, 64)) + stride(from: 64, to: header.count, by: 97)
+    for count in counts {
       let (end, taken) = read(Array(header.prefix(count)), step: 1)
       guard case .needs(let more) = end else {
         Issue.record("\(end) after \(count) bytes")
