@@ -53,7 +53,7 @@ test-swift: bootstrap-dev ## the Swift tests
 	swift test --skip-build $(SWIFT_FLAGS) --filter AdminTests $(ARGS)
 
 test-end-to-end: test-swift ## the Python tests against the real server
-	$(PYTEST) Tests/EndToEnd -n 2 --dist loadfile -m 'not alone and not proxies'
+	$(PYTEST) Tests/EndToEnd -n 4 --dist loadfile -m 'not alone and not proxies'
 	$(PYTEST) Tests/EndToEnd -m alone
 
 test-proxies: bootstrap-proxies build ## nginx, HAProxy and Envoy in front of the release build (ARGS)
