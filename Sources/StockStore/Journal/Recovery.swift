@@ -73,7 +73,7 @@ struct Recovery {
     _ core: StoreCore, _ checkpoint: CheckpointReader, _ reader: JournalReader, readsAhead: Bool,
     began: Int64, _ progress: (RecoveryProgress) -> Void
   ) throws(JournalError) -> (JournalEnd, newestBatchBytes: Int, Replay) {
-    let stamps = Region<UInt64>(capacity: core.slab.chunkCapacity)
+    let stamps = Region<UInt64>(capacity: core.slab.chunkCapacity, pages: .small)
     defer { stamps.free() }
     try checkpoint.load(into: core, stamps: stamps)
     let replay = Replay(core: core, stamps: stamps, checkpoint)

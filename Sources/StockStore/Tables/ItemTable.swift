@@ -50,7 +50,7 @@ struct ItemTable {
 
   init(capacity: Int) {
     precondition(MemoryLayout<ItemRecord>.size == 64, "an item is one cache line")
-    records = Region(capacity: min(capacity, Int(UInt32.max) - 1))
+    records = Region(capacity: min(capacity, Int(UInt32.max) - 1), pages: .huge)
   }
 
   func free() {

@@ -30,9 +30,12 @@ struct ReservationSlab {
     }
     precondition(MemoryLayout<ReservationRecord>.size == 128, "a record is two cache lines")
     let chunkCount = min(chunkCount, Int(UInt32.max) / Self.chunkRecords - 1)
-    memory = Region(capacity: chunkCount * Self.chunkRecords)
+    // Every decision takes a record that was never touched before, one behind the other, until the table is
+    // as full as it gets: what filling the pages costs is a part of each decision. Small ones halve it, and
+    // no decision waits for a huge one.
+    memory = Region(capacity: chunkCount * Self.chunkRecords, pages: .small)
     records = RecordTable(memory)
-    owners = Region(capacity: chunkCount)
+    owners = Region(capacity: chunkCount, pages: .small)
   }
 
   func free() {

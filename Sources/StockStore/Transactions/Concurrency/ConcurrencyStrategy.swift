@@ -40,8 +40,8 @@ struct StrategyTables: Sendable {
   let writers: WriterShards
 
   init(_ concurrency: ConcurrencyControl, items: Int) {
-    locks = Region(capacity: Self.lockCount(concurrency, items))
-    queues = Region(capacity: Self.queueCount(concurrency, items))
+    locks = Region(capacity: Self.lockCount(concurrency, items), pages: .huge)
+    queues = Region(capacity: Self.queueCount(concurrency, items), pages: .huge)
     writers = WriterShards(isUsed: concurrency == .singleWriter)
   }
 
