@@ -109,6 +109,10 @@ package protocol CallHandler: AnyObject {
   /// to time without calls too, so that what falls due is not left lying.
   func beginTurn()
 
+  /// This message of a unary call is handled after some others in this iteration: what it will look up can
+  /// be fetched now. A hint: the message may not come, and may come unannounced.
+  func expect(_ message: Span<UInt8>, of call: Call)
+
   /// Handles one message of a request. Nothing borrowed may be kept.
   func handle(_ message: Span<UInt8>, of call: Call, response: Response) -> Completion
 

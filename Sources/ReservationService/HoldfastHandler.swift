@@ -158,6 +158,26 @@ package import StockStore
     return try result.get()
   }
 
+  package func expect(_ message: Span<UInt8>, of call: Call) {
+    guard let method = Method(rawValue: call.method) else { return }
+    // Every encoder writes the fields in their order, and all of these begin with what the command is
+    // found by. Other messages go without.
+    var reader = unsafe ProtoReader(message.borrowed, refusesUnknown: false)
+    guard reader.next() == .bytes(1) else { return }
+    let first = reader.bytes()
+    // The name lives with the stream.
+    let name = unsafe call.caller
+    let caller = unsafe BorrowedBytes(name.baseAddress, count: name.count)
+    switch method {
+    case .reserve: session.expectReserve(IdempotencyScope(caller: caller, key: first))
+    case .adjustStock: session.expectAdjust(IdempotencyScope(caller: caller, key: first))
+    case .confirm, .release, .extend, .getReservation:
+      let text = unsafe first.pointer.bindMemory(to: UInt8.self)
+      if let id = unsafe ReservationID(text: text.span) { session.expect(id) }
+    default: break
+    }
+  }
+
   package func handle(_ message: Span<UInt8>, of call: Call, response: Response) -> Completion {
     guard let method = Method(rawValue: call.method) else { return .later }
     do throws(FieldViolation) {

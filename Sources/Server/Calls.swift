@@ -9,6 +9,8 @@ internal import Metrics
 @safe final class Calls {
   /// Messages of one streaming call that are handled before the other calls have their turn.
   private static let messagesPerTurnMax = 256
+  /// Executing so many calls takes longer than memory takes to answer.
+  private static let callsAhead = 3
 
   private let handler: any CallHandler
   private let context: SessionContext
@@ -77,7 +79,12 @@ internal import Metrics
   func handleEvents() -> Int {
     var count = 0
     var index = 0
+    var expected = 0
     while index < context.eventCount {
+      while expected <= min(index + Self.callsAhead, context.eventCount - 1) {
+        expect(context.event(at: expected))
+        expected += 1
+      }
       let event = context.event(at: index)
       index += 1
       switch event.kind {
@@ -93,6 +100,20 @@ internal import Metrics
     context.clearEvents()
     countClosed()
     return count
+  }
+
+  /// Announces a call whose turn comes soon, where it is a plain one.
+  private func expect(_ event: StreamEvent) {
+    let stream = event.stream
+    guard event.kind == .end, !stream.isClosed, !stream.hasResponse, let notes = unsafe stream.notes
+    else { return }
+    let context = unsafe notes.assumingMemoryBound(to: CallContext.self)
+    guard unsafe context.pointee.type == .unary else { return }
+    stream.withBody { body in
+      guard body.count > Framing.prefixLength, body[0] == 0 else { return }
+      unsafe handler.expect(
+        body.extracting(Framing.prefixLength...), of: Call(id: Self.id(stream), context: context))
+    }
   }
 
   /// A header block that is new to its connection: what it means is decided and kept with it.

@@ -241,6 +241,8 @@ struct SessionScratch: ~Copyable {
   var record = RecordWriter()
   /// Of a reserve, from before it commits until after; nil for all other commands.
   var holdToRecord: HoldToRecord?
+  /// Commands that come soon in this turn.
+  var expected = ExpectedIdentities()
   /// Set where due holds could not be ended: nothing is changed in this turn.
   var unavailable: Unavailable?
   /// Since the turn's end before.
@@ -264,6 +266,7 @@ struct SessionScratch: ~Copyable {
     sortedLines.free()
     further.free()
     changes.free()
+    expected.free()
     tokens.free()
     view.free()
   }

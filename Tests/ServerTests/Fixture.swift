@@ -55,6 +55,8 @@ final class Board: Sendable {
 
 /// What it answers is in the message and in the method's name.
 final class FakeHandler: CallHandler {
+  func expect(_ message: Span<UInt8>, of call: Call) {}
+
   enum Method: Int, CaseIterable {
     /// The message, and the caller's name.
     case echo

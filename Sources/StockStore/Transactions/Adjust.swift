@@ -10,7 +10,7 @@ extension StoreSession {
     scratch.lineCount = 0
     scratch.further.removeAll()
     let hash = core.keys.itemHash(command.item)
-    let identity = core.keys.identity(.adjust, command.scope)
+    let identity = identity(.adjust, command.scope)
     let fingerprint = adjustFingerprint(command, hash)
     let number = core.shardNumber(identity)
     core.shards[number].lock.lock()

@@ -8,7 +8,7 @@ extension StoreSession {
   package func reserve(_ scope: IdempotencyScope, ttlNanoseconds: Int64?) -> Decision<Hold> {
     defer { scratch.lineCount = 0 }
     scratch.further.removeAll()
-    let identity = core.keys.identity(.reserve, scope)
+    let identity = identity(.reserve, scope)
     let number = core.shardNumber(identity)
     core.shards[number].lock.lock()
     defer { core.shards[number].lock.unlock() }

@@ -149,6 +149,10 @@ extension SimulationRun {
   }
 
   func reserve(_ session: Int, _ command: ReserveCommand) throws(Violation) {
+    // What is expected must change nothing: this command, or another one.
+    if let expected = model.decisionCount.isMultiple(of: 2) ? command : reserves.last {
+      withScope(expected.key, caller: expected.caller) { sessions[session].expectReserve($0) }
+    }
     let decision = sessions[session].reserve(
       command.key, command.lines, ttl: command.ttl, caller: command.caller)
     log("reserve \(command): \(decision.result)")

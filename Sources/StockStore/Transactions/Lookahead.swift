@@ -1,0 +1,122 @@
+// Looking ahead: a loop has many calls in hand before it executes the first of them. What the next ones
+// will look up by hash lies anywhere in memory, and comes while those before them are executed.
+internal import CPlatform
+
+#if canImport(Glibc)
+  internal import Glibc
+#else
+  internal import Darwin
+#endif
+
+extension StoreSession {
+  /// A reserve under this key comes soon in this turn. A hint: it changes nothing.
+  package func expectReserve(_ scope: IdempotencyScope) { expect(.reserve, scope) }
+
+  /// An adjustment under this key comes soon in this turn. A hint: it changes nothing.
+  package func expectAdjust(_ scope: IdempotencyScope) { expect(.adjust, scope) }
+
+  /// A command for this reservation comes soon. A hint: any id is allowed.
+  package func expect(_ id: ReservationID) { core.slab.records.prefetch(id.slot) }
+
+  private func expect(_ method: StoreKeys.Method, _ scope: IdempotencyScope) {
+    let identity = core.keys.identity(method, scope)
+    let number = core.shardNumber(identity)
+    core.shards[number].lock.lock()
+    core.shards[number].prefetch(identity)
+    core.shards[number].lock.unlock()
+    scratch.expected.append(method, scope, identity)
+  }
+
+  /// Names the decision: from `expect`, or computed now.
+  @inline(__always)
+  func identity(_ method: StoreKeys.Method, _ scope: IdempotencyScope) -> Identity {
+    scratch.expected.take(method, scope) ?? core.keys.identity(method, scope)
+  }
+}
+
+/// The identities of the commands that are expected, oldest first: each is hashed once. What is expected
+/// and does not come is pushed out.
+struct ExpectedIdentities {
+  private struct Entry: BitwiseCopyable {
+    var identity: Identity
+    var method: StoreKeys.Method
+    var callerCount: Int
+    var keyCount: Int
+    /// The caller's name, then the key: compared, since nobody promises that borrowed bytes stay.
+    var bytes: InlineArray<64, UInt8>
+  }
+
+  static let capacity = 4
+  private static let bytesMax = 64
+
+  private let entries = FixedArray<Entry>(
+    capacity: Self.capacity,
+    repeating: Entry(
+      identity: Identity(low: 0, high: 0), method: .reserve, callerCount: 0, keyCount: 0,
+      bytes: InlineArray(repeating: 0)))
+  /// Taken, and appended, since the store was opened; they differ by `capacity` at most.
+  private var first = 0
+  private var end = 0
+
+  func free() { entries.free() }
+
+  mutating func append(_ method: StoreKeys.Method, _ scope: IdempotencyScope, _ identity: Identity)
+  {
+    let (caller, key) = (scope.caller, scope.key)
+    guard caller.count + key.count <= Self.bytesMax else { return }
+    if end - first == Self.capacity { first += 1 }
+    let entry = unsafe entries.address(end % Self.capacity)
+    unsafe entry.pointee.identity = identity
+    unsafe entry.pointee.method = method
+    unsafe entry.pointee.callerCount = caller.count
+    unsafe entry.pointee.keyCount = key.count
+    let bytes = unsafe Self.bytes(entry)
+    // Together at most `bytesMax`.
+    unsafe Self.copy(caller, to: bytes)
+    unsafe Self.copy(key, to: bytes + caller.count)
+    end += 1
+  }
+
+  /// The identity of this command, if it was expected; those that were expected before it are dropped.
+  @inline(__always)
+  mutating func take(_ method: StoreKeys.Method, _ scope: IdempotencyScope) -> Identity? {
+    var index = first
+    while index < end {
+      let entry = unsafe entries.address(index % Self.capacity)
+      index += 1
+      if unsafe Self.matches(entry, method, scope) {
+        first = index
+        return unsafe entry.pointee.identity
+      }
+    }
+    return nil
+  }
+
+  private static func matches(
+    _ entry: UnsafeMutablePointer<Entry>, _ method: StoreKeys.Method, _ scope: IdempotencyScope
+  ) -> Bool {
+    guard unsafe entry.pointee.method == method, unsafe entry.pointee.keyCount == scope.key.count,
+      unsafe entry.pointee.callerCount == scope.caller.count
+    else { return false }
+    let bytes = unsafe bytes(entry)
+    return unsafe isEqual(scope.key, bytes + scope.caller.count)
+      && isEqual(scope.caller, bytes)
+  }
+
+  private static func bytes(_ entry: UnsafeMutablePointer<Entry>) -> UnsafeMutableRawPointer {
+    guard let offset = MemoryLayout<Entry>.offset(of: \.bytes) else {
+      preconditionFailure("the bytes are stored")
+    }
+    return unsafe UnsafeMutableRawPointer(entry) + offset
+  }
+
+  private static func copy(_ bytes: BorrowedBytes, to target: UnsafeMutableRawPointer) {
+    guard let source = unsafe bytes.pointer.baseAddress else { return }
+    unsafe target.copyMemory(from: source, byteCount: bytes.count)
+  }
+
+  private static func isEqual(_ bytes: BorrowedBytes, _ other: UnsafeMutableRawPointer) -> Bool {
+    guard let source = unsafe bytes.pointer.baseAddress else { return true }
+    return unsafe memcmp(source, other, bytes.count) == 0
+  }
+}
