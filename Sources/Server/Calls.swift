@@ -13,7 +13,7 @@ internal import Metrics
   private static let callsAhead = 3
 
   private let handler: any CallHandler
-  private let context: SessionContext
+  private let context: ServerContext
   private let metrics: RPCRecorder
   private let limits: CallLimits
   private let response = Response()
@@ -42,7 +42,7 @@ internal import Metrics
 
   /// - Parameter connectionsMax: the numbers of connections are below it.
   init(
-    handler: any CallHandler, context: SessionContext, metrics: RPCRecorder, limits: CallLimits,
+    handler: any CallHandler, context: ServerContext, metrics: RPCRecorder, limits: CallLimits,
     connectionsMax: Int
   ) {
     self.handler = handler
@@ -118,8 +118,8 @@ internal import Metrics
 
   /// A header block that is new to its connection: what it means is decided and kept with it.
   private func decide(_ stream: HTTP2.Stream) -> Int {
-    guard let session = stream.session else { return 0 }
-    let headers = RequestHeaders(stream, certificate: certificate(Int(session.token)))
+    guard let http = stream.connection else { return 0 }
+    let headers = RequestHeaders(stream, certificate: certificate(Int(http.token)))
     switch headers.decide(number: { handler.method(atPath: $0) }) {
     case .reject(let rejection): reject(stream, rejection)
     case .call(let method, let encoding, let responseEncoding, let timeout):
@@ -177,7 +177,7 @@ internal import Metrics
     _ stream: HTTP2.Stream, _ call: UnsafeMutablePointer<ServerCall>,
     _ context: UnsafeMutablePointer<CallContext>
   ) -> Bool {
-    let connection = Int(stream.session?.token ?? 0)
+    let connection = Int(stream.connection?.token ?? 0)
     unsafe call.pointee.start(
       context.pointee, openedNanoseconds: stream.openedNanoseconds, connection: connection)
     metrics.started(method: unsafe Int(context.pointee.method))
@@ -197,15 +197,15 @@ internal import Metrics
   }
 
   /// Every message that is whole is handed over and answered, as long as the peer takes the responses.
-  /// The rest is left until it does (`Session.resumeData`).
+  /// The rest is left until it does (`ServerConnection.resumeData`).
   private func advanceStreaming(
     _ stream: HTTP2.Stream, _ call: UnsafeMutablePointer<ServerCall>,
     _ context: UnsafeMutablePointer<CallContext>
   ) -> Int {
     var count = 0
-    while let session = stream.session {
-      if session.queuedBytes > limits.queuedBytesMax || count == Self.messagesPerTurnMax {
-        session.pauseData()
+    while let http = stream.connection {
+      if http.queuedBytes > limits.queuedBytesMax || count == Self.messagesPerTurnMax {
+        http.pauseData()
         return count
       }
       switch unsafe step(stream, call, context) {
@@ -426,7 +426,7 @@ internal import Metrics
   private func begin(
     _ stream: HTTP2.Stream, _ call: UnsafeMutablePointer<ServerCall>, method: Int
   ) {
-    unsafe call.pointee.startRejected(connection: Int(stream.session?.token ?? 0))
+    unsafe call.pointee.startRejected(connection: Int(stream.connection?.token ?? 0))
     metrics.started(method: method)
   }
 
@@ -487,8 +487,8 @@ internal import Metrics
 
   /// Ends the calls of a connection whose deadline passed, and those whose one message does not come to
   /// an end. A call that streams requests may be silent for as long as it has no deadline.
-  func expire(_ session: Session) {
-    forEachStream(of: session) { stream in
+  func expire(_ http: ServerConnection) {
+    forEachStream(of: http) { stream in
       guard !stream.hasResponse, let notes = unsafe stream.notes else { return }
       let context = unsafe notes.assumingMemoryBound(to: CallContext.self)
       let age = nowNanoseconds - stream.openedNanoseconds
@@ -502,8 +502,8 @@ internal import Metrics
   }
 
   /// Ends the calls whose responses go on for ever.
-  func endStreaming(_ session: Session) {
-    forEachStream(of: session) { stream in
+  func endStreaming(_ http: ServerConnection) {
+    forEachStream(of: http) { stream in
       guard !stream.hasResponse, let notes = unsafe stream.notes,
         unsafe notes.assumingMemoryBound(to: CallContext.self).pointee.type.streamsResponses
       else { return }
@@ -512,8 +512,8 @@ internal import Metrics
   }
 
   /// The shutdown's time is over: every call whose response nobody has seen is rejected.
-  func rejectAll(_ session: Session) {
-    forEachStream(of: session) { stream in
+  func rejectAll(_ http: ServerConnection) {
+    forEachStream(of: http) { stream in
       if !stream.isReleased { cancel(stream, .shuttingDown) }
     }
   }
@@ -523,10 +523,10 @@ internal import Metrics
     reject(stream, rejection)
   }
 
-  private func forEachStream(of session: Session, _ body: (HTTP2.Stream) -> Void) {
-    var next = session.firstStream
+  private func forEachStream(of http: ServerConnection, _ body: (HTTP2.Stream) -> Void) {
+    var next = http.firstStream
     while let stream = next {
-      next = session.stream(after: stream)
+      next = http.stream(after: stream)
       body(stream)
     }
   }

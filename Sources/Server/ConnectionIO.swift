@@ -17,7 +17,7 @@ final class ConnectionIO {
   private let tls: TLSServerContext?
   let notices: ConnectionNotices
   let connections: ConnectionTable
-  private let context: SessionContext
+  private let context: ServerContext
   let metrics: RPCRecorder
   private let timeouts: ConnectionTimeouts
   /// Where this loop's connections are counted for the other loops.
@@ -36,7 +36,7 @@ final class ConnectionIO {
   var handshakesLeft = ConnectionIO.handshakesPerTurnMax
 
   init(
-    limits: ServerLimits, connections: ConnectionTable, context: SessionContext,
+    limits: ServerLimits, connections: ConnectionTable, context: ServerContext,
     metrics: RPCRecorder, mailbox: Mailbox, peers: PeerTable, tls: TLSServerContext?,
     notices: ConnectionNotices
   ) throws(Errno) {
@@ -108,7 +108,7 @@ final class ConnectionIO {
     var since = nowNanoseconds - Self.evictableNanoseconds + 1
     for index in 0..<connections.usedCount where connections[index].descriptor >= 0 {
       guard connections[index].lingersSinceNanoseconds == nil,
-        (connections[index].session?.streamCount ?? 0) == 0,
+        (connections[index].http?.streamCount ?? 0) == 0,
         connections[index].idleSinceNanoseconds < since
       else { continue }
       since = connections[index].idleSinceNanoseconds
@@ -118,7 +118,7 @@ final class ConnectionIO {
       nextEvictionNanoseconds = nowNanoseconds + Self.evictionPauseNanoseconds
       return false
     }
-    connections[found].session?.refuseNewStreams()
+    connections[found].http?.refuseNewStreams()
     flush(found, at: nowNanoseconds)
     close(found)
     metrics.connectionEvicted()
@@ -127,7 +127,7 @@ final class ConnectionIO {
 
   func close(_ index: Int) {
     guard connections[index].descriptor >= 0 else { return }
-    connections[index].session?.close()
+    connections[index].http?.close()
     if connections[index].awaitsProxyHeader { proxyHeaders[index] = nil }
     unsentBytes -= connections[index].unsent.count
     connections[index].transport.close()
@@ -143,8 +143,8 @@ final class ConnectionIO {
       connections[index].lingersSinceNanoseconds == nil
     else { return }
     connections[index].lingersSinceNanoseconds = nowNanoseconds
-    connections[index].session?.close()
-    connections[index].session = nil
+    connections[index].http?.close()
+    connections[index].http = nil
     if connections[index].isReadingPaused {
       connections[index].isReadingPaused = false
       updateInterest(index)
@@ -208,19 +208,19 @@ final class ConnectionIO {
     // What comes after our GOAWAY is read, so that it is not answered by a reset, and dropped.
     if connections[index].isEnding { return }
     connections.touch(index)
-    guard let session = connections[index].session ?? (unsafe begin(index, bytes)) else { return }
-    if let fault = unsafe session.receive(bytes) {
+    guard let http = connections[index].http ?? (unsafe begin(index, bytes)) else { return }
+    if let fault = unsafe http.receive(bytes) {
       metrics.abuse(fault.abuse)
       connections[index].isEnding = true
     }
   }
 
   /// The first bytes of a connection: is this HTTP/2 at all?
-  private func begin(_ index: Int, _ bytes: UnsafeRawBufferPointer) -> Session? {
+  private func begin(_ index: Int, _ bytes: UnsafeRawBufferPointer) -> ServerConnection? {
     let preface = unsafe Preface.examine(bytes)
-    if preface == .http2, let session = context.open(token: UInt64(index)) {
-      connections[index].session = session
-      return session
+    if preface == .http2, let http = context.open(token: UInt64(index)) {
+      connections[index].http = http
+      return http
     }
     connections[index].isEnding = true
     switch preface {
@@ -244,11 +244,11 @@ final class ConnectionIO {
 
   /// A peer that does not take its responses off the socket is not read any further. One that only gives
   /// no credit for them is: credit comes by reading, and streams and buffers are bounded anyway.
-  private func updateReading(_ index: Int, _ session: Session, at nowNanoseconds: Int64) {
+  private func updateReading(_ index: Int, _ http: ServerConnection, at nowNanoseconds: Int64) {
     let pauses =
-      !connections[index].unsent.isEmpty && session.queuedBytes > limits.unsentBytesMax
+      !connections[index].unsent.isEmpty && http.queuedBytes > limits.unsentBytesMax
     // Streaming calls that had to wait for their peer may go on.
-    if session.isDataPaused, session.queuedBytes <= limits.unsentBytesMax / 2 {
+    if http.isDataPaused, http.queuedBytes <= limits.unsentBytesMax / 2 {
       resumable.append(index)
     }
     if connections[index].isReadingPaused == pauses { return }
@@ -265,7 +265,7 @@ final class ConnectionIO {
   /// Gives `data` events to the streaming calls that may go on.
   func resumeStreamingCalls() {
     if resumable.isEmpty { return }
-    for index in resumable { connections[index].session?.resumeData() }
+    for index in resumable { connections[index].http?.resumeData() }
     resumable.removeAll(keepingCapacity: true)
   }
 
@@ -281,27 +281,27 @@ final class ConnectionIO {
   private func flush(_ index: Int, at nowNanoseconds: Int64) {
     guard connections[index].descriptor >= 0 else { return }
     guard sendUnsent(index, at: nowNanoseconds) else { return }
-    if let session = connections[index].session {
+    if let http = connections[index].http {
       var written = 0
-      while session.wantsWrite {
-        session.fillOutput()
+      while http.wantsWrite {
+        http.fillOutput()
         written += unsafe context.output.count
         guard writeOutput(index, at: nowNanoseconds) else { return }
         // A peer that reads as fast as we write must not keep the loop from the others.
         if written > Self.writtenPerTurnMax { return connections.touch(index) }
       }
-      if session.isFinished { connections[index].isEnding = true }
-      noteCalls(index, session, at: nowNanoseconds)
-      updateReading(index, session, at: nowNanoseconds)
+      if http.isFinished { connections[index].isEnding = true }
+      noteCalls(index, http, at: nowNanoseconds)
+      updateReading(index, http, at: nowNanoseconds)
     }
     watchForWriting(index, false)
     if connections[index].isEnding { linger(index, at: nowNanoseconds) }
   }
 
   /// Writes down whether there are calls, or were some since the last time.
-  private func noteCalls(_ index: Int, _ session: Session, at nowNanoseconds: Int64) {
-    let isBusy = session.streamCount > 0
-    let lastStream = session.lastStream
+  private func noteCalls(_ index: Int, _ http: ServerConnection, at nowNanoseconds: Int64) {
+    let isBusy = http.streamCount > 0
+    let lastStream = http.lastStream
     if isBusy || connections[index].isBusy || lastStream != connections[index].lastStream {
       connections[index].idleSinceNanoseconds = nowNanoseconds
       connections[index].isBusy = isBusy
@@ -349,8 +349,8 @@ final class ConnectionIO {
     }
     guard connections[index].descriptor >= 0 else { return false }
     watchForWriting(index, true, onceReadable: onceReadable)
-    if let session = connections[index].session {
-      updateReading(index, session, at: nowNanoseconds)
+    if let http = connections[index].http {
+      updateReading(index, http, at: nowNanoseconds)
     }
     return false
   }

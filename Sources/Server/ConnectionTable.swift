@@ -14,7 +14,7 @@ internal import Posix
   /// Counts the uses of this place; part of the epoll token.
   var generation: UInt32 = 0
   /// nil until the first bytes come: a connection that says nothing costs almost nothing.
-  var session: Session?
+  var http: ServerConnection?
   var openedNanoseconds: Int64 = 0
   /// When the peer last took bytes while there were some to take.
   var progressNanoseconds: Int64 = 0

@@ -49,7 +49,7 @@ struct ConnectionTimeouts {
     if let since = connection.lingersSinceNanoseconds {
       return now - since > Self.lingerNanoseconds ? .over : .inTime
     }
-    guard let session = connection.session, session.isEstablished else {
+    guard let http = connection.http, http.isEstablished else {
       return now - connection.openedNanoseconds > handshakeNanosecondsMax
         ? .abuse(.handshakeTimeout) : .inTime
     }
@@ -59,12 +59,12 @@ struct ConnectionTimeouts {
       return .abuse(.slowReader)
     }
     // While we do not read, nothing can become whole.
-    if !connection.isReadingPaused, let since = session.unfinishedSinceNanoseconds,
+    if !connection.isReadingPaused, let since = http.unfinishedSinceNanoseconds,
       now - max(since, connection.resumedNanoseconds) > handshakeNanosecondsMax
     {
       return .fault(.unfinishedFrame)
     }
-    return life(of: connection, isIdle: session.streamCount == 0, at: now)
+    return life(of: connection, isIdle: http.streamCount == 0, at: now)
   }
 
   private func life(of connection: Connection, isIdle: Bool, at now: Int64) -> Verdict {

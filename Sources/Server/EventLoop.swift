@@ -16,7 +16,7 @@ final class EventLoop {
 
   private let limits: ServerLimits
   private let handler: any CallHandler
-  private let context: SessionContext
+  private let context: ServerContext
   private let metrics: RPCRecorder
   private let connections: ConnectionTable
   private let calls: Calls
@@ -44,7 +44,7 @@ final class EventLoop {
     self.handler = handler
     self.metrics = metrics
     self.mailbox = mailbox
-    context = SessionContext(
+    context = ServerContext(
       limits: limits.http2,
       captured: RequestField.allCases.map(\.name) + type(of: handler).metadata,
       header: ContentType.field, trailer: ConstantField("grpc-status", "0"))
@@ -173,7 +173,7 @@ final class EventLoop {
   private func forgetCallers() {
     authenticationGeneration = handler.authenticationGeneration
     for index in 0..<connections.usedCount {
-      connections[index].session?.forgetHeaderBlocks()
+      connections[index].http?.forgetHeaderBlocks()
     }
   }
 
@@ -202,20 +202,20 @@ final class EventLoop {
       return io.close(index)
     case .fault(let fault):
       metrics.abuse(fault.abuse)
-      connections[index].session?.fail(fault)
+      connections[index].http?.fail(fault)
       connections[index].isEnding = true
       return connections.touch(index)
     case .ping:
       connections[index].pingedNanoseconds = nowNanoseconds
-      connections[index].session?.ping()
+      connections[index].http?.ping()
       connections.touch(index)
     case .drain, .refuseNewStreams, .cutOff: drain(index, verdict)
     case .inTime: io.releaseIfIdle(index, at: nowNanoseconds)
     }
-    guard let session = connections[index].session, session.streamCount > 0 else { return }
-    calls.expire(session)
+    guard let http = connections[index].http, http.streamCount > 0 else { return }
+    calls.expire(http)
     let stalled = nowNanoseconds - limits.stalledWriteNanosecondsMax
-    if session.queuedBytes > 0, session.resetStalledStreams(before: stalled) > 0 {
+    if http.queuedBytes > 0, http.resetStalledStreams(before: stalled) > 0 {
       connections.touch(index)
     }
   }
@@ -223,16 +223,16 @@ final class EventLoop {
   /// Ends one connection as a shutdown ends all of them: GOAWAY in two steps (RFC 9113 section 6.8), and
   /// calls have their time.
   private func drain(_ index: Int, _ step: ConnectionTimeouts.Verdict) {
-    guard let session = connections[index].session else { return }
+    guard let http = connections[index].http else { return }
     switch step {
     case .drain:
       connections[index].drainsSinceNanoseconds = nowNanoseconds
-      session.announceShutdown()
+      http.announceShutdown()
     case .refuseNewStreams:
       connections[index].refusesStreams = true
-      session.refuseNewStreams()
+      http.refuseNewStreams()
     default:
-      calls.rejectAll(session)
+      calls.rejectAll(http)
       connections[index].isEnding = true
     }
     connections.touch(index)
@@ -245,7 +245,7 @@ final class EventLoop {
     listener = nil
     handler.drain()
     for index in 0..<connections.usedCount where connections[index].descriptor >= 0 {
-      connections[index].session?.announceShutdown()
+      connections[index].http?.announceShutdown()
       connections.touch(index)
     }
     nextTickNanoseconds = nowNanoseconds + Self.tickNanoseconds
@@ -256,19 +256,19 @@ final class EventLoop {
       nowNanoseconds: nowNanoseconds, limitNanoseconds: limits.shutdownNanosecondsMax,
       connectionCount: connections.count)
     for index in 0..<connections.usedCount where connections[index].descriptor >= 0 {
-      guard let session = connections[index].session else {
+      guard let http = connections[index].http else {
         if connections[index].lingersSinceNanoseconds == nil || step == .cutOff {
           io.close(index)
         }
         continue
       }
       // Also those whose first message came after the refusal.
-      if shutdown.hasRefused { calls.endStreaming(session) }
+      if shutdown.hasRefused { calls.endStreaming(http) }
       switch step {
       case .wait: if !shutdown.hasRefused { continue }
-      case .refuseNewStreams: session.refuseNewStreams()
+      case .refuseNewStreams: http.refuseNewStreams()
       case .cutOff:
-        calls.rejectAll(session)
+        calls.rejectAll(http)
         connections[index].isEnding = true
       }
       connections.touch(index)

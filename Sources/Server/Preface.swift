@@ -15,7 +15,7 @@ enum Preface {
   static let http1Answer: StaticString =
     "HTTP/1.1 505 HTTP Version Not Supported\r\nContent-Type: text/plain\r\nContent-Length: 61\r\nConnection: close\r\n\r\nThis port speaks gRPC over HTTP/2; the metrics have their own"
 
-  /// A prefix of the preface counts as HTTP/2: the session checks the rest of it.
+  /// A prefix of the preface counts as HTTP/2: HTTP2 checks the rest of it.
   static func examine(_ bytes: UnsafeRawBufferPointer) -> Preface {
     let count = min(bytes.count, clientPreface.utf8CodeUnitCount)
     var matches = true

@@ -15,12 +15,12 @@ final class FuzzedServer {
   private static let response = Array(repeating: UInt8(7), count: 3000)
 
   /// One for the process, as a loop has one: it lives as long as its loop. Only libFuzzer's thread uses it.
-  nonisolated(unsafe) private static let context = SessionContext(
+  nonisolated(unsafe) private static let context = ServerContext(
     limits: limits, captured: RequestField.allCases.map(\.name) + ["caller"],
     header: ContentType.field, trailer: ConstantField("grpc-status", "0"))
 
-  private let context: SessionContext
-  private let session: Session
+  private let context: ServerContext
+  private let http: ServerConnection
   /// Whether whole requests get a response.
   private let answers: Bool
   private var open: [StreamID] = []
@@ -31,13 +31,13 @@ final class FuzzedServer {
   init(answers: Bool) {
     self.answers = answers
     context = unsafe Self.context
-    guard let session = context.open(token: 7) else { preconditionFailure("no session") }
-    self.session = session
+    guard let http = context.open(token: 7) else { preconditionFailure("no connection") }
+    self.http = http
   }
 
   /// One turn of the loop. True where the connection failed.
   func receive(_ bytes: ArraySlice<UInt8>) -> Bool {
-    let fault = unsafe bytes.withUnsafeBytes { unsafe session.receive($0) }
+    let fault = unsafe bytes.withUnsafeBytes { unsafe http.receive($0) }
     handleEvents()
     releaseSome()
     write()
@@ -46,7 +46,7 @@ final class FuzzedServer {
 
   /// Ends the connection: every stream is told of, and what was written is whole frames.
   func finish() {
-    session.close()
+    http.close()
     handleEvents()
     precondition(open.isEmpty, "a stream without an end")
     var at = 0
@@ -62,10 +62,10 @@ final class FuzzedServer {
 
   private func write() {
     var rounds = 0
-    while session.wantsWrite {
+    while http.wantsWrite {
       rounds += 1
       precondition(rounds < 10_000, "it wants to write, and does not")
-      session.fillOutput()
+      http.fillOutput()
       sent += unsafe Array(context.output)
       context.clearOutput()
     }

@@ -6,13 +6,13 @@ import Testing
 private final class Connection {
   private static let metadata: [StaticString] = ["who", "secret"]
 
-  private let context: SessionContext
-  private let session: Session
+  private let context: ServerContext
+  private let http: ServerConnection
   private var stream: UInt32 = 1
 
   init() throws {
     let plenty = Budget(burst: 1 << 40, perSecond: 1)
-    context = SessionContext(
+    context = ServerContext(
       limits: HTTP2Limits(
         concurrentStreams: 10, headerListBytesMax: 16_384, headerBlockBytesMax: 1 << 20,
         headerTableBytes: 4096, bufferedBytesMax: 1 << 20,
@@ -20,12 +20,12 @@ private final class Connection {
         settings: plenty, emptyFrames: plenty, lateFrames: plenty),
       captured: RequestField.allCases.map(\.name) + Self.metadata, header: ContentType.field,
       trailer: ConstantField("grpc-status", "0"))
-    session = try #require(context.open(token: 1))
+    http = try #require(context.open(token: 1))
     receive(Array("PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".utf8) + Self.frame(type: 4, flags: 0, 0, []))
   }
 
   deinit {
-    session.close()
+    http.close()
     releaseClosed()
   }
 
@@ -48,7 +48,7 @@ private final class Connection {
   }
 
   private func receive(_ bytes: [UInt8]) {
-    let fault = unsafe bytes.withUnsafeBytes { unsafe session.receive($0) }
+    let fault = unsafe bytes.withUnsafeBytes { unsafe http.receive($0) }
     #expect(fault == nil)
   }
 

@@ -27,7 +27,7 @@ import Testing
     let decoder = ServerTestDecoder()
     for stream in [1, 3, 5, 7] as [UInt32] {
       #expect(server.receive(call(stream)) == nil)
-      #expect(server.session.queuedBytes > 0 && server.session.wantsWrite)
+      #expect(server.connection.queuedBytes > 0 && server.connection.wantsWrite)
       let frames = try server.frames()
       #expect(frames.map(\.kind) == [Kind.headers, Kind.data, Kind.headers])
       #expect(frames.map(\.flags) == [4, 0, 5])
@@ -35,8 +35,8 @@ import Testing
       #expect(decoder.decode(frames[0].payload) == Self.good)
       #expect(frames[1].payload == grpcMessage(Array("hello".utf8)))
       #expect(decoder.decode(frames[2].payload) == Self.status(0))
-      #expect(server.session.queuedBytes == 0 && !server.session.wantsWrite)
-      #expect(server.session.streamCount == 0 && server.count(.closed) == Int(stream + 1) / 2)
+      #expect(server.connection.queuedBytes == 0 && !server.connection.wantsWrite)
+      #expect(server.connection.streamCount == 0 && server.count(.closed) == Int(stream + 1) / 2)
     }
     server.close()
   }
@@ -83,7 +83,7 @@ import Testing
     server.end(stream)
     var frames = try server.frames()
     if window < 65_535 {
-      #expect(frames.last?.kind == Kind.data && server.session.queuedBytes > 0)
+      #expect(frames.last?.kind == Kind.data && server.connection.queuedBytes > 0)
       #expect(server.receive(ServerFrame.windowUpdate(1, 30_000)) == nil)
       frames += try server.frames()
     }
@@ -97,7 +97,7 @@ import Testing
     ]
     #expect(blocks.last == said)
     #expect(frames.last?.flags == 5)
-    #expect(server.session.queuedBytes == 0 && server.session.streamCount == 0)
+    #expect(server.connection.queuedBytes == 0 && server.connection.streamCount == 0)
     server.close()
   }
 
@@ -119,7 +119,7 @@ import Testing
     #expect(body(frames, 1) == expected)
     let blocks = frames.filter { $0.kind == Kind.headers }.map { decoder.decode($0.payload) }
     #expect(blocks == [Self.good, Self.status(0)])
-    #expect(server.session.queuedBytes == 0 && server.session.streamCount == 0)
+    #expect(server.connection.queuedBytes == 0 && server.connection.streamCount == 0)
     server.close()
   }
 
@@ -144,7 +144,7 @@ import Testing
       ]
       #expect(decoder.decode(frames[0].payload) == fields)
     }
-    #expect(server.session.queuedBytes == 0)
+    #expect(server.connection.queuedBytes == 0)
     server.close()
   }
 
@@ -156,7 +156,7 @@ import Testing
     let frames = try server.frames()
     #expect(frames.map(\.kind) == [Kind.headers, Kind.data, Kind.headers, Kind.reset])
     #expect(frames.last?.code == 0)
-    #expect(server.session.streamCount == 0)
+    #expect(server.connection.streamCount == 0)
     // What was on its way is no error.
     #expect(server.receive(ServerFrame.data(1, [1, 2, 3])) == nil)
     #expect(try server.frames().allSatisfy { $0.kind == Kind.reset })
@@ -170,15 +170,15 @@ import Testing
     let message = grpcMessage(Array("hello".utf8))
     #expect(server.receive(call(1)) == nil)
     #expect(try server.frames().map(\.kind) == [Kind.headers])
-    #expect(!server.session.wantsWrite && server.session.queuedBytes == message.count)
+    #expect(!server.connection.wantsWrite && server.connection.queuedBytes == message.count)
     for sent in 1...message.count {
       #expect(server.receive(ServerFrame.windowUpdate(1, 1)) == nil)
       let frames = try server.frames()
       #expect(frames.first?.payload == [message[sent - 1]])
-      #expect(server.session.queuedBytes == message.count - sent)
+      #expect(server.connection.queuedBytes == message.count - sent)
       #expect(frames.count == (sent == message.count ? 2 : 1))
     }
-    #expect(server.session.streamCount == 0)
+    #expect(server.connection.streamCount == 0)
     server.close()
   }
 
@@ -198,7 +198,7 @@ import Testing
       #expect(sent == total, "window \(size), credit \(given)")
     }
     server.close()
-    #expect(server.session.streamCount >= 0)
+    #expect(server.connection.streamCount >= 0)
   }
 
   @Test func longAnswersAreCutIntoFramesAndAllArrive() throws {
@@ -210,7 +210,7 @@ import Testing
     ) { $0.send(answer, on: $1) }
     let streams = (0..<20).map { UInt32(2 * $0 + 1) }
     for stream in streams { #expect(server.receive(call(stream)) == nil) }
-    #expect(server.session.queuedBytes == 20 * 200_005)
+    #expect(server.connection.queuedBytes == 20 * 200_005)
     var frames: [ServerFrame] = []
     for _ in 0..<80 {
       frames += try server.frames()
@@ -219,7 +219,7 @@ import Testing
     frames += try server.frames()
     #expect(frames.allSatisfy { $0.payload.count <= 16_384 })
     for stream in streams { #expect(body(frames, stream) == grpcMessage(answer)) }
-    #expect(server.session.queuedBytes == 0 && server.session.streamCount == 0)
+    #expect(server.connection.queuedBytes == 0 && server.connection.streamCount == 0)
     server.close()
   }
 
@@ -247,7 +247,7 @@ import Testing
     let stale = try #require(server.openStreams.first)
     let name = stale.id
     let context = server.context
-    #expect(context.stream(name)?.session?.token == 7)
+    #expect(context.stream(name)?.connection?.token == 7)
     #expect(server.receive(ServerFrame.reset(1)) == nil)
     // Its record is in use again.
     #expect(server.receive(ServerFrame.headers(3, block)) == nil)
@@ -258,7 +258,7 @@ import Testing
     #expect(context.stream(StreamID(index: .max, generation: 0)) == nil)
     #expect(context.stream(fresh.id)?.id == fresh.id)
     #expect(server.notes(of: fresh)?.head == 65)
-    #expect(try server.frames().isEmpty && server.session.queuedBytes == 0)
+    #expect(try server.frames().isEmpty && server.connection.queuedBytes == 0)
     #expect(server.receive(ServerFrame.data(3, grpcMessage([]))) == nil)
     #expect(server.calls.count == 1)
     server.close()
@@ -285,13 +285,13 @@ import Testing
     let server = try ServerUnderTest.connected(settings: [(4, 3)])
     #expect(server.receive(call(1) + call(3)) == nil)
     #expect(try body(server.frames(), 1).count == 3)
-    #expect(server.session.queuedBytes == 14)
+    #expect(server.connection.queuedBytes == 14)
     #expect(server.receive(ServerFrame.reset(1) + ServerFrame.windowUpdate(1, 100)) == nil)
-    #expect(server.session.queuedBytes == 7)
+    #expect(server.connection.queuedBytes == 7)
     #expect(try server.frames().isEmpty)
     #expect(server.receive(ServerFrame.windowUpdate(3, 100)) == nil)
     #expect(try body(server.frames(), 3).count == 7)
-    #expect(server.session.queuedBytes == 0)
+    #expect(server.connection.queuedBytes == 0)
     server.close()
   }
 
@@ -301,12 +301,12 @@ import Testing
       let server = try ServerUnderTest(context)
       #expect(server.receive(ServerFrame.preface + ServerFrame.settings([(4, 0)])) == nil)
       for stream in 0..<30 { #expect(server.receive(call(UInt32(2 * stream + 1))) == nil) }
-      #expect(server.session.streamCount == 30)
+      #expect(server.connection.streamCount == 30)
       var listed = 0
-      var next = server.session.firstStream
+      var next = server.connection.firstStream
       while let stream = next {
         listed += 1
-        next = server.session.stream(after: stream)
+        next = server.connection.stream(after: stream)
       }
       #expect(listed == 30)
       server.close()
@@ -319,9 +319,9 @@ import Testing
   @Test func aShutdownServesWhatIsOpen() throws {
     let server = try ServerUnderTest.connected()
     #expect(server.receive(ServerFrame.headers(1, block)) == nil)
-    server.session.announceShutdown()
+    server.connection.announceShutdown()
     #expect(server.receive(ServerFrame.headers(3, block)) == nil)
-    server.session.refuseNewStreams()
+    server.connection.refuseNewStreams()
     let goodbyes = try server.frames().filter { $0.kind == Kind.goAway }
     #expect(
       goodbyes.map { Array($0.payload.prefix(4)) } == [[0x7f, 255, 255, 255], [0, 0, 0, 3]])
@@ -330,11 +330,11 @@ import Testing
     #expect(
       try server.frames().allSatisfy { $0.kind == Kind.reset && $0.stream == 5 && $0.code == 7 })
     for stream in [1, 3] as [UInt32] {
-      #expect(!server.session.isFinished)
+      #expect(!server.connection.isFinished)
       #expect(server.receive(ServerFrame.data(stream, grpcMessage([]))) == nil)
       #expect(try body(server.frames(), stream).count == 10)
     }
-    #expect(server.session.isFinished && server.calls.count == 2)
+    #expect(server.connection.isFinished && server.calls.count == 2)
     server.close()
   }
 }

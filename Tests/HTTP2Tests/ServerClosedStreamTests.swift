@@ -19,7 +19,7 @@ import Testing
       let resets = try server.frames().filter { $0.kind == Kind.reset }
       #expect(resets.map(\.stream) == [UInt32(2 * number + 1)])
     }
-    #expect(server.session.streamCount == 0)
+    #expect(server.connection.streamCount == 0)
     return server
   }
 

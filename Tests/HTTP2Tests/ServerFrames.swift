@@ -1,4 +1,4 @@
-// Frames and header blocks for the tests of the server's session: made and read here by other code
+// Frames and header blocks for the tests of the server's connection: made and read here by other code
 // than the code under test; libnghttp2 reads the header blocks.
 import CNGHTTP2
 

@@ -169,8 +169,8 @@ import Testing
     #expect(asked(server, [block, block], &stream) == [1, 0])
     // A stream that is open keeps what was decided for it.
     #expect(server.receive(ServerFrame.headers(stream, block)) == nil)
-    server.session.forgetHeaderBlocks()
-    server.session.forgetHeaderBlocks()
+    server.connection.forgetHeaderBlocks()
+    server.connection.forgetHeaderBlocks()
     #expect(server.receive(ServerFrame.headers(stream + 2, block)) == nil)
     #expect(server.count(.head) == 2)
     for number in [stream, stream + 2] {
@@ -191,7 +191,7 @@ import Testing
       let block = ServerField.literals(ServerField.call("/a/A", caller: "round \(round)"))
       for number in 0..<20 {
         #expect(server.receive(ServerFrame.headers(UInt32(2 * number + 1), block)) == nil)
-        if number == round % 20 { server.session.forgetHeaderBlocks() }
+        if number == round % 20 { server.connection.forgetHeaderBlocks() }
       }
       for stream in server.openStreams {
         let notes = try #require(server.notes(of: stream))

@@ -93,7 +93,7 @@ import Testing
     let goAway = try #require(frames.last { $0.kind == ServerFrame.Kind.goAway })
     #expect(Array(goAway.payload[4..<8]) == [0, 0, 0, 11])
     #expect(String(decoding: goAway.payload.dropFirst(8), as: UTF8.self) == spent.text)
-    #expect(server.session.isFinished)
+    #expect(server.connection.isFinished)
     server.close()
   }
 
@@ -112,7 +112,7 @@ import Testing
       let end = at + 1
       let since: Int64? =
         end < blockEnd ? 1 : end == blockEnd || end == whole.count ? nil : Int64(blockEnd + 1)
-      #expect(server.session.unfinishedSinceNanoseconds == since, "after byte \(end)")
+      #expect(server.connection.unfinishedSinceNanoseconds == since, "after byte \(end)")
     }
     // All at once but for the beginning of the next.
     server.context.setNow(nanoseconds: 1_000)
@@ -120,12 +120,12 @@ import Testing
     server.context.setNow(nanoseconds: 2_000)
     #expect(
       server.receive(Array(ServerFrame.ping()[10...]) + Array(ServerFrame.ping()[..<3])) == nil)
-    #expect(server.session.unfinishedSinceNanoseconds == 2_000)
-    server.session.fail(.unfinishedFrame)
+    #expect(server.connection.unfinishedSinceNanoseconds == 2_000)
+    server.connection.fail(.unfinishedFrame)
     let frames = try server.frames()
     let goAway = try #require(frames.last { $0.kind == ServerFrame.Kind.goAway })
     #expect(String(decoding: goAway.payload.dropFirst(8), as: UTF8.self) == "frame_timeout")
-    #expect(server.session.isFinished)
+    #expect(server.connection.isFinished)
     server.close()
   }
 
@@ -206,7 +206,7 @@ import Testing
     #expect(server.receive(ServerFrame.headers(7, after, endsStream: true)) == nil)
     #expect(server.calls.map(\.caller) == ["", "", "me", "you"])
     #expect(again.count < first.count)
-    #expect(server.session.streamCount == 4)
+    #expect(server.connection.streamCount == 4)
     server.close()
   }
 
@@ -240,7 +240,7 @@ import Testing
       let block = ServerField.literals(call(listBytes: isLong ? 40_000 : 4_000))
       let whole = headers(1, block, frame: 1_300)
       #expect(server.receive(Array(whole[..<(whole.count - 20)])) == nil)
-      #expect(server.session.streamCount == 0 && server.events.isEmpty)
+      #expect(server.connection.streamCount == 0 && server.events.isEmpty)
       server.close()
     }
   }
@@ -337,7 +337,7 @@ import Testing
       // 905 bytes take 905 to 1,810 of the budget, of which one connection gets a third.
       #expect((19...25).contains(server.oversizeCount - before), "round \(round)")
       for stream in streams { #expect(server.receive(ServerFrame.reset(stream)) == nil) }
-      #expect(server.session.streamCount == 0)
+      #expect(server.connection.streamCount == 0)
     }
     server.close()
   }
@@ -393,7 +393,7 @@ import Testing
       #expect(server.receive(bytes) == nil)
     }
     _ = try server.frames()
-    #expect(server.session.streamCount == 3)
+    #expect(server.connection.streamCount == 3)
     // Credit for one of them is none for the others.
     server.context.setNow(nanoseconds: 20 * Self.second)
     if byConnection {
@@ -402,18 +402,18 @@ import Testing
       #expect(server.receive(ServerFrame.windowUpdate(3, 1)) == nil)
     }
     #expect(try server.frames().map(\.payload.count) == [1])
-    #expect(server.session.resetStalledStreams(before: 10 * Self.second) == 0)
-    let reset = server.session.resetStalledStreams(before: 20 * Self.second)
+    #expect(server.connection.resetStalledStreams(before: 10 * Self.second) == 0)
+    let reset = server.connection.resetStalledStreams(before: 20 * Self.second)
     #expect(reset == 2)
     let frames = try server.frames()
     #expect(frames.count == reset)
     #expect(frames.allSatisfy { $0.kind == ServerFrame.Kind.reset && $0.code == 11 })
     // The one that got something has as long again.
-    #expect(server.session.streamCount == 1)
+    #expect(server.connection.streamCount == 1)
     server.context.setNow(nanoseconds: 30 * Self.second)
-    #expect(server.session.resetStalledStreams(before: 20 * Self.second) == 0)
-    #expect(server.session.resetStalledStreams(before: 20 * Self.second + 1) == 1)
-    #expect(server.session.queuedBytes == 0 && server.session.streamCount == 0)
+    #expect(server.connection.resetStalledStreams(before: 20 * Self.second) == 0)
+    #expect(server.connection.resetStalledStreams(before: 20 * Self.second + 1) == 1)
+    #expect(server.connection.queuedBytes == 0 && server.connection.streamCount == 0)
     _ = try server.frames()
     #expect(server.context.bufferedBytes == 0)
     server.close()
@@ -428,8 +428,8 @@ import Testing
     #expect(
       server.receive(ServerFrame.headers(3, block) + ServerFrame.data(3, grpcMessage([]))) == nil)
     _ = try server.frames()
-    #expect(server.session.resetStalledStreams(before: .max) == 0)
-    #expect(server.session.streamCount == 1)
+    #expect(server.connection.resetStalledStreams(before: .max) == 0)
+    #expect(server.connection.streamCount == 1)
     server.close()
   }
 
@@ -446,7 +446,7 @@ import Testing
       frames += try server.frames()
     }
     #expect(frames.filter { $0.kind == ServerFrame.Kind.reset }.map(\.code) == [3])
-    #expect(server.session.streamCount == 0)
+    #expect(server.connection.streamCount == 0)
     #expect(
       server.receive(ServerFrame.headers(3, block) + ServerFrame.data(3, grpcMessage([]))) == nil)
     #expect(server.calls.count == 1)
@@ -475,7 +475,7 @@ import Testing
       #expect(allowed <= ServerUnderTest.limits.streamWindowBytes)
     }
     #expect((sent >= 1_000_000) == readsData)
-    #expect(server.oversizeCount == 0 && server.session.streamCount == 1)
+    #expect(server.oversizeCount == 0 && server.connection.streamCount == 1)
     server.close()
   }
 
@@ -504,9 +504,9 @@ import Testing
     }
     let refused = try server.frames().filter { $0.kind == ServerFrame.Kind.reset }
     #expect(refused.map(\.stream) == [7, 9] && refused.map(\.code) == [7, 7])
-    #expect(server.session.streamCount == 3)
+    #expect(server.connection.streamCount == 3)
     #expect(server.receive(ServerFrame.reset(3) + ServerFrame.headers(11, block)) == nil)
-    #expect(server.session.streamCount == 3)
+    #expect(server.connection.streamCount == 3)
     #expect(try server.frames().isEmpty)
     server.close()
   }

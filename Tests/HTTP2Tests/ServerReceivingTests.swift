@@ -1,4 +1,4 @@
-// Bytes in: however they are cut and whatever they are, the session says the same, or ends cleanly.
+// Bytes in: however they are cut and whatever they are, the connection says the same, or ends cleanly.
 import HTTP2
 import Testing
 
@@ -56,8 +56,8 @@ private func recording() -> [[UInt8]] {
     let server = try ServerUnderTest()
     for chunk in chunks { #expect(server.receive(chunk) == nil) }
     let frames = try Dictionary(grouping: server.frames(), by: \.stream)
-    #expect(server.session.queuedBytes == 0)
-    #expect(server.session.isEstablished)
+    #expect(server.connection.queuedBytes == 0)
+    #expect(server.connection.isEstablished)
     server.close()
     return Outcome(calls: server.calls, frames: frames)
   }
@@ -101,7 +101,7 @@ private func recording() -> [[UInt8]] {
 
   /// Feeds bytes to a new connection of a context that lives on, and checks what must hold whatever they are.
   private func survives(
-    _ context: SessionContext, _ pieces: [[UInt8]], _ what: Comment
+    _ context: ServerContext, _ pieces: [[UInt8]], _ what: Comment
   ) throws {
     let server = try ServerUnderTest(context)
     server.wantsData = pieces.count % 2 == 0
@@ -117,16 +117,16 @@ private func recording() -> [[UInt8]] {
       #expect(frames.contains { $0.kind == ServerFrame.Kind.goAway }, what)
       #expect(server.receive(ServerFrame.ping()) == nil, what)
       #expect(server.output().isEmpty, what)
-      #expect(server.session.isFinished, what)
+      #expect(server.connection.isFinished, what)
     } else {
-      #expect(server.session.streamCount >= 0 && server.session.queuedBytes >= 0, what)
+      #expect(server.connection.streamCount >= 0 && server.connection.queuedBytes >= 0, what)
     }
     server.close()
     let closed = server.events.filter { $0.kind == .closed }
     #expect(Set(closed.map { "\($0.id)" }).count == closed.count, what)
   }
 
-  private func stillWorks(_ context: SessionContext) throws {
+  private func stillWorks(_ context: ServerContext) throws {
     let server = try ServerUnderTest(context)
     let block = ServerField.literals(ServerField.call("/a/Z"))
     #expect(

@@ -40,11 +40,11 @@ import Testing
     #expect(try data(server.frames()) == [1, 2, 3])
     // What was released once stays so.
     server.context.release(stream, upTo: first - 1)
-    #expect(try server.frames().isEmpty && server.session.streamCount == 1)
+    #expect(try server.frames().isEmpty && server.connection.streamCount == 1)
     server.context.release(stream, upTo: second)
     let frames = try server.frames()
     #expect(data(frames) == [4, 5] && frames.last?.flags == 5)
-    #expect(server.session.streamCount == 0 && server.session.queuedBytes == 0)
+    #expect(server.connection.streamCount == 0 && server.connection.queuedBytes == 0)
     server.close()
   }
 
@@ -68,7 +68,7 @@ import Testing
     }
     server.end(stream)
     #expect(try data(server.frames()) == expected)
-    #expect(server.session.queuedBytes == 0 && server.session.streamCount == 0)
+    #expect(server.connection.queuedBytes == 0 && server.connection.streamCount == 0)
     server.close()
   }
 
@@ -109,13 +109,13 @@ import Testing
         positions.removeAll { $0 > released }
         #expect(server.context.position(stream) == released)
       }
-      #expect(server.session.queuedBytes == written.count - seen.count)
+      #expect(server.connection.queuedBytes == written.count - seen.count)
       #expect(stream.queuedBytes == written.count - seen.count)
     }
     server.end(stream)
     seen += try data(server.frames())
     #expect(seen == written, "seed \(seed)")
-    #expect(server.session.queuedBytes == 0 && server.session.streamCount == 0)
+    #expect(server.connection.queuedBytes == 0 && server.connection.streamCount == 0)
     server.close()
   }
 
@@ -137,7 +137,7 @@ import Testing
     server.context.end(stream)
     server.context.discardUnreleased(stream)
     #expect(!stream.hasResponse && !stream.hasOwnHeaders)
-    #expect(server.session.queuedBytes == 0)
+    #expect(server.connection.queuedBytes == 0)
     let failure = HeaderFields()
     if hasBegun {
       failure.begin()
@@ -155,7 +155,7 @@ import Testing
     #expect(fields.last == ServerField("grpc-status", "14"))
     // A response that is whole and released stays.
     server.context.discardUnreleased(stream)
-    #expect(server.session.streamCount == 0)
+    #expect(server.connection.streamCount == 0)
     server.close()
   }
 
@@ -186,7 +186,7 @@ import Testing
       ])
     #expect(data(frames) == [1, 2])
     #expect(decoder.decode(frames[2].payload) == [ServerField("grpc-status", "0")])
-    #expect(server.session.queuedBytes == 0)
+    #expect(server.connection.queuedBytes == 0)
     server.close()
   }
 
@@ -218,7 +218,7 @@ import Testing
     let (server, stream) = try waiting(limits: limits)
     let long = [UInt8](repeating: 1, count: 20_000)
     let isTaken = server.context.append(long.span, to: stream)
-    #expect(!isTaken && stream.queuedBytes == 0 && server.session.queuedBytes == 0)
+    #expect(!isTaken && stream.queuedBytes == 0 && server.connection.queuedBytes == 0)
     let failure = HeaderFields()
     failure.begin(status: 200)
     let text = [UInt8](repeating: 97, count: 9_999)
@@ -236,7 +236,7 @@ import Testing
     var isChecked = false
     // Between its reset and its release.
     let bytes = ServerFrame.reset(1)
-    let fault = unsafe bytes.withUnsafeBytes { unsafe server.session.receive($0) }
+    let fault = unsafe bytes.withUnsafeBytes { unsafe server.connection.receive($0) }
     #expect(fault == nil && stream.isClosed)
     append([2], server, stream)
     server.end(stream)
@@ -245,8 +245,8 @@ import Testing
     let fields = HeaderFields()
     fields.begin(status: 200)
     server.respond(stream, headersOnly: fields)
-    isChecked = stream.session == nil && server.context.stream(stream.id) == nil
-    #expect(isChecked && server.session.queuedBytes == 0)
+    isChecked = stream.connection == nil && server.context.stream(stream.id) == nil
+    #expect(isChecked && server.connection.queuedBytes == 0)
     server.handleEvents()
     #expect(try server.frames().isEmpty)
     server.close()

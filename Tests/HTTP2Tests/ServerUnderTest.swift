@@ -43,8 +43,8 @@ final class ServerUnderTest {
     var caller = InlineArray<128, UInt8>(repeating: 0)
   }
 
-  let context: SessionContext
-  let session: Session
+  let context: ServerContext
+  let connection: ServerConnection
   /// What is done with a call that is whole.
   var answer: (ServerUnderTest, HTTP2.Stream) -> Void
   /// Whether `data` events are asked for.
@@ -66,10 +66,10 @@ final class ServerUnderTest {
   /// Open streams, oldest first.
   var openStreams: [HTTP2.Stream] {
     var streams: [HTTP2.Stream] = []
-    var next = isClosed ? nil : session.firstStream
+    var next = isClosed ? nil : connection.firstStream
     while let stream = next {
       streams.append(stream)
-      next = session.stream(after: stream)
+      next = connection.stream(after: stream)
     }
     return streams.reversed()
   }
@@ -82,19 +82,19 @@ final class ServerUnderTest {
     server.send(Array("hello".utf8), on: stream)
   }
 
-  static func makeContext(_ limits: HTTP2Limits = limits) -> SessionContext {
-    SessionContext(
+  static func makeContext(_ limits: HTTP2Limits = limits) -> ServerContext {
+    ServerContext(
       limits: limits, captured: fieldNames + ["grpc-timeout"],
       header: ConstantField("content-type", "application/grpc"),
       trailer: ConstantField("grpc-status", "0"))
   }
 
   init(
-    _ context: SessionContext, token: UInt64 = 7,
+    _ context: ServerContext, token: UInt64 = 7,
     answer: @escaping (ServerUnderTest, HTTP2.Stream) -> Void = ServerUnderTest.hello
   ) throws {
     self.context = context
-    session = try #require(context.open(token: token))
+    connection = try #require(context.open(token: token))
     self.answer = answer
   }
 
@@ -118,7 +118,7 @@ final class ServerUnderTest {
 
   /// One turn: the bytes, then the events.
   func receive(_ bytes: [UInt8]) -> ConnectionFault? {
-    let fault = unsafe bytes.withUnsafeBytes { unsafe session.receive($0) }
+    let fault = unsafe bytes.withUnsafeBytes { unsafe connection.receive($0) }
     handleEvents()
     return fault
   }
@@ -127,9 +127,9 @@ final class ServerUnderTest {
   func output() -> [UInt8] {
     var bytes: [UInt8] = []
     var rounds = 0
-    while session.wantsWrite, rounds < 10_000 {
+    while connection.wantsWrite, rounds < 10_000 {
       rounds += 1
-      session.fillOutput()
+      connection.fillOutput()
       bytes += unsafe Array(context.output)
       context.clearOutput()
     }
@@ -167,7 +167,7 @@ final class ServerUnderTest {
   }
 
   func close() {
-    session.close()
+    connection.close()
     isClosed = true
     handleEvents()
     let areAllReleased = known.isEmpty

@@ -6,13 +6,13 @@ import Testing
 
 /// Makes requests' header fields the way a client's come: as a header block of a connection.
 final class HeaderBlocks {
-  private let context: SessionContext
-  private let session: Session
+  private let context: ServerContext
+  private let http: ServerConnection
   private var stream: UInt32 = 1
 
   init() {
     let plenty = Budget(burst: 1 << 40, perSecond: 1)
-    context = SessionContext(
+    context = ServerContext(
       limits: HTTP2Limits(
         concurrentStreams: 10, headerListBytesMax: 16_384, headerBlockBytesMax: 1 << 20,
         headerTableBytes: 4096, bufferedBytesMax: 1 << 20,
@@ -20,13 +20,13 @@ final class HeaderBlocks {
         settings: plenty, emptyFrames: plenty, lateFrames: plenty),
       captured: RequestField.allCases.map(\.name) + HoldfastHandler.metadata,
       header: ContentType.field, trailer: ConstantField("grpc-status", "0"))
-    guard let session = context.open(token: 1) else { fatalError("no memory") }
-    self.session = session
+    guard let http = context.open(token: 1) else { fatalError("no memory") }
+    self.http = http
     receive(Array("PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".utf8) + Self.frame(type: 4, flags: 0, 0, []))
   }
 
   deinit {
-    session.close()
+    http.close()
     releaseClosed()
   }
 
@@ -50,7 +50,7 @@ final class HeaderBlocks {
   }
 
   private func receive(_ bytes: [UInt8]) {
-    let fault = unsafe bytes.withUnsafeBytes { unsafe session.receive($0) }
+    let fault = unsafe bytes.withUnsafeBytes { unsafe http.receive($0) }
     #expect(fault == nil)
   }
 

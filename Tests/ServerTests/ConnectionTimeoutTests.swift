@@ -8,8 +8,8 @@ import Testing
 
 @Suite("What a connection has time for")
 struct ConnectionTimeoutTests {
-  private static func context() -> SessionContext {
-    let context = SessionContext(
+  private static func context() -> ServerContext {
+    let context = ServerContext(
       limits: Fixture.limits.http2, captured: [], header: ContentType.field,
       trailer: ConstantField("grpc-status", "0"))
     context.setNow(nanoseconds: begin)
@@ -33,7 +33,7 @@ struct ConnectionTimeoutTests {
 
   struct Case: Sendable, CustomTestStringConvertible {
     let name: String
-    /// Bytes that came at the beginning; nil: no session.
+    /// Bytes that came at the beginning; nil: no http.
     var bytes: [UInt8]? = Frame.preface + Frame.settings
     /// Seconds after the beginning, and what is to be done then.
     let verdicts: [(Double, ConnectionTimeouts.Verdict)]
@@ -109,11 +109,11 @@ struct ConnectionTimeoutTests {
     connection.readNanoseconds = Self.begin
     connection.idleSinceNanoseconds = Self.begin
     if let bytes = one.bytes {
-      let session = try #require(context.open(token: 1))
-      unsafe bytes.withUnsafeBytes { #expect(unsafe session.receive($0) == nil) }
-      connection.session = session
+      let http = try #require(context.open(token: 1))
+      unsafe bytes.withUnsafeBytes { #expect(unsafe http.receive($0) == nil) }
+      connection.http = http
     }
-    defer { connection.session?.close() }
+    defer { connection.http?.close() }
     one.change(&connection)
     let timeouts = ConnectionTimeouts(Self.limits)
     for (seconds, verdict) in one.verdicts {
@@ -126,11 +126,11 @@ struct ConnectionTimeoutTests {
   func unlimited() throws {
     let context = Self.context()
     var connection = Connection()
-    let session = try #require(context.open(token: 1))
-    defer { session.close() }
+    let http = try #require(context.open(token: 1))
+    defer { http.close() }
     let bytes = Frame.preface + Frame.settings
-    unsafe bytes.withUnsafeBytes { #expect(unsafe session.receive($0) == nil) }
-    connection.session = session
+    unsafe bytes.withUnsafeBytes { #expect(unsafe http.receive($0) == nil) }
+    connection.http = http
     let timeouts = ConnectionTimeouts(Fixture.limits)
     connection.endNanoseconds = timeouts.end(openedNanoseconds: Self.begin, random: 7)
     #expect(connection.endNanoseconds == .max)

@@ -1,10 +1,10 @@
 // Frames as they come in: cut out of the bytes, checked, and handed to what each is about.
 
-/// The receiving side of a session (RFC 9113 sections 4 to 6). Throws what ends the connection; errors
+/// The receiving side of a connection (RFC 9113 sections 4 to 6). Throws what ends the connection; errors
 /// of one stream are answered by a reset.
-enum FrameReader {
+enum ServerFrameReader {
   static func read(
-    _ state: UnsafeMutablePointer<SessionState>, _ bytes: UnsafeBufferPointer<UInt8>
+    _ state: UnsafeMutablePointer<ServerConnectionState>, _ bytes: UnsafeBufferPointer<UInt8>
   ) throws(ConnectionFault) {
     guard var next = bytes.baseAddress else { return }
     var left = bytes.count
@@ -35,11 +35,13 @@ enum FrameReader {
         max(1, state.pointee.context.pointee.nowNanoseconds)
     }
     // The peer makes us answer, and does not read the answers.
-    if unsafe state.pointee.control.count > SessionState.controlBytesMax { throw .controlFlood }
+    if unsafe state.pointee.control.count > ServerConnectionState.controlBytesMax {
+      throw .controlFlood
+    }
   }
 
   private static func readPreface(
-    _ state: UnsafeMutablePointer<SessionState>, _ next: inout UnsafePointer<UInt8>,
+    _ state: UnsafeMutablePointer<ServerConnectionState>, _ next: inout UnsafePointer<UInt8>,
     _ left: inout Int
   ) throws(ConnectionFault) {
     let length = Preface.client.utf8CodeUnitCount
@@ -54,7 +56,7 @@ enum FrameReader {
 
   /// Fills up the frame that the last bytes left unfinished, and handles it once it is whole.
   private static func completePartial(
-    _ state: UnsafeMutablePointer<SessionState>, _ next: inout UnsafePointer<UInt8>,
+    _ state: UnsafeMutablePointer<ServerConnectionState>, _ next: inout UnsafePointer<UInt8>,
     _ left: inout Int
   ) throws(ConnectionFault) {
     let context = unsafe state.pointee.context
@@ -87,7 +89,7 @@ enum FrameReader {
 
   /// What a frame's header alone can get wrong.
   private static func check(
-    _ header: FrameHeader, _ state: UnsafeMutablePointer<SessionState>
+    _ header: FrameHeader, _ state: UnsafeMutablePointer<ServerConnectionState>
   ) throws(ConnectionFault) {
     // Section 4.2.
     if header.payloadLength > Defaults.frameBytesMax { throw .protocolViolation(.frameSizeError) }
@@ -106,7 +108,7 @@ enum FrameReader {
 
   private static func frame(
     _ header: FrameHeader, _ payload: UnsafePointer<UInt8>,
-    _ state: UnsafeMutablePointer<SessionState>
+    _ state: UnsafeMutablePointer<ServerConnectionState>
   ) throws(ConnectionFault) {
     switch header.type {
     case FrameType.data: try unsafe data(header, payload, state)
@@ -114,10 +116,11 @@ enum FrameReader {
     case FrameType.continuation: try unsafe HeaderReader.continuation(header, payload, state)
     case FrameType.priority: try unsafe priority(header, payload, state)
     case FrameType.resetStream: try unsafe resetStream(header, payload, state)
-    case FrameType.settings: try unsafe ConnectionFrames.settings(header, payload, state)
-    case FrameType.ping: try unsafe ConnectionFrames.ping(header, payload, state)
-    case FrameType.goAway: try ConnectionFrames.goAway(header)
-    case FrameType.windowUpdate: try unsafe ConnectionFrames.windowUpdate(header, payload, state)
+    case FrameType.settings: try unsafe ServerConnectionFrames.settings(header, payload, state)
+    case FrameType.ping: try unsafe ServerConnectionFrames.ping(header, payload, state)
+    case FrameType.goAway: try ServerConnectionFrames.goAway(header)
+    case FrameType.windowUpdate:
+      try unsafe ServerConnectionFrames.windowUpdate(header, payload, state)
     // Section 8.4: clients do not push.
     case FrameType.pushPromise: throw .protocolViolation(.protocolError)
     default: break
@@ -141,7 +144,7 @@ enum FrameReader {
 
   private static func data(
     _ header: FrameHeader, _ payload: UnsafePointer<UInt8>,
-    _ state: UnsafeMutablePointer<SessionState>
+    _ state: UnsafeMutablePointer<ServerConnectionState>
   ) throws(ConnectionFault) {
     if header.stream == 0 { throw .protocolViolation(.protocolError) }
     try unsafe spendConnectionWindow(header.payloadLength, state)
@@ -177,7 +180,7 @@ enum FrameReader {
   private static func append(
     _ bytes: UnsafeBufferPointer<UInt8>, to record: UnsafeMutablePointer<StreamRecord>, ends: Bool
   ) {
-    guard let state = unsafe record.pointee.session, let base = bytes.baseAddress else { return }
+    guard let state = unsafe record.pointee.connection, let base = bytes.baseAddress else { return }
     let context = unsafe state.pointee.context
     let isAccepted = unsafe record.pointee.flags.contains(.accepted)
     let policy = unsafe record.pointee.policy
@@ -204,7 +207,7 @@ enum FrameReader {
   static func endReceived(
     _ record: UnsafeMutablePointer<StreamRecord>
   ) throws(ConnectionFault) {
-    guard let state = unsafe record.pointee.session else { return }
+    guard let state = unsafe record.pointee.connection else { return }
     // Section 8.1.1: a body of another length than it said is malformed.
     if unsafe record.pointee.contentLength >= 0
       && record.pointee.contentLength != record.pointee.bodyReceived
@@ -217,7 +220,7 @@ enum FrameReader {
 
   /// Gives the connection's window back by halves, so that a WINDOW_UPDATE is rare.
   private static func spendConnectionWindow(
-    _ length: Int, _ state: UnsafeMutablePointer<SessionState>
+    _ length: Int, _ state: UnsafeMutablePointer<ServerConnectionState>
   ) throws(ConnectionFault) {
     unsafe state.pointee.receiveWindow -= Int64(length)
     let left = unsafe state.pointee.receiveWindow
@@ -233,7 +236,7 @@ enum FrameReader {
 
   private static func priority(
     _ header: FrameHeader, _ payload: UnsafePointer<UInt8>,
-    _ state: UnsafeMutablePointer<SessionState>
+    _ state: UnsafeMutablePointer<ServerConnectionState>
   ) throws(ConnectionFault) {
     if header.stream == 0 { throw .protocolViolation(.protocolError) }
     try unsafe spendEmptyFrame(state)
@@ -255,7 +258,7 @@ enum FrameReader {
 
   private static func resetStream(
     _ header: FrameHeader, _ payload: UnsafePointer<UInt8>,
-    _ state: UnsafeMutablePointer<SessionState>
+    _ state: UnsafeMutablePointer<ServerConnectionState>
   ) throws(ConnectionFault) {
     if header.stream == 0 {
       // HAProxy 2.6 resets its own placeholder, with stream 0 and NO_ERROR, where it gives a stream up
@@ -274,7 +277,7 @@ enum FrameReader {
     }
     try unsafe spendReset(state)
     if let record = unsafe state.pointee.streams.find(header.stream) {
-      unsafe SessionState.closeStream(record)
+      unsafe ServerConnectionState.closeStream(record)
     }
   }
 
@@ -283,22 +286,22 @@ enum FrameReader {
   static func reset(
     _ record: UnsafeMutablePointer<StreamRecord>, _ code: ErrorCode
   ) throws(ConnectionFault) {
-    guard let state = unsafe record.pointee.session else { return }
+    guard let state = unsafe record.pointee.connection else { return }
     let number = unsafe record.pointee.number
-    unsafe SessionState.closeStream(record)
+    unsafe ServerConnectionState.closeStream(record)
     try unsafe reset(number, code, state)
   }
 
   /// Counts as a reset of the peer's: it provoked ours (MadeYouReset, CVE-2025-8671).
   static func reset(
-    _ stream: Int32, _ code: ErrorCode, _ state: UnsafeMutablePointer<SessionState>
+    _ stream: Int32, _ code: ErrorCode, _ state: UnsafeMutablePointer<ServerConnectionState>
   ) throws(ConnectionFault) {
     try unsafe spendReset(state)
     unsafe state.pointee.sendReset(stream, code)
   }
 
   static func spendReset(
-    _ state: UnsafeMutablePointer<SessionState>
+    _ state: UnsafeMutablePointer<ServerConnectionState>
   ) throws(ConnectionFault) {
     let context = unsafe state.pointee.context
     try unsafe state.pointee.resets.spend(
@@ -307,7 +310,7 @@ enum FrameReader {
   }
 
   private static func spendEmptyFrame(
-    _ state: UnsafeMutablePointer<SessionState>
+    _ state: UnsafeMutablePointer<ServerConnectionState>
   ) throws(ConnectionFault) {
     let context = unsafe state.pointee.context
     try unsafe state.pointee.emptyFrames.spend(
@@ -316,7 +319,7 @@ enum FrameReader {
   }
 
   static func spendLateFrame(
-    _ state: UnsafeMutablePointer<SessionState>
+    _ state: UnsafeMutablePointer<ServerConnectionState>
   ) throws(ConnectionFault) {
     let context = unsafe state.pointee.context
     try unsafe state.pointee.lateFrames.spend(

@@ -8,11 +8,11 @@ enum HeaderReader {
 
   static func headers(
     _ header: FrameHeader, _ payload: UnsafePointer<UInt8>,
-    _ state: UnsafeMutablePointer<SessionState>
+    _ state: UnsafeMutablePointer<ServerConnectionState>
   ) throws(ConnectionFault) {
     // Section 5.1.1: clients use odd numbers.
     if header.stream & 1 == 0 { throw .protocolViolation(.protocolError) }
-    var block = try unsafe FrameReader.unpadded(header, payload)
+    var block = try unsafe ServerFrameReader.unpadded(header, payload)
     if header.has(FrameFlag.priority) {
       if block.count < 5 { throw .protocolViolation(.frameSizeError) }
       if unsafe Wire.uint32(payload + (header.has(FrameFlag.padded) ? 1 : 0)) & 0x7fff_ffff
@@ -34,7 +34,7 @@ enum HeaderReader {
   /// It is decoded as it comes, so that of a large one no more is held than a field.
   private static func begin(
     _ block: UnsafeBufferPointer<UInt8>, stream: Int32, endsStream: Bool,
-    _ state: UnsafeMutablePointer<SessionState>
+    _ state: UnsafeMutablePointer<ServerConnectionState>
   ) throws(ConnectionFault) {
     let isRequest = unsafe stream > state.pointee.lastStream
     unsafe state.pointee.headerStream = stream
@@ -50,7 +50,7 @@ enum HeaderReader {
 
   static func continuation(
     _ header: FrameHeader, _ payload: UnsafePointer<UInt8>,
-    _ state: UnsafeMutablePointer<SessionState>
+    _ state: UnsafeMutablePointer<ServerConnectionState>
   ) throws(ConnectionFault) {
     guard header.stream != 0, unsafe state.pointee.headerStream == header.stream else {
       throw .protocolViolation(.protocolError)
@@ -73,18 +73,19 @@ enum HeaderReader {
     unsafe state.pointee.lastStream = header.stream
     unsafe state.pointee.resetStreams.opened(header.stream)
     guard let record = unsafe state.pointee.headerRecord else {
-      return try unsafe FrameReader.reset(header.stream, .refusedStream, state)
+      return try unsafe ServerFrameReader.reset(header.stream, .refusedStream, state)
     }
     unsafe state.pointee.headerRecord = nil
     guard unsafe !isRefusing(state), unsafe list(record, state) else {
       unsafe release(record, state)
-      return try unsafe FrameReader.reset(header.stream, .refusedStream, state)
+      return try unsafe ServerFrameReader.reset(header.stream, .refusedStream, state)
     }
-    if try unsafe accept(record, check), ends { try unsafe FrameReader.endReceived(record) }
+    if try unsafe accept(record, check), ends { try unsafe ServerFrameReader.endReceived(record) }
   }
 
   private static func part(
-    _ part: UnsafeBufferPointer<UInt8>, isLast: Bool, _ state: UnsafeMutablePointer<SessionState>
+    _ part: UnsafeBufferPointer<UInt8>, isLast: Bool,
+    _ state: UnsafeMutablePointer<ServerConnectionState>
   ) throws(ConnectionFault) {
     let context = unsafe state.pointee.context
     unsafe state.pointee.headerBytes += part.count
@@ -111,7 +112,7 @@ enum HeaderReader {
 
   /// Keeps the beginning of a field until the rest has come.
   private static func keep(
-    _ part: UnsafeBufferPointer<UInt8>, _ state: UnsafeMutablePointer<SessionState>
+    _ part: UnsafeBufferPointer<UInt8>, _ state: UnsafeMutablePointer<ServerConnectionState>
   ) throws(ConnectionFault) {
     guard part.count > 0, let base = part.baseAddress else { return }
     let context = unsafe state.pointee.context
@@ -124,7 +125,7 @@ enum HeaderReader {
 
   private static func blockIsWhole(
     _ block: UnsafeBufferPointer<UInt8>, stream: Int32, endsStream: Bool,
-    _ state: UnsafeMutablePointer<SessionState>
+    _ state: UnsafeMutablePointer<ServerConnectionState>
   ) throws(ConnectionFault) {
     if unsafe stream > state.pointee.lastStream {
       unsafe state.pointee.lastStream = stream
@@ -139,12 +140,12 @@ enum HeaderReader {
 
   private static func request(
     _ block: UnsafeBufferPointer<UInt8>, _ stream: Int32, _ endsStream: Bool,
-    _ state: UnsafeMutablePointer<SessionState>
+    _ state: UnsafeMutablePointer<ServerConnectionState>
   ) throws(ConnectionFault) {
     guard unsafe !isRefusing(state), let record = unsafe allocate(stream, state) else {
       var check = FieldCheck(isTrailers: false)
       try unsafe decode(block, nil, &check, state)
-      return try unsafe FrameReader.reset(stream, .refusedStream, state)
+      return try unsafe ServerFrameReader.reset(stream, .refusedStream, state)
     }
     guard unsafe list(record, state) else {
       unsafe release(record, state)
@@ -171,29 +172,30 @@ enum HeaderReader {
           block, stream: record.pointee.number, &context.pointee.pool)
       }
     }
-    if endsStream { try unsafe FrameReader.endReceived(record) }
+    if endsStream { try unsafe ServerFrameReader.endReceived(record) }
   }
 
   // MARK: Streams
 
-  private static func isRefusing(_ state: UnsafeMutablePointer<SessionState>) -> Bool {
+  private static func isRefusing(_ state: UnsafeMutablePointer<ServerConnectionState>) -> Bool {
     let most = unsafe state.pointee.context.pointee.limits.concurrentStreams
     return unsafe state.pointee.refusesAfter != nil || state.pointee.streams.count >= most
   }
 
   /// A new stream's record; nil where there is no room.
   private static func allocate(
-    _ stream: Int32, _ state: UnsafeMutablePointer<SessionState>
+    _ stream: Int32, _ state: UnsafeMutablePointer<ServerConnectionState>
   ) -> UnsafeMutablePointer<StreamRecord>? {
     guard let record = unsafe state.pointee.context.pointee.streams.allocate() else { return nil }
-    unsafe record.pointee.session = state
+    unsafe record.pointee.connection = state
     unsafe record.pointee.number = stream
     return unsafe record
   }
 
   /// Lists a new stream and lets it be found by its number; false where there is no room.
   private static func list(
-    _ record: UnsafeMutablePointer<StreamRecord>, _ state: UnsafeMutablePointer<SessionState>
+    _ record: UnsafeMutablePointer<StreamRecord>,
+    _ state: UnsafeMutablePointer<ServerConnectionState>
   ) -> Bool {
     let context = unsafe state.pointee.context
     guard unsafe state.pointee.streams.insert(record, &context.pointee.pool) else { return false }
@@ -208,7 +210,8 @@ enum HeaderReader {
 
   /// Gives back the record of a stream that was never listed.
   static func release(
-    _ record: UnsafeMutablePointer<StreamRecord>, _ state: UnsafeMutablePointer<SessionState>
+    _ record: UnsafeMutablePointer<StreamRecord>,
+    _ state: UnsafeMutablePointer<ServerConnectionState>
   ) {
     let context = unsafe state.pointee.context
     unsafe record.pointee.dropFields(&context.pointee.pool)
@@ -219,14 +222,14 @@ enum HeaderReader {
   private static func accept(
     _ record: UnsafeMutablePointer<StreamRecord>, _ check: FieldCheck
   ) throws(ConnectionFault) -> Bool {
-    guard let state = unsafe record.pointee.session else { return false }
+    guard let state = unsafe record.pointee.connection else { return false }
     let context = unsafe state.pointee.context
     if check.isTooLarge {
       unsafe context.pointee.events.append(.headerListTooLarge, record)
       return true
     }
     if !check.isGoodRequest {
-      try unsafe FrameReader.reset(record, .protocolError)
+      try unsafe ServerFrameReader.reset(record, .protocolError)
       return false
     }
     unsafe record.pointee.contentLength = check.contentLength
@@ -236,23 +239,23 @@ enum HeaderReader {
 
   private static func trailers(
     _ stream: Int32, _ check: FieldCheck, endsStream: Bool,
-    _ state: UnsafeMutablePointer<SessionState>
+    _ state: UnsafeMutablePointer<ServerConnectionState>
   ) throws(ConnectionFault) {
     guard let record = unsafe state.pointee.streams.find(stream) else {
       // Section 5.1: on a closed stream this is an error, unless our reset was still on its way.
       guard unsafe state.pointee.resetStreams.mayBeLate(stream) else {
         throw .protocolViolation(.streamClosed)
       }
-      return try unsafe FrameReader.spendLateFrame(state)
+      return try unsafe ServerFrameReader.spendLateFrame(state)
     }
     if unsafe record.pointee.flags.contains(.endReceived) {
-      return try unsafe FrameReader.reset(record, .streamClosed)
+      return try unsafe ServerFrameReader.reset(record, .streamClosed)
     }
     // Section 8.1: trailers end the stream, and have no pseudo-header fields.
     if !endsStream || check.isMalformed {
-      return try unsafe FrameReader.reset(record, .protocolError)
+      return try unsafe ServerFrameReader.reset(record, .protocolError)
     }
-    try unsafe FrameReader.endReceived(record)
+    try unsafe ServerFrameReader.endReceived(record)
   }
 
   // MARK: HPACK (RFC 7541)
@@ -261,7 +264,7 @@ enum HeaderReader {
   @discardableResult
   private static func decode(
     _ block: UnsafeBufferPointer<UInt8>, _ record: UnsafeMutablePointer<StreamRecord>?,
-    _ check: inout FieldCheck, _ state: UnsafeMutablePointer<SessionState>
+    _ check: inout FieldCheck, _ state: UnsafeMutablePointer<ServerConnectionState>
   ) throws(ConnectionFault) -> Bool {
     let block = unsafe block.span
     let changesTable = HPACKBlock.changesTable(block)
@@ -278,7 +281,7 @@ enum HeaderReader {
   /// Decodes a part of a block. Returns how many of its bytes were used.
   private static func decode(
     _ part: Span<UInt8>, isLast: Bool, _ record: UnsafeMutablePointer<StreamRecord>?,
-    _ check: inout FieldCheck, _ state: UnsafeMutablePointer<SessionState>
+    _ check: inout FieldCheck, _ state: UnsafeMutablePointer<ServerConnectionState>
   ) throws(ConnectionFault) -> Int {
     let context = unsafe state.pointee.context
     var fields = unsafe RequestFields(check: check, record: record, context: context)
@@ -297,7 +300,7 @@ enum HeaderReader {
     guard isLast, check.isTooLarge else { return used }
     // Such a call costs as much as its bytes: a reset for each frame's worth.
     for _ in unsafe 0...state.pointee.headerBytes / Defaults.frameBytesMax {
-      try unsafe FrameReader.spendReset(state)
+      try unsafe ServerFrameReader.spendReset(state)
     }
     return used
   }

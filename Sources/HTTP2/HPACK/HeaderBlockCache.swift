@@ -10,7 +10,7 @@
   static let bytesMax = 256
 
   var references: Int
-  /// What streams with this block do with their bodies; see `SessionContext.accept`.
+  /// What streams with this block do with their bodies; see `ServerContext.accept`.
   let policy: BodyPolicy
   /// The content-length field; -1 without one.
   let contentLength: Int64

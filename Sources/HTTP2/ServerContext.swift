@@ -22,7 +22,7 @@ package struct StreamEvent {
 }
 
 /// One per loop thread; everything of it is confined to that thread.
-@safe package final class SessionContext {
+@safe package final class ServerContext {
   let state: UnsafeMutablePointer<ContextState>
 
   /// - Parameters:
@@ -50,21 +50,22 @@ package struct StreamEvent {
 
   /// A new connection, with our SETTINGS and window in its output. nil where there is no memory.
   /// - Parameter token: what the owner calls it.
-  package func open(token: UInt64) -> Session? {
-    guard let memory = unsafe state.pointee.pool.allocate(MemoryLayout<SessionState>.size) else {
+  package func open(token: UInt64) -> ServerConnection? {
+    guard let memory = unsafe state.pointee.pool.allocate(MemoryLayout<ServerConnectionState>.size)
+    else {
       return nil
     }
-    let session = unsafe memory.bindMemory(to: SessionState.self, capacity: 1)
-    unsafe session.initialize(
-      to: SessionState(
+    let connection = unsafe memory.bindMemory(to: ServerConnectionState.self, capacity: 1)
+    unsafe connection.initialize(
+      to: ServerConnectionState(
         context: state, token: token, limits: state.pointee.limits,
         nowNanoseconds: state.pointee.nowNanoseconds))
-    unsafe sendPreface(session)
-    return unsafe Session(state: session)
+    unsafe sendPreface(connection)
+    return unsafe ServerConnection(state: connection)
   }
 
   /// The server's side of the preface (section 3.4): SETTINGS, and the connection's window.
-  private func sendPreface(_ session: UnsafeMutablePointer<SessionState>) {
+  private func sendPreface(_ connection: UnsafeMutablePointer<ServerConnectionState>) {
     let limits = unsafe state.pointee.limits
     let settings: [(UInt16, UInt32)] = [
       (Setting.headerTableSize, UInt32(clamping: limits.headerTableBytes)),
@@ -72,7 +73,7 @@ package struct StreamEvent {
       (Setting.initialWindowSize, UInt32(clamping: limits.streamWindowBytes)),
       (Setting.maxHeaderListSize, UInt32(clamping: limits.headerListBytesMax)),
     ]
-    unsafe session.pointee.sendControl(type: FrameType.settings, settings.count * 6) { out in
+    unsafe connection.pointee.sendControl(type: FrameType.settings, settings.count * 6) { out in
       for (index, (name, value)) in settings.enumerated() {
         unsafe out[index * 6] = UInt8(truncatingIfNeeded: name >> 8)
         unsafe out[index * 6 + 1] = UInt8(truncatingIfNeeded: name)
@@ -80,7 +81,7 @@ package struct StreamEvent {
       }
     }
     let more = Int64(limits.connectionWindowBytes) - Int64(Defaults.windowBytes)
-    if more > 0 { unsafe session.pointee.sendWindowUpdate(more, stream: 0) }
+    if more > 0 { unsafe connection.pointee.sendWindowUpdate(more, stream: 0) }
   }
 
   // MARK: Events
@@ -96,11 +97,11 @@ package struct StreamEvent {
 
   /// Calls `body` with the token of every connection that got something to write since the last call.
   package func takeTouched(_ body: (UInt64) -> Void) {
-    while let session = unsafe state.pointee.touched {
-      unsafe state.pointee.touched = session.pointee.nextTouched
-      unsafe session.pointee.nextTouched = nil
-      unsafe session.pointee.isTouched = false
-      body(unsafe session.pointee.token)
+    while let connection = unsafe state.pointee.touched {
+      unsafe state.pointee.touched = connection.pointee.nextTouched
+      unsafe connection.pointee.nextTouched = nil
+      unsafe connection.pointee.isTouched = false
+      body(unsafe connection.pointee.token)
     }
   }
 
@@ -109,7 +110,7 @@ package struct StreamEvent {
 
   // MARK: Output
 
-  /// Bytes to write, made by `Session.fillOutput`.
+  /// Bytes to write, made by `ServerConnection.fillOutput`.
   package var output: UnsafeRawBufferPointer {
     unsafe UnsafeRawBufferPointer(
       start: state.pointee.output.storage, count: state.pointee.output.count)
@@ -174,7 +175,7 @@ package struct StreamEvent {
   }
 }
 
-/// The context's state, at a fixed address, since sessions point at it.
+/// The context's state, at a fixed address, since connections point at it.
 @safe struct ContextState: ~Copyable {
   let limits: HTTP2Limits
   var pool = MemoryPool()
@@ -184,7 +185,7 @@ package struct StreamEvent {
   var bufferedBytes = 0
   var nowNanoseconds: Int64 = 0
   /// Connections that have something to write, as a list through them.
-  var touched: UnsafeMutablePointer<SessionState>?
+  var touched: UnsafeMutablePointer<ServerConnectionState>?
   let captured: UnsafeMutablePointer<StaticString>
   let capturedCount: Int
   let constantHeader: ConstantField
@@ -213,17 +214,18 @@ package struct StreamEvent {
     unsafe captured.deallocate()
   }
 
-  /// Makes room for `more` bytes of a stream of `session`; false where the connection holds its share
+  /// Makes room for `more` bytes of a stream of `connection`; false where the connection holds its share
   /// of the loop's budget. A rejection is exempt from it: it is what a spent budget is answered with.
   mutating func reserve(
-    _ more: Int, in bytes: inout StreamBytes, of session: UnsafeMutablePointer<SessionState>,
+    _ more: Int, in bytes: inout StreamBytes,
+    of connection: UnsafeMutablePointer<ServerConnectionState>,
     isRefusal: Bool = false
   ) -> Bool {
     let needed = bytes.count + more
     if needed <= bytes.capacity { return true }
     let larger = max(needed, bytes.capacity * 2)
     let charge = bytes.isInline ? larger : larger - bytes.capacity
-    guard isRefusal || mayHold(unsafe session.pointee.heldBytes + charge),
+    guard isRefusal || mayHold(unsafe connection.pointee.heldBytes + charge),
       let block = unsafe pool.allocate(larger)
     else { return false }
     let start = unsafe block.bindMemory(to: UInt8.self, capacity: larger)
@@ -232,7 +234,7 @@ package struct StreamEvent {
     unsafe bytes.start = start
     bytes.capacity = larger
     bufferedBytes += charge
-    unsafe session.pointee.heldBytes += charge
+    unsafe connection.pointee.heldBytes += charge
     return true
   }
 

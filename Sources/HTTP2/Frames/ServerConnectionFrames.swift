@@ -1,6 +1,6 @@
 // Frames about the connection as a whole: SETTINGS, PING, GOAWAY, WINDOW_UPDATE (RFC 9113 section 6).
 
-enum ConnectionFrames {
+enum ServerConnectionFrames {
   /// Largest window (section 6.9.1).
   private static let windowMax: Int64 = (1 << 31) - 1
 
@@ -12,7 +12,7 @@ enum ConnectionFrames {
 
   static func settings(
     _ header: FrameHeader, _ payload: UnsafePointer<UInt8>,
-    _ state: UnsafeMutablePointer<SessionState>
+    _ state: UnsafeMutablePointer<ServerConnectionState>
   ) throws(ConnectionFault) {
     if header.stream != 0 { throw .protocolViolation(.protocolError) }
     let context = unsafe state.pointee.context
@@ -37,7 +37,7 @@ enum ConnectionFrames {
   }
 
   private static func apply(
-    _ name: UInt16, _ value: UInt32, _ state: UnsafeMutablePointer<SessionState>
+    _ name: UInt16, _ value: UInt32, _ state: UnsafeMutablePointer<ServerConnectionState>
   ) throws(ConnectionFault) {
     switch name {
     case Setting.headerTableSize:
@@ -58,7 +58,7 @@ enum ConnectionFrames {
 
   /// Section 6.9.2: open streams' windows move by the difference, below zero if need be.
   private static func changeInitialWindow(
-    _ value: Int64, _ state: UnsafeMutablePointer<SessionState>
+    _ value: Int64, _ state: UnsafeMutablePointer<ServerConnectionState>
   ) throws(ConnectionFault) {
     let change = unsafe value - state.pointee.peerInitialWindow
     unsafe state.pointee.peerInitialWindow = value
@@ -77,7 +77,7 @@ enum ConnectionFrames {
 
   static func ping(
     _ header: FrameHeader, _ payload: UnsafePointer<UInt8>,
-    _ state: UnsafeMutablePointer<SessionState>
+    _ state: UnsafeMutablePointer<ServerConnectionState>
   ) throws(ConnectionFault) {
     if header.stream != 0 { throw .protocolViolation(.protocolError) }
     if header.payloadLength != 8 { throw .protocolViolation(.frameSizeError) }
@@ -101,7 +101,7 @@ enum ConnectionFrames {
 
   static func windowUpdate(
     _ header: FrameHeader, _ payload: UnsafePointer<UInt8>,
-    _ state: UnsafeMutablePointer<SessionState>
+    _ state: UnsafeMutablePointer<ServerConnectionState>
   ) throws(ConnectionFault) {
     if header.payloadLength != 4 { throw .protocolViolation(.frameSizeError) }
     let increment = unsafe Int64(Wire.uint32(payload) & 0x7fff_ffff)
@@ -120,10 +120,10 @@ enum ConnectionFrames {
       }
       return
     }
-    if increment == 0 { return try unsafe FrameReader.reset(record, .protocolError) }
+    if increment == 0 { return try unsafe ServerFrameReader.reset(record, .protocolError) }
     unsafe record.pointee.sendWindow += increment
     if unsafe record.pointee.sendWindow > windowMax {
-      return try unsafe FrameReader.reset(record, .flowControlError)
+      return try unsafe ServerFrameReader.reset(record, .flowControlError)
     }
     if unsafe record.pointee.flags.contains(.blocked) {
       unsafe state.pointee.listToSend(record)

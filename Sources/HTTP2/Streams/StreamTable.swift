@@ -65,9 +65,9 @@ struct StreamFlags: OptionSet {
 
 /// One stream.
 @unsafe struct StreamRecord {
-  var session: UnsafeMutablePointer<SessionState>?
+  var connection: UnsafeMutablePointer<ServerConnectionState>?
   var previous: UnsafeMutablePointer<StreamRecord>?
-  /// Next stream of the session, or next free record.
+  /// Next stream of the connection, or next free record.
   var next: UnsafeMutablePointer<StreamRecord>?
   var previousToSend: UnsafeMutablePointer<StreamRecord>?
   var nextToSend: UnsafeMutablePointer<StreamRecord>?
@@ -212,7 +212,7 @@ struct StreamFlags: OptionSet {
 
   /// Takes a record back; every name of it is stale from here on. Its bytes must be its inline ones.
   mutating func release(_ record: UnsafeMutablePointer<StreamRecord>) {
-    unsafe record.pointee.session = nil
+    unsafe record.pointee.connection = nil
     unsafe record.pointee.previous = nil
     unsafe record.pointee.flags = []
     unsafe record.pointee.contentLength = -1
@@ -237,7 +237,7 @@ struct StreamFlags: OptionSet {
     let chunk = Int(id.index) / Self.chunkLength
     guard chunk < chunkCount else { return nil }
     let record = unsafe chunks[chunk] + Int(id.index) % Self.chunkLength
-    guard unsafe record.pointee.generation == id.generation, unsafe record.pointee.session != nil
+    guard unsafe record.pointee.generation == id.generation, unsafe record.pointee.connection != nil
     else { return nil }
     return unsafe record
   }

@@ -2,7 +2,7 @@
 // when they may be seen; from there HEADERS, DATA as the peer's windows allow, and trailers go straight
 // into the loop's output buffer (RFC 9113 sections 5.2, 6.1, 6.2, 8.1).
 
-extension SessionContext {
+extension ServerContext {
   /// Room behind the stream's outgoing bytes, for `commit`. What is longer goes through `append`.
   package func room(_ stream: Stream) -> UnsafeMutableRawBufferPointer {
     let record = unsafe stream.record
@@ -15,13 +15,14 @@ extension SessionContext {
   /// `count` bytes of data were written into the room.
   package func commit(_ count: Int, to stream: Stream) {
     let record = unsafe stream.record
-    guard let session = unsafe record.pointee.session, !stream.isClosed, !stream.hasResponse else {
+    guard let connection = unsafe record.pointee.connection, !stream.isClosed, !stream.hasResponse
+    else {
       return
     }
     let bytes = unsafe record.pointee.outgoing
     precondition(count >= 0 && count <= bytes.capacity - bytes.count, "more than there is room for")
     unsafe record.pointee.outgoing.count += count
-    unsafe session.pointee.queuedBytes += count
+    unsafe connection.pointee.queuedBytes += count
   }
 
   /// Appends data to the response. False where the loop's budget for responses is spent.
@@ -80,13 +81,13 @@ extension SessionContext {
   /// The response may be seen up to `position`.
   package func release(_ stream: Stream, upTo position: Int) {
     let record = unsafe stream.record
-    guard !stream.isClosed, let session = unsafe record.pointee.session else { return }
+    guard !stream.isClosed, let connection = unsafe record.pointee.connection else { return }
     let count = unsafe min(
       position - record.pointee.droppedCount, record.pointee.outgoing.count)
     if unsafe count > record.pointee.releasedCount {
       unsafe record.pointee.releasedCount = count
     }
-    unsafe session.pointee.listToSend(record)
+    unsafe connection.pointee.listToSend(record)
   }
 
   /// A `writable` event comes once half of what the stream has queued is out.
@@ -98,10 +99,11 @@ extension SessionContext {
   /// Takes back what was not released: the call ends in another way.
   package func discardUnreleased(_ stream: Stream) {
     let record = unsafe stream.record
-    guard !stream.isClosed, let session = unsafe record.pointee.session, !stream.isWholeReleased
+    guard !stream.isClosed, let connection = unsafe record.pointee.connection,
+      !stream.isWholeReleased
     else { return }
     let dropped = unsafe record.pointee.outgoing.count - record.pointee.releasedCount
-    unsafe session.pointee.queuedBytes -= dropped
+    unsafe connection.pointee.queuedBytes -= dropped
     unsafe record.pointee.outgoing.count -= dropped
     unsafe record.pointee.trailersCount = 0
     unsafe record.pointee.flags.subtract([.responseEnds, .headersOnly])
@@ -114,15 +116,15 @@ extension SessionContext {
   /// - Parameter isFinal: exempt from the budget: an error is what a spent budget is answered with.
   private func appendBytes(_ bytes: Span<UInt8>, to stream: Stream, isFinal: Bool = false) -> Bool {
     let record = unsafe stream.record
-    guard let session = unsafe record.pointee.session,
+    guard let connection = unsafe record.pointee.connection,
       unsafe state.pointee.reserve(
-        bytes.count, in: &record.pointee.outgoing, of: session, isRefusal: isFinal)
+        bytes.count, in: &record.pointee.outgoing, of: connection, isRefusal: isFinal)
     else { return false }
     unsafe bytes.withUnsafeBufferPointer { source in
       guard let base = source.baseAddress else { return }
       unsafe record.pointee.outgoing.append(base, source.count)
     }
-    unsafe session.pointee.queuedBytes += bytes.count
+    unsafe connection.pointee.queuedBytes += bytes.count
     return true
   }
 }
@@ -134,7 +136,7 @@ extension Stream {
   }
 }
 
-extension Session {
+extension ServerConnection {
   /// Moves frames to the context's output until it is full or nothing may be sent.
   package func fillOutput() {
     let context = unsafe state.pointee.context
@@ -164,7 +166,8 @@ enum ResponseWriter {
   /// Writes what may be sent of one stream, at most one DATA frame, and lists it again behind the
   /// others where there is more: large responses take turns.
   static func write(
-    _ record: UnsafeMutablePointer<StreamRecord>, _ state: UnsafeMutablePointer<SessionState>,
+    _ record: UnsafeMutablePointer<StreamRecord>,
+    _ state: UnsafeMutablePointer<ServerConnectionState>,
     _ context: UnsafeMutablePointer<ContextState>
   ) {
     unsafe state.pointee.unlistToSend(record)
@@ -211,17 +214,19 @@ enum ResponseWriter {
 
   /// The stream is closed once both sides have ended it.
   private static func responseIsOut(
-    _ record: UnsafeMutablePointer<StreamRecord>, _ state: UnsafeMutablePointer<SessionState>
+    _ record: UnsafeMutablePointer<StreamRecord>,
+    _ state: UnsafeMutablePointer<ServerConnectionState>
   ) {
     if unsafe !record.pointee.flags.contains(.endReceived) {
       // Section 8.1: NO_ERROR asks the peer to stop sending without ill will.
       unsafe state.pointee.sendReset(record.pointee.number, .noError)
     }
-    unsafe SessionState.closeStream(record)
+    unsafe ServerConnectionState.closeStream(record)
   }
 
   private static func writeHeaders(
-    _ record: UnsafeMutablePointer<StreamRecord>, _ state: UnsafeMutablePointer<SessionState>,
+    _ record: UnsafeMutablePointer<StreamRecord>,
+    _ state: UnsafeMutablePointer<ServerConnectionState>,
     _ context: UnsafeMutablePointer<ContextState>
   ) {
     let own = unsafe record.pointee.headersCount
@@ -235,7 +240,8 @@ enum ResponseWriter {
   }
 
   private static func writeData(
-    _ record: UnsafeMutablePointer<StreamRecord>, _ state: UnsafeMutablePointer<SessionState>,
+    _ record: UnsafeMutablePointer<StreamRecord>,
+    _ state: UnsafeMutablePointer<ServerConnectionState>,
     _ length: Int, _ context: UnsafeMutablePointer<ContextState>
   ) {
     let start = unsafe context.pointee.output.end
@@ -271,7 +277,8 @@ enum ResponseWriter {
 
   /// Writes the rest of the outgoing bytes, a header block, as the last frame of the stream.
   private static func writeLastBlock(
-    _ record: UnsafeMutablePointer<StreamRecord>, _ state: UnsafeMutablePointer<SessionState>,
+    _ record: UnsafeMutablePointer<StreamRecord>,
+    _ state: UnsafeMutablePointer<ServerConnectionState>,
     _ output: inout OutputBuffer
   ) {
     let start = unsafe record.pointee.outgoing.start + record.pointee.sentCount

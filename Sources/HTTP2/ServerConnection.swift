@@ -5,8 +5,8 @@
 // docs/ARCHITECTURE.md.
 
 /// A handle on one connection's state; trivial to copy. Close it exactly once.
-@safe package struct Session {
-  let state: UnsafeMutablePointer<SessionState>
+@safe package struct ServerConnection {
+  let state: UnsafeMutablePointer<ServerConnectionState>
 
   /// What the owner calls this connection.
   package var token: UInt64 { unsafe state.pointee.token }
@@ -36,7 +36,7 @@
   package func receive(_ bytes: UnsafeRawBufferPointer) -> ConnectionFault? {
     guard unsafe state.pointee.fault == nil else { return nil }
     do throws(ConnectionFault) {
-      try unsafe FrameReader.read(state, bytes.bindMemory(to: UInt8.self))
+      try unsafe ServerFrameReader.read(state, bytes.bindMemory(to: UInt8.self))
       return nil
     } catch {
       fail(error)
@@ -120,7 +120,7 @@
       guard since > 0, since < nanoseconds else { continue }
       // gRPC's clients read this as RESOURCE_EXHAUSTED.
       unsafe state.pointee.sendReset(record.pointee.number, .enhanceYourCalm)
-      unsafe SessionState.closeStream(record)
+      unsafe ServerConnectionState.closeStream(record)
       count += 1
     }
     return count
@@ -142,7 +142,9 @@
 
   /// Ends the connection. Every stream that is open gets its `closed` event.
   package func close() {
-    while let record = unsafe state.pointee.firstStream { unsafe SessionState.closeStream(record) }
+    while let record = unsafe state.pointee.firstStream {
+      unsafe ServerConnectionState.closeStream(record)
+    }
     let context = unsafe state.pointee.context
     if let record = unsafe state.pointee.headerRecord { unsafe HeaderReader.release(record, state) }
     unsafe state.pointee.streams.destroy(&context.pointee.pool)
@@ -157,7 +159,7 @@
 }
 
 /// What a connection knows.
-@safe struct SessionState: ~Copyable {
+@safe struct ServerConnectionState: ~Copyable {
   /// A peer that provokes frames of ours but does not read them: PING and SETTINGS acknowledgements, resets.
   static let controlBytesMax = 256 * 1024
 
@@ -212,7 +214,7 @@
   var isDataPaused = false
   /// Listed among the context's connections that have something to write, and the next of them.
   var isTouched = false
-  var nextTouched: UnsafeMutablePointer<SessionState>?
+  var nextTouched: UnsafeMutablePointer<ServerConnectionState>?
 
   // Abuse.
   var resets: TokenBucket
@@ -239,7 +241,7 @@
   // MARK: Control frames
 
   /// Appends a control frame of at most 64 bytes; what does not fit the limit is dropped, and
-  /// `FrameReader` then cuts the peer off.
+  /// `ServerFrameReader` then cuts the peer off.
   mutating func sendControl(
     type: UInt8, flags: UInt8 = 0, stream: Int32 = 0, _ length: Int,
     _ fill: (UnsafeMutablePointer<UInt8>) -> Void
@@ -260,7 +262,7 @@
     isTouched = true
     let context = unsafe context
     unsafe nextTouched = context.pointee.touched
-    // Sessions never move: they live in the pool.
+    // Connections never move: they live in the pool.
     unsafe withUnsafeMutablePointer(to: &self) { unsafe context.pointee.touched = $0 }
   }
 
@@ -273,12 +275,12 @@
       return
     }
     var other = unsafe context.pointee.touched
-    while let session = unsafe other {
-      if unsafe session.pointee.nextTouched == me {
-        unsafe session.pointee.nextTouched = nextTouched
+    while let connection = unsafe other {
+      if unsafe connection.pointee.nextTouched == me {
+        unsafe connection.pointee.nextTouched = nextTouched
         return
       }
-      unsafe other = session.pointee.nextTouched
+      unsafe other = connection.pointee.nextTouched
     }
   }
 
@@ -310,7 +312,8 @@
   /// Takes a stream out of every list and tells the owner. Its record lives until the event is done
   /// with.
   static func closeStream(_ record: UnsafeMutablePointer<StreamRecord>) {
-    guard unsafe !record.pointee.flags.contains(.closed), let state = unsafe record.pointee.session
+    guard unsafe !record.pointee.flags.contains(.closed),
+      let state = unsafe record.pointee.connection
     else { return }
     unsafe record.pointee.flags.insert(.closed)
     unsafe state.pointee.unlistToSend(record)

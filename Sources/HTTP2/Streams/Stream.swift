@@ -39,12 +39,12 @@
   package var queuedBytes: Int { unsafe record.pointee.outgoing.count - record.pointee.sentCount }
 
   /// The stream's connection; only while it is not closed.
-  package var session: Session? {
-    guard !isClosed, let state = unsafe record.pointee.session else { return nil }
-    return unsafe Session(state: state)
+  package var connection: ServerConnection? {
+    guard !isClosed, let state = unsafe record.pointee.connection else { return nil }
+    return unsafe ServerConnection(state: state)
   }
 
-  /// What the owner made of the header block (`SessionContext.accept`); nil before it has. Valid until
+  /// What the owner made of the header block (`ServerContext.accept`); nil before it has. Valid until
   /// `release`.
   @unsafe package var notes: UnsafeMutableRawPointer? {
     guard let notes = unsafe record.pointee.notes else { return nil }
@@ -77,7 +77,7 @@
   }
 }
 
-extension SessionContext {
+extension ServerContext {
   /// The stream of that name; nil where it is gone.
   package func stream(_ id: StreamID) -> Stream? {
     guard let record = unsafe state.pointee.streams.find(id),
@@ -98,7 +98,7 @@ extension SessionContext {
     precondition(
       unsafe MemoryLayout<Notes>.size <= HeaderNotes.bytesMax, "notes are at most 256 bytes")
     let record = unsafe stream.record
-    guard let session = unsafe record.pointee.session, !stream.isClosed,
+    guard let connection = unsafe record.pointee.connection, !stream.isClosed,
       unsafe record.pointee.notes == nil,
       let memory = unsafe state.pointee.pool.allocate(
         MemoryLayout<HeaderNotes>.stride + MemoryLayout<Notes>.size)
@@ -111,7 +111,7 @@ extension SessionContext {
     unsafe record.pointee.notes = block
     unsafe record.pointee.policy = policy
     unsafe record.pointee.flags.insert(.accepted)
-    unsafe session.pointee.headerCache.decide(block, stream: record.pointee.number)
+    unsafe connection.pointee.headerCache.decide(block, stream: record.pointee.number)
     unsafe record.pointee.dropFields(&state.pointee.pool)
     // What came together with the block was not held against the limit yet.
     if unsafe record.pointee.unreadCount > policy.bytesMax {
@@ -128,13 +128,13 @@ extension SessionContext {
     unsafe record.pointee.bodyOffset += count
     unsafe record.pointee.dropConsumedBody()
     guard unsafe record.pointee.policy.isStreaming, !stream.hasEnded, !stream.isClosed,
-      let session = unsafe record.pointee.session
+      let connection = unsafe record.pointee.connection
     else { return }
     // By halves, so that a WINDOW_UPDATE is rare.
     let whole = unsafe Int64(state.pointee.limits.streamWindowBytes)
     let open = unsafe record.pointee.receiveWindow + Int64(left)
     if open < whole / 2 {
-      unsafe session.pointee.sendWindowUpdate(whole - open, stream: record.pointee.number)
+      unsafe connection.pointee.sendWindowUpdate(whole - open, stream: record.pointee.number)
       unsafe record.pointee.receiveWindow += whole - open
     }
   }
