@@ -95,24 +95,24 @@ let package = Package(
       path: "LoadTest/LoadReport"),
     module("LoadHistory", path: "LoadTest/LoadHistory"),
     module(
-      "LoadKit", ["LoadReport", "LoadHistory", "Posix", "HTTP2"], path: "LoadTest/LoadKit"),
+      "LoadKit", ["LoadReport", "LoadHistory", "Posix", "GRPC", "HTTP2"], path: "LoadTest/LoadKit"),
     executable(
       "holdfast-load", ["LoadKit", "LoadReport", "LoadHistory", "Posix", argumentParser],
       path: "LoadTest/holdfast-load"),
     executable("store-benchmark", ["StockStore", "Posix"], path: "Benchmarks/StoreBenchmark"),
 
     tests("PosixTests", ["Posix"]),
-    tests("HTTP2Tests", ["HTTP2", "CNGHTTP2"]),
+    tests("HTTP2Tests", ["HTTP2", "CNGHTTP2", "WireTesting"]),
     tests("BytesTests", ["Bytes"]),
-    tests("GRPCTests", ["GRPC", "HTTP2", "Bytes"]),
+    tests("GRPCTests", ["GRPC", "HTTP2", "Bytes", "WireTesting"]),
     tests("MetricsTests", ["Metrics"]),
     tests("StockStoreTests", ["StockStore", "Posix", "CPlatform", "Simulation"]),
     tests("AccessTests", ["Access", "Posix", "CPlatform"]),
     tests(
       "ReservationServiceTests",
       [
-        "ReservationService", "StockStore", "Access", "GRPC", "HTTP2", "Bytes", "Metrics", "Posix",
-        "CHoldfastProto", "CProtobufC",
+        "ReservationService", "StockStore", "Access", "GRPC", "Bytes", "Metrics", "Posix",
+        "CHoldfastProto", "CProtobufC", "WireTesting",
       ]),
     tests("ServerTests", ["Server", "Posix", "HTTP2", "GRPC", "Bytes", "Metrics"]),
     tests("AdminTests", ["Admin", "Posix", "Metrics"]),
@@ -120,7 +120,8 @@ let package = Package(
     tests("ReportTests", ["LoadReport", "Posix"]),
     tests("CompareTests", ["LoadKit", "LoadReport", "Posix"]),
     tests(
-      "LoadTests", ["LoadKit", "LoadReport", "LoadHistory", "Posix", "HTTP2", "CNGHTTP2"]),
+      "LoadTests", ["LoadKit", "LoadReport", "LoadHistory", "Posix", "GRPC", "WireTesting"]),
+    module("WireTesting", ["GRPC", "HTTP2"], path: "Tests/WireTesting"),
     module("Simulation", ["StockStore", "Posix"], path: "Tests/Simulation/Simulation"),
     executable(
       "simulate", ["Simulation", "StockStore", "Posix", argumentParser],

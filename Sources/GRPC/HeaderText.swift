@@ -1,4 +1,4 @@
-// How bytes become header values: percent-encoding for grpc-message, base64 for headers ending in -bin.
+// How bytes become header values, and header values bytes: percent-encoding for grpc-message, base64 for headers ending in -bin.
 
 /// grpc-message: percent-encoded UTF-8 (gRPC over HTTP/2, Status-Message).
 package enum PercentEncoding {
@@ -19,6 +19,34 @@ package enum PercentEncoding {
   }
 
   private static func hexadecimal(_ digit: UInt8) -> UInt8 { digit < 10 ? 48 + digit : 55 + digit }
+
+  /// What `text` stands for. A % without two digits stands for itself, and what is no UTF-8 is replaced, as
+  /// gRPC wants it of clients.
+  package static func decoded(_ text: Span<UInt8>) -> String {
+    var bytes: [UInt8] = []
+    var index = 0
+    while index < text.count {
+      if text[index] == UInt8(ascii: "%"), index + 2 < text.count,
+        let high = digit(text[index + 1]), let low = digit(text[index + 2])
+      {
+        bytes.append(high << 4 | low)
+        index += 3
+      } else {
+        bytes.append(text[index])
+        index += 1
+      }
+    }
+    return String(decoding: bytes, as: UTF8.self)
+  }
+
+  private static func digit(_ letter: UInt8) -> UInt8? {
+    switch letter {
+    case UInt8(ascii: "0")...UInt8(ascii: "9"): letter - UInt8(ascii: "0")
+    case UInt8(ascii: "A")...UInt8(ascii: "F"): letter - UInt8(ascii: "A") + 10
+    case UInt8(ascii: "a")...UInt8(ascii: "f"): letter - UInt8(ascii: "a") + 10
+    default: nil
+    }
+  }
 }
 
 /// Base64 without padding (RFC 4648 section 4), as gRPC implementations send binary headers.
@@ -42,6 +70,33 @@ package enum Base64 {
         if left > 1 { write(unsafe digits[Int(group >> 6 & 63)]) }
         if left > 2 { write(unsafe digits[Int(group & 63)]) }
         index += 3
+      }
+    }
+  }
+
+  /// Most bytes that `count` characters stand for.
+  package static func decodedBytesMax(_ count: Int) -> Int { count / 4 * 3 + count % 4 }
+
+  /// Appends what `text`, with or without padding, stands for to `out`, which has room for
+  /// `decodedBytesMax`. Stops at the first character that is not of the alphabet.
+  package static func decode(_ text: Span<UInt8>, to out: inout OutputSpan<UInt8>) {
+    var bits: UInt32 = 0
+    var bitCount = 0
+    for index in text.indices {
+      let digit: UInt8
+      switch text[index] {
+      case UInt8(ascii: "A")...UInt8(ascii: "Z"): digit = text[index] - UInt8(ascii: "A")
+      case UInt8(ascii: "a")...UInt8(ascii: "z"): digit = text[index] - UInt8(ascii: "a") + 26
+      case UInt8(ascii: "0")...UInt8(ascii: "9"): digit = text[index] - UInt8(ascii: "0") + 52
+      case UInt8(ascii: "+"): digit = 62
+      case UInt8(ascii: "/"): digit = 63
+      default: return
+      }
+      bits = bits << 6 | UInt32(digit)
+      bitCount += 6
+      if bitCount >= 8 {
+        bitCount -= 8
+        out.append(UInt8(truncatingIfNeeded: bits >> UInt32(bitCount)))
       }
     }
   }

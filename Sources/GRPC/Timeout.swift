@@ -26,4 +26,23 @@ package enum Timeout {
     let (product, overflow) = value.multipliedReportingOverflow(by: unit)
     return overflow ? .max : product
   }
+
+  /// The header's text for a timeout of `nanoseconds`, 0 and up: in the finest unit in which eight digits
+  /// say it, rounded up.
+  package static func text(nanoseconds: Int64) -> String {
+    let units: [(letter: String, nanoseconds: Int64)] = [
+      ("n", 1), ("u", 1_000), ("m", 1_000_000), ("S", 1_000_000_000), ("M", 60_000_000_000),
+    ]
+    let nanoseconds = max(0, nanoseconds)
+    for unit in units {
+      let count = count(of: unit.nanoseconds, in: nanoseconds)
+      if count <= 99_999_999 { return "\(count)\(unit.letter)" }
+    }
+    // 64 bits of nanoseconds are less than 300 years.
+    return "\(count(of: 3_600_000_000_000, in: nanoseconds))H"
+  }
+
+  private static func count(of unit: Int64, in nanoseconds: Int64) -> Int64 {
+    nanoseconds / unit + (nanoseconds % unit > 0 ? 1 : 0)
+  }
 }

@@ -35,6 +35,3 @@ func headerFields(of block: [UInt8]) -> [[String]]? {
   }
   return fields
 }
-
-/// The bytes of a span.
-func array(_ span: Span<UInt8>) -> [UInt8] { span.indices.map { span[$0] } }

@@ -51,6 +51,51 @@ struct HeaderTextTests {
     #expect(Self.base64(Array(text.utf8)) == encoded)
   }
 
+  @Test(
+    "What percent-encoded text stands for",
+    arguments: [
+      ("", ""), ("no%20stock", "no stock"), ("100%25", "100%"), ("gr%C3%B6%c3%9fe", "größe"),
+      ("%", "%"), ("%2", "%2"), ("%2x", "%2x"), ("%x2%41", "%x2A"), ("%%41", "%A"), ("%41%", "A%"),
+      ("%FF", "\u{fffd}"),
+    ])
+  func percentDecoding(encoded: String, text: String) {
+    let bytes = Array(encoded.utf8)
+    #expect(PercentEncoding.decoded(bytes.span) == text)
+  }
+
+  @Test("Percent-encoding there and back, for every byte")
+  func percentBackAndForth() {
+    for byte in UInt8.min..<0x80 {
+      let encoded = Array(Self.percent([byte]).utf8)
+      #expect(PercentEncoding.decoded(encoded.span) == String(UnicodeScalar(byte)))
+    }
+  }
+
+  private static func decodedBase64(_ text: String) -> [UInt8] {
+    let text = Array(text.utf8)
+    return [UInt8](capacity: Base64.decodedBytesMax(text.count)) { out in
+      Base64.decode(text.span, to: &out)
+    }
+  }
+
+  @Test(
+    "What base64 stands for, with and without padding, up to what is none",
+    arguments: [
+      ("", ""), ("Zg", "f"), ("Zg==", "f"), ("Zm8", "fo"), ("Zm8=", "fo"), ("Zm9v", "foo"),
+      ("Zm9vYg==", "foob"), ("Zm9vYmFy", "foobar"), ("Z", ""), ("Zm9v!Zm9v", "foo"),
+      ("Zm9vZ", "foo"), ("=Zm9v", ""), ("Zm9v Zm9v", "foo"), ("Zm-_", "f"),
+    ])
+  func base64Decoding(encoded: String, text: String) {
+    #expect(Self.decodedBase64(encoded) == Array(text.utf8))
+  }
+
+  @Test("Base64 there and back", arguments: 0..<70)
+  func base64BackAndForth(length: Int) {
+    var generator = SplitMix(seed: UInt64(length))
+    let bytes = (0..<length).map { _ in UInt8.random(in: .min ... .max, using: &generator) }
+    #expect(Self.decodedBase64(Self.base64(bytes)) == bytes)
+  }
+
   @Test("Base64 of random bytes as a naive encoder has it", arguments: 0..<70)
   func base64Model(length: Int) {
     var generator = SplitMix(seed: UInt64(length))

@@ -1,77 +1,8 @@
 import GRPC
-import HTTP2
 import Testing
+import WireTesting
 
-/// Header blocks of one connection, and what is made of them.
-private final class Connection {
-  private static let metadata: [StaticString] = ["who", "secret"]
-
-  private let context: ServerContext
-  private let http: ServerConnection
-  private var stream: UInt32 = 1
-
-  init() throws {
-    let plenty = Budget(burst: 1 << 40, perSecond: 1)
-    context = ServerContext(
-      limits: HTTP2Limits(
-        concurrentStreams: 10, headerListBytesMax: 16_384, headerBlockBytesMax: 1 << 20,
-        headerTableBytes: 4096, bufferedBytesMax: 1 << 20,
-        connectionWindowBytes: 1 << 20, streamWindowBytes: 1 << 16, resets: plenty, pings: plenty,
-        settings: plenty, emptyFrames: plenty, lateFrames: plenty),
-      captured: RequestField.allCases.map(\.name) + Self.metadata, header: ContentType.field,
-      trailer: ConstantField("grpc-status", "0"))
-    http = try #require(context.open(token: 1))
-    receive(Array("PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".utf8) + Self.frame(type: 4, flags: 0, 0, []))
-  }
-
-  deinit {
-    http.close()
-    releaseClosed()
-  }
-
-  /// Calls `body` with the fields of a call.
-  func with<Result>(
-    _ fields: [(String, String)], certificate: CertificateName? = nil,
-    _ body: (RequestHeaders) -> Result
-  ) throws -> Result {
-    receive(
-      Self.frame(
-        type: 1, flags: 5, stream, fields.flatMap { [0] + Self.text($0.0) + Self.text($0.1) }))
-    let isHead = context.eventCount > 0 && context.event(at: 0).kind == .head
-    try #require(isHead, "the header block is malformed")
-    let result = body(RequestHeaders(context.event(at: 0).stream, certificate: certificate))
-    context.clearEvents()
-    receive(Self.frame(type: 3, flags: 0, stream, [0, 0, 0, 8]))
-    releaseClosed()
-    stream += 2
-    return result
-  }
-
-  private func receive(_ bytes: [UInt8]) {
-    let fault = unsafe bytes.withUnsafeBytes { unsafe http.receive($0) }
-    #expect(fault == nil)
-  }
-
-  private func releaseClosed() {
-    for index in 0..<context.eventCount where context.event(at: index).kind == .closed {
-      context.release(context.event(at: index).stream)
-    }
-    context.clearEvents()
-  }
-
-  private static func frame(
-    type: UInt8, flags: UInt8, _ stream: UInt32, _ payload: [UInt8]
-  ) -> [UInt8] {
-    let number = [24, 16, 8, 0].map { UInt8(truncatingIfNeeded: stream >> $0) }
-    return [0, UInt8(payload.count >> 8), UInt8(payload.count & 255), type, flags] + number
-      + payload
-  }
-
-  /// A string of less than 127 bytes (RFC 7541 section 5.2).
-  private static func text(_ text: String) -> [UInt8] {
-    [UInt8(text.utf8.count)] + Array(text.utf8)
-  }
-}
+private let handlerMetadata: [StaticString] = ["who", "secret"]
 
 @Suite("Request headers")
 struct RequestHeadersTests {
@@ -177,13 +108,14 @@ struct RequestHeadersTests {
     "Decisions",
     arguments: contentTypes + methods + paths + encodings + unknownEncodings + timeouts + several)
   func decision(_ request: Case) throws {
-    let meaning = try Connection().with(request.fields) { Self.decide($0) }
+    let blocks = RequestHeaderBlocks(metadata: handlerMetadata)
+    let meaning = try blocks.with(request.fields) { Self.decide($0) }
     #expect(meaning == request.meaning)
   }
 
   @Test("The path is asked for only where the request is gRPC at all")
   func asksLate() throws {
-    let connection = try Connection()
+    let connection = RequestHeaderBlocks(metadata: handlerMetadata)
     var asked = 0
     for request in Self.methods + Self.contentTypes.filter({ $0.meaning != Self.call() }) {
       _ = try connection.with(request.fields) { headers in
@@ -211,7 +143,7 @@ struct RequestHeadersTests {
     _ fields: [(String, String)], _ who: String, _ secret: String, _ came: [Bool],
     _ repeated: [Bool]
   ) throws {
-    let connection = try Connection()
+    let connection = RequestHeaderBlocks(metadata: handlerMetadata)
     try connection.with(Case(meaning: Self.call()).fields + fields) { headers in
       let texts = (0..<2).map { index in
         headers.withMetadata(index) { String(decoding: array($0), as: UTF8.self) }
@@ -228,7 +160,7 @@ struct RequestHeadersTests {
   @Test("The name in the peer's certificate is handed on")
   func certificate() throws {
     let name = Array("cn:shop".utf8)
-    let connection = try Connection()
+    let connection = RequestHeaderBlocks(metadata: handlerMetadata)
     try connection.with(
       Case(meaning: Self.call()).fields, certificate: CertificateName(name.span)
     ) { headers in

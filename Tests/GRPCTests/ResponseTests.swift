@@ -1,6 +1,7 @@
 import Bytes
 import GRPC
 import Testing
+import WireTesting
 
 @Suite("Response")
 struct ResponseTests {

@@ -57,4 +57,17 @@ struct TimeoutTests {
       #expect((Timeout.nanoseconds(first.span) != nil) == (48...57).contains(byte))
     }
   }
+
+  @Test(
+    "The text of a timeout: the finest unit in which eight digits say it, rounded up",
+    arguments: [
+      (Int64(0), "0n"), (-1, "0n"), (1, "1n"), (99_999_999, "99999999n"), (100_000_000, "100000u"),
+      (100_000_001, "100001u"), (1_500_000_000, "1500000u"), (99_999_999_000, "99999999u"),
+      (99_999_999_001, "100000m"), (100_000_000_000_000, "100000S"),
+      (99_999_999_000_000_000, "99999999S"), (99_999_999_000_000_001, "1666667M"),
+      (.max, "2562048H"),
+    ])
+  func text(nanoseconds: Int64, text: String) {
+    #expect(Timeout.text(nanoseconds: nanoseconds) == text)
+  }
 }

@@ -1,6 +1,6 @@
-import HTTP2
 import Posix
 import Synchronization
+import WireTesting
 
 @testable import LoadHistory
 @testable import LoadKit

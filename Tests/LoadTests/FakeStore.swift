@@ -1,4 +1,5 @@
 import Posix
+import WireTesting
 
 @testable import LoadKit
 

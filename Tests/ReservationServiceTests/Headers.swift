@@ -1,79 +1,23 @@
 // Header blocks for the tests of the handler: those that it is asked about, and those of its failures.
 import GRPC
-import HTTP2
 import ReservationService
 import Testing
+import WireTesting
 
-/// Makes requests' header fields the way a client's come: as a header block of a connection.
-final class HeaderBlocks {
-  private let context: ServerContext
-  private let http: ServerConnection
-  private var stream: UInt32 = 1
-
-  init() {
-    let plenty = Budget(burst: 1 << 40, perSecond: 1)
-    context = ServerContext(
-      limits: HTTP2Limits(
-        concurrentStreams: 10, headerListBytesMax: 16_384, headerBlockBytesMax: 1 << 20,
-        headerTableBytes: 4096, bufferedBytesMax: 1 << 20,
-        connectionWindowBytes: 1 << 20, streamWindowBytes: 1 << 16, resets: plenty, pings: plenty,
-        settings: plenty, emptyFrames: plenty, lateFrames: plenty),
-      captured: RequestField.allCases.map(\.name) + HoldfastHandler.metadata,
-      header: ContentType.field, trailer: ConstantField("grpc-status", "0"))
-    guard let http = context.open(token: 1) else { fatalError("no memory") }
-    self.http = http
-    receive(Array("PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".utf8) + Self.frame(type: 4, flags: 0, 0, []))
-  }
-
-  deinit {
-    http.close()
-    releaseClosed()
-  }
+extension RequestHeaderBlocks {
+  /// Those of the handler's methods.
+  convenience init() { self.init(metadata: HoldfastHandler.metadata) }
 
   /// Calls `body` with the fields of a call by `caller`; empty: says nothing of its name.
   func with<Result>(
     caller: [UInt8], _ body: (RequestHeaders) throws -> Result
   ) throws -> Result {
-    var block =
-      Self.field(":method", Array("POST".utf8)) + Self.field(":scheme", Array("http".utf8))
-    block += Self.field(":path", Array("/a/b".utf8)) + Self.field(":authority", Array("a".utf8))
-    if !caller.isEmpty { block += Self.field("holdfast-caller", caller) }
-    receive(Self.frame(type: 1, flags: 5, stream, block))
-    let isHead = context.eventCount > 0 && context.event(at: 0).kind == .head
-    try #require(isHead, "the header block is malformed")
-    let result = try body(RequestHeaders(context.event(at: 0).stream, certificate: nil))
-    context.clearEvents()
-    receive(Self.frame(type: 3, flags: 0, stream, [0, 0, 0, 8]))
-    releaseClosed()
-    stream += 2
-    return result
-  }
-
-  private func receive(_ bytes: [UInt8]) {
-    let fault = unsafe bytes.withUnsafeBytes { unsafe http.receive($0) }
-    #expect(fault == nil)
-  }
-
-  private func releaseClosed() {
-    for index in 0..<context.eventCount where context.event(at: index).kind == .closed {
-      context.release(context.event(at: index).stream)
-    }
-    context.clearEvents()
-  }
-
-  private static func frame(
-    type: UInt8, flags: UInt8, _ stream: UInt32, _ payload: [UInt8]
-  ) -> [UInt8] {
-    let number = [24, 16, 8, 0].map { UInt8(truncatingIfNeeded: stream >> $0) }
-    return [0, UInt8(payload.count >> 8), UInt8(payload.count & 255), type, flags] + number
-      + payload
-  }
-
-  /// A literal without indexing; the value has less than 254 bytes.
-  private static func field(_ name: String, _ value: [UInt8]) -> [UInt8] {
-    let length =
-      value.count < 127 ? [UInt8(value.count)] : [127, UInt8(value.count - 127)]
-    return [0, UInt8(name.utf8.count)] + Array(name.utf8) + length + value
+    let fields: [(String, String)] = [
+      (":method", "POST"), (":scheme", "http"), (":path", "/a/b"), (":authority", "a"),
+    ]
+    var block = fields.map { ($0.0, Array($0.1.utf8)) }
+    if !caller.isEmpty { block.append(("holdfast-caller", caller)) }
+    return try with(block, body)
   }
 }
 

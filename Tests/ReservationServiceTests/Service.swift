@@ -5,6 +5,7 @@ import Posix
 import ReservationService
 import StockStore
 import Testing
+import WireTesting
 
 let second: Int64 = 1_000_000_000
 let quantityMax: Int64 = 1 << 40
@@ -53,7 +54,7 @@ final class Service {
   let handler: HoldfastHandler
   let session: StoreSession
   private let response = Response()
-  private let headers = HeaderBlocks()
+  private let headers = RequestHeaderBlocks()
   private var nextCall: UInt64 = 1
 
   init(

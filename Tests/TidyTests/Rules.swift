@@ -101,6 +101,12 @@ let rules: [Rule] = [
       }
     }
   },
+  Rule(name: "layers") { file, report in
+    guard file.module == "HTTP2" else { return }
+    for (index, line) in file.code.enumerated() where line.lowercased().contains("grpc") {
+      report(index + 1, "gRPC's word in HTTP2", "use GRPC for it")
+    }
+  },
   Rule(name: "imports") { file, report in
     guard let module = file.module, let known = arrows[module] else { return }
     for (line, imported) in file.imports where arrows[imported] != nil && !known.contains(imported)
@@ -141,7 +147,7 @@ private let arrows: [String: Set<String>] = [
     "Admin",
   ],
   "LoadReport": ["Posix", "CZlib"], "LoadHistory": [],
-  "LoadKit": ["LoadReport", "LoadHistory", "Posix", "HTTP2"],
+  "LoadKit": ["LoadReport", "LoadHistory", "Posix", "GRPC", "HTTP2"],
   "holdfast-load": ["LoadKit", "LoadReport", "LoadHistory", "Posix"],
   "StoreBenchmark": ["StockStore", "Posix"],
   "Simulation": ["StockStore", "Posix"],

@@ -103,6 +103,15 @@ private let snippets: [Snippet] = [
   clean("unfinished", "Sources/GRPC/A.swift", "let todo = 1\n"),
 
   breach(
+    "layers", "Sources/HTTP2/HPACK/A.swift", "// A.\nlet name = \"grpc-status\"\n",
+    "2: gRPC's word in HTTP2 is banned, use GRPC for it"),
+  breach(
+    "layers", "Sources/HTTP2/A.swift", "// A.\n\nvar isGRPC = true\n",
+    "3: gRPC's word in HTTP2 is banned, use GRPC for it"),
+  clean("layers", "Sources/HTTP2/A.swift", "// gRPC's clients want this.\nlet a = 1\n"),
+  clean("layers", "Sources/GRPC/A.swift", "// A.\nlet name = \"grpc-status\"\n"),
+
+  breach(
     "imports", "Sources/Server/A.swift", "// A.\npackage import StockStore\n",
     "2: importing StockStore into Server is banned, use what Server may know: "
       + "Bytes, GRPC, HTTP2, Metrics, Posix"),

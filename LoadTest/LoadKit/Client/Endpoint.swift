@@ -1,5 +1,5 @@
 // Where a server listens, and how it is spoken to.
-package import HTTP2
+package import GRPC
 package import Posix
 
 /// Where a server listens, and how it is spoken to.

@@ -1,4 +1,5 @@
-// One connection of the load generator: a socket, and the HTTP/2 client that it carries.
+// One connection of the load generator: a socket, and the calls that it carries.
+internal import GRPC
 internal import HTTP2
 internal import LoadHistory
 internal import Posix
@@ -75,7 +76,7 @@ struct LoadConnection: ~Copyable {
   /// What the poller calls it. A connection that takes the place of another has another token: late
   /// events of a socket that is gone are told by it.
   let token: UInt64
-  var http: ClientConnection
+  var calls: ClientCalls
   /// Watched for writing: connecting, or the kernel's buffer is full.
   private var awaitsWriting = true
   private var isConnected = false
@@ -89,12 +90,12 @@ struct LoadConnection: ~Copyable {
   private(set) var shutdownPending = false
 
   private init(
-    transport: Transport, context: TLSClientContext?, http: consuming ClientConnection,
+    transport: Transport, context: TLSClientContext?, calls: consuming ClientCalls,
     token: UInt64
   ) {
     self.context = context
     self.transport = transport
-    self.http = http
+    self.calls = calls
     self.token = token
   }
 
@@ -110,25 +111,26 @@ struct LoadConnection: ~Copyable {
     let socket = try orFail("cannot connect to \(endpoint) (an IP address and a port?)") {
       () throws(Errno) in try Socket.connect(host: endpoint.host, port: endpoint.port)
     }
-    let http = try orFail("HTTP/2") { () throws(ClientError) in
-      try ClientConnection(
-        paths: Method.paths, authority: endpoint.authority, userAgent: "holdfast-load/1",
+    let calls = try orFail("HTTP/2") { () throws(ClientError) in
+      try ClientCalls(
+        methods: Method.paths.map { ClientMethod(path: $0, type: .unary) },
+        authority: endpoint.authority, userAgent: "holdfast-load/1",
         scheme: endpoint.tls == nil ? "http" : "https", metadata: endpoint.metadata,
-        callsMaximum: callsMaximum)
+        callsMax: callsMaximum)
     }
     let number = socket.number
     try orFail("epoll") { () throws(Errno) in
       try poller.add(number, token: token, writable: true)
     }
     let transport = try endpoint.transport(on: socket)
-    return LoadConnection(transport: transport, context: endpoint.tls, http: http, token: token)
+    return LoadConnection(transport: transport, context: endpoint.tls, calls: calls, token: token)
   }
 
   var isLost: Bool { lostReason != nil }
 
   /// Whether a call with a message of `messageCount` bytes may start now.
   func hasRoom(for messageCount: Int) -> Bool {
-    !closesWhenWritten && http.hasRoom(for: messageCount)
+    !closesWhenWritten && calls.hasRoom(for: messageCount)
   }
 
   /// Sends what the kernel takes.
@@ -136,9 +138,9 @@ struct LoadConnection: ~Copyable {
     guard isConnected, !isLost else { return }
     guard !transport.isHandshaking || shakeHands(poller) else { return }
     let transport = transport
-    while http.outputCount > 0 {
+    while calls.outputCount > 0 {
       var result = Transfer.wouldBlock(.writable)
-      http.send { bytes in
+      calls.flush { bytes in
         result = unsafe bytes.withUnsafeBytes { unsafe transport.write(from: $0) }
         if case .moved(let count) = result { return count }
         return 0
@@ -189,7 +191,7 @@ struct LoadConnection: ~Copyable {
     flush(poller)
   }
 
-  /// Reads once; afterwards `http.answers` are those that came. False where nothing came.
+  /// Reads once; afterwards `calls.responses` are those that came. False where nothing came.
   mutating func receive(_ buffer: borrowing ReceiveBuffer) -> Bool {
     guard isConnected, !isLost else { return false }
     // The next flush goes on with the handshake, and its end may need no more of the server's bytes.
@@ -199,7 +201,7 @@ struct LoadConnection: ~Copyable {
       case .ended: return "closed by the server"
       case .moved:
         do {
-          try http.receive(bytes)
+          try calls.receive(bytes)
           return nil
         } catch { return "\(error)" }
       case .wouldBlock: return ""
@@ -215,11 +217,11 @@ struct LoadConnection: ~Copyable {
   /// Closes the connection as soon as all that waits is written, with calls in flight.
   mutating func closeWhenWritten() { closesWhenWritten = true }
 
-  /// Gives the connection up: afterwards `http.answers` are the calls that were lost with it.
+  /// Gives the connection up: afterwards `calls.responses` are the calls that were lost with it.
   mutating func lose(_ reason: String) {
     guard !isLost else { return }
     lostReason = reason
-    http.close()
+    calls.close()
     shutdownPending = true
   }
 
@@ -231,7 +233,7 @@ struct LoadConnection: ~Copyable {
 
   mutating func start(
     _ method: Method, callID: UInt64, _ message: borrowing MessageBuffer
-  ) -> ClientConnection.StartResult {
-    message.withSpan { http.start(path: method.rawValue, callID: callID, message: $0) }
+  ) -> ClientCalls.StartResult {
+    message.withSpan { calls.start(method.rawValue, callID: callID, message: $0) }
   }
 }

@@ -1,5 +1,5 @@
 // Metadata from the command line.
-package import HTTP2
+package import GRPC
 
 package enum Metadata {
   /// Names that a call has by itself, or that HTTP/2 forbids (RFC 9113, section 8.2.2).
@@ -68,8 +68,8 @@ package enum Metadata {
   /// Throws where there is too much of it for one header block.
   package static func check(_ metadata: [ClientMetadata]) throws(LoadError) {
     let bytes = metadata.reduce(0) { $0 + $1.name.utf8.count + $1.value.utf8.count + 8 }
-    guard bytes <= ClientConnection.metadataBytesMax else {
-      throw LoadError("--metadata: more than \(ClientConnection.metadataBytesMax) bytes")
+    guard bytes <= ClientCalls.metadataBytesMax else {
+      throw LoadError("--metadata: more than \(ClientCalls.metadataBytesMax) bytes")
     }
   }
 

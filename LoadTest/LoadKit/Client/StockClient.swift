@@ -1,4 +1,4 @@
-internal import HTTP2
+internal import GRPC
 // Calls that a run makes for itself, on a connection of its own: putting stock behind SKUs, and
 // reading the balances afterwards.
 package import LoadHistory
@@ -46,11 +46,11 @@ package struct StockClient: ~Copyable {
       patienceNanoseconds: patienceNanoseconds)
     let wait = min(patienceNanoseconds, connectSeconds * 1_000_000_000)
     let deadline = SystemClock.monotonicNanoseconds() + wait
-    while !client.connection.http.isReady { try client.turn(deadline: deadline) }
+    while !client.connection.calls.isReady { try client.turn(deadline: deadline) }
     return client
   }
 
-  /// One pass: waits, sends, receives. Afterwards `connection.http.answers` are new.
+  /// One pass: waits, sends, receives. Afterwards `connection.calls.responses` are new.
   private mutating func turn(deadline: Int64) throws(LoadError) {
     if SystemClock.monotonicNanoseconds() > deadline {
       throw LoadError("\(endpoint) does not answer; is it a holdfast server, and is it running?")
@@ -71,14 +71,14 @@ package struct StockClient: ~Copyable {
   /// Makes the calls 0 ..< `count`, many at a time, and again those whose answer `take` turns down.
   mutating func callAll(
     _ count: Int, _ method: Method, write: (Int, inout MessageBuffer) -> Void,
-    take: (Int, borrowing ClientConnection, ClientAnswer) throws(LoadError) -> Bool
+    take: (Int, borrowing ClientCalls, ClientResponse) throws(LoadError) -> Bool
   ) throws(LoadError) {
     var next = 0
     var done = 0
     var again: [Int] = []
     var deadline = SystemClock.monotonicNanoseconds() + patienceNanoseconds
     while done < count {
-      while next < count || !again.isEmpty, connection.http.hasRoom(for: 16_000) {
+      while next < count || !again.isEmpty, connection.calls.hasRoom(for: 16_000) {
         let index = again.popLast() ?? next
         if index == next { next += 1 }
         write(index, &message)
@@ -87,15 +87,15 @@ package struct StockClient: ~Copyable {
       connection.flush(poller)
       let before = done
       try turn(deadline: deadline)
-      for position in connection.http.answers.indices {
-        let answer = connection.http.answers[position]
-        if try take(Int(answer.callID), connection.http, answer) {
+      for position in connection.calls.responses.indices {
+        let answer = connection.calls.responses[position]
+        if try take(Int(answer.callID), connection.calls, answer) {
           done += 1
         } else {
           again.append(Int(answer.callID))
         }
       }
-      connection.http.forgetAnswers()
+      connection.calls.forgetResponses()
       if done > before {
         deadline = SystemClock.monotonicNanoseconds() + patienceNanoseconds
       } else if !again.isEmpty {
@@ -119,10 +119,10 @@ package struct StockClient: ~Copyable {
       message.writeSetOnHand(
         key: "stock-\(run.text)-\(index)", sku: UInt32(index), names, units: units[index],
         reason: reason)
-    } take: { (index, http, answer) throws(LoadError) in
+    } take: { (index, calls, answer) throws(LoadError) in
       let call = "AdjustStock of \(names.name(index))"
-      guard try StockClient.isDone(answer, http, call, endpoint) else { return false }
-      if http.withMessage(of: answer, { readIsReplayed($0) }) == true { replayed += 1 }
+      guard try StockClient.isDone(answer, calls, call, endpoint) else { return false }
+      if calls.withMessage(of: answer, { readIsReplayed($0) }) == true { replayed += 1 }
       return true
     }
     return replayed
@@ -140,10 +140,10 @@ package struct StockClient: ~Copyable {
     try callAll(batches, .batchGetStock) { index, message in
       sent[index] = SystemClock.monotonicNanoseconds()
       message.writeBatchGetStock(index * batch..<min(count, (index + 1) * batch), names)
-    } take: { (index, http, answer) throws(LoadError) in
-      guard try StockClient.isDone(answer, http, "BatchGetStock", endpoint) else { return false }
+    } take: { (index, calls, answer) throws(LoadError) in
+      guard try StockClient.isDone(answer, calls, "BatchGetStock", endpoint) else { return false }
       let now = SystemClock.monotonicNanoseconds()
-      let isWhole = http.withMessage(of: answer) { bytes in
+      let isWhole = calls.withMessage(of: answer) { bytes in
         readStockLevels(bytes, names) { sku, level in
           guard sku < count else { return }
           levels[sku] = ReadLevel(
@@ -158,42 +158,16 @@ package struct StockClient: ~Copyable {
 
   /// True for OK, false where the call is worth another try.
   static func isDone(
-    _ answer: ClientAnswer, _ http: borrowing ClientConnection, _ call: String, _ endpoint: Endpoint
+    _ answer: ClientResponse, _ calls: borrowing ClientCalls, _ call: String, _ endpoint: Endpoint
   ) throws(LoadError) -> Bool {
-    switch (answer.outcome, answer.grpcStatus) {
-    case (.answered, 0): return true
-    case (.answered, 10), (.answered, 14), (.unprocessed, _): return false
+    switch (answer.outcome, answer.status) {
+    case (.answered, .ok): return true
+    case (.answered, .aborted), (.answered, .unavailable), (.unprocessed, _): return false
     case (.answered, let status):
-      let text = http.withStatusMessage(of: answer) { percentDecoded($0) }
-      let code = grpcCodeNames.indices.contains(status) ? grpcCodeNames[status] : "status \(status)"
-      throw LoadError("\(endpoint): \(call) answered \(code): \(text)")
+      let text = calls.statusText(of: answer)
+      throw LoadError("\(endpoint): \(call) answered \(grpcCodeNames[status.rawValue]): \(text)")
     default:
       throw LoadError("\(endpoint): \(call) got no gRPC answer; is a holdfast server there?")
     }
   }
-}
-
-/// The text of a grpc-message.
-func percentDecoded(_ text: Span<UInt8>) -> String {
-  func digit(_ at: Int) -> UInt8? {
-    guard at < text.count else { return nil }
-    switch text[at] {
-    case UInt8(ascii: "0")...UInt8(ascii: "9"): return text[at] - UInt8(ascii: "0")
-    case UInt8(ascii: "A")...UInt8(ascii: "F"): return text[at] - UInt8(ascii: "A") + 10
-    case UInt8(ascii: "a")...UInt8(ascii: "f"): return text[at] - UInt8(ascii: "a") + 10
-    default: return nil
-    }
-  }
-  var decoded: [UInt8] = []
-  var at = 0
-  while at < text.count {
-    if text[at] == UInt8(ascii: "%"), let high = digit(at + 1), let low = digit(at + 2) {
-      decoded.append(high << 4 | low)
-      at += 3
-    } else {
-      decoded.append(text[at])
-      at += 1
-    }
-  }
-  return String(decoding: decoded, as: UTF8.self)
 }

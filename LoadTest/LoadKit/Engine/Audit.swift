@@ -1,4 +1,3 @@
-internal import HTTP2
 // Holds a history against a server that has been killed and started again since.
 //
 // Every call of the run that is safe to repeat is sent once more, the same bytes (an Extend would
@@ -76,12 +75,12 @@ extension StockClient {
     let endpoint = endpoint
     try callAll(operations.count, method) { index, message in
       ledger.writeRequest(operations[index], method, to: &message)
-    } take: { (index, http, answer) throws(LoadError) in
-      let reply = Reply(answer, to: method, http, ledger.names)
+    } take: { (index, calls, answer) throws(LoadError) in
+      let reply = Reply(answer, to: method, calls, ledger.names)
       switch reply {
       case .noEffect, .read: return false
       case .unknown:
-        if try StockClient.isDone(answer, http, method.name, endpoint) {
+        if try StockClient.isDone(answer, calls, method.name, endpoint) {
           throw LoadError("\(endpoint): \(method.name) answered what is not protobuf")
         }
         return false

@@ -1,5 +1,5 @@
 // What an answer counts as in reports.
-internal import HTTP2
+internal import GRPC
 internal import LoadHistory
 internal import LoadReport
 
@@ -10,11 +10,11 @@ extension Outcome {
   ///   - reply: what its answer means.
   ///   - method: of the call.
   ///   - answer: as it came.
-  init(_ reply: Reply, _ method: Method, _ answer: ClientAnswer) {
+  init(_ reply: Reply, _ method: Method, _ answer: ClientResponse) {
     self = Outcome.of(reply, method, answer)
   }
 
-  private static func of(_ reply: Reply, _ method: Method, _ answer: ClientAnswer) -> Outcome {
+  private static func of(_ reply: Reply, _ method: Method, _ answer: ClientResponse) -> Outcome {
     switch reply {
     case .accepted(_, _, true): return .replayed
     case .accepted: return done(method)
@@ -28,7 +28,7 @@ extension Outcome {
     case .noEffect: return answer.outcome == .unprocessed ? .unprocessed : .tooBusy
     case .unknown:
       switch answer.outcome {
-      case .answered: return answer.grpcStatus == 0 ? .malformed : .otherFailure
+      case .answered: return answer.status == .ok ? .malformed : .otherFailure
       case .malformed: return .malformed
       case .reset: return .reset
       case .unprocessed: return .unprocessed

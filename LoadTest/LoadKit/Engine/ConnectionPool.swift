@@ -1,5 +1,5 @@
 // A worker's connections: dialled, polled, lost, closed on purpose, dialled again.
-internal import HTTP2
+internal import GRPC
 internal import LoadHistory
 internal import Posix
 
@@ -93,7 +93,7 @@ struct ConnectionPool: ~Copyable {
 
   /// Every server has said hello.
   var isReady: Bool {
-    for index in indices where !connections[index].http.isReady { return false }
+    for index in indices where !connections[index].calls.isReady { return false }
     return true
   }
 
@@ -121,7 +121,7 @@ struct ConnectionPool: ~Copyable {
       case .dial(let index): if dial(index, now) { return .dialled(index) }
       case .giveUpDialling(let token):
         let index = Int(truncatingIfNeeded: token & 0xffff_ffff)
-        guard connections[index].token == token, !connections[index].http.isReady else { continue }
+        guard connections[index].token == token, !connections[index].calls.isReady else { continue }
         connections[index].lose("no hello from the server")
         return .gaveUp(index)
       }
@@ -147,7 +147,7 @@ struct ConnectionPool: ~Copyable {
 
   /// The connection has received: true for its first bytes after it was dialled again.
   mutating func noteHello(_ index: Int) -> Bool {
-    guard connections[index].http.isReady else { return false }
+    guard connections[index].calls.isReady else { return false }
     slots[index].failedDials = 0
     let isNew = slots[index].isDialling
     slots[index].isDialling = false
@@ -186,27 +186,28 @@ struct ConnectionPool: ~Copyable {
 
   /// A server that has said goodbye (GOAWAY) and answered everything is dialled again.
   mutating func retireIfClosing(_ index: Int) {
-    if connections[index].http.isClosing, connections[index].http.openCalls == 0 {
+    if connections[index].calls.isClosing, connections[index].calls.openCalls == 0 {
       connections[index].lose("closed by the server (GOAWAY)")
     }
   }
 
-  func answerCount(_ index: Int) -> Int { connections[index].http.answers.count }
+  func answerCount(_ index: Int) -> Int { connections[index].calls.responses.count }
 
-  func answer(_ index: Int, at position: Int) -> ClientAnswer {
-    connections[index].http.answers[position]
+  func answer(_ index: Int, at position: Int) -> ClientResponse {
+    connections[index].calls.responses[position]
   }
 
-  mutating func forgetAnswers(_ index: Int) { connections[index].http.forgetAnswers() }
+  mutating func forgetAnswers(_ index: Int) { connections[index].calls.forgetResponses() }
 
   /// What an answer of the connection means.
-  func reply(_ answer: ClientAnswer, to method: Method, by index: Int, _ names: SKUNames) -> Reply {
-    Reply(answer, to: method, connections[index].http, names)
+  func reply(_ answer: ClientResponse, to method: Method, by index: Int, _ names: SKUNames) -> Reply
+  {
+    Reply(answer, to: method, connections[index].calls, names)
   }
 
   /// The server's words.
-  func statusMessage(of answer: ClientAnswer, by index: Int) -> String {
-    connections[index].http.withStatusMessage(of: answer) { percentDecoded($0) }
+  func statusText(of answer: ClientResponse, by index: Int) -> String {
+    connections[index].calls.statusText(of: answer)
   }
 
   func isClosedByUs(_ index: Int) -> Bool { connections[index].isClosedByUs }
@@ -226,7 +227,7 @@ struct ConnectionPool: ~Copyable {
 
   /// Closed loop: whether a stream may open an operation.
   func hasUnpausedStream(_ index: Int) -> Bool {
-    connections[index].http.openCalls + slots[index].paused < streams
+    connections[index].calls.openCalls + slots[index].paused < streams
   }
 
   /// Whether some connection that is up has a stream that does not pause.
@@ -242,10 +243,11 @@ struct ConnectionPool: ~Copyable {
     _ method: Method, by index: Int, callID: Int, _ message: borrowing MessageBuffer
   ) -> UInt32? {
     let result = connections[index].start(method, callID: UInt64(callID), message)
-    return result == .started ? connections[index].http.latestStream : nil
+    guard case .started(let stream) = result else { return nil }
+    return stream
   }
 
-  func hasOutput(_ index: Int) -> Bool { connections[index].http.outputCount > 0 }
+  func hasOutput(_ index: Int) -> Bool { connections[index].calls.outputCount > 0 }
 
   /// Sends what the kernel takes. The connection may be lost by it.
   mutating func flush(_ index: Int) { connections[index].flush(poller) }
@@ -257,6 +259,6 @@ struct ConnectionPool: ~Copyable {
 
   /// Resets the stream. False where no call is in flight on it.
   mutating func cancel(_ index: Int, stream: UInt32) -> Bool {
-    connections[index].http.cancel(stream: stream)
+    connections[index].calls.cancel(stream: stream)
   }
 }

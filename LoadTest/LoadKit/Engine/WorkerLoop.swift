@@ -4,7 +4,7 @@
 // the answers, send again. Follow-ups (confirm, release, extend) and repetitions go before new
 // operations. What is due when is the Schedule's, connections are the ConnectionPool's, what waits to be
 // sent the RetryQueue's, what is in flight the CallTable's, and what is counted the Meter's.
-internal import HTTP2
+internal import GRPC
 internal import LoadHistory
 internal import LoadReport
 internal import Posix
@@ -446,7 +446,7 @@ extension WorkerLoop {
     pool.forgetAnswers(index)
   }
 
-  private mutating func take(_ answer: ClientAnswer, by index: Int, _ now: Int64) {
+  private mutating func take(_ answer: ClientResponse, by index: Int, _ now: Int64) {
     let call = calls.remove(Int(truncatingIfNeeded: answer.callID))
     // A call that was cut off has no latency.
     if answer.outcome == .answered || answer.outcome == .malformed {
@@ -468,8 +468,8 @@ extension WorkerLoop {
     schedule.isOpenLoop || schedule.stormNanoseconds != nil
   }
 
-  private func reply(to method: Method, _ answer: ClientAnswer, _ index: Int) -> Reply {
-    if !options.verifies, answer.outcome == .answered, answer.grpcStatus == 0 {
+  private func reply(to method: Method, _ answer: ClientResponse, _ index: Int) -> Reply {
+    if !options.verifies, answer.outcome == .answered, answer.status == .ok {
       return .accepted(id: ReservationID(number: 0), expiresNanoseconds: 0, isReplayed: false)
     }
     return pool.reply(answer, to: method, by: index, names)
@@ -570,9 +570,9 @@ extension WorkerLoop {
   // MARK: Counting
 
   private mutating func count(
-    _ reply: Reply, _ method: Method, _ answer: ClientAnswer, _ index: Int
+    _ reply: Reply, _ method: Method, _ answer: ClientResponse, _ index: Int
   ) {
-    if answer.outcome == .answered { meter.countCode(answer.grpcStatus) }
+    if answer.outcome == .answered { meter.countCode(answer.status.rawValue) }
     var outcome = Outcome(reply, method, answer)
     if outcome == .lost, pool.isClosedByUs(index) { outcome = .cut }
     meter.count(outcome)
@@ -583,14 +583,14 @@ extension WorkerLoop {
 
   /// Keeps the first thing that went wrong, with the server's words.
   private mutating func noteFailure(
-    _ outcome: Outcome, _ method: Method, _ answer: ClientAnswer, _ index: Int
+    _ outcome: Outcome, _ method: Method, _ answer: ClientResponse, _ index: Int
   ) {
-    let status = answer.grpcStatus
-    let text = pool.statusMessage(of: answer, by: index)
+    let text = pool.statusText(of: answer, by: index)
+    let http = answer.httpStatus >= 100 && answer.httpStatus != 200
     let code =
-      grpcCodeNames.indices.contains(status)
-      ? ", \(grpcCodeNames[status])" : answer.httpStatus > 0 ? ", HTTP \(answer.httpStatus)" : ""
+      grpcCodeNames[answer.status.rawValue]
+      + (http ? ", HTTP \(answer.httpStatus)" : "")
     meter.noteFailure(
-      "\(method.name): \(outcome.name)\(code)\(text.isEmpty ? "" : ": \(text)")")
+      "\(method.name): \(outcome.name), \(code)\(text.isEmpty ? "" : ": \(text)")")
   }
 }

@@ -1,7 +1,7 @@
 // A growable run of bytes that keeps its memory between uses, so that a connection in its steady
 // state allocates nothing.
 
-@safe struct ClientBytes: ~Copyable {
+@safe package struct ByteBuffer: ~Copyable {
   /// Owned by this value; nil until the first byte.
   private var memory: UnsafeMutablePointer<UInt8>?
   private var capacity = 0
@@ -9,14 +9,14 @@
   private var start = 0
   private var end = 0
 
-  init() { unsafe memory = nil }
+  package init() { unsafe memory = nil }
 
   deinit { unsafe memory?.deallocate() }
 
-  var count: Int { end - start }
-  var isEmpty: Bool { end == start }
+  package var count: Int { end - start }
+  package var isEmpty: Bool { end == start }
 
-  mutating func removeAll() {
+  package mutating func removeAll() {
     start = 0
     end = 0
   }
@@ -41,6 +41,16 @@
   mutating func append(_ byte: UInt8) {
     let room = unsafe extend(by: 1)
     unsafe room[0] = byte
+  }
+
+  /// Appends what `write` makes: at most `count` bytes.
+  package mutating func append(atMost count: Int, _ write: (inout OutputSpan<UInt8>) -> Void) {
+    guard count > 0 else { return }
+    let room = unsafe extend(by: count)
+    // The room is ours until the next change, and nothing else knows it.
+    var output = unsafe OutputSpan(buffer: room, initializedCount: 0)
+    write(&output)
+    end -= count - (unsafe output.finalize(for: room))
   }
 
   /// Adds `count` bytes of undefined content and answers them for writing, until the next change.
@@ -73,15 +83,24 @@
   }
 
   /// The bytes, until the next change.
-  func withSpan<R: ~Copyable, E: Error>(_ body: (Span<UInt8>) throws(E) -> R) throws(E) -> R {
+  package func withSpan<R: ~Copyable, E: Error>(_ body: (Span<UInt8>) throws(E) -> R)
+    throws(E) -> R
+  {
     guard let memory = unsafe memory, end > start else { return try body(Span()) }
     let bytes = unsafe UnsafeBufferPointer(start: memory + start, count: end - start)
     return try body(unsafe bytes.span)
   }
 
+  /// The bytes.
+  /// - Safety: valid until the next change.
+  @unsafe package var unsafeBytes: UnsafeBufferPointer<UInt8> {
+    unsafe UnsafeBufferPointer(start: memory.map { unsafe $0 + start }, count: end - start)
+  }
+
   /// `length` bytes from `offset`, cut to what is there.
-  func withSpan<R: ~Copyable>(from offset: Int, count length: Int, _ body: (Span<UInt8>) -> R) -> R
-  {
+  package func withSpan<R: ~Copyable>(
+    from offset: Int, count length: Int, _ body: (Span<UInt8>) -> R
+  ) -> R {
     withSpan { all in
       let from = min(max(0, offset), all.count)
       let to = min(all.count, from + max(0, length))

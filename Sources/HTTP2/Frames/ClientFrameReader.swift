@@ -2,12 +2,12 @@
 
 extension ClientConnection {
   /// Most bytes of one header block, over all its frames.
-  static let headerBlockMaximum = 64 * 1024
+  static let headerBlockBytesMax = 64 * 1024
 
-  /// Takes bytes as they came from the socket, cut anywhere, and sets `answers` to what they
+  /// Takes bytes as they came from the socket, cut anywhere, and sets `events` to what they
   /// completed. After an error the connection is of no more use.
   package mutating func receive(_ bytes: Span<UInt8>) throws(ClientError) {
-    answers.removeAll(keepingCapacity: true)
+    clearEvents()
     var at = 0
     let count = bytes.count
     if !partial.isEmpty {
@@ -41,7 +41,7 @@ extension ClientConnection {
     partial.append(bytes.extracting(at..<end))
     if end - at < missing { return end }
     // Moved out for the call, which may not see the connection change under its payload.
-    let whole = exchange(&partial, with: ClientBytes())
+    let whole = exchange(&partial, with: ByteBuffer())
     try whole.withSpan { (whole) throws(ClientError) in
       try frame(header, whole.extracting(FrameHeader.length..<whole.count))
     }
@@ -81,7 +81,7 @@ extension ClientConnection {
     }
   }
 
-  // MARK: The answer itself
+  // MARK: The response itself
 
   private mutating func data(_ header: FrameHeader, _ payload: Span<UInt8>)
     throws(ClientError)
@@ -89,14 +89,17 @@ extension ClientConnection {
     try credit(header.payloadLength)
     let content = payload.extracting(try contentRange(header, payload))
     guard let slot = try openSlot(header) else { return }
-    if calls[slot].httpStatus < 200 { throw ClientError("DATA before its HEADERS") }
-    if calls[slot].body.count + content.count > ClientConnection.answerMaximum + 5 {
-      try reset(slot)
+    if streams[slot].status < 200 { throw ClientError("DATA before its HEADERS") }
+    if streams[slot].body.count + content.count > unreadBytesMax {
+      try reset(slot, .oversize)
       return
     }
-    calls[slot].body.append(content)
-    // gRPC ends every answer with trailers: the status is missing.
-    if header.has(FrameFlag.endStream) { try end(slot, .malformed) }
+    streams[slot].body.append(content)
+    if header.has(FrameFlag.endStream) {
+      try end(slot)
+    } else if streams[slot].streamsResponse, content.count > 0 {
+      tell(.data, slot)
+    }
   }
 
   private mutating func headers(_ header: FrameHeader, _ payload: Span<UInt8>)
@@ -122,13 +125,13 @@ extension ClientConnection {
     throws(ClientError)
   {
     if fragmentStream == 0 { throw ClientError("CONTINUATION without HEADERS") }
-    if fragment.count + payload.count > ClientConnection.headerBlockMaximum {
+    if fragment.count + payload.count > ClientConnection.headerBlockBytesMax {
       throw ClientError("a header block of more than 64 KiB")
     }
     fragment.append(payload)
     guard header.has(FrameFlag.endHeaders) else { return }
     fragmentStream = 0
-    let whole = exchange(&fragment, with: ClientBytes())
+    let whole = exchange(&fragment, with: ByteBuffer())
     let endsStream = fragmentFlags & FrameFlag.endStream != 0
     try whole.withSpan { (whole) throws(ClientError) in
       try headerBlock(header, endsStream: endsStream, whole)
@@ -139,68 +142,58 @@ extension ClientConnection {
   private mutating func headerBlock(
     _ header: FrameHeader, endsStream: Bool, _ block: Span<UInt8>
   ) throws(ClientError) {
-    // Also for a stream that has ended: the dynamic table goes on.
-    let fields = try decoder.decode(block, endsStream: endsStream)
-    guard let slot = try openSlot(header) else { return }
-    if calls[slot].httpStatus < 200 {
-      // The response's own headers; interim ones (1xx) may stand before them.
-      if fields.httpStatus < 100 || (fields.httpStatus < 200 && endsStream) {
-        try reset(slot)
-        return
-      }
-      calls[slot].httpStatus = fields.httpStatus
-    } else if !endsStream || fields.httpStatus != -1 {
-      try reset(slot)
+    guard let slot = try openSlot(header) else {
+      // The dynamic table goes on.
+      _ = try decoder.decode(block, endsStream: endsStream, &lateText)
       return
     }
-    guard endsStream else { return }
-
-    if fields.messageCount + fields.detailsCount > 0 {
-      decoder.response.text.withSpan { calls[slot].text.append($0) }
+    let fields = try decoder.decode(block, endsStream: endsStream, &streams[slot].text)
+    if streams[slot].status < 200 {
+      // The response's own headers; interim ones (1xx) may stand before them.
+      if fields.status < 100 || (fields.status < 200 && endsStream) {
+        return try reset(slot, .malformed)
+      }
+      streams[slot].status = fields.status
+      if !endsStream, fields.status >= 200, streams[slot].streamsResponse { tell(.headers, slot) }
+    } else if !endsStream || fields.status != -1 {
+      return try reset(slot, .malformed)
     }
-    try end(
-      slot, isProper(slot, grpcStatus: fields.grpcStatus) ? .answered : .malformed, fields)
+    guard endsStream else { return }
+    streams[slot].captured = fields.captured
+    try end(slot)
   }
 
-  /// HTTP status 200, a status, and with status 0 one whole message that is not compressed.
-  private func isProper(_ slot: Int, grpcStatus: Int16) -> Bool {
-    guard calls[slot].httpStatus == 200, grpcStatus >= 0 else { return false }
-    if grpcStatus != 0 { return true }
-    return calls[slot].body.withSpan { body in
-      body.count >= 5 && body[0] == 0 && Int(body.bigEndian32(at: 1)) == body.count - 5
-    }
+  private mutating func tell(_ kind: ClientEvent.Kind, _ slot: Int) {
+    let stream = ClientStream(index: slot, number: streams[slot].number)
+    events.append(ClientEvent(kind: kind, stream: stream))
   }
 
   /// The server has ended the stream.
-  private mutating func end(
-    _ slot: Int, _ outcome: ClientAnswer.Outcome, _ fields: ClientResponseFields = .init()
-  ) throws(ClientError) {
+  private mutating func end(_ slot: Int) throws(ClientError) {
     // It may do so before it has our whole request; the rest is then not sent.
-    if !calls[slot].unsent.isEmpty { try writeReset(slot) }
-    finish(
-      slot, outcome, grpcStatus: fields.grpcStatus, messageCount: fields.messageCount,
-      detailsCount: fields.detailsCount)
+    if streams[slot].isSending { try writeReset(slot) }
+    finish(slot, .ended)
   }
 
-  /// The server's answer is of no use: we end the stream.
-  private mutating func reset(_ slot: Int) throws(ClientError) {
+  /// The response is of no use: we end the stream.
+  private mutating func reset(_ slot: Int, _ kind: ClientEvent.Kind) throws(ClientError) {
     try writeReset(slot)
-    finish(slot, .malformed)
+    finish(slot, kind)
   }
 
   private mutating func writeReset(_ slot: Int) throws(ClientError) {
-    let stream = calls[slot].stream
+    let stream = streams[slot].number
     try control(length: 4, type: FrameType.resetStream, flags: 0, stream: stream)
     output.appendBigEndian32(ErrorCode.cancel.rawValue)
   }
 
-  /// The slot of the frame's stream; nil where the call has ended.
+  /// The slot of the frame's stream; nil where that has ended.
   private func openSlot(_ header: FrameHeader) throws(ClientError) -> Int? {
     let stream = header.streamID
     if stream & 1 == 0 || stream >= nextStream {
       throw ClientError("a frame on a stream that we never opened")
     }
-    return calls.slot(of: stream)
+    return streams.slot(of: stream)
   }
 
   /// Where in the payload of a DATA or HEADERS frame its content lies.
@@ -225,9 +218,9 @@ extension ClientConnection {
     for at in stride(from: 0, to: payload.count, by: 6) {
       let value = payload.bigEndian32(at: at + 2)
       switch Int(payload[at]) << 8 | Int(payload[at + 1]) {
-      case Int(Setting.headerTableSize): peerTableSize(is: value)
-      case Int(Setting.maxConcurrentStreams): peerStreamLimit(is: value)
-      case Int(Setting.initialWindowSize): try initialWindow(is: value)
+      case Int(Setting.headerTableSize): peerTableSizeChanged(to: value)
+      case Int(Setting.maxConcurrentStreams): peerStreamLimitChanged(to: value)
+      case Int(Setting.initialWindowSize): try initialWindowChanged(to: value)
       default: break
       }
     }
@@ -238,14 +231,14 @@ extension ClientConnection {
 
   /// A change applies to the open streams as well, and may take a window below zero (RFC 9113,
   /// section 6.9.2).
-  private mutating func initialWindow(is window: UInt32) throws(ClientError) {
+  private mutating func initialWindowChanged(to window: UInt32) throws(ClientError) {
     if window > 0x7fff_ffff { throw ClientError("a stream window above 2^31 - 1") }
     let change = Int64(window) - initialSendWindow
     initialSendWindow = Int64(window)
-    guard unsentCalls > 0 else { return }
-    for slot in 0..<calls.count where !calls[slot].unsent.isEmpty {
-      calls[slot].sendWindow += change
-      if calls[slot].sendWindow > 0x7fff_ffff {
+    guard sendingStreams > 0 else { return }
+    for slot in 0..<streams.count where streams[slot].isSending {
+      streams[slot].sendWindow += change
+      if streams[slot].sendWindow > 0x7fff_ffff {
         throw ClientError("a stream window above 2^31 - 1")
       }
       sendUnsent(slot: slot)
@@ -260,9 +253,9 @@ extension ClientConnection {
     if increment == 0 { throw ClientError("a WINDOW_UPDATE by 0") }
     if header.streamID != 0 {
       // Nothing waits for most of them: a whole request has gone out.
-      guard let slot = try openSlot(header), !calls[slot].unsent.isEmpty else { return }
-      calls[slot].sendWindow += increment
-      if calls[slot].sendWindow > 0x7fff_ffff {
+      guard let slot = try openSlot(header), streams[slot].isSending else { return }
+      streams[slot].sendWindow += increment
+      if streams[slot].sendWindow > 0x7fff_ffff {
         throw ClientError("a stream window above 2^31 - 1")
       }
       sendUnsent(slot: slot)
@@ -270,8 +263,8 @@ extension ClientConnection {
     }
     sendWindow += increment
     if sendWindow > 0x7fff_ffff { throw ClientError("a connection window above 2^31 - 1") }
-    guard unsentCalls > 0 else { return }
-    for slot in 0..<calls.count where !calls[slot].unsent.isEmpty { sendUnsent(slot: slot) }
+    guard sendingStreams > 0 else { return }
+    for slot in 0..<streams.count where streams[slot].isSending { sendUnsent(slot: slot) }
   }
 
   private mutating func ping(_ header: FrameHeader, _ payload: Span<UInt8>)
@@ -289,8 +282,8 @@ extension ClientConnection {
     if payload.count != 4 { throw ClientError("a RST_STREAM frame of a wrong length") }
     guard let slot = try openSlot(header) else { return }
     let code = payload.bigEndian32(at: 0)
-    let refusedStream: UInt32 = 7  // RFC 9113, section 8.7: it was not processed
-    finish(slot, code == refusedStream ? .unprocessed : .reset(code))
+    // Section 8.7: it was not processed.
+    finish(slot, code == ErrorCode.refusedStream.rawValue ? .unprocessed : .reset(code))
   }
 
   private mutating func goAway(_ header: FrameHeader, _ payload: Span<UInt8>)
@@ -299,11 +292,10 @@ extension ClientConnection {
     if payload.count < 8 || header.streamID != 0 { throw ClientError("a malformed GOAWAY") }
     isClosing = true
     let last = payload.bigEndian32(at: 0) & 0x7fff_ffff
-    for slot in 0..<calls.count where calls[slot].stream > last { finish(slot, .unprocessed) }
+    for slot in 0..<streams.count where streams[slot].number > last { finish(slot, .unprocessed) }
   }
 
-  /// Gives the peer its connection window back, in large pieces. Streams never need it: their
-  /// window is larger than the largest answer.
+  /// Gives the peer its connection window back, in large pieces. For the streams' see `consume`.
   private mutating func credit(_ count: Int) throws(ClientError) {
     uncredited += count
     guard uncredited >= ClientConnection.receiveWindow / 4 else { return }
@@ -316,7 +308,7 @@ extension ClientConnection {
   private mutating func control(length: Int, type: UInt8, flags: UInt8, stream: UInt32)
     throws(ClientError)
   {
-    let most = ClientConnection.outputMaximum + ClientConnection.controlOutputMaximum
+    let most = ClientConnection.outputBytesMax + ClientConnection.controlBytesMax
     if output.count > most { throw ClientError("the server sends control frames but reads none") }
     output.appendFrameHeader(length: length, type: type, flags: flags, stream: stream)
   }

@@ -1,18 +1,32 @@
-// The header block of a request. Its fields are the same for every call of one path, so the first
-// call enters them into the peer's dynamic table (RFC 7541, section 6.2.1) and every later block is
-// eight index bytes, as C-core sends it. The dynamic table never comes near its 4,096 bytes: it
-// holds five shared fields and one per path.
+// The header blocks of a client's requests. Requests of one kind have the same fields every time, so
+// the first of them enters its fields into the peer's dynamic table (RFC 7541, section 6.2.1), and
+// every later block is one byte for each field. What is entered never fills the table: nothing is ever
+// evicted, and every index can be told.
 
-struct ClientRequestHeaders {
+/// A header field; the name in lower case, both of HTTP's bytes.
+package struct HeaderField: Hashable, Sendable {
+  package let name: String
+  package let value: String
+
+  package init(name: String, value: String) {
+    self.name = name
+    self.value = value
+  }
+
+  /// What it takes of a dynamic table (RFC 7541, section 4.1).
+  fileprivate var tableBytes: Int { name.utf8.count + value.utf8.count + 32 }
+}
+
+struct RequestHeaderEncoder {
   private struct Field {
     let name: String
     let value: String
     /// Index of the whole field in the static table (RFC 7541, appendix A), 0 if it is not there.
-    var staticIndex = 0
+    let staticIndex: Int
     /// Index of the name alone in the static table, 0 if it is not there.
-    var nameIndex = 0
+    let nameIndex: Int
     /// Too large for the peer's table, or one too many for it: spelt out in every block.
-    var isNeverEntered = false
+    let isNeverEntered: Bool
     /// How many fields had been entered before this one; nil until it is entered.
     var entered: Int?
   }
@@ -26,98 +40,107 @@ struct ClientRequestHeaders {
     case literal
   }
 
-  private var shared: [Field]
-  private var paths: [Field]
+  /// The index of the last of so many entries, 62 + 63, still fits one byte.
+  private static let entriesMax = 64
+  /// A single field that takes more of the table would leave too little to the others.
+  private static let entryBytesMax = Int(Defaults.headerTableBytes) / 2
+
+  /// All fields that differ.
+  private var fields: [Field] = []
+  /// The fields of each kind of request, by their place in `fields`.
+  private var requests: [[Int]] = []
   private var enteredCount = 0
   private var mode = Mode.indexed
 
-  /// - Parameters:
-  ///   - paths: the calls' `:path`s; a call names its path by the position here.
-  ///   - authority: HOST:PORT, at most 126 bytes are kept.
-  ///   - scheme: http, or https over TLS.
-  ///   - metadata: further fields of every call, in lower case; see `ClientConnection.metadataBytesMax`.
-  init(
-    paths: [String], authority: String, userAgent: String, scheme: String = "http",
-    metadata: [ClientMetadata] = []
-  ) {
-    // The last entry's index, 62 + 4 shared fields + 60 paths, still fits one byte.
-    precondition(paths.count <= 60, "at most 60 paths")
-    func short(_ text: String) -> String { String(decoding: text.utf8.prefix(126), as: UTF8.self) }
-    self.paths = paths.map { Field(name: ":path", value: short($0), nameIndex: 4) }
-    shared = [
-      Field(name: ":authority", value: short(authority), nameIndex: 1),
-      Field(name: ":method", value: "POST", staticIndex: 3),
-      Field(name: ":scheme", value: scheme, staticIndex: scheme == "https" ? 7 : 6),
-      Field(name: "content-type", value: "application/grpc", nameIndex: 31),
-      Field(name: "te", value: "trailers"),
-      Field(name: "user-agent", value: short(userAgent), nameIndex: 58),
-    ]
-    // The table's other half is the fields' above.
-    var room = 2_048
-    var places = 60 - paths.count
-    for entry in metadata {
-      var field = Field(name: entry.name, value: entry.value)
-      // RFC 7541, section 4.1.
-      let size = entry.name.utf8.count + entry.value.utf8.count + 32
-      if size <= room, places > 0 {
-        room -= size
-        places -= 1
-      } else {
-        field.isNeverEntered = true
+  /// - Parameter requests: the fields of each kind of request, in the order in which they are sent.
+  init(_ requests: [[HeaderField]]) {
+    var places: [HeaderField: Int] = [:]
+    var room = Int(Defaults.headerTableBytes)
+    var entriesLeft = Self.entriesMax
+    for request in requests {
+      var ofRequest: [Int] = []
+      for field in request {
+        if let place = places[field] {
+          ofRequest.append(place)
+          continue
+        }
+        let staticIndex = Self.staticIndex(field.name, field.value)
+        let isEntered =
+          staticIndex == 0 && entriesLeft > 0 && field.tableBytes <= min(room, Self.entryBytesMax)
+        if isEntered {
+          room -= field.tableBytes
+          entriesLeft -= 1
+        }
+        places[field] = fields.count
+        ofRequest.append(fields.count)
+        fields.append(
+          Field(
+            name: field.name, value: field.value, staticIndex: staticIndex,
+            nameIndex: Self.staticIndex(field.name, nil), isNeverEntered: !isEntered))
       }
-      shared.append(field)
+      self.requests.append(ofRequest)
     }
   }
 
-  /// The peer's SETTINGS_HEADER_TABLE_SIZE. A table of the default size or more changes nothing.
-  mutating func peerTableSize(is size: UInt32) {
-    if size < 4096, mode == .indexed { mode = .emptying }
+  /// The first entry of the static table with this name, and this value if one is given; 0: none.
+  private static func staticIndex(_ name: String, _ value: String?) -> Int {
+    for index in 1...HPACKStaticTable.count {
+      let entry = HPACKStaticTable.entry(index)
+      if "\(entry.name)" == name, value == nil || "\(entry.value)" == value { return index }
+    }
+    return 0
   }
 
-  /// Whether a block for `path` says the same, byte for byte, however often it is sent.
-  func isSteady(path: Int) -> Bool {
+  /// The peer's SETTINGS_HEADER_TABLE_SIZE. A table of the default size or more changes nothing.
+  mutating func peerTableSizeChanged(to bytes: UInt32) {
+    if bytes < Defaults.headerTableBytes, mode == .indexed { mode = .emptying }
+  }
+
+  /// Whether a block for `request` says the same, byte for byte, until another changes the table.
+  func isSteady(_ request: Int) -> Bool {
     switch mode {
-    case .indexed: paths[path].entered != nil
+    case .indexed:
+      requests[request].allSatisfy { place in
+        let field = fields[place]
+        return field.staticIndex > 0 || field.isNeverEntered || field.entered != nil
+      }
     case .emptying: false
     case .literal: true
     }
   }
 
-  /// The block for `path`, to be sent at once: it may change the peer's table, and with it all
+  /// The block for `request`, to be sent at once: it may change the peer's table, and with it all
   /// later blocks.
-  mutating func nextBlock(path: Int) -> [UInt8] {
+  mutating func nextBlock(_ request: Int) -> [UInt8] {
     var block: [UInt8] = []
     if mode == .emptying { block.append(0x20) }  // dynamic table size update to 0
     if mode != .indexed { mode = .literal }
-    paths[path] = write(paths[path], to: &block)
-    for index in shared.indices { shared[index] = write(shared[index], to: &block) }
+    for place in requests[request] { write(place, to: &block) }
     return block
   }
 
-  /// Answers the field as it stands afterwards.
-  private mutating func write(_ field: Field, to block: inout [UInt8]) -> Field {
-    var field = field
+  private mutating func write(_ place: Int, to block: inout [UInt8]) {
+    let field = fields[place]
     if field.staticIndex > 0 {
       block.append(0x80 | UInt8(field.staticIndex))
     } else if mode == .literal || field.isNeverEntered {
       // Without indexing; a name's index above 14 would not fit its prefix, and is spelt out.
       let nameIndex = field.nameIndex < 15 ? field.nameIndex : 0
       block.append(UInt8(nameIndex))
-      ClientRequestHeaders.writeText(of: field, spellName: nameIndex == 0, to: &block)
+      Self.writeText(of: field, spellsName: nameIndex == 0, to: &block)
     } else if let entered = field.entered {
-      // The newest entry has index 62. See init for its bound.
+      // The newest entry has index 62.
       block.append(0x80 | UInt8(62 + enteredCount - 1 - entered))
     } else {
-      field.entered = enteredCount
+      fields[place].entered = enteredCount
       enteredCount += 1
       block.append(0x40 | UInt8(field.nameIndex))
-      ClientRequestHeaders.writeText(of: field, spellName: field.nameIndex == 0, to: &block)
+      Self.writeText(of: field, spellsName: field.nameIndex == 0, to: &block)
     }
-    return field
   }
 
-  private static func writeText(of field: Field, spellName: Bool, to block: inout [UInt8]) {
-    if spellName {
+  private static func writeText(of field: Field, spellsName: Bool, to block: inout [UInt8]) {
+    if spellsName {
       appendLength(field.name.utf8.count, to: &block)
       block.append(contentsOf: field.name.utf8)
     }

@@ -1,25 +1,46 @@
-// The header blocks of responses, and of all their fields only the few that gRPC needs.
+// The header blocks of responses, and of all their fields only :status and those that the owner captures.
 
-/// What one header block said. -1 where a field was absent, -2 where it was not a number in range.
-struct ClientResponseFields {
-  var httpStatus: Int16 = -1
-  var grpcStatus: Int16 = -1
-  /// Bytes of grpc-message, as sent (percent-encoded), and of grpc-status-details-bin, decoded:
-  /// both stand in the decoder's text, one behind the other, until the next block.
-  var messageCount: Int32 = 0
-  var detailsCount: Int32 = 0
+/// The captured fields of one block: where their values stand in its text.
+struct CapturedFields {
+  static let most = 4
+
+  private var starts = InlineArray<4, UInt32>(repeating: 0)
+  /// -1: the field is absent.
+  private var counts = InlineArray<4, Int32>(repeating: -1)
+
+  func range(_ field: Int) -> Range<Int>? {
+    let count = Int(counts[field])
+    guard count >= 0 else { return nil }
+    let start = Int(starts[field])
+    return start..<start + count
+  }
+
+  mutating func set(_ field: Int, start: Int, count: Int) {
+    starts[field] = UInt32(clamping: start)
+    counts[field] = Int32(clamping: count)
+  }
+}
+
+/// What one header block said.
+struct ResponseFields {
+  /// -1 where it was absent, -2 where it is no number of three digits.
+  var status: Int16 = -1
+  var captured = CapturedFields()
 }
 
 /// Takes the fields of one block.
-struct ClientResponseSink: HPACKFieldSink, ~Copyable {
-  var fields = ClientResponseFields()
-  /// grpc-message and the details.
-  var text = ClientBytes()
+struct ResponseFieldSink: HPACKFieldSink, ~Copyable {
+  private let names: [StaticString]
+  private(set) var fields = ResponseFields()
+  /// The values of the captured fields, one behind the other.
+  private(set) var text = ByteBuffer()
   /// Bytes of names and values so far.
   private(set) var decodedBytes = 0
 
+  init(captured names: [StaticString]) { self.names = names }
+
   mutating func reset() {
-    fields = ClientResponseFields()
+    fields = ResponseFields()
     text.removeAll()
     decodedBytes = 0
   }
@@ -28,136 +49,122 @@ struct ClientResponseSink: HPACKFieldSink, ~Copyable {
 
   mutating func field(_ name: Span<UInt8>, _ value: Span<UInt8>) {
     decodedBytes += name.count + value.count
-    // Lengths first: they tell the four names apart, and nearly all others from them.
-    switch name.count {
-    case 7 where name.says(":status"):
-      fields.httpStatus = value.count == 3 ? value.smallNumber : -2
-    case 11 where name.says("grpc-status"):
-      let status = value.smallNumber
-      fields.grpcStatus = status >= 0 && status <= 16 ? status : -2
-    case 12 where name.says("grpc-message") && fields.messageCount == 0:
-      // The message stands before the details, whichever came first.
-      guard fields.detailsCount == 0 else { return }
+    if name.says(":status") {
+      fields.status = Self.status(value)
+      return
+    }
+    // The first of two with the same name counts.
+    for (index, captured) in names.enumerated()
+    where name.says(captured) && fields.captured.range(index) == nil {
+      fields.captured.set(index, start: text.count, count: value.count)
       text.append(value)
-      fields.messageCount = Int32(clamping: value.count)
-    case 23 where name.says("grpc-status-details-bin") && fields.detailsCount == 0:
-      let before = text.count
-      text.appendBase64(value)
-      fields.detailsCount = Int32(clamping: text.count - before)
-    default: break
     }
   }
-}
 
-struct ClientHeaderDecoder: ~Copyable {
-  /// Most bytes of names and values that one block may decode to: a block of one-byte indices may
-  /// say a thousand times its own size.
-  static let decodedMaximum = 256 * 1024
-  /// Most bytes of one block that is remembered.
-  private static let memoMaximum = 64
-  /// Most bytes of one field: as many as a block may have.
-  private static let fieldMaximum = 64 * 1024
-
-  private var decoder = HPACKDecoder(tableBytesMax: Int(Defaults.headerTableBytes))
-  private var scratch = HPACKScratch(capacity: ClientHeaderDecoder.fieldMaximum)
-  /// The last block that began a response, and the last that ended one. Servers send these two over
-  /// and over, byte for byte; see `decode`.
-  private var opening = Memo()
-  private var closing = Memo()
-  /// What the block that was decoded last said.
-  private(set) var response = ClientResponseSink()
-
-  private struct Memo {
-    var bytes: [UInt8] = []
-    var fields = ClientResponseFields()
-  }
-
-  /// Decodes one whole block. A block that neither enters anything into the dynamic table nor
-  /// resizes it leaves the decoder as it was, and means the same until another block does; so the
-  /// last such block and its meaning are kept, and a repetition costs one comparison.
-  mutating func decode(_ block: Span<UInt8>, endsStream: Bool) throws(ClientError)
-    -> ClientResponseFields
-  {
-    if ClientHeaderDecoder.equal(block, endsStream ? closing.bytes : opening.bytes) {
-      return endsStream ? closing.fields : opening.fields
-    }
-    let isStateless = !HPACKBlock.changesTable(block)
-    if !isStateless {
-      opening.bytes.removeAll(keepingCapacity: true)
-      closing.bytes.removeAll(keepingCapacity: true)
-    }
-    let fields = try inflate(block)
-    if isStateless, block.count <= ClientHeaderDecoder.memoMaximum,
-      fields.messageCount == 0, fields.detailsCount == 0
-    {
-      var bytes: [UInt8] = []
-      for index in block.indices { bytes.append(block[index]) }
-      if endsStream {
-        closing = Memo(bytes: bytes, fields: fields)
-      } else {
-        opening = Memo(bytes: bytes, fields: fields)
-      }
-    }
-    return fields
-  }
-
-  private static func equal(_ block: Span<UInt8>, _ bytes: [UInt8]) -> Bool {
-    let count = block.count
-    guard count == bytes.count, count > 0 else { return false }
-    let known = bytes.span
-    for index in 0..<count where block[index] != known[index] { return false }
-    return true
-  }
-
-  private mutating func inflate(_ block: Span<UInt8>) throws(ClientError) -> ClientResponseFields {
-    response.reset()
-    do throws(HPACKError) {
-      _ = try decoder.decode(block, isLast: true, &scratch, &response)
-    } catch {
-      throw ClientError("a header block that does not decode (\(error))")
-    }
-    if response.decodedBytes > ClientHeaderDecoder.decodedMaximum {
-      throw ClientError("a header block of more than 256 KiB")
-    }
-    return response.fields
-  }
-}
-
-extension Span where Element == UInt8 {
-  /// One to three decimal digits as a number, -2 for everything else.
-  var smallNumber: Int16 {
-    guard count >= 1, count <= 3 else { return -2 }
+  private static func status(_ text: Span<UInt8>) -> Int16 {
+    guard text.count == 3 else { return -2 }
     var number: Int16 = 0
-    for index in 0..<count {
-      guard self[index] >= 0x30, self[index] <= 0x39 else { return -2 }
-      number = number * 10 + Int16(self[index] - 0x30)
+    for index in text.indices {
+      guard text[index] >= 0x30, text[index] <= 0x39 else { return -2 }
+      number = number * 10 + Int16(text[index] - 0x30)
     }
     return number
   }
 }
 
-extension ClientBytes {
-  /// Appends what base64 `text` (RFC 4648, with or without padding) stands for. Stops at the first
-  /// character that is not of the alphabet.
-  mutating func appendBase64(_ text: Span<UInt8>) {
-    var bits: UInt32 = 0
-    var bitCount = 0
-    for index in text.indices {
-      let digit: UInt8
-      switch text[index] {
-      case UInt8(ascii: "A")...UInt8(ascii: "Z"): digit = text[index] - UInt8(ascii: "A")
-      case UInt8(ascii: "a")...UInt8(ascii: "z"): digit = text[index] - UInt8(ascii: "a") + 26
-      case UInt8(ascii: "0")...UInt8(ascii: "9"): digit = text[index] - UInt8(ascii: "0") + 52
-      case UInt8(ascii: "+"): digit = 62
-      case UInt8(ascii: "/"): digit = 63
-      default: return
+struct ResponseHeaderDecoder: ~Copyable {
+  /// Most bytes of names and values that one block may decode to: a block of one-byte indices may
+  /// say a thousand times its own size.
+  static let decodedBytesMax = 256 * 1024
+  /// Most bytes of one block that is remembered.
+  private static let memoBytesMax = 64
+  /// Most bytes of one field: as many as a block may have.
+  private static let fieldBytesMax = 64 * 1024
+
+  private var decoder = HPACKDecoder(tableBytesMax: Int(Defaults.headerTableBytes))
+  private var scratch = HPACKScratch(capacity: ResponseHeaderDecoder.fieldBytesMax)
+  /// The last block that began a response, and the last that ended one. Servers send these two over
+  /// and over, byte for byte; see `decode`.
+  private var opening = Memo()
+  private var closing = Memo()
+  private var sink: ResponseFieldSink
+
+  private struct Memo: ~Copyable {
+    var block: [UInt8] = []
+    var fields = ResponseFields()
+    var text = ByteBuffer()
+
+    func isOf(_ block: Span<UInt8>) -> Bool {
+      let count = block.count
+      guard count == self.block.count, count > 0 else { return false }
+      let known = self.block.span
+      for index in 0..<count where block[index] != known[index] { return false }
+      return true
+    }
+
+    mutating func forget() { block.removeAll(keepingCapacity: true) }
+
+    mutating func set(_ block: Span<UInt8>, _ fields: ResponseFields, _ text: borrowing ByteBuffer)
+    {
+      self.block.removeAll(keepingCapacity: true)
+      for index in block.indices { self.block.append(block[index]) }
+      self.fields = fields
+      self.text.removeAll()
+      text.withSpan { self.text.append($0) }
+    }
+  }
+
+  /// - Parameter names: the fields that are captured, four at most.
+  init(captured names: [StaticString]) {
+    precondition(names.count <= CapturedFields.most, "at most four fields")
+    sink = ResponseFieldSink(captured: names)
+  }
+
+  /// Decodes one whole block. The values of the captured fields are put into `text`, if the block ends
+  /// a response.
+  ///
+  /// A block that neither enters anything into the dynamic table nor resizes it leaves the decoder as
+  /// it was, and means the same until another block does; so the last such block and its meaning are
+  /// kept, and a repetition costs one comparison.
+  mutating func decode(_ block: Span<UInt8>, endsStream: Bool, _ text: inout ByteBuffer)
+    throws(ClientError) -> ResponseFields
+  {
+    text.removeAll()
+    if endsStream {
+      if closing.isOf(block) {
+        closing.text.withSpan { text.append($0) }
+        return closing.fields
       }
-      bits = bits << 6 | UInt32(digit)
-      bitCount += 6
-      if bitCount >= 8 {
-        bitCount -= 8
-        append(UInt8(truncatingIfNeeded: bits >> UInt32(bitCount)))
+    } else if opening.isOf(block) {
+      return opening.fields
+    }
+    let isStateless = !HPACKBlock.changesTable(block)
+    if !isStateless {
+      opening.forget()
+      closing.forget()
+    }
+    let fields = try inflate(block)
+    if endsStream { sink.text.withSpan { text.append($0) } }
+    if isStateless, block.count <= ResponseHeaderDecoder.memoBytesMax {
+      if endsStream {
+        closing.set(block, fields, sink.text)
+      } else {
+        opening.set(block, fields, sink.text)
       }
     }
+    return fields
+  }
+
+  private mutating func inflate(_ block: Span<UInt8>) throws(ClientError) -> ResponseFields {
+    sink.reset()
+    do throws(HPACKError) {
+      _ = try decoder.decode(block, isLast: true, &scratch, &sink)
+    } catch {
+      throw ClientError("a header block that does not decode (\(error))")
+    }
+    if sink.decodedBytes > ResponseHeaderDecoder.decodedBytesMax {
+      throw ClientError("a header block of more than 256 KiB")
+    }
+    return sink.fields
   }
 }
