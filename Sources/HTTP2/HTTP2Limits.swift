@@ -37,12 +37,14 @@ package struct HTTP2Limits: Sendable {
   package var emptyFrames: Budget
   /// DATA and HEADERS frames on streams that we reset, which are read and dropped.
   package var lateFrames: Budget
+  /// Requests that are answered before they are whole.
+  package var drain: DrainLimits
 
   package init(
     concurrentStreams: Int, headerListBytesMax: Int, headerBlockBytesMax: Int,
     headerTableBytes: Int, bufferedBytesMax: Int,
     connectionWindowBytes: Int32, streamWindowBytes: Int32, resets: Budget, pings: Budget,
-    settings: Budget, emptyFrames: Budget, lateFrames: Budget
+    settings: Budget, emptyFrames: Budget, lateFrames: Budget, drain: DrainLimits
   ) {
     self.concurrentStreams = concurrentStreams
     self.headerListBytesMax = headerListBytesMax
@@ -56,6 +58,7 @@ package struct HTTP2Limits: Sendable {
     self.settings = settings
     self.emptyFrames = emptyFrames
     self.lateFrames = lateFrames
+    self.drain = drain
   }
 }
 
@@ -118,6 +121,11 @@ struct TokenBucket {
 
   /// Takes one token; false where there is none.
   mutating func spend(_ budget: Budget, nowNanoseconds: Int64) -> Bool {
+    spend(1, budget, nowNanoseconds: nowNanoseconds)
+  }
+
+  /// Takes so many tokens; false where there are not as many, and then it takes none.
+  mutating func spend(_ count: Int64, _ budget: Budget, nowNanoseconds: Int64) -> Bool {
     let second: Int64 = 1_000_000_000
     let interval = budget.perSecond > 0 ? max(1, second / budget.perSecond) : .max
     let fresh = max(0, nowNanoseconds - refilledNanoseconds) / interval
@@ -126,8 +134,13 @@ struct TokenBucket {
       // What is left of the last interval counts for the next token.
       refilledNanoseconds += fresh * interval
     }
-    guard tokens > 0 else { return false }
-    tokens -= 1
+    guard tokens >= count else { return false }
+    tokens -= count
     return true
+  }
+
+  /// Tokens that were taken were not needed.
+  mutating func giveBack(_ count: Int64, _ budget: Budget) {
+    tokens = min(budget.burst, tokens + count)
   }
 }

@@ -14,7 +14,7 @@
   package var isEstablished: Bool { unsafe state.pointee.settingsReceived }
   /// The highest stream that the peer opened; 0: none yet.
   package var lastStream: Int32 { unsafe state.pointee.lastStream }
-  /// Streams that are open.
+  /// Streams that are open, but for those that only drain.
   package var streamCount: Int { unsafe state.pointee.streams.count }
   /// Bytes of responses that the connection has not taken yet.
   package var queuedBytes: Int { unsafe state.pointee.queuedBytes }
@@ -148,6 +148,7 @@
     let context = unsafe state.pointee.context
     if let record = unsafe state.pointee.headerRecord { unsafe HeaderReader.release(record, state) }
     unsafe state.pointee.streams.destroy(&context.pointee.pool)
+    unsafe state.pointee.draining.destroy(&context.pointee.pool)
     unsafe state.pointee.control.destroy(&context.pointee.pool)
     unsafe state.pointee.partial.destroy(&context.pointee.pool)
     unsafe state.pointee.headerBlock.destroy(&context.pointee.pool)
@@ -195,6 +196,7 @@
   /// What the peer may still send on the connection.
   var receiveWindow: Int64
   var resetStreams = ResetStreams()
+  var draining = DrainingStreams()
 
   // Streams.
   var streams = StreamMap()
@@ -222,6 +224,7 @@
   var settings: TokenBucket
   var emptyFrames: TokenBucket
   var lateFrames: TokenBucket
+  var drained: TokenBucket
 
   init(
     context: UnsafeMutablePointer<ContextState>, token: UInt64,
@@ -236,6 +239,7 @@
     settings = TokenBucket(limits.settings, nowNanoseconds: now)
     emptyFrames = TokenBucket(limits.emptyFrames, nowNanoseconds: now)
     lateFrames = TokenBucket(limits.lateFrames, nowNanoseconds: now)
+    drained = TokenBucket(limits.drain.kibibytes, nowNanoseconds: now)
   }
 
   // MARK: Control frames

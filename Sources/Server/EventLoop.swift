@@ -212,7 +212,9 @@ final class EventLoop {
     case .drain, .refuseNewStreams, .cutOff: drain(index, verdict)
     case .inTime: io.releaseIfIdle(index, at: nowNanoseconds)
     }
-    guard let http = connections[index].http, http.streamCount > 0 else { return }
+    guard let http = connections[index].http else { return }
+    if http.drainingCount > 0 { http.endDraining(nowNanoseconds: nowNanoseconds) }
+    guard http.streamCount > 0 else { return }
     calls.expire(http)
     let stalled = nowNanoseconds - limits.stalledWriteNanosecondsMax
     if http.queuedBytes > 0, http.resetStalledStreams(before: stalled) > 0 {

@@ -174,6 +174,13 @@ enum Limits {
   /// frames, and behind a proxy a thousand calls may share the connection. A client that listens then
   /// stops. Each costs us as little as a frame of an open stream does.
   static let lateFrames = Budget(burst: 100_000, perSecond: 20_000)
+  /// What a client sends of a call that is rejected early is read to its end, where that is near: gRPC's own
+  /// default is 4 MiB a message, in the time that a request has. A connection gets 1 GiB read so, and 320 MiB
+  /// in each second, as late frames; what is more is reset. It costs no memory, and a byte no more than one
+  /// of any other request.
+  static let drain = DrainLimits(
+    streamsMax: 128, streamBytesMax: 4 * 1024 * 1024 + 64 * 1024,
+    nanosecondsMax: requestNanosecondsMax, kibibytes: Budget(burst: 1_048_576, perSecond: 327_680))
 
   // MARK: As the modules take them
 
@@ -212,7 +219,7 @@ enum Limits {
         bufferedBytesMax: bufferedBytesMax,
         connectionWindowBytes: connectionWindowBytes, streamWindowBytes: streamWindowBytes,
         resets: resets, pings: pings, settings: Self.settings, emptyFrames: emptyFrames,
-        lateFrames: lateFrames),
+        lateFrames: lateFrames, drain: drain),
       messageBytesMax: messageBytesMax, connectionsMax: settings.maxConnections,
       unsentBytesMax: unsentBytesMax,
       handshakeNanosecondsMax: settings.handshakeTimeoutNanoseconds,

@@ -11,7 +11,10 @@ final class FuzzedServer {
     resets: Budget(burst: 100_000, perSecond: 1), pings: Budget(burst: 100_000, perSecond: 1),
     settings: Budget(burst: 100_000, perSecond: 1),
     emptyFrames: Budget(burst: 100_000, perSecond: 1),
-    lateFrames: Budget(burst: 100_000, perSecond: 1))
+    lateFrames: Budget(burst: 100_000, perSecond: 1),
+    drain: DrainLimits(
+      streamsMax: 4, streamBytesMax: 100_000, nanosecondsMax: 1_000_000_000,
+      kibibytes: Budget(burst: 1_000, perSecond: 1)))
   private static let response = Array(repeating: UInt8(7), count: 3000)
 
   /// One for the process, as a loop has one: it lives as long as its loop. Only libFuzzer's thread uses it.

@@ -257,7 +257,9 @@ final class Fixture {
         bufferedBytesMax: 256 << 20,
         connectionWindowBytes: 16 << 20, streamWindowBytes: 1 << 20,
         resets: plenty, pings: plenty, settings: plenty, emptyFrames: plenty,
-        lateFrames: plenty),
+        lateFrames: plenty,
+        drain: DrainLimits(
+          streamsMax: 8, streamBytesMax: 1 << 20, nanosecondsMax: 1_000_000_000, kibibytes: plenty)),
       messageBytesMax: 65_536, connectionsMax: 1000, unsentBytesMax: 4 << 20,
       handshakeNanosecondsMax: 10 * second, requestNanosecondsMax: 30 * second,
       stalledWriteNanosecondsMax: 60 * second, keepaliveSeconds: 60,

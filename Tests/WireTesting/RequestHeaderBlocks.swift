@@ -19,7 +19,9 @@ package final class RequestHeaderBlocks {
         concurrentStreams: 10, headerListBytesMax: 16_384, headerBlockBytesMax: 1 << 20,
         headerTableBytes: 4096, bufferedBytesMax: 1 << 20,
         connectionWindowBytes: 1 << 20, streamWindowBytes: 1 << 16, resets: plenty, pings: plenty,
-        settings: plenty, emptyFrames: plenty, lateFrames: plenty),
+        settings: plenty, emptyFrames: plenty, lateFrames: plenty,
+        drain: DrainLimits(
+          streamsMax: 8, streamBytesMax: 1024, nanosecondsMax: 1_000_000_000, kibibytes: plenty)),
       captured: RequestField.allCases.map(\.name) + metadata,
       header: ContentType.field, trailer: ConstantField("grpc-status", "0"))
     guard let http = context.open(token: 1) else { preconditionFailure("no memory") }

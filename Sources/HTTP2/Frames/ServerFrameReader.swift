@@ -156,6 +156,12 @@ enum ServerFrameReader {
       if unsafe header.stream > state.pointee.lastStream || header.stream & 1 == 0 {
         throw .protocolViolation(.protocolError)
       }
+      if let index = unsafe state.pointee.draining.find(header.stream) {
+        guard
+          let code = unsafe state.pointee.drainData(index, header.payloadLength, ends: ends)
+        else { return }
+        return try unsafe reset(header.stream, code, state)
+      }
       if unsafe state.pointee.resetStreams.mayBeLate(header.stream) {
         return try unsafe spendLateFrame(state)
       }
@@ -278,6 +284,8 @@ enum ServerFrameReader {
     try unsafe spendReset(state)
     if let record = unsafe state.pointee.streams.find(header.stream) {
       unsafe ServerConnectionState.closeStream(record)
+    } else if let index = unsafe state.pointee.draining.find(header.stream) {
+      unsafe state.pointee.endDraining(index)
     }
   }
 

@@ -179,7 +179,8 @@ enum HeaderReader {
 
   private static func isRefusing(_ state: UnsafeMutablePointer<ServerConnectionState>) -> Bool {
     let most = unsafe state.pointee.context.pointee.limits.concurrentStreams
-    return unsafe state.pointee.refusesAfter != nil || state.pointee.streams.count >= most
+    let open = unsafe state.pointee.streams.count + state.pointee.draining.count
+    return unsafe state.pointee.refusesAfter != nil || open >= most
   }
 
   /// A new stream's record; nil where there is no room.
@@ -242,6 +243,11 @@ enum HeaderReader {
     _ state: UnsafeMutablePointer<ServerConnectionState>
   ) throws(ConnectionFault) {
     guard let record = unsafe state.pointee.streams.find(stream) else {
+      if let index = unsafe state.pointee.draining.find(stream) {
+        unsafe state.pointee.endDraining(index)
+        if endsStream && !check.isMalformed { return }
+        return try unsafe ServerFrameReader.reset(stream, .protocolError, state)
+      }
       // Section 5.1: on a closed stream this is an error, unless our reset was still on its way.
       guard unsafe state.pointee.resetStreams.mayBeLate(stream) else {
         throw .protocolViolation(.streamClosed)

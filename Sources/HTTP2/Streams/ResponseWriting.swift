@@ -56,7 +56,7 @@ extension ServerContext {
     unsafe record.pointee.flags.insert([.responseEnds, .discards])
   }
 
-  /// Responds with headers alone. Whatever the peer still sends is dropped, and it is told to stop.
+  /// Responds with headers alone. Whatever the peer still sends is dropped.
   package func respond(_ stream: Stream, headersOnly block: Span<UInt8>) {
     let record = unsafe stream.record
     guard !stream.isClosed, !stream.hasResponse else { return }
@@ -217,7 +217,7 @@ enum ResponseWriter {
     _ record: UnsafeMutablePointer<StreamRecord>,
     _ state: UnsafeMutablePointer<ServerConnectionState>
   ) {
-    if unsafe !record.pointee.flags.contains(.endReceived) {
+    if unsafe !record.pointee.flags.contains(.endReceived), unsafe !state.pointee.drain(record) {
       // Section 8.1: NO_ERROR asks the peer to stop sending without ill will.
       unsafe state.pointee.sendReset(record.pointee.number, .noError)
     }
