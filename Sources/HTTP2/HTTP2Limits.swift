@@ -22,7 +22,7 @@ package struct HTTP2Limits: Sendable {
   package var headerBlockBytesMax: Int
   /// SETTINGS_HEADER_TABLE_SIZE: HPACK's dynamic table for what the peer sends, 4,096 to 65,535 bytes.
   package var headerTableBytes: Int
-  /// Bodies and answers that one loop keeps beside the inline buffers of its streams, in bytes.
+  /// Bodies and responses that one context keeps beside the inline buffers of its streams, in bytes.
   package var bufferedBytesMax: Int
   /// Receive windows of a connection and of a stream, in bytes (RFC 9113 section 6.9).
   package var connectionWindowBytes: Int32

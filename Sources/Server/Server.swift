@@ -89,6 +89,7 @@ package final class Server: Sendable {
   /// Listens on the port and starts the loops.
   /// - Parameters:
   ///   - loops: how many threads, at least 1.
+  ///   - limits: of the server as a whole, but where they say otherwise.
   ///   - tls: what makes connections of TLS; nil: they are plain.
   ///   - notices: takes what the operator should hear of.
   package static func start(
@@ -97,6 +98,7 @@ package final class Server: Sendable {
     makeHandler: @escaping HandlerFactory
   ) throws(Errno) -> Server {
     let (listeners, socketFile) = try port.listen(loops: max(1, loops))
+    let limits = limits.share(ofLoops: listeners.count)
     var mailboxes: [Mailbox] = []
     for _ in listeners { mailboxes.append(try Mailbox()) }
     let failure = Failure()

@@ -27,6 +27,8 @@ package struct ServerLimits: Sendable {
   /// Streaming calls of one connection, and of one loop.
   package var streamingCallsPerConnectionMax: Int
   package var streamingCallsMax: Int
+  /// What each loop has of `http2.bufferedBytesMax` at least, in bytes: enough for its largest responses.
+  package var bufferedBytesPerLoopMin = 0
   /// Connections of one peer, and how long they live: without a limit unless it is set.
   package var connectionPolicy = ConnectionPolicy()
 
@@ -48,6 +50,15 @@ package struct ServerLimits: Sendable {
     self.streamQueuedBytesMax = streamQueuedBytesMax
     self.streamingCallsPerConnectionMax = streamingCallsPerConnectionMax
     self.streamingCallsMax = streamingCallsMax
+  }
+
+  /// The limits of each of so many loops: what the server may keep is shared among them, so that it costs no
+  /// loop a look at the others.
+  func share(ofLoops loops: Int) -> ServerLimits {
+    var share = self
+    share.http2.bufferedBytesMax = max(
+      http2.bufferedBytesMax / loops, min(bufferedBytesPerLoopMin, http2.bufferedBytesMax))
+    return share
   }
 
   var calls: CallLimits {

@@ -114,9 +114,12 @@ enum Limits {
   static let headerTableBytes = 16 * 1024
   /// Unread answers of a connection; beyond it the peer is not read any more.
   static let unsentBytesMax = 4 * 1024 * 1024
-  /// Bodies and answers of one loop that outgrew their records: 3,000 of the largest messages. A
-  /// connection holds half of what is free at most.
+  /// Bodies and responses that outgrew their records, of all loops together: 3,000 of the largest messages.
+  /// Each loop has its share. A connection holds half of what is free of its loop's at most.
   static let bufferedBytesMax = 256 * 1024 * 1024
+  /// With more than 16 loops they may keep more together: a page of a list takes 1 MiB, and has to find room
+  /// beside others.
+  static let bufferedBytesPerLoopMin = 16 * 1024 * 1024
   /// Responses of one call that its client has not taken: beyond it, whoever makes them waits.
   static let streamQueuedBytesMax = 256 * 1024
   /// Streaming calls stay open for as long as a client likes. One that watches and reflects has a few; a
@@ -230,6 +233,7 @@ enum Limits {
       streamQueuedBytesMax: streamQueuedBytesMax,
       streamingCallsPerConnectionMax: streamingCallsPerConnectionMax,
       streamingCallsMax: streamingCallsMax)
+    limits.bufferedBytesPerLoopMin = bufferedBytesPerLoopMin
     limits.connectionPolicy = connectionPolicy(settings)
     return limits
   }

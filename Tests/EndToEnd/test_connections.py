@@ -99,7 +99,7 @@ def test_windows_that_never_open_cost_others_nothing(start):
                 peer.read_frame()
             # Those that had a response wait in vain; the others were refused, and are told to send no more.
             assert peer.responses[1].reset == ENHANCE_YOUR_CALM
-        # A loop keeps 256 MiB at most of what nobody takes.
+        # All loops together keep 256 MiB at most of what nobody takes.
         assert grown < 288 * MEGABYTE, f"{grown >> 20} MiB"
         eventually(lambda: server.resident_bytes() - before < 32 * MEGABYTE)
         for peer in hostile:
