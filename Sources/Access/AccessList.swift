@@ -55,8 +55,6 @@
     self.tokens = tokens
     self.certificates = certificates
     for (index, entry) in list.enumerated() {
-      let grant = Grant(
-        caller: Array(entry.caller.utf8).span, role: entry.role, ownHoldsOnly: entry.ownHoldsOnly)
       let digest: Digest
       let table: Table
       switch entry.subject {
@@ -67,6 +65,9 @@
         digest = Digest(of: Array(name.utf8).span)
         table = certificates
       }
+      let grant = Grant(
+        caller: Array(entry.caller.utf8).span, role: entry.role, ownHoldsOnly: entry.ownHoldsOnly,
+        subject: digest)
       // index < count; the table has room for twice as many.
       unsafe (entries + index).initialize(
         to: Entry(digest: digest, grant: grant, expires: entry.expires?.nanoseconds ?? .max))
@@ -90,6 +91,16 @@
   package func find(token: Span<UInt8>, now: Int64) -> Finding {
     guard token.count <= tokenBytesMax, token.count > 0 else { return .unknown }
     return find(Digest(of: token), in: tokens, now: now)
+  }
+
+  /// Whose token it is, by `Grant.subject` of an earlier look-up.
+  package func find(tokenDigest digest: Digest, now: Int64) -> Finding {
+    find(digest, in: tokens, now: now)
+  }
+
+  /// Whose certificate it is, by `Grant.subject` of an earlier look-up.
+  package func find(certificateDigest digest: Digest, now: Int64) -> Finding {
+    find(digest, in: certificates, now: now)
   }
 
   /// Whose certificate it is: `uri:`, `dns:` or `cn:` and a name that the transport has verified.

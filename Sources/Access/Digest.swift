@@ -11,9 +11,12 @@ internal import CPlatform
 /// 256 bits.
 package struct Digest: Equatable, Hashable, Sendable, BitwiseCopyable {
   /// The bytes as four words, in the machine's order.
-  fileprivate(set) var words = InlineArray<4, UInt64>(repeating: 0)
+  package private(set) var words = InlineArray<4, UInt64>(repeating: 0)
 
   static let byteCount = 32
+
+  /// - Parameter words: those of another digest of this process.
+  package init(words: InlineArray<4, UInt64>) { self.words = words }
 
   /// Of `bytes`.
   package init(of bytes: Span<UInt8>) {

@@ -46,14 +46,17 @@ package struct Grant: BitwiseCopyable, Sendable {
   package let role: Role
   /// Confirm, Release and Extend only what was reserved under the same name.
   package let ownHoldsOnly: Bool
+  /// Of the token or the certificate's name that it is granted for.
+  package let subject: Digest
 
   /// - Parameter caller: 0 to 64 bytes; a longer one traps.
-  package init(caller: Span<UInt8>, role: Role, ownHoldsOnly: Bool) {
+  package init(caller: Span<UInt8>, role: Role, ownHoldsOnly: Bool, subject: Digest) {
     precondition(caller.count <= CallerName.byteCountMax, "a caller's name is at most 64 bytes")
     for index in caller.indices { nameBytes[index] = caller[index] }
     nameCount = UInt8(caller.count)
     self.role = role
     self.ownHoldsOnly = ownHoldsOnly
+    self.subject = subject
   }
 
   /// Calls `body` with the caller's name.

@@ -105,6 +105,11 @@ package protocol CallHandler: AnyObject {
   /// again.
   var authenticationGeneration: UInt64 { get }
 
+  /// `authenticationGeneration` has changed, and a call of `method` is still open that began before: who
+  /// calls now, where `start` said `principal` then? nil: the call is failed with what was written into
+  /// `response`. Comes between `beginTurn` and `endTurn`.
+  func renew(_ principal: Principal, method: Int, response: Response) -> Principal?
+
   /// An iteration of the loop begins: everything that will be handled has been received. Comes from time
   /// to time without calls too, so that what falls due is not left lying.
   func beginTurn()

@@ -10,6 +10,8 @@ package struct Principal: BitwiseCopyable, Sendable {
   private var nameCount: UInt8 = 0
   /// What the principal may do, as bits that only the handler knows.
   package var permissions: UInt32
+  /// By what the handler knew it, so that it can be asked for again.
+  package var credential = Credential()
 
   /// A principal without a name.
   /// - Parameter permissions: the handler's own bits.
@@ -38,6 +40,21 @@ package struct Principal: BitwiseCopyable, Sendable {
       unsafe UnsafeBufferPointer(
         start: UnsafeRawPointer($0).assumingMemoryBound(to: UInt8.self), count: count)
     }
+  }
+}
+
+/// What a principal was found by: 32 bytes and a kind, which only the handler understands. No secret: a
+/// digest of one at most.
+package struct Credential: BitwiseCopyable, Sendable {
+  package var words = InlineArray<4, UInt64>(repeating: 0)
+  package var kind: UInt8 = 0
+
+  /// None.
+  package init() {}
+
+  package init(kind: UInt8, words: InlineArray<4, UInt64>) {
+    self.kind = kind
+    self.words = words
   }
 }
 

@@ -170,29 +170,75 @@ enum AuthorizationFailure: Error, Equatable, BitwiseCopyable {
     guard let leastRole = method.leastRole else {
       return Principal(permissions: Permissions.none.rawValue)
     }
-    let grant = try Self.grant(list, authorization, certificate, now)
+    let (grant, kind) = try Self.grant(list, authorization, certificate, now)
     guard CallerName.isValid(caller) else { throw .callerMalformed }
     guard caller.isEmpty || Self.isCaller(grant, caller) else { throw .callerMismatch }
+    return try Self.principal(grant, kind, leastRole)
+  }
+
+  /// The token file has changed, or an entry has expired: who calls now, where it was `principal` before?
+  /// A credential that names another caller now is no longer that caller's.
+  func renew(
+    _ principal: Principal, calling method: HoldfastHandler.Method, now: Int64
+  ) throws(AuthorizationFailure) -> Principal {
+    guard let list, let leastRole = method.leastRole,
+      let kind = CredentialKind(rawValue: principal.credential.kind)
+    else { return principal }
+    let digest = Digest(words: principal.credential.words)
+    let grant: Grant
+    switch kind {
+    case .token:
+      grant = try Self.token(list.find(tokenDigest: digest, now: now))
+      guard principal.withName({ Self.isCaller(grant, $0) }) else { throw .tokenUnknown }
+    case .certificate:
+      grant = try Self.certificate(list.find(certificateDigest: digest, now: now))
+      guard principal.withName({ Self.isCaller(grant, $0) }) else { throw .certificateUnknown }
+    }
+    return try Self.principal(grant, kind, leastRole)
+  }
+
+  /// What `Principal.credential` is a digest of; without access it is of nothing.
+  private enum CredentialKind: UInt8 {
+    case token = 1
+    case certificate = 2
+  }
+
+  private static func principal(
+    _ grant: Grant, _ kind: CredentialKind, _ leastRole: Role
+  ) throws(AuthorizationFailure) -> Principal {
     guard grant.role >= leastRole else { throw .roleRequired(leastRole) }
     let permissions = Permissions(role: grant.role, ownHoldsOnly: grant.ownHoldsOnly)
-    return grant.withCaller { Principal(name: $0, permissions: permissions.rawValue) }
+    var principal = grant.withCaller { Principal(name: $0, permissions: permissions.rawValue) }
+    principal.credential = Credential(kind: kind.rawValue, words: grant.subject.words)
+    return principal
   }
 
   private static func grant(
     _ list: AccessList, _ authorization: Span<UInt8>, _ certificate: Span<UInt8>, _ now: Int64
-  ) throws(AuthorizationFailure) -> Grant {
+  ) throws(AuthorizationFailure) -> (Grant, CredentialKind) {
     if !authorization.isEmpty {
       guard let start = tokenStart(authorization) else { throw .tokenMalformed }
-      switch list.find(
-        token: authorization.extracting(start..<authorization.count), now: now)
-      {
-      case .granted(let grant): return grant
-      case .expired: throw .tokenExpired
-      case .unknown: throw .tokenUnknown
-      }
+      let text = authorization.extracting(start..<authorization.count)
+      return (try token(list.find(token: text, now: now)), .token)
     }
     guard !certificate.isEmpty else { throw .credentialsMissing }
-    switch list.find(certificate: certificate, now: now) {
+    return (try Self.certificate(list.find(certificate: certificate, now: now)), .certificate)
+  }
+
+  private static func token(
+    _ finding: AccessList.Finding
+  ) throws(AuthorizationFailure) -> Grant {
+    switch finding {
+    case .granted(let grant): return grant
+    case .expired: throw .tokenExpired
+    case .unknown: throw .tokenUnknown
+    }
+  }
+
+  private static func certificate(
+    _ finding: AccessList.Finding
+  ) throws(AuthorizationFailure) -> Grant {
+    switch finding {
     case .granted(let grant): return grant
     case .expired: throw .certificateExpired
     case .unknown: throw .certificateUnknown

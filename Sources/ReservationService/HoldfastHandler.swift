@@ -140,6 +140,16 @@ package import StockStore
     }
   }
 
+  package func renew(_ principal: Principal, method: Int, response: Response) -> Principal? {
+    guard let method = Method(rawValue: method) else { return nil }
+    do throws(AuthorizationFailure) {
+      return try authorization.renew(principal, calling: method, now: session.time)
+    } catch {
+      errors.unauthorized(error, response: response)
+      return nil
+    }
+  }
+
   private func principal(
     of headers: RequestHeaders, calling method: Method
   ) throws(AuthorizationFailure) -> Principal {

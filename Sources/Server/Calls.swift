@@ -409,6 +409,13 @@ internal import Metrics
 
   /// Rejects a call, whatever is known of it, unless the peer has its response.
   private func reject(_ stream: HTTP2.Stream, _ rejection: Rejection) {
+    response.begin()
+    handler.reject(rejection, response: response)
+    fail(stream)
+  }
+
+  /// Ends a call with the failure that the response holds, unless the peer has its response.
+  private func fail(_ stream: HTTP2.Stream) {
     guard !stream.isClosed else { return }
     let call = unsafe table.call(stream.index)
     if unsafe call.pointee.phase == .idle { unsafe begin(stream, call, method: method(of: stream)) }
@@ -416,8 +423,6 @@ internal import Metrics
     if stream.hasResponse { return }
     // What was held is taken back: the status that is seen is the rejection's.
     unsafe call.pointee.heldMessages = 0
-    response.begin()
-    handler.reject(rejection, response: response)
     unsafe write(stream, call, ends: true)
     release(stream)
   }
@@ -483,7 +488,26 @@ internal import Metrics
     unsafe closedRun.pointee.count = 0
   }
 
-  // MARK: Calls that take too long, and the way down
+  // MARK: Calls that may go on no longer
+
+  /// What was decided about callers holds no longer: a call without its response goes on where its caller
+  /// still may call the method. Also one whose message is still to come: it would be executed for somebody
+  /// who may no longer.
+  func renewPrincipals(_ http: ServerConnection) {
+    forEachStream(of: http) { stream in
+      guard !stream.hasResponse, let notes = unsafe stream.notes else { return }
+      let context = unsafe notes.assumingMemoryBound(to: CallContext.self)
+      response.begin()
+      let renewed = unsafe handler.renew(
+        context.pointee.principal, method: Int(context.pointee.method), response: response)
+      if let renewed {
+        unsafe context.pointee.principal = renewed
+      } else {
+        handler.cancelled(Self.id(stream))
+        fail(stream)
+      }
+    }
+  }
 
   /// Ends the calls of a connection whose deadline passed, and those whose one message does not come to
   /// an end. A call that streams requests may be silent for as long as it has no deadline.

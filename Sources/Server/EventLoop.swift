@@ -172,9 +172,14 @@ final class EventLoop {
 
   private func forgetCallers() {
     authenticationGeneration = handler.authenticationGeneration
+    // Its time tells what has expired.
+    handler.beginTurn()
     for index in 0..<connections.usedCount {
-      connections[index].http?.forgetHeaderBlocks()
+      guard let http = connections[index].http else { continue }
+      http.forgetHeaderBlocks()
+      calls.renewPrincipals(http)
     }
+    handler.endTurn()
   }
 
   // MARK: Housekeeping

@@ -1,5 +1,6 @@
 """Who calls, and what he may do: bearer tokens, client certificates, roles, and names that nobody may borrow."""
 
+import queue
 import subprocess
 import threading
 import time
@@ -8,6 +9,7 @@ import grpc
 import pytest
 from grpc import StatusCode
 from grpc_health.v1 import health_pb2
+from grpc_reflection.v1alpha import reflection_pb2
 
 import http2
 from certificates import Certificates
@@ -274,6 +276,101 @@ def test_a_token_is_revoked_under_load(tokens, start):
     assert lost not in server.log_text() and kept not in server.log_text()
 
 
+# Calls that are open while the token file changes.
+
+REFLECTION = "/grpc.reflection.v1.ServerReflection/ServerReflectionInfo"
+
+
+class Conversation:
+    """A reflection stream that has had its first response, and stays open."""
+
+    def __init__(self, client):
+        self.questions = queue.Queue()
+        self.call = client.channel.stream_stream(
+            REFLECTION, reflection_pb2.ServerReflectionRequest.SerializeToString,
+            reflection_pb2.ServerReflectionResponse.FromString)(iter(self.questions.get, None), **client.call)
+        self.ask()
+
+    def ask(self):
+        self.questions.put(reflection_pb2.ServerReflectionRequest(list_services="*"))
+        assert next(self.call).list_services_response.service
+
+    def refusal(self):
+        """How it ends, while its client only waits, and after how many seconds."""
+        begun = time.monotonic()
+        with pytest.raises(grpc.RpcError) as caught:
+            next(self.call)
+        return Refusal(caught.value), time.monotonic() - begun
+
+    def end(self):
+        self.questions.put(None)
+
+
+def replace(path, text):
+    new = path.with_suffix(".new")
+    new.write_text(text)
+    new.chmod(0o600)
+    new.replace(path)
+
+
+@pytest.mark.parametrize("loops", [1, 2])
+@pytest.mark.parametrize("change, reason", [("revoke", "TOKEN_INVALID"), ("expire", "TOKEN_EXPIRED"),
+                                            ("rename", "TOKEN_INVALID")])
+def test_streams_end_when_their_token_does(tokens, start, change, reason, loops):
+    """Within a second or two, though nobody sends anything. Other callers' streams and health checks go on."""
+    kept, lost = tokens.create("kept", "read"), tokens.create("lost", "read")
+    server = start("--tokens", tokens.path, "--loops", str(loops))
+    with Client(server.target, token=kept) as keeper, Client(server.target, token=lost) as loser:
+        talks = [Conversation(client) for client in (keeper, loser, loser)]
+        watch = loser.health.Watch(health_pb2.HealthCheckRequest(), **loser.call)
+        assert next(watch).status == health_pb2.HealthCheckResponse.SERVING
+        *others, row = tokens.path.read_text().splitlines()
+        assert "caller=lost" in row
+        now = {"revoke": [], "expire": [row + " expires=2001-01-01"], "rename": [row.replace("=lost", "=new")]}[change]
+        replace(tokens.path, "\n".join(others + now) + "\n")
+        for talk in talks[1:]:
+            refusal, seconds = talk.refusal()
+            assert (refusal.code, refusal.info.reason) == (StatusCode.UNAUTHENTICATED, reason)
+            assert seconds < 4
+        talks[0].ask()
+        # Health needs nobody's name.
+        assert watch.is_active()
+        watch.cancel()
+        for talk in talks:
+            talk.end()
+
+
+@pytest.mark.parametrize("role, code, reason", [
+    (None, StatusCode.UNAUTHENTICATED, "TOKEN_INVALID"), ("read", StatusCode.PERMISSION_DENIED, "ROLE_REQUIRED"),
+    ("stock", StatusCode.OK, None)])
+def test_a_call_whose_message_comes_after_its_token_was_changed(tokens, start, role, code, reason):
+    """It began when the token was good. It is not executed, and ends before its message comes."""
+    admin = tokens.create("admin", "admin")
+    lost = tokens.create("lost", "reserve")
+    server = start("--tokens", tokens.path)
+    with Client(server.target, token=admin) as client, Connection(server) as connection:
+        sku = client.item(10)
+        fields = grpc_fields(RESERVE, authorization=f"Bearer {lost}")
+        message = grpc_message(reservation_pb2.ReserveRequest(
+            idempotency_key=fresh("key"), lines=[line(sku)]).SerializeToString())
+        block = http2.header_block(fields)
+        connection.send(http2.frame(http2.HEADERS, http2.END_HEADERS, 1, block)
+                        + http2.frame(http2.DATA, 0, 1, message[:9]))
+        *others, row = tokens.path.read_text().splitlines()
+        now = [row.replace("role=reserve", f"role={role}")] if role else []
+        replace(tokens.path, "\n".join(others + now) + "\n")
+        if code == StatusCode.OK:
+            time.sleep(3)
+            connection.send(http2.frame(http2.DATA, http2.END_STREAM, 1, message[9:]))
+        response = connection.response(1)
+        assert response.grpc_status == code.value[0]
+        if reason:
+            assert Refusal.of(response).info.reason == reason
+            connection.send(http2.frame(http2.DATA, http2.END_STREAM, 1, message[9:]))
+            connection.call(3, "/grpc.health.v1.Health/Check", b"")
+        assert client.level(sku).held == (1 if code == StatusCode.OK else 0)
+
+
 def test_a_token_that_is_added_counts_soon(tokens, start):
     tokens.create("first", "read")
     server = start("--tokens", tokens.path)
@@ -364,3 +461,28 @@ def test_the_subject_of_a_certificate_names_the_caller(binary, tmp_path, start):
     with customer("shop-3") as stranger:
         with refused(StatusCode.UNAUTHENTICATED, "CERTIFICATE_UNKNOWN"):
             stranger.reserve(line(sku))
+
+
+def test_streams_end_when_their_certificates_entry_does(tmp_path, start):
+    made = Certificates(tmp_path / "certificates")
+    pair = made.issue("server")
+    tokens = tmp_path / "tokens"
+    entries = [f"cert cn:shop-{number} caller=shop-{number} role=read\n" for number in (1, 2)]
+    replace(tokens, "".join(entries))
+    server = start("--tls-cert", pair.certificate, "--tls-key", pair.key, "--tls-client-ca", made.authority,
+                   "--tokens", tokens)
+
+    def customer(name):
+        key, certificate = made.issue(name, hosts=["email:a@b.test"]).read()
+        return Client(server.target, credentials=grpc.ssl_channel_credentials(
+            made.authority.read_bytes(), key, certificate))
+
+    with customer("shop-1") as kept, customer("shop-2") as lost:
+        going, ending = Conversation(kept), Conversation(lost)
+        replace(tokens, entries[0])
+        refusal, seconds = ending.refusal()
+        assert (refusal.code, refusal.info.reason) == (StatusCode.UNAUTHENTICATED, "CERTIFICATE_UNKNOWN")
+        assert seconds < 4
+        going.ask()
+        going.end()
+        ending.end()

@@ -27,7 +27,19 @@ import Testing
       + token(longToken, "caller=long role=stock")
       + "cert uri:spiffe://shop/a caller=cert role=stock\n"
       + "cert cn:old caller=cert role=stock expires=1970-01-02\n"
-    return Authorization(
+    return try authorization(file: text)
+  }
+
+  /// Of a file whose tokens stand for themselves.
+  private static func authorization(_ words: String) throws -> Authorization {
+    guard words.hasPrefix("token ") else { return try authorization(file: words + "\n") }
+    let parts = words.split(separator: " ", maxSplits: 2)
+    let digest = Digest(of: Array(parts[1].utf8).span).hexadecimal
+    return try authorization(file: "token sha256:\(digest) \(parts[2])\n")
+  }
+
+  private static func authorization(file text: String) throws -> Authorization {
+    Authorization(
       list: AccessList(try TokenFile.parse(Array(text.utf8), limits: limits), limits: limits))
   }
 
@@ -36,10 +48,16 @@ import Testing
     _ authorization: Authorization, _ method: HoldfastHandler.Method = .getStock,
     _ header: String = "", caller: String = "", certificate: String = "", now: Int64 = 0
   ) -> String {
-    do throws(AuthorizationFailure) {
-      let principal = try authorization.principal(
+    Self.text { () throws(AuthorizationFailure) in
+      try authorization.principal(
         calling: method, authorization: Array(header.utf8).span, caller: Array(caller.utf8).span,
         certificate: Array(certificate.utf8).span, now: now)
+    }
+  }
+
+  private static func text(_ make: () throws(AuthorizationFailure) -> Principal) -> String {
+    do throws(AuthorizationFailure) {
+      let principal = try make()
       let name = principal.withName { name in
         String(decoding: name.indices.map { name[$0] }, as: UTF8.self)
       }
@@ -112,6 +130,67 @@ import Testing
       #expect(ask(authorization, method) == (role == nil ? " none" : "CREDENTIALS_MISSING"))
       #expect(ask(authorization, method, "junk") == (role == nil ? " none" : "TOKEN_INVALID"))
     }
+  }
+
+  /// What becomes of an open call when the file has changed.
+  @Test(arguments: [
+    // The file before and now, the method, what the call began with; what it goes on as.
+    ("token A caller=a role=read", "token A caller=a role=read", Method.reflection, "a read"),
+    ("token A caller=a role=read", "token A caller=a role=admin", .reflection, "a admin"),
+    (
+      "token A caller=a role=reserve", "token A caller=a role=reserve own-holds-only", .reserve,
+      "a reserve own"
+    ),
+    ("token A caller=a role=read", "", .reflection, "TOKEN_INVALID"),
+    ("token A caller=a role=read", "token B caller=a role=read", .reflection, "TOKEN_INVALID"),
+    ("token A caller=a role=read", "token A caller=b role=read", .reflection, "TOKEN_INVALID"),
+    (
+      "token A caller=a role=read", "token A caller=a role=read expires=1970-01-01", .reflection,
+      "TOKEN_EXPIRED"
+    ),
+    ("token A caller=a role=reserve", "token A caller=a role=read", .reserve, "ROLE_REQUIRED"),
+    ("token A caller=a role=stock", "token A caller=a role=reserve", .adjustStock, "ROLE_REQUIRED"),
+    ("cert cn:A caller=a role=read", "cert cn:A caller=a role=stock", .reflection, "a stock"),
+    ("cert cn:A caller=a role=read", "", .reflection, "CERTIFICATE_UNKNOWN"),
+    // A token of the same text does not stand in for a certificate.
+    (
+      "cert cn:A caller=a role=read", "token cn:A caller=a role=read", .reflection,
+      "CERTIFICATE_UNKNOWN"
+    ),
+    (
+      "cert cn:A caller=a role=read", "cert cn:A caller=b role=read", .reflection,
+      "CERTIFICATE_UNKNOWN"
+    ),
+    (
+      "cert cn:A caller=a role=read", "cert cn:A caller=a role=read expires=1970-01-01",
+      .reflection,
+      "CERTIFICATE_EXPIRED"
+    ),
+    // Nobody was asked for.
+    ("token A caller=a role=read", "", .healthWatch, " none"),
+  ])
+  func openCalls(before: String, now: String, method: HoldfastHandler.Method, told: String) throws {
+    let (started, renewed) = (try Self.authorization(before), try Self.authorization(now))
+    let isToken = before.hasPrefix("token")
+    let principal = try started.principal(
+      calling: method, authorization: Array((isToken ? "Bearer A" : "").utf8).span,
+      caller: [UInt8]().span, certificate: Array((isToken ? "" : "cn:A").utf8).span, now: 0)
+    let seen = Self.text { () throws(AuthorizationFailure) in
+      try renewed.renew(principal, calling: method, now: Self.day)
+    }
+    #expect(seen == told)
+  }
+
+  /// Without access nothing changes.
+  @Test func openCallsWithoutAccess() {
+    let authorization = Authorization(file: nil)
+    let seen = Self.text { () throws(AuthorizationFailure) in
+      let principal = try authorization.principal(
+        calling: .reserve, authorization: [UInt8]().span, caller: Array("me".utf8).span,
+        certificate: [UInt8]().span, now: 0)
+      return try authorization.renew(principal, calling: .reserve, now: Self.day)
+    }
+    #expect(seen == "me admin")
   }
 
   @Test func withoutAccessTheHeaderIsTheName() {

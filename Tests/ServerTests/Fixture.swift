@@ -121,6 +121,14 @@ final class FakeHandler: CallHandler {
   var authenticationGeneration: UInt64 { board.read { $0.authenticationGeneration } }
   func drain() { board.change { $0.drains += 1 } }
 
+  /// Who is called "lost" is nobody in the second generation.
+  func renew(_ principal: Principal, method: Int, response: Response) -> Principal? {
+    let isLost = principal.withName { $0.equals("lost") }
+    if !isLost || authenticationGeneration < 2 { return principal }
+    Self.fail(response, .unauthenticated, "lost")
+    return nil
+  }
+
   func cancelled(_ call: CallID) {
     board.change { $0.cancelled.append(call) }
     late.removeAll { $0.call == call }

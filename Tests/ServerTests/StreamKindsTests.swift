@@ -322,6 +322,36 @@ struct StreamKindsTests {
     #expect(fixture.board.read { $0.starts } == 2)
   }
 
+  @Test(
+    "Calls of a caller who may no longer end, whatever they wait for",
+    arguments: ["echo", "watch", "chat", "sum", "later"])
+  func revoked(method: String) throws {
+    let fixture = try Fixture()
+    let client = try fixture.connect()
+    let lost = try begin(method, client, [("caller", "lost")])
+    let kept = try begin("chat", client, [("caller", "kept")])
+    try send([1], kept, client)
+    #expect(try client.read { $0.calls[kept]?.messages?.count == 1 })
+    // Some have had a message, one waits for it.
+    if method == "chat" || method == "sum" { try send([2], lost, client) }
+    fixture.board.change { $0.authenticationGeneration = 1 }
+    try send([3], kept, client)
+    #expect(try client.read { $0.calls[kept]?.messages?.count == 2 })
+    let executed = fixture.board.read { $0.executed }
+    fixture.board.change { $0.authenticationGeneration = 2 }
+    // Nothing has to come for it.
+    let answer = try client.answer(lost)
+    #expect(answer.code == StatusCode.unauthenticated.rawValue && answer.text == "lost")
+    // What still comes is not executed.
+    try client.send(Frame.data(lost, Frame.message([9]), ends: true))
+    try send([4], kept, client)
+    #expect(try client.read { $0.calls[kept]?.messages?.count == 3 })
+    #expect(
+      fixture.board.read { $0.executed }.values.reduce(0, +) == executed.values.reduce(0, +) + 1)
+    #expect(fixture.metric("grpc_server_handled_total", with: "Unauthenticated") == 1)
+    #expect(fixture.board.read { $0.cancelled }.count == 1)
+  }
+
   @Test("A caller that is refused is asked about again, and counted", arguments: ["echo", "chat"])
   func refusedCaller(method: String) throws {
     let fixture = try Fixture()
