@@ -2,12 +2,14 @@
 
 /// grpc-message: percent-encoded UTF-8 (gRPC over HTTP/2, Status-Message).
 package enum PercentEncoding {
-  /// Appends `text` to `out` with every byte outside %x20-%x24 and %x26-%x7E as %XX.
+  /// Appends `text` to `out` with every byte outside %x20-%x24 and %x26-%x7E as %XX. A text that is too long
+  /// is cut off between two characters.
   package static func append(_ text: Span<UInt8>, to out: HeaderText) {
-    out.append(atMost: text.count * 3) { write in
-      for index in text.indices {
+    let count = fitting(text, out.room)
+    out.append(atMost: out.room) { write in
+      for index in 0..<count {
         let byte = text[index]
-        if byte >= 0x20 && byte <= 0x7e && byte != UInt8(ascii: "%") {
+        if stands(byte) {
           write(byte)
         } else {
           write(UInt8(ascii: "%"))
@@ -16,6 +18,24 @@ package enum PercentEncoding {
         }
       }
     }
+  }
+
+  /// How many bytes of `text` come to at most `room`, and end where a character of UTF-8 does.
+  private static func fitting(_ text: Span<UInt8>, _ room: Int) -> Int {
+    if text.count * 3 <= room { return text.count }
+    var used = 0
+    var whole = 0
+    for index in text.indices {
+      // Any byte but one that continues a character begins one (RFC 3629 section 3).
+      if text[index] & 0xc0 != 0x80 { whole = index }
+      used += stands(text[index]) ? 1 : 3
+      if used > room { return whole }
+    }
+    return text.count
+  }
+
+  private static func stands(_ byte: UInt8) -> Bool {
+    byte >= 0x20 && byte <= 0x7e && byte != UInt8(ascii: "%")
   }
 
   private static func hexadecimal(_ digit: UInt8) -> UInt8 { digit < 10 ? 48 + digit : 55 + digit }
@@ -54,7 +74,7 @@ package enum Base64 {
   private static let alphabet: StaticString =
     "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/"
 
-  /// Appends `bytes` to `out`.
+  /// Appends `bytes` to `out`, or nothing where they do not fit: half of them mean nothing.
   package static func append(_ bytes: Span<UInt8>, to out: HeaderText) {
     // 64 bytes, and every index below has six bits.
     let digits = unsafe alphabet.utf8Start
@@ -102,7 +122,7 @@ package enum Base64 {
   }
 }
 
-/// A header value while it is made, of bounded length: what does not fit is left out whole.
+/// A header value while it is made, of bounded length.
 @safe package final class HeaderText {
   private let storage: UnsafeMutablePointer<UInt8>
   private let capacity: Int
@@ -117,16 +137,20 @@ package enum Base64 {
 
   package func reset() { count = 0 }
 
+  /// Bytes that still fit.
+  fileprivate var room: Int { capacity - count }
+
   /// The value.
   package func withSpan<R>(_ body: (Span<UInt8>) -> R) -> R {
     let bytes = unsafe UnsafeBufferPointer(start: storage, count: count)
     return body(unsafe bytes.span)
   }
 
-  /// Appends what `body` writes, at most `length` bytes that are allowed in a header value.
+  /// Appends what `body` writes, at most `length` bytes that are allowed in a header value; nothing where
+  /// there is no room for as many.
   @inline(__always)
   fileprivate func append(atMost length: Int, _ body: ((UInt8) -> Void) -> Void) {
-    guard length <= capacity - count else { return }
+    guard length <= room else { return }
     var next = unsafe storage + count
     let end = unsafe next + length
     body { byte in

@@ -57,7 +57,7 @@ internal import HTTP2
 
   /// Makes this a failure.
   /// - Parameters:
-  ///   - text: for people; grpc-message.
+  ///   - text: for people; grpc-message. What comes to more than 4 KiB percent-encoded is cut off.
   ///   - details: a serialized google.rpc.Status, or nothing; grpc-status-details-bin. What comes to
   ///     more than 8 KiB in base64 is left out.
   ///   - retryMilliseconds: how long the caller should wait before it tries again; 0: says nothing.
