@@ -4,7 +4,11 @@
 #define HOLDFAST_OPENSSL_SHIM_H
 
 #include <openssl/bio.h>
+#include <openssl/core_names.h>
+#include <openssl/crypto.h>
 #include <openssl/err.h>
+#include <openssl/evp.h>
+#include <openssl/params.h>
 #include <openssl/pem.h>
 #include <openssl/rand.h>
 #include <openssl/ssl.h>
@@ -37,9 +41,13 @@ static inline void hf_ssl_ctx_limit_certificates(SSL_CTX *context, long bytes) {
   SSL_CTX_set_max_cert_list(context, bytes);
 }
 
-// 1, or 0 where `length` is not that of the keys (80 bytes).
-static inline int hf_ssl_ctx_set_ticket_keys(SSL_CTX *context, const void *keys, long length) {
-  return SSL_CTX_set_tlsext_ticket_keys(context, (void *)keys, length) == 1;
+// Makes it HMAC with SHA-256 and this key. 1, or 0 without memory.
+static inline int hf_mac_set_sha256_key(EVP_MAC_CTX *context, const void *key, size_t length) {
+  OSSL_PARAM parameters[] = {
+      OSSL_PARAM_construct_octet_string(OSSL_MAC_PARAM_KEY, (void *)key, length),
+      OSSL_PARAM_construct_utf8_string(OSSL_MAC_PARAM_DIGEST, (char *)"SHA256", 0),
+      OSSL_PARAM_construct_end()};
+  return EVP_MAC_CTX_set_params(context, parameters) == 1;
 }
 
 static inline int hf_ssl_ctx_add_chain_certificate(SSL_CTX *context, X509 *certificate) {

@@ -24,29 +24,31 @@ package final class TLSServerContext: Sendable {
 
   private struct Current {
     var context: TLSContext
-    var ticketKeys: [UInt8]
+    var ticketKeys: TicketKeys
     /// The bytes of the client CAs' file.
     var authority: [UInt8]?
   }
 
-  /// Name, MAC key and encryption key of session tickets, as OpenSSL takes them.
-  private static let ticketKeyBytes = 80
   /// How long a client may go on from an earlier session, in seconds: for so long its certificate is not
   /// looked at again.
   private static let sessionSeconds = 3600
+  /// How long a key makes tickets. For as long again it reads them: then the last of them has ended.
+  package static let ticketKeyNanoseconds = Int64(sessionSeconds) * 1_000_000_000
   /// Tickets after a handshake of TLS 1.3. Each costs an encryption, and few clients take more.
   private static let ticketsMax = 1
   /// Sessions are resumed where they were made: by servers of this name.
   private static let sessionContext: [UInt8] = Array("holdfast".utf8)
 
   /// Reads the files.
+  /// - Parameter nowNanoseconds: monotonic; the first ticket key's age begins here.
   package init(
-    _ files: TLSFiles, speaking applicationProtocol: ApplicationProtocol = .http2
+    _ files: TLSFiles, speaking applicationProtocol: ApplicationProtocol = .http2,
+    nowNanoseconds: Int64 = SystemClock.monotonicNanoseconds()
   ) throws(TLSFileError) {
     self.files = files
     self.applicationProtocol = applicationProtocol
     let authority = try Self.readAuthority(files)
-    let keys = try Self.newTicketKeys()
+    let keys = try TicketKeys(nowNanoseconds: nowNanoseconds)
     let context = try Self.load(files, applicationProtocol, authority, ticketKeys: keys)
     current = Mutex(Current(context: context, ticketKeys: keys, authority: authority))
   }
@@ -55,12 +57,23 @@ package final class TLSServerContext: Sendable {
   /// the files say now, and clients may resume their sessions, unless other client CAs are trusted now: then
   /// every client has to show its certificate again. Where the files can't be used, what was in force
   /// stays. Any thread.
-  package func reload() throws(TLSFileError) {
+  package func reload(
+    nowNanoseconds: Int64 = SystemClock.monotonicNanoseconds()
+  ) throws(TLSFileError) {
     let authority = try Self.readAuthority(files)
     let before = current.withLock { (authority: $0.authority, keys: $0.ticketKeys) }
-    let keys = authority == before.authority ? before.keys : try Self.newTicketKeys()
+    let keys =
+      authority == before.authority
+      ? before.keys : try TicketKeys(nowNanoseconds: nowNanoseconds)
     let context = try Self.load(files, applicationProtocol, authority, ticketKeys: keys)
     current.withLock { $0 = Current(context: context, ticketKeys: keys, authority: authority) }
+  }
+
+  /// Makes a new ticket key where it is time. Clients may go on from the sessions that they have. To be called
+  /// now and then; any thread.
+  package func rotateTicketKeys(nowNanoseconds: Int64 = SystemClock.monotonicNanoseconds()) {
+    let keys = current.withLock { $0.ticketKeys }
+    keys.rotate(after: Self.ticketKeyNanoseconds, nowNanoseconds: nowNanoseconds)
   }
 
   /// A connection on `descriptor`, owned from here on, with its handshake still to come. nil without memory;
@@ -83,18 +96,9 @@ package final class TLSServerContext: Sendable {
     return try readTLSFile("CA file", path)
   }
 
-  private static func newTicketKeys() throws(TLSFileError) -> [UInt8] {
-    var keys = [UInt8](repeating: 0, count: ticketKeyBytes)
-    // RAND_bytes: 1, or less where the system has no randomness.
-    guard unsafe RAND_bytes(&keys, Int32(keys.count)) == 1 else {
-      throw TLSFileError("no random bytes: \(TLSError.take())")
-    }
-    return keys
-  }
-
   private static func load(
     _ files: TLSFiles, _ applicationProtocol: ApplicationProtocol, _ authority: [UInt8]?,
-    ticketKeys: [UInt8]
+    ticketKeys: TicketKeys
   ) throws(TLSFileError) -> TLSContext {
     let context = try TLSContext(isServer: true)
     let handle = unsafe context.handle
@@ -108,8 +112,8 @@ package final class TLSServerContext: Sendable {
     // Tickets alone: a table of sessions would be memory that clients fill.
     unsafe hf_ssl_ctx_set_session_cache(handle, Int(SSL_SESS_CACHE_OFF))
     unsafe SSL_CTX_set_timeout(handle, sessionSeconds)
-    // All three answer 1, or 0 for lengths that are too large.
-    guard unsafe hf_ssl_ctx_set_ticket_keys(handle, ticketKeys, ticketKeys.count) == 1,
+    // Both answer 1, or 0 for what is too large.
+    guard unsafe ticketKeys.serve(handle),
       unsafe SSL_CTX_set_session_id_context(
         handle, sessionContext, UInt32(sessionContext.count)) == 1,
       unsafe SSL_CTX_set_num_tickets(handle, ticketsMax) == 1

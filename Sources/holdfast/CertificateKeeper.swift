@@ -56,6 +56,8 @@ final class CertificateKeeper: Sendable {
 
   /// To be called about once a second.
   func look() {
+    calls.rotateTicketKeys()
+    admin?.rotateTicketKeys()
     state.withLock { state in
       let hasChanged = state.watch.hasChanged()
       guard hasChanged || state.isFailureUntold else { return }

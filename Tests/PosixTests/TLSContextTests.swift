@@ -36,6 +36,43 @@ struct TLSContextTests {
     #expect(try connect(server, client).isResumed)
   }
 
+  @Test("Ticket keys are renewed by time, and sessions go on", arguments: [false, true])
+  func ticketKeys(reloads: Bool) throws {
+    let certificates = try Certificates()
+    try certificates.make("server")
+    let server = try TLSServerContext(certificates.files("server"), nowNanoseconds: 0)
+    let client = try TLSClientContext(authority: certificates.path("ca.pem"))
+    let idle = try TLSClientContext(authority: certificates.path("ca.pem"))
+    let age = TLSServerContext.ticketKeyNanoseconds
+    #expect(try !connect(server, client).isResumed)
+    #expect(try !connect(server, idle).isResumed)
+    for round in 1...4 {
+      // A nanosecond before its time nothing happens, however often.
+      for _ in 0..<3 { server.rotateTicketKeys(nowNanoseconds: Int64(round) * age - 1) }
+      if reloads { try server.reload(nowNanoseconds: Int64(round) * age) }
+      server.rotateTicketKeys(nowNanoseconds: Int64(round) * age)
+      // The ticket of the key before is good, and is replaced by one of the key of now.
+      #expect(try connect(server, client).isResumed, "\(round)")
+    }
+    // One that did not come for so long has a ticket that nobody can read any more.
+    #expect(try !connect(server, idle).isResumed)
+    #expect(try connect(server, idle).isResumed)
+  }
+
+  @Test("A ticket outlives one change of keys and not two", arguments: 0...3)
+  func oldTickets(changes: Int) throws {
+    let certificates = try Certificates()
+    try certificates.make("server")
+    let server = try TLSServerContext(certificates.files("server"), nowNanoseconds: 0)
+    let client = try TLSClientContext(authority: certificates.path("ca.pem"))
+    _ = try connect(server, client)
+    for change in 0..<changes {
+      server.rotateTicketKeys(
+        nowNanoseconds: Int64(change + 1) * TLSServerContext.ticketKeyNanoseconds)
+    }
+    #expect(try connect(server, client).isResumed == (changes < 2))
+  }
+
   @Test("A reload leaves running connections alone and gives new ones the new certificate")
   func reload() throws {
     let certificates = try Certificates()
