@@ -30,6 +30,8 @@ final class ConnectionIO {
   private let readBuffer = ReadBuffer(capacity: ConnectionIO.readBufferBytes)
   /// What all connections' sockets did not take, in bytes.
   private(set) var unsentBytes = 0
+  /// Evicted connections that are read on, the first first.
+  private var evicted: [Int] = []
   /// Connections with streaming calls that were left off and may go on.
   private var resumable: [Int] = []
   /// TLS handshakes that may go on in this iteration.
@@ -100,8 +102,9 @@ final class ConnectionIO {
   /// How long not to look where there was none.
   private static let evictionPauseNanoseconds: Int64 = 100_000_000
 
-  /// Ends the connection that has been without a call for the longest, or that has not said hello yet;
-  /// false where there is none. Its peer is told, and can connect again when it has a call.
+  /// Ends the connection that has been without a call for the longest, or that has not sent its preface yet;
+  /// false where there is none. Its peer is told which streams were seen, and can send the others elsewhere
+  /// (RFC 9113 section 6.8).
   func evictIdle(at nowNanoseconds: Int64) -> Bool {
     guard nowNanoseconds >= nextEvictionNanoseconds else { return false }
     var found: Int?
@@ -120,21 +123,42 @@ final class ConnectionIO {
     }
     connections[found].http?.refuseNewStreams()
     flush(found, at: nowNanoseconds)
-    close(found)
+    leavePlace(found)
     metrics.connectionEvicted()
     return true
   }
 
+  /// Another connection takes the place of one that was told to go. A call may be on its way to us: to close
+  /// now would be a reset, and takes our GOAWAY away before the peer has read it. So the socket lingers for a
+  /// moment; of those that do, only so many.
+  private func leavePlace(_ index: Int) {
+    // It may be gone already; and one that does not take its GOAWAY has nothing to wait for.
+    guard connections[index].descriptor >= 0 else { return }
+    guard connections[index].lingersSinceNanoseconds != nil else { return close(index) }
+    if evicted.count == limits.evictedConnectionsMax { close(evicted[0]) }
+    evicted.append(index)
+    connections[index].isEvicted = true
+    uncount(index)
+  }
+
+  private func uncount(_ index: Int) {
+    peers.release(connections[index].peer)
+    mailbox.addConnections(-1)
+    metrics.connectionClosed()
+  }
+
   func close(_ index: Int) {
     guard connections[index].descriptor >= 0 else { return }
+    if connections[index].isEvicted {
+      evicted.removeAll { $0 == index }
+    } else {
+      uncount(index)
+    }
     connections[index].http?.close()
     if connections[index].awaitsProxyHeader { proxyHeaders[index] = nil }
     unsentBytes -= connections[index].unsent.count
     connections[index].transport.close()
-    peers.release(connections[index].peer)
     connections.remove(index)
-    mailbox.addConnections(-1)
-    metrics.connectionClosed()
   }
 
   /// Ends our side, and leaves it to the peer to close.

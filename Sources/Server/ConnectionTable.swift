@@ -28,6 +28,8 @@ internal import Posix
   var lastStream: Int32 = 0
   /// When it is old.
   var endNanoseconds = Int64.max
+  /// Another connection has its place: it is no longer counted.
+  var isEvicted = false
   /// When its peer was told that it will end, and whether new streams are refused since.
   var drainsSinceNanoseconds: Int64?
   var refusesStreams = false

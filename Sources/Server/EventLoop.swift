@@ -48,10 +48,11 @@ final class EventLoop {
       limits: limits.http2,
       captured: RequestField.allCases.map(\.name) + type(of: handler).metadata,
       header: ContentType.field, trailer: ConstantField("grpc-status", "0"))
-    connections = ConnectionTable(capacity: limits.connectionsMax)
+    connections = ConnectionTable(
+      capacity: limits.connectionsMax + limits.evictedConnectionsMax)
     calls = Calls(
       handler: handler, context: context, metrics: metrics, limits: limits.calls,
-      connectionsMax: limits.connectionsMax)
+      connectionsMax: connections.capacity)
     timeouts = ConnectionTimeouts(limits)
     io = try ConnectionIO(
       limits: limits, connections: connections, context: context, metrics: metrics,

@@ -29,6 +29,9 @@ package struct ServerLimits: Sendable {
   package var streamingCallsMax: Int
   /// What each loop has of `http2.bufferedBytesMax` at least, in bytes: enough for its largest responses.
   package var bufferedBytesPerLoopMin = 0
+  /// Evicted connections that are read on for a moment beside `connectionsMax`, of all loops; each loop has
+  /// one at least.
+  package var evictedConnectionsMax = 1
   /// Connections of one peer, and how long they live: without a limit unless it is set.
   package var connectionPolicy = ConnectionPolicy()
 
@@ -58,6 +61,7 @@ package struct ServerLimits: Sendable {
     var share = self
     share.http2.bufferedBytesMax = max(
       http2.bufferedBytesMax / loops, min(bufferedBytesPerLoopMin, http2.bufferedBytesMax))
+    share.evictedConnectionsMax = max(1, evictedConnectionsMax / loops)
     return share
   }
 

@@ -98,8 +98,11 @@ enum Limits {
 
   /// One store and one journal serve them all; no machine has shown a use for more.
   static let loopsMax = 128
-  /// For listeners, the admin pages' connections, and the journal's files.
-  static let descriptorsKept = 256
+  /// For listeners, the admin pages' connections, those that were evicted, and the journal's files.
+  static let descriptorsKept = 320
+  /// Idle connections that were told to go, for a new one's sake: each lingers for as long as its peer takes to
+  /// close, a second at most, so that a call on its way is not lost. They have descriptors of those kept.
+  static let evictedConnectionsMax = 64
   /// Two descriptors' worth of the usual hard limit of 65,536 stay free.
   static let connectionsMax = 20_000
   /// What the load tests reach for; 1,024 records of 0.5 KiB bound a connection at 0.5 MiB.
@@ -233,6 +236,7 @@ enum Limits {
       streamQueuedBytesMax: streamQueuedBytesMax,
       streamingCallsPerConnectionMax: streamingCallsPerConnectionMax,
       streamingCallsMax: streamingCallsMax)
+    limits.evictedConnectionsMax = evictedConnectionsMax
     limits.bufferedBytesPerLoopMin = bufferedBytesPerLoopMin
     limits.connectionPolicy = connectionPolicy(settings)
     return limits

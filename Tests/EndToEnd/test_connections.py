@@ -1,6 +1,8 @@
 """What one connection may do to others: late frames, stalled windows, slow header blocks, idle peers."""
 
 import contextlib
+import os
+import pathlib
 import socket
 import time
 import urllib.request
@@ -228,6 +230,50 @@ def test_idle_connections_give_way(start, loops):
             assert idle[0].drain() and idle[0].goaway == NO_ERROR
         # A newcomer that was not served in time leaves its place to the next.
         assert metric(server, "holdfast_connections_evicted_total") >= 1
+
+
+def test_an_evicted_peer_hears_of_it_whatever_it_is_sending(start):
+    """Its calls may be on their way: they must not turn the GOAWAY into a reset of the socket."""
+    server = start("--max-connections", "2", "--loops", "1")
+    with Peer(server) as idle, Peer(server) as busy:
+        busy.send(CALL)
+        busy.barrier()
+        assert idle.call(1, CHECK, b"").grpc_status == OK
+        time.sleep(1.1)
+        with Peer(server) as newcomer:
+            newcomer.goes_on()
+            assert metric(server, "holdfast_connections_evicted_total") == 1
+            assert metric(server, "holdfast_connections") == 2
+            # Each in a packet of its own, with time for an answer to the one before.
+            for stream in (3, 5, 7):
+                idle.request(stream, grpc_fields(CHECK), grpc_message(b""))
+                time.sleep(0.05)
+            assert idle.drain()
+            # Streams above the last one were not looked at: a client may send them again.
+            assert (idle.goaway, idle.last_stream) == (NO_ERROR, 1)
+
+
+def test_evicted_peers_that_stay_are_few(start):
+    """They get a moment to read their GOAWAY; that many may not hold more sockets than the server should have."""
+    server = start("--max-connections", "150", "--loops", "1")
+    with contextlib.ExitStack() as stack:
+        def connect():
+            peer = stack.enter_context(Peer(server))
+            peer.barrier()
+
+        for _ in range(150):
+            connect()
+        time.sleep(1.1)
+        for _ in range(150):
+            connect()
+        sockets = 0
+        for entry in pathlib.Path(f"/proc/{server.pid}/fd").iterdir():
+            with contextlib.suppress(OSError):
+                sockets += os.readlink(entry).startswith("socket:")
+        assert metric(server, "holdfast_connections") == 150
+        assert metric(server, "holdfast_connections_evicted_total") == 150
+        # And listeners, and the admin port's.
+        assert sockets <= 150 + 64 + 10, sockets
 
 
 def test_connections_that_have_calls_are_not_evicted(start):

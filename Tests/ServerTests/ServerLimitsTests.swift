@@ -21,6 +21,15 @@ struct ServerLimitsTests {
     #expect(limits.share(ofLoops: loops).http2.bufferedBytesMax / Self.mebibyte == ofLoop)
   }
 
+  @Test(
+    "Evicted connections are shared too, and each loop may keep one",
+    arguments: [(64, 1, 64), (64, 2, 32), (64, 3, 21), (64, 128, 1), (0, 4, 1)])
+  func evicted(ofServer: Int, loops: Int, ofLoop: Int) {
+    var limits = Fixture.limits
+    limits.evictedConnectionsMax = ofServer
+    #expect(limits.share(ofLoops: loops).evictedConnectionsMax == ofLoop)
+  }
+
   /// Clients that give their streams no window ask for far more than that.
   @Test(
     "What nobody takes is bounded for the server, whatever the number of its loops",
