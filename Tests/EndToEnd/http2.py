@@ -99,7 +99,7 @@ class Connection:
         """Raises Closed where the server no longer listens."""
         try:
             self.socket.sendall(data)
-        except (BrokenPipeError, ConnectionResetError) as error:
+        except (BrokenPipeError, ConnectionResetError, ssl.SSLEOFError) as error:
             raise Closed from error
 
     def send_slowly_refused(self, data, chunk=16384):
@@ -116,7 +116,7 @@ class Connection:
         while len(self.received) < 9 or len(self.received) < 9 + int.from_bytes(self.received[:3], "big"):
             try:
                 data = self.socket.recv(1 << 16)
-            except ConnectionResetError as error:
+            except (ConnectionResetError, ssl.SSLEOFError) as error:
                 raise Closed from error
             if not data:
                 raise Closed
