@@ -72,18 +72,20 @@ let package = Package(
     module("HTTP2"),
     module("GRPC", ["Bytes", "HTTP2", "CZlib"]),
     module("Metrics"),
-    module("StockStore", ["Posix", "CPlatform"]),
+    module("Log", ["Posix", "Bytes", "CPlatform"]),
+    module("StockStore", ["Log", "Posix", "Bytes", "CPlatform"]),
+    module("StorePersistence", ["StockStore", "Log", "Posix", "Bytes", "CPlatform"]),
     module("Access", ["Posix", "CPlatform"]),
     module(
       "ReservationService",
-      ["StockStore", "Access", "Posix", "GRPC", "Bytes", "CHoldfastProto"]),
+      ["StockStore", "Log", "Access", "Posix", "GRPC", "Bytes", "CHoldfastProto"]),
     module("Server", ["Posix", "HTTP2", "GRPC", "Bytes", "Metrics"]),
     module("Admin", ["Posix", "Metrics"]),
     executable(
       "holdfast",
       [
-        "Posix", "HTTP2", "GRPC", "Metrics", "StockStore", "Access", "ReservationService", "Server",
-        "Admin", argumentParser, logging,
+        "Posix", "HTTP2", "GRPC", "Metrics", "Log", "StockStore", "StorePersistence", "Access",
+        "ReservationService", "Server", "Admin", argumentParser, logging,
         .product(name: "Configuration", package: "swift-configuration"),
         .product(name: "ServiceLifecycle", package: "swift-service-lifecycle"),
         .product(name: "UnixSignals", package: "swift-service-lifecycle"),
@@ -99,19 +101,28 @@ let package = Package(
     executable(
       "holdfast-load", ["LoadKit", "LoadReport", "LoadHistory", "Posix", argumentParser],
       path: "LoadTest/holdfast-load"),
-    executable("store-benchmark", ["StockStore", "Posix"], path: "Benchmarks/StoreBenchmark"),
+    executable(
+      "store-benchmark", ["Log", "StockStore", "StorePersistence", "Posix"],
+      path: "Benchmarks/StoreBenchmark"),
 
     tests("PosixTests", ["Posix"]),
     tests("HTTP2Tests", ["HTTP2", "CNGHTTP2", "WireTesting"]),
     tests("BytesTests", ["Bytes"]),
     tests("GRPCTests", ["GRPC", "HTTP2", "Bytes", "WireTesting"]),
     tests("MetricsTests", ["Metrics"]),
-    tests("StockStoreTests", ["StockStore", "Posix", "CPlatform", "Simulation"]),
+    tests("LogTests", ["Log", "Posix", "Bytes", "CPlatform", "LogFixtures"]),
+    tests("StockStoreTests", ["StockStore", "Log", "Posix", "Bytes", "Simulation"]),
+    tests(
+      "StorePersistenceTests",
+      [
+        "StorePersistence", "StockStore", "Log", "Posix", "Bytes", "CPlatform", "Simulation",
+        "LogFixtures",
+      ]),
     tests("AccessTests", ["Access", "Posix", "CPlatform"]),
     tests(
       "ReservationServiceTests",
       [
-        "ReservationService", "StockStore", "Access", "GRPC", "Bytes", "Metrics", "Posix",
+        "ReservationService", "StockStore", "Log", "Access", "GRPC", "Bytes", "Metrics", "Posix",
         "CHoldfastProto", "CProtobufC", "WireTesting",
       ]),
     tests("ServerTests", ["Server", "Posix", "HTTP2", "GRPC", "Bytes", "Metrics"]),
@@ -122,12 +133,15 @@ let package = Package(
     tests(
       "LoadTests", ["LoadKit", "LoadReport", "LoadHistory", "Posix", "GRPC", "WireTesting"]),
     module("WireTesting", ["GRPC", "HTTP2"], path: "Tests/WireTesting"),
-    module("Simulation", ["StockStore", "Posix"], path: "Tests/Simulation/Simulation"),
+    module("LogFixtures", ["Log", "Posix", "Bytes"], path: "Tests/LogFixtures"),
+    module(
+      "Simulation", ["StorePersistence", "StockStore", "Log", "Posix"],
+      path: "Tests/Simulation/Simulation"),
     executable(
-      "simulate", ["Simulation", "StockStore", "Posix", argumentParser],
+      "simulate", ["Simulation", "StockStore", "Log", "Posix", argumentParser],
       path: "Tests/Simulation/simulate"),
     .testTarget(
-      name: "SimulationTests", dependencies: ["Simulation", "StockStore", "Posix"],
+      name: "SimulationTests", dependencies: ["Simulation", "StockStore", "Log", "Posix"],
       path: "Tests/Simulation/SimulationTests", swiftSettings: strict),
     tests("TidyTests", []),
   ]

@@ -1,7 +1,9 @@
+internal import Log
 // How long a start takes: `store-benchmark recovery DIR` fills DIR, which must be empty, and opens it
 // again and again. What was written lies in the system's memory, so that no disk is measured.
 internal import Posix
 internal import StockStore
+internal import StorePersistence
 
 struct RecoveryBenchmark {
   private static let rounds = 5

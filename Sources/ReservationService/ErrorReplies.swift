@@ -3,6 +3,7 @@
 internal import Access
 internal import Bytes
 internal import GRPC
+internal import Log
 internal import StockStore
 
 /// Writes refusals into replies. One per loop.

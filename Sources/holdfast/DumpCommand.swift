@@ -1,7 +1,9 @@
 // `holdfast dump`: the journal for programs.
 internal import ArgumentParser
 internal import Foundation
+internal import Log
 internal import StockStore
+internal import StorePersistence
 
 struct DumpCommand: AsyncParsableCommand {
   static let configuration = CommandConfiguration(

@@ -1,6 +1,7 @@
 // The command line: `holdfast serve`, and what is done to a data directory while no server has it.
 internal import ArgumentParser
 internal import Foundation
+internal import Log
 internal import Posix
 internal import StockStore
 
@@ -47,7 +48,7 @@ extension CommandFailure {
       // The hint names a command; now it can be pasted.
       let text = error.description.replacing("repair DIR", with: "repair '\(directory)'")
       self.init(description: "\(directory): \(text)", status: Self.damaged)
-    case .failed, .unsuitable, .tooLittleMemory:
+    case .failed, .unsuitable, .tooLittleMemory, .newer, .fenced, .unreachable, .trimmed:
       let text = error.description
       self.init(description: text.contains(directory) ? text : "\(directory): \(text)")
     }

@@ -1,3 +1,4 @@
+internal import Log
 // The journal's numbers as Prometheus metrics.
 internal import Metrics
 internal import StockStore

@@ -3,6 +3,7 @@
 internal import Access
 internal import Admin
 internal import HTTP2
+internal import Log
 internal import Posix
 internal import ReservationService
 internal import Server

@@ -1,7 +1,9 @@
 // `holdfast repair`: gives up the end of a damaged journal, on purpose and for good.
 internal import ArgumentParser
 internal import Foundation
+internal import Log
 internal import StockStore
+internal import StorePersistence
 
 struct RepairCommand: AsyncParsableCommand {
   static let configuration = CommandConfiguration(

@@ -1,9 +1,11 @@
+internal import Log
 // The server's time: whether the machine's clock can be believed is asked at the start; what becomes of
 // it later is only watched, since the server's own time goes on by itself.
 internal import Logging
 internal import Metrics
 internal import Posix
 internal import StockStore
+internal import StorePersistence
 internal import Synchronization
 
 enum ServerClock {

@@ -3,6 +3,7 @@ internal import Access
 internal import Admin
 internal import Foundation
 internal import GRPC
+internal import Log
 internal import Logging
 internal import Metrics
 internal import Posix

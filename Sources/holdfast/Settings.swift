@@ -2,6 +2,7 @@
 // the default. Every value is read as text by one set of rules, so that each says the same of a mistake.
 internal import Configuration
 internal import Foundation
+internal import Log
 internal import Posix
 internal import StockStore
 

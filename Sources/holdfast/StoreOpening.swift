@@ -1,8 +1,10 @@
 // From a data directory to a running store with its journal, and back.
 internal import Foundation
+internal import Log
 internal import Logging
 internal import Posix
 internal import StockStore
+internal import StorePersistence
 internal import Synchronization
 
 /// A store that is about to be opened. Its data directory, if it has one, is this process's already.

@@ -1,7 +1,9 @@
 // `holdfast verify`: reads a data directory as a start would, and says what it holds.
 internal import ArgumentParser
 internal import Foundation
+internal import Log
 internal import StockStore
+internal import StorePersistence
 
 struct VerifyCommand: AsyncParsableCommand {
   static let configuration = CommandConfiguration(

@@ -3,7 +3,7 @@
 import struct
 
 SEGMENT_HEADER_BYTES = 4096
-# Of each batch: its LSN, the bytes of its records, their number, kind, run (Sources/StockStore/Journal).
+# Of each batch: its LSN, the bytes of its records, their number, kind, run (Sources/Log/JournalFormat.swift).
 BATCH_HEADER = struct.Struct("<4xI Q II I B3x I 4x q")
 assert BATCH_HEADER.size == 48
 

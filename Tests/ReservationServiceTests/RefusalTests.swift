@@ -1,4 +1,5 @@
 import GRPC
+import Log
 import Posix
 import StockStore
 import Testing

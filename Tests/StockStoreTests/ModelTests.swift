@@ -1,4 +1,5 @@
 import Foundation
+import Log
 import Posix
 import Simulation
 import Testing

@@ -1,3 +1,4 @@
+import Log
 import Posix
 import Simulation
 import Synchronization

@@ -123,7 +123,8 @@ private let executables: Set = ["holdfast", "holdfast-load", "StoreBenchmark", "
 
 /// The hot modules: what they use is known to the last allocation.
 private let modulesWithoutFoundation: Set = [
-  "Metrics", "StockStore", "HTTP2", "GRPC", "Posix", "Server", "Admin", "Access", "Bytes",
+  "Metrics", "Log", "StockStore", "StorePersistence", "HTTP2", "GRPC", "Posix", "Server", "Admin",
+  "Access", "Bytes",
 ]
 
 /// Who may import whom among the modules of this package.
@@ -135,23 +136,25 @@ private let arrows: [String: Set<String>] = [
   "HTTP2": [],
   "GRPC": ["Bytes", "HTTP2", "CZlib"],
   "Metrics": [],
-  "StockStore": ["Posix", "CPlatform"],
+  "Log": ["Posix", "Bytes", "CPlatform"],
+  "StockStore": ["Log", "Posix", "Bytes", "CPlatform"],
+  "StorePersistence": ["StockStore", "Log", "Posix", "Bytes", "CPlatform"],
   "Access": ["Posix", "CPlatform"],
   "ReservationService": [
-    "StockStore", "Access", "Posix", "GRPC", "Bytes", "CHoldfastProto",
+    "StockStore", "Log", "Access", "Posix", "GRPC", "Bytes", "CHoldfastProto",
   ],
   "Server": ["Posix", "HTTP2", "GRPC", "Bytes", "Metrics"],
   "Admin": ["Posix", "Metrics"],
   "holdfast": [
-    "Posix", "HTTP2", "GRPC", "Metrics", "StockStore", "Access", "ReservationService", "Server",
-    "Admin",
+    "Posix", "HTTP2", "GRPC", "Metrics", "Log", "StockStore", "StorePersistence", "Access",
+    "ReservationService", "Server", "Admin",
   ],
   "LoadReport": ["Posix", "CZlib"], "LoadHistory": [],
   "LoadKit": ["LoadReport", "LoadHistory", "Posix", "GRPC", "HTTP2"],
   "holdfast-load": ["LoadKit", "LoadReport", "LoadHistory", "Posix"],
-  "StoreBenchmark": ["StockStore", "Posix"],
-  "Simulation": ["StockStore", "Posix"],
-  "simulate": ["Simulation", "StockStore", "Posix"],
+  "StoreBenchmark": ["Log", "StockStore", "StorePersistence", "Posix"],
+  "Simulation": ["StorePersistence", "StockStore", "Log", "Posix"],
+  "simulate": ["Simulation", "StockStore", "Log", "Posix"],
 ]
 
 extension SourceFile {

@@ -6,6 +6,7 @@
 //     that it shares with an earlier block, and is put back when that one's time comes.
 // Where it waits follows from when it ends, so it is unlinked at once when it ends early, and the lists
 // hold live holds only. Each hold is touched at most once for each of the three steps.
+internal import Posix
 
 @safe struct ExpiryWheel: ~Copyable {
   private static let ticksPerBlock: Int64 = 1024

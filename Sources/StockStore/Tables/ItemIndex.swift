@@ -9,7 +9,7 @@ internal import CPlatform
 internal import Synchronization
 
 /// A handle, as Region.
-struct ItemIndex {
+package struct ItemIndex {
   private struct Stripe: ~Copyable {
     let lock = SpinLock()
     let table: Atomic<UInt>
@@ -35,13 +35,13 @@ struct ItemIndex {
 
   /// The number of the record with this hash for which `matches` is true.
   @inline(__always)
-  func find(_ hash: UInt64, _ matches: (UInt32) -> Bool) -> UInt32? {
+  package func find(_ hash: UInt64, _ matches: (UInt32) -> Bool) -> UInt32? {
     table(stripe(hash)).find(UInt32(truncatingIfNeeded: hash >> 32), matches)
   }
 
   /// Fetches where the hash's search begins.
   @inline(__always)
-  func prefetch(_ hash: UInt64) {
+  package func prefetch(_ hash: UInt64) {
     table(stripe(hash)).prefetch(UInt32(truncatingIfNeeded: hash >> 32))
   }
 
@@ -57,7 +57,7 @@ struct ItemIndex {
 
   /// Puts a record into the index. The caller holds the stripe's lock and knows that it is not there.
   /// The table that this replaced, for the caller to retire; else nil.
-  func insert(_ hash: UInt64, _ ordinal: UInt32) -> IndexTable? {
+  package func insert(_ hash: UInt64, _ ordinal: UInt32) -> IndexTable? {
     let stripe = stripe(hash)
     let old = table(stripe)
     var current = old
@@ -83,7 +83,7 @@ struct ItemIndex {
 }
 
 /// One stripe's slots: address and size in one word, so that both are read in one load.
-struct IndexTable {
+package struct IndexTable {
   private static let alignment = 64
 
   /// The slots' address, with the logarithm of their number in the low six bits.
@@ -99,7 +99,7 @@ struct IndexTable {
     packed = UInt(bitPattern: memory) | UInt(slotCountLog2)
   }
 
-  func free() { unsafe UnsafeMutableRawPointer(slots).deallocate() }
+  package func free() { unsafe UnsafeMutableRawPointer(slots).deallocate() }
 
   @inline(__always)
   var slotCount: Int { 1 << slotCountLog2 }

@@ -1,18 +1,18 @@
 // The items' records: one cache line each, numbered in the order in which they were made.
 internal import CPlatform
-internal import Synchronization
+package import Synchronization
 
 /// One item, 64 bytes. The word is the item's lock and version; the four numbers are guarded by it:
 /// only who holds the lock writes them, and readers check the word again after reading. All are
 /// atomics, so that reading beside a writer is defined. The key never changes once it is in the index.
-struct ItemRecord: ~Copyable {
+package struct ItemRecord: ~Copyable {
   /// version << 1 | locked. Version 0: the name is taken, but the item was not made yet.
-  let word: Atomic<UInt64>
-  let onHand: Atomic<Int64>
-  let held: Atomic<Int64>
-  let safetyStock: Atomic<Int64>
+  package let word: Atomic<UInt64>
+  package let onHand: Atomic<Int64>
+  package let held: Atomic<Int64>
+  package let safetyStock: Atomic<Int64>
   /// Of the last change.
-  let lsn: Atomic<UInt64>
+  package let lsn: Atomic<UInt64>
   var key: ItemKey
 }
 
@@ -37,7 +37,7 @@ struct ItemKey {
 }
 
 /// All items. A handle, as Region.
-struct ItemTable {
+package struct ItemTable {
   private struct Header: ~Copyable {
     /// Records handed out.
     let count = Atomic<UInt32>(0)
@@ -45,7 +45,8 @@ struct ItemTable {
     let copiedBytes = Atomic<Int>(0)
   }
 
-  private let records: Region<ItemRecord>
+  @usableFromInline
+  let records: Region<ItemRecord>
   private let header = PaddedArray<Header>(count: 1) { _ in Header() }
 
   init(capacity: Int) {
@@ -62,10 +63,10 @@ struct ItemTable {
   }
 
   /// The cap.
-  var capacity: Int { records.capacity }
+  package var capacity: Int { records.capacity }
 
   /// Records handed out; those whose version is 0 are not items yet.
-  var count: UInt32 { header[0].count.load(ordering: .acquiring) }
+  package var count: UInt32 { header[0].count.load(ordering: .acquiring) }
 
   /// Bytes in use.
   var bytes: Int {
@@ -73,8 +74,9 @@ struct ItemTable {
   }
 
   /// The record of a number that `add` gave.
+  @inlinable
   @inline(__always)
-  subscript(ordinal: UInt32) -> ItemRecord {
+  package subscript(ordinal: UInt32) -> ItemRecord {
     unsafeAddress { unsafe UnsafePointer(records.address(ordinal)) }
   }
 
@@ -83,7 +85,9 @@ struct ItemTable {
 
   /// The same for any number.
   @inline(__always)
-  func prefetchIfThere(_ ordinal: UInt32) { if ordinal < records.capacity { prefetch(ordinal) } }
+  package func prefetchIfThere(_ ordinal: UInt32) {
+    if ordinal < records.capacity { prefetch(ordinal) }
+  }
 
   /// Makes a record with `name` at version 0; nil where the table is full. Nobody else sees it until
   /// its number is in the index. The caller holds the lock of the name's stripe.
@@ -102,7 +106,7 @@ struct ItemTable {
 
   /// Gives a record that had another place in the order of making its number and name back; false where
   /// the number is beyond the cap. Only while one thread has the table to itself.
-  func restore(_ ordinal: UInt32, _ name: ItemName) -> Bool {
+  package func restore(_ ordinal: UInt32, _ name: ItemName) -> Bool {
     guard ordinal < records.capacity else { return false }
     setName(ordinal, name)
     if ordinal >= count { header[0].count.store(ordinal + 1, ordering: .releasing) }
@@ -131,7 +135,7 @@ struct ItemTable {
 
   /// Whether the record has this name.
   @inline(__always)
-  func hasName(_ ordinal: UInt32, _ name: ItemName) -> Bool {
+  package func hasName(_ ordinal: UInt32, _ name: ItemName) -> Bool {
     let skuLength = Int(records[ordinal].key.skuLength)
     guard skuLength == name.sku.count,
       Int(records[ordinal].key.locationLength) == name.location.count
@@ -141,7 +145,7 @@ struct ItemTable {
   }
 
   /// The record's name. Its bytes stay as long as the store.
-  func name(_ ordinal: UInt32) -> ItemName {
+  package func name(_ ordinal: UInt32) -> ItemName {
     let skuLength = Int(records[ordinal].key.skuLength)
     let locationLength = Int(records[ordinal].key.locationLength)
     let bytes = unsafe UnsafePointer(

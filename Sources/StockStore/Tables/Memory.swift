@@ -24,7 +24,7 @@ func hasAddressSpace(bytes: Int) -> Bool {
 }
 
 /// Which pages the kernel fills a region with.
-enum PageSize {
+package enum PageSize {
   /// A page of 4 KiB is filled in about a microsecond.
   case small
   /// Pages of 2 MiB, where the kernel gives them: a look at any element costs no walk through the page
@@ -36,11 +36,12 @@ enum PageSize {
 /// `capacity` elements in reserved address space, all bits zero at first. A handle: copies name the
 /// same elements, and the store that made it frees it when no session is left.
 /// Elements need no initialisation beyond zero bits and hold nothing that must be released.
-@safe struct Region<Element: ~Copyable>: @unchecked Sendable {
+@safe package struct Region<Element: ~Copyable>: @unchecked Sendable {
   private static var alignment: Int { 2 << 20 }
 
-  private let base: UnsafeMutablePointer<Element>
-  let capacity: Int
+  @usableFromInline
+  let base: UnsafeMutablePointer<Element>
+  package let capacity: Int
   private let mapping: UnsafeMutableRawPointer
   private let mappingLength: Int
 
@@ -49,7 +50,7 @@ enum PageSize {
     max(1, capacity) * MemoryLayout<Element>.stride + alignment
   }
 
-  init(capacity: Int, pages: PageSize) {
+  package init(capacity: Int, pages: PageSize) {
     let length = max(1, capacity) * MemoryLayout<Element>.stride
     let mappingLength = Self.mappedBytes(capacity: capacity)
     let mapping = unsafe mmap(
@@ -68,17 +69,19 @@ enum PageSize {
   }
 
   /// Gives the pages back. Nobody may use any copy of this handle afterwards.
-  func free() { _ = unsafe munmap(mapping, mappingLength) }
+  package func free() { _ = unsafe munmap(mapping, mappingLength) }
 
   /// The element's address. Asks no more of `index` than the caller has checked: it must be below
   /// `capacity`.
+  @inlinable
   @inline(__always)
-  func address(_ index: UInt32) -> UnsafeMutablePointer<Element> {
+  package func address(_ index: UInt32) -> UnsafeMutablePointer<Element> {
     unsafe base + Int(index)
   }
 
+  @inlinable
   @inline(__always)
-  subscript(index: UInt32) -> Element {
+  package subscript(index: UInt32) -> Element {
     // The numbers come from the store's own tables, never from outside.
     unsafeAddress {
       assert(index < capacity)
@@ -93,14 +96,16 @@ enum PageSize {
 
 /// A fixed number of elements, each on cache lines of its own, so that threads that use different ones
 /// do not slow each other down. A handle, as Region.
-@safe struct PaddedArray<Element: ~Copyable>: @unchecked Sendable {
+@safe package struct PaddedArray<Element: ~Copyable>: @unchecked Sendable {
   private static var lineBytes: Int { 128 }
 
-  private let base: UnsafeMutableRawPointer
-  let count: Int
-  private let stride: Int
+  @usableFromInline
+  let base: UnsafeMutableRawPointer
+  package let count: Int
+  @usableFromInline
+  let stride: Int
 
-  init(count: Int, _ make: (Int) -> Element) {
+  package init(count: Int, _ make: (Int) -> Element) {
     let line = Self.lineBytes
     stride = (MemoryLayout<Element>.size + line - 1) / line * line
     self.count = count
@@ -114,19 +119,21 @@ enum PageSize {
   var bytes: Int { stride * count }
 
   /// Frees the memory. Nobody may use any copy of this handle afterwards.
-  func free() {
+  package func free() {
     for index in 0..<count { unsafe address(index).deinitialize(count: 1) }
     unsafe base.deallocate()
   }
 
+  @inlinable
   @inline(__always)
-  func address(_ index: Int) -> UnsafeMutablePointer<Element> {
+  package func address(_ index: Int) -> UnsafeMutablePointer<Element> {
     assert(index >= 0 && index < count)
     return unsafe (base + index * stride).assumingMemoryBound(to: Element.self)
   }
 
+  @inlinable
   @inline(__always)
-  subscript(index: Int) -> Element {
+  package subscript(index: Int) -> Element {
     // The numbers come from the store's own code, never from outside.
     unsafeAddress { unsafe UnsafePointer(address(index)) }
     nonmutating unsafeMutableAddress { unsafe address(index) }
@@ -135,26 +142,30 @@ enum PageSize {
 
 /// A fixed number of plain values behind an address that does not change: unlike an array in a struct,
 /// it is never copied by accident. A handle, as Region.
-@safe struct FixedArray<Element: BitwiseCopyable> {
-  private let base: UnsafeMutablePointer<Element>
-  private let capacity: Int
+@safe package struct FixedArray<Element: BitwiseCopyable> {
+  @usableFromInline
+  let base: UnsafeMutablePointer<Element>
+  @usableFromInline
+  let capacity: Int
 
-  init(capacity: Int, repeating element: Element) {
+  package init(capacity: Int, repeating element: Element) {
     self.capacity = capacity
     unsafe base = .allocate(capacity: capacity)
     unsafe base.initialize(repeating: element, count: capacity)
   }
 
-  func free() { unsafe base.deallocate() }
+  package func free() { unsafe base.deallocate() }
 
+  @inlinable
   @inline(__always)
-  func address(_ index: Int) -> UnsafeMutablePointer<Element> {
+  package func address(_ index: Int) -> UnsafeMutablePointer<Element> {
     precondition(index >= 0 && index < capacity, "index out of range")
     return unsafe base + index
   }
 
+  @inlinable
   @inline(__always)
-  subscript(index: Int) -> Element {
+  package subscript(index: Int) -> Element {
     unsafeAddress { unsafe UnsafePointer(address(index)) }
     nonmutating unsafeMutableAddress { unsafe address(index) }
   }

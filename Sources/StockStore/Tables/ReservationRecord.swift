@@ -2,108 +2,98 @@
 // idempotency entry as well: found by the hash of who asked under which key.
 
 /// 128-bit keyed hash of (method, caller, key): names a decision. Two different ones never meet (2^-128).
-struct Identity: Equatable {
-  let low: UInt64
-  let high: UInt64
+package struct Identity: Equatable, BitwiseCopyable {
+  package let low: UInt64
+  package let high: UInt64
+
+  package init(low: UInt64, high: UInt64) {
+    self.low = low
+    self.high = high
+  }
 
   /// What the key table keeps of it.
-  var tag: UInt32 { UInt32(truncatingIfNeeded: high >> 32) }
+  package var tag: UInt32 { UInt32(truncatingIfNeeded: high >> 32) }
 }
 
 /// Whose hold it is: a keyed hash of the caller's name, of 63 bits. Names are the operator's, and nobody
 /// who does not have the key can look for two that meet.
-struct HoldOwner: Equatable {
+package struct HoldOwner: Equatable {
   /// Below zero, which no time is; 0: unknown.
-  let rawValue: Int64
+  package let rawValue: Int64
 
   /// Of holds without a caller, and of those that an older version has left in a checkpoint.
-  static var unknown: HoldOwner { HoldOwner(rawValue: 0) }
+  package static var unknown: HoldOwner { HoldOwner(rawValue: 0) }
 
-  init(hash: UInt64) { rawValue = Int64(bitPattern: hash | 1 << 63) }
+  package init(hash: UInt64) { rawValue = Int64(bitPattern: hash | 1 << 63) }
 
   /// - Parameter rawValue: 0 and above stand for unknown.
   fileprivate init(rawValue: Int64) { self.rawValue = min(0, rawValue) }
 }
 
-/// What a record holds. Zero bits are a free one. The numbers stand in journals and checkpoints.
-enum RecordKind: UInt8 {
-  case free = 0
-  case held = 1
-  case confirmed = 2
-  /// Confirmed with fewer units than were held: a repeat has to name the same lines.
-  case confirmedInPart = 3
-  case released = 4
-  case expired = 5
-  case refusedInsufficientStock = 6
-  /// As the first release wrote it, with the number of one line.
-  case refusedLineNotFound = 7
-  case refusedOnHandLimit = 8
-  case adjusted = 9
-  case refusedItemsNotFound = 10
-}
+package struct ReservationRecord: BitwiseCopyable {
+  package static let inlineLinesMax = 5
 
-/// A refusal as it is recorded. It must be the same again for a command whose lines come in another order.
-enum RecordedRefusal: Equatable {
-  /// The first item that lacks units; the others are lines of the record.
-  case insufficientStock(item: ItemHandle, requested: Int64, available: Int64)
-  /// The items that are unknown, as bits: which of the command's items they are in the order of their
-  /// hashes. `first` is the one that is answered first.
-  case itemsNotFound(first: Int, places: UInt64)
-  /// The command's line that is unknown, of the first release.
-  case lineNotFound(Int)
-  case onHandLimit
-
-  /// Whether `first` is one of these places: numbers from a disk may be anything.
-  static func arePlaces(first: Int, _ places: UInt64) -> Bool {
-    first >= 0 && first < SessionScratch.linesMax && places >> UInt64(first) & 1 == 1
-  }
-}
-
-/// Units that an item lacks, besides those of the first that the refusal names.
-struct Shortage: Equatable {
-  var item: ItemHandle
-  var requested: Int64
-  var available: Int64
-}
-
-struct ReservationRecord {
-  static let inlineLinesMax = 5
-
-  var identity: Identity
+  package var identity: Identity
   /// Of the payload that came with the key.
-  var fingerprint: UInt64
-  /// Times in nanoseconds since the Unix epoch. Refusals and adjustments have `createdAt` and `endedAt`
-  /// alone; the two fields between are theirs for other numbers.
-  var createdAt: Int64
-  var expiresAt: Int64
-  /// What Reserve answered, whatever Extend did since.
-  var firstExpiresAt: Int64
+  package var fingerprint: UInt64
+  /// In nanoseconds since the Unix epoch, as all times.
+  package var createdAt: Int64
+  /// A union: two numbers that each kind has for itself. `expiresAt` and `firstExpiresAt`, `refusal` and
+  /// `adjusted` are the views of it.
+  private var firstNumber: Int64
+  private var secondNumber: Int64
   /// Of a hold, live or expired, its `owner`; of all others when they ended. A live hold has not ended, an
   /// expired one has ended when it was to expire, and what is confirmed or released stays so whoever asks.
-  private(set) var endedAtOrOwner: Int64
-  var lsn: UInt64
+  package private(set) var endedAtOrOwner: Int64
+  package var lsn: UInt64
   /// Tells this use of the slot from all others.
-  var generation: UInt32
+  package var generation: UInt32
   /// Neighbours in the list that the record is in, slot + 1 each; 0: none.
-  var next: UInt32
-  var previous: UInt32
+  package var next: UInt32
+  package var previous: UInt32
   private var ordinals: InlineArray<5, UInt32>
   private var quantitiesLow: InlineArray<5, UInt32>
   private var quantitiesHigh: InlineArray<5, UInt16>
-  var kind: RecordKind
+  package var kind: RecordKind
   private var rawLineCount: UInt8
 
   /// A record that is not in use: all bits zero, as in memory that was never touched.
-  static var free: ReservationRecord {
+  package static var free: ReservationRecord {
     ReservationRecord(
-      identity: Identity(low: 0, high: 0), fingerprint: 0, createdAt: 0, expiresAt: 0,
-      firstExpiresAt: 0, endedAtOrOwner: 0, lsn: 0, generation: 0, next: 0, previous: 0,
+      identity: Identity(low: 0, high: 0), fingerprint: 0, createdAt: 0, firstNumber: 0,
+      secondNumber: 0, endedAtOrOwner: 0, lsn: 0, generation: 0, next: 0, previous: 0,
       ordinals: InlineArray(repeating: 0), quantitiesLow: InlineArray(repeating: 0),
       quantitiesHigh: InlineArray(repeating: 0), kind: .free, rawLineCount: 0)
   }
 
+  /// Of a reservation: when the hold ends.
+  package var expiresAt: Int64 {
+    @inline(__always) get { firstNumber }
+    @inline(__always) set {
+      assert(state != nil, "only a reservation ends")
+      firstNumber = newValue
+    }
+  }
+
+  /// Of a reservation: what Reserve answered, whatever Extend did since.
+  package var firstExpiresAt: Int64 {
+    @inline(__always) get { secondNumber }
+    @inline(__always) set {
+      assert(state != nil, "only a reservation ends")
+      secondNumber = newValue
+    }
+  }
+
+  /// What a checkpoint keeps of the union, whatever the kind.
+  package var savedNumbers: (first: Int64, second: Int64) { (firstNumber, secondNumber) }
+
+  /// Takes back what `savedNumbers` was, while the kind is not set yet.
+  package mutating func restoreNumbers(_ saved: (first: Int64, second: Int64)) {
+    (firstNumber, secondNumber) = saved
+  }
+
   /// When it ended; nothing that counts while it is held.
-  var endedAt: Int64 {
+  package var endedAt: Int64 {
     get { kind == .expired ? expiresAt : endedAtOrOwner }
     set {
       assert(kind != .held && kind != .expired, "a hold has its owner there")
@@ -112,7 +102,7 @@ struct ReservationRecord {
   }
 
   /// Whose hold it is, live or expired.
-  var owner: HoldOwner {
+  package var owner: HoldOwner {
     get { HoldOwner(rawValue: endedAtOrOwner) }
     set {
       assert(kind == .held, "only a hold has an owner")
@@ -121,7 +111,7 @@ struct ReservationRecord {
   }
 
   /// What a checkpoint keeps of both: 0 for a hold whose owner is unknown.
-  var savedEnd: Int64 {
+  package var savedEnd: Int64 {
     switch kind {
     case .held: owner.rawValue
     case .expired: owner == .unknown ? expiresAt : owner.rawValue
@@ -130,13 +120,13 @@ struct ReservationRecord {
   }
 
   /// Takes back what `savedEnd` was, while the kind is not set yet.
-  mutating func restoreEnd(_ saved: Int64) { endedAtOrOwner = saved }
+  package mutating func restoreEnd(_ saved: Int64) { endedAtOrOwner = saved }
 
   /// Lines, each item once.
-  var lineCount: Int { Int(rawLineCount) }
+  package var lineCount: Int { Int(rawLineCount) }
 
   /// Where the reservation stands; nil for other records.
-  var state: ReservationState? {
+  package var state: ReservationState? {
     switch kind {
     case .held: .held
     case .confirmed, .confirmedInPart: .confirmed
@@ -147,24 +137,24 @@ struct ReservationRecord {
   }
 
   /// A hold that must end before anything else is done.
-  func isDue(_ now: Int64) -> Bool { kind == .held && expiresAt <= now }
+  package func isDue(_ now: Int64) -> Bool { kind == .held && expiresAt <= now }
 
   /// Where the reservation stands at this time, also where a due hold could not be ended yet.
-  func state(at now: Int64) -> ReservationState? { isDue(now) ? .expired : state }
+  package func state(at now: Int64) -> ReservationState? { isDue(now) ? .expired : state }
 
   /// Makes room for lines: in place, or in a block of their own.
-  mutating func setLineCount(_ count: Int) {
+  package mutating func setLineCount(_ count: Int) {
     rawLineCount = UInt8(truncatingIfNeeded: count)
     if count > Self.inlineLinesMax { unsafe block = .allocate(capacity: count) }
   }
 
   /// Frees the block of many lines, if there is one.
-  mutating func removeLines() {
+  package mutating func removeLines() {
     if lineCount > Self.inlineLinesMax { unsafe block?.deallocate() }
     rawLineCount = 0
   }
 
-  func line(_ index: Int) -> ViewLine {
+  package func line(_ index: Int) -> ViewLine {
     if lineCount > Self.inlineLinesMax, let block = unsafe block {
       precondition(index < lineCount, "no such line")
       return unsafe block[index]
@@ -175,7 +165,7 @@ struct ReservationRecord {
   }
 
   /// - Parameter line: its quantity is below 2^48: 64 lines of 2^40 units at most.
-  mutating func setLine(_ index: Int, _ line: ViewLine) {
+  package mutating func setLine(_ index: Int, _ line: ViewLine) {
     if lineCount > Self.inlineLinesMax, let block = unsafe block {
       precondition(index < lineCount, "no such line")
       unsafe block[index] = line
@@ -201,11 +191,11 @@ struct ReservationRecord {
   }
 
   /// The refusal that the record holds.
-  var refusal: RecordedRefusal? {
+  package var refusal: RecordedRefusal? {
     switch kind {
     case .refusedInsufficientStock:
       .insufficientStock(
-        item: ItemHandle(ordinal: ordinals[0]), requested: expiresAt, available: firstExpiresAt)
+        item: ItemHandle(ordinal: ordinals[0]), requested: firstNumber, available: secondNumber)
     case .refusedItemsNotFound: .itemsNotFound(first: Int(ordinals[0]), places: spareWord)
     case .refusedLineNotFound: .lineNotFound(Int(ordinals[0]))
     case .refusedOnHandLimit: .onHandLimit
@@ -215,14 +205,14 @@ struct ReservationRecord {
 
   /// Becomes a refusal. Lines, if it had any, are removed already; `setShortageCount` and `setShortage`
   /// add further items.
-  mutating func setRefusal(_ refusal: RecordedRefusal) {
+  package mutating func setRefusal(_ refusal: RecordedRefusal) {
     switch refusal {
     case .insufficientStock(let item, let requested, let available):
       kind = .refusedInsufficientStock
       ordinals[0] = item.ordinal
       ordinals[3] = 0
-      expiresAt = requested
-      firstExpiresAt = available
+      firstNumber = requested
+      secondNumber = available
     case .itemsNotFound(let first, let places):
       precondition(
         RecordedRefusal.arePlaces(first: first, places), "a refusal of items that are none")
@@ -239,11 +229,11 @@ struct ReservationRecord {
   // Two lines of a block for each further item that lacks units: requested, available.
 
   /// Items that lack units, besides the first.
-  var shortageCount: Int { kind == .refusedInsufficientStock ? Int(ordinals[3]) : 0 }
+  package var shortageCount: Int { kind == .refusedInsufficientStock ? Int(ordinals[3]) : 0 }
 
   /// Makes room for the shortages of a refusal that is set already: up to 63.
-  mutating func setShortageCount(_ count: Int) {
-    assert(kind == .refusedInsufficientStock && count < SessionScratch.linesMax)
+  package mutating func setShortageCount(_ count: Int) {
+    assert(kind == .refusedInsufficientStock && count < StoreLimits.linesMax)
     ordinals[3] = UInt32(truncatingIfNeeded: count)
     if count == 0 { return }
     let lineCount = max(2 * count, Self.inlineLinesMax + 1)
@@ -252,29 +242,29 @@ struct ReservationRecord {
     for index in 0..<lineCount { setLine(index, unused) }
   }
 
-  mutating func setShortage(_ index: Int, _ shortage: Shortage) {
+  package mutating func setShortage(_ index: Int, _ shortage: Shortage) {
     setLine(2 * index, ViewLine(item: shortage.item, quantity: shortage.requested))
     setLine(2 * index + 1, ViewLine(item: shortage.item, quantity: shortage.available))
   }
 
-  func shortage(_ index: Int) -> Shortage {
+  package func shortage(_ index: Int) -> Shortage {
     let (requested, available) = (line(2 * index), line(2 * index + 1))
     return Shortage(
       item: requested.item, requested: requested.quantity, available: available.quantity)
   }
 
   /// The answer to an adjustment; set it with `kind`.
-  var adjusted: StockLevel {
+  package var adjusted: StockLevel {
     get {
       StockLevel(
-        item: ItemHandle(ordinal: ordinals[0]), onHand: expiresAt, held: firstExpiresAt,
+        item: ItemHandle(ordinal: ordinals[0]), onHand: firstNumber, held: secondNumber,
         safetyStock: Int64(bitPattern: UInt64(ordinals[3]) | UInt64(ordinals[4]) << 32),
         version: spareWord)
     }
     set {
       ordinals[0] = newValue.item.ordinal
-      expiresAt = newValue.onHand
-      firstExpiresAt = newValue.held
+      firstNumber = newValue.onHand
+      secondNumber = newValue.held
       ordinals[3] = UInt32(truncatingIfNeeded: newValue.safetyStock)
       ordinals[4] = UInt32(truncatingIfNeeded: newValue.safetyStock >> 32)
       spareWord = newValue.version

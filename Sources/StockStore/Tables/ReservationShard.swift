@@ -3,11 +3,11 @@
 ///
 /// The fields stand in the order of their use: what every command changes lies on the first cache line,
 /// which passes from core to core.
-struct ReservationShard: ~Copyable {
+package struct ReservationShard: ~Copyable {
   /// Free slots that were used before, through `next`; slot + 1.
   private var free: UInt32 = 0
   /// Guards everything else here, and the records.
-  let lock = SpinLock()
+  package let lock = SpinLock()
   /// Slots of the newest chunk that were never used.
   private var fresh: Range<UInt32> = 0..<0
   /// Recorded decisions that are no live hold, in the order in which they ended.
@@ -71,7 +71,7 @@ struct ReservationShard: ~Copyable {
 
   /// The decision is no live hold, or none any more: from now on it may be forgotten.
   @inline(__always)
-  mutating func appendEnded(_ slot: UInt32) { ended.append(slot, records) }
+  package mutating func appendEnded(_ slot: UInt32) { ended.append(slot, records) }
 
   mutating func removeEnded(_ slot: UInt32) { ended.remove(slot, records) }
 
@@ -88,14 +88,14 @@ struct ReservationShard: ~Copyable {
 
   // MARK: Recovery, while one thread has the shard to itself
 
-  mutating func reserveKeys(_ count: Int) { keys.reserve(count) }
+  package mutating func reserveKeys(_ count: Int) { keys.reserve(count) }
 
   /// Fetches what `restoreKey` reads.
-  func prefetchKey(_ identity: Identity) { keys.prefetch(identity.tag) }
+  package func prefetchKey(_ identity: Identity) { keys.prefetch(identity.tag) }
 
   /// Makes the decision in `slot` found by its identity. Where another slot has the same: the slot that
   /// was changed earlier, which is found no more.
-  mutating func restoreKey(_ slot: UInt32) -> UInt32? {
+  package mutating func restoreKey(_ slot: UInt32) -> UInt32? {
     let identity = records[slot].identity
     guard let other = find(identity) else {
       keys.insert(identity.tag, slot)
@@ -107,8 +107,17 @@ struct ReservationShard: ~Copyable {
     return other
   }
 
+  /// Timers run from this time on.
+  package mutating func advanceTimers(to now: Int64) { wheel.advance(now) }
+
+  /// Sets the timer of the live hold in `slot`.
+  package mutating func restoreTimer(_ slot: UInt32) { _ = wheel.insert(slot) }
+
+  /// No hold is due before.
+  package var nextDue: Int64 { wheel.nextDue }
+
   /// Makes a slot that is not in use one that can be taken.
-  mutating func restoreFree(_ slot: UInt32) {
+  package mutating func restoreFree(_ slot: UInt32) {
     records[slot].generation = slab.firstGeneration
     records[slot].next = free
     free = slot + 1

@@ -3,8 +3,9 @@ internal import Synchronization
 
 /// All reservation records. Shards take them in chunks of 64, side by side, so that a small store
 /// stays small whatever its cap; a byte for each chunk says whose it is. A handle, as Region.
-struct ReservationSlab {
-  static let chunkRecords = 64
+package struct ReservationSlab {
+  @inlinable
+  package static var chunkRecords: Int { 64 }
 
   private struct Header: ~Copyable {
     let chunks = Atomic<UInt32>(0)
@@ -14,7 +15,7 @@ struct ReservationSlab {
     let generationStep: UInt32
   }
 
-  let records: RecordTable
+  package let records: RecordTable
   private let memory: Region<ReservationRecord>
   /// Shard + 1 of each chunk; 0: nobody's yet.
   private let owners: Region<Atomic<UInt8>>
@@ -46,13 +47,13 @@ struct ReservationSlab {
   }
 
   /// Slots that belong to some shard: all below this.
-  var slotCount: UInt32 {
+  package var slotCount: UInt32 {
     header[0].chunks.load(ordering: .acquiring) * UInt32(Self.chunkRecords)
   }
 
   /// Chunks that belong to some shard, and most that there can be.
-  var chunkCount: UInt32 { header[0].chunks.load(ordering: .acquiring) }
-  var chunkCapacity: Int { owners.capacity }
+  package var chunkCount: UInt32 { header[0].chunks.load(ordering: .acquiring) }
+  package var chunkCapacity: Int { owners.capacity }
 
   var firstGeneration: UInt32 { header[0].firstGeneration }
   var generationStep: UInt32 { header[0].generationStep }
@@ -61,8 +62,9 @@ struct ReservationSlab {
   var bytes: Int { Int(slotCount) * MemoryLayout<ReservationRecord>.stride }
 
   /// The record of a slot that `takeChunk` gave.
+  @inlinable
   @inline(__always)
-  subscript(slot: UInt32) -> ReservationRecord {
+  package subscript(slot: UInt32) -> ReservationRecord {
     unsafeAddress { unsafe UnsafePointer(records.address(slot)) }
     nonmutating unsafeMutableAddress { unsafe records.address(slot) }
   }
@@ -78,7 +80,7 @@ struct ReservationSlab {
 
   /// Gives a chunk to the shard that had it; false where it is another's. The number is below
   /// `chunkCapacity`. Only while one thread has the slab to itself.
-  func restoreChunk(_ chunk: UInt32, shard: Int) -> Bool {
+  package func restoreChunk(_ chunk: UInt32, shard: Int) -> Bool {
     let owner = owners[chunk].load(ordering: .relaxed)
     if owner != 0 { return Int(owner) == shard + 1 }
     owners[chunk].store(UInt8(truncatingIfNeeded: shard + 1), ordering: .releasing)
@@ -88,7 +90,7 @@ struct ReservationSlab {
 
   /// Whose slot it is; nil where it is nobody's. Any number is allowed.
   @inline(__always)
-  func owner(_ slot: UInt32) -> Int? {
+  package func owner(_ slot: UInt32) -> Int? {
     let chunk = slot / UInt32(Self.chunkRecords)
     guard chunk < owners.capacity else { return nil }
     let owner = owners[chunk].load(ordering: .acquiring)
@@ -98,25 +100,28 @@ struct ReservationSlab {
 
 /// The records by their slots, without what else belongs to the slab: one address, so that a shard can
 /// keep it beside what it changes. Asks no more of a slot than that `takeChunk` gave it.
-@safe struct RecordTable: @unchecked Sendable {
-  private let base: UnsafeMutablePointer<ReservationRecord>
+@safe package struct RecordTable: @unchecked Sendable {
+  @usableFromInline
+  let base: UnsafeMutablePointer<ReservationRecord>
 
   init(_ memory: Region<ReservationRecord>) { unsafe base = memory.address(0) }
 
+  @inlinable
   @inline(__always)
-  func address(_ slot: UInt32) -> UnsafeMutablePointer<ReservationRecord> {
+  package func address(_ slot: UInt32) -> UnsafeMutablePointer<ReservationRecord> {
     unsafe base + Int(slot)
   }
 
+  @inlinable
   @inline(__always)
-  subscript(slot: UInt32) -> ReservationRecord {
+  package subscript(slot: UInt32) -> ReservationRecord {
     unsafeAddress { unsafe UnsafePointer(address(slot)) }
     nonmutating unsafeMutableAddress { unsafe address(slot) }
   }
 
   /// Fetches a record so that other cores keep their copies. The slot is one that `takeChunk` gave.
   @inline(__always)
-  func prefetchToRead(_ slot: UInt32) {
+  package func prefetchToRead(_ slot: UInt32) {
     // Both cache lines are the record's.
     unsafe hf_prefetch_read(address(slot))
     unsafe hf_prefetch_read(UnsafeRawPointer(address(slot)) + 64)
@@ -124,7 +129,7 @@ struct ReservationSlab {
 
   /// Fetches the record of any slot, also of one that is not there.
   @inline(__always)
-  func prefetch(_ slot: UInt32) {
+  package func prefetch(_ slot: UInt32) {
     // Computed without a claim that it points into the table: it is only hinted at, never followed.
     let address =
       unsafe UInt(bitPattern: base) &+ UInt(slot) &* UInt(MemoryLayout<ReservationRecord>.stride)

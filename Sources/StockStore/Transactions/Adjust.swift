@@ -1,4 +1,6 @@
 // AdjustStock: on hand or safety stock of an item changes, and an item that is unknown is made.
+internal import Bytes
+internal import Log
 
 extension StoreSession {
   /// Changes on hand or safety stock of one item, and makes the item if it is unknown.

@@ -1,3 +1,4 @@
+internal import Log
 internal import Synchronization
 
 /// A change of one item's stock while it is tried: `TransactionKind.adjustment`. It is large: reach for its

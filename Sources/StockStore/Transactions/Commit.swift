@@ -1,7 +1,8 @@
+internal import CPlatform
 // Every change of items goes through here: the command has put the items into `scratch.changes`, a
 // strategy (Concurrency/) keeps other commands away from them, and calls what reads and what writes
 // (Transaction.swift). A strategy tries once; here it is tried again.
-internal import CPlatform
+internal import Posix
 
 enum CommitResult {
   case committed(lsn: UInt64)

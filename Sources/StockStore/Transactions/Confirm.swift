@@ -1,4 +1,5 @@
 // Confirm sells what a reservation holds: a transition of its record and, in the same commit, of stock.
+internal import Log
 
 extension StoreSession {
   /// Sells what the reservation holds: the lines that were appended, at most what is held of each item

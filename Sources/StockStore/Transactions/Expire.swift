@@ -1,5 +1,6 @@
 // Housekeeping at the beginning of a turn: holds that are due end, and decisions past their retention
 // are forgotten.
+internal import Log
 
 extension StoreSession {
   /// Decisions that a turn forgets at most, besides two for each one recorded since the last.

@@ -2,6 +2,7 @@
 // word before and unlocks it with the next version after. Balances are stored with release and loaded with
 // acquire: a reader that got one of them sees the locked word too, so reading the same unlocked word
 // before and after proves them consistent (a sequence lock).
+internal import Posix
 internal import Synchronization
 
 extension StoreSession {

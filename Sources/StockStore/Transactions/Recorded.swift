@@ -1,5 +1,6 @@
 // Decisions under idempotency keys: found again, recorded, forgotten. Everything here runs under the
 // lock of the shard `number`.
+internal import Log
 
 extension StoreSession {
   /// The slot of the decision that was recorded for `identity`; nil where there is none.

@@ -1,3 +1,5 @@
+internal import Bytes
+internal import Log
 internal import Posix
 
 extension StoreSession {

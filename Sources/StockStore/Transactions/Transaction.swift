@@ -1,5 +1,6 @@
 // What a command does to the items of `scratch.changes`: it reads them and decides, then it writes. All that
 // it needs lies in the session's scratch, so that another session's thread can do it as well (SingleWriter).
+internal import Log
 internal import Synchronization
 
 enum TransactionKind {

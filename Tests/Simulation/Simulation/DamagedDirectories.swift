@@ -1,8 +1,10 @@
+internal import Log
 // A data directory with a known history, doctored: single bits flipped, or the last group cut short at
 // some byte. Whoever opens it must come to a state of that history, and to the newest one unless the end
 // is torn; or must refuse. Nothing else: no trap, no hang, no other state, nothing lost in silence.
 internal import Posix
 internal import StockStore
+internal import StorePersistence
 
 package struct RecordedDirectory: Sendable {
   /// How many flipped bits are tried on one directory.

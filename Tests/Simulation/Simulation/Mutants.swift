@@ -1,3 +1,4 @@
+package import Log
 package import StockStore
 
 /// Runs seeds with a bug until one finds it: what it found; nil where none does.

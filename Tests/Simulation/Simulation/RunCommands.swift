@@ -1,3 +1,4 @@
+internal import Log
 // Commands by seed: each is given to the store and to the model, and the answers are compared.
 internal import Posix
 internal import StockStore

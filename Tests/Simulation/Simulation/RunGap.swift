@@ -1,3 +1,4 @@
+internal import Log
 // For `DeliberateFault.numberAfterUnlock`: between the unlocking and the number of one session's reserve,
 // the other one reads, reserves what it sees, and the journal goes on.
 internal import StockStore

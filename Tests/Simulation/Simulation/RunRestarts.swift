@@ -1,6 +1,8 @@
+internal import Log
 // How processes end and begin: closed, killed, without power; and what must then be there.
 internal import Posix
 internal import StockStore
+internal import StorePersistence
 
 extension SimulationRun {
   /// What a store said of itself before it was closed.

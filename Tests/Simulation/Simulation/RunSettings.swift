@@ -1,3 +1,4 @@
+internal import Log
 // What a seed makes of a run: sizes, habits and mishaps.
 internal import StockStore
 

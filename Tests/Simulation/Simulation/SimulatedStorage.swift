@@ -1,3 +1,4 @@
+package import Log
 // A disk in memory, at the mercy of a seed. What it may do, and why the journal must survive it:
 //
 // When the power fails,
@@ -26,7 +27,6 @@
 // Not injected: reads that fail or give other bytes than were written (bit flips over a whole directory
 // are a test of their own), and writes that destroy other bytes than theirs.
 package import Posix
-package import StockStore
 
 #if canImport(Glibc)
   internal import Glibc

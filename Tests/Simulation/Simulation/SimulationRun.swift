@@ -1,8 +1,10 @@
+package import Log
 // One seed's run: commands on two sessions, interleaved with steps of the journal and of its maintenance,
 // restarts, crashes, failing calls and full disks. The model is asked after every command, and after
 // every start for the state that was recovered.
 internal import Posix
 package import StockStore
+internal import StorePersistence
 
 /// Used by one thread.
 package final class SimulationRun: @unchecked Sendable {

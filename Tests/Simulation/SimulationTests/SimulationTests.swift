@@ -1,4 +1,5 @@
 import Foundation
+import Log
 import Simulation
 import StockStore
 import Testing

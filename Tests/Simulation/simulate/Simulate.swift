@@ -1,6 +1,7 @@
 // The command line of the simulation. Exit status: 0 nothing was found, or every mutant was; 1 otherwise.
 internal import ArgumentParser
 internal import Glibc
+internal import Log
 internal import Posix
 internal import Simulation
 internal import StockStore

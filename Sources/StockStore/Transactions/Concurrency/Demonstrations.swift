@@ -1,5 +1,6 @@
 // Strategies that are broken on purpose: for showing that a test, the simulation or a load generator
 // notices.
+internal import Log
 internal import Synchronization
 
 #if canImport(Glibc)

@@ -22,6 +22,7 @@
 //
 // A poster does not wait for ever for a writer that was descheduled: it takes its bit back. Where the bit
 // is gone, the transaction is being done: what follows are a few hundred instructions.
+internal import Posix
 internal import Synchronization
 
 enum SingleWriter: ConcurrencyStrategy {

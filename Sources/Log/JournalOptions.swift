@@ -1,0 +1,75 @@
+/// What a decision must have outlived before it is acknowledged.
+package enum Durability: String, Sendable, CaseIterable {
+  /// A power cut: it is on the disk (write and fdatasync).
+  case fsync
+  /// The process: the system has it (write).
+  case os
+}
+
+/// How the journal works. The values and the reasons for them stand in the executable's Limits.swift.
+package struct JournalOptions: Sendable {
+  package var durability: Durability
+  /// Bytes of one segment file, a multiple of 4096. A directory keeps those that it was made with.
+  package var segmentBytes: Int
+  /// Bytes of decisions that wait in memory for the disk, a power of two from 16 KiB. Beyond it
+  /// changes are refused.
+  package var ringBytes: Int
+  /// Most bytes of one group: one write and one sync.
+  package var groupBytesMax: Int
+  /// Segments ready beyond the one in use, at least 1.
+  package var spareSegments: Int
+  /// Segments of journal that start a checkpoint, at least 2. Bounds the disk in use, and the time that
+  /// a start takes.
+  package var checkpointSegments: Int
+  /// No byte of a file can stand at this offset or beyond (setrlimit(2), RLIMIT_FSIZE): then a segment has
+  /// less room than its length says.
+  package var fileBytesMax = Int.max
+  /// A bug to make on purpose, for showing that the simulation finds it.
+  package var fault: DeliberateFault?
+
+  package init(
+    durability: Durability, segmentBytes: Int, ringBytes: Int, groupBytesMax: Int,
+    spareSegments: Int, checkpointSegments: Int, fault: DeliberateFault? = nil
+  ) {
+    self.durability = durability
+    self.segmentBytes = segmentBytes
+    self.ringBytes = ringBytes
+    self.groupBytesMax = groupBytesMax
+    self.spareSegments = spareSegments
+    self.checkpointSegments = checkpointSegments
+    self.fault = fault
+  }
+
+  /// The end of what can be written of a segment, in whole blocks.
+  package var writableBytes: Int { min(segmentBytes, fileBytesMax) & -4096 }
+
+  /// These options in a directory that was made with segments of `segmentBytes`: where these are smaller,
+  /// less may wait in memory, since it has to fit those that are ready.
+  package func fitting(segmentBytes: Int) -> JournalOptions {
+    var options = self
+    options.segmentBytes = segmentBytes
+    if segmentBytes >= self.segmentBytes { return options }
+    while options.ringBytes > max(segmentBytes / 2, LogRing.ringBytesMin) {
+      options.ringBytes /= 2
+    }
+    options.groupBytesMax = min(groupBytesMax, options.ringBytes)
+    return options
+  }
+}
+
+/// Bugs that a journal can have. Each stands at the line where somebody might make it, so that
+/// `make simulate` can show, at any time, that it would be found.
+package enum DeliberateFault: String, Sendable, CaseIterable {
+  /// Decisions count as durable once they are written.
+  case acknowledgeBeforeSync = "acknowledge-before-sync"
+  /// Renamed files may lose their new names.
+  case skipDirectorySync = "skip-directory-sync"
+  /// A batch is read whatever its checksum says.
+  case acceptBadChecksum = "accept-bad-checksum"
+  /// A decision takes its place in the log after others can see what it did.
+  case numberAfterUnlock = "number-after-unlock"
+  /// Segments are used again before the checkpoint that replaces them is safe.
+  case recycleTooEarly = "recycle-too-early"
+  /// The ids that an opening makes follow from what it finds in the directory alone.
+  case predictIDs = "predict-ids"
+}

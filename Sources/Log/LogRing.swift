@@ -1,0 +1,256 @@
+// Where records go: a ring in memory, from which the journal's thread takes what is there as one group.
+//
+// `append` is called while everything that the record is about is locked, so that the order of the log
+// is the order of the commits. It takes no lock of its own: one atomic addition gives the record its
+// place and its number, then the bytes are copied, and last the record's first word is stored, which is
+// zero until then. The reader goes from record to record up to the first word that is zero, and clears
+// what it has taken.
+//
+// Nobody waits for room while holding a lock. Whoever is about to change something asks `isAdmitting`
+// first; each session has at most one append between that question and the next, and `headroom` keeps
+// room for one record of every session.
+package import Synchronization
+
+#if canImport(Glibc)
+  internal import Glibc
+#else
+  internal import Darwin
+#endif
+
+/// Why nothing can be changed now.
+package enum Unavailable: UInt8, Equatable, Sendable, BitwiseCopyable {
+  /// The disk is behind by as much as memory may hold.
+  case journalFull = 1
+  /// There is no room on the disk.
+  case noSpace
+  /// The disk has failed: the process is about to end.
+  case failed
+}
+
+/// A handle: copies name the same ring, and who made it frees it. Without memory for records it only counts
+/// them.
+@safe package struct LogRing: @unchecked Sendable {
+  /// What many threads change.
+  @usableFromInline
+  package struct Tail: ~Copyable {
+    /// Bytes appended; without a ring, records.
+    @usableFromInline
+    package let lsn = Atomic<UInt64>(0)
+  }
+
+  /// What the journal's thread changes and the others read.
+  @usableFromInline
+  package struct Progress: ~Copyable {
+    /// Changes are admitted while the tail is below.
+    @usableFromInline
+    package let admitted = Atomic<UInt64>(.max)
+    @usableFromInline
+    package let durable = Atomic<UInt64>(.max)
+    package let reason = Atomic<UInt8>(Unavailable.journalFull.rawValue)
+  }
+
+  package static let ringBytesMin = 1 << 14
+  /// Room for one record of each of 256 sessions in a ring of usual size.
+  private static let headroomMax = 1 << 20
+  /// Of two cache lines: processors fetch them in pairs.
+  private static let cellBytes = 128
+
+  /// Both in one block of memory, each on cache lines of its own.
+  @usableFromInline
+  package let tail: UnsafeMutablePointer<Tail>
+  @usableFromInline
+  package let progress: UnsafeMutablePointer<Progress>
+  /// nil: nothing is kept.
+  @usableFromInline
+  package let ring: UnsafeMutableRawPointer?
+  @usableFromInline
+  package let capacity: Int
+  private let headroom: Int
+  private let shape: RecordShape
+
+  /// A log that only counts.
+  package init(shape: RecordShape) {
+    unsafe self.init(ring: nil, capacity: 0, headroom: 0, shape)
+  }
+
+  /// A log that a journal reads. It admits nothing before the journal runs.
+  /// - Parameter ringBytes: a power of two from 16 KiB.
+  package init(ringBytes: Int, shape: RecordShape) {
+    precondition(
+      ringBytes.nonzeroBitCount == 1 && ringBytes >= Self.ringBytesMin, "a power of two")
+    let mapping = unsafe mmap(
+      nil, ringBytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0)
+    guard let mapping = unsafe mapping, Int(bitPattern: mapping) != -1 else {
+      preconditionFailure("no \(ringBytes) bytes of address space for the journal's ring")
+    }
+    unsafe self.init(
+      ring: mapping, capacity: ringBytes, headroom: min(ringBytes / 2, Self.headroomMax), shape)
+    unsafe progress.pointee.admitted.store(0, ordering: .relaxed)
+    unsafe progress.pointee.durable.store(0, ordering: .relaxed)
+  }
+
+  private init(
+    ring: UnsafeMutableRawPointer?, capacity: Int, headroom: Int, _ shape: RecordShape
+  ) {
+    unsafe self.ring = ring
+    self.capacity = capacity
+    self.headroom = headroom
+    self.shape = shape
+    // Each cell lies within its half, which is aligned to it.
+    let cells = UnsafeMutableRawPointer.allocate(
+      byteCount: 2 * Self.cellBytes, alignment: Self.cellBytes)
+    unsafe tail = cells.bindMemory(to: Tail.self, capacity: 1)
+    unsafe progress = (cells + Self.cellBytes).bindMemory(to: Progress.self, capacity: 1)
+    unsafe tail.initialize(to: Tail())
+    unsafe progress.initialize(to: Progress())
+  }
+
+  /// Goes on after `lsn`, the number of the newest record that was recovered. Before the first append.
+  package func resume(after lsn: UInt64) {
+    unsafe tail.pointee.lsn.store(lsn, ordering: .relaxed)
+    unsafe progress.pointee.durable.store(lsn, ordering: .releasing)
+  }
+
+  package func free() {
+    if let ring = unsafe ring { _ = unsafe munmap(ring, capacity) }
+    unsafe tail.deinitialize(count: 1)
+    unsafe progress.deinitialize(count: 1)
+    unsafe tail.deallocate()
+  }
+
+  /// Whether records are kept at all.
+  @inlinable
+  @inline(__always)
+  package var isJournaled: Bool { unsafe ring != nil }
+
+  /// Sessions that there is headroom for.
+  package var sessionsMax: Int { isJournaled ? headroom / shape.bytesMax : .max }
+
+  /// The number of the newest record; 0 before the first.
+  package var last: UInt64 { unsafe tail.pointee.lsn.load(ordering: .acquiring) }
+
+  /// Every record up to this number is as durable as it was asked to be; in memory, all are.
+  @inlinable
+  @inline(__always)
+  package var durable: UInt64 {
+    unsafe progress.pointee.durable.load(ordering: .sequentiallyConsistent)
+  }
+
+  // MARK: Sessions
+
+  /// Whether there is room for one more record of the session that asks. Acquires what the reader
+  /// cleared.
+  @inlinable
+  @inline(__always)
+  package var isAdmitting: Bool {
+    unsafe tail.pointee.lsn.load(ordering: .relaxed)
+      < progress.pointee.admitted.load(ordering: .acquiring)
+  }
+
+  /// Why `isAdmitting` is false.
+  package var reason: Unavailable {
+    Unavailable(rawValue: unsafe progress.pointee.reason.load(ordering: .relaxed)) ?? .journalFull
+  }
+
+  /// Appends the record, which `isAdmitting` has admitted, and gives its log sequence number.
+  /// - Parameter record: of a multiple of 8 bytes, 16 at least, aligned to 8; the first word is not zero.
+  @inlinable
+  @inline(__always)
+  package func append(_ record: UnsafeRawBufferPointer) -> UInt64 {
+    guard let ring = unsafe ring else {
+      return unsafe tail.pointee.lsn.wrappingAdd(1, ordering: .relaxed).newValue
+    }
+    let count = record.count
+    let start = unsafe tail.pointee.lsn.wrappingAdd(
+      UInt64(count), ordering: .acquiringAndReleasing
+    ).oldValue
+    let offset = Int(truncatingIfNeeded: start) & (capacity - 1)
+    // The bytes lie in [offset, offset + count), around the ring's end; offset and count are multiples
+    // of 8, so that the first word never is.
+    guard let base = record.baseAddress else { return start }
+    let first = min(count, capacity - offset)
+    unsafe (ring + offset + 8).copyMemory(from: base + 8, byteCount: first - 8)
+    if first < count { unsafe ring.copyMemory(from: base + first, byteCount: count - first) }
+    unsafe word(ring, offset).pointee.store(base.load(as: UInt64.self), ordering: .releasing)
+    return start &+ UInt64(count)
+  }
+
+  // MARK: The journal
+
+  /// Whole records from `start`, at most `bytesMax` bytes of them: how many bytes, and records, and
+  /// how many of these are counted. The journal's thread only.
+  package func pending(
+    from start: UInt64, bytesMax: Int
+  ) -> (bytes: Int, records: Int, counted: Int) {
+    guard let ring = unsafe ring else { return (0, 0, 0) }
+    var bytes = 0
+    var records = 0
+    var counted = 0
+    while bytes < capacity {
+      let offset = Int(truncatingIfNeeded: start &+ UInt64(bytes)) & (capacity - 1)
+      // A record begins with its length and its kind, little endian.
+      let word = unsafe UInt64(
+        littleEndian: word(ring, offset).pointee.load(ordering: .acquiring))
+      let length = Int(truncatingIfNeeded: word & 0xffff_ffff)
+      if length == 0 || bytes + length > bytesMax { break }
+      bytes += length
+      records += 1
+      if UInt8(truncatingIfNeeded: word >> 32) != shape.uncountedKind { counted += 1 }
+    }
+    return (bytes, records, counted)
+  }
+
+  /// Calls `body` with `count` pending bytes from `start`, in two pieces where they lie around the
+  /// ring's end. The journal's thread only.
+  package func withPending<Result, Failure: Error>(
+    from start: UInt64, count: Int,
+    _ body: (UnsafeRawBufferPointer, UnsafeRawBufferPointer) throws(Failure) -> Result
+  ) throws(Failure) -> Result {
+    let offset = Int(truncatingIfNeeded: start) & max(0, capacity - 1)
+    let first = min(count, capacity - offset)
+    // `pending` has found `count` bytes there.
+    return try unsafe body(
+      UnsafeRawBufferPointer(start: ring.map { unsafe $0 + offset }, count: first),
+      UnsafeRawBufferPointer(start: ring, count: count - first))
+  }
+
+  /// Clears what was taken, for the records that come to lie there. The journal's thread only.
+  package func clear(from start: UInt64, count: Int) {
+    guard let ring = unsafe ring else { return }
+    let offset = Int(truncatingIfNeeded: start) & (capacity - 1)
+    let first = min(count, capacity - offset)
+    unsafe memset(ring + offset, 0, first)
+    if first < count { unsafe memset(ring, 0, count - first) }
+  }
+
+  package func publish(durable lsn: UInt64) {
+    unsafe progress.pointee.durable.store(lsn, ordering: .sequentiallyConsistent)
+  }
+
+  /// Admits changes up to the room in the ring, whose bytes before `cleared` are free, and to
+  /// `spaceEnd`, the number up to which there is space on the disk for certain.
+  /// - Parameter isDiskFull: that there will be no more; otherwise more is just being made.
+  package func admit(cleared: UInt64, spaceEnd: UInt64, isDiskFull: Bool) {
+    let ringEnd = cleared &+ UInt64(capacity)
+    let end = min(ringEnd, spaceEnd)
+    unsafe progress.pointee.reason.store(
+      (isDiskFull && spaceEnd < ringEnd ? Unavailable.noSpace : .journalFull).rawValue,
+      ordering: .relaxed)
+    unsafe progress.pointee.admitted.store(
+      end > UInt64(headroom) ? end - UInt64(headroom) : 0, ordering: .releasing)
+  }
+
+  /// Admits nothing from here on.
+  package func fail() {
+    unsafe progress.pointee.reason.store(Unavailable.failed.rawValue, ordering: .relaxed)
+    unsafe progress.pointee.admitted.store(0, ordering: .releasing)
+  }
+
+  @inlinable
+  @inline(__always)
+  package func word(
+    _ ring: UnsafeMutableRawPointer, _ offset: Int
+  ) -> UnsafeMutablePointer<Atomic<UInt64>> {
+    unsafe (ring + offset).assumingMemoryBound(to: Atomic<UInt64>.self)
+  }
+}

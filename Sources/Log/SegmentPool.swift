@@ -1,0 +1,205 @@
+// The segments that are not written to now: those that hold the journal back to the newest checkpoint,
+// those that are ready to go on with, and those that nobody needs any more, of which new ones are made.
+package import Posix
+internal import Synchronization
+
+/// `takeNext`, `readyCount` and `bytesOnDisk` are for any thread; the rest is for one at a time, and
+/// touches the disk.
+package final class SegmentPool: Sendable {
+  /// A file with a synced header under a synced name.
+  package struct Segment {
+    package let sequence: UInt64
+    package let file: any StorageFile
+  }
+
+  private struct State {
+    /// Sequences, ascending: the journal is in them.
+    var used: [UInt64] = []
+    /// In order, and they continue `used`.
+    var ready: [Segment] = []
+    /// Sequences that the unneeded files have in their names. Below `used`, or, if they were ready when
+    /// the process before ended, above.
+    var unneeded: [UInt64] = []
+    var nextSequence: UInt64
+  }
+
+  private let storage: any Storage
+  private let storeID: StoreID
+  private let segmentBytes: Int
+  private let options: JournalOptions
+  private let state: Mutex<State>
+
+  /// Takes stock of the directory and removes a segment that was left half made.
+  /// - Parameters:
+  ///   - segmentBytes: what the directory was made with; the one in `options` is for new directories.
+  ///   - lastSequence: the segment that the journal ends in; 0 where there is none yet. Until `retire`
+  ///     is told otherwise, all up to there are in use.
+  package init(
+    storage: any Storage, storeID: StoreID, segmentBytes: Int, lastSequence: UInt64,
+    options: JournalOptions
+  ) throws(JournalError) {
+    self.storage = storage
+    self.storeID = storeID
+    self.segmentBytes = segmentBytes
+    self.options = options
+    let names = try JournalError.attempt("list", "the directory") { () throws(Errno) in
+      try storage.names()
+    }
+    if names.contains(FileNames.newSegment) {
+      try JournalError.attempt("remove", FileNames.newSegment) { () throws(Errno) in
+        try storage.remove(FileNames.newSegment)
+      }
+    }
+    let sequences = names.compactMap(FileNames.segmentSequence).sorted()
+    var state = State(nextSequence: lastSequence + 1)
+    state.used = sequences.filter { $0 <= lastSequence }
+    state.unneeded = sequences.filter { $0 > lastSequence }
+    self.state = Mutex(state)
+  }
+
+  /// Segments that `takeNext` would give.
+  package var readyCount: Int { state.withLock { $0.ready.count } }
+
+  /// Bytes of all segment files.
+  package var bytesOnDisk: Int {
+    state.withLock { ($0.used.count + $0.ready.count + $0.unneeded.count) * segmentBytes }
+  }
+
+  /// The segment that the journal goes on with; nil where it is not ready.
+  package func takeNext() -> Segment? {
+    state.withLock { state in
+      if state.ready.isEmpty { return nil }
+      let segment = state.ready.removeFirst()
+      state.used.append(segment.sequence)
+      return segment
+    }
+  }
+
+  /// Makes one segment ready: of an unneeded file, or of a new one, filled with zeros so that its room
+  /// is certain and writing to it changes nothing but its bytes. After a failure, a full disk for
+  /// instance, nothing is left of it and the next call tries again.
+  /// - Returns: false where enough are ready.
+  package func prepareNext() throws(JournalError) -> Bool {
+    let (readyCount, sequence, unneeded) = state.withLock {
+      ($0.ready.count, $0.nextSequence, $0.unneeded)
+    }
+    if readyCount >= options.spareSegments { return false }
+    // A file that has the name already must be the one, since another would replace it.
+    let source = unneeded.contains(sequence) ? sequence : unneeded.last
+    let segment = Segment(sequence: sequence, file: try obtain(sequence, from: source))
+    state.withLock { state in
+      state.ready.append(segment)
+      state.nextSequence += 1
+    }
+    return true
+  }
+
+  /// The segments before `sequence` are needed no more: a checkpoint has taken their place, for certain.
+  /// As many files as the next checkpoint will retire are kept to be used again, the rest is removed.
+  package func retire(before sequence: UInt64) throws(JournalError) {
+    let keep = options.checkpointSegments + options.spareSegments
+    state.withLock { state in
+      state.unneeded += state.used.filter { $0 < sequence }
+      state.used.removeAll { $0 < sequence }
+    }
+    while let excess = state.withLock({ $0.unneeded.count > keep ? $0.unneeded.last : nil }) {
+      try remove(excess)
+    }
+  }
+
+  // MARK: Files
+
+  private func obtain(
+    _ sequence: UInt64, from source: UInt64?
+  ) throws(JournalError) -> any StorageFile {
+    if let source, let file = try recycle(source, as: sequence) { return file }
+    return try make(sequence)
+  }
+
+  /// Gives an unneeded file a new header, then the new name. Its old bytes stay behind the header: their
+  /// checksums do not hold under another sequence. nil where the file is of no use; it is removed then.
+  private func recycle(
+    _ source: UInt64, as sequence: UInt64
+  ) throws(JournalError) -> (any StorageFile)? {
+    let name = FileNames.segment(source)
+    let file = try JournalError.attempt("recycle", name) {
+      () throws(Errno) -> (any StorageFile)? in
+      let file = try storage.open(name)
+      guard try file.byteCount() == segmentBytes else { return nil }
+      try writeHeader(sequence, to: file)
+      try file.sync()
+      return file
+    }
+    guard let file else {
+      try remove(source)
+      return nil
+    }
+    if source != sequence { try rename(name, to: sequence) }
+    state.withLock { state in
+      state.unneeded.removeAll { $0 == source }
+      state.unneeded.append(sequence)
+    }
+    try syncDirectory()
+    state.withLock { state in state.unneeded.removeAll { $0 == sequence } }
+    return file
+  }
+
+  /// Makes a file of zeros with a header.
+  private func make(_ sequence: UInt64) throws(JournalError) -> any StorageFile {
+    let file: any StorageFile
+    do throws(JournalError) {
+      file = try JournalError.attempt("make", FileNames.newSegment) { () throws(Errno) in
+        let file = try storage.create(FileNames.newSegment)
+        try file.fill(from: 0, to: segmentBytes)
+        try writeHeader(sequence, to: file)
+        try file.sync()
+        return file
+      }
+      try rename(FileNames.newSegment, to: sequence)
+    } catch {
+      // What was written of it takes room from others. If it cannot be removed, the next start does.
+      try? storage.remove(FileNames.newSegment)
+      throw error
+    }
+    state.withLock { $0.unneeded.append(sequence) }
+    try syncDirectory()
+    state.withLock { state in state.unneeded.removeAll { $0 == sequence } }
+    return file
+  }
+
+  private func writeHeader(_ sequence: UInt64, to file: any StorageFile) throws(Errno) {
+    try SegmentHeader(sequence: sequence, segmentBytes: segmentBytes, storeID: storeID)
+      .write(to: file)
+  }
+
+  private func rename(_ name: String, to sequence: UInt64) throws(JournalError) {
+    try JournalError.attempt("rename", name) { () throws(Errno) in
+      try storage.rename(name, to: FileNames.segment(sequence))
+    }
+  }
+
+  private func syncDirectory() throws(JournalError) {
+    if options.fault == .skipDirectorySync { return }
+    try JournalError.attempt("sync", "the directory") { () throws(Errno) in
+      try storage.syncDirectory()
+    }
+  }
+
+  private func remove(_ sequence: UInt64) throws(JournalError) {
+    let name = FileNames.segment(sequence)
+    try JournalError.attempt("remove", name) { () throws(Errno) in try storage.remove(name) }
+    state.withLock { state in state.unneeded.removeAll { $0 == sequence } }
+  }
+}
+
+extension SegmentHeader {
+  /// Writes the block at the beginning of a file.
+  package func write(to file: any StorageFile) throws(Errno) {
+    var block = [UInt8](repeating: 0, count: SegmentHeader.blockBytes)
+    // The array stays for the length of the calls.
+    unsafe block.withUnsafeMutableBytes { unsafe write(to: $0) }
+    unsafe try block.span.withUnsafeBytes { (bytes) throws(Errno) in
+      try unsafe file.write(bytes, at: 0)
+    }
+  }
+}

@@ -1,0 +1,144 @@
+// What the store answers: plain values, no references, nothing to allocate.
+package import Log
+package import Posix
+
+/// An item's record, by number. Items are never removed, so a handle stays good.
+package struct ItemHandle: Hashable, Sendable, BitwiseCopyable {
+  package let ordinal: UInt32
+
+  package init(ordinal: UInt32) { self.ordinal = ordinal }
+}
+
+/// The balances of one item, all from one version of it.
+package struct StockLevel: Equatable, Sendable {
+  package let item: ItemHandle
+  package let onHand: Int64
+  package let held: Int64
+  package let safetyStock: Int64
+  package let version: UInt64
+
+  package init(
+    item: ItemHandle, onHand: Int64, held: Int64, safetyStock: Int64, version: UInt64
+  ) {
+    self.item = item
+    self.onHand = onHand
+    self.held = held
+    self.safetyStock = safetyStock
+    self.version = version
+  }
+
+  /// Units on offer; below zero where safety stock was raised over what is left.
+  package var available: Int64 { onHand - held - safetyStock }
+}
+
+/// A table with a cap.
+package enum StoreTable: Sendable, BitwiseCopyable {
+  case items
+  case reservations
+}
+
+/// Why a command changed nothing. Of several bad lines it names one; `StoreSession.furtherRefusal` has the
+/// others.
+package enum Refusal: Equatable, Sendable, BitwiseCopyable {
+  case insufficientStock(item: ItemHandle, requested: Int64, available: Int64)
+  /// Line `line` of the command (0 for commands of one item) names an item that is unknown.
+  case itemNotFound(line: Int)
+  case reservationNotFound
+  case reservationExpired
+  case reservationConfirmed
+  case reservationReleased
+  /// The hold was reserved under another name than the requester's, who may change its own alone.
+  case notOwnHold
+  case versionMismatch(current: UInt64)
+  case conflictTooBusy(attempts: Int)
+  case idempotencyKeyReused
+  /// Line `line` of a partial confirm asks for more than the `held` units of the item (0: not held).
+  case moreThanHeld(line: Int, held: Int64)
+  /// On hand would pass StoreLimits.quantityMax.
+  case onHandLimit
+  /// The time to live is longer than StoreLimits.holdNanosecondsMax.
+  case longerThanMaxHold
+  case tableFull(StoreTable)
+  /// Nothing can be recorded now, so nothing was changed.
+  case unavailable(Unavailable)
+}
+
+/// The answer to a command.
+package struct Decision<Value: Sendable>: Sendable {
+  package enum Result: Sendable {
+    case accepted(Value)
+    case refused(Refusal)
+  }
+
+  package let result: Result
+  /// A recorded decision was answered again.
+  package let replayed: Bool
+  /// The answer may be shown once the journal is durable up to this log sequence number.
+  package let lsn: UInt64
+
+  package init(_ result: Result, replayed: Bool, lsn: UInt64) {
+    self.result = result
+    self.replayed = replayed
+    self.lsn = lsn
+  }
+}
+
+/// What a reserve took, and what has become of it by the time of the answer.
+package struct Hold: Equatable, Sendable {
+  package let id: ReservationID
+  /// When the hold was to end as it was made, whatever Extend did since.
+  package let expiresAt: Timestamp
+  /// Where the reservation stands at the time of the answer.
+  package let state: ReservationState
+  /// For how long the hold still lives, in nanoseconds; 0 where it has ended.
+  package let remainingNanoseconds: Int64
+
+  package init(
+    id: ReservationID, expiresAt: Timestamp, state: ReservationState, remainingNanoseconds: Int64
+  ) {
+    self.id = id
+    self.expiresAt = expiresAt
+    self.state = state
+    self.remainingNanoseconds = remainingNanoseconds
+  }
+}
+
+/// Where a reservation stands.
+package enum ReservationState: UInt8, Sendable {
+  case held = 1
+  case confirmed
+  case released
+  case expired
+}
+
+/// A reservation as it stood at one moment, without its lines: those are in the session's `viewLines`.
+package struct ReservationView: Equatable, Sendable {
+  package let id: ReservationID
+  package let state: ReservationState
+  package let createdAt: Timestamp
+  package let expiresAt: Timestamp
+  /// nil while held.
+  package let endedAt: Timestamp?
+
+  package init(
+    id: ReservationID, state: ReservationState, createdAt: Timestamp, expiresAt: Timestamp,
+    endedAt: Timestamp?
+  ) {
+    self.id = id
+    self.state = state
+    self.createdAt = createdAt
+    self.expiresAt = expiresAt
+    self.endedAt = endedAt
+  }
+}
+
+/// Units of one item in a reservation.
+package struct ViewLine: Equatable, Sendable, BitwiseCopyable {
+  package let item: ItemHandle
+  package let quantity: Int64
+
+  package init(item: ItemHandle, quantity: Int64) {
+    self.item = item
+    self.quantity = quantity
+  }
+}

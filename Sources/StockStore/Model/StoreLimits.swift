@@ -1,0 +1,38 @@
+/// The store's limits. The values and the reasons for them stand in the executable's Limits.swift.
+package struct StoreLimits: Sendable {
+  /// Lines of a command, whatever `linesPerReservation` says: as many as a word has bits.
+  @inlinable
+  package static var linesMax: Int { 64 }
+
+  /// Lines of one reservation.
+  package var linesPerReservation: Int
+  /// Units of a line, on hand and safety stock of an item.
+  package var quantityMax: Int64
+  /// Shortest time to live, and the one where none is asked for, in nanoseconds.
+  package var ttlNanosecondsMin: Int64
+  package var ttlNanosecondsDefault: Int64
+  /// Longest time to live, and longest life of a hold after it was made, extensions included, in
+  /// nanoseconds.
+  package var holdNanosecondsMax: Int64
+  /// How long a decision is remembered after its reservation ended, or after a refusal, in nanoseconds.
+  package var retentionNanoseconds: Int64
+  /// Items that the store keeps.
+  package var itemsMax: Int
+  /// Reservations and recorded decisions that the store keeps, live and ended.
+  package var reservationsMax: Int
+
+  package init(
+    linesPerReservation: Int, quantityMax: Int64, ttlNanosecondsMin: Int64,
+    ttlNanosecondsDefault: Int64, holdNanosecondsMax: Int64, retentionNanoseconds: Int64,
+    itemsMax: Int, reservationsMax: Int
+  ) {
+    self.linesPerReservation = linesPerReservation
+    self.quantityMax = quantityMax
+    self.ttlNanosecondsMin = ttlNanosecondsMin
+    self.ttlNanosecondsDefault = ttlNanosecondsDefault
+    self.holdNanosecondsMax = holdNanosecondsMax
+    self.retentionNanoseconds = retentionNanoseconds
+    self.itemsMax = itemsMax
+    self.reservationsMax = reservationsMax
+  }
+}

@@ -1,0 +1,95 @@
+package import Bytes
+
+/// The keyed hashes, each with a key of its own.
+package struct StoreKeys: Sendable {
+  package enum Method: UInt64 {
+    case reserve = 1
+    case adjust = 2
+  }
+
+  private let item: SipKey
+  private let identity: SipKey
+  private let fingerprint: SipKey
+  private let reservePayload: SipKey
+  private let page: SipKey
+  private let use: SipKey
+  private let owner: SipKey
+  /// For the state's digest.
+  package let digest: SipKey
+
+  package init(secret: SipKey) {
+    item = secret.derived(1)
+    identity = secret.derived(2)
+    fingerprint = secret.derived(3)
+    use = secret.derived(4)
+    digest = secret.derived(6)
+    reservePayload = secret.derived(9)
+    page = secret.derived(16)
+    owner = secret.derived(17)
+  }
+
+  @inline(__always)
+  package func itemHash(_ name: ItemName) -> UInt64 {
+    var hasher = SipHasher(item)
+    unsafe hasher.absorb(bytes: name.sku.pointer)
+    unsafe hasher.absorb(bytes: name.location.pointer)
+    return hasher.finish(UInt64(name.sku.count) | UInt64(name.location.count) << 32)
+  }
+
+  @inline(__always)
+  package func identity(_ method: Method, _ scope: IdempotencyScope) -> Identity {
+    var hasher = SipHasher(identity, wide: true)
+    unsafe hasher.absorb(bytes: scope.caller.pointer)
+    unsafe hasher.absorb(bytes: scope.key.pointer)
+    let lengths = UInt64(scope.caller.count) << 8 | UInt64(scope.key.count) << 32
+    let (low, high) = hasher.finish128(method.rawValue | lengths)
+    return Identity(low: low, high: high)
+  }
+
+  /// Whose hold it is that this caller reserves.
+  @inline(__always)
+  package func owner(_ caller: BorrowedBytes) -> HoldOwner {
+    if caller.count == 0 { return .unknown }
+    var hasher = SipHasher(owner)
+    unsafe hasher.absorb(bytes: caller.pointer)
+    return HoldOwner(hash: hasher.finish(UInt64(caller.count)))
+  }
+
+  /// For the payload that comes with the key of an AdjustStock; and of the first release's Reserve.
+  @inline(__always)
+  package func fingerprintHasher() -> SipHasher { SipHasher(fingerprint) }
+
+  /// For the payload that comes with the key of a Reserve. Its key is another than the first release's, so
+  /// that a fingerprint of the one kind never meets one of the other.
+  @inline(__always)
+  package func reserveFingerprintHasher() -> SipHasher { SipHasher(reservePayload) }
+
+  /// For the position that a page of a list ends at. No two lists feed the same words: the number of
+  /// the list is in the last one.
+  package func pageTag(list: UInt8, filter: UInt8, position: UInt64) -> UInt64 {
+    var hasher = SipHasher(page)
+    hasher.absorb(position)
+    return hasher.finish(UInt64(list) | UInt64(filter) << 8)
+  }
+
+  /// Of one use of a slot: what of a reservation's tag can be computed before its record is there.
+  @inline(__always)
+  package func useHash(slot: UInt32, generation: UInt32) -> UInt64 {
+    var hasher = SipHasher(use)
+    return hasher.finish(UInt64(slot) << 32 | UInt64(generation))
+  }
+
+  /// The tag that the first release gave.
+  @inline(__always)
+  package static func firstReleaseTag(_ useHash: UInt64) -> UInt64 { useHash & 0xffff_ffff }
+
+  /// Two histories of one directory may use a slot with the same generation, if rarely; hardly for the
+  /// same customer's same call in the same nanosecond. Both hashes are keyed, so that who knows the one
+  /// by some other id does not know their sum. Never 0, which stands for none in the journal.
+  @inline(__always)
+  package static func idTag(_ useHash: UInt64, _ identity: Identity, createdAt: Int64) -> UInt64 {
+    // Times differ in their lower bits, the tag has the upper ones.
+    let time = UInt64(bitPattern: createdAt) &* 0x9e37_79b9_7f4a_7c15
+    return max(1, (useHash &+ identity.high &+ time) >> (64 - ReservationID.tagBits))
+  }
+}

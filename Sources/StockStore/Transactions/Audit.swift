@@ -1,0 +1,109 @@
+// The invariants (docs/ARCHITECTURE.md, "What must hold"), checked over the whole store. Stops the world: it takes the locks
+// of all shards, and every command that changes something runs under one of them.
+internal import Posix
+internal import Synchronization
+
+extension StockStore {
+  /// What does not hold, in words; empty when all is well. Every command waits while it runs: for
+  /// tests, and for a server that is about to end.
+  package func audit() -> [String] {
+    for number in 0..<core.shards.count { core.shards[number].lock.lock() }
+    defer { for number in 0..<core.shards.count { core.shards[number].lock.unlock() } }
+    var findings: [String] = []
+    let live = auditRecords(&findings)
+    auditItems(live.heldByItem, &findings)
+    for number in 0..<core.shards.count { auditShard(number, live.holdsByShard[number], &findings) }
+    return findings
+  }
+
+  /// Sums up what the live holds hold, and compares the counters with the records.
+  private func auditRecords(
+    _ findings: inout [String]
+  ) -> (heldByItem: [Int64], holdsByShard: [Int]) {
+    var heldByItem = [Int64](repeating: 0, count: Int(core.items.count))
+    var holdsByShard = [Int](repeating: 0, count: core.shards.count)
+    var recorded = 0
+    for slot in 0..<core.slab.slotCount {
+      guard let number = core.slab.owner(slot), core.slab[slot].kind != .free else { continue }
+      recorded += 1
+      if core.shards[number].find(core.slab[slot].identity) != slot {
+        findings.append("slot \(slot): its key does not lead to it")
+      }
+      guard core.slab[slot].kind == .held else { continue }
+      holdsByShard[number] += 1
+      for index in 0..<core.slab[slot].lineCount {
+        let line = core.slab[slot].line(index)
+        guard line.item.ordinal < heldByItem.count else {
+          findings.append("slot \(slot): holds units of an item that is not there")
+          continue
+        }
+        heldByItem[Int(line.item.ordinal)] += line.quantity
+      }
+    }
+    let counted = statisticsWithoutTables()
+    let holds = holdsByShard.reduce(0, +)
+    if counted.liveHolds != holds {
+      findings.append("\(counted.liveHolds) live holds counted, \(holds) found")
+    }
+    if counted.recordedDecisions != recorded {
+      findings.append("\(counted.recordedDecisions) decisions counted, \(recorded) found")
+    }
+    if counted.invariantViolations != 0 {
+      findings.append("\(counted.invariantViolations) commits found impossible balances")
+    }
+    return (heldByItem, holdsByShard)
+  }
+
+  private func auditItems(_ heldByItem: [Int64], _ findings: inout [String]) {
+    var made = 0
+    for ordinal in 0..<core.items.count {
+      let word = core.items[ordinal].word.load(ordering: .acquiring)
+      let onHand = core.items[ordinal].onHand.load(ordering: .acquiring)
+      let held = core.items[ordinal].held.load(ordering: .acquiring)
+      if word & 1 != 0 { findings.append("item \(ordinal): is locked") }
+      if word >> 1 != 0 { made += 1 }
+      if held < 0 || onHand < held {
+        findings.append("item \(ordinal): \(onHand) on hand, \(held) held")
+      }
+      if held != heldByItem[Int(ordinal)] {
+        findings.append(
+          "item \(ordinal): \(held) held, its live holds have \(heldByItem[Int(ordinal)])")
+      }
+      let name = core.items.name(ordinal)
+      // A name that was taken for an item that was never made is not kept over a restart.
+      if word == 0 && name.sku.count == 0 { continue }
+      let found = core.index.find(core.keys.itemHash(name)) { core.items.hasName($0, name) }
+      if found != ordinal { findings.append("item \(ordinal): its name does not lead to it") }
+    }
+    let counted = statisticsWithoutTables().items
+    if counted != made { findings.append("\(counted) items counted, \(made) found") }
+  }
+
+  private func auditShard(_ number: Int, _ holds: Int, _ findings: inout [String]) {
+    let waiting = core.shards[number].wheel.countWaiting()
+    if waiting != holds {
+      findings.append("shard \(number): \(holds) live holds, \(waiting) of them have a timer")
+    }
+    var ended = 0
+    var lastLSN: UInt64 = 0
+    var next = core.shards[number].ended.first
+    while let slot = next {
+      ended += 1
+      if core.slab[slot].lsn < lastLSN {
+        findings.append("shard \(number): slot \(slot) is queued behind what ended later")
+      }
+      lastLSN = core.slab[slot].lsn
+      if core.slab[slot].kind == .held || core.slab[slot].kind == .free {
+        findings.append("shard \(number): slot \(slot) is queued as ended and is not")
+      }
+      next = core.slab[slot].next == 0 ? nil : core.slab[slot].next - 1
+    }
+    let recorded = core.shards[number].count
+    if ended + holds != recorded {
+      findings.append("shard \(number): \(recorded) keys, \(holds) live, \(ended) ended")
+    }
+    if core.dueTimes[number] > core.shards[number].wheel.nextDue {
+      findings.append("shard \(number): a hold would fall due unnoticed")
+    }
+  }
+}

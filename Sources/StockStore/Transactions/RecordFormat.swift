@@ -1,0 +1,313 @@
+// One decision as the journal keeps it. All numbers are little endian.
+//
+//   offset  bytes
+//        0      4  length of the whole record, a multiple of 8
+//        4      1  kind: 1 held, 2 refused, 3 adjusted, 4 confirmed, 5 released, 6 expired, 7 extended,
+//                  8 clock (no decision: says what time it is)
+//        5      1  number of lines
+//        6      1  length of the key         (held, refused, adjusted; else 0)
+//        7      1  length of the caller      (the same; confirmed, released, extended: who decided
+//                  it, 0 where it came without a name and in records of versions that did not say)
+//        8      8  time of the decision, nanoseconds since the Unix epoch
+//       16      4  slot of the decision's record (but for clock)
+//       20      4  generation of the slot
+//       24      8  held, refused, adjusted: fingerprint of the payload
+//                  confirmed, released, expired, extended: tag of the reservation's id (the first
+//                  release: 0)
+//       32      8  held, extended: when the hold ends
+//                  confirmed: 1 if an expired hold was taken again, else 0
+//                  expired: when it fell due
+//       40     24  refused: see below          72  adjusted: see below
+//        …     36  for each line: item 4, quantity 8, and after it the item's version 8, on hand 8, held 8
+//                  held: units held; confirmed: units sold; released, expired: units given back
+//        …     12  for each line, where refused: item 4, quantity 8
+//        …     20  for each further item that lacks units: item 4, requested 8, available 8
+//        …         key, caller, then SKU and location, then the reason; zeros up to the length
+//
+//   refused, from 40:
+//        0      1  method whose key it is: 1 Reserve, 2 AdjustStock
+//        1      1  why: 6 lack of units, 7 an unknown line (the first release), 8 more on hand than may be,
+//                  10 unknown items (the numbers of RecordKind, CheckpointFormat.swift)
+//        2      1  length of the SKU, or, for lack of units, how many further items lack some
+//        3      1  length of the location
+//        4      4  item; of unknown items the place of the first, or the number of the line (7)
+//        8      8  units requested, or the places of all unknown items as bits
+//       16      8  units available
+//   Places are those of the command's items in the order of their hashes.
+//
+//   adjusted, from 40:
+//        0      1  0 none, 1 delta, 2 set         1  1  flags: 1 safety stock, 2 expected version
+//        2      1  length of the SKU              3  1  length of the location
+//        4      4  length of the reason           8  8  delta, or units set
+//       16      8  safety stock asked for        24  8  version expected
+//       32      8  item                          40  8  version after
+//       48      8  on hand after                 56  8  held
+//       64      8  safety stock after
+//
+// SKU and location stand where the item was made by the decision, and where it is unknown. A record is
+// valid if and only if its kind is known, its parts come to its length, rounded up to 8, and its batch is
+// valid (JournalFormat.swift). JournalRecord.swift reads it.
+package import Log
+
+extension RecordShape {
+  /// Of the records of decisions.
+  package static var decisions: RecordShape {
+    RecordShape(
+      bytesMax: RecordWriter.byteCountMax, uncountedKind: RecordWriter.Kind.clock.rawValue)
+  }
+}
+
+extension LogRing {
+  /// Appends the record, which stays as it is for the length of the call.
+  @inline(__always)
+  package func append(_ record: borrowing RecordWriter) -> UInt64 { unsafe append(record.bytes) }
+}
+
+/// Builds one record in memory of its own, before anything is locked.
+@safe package struct RecordWriter: ~Copyable {
+  package enum Kind: UInt8 {
+    case held = 1
+    case refused = 2
+    case adjusted = 3
+    case confirmed = 4
+    case released = 5
+    case expired = 6
+    case extended = 7
+    /// No decision: says what time it is.
+    case clock = 8
+  }
+
+  @inlinable
+  package static var headBytes: Int { 40 }
+  @inlinable
+  package static var lineBytes: Int { 36 }
+  @inlinable
+  package static var refusedLineBytes: Int { 12 }
+  @inlinable
+  package static var shortageBytes: Int { 20 }
+  @inlinable
+  package static var refusedBytes: Int { 24 }
+  @inlinable
+  package static var adjustedBytes: Int { 72 }
+  /// 64 lines, and every text at the most that one byte of length can say; the reason is cut to it.
+  package static let byteCountMax = 4096
+  package static let reasonBytesMax = 512
+
+  private let memory: UnsafeMutableRawPointer
+  private var count = 0
+  package private(set) var kind = Kind.clock
+
+  package init() { unsafe memory = .allocate(byteCount: Self.byteCountMax, alignment: 8) }
+
+  deinit { unsafe memory.deallocate() }
+
+  /// The record, good until the next is begun.
+  package var bytes: UnsafeRawBufferPointer {
+    @inline(__always) get { unsafe UnsafeRawBufferPointer(start: memory, count: count) }
+  }
+
+  // MARK: Whole records
+
+  /// A record of the time: clock.
+  package mutating func begin(_ kind: Kind, time: Int64) {
+    begin(
+      kind, time: time, slot: 0, generation: 0, fingerprint: 0, value: 0, lineCount: 0, scope: nil)
+    end(at: Self.headBytes)
+  }
+
+  /// A record without key: confirmed, released, expired, extended. The lines are set later.
+  /// - Parameter caller: who decided it; empty for expired, which nobody decides.
+  package mutating func begin(
+    _ kind: Kind, time: Int64, slot: UInt32, generation: UInt32, tag: UInt64, value: Int64,
+    lineCount: Int, caller: BorrowedBytes
+  ) {
+    begin(
+      kind, time: time, slot: slot, generation: generation, fingerprint: tag, value: value,
+      lineCount: lineCount, scope: IdempotencyScope(caller: caller, key: .empty))
+    var offset = Self.headBytes + lineCount * Self.lineBytes
+    append(caller, at: &offset)
+    end(at: offset)
+  }
+
+  /// The lines are set later.
+  package mutating func beginHeld(
+    time: Int64, slot: UInt32, generation: UInt32, fingerprint: UInt64, expiresAt: Int64,
+    lineCount: Int, scope: IdempotencyScope
+  ) {
+    begin(
+      .held, time: time, slot: slot, generation: generation, fingerprint: fingerprint,
+      value: expiresAt, lineCount: lineCount, scope: scope)
+    var offset = Self.headBytes + lineCount * Self.lineBytes
+    append(scope.key, at: &offset)
+    append(scope.caller, at: &offset)
+    end(at: offset)
+  }
+
+  /// - Parameters:
+  ///   - further: other items that lack units, for `insufficientStock`, which has no name.
+  ///   - name: of the first item that is unknown.
+  mutating func beginRefused(
+    _ method: StoreKeys.Method, _ refusal: RecordedRefusal, time: Int64, slot: UInt32,
+    generation: UInt32, fingerprint: UInt64, scope: IdempotencyScope, lines: borrowing WriteSet,
+    further: borrowing RefusalList, name: ItemName?
+  ) {
+    begin(
+      .refused, time: time, slot: slot, generation: generation, fingerprint: fingerprint, value: 0,
+      lineCount: lines.count, scope: scope)
+    var kind = RecordKind.refusedOnHandLimit
+    var item: UInt32 = 0
+    var requestedUnits: Int64 = 0
+    var availableUnits: Int64 = 0
+    var nameCounts = (
+      UInt8(clamping: name?.sku.count ?? 0), UInt8(clamping: name?.location.count ?? 0)
+    )
+    switch refusal {
+    case .insufficientStock(let handle, let requested, let available):
+      kind = .refusedInsufficientStock
+      item = handle.ordinal
+      requestedUnits = requested
+      availableUnits = available
+      nameCounts = (UInt8(truncatingIfNeeded: further.count), 0)
+    case .itemsNotFound(let first, let places):
+      kind = .refusedItemsNotFound
+      item = UInt32(clamping: first)
+      requestedUnits = Int64(bitPattern: places)
+    case .lineNotFound(let line):
+      kind = .refusedLineNotFound
+      item = UInt32(clamping: line)
+    case .onHandLimit: break
+    }
+    store(UInt8(truncatingIfNeeded: method.rawValue), at: 40)
+    store(kind.rawValue, at: 41)
+    store(nameCounts.0, at: 42)
+    store(nameCounts.1, at: 43)
+    store(item, at: 44)
+    store(requestedUnits, at: 48)
+    store(availableUnits, at: 56)
+    var offset = Self.headBytes + Self.refusedBytes
+    for index in 0..<lines.count {
+      store(lines[index].ordinal, at: offset)
+      store(lines[index].required, at: offset + 4)
+      offset += Self.refusedLineBytes
+    }
+    if kind == .refusedInsufficientStock {
+      for index in 0..<further.count {
+        guard case .insufficientStock(let item, let requested, let available) = further[index]
+        else { preconditionFailure("the further refusals are not of the first one's kind") }
+        store(item.ordinal, at: offset)
+        store(requested, at: offset + 4)
+        store(available, at: offset + 12)
+        offset += Self.shortageBytes
+      }
+    }
+    append(scope.key, at: &offset)
+    append(scope.caller, at: &offset)
+    append(name, at: &offset)
+    end(at: offset)
+  }
+
+  /// - Parameters:
+  ///   - name: of an item that the decision makes.
+  ///   - level: the balances after.
+  package mutating func beginAdjusted(
+    _ command: AdjustCommand, time: Int64, slot: UInt32, generation: UInt32, fingerprint: UInt64,
+    level: StockLevel, name: ItemName?
+  ) {
+    begin(
+      .adjusted, time: time, slot: slot, generation: generation, fingerprint: fingerprint,
+      value: 0, lineCount: 0, scope: command.scope)
+    var change: (kind: UInt8, units: Int64) = (0, 0)
+    switch command.change {
+    case .none: break
+    case .delta(let units): change = (1, units)
+    case .setOnHand(let units): change = (2, units)
+    }
+    let flags: UInt8 =
+      (command.safetyStock == nil ? 0 : 1) | (command.expectedVersion == nil ? 0 : 2)
+    let reasonCount = min(command.reason.count, Self.reasonBytesMax)
+    store(change.kind, at: 40)
+    store(flags, at: 41)
+    store(UInt8(clamping: name?.sku.count ?? 0), at: 42)
+    store(UInt8(clamping: name?.location.count ?? 0), at: 43)
+    store(UInt32(truncatingIfNeeded: reasonCount), at: 44)
+    store(change.units, at: 48)
+    store(command.safetyStock ?? 0, at: 56)
+    store(command.expectedVersion ?? 0, at: 64)
+    store(UInt64(level.item.ordinal), at: 72)
+    store(level.version, at: 80)
+    store(level.onHand, at: 88)
+    store(level.held, at: 96)
+    store(level.safetyStock, at: 104)
+    var offset = Self.headBytes + Self.adjustedBytes
+    append(command.scope.key, at: &offset)
+    append(command.scope.caller, at: &offset)
+    append(name, at: &offset)
+    append(command.reason, at: &offset, bytesMax: Self.reasonBytesMax)
+    end(at: offset)
+  }
+
+  // MARK: Parts
+
+  /// Line `index` of a held, confirmed, released or expired record: what becomes of one item.
+  @inline(__always)
+  package mutating func setLine(
+    _ index: Int, ordinal: UInt32, quantity: Int64, version: UInt64, onHand: Int64, held: Int64
+  ) {
+    let offset = Self.headBytes + index * Self.lineBytes
+    store(ordinal, at: offset)
+    store(quantity, at: offset + 4)
+    store(version, at: offset + 12)
+    store(onHand, at: offset + 20)
+    store(held, at: offset + 28)
+  }
+
+  @inline(__always)
+  private mutating func begin(
+    _ kind: Kind, time: Int64, slot: UInt32, generation: UInt32, fingerprint: UInt64, value: Int64,
+    lineCount: Int, scope: IdempotencyScope?
+  ) {
+    self.kind = kind
+    store(kind.rawValue, at: 4)
+    store(UInt8(truncatingIfNeeded: lineCount), at: 5)
+    store(UInt8(clamping: scope?.key.count ?? 0), at: 6)
+    store(UInt8(clamping: scope?.caller.count ?? 0), at: 7)
+    store(time, at: 8)
+    store(slot, at: 16)
+    store(generation, at: 20)
+    store(fingerprint, at: 24)
+    store(value, at: 32)
+  }
+
+  /// Ends the record behind what stands before `offset`.
+  @inline(__always)
+  private mutating func end(at offset: Int) {
+    let padded = (offset + 7) & ~7
+    // Bytes of an earlier record must not get into the journal. Most ends are not a multiple of 8.
+    for index in offset..<padded { store(UInt8(0), at: index) }
+    count = padded
+    store(UInt32(truncatingIfNeeded: padded), at: 0)
+  }
+
+  @inline(__always)
+  private mutating func append(_ text: BorrowedBytes, at offset: inout Int, bytesMax: Int = 255) {
+    let count = min(text.count, bytesMax)
+    guard count > 0, let base = unsafe text.pointer.baseAddress else { return }
+    precondition(offset + count <= Self.byteCountMax, "a record is longer than its parts allow")
+    unsafe (memory + offset).copyMemory(from: base, byteCount: count)
+    offset += count
+  }
+
+  private mutating func append(_ name: ItemName?, at offset: inout Int) {
+    guard let name else { return }
+    append(name.sku, at: &offset)
+    append(name.location, at: &offset)
+  }
+
+  @inline(__always)
+  private mutating func store<Value: FixedWidthInteger & BitwiseCopyable>(
+    _ value: Value, at offset: Int
+  ) {
+    assert(offset >= 0 && offset + MemoryLayout<Value>.size <= Self.byteCountMax)
+    unsafe memory.storeBytes(of: value.littleEndian, toByteOffset: offset, as: Value.self)
+  }
+}

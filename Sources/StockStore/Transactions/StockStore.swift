@@ -1,0 +1,168 @@
+// The stock in memory: items, reservations, and the decisions that were made under idempotency keys.
+// Threads work on it through sessions, one each.
+package import Log
+package import Posix
+internal import Synchronization
+
+/// All stock of one server.
+package final class StockStore: Sendable {
+  package let core: StoreCore
+  let clock: any Clock
+  let epochs = Epochs()
+  /// nil: what is decided ends with the process.
+  package let journal: Journal?
+  private let sessions = Mutex<[PaddedArray<SessionShared>]>([])
+  let deliberateGap = Mutex<(@Sendable () -> Void)?>(nil)
+  /// For a look without the lock.
+  let hasDeliberateGap = Atomic<Bool>(false)
+
+  /// Finds out whether the system has room for the tables of a store, before one is made: making it
+  /// without is a trap.
+  /// - Parameter reservationsMaxBefore: the cap under which the records of a data directory were made.
+  /// - Throws: `tooLittleMemory`.
+  package static func requireAddressSpace(
+    _ limits: StoreLimits, _ concurrency: ConcurrencyControl = .optimistic,
+    reservationsMaxBefore: Int = 0
+  ) throws(JournalError) {
+    let tables = StoreCore.addressSpace(
+      limits, concurrency, reservationsMaxBefore: reservationsMaxBefore)
+    guard hasAddressSpace(bytes: tables + addressSpaceKept) else {
+      throw .tooLittleMemory(
+        "the system gives no \(tables >> 20) MiB of address space for tables of \(limits.itemsMax) items "
+          + "and \(limits.reservationsMax) reservations: lower --max-items and --max-reservations of "
+          + "holdfast serve, or raise the limit (ulimit -v, vm.overcommit_memory)")
+    }
+  }
+
+  /// For the journal, the stacks of threads, and what the process needs besides.
+  private static let addressSpaceKept = 256 << 20
+
+  /// - Parameter secret: the key of all hashes; 128 unpredictable bits, unless a test wants the same
+  ///   run again.
+  package init(
+    limits: StoreLimits, clock: any Clock, concurrency: ConcurrencyControl = .optimistic,
+    secret: (UInt64, UInt64) = (Machine.random64(), Machine.random64())
+  ) {
+    core = StoreCore(
+      limits: limits, concurrency: concurrency, secret: secret, now: clock.now().nanoseconds)
+    self.clock = clock
+    journal = nil
+  }
+
+  /// A store whose tables were recovered, and whose decisions go to `journal`, or nowhere.
+  package init(core: StoreCore, clock: any Clock, journal: Journal?) {
+    self.core = core
+    self.clock = clock
+    self.journal = journal
+  }
+
+  // Sessions keep their store alive, so none is left.
+  deinit {
+    core.free()
+    sessions.withLock { list in
+      for session in list { session.free() }
+    }
+  }
+
+  /// The store's time now.
+  package var time: Timestamp { clock.now() }
+
+  /// How commands that run at the same time are kept apart.
+  package var concurrency: ConcurrencyControl { core.concurrency }
+
+  /// Sessions that there may be: the journal keeps room in memory for a record of each.
+  package var sessionsMax: Int { core.log.sessionsMax }
+
+  /// A session for one thread, of at most `sessionsMax`. Make one for each thread, at any time.
+  /// - Parameter wake: called by the journal's thread when something that the session waits for has
+  ///   become durable.
+  package func makeSession(wake: @escaping @Sendable () -> Void = {}) -> StoreSession {
+    let shared = PaddedArray<SessionShared>(count: 1) { _ in SessionShared() }
+    let number = sessions.withLock { list in
+      list.append(shared)
+      return list.count
+    }
+    precondition(number <= core.log.sessionsMax, "more sessions than sessionsMax")
+    journal?.add(SessionWaiter(shared: shared, wakeThread: wake))
+    return StoreSession(store: self, shared: shared, number: number)
+  }
+
+  /// Sums over all sessions. Any thread, any time. Takes the locks of the
+  /// shards one at a time, each for a few nanoseconds.
+  package func statistics() -> StoreStatistics {
+    var sums = statisticsWithoutTables()
+    sums.itemBytes = core.items.bytes + core.tables.bytes(items: Int(core.items.count))
+    sums.itemIndexBytes = core.index.bytes
+    sums.reservationBytes = core.slab.bytes
+    for number in 0..<core.shards.count {
+      core.shards[number].lock.lock()
+      sums.keyTableBytes += core.shards[number].keyBytes
+      sums.timerBytes += core.shards[number].wheel.bytes
+      core.shards[number].lock.unlock()
+    }
+    return sums
+  }
+
+  /// What the sessions counted.
+  func statisticsWithoutTables() -> StoreStatistics {
+    var sums = StoreStatistics()
+    sessions.withLock { list in
+      for session in list { session[0].counters.add(to: &sums) }
+    }
+    return sums
+  }
+
+  /// Frees index tables that were replaced and that no session reads any more.
+  func collectRetired() {
+    epochs.collect {
+      sessions.withLock { list in
+        var oldest = UInt64.max
+        for session in list {
+          let epoch = session[0].mark.epoch.load(ordering: .acquiring)
+          if epoch != 0 { oldest = min(oldest, epoch) }
+        }
+        return oldest
+      }
+    }
+  }
+}
+
+/// What other threads may see of a session.
+struct SessionShared: ~Copyable {
+  /// The session's thread is woken when the journal has come this far.
+  let awaitedLSN = Atomic<UInt64>(0)
+  let mark = EpochMark()
+  let counters = SessionCounters()
+}
+
+extension StockStore {
+  /// What happens once in the middle of the next commit, where a strategy other than the optimistic one
+  /// has read the items and is about to write them, or where `DeliberateFault.numberAfterUnlock` has
+  /// unlocked them and takes the number.
+  package func setDeliberateGap(_ body: (@Sendable () -> Void)?) {
+    deliberateGap.withLock { $0 = body }
+    hasDeliberateGap.store(body != nil, ordering: .releasing)
+  }
+
+  /// The lock that guards the decision of a reserve, by number: in that gap a simulation may only give
+  /// commands that need another one.
+  package func shardNumber(ofReserve scope: IdempotencyScope) -> Int {
+    core.shardNumber(core.keys.identity(.reserve, scope))
+  }
+
+  @inline(__always)
+  func runDeliberateGap() {
+    if hasDeliberateGap.load(ordering: .relaxed) { enterDeliberateGap() }
+  }
+
+  @inline(never)
+  private func enterDeliberateGap() {
+    hasDeliberateGap.store(false, ordering: .relaxed)
+    let body = deliberateGap.withLock { body in
+      let taken = body
+      body = nil
+      return taken
+    }
+    body?()
+  }
+}

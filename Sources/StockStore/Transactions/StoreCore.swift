@@ -1,0 +1,143 @@
+// The tables that all sessions share, and what they all must know. A value of handles: each session has
+// a copy, so that a command reaches a table without a reference count.
+internal import Bytes
+package import Log
+internal import Synchronization
+
+package struct StoreCore: Sendable {
+  package let limits: StoreLimits
+  package let concurrency: ConcurrencyControl
+  let tables: StrategyTables
+  package let keys: StoreKeys
+  package let items: ItemTable
+  package let index = ItemIndex()
+  package let slab: ReservationSlab
+  package let shards: PaddedArray<ReservationShard>
+  package let dueTimes: DueTimes
+  package let log: LogRing
+  /// Decisions made up to this time, in nanoseconds since the Unix epoch, were made by the first
+  /// release: their ids have its tags. 0 where it never had the directory.
+  package var firstReleaseUntil: Int64
+  /// The version that an item is made with, from 1: higher where a repair has given up versions that
+  /// somebody may have seen of an item that is not there any more.
+  package var firstVersion: UInt64
+
+  package static let shardsMax = 64
+  /// Below this many records to a shard, chance would fill one long before the others.
+  private static let shardCapacityMin = 8192
+
+  /// - Parameters:
+  ///   - shardCount: a power of two up to `shardsMax`; where records are on a disk, what it was when
+  ///     they were made.
+  ///   - reservationsMaxBefore: room for the records that were made under another cap.
+  ///   - nonce: fresh random bits for the ids that this opening makes; nil: from the secret, where that
+  ///     is as fresh, or where no ids are made.
+  package init(
+    limits: StoreLimits, concurrency: ConcurrencyControl, secret: (UInt64, UInt64), now: Int64,
+    log: LogRing = LogRing(shape: .decisions), shardCount: Int? = nil,
+    reservationsMaxBefore: Int = 0,
+    nonce: UInt64? = nil, firstReleaseUntil: Int64 = 0, firstVersion: UInt64 = 1
+  ) {
+    self.limits = limits
+    self.log = log
+    self.firstReleaseUntil = firstReleaseUntil
+    self.firstVersion = firstVersion
+    self.concurrency = concurrency
+    tables = StrategyTables(concurrency, items: limits.itemsMax)
+    let secret = SipKey(low: secret.0, high: secret.1)
+    keys = StoreKeys(secret: secret)
+    items = ItemTable(capacity: limits.itemsMax)
+    let shardCount = shardCount ?? Self.shardCount(limits)
+    let capacity = Self.divideRoundingUp(limits.reservationsMax, shardCount)
+    let chunks = Self.divideRoundingUp(capacity, ReservationSlab.chunkRecords) * shardCount
+    let chunksBefore = Self.divideRoundingUp(reservationsMaxBefore, ReservationSlab.chunkRecords)
+    let slab = ReservationSlab(
+      chunkCount: chunks + chunksBefore, nonce: nonce ?? secret.derived(8).low)
+    self.slab = slab
+    shards = PaddedArray(count: shardCount) {
+      ReservationShard(number: $0, slab: slab, capacity: capacity, now: now)
+    }
+    dueTimes = DueTimes(count: shardCount)
+  }
+
+  /// What the tables take of the address space that are as large as the caps: no less than that.
+  package static func addressSpace(
+    _ limits: StoreLimits, _ concurrency: ConcurrencyControl, reservationsMaxBefore: Int
+  ) -> Int {
+    let items = limits.itemsMax
+    let partial = shardsMax * ReservationSlab.chunkRecords
+    let reservations = limits.reservationsMax + reservationsMaxBefore + partial
+    return StrategyTables.addressSpace(concurrency, items: items)
+      + Region<ItemRecord>.mappedBytes(capacity: items)
+      + Region<ReservationRecord>.mappedBytes(capacity: reservations)
+      // Of each chunk its owner, and at a recovery its stamp.
+      + Region<UInt64>.mappedBytes(capacity: 2 * (reservations / ReservationSlab.chunkRecords))
+  }
+
+  /// Into how many shards a store with this cap is divided.
+  package static func shardCount(_ limits: StoreLimits) -> Int {
+    var shardCount = 1
+    while shardCount < shardsMax,
+      limits.reservationsMax / (shardCount * 2) >= shardCapacityMin
+    {
+      shardCount *= 2
+    }
+    return shardCount
+  }
+
+  private static func divideRoundingUp(_ count: Int, _ parts: Int) -> Int {
+    count / parts + (count % parts == 0 ? 0 : 1)
+  }
+
+  package func free() {
+    items.free()
+    index.free()
+    tables.free()
+    shards.free()
+    slab.free()
+    dueTimes.free()
+    log.free()
+  }
+
+  @inline(__always)
+  package func shardNumber(_ identity: Identity) -> Int {
+    Int(truncatingIfNeeded: identity.low) & (shards.count - 1)
+  }
+
+  /// The number of the item with this name; nil where it is unknown.
+  @inline(__always)
+  package func find(_ name: ItemName, _ hash: UInt64) -> UInt32? {
+    guard let ordinal = index.find(hash, { items.hasName($0, name) }), isMade(ordinal) else {
+      return nil
+    }
+    return ordinal
+  }
+
+  /// Whether the item has a version: its record is in the index before it is made.
+  @inline(__always)
+  package func isMade(_ ordinal: UInt32) -> Bool {
+    items[ordinal].word.load(ordering: .relaxed) >> 1 != 0
+  }
+
+  /// The id of the reservation that is in `slot` now.
+  @inline(__always)
+  package func id(_ slot: UInt32) -> ReservationID {
+    ReservationID(slot: slot, generation: slab[slot].generation, tag: idTag(slot))
+  }
+
+  /// The tag of that id.
+  @inline(__always)
+  package func idTag(_ slot: UInt32) -> UInt64 {
+    idTag(
+      keys.useHash(slot: slot, generation: slab[slot].generation), slab[slot].identity,
+      createdAt: slab[slot].createdAt)
+  }
+
+  /// The tag of a reservation: of the use of its slot, of who made it, and when.
+  @inline(__always)
+  package func idTag(_ useHash: UInt64, _ identity: Identity, createdAt: Int64) -> UInt64 {
+    createdAt <= firstReleaseUntil
+      ? StoreKeys.firstReleaseTag(useHash)
+      : StoreKeys.idTag(useHash, identity, createdAt: createdAt)
+  }
+}

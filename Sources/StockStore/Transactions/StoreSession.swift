@@ -1,0 +1,272 @@
+internal import Log
+package import Posix
+internal import Synchronization
+
+/// One thread's access to the store. Every batch of commands stands between `beginTurn` and `endTurn`;
+/// they all happen at the turn's time.
+package final class StoreSession {
+  let store: StockStore
+  /// 1 for the store's first session, and so on.
+  let number: Int
+  let core: StoreCore
+  private let clock: any Clock
+  let epochs: Epochs
+  private let shared: PaddedArray<SessionShared>
+  private let journal: Journal?
+  private let scratchMemory: PaddedArray<SessionScratch>
+
+  init(store: StockStore, shared: PaddedArray<SessionShared>, number: Int) {
+    self.store = store
+    self.number = number
+    self.shared = shared
+    journal = store.journal
+    core = store.core
+    clock = store.clock
+    epochs = store.epochs
+    scratchMemory = PaddedArray(count: 1) { _ in SessionScratch(random: UInt64(number)) }
+  }
+
+  // The counters stay with the store: their sums go on.
+  deinit {
+    endTurn()
+    scratchMemory.free()
+  }
+
+  /// This session's working memory: behind a constant address, so that reaching it costs no check.
+  var scratch: SessionScratch {
+    @inline(__always) unsafeAddress { unsafe UnsafePointer(scratchMemory.address(0)) }
+    @inline(__always) unsafeMutableAddress { unsafe scratchMemory.address(0) }
+  }
+
+  var counters: SessionCounters {
+    @inline(__always) _read { yield shared[0].counters }
+  }
+
+  /// The turn's time in nanoseconds since the Unix epoch.
+  var now: Int64 {
+    @inline(__always) get { scratch.now }
+  }
+
+  /// The same, for others: what is decided in this turn happens then.
+  package var time: Int64 { now }
+
+  /// What the clock says by now, while the turn goes on. In nanoseconds since the Unix epoch.
+  var clockNanoseconds: Int64 { clock.now().nanoseconds }
+
+  /// Begins a turn: reads the clock, ends every hold that is due by then, and forgets some of what
+  /// nobody need remember any more. The time of every command until `endTurn`.
+  package func beginTurn() -> Timestamp {
+    let now = clock.now()
+    scratch.now = now.nanoseconds
+    scratch.unavailable = nil
+    epochs.enter(shared[0].mark)
+    expireDue()
+    collectForgotten()
+    if epochs.hasRetired { store.collectRetired() }
+    return now
+  }
+
+  /// Index tables that were replaced are kept for sessions that are in a turn, and only for them.
+  @inline(__always)
+  func assertInTurn() {
+    assert(shared[0].mark.isInTurn, "a command outside a turn")
+  }
+
+  /// Ends the turn: the thread may block now. What the turn decided is on its way to the disk.
+  package func endTurn() {
+    epochs.leave(shared[0].mark)
+    guard let journal else { return }
+    // First the mark, then whatever is durable is read: or a wake-up could be missed.
+    shared[0].awaitedLSN.store(scratch.awaitedLSN, ordering: .sequentiallyConsistent)
+    if scratch.hasAppended {
+      scratch.hasAppended = false
+      journal.request()
+    }
+  }
+
+  /// Answers up to this log sequence number may be shown. In memory, all.
+  package var durableLSN: UInt64 { core.log.durable }
+
+  /// Somebody waits for `lsn`: the session's thread is woken when it is durable, if that is later.
+  @inline(__always)
+  package func await(lsn: UInt64) {
+    if lsn > scratch.awaitedLSN { scratch.awaitedLSN = lsn }
+  }
+
+  /// Why nothing can be changed now; nil where all is well. Asked before every change.
+  @inline(__always)
+  var unavailable: Unavailable? {
+    if scratch.unavailable == nil && core.log.isAdmitting { return nil }
+    return scratch.unavailable ?? core.log.reason
+  }
+
+  /// Appends the record that was built to the log. Everything that it is about is locked.
+  @inline(__always)
+  func appendRecord() -> UInt64 {
+    scratch.hasAppended = true
+    return core.log.append(scratch.record)
+  }
+
+  /// The log sequence number of the store's newest decision: what a read of many records waits for.
+  package var lastLSN: UInt64 { core.log.last }
+
+  /// Empties the lines for the next reserve or confirm. Both leave them empty.
+  package func clearLines() { scratch.lineCount = 0 }
+
+  /// Adds a line for the next reserve or confirm; false where StoreLimits.linesPerReservation lines
+  /// (64 at most) are there already. The line's bytes must stay until that command has returned.
+  package func appendLine(_ line: LineRequest) -> Bool {
+    let count = scratch.lineCount
+    guard count < min(core.limits.linesPerReservation, StoreLimits.linesMax) else {
+      return false
+    }
+    assertInTurn()
+    let hash = core.keys.itemHash(line.item)
+    core.index.prefetch(hash)
+    scratch.lines[count] = CommandLine(hash: hash, item: line.item, quantity: line.quantity)
+    scratch.lineCount = count + 1
+    return true
+  }
+
+  /// The item that line `line` of the last reserve named, for telling which one is unknown: from 0. Good
+  /// as long as the bytes that the line borrowed.
+  package func namedItem(line: Int) -> ItemName { scratch.lines[line].item }
+
+  /// The number of the item that line `index` of the command names; nil where it is unknown.
+  @inline(__always)
+  func ordinal(line index: Int) -> UInt32? {
+    core.find(scratch.lines[index].item, scratch.lines[index].hash)
+  }
+
+  /// Fetches the records of the items that the command names, all at once.
+  @inline(__always)
+  func prefetchItems() {
+    for line in 0..<scratch.lineCount {
+      let candidate = core.index.candidate(scratch.lines[line].hash)
+      scratch.lines[line].candidate = candidate ?? .max
+      if let candidate { core.items.prefetch(candidate) }
+    }
+  }
+
+  /// `ordinal(line:)` after `prefetchItems`: the index has been asked already.
+  @inline(__always)
+  func fetchedOrdinal(line index: Int) -> UInt32? {
+    let candidate = scratch.lines[index].candidate
+    if candidate != .max, core.items.hasName(candidate, scratch.lines[index].item),
+      core.isMade(candidate)
+    {
+      return candidate
+    }
+    return ordinal(line: index)
+  }
+
+  /// Bad lines of the last command, if it was refused for some, besides the one that its refusal names:
+  /// `insufficientStock`, `itemNotFound` and `moreThanHeld` name all, each item once.
+  package var furtherRefusalCount: Int { scratch.further.count }
+
+  /// Refusal `index` of them, from 0 to `furtherRefusalCount` - 1, of the same kind as the first.
+  package func furtherRefusal(_ index: Int) -> Refusal { scratch.further[index] }
+
+  /// Lines of the reservation that the last command answered; each item once, none with 0 units.
+  package var viewLineCount: Int { scratch.viewCount }
+
+  /// Line `index` of them, from 0 to viewLineCount - 1.
+  package func viewLine(_ index: Int) -> ViewLine {
+    precondition(index >= 0 && index < scratch.viewCount, "no such line")
+    return scratch.view[index]
+  }
+}
+
+/// A line as a command brought it.
+struct CommandLine {
+  var hash: UInt64
+  var item: ItemName
+  var quantity: Int64
+  /// The number of the item that `prefetchItems` has found, if its name is the line's; UInt32.max: none.
+  var candidate: UInt32 = .max
+}
+
+/// What the journal is to say of a hold, should there be units for it.
+struct HoldToRecord {
+  var slot: UInt32
+  var generation: UInt32
+  var fingerprint: UInt64
+  var expiresAt: Int64
+  /// Borrowed from the command.
+  var scope: IdempotencyScope
+}
+
+/// Refusals of one command, as many as it can have lines.
+struct RefusalList {
+  private let refusals: FixedArray<Refusal>
+  private(set) var count = 0
+
+  init(capacity: Int) {
+    refusals = FixedArray(capacity: capacity, repeating: .reservationNotFound)
+  }
+
+  func free() { refusals.free() }
+
+  subscript(index: Int) -> Refusal {
+    precondition(index >= 0 && index < count, "no such refusal")
+    return refusals[index]
+  }
+
+  @inline(__always)
+  mutating func removeAll() { count = 0 }
+
+  mutating func append(_ refusal: Refusal) {
+    refusals[count] = refusal
+    count += 1
+  }
+}
+
+/// A session's working memory.
+struct SessionScratch: ~Copyable {
+  var now: Int64 = 0
+  /// State of the generator that spreads the back-off.
+  var random: UInt64
+  var lineCount = 0
+  let lines = FixedArray<CommandLine>(
+    capacity: StoreLimits.linesMax,
+    repeating: CommandLine(
+      hash: 0, item: ItemName(sku: .empty, location: .empty), quantity: 0))
+  /// Numbers of `lines` in the order of their hashes: lines for the same item stand together.
+  let sortedLines = FixedArray<UInt8>(capacity: StoreLimits.linesMax, repeating: 0)
+  /// Set by a command that is refused; empty before.
+  var further = RefusalList(capacity: StoreLimits.linesMax)
+  var changes = WriteSet(capacity: StoreLimits.linesMax)
+  var adjustment = Adjustment()
+  var record = RecordWriter()
+  /// Of a reserve, from before it commits until after; nil for all other commands.
+  var holdToRecord: HoldToRecord?
+  /// Commands that come soon in this turn.
+  var expected = ExpectedIdentities()
+  /// Set where due holds could not be ended: nothing is changed in this turn.
+  var unavailable: Unavailable?
+  /// Since the turn's end before.
+  var hasAppended = false
+  /// The highest number that anybody waited for.
+  var awaitedLSN: UInt64 = 0
+  var viewCount = 0
+  let view = FixedArray<ViewLine>(
+    capacity: StoreLimits.linesMax, repeating: ViewLine(item: ItemHandle(ordinal: 0), quantity: 0))
+  /// The shard whose ended decisions are looked at next.
+  var collectShard = 0
+  /// Decisions recorded since the last look.
+  var recordedSinceCollect = 0
+  /// What the locks of `changes` were granted with, in their order (Locking).
+  let tokens = FixedArray<UInt64>(capacity: StoreLimits.linesMax, repeating: 0)
+
+  init(random: UInt64) { self.random = random &* 0x9e37_79b9_7f4a_7c15 | 1 }
+
+  deinit {
+    lines.free()
+    sortedLines.free()
+    further.free()
+    changes.free()
+    expected.free()
+    tokens.free()
+    view.free()
+  }
+}

@@ -1,0 +1,189 @@
+// Makes a working store of the items and slots that recovery has restored: what is found by name or key,
+// timers, free slots, and the order in which decisions ended. All of it follows from the records.
+internal import Log
+internal import StockStore
+internal import Synchronization
+
+struct Assembly: Sendable {
+  /// What there is.
+  struct Counts: Sendable {
+    var items = 0
+    var liveHolds = 0
+    /// Live holds included.
+    var recordedDecisions = 0
+  }
+
+  private static let recordsWorthAThread = 100_000
+
+  let core: StoreCore
+  /// The newest time in nanoseconds since the Unix epoch: timers run from here.
+  let now: Int64
+
+  func run() throws(JournalError) -> Counts {
+    giveAwayChunks()
+    let recordCount = Int(core.items.count) + Int(core.slab.slotCount)
+    let (items, counts) = try concurrently(
+      isWorthIt: recordCount > Self.recordsWorthAThread,
+      { () throws(JournalError) in try indexItems() },
+      { () throws(JournalError) in try assembleShards() })
+    return Counts(
+      items: items, liveHolds: counts.liveHolds, recordedDecisions: counts.recordedDecisions)
+  }
+
+  // MARK: Items
+
+  /// How many items there are.
+  private func indexItems() throws(JournalError) -> Int {
+    /// So many items ahead of the one that is inserted, its place in the index is fetched.
+    let itemsAhead: UInt32 = 16
+    var hashes = [UInt64](repeating: 0, count: Int(itemsAhead))
+    let count = core.items.count
+    var made = 0
+    for next in 0..<(count + itemsAhead) {
+      let ordinal = next &- itemsAhead
+      let place = Int(next % itemsAhead)
+      if next >= itemsAhead, isItem(ordinal) {
+        let hash = hashes[place]
+        guard core.index.find(hash, { core.items.hasName($0, core.items.name(ordinal)) }) == nil
+        else { throw impossible("items \(ordinal) and another have the same name") }
+        core.index.insert(hash, ordinal)?.free()
+        made += 1
+      }
+      if next < count, isItem(next) {
+        hashes[place] = core.keys.itemHash(core.items.name(next))
+        core.index.prefetch(hashes[place])
+      }
+    }
+    return made
+  }
+
+  /// Numbers whose names were taken, but whose items were not made, are lost.
+  private func isItem(_ ordinal: UInt32) -> Bool {
+    core.items[ordinal].word.load(ordering: .relaxed) != 0
+  }
+
+  // MARK: Reservations
+
+  /// Chunks that a shard took and never used, as far as is known, go to those that have few.
+  private func giveAwayChunks() {
+    var owned = [Int](repeating: 0, count: core.shards.count)
+    var ownerless: [UInt32] = []
+    for chunk in 0..<core.slab.chunkCount {
+      if let number = core.slab.owner(firstSlot(chunk)) {
+        owned[number] += 1
+      } else {
+        ownerless.append(chunk)
+      }
+    }
+    for chunk in ownerless {
+      var least = 0
+      for number in 1..<core.shards.count where owned[number] < owned[least] { least = number }
+      owned[least] += 1
+      _ = core.slab.restoreChunk(chunk, shard: least)
+    }
+    for number in 0..<core.shards.count {
+      core.shards[number].reserveKeys(owned[number] * ReservationSlab.chunkRecords)
+    }
+  }
+
+  private func assembleShards() throws(JournalError) -> Counts {
+    for chunk in 0..<core.slab.chunkCount { try restoreKeys(chunk) }
+    for number in 0..<core.shards.count { core.shards[number].advanceTimers(to: now) }
+    var counts = Counts()
+    var ended: [EndedSlot] = []
+    // From the last, so that free slots are taken from the first on.
+    for chunk in (0..<core.slab.chunkCount).reversed() {
+      queue(chunk, &counts, &ended)
+    }
+    EndedSlot.sortByEnd(&ended)
+    for entry in ended {
+      if let number = core.slab.owner(entry.slot) { core.shards[number].appendEnded(entry.slot) }
+    }
+    for number in 0..<core.shards.count {
+      core.dueTimes[number] = core.shards[number].nextDue
+    }
+    counts.recordedDecisions = counts.liveHolds + ended.count
+    return counts
+  }
+
+  /// Makes the chunk's decisions found by their keys.
+  private func restoreKeys(_ chunk: UInt32) throws(JournalError) {
+    guard let number = core.slab.owner(firstSlot(chunk)) else { return }
+    let slots = firstSlot(chunk)..<(firstSlot(chunk) + UInt32(ReservationSlab.chunkRecords))
+    for slot in slots where core.slab[slot].kind != .free {
+      core.shards[number].prefetchKey(core.slab[slot].identity)
+    }
+    for slot in slots where core.slab[slot].kind != .free {
+      for index in 0..<core.slab[slot].lineCount
+      where core.slab[slot].line(index).item.ordinal >= core.items.count {
+        throw impossible("slot \(slot) has units of an item that is not there")
+      }
+      guard core.slab[slot].namesItems(below: core.items.count) else {
+        throw impossible("slot \(slot) tells of an item that is not there")
+      }
+      // The same key in two slots: the earlier decision was forgotten before the later one was made.
+      guard let forgotten = core.shards[number].restoreKey(slot) else { continue }
+      guard core.slab[forgotten].kind != .held else {
+        throw impossible("slot \(forgotten) is held under a key that was used again")
+      }
+      core.slab[forgotten].removeLines()
+      core.slab[forgotten].kind = .free
+    }
+  }
+
+  /// Sets the timers of the chunk's holds, hands its free slots out, and collects what has ended.
+  private func queue(_ chunk: UInt32, _ counts: inout Counts, _ ended: inout [EndedSlot]) {
+    guard let number = core.slab.owner(firstSlot(chunk)) else { return }
+    for index in (0..<UInt32(ReservationSlab.chunkRecords)).reversed() {
+      let slot = firstSlot(chunk) + index
+      switch core.slab[slot].kind {
+      case .free: core.shards[number].restoreFree(slot)
+      case .held:
+        core.shards[number].restoreTimer(slot)
+        counts.liveHolds += 1
+      default: ended.append(EndedSlot(lsn: core.slab[slot].lsn, slot: slot))
+      }
+    }
+  }
+
+  private func firstSlot(_ chunk: UInt32) -> UInt32 { chunk * UInt32(ReservationSlab.chunkRecords) }
+
+  private func impossible(_ finding: String) -> JournalError {
+    .damaged(Damage(file: "the state", offset: 0, lsn: nil, finding: finding))
+  }
+}
+
+/// A decision that has ended, and when.
+struct EndedSlot {
+  let lsn: UInt64
+  let slot: UInt32
+
+  /// Sorts by the log sequence number: by its digits of 11 bits, the last first, each pass keeping the
+  /// order of the one before.
+  static func sortByEnd(_ entries: inout [EndedSlot]) {
+    let digitBits: UInt64 = 11
+    guard let first = entries.first else { return }
+    var differing: UInt64 = 0
+    for entry in entries { differing |= entry.lsn ^ first.lsn }
+    var sorted = entries
+    var shift: UInt64 = 0
+    while shift < 64, differing >> shift != 0 {
+      var starts = [Int](repeating: 0, count: 1 << Int(digitBits))
+      let mask = UInt64(starts.count - 1)
+      for entry in entries { starts[Int(entry.lsn >> shift & mask)] += 1 }
+      var start = 0
+      for digit in starts.indices {
+        let count = starts[digit]
+        starts[digit] = start
+        start += count
+      }
+      for entry in entries {
+        let digit = Int(entry.lsn >> shift & mask)
+        sorted[starts[digit]] = entry
+        starts[digit] += 1
+      }
+      swap(&entries, &sorted)
+      shift += digitBits
+    }
+  }
+}

@@ -1,0 +1,316 @@
+// A checkpoint: the whole state, written beside the running store. All numbers are little endian.
+//
+// The file is one block behind the other: a header, blocks of items, blocks of reservations, an end.
+// It is valid if and only if every block is, they come in that order, the end's totals are those of the
+// blocks, and nothing follows the end. A block is 32 bytes, then its payload; it is valid if and only if
+// its checksum is right, its place is where it lies, and it names the checkpoint that it is in.
+//
+//   block      0  4  magic                          4  4  CRC32C of all behind it, payload included
+//              8  8  place: its offset in the file 16  8  the checkpoint's start: log sequence number
+//             24  4  length of the payload         28  4  kind: 1 header, 2 items, 3 reservations, 4 end
+//
+//   header     0  4  version of the format          4  4  shards
+//              8 16  id of the store               24 16  secret
+//             40  8  bytes of a segment            48  8  start: segment
+//             56  8  start: offset in it           64  8  start: log sequence number
+//             72  8  start: decisions              80  4  start: run             84  4  zero
+//             88  8  time                          96  8  cap of the items
+//            104  8  cap of the reservations      112  8  retention in nanoseconds
+//            120  8  time up to which decisions were made by the first release, 0: none (not in version 1)
+//            128  8  version that an item is made with (not in version 1, where it is 1)
+//
+//   item       0  4  number                         4  1  length of the SKU
+//              5  1  length of the location         6  2  zero
+//              8  8  version                       16  8  on hand
+//             24  8  held                          32  8  safety stock
+//             40  8  log sequence number of its last change
+//             48  …  SKU, location; zeros up to a multiple of 8
+//
+//   chunk      0  4  number: 64 slots from 64 times it
+//              4  4  shard                          8  8  stamp: the log's end when it was copied
+//             16  4  slots in use                  20  4  zero; then each slot in use:
+//     slot     0  1  which of the 64
+//              1  1  kind: 1 held, 2 confirmed, 3 confirmed in part, 4 released, 5 expired, 9 adjusted,
+//                    10 refused for unknown items, 6 for lack of units, 8 for more on hand than may be,
+//                    7 for an unknown line (the first release)
+//              2  2  number of lines                4  4  generation
+//              8 16  identity                      24  8  fingerprint
+//             32  8  created at
+//             40  8  first number                  48  8  second number
+//             56  8  ended at, or owner
+//             64  8  log sequence number of its last change
+//             72  …  16 for each line: item 4, zero 4, quantity 8
+//
+//   end        0  8  items                          8  8  slots in use
+//             16  8  chunks                        24  8  the log's end after the last block
+//             32  8  offset of the first block of reservations
+//             40  8  zero (version 1: smallest generation for slots that are not in use)
+//             48  8  time after the last block: what was forgotten by then is not in the chunks
+//
+// Of a hold, live or expired, the owner stands where others have their end: bit 63, and 63 bits of a keyed
+// hash of the caller's name. Without it, a live hold has 0 there and an expired one when it expired: the
+// caller had no name, or an older version wrote the file. Those versions read it too, but forget at once
+// what has expired under a caller's name.
+//
+// The two numbers and the lines, by kind:
+//   reservations (1 to 5)      expires at; first expires at; a line for each item
+//   lack of units (6)          units requested; units available; one line with the item and quantity 0, then
+//                              two for each further item that lacks units: requested, available
+//   unknown items (10)         0; 0; one line: the place of the first and, as its quantity, the places of all
+//                              as bits (RecordFormat.swift)
+//   unknown line (7)           0; 0; one line: its number, and quantity 0
+//   more on hand (8)           0; 0; no lines
+//   adjusted (9)               on hand; held; one line with the item and its safety stock, one with 0 and the
+//                              version
+//
+// Versions: 1 is the first release's. 2 knows of it up to when it made decisions, since their ids have
+// other tags (StoreCore.idTag), and of repairs, which lift versions (Repair.swift). Whoever opens a directory of
+// version 1 to go on with it writes a checkpoint of version 2 before anything else, which the first release
+// refuses to read. Every version begins with a header block whose payload begins with its version: so one that
+// is newer than the reader is told from damage.
+internal import Bytes
+internal import CPlatform
+internal import Log
+internal import StockStore
+
+/// What a data directory was made with: it stays so.
+struct DirectoryIdentity: Sendable {
+  var storeID: StoreID
+  /// Of all keyed hashes.
+  var secret: SipKey
+  var shardCount: Int
+  var segmentBytes: Int
+
+  /// Of the journal.
+  var log: LogIdentity {
+    LogIdentity(
+      storeID: storeID, key: JournalKey(secret: secret), segmentBytes: segmentBytes)
+  }
+}
+
+enum BlockKind: UInt32 {
+  case header = 1
+  case items = 2
+  case reservations = 3
+  case end = 4
+}
+
+/// What stands before a block's payload.
+struct BlockHeader {
+  static let byteCount = 32
+  static let magic: UInt32 = 0x4b43_4648
+  /// Where the part begins that the checksum is of.
+  static let checkedOffset = 8
+
+  var checksum: UInt32
+  var place: UInt64
+  var checkpointLSN: UInt64
+  var payloadBytes: Int
+  var kind: BlockKind
+
+  /// nil where the magic is another, the kind unknown, or the payload longer than any.
+  init?(_ fields: inout FieldReader) {
+    let magic: UInt32 = fields.next()
+    checksum = fields.next()
+    place = fields.next()
+    checkpointLSN = fields.next()
+    let payloadBytes: UInt32 = fields.next()
+    let kind = BlockKind(rawValue: fields.next())
+    guard magic == Self.magic, let kind, payloadBytes <= BlockBuilder.payloadBytesMax,
+      !fields.hasFailed
+    else { return nil }
+    self.payloadBytes = Int(payloadBytes)
+    self.kind = kind
+  }
+}
+
+struct CheckpointHeader: Sendable {
+  static let version: UInt32 = 2
+  static let byteCount = 136
+
+  var identity: DirectoryIdentity
+  /// Every decision before it is in the checkpoint.
+  var start: JournalPosition
+  /// When it was begun, in nanoseconds since the Unix epoch.
+  var time: Int64
+  /// The limits of the store that wrote it, or what it has beyond them.
+  var itemsMax: Int
+  var reservationsMax: Int
+  var retentionNanoseconds: Int64
+  /// As StoreCore's; all time where it is of version 1.
+  var firstReleaseUntil: Int64
+  /// As StoreCore's.
+  var firstVersion: UInt64
+  /// Of the format of the file.
+  let version: UInt32
+
+  init(identity: DirectoryIdentity, start: JournalPosition, time: Int64, core: StoreCore) {
+    version = Self.version
+    firstReleaseUntil = core.firstReleaseUntil
+    firstVersion = core.firstVersion
+    self.identity = identity
+    self.start = start
+    self.time = time
+    itemsMax = core.items.capacity
+    reservationsMax = max(
+      min(core.limits.reservationsMax, Int(UInt32.max)), Int(core.slab.slotCount))
+    retentionNanoseconds = core.limits.retentionNanoseconds
+  }
+
+  func write(to block: inout BlockBuilder) {
+    block.append(Self.version)
+    block.append(UInt32(truncatingIfNeeded: identity.shardCount))
+    block.append(identity.storeID.low)
+    block.append(identity.storeID.high)
+    block.append(identity.secret.low)
+    block.append(identity.secret.high)
+    block.append(UInt64(clamping: identity.segmentBytes))
+    block.append(start.sequence)
+    block.append(UInt64(clamping: start.offset))
+    block.append(start.lsn)
+    block.append(start.counted)
+    block.append(start.run)
+    block.append(UInt32(0))
+    block.append(time)
+    block.append(UInt64(clamping: itemsMax))
+    block.append(UInt64(clamping: reservationsMax))
+    block.append(retentionNanoseconds)
+    block.append(firstReleaseUntil)
+    block.append(firstVersion)
+  }
+
+  /// nil where a field is missing or out of its range.
+  init?(_ fields: inout FieldReader) {
+    version = fields.next()
+    let shardCount: UInt32 = fields.next()
+    let storeID = StoreID(low: fields.next(), high: fields.next())
+    let secret = SipKey(low: fields.next(), high: fields.next())
+    let segmentBytes: UInt64 = fields.next()
+    let sequence: UInt64 = fields.next()
+    let offset: UInt64 = fields.next()
+    let lsn: UInt64 = fields.next()
+    let counted: UInt64 = fields.next()
+    let run: UInt32 = fields.next()
+    let zero: UInt32 = fields.next()
+    time = fields.next()
+    let itemsMax: UInt64 = fields.next()
+    let reservationsMax: UInt64 = fields.next()
+    retentionNanoseconds = fields.next()
+    firstReleaseUntil = version == 1 ? .max : fields.next()
+    firstVersion = version == 1 ? 1 : fields.next()
+    guard !fields.hasFailed, fields.isAtEnd, 1...Self.version ~= version, zero == 0,
+      shardCount.nonzeroBitCount == 1, shardCount <= StoreCore.shardsMax,
+      let segmentBytes = Int(exactly: segmentBytes), let offset = Int(exactly: offset),
+      let itemsMax = Int(exactly: itemsMax), itemsMax <= 1 << 31,
+      let reservationsMax = Int(exactly: reservationsMax), reservationsMax <= UInt32.max,
+      retentionNanoseconds >= 0, RecoveryLimits.isPossible(time: time), firstReleaseUntil >= 0,
+      1..<(UInt64.max >> 1) ~= firstVersion
+    else { return nil }
+    identity = DirectoryIdentity(
+      storeID: storeID, secret: secret, shardCount: Int(shardCount), segmentBytes: segmentBytes)
+    start = JournalPosition(
+      sequence: sequence, offset: offset, lsn: lsn, run: run, counted: counted)
+    guard start.isPossible(segmentBytes: segmentBytes) else { return nil }
+    self.itemsMax = itemsMax
+    self.reservationsMax = reservationsMax
+  }
+}
+
+struct CheckpointEnd: Equatable, Sendable {
+  static let byteCount = 56
+
+  var items: UInt64 = 0
+  /// Slots in use.
+  var records: UInt64 = 0
+  var chunks: UInt64 = 0
+  /// The checkpoint is a state that existed once the journal is replayed up to here.
+  var endLSN: UInt64 = 0
+  var reservationsOffset: UInt64 = 0
+  /// Nanoseconds since the Unix epoch. No later start may find it earlier.
+  var time: Int64 = 0
+
+  init() {}
+
+  func write(to block: inout BlockBuilder) {
+    block.append(items)
+    block.append(records)
+    block.append(chunks)
+    block.append(endLSN)
+    block.append(reservationsOffset)
+    block.append(UInt64(0))
+    block.append(time)
+  }
+
+  /// nil where a field is missing.
+  init?(_ fields: inout FieldReader) {
+    items = fields.next()
+    records = fields.next()
+    chunks = fields.next()
+    endLSN = fields.next()
+    reservationsOffset = fields.next()
+    // What version 1 had here is no longer needed.
+    let _: UInt64 = fields.next()
+    time = fields.next()
+    guard !fields.hasFailed, fields.isAtEnd, RecoveryLimits.isPossible(time: time) else {
+      return nil
+    }
+  }
+}
+
+/// What a checkpoint has for the lines of a decision that is no reservation.
+enum CheckpointLines {
+  /// Bytes of one line.
+  static let byteCount = 16
+  /// A refusal for lack of units of every item has the most: two for each but the first.
+  static let countMax = 2 * StoreLimits.linesMax
+
+  /// Lines of the record, and the two numbers between its times.
+  static func numbers(
+    _ record: ReservationRecord
+  ) -> (lineCount: Int, first: Int64, second: Int64) {
+    let saved = record.savedNumbers
+    return switch record.kind {
+    case .free, .refusedOnHandLimit: (0, 0, 0)
+    case .refusedItemsNotFound, .refusedLineNotFound: (1, 0, 0)
+    case .refusedInsufficientStock: (1 + 2 * record.shortageCount, saved.first, saved.second)
+    case .adjusted: (2, saved.first, saved.second)
+    case .held, .confirmed, .confirmedInPart, .released, .expired:
+      (record.lineCount, saved.first, saved.second)
+    }
+  }
+
+  /// Line `index` of as many as `numbers` says.
+  static func line(_ record: ReservationRecord, _ index: Int) -> (item: UInt32, quantity: Int64) {
+    switch record.refusal {
+    case .insufficientStock(let item, _, _):
+      if index == 0 { return (item.ordinal, 0) }
+      let shortage = record.shortage((index - 1) / 2)
+      return (shortage.item.ordinal, index % 2 == 1 ? shortage.requested : shortage.available)
+    case .itemsNotFound(let first, let places):
+      return (UInt32(clamping: first), Int64(bitPattern: places))
+    case .lineNotFound(let line): return (UInt32(clamping: line), 0)
+    default: break
+    }
+    if record.kind == .adjusted {
+      let level = record.adjusted
+      return index == 0
+        ? (level.item.ordinal, level.safetyStock) : (0, Int64(bitPattern: level.version))
+    }
+    let line = record.line(index)
+    return (line.item.ordinal, line.quantity)
+  }
+}
+
+/// The names of the files beside the log's.
+extension FileNames {
+  static let newCheckpoint = "checkpoint.tmp"
+  /// Empty; there while a repair is on its way.
+  static let unfinishedRepair = "repair.unfinished"
+
+  private static let checkpointPrefix = "checkpoint-"
+
+  static func checkpoint(_ lsn: UInt64) -> String { name(checkpointPrefix, lsn) }
+
+  /// nil where it is not the name of a checkpoint.
+  static func checkpointLSN(_ name: String) -> UInt64? { number(name, checkpointPrefix) }
+}

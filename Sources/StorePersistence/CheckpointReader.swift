@@ -1,0 +1,321 @@
+internal import CPlatform
+// Reads a checkpoint (CheckpointFormat.swift) into tables that nobody else uses yet. Its checksums say
+// that the bytes are those that were written, and yet every number is checked before it is used.
+internal import Log
+internal import Posix
+internal import StockStore
+internal import Synchronization
+
+/// One checkpoint file: its header and its end, and on demand what stands between.
+struct CheckpointReader: Sendable {
+  let header: CheckpointHeader
+  let end: CheckpointEnd
+  let name: String
+  /// Of the whole file.
+  let byteCount: Int
+  private let file: any StorageFile
+  /// Where the first block behind the header begins.
+  private let itemsPlace: Int
+
+  private static let endBlockBytes = BlockHeader.byteCount + CheckpointEnd.byteCount
+
+  /// Reads header and end of the checkpoint with this number.
+  init(storage: any Storage, lsn: UInt64) throws(JournalError) {
+    let name = FileNames.checkpoint(lsn)
+    self.name = name
+    let file = try JournalError.attempt("open", name) { () throws(Errno) in try storage.open(name) }
+    self.file = file
+    byteCount = try JournalError.attempt("measure", name) { () throws(Errno) in
+      try file.byteCount()
+    }
+    let endPlace = byteCount - Self.endBlockBytes
+    let first = BlockReader(file: file, name: name, lsn: lsn, place: 0, end: byteCount)
+    let header = try first.next(.header) { fields throws(JournalError) in
+      var first = fields
+      let version: UInt32 = first.next()
+      if version > CheckpointHeader.version {
+        throw .newer(file: name, format: version, upTo: CheckpointHeader.version)
+      }
+      return CheckpointHeader(&fields)
+    }
+    guard let header, header.start.lsn == lsn else {
+      throw first.damage("not the header of this checkpoint")
+    }
+    self.header = header
+    itemsPlace = first.place
+    let last = BlockReader(
+      file: file, name: name, lsn: lsn, place: max(first.place, endPlace), end: byteCount)
+    guard let end = try last.next(.end, { CheckpointEnd(&$0) }), last.isAtEnd else {
+      throw last.damage("no whole end of the checkpoint")
+    }
+    guard end.reservationsOffset >= UInt64(first.place), end.reservationsOffset <= UInt64(endPlace),
+      end.endLSN >= lsn, end.endLSN <= JournalPosition.countMax, end.chunks <= UInt64(byteCount)
+    else { throw last.damage("an end that does not fit the file") }
+    self.end = end
+  }
+
+  /// Puts everything into the tables of `core`, items and reservations at the same time, and in
+  /// `stamps` when each chunk was copied. The tables must be as long as the header says, or longer.
+  func load(into core: StoreCore, stamps: Region<UInt64>) throws(JournalError) {
+    let (items, chunks) = try concurrently(
+      isWorthIt: byteCount > Recovery.bytesWorthAThread,
+      { () throws(JournalError) in try loadItems(into: core) },
+      { () throws(JournalError) in try loadReservations(into: core, stamps: stamps) })
+    guard items == end.items, chunks.count == end.chunks, chunks.records == end.records else {
+      throw .damaged(
+        Damage(
+          file: name, offset: byteCount - Self.endBlockBytes, lsn: nil,
+          finding: "\(items) items and \(chunks.records) decisions, but \(end.items) and "
+            + "\(end.records) were written"))
+    }
+  }
+
+  /// How many items there were.
+  func loadItems(into core: StoreCore) throws(JournalError) -> UInt64 {
+    let reader = BlockReader(
+      file: file, name: name, lsn: header.start.lsn,
+      place: itemsPlace, end: Int(end.reservationsOffset))
+    var count: UInt64 = 0
+    while !reader.isAtEnd {
+      let isWhole = try reader.next(.items) { fields throws(JournalError) in
+        while !fields.isAtEnd {
+          guard try loadItem(&fields, core) else { return false }
+          count += 1
+        }
+        return true
+      }
+      guard isWhole else { throw reader.damage("an impossible item") }
+    }
+    return count
+  }
+
+  private func loadItem(_ fields: inout FieldReader, _ core: StoreCore) throws(JournalError) -> Bool
+  {
+    let ordinal: UInt32 = fields.next()
+    let skuLength: UInt8 = fields.next()
+    let locationLength: UInt8 = fields.next()
+    let zero: UInt16 = fields.next()
+    let version: UInt64 = fields.next()
+    let onHand: Int64 = fields.next()
+    let held: Int64 = fields.next()
+    let safetyStock: Int64 = fields.next()
+    let lsn: UInt64 = fields.next()
+    let name = ItemName(
+      sku: fields.text(Int(skuLength)), location: fields.text(Int(locationLength)))
+    fields.skipPadding()
+    guard !fields.hasFailed, zero == 0, lsn <= end.endLSN else { return false }
+    let level = StockLevel(
+      item: ItemHandle(ordinal: ordinal), onHand: onHand, held: held, safetyStock: safetyStock,
+      version: version)
+    return try core.restore(level, name, lsn: lsn)
+  }
+
+  private func loadReservations(
+    into core: StoreCore, stamps: Region<UInt64>
+  ) throws(JournalError) -> (count: UInt64, records: UInt64) {
+    let reader = BlockReader(
+      file: file, name: name, lsn: header.start.lsn, place: Int(end.reservationsOffset),
+      end: byteCount - Self.endBlockBytes)
+    var count: UInt64 = 0
+    var records: UInt64 = 0
+    while !reader.isAtEnd {
+      let isWhole = try reader.next(.reservations) { fields throws(JournalError) in
+        while !fields.isAtEnd {
+          guard let used = try loadChunk(&fields, core, stamps) else { return false }
+          count += 1
+          records += UInt64(used)
+        }
+        return true
+      }
+      guard isWhole else { throw reader.damage("an impossible reservation") }
+    }
+    return (count, records)
+  }
+
+  /// How many slots of the chunk are in use; nil where something cannot be.
+  private func loadChunk(
+    _ fields: inout FieldReader, _ core: StoreCore, _ stamps: Region<UInt64>
+  ) throws(JournalError) -> UInt32? {
+    let chunk: UInt32 = fields.next()
+    let shard: UInt32 = fields.next()
+    let stamp: UInt64 = fields.next()
+    let used: UInt32 = fields.next()
+    let zero: UInt32 = fields.next()
+    guard !fields.hasFailed, zero == 0, shard < core.shards.count,
+      used <= UInt32(ReservationSlab.chunkRecords), stamp <= end.endLSN
+    else { return nil }
+    guard chunk < core.slab.chunkCapacity else { throw .tooManyReservations(core.limits) }
+    guard UInt64(chunk) < end.chunks + UInt64(RecoveryLimits.chunksAhead) else { return nil }
+    guard core.slab.owner(chunk * UInt32(ReservationSlab.chunkRecords)) == nil,
+      core.slab.restoreChunk(chunk, shard: Int(shard))
+    else { return nil }
+    stamps[chunk] = stamp
+    for _ in 0..<used {
+      guard loadSlot(&fields, core, chunk, shard: Int(shard)) else { return nil }
+    }
+    return used
+  }
+
+  private func loadSlot(
+    _ fields: inout FieldReader, _ core: StoreCore, _ chunk: UInt32, shard: Int
+  ) -> Bool {
+    let index: UInt8 = fields.next()
+    let kind: UInt8 = fields.next()
+    let lineCount: UInt16 = fields.next()
+    let generation: UInt32 = fields.next()
+    let identity = Identity(low: fields.next(), high: fields.next())
+    guard !fields.hasFailed, index < ReservationSlab.chunkRecords,
+      let kind = RecordKind(rawValue: kind), core.shardNumber(identity) == shard
+    else { return false }
+    let slot = chunk * UInt32(ReservationSlab.chunkRecords) + UInt32(index)
+    guard core.slab[slot].kind == .free else { return false }
+    core.slab[slot].generation = generation
+    core.slab[slot].identity = identity
+    core.slab[slot].fingerprint = fields.next()
+    core.slab[slot].createdAt = fields.next()
+    core.slab[slot].restoreNumbers((first: fields.next(), second: fields.next()))
+    core.slab[slot].restoreEnd(fields.next())
+    core.slab[slot].lsn = fields.next()
+    return core.slab[slot].readLines(kind, Int(lineCount), &fields) && !fields.hasFailed
+      && core.slab[slot].lsn <= end.endLSN && core.slab[slot].hasPossibleNumbers(core)
+  }
+}
+
+extension ReservationRecord {
+  /// Reads `count` lines, as CheckpointLines has written them, and becomes a record of this kind whose
+  /// times are read already. False where that cannot be.
+  fileprivate mutating func readLines(
+    _ kind: RecordKind, _ count: Int, _ fields: inout FieldReader
+  ) -> Bool {
+    switch kind {
+    case .free: return false
+    case .held, .confirmed, .confirmedInPart, .released, .expired:
+      guard count >= 1, count <= StoreLimits.linesMax else { return false }
+      setLineCount(count)
+      for index in 0..<count {
+        let (item, quantity) = Self.readLine(&fields)
+        guard quantity >= 0, quantity <= RecoveryLimits.unitsMax else { return false }
+        setLine(index, ViewLine(item: ItemHandle(ordinal: item), quantity: quantity))
+      }
+      self.kind = kind
+    case .refusedInsufficientStock:
+      guard count % 2 == 1, count < CheckpointLines.countMax else { return false }
+      let item = ItemHandle(ordinal: Self.readLine(&fields).item)
+      setRefusal(
+        .insufficientStock(
+          item: item, requested: savedNumbers.first, available: savedNumbers.second))
+      setShortageCount(count / 2)
+      for index in 0..<(count / 2) {
+        let (requested, available) = (Self.readLine(&fields), Self.readLine(&fields))
+        guard requested.item == available.item else { return false }
+        setShortage(
+          index,
+          Shortage(
+            item: ItemHandle(ordinal: requested.item), requested: requested.quantity,
+            available: available.quantity))
+      }
+    case .refusedItemsNotFound:
+      guard count == 1 else { return false }
+      let line = Self.readLine(&fields)
+      let places = UInt64(bitPattern: line.quantity)
+      guard RecordedRefusal.arePlaces(first: Int(line.item), places) else { return false }
+      setRefusal(.itemsNotFound(first: Int(line.item), places: places))
+    case .refusedLineNotFound:
+      guard count == 1 else { return false }
+      setRefusal(.lineNotFound(Int(Self.readLine(&fields).item)))
+    case .refusedOnHandLimit:
+      guard count == 0 else { return false }
+      setRefusal(.onHandLimit)
+    case .adjusted:
+      guard count == 2 else { return false }
+      let first = Self.readLine(&fields)
+      let second = Self.readLine(&fields)
+      adjusted = StockLevel(
+        item: ItemHandle(ordinal: first.item), onHand: savedNumbers.first,
+        held: savedNumbers.second,
+        safetyStock: first.quantity, version: UInt64(bitPattern: second.quantity))
+      self.kind = kind
+    }
+    return true
+  }
+
+  private static func readLine(_ fields: inout FieldReader) -> (item: UInt32, quantity: Int64) {
+    let item: UInt32 = fields.next()
+    let zero: UInt32 = fields.next()
+    let quantity: Int64 = fields.next()
+    return (item, zero == 0 ? quantity : -1)
+  }
+}
+
+/// Reads the blocks of a checkpoint from one place to another, many with one read.
+@safe private final class BlockReader {
+  private static let windowBytes = 1 << 20
+
+  private let file: any StorageFile
+  private let name: String
+  private let lsn: UInt64
+  private let end: Int
+  private let window: UnsafeMutableRawBufferPointer
+  /// What of the file is in the window.
+  private var windowRange = 0..<0
+  /// Where the next block begins.
+  private(set) var place: Int
+
+  init(file: any StorageFile, name: String, lsn: UInt64, place: Int, end: Int) {
+    self.file = file
+    self.name = name
+    self.lsn = lsn
+    self.place = place
+    self.end = end
+    unsafe window = .allocate(byteCount: Self.windowBytes, alignment: 64)
+  }
+
+  deinit { unsafe window.deallocate() }
+
+  var isAtEnd: Bool { place == end }
+
+  /// Calls `body` with the payload of the next block, which must be whole and of this kind.
+  func next<Result>(
+    _ kind: BlockKind, _ body: (inout FieldReader) throws(JournalError) -> Result
+  ) throws(JournalError) -> Result {
+    let bytes = try unsafe nextBytes()
+    var fields = unsafe FieldReader(bytes)
+    guard let header = BlockHeader(&fields), header.kind == kind, header.place == UInt64(place),
+      header.checkpointLSN == lsn
+    else { throw damage("not the block that belongs there") }
+    let blockBytes = BlockHeader.byteCount + header.payloadBytes
+    guard blockBytes <= bytes.count else { throw damage("a block without its end") }
+    // Both ranges end where the block ends, within the bytes.
+    let checked = unsafe UnsafeRawBufferPointer(
+      rebasing: bytes[BlockHeader.checkedOffset..<blockBytes])
+    guard unsafe hf_crc32c(0, checked.baseAddress, checked.count) == header.checksum else {
+      throw damage("a block with another checksum")
+    }
+    var payload = unsafe FieldReader(
+      UnsafeRawBufferPointer(rebasing: bytes[BlockHeader.byteCount..<blockBytes]))
+    let result = try body(&payload)
+    place += blockBytes
+    return result
+  }
+
+  /// As many bytes as the longest block has, from the present place on; fewer at the end.
+  private func nextBytes() throws(JournalError) -> UnsafeRawBufferPointer {
+    let wanted = min(BlockHeader.byteCount + BlockBuilder.payloadBytesMax, max(0, end - place))
+    if place + wanted > windowRange.upperBound {
+      let count = unsafe min(window.count, max(0, end - place))
+      let part = unsafe UnsafeMutableRawBufferPointer(rebasing: window[..<count])
+      let read = try JournalError.attempt("read", name) { () throws(Errno) in
+        try unsafe file.read(into: part, at: place)
+      }
+      windowRange = place..<(place + min(read, count))
+    }
+    let start = place - windowRange.lowerBound
+    let count = min(wanted, windowRange.count - start)
+    return unsafe UnsafeRawBufferPointer(rebasing: window[start..<(start + count)])
+  }
+
+  /// Damage of the block at the present place.
+  func damage(_ finding: String) -> JournalError {
+    .damaged(Damage(file: name, offset: place, lsn: nil, finding: finding))
+  }
+}

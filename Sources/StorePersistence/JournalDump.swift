@@ -1,0 +1,307 @@
+internal import Bytes
+// The journal for people and scripts: one line of JSON for each decision.
+package import Log
+internal import Posix
+package import StockStore
+internal import Synchronization
+
+extension StockStore {
+  /// Calls `line` with one JSON object for the checkpoint from which the directory would be recovered,
+  /// then with one for each record of the journal behind it, in their order. Reads only.
+  /// - Throws: `damaged`, after the records before the damage; `unsuitable` where there is no store.
+  package static func dump(
+    storage: any Storage, to line: (String) -> Void
+  ) throws(JournalError) {
+    let checkpoint = try newestCheckpoint(storage)
+    let header = checkpoint.header
+    let secret = header.identity.secret
+    // For the items' names, and for the ids of reservations.
+    let core = StoreCore(
+      limits: try limits(toRead: header), concurrency: .optimistic,
+      secret: (secret.low, secret.high),
+      now: header.time, shardCount: header.identity.shardCount,
+      firstReleaseUntil: header.firstReleaseUntil)
+    defer { core.free() }
+    _ = try checkpoint.loadItems(into: core)
+    line(JSONObject.checkpoint(checkpoint))
+    let reader = JournalReader(
+      storage: storage, identity: header.identity.log, start: header.start,
+      mustReach: checkpoint.end.endLSN)
+    _ = unsafe try reader.forEachBatch(readsAhead: false) { (batch, payload) throws(JournalError) in
+      var offset = 0
+      while offset < payload.count {
+        // The offset is where the record before ended: within the payload.
+        guard
+          let record = unsafe JournalRecord(UnsafeRawBufferPointer(rebasing: payload[offset...]))
+        else {
+          throw .damaged(
+            Damage(
+              file: "the journal", offset: Int(clamping: batch.lsn), lsn: batch.lsn,
+              finding: "a malformed record"))
+        }
+        offset += record.byteCount
+        core.rememberName(record)
+        line(JSONObject.record(record, lsn: batch.lsn &+ UInt64(offset), core))
+      }
+    }
+  }
+}
+
+extension StoreCore {
+  /// Items that the journal makes get their names.
+  fileprivate func rememberName(_ record: JournalRecord) {
+    guard record.kind == .adjusted, record.name.sku.count > 0 else { return }
+    let ordinal = record.level.item.ordinal
+    if ordinal < items.count, items.name(ordinal).sku.count > 0 { return }
+    _ = items.restore(ordinal, record.name)
+  }
+}
+
+/// An object of JSON, member by member.
+struct JSONObject {
+  private(set) var text = "{"
+
+  /// The object's text, whole.
+  private var closed: String { text + "}" }
+
+  // MARK: Lines
+
+  static func checkpoint(_ checkpoint: CheckpointReader) -> String {
+    var object = JSONObject()
+    object.add("kind", "checkpoint")
+    object.add("file", checkpoint.name)
+    object.add("lsn", checkpoint.header.start.lsn)
+    object.addTime("time", checkpoint.header.time)
+    object.add("decisions", checkpoint.header.start.counted)
+    object.add("items", checkpoint.end.items)
+    object.add("recorded_decisions", checkpoint.end.records)
+    return object.closed
+  }
+
+  static func record(_ record: JournalRecord, lsn: UInt64, _ core: StoreCore) -> String {
+    var object = JSONObject()
+    object.add("lsn", lsn)
+    object.addTime("time", record.time)
+    object.add("kind", "\(record.kind)")
+    switch record.kind {
+    case .held, .extended:
+      object.addReservation(record, core)
+      object.addTime("expires", record.expiresAt)
+    case .confirmed:
+      object.addReservation(record, core)
+      object.add("reacquired", record.isTakenAgain ? "yes" : "no")
+    case .released: object.addReservation(record, core)
+    case .expired:
+      object.addReservation(record, core)
+      object.addTime("expired", record.fellDueAt)
+    case .refused: object.addRefusal(record, core)
+    case .adjusted: object.addAdjustment(record, core)
+    case .clock: break
+    }
+    if record.lineCount > 0 { object.addLines(record, core) }
+    if record.kind == .held || record.kind == .refused || record.kind == .adjusted {
+      object.add("key", record.key)
+      object.add("caller", record.caller)
+      object.add("fingerprint", String(record.fingerprint, radix: 16))
+    } else if record.caller.count > 0 {
+      object.add("caller", record.caller)
+    }
+    return object.closed
+  }
+
+  private mutating func addReservation(_ record: JournalRecord, _ core: StoreCore) {
+    let useHash = core.keys.useHash(slot: record.slot, generation: record.generation)
+    let scope = IdempotencyScope(caller: record.caller, key: record.key)
+    let tag =
+      record.kind == .held
+      ? core.idTag(useHash, core.keys.identity(.reserve, scope), createdAt: record.time)
+      : record.idTag == 0 ? StoreKeys.firstReleaseTag(useHash) : record.idTag
+    let id = ReservationID(slot: record.slot, generation: record.generation, tag: tag)
+    var digits: [UInt8] = Array(repeating: 0, count: ReservationID.textLength)
+    var span = digits.mutableSpan
+    id.write(to: &span)
+    add("reservation", String(decoding: digits, as: UTF8.self))
+  }
+
+  private mutating func addRefusal(_ record: JournalRecord, _ core: StoreCore) {
+    add("method", record.refusedMethod.map { "\($0)" } ?? "unknown")
+    switch record.refusal {
+    case .insufficientStock(let item, let requested, let available):
+      add("refusal", "insufficient_stock")
+      addItem(item.ordinal, core)
+      add("requested", requested)
+      add("available", available)
+      if record.shortageCount > 0 { addShortages(record, core) }
+    case .itemsNotFound(_, let places):
+      add("refusal", "item_not_found")
+      add("unknown_items", places.nonzeroBitCount)
+      add("sku", record.name.sku)
+      add("location", record.name.location)
+    case .lineNotFound(let line):
+      add("refusal", "item_not_found")
+      add("line", line)
+      add("sku", record.name.sku)
+      add("location", record.name.location)
+    case .onHandLimit: add("refusal", "on_hand_limit")
+    default: add("refusal", "unknown")
+    }
+  }
+
+  /// The items that lack units besides the first.
+  private mutating func addShortages(_ record: JournalRecord, _ core: StoreCore) {
+    let shortages = (0..<record.shortageCount).map { index in
+      let shortage = record.shortage(index)
+      var object = JSONObject()
+      object.addItem(shortage.item.ordinal, core)
+      object.add("requested", shortage.requested)
+      object.add("available", shortage.available)
+      return object.closed
+    }
+    begin("also_lacking")
+    text += "[" + shortages.joined(separator: ",") + "]"
+  }
+
+  private mutating func addAdjustment(_ record: JournalRecord, _ core: StoreCore) {
+    let level = record.level
+    addItem(level.item.ordinal, core)
+    switch record.change {
+    case .delta(let units): add("delta", units)
+    case .setOnHand(let units): add("set_on_hand", units)
+    default: break
+    }
+    if let units = record.safetyStockAsked { add("set_safety_stock", units) }
+    if let version = record.expectedVersion { add("expected_version", version) }
+    add("version", level.version)
+    add("on_hand", level.onHand)
+    add("held", level.held)
+    add("safety_stock", level.safetyStock)
+    add("reason", record.reason)
+  }
+
+  private mutating func addLines(_ record: JournalRecord, _ core: StoreCore) {
+    let lines = (0..<record.lineCount).map { index in
+      let line = record.line(index)
+      var object = JSONObject()
+      object.addItem(line.ordinal, core)
+      object.add("quantity", line.quantity)
+      if record.kind != .refused {
+        object.add("version", line.version)
+        object.add("on_hand", line.onHand)
+        object.add("held", line.held)
+      }
+      return object.closed
+    }
+    begin("lines")
+    text += "[" + lines.joined(separator: ",") + "]"
+  }
+
+  /// The item's name; its number where nobody knows the name.
+  private mutating func addItem(_ ordinal: UInt32, _ core: StoreCore) {
+    guard ordinal < core.items.count, core.items.name(ordinal).sku.count > 0 else {
+      return add("item", ordinal)
+    }
+    let name = core.items.name(ordinal)
+    add("sku", name.sku)
+    add("location", name.location)
+  }
+
+  // MARK: Members
+
+  private mutating func begin(_ name: String) {
+    if text.utf8.count > 1 { text += "," }
+    text += "\"\(name)\":"
+  }
+
+  private mutating func add(_ name: String, _ value: some FixedWidthInteger) {
+    begin(name)
+    text += String(value)
+  }
+
+  private mutating func add(_ name: String, _ value: String) {
+    begin(name)
+    text += Self.quoted(value)
+  }
+
+  private mutating func addTime(_ name: String, _ nanoseconds: Int64) {
+    add(name, CalendarTime(nanoseconds).description)
+  }
+
+  private mutating func add(_ name: String, _ value: BorrowedBytes) {
+    // The record's bytes stay as long as its line is made.
+    unsafe add(name, Self.string(unsafe value.pointer))
+  }
+
+  /// The text where it is UTF-8; else its bytes, `\xHH` for those that are not printable ASCII.
+  static func string(_ bytes: UnsafeRawBufferPointer) -> String {
+    if let text = unsafe String(validating: bytes, as: UTF8.self) { return text }
+    var text = ""
+    for index in bytes.indices {
+      let byte = unsafe bytes[index]
+      if (0x20..<0x7f).contains(byte) {
+        text.unicodeScalars.append(Unicode.Scalar(byte))
+      } else {
+        text += "\\x" + (byte < 16 ? "0" : "") + String(byte, radix: 16)
+      }
+    }
+    return text
+  }
+
+  static func quoted(_ value: String) -> String {
+    var quoted = "\""
+    for scalar in value.unicodeScalars {
+      switch scalar {
+      case "\"": quoted += "\\\""
+      case "\\": quoted += "\\\\"
+      case "\0"..<" ", "\u{7f}":
+        let digits = String(scalar.value, radix: 16)
+        quoted += "\\u" + String(repeating: "0", count: 4 - digits.utf8.count) + digits
+      default: quoted.unicodeScalars.append(scalar)
+      }
+    }
+    return quoted + "\""
+  }
+}
+
+/// A time as RFC 3339 writes it, in UTC with nanoseconds.
+package struct CalendarTime: CustomStringConvertible {
+  private let nanoseconds: Int64
+
+  package init(_ nanoseconds: Int64) { self.nanoseconds = nanoseconds }
+
+  package var description: String {
+    let nanosecondsPerDay: Int64 = 86_400_000_000_000
+    // Rounded down, also before 1970.
+    let inDay =
+      (nanoseconds % nanosecondsPerDay + nanosecondsPerDay) % nanosecondsPerDay
+    let day = nanoseconds / nanosecondsPerDay - (nanoseconds % nanosecondsPerDay < 0 ? 1 : 0)
+    let (year, month, date) = Self.date(day)
+    let seconds = inDay / 1_000_000_000
+    return Self.digits(year, 4) + "-" + Self.digits(month, 2) + "-" + Self.digits(date, 2) + "T"
+      + Self.digits(seconds / 3600, 2) + ":" + Self.digits(seconds / 60 % 60, 2) + ":"
+      + Self.digits(seconds % 60, 2) + "." + Self.digits(inDay % 1_000_000_000, 9) + "Z"
+  }
+
+  /// The Gregorian date of a day counted from 1970-01-01. Years begin in March here, so that the leap
+  /// day is the last, and lengths of months follow a formula (Hinnant, days_from_civil). 64 bits of
+  /// nanoseconds reach from 1677 to 2262.
+  private static func date(_ day: Int64) -> (year: Int64, month: Int64, date: Int64) {
+    let daysPerEra: Int64 = 146_097
+    let sinceMarch0 = day + 719_468
+    let era = sinceMarch0 / daysPerEra
+    let dayOfEra = sinceMarch0 % daysPerEra
+    let yearOfEra =
+      (dayOfEra - dayOfEra / 1460 + dayOfEra / 36_524 - dayOfEra / 146_096) / 365
+    let dayOfYear = dayOfEra - (365 * yearOfEra + yearOfEra / 4 - yearOfEra / 100)
+    let monthFromMarch = (5 * dayOfYear + 2) / 153
+    let month = monthFromMarch < 10 ? monthFromMarch + 3 : monthFromMarch - 9
+    return (
+      yearOfEra + era * 400 + (month <= 2 ? 1 : 0), month,
+      dayOfYear - (153 * monthFromMarch + 2) / 5 + 1
+    )
+  }
+
+  private static func digits(_ number: Int64, _ count: Int) -> String {
+    let digits = String(number)
+    return String(repeating: "0", count: max(0, count - digits.utf8.count)) + digits
+  }
+}

@@ -1,0 +1,196 @@
+// Reads one record of the journal (RecordFormat.swift has the byte table).
+internal import Log
+internal import StockStore
+
+/// A record that was read: every part of it lies within its bytes. Good as long as these are.
+@safe struct JournalRecord {
+  /// Of one line; version and balances are the item's after the decision.
+  struct Line {
+    var ordinal: UInt32
+    var quantity: Int64
+    var version: UInt64
+    var onHand: Int64
+    var held: Int64
+  }
+
+  private let base: UnsafeRawPointer
+  /// Bytes of the whole record.
+  let byteCount: Int
+  let kind: RecordWriter.Kind
+
+  /// The record at the beginning of `bytes`; nil where there is no valid one.
+  init?(_ bytes: UnsafeRawBufferPointer) {
+    guard bytes.count >= RecordWriter.headBytes, let base = bytes.baseAddress else { return nil }
+    unsafe self.base = base
+    let length = unsafe UInt32(littleEndian: base.loadUnaligned(as: UInt32.self))
+    guard length <= bytes.count, length >= RecordWriter.headBytes, length % 8 == 0,
+      let kind = RecordWriter.Kind(
+        rawValue: unsafe base.loadUnaligned(fromByteOffset: 4, as: UInt8.self))
+    else { return nil }
+    byteCount = Int(length)
+    self.kind = kind
+    guard fixedEnd <= byteCount, (textEnd + 7) & ~7 == byteCount else { return nil }
+  }
+
+  var lineCount: Int { Int(byte(5)) }
+  var time: Int64 { load(8) }
+  var slot: UInt32 { load(16) }
+  var generation: UInt32 { load(20) }
+  var fingerprint: UInt64 { load(24) }
+  /// Of the reservation's id, where it changes; 0 where the first release has written the record.
+  var idTag: UInt64 { fingerprint & (1 << ReservationID.tagBits - 1) }
+
+  // MARK: The number at 32, by kind
+
+  /// Held, extended: when the hold ends.
+  var expiresAt: Int64 { number(.held, .extended) }
+  /// Confirmed: whether an expired hold was taken again.
+  var isTakenAgain: Bool { kind == .confirmed && number(.confirmed, .confirmed) != 0 }
+  /// Expired: when it fell due.
+  var fellDueAt: Int64 { number(.expired, .expired) }
+
+  private func number(_ kind: RecordWriter.Kind, _ other: RecordWriter.Kind) -> Int64 {
+    assert(self.kind == kind || self.kind == other, "another kind has another number there")
+    return load(32)
+  }
+
+  /// Line `index`, from 0 to `lineCount` - 1; nothing but item and quantity where refused.
+  @inline(__always)
+  func line(_ index: Int) -> Line {
+    precondition(index >= 0 && index < lineCount, "no such line")
+    let offset = linesOffset + index * lineBytes
+    if kind == .refused {
+      return Line(
+        ordinal: load(offset), quantity: load(offset + 4), version: 0, onHand: 0, held: 0)
+    }
+    return Line(
+      ordinal: load(offset), quantity: load(offset + 4), version: load(offset + 12),
+      onHand: load(offset + 20), held: load(offset + 28))
+  }
+
+  // MARK: Refused
+
+  /// Under which method's key; nil where it is none of them.
+  var refusedMethod: StoreKeys.Method? { StoreKeys.Method(rawValue: UInt64(byte(40))) }
+
+  /// nil where it is no refusal that is recorded.
+  var refusal: RecordedRefusal? {
+    guard kind == .refused else { return nil }
+    let item: UInt32 = load(44)
+    switch refusedKind {
+    case .refusedInsufficientStock:
+      return .insufficientStock(
+        item: ItemHandle(ordinal: item), requested: load(48), available: load(56))
+    case .refusedItemsNotFound: return .itemsNotFound(first: Int(item), places: load(48))
+    case .refusedLineNotFound: return .lineNotFound(Int(item))
+    case .refusedOnHandLimit: return .onHandLimit
+    default: return nil
+    }
+  }
+
+  /// Items that lack units, besides the first.
+  var shortageCount: Int {
+    // init asks for this only where the record has these bytes.
+    kind == .refused && refusedKind == .refusedInsufficientStock ? Int(byte(42)) : 0
+  }
+
+  /// Shortage `index`, from 0 to `shortageCount` - 1.
+  func shortage(_ index: Int) -> Shortage {
+    precondition(index >= 0 && index < shortageCount, "no such shortage")
+    let offset = linesOffset + lineCount * lineBytes + index * RecordWriter.shortageBytes
+    return Shortage(
+      item: ItemHandle(ordinal: load(offset)), requested: load(offset + 4),
+      available: load(offset + 12))
+  }
+
+  private var refusedKind: RecordKind? { RecordKind(rawValue: byte(41)) }
+
+  // MARK: Adjusted
+
+  /// nil where it is no change that there is.
+  var change: AdjustCommand.Change? {
+    switch byte(40) {
+    case 0: AdjustCommand.Change.none
+    case 1: .delta(load(48))
+    case 2: .setOnHand(load(48))
+    default: nil
+    }
+  }
+  var safetyStockAsked: Int64? { byte(41) & 1 == 0 ? nil : load(56) }
+  var expectedVersion: UInt64? { byte(41) & 2 == 0 ? nil : load(64) }
+
+  /// The balances after.
+  var level: StockLevel {
+    let ordinal: UInt64 = load(72)
+    return StockLevel(
+      item: ItemHandle(ordinal: UInt32(clamping: ordinal)), onHand: load(88), held: load(96),
+      safetyStock: load(104), version: load(80))
+  }
+
+  // MARK: Texts
+
+  var key: BorrowedBytes { text(textOffset, Int(byte(6))) }
+  var caller: BorrowedBytes { text(textOffset + Int(byte(6)), Int(byte(7))) }
+  /// Empty where the record has none.
+  var name: ItemName {
+    let offset = textOffset + Int(byte(6)) + Int(byte(7))
+    return ItemName(
+      sku: text(offset, nameCounts.sku),
+      location: text(offset + nameCounts.sku, nameCounts.location))
+  }
+  var reason: BorrowedBytes {
+    text(
+      textOffset + Int(byte(6)) + Int(byte(7)) + nameCounts.sku + nameCounts.location, reasonCount)
+  }
+
+  // MARK: Layout
+
+  private var partBytes: Int {
+    switch kind {
+    case .refused: RecordWriter.refusedBytes
+    case .adjusted: RecordWriter.adjustedBytes
+    default: 0
+    }
+  }
+  private var linesOffset: Int { RecordWriter.headBytes + partBytes }
+  private var lineBytes: Int {
+    kind == .refused ? RecordWriter.refusedLineBytes : RecordWriter.lineBytes
+  }
+  /// The end of what is at fixed places, lines included: nothing before it may be read until it is
+  /// known to lie within the record.
+  private var fixedEnd: Int {
+    linesOffset + lineCount * lineBytes
+      + (kind == .refused && byteCount >= linesOffset
+        ? shortageCount * RecordWriter.shortageBytes : 0)
+  }
+  private var textOffset: Int { fixedEnd }
+  private var textEnd: Int {
+    textOffset + Int(byte(6)) + Int(byte(7)) + nameCounts.sku + nameCounts.location + reasonCount
+  }
+  private var nameCounts: (sku: Int, location: Int) {
+    if partBytes == 0 || shortageCount > 0 { return (0, 0) }
+    return (Int(byte(42)), Int(byte(43)))
+  }
+  private var reasonCount: Int {
+    guard kind == .adjusted else { return 0 }
+    let count: UInt32 = load(44)
+    return Int(count)
+  }
+
+  @inline(__always)
+  private func byte(_ offset: Int) -> UInt8 {
+    unsafe base.loadUnaligned(fromByteOffset: offset, as: UInt8.self)
+  }
+
+  /// Everything that is loaded lies before `fixedEnd`, which init has found within the record.
+  @inline(__always)
+  private func load<Value: FixedWidthInteger & BitwiseCopyable>(_ offset: Int) -> Value {
+    unsafe Value(littleEndian: base.loadUnaligned(fromByteOffset: offset, as: Value.self))
+  }
+
+  private func text(_ offset: Int, _ count: Int) -> BorrowedBytes {
+    // init has found that all texts end within the record.
+    unsafe BorrowedBytes(
+      (base + offset).assumingMemoryBound(to: UInt8.self), count: count)
+  }
+}

@@ -1,0 +1,265 @@
+// The start of a server with a data directory: what was left is recovered, then the journal goes on where
+// it ended.
+internal import Bytes
+package import Log
+package import Posix
+package import StockStore
+internal import Synchronization
+
+extension StockStore {
+  /// Opens the store in a directory, or makes one in an empty directory. Call `startJournal` then.
+  /// - Parameters:
+  ///   - secret: for a new directory; an old one keeps its own. 128 unpredictable bits, unless a test
+  ///     wants the same run again.
+  ///   - nonce: what tells the ids that this opening makes from those of every other one, also one of a
+  ///     copy of the directory: 64 unpredictable bits, unless a test wants the same run again.
+  ///   - makeClock: makes the store's clock, which must not start before the time it is given: the
+  ///     one after the newest in the directory, 0 for a new one. What it throws ends the opening, before
+  ///     anything is changed.
+  ///   - progress: called about every half second while the journal is read.
+  /// - Throws: `damaged`; `unsuitable` where the limits are too small for what is there; `failed`;
+  ///   `tooLittleMemory`.
+  package static func open(
+    storage: any Storage, limits: StoreLimits, concurrency: ConcurrencyControl = .optimistic,
+    options: JournalOptions,
+    secret: (UInt64, UInt64) = (Machine.random64(), Machine.random64()),
+    nonce: UInt64 = Machine.random64(),
+    makeClock: (_ notBefore: Timestamp) throws(JournalError) -> any Clock,
+    progress: (RecoveryProgress) -> Void = { _ in }
+  ) throws(JournalError) -> (store: StockStore, summary: RecoverySummary) {
+    let listing = try DirectoryListing(storage)
+    try listing.requireRepaired()
+    // A new directory begins with an empty checkpoint, under these caps.
+    let before =
+      listing.checkpoints.isEmpty
+      ? limits.reservationsMax : try newestCheckpoint(storage).header.reservationsMax
+    try requireAddressSpace(limits, concurrency, reservationsMaxBefore: before)
+    if listing.checkpoints.isEmpty { try requireUnused(listing, storage) }
+    if listing.hasNewCheckpoint {
+      try JournalError.attempt("remove", FileNames.newCheckpoint) { () throws(Errno) in
+        try storage.remove(FileNames.newCheckpoint)
+      }
+    }
+    if listing.checkpoints.isEmpty {
+      let time = try makeClock(Timestamp(nanoseconds: 0)).now()
+      try makeDirectory(storage, limits, options, secret, time)
+    }
+    let checkpoint = try newestCheckpoint(storage)
+    let options = options.fitting(segmentBytes: checkpoint.header.identity.segmentBytes)
+    let recovery = try Recovery(
+      storage: storage, checkpoint: checkpoint,
+      segmentCount: listing.segmentCount(from: checkpoint.header.start.sequence), limits: limits,
+      concurrency: concurrency, log: LogRing(ringBytes: options.ringBytes, shape: .decisions),
+      nonce: options.fault == .predictIDs ? checkpoint.header.start.lsn : nonce,
+      fault: options.fault, progress: progress)
+    var core = recovery.core
+    let clock: any Clock
+    do throws(JournalError) {
+      clock = try makeClock(recovery.summary.time.advanced(byNanoseconds: 1))
+    } catch {
+      core.free()
+      throw error
+    }
+    if checkpoint.header.version == 1 {
+      core.firstReleaseUntil = recovery.summary.time.nanoseconds
+    }
+    if options.fault == .predictIDs { core.firstReleaseUntil = .max }
+    return (try resume(recovery, core, storage, options, clock), recovery.summary)
+  }
+
+  // MARK: A new directory
+
+  /// Without a checkpoint, only a segment that was never written to may be there: the making of the
+  /// directory was cut short.
+  private static func requireUnused(
+    _ listing: DirectoryListing, _ storage: any Storage
+  ) throws(JournalError) {
+    for sequence in listing.segments {
+      try JournalReader.requireKnownFormat(ofSegment: sequence, storage)
+      let name = FileNames.segment(sequence)
+      let isUnused = try JournalError.attempt("read", name) { () throws(Errno) -> Bool in
+        let file = try storage.open(name)
+        return unsafe try withUnsafeTemporaryAllocation(
+          byteCount: BatchHeader.byteCount, alignment: 8
+        ) { (first) throws(Errno) in
+          let count = try unsafe file.read(into: first, at: SegmentHeader.blockBytes)
+          return unsafe first.prefix(count).allSatisfy { $0 == 0 }
+        }
+      }
+      guard isUnused && sequence == 1 else {
+        throw .damaged(
+          Damage(
+            file: name, offset: 0, lsn: nil, finding: "there is no checkpoint to begin from"))
+      }
+    }
+  }
+
+  /// Makes the first segment and an empty checkpoint, from which the rest goes on.
+  private static func makeDirectory(
+    _ storage: any Storage, _ limits: StoreLimits, _ options: JournalOptions,
+    _ secret: (UInt64, UInt64), _ time: Timestamp
+  ) throws(JournalError) {
+    let key = SipKey(low: secret.0, high: secret.1)
+    // Tells files of different stores apart; says nothing of the secret.
+    let id = key.derived(7)
+    let identity = DirectoryIdentity(
+      storeID: StoreID(low: id.low, high: id.high), secret: key,
+      shardCount: StoreCore.shardCount(limits), segmentBytes: options.segmentBytes)
+    let pool = try SegmentPool(
+      storage: storage, storeID: identity.storeID, segmentBytes: identity.segmentBytes,
+      lastSequence: 0, options: options)
+    _ = try pool.prepareNext()
+    let core = StoreCore(
+      limits: limits, concurrency: .optimistic, secret: secret, now: time.nanoseconds)
+    defer { core.free() }
+    let start = JournalPosition(
+      sequence: 1, offset: SegmentHeader.blockBytes, lsn: 0, run: 0, counted: 0)
+    let writer = try CheckpointWriter(
+      core: core, storage: storage, identity: identity, start: start, time: time,
+      fault: options.fault)
+    while try writer.step() {}
+    try writer.finish()
+  }
+
+  // MARK: Going on
+
+  /// The recovered store, with a journal that goes on where it ended: nothing is due, and everything is
+  /// durable.
+  private static func resume(
+    _ recovery: Recovery, _ core: StoreCore, _ storage: any Storage, _ options: JournalOptions,
+    _ clock: any Clock
+  ) throws(JournalError) -> StockStore {
+    let journal: Journal
+    do throws(JournalError) {
+      core.log.resume(after: recovery.position.lsn)
+      journal = try makeJournal(recovery, core, storage, options, clock)
+    } catch {
+      core.free()
+      throw error
+    }
+    let store = StockStore(core: core, clock: clock, journal: journal)
+    let session = store.makeSession()
+    recovery.count(in: session)
+    // By the format, a run begins with a batch of its own that says what time it is.
+    var record = RecordWriter()
+    record.begin(.clock, time: clock.now().nanoseconds)
+    _ = core.log.append(record)
+    // Without room for that on the disk it serves reads until there is some.
+    try journal.stepUntilDurable()
+    // Where a segment is nearly full, the first callers need not meet that.
+    while !core.log.isAdmitting, try journal.stepMaintenance() {}
+    try session.expireAllDue()
+    return store
+  }
+
+  private static func makeJournal(
+    _ recovery: Recovery, _ core: StoreCore, _ storage: any Storage, _ options: JournalOptions,
+    _ clock: any Clock
+  ) throws(JournalError) -> Journal {
+    let identity = recovery.checkpoint.header.identity
+    var position = recovery.position
+    position.run &+= 1
+    let file = try syncEverything(recovery, storage, writableBytes: options.writableBytes)
+    let start = try renewCheckpoint(recovery, core, storage, options)
+    try CheckpointWriter.removeCheckpoints(before: start.lsn, storage)
+    let pool = try SegmentPool(
+      storage: storage, storeID: identity.storeID, segmentBytes: identity.segmentBytes,
+      lastSequence: position.sequence, options: options)
+    try pool.retire(before: start.sequence)
+    let counters = JournalCounters()
+    counters.recovered(
+      records: recovery.summary.recordsReplayed, seconds: recovery.summary.seconds)
+    let log = try DirectoryLog(
+      storage: storage, identity: identity.log, shape: .decisions, options: options, clock: clock,
+      pool: pool, position: position, file: file, statistics: counters)
+    return try JournalError.attempt("make", "the journal's threads") { () throws(Errno) in
+      let maintenance = try Maintenance(
+        storage: storage, pool: pool, options: options, counters: counters, start: start,
+        makeCheckpoint: { (position) throws(JournalError) in
+          try CheckpointWriter(
+            core: core, storage: storage, identity: identity, start: position, time: clock.now(),
+            fault: options.fault)
+        })
+      return try Journal(
+        ring: core.log, log: log, options: options, pool: pool, maintenance: maintenance,
+        counters: counters)
+    }
+  }
+}
+
+extension StockStore {
+  /// Writes the state once more where the newest checkpoint does not say what holds from now on: `verify`
+  /// counts retention as it says, and a directory of the first release must say that it was.
+  /// - Returns: the start of the newest checkpoint.
+  private static func renewCheckpoint(
+    _ recovery: Recovery, _ core: StoreCore, _ storage: any Storage, _ options: JournalOptions
+  ) throws(JournalError) -> JournalPosition {
+    let header = recovery.checkpoint.header
+    if header.retentionNanoseconds == core.limits.retentionNanoseconds,
+      header.version == CheckpointHeader.version
+    {
+      return header.start
+    }
+    let writer = try CheckpointWriter(
+      core: core, storage: storage, identity: header.identity, start: recovery.position,
+      time: recovery.summary.time, fault: options.fault)
+    while try writer.step() {}
+    try writer.finish()
+    return recovery.position
+  }
+
+  /// The process before may have been killed between a write or a change of a name and the sync that
+  /// belongs to it. What was read is made safe before anything builds on it, or is removed because of it.
+  /// - Returns: the last segment.
+  private static func syncEverything(
+    _ recovery: Recovery, _ storage: any Storage, writableBytes: Int
+  ) throws(JournalError) -> any StorageFile {
+    try JournalError.attempt("sync the directory of", recovery.checkpoint.name) {
+      () throws(Errno) in try storage.syncDirectory()
+    }
+    var sequence = recovery.checkpoint.header.start.sequence
+    while true {
+      let name = FileNames.segment(sequence)
+      let file = try JournalError.attempt("sync", name) { () throws(Errno) in
+        let file = try storage.open(name)
+        // What stands beyond the limit of a file's size cannot be written once more.
+        try rewrite(newestBatch(of: recovery, in: sequence).clamped(to: 0..<writableBytes), file)
+        try file.sync()
+        return file
+      }
+      if sequence >= recovery.position.sequence { return file }
+      sequence += 1
+    }
+  }
+
+  /// Where the newest batch may be in a segment. If the process before ended because a sync had failed,
+  /// the disk may lack that batch, though the system shows it and takes it for synced (fsync(2) reports
+  /// an error once). It is the only one: nothing is written after a sync that failed.
+  private static func newestBatch(of recovery: Recovery, in sequence: UInt64) -> Range<Int> {
+    let position = recovery.position
+    if sequence == position.sequence, position.offset > SegmentHeader.blockBytes {
+      return position.offset - recovery.newestBatchBytes..<position.offset
+    }
+    // It is the batch that ends the segment before: anywhere.
+    if sequence + 1 == position.sequence, position.offset == SegmentHeader.blockBytes {
+      return 0..<recovery.checkpoint.header.identity.segmentBytes
+    }
+    return 0..<0
+  }
+
+  /// Writes what is there once more, so that the next sync covers it.
+  private static func rewrite(_ range: Range<Int>, _ file: any StorageFile) throws(Errno) {
+    var bytes = [UInt8](repeating: 0, count: min(range.count, 1 << 20))
+    var offset = range.lowerBound
+    while offset < range.upperBound {
+      let count = min(bytes.count, range.upperBound - offset)
+      var span = bytes.mutableSpan
+      try unsafe span.withUnsafeMutableBytes { (bytes) throws(Errno) in
+        let part = unsafe UnsafeMutableRawBufferPointer(rebasing: bytes[..<count])
+        let read = try unsafe file.read(into: part, at: offset)
+        try unsafe file.write(UnsafeRawBufferPointer(rebasing: part[..<read]), at: offset)
+      }
+      offset += count
+    }
+  }
+}

@@ -1,0 +1,140 @@
+internal import Bytes
+// From the files of a data directory to the state that they hold: the newest checkpoint, then the journal
+// from there on. Reads and never writes, so that a server at its start and `holdfast verify` do the same.
+internal import Log
+internal import Posix
+internal import StockStore
+
+/// The tables of a store, as they were left.
+struct Recovery {
+  /// Bytes to read below which a second thread is not worth its making.
+  static let bytesWorthAThread = 8 << 20
+
+  let checkpoint: CheckpointReader
+  let core: StoreCore
+  /// Where the journal ends, decisions included.
+  let position: JournalPosition
+  /// Bytes of the newest batch of records, header included; 0 where none was read.
+  let newestBatchBytes: Int
+  let counts: Assembly.Counts
+  let summary: RecoverySummary
+
+  /// - Parameters:
+  ///   - checkpoint: the newest.
+  ///   - segmentCount: from the one where the checkpoint begins on.
+  ///   - log: for what comes after.
+  ///   - nonce: as StoreCore's; nil where no ids will be made.
+  ///   - progress: called about every half second.
+  /// - Throws: `damaged`; `unsuitable` where the limits are too small for what is there.
+  init(
+    storage: any Storage, checkpoint: CheckpointReader, segmentCount: Int, limits: StoreLimits,
+    concurrency: ConcurrencyControl = .optimistic, log: LogRing = LogRing(shape: .decisions),
+    nonce: UInt64? = nil, fault: DeliberateFault? = nil,
+    progress: (RecoveryProgress) -> Void = { _ in }
+  ) throws(JournalError) {
+    let began = SystemClock.monotonicNanoseconds()
+    let header = checkpoint.header
+    let secret = header.identity.secret
+    let core = StoreCore(
+      limits: limits, concurrency: concurrency, secret: (secret.low, secret.high),
+      now: header.time, log: log, shardCount: header.identity.shardCount,
+      reservationsMaxBefore: header.reservationsMax, nonce: nonce,
+      firstReleaseUntil: header.firstReleaseUntil, firstVersion: header.firstVersion)
+    do throws(JournalError) {
+      let reader = JournalReader(
+        storage: storage, identity: header.identity.log, start: header.start,
+        mustReach: checkpoint.end.endLSN, fault: fault)
+      let readsAhead =
+        (segmentCount - 1) * header.identity.segmentBytes > Self.bytesWorthAThread
+      let (end, newestBatchBytes, replay) = try Self.fill(
+        core, checkpoint, reader, readsAhead: readsAhead, began: began, progress)
+      let newestTime = max(replay.newestTime, end.time)
+      counts = try Assembly(core: core, now: newestTime).run()
+      var position = end.position
+      position.counted = replay.decisions
+      self.position = position
+      self.newestBatchBytes = newestBatchBytes
+      self.checkpoint = checkpoint
+      self.core = core
+      summary = RecoverySummary(
+        decisions: position.counted, lsn: position.lsn, digest: core.digest(at: newestTime),
+        time: Timestamp(nanoseconds: newestTime), items: counts.items,
+        liveReservations: counts.liveHolds, recordedDecisions: counts.recordedDecisions,
+        checkpointLSN: header.start.lsn, recordsReplayed: replay.recordCount,
+        journalBytesRead: position.lsn &- header.start.lsn, tornBytes: end.tornBytes,
+        seconds: Double(SystemClock.monotonicNanoseconds() - began) / 1e9,
+        isNew: position.counted == 0 && counts.items == 0)
+    } catch {
+      core.free()
+      throw error
+    }
+  }
+
+  /// Puts everything into the tables; what the journal ends with, and what came of it.
+  private static func fill(
+    _ core: StoreCore, _ checkpoint: CheckpointReader, _ reader: JournalReader, readsAhead: Bool,
+    began: Int64, _ progress: (RecoveryProgress) -> Void
+  ) throws(JournalError) -> (JournalEnd, newestBatchBytes: Int, Replay) {
+    let stamps = Region<UInt64>(capacity: core.slab.chunkCapacity, pages: .small)
+    defer { stamps.free() }
+    try checkpoint.load(into: core, stamps: stamps)
+    let replay = Replay(core: core, stamps: stamps, checkpoint)
+    let progressEvery: Int64 = 500_000_000
+    var nextProgress = began + progressEvery
+    var newestBatchBytes = 0
+    let end = unsafe try reader.forEachBatch(readsAhead: readsAhead) {
+      (batch, payload) throws(JournalError) in
+      try unsafe replay.apply(batch, payload)
+      newestBatchBytes = BatchHeader.byteCount + batch.payloadLength
+      let now = SystemClock.monotonicNanoseconds()
+      if now >= nextProgress {
+        nextProgress = now + progressEvery
+        progress(
+          RecoveryProgress(
+            records: replay.recordCount, bytes: batch.lsn &- checkpoint.header.start.lsn,
+            seconds: Double(now - began) / 1e9))
+      }
+    }
+    return (end, newestBatchBytes, replay)
+  }
+
+  /// A store goes on counting where it was left.
+  func count(in session: StoreSession) {
+    session.restoreCounts(
+      items: counts.items, liveHolds: counts.liveHolds,
+      recordedDecisions: counts.recordedDecisions)
+  }
+}
+
+/// The names of a data directory's files, sorted out.
+struct DirectoryListing {
+  /// The log sequence numbers at which checkpoints start, ascending.
+  private(set) var checkpoints: [UInt64] = []
+  /// Segments by their numbers, ascending.
+  private(set) var segments: [UInt64] = []
+  private(set) var hasNewCheckpoint = false
+  private var hasUnfinishedRepair = false
+
+  init(_ storage: any Storage) throws(JournalError) {
+    let names = try JournalError.attempt("list", "the directory") { () throws(Errno) in
+      try storage.names()
+    }
+    for name in names {
+      if let lsn = FileNames.checkpointLSN(name) { checkpoints.append(lsn) }
+      if let sequence = FileNames.segmentSequence(name) { segments.append(sequence) }
+      if name == FileNames.newCheckpoint { hasNewCheckpoint = true }
+      if name == FileNames.unfinishedRepair { hasUnfinishedRepair = true }
+    }
+    checkpoints.sort()
+    segments.sort()
+  }
+
+  /// A repair that was cut short may have given up decisions, but not lifted the versions yet.
+  func requireRepaired() throws(JournalError) {
+    if hasUnfinishedRepair {
+      throw .unsuitable("a repair was interrupted: run the same holdfast repair again")
+    }
+  }
+
+  func segmentCount(from sequence: UInt64) -> Int { segments.count { $0 >= sequence } }
+}

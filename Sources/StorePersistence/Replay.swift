@@ -1,0 +1,282 @@
+// Puts the journal's records into tables that a checkpoint has filled and that nobody else uses yet.
+//
+// The pieces of a checkpoint stand at different moments, so of each record what is there already is left
+// out: what it does to an item, if the item's last change is as late; what it does to a reservation, if
+// the chunk was copied as late. Only items and slots are touched. A decision that was forgotten leaves no
+// record: its slot is simply used again, or its key comes again in another slot. The second is sorted out
+// when all is read (Assembly.swift), where keys, timers and queues are made, once for each.
+internal import Log
+internal import Posix
+internal import StockStore
+internal import Synchronization
+
+final class Replay {
+  /// So many records ahead of the one that is applied, what it will touch is fetched.
+  private static let recordsAhead = 12
+
+  private let core: StoreCore
+  /// The log's end when each chunk of slots was copied; 0 where it was not.
+  private let stamps: Region<UInt64>
+  /// Everything before is whole: the end of the batch before.
+  private var batchLSN: UInt64 = 0
+
+  /// Decisions before the journal's end, since the directory was made.
+  private(set) var decisions: UInt64
+  /// Decisions applied.
+  private(set) var recordCount: UInt64 = 0
+  /// The newest time seen, in nanoseconds since the Unix epoch.
+  private(set) var newestTime: Int64
+
+  init(core: StoreCore, stamps: Region<UInt64>, _ checkpoint: CheckpointReader) {
+    self.core = core
+    self.stamps = stamps
+    decisions = checkpoint.header.start.counted
+    newestTime = max(checkpoint.header.time, checkpoint.end.time)
+  }
+
+  /// Applies the records of one batch.
+  func apply(_ batch: BatchHeader, _ payload: UnsafeRawBufferPointer) throws(JournalError) {
+    batchLSN = batch.lsn
+    guard RecoveryLimits.isPossible(time: batch.time), batch.run < UInt32.max else {
+      throw impossible("a time or an epoch that is none")
+    }
+    newestTime = max(newestTime, batch.time)
+    var offset = 0
+    var count = 0
+    var aheadOffset = 0
+    var aheadCount = 0
+    while offset < payload.count {
+      while aheadCount < count + Self.recordsAhead, aheadOffset < payload.count {
+        let ahead = try unsafe record(payload, aheadOffset)
+        fetch(ahead)
+        aheadOffset += ahead.byteCount
+        aheadCount += 1
+      }
+      let record = try unsafe record(payload, offset)
+      offset += record.byteCount
+      count += 1
+      try apply(record, lsn: batch.lsn &+ UInt64(offset))
+    }
+    guard count == batch.recordCount else { throw impossible("another number of records") }
+  }
+
+  @inline(__always)
+  private func record(
+    _ payload: UnsafeRawBufferPointer, _ offset: Int
+  ) throws(JournalError) -> JournalRecord {
+    // The offset is where the record before ended: within the payload.
+    guard let record = unsafe JournalRecord(UnsafeRawBufferPointer(rebasing: payload[offset...]))
+    else { throw impossible("a malformed record") }
+    return record
+  }
+
+  private func fetch(_ record: JournalRecord) {
+    core.slab.records.prefetch(record.slot)
+    switch record.kind {
+    case .held, .confirmed, .released, .expired:
+      for index in 0..<record.lineCount { core.items.prefetchIfThere(record.line(index).ordinal) }
+    case .adjusted: core.items.prefetchIfThere(record.level.item.ordinal)
+    case .refused, .extended, .clock: break
+    }
+  }
+
+  private func apply(_ record: JournalRecord, lsn: UInt64) throws(JournalError) {
+    guard RecoveryLimits.isPossible(time: record.time) else {
+      throw impossible("an impossible time")
+    }
+    newestTime = max(newestTime, record.time)
+    if record.kind == .clock { return }
+    decisions += 1
+    recordCount += 1
+    switch record.kind {
+    case .held:
+      try applyLines(record, lsn: lsn)
+      try hold(record, lsn: lsn)
+    case .refused: try refuse(record, lsn: lsn)
+    case .adjusted:
+      try adjustItem(record, lsn: lsn)
+      try adjust(record, lsn: lsn)
+    case .confirmed, .released, .expired:
+      try applyLines(record, lsn: lsn)
+      try change(record, lsn: lsn)
+    case .extended: try change(record, lsn: lsn)
+    case .clock: break
+    }
+  }
+
+  // MARK: Items
+
+  private func applyLines(_ record: JournalRecord, lsn: UInt64) throws(JournalError) {
+    for index in 0..<record.lineCount {
+      let line = record.line(index)
+      guard line.ordinal < core.items.count else { throw impossible("an item that is not there") }
+      if lsn <= core.items[line.ordinal].lsn.load(ordering: .relaxed) { continue }
+      let level = StockLevel(
+        item: ItemHandle(ordinal: line.ordinal), onHand: line.onHand, held: line.held,
+        safetyStock: core.items[line.ordinal].safetyStock.load(ordering: .relaxed),
+        version: line.version)
+      guard line.version > 1 else { throw impossible("an item made by a reservation") }
+      try setNext(level, lsn: lsn)
+    }
+  }
+
+  private func adjustItem(_ record: JournalRecord, lsn: UInt64) throws(JournalError) {
+    let level = record.level
+    let ordinal = level.item.ordinal
+    if ordinal < core.items.count {
+      if lsn <= core.items[ordinal].lsn.load(ordering: .relaxed) { return }
+      if record.name.sku.count == 0 { return try setNext(level, lsn: lsn) }
+    }
+    guard level.version == core.firstVersion, try core.restore(level, record.name, lsn: lsn) else {
+      throw impossible("an item that cannot be made")
+    }
+  }
+
+  /// The item's next version, which must be the one after its last.
+  @inline(__always)
+  private func setNext(_ level: StockLevel, lsn: UInt64) throws(JournalError) {
+    let version = core.items[level.item.ordinal].word.load(ordering: .relaxed) >> 1
+    guard version > 0, level.version == version &+ 1, core.isPossible(level) else {
+      throw impossible("version \(level.version) of an item after its version \(version)")
+    }
+    core.setLevel(level, lsn: lsn)
+  }
+
+  // MARK: Reservations
+
+  private func hold(_ record: JournalRecord, lsn: UInt64) throws(JournalError) {
+    guard try beginUse(record, .reserve, lsn: lsn) else { return }
+    let slot = record.slot
+    guard record.lineCount >= 1, record.lineCount <= StoreLimits.linesMax else {
+      throw impossible("a reservation of \(record.lineCount) lines")
+    }
+    core.slab[slot].setLineCount(record.lineCount)
+    for index in 0..<record.lineCount {
+      let line = record.line(index)
+      guard line.quantity > 0, line.quantity <= RecoveryLimits.unitsMax else {
+        throw impossible("a hold of \(line.quantity) units")
+      }
+      core.slab[slot].setLine(
+        index, ViewLine(item: ItemHandle(ordinal: line.ordinal), quantity: line.quantity))
+    }
+    core.slab[slot].kind = .held
+    core.slab[slot].owner = core.keys.owner(record.caller)
+    core.slab[slot].expiresAt = record.expiresAt
+    core.slab[slot].firstExpiresAt = record.expiresAt
+    try requirePossible(slot)
+  }
+
+  private func requirePossible(_ slot: UInt32) throws(JournalError) {
+    guard core.slab[slot].hasPossibleNumbers(core) else {
+      throw impossible("a decision with impossible numbers")
+    }
+  }
+
+  private func refuse(_ record: JournalRecord, lsn: UInt64) throws(JournalError) {
+    guard let refusal = record.refusal, let method = record.refusedMethod else {
+      throw impossible("a refusal without its reason")
+    }
+    if case .itemsNotFound(let first, let places) = refusal,
+      !RecordedRefusal.arePlaces(first: first, places)
+    {
+      throw impossible("a refusal of items that are none")
+    }
+    guard record.shortageCount < StoreLimits.linesMax else {
+      throw impossible("a refusal of more items than a reservation has")
+    }
+    guard try beginUse(record, method, lsn: lsn) else { return }
+    core.slab[record.slot].setRefusal(refusal)
+    if record.shortageCount > 0 { core.slab[record.slot].setShortageCount(record.shortageCount) }
+    for index in 0..<record.shortageCount {
+      core.slab[record.slot].setShortage(index, record.shortage(index))
+    }
+    core.slab[record.slot].endedAt = record.time
+    try requirePossible(record.slot)
+  }
+
+  private func adjust(_ record: JournalRecord, lsn: UInt64) throws(JournalError) {
+    guard try beginUse(record, .adjust, lsn: lsn) else { return }
+    core.slab[record.slot].adjusted = record.level
+    core.slab[record.slot].kind = .adjusted
+    core.slab[record.slot].endedAt = record.time
+    try requirePossible(record.slot)
+  }
+
+  /// Empties the record's slot for a new decision. False where the slot holds it, or a later one.
+  private func beginUse(
+    _ record: JournalRecord, _ method: StoreKeys.Method, lsn: UInt64
+  ) throws(JournalError) -> Bool {
+    let slot = record.slot
+    let chunk = slot / UInt32(ReservationSlab.chunkRecords)
+    guard chunk < core.slab.chunkCapacity else { throw .tooManyReservations(core.limits) }
+    guard Int(chunk) < Int(core.slab.chunkCount) + RecoveryLimits.chunksAhead else {
+      throw impossible("a decision far from all others")
+    }
+    if lsn <= stamps[chunk] { return false }
+    let identity = core.keys.identity(
+      method, IdempotencyScope(caller: record.caller, key: record.key))
+    guard core.slab.restoreChunk(chunk, shard: core.shardNumber(identity)) else {
+      throw impossible("a decision in the place of others")
+    }
+    // What has ended may have been forgotten.
+    guard core.slab[slot].kind != .held else {
+      throw impossible("a decision in the place of a hold")
+    }
+    core.slab[slot].removeLines()
+    core.slab[slot].identity = identity
+    core.slab[slot].generation = record.generation
+    core.slab[slot].fingerprint = record.fingerprint
+    core.slab[slot].createdAt = record.time
+    core.slab[slot].lsn = lsn
+    return true
+  }
+
+  /// A transition of the reservation in the record's slot.
+  private func change(_ record: JournalRecord, lsn: UInt64) throws(JournalError) {
+    let slot = record.slot
+    guard core.slab.owner(slot) != nil else { throw impossible("a change of no reservation") }
+    if lsn <= stamps[slot / UInt32(ReservationSlab.chunkRecords)] { return }
+    let isTakenAgain = record.isTakenAgain
+    guard core.slab[slot].generation == record.generation,
+      core.slab[slot].kind == (isTakenAgain ? .expired : .held)
+    else { throw impossible("a change that the reservation cannot have seen") }
+    core.slab[slot].lsn = lsn
+    switch record.kind {
+    case .extended:
+      core.slab[slot].expiresAt = record.expiresAt
+      return try requirePossible(slot)
+    case .confirmed: core.slab[slot].kind = try keepSoldQuantities(record)
+    case .released: core.slab[slot].kind = .released
+    default: core.slab[slot].kind = .expired
+    }
+    if record.kind != .expired { core.slab[slot].endedAt = record.time }
+  }
+
+  /// Each line keeps what was sold of it; an item that the record does not name was not sold at all.
+  private func keepSoldQuantities(_ record: JournalRecord) throws(JournalError) -> RecordKind {
+    let slot = record.slot
+    var kind = RecordKind.confirmed
+    for index in 0..<core.slab[slot].lineCount {
+      let line = core.slab[slot].line(index)
+      var sold: Int64 = 0
+      // Mostly the record has the same lines in the same order.
+      if index < record.lineCount, record.line(index).ordinal == line.item.ordinal {
+        sold = record.line(index).quantity
+      } else {
+        for other in 0..<record.lineCount where record.line(other).ordinal == line.item.ordinal {
+          sold = record.line(other).quantity
+        }
+      }
+      guard sold >= 0, sold <= line.quantity else { throw impossible("more sold than was held") }
+      if sold < line.quantity { kind = .confirmedInPart }
+      core.slab[slot].setLine(index, ViewLine(item: line.item, quantity: sold))
+    }
+    return kind
+  }
+
+  private func impossible(_ finding: String) -> JournalError {
+    .damaged(
+      Damage(
+        file: "the journal", offset: Int(clamping: batchLSN), lsn: batchLSN, finding: finding))
+  }
+}
