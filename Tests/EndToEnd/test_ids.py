@@ -200,18 +200,37 @@ def test_a_repair_of_a_directory_of_the_first_release_keeps_its_ids(binary, star
             assert client.get(reservation_id).reservation_id == reservation_id
 
 
-def test_what_a_newer_release_has_written_is_refused_as_that(binary, start, tmp_path):
-    server = start(data=tmp_path / "data")
-    server.stop()
-    checkpoint = next(server.data.glob("checkpoint-*"))
-    contents = bytearray(checkpoint.read_bytes())
-    # The version stands first in the header's block, behind 32 bytes; the checksum in the second word.
+# The version stands first in a checkpoint's header block, behind 32 bytes, and second in a segment's header;
+# the checksum stands in the second word of the one, and behind the version of the other.
+def newer_checkpoint(contents):
     contents[32:36] = (99).to_bytes(4, "little")
     length = int.from_bytes(contents[24:28], "little")
     contents[4:8] = crc32c(contents[8:32 + length]).to_bytes(4, "little")
-    checkpoint.write_bytes(contents)
-    done = holdfast(binary, "verify", server.data)
-    assert done.returncode == 1 and "was written by a newer holdfast" in done.stderr
+    return 2
+
+
+def newer_segment(contents):
+    contents[8:12] = (99).to_bytes(4, "little")
+    contents[12:16] = crc32c(contents[:12] + contents[16:64]).to_bytes(4, "little")
+    return 1
+
+
+@pytest.mark.parametrize("files, make_newer", [("checkpoint-*", newer_checkpoint), ("journal-*", newer_segment)])
+def test_what_a_newer_release_has_written_is_refused_as_that(binary, start, tmp_path, files, make_newer):
+    server = start(data=tmp_path / "data")
+    server.stop()
+    path = min(server.data.glob(files))
+    contents = bytearray(path.read_bytes())
+    known = make_newer(contents)
+    path.write_bytes(contents)
+    before = {file.name: file.read_bytes() for file in server.data.iterdir()}
+    text = f"{path.name} was written by a newer holdfast (format 99), this one reads up to {known}"
+    for command in [("verify", server.data), ("dump", server.data), ("repair", server.data, "--truncate-at", "0"),
+                    ("serve", "--port", "0", "--data-dir", server.data)]:
+        done = holdfast(binary, *command)
+        assert done.returncode == 1, (command, done.stderr)
+        assert text in done.stderr and "damaged" not in done.stderr and "truncate" not in done.stderr, command
+    assert {file.name: file.read_bytes() for file in server.data.iterdir()} == before
 
 
 def crc32c(data):

@@ -216,7 +216,8 @@ package struct TestJournal {
   /// Appends a batch with these records.
   /// - Parameter recordCount: nil: whatever they are, as if each had 8 bytes.
   package mutating func append(
-    _ payload: [UInt8], run: UInt32, kind: BatchHeader.Kind = .records, recordCount: Int? = nil
+    _ payload: [UInt8], run: UInt32, kind: BatchHeader.Kind = .records, recordCount: Int? = nil,
+    time: Int64? = nil
   ) {
     let salt = key.salt(sequence: position.sequence, run: run)
     let checksum = unsafe payload.withUnsafeBytes { unsafe BatchHeader.checksum($0, salt: salt) }
@@ -224,7 +225,7 @@ package struct TestJournal {
       lsn: position.lsn, payloadLength: payload.count,
       recordCount: recordCount ?? payload.count / 8,
       payloadCRC: kind == .end ? 0 : checksum, kind: kind, run: run,
-      time: Int64(1000 + batches.count))
+      time: time ?? Int64(1000 + batches.count))
     if kind == .records {
       batches.append(
         Batch(

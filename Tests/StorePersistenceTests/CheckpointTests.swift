@@ -132,25 +132,3 @@ import Testing
     #expect(after.viewLineCount == 64)
   }
 }
-
-/// A checkpoint's bytes as its format has them.
-enum CheckpointBytes {
-  /// Makes the checksum of every block right, as far as the blocks can be told apart.
-  static func repairChecksums(_ bytes: inout [UInt8]) {
-    var place = 0
-    while place + BlockHeader.byteCount <= bytes.count {
-      let length = (0..<4).reduce(0) { $0 | Int(bytes[place + 24 + $1]) << (8 * $1) }
-      let end = place + BlockHeader.byteCount + length
-      guard end <= bytes.count else { return }
-      let checksum = unsafe bytes.withUnsafeBytes { bytes in
-        unsafe BatchHeader.checksum(
-          UnsafeRawBufferPointer(rebasing: bytes[(place + BlockHeader.checkedOffset)..<end]),
-          salt: 0)
-      }
-      for index in 0..<4 {
-        bytes[place + 4 + index] = UInt8(truncatingIfNeeded: checksum >> UInt32(8 * index))
-      }
-      place = end
-    }
-  }
-}

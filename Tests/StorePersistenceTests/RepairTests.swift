@@ -19,30 +19,8 @@ struct RepairTests {
     journal.endSegment(run: 2)
     for _ in 0..<10 { journal.append(clocks, run: 3, recordCount: 10) }
     journal.makeSegment(4)
-    try writeCheckpoint(journal, end: checkpointEnd)
+    try journal.writeCheckpoint(end: checkpointEnd)
     return journal
-  }
-
-  private static func writeCheckpoint(_ journal: TestJournal, end: UInt64) throws {
-    let limits = StoreLimits(
-      linesPerReservation: 64, quantityMax: 1 << 40, ttlNanosecondsMin: 1,
-      ttlNanosecondsDefault: 1, holdNanosecondsMax: 2, retentionNanoseconds: 1, itemsMax: 10,
-      reservationsMax: 100)
-    let secret = TestJournal.secret
-    let core = StoreCore(
-      limits: limits, concurrency: .optimistic, secret: (secret.low, secret.high), now: 0)
-    defer { core.free() }
-    core.log.resume(after: end)
-    let identity = DirectoryIdentity(
-      storeID: TestJournal.storeID, secret: secret, shardCount: StoreCore.shardCount(limits),
-      segmentBytes: journal.segmentBytes)
-    let start = JournalPosition(
-      sequence: 1, offset: SegmentHeader.blockBytes, lsn: 0, run: 0, counted: 0)
-    let writer = try CheckpointWriter(
-      core: core, storage: journal.storage, identity: identity, start: start,
-      time: Timestamp(nanoseconds: 0))
-    while try writer.step() {}
-    try writer.finish()
   }
 
   private static func segments(_ journal: TestJournal) throws -> [UInt64] {
@@ -81,7 +59,7 @@ struct RepairTests {
     journal.append(clock, run: 1, recordCount: 1)
     journal.append(expired + clock + expired, run: 1)
     journal.append(expired + expired + [UInt8](repeating: 0, count: 8), run: 1)
-    try Self.writeCheckpoint(journal, end: 0)
+    try journal.writeCheckpoint(end: 0)
     let lsn = UInt64(clock.count)
     let report = try Repair.truncate(storage: journal.storage, at: lsn)
     #expect(report.batches == 2 && report.decisions == 4)
