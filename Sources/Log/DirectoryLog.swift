@@ -126,6 +126,9 @@ internal import Synchronization
     var (position, file) = state.withLock { ($0.position, $0.file) }
     precondition(end.lsn == position.lsn, "a batch that does not go on where the log ends")
     precondition(group.byteCount <= batchBytesMax, "a batch for which the segment has no room")
+    precondition(
+      group.byteCount % 8 == 0 && group.countedCount <= group.recordCount
+        && group.recordCount <= group.byteCount / 8, "a batch that nobody would read")
     let began = SystemClock.monotonicNanoseconds()
     if options.fault == .acknowledgeBeforeSync { try sync(file, position) }
     let start = stagedBytes(position) + BatchHeader.byteCount

@@ -1,7 +1,7 @@
 // When is a group large enough? A sync costs the same whatever it carries, so under load it pays to wait
 // for those who are about to come; a lone caller must not wait at all.
 //
-// Whoever answers waits for its sync: while one is under way, the others' decisions gather by themselves.
+// Whoever answers waits for its sync: while one is under way, the others' records gather by themselves.
 // What a group carried, and what had gathered when it was done, is what callers keep in flight. The next
 // group waits until fifteen sixteenths of that are there, or for `patience`, four times what a sync
 // takes; then for a session that is in the middle of its turn: it appends more, and answers nothing

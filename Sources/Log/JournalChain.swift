@@ -128,7 +128,7 @@ package final class JournalChain {
   // MARK: The end
 
   /// What follows is no batch. Either nothing was ever written there, or the newest batch was torn by a
-  /// crash: then nobody was told of it, and it is cut. Or it was harmed later.
+  /// crash: then it was never acknowledged, and it is cut. Or it was harmed later.
   private func end(
     _ segment: OpenSegment, _ window: Window
   ) throws(JournalError) -> JournalEnd {

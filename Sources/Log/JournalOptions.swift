@@ -11,7 +11,7 @@ package struct JournalOptions: Sendable {
   package var durability: Durability
   /// Bytes of one segment file, a multiple of 4096. A directory keeps those that it was made with.
   package var segmentBytes: Int
-  /// Bytes of decisions that wait in memory for the disk, a power of two from 16 KiB. Beyond it
+  /// Bytes of records that wait in memory for the disk, a power of two from 16 KiB. Beyond it
   /// changes are refused.
   package var ringBytes: Int
   /// Most bytes of one group: one write and one sync.

@@ -7,7 +7,7 @@
 //     segment behind it.
 // Then what is missing was durable once: the journal is damaged. It also is where the chain leads to a
 // segment that is missing or not valid. What is cut where the journal ends is the newest batch at most,
-// and its decisions were never acknowledged.
+// and its records were never acknowledged.
 internal import Posix
 internal import Synchronization
 
@@ -123,7 +123,7 @@ extension JournalReader {
 
 /// Where the journal ends.
 package struct JournalEnd: Equatable {
-  /// Behind the last batch. `decisions` is that of the start: who reads the records counts them.
+  /// Behind the last batch. `counted` is that of the start: who reads the records counts them.
   package var position: JournalPosition
   /// Of the last batch, nanoseconds; 0 where there is none.
   package var time: Int64

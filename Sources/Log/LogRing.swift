@@ -161,6 +161,7 @@ package enum Unavailable: UInt8, Equatable, Sendable, BitwiseCopyable {
       return unsafe tail.pointee.lsn.wrappingAdd(1, ordering: .relaxed).newValue
     }
     let count = record.count
+    assert(count >= 16 && count % 8 == 0, "what is no record")
     let start = unsafe tail.pointee.lsn.wrappingAdd(
       UInt64(count), ordering: .acquiringAndReleasing
     ).oldValue
@@ -192,7 +193,9 @@ package enum Unavailable: UInt8, Equatable, Sendable, BitwiseCopyable {
       let word = unsafe UInt64(
         littleEndian: word(ring, offset).pointee.load(ordering: .acquiring))
       let length = Int(truncatingIfNeeded: word & 0xffff_ffff)
-      if length == 0 || bytes + length > bytesMax { break }
+      if length == 0 { break }
+      precondition(length % 8 == 0 && length <= shape.bytesMax, "the ring holds what is no record")
+      if bytes + length > bytesMax { break }
       bytes += length
       records += 1
       if UInt8(truncatingIfNeeded: word >> 32) != shape.uncountedKind { counted += 1 }
@@ -224,6 +227,7 @@ package enum Unavailable: UInt8, Equatable, Sendable, BitwiseCopyable {
   }
 
   package func publish(durable lsn: UInt64) {
+    precondition(lsn <= last, "more is durable than was appended")
     unsafe progress.pointee.durable.store(lsn, ordering: .sequentiallyConsistent)
   }
 

@@ -70,6 +70,7 @@ package final class SegmentPool: Sendable {
     state.withLock { state in
       if state.ready.isEmpty { return nil }
       let segment = state.ready.removeFirst()
+      precondition(segment.sequence > state.used.last ?? 0, "a segment before those in use")
       state.used.append(segment.sequence)
       return segment
     }
@@ -84,6 +85,7 @@ package final class SegmentPool: Sendable {
       ($0.ready.count, $0.nextSequence, $0.unneeded)
     }
     if readyCount >= options.spareSegments { return false }
+    precondition(sequence <= JournalPosition.countMax, "more segments than any log comes to")
     // A file that has the name already must be the one, since another would replace it.
     let source = unneeded.contains(sequence) ? sequence : unneeded.last
     let segment = Segment(sequence: sequence, file: try obtain(sequence, from: source))
