@@ -30,7 +30,7 @@ package enum Repair {
   /// - Parameters:
   ///   - storage: owned.
   ///   - nonce: 64 unpredictable bits, unless a test wants the same again.
-  /// - Throws: `unsuitable` where no batch begins or ends at `lsn`, or the checkpoint needs what is
+  /// - Throws: `newer` where any file is; `unsuitable` where no batch begins or ends at `lsn`, or the checkpoint needs what is
   ///   behind it; `damaged` where it is the checkpoint that is; `failed`; `tooLittleMemory`.
   package static func truncate(
     storage: any Storage, at lsn: UInt64, nonce: UInt64 = Machine.random64()
@@ -47,6 +47,10 @@ package enum Repair {
       storage: storage, identity: checkpoint.header.identity.log, start: checkpoint.header.start,
       mustReach: 0)
     try reader.checkStart()
+    // Nothing is given up that this version cannot read.
+    for sequence in try reader.segments(from: 1) {
+      try JournalReader.requireKnownFormat(ofSegment: sequence, storage)
+    }
     let cut = try findCut(reader, at: lsn)
     var report = try countGivenUp(reader, from: cut)
     try JournalError.attempt("create", FileNames.unfinishedRepair) { () throws(Errno) in
