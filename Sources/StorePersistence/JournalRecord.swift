@@ -2,6 +2,17 @@
 internal import Log
 internal import StockStore
 
+/// Bytes of a record's parts, as RecordWriter has them: a constant of another module is a call, and these
+/// are asked for several times a record.
+private enum Layout {
+  static let head = 40
+  static let line = 36
+  static let refusedLine = 12
+  static let shortage = 20
+  static let refused = 24
+  static let adjusted = 72
+}
+
 /// A record that was read: every part of it lies within its bytes. Good as long as these are.
 @safe struct JournalRecord {
   /// Of one line; version and balances are the item's after the decision.
@@ -20,10 +31,10 @@ internal import StockStore
 
   /// The record at the beginning of `bytes`; nil where there is no valid one.
   init?(_ bytes: UnsafeRawBufferPointer) {
-    guard bytes.count >= RecordWriter.headBytes, let base = bytes.baseAddress else { return nil }
+    guard bytes.count >= Layout.head, let base = bytes.baseAddress else { return nil }
     unsafe self.base = base
     let length = unsafe UInt32(littleEndian: base.loadUnaligned(as: UInt32.self))
-    guard length <= bytes.count, length >= RecordWriter.headBytes, length % 8 == 0,
+    guard length <= bytes.count, length >= Layout.head, length % 8 == 0,
       let kind = RecordWriter.Kind(
         rawValue: unsafe base.loadUnaligned(fromByteOffset: 4, as: UInt8.self))
     else { return nil }
@@ -40,12 +51,20 @@ internal import StockStore
   /// Of the reservation's id, where it changes; 0 where the first release has written the record.
   var idTag: UInt64 { fingerprint & (1 << ReservationID.tagBits - 1) }
 
+  private static let lackOfUnits = RecordKind.refusedInsufficientStock.rawValue
+
+  /// `==` of another module's enum is a call by way of its raw value; this is a comparison.
+  private var isRefused: Bool { if case .refused = kind { true } else { false } }
+
   // MARK: The number at 32, by kind
 
   /// Held, extended: when the hold ends.
   var expiresAt: Int64 { number(.held, .extended) }
   /// Confirmed: whether an expired hold was taken again.
-  var isTakenAgain: Bool { kind == .confirmed && number(.confirmed, .confirmed) != 0 }
+  var isTakenAgain: Bool {
+    guard case .confirmed = kind else { return false }
+    return number(.confirmed, .confirmed) != 0
+  }
   /// Expired: when it fell due.
   var fellDueAt: Int64 { number(.expired, .expired) }
 
@@ -59,7 +78,7 @@ internal import StockStore
   func line(_ index: Int) -> Line {
     precondition(index >= 0 && index < lineCount, "no such line")
     let offset = linesOffset + index * lineBytes
-    if kind == .refused {
+    if isRefused {
       return Line(
         ordinal: load(offset), quantity: load(offset + 4), version: 0, onHand: 0, held: 0)
     }
@@ -75,7 +94,7 @@ internal import StockStore
 
   /// nil where it is no refusal that is recorded.
   var refusal: RecordedRefusal? {
-    guard kind == .refused else { return nil }
+    guard isRefused else { return nil }
     let item: UInt32 = load(44)
     switch refusedKind {
     case .refusedInsufficientStock:
@@ -91,13 +110,13 @@ internal import StockStore
   /// Items that lack units, besides the first.
   var shortageCount: Int {
     // init asks for this only where the record has these bytes.
-    kind == .refused && refusedKind == .refusedInsufficientStock ? Int(byte(42)) : 0
+    isRefused && byte(41) == Self.lackOfUnits ? Int(byte(42)) : 0
   }
 
   /// Shortage `index`, from 0 to `shortageCount` - 1.
   func shortage(_ index: Int) -> Shortage {
     precondition(index >= 0 && index < shortageCount, "no such shortage")
-    let offset = linesOffset + lineCount * lineBytes + index * RecordWriter.shortageBytes
+    let offset = linesOffset + lineCount * lineBytes + index * Layout.shortage
     return Shortage(
       item: ItemHandle(ordinal: load(offset)), requested: load(offset + 4),
       available: load(offset + 12))
@@ -147,21 +166,21 @@ internal import StockStore
 
   private var partBytes: Int {
     switch kind {
-    case .refused: RecordWriter.refusedBytes
-    case .adjusted: RecordWriter.adjustedBytes
+    case .refused: Layout.refused
+    case .adjusted: Layout.adjusted
     default: 0
     }
   }
-  private var linesOffset: Int { RecordWriter.headBytes + partBytes }
+  private var linesOffset: Int { Layout.head + partBytes }
   private var lineBytes: Int {
-    kind == .refused ? RecordWriter.refusedLineBytes : RecordWriter.lineBytes
+    isRefused ? Layout.refusedLine : Layout.line
   }
   /// The end of what is at fixed places, lines included: nothing before it may be read until it is
   /// known to lie within the record.
   private var fixedEnd: Int {
     linesOffset + lineCount * lineBytes
-      + (kind == .refused && byteCount >= linesOffset
-        ? shortageCount * RecordWriter.shortageBytes : 0)
+      + (isRefused && byteCount >= linesOffset
+        ? shortageCount * Layout.shortage : 0)
   }
   private var textOffset: Int { fixedEnd }
   private var textEnd: Int {
@@ -172,7 +191,7 @@ internal import StockStore
     return (Int(byte(42)), Int(byte(43)))
   }
   private var reasonCount: Int {
-    guard kind == .adjusted else { return 0 }
+    guard case .adjusted = kind else { return 0 }
     let count: UInt32 = load(44)
     return Int(count)
   }

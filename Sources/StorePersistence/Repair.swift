@@ -30,8 +30,8 @@ package enum Repair {
   /// - Parameters:
   ///   - storage: owned.
   ///   - nonce: 64 unpredictable bits, unless a test wants the same again.
-  /// - Throws: `newer` where any file is; `unsuitable` where no batch begins or ends at `lsn`, or the checkpoint needs what is
-  ///   behind it; `damaged` where it is the checkpoint that is; `failed`; `tooLittleMemory`.
+  /// - Throws: `newer` where any file is; `unsuitable` where no batch begins or ends at `lsn`, or the
+  ///   checkpoint needs what is behind it; `damaged` where it is the checkpoint that is; `failed`; `tooLittleMemory`.
   package static func truncate(
     storage: any Storage, at lsn: UInt64, nonce: UInt64 = Machine.random64()
   ) throws(JournalError) -> RepairReport {

@@ -85,7 +85,7 @@ final class Replay {
       throw impossible("an impossible time")
     }
     newestTime = max(newestTime, record.time)
-    if record.kind == .clock { return }
+    if case .clock = record.kind { return }
     decisions += 1
     recordCount += 1
     switch record.kind {
@@ -219,9 +219,7 @@ final class Replay {
       throw impossible("a decision in the place of others")
     }
     // What has ended may have been forgotten.
-    guard core.slab[slot].kind != .held else {
-      throw impossible("a decision in the place of a hold")
-    }
+    if case .held = core.slab[slot].kind { throw impossible("a decision in the place of a hold") }
     core.slab[slot].removeLines()
     core.slab[slot].identity = identity
     core.slab[slot].generation = record.generation
@@ -237,9 +235,15 @@ final class Replay {
     guard core.slab.owner(slot) != nil else { throw impossible("a change of no reservation") }
     if lsn <= stamps[slot / UInt32(ReservationSlab.chunkRecords)] { return }
     let isTakenAgain = record.isTakenAgain
-    guard core.slab[slot].generation == record.generation,
-      core.slab[slot].kind == (isTakenAgain ? .expired : .held)
-    else { throw impossible("a change that the reservation cannot have seen") }
+    let isAsItMustBe =
+      switch core.slab[slot].kind {
+      case .held: !isTakenAgain
+      case .expired: isTakenAgain
+      default: false
+      }
+    guard core.slab[slot].generation == record.generation, isAsItMustBe else {
+      throw impossible("a change that the reservation cannot have seen")
+    }
     core.slab[slot].lsn = lsn
     switch record.kind {
     case .extended:
@@ -249,7 +253,8 @@ final class Replay {
     case .released: core.slab[slot].kind = .released
     default: core.slab[slot].kind = .expired
     }
-    if record.kind != .expired { core.slab[slot].endedAt = record.time }
+    if case .expired = record.kind { return }
+    core.slab[slot].endedAt = record.time
   }
 
   /// Each line keeps what was sold of it; an item that the record does not name was not sold at all.
