@@ -38,13 +38,24 @@ final class Bench {
       worker.makeStock(Picks.name(item), 1 << 40)
     }
     worker.makeStock(Self.soldOut, 0)
-    let picks = Picks(.uniform, items: items, count: liveHolds)
+    addHolds(liveHolds)
+  }
+
+  func addHolds(_ count: Int) {
+    let picks = Picks(.uniform, items: items, count: count)
     worker.reserve(picks, ttlNanoseconds: Self.fillTTL)
     worker.forgetHolds()
   }
 
   /// One empty turn.
   func turn() { worker.nextTurn() }
+
+  var hasBacklog: Bool { worker.hasBacklog }
+
+  func timeTurns() { worker.timeTurns() }
+
+  /// Of those since `timeTurns`, in microseconds.
+  var longestTurn: Int { Int(worker.longestTurn / 1000) }
 
   func reserve(_ picks: Picks, lines: Int = 1) -> Double {
     time(picks.count / lines) { worker.reserve(picks, lines: lines) }

@@ -58,19 +58,46 @@ struct StoreBenchmark {
       table.add("2 threads: reserve, uniform", try bench.reserveOnTwoThreads(uniform))
     }
     table.print()
-    print("expiry, 1M holds due in one tick: \(expirySweep()) ns a hold, one turn")
+    let sweep = expirySweep()
+    print(
+      "expiry, 1M holds due at one moment: \(sweep.nanosecondsPerHold) ns a hold, "
+        + "\(sweep.longestMicroseconds) us the longest of \(sweep.turns) turns")
     bench.printStatistics()
+    let growth = growth()
+    print(
+      "tables grow: the longest turn takes \(growth.items) us while \(items) items are made, "
+        + "\(growth.holds) us while \(liveHolds) holds are")
   }
 
-  /// A million holds that fall due together: nanoseconds a hold.
-  static func expirySweep() -> Int {
+  /// A million holds that fall due together, from before they are staged until all have ended.
+  static func expirySweep() -> (nanosecondsPerHold: Int, turns: Int, longestMicroseconds: Int) {
     let clock = ManualClock()
     let bench = Bench(items: 1000, clock: clock)
     bench.fill(liveHolds: 1_000_000)
-    clock.advance(byNanoseconds: Bench.fillTTL + 1_000_000_000)
-    let start = SystemClock.monotonicNanoseconds()
+    bench.timeTurns()
+    var turns = 0
+    let start = Machine.threadCPUNanoseconds()
+    for wait in [Bench.fillTTL - 1_000_000_000, 1_000_000_000] {
+      clock.advance(byNanoseconds: wait)
+      repeat {
+        bench.turn()
+        turns += 1
+      } while bench.hasBacklog
+    }
+    let elapsed = Int(Machine.threadCPUNanoseconds() - start)
     bench.turn()
-    return Int(SystemClock.monotonicNanoseconds() - start) / 1_000_000
+    return (elapsed / liveHolds, turns, bench.longestTurn)
+  }
+
+  /// Tables grow while so many items, then holds, are made: the longest turn of each, in microseconds.
+  static func growth() -> (items: Int, holds: Int) {
+    let bench = Bench(items: items)
+    bench.timeTurns()
+    bench.fill(liveHolds: 0)
+    let itemTurn = bench.longestTurn
+    bench.timeTurns()
+    bench.addHolds(liveHolds)
+    return (itemTurn, bench.longestTurn)
   }
 }
 

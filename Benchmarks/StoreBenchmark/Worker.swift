@@ -12,6 +12,10 @@ internal import StockStore
   /// Gives the keys.
   var keys: SplitMix
 
+  /// CPU time of the thread when the turn began, where turns are timed.
+  private var turnBegan: Int64?
+  private(set) var longestTurn: Int64 = 0
+
   init(_ session: StoreSession, seed: UInt64) {
     self.session = session
     keys = SplitMix(state: seed)
@@ -25,9 +29,22 @@ internal import StockStore
     unsafe holds.deallocate()
   }
 
+  var hasBacklog: Bool { session.hasBacklog }
+
   func nextTurn() {
     session.endTurn()
+    if let began = turnBegan {
+      let now = Machine.threadCPUNanoseconds()
+      longestTurn = max(longestTurn, now - began)
+      turnBegan = now
+    }
     _ = session.beginTurn()
+  }
+
+  /// From here on, turns are timed.
+  func timeTurns() {
+    turnBegan = Machine.threadCPUNanoseconds()
+    longestTurn = 0
   }
 
   func makeStock(_ name: [UInt8], _ onHand: Int64) {

@@ -127,6 +127,9 @@ package protocol CallHandler: AnyObject {
   /// Everything received was handled. Asks for durability of all of it, without waiting.
   func endTurn()
 
+  /// The iteration has left housekeeping for the next, which should come within a millisecond.
+  var hasBacklog: Bool { get }
+
   /// Responses up to this log sequence number may be seen.
   var durableLSN: UInt64 { get }
 

@@ -57,8 +57,8 @@ package struct JournalOptions: Sendable {
   }
 }
 
-/// Bugs that a journal can have. Each stands at the line where somebody might make it, so that
-/// `make simulate` can show, at any time, that it would be found.
+/// Bugs that a journal, or the expiry of holds, can have. Each stands at the line where somebody might make
+/// it, so that `make simulate` can show, at any time, that it would be found.
 package enum DeliberateFault: String, Sendable, CaseIterable {
   /// Decisions count as durable once they are written.
   case acknowledgeBeforeSync = "acknowledge-before-sync"
@@ -72,4 +72,12 @@ package enum DeliberateFault: String, Sendable, CaseIterable {
   case recycleTooEarly = "recycle-too-early"
   /// The ids that an opening makes follow from what it finds in the directory alone.
   case predictIDs = "predict-ids"
+  /// A command that lacks units is refused though some of its items are due to come back.
+  case refuseBeforeExpiry = "refuse-before-expiry"
+  /// Units of holds that are due and not ended are shown as held.
+  case showDueHolds = "show-due-holds"
+  /// A hold is worked with by its id until the sweep has ended it.
+  case actOnDueHold = "act-on-due-hold"
+  /// The sweep never gets to what is due.
+  case starveExpiry = "starve-expiry"
 }

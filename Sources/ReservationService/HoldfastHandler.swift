@@ -104,6 +104,8 @@ package import StockStore
 
   package func endTurn() { session.endTurn() }
 
+  package var hasBacklog: Bool { session.hasBacklog }
+
   package var durableLSN: UInt64 { session.durableLSN }
 
   package func deliver(to sink: any CallSink) { health.deliver(to: sink) }

@@ -89,7 +89,7 @@ final class EventLoop {
     io.resumeStreamingCalls()
 
     // 2. Every call that is whole is executed; the handler asks for durability of all of them at once.
-    if context.eventCount > 0 {
+    if context.eventCount > 0 || handler.hasBacklog {
       handler.beginTurn()
       let count = calls.handleEvents()
       handler.endTurn()
@@ -108,6 +108,7 @@ final class EventLoop {
 
   private var waitMilliseconds: Int32 {
     if connections.hasTouched || io.hasResumable || calls.hasResumed { return 0 }
+    if handler.hasBacklog { return 1 }
     if connections.count == 0 && !shutdown.hasBegun && !(listener?.isPaused ?? false) {
       return Self.idleMilliseconds
     }

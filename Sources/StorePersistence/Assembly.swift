@@ -100,7 +100,7 @@ struct Assembly: Sendable {
       if let number = core.slab.owner(entry.slot) { core.shards[number].appendEnded(entry.slot) }
     }
     for number in 0..<core.shards.count {
-      core.dueTimes[number] = core.shards[number].nextDue
+      core.workTimes[number] = core.shards[number].nextWork
     }
     counts.recordedDecisions = counts.liveHolds + ended.count
     return counts

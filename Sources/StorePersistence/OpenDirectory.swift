@@ -64,6 +64,7 @@ extension StockStore {
       core.firstReleaseUntil = recovery.summary.time.nanoseconds
     }
     if options.fault == .predictIDs { core.firstReleaseUntil = .max }
+    core.fault = options.fault
     return (try resume(recovery, core, storage, options, clock), recovery.summary)
   }
 

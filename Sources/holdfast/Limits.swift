@@ -59,6 +59,9 @@ enum Limits {
   /// 160 bytes each: 2.7 GiB when full.
   static let reservationsMax = 1 << 24
 
+  /// Holds that are due, or soon will be, that a turn works on before its calls: half a millisecond.
+  static let expiriesPerTurn = 1000
+
   // MARK: Journal
 
   /// Half a million reserves: a new segment every second or two at the most that this server takes, so
@@ -198,7 +201,7 @@ enum Limits {
       ttlNanosecondsDefault: settings.defaultTTLNanoseconds,
       holdNanosecondsMax: settings.maxHoldNanoseconds,
       retentionNanoseconds: settings.retentionNanoseconds, itemsMax: settings.maxItems,
-      reservationsMax: settings.maxReservations)
+      reservationsMax: settings.maxReservations, expiriesPerTurn: expiriesPerTurn)
   }
 
   static func journal(_ settings: Settings, _ durability: Durability) -> JournalOptions {

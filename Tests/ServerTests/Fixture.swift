@@ -117,6 +117,7 @@ final class FakeHandler: CallHandler {
 
   func beginTurn() {}
   func endTurn() {}
+  var hasBacklog: Bool { false }
   var durableLSN: UInt64 { board.read { $0.durableLSN } }
   var authenticationGeneration: UInt64 { board.read { $0.authenticationGeneration } }
   func drain() { board.change { $0.drains += 1 } }

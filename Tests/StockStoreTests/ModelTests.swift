@@ -15,12 +15,18 @@ final class ModelRun {
   private var model: Model
   private var random: SeededRandom
   private let skus: Int
+  /// All balances are compared after every so many steps.
+  private let comparedSteps: Int
   /// Keys and commands that may be sent again.
   private var reserves: [(key: String, lines: [TestLine], ttl: Int64?)] = []
   private var ids: [ReservationID] = []
   private var step = 0
 
-  init(seed: UInt64, _ concurrency: ConcurrencyControl, limits: StoreLimits, skus: Int) {
+  init(
+    seed: UInt64, _ concurrency: ConcurrencyControl, limits: StoreLimits, skus: Int,
+    comparedSteps: Int = 1
+  ) {
+    self.comparedSteps = comparedSteps
     it = Fixture(limits, concurrency)
     model = Model(limits: limits, now: it.clock.now().nanoseconds)
     random = SeededRandom(seed: seed)
@@ -39,7 +45,7 @@ final class ModelRun {
       case 78..<97: adjust()
       default: list()
       }
-      compareItems()
+      if step % comparedSteps == 0 { compareItems() }
       if step % 8 == 0 { #expect(it.store.audit() == [], "step \(step)") }
     }
     let statistics = it.store.statistics()
@@ -214,6 +220,15 @@ final class ModelRun {
   @Test(arguments: 1...4, ConcurrencyControl.sound)
   func fewItems(seed: UInt64, concurrency: ConcurrencyControl) {
     ModelRun(seed: seed, concurrency, limits: testLimits(), skus: 4).run(steps: 1500 * testScale)
+  }
+
+  /// The sweep ends one hold a turn, or what was made twice: answers are what they are without.
+  @Test(arguments: 31...33, ConcurrencyControl.sound)
+  func slowSweep(seed: UInt64, concurrency: ConcurrencyControl) {
+    var limits = testLimits(reservations: seed == 33 ? 1 << 20 : 100_000)
+    limits.expiriesPerTurn = 1
+    ModelRun(seed: seed, concurrency, limits: limits, skus: 4, comparedSteps: 40)
+      .run(steps: 1500 * testScale)
   }
 
   @Test(arguments: 11...14, ConcurrencyControl.sound)

@@ -20,11 +20,13 @@ package struct StoreLimits: Sendable {
   package var itemsMax: Int
   /// Reservations and recorded decisions that the store keeps, live and ended.
   package var reservationsMax: Int
+  /// Holds that are due, or soon will be, that a turn works on before its calls.
+  package var expiriesPerTurn: Int
 
   package init(
     linesPerReservation: Int, quantityMax: Int64, ttlNanosecondsMin: Int64,
     ttlNanosecondsDefault: Int64, holdNanosecondsMax: Int64, retentionNanoseconds: Int64,
-    itemsMax: Int, reservationsMax: Int
+    itemsMax: Int, reservationsMax: Int, expiriesPerTurn: Int = 1000
   ) {
     self.linesPerReservation = linesPerReservation
     self.quantityMax = quantityMax
@@ -34,5 +36,6 @@ package struct StoreLimits: Sendable {
     self.retentionNanoseconds = retentionNanoseconds
     self.itemsMax = itemsMax
     self.reservationsMax = reservationsMax
+    self.expiriesPerTurn = expiriesPerTurn
   }
 }

@@ -1,29 +1,53 @@
 // When do holds end? One wheel for each shard, guarded by the shard's lock. Time is cut into ticks of
 // 2^30 ns (1.07 s), and blocks of 1,024 ticks (18 min). A hold waits
-//   - in the heap, exactly ordered, if it ends in the running tick (or before);
-//   - else in its tick's list, if it ends in the running block;
+//   - staged, if it ends in the near tick or before: in the shard's heap, exactly ordered, and in the
+//     heaps of its items (DueIndex). The near tick is two ticks ahead of the time;
+//   - else in its tick's list, if it ends in a block that is open: the running one and, from two minutes
+//     before it begins, the next;
 //   - else in its block's list. 128 of them reach 39 h; a hold that ends later yet waits in the list
-//     that it shares with an earlier block, and is put back when that one's time comes.
-// Where it waits follows from when it ends, so it is unlinked at once when it ends early, and the lists
-// hold live holds only. Each hold is touched at most once for each of the three steps.
+//     that it shares with an earlier block, and is put back when that one is opened.
+// Each hold is touched at most once for each of the three steps, and unlinked at once when it ends early.
+//
+// However many holds share a list, moving them on stops nobody: a list whose time has come becomes a
+// chain, which is worked off a few holds at a time, long before they are due.
 internal import Posix
 
 @safe struct ExpiryWheel: ~Copyable {
   private static let ticksPerBlock: Int64 = 1024
+  private static let tickLists: Int64 = 2 * ticksPerBlock
   private static let blockLists: Int64 = 128
-  private static let listCount = Int(ticksPerBlock + blockLists)
+  private static let listCount = Int(tickLists + blockLists)
+  /// Staging begins so many ticks before it must be done: at least a second, also where a server that
+  /// nobody is connected to looks once a second.
+  private static let nearTicks: Int64 = 2
+  private static let openTicks: Int64 = 128
+  /// In place of the link of a hold that is staged.
+  private static let stagedMark = UInt32.max
 
   private let records: RecordTable
+  private let dues: DueIndex
   /// First slot + 1 of each list: ticks, then blocks.
   private let heads: UnsafeMutablePointer<UInt32>
   /// One bit for each list that is not empty.
   private let occupied: UnsafeMutablePointer<UInt64>
-  private var tick: Int64
+  /// What ends up to here is staged, but for `tickChain`.
+  private var nearTick: Int64
+  /// What ends up to here is not in a block's list, but for `blockChain`. At most one block after the
+  /// near tick's, so that no two ticks share a list.
+  private var openBlock: Int64
+  /// First slot + 1 of the holds of the near tick that are to be staged.
+  private var tickChain: UInt32 = 0
+  /// First slot + 1 of the holds of the open block's list that are to be put into others.
+  private var blockChain: UInt32 = 0
   private var heap = DueHeap()
+  /// Nodes of `dues` that are in no heap.
+  private var freeNodes: UInt32 = 0
 
-  init(records: RecordTable, now: Int64) {
+  init(records: RecordTable, dues: DueIndex, now: Int64) {
     self.records = records
-    tick = Self.tick(now)
+    self.dues = dues
+    nearTick = Self.tick(now) + Self.nearTicks
+    openBlock = nearTick / Self.ticksPerBlock
     unsafe heads = .allocate(capacity: Self.listCount)
     unsafe heads.initialize(repeating: 0, count: Self.listCount)
     unsafe occupied = .allocate(capacity: Self.listCount / 64)
@@ -41,24 +65,32 @@ internal import Posix
   @inline(__always)
   private static func tick(_ nanoseconds: Int64) -> Int64 { nanoseconds >> 30 }
 
-  /// The list where a hold of `tick` waits; nil: the heap.
+  /// The list where a hold waits that ends in `tick`, after the near one.
   @inline(__always)
-  private func list(_ tick: Int64) -> Int? {
-    if tick <= self.tick { return nil }
+  private func list(_ tick: Int64) -> Int {
     let block = tick / Self.ticksPerBlock
-    if block == self.tick / Self.ticksPerBlock { return Int(tick % Self.ticksPerBlock) }
-    return Int(Self.ticksPerBlock + block % Self.blockLists)
+    return block <= openBlock ? tickList(tick) : blockList(block)
   }
 
-  /// Adds the hold in `slot`, by its `expiresAt`. Before this time nothing of it need be done.
+  @inline(__always)
+  private func tickList(_ tick: Int64) -> Int { Int(tick % Self.tickLists) }
+
+  @inline(__always)
+  private func blockList(_ block: Int64) -> Int {
+    Int(Self.tickLists + block % Self.blockLists)
+  }
+
+  /// Adds the hold in `slot`, by its `expiresAt`; its lines are set. Before the time that it gives
+  /// nothing of it need be done.
   @inline(__always)
   mutating func insert(_ slot: UInt32) -> Int64 {
     let expiresAt = records[slot].expiresAt
-    guard let list = list(Self.tick(expiresAt)) else {
-      heap.push(
-        DueHeap.Entry(expiresAt: expiresAt, slot: slot, generation: records[slot].generation))
+    let tick = Self.tick(expiresAt)
+    if tick <= nearTick {
+      stage(slot)
       return expiresAt
     }
+    let list = list(tick)
     // `list` is below listCount, by the two remainders.
     let head = unsafe heads[list]
     records[slot].next = head
@@ -66,39 +98,95 @@ internal import Posix
     if head != 0 { records[head - 1].previous = slot + 1 }
     unsafe heads[list] = slot + 1
     setOccupied(list, true)
-    return start(list)
+    let block = tick / Self.ticksPerBlock
+    return block <= openBlock ? start(tick: tick) : start(block: nextBlock(sharing: block))
   }
 
-  /// When `list` must be looked at: at its tick or, after the running block, at the next block that it
-  /// is for.
+  /// When staging begins.
   @inline(__always)
-  private func start(_ list: Int) -> Int64 {
-    let block = tick / Self.ticksPerBlock
-    if list < Self.ticksPerBlock { return (block * Self.ticksPerBlock + Int64(list)) << 30 }
-    let distance = (Int64(list) - Self.ticksPerBlock - block - 1) & (Self.blockLists - 1)
-    return ((block + 1 + distance) * Self.ticksPerBlock) << 30
+  private func start(tick: Int64) -> Int64 { (tick - Self.nearTicks) << 30 }
+
+  /// When a block is opened.
+  @inline(__always)
+  private func start(block: Int64) -> Int64 {
+    (block * Self.ticksPerBlock - Self.openTicks) << 30
+  }
+
+  /// The first block that is not open and has the same list.
+  @inline(__always)
+  private func nextBlock(sharing block: Int64) -> Int64 {
+    openBlock + 1 + (block - openBlock - 1) & (Self.blockLists - 1)
   }
 
   /// Removes the hold in `slot`; its `expiresAt` is still what it was when it was inserted.
   @inline(__always)
   mutating func remove(_ slot: UInt32) {
-    // What waits in the heap stays there, and is dropped when its time comes.
-    guard let list = list(Self.tick(records[slot].expiresAt)) else { return }
-    let next = records[slot].next
     let previous = records[slot].previous
+    if previous == Self.stagedMark { return unstage(slot) }
+    let next = records[slot].next
     if next != 0 { records[next - 1].previous = previous }
     if previous != 0 {
       records[previous - 1].next = next
+    } else if tickChain == slot + 1 {
+      tickChain = next
+    } else if blockChain == slot + 1 {
+      blockChain = next
     } else {
+      let list = list(Self.tick(records[slot].expiresAt))
       unsafe heads[list] = next
       if next == 0 { setOccupied(list, false) }
     }
   }
 
-  /// Whether `takeDue` has to look.
-  func hasDue(_ now: Int64) -> Bool { heap.first.map { $0.expiresAt <= now } ?? false }
+  /// A staged hold's first node takes the place of its other link.
+  @inline(never)
+  private mutating func stage(_ slot: UInt32) {
+    let expiresAt = records[slot].expiresAt
+    heap.push(
+      DueHeap.Entry(expiresAt: expiresAt, slot: slot, generation: records[slot].generation))
+    var first: UInt32 = 0
+    for index in 0..<records[slot].lineCount {
+      if freeNodes == 0 { makeNodes() }
+      let node = freeNodes
+      freeNodes = dues.nextOfHold(node)
+      dues.setNextOfHold(node, first)
+      dues.add(
+        node, ordinal: records[slot].line(index).item.ordinal, slot: slot, expiresAt: expiresAt)
+      first = node
+    }
+    records[slot].next = first
+    records[slot].previous = Self.stagedMark
+  }
 
-  /// A hold that is due at `now`, earliest first; nil where there is none. It leaves the wheel.
+  private mutating func makeNodes() {
+    let first = dues.makeChunk()
+    for node in (first..<first + DueIndex.chunkNodes).reversed() {
+      dues.setNextOfHold(node, freeNodes)
+      freeNodes = node
+    }
+  }
+
+  /// The heap keeps its entry, which is dropped when its time comes.
+  @inline(never)
+  private mutating func unstage(_ slot: UInt32) {
+    var node = records[slot].next
+    while node != 0 {
+      let next = dues.nextOfHold(node)
+      dues.remove(node)
+      dues.setNextOfHold(node, freeNodes)
+      freeNodes = node
+      node = next
+    }
+    records[slot].next = 0
+    records[slot].previous = 0
+  }
+
+  /// When the first staged hold falls due, if that is by `now`; it may have ended since.
+  func firstDue(_ now: Int64) -> Int64? {
+    heap.first.flatMap { $0.expiresAt <= now ? $0.expiresAt : nil }
+  }
+
+  /// A staged hold that is due at `now`, earliest first; nil where there is none. `remove` it then.
   mutating func takeDue(_ now: Int64) -> UInt32? {
     while let entry = heap.first, entry.expiresAt <= now {
       heap.dropFirst()
@@ -107,76 +195,133 @@ internal import Posix
     return nil
   }
 
-  /// No hold is due before this time; Int64.max where nothing waits.
-  var nextDue: Int64 {
-    if let first = heap.first { return first.expiresAt }
-    if let list = firstOccupied(after: Int(tick % Self.ticksPerBlock), below: 1024) {
-      return start(list)
+  /// Nothing need be done before this time; Int64.max where nothing waits.
+  var nextWork: Int64 {
+    if blockChain != 0 { return min(start(block: openBlock), start(tick: nearTick)) }
+    if tickChain != 0 { return start(tick: nearTick) }
+    let next = heap.first?.expiresAt ?? .max
+    let lastOpen = (openBlock + 1) * Self.ticksPerBlock - 1
+    if let tick = firstOccupied(after: nearTick, through: lastOpen) {
+      return min(next, start(tick: tick))
     }
-    let block = tick / Self.ticksPerBlock
-    for passed in (block + 1)...(block + Self.blockLists) where isOccupied(blockList(passed)) {
-      return start(blockList(passed))
+    for block in (openBlock + 1)...(openBlock + Self.blockLists)
+    where isOccupied(blockList(block)) {
+      return min(next, start(block: block))
     }
-    return .max
+    return next
   }
 
-  /// Moves time forward: what ends in the tick of `now` or before goes to the heap.
+  // MARK: Time
+
+  /// Moves time forward where that moves no hold: before one is inserted.
   @inline(__always)
-  mutating func advance(_ now: Int64) {
-    if Self.tick(now) > tick { advance(toTick: Self.tick(now)) }
+  mutating func catchUp(_ now: Int64) {
+    if nearTick < Self.tick(now) + Self.nearTicks { _ = advance(now, max: 0) }
   }
 
-  private mutating func advance(toTick newTick: Int64) {
-    let old = tick
-    tick = newTick
-    let oldBlock = old / Self.ticksPerBlock
-    let block = tick / Self.ticksPerBlock
-    let lastList = oldBlock == block ? Int(tick % Self.ticksPerBlock) : Int(Self.ticksPerBlock) - 1
-    var position = Int(old % Self.ticksPerBlock)
-    while let list = firstOccupied(after: position, below: lastList + 1) {
-      drain(list)
-      position = list
-    }
-    if block == oldBlock { return }
-    // Beyond one turn of the block lists every list has been drained once.
-    for passed in (oldBlock + 1)...min(block, oldBlock + Self.blockLists) {
-      drain(blockList(passed))
-    }
+  /// Moves time forward, and at most `max` holds on that are to be moved by then: how many it moved.
+  @inline(never)
+  mutating func advance(_ now: Int64, max: Int) -> Int {
+    let tick = Self.tick(now)
+    return advance(toTick: tick + Self.nearTicks, opening: tick + Self.openTicks, max: max)
   }
 
-  /// Puts every hold of `list` where it belongs now.
-  private mutating func drain(_ list: Int) {
-    var next = unsafe heads[list]
-    unsafe heads[list] = 0
-    setOccupied(list, false)
-    while next != 0 {
-      let slot = next - 1
-      next = records[slot].next
-      _ = insert(slot)
-    }
+  /// Stages all that may be due at `now`, and no more.
+  mutating func stageDue(_ now: Int64) {
+    _ = advance(toTick: Self.tick(now), opening: 0, max: .max)
   }
 
-  /// Live holds that wait in the right place; walks all. For audits.
-  func countWaiting() -> Int {
-    var count = 0
-    for list in 0..<Self.listCount {
-      var next = unsafe heads[list]
-      while next != 0 {
-        if self.list(Self.tick(records[next - 1].expiresAt)) == list { count += 1 }
-        next = records[next - 1].next
+  /// - Parameter opening: the block of this tick is opened, too.
+  private mutating func advance(toTick target: Int64, opening: Int64, max: Int) -> Int {
+    if target > nearTick + Self.ticksPerBlock, isEmpty {
+      nearTick = target
+      openBlock = target / Self.ticksPerBlock
+    }
+    var moved = 0
+    while true {
+      let lastOpen = (blockChain == 0 ? openBlock + 1 : openBlock) * Self.ticksPerBlock - 1
+      let limit = min(target, lastOpen)
+      if tickChain != 0, nearTick <= target {
+        if moved == max { return moved }
+        let slot = Self.takeFirst(&tickChain, records)
+        stage(slot)
+        moved += 1
+      } else if nearTick < limit {
+        nearTick = firstOccupied(after: nearTick, through: limit) ?? limit
+        tickChain = takeList(tickList(nearTick))
+      } else if blockChain != 0, nearTick < target || openBlock <= opening / Self.ticksPerBlock {
+        if moved == max { return moved }
+        let slot = Self.takeFirst(&blockChain, records)
+        _ = insert(slot)
+        moved += 1
+      } else if nearTick < target || openBlock < opening / Self.ticksPerBlock {
+        // Here the near tick is in the open block, or the one after `opening` is not.
+        openBlock += 1
+        blockChain = takeList(blockList(openBlock))
+      } else {
+        return moved
       }
     }
-    for index in 0..<heap.count where isLive(heap[index]) { count += 1 }
+  }
+
+  /// Whether nothing waits but what is staged.
+  private var isEmpty: Bool {
+    for word in 0..<Self.listCount / 64 where unsafe occupied[word] != 0 { return false }
+    return tickChain == 0 && blockChain == 0
+  }
+
+  /// The slot of the first hold of a chain that is not empty; it leaves the chain.
+  private static func takeFirst(_ chain: inout UInt32, _ records: RecordTable) -> UInt32 {
+    let slot = chain - 1
+    chain = records[slot].next
+    if chain != 0 { records[chain - 1].previous = 0 }
+    return slot
+  }
+
+  /// Empties a list: its first slot + 1.
+  private mutating func takeList(_ list: Int) -> UInt32 {
+    let head = unsafe heads[list]
+    unsafe heads[list] = 0
+    setOccupied(list, false)
+    return head
+  }
+
+  /// Live holds that wait in the right place, and lines of those that are staged; walks all. For audits.
+  func countWaiting() -> (holds: Int, stagedLines: Int) {
+    var count = 0
+    for list in 0..<Self.listCount {
+      count += countChain(unsafe heads[list]) { tick in
+        tick > nearTick && self.list(tick) == list
+      }
+    }
+    count += countChain(tickChain) { $0 == nearTick }
+    count += countChain(blockChain) { _ in true }
+    var stagedLines = 0
+    var staged: Set<UInt32> = []
+    for index in 0..<heap.count where isLive(heap[index]) {
+      let slot = heap[index].slot
+      guard records[slot].previous == Self.stagedMark, staged.insert(slot).inserted else {
+        continue
+      }
+      count += 1
+      stagedLines += records[slot].lineCount
+    }
+    return (count, stagedLines)
+  }
+
+  private func countChain(_ head: UInt32, _ isRight: (_ tick: Int64) -> Bool) -> Int {
+    var count = 0
+    var next = head
+    while next != 0 {
+      if isRight(Self.tick(records[next - 1].expiresAt)) { count += 1 }
+      next = records[next - 1].next
+    }
     return count
   }
 
   private func isLive(_ entry: DueHeap.Entry) -> Bool {
     records[entry.slot].generation == entry.generation && records[entry.slot].kind == .held
       && records[entry.slot].expiresAt == entry.expiresAt
-  }
-
-  private func blockList(_ block: Int64) -> Int {
-    Int(Self.ticksPerBlock + block % Self.blockLists)
   }
 
   @inline(__always)
@@ -190,16 +335,17 @@ internal import Posix
     unsafe occupied[list / 64] & 1 << UInt64(list % 64) != 0
   }
 
-  /// The first list in (after, below) that is not empty; `below` is at most the number of lists.
-  private func firstOccupied(after: Int, below: Int) -> Int? {
-    var list = after + 1
-    while list < below {
+  /// The first tick in (after, through] whose list is not empty; they are no more than there are lists.
+  private func firstOccupied(after: Int64, through: Int64) -> Int64? {
+    var tick = after + 1
+    while tick <= through {
+      let list = tickList(tick)
       let rest = unsafe occupied[list / 64] >> UInt64(list % 64)
       if rest != 0 {
-        let found = list + rest.trailingZeroBitCount
-        return found < below ? found : nil
+        let found = tick + Int64(rest.trailingZeroBitCount)
+        return found <= through ? found : nil
       }
-      list = (list / 64 + 1) * 64
+      tick += Int64(64 - list % 64)
     }
     return nil
   }

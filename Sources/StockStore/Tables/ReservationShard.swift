@@ -19,12 +19,12 @@ package struct ReservationShard: ~Copyable {
   private let number: Int
   private let slab: ReservationSlab
 
-  init(number: Int, slab: ReservationSlab, capacity: Int, now: Int64) {
+  init(number: Int, slab: ReservationSlab, dues: DueIndex, capacity: Int, now: Int64) {
     self.number = number
     self.slab = slab
     self.capacity = capacity
     records = slab.records
-    wheel = ExpiryWheel(records: slab.records, now: now)
+    wheel = ExpiryWheel(records: slab.records, dues: dues, now: now)
   }
 
   /// Recorded decisions.
@@ -108,13 +108,13 @@ package struct ReservationShard: ~Copyable {
   }
 
   /// Timers run from this time on.
-  package mutating func advanceTimers(to now: Int64) { wheel.advance(now) }
+  package mutating func advanceTimers(to now: Int64) { wheel.catchUp(now) }
 
   /// Sets the timer of the live hold in `slot`.
   package mutating func restoreTimer(_ slot: UInt32) { _ = wheel.insert(slot) }
 
-  /// No hold is due before.
-  package var nextDue: Int64 { wheel.nextDue }
+  /// No hold is due or to be moved before.
+  package var nextWork: Int64 { wheel.nextWork }
 
   /// Makes a slot that is not in use one that can be taken.
   package mutating func restoreFree(_ slot: UInt32) {

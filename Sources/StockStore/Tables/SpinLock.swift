@@ -11,6 +11,11 @@ package struct SpinLock: ~Copyable {
     wait()
   }
 
+  /// Whether it was free, and is the caller's now.
+  borrowing func tryLock() -> Bool {
+    !isLocked.load(ordering: .relaxed) && !isLocked.exchange(true, ordering: .acquiring)
+  }
+
   @inline(__always)
   package borrowing func unlock() { isLocked.store(false, ordering: .releasing) }
 

@@ -12,6 +12,7 @@ extension StoreSession {
     scratch.lineCount = 0
     scratch.further.removeAll()
     let hash = core.keys.itemHash(command.item)
+    if scratch.hasBacklog, let ordinal = core.find(command.item, hash) { finishDueToShow(ordinal) }
     let identity = identity(.adjust, command.scope)
     let fingerprint = adjustFingerprint(command, hash)
     let number = core.shardNumber(identity)

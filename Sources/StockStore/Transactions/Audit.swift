@@ -12,7 +12,14 @@ extension StockStore {
     var findings: [String] = []
     let live = auditRecords(&findings)
     auditItems(live.heldByItem, &findings)
-    for number in 0..<core.shards.count { auditShard(number, live.holdsByShard[number], &findings) }
+    var stagedLines = 0
+    for number in 0..<core.shards.count {
+      stagedLines += auditShard(number, live.holdsByShard[number], &findings)
+    }
+    let indexed = (0..<core.items.count).reduce(0) { $0 + core.dues.count($1) }
+    if indexed != stagedLines {
+      findings.append("\(indexed) lines found by their items, \(stagedLines) are staged")
+    }
     return findings
   }
 
@@ -79,8 +86,9 @@ extension StockStore {
     if counted != made { findings.append("\(counted) items counted, \(made) found") }
   }
 
-  private func auditShard(_ number: Int, _ holds: Int, _ findings: inout [String]) {
-    let waiting = core.shards[number].wheel.countWaiting()
+  /// - Returns: the lines of its staged holds.
+  private func auditShard(_ number: Int, _ holds: Int, _ findings: inout [String]) -> Int {
+    let (waiting, stagedLines) = core.shards[number].wheel.countWaiting()
     if waiting != holds {
       findings.append("shard \(number): \(holds) live holds, \(waiting) of them have a timer")
     }
@@ -102,8 +110,9 @@ extension StockStore {
     if ended + holds != recorded {
       findings.append("shard \(number): \(recorded) keys, \(holds) live, \(ended) ended")
     }
-    if core.dueTimes[number] > core.shards[number].wheel.nextDue {
+    if core.workTimes[number] > core.shards[number].wheel.nextWork {
       findings.append("shard \(number): a hold would fall due unnoticed")
     }
+    return stagedLines
   }
 }

@@ -13,7 +13,19 @@ extension StoreSession {
     _ id: ReservationID, reacquireIfExpired: Bool, by requester: Requester = .nameless
   ) -> Decision<ReservationView> {
     defer { scratch.lineCount = 0 }
-    return withReservation(id, toChangeBy: requester) { slot, number, state in
+    let decision = decideConfirm(id, reacquireIfExpired, requester)
+    guard scratch.hasBacklog, case .refused(.insufficientStock) = decision.result else {
+      return decision
+    }
+    finishDueOfChanges()
+    return decideConfirm(id, reacquireIfExpired, requester)
+  }
+
+  @inline(__always)
+  private func decideConfirm(
+    _ id: ReservationID, _ reacquireIfExpired: Bool, _ requester: Requester
+  ) -> Decision<ReservationView> {
+    withReservation(id, toChangeBy: requester) { slot, number, state in
       switch state {
       case .held: return confirmHeld(id, number, requester)
       case .expired:

@@ -8,7 +8,7 @@ extension StoreSession {
   package func expireAllDue() throws(JournalError) {
     guard let journal = store.journal else { return }
     scratch.now = store.clock.now().nanoseconds
-    for number in 0..<core.shards.count { core.shards[number].wheel.advance(now) }
+    for number in 0..<core.shards.count { core.shards[number].wheel.stageDue(now) }
     while let number = shardOfNextDue() {
       if !core.log.isAdmitting { try journal.stepUntilDurable() }
       while !core.log.isAdmitting, try journal.stepMaintenance() {}
@@ -16,7 +16,7 @@ extension StoreSession {
       if !core.log.isAdmitting { return }
       core.shards[number].lock.lock()
       if let slot = core.shards[number].wheel.takeDue(now) { expire(slot, number) }
-      core.dueTimes[number] = core.shards[number].wheel.nextDue
+      core.workTimes[number] = core.shards[number].wheel.nextWork
       core.shards[number].lock.unlock()
     }
     try journal.stepUntilDurable()
@@ -27,8 +27,8 @@ extension StoreSession {
     var first: Int?
     var time = now
     for number in 0..<core.shards.count {
-      let due = core.shards[number].wheel.nextDue
-      if core.shards[number].wheel.hasDue(now), first == nil || due < time {
+      guard let due = core.shards[number].wheel.firstDue(now) else { continue }
+      if first == nil || due < time {
         first = number
         time = due
       }

@@ -9,6 +9,7 @@ extension StoreSession {
     guard let ordinal = core.find(name, core.keys.itemHash(name)) else {
       return Decision(.refused(.itemNotFound(line: 0)), replayed: false, lsn: 0)
     }
+    if scratch.hasBacklog { finishDueToShow(ordinal) }
     let (level, lsn) = level(ordinal)
     return Decision(.accepted(level), replayed: false, lsn: lsn)
   }
@@ -19,6 +20,7 @@ extension StoreSession {
     let count = core.items.count
     var next = ordinal
     while next < count {
+      if scratch.hasBacklog { finishDueToShow(next) }
       let (level, _) = level(next)
       next += 1
       // Version 0: the name is taken, but the item was not made.
@@ -67,8 +69,9 @@ extension StoreSession {
     guard let number = core.slab.owner(slot) else { return nil }
     core.shards[number].lock.lock()
     defer { core.shards[number].lock.unlock() }
+    endIfDue(slot, number)
     guard let current = core.slab[slot].state(at: now), state == nil || state == current,
-      !isPastRetention(slot)
+      !isForgotten(slot)
     else { return nil }
     return view(core.id(slot))
   }

@@ -7,9 +7,20 @@ extension StoreSession {
   @inline(__always)
   func recorded(_ identity: Identity, _ number: Int) -> UInt32? {
     guard let slot = core.shards[number].find(identity) else { return nil }
-    if !isPastRetention(slot) { return slot }
-    forget(slot, number)
+    endIfDue(slot, number)
+    if !isForgotten(slot) { return slot }
+    // Where its end could not be recorded, neither can anything else.
+    if core.slab[slot].kind != .held { forget(slot, number) }
     return nil
+  }
+
+  /// Whether nobody may see the record in `slot` any more, also where it is a hold that ended so long ago
+  /// and the sweep has not got to it.
+  @inline(__always)
+  func isForgotten(_ slot: UInt32) -> Bool {
+    let endedAt =
+      core.slab[slot].kind == .held ? core.slab[slot].expiresAt : core.slab[slot].endedAt
+    return endedAt <= now - core.limits.retentionNanoseconds
   }
 
   /// Whether nobody need remember the decision in `slot` any more.
@@ -22,7 +33,7 @@ extension StoreSession {
   /// Whether one more decision can be recorded, if need be in the place of one that has ended.
   @inline(__always)
   func hasRoom(_ number: Int) -> Bool {
-    !core.shards[number].isFull || core.shards[number].ended.first != nil
+    !core.shards[number].isFull || core.shards[number].ended.first != nil || endFirstDue(number)
   }
 
   /// Forgets the decision that ended longest ago where there is no room for another.

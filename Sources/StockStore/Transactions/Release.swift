@@ -133,12 +133,11 @@ extension StoreSession {
     let slot = id.slot
     guard core.slab[slot].generation == id.generation, core.slab[slot].state != nil,
       core.idTag(useHash, core.slab[slot].identity, createdAt: core.slab[slot].createdAt) == id.tag,
-      !isPastRetention(slot)
+      !isForgotten(slot)
     else { return notFound }
-    // Another thread, whose turn began earlier, may have made a hold that is due in ours.
     if core.slab[slot].isDue(now) {
-      // Asked once: where it could not end now, nothing is changed in this turn.
-      if let unavailable { scratch.unavailable = unavailable } else { expire(slot, number) }
+      if core.fault == .actOnDueHold { return body(slot, number, .held) }
+      endIfDue(slot, number)
     }
     guard let state = core.slab[slot].state(at: now) else { return notFound }
     if requester.ownHoldsOnly, state == .held || state == .expired {

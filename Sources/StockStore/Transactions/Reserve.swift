@@ -18,56 +18,66 @@ extension StoreSession {
     core.shards[number].prefetch(identity)
     prefetchItems()
     let fingerprint = reserveFingerprint(ttlNanoseconds)
-
-    if let slot = recorded(identity, number) {
-      let isSamePayload =
-        core.slab[slot].fingerprint == fingerprint
-        || isSamePayloadOfFirstRelease(slot, ttlNanoseconds)
-      return replay(slot, isSamePayload: isSamePayload, accepted: recordedHold)
-    }
-    // Only now: a decision that was recorded under a higher limit is answered again.
-    if let ttlNanoseconds, ttlNanoseconds > core.limits.holdNanosecondsMax {
-      counters.refusedOther.add()
-      return Decision(.refused(.longerThanMaxHold), replayed: false, lsn: 0)
-    }
-    guard hasRoom(number) else {
-      counters.refusedOther.add()
-      return Decision(.refused(.tableFull(.reservations)), replayed: false, lsn: 0)
-    }
-    if let unavailable {
-      counters.refusedOther.add()
-      return Decision(.refused(.unavailable(unavailable)), replayed: false, lsn: 0)
-    }
-    if let line = gatherHolds() {
-      counters.refusedOther.add()
-      return refuse(
-        unknownItems(from: line), .reserve, scope, identity, fingerprint, number,
-        name: scratch.lines[line].item)
-    }
-    let expiresAt = Timestamp(nanoseconds: now)
-      .advanced(
-        byNanoseconds: min(
-          ttlNanoseconds ?? core.limits.ttlNanosecondsDefault, core.limits.holdNanosecondsMax))
-    if core.log.isJournaled {
-      let next = core.shards[number].nextSlot()
-      scratch.holdToRecord = HoldToRecord(
-        slot: next.slot, generation: next.generation, fingerprint: fingerprint,
-        expiresAt: expiresAt.nanoseconds, scope: scope)
-    }
-    let result = commit()
-    scratch.holdToRecord = nil
-    switch result {
-    case .refused(let refusal, _):
-      if case .insufficientStock = refusal {
-        counters.refusedInsufficientStock.add()
-      } else {
-        counters.refusedOther.add()
+    var mayFinish = true
+    while true {
+      if let slot = recorded(identity, number) {
+        let isSamePayload =
+          core.slab[slot].fingerprint == fingerprint
+          || isSamePayloadOfFirstRelease(slot, ttlNanoseconds)
+        return replay(slot, isSamePayload: isSamePayload, accepted: recordedHold)
       }
-      return refuse(refusal, .reserve, scope, identity, fingerprint, number)
-    case .committed(let lsn):
-      let slot = record(identity, fingerprint, lsn: lsn, number)
-      return hold(slot, number, core.keys.owner(scope.caller), expiresAt: expiresAt, lsn: lsn)
+      // Only now: a decision that was recorded under a higher limit is answered again.
+      if let ttlNanoseconds, ttlNanoseconds > core.limits.holdNanosecondsMax {
+        return rejectReserve(.longerThanMaxHold)
+      }
+      guard hasRoom(number) else { return rejectReserve(.tableFull(.reservations)) }
+      if let unavailable { return rejectReserve(.unavailable(unavailable)) }
+      if let line = gatherHolds() {
+        counters.refusedOther.add()
+        return refuse(
+          unknownItems(from: line), .reserve, scope, identity, fingerprint, number,
+          name: scratch.lines[line].item)
+      }
+      let expiresAt = Timestamp(nanoseconds: now)
+        .advanced(
+          byNanoseconds: min(
+            ttlNanoseconds ?? core.limits.ttlNanosecondsDefault, core.limits.holdNanosecondsMax))
+      if core.log.isJournaled {
+        let next = core.shards[number].nextSlot()
+        scratch.holdToRecord = HoldToRecord(
+          slot: next.slot, generation: next.generation, fingerprint: fingerprint,
+          expiresAt: expiresAt.nanoseconds, scope: scope)
+      }
+      let result = commit()
+      scratch.holdToRecord = nil
+      switch result {
+      case .refused(let refusal, _):
+        if case .insufficientStock = refusal {
+          if scratch.hasBacklog, mayFinish {
+            // Some of it may be due. Another session may have the same key meanwhile: begin again.
+            mayFinish = false
+            core.shards[number].lock.unlock()
+            finishDueOfLines()
+            core.shards[number].lock.lock()
+            continue
+          }
+          counters.refusedInsufficientStock.add()
+        } else {
+          counters.refusedOther.add()
+        }
+        return refuse(refusal, .reserve, scope, identity, fingerprint, number)
+      case .committed(let lsn):
+        let slot = record(identity, fingerprint, lsn: lsn, number)
+        return hold(slot, number, core.keys.owner(scope.caller), expiresAt: expiresAt, lsn: lsn)
+      }
     }
+  }
+
+  /// The answer where nothing is decided.
+  @inline(never)
+  private func rejectReserve(_ refusal: Refusal) -> Decision<Hold> {
+    counters.refusedOther.add()
+    return Decision(.refused(refusal), replayed: false, lsn: 0)
   }
 
   /// Writes the hold of the units that were just committed into `slot`.
@@ -108,9 +118,9 @@ extension StoreSession {
   @inline(__always)
   func startTimer(_ slot: UInt32, _ number: Int) {
     // A shard where nothing was due for long: its wheel must not stand far behind.
-    core.shards[number].wheel.advance(now)
-    let due = core.shards[number].wheel.insert(slot)
-    if due < core.dueTimes[number] { core.dueTimes[number] = due }
+    core.shards[number].wheel.catchUp(now)
+    let time = core.shards[number].wheel.insert(slot)
+    if time < core.workTimes[number] { core.workTimes[number] = time }
   }
 
   /// Turns the command's lines into changes, lines of the same item summed. The first line whose item

@@ -15,6 +15,8 @@ package final class StockStore: Sendable {
   let deliberateGap = Mutex<(@Sendable () -> Void)?>(nil)
   /// For a look without the lock.
   let hasDeliberateGap = Atomic<Bool>(false)
+  let expiryObserver = Mutex<(@Sendable (ReservationID, UInt64) -> Void)?>(nil)
+  let hasExpiryObserver = Atomic<Bool>(false)
 
   /// Finds out whether the system has room for the tables of a store, before one is made: making it
   /// without is a trap.
@@ -100,6 +102,7 @@ package final class StockStore: Sendable {
       sums.timerBytes += core.shards[number].wheel.bytes
       core.shards[number].lock.unlock()
     }
+    sums.timerBytes += core.dues.bytes
     return sums
   }
 
@@ -144,10 +147,38 @@ extension StockStore {
     hasDeliberateGap.store(body != nil, ordering: .releasing)
   }
 
+  /// Tells a simulation of every hold that is ended because it is due, and the number of the record.
+  package func setExpiryObserver(_ body: (@Sendable (ReservationID, _ lsn: UInt64) -> Void)?) {
+    expiryObserver.withLock { $0 = body }
+    hasExpiryObserver.store(body != nil, ordering: .releasing)
+  }
+
+  @inline(never)
+  func observeExpiry(_ id: ReservationID, _ lsn: UInt64) {
+    expiryObserver.withLock { $0 }?(id, lsn)
+  }
+
   /// The lock that guards the decision of a reserve, by number: in that gap a simulation may only give
   /// commands that need another one.
   package func shardNumber(ofReserve scope: IdempotencyScope) -> Int {
     core.shardNumber(core.keys.identity(.reserve, scope))
+  }
+
+  /// Whether the decision under a key is kept, also where it is past its retention and so is none for
+  /// anybody.
+  package func keeps(reserve scope: IdempotencyScope) -> Bool {
+    keeps(core.keys.identity(.reserve, scope))
+  }
+
+  package func keeps(adjust scope: IdempotencyScope) -> Bool {
+    keeps(core.keys.identity(.adjust, scope))
+  }
+
+  private func keeps(_ identity: Identity) -> Bool {
+    let number = core.shardNumber(identity)
+    core.shards[number].lock.lock()
+    defer { core.shards[number].lock.unlock() }
+    return core.shards[number].find(identity) != nil
   }
 
   @inline(__always)

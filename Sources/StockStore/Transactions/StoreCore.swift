@@ -13,7 +13,9 @@ package struct StoreCore: Sendable {
   package let index = ItemIndex()
   package let slab: ReservationSlab
   package let shards: PaddedArray<ReservationShard>
-  package let dueTimes: DueTimes
+  let dues: DueIndex
+  package let workTimes: WorkTimes
+  let sweep = PaddedArray<Sweep>(count: 1) { _ in Sweep() }
   package let log: LogRing
   /// Decisions made up to this time, in nanoseconds since the Unix epoch, were made by the first
   /// release: their ids have its tags. 0 where it never had the directory.
@@ -21,6 +23,8 @@ package struct StoreCore: Sendable {
   /// The version that an item is made with, from 1: higher where a repair has given up versions that
   /// somebody may have seen of an item that is not there any more.
   package var firstVersion: UInt64
+  /// A bug to make on purpose.
+  package var fault: DeliberateFault?
 
   package static let shardsMax = 64
   /// Below this many records to a shard, chance would fill one long before the others.
@@ -54,10 +58,13 @@ package struct StoreCore: Sendable {
     let slab = ReservationSlab(
       chunkCount: chunks + chunksBefore, nonce: nonce ?? secret.derived(8).low)
     self.slab = slab
+    let dues = DueIndex(
+      items: items.capacity, holds: slab.chunkCapacity * ReservationSlab.chunkRecords)
+    self.dues = dues
     shards = PaddedArray(count: shardCount) {
-      ReservationShard(number: $0, slab: slab, capacity: capacity, now: now)
+      ReservationShard(number: $0, slab: slab, dues: dues, capacity: capacity, now: now)
     }
-    dueTimes = DueTimes(count: shardCount)
+    workTimes = WorkTimes(count: shardCount)
   }
 
   /// What the tables take of the address space that are as large as the caps: no less than that.
@@ -70,6 +77,7 @@ package struct StoreCore: Sendable {
     return StrategyTables.addressSpace(concurrency, items: items)
       + Region<ItemRecord>.mappedBytes(capacity: items)
       + Region<ReservationRecord>.mappedBytes(capacity: reservations)
+      + DueIndex.addressSpace(items: items, holds: reservations)
       // Of each chunk its owner, and at a recovery its stamp.
       + Region<UInt64>.mappedBytes(capacity: 2 * (reservations / ReservationSlab.chunkRecords))
   }
@@ -95,7 +103,9 @@ package struct StoreCore: Sendable {
     tables.free()
     shards.free()
     slab.free()
-    dueTimes.free()
+    dues.free()
+    workTimes.free()
+    sweep.free()
     log.free()
   }
 

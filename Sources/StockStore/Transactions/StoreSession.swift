@@ -53,8 +53,8 @@ package final class StoreSession {
   /// What the clock says by now, while the turn goes on. In nanoseconds since the Unix epoch.
   var clockNanoseconds: Int64 { clock.now().nanoseconds }
 
-  /// Begins a turn: reads the clock, ends every hold that is due by then, and forgets some of what
-  /// nobody need remember any more. The time of every command until `endTurn`.
+  /// Begins a turn: reads the clock, ends holds that are due by then, at most so many, and forgets some of
+  /// what nobody need remember any more. The time of every command until `endTurn`.
   package func beginTurn() -> Timestamp {
     let now = clock.now()
     scratch.now = now.nanoseconds
@@ -242,6 +242,10 @@ struct SessionScratch: ~Copyable {
   var holdToRecord: HoldToRecord?
   /// Commands that come soon in this turn.
   var expected = ExpectedIdentities()
+  /// Some holds may be due and not ended (Expire.swift).
+  var hasBacklog = false
+  /// In this turn, all that are due have been staged.
+  var hasStagedDue = false
   /// Set where due holds could not be ended: nothing is changed in this turn.
   var unavailable: Unavailable?
   /// Since the turn's end before.

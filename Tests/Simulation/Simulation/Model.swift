@@ -102,7 +102,7 @@ package struct Model: Sendable {
   package private(set) var firstVersion: UInt64 = 1
   package private(set) var reservations: [ReservationID: Reservation] = [:]
   package private(set) var decisions: [DecisionKey: Recorded] = [:]
-  /// Keys of `decisions` that are no live holds, the one that ended first in front.
+  /// Keys of `decisions` that are no live holds, the one whose end was recorded first in front.
   private var ended: [DecisionKey] = []
   package private(set) var evictedEarly = 0
   /// Everything that was decided so far: what the journal numbers.
@@ -120,7 +120,7 @@ package struct Model: Sendable {
   /// Whether a hold may be due at `time`.
   package func hasDue(at time: Int64) -> Bool { nextDue <= time }
 
-  /// Ends what is due and forgets what is past its retention.
+  /// Ends what is due, as a store must seem to do it, and forgets what is past its retention.
   /// - Parameter expiriesMax: a store that cannot write ends fewer holds than are due; those that
   ///   were due first.
   /// - Returns: how many holds it ended, and whether that is all that are due.
@@ -148,22 +148,58 @@ package struct Model: Sendable {
       nextDue =
         reservations.values.lazy.filter { $0.state == .held }.map(\.expiresAt).min() ?? .max
     }
-    while let key = ended.first, let endedAt = decisions[key]?.endedAt,
-      endedAt <= now - limits.retentionNanoseconds
-    {
-      forget(key)
-    }
+    collect()
     return (expired, isAll)
   }
 
-  /// The reservation as anybody may see it now: also where a hold is due and could not be ended yet.
+  /// The same, where holds that are due end one by one, when the store has recorded it (`expire`).
+  package mutating func beginSweptTurn(_ time: Int64) {
+    now = time
+    if nextDue <= now {
+      nextDue =
+        reservations.values.lazy.filter { $0.state == .held }.map(\.expiresAt).min() ?? .max
+    }
+    collect()
+  }
+
+  /// The store has ended a hold that is due; false where it is none.
+  package mutating func expire(_ id: ReservationID) -> Bool {
+    guard let reservation = reservations[id], reservation.state == .held,
+      reservation.expiresAt <= now
+    else { return false }
+    end(id, .expired, at: reservation.expiresAt)
+    for line in reservation.lines { change(line.sku, held: -line.quantity) }
+    return true
+  }
+
+  private mutating func collect() {
+    while let key = ended.first, let endedAt = decisions[key]?.endedAt, isPastRetention(endedAt) {
+      forget(key)
+    }
+  }
+
+  private func isPastRetention(_ endedAt: Int64) -> Bool {
+    endedAt <= now - limits.retentionNanoseconds
+  }
+
+  /// The reservation as anybody may see it now: also where a hold is due and was not ended yet.
   package func reservation(_ id: ReservationID) -> Reservation? {
     guard var reservation = reservations[id] else { return nil }
     if reservation.state == .held, reservation.expiresAt <= now {
       reservation.state = .expired
       reservation.endedAt = reservation.expiresAt
     }
+    if let endedAt = reservation.endedAt, isPastRetention(endedAt) { return nil }
     return reservation
+  }
+
+  /// The decision under a key as anybody may see it now.
+  package func decision(_ key: DecisionKey) -> Recorded? {
+    guard let recorded = decisions[key] else { return nil }
+    if case .hold(let id, _, _, _) = recorded.answer {
+      return reservation(id) == nil ? nil : recorded
+    }
+    return recorded.endedAt.map(isPastRetention) == true ? nil : recorded
   }
 
   mutating func end(_ id: ReservationID, _ state: ReservationState, at time: Int64) {
@@ -206,11 +242,21 @@ package struct Model: Sendable {
 
   // MARK: Decisions under a key
 
+  /// A decision that is asked for when it is past its retention is forgotten there and then.
+  package mutating func seek(_ key: DecisionKey) {
+    if let recorded = decisions[key], recorded.endedAt != nil, decision(key) == nil { forget(key) }
+  }
+
+  /// Decisions past their retention that are not forgotten: those before them in the order are not.
+  package var passed: [DecisionKey] {
+    decisions.keys.filter { decisions[$0]?.endedAt != nil && decision($0) == nil }
+  }
+
   /// The recorded answer; nil where it must be decided.
   private func replay(
     _ key: DecisionKey, _ payload: Payload, _ lines: [TestLine] = []
   ) -> (Answer, replayed: Bool)? {
-    guard let recorded = decisions[key] else {
+    guard let recorded = decision(key) else {
       if decisions.count >= limits.reservationsMax && ended.isEmpty {
         return (.refused([.tableFull(.reservations)]), false)
       }
@@ -244,8 +290,8 @@ package struct Model: Sendable {
     _ key: DecisionKey, _ payload: Payload, _ answer: Answer, unknown: [String] = [], live: Bool
   ) {
     if decisions.count >= limits.reservationsMax, let first = ended.first {
+      if decisions[first]?.endedAt.map(isPastRetention) == false { evictedEarly += 1 }
       forget(first)
-      evictedEarly += 1
     }
     decisions[key] = Recorded(
       payload: payload, answer: answer, unknown: unknown, endedAt: live ? nil : now)
@@ -258,9 +304,10 @@ package struct Model: Sendable {
     _ key: String, _ lines: [TestLine], ttl: Int64?, caller: String = "", id: ReservationID?
   ) -> (Answer, replayed: Bool) {
     let key = DecisionKey(method: .reserve, caller: caller, key: key)
+    seek(key)
     let merged = Self.merged(lines)
     let payload = Payload.reserve(merged.sorted { $0.sku < $1.sku }, ttl: ttl)
-    if decisions[key] == nil, let ttl, ttl > limits.holdNanosecondsMax {
+    if decision(key) == nil, let ttl, ttl > limits.holdNanosecondsMax {
       return (.refused([.longerThanMaxHold]), false)
     }
     if let answer = replay(key, payload, lines) { return answer }
@@ -307,6 +354,7 @@ package struct Model: Sendable {
     _ key: String, _ adjustment: Adjustment, caller: String = ""
   ) -> (Answer, replayed: Bool) {
     let key = DecisionKey(method: .adjust, caller: caller, key: key)
+    seek(key)
     let payload = Payload.adjust(adjustment)
     if let answer = replay(key, payload) { return answer }
     let known = items[adjustment.sku]

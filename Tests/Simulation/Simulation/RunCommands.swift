@@ -47,6 +47,7 @@ extension SimulationRun {
     for session in 0...1 { try beginTurn(session) }
     for session in [0, 1, 0] {
       model.now = turnTimes[session]
+      askModel()
       if session == 0 && random.chance(60) { try reserveAroundGap() }
       try change(session)
       try read(session)
@@ -70,7 +71,7 @@ extension SimulationRun {
     clock.advance(byNanoseconds: duration)
     try beginTurn(0)
     try endTurn(0)
-    try endDue()
+    if random.chance(15) { try finishSweep() }
   }
 
   // MARK: Turns
@@ -80,29 +81,59 @@ extension SimulationRun {
     clock.advance(byNanoseconds: random.number(1...1000))
     let time = sessions[session].beginTurn().nanoseconds
     turnTimes[session] = time
-    var expired = 0
-    if model.hasDue(at: time) {
-      let total = store.statistics().reservationsExpired
-      expired = Int(total - expiredBefore)
-      expiredBefore = total
+    model.beginSweptTurn(time)
+    let budget =
+      settings.limits.expiriesPerTurn + 2 * Int(model.decisionCount - decisionsBefore[session])
+    let ended = try noteExpiries()
+    if ended > budget { throw violation("at most \(budget) holds to end", "\(ended)") }
+    let total = store.statistics().reservationsExpired
+    if total != expiredBefore { throw violation("\(expiredBefore) expired holds", "\(total)") }
+    try noteState()
+    decisionsBefore[session] = model.decisionCount
+    askModel()
+  }
+
+  /// Tells the model which holds the store has ended since, each with a state of its own.
+  @discardableResult
+  func noteExpiries() throws(Violation) -> Int {
+    let ended = expiries.take()
+    for (id, lsn) in ended {
+      guard model.expire(id) else { throw violation("no end of \(id), which is not due", "one") }
+      snapshots.append(Snapshot(lsn: lsn, model: model))
+      noteHistory()
     }
-    let (ended, isAll) = model.beginTurn(time, expiriesMax: expired)
-    isBlocked = false
-    try noteState(isExact: isAll || !settings.hasShards)
-    counts.expired += ended
-    if ended != expired {
-      throw violation("\(ended) holds to end at \(time)", "\(expired)")
+    counts.expired += ended.count
+    expiredBefore += UInt64(ended.count)
+    if hasFailed, !ended.isEmpty { throw violation("no decision after a failure", "holds ended") }
+    return ended.count
+  }
+
+  /// What the next command must answer is what it would if all that is due had ended.
+  func askModel() {
+    expected = nil
+    guard model.hasDue(at: model.now), !isInGap else { return }
+    var model = self.model
+    model.beginTurn(model.now)
+    expected = model
+  }
+
+  /// Turns end, until the sweep has got to everything: it takes no more of them than there are holds, each
+  /// moved three times and ended.
+  func finishSweep() throws(Violation) {
+    for _ in 0...4 * model.reservations.count {
+      if storage.isDown || hasFailed || storage.bytesMax != .max { return }
+      try settle()
+      if !model.hasDue(at: clock.now().nanoseconds) { return }
+      try beginTurn(0)
+      try endTurn(0)
     }
-    if !isAll {
-      isBlocked = true
-      if store.journalStatistics?.unavailable == nil {
-        throw violation("every due hold to end", "\(ended) ended, and changes are taken")
-      }
-    }
+    if storage.isDown || hasFailed { return }
+    throw violation("the sweep to get to every hold", "some are due and held")
   }
 
   func endTurn(_ session: Int) throws(Violation) {
     sessions[session].endTurn()
+    try noteExpiries()
     notePromise()
     if wantsSettling {
       wantsSettling = false
@@ -157,8 +188,10 @@ extension SimulationRun {
     let decision = sessions[session].reserve(
       command.key, command.lines, ttl: command.ttl, caller: command.caller)
     log("reserve \(command): \(decision.result)")
+    try noteExpiries()
     try compare(session, decision, command)
     try noteState()
+    askModel()
   }
 
   /// Asks the model what the answer to `command`, the session's last, should have been.
@@ -168,7 +201,8 @@ extension SimulationRun {
     reserves.append(command)
     if reserves.count > Self.rememberedMax { reserves.removeFirst() }
     if case .unavailable(let reason) = decision.refusal {
-      return try checkUnavailable(reason, isKnown: model.decisions[command.decisionKey] != nil)
+      model.seek(command.decisionKey)
+      return try checkUnavailable(reason, isKnown: model.decision(command.decisionKey) != nil)
     }
     if let id = decision.value?.id, !decision.replayed {
       guard idsGiven.insert(id).inserted else { throw violation("an id of its own", "\(id) again") }
@@ -179,6 +213,14 @@ extension SimulationRun {
     let (answer, replayed) = model.reserve(
       command.key, command.lines, ttl: command.ttl, caller: command.caller, id: decision.value?.id)
     let seen = sessions[session].answer(decision)
+    if var expected {
+      let (answer, replayed) = expected.reserve(
+        command.key, command.lines, ttl: command.ttl, caller: command.caller,
+        id: decision.value?.id)
+      guard seen == answer, decision.replayed == replayed else {
+        throw violation("reserve \(command.key), as if all had ended: \(answer)", "\(seen)")
+      }
+    }
     try compare(
       "reserve \(command.key)", (answer, replayed), (seen, decision.replayed), decision.lsn, before,
       command.decisionKey)
@@ -227,13 +269,22 @@ extension SimulationRun {
       expectedVersion: adjustment.expectedVersion, reason: adjustment.reason,
       caller: command.caller)
     log("adjust \(command): \(decision.result)")
+    try noteExpiries()
+    defer { askModel() }
     if case .unavailable(let reason) = decision.refusal {
-      try checkUnavailable(reason, isKnown: model.decisions[command.decisionKey] != nil)
+      model.seek(command.decisionKey)
+      try checkUnavailable(reason, isKnown: model.decision(command.decisionKey) != nil)
       return try noteState()
     }
     let before = model.decisionCount
     let expected = model.adjust(command.key, adjustment, caller: command.caller)
     let seen = sessions[session].answer(decision)
+    if var asked = self.expected {
+      let (answer, replayed) = asked.adjust(command.key, adjustment, caller: command.caller)
+      guard seen == answer, decision.replayed == replayed else {
+        throw violation("adjust \(command.key), as if all had ended: \(answer)", "\(seen)")
+      }
+    }
     try compare(
       "adjust \(command.key)", expected, (seen, decision.replayed), decision.lsn, before,
       command.decisionKey)
@@ -306,6 +357,8 @@ extension SimulationRun {
     _ id: ReservationID, _ decide: (inout Model) -> (refusals: [Refusal], replayed: Bool)
   ) throws(Violation) {
     log("\(what()): \(decision.result)")
+    try noteExpiries()
+    defer { askModel() }
     if case .unavailable(let reason) = decision.refusal {
       var asked = model
       try checkUnavailable(reason, isKnown: decide(&asked).replayed)
@@ -317,6 +370,12 @@ extension SimulationRun {
     let refusals = sessions[session].refusals(of: decision)
     guard refusals == expected.refusals, decision.replayed == expected.replayed else {
       throw violation("\(what()): \(expected)", "\(decision), \(refusals)")
+    }
+    if var asked = self.expected {
+      let other = decide(&asked)
+      guard refusals == other.refusals, decision.replayed == other.replayed else {
+        throw violation("\(what()), as if all had ended: \(other)", "\(decision), \(refusals)")
+      }
     }
     try checkNumber(what(), decision.lsn, before)
     if let view = decision.value { try compare(view, id, session) }

@@ -9,6 +9,7 @@ extension SimulationRun {
     let command = anyReserve()
     guard fault == .numberAfterUnlock, let store else { return try reserve(0, command) }
     isInGap = true
+    expected = nil
     store.setDeliberateGap { [self] in
       do throws(Violation) {
         try actInGap(of: command)
@@ -20,6 +21,7 @@ extension SimulationRun {
       command.key, command.lines, ttl: command.ttl, caller: command.caller)
     store.setDeliberateGap(nil)
     log("reserve \(command) around a gap: \(decision.result)")
+    try noteExpiries()
     try compare(0, decision, command)
     if let (inner, innerDecision) = insideGap {
       insideGap = nil

@@ -45,7 +45,7 @@ extension SimulationRun {
     counts.closed += 1
     endProcess(losingPower: settings.options.durability == .fsync && random.chance(50))
     if try loseHistory() { return try start(after: nil) }
-    if let state = snapshots.last, state.isExact, promisedLSN >= last, random.chance(50) {
+    if let state = snapshots.last, promisedLSN >= last, random.chance(50) {
       log("copy the directory at \(last)")
       backup = Backup(
         files: storage.files, state: state, cuts: cuts, shownVersions: shownVersions)
@@ -166,19 +166,7 @@ extension SimulationRun {
         throw violation("what verify found: \(verified)", "\(summary)")
       }
       try compare(summary, attempt == 1 ? farewell : nil)
-      try endDue()
       try compareAll()
-    }
-  }
-
-  /// Of several shards nobody knows which of the due holds ended where there was no room for all: until
-  /// there is, and all have.
-  func endDue() throws(Violation) {
-    while settings.hasShards && isBlocked && !hasFailed {
-      try settle()
-      if hasFailed || storage.isDown { return try crash() }
-      try beginTurn(0)
-      try endTurn(0)
     }
   }
 
@@ -281,8 +269,8 @@ extension SimulationRun {
     try requirePromised(summary)
     let index = snapshots.lastIndex { $0.lsn <= summary.lsn } ?? 0
     var state = snapshots[index].model
-    // Between two states lie only holds that fell due in one turn, or while a store was being opened,
-    // each with a record of its own.
+    // Between two states lie only holds that fell due while a store was being opened, each with a record
+    // of its own, in the order in which they fell due.
     let isBetween = summary.decisions > state.decisionCount
     if isBetween {
       let missing = Int(summary.decisions - state.decisionCount)
@@ -303,9 +291,7 @@ extension SimulationRun {
     cuts.removeAll { $0.lsn > summary.lsn }
     sessions = [store.makeSession(), store.makeSession()]
     // What fell due meanwhile has ended as the store was opened, where there was room to record it.
-    snapshots = [
-      Snapshot(lsn: summary.lsn, model: state, isExact: !isBetween || !settings.hasShards)
-    ]
+    snapshots = [Snapshot(lsn: summary.lsn, model: state)]
     model = state
     expiredBefore = store.statistics().reservationsExpired
     let (expired, isAll) = model.beginTurn(
@@ -313,9 +299,11 @@ extension SimulationRun {
     if expired != expiredBefore || !isAll && store.journalStatistics?.unavailable == nil {
       throw violation("\(expired) holds to end, or all", "\(expiredBefore)")
     }
-    isBlocked = !isAll
-    snapshots.append(
-      Snapshot(lsn: sessions[0].lastLSN, model: model, isExact: isAll || !settings.hasShards))
+    forgetPassed(store)
+    snapshots.append(Snapshot(lsn: sessions[0].lastLSN, model: model))
+    _ = expiries.take()
+    store.setExpiryObserver { [expiries] id, lsn in expiries.append(id, lsn) }
+    decisionsBefore = [model.decisionCount, model.decisionCount]
     notePromise()
     noteHistory()
   }

@@ -106,6 +106,7 @@ struct RunSettings {
       reservations: hasShards ? 16_384 : random.pick([12, 40, 300]))
     limits.holdNanosecondsMax = seconds(random.pick([4000, 86_400]))
     limits.retentionNanoseconds = seconds(random.pick([100, 3000, 86_400]))
+    limits.expiriesPerTurn = random.pick([1, 1, 2, 5, 1000])
     return limits
   }
 

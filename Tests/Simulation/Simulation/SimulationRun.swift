@@ -5,6 +5,7 @@ package import Log
 internal import Posix
 package import StockStore
 internal import StorePersistence
+internal import Synchronization
 
 /// Used by one thread.
 package final class SimulationRun: @unchecked Sendable {
@@ -12,8 +13,6 @@ package final class SimulationRun: @unchecked Sendable {
   struct Snapshot {
     let lsn: UInt64
     let model: Model
-    /// False where more holds were due than could be ended: of several shards, nobody knows which were.
-    var isExact = true
   }
 
   private static let cutsMax = 20
@@ -58,11 +57,16 @@ package final class SimulationRun: @unchecked Sendable {
   var hasFailed = false
   /// The full disk has room again at this step.
   var fullUntilStep = 0
+  /// Holds that the process has ended because they were due, as far as the model knows.
   var expiredBefore: UInt64 = 0
+  /// Holds that the store has ended because they are due, which the model does not know of yet.
+  let expiries = ExpiryList()
+  /// By session: decisions made when its last turn had begun.
+  var decisionsBefore: [UInt64] = [0, 0]
+  /// While some holds are due and not ended: the model as if they were, before the command.
+  var expected: Model?
   /// The process was started with a shorter retention than the one before.
   var hasOtherRetention = false
-  /// Due holds could not be ended in this turn: nothing may be changed.
-  var isBlocked = false
 
   var step = 0
   var keysMade = 0
@@ -143,6 +147,7 @@ package final class SimulationRun: @unchecked Sendable {
     storage.bytesMax = .max
     if hasFailed { try crash() }
     try settle()
+    try finishSweep()
     try stop()
     try compareAll()
   }
@@ -273,14 +278,14 @@ package final class SimulationRun: @unchecked Sendable {
     if let index = snapshots.lastIndex(where: { $0.lsn <= durable }), index > 0 {
       snapshots.removeFirst(index)
     }
-    if let newest = snapshots.first, newest.lsn == durable, newest.isExact {
+    if let newest = snapshots.first, newest.lsn == durable {
       cuts.append(newest)
       if cuts.count > Self.cutsMax { cuts.removeFirst() }
     }
   }
 
   /// Takes down the state of the model at the end of the log.
-  func noteState(isExact: Bool = true) throws(Violation) {
+  func noteState() throws(Violation) {
     guard let last = sessions.first?.lastLSN, let newest = snapshots.last else { return }
     let hasDecided = model.decisionCount != newest.model.decisionCount
     if hasDecided != (last != newest.lsn) {
@@ -291,8 +296,7 @@ package final class SimulationRun: @unchecked Sendable {
     }
     if hasDecided {
       if hasFailed { throw violation("no decision after a failure", "the log at \(last)") }
-      if isBlocked { throw violation("no change before due holds have ended", "one") }
-      snapshots.append(Snapshot(lsn: last, model: model, isExact: isExact))
+      snapshots.append(Snapshot(lsn: last, model: model))
       if keepsHistory { while try stepJournal() {} }
       noteHistory()
     }
@@ -313,7 +317,7 @@ package final class SimulationRun: @unchecked Sendable {
     if lsn > session.lastLSN {
       throw violation("\(what): a number of the log", "\(lsn), the log ends at \(session.lastLSN)")
     }
-    guard lsn <= durable, base.lsn == durable, base.isExact else { return }
+    guard lsn <= durable, base.lsn == durable else { return }
     if !isSame(base.model, model) {
       throw violation(
         "\(what): shown when what changed it is durable",
@@ -333,6 +337,21 @@ package final class SimulationRun: @unchecked Sendable {
 
   func log(_ text: @autoclosure () -> String) {
     if let trace { trace("\(step): \(text())") }
+  }
+}
+
+/// Holds that a store has ended, for whoever asks next.
+final class ExpiryList: Sendable {
+  private let list = Mutex<[(id: ReservationID, lsn: UInt64)]>([])
+
+  func append(_ id: ReservationID, _ lsn: UInt64) { list.withLock { $0.append((id, lsn)) } }
+
+  func take() -> [(id: ReservationID, lsn: UInt64)] {
+    list.withLock { list in
+      let taken = list
+      list = []
+      return taken
+    }
   }
 }
 

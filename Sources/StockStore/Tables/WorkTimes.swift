@@ -1,8 +1,15 @@
 internal import Synchronization
 
-/// When each shard must be looked at next: side by side, since every turn reads them all. Each is
-/// written under its shard's lock. A handle, as Region.
-@safe package struct DueTimes: @unchecked Sendable {
+/// Who sweeps the wheels, and where.
+struct Sweep: ~Copyable {
+  let lock = SpinLock()
+  /// Guarded by the lock.
+  var nextShard = 0
+}
+
+/// When the wheel of each shard must be looked at next: side by side, since every turn reads them all. Each
+/// is written under its shard's lock. A handle, as Region.
+@safe package struct WorkTimes: @unchecked Sendable {
   private let times: UnsafeMutablePointer<Atomic<Int64>>
   private let count: Int
 
@@ -14,7 +21,7 @@ internal import Synchronization
 
   func free() { unsafe times.deallocate() }
 
-  /// In nanoseconds since the Unix epoch: no hold of the shard is due before.
+  /// In nanoseconds since the Unix epoch: before, no hold of the shard is due or to be moved.
   package subscript(shard: Int) -> Int64 {
     @inline(__always) get {
       assert(shard >= 0 && shard < count)
