@@ -1,3 +1,4 @@
+internal import Posix
 internal import StockStore
 
 /// One thread's session with the loops that use it.

@@ -197,9 +197,9 @@ internal import Posix
 
   /// Nothing need be done before this time; Int64.max where nothing waits.
   var nextWork: Int64 {
-    if blockChain != 0 { return min(start(block: openBlock), start(tick: nearTick)) }
-    if tickChain != 0 { return start(tick: nearTick) }
-    let next = heap.first?.expiresAt ?? .max
+    var next = heap.first?.expiresAt ?? .max
+    if tickChain != 0 { next = min(next, start(tick: nearTick)) }
+    if blockChain != 0 { next = min(next, start(block: openBlock)) }
     let lastOpen = (openBlock + 1) * Self.ticksPerBlock - 1
     if let tick = firstOccupied(after: nearTick, through: lastOpen) {
       return min(next, start(tick: tick))
