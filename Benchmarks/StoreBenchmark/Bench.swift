@@ -38,11 +38,10 @@ final class Bench {
       worker.makeStock(Picks.name(item), 1 << 40)
     }
     worker.makeStock(Self.soldOut, 0)
-    addHolds(liveHolds)
+    addHolds(Picks(.uniform, items: items, count: liveHolds))
   }
 
-  func addHolds(_ count: Int) {
-    let picks = Picks(.uniform, items: items, count: count)
+  func addHolds(_ picks: Picks) {
     worker.reserve(picks, ttlNanoseconds: Self.fillTTL)
     worker.forgetHolds()
   }
@@ -54,7 +53,7 @@ final class Bench {
 
   func timeTurns() { worker.timeTurns() }
 
-  /// Of those since `timeTurns`, in microseconds.
+  /// CPU time of the longest since `timeTurns`, in microseconds.
   var longestTurn: Int { Int(worker.longestTurn / 1000) }
 
   func reserve(_ picks: Picks, lines: Int = 1) -> Double {

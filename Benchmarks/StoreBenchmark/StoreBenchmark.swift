@@ -22,6 +22,9 @@ struct StoreBenchmark {
     if CommandLine.arguments.count == 2, CommandLine.arguments[1] == "strategies" {
       return try StrategyBenchmark().run()
     }
+    if CommandLine.arguments.count == 2, CommandLine.arguments[1] == "pauses" {
+      return printPauses()
+    }
     if CommandLine.arguments.count >= 4, CommandLine.arguments[1] == "count",
       let commands = CountedCommands(rawValue: CommandLine.arguments[2]),
       let rounds = Int(CommandLine.arguments[3])
@@ -58,11 +61,16 @@ struct StoreBenchmark {
       table.add("2 threads: reserve, uniform", try bench.reserveOnTwoThreads(uniform))
     }
     table.print()
+    bench.printStatistics()
+    printPauses()
+  }
+
+  /// The longest turns: what calls may have to wait for.
+  static func printPauses() {
     let sweep = expirySweep()
     print(
       "expiry, 1M holds due at one moment: \(sweep.nanosecondsPerHold) ns a hold, "
         + "\(sweep.longestMicroseconds) us the longest of \(sweep.turns) turns")
-    bench.printStatistics()
     let growth = growth()
     print(
       "tables grow: the longest turn takes \(growth.items) us while \(items) items are made, "
@@ -95,8 +103,9 @@ struct StoreBenchmark {
     bench.timeTurns()
     bench.fill(liveHolds: 0)
     let itemTurn = bench.longestTurn
+    let picks = Picks(.uniform, items: items, count: liveHolds)
     bench.timeTurns()
-    bench.addHolds(liveHolds)
+    bench.addHolds(picks)
     return (itemTurn, bench.longestTurn)
   }
 }
