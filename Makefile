@@ -117,6 +117,7 @@ bench-generator: bootstrap-bench build ## CPU per request of the load generator 
 	scripts/bench-generator.py $(ARGS)
 
 bench-pause: bootstrap-bench build ## the longest wait of a call while a million holds expire, beside rest (ARGS)
+	$(RELEASE)/store-benchmark pauses
 	scripts/bench-pause.py $(ARGS)
 
 count: bootstrap-bench build ## allocations and reference counting per call on the hot path
