@@ -69,7 +69,7 @@ let package = Package(
 
     module("Posix", ["COpenSSL", "CPlatform"]),
     module("Bytes"),
-    module("HTTP2"),
+    module("HTTP2", ["Bytes"]),
     module("GRPC", ["Bytes", "HTTP2", "CZlib"]),
     module("Metrics"),
     module("Log", ["Posix", "Bytes", "CPlatform"]),

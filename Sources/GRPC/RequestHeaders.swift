@@ -89,12 +89,8 @@ package struct RequestHeaders {
     guard let encoding = with(.encoding, { MessageEncoding(field: $0) }) else {
       return .reject(.unknownEncoding)
     }
-    var timeout = Int64.max
-    if stream.hasField(RequestField.timeout.rawValue) {
-      guard let given = with(.timeout, { Timeout.nanoseconds($0) }) else {
-        return .reject(.malformedTimeout)
-      }
-      timeout = given
+    guard let timeout = Self.timeout(of: stream, otherwise: .max) else {
+      return .reject(.malformedTimeout)
     }
     let accepted: MessageEncodings? =
       stream.hasField(RequestField.acceptEncoding.rawValue)
@@ -103,6 +99,15 @@ package struct RequestHeaders {
       method: method, encoding: encoding,
       responseEncoding: .response(toRequest: encoding, accepting: accepted),
       timeoutNanoseconds: timeout)
+  }
+}
+
+extension RequestHeaders {
+  /// grpc-timeout in nanoseconds; `otherwise` where none was captured, nil where it is malformed. Clients
+  /// send another one with each call, so of a call whose header block is known otherwise, it alone is.
+  package static func timeout(of stream: HTTP2.Stream, otherwise: Int64) -> Int64? {
+    guard stream.hasField(RequestField.timeout.rawValue) else { return otherwise }
+    return stream.withField(RequestField.timeout.rawValue) { Timeout.nanoseconds($0) }
   }
 }
 

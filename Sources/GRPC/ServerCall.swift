@@ -21,7 +21,7 @@ package struct CallContext: BitwiseCopyable {
   package let encoding: MessageEncoding
   /// How messages of the response are compressed, where it is worth it.
   package let responseEncoding: MessageEncoding
-  /// grpc-timeout; the largest number without one.
+  /// grpc-timeout, of calls that bring none of their own; the largest number without one.
   package let timeoutNanoseconds: Int64
   package var principal: Principal
 
@@ -82,14 +82,13 @@ package struct ServerCall: BitwiseCopyable {
   package init() {}
 
   /// The call begins.
-  package mutating func start(
-    _ context: borrowing CallContext, openedNanoseconds: Int64, connection: Int
-  ) {
+  /// - Parameter timeoutNanoseconds: the context's, or the call's own.
+  package mutating func start(timeoutNanoseconds: Int64, openedNanoseconds: Int64, connection: Int)
+  {
     precondition(phase == .idle, "a call starts once")
     phase = .receiving
     self.connection = UInt32(connection)
-    let (deadline, overflow) = openedNanoseconds.addingReportingOverflow(
-      context.timeoutNanoseconds)
+    let (deadline, overflow) = openedNanoseconds.addingReportingOverflow(timeoutNanoseconds)
     deadlineNanoseconds = overflow ? .max : deadline
   }
 

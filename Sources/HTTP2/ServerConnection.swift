@@ -138,6 +138,7 @@
   package func forgetHeaderBlocks() {
     let context = unsafe state.pointee.context
     unsafe state.pointee.headerCache.forget(&context.pointee.pool)
+    unsafe state.pointee.resolvedCache.forget(&context.pointee.pool)
   }
 
   /// Ends the connection. Every stream that is open gets its `closed` event.
@@ -153,6 +154,7 @@
     unsafe state.pointee.partial.destroy(&context.pointee.pool)
     unsafe state.pointee.headerBlock.destroy(&context.pointee.pool)
     unsafe state.pointee.headerCache.forget(&context.pointee.pool)
+    unsafe state.pointee.resolvedCache.forget(&context.pointee.pool)
     unsafe state.pointee.unlistTouched()
     unsafe state.deinitialize(count: 1)
     unsafe context.pointee.pool.free(UnsafeMutableRawPointer(state))
@@ -193,6 +195,8 @@
   /// The stream that it will open; not listed yet.
   var headerRecord: UnsafeMutablePointer<StreamRecord>?
   var headerCache = HeaderBlockCache()
+  /// By their resolved bytes.
+  var resolvedCache = HeaderBlockCache()
   /// What the peer may still send on the connection.
   var receiveWindow: Int64
   var resetStreams = ResetStreams()

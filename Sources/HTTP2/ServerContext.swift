@@ -1,4 +1,5 @@
 // What the connections of one loop share: memory, streams, the queue of events, the output buffer.
+internal import Bytes
 
 /// What happened on a stream.
 package struct StreamEvent {
@@ -27,15 +28,20 @@ package struct StreamEvent {
 
   /// - Parameters:
   ///   - captured: the request header fields that the owner wants to see, eight at most.
+  ///   - changing: which of them has another value in every call; where it is the only one that is new, it
+  ///     is there for the owner in the stream of a known header block too.
   ///   - header: a field that stands in every response, beside :status.
   ///   - trailer: the trailer of every response that ends without others.
   package init(
-    limits: HTTP2Limits, captured: [StaticString], header: ConstantField, trailer: ConstantField
+    limits: HTTP2Limits, captured: [StaticString], changing: Int? = nil, header: ConstantField,
+    trailer: ConstantField
   ) {
     precondition(captured.count <= 8, "at most eight fields")
+    if let changing { precondition(captured.indices.contains(changing), "a captured field") }
     unsafe state = .allocate(capacity: 1)
     unsafe state.initialize(
-      to: ContextState(limits: limits, captured: captured, header: header, trailer: trailer))
+      to: ContextState(
+        limits: limits, captured: captured, changing: changing, header: header, trailer: trailer))
   }
 
   // The pool's memory stays: a context lives as long as its thread, and threads end with the process.
@@ -190,13 +196,21 @@ package struct StreamEvent {
   let capturedCount: Int
   let constantHeader: ConstantField
   let constantTrailer: ConstantField
+  /// The captured field that has another value in every call.
+  let changingField: Int?
   /// For the text of fields while they are decoded.
   var scratch: HPACKScratch
+  var resolvedKey = ResolvedKey()
+  /// Of the identities of fields.
+  let fieldKey = SipKey(
+    low: .random(in: 0...UInt64.max), high: .random(in: 0...UInt64.max))
 
   init(
-    limits: HTTP2Limits, captured: [StaticString], header: ConstantField, trailer: ConstantField
+    limits: HTTP2Limits, captured: [StaticString], changing: Int?, header: ConstantField,
+    trailer: ConstantField
   ) {
     self.limits = limits
+    changingField = changing
     scratch = HPACKScratch(capacity: max(limits.headerListBytesMax, limits.headerTableBytes))
     constantHeader = header
     constantTrailer = trailer
@@ -212,6 +226,7 @@ package struct StreamEvent {
     events.destroy()
     unsafe output.storage.deallocate()
     unsafe captured.deallocate()
+    resolvedKey.destroy()
   }
 
   /// Makes room for `more` bytes of a stream of `connection`; false where the connection holds its share

@@ -178,9 +178,16 @@ internal import Metrics
     _ context: UnsafeMutablePointer<CallContext>
   ) -> Bool {
     let connection = Int(stream.connection?.token ?? 0)
+    let timeout = RequestHeaders.timeout(
+      of: stream, otherwise: unsafe context.pointee.timeoutNanoseconds)
     unsafe call.pointee.start(
-      context.pointee, openedNanoseconds: stream.openedNanoseconds, connection: connection)
+      timeoutNanoseconds: timeout ?? .max, openedNanoseconds: stream.openedNanoseconds,
+      connection: connection)
     metrics.started(method: unsafe Int(context.pointee.method))
+    if timeout == nil {
+      reject(stream, .malformedTimeout)
+      return false
+    }
     if unsafe context.pointee.type == .unary { return true }
     unsafe call.pointee.isCounted = true
     guard streamingCalls.add(connection, limits) else {

@@ -47,7 +47,8 @@ final class EventLoop {
     context = ServerContext(
       limits: limits.http2,
       captured: RequestField.allCases.map(\.name) + type(of: handler).metadata,
-      header: ContentType.field, trailer: ConstantField("grpc-status", "0"))
+      changing: RequestField.timeout.rawValue, header: ContentType.field,
+      trailer: ConstantField("grpc-status", "0"))
     connections = ConnectionTable(
       capacity: limits.connectionsMax + limits.evictedConnectionsMax)
     calls = Calls(

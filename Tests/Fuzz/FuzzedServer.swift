@@ -20,7 +20,8 @@ final class FuzzedServer {
   /// One for the process, as a loop has one: it lives as long as its loop. Only libFuzzer's thread uses it.
   nonisolated(unsafe) private static let context = ServerContext(
     limits: limits, captured: RequestField.allCases.map(\.name) + ["caller"],
-    header: ContentType.field, trailer: ConstantField("grpc-status", "0"))
+    changing: RequestField.timeout.rawValue, header: ContentType.field,
+    trailer: ConstantField("grpc-status", "0"))
 
   private let context: ServerContext
   private let http: ServerConnection

@@ -86,9 +86,7 @@ struct ServerCallTests {
 
   private static func started(_ type: MethodType) -> ServerCall {
     var call = ServerCall()
-    call.start(
-      CallContext(method: 1, type: type, principal: Principal()), openedNanoseconds: 5,
-      connection: 3)
+    call.start(timeoutNanoseconds: .max, openedNanoseconds: 5, connection: 3)
     return call
   }
 
@@ -149,9 +147,7 @@ struct ServerCallTests {
     for (opened, timeout, deadline) in cases {
       var call = ServerCall()
       #expect(call.deadlineNanoseconds == .max)
-      call.start(
-        CallContext(method: 1, type: .unary, timeoutNanoseconds: timeout, principal: Principal()),
-        openedNanoseconds: opened, connection: 0)
+      call.start(timeoutNanoseconds: timeout, openedNanoseconds: opened, connection: 0)
       #expect(call.deadlineNanoseconds == deadline)
     }
   }

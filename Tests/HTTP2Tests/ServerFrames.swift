@@ -156,6 +156,10 @@ struct ServerTestEncoder {
   private var entries: [ServerField] = []
   private var tableBytes = 4096
   private var update: [UInt8] = []
+  /// Refers to a name that the table has.
+  private let refersToNames: Bool
+
+  init(refersToNames: Bool = false) { self.refersToNames = refersToNames }
 
   /// The next block says that the table has another size: at most 4096.
   mutating func setTable(bytes: Int) {
@@ -175,9 +179,14 @@ struct ServerTestEncoder {
     if let index = entries.firstIndex(of: field) {
       return Self.integer(62 + index, prefixBits: 7, first: 0x80)
     }
+    let name = refersToNames ? entries.firstIndex { $0.name == field.name } : nil
     entries.insert(field, at: 0)
     evict()
-    return [0x40] + ServerField.literals([field])[1...]
+    let texts = ServerField.literals([field])[1...]
+    guard let name else { return [0x40] + texts }
+    // All names of the tests are shorter than 127 bytes.
+    return Self.integer(62 + name, prefixBits: 6, first: 0x40)
+      + texts.dropFirst(1 + field.name.utf8.count)
   }
 
   private mutating func evict() {

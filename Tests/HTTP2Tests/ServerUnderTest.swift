@@ -88,7 +88,7 @@ final class ServerUnderTest {
 
   static func makeContext(_ limits: HTTP2Limits = limits) -> ServerContext {
     ServerContext(
-      limits: limits, captured: fieldNames + ["grpc-timeout"],
+      limits: limits, captured: fieldNames + ["grpc-timeout"], changing: fieldNames.count,
       header: ConstantField("content-type", "application/grpc"),
       trailer: ConstantField("grpc-status", "0"))
   }
@@ -255,6 +255,8 @@ final class ServerUnderTest {
         call.timeout = Self.text(notes.timeout.span.extracting(0..<Int(notes.timeoutCount)))
       }
     }
+    // Of a block that is known but for this field, it alone is there.
+    if stream.hasField(5) { call.timeout = stream.withField(5) { Self.text($0) } }
     calls.append(call)
     if !stream.hasResponse { answer(self, stream) }
   }

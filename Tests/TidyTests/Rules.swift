@@ -133,7 +133,7 @@ private let arrows: [String: Set<String>] = [
   "CHoldfastProto": ["CProtobufC"],
   "Posix": ["COpenSSL", "CPlatform"],
   "Bytes": [],
-  "HTTP2": [],
+  "HTTP2": ["Bytes"],
   "GRPC": ["Bytes", "HTTP2", "CZlib"],
   "Metrics": [],
   "Log": ["Posix", "Bytes", "CPlatform"],

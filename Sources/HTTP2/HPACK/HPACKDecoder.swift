@@ -49,7 +49,7 @@ package protocol HPACKFieldSink: ~Copyable {
 
 /// One direction of one connection.
 package struct HPACKDecoder: ~Copyable {
-  private var table: HPACKDynamicTable
+  var table: HPACKDynamicTable
   /// Nothing but size updates has come in this block.
   private var isAtStart = true
   /// Bytes to drop of a text that is too long to be of use, and whether the field's value follows it.

@@ -1,3 +1,12 @@
+internal import Bytes
+
+/// Keyed hash of a field's name and value, of 128 bits: two that differ never meet (2^-128), whatever a peer
+/// that does not have the key may try.
+struct FieldIdentity: Equatable, BitwiseCopyable {
+  let low: UInt64
+  let high: UInt64
+}
+
 /// The table that a peer fills as it sends header blocks (RFC 7541 sections 2.3.2 and 4).
 ///
 /// Names and values stand one behind the other in one run of bytes, oldest first, each field whole. What
@@ -10,6 +19,8 @@
   private(set) var sizeMax: Int
   private(set) var size = 0
   private(set) var count = 0
+  /// Fields that were ever entered.
+  private var entered: UInt64 = 0
 
   /// Section 4.1: what a field counts for beside its bytes.
   static let fieldOverhead = 32
@@ -22,6 +33,8 @@
     var position: UInt32
     var nameCount: UInt16
     var valueCount: UInt16
+    /// See `identity`; of zeros until it is asked for.
+    var identity = FieldIdentity(low: 0, high: 0)
   }
 
   private var bytes: UnsafeMutablePointer<UInt8>?
@@ -67,6 +80,30 @@
       count: Int(entry.valueCount))
   }
 
+  /// The number of the field with this index: each that is entered has its own, for ever.
+  func number(_ index: Int) -> UInt64 { entered - 1 - UInt64(index) }
+
+  /// What the field with this index says, whenever it was entered.
+  /// - Parameter key: always the same one.
+  mutating func identity(_ index: Int, _ key: SipKey) -> FieldIdentity {
+    precondition(index >= 0 && index < count, "no such field")
+    let place = (oldest + count - 1 - index) & (entryCapacity - 1)
+    // There are fields, so there is memory for them.
+    let known = unsafe entries.unsafelyUnwrapped[place].identity
+    if known != FieldIdentity(low: 0, high: 0) { return known }
+    var hasher = SipHasher(key, wide: true)
+    let (name, value) = unsafe (self.name(index), self.value(index))
+    unsafe hasher.absorb(bytes: UnsafeRawBufferPointer(name))
+    unsafe hasher.absorb(bytes: UnsafeRawBufferPointer(value))
+    let (low, high) = hasher.finish128(UInt64(name.count) << 32 | UInt64(value.count))
+    let identity = FieldIdentity(low: low, high: high)
+    unsafe entries.unsafelyUnwrapped[place].identity = identity
+    return identity
+  }
+
+  /// The number of the oldest field that is there; where there is none, of the next that will be.
+  var oldestNumber: UInt64 { entered - UInt64(count) }
+
   private func entry(_ index: Int) -> Entry {
     precondition(index >= 0 && index < count, "no such field")
     // There are fields, so there is memory for them.
@@ -90,6 +127,7 @@
     append(name)
     append(value)
     count += 1
+    entered += 1
     size += needed
   }
 

@@ -152,27 +152,99 @@ enum HeaderReader {
       throw .protocolViolation(.internalError)
     }
     if let notes = unsafe state.pointee.headerCache.find(block) {
-      // A block that came before: its meaning is known.
-      unsafe notes.pointee.references += 1
-      unsafe record.pointee.notes = notes
-      unsafe record.pointee.policy = notes.pointee.policy
-      unsafe record.pointee.contentLength = notes.pointee.contentLength
-      unsafe record.pointee.flags.insert(.accepted)
-      // A stream that may be silent for as long as it likes begins now, not with its first bytes.
-      if unsafe notes.pointee.policy.isStreaming && !endsStream {
-        unsafe state.pointee.context.pointee.events.append(.data, record)
-      }
+      unsafe acceptKnown(record, notes, endsStream)
     } else {
-      var check = FieldCheck(isTrailers: false)
-      let changesTable = try unsafe decode(block, record, &check, state)
-      guard try unsafe accept(record, check) else { return }
-      if !changesTable, !check.isTooLarge {
-        let context = unsafe state.pointee.context
-        unsafe state.pointee.headerCache.begin(
-          block, stream: record.pointee.number, &context.pointee.pool)
+      let resolved = unsafe resolve(block, state)
+      if let resolved, let notes = unsafe state.pointee.resolvedCache.find(resolvedKey(state)) {
+        guard try unsafe enter(resolved, of: block, record, state) else { return }
+        unsafe acceptKnown(record, notes, endsStream)
+      } else {
+        guard try unsafe readNew(block, resolved, record, state) else { return }
       }
     }
     if endsStream { try unsafe ServerFrameReader.endReceived(record) }
+  }
+
+  /// A block that came before: its meaning is known.
+  private static func acceptKnown(
+    _ record: UnsafeMutablePointer<StreamRecord>, _ notes: UnsafeMutablePointer<HeaderNotes>,
+    _ endsStream: Bool
+  ) {
+    unsafe notes.pointee.references += 1
+    unsafe record.pointee.notes = notes
+    unsafe record.pointee.policy = notes.pointee.policy
+    unsafe record.pointee.contentLength = notes.pointee.contentLength
+    unsafe record.pointee.flags.insert(.accepted)
+    // A stream that may be silent for as long as it likes begins now, not with its first bytes.
+    guard unsafe notes.pointee.policy.isStreaming, !endsStream,
+      let state = unsafe record.pointee.connection
+    else { return }
+    unsafe state.pointee.context.pointee.events.append(.data, record)
+  }
+
+  /// Decodes a block that is new, and remembers it until the owner has said what it means. False where the
+  /// stream was reset.
+  private static func readNew(
+    _ block: UnsafeBufferPointer<UInt8>, _ resolved: ResolvedBlock?,
+    _ record: UnsafeMutablePointer<StreamRecord>,
+    _ state: UnsafeMutablePointer<ServerConnectionState>
+  ) throws(ConnectionFault) -> Bool {
+    let context = unsafe state.pointee.context
+    var check = FieldCheck(isTrailers: false)
+    let changesTable = try unsafe decode(block, record, &check, state)
+    guard try unsafe accept(record, check) else { return false }
+    if check.isTooLarge { return true }
+    let stream = unsafe record.pointee.number
+    if !changesTable {
+      unsafe state.pointee.headerCache.begin(block, stream: stream, &context.pointee.pool)
+    } else if resolved != nil, let index = unsafe context.pointee.changingField,
+      // Of two, the owner may have taken the other one.
+      unsafe !Stream(record).isFieldRepeated(index)
+    {
+      unsafe state.pointee.resolvedCache.begin(
+        resolvedKey(state), stream: stream, &context.pointee.pool)
+    }
+    return true
+  }
+
+  // MARK: Blocks with a field that changes in every call
+
+  private static func resolve(
+    _ block: UnsafeBufferPointer<UInt8>, _ state: UnsafeMutablePointer<ServerConnectionState>
+  ) -> ResolvedBlock? {
+    let context = unsafe state.pointee.context
+    guard let index = unsafe context.pointee.changingField else { return nil }
+    return unsafe state.pointee.decoder.resolve(
+      block.span, changing: context.pointee.captured[index], hashKey: context.pointee.fieldKey,
+      into: &context.pointee.resolvedKey)
+  }
+
+  private static func resolvedKey(
+    _ state: UnsafeMutablePointer<ServerConnectionState>
+  ) -> UnsafeBufferPointer<UInt8> {
+    unsafe state.pointee.context.pointee.resolvedKey.bytes
+  }
+
+  /// Takes the one field of a known block that is new. False where the stream was reset.
+  private static func enter(
+    _ resolved: ResolvedBlock, of block: UnsafeBufferPointer<UInt8>,
+    _ record: UnsafeMutablePointer<StreamRecord>,
+    _ state: UnsafeMutablePointer<ServerConnectionState>
+  ) throws(ConnectionFault) -> Bool {
+    let context = unsafe state.pointee.context
+    unsafe state.pointee.headerCache.forget(&context.pointee.pool)
+    // Its pseudo-header fields were checked when the block was new.
+    var fields = unsafe RequestFields(
+      check: FieldCheck(isTrailers: true), record: record, context: context)
+    do throws(HPACKError) {
+      try unsafe state.pointee.decoder.enter(
+        resolved, of: block.span, &context.pointee.scratch, &fields)
+    } catch {
+      throw .protocolViolation(.compressionError)
+    }
+    if unsafe !fields.check.isMalformed { return true }
+    try unsafe ServerFrameReader.reset(record, .protocolError)
+    return false
   }
 
   // MARK: Streams

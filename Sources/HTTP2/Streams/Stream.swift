@@ -112,6 +112,7 @@ extension ServerContext {
     unsafe record.pointee.policy = policy
     unsafe record.pointee.flags.insert(.accepted)
     unsafe connection.pointee.headerCache.decide(block, stream: record.pointee.number)
+    unsafe connection.pointee.resolvedCache.decide(block, stream: record.pointee.number)
     unsafe record.pointee.dropFields(&state.pointee.pool)
     // What came together with the block was not held against the limit yet.
     if unsafe record.pointee.unreadCount > policy.bytesMax {
