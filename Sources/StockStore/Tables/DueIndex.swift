@@ -46,7 +46,7 @@ internal import Synchronization
   }
 
   private static func chunkCapacity(holds: Int) -> Int {
-    let nodes = min(holds, Int(UInt32.max) / SessionScratch.linesMax) * SessionScratch.linesMax
+    let nodes = min(holds, Int(UInt32.max) / StoreLimits.linesMax) * StoreLimits.linesMax
     // Each shard may have a part of a chunk.
     return min(nodes, Int(UInt32.max)) / Int(chunkNodes) + StoreCore.shardsMax
   }

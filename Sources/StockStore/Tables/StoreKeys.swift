@@ -2,7 +2,7 @@ package import Bytes
 
 /// The keyed hashes, each with a key of its own.
 package struct StoreKeys: Sendable {
-  package enum Method: UInt64 {
+  package enum Method: UInt64, BitwiseCopyable {
     case reserve = 1
     case adjust = 2
   }

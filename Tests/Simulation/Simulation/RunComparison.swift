@@ -1,4 +1,5 @@
 // What can be read of the store, compared with the model.
+internal import Log
 internal import Posix
 internal import StockStore
 
