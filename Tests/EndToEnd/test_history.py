@@ -159,7 +159,10 @@ def test_a_unit_held_too_many(check, history):
 
 
 def test_a_confirm_long_after_expiry(check, history):
-    operation, attempt = attempts(history, "CONFIRM", "ACCEPTED")[0]
+    # Of one that was sent again, the other call may have been in time.
+    operation, attempt = next(
+        (operation, attempt) for operation, attempt in attempts(history, "CONFIRM", "ACCEPTED")
+        if [other.method for other in operation.attempts].count(attempt.method) == 1)
     later = operation.time_to_live_nanoseconds + 60 * 10**9
     operation.attempts.remove(attempt)
     late = operation.attempts.add()
