@@ -68,6 +68,11 @@ internal import Synchronization
   /// The end of what is durable.
   package var position: JournalPosition { state.withLock { $0.position } }
 
+  /// What is written to now.
+  var segment: (sequence: UInt64, file: any StorageFile) {
+    state.withLock { ($0.position.sequence, $0.file) }
+  }
+
   package var end: LogEnd {
     let position = position
     return LogEnd(lsn: position.lsn, counted: position.counted)

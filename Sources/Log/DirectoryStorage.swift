@@ -10,26 +10,39 @@ package final class DirectoryStorage: Storage {
   }
 
   private let directory: Directory
+  private let path: String
   private let access: Access
   /// Open for as long as the lock is needed; nil for a reader of a directory that never had an owner.
   private let lockFile: DirectoryFile?
 
-  private static let lockName = "lock"
+  private static let lockName = LockNames.dataDirectory
 
   /// - Throws: `.inUse` where another process has the directory.
   package init(path: String, access: Access) throws(JournalError) {
     self.access = access
+    self.path = path
+    let directory: Directory
+    let isMine: Bool
     do {
       directory = try Self.openDirectory(path: path, access: access)
     } catch {
       throw .failed(operation: "open the directory", file: path, error)
     }
-    let file = try Self.openLock(directory, path: path, access: access)
-    let isMine = try JournalError.attempt("lock", "\(path)/\(Self.lockName)") { () throws(Errno) in
-      try file?.file.lock(exclusive: access == .owner) ?? true
+    // The file alone is not enough: whoever removes it would let a second owner in. The directory alone is not
+    // either: earlier versions look at the file.
+    do {
+      isMine = access == .owner ? try directory.lock() : true
+    } catch {
+      throw .failed(operation: "lock", file: path, error)
     }
     if !isMine { throw .inUse(path: path) }
+    let file = try Self.openLock(directory, path: path, access: access)
+    let isFileMine = try JournalError.attempt("lock", "\(path)/\(Self.lockName)") {
+      () throws(Errno) in try file?.file.lock(exclusive: access == .owner) ?? true
+    }
+    if !isFileMine { throw .inUse(path: path) }
     lockFile = file
+    self.directory = directory
   }
 
   private static func openDirectory(path: String, access: Access) throws(Errno) -> Directory {
@@ -83,6 +96,35 @@ package final class DirectoryStorage: Storage {
   package func syncDirectory() throws(Errno) {
     try checkOwned()
     try directory.sync()
+  }
+
+  package func displacement(of files: [NamedFile]) throws(Errno) -> String? {
+    guard let there = try Self.ifThere({ () throws(Errno) in try FileStatus(path: path) }) else {
+      return "\(path) was removed or renamed"
+    }
+    guard there.isSameFile(as: try directory.status()) else {
+      return "another directory has taken the place of \(path)"
+    }
+    for named in files {
+      let name = named.name
+      let status = try Self.ifThere { () throws(Errno) in try directory.status(name) }
+      guard let status else { return "\(path)/\(name) was removed or renamed" }
+      if let file = named.file as? DirectoryFile, try !status.isSameFile(as: file.file.status()) {
+        return "another file has taken the place of \(path)/\(name)"
+      }
+    }
+    return nil
+  }
+
+  /// nil where there is no such file.
+  private static func ifThere(
+    _ status: () throws(Errno) -> FileStatus
+  ) throws(Errno) -> FileStatus? {
+    do {
+      return try status()
+    } catch  where [.noSuchFile, .notADirectory].contains(error) {
+      return nil
+    }
   }
 
   private func checkOwned() throws(Errno) {

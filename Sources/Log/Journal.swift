@@ -25,11 +25,15 @@ package final class Journal: Sendable {
   package let counters: JournalCounters
   private let pool: SegmentPool
   private let gathering: Gathering
+  private let watching: Wakeup
   private let threads = Mutex<[Thread]>([])
   private let clients = Mutex<[any JournalClient]>([])
   private let isStopping = Atomic<Bool>(false)
   private let hasFailed = Atomic<Bool>(false)
   private let firstFailure = Mutex<JournalError?>(nil)
+
+  /// How often the directory is looked at.
+  private static let watchNanoseconds: Int64 = 500_000_000
 
   /// What went wrong first.
   package var failure: JournalError? { firstFailure.withLock { $0 } }
@@ -39,6 +43,7 @@ package final class Journal: Sendable {
     maintenance: Maintenance, counters: JournalCounters
   ) throws(Errno) {
     gathering = try Gathering(options)
+    watching = try Wakeup()
     self.ring = ring
     self.log = log
     writer = GroupWriter(ring: ring, log: log, options: options)
@@ -84,6 +89,38 @@ package final class Journal: Sendable {
     }
   }
 
+  /// Looks whether the directory and its segments still are where a start will look for them: otherwise what
+  /// is acknowledged would be lost, and another process may be serving under the same name.
+  /// - Throws: `displaced`; from then on nothing is acknowledged.
+  package func checkPlace() throws(JournalError) {
+    guard let finding = try? displacement() else { return }
+    let error = JournalError.displaced(finding)
+    fail(error)
+    throw error
+  }
+
+  private func displacement() throws(Errno) -> String? {
+    let needed = files()
+    guard let finding = try log.checkpoints.displacement(of: Array(needed.values)) else {
+      return nil
+    }
+    // Segments may have been retired meanwhile. What is needed from before until after was there all the time.
+    let stillNeeded = files()
+    let both = needed.filter { stillNeeded[$0.key] != nil }.map(\.value)
+    return try log.checkpoints.displacement(of: both) == nil ? nil : finding
+  }
+
+  /// The segments that must be there, by their sequences.
+  private func files() -> [UInt64: NamedFile] {
+    var files: [UInt64: NamedFile] = [:]
+    let (current, file) = log.segment
+    for (sequence, ready) in pool.needed {
+      files[sequence] = NamedFile(
+        FileNames.segment(sequence), sequence == current ? file : ready)
+    }
+    return files
+  }
+
   /// From here on nothing is admitted and, but for what is being synced, nothing becomes durable.
   private func fail(_ error: JournalError) {
     firstFailure.withLock { $0 = $0 ?? error }
@@ -111,7 +148,8 @@ package final class Journal: Sendable {
     }
     let writing = try Thread(name: "journal") { [self] in run(report) }
     let keeping = try Thread(name: "checkpoint") { [self] in runMaintenance(report) }
-    threads.withLock { $0 = [writing, keeping] }
+    let watching = try Thread(name: "directory") { [self] in runWatch(report) }
+    threads.withLock { $0 = [writing, keeping, watching] }
   }
 
   /// Makes everything durable that was appended, and ends the threads. The clients append no
@@ -120,6 +158,7 @@ package final class Journal: Sendable {
     isStopping.store(true, ordering: .releasing)
     gathering.interrupt()
     maintenance.wake()
+    watching.signal()
     let threads = threads.withLock { list in
       let threads = list
       list = []
@@ -165,6 +204,17 @@ package final class Journal: Sendable {
     do throws(JournalError) {
       while !isStopping.load(ordering: .acquiring) {
         if try stepMaintenance() { maintenance.rest() } else { maintenance.wait() }
+      }
+    } catch {
+      report(error)
+    }
+  }
+
+  private func runWatch(_ report: @Sendable (JournalError) -> Void) {
+    do throws(JournalError) {
+      while !isStopping.load(ordering: .acquiring) {
+        try checkPlace()
+        watching.wait(nanoseconds: Self.watchNanoseconds)
       }
     } catch {
       report(error)

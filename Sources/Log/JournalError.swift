@@ -6,6 +6,8 @@ package enum JournalError: Error, Equatable, CustomStringConvertible {
   case failed(operation: String, file: String, Errno)
   /// Another process has the directory.
   case inUse(path: String)
+  /// What is written goes where no start will find it; the text says why.
+  case displaced(String)
   /// What was once durable is not there as it was written.
   case damaged(Damage)
   /// A newer version of this program has written the file: this one can read formats up to `upTo`.
@@ -25,6 +27,7 @@ package enum JournalError: Error, Equatable, CustomStringConvertible {
     switch self {
     case .failed(let operation, let file, let error): "cannot \(operation) \(file): \(error)"
     case .inUse(let path): "\(path) is in use by another process"
+    case .displaced(let text): text
     case .damaged(let damage): damage.description
     case .newer(let file, let format, let upTo):
       "\(file) was written by a newer holdfast (format \(format)), this one reads up to \(upTo)"

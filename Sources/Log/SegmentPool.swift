@@ -60,6 +60,16 @@ package final class SegmentPool: Sendable {
   /// Segments that `takeNext` would give.
   package var readyCount: Int { state.withLock { $0.ready.count } }
 
+  /// The segments that the journal is in, and those that it goes on with.
+  package var needed: [UInt64: (any StorageFile)?] {
+    state.withLock { state in
+      var needed = [UInt64: (any StorageFile)?](
+        uniqueKeysWithValues: state.ready.map { ($0.sequence, $0.file) })
+      for sequence in state.used { needed.updateValue(nil, forKey: sequence) }
+      return needed
+    }
+  }
+
   /// Bytes of all segment files.
   package var bytesOnDisk: Int {
     state.withLock { ($0.used.count + $0.ready.count + $0.unneeded.count) * segmentBytes }

@@ -23,6 +23,29 @@ package protocol Storage: AnyObject, Sendable {
   /// Makes all names that were created, changed and removed so far outlive a crash (fsync(2) of the
   /// directory).
   func syncDirectory() throws(Errno)
+
+  /// Looks whether what is written here is still what a later start will read: whether the directory has its
+  /// name, and these files theirs.
+  /// - Returns: what is wrong, in a few words; nil: nothing.
+  func displacement(of files: [NamedFile]) throws(Errno) -> String?
+}
+
+/// A file that must be there, and where it is open, must be that one.
+package struct NamedFile: Sendable {
+  package let name: String
+  package let file: (any StorageFile)?
+
+  package init(_ name: String, _ file: (any StorageFile)? = nil) {
+    self.name = name
+    self.file = file
+  }
+}
+
+extension Storage {
+  package func displacement(of files: [NamedFile]) throws(Errno) -> String? {
+    let present = Set(try names())
+    return files.first { !present.contains($0.name) }.map { "\($0.name) was removed" }
+  }
 }
 
 /// One open file, closed when nobody uses it any more.

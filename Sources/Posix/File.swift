@@ -111,7 +111,15 @@ package struct File: ~Copyable, Sendable {
   /// flock(2) without waiting: exclusive, or shared with others that want it shared. False where
   /// another process has it. The lock lasts as long as the file is open.
   package func lock(exclusive: Bool) throws(Errno) -> Bool {
-    let number = descriptor.number
+    try descriptor.lock(exclusive: exclusive)
+  }
+
+  package func status() throws(Errno) -> FileStatus { try FileStatus(of: descriptor) }
+}
+
+extension FileDescriptor {
+  fileprivate func lock(exclusive: Bool) throws(Errno) -> Bool {
+    let number = number
     do {
       _ = try retrying { flock(number, (exclusive ? LOCK_EX : LOCK_SH) | LOCK_NB) }
       return true
@@ -199,6 +207,25 @@ package struct Directory: ~Copyable, Sendable {
     _ = try retrying { unsafe unlinkat(number, name, 0) }
   }
 
+  /// flock(2) of the directory itself, exclusive and without waiting: whatever becomes of the files in it.
+  /// False where another process has it. The lock lasts as long as the directory is open. Some network file
+  /// systems lock nothing that is not open for writing: there it does nothing.
+  package func lock() throws(Errno) -> Bool {
+    do {
+      return try descriptor.lock(exclusive: true)
+    } catch  where [EBADF, EINVAL, ENOLCK, EOPNOTSUPP].contains(error.code) {
+      return true
+    }
+  }
+
+  /// Of the directory.
+  package func status() throws(Errno) -> FileStatus { try FileStatus(of: descriptor) }
+
+  /// Of a file in it, whatever a symbolic link leads to.
+  package func status(_ name: String) throws(Errno) -> FileStatus {
+    try FileStatus(name, in: descriptor)
+  }
+
   /// Makes names that were made, changed and removed outlive a power cut (fsync(2)).
   package func sync() throws(Errno) {
     if fsync(descriptor.number) != 0 { throw .current }
@@ -218,6 +245,7 @@ package struct Directory: ~Copyable, Sendable {
 
 extension Errno {
   package static let noSuchFile = Errno(code: ENOENT)
+  package static let notADirectory = Errno(code: ENOTDIR)
   package static let inputOutput = Errno(code: EIO)
   package static let readOnly = Errno(code: EROFS)
 }

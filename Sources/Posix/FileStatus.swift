@@ -25,6 +25,27 @@ package struct FileStatus: Equatable, Sendable {
     self.init(status)
   }
 
+  /// Of what is open, whatever its name is now.
+  init(of descriptor: borrowing FileDescriptor) throws(Errno) {
+    let number = descriptor.number
+    var status = stat()
+    _ = try retrying { unsafe fstat(number, &status) }
+    self.init(status)
+  }
+
+  /// Of a file in the directory.
+  init(_ name: String, in directory: borrowing FileDescriptor) throws(Errno) {
+    let number = directory.number
+    var status = stat()
+    _ = try retrying { unsafe fstatat(number, name, &status, 0) }
+    self.init(status)
+  }
+
+  /// Whether both say the same file, or directory.
+  package func isSameFile(as other: FileStatus) -> Bool {
+    device == other.device && inode == other.inode
+  }
+
   fileprivate init(_ status: stat) {
     device = UInt64(truncatingIfNeeded: status.st_dev)
     inode = UInt64(truncatingIfNeeded: status.st_ino)
@@ -91,22 +112,43 @@ package struct FileContents: Sendable {
   }
 }
 
+/// The names of files by which processes keep apart.
+package enum LockNames {
+  /// In a data directory, held by its owner, who has the directory itself locked too.
+  package static let dataDirectory = "lock"
+  /// In a data directory, by whoever replaces another file there, such as a token file or a socket.
+  static let withinDataDirectory = ".lock"
+}
+
 /// A directory in which files are replaced in one step, by one process at a time: another that wants the
 /// same waits.
 package struct LockedDirectory: ~Copyable, Sendable {
   private let descriptor: FileDescriptor
+  /// What is locked: the directory, or a file in it.
+  private let lock: FileDescriptor
 
   /// Waits for its turn. The lock (flock(2)) ends with this value, and with the process.
   package init(path: String) throws(Errno) {
     let folder = FileDescriptor(
       owning: try retrying { unsafe hf_open_at(AT_FDCWD, path, O_RDONLY | O_DIRECTORY) })
     let number = folder.number
-    _ = try retrying { flock(number, LOCK_EX) }
+    var other = stat()
+    // The lock of a data directory is its server's for as long as that runs, and it may be this process.
+    let isOfServer = unsafe fstatat(number, LockNames.dataDirectory, &other, 0) == 0
+    let lock = FileDescriptor(
+      owning: try retrying {
+        isOfServer
+          ? unsafe hf_open_at(number, LockNames.withinDataDirectory, O_RDWR | O_CREAT | O_NONBLOCK)
+          : unsafe hf_open_at(number, ".", O_RDONLY | O_DIRECTORY)
+      })
+    let lockNumber = lock.number
+    _ = try retrying { flock(lockNumber, LOCK_EX) }
     descriptor = folder
+    self.lock = lock
   }
 
   /// Ends the lock: nothing more is done with this value.
-  package func unlock() { _ = flock(descriptor.number, LOCK_UN) }
+  package func unlock() { _ = flock(lock.number, LOCK_UN) }
 
   /// Writes `bytes` to a file beside the one that is called `name`, syncs it, and gives it that name. Its
   /// owner, group and permission bits are those of the old file; where there is none, it is its owner's alone (0600).

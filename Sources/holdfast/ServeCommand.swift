@@ -14,7 +14,8 @@ struct ServeCommand: AsyncParsableCommand {
       Exit status: 0 after SIGTERM or SIGINT, 1 where it cannot start, 3 where the data directory \
       is damaged, 64 for a setting that makes no sense, 74 where the disk failed under the journal, \
       or did not answer until the time of a shutdown was over: nothing was acknowledged from then \
-      on, and everything acknowledged before is there at the next start. SIGHUP: the token file \
+      on, and everything acknowledged before is there at the next start. 74 too where the data \
+      directory or a segment in it was removed or replaced: what was there is where it was taken. SIGHUP: the token file \
       and the TLS files are read again.
       """)
 

@@ -113,10 +113,14 @@ final class StoreOpening: Sendable {
   }
 
   /// The disk has failed. What it holds of the last writes nobody knows, a second try would not tell
-  /// (fsync(2)), and clients had better ask a server that has read the directory anew.
+  /// (fsync(2)), and clients had better ask a server that has read the directory anew. Or the directory is
+  /// not where it was: what is written goes nowhere.
   private static func end(_ error: JournalError, _ logger: Logger) {
+    let isDisplaced = if case .displaced = error { true } else { false }
     logger.critical(
-      "the journal failed; ending at once, nothing is acknowledged any more",
+      isDisplaced
+        ? "the data directory is not in its place any more; ending at once, nothing is acknowledged any more"
+        : "the journal failed; ending at once, nothing is acknowledged any more",
       metadata: ["error": "\(error)", "status": .stringConvertible(CommandFailure.diskFailed)])
     _exit(CommandFailure.diskFailed)
   }

@@ -83,6 +83,60 @@ struct DirectoryStorageTests {
     _ = try DirectoryStorage(path: path, access: .owner)
   }
 
+  @Test("The directory is locked, whatever becomes of the lock file")
+  func lockWithoutFile() throws {
+    let path = Self.newPath()
+    defer { Self.remove(path) }
+    let owner = try DirectoryStorage(path: path, access: .owner)
+    try owner.remove("lock")
+    #expect(throws: JournalError.inUse(path: path)) {
+      try DirectoryStorage(path: path, access: .owner)
+    }
+    // Who replaces a file in it, a token file for instance, does not wait for that.
+    try owner.create("lock").sync()
+    let editor = try LockedDirectory(path: path)
+    try editor.replace("tokens", with: [1])
+    #expect(try owner.names().contains("tokens"))
+  }
+
+  enum Displacement: CaseIterable {
+    case nothing, renamed, removed, replaced, parentRemoved, fileRemoved, fileRenamed, fileReplaced
+  }
+
+  @Test("What is no longer where a start would look is found", arguments: Displacement.allCases)
+  func displacement(_ displacement: Displacement) throws {
+    let parent = Self.newPath()
+    let (path, aside) = ("\(parent)/data", "\(parent)/aside")
+    #expect(try Directory.make(path: parent))
+    defer { for path in [path, aside, parent] { Self.remove(path) } }
+    let storage = try DirectoryStorage(path: path, access: .owner)
+    let files = [NamedFile("one", try storage.create("one")), NamedFile("lock")]
+    var newParent: String?
+    switch displacement {
+    case .nothing: break
+    case .renamed: unsafe rename(path, aside)
+    case .removed:
+      for name in try storage.names() { try storage.remove(name) }
+      unsafe rmdir(path)
+    case .replaced:
+      unsafe rename(path, aside)
+      try DirectoryStorage(path: path, access: .owner).create("one").sync()
+    case .parentRemoved:
+      newParent = parent + "-aside"
+      unsafe rename(parent, newParent)
+      close(unsafe open(parent, O_CREAT, 0o600))
+    case .fileRemoved: try storage.remove("one")
+    case .fileRenamed: try storage.rename("one", to: "two")
+    case .fileReplaced: _ = try { try storage.create("new"); try storage.rename("new", to: "one") }()
+    }
+    let finding = try storage.displacement(of: files)
+    #expect((finding == nil) == (displacement == .nothing), "\(finding ?? "nothing")")
+    if let newParent {
+      unlink(parent)
+      unsafe rename(newParent, parent)
+    }
+  }
+
   @Test("A reader changes nothing")
   func reader() throws {
     let path = Self.newPath()
