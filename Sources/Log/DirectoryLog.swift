@@ -80,6 +80,15 @@ internal import Synchronization
 
   package var checkpoints: any Storage { storage }
 
+  /// Writes down that the journal ends here, for good, or goes on.
+  func writeClosing() throws(JournalError) {
+    let position = position
+    try ClosingRecord(
+      lsn: position.lsn, counted: position.counted, storeID: identity.storeID,
+      time: clock.now().nanoseconds
+    ).write(to: storage)
+  }
+
   /// Whether the newest batch is as old as that.
   package func isQuiet(forNanoseconds duration: Int64) -> Bool {
     clock.now().nanoseconds - newestTime.load(ordering: .relaxed) >= duration

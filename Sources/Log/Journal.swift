@@ -62,8 +62,7 @@ package final class Journal: Sendable {
     do throws(JournalError) {
       records = try writer.step()
     } catch {
-      fail(error)
-      throw error
+      throw fail(error)
     }
     // The other thread may have failed since: what was synced is, but nothing more is admitted.
     if hasFailed.load(ordering: .acquiring) { ring.fail() }
@@ -84,8 +83,7 @@ package final class Journal: Sendable {
       if hasFailed.load(ordering: .acquiring) { ring.fail() }
       return hasWorked
     } catch {
-      fail(error)
-      throw error
+      throw fail(error)
     }
   }
 
@@ -94,9 +92,7 @@ package final class Journal: Sendable {
   /// - Throws: `displaced`; from then on nothing is acknowledged.
   package func checkPlace() throws(JournalError) {
     guard let finding = try? displacement() else { return }
-    let error = JournalError.displaced(finding)
-    fail(error)
-    throw error
+    throw fail(.displaced(finding))
   }
 
   private func displacement() throws(Errno) -> String? {
@@ -122,10 +118,16 @@ package final class Journal: Sendable {
   }
 
   /// From here on nothing is admitted and, but for what is being synced, nothing becomes durable.
-  private func fail(_ error: JournalError) {
-    firstFailure.withLock { $0 = $0 ?? error }
+  /// - Returns: why: where the directory was taken away, that, rather than the call that came across it.
+  private func fail(_ error: JournalError) -> JournalError {
     hasFailed.store(true, ordering: .releasing)
     ring.fail()
+    var reason = error
+    if case .failed = error, let finding = try? displacement() { reason = .displaced(finding) }
+    return firstFailure.withLock { first in
+      first = first ?? reason
+      return reason
+    }
   }
 
   // MARK: Clients
@@ -165,6 +167,20 @@ package final class Journal: Sendable {
       return threads
     }
     for thread in threads { thread.join() }
+  }
+
+  /// Writes down where the journal ends, when the threads have ended and everything is durable: a later start
+  /// must find at least that. Where there is no room for it, what was written down before still holds.
+  package func close() throws(JournalError) {
+    let position = log.position
+    try maintenance.syncForClosing(position)
+    do throws(JournalError) {
+      try log.writeClosing()
+    } catch .failed(_, _, let error) where error.isShortage {
+      try? log.checkpoints.remove(FileNames.newClosing)
+    } catch {
+      throw error
+    }
   }
 
   private func run(_ report: @Sendable (JournalError) -> Void) {

@@ -295,6 +295,9 @@ package struct BatchHeader: Equatable {
 /// The names of a log's files. Whoever keeps other files beside them adds names of its own.
 package enum FileNames {
   package static let newSegment = "segment.tmp"
+  /// Where the journal ended at the last orderly stop (ClosingRecord.swift).
+  package static let closing = "journal.closed"
+  package static let newClosing = "journal.closed.tmp"
 
   private static let segmentPrefix = "journal-"
   /// As many as UInt64.max has, so that names sort as their numbers do.

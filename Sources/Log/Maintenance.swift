@@ -151,6 +151,12 @@ package final class Maintenance: Sendable {
     return true
   }
 
+  /// Makes what the journal has up to `position` outlive a power cut, where that is not so already.
+  func syncForClosing(_ position: JournalPosition) throws(JournalError) {
+    if options.durability == .fsync { return }
+    try syncSegments(state.withLock { $0.start.sequence }, position.sequence)
+  }
+
   /// Makes the segments from the one sequence to the other outlive a power cut.
   private func syncSegments(_ first: UInt64, _ last: UInt64) throws(JournalError) {
     for sequence in first...max(first, last) {

@@ -24,10 +24,12 @@ extension StockStore {
     defer { core.free() }
     _ = try checkpoint.loadItems(into: core)
     line(JSONObject.checkpoint(checkpoint))
+    let closing = try ClosingRecord.read(storage, storeID: header.identity.storeID)
     let reader = JournalReader(
       storage: storage, identity: header.identity.log, start: header.start,
       mustReach: checkpoint.end.endLSN)
-    _ = unsafe try reader.forEachBatch(readsAhead: false) { (batch, payload) throws(JournalError) in
+    var decisions = header.start.counted
+    let end = unsafe try reader.forEachBatch(readsAhead: false) { (batch, payload) throws(JournalError) in
       var offset = 0
       while offset < payload.count {
         // The offset is where the record before ended: within the payload.
@@ -40,9 +42,13 @@ extension StockStore {
               finding: "a malformed record"))
         }
         offset += record.byteCount
+        if record.kind != .clock { decisions += 1 }
         core.rememberName(record)
         line(JSONObject.record(record, lsn: batch.lsn &+ UInt64(offset), core))
       }
+    }
+    if let damage = ClosingRecord.damage(closing, of: end.position, counted: decisions) {
+      throw .damaged(damage)
     }
   }
 }

@@ -35,10 +35,8 @@ extension StockStore {
       ? limits.reservationsMax : try newestCheckpoint(storage).header.reservationsMax
     try requireAddressSpace(limits, concurrency, reservationsMaxBefore: before)
     if listing.checkpoints.isEmpty { try requireUnused(listing, storage) }
-    if listing.hasNewCheckpoint {
-      try JournalError.attempt("remove", FileNames.newCheckpoint) { () throws(Errno) in
-        try storage.remove(FileNames.newCheckpoint)
-      }
+    for name in listing.unfinished {
+      try JournalError.attempt("remove", name) { () throws(Errno) in try storage.remove(name) }
     }
     if listing.checkpoints.isEmpty {
       let time = try makeClock(Timestamp(nanoseconds: 0)).now()
@@ -51,7 +49,7 @@ extension StockStore {
       segmentCount: listing.segmentCount(from: checkpoint.header.start.sequence), limits: limits,
       concurrency: concurrency, log: LogRing(ringBytes: options.ringBytes, shape: .decisions),
       nonce: options.fault == .predictIDs ? checkpoint.header.start.lsn : nonce,
-      fault: options.fault, progress: progress)
+      isNew: listing.checkpoints.isEmpty, fault: options.fault, progress: progress)
     var core = recovery.core
     let clock: any Clock
     do throws(JournalError) {

@@ -29,7 +29,7 @@ struct Recovery {
   init(
     storage: any Storage, checkpoint: CheckpointReader, segmentCount: Int, limits: StoreLimits,
     concurrency: ConcurrencyControl = .optimistic, log: LogRing = LogRing(shape: .decisions),
-    nonce: UInt64? = nil, fault: DeliberateFault? = nil,
+    nonce: UInt64? = nil, isNew: Bool = false, fault: DeliberateFault? = nil,
     progress: (RecoveryProgress) -> Void = { _ in }
   ) throws(JournalError) {
     let began = SystemClock.monotonicNanoseconds()
@@ -41,6 +41,8 @@ struct Recovery {
       reservationsMaxBefore: header.reservationsMax, nonce: nonce,
       firstReleaseUntil: header.firstReleaseUntil, firstVersion: header.firstVersion)
     do throws(JournalError) {
+      // First: a server may write it meanwhile.
+      let closing = try ClosingRecord.read(storage, storeID: header.identity.storeID)
       let reader = JournalReader(
         storage: storage, identity: header.identity.log, start: header.start,
         mustReach: checkpoint.end.endLSN, fault: fault)
@@ -48,6 +50,11 @@ struct Recovery {
         (segmentCount - 1) * header.identity.segmentBytes > Self.bytesWorthAThread
       let (end, newestBatchBytes, replay) = try Self.fill(
         core, checkpoint, reader, readsAhead: readsAhead, began: began, progress)
+      if fault != .ignoreClosing,
+        let damage = ClosingRecord.damage(closing, of: end.position, counted: replay.decisions)
+      {
+        throw .damaged(damage)
+      }
       let newestTime = max(replay.newestTime, end.time)
       counts = try Assembly(core: core, now: newestTime).run()
       var position = end.position
@@ -63,7 +70,7 @@ struct Recovery {
         checkpointLSN: header.start.lsn, recordsReplayed: replay.recordCount,
         journalBytesRead: position.lsn &- header.start.lsn, tornBytes: end.tornBytes,
         seconds: Double(SystemClock.monotonicNanoseconds() - began) / 1e9,
-        isNew: position.counted == 0 && counts.items == 0)
+        isNew: isNew, wasClosed: closing.lsn.map { $0 == position.lsn })
     } catch {
       core.free()
       throw error
@@ -112,7 +119,8 @@ struct DirectoryListing {
   private(set) var checkpoints: [UInt64] = []
   /// Segments by their numbers, ascending.
   private(set) var segments: [UInt64] = []
-  private(set) var hasNewCheckpoint = false
+  /// Files in the making, which a start removes.
+  private(set) var unfinished: [String] = []
   private var hasUnfinishedRepair = false
 
   init(_ storage: any Storage) throws(JournalError) {
@@ -122,7 +130,7 @@ struct DirectoryListing {
     for name in names {
       if let lsn = FileNames.checkpointLSN(name) { checkpoints.append(lsn) }
       if let sequence = FileNames.segmentSequence(name) { segments.append(sequence) }
-      if name == FileNames.newCheckpoint { hasNewCheckpoint = true }
+      if [FileNames.newCheckpoint, FileNames.newClosing].contains(name) { unfinished.append(name) }
       if name == FileNames.unfinishedRepair { hasUnfinishedRepair = true }
     }
     checkpoints.sort()

@@ -19,11 +19,15 @@ package struct RecoverySummary: Sendable {
   /// Decisions read from the journal.
   package let recordsReplayed: UInt64
   package let journalBytesRead: UInt64
-  /// Bytes of a batch that a crash has cut short: nobody was told of what was in it.
+  /// Bytes of a batch that is not whole behind the journal's end: it was being written when the process before
+  /// ended, or was harmed since. Nothing in the directory says which.
   package let tornBytes: Int
   package let seconds: Double
-  /// The directory was empty, or nothing was ever recorded in it.
+  /// This opening has made the directory.
   package let isNew: Bool
+  /// Whether the journal ends where it did when its server was stopped in an orderly way; nil where none ever
+  /// was, or by a version that did not write that down.
+  package let wasClosed: Bool?
 }
 
 /// How far the reading of a journal has come.

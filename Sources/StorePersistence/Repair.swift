@@ -57,6 +57,7 @@ package enum Repair {
       _ = try storage.create(FileNames.unfinishedRepair)
       try storage.syncDirectory()
     }
+    try removeClosing(storage)
     try removeSegments(reader, after: cut.sequence)
     try clear(reader, from: cut)
     report.versionLift = versionsMax + nonce % versionsMax
@@ -172,6 +173,15 @@ package enum Repair {
       unsafe rest = UnsafeRawBufferPointer(rebasing: rest[record.byteCount...])
     }
     return count
+  }
+
+  /// What it says may be given up.
+  private static func removeClosing(_ storage: any Storage) throws(JournalError) {
+    try JournalError.attempt("remove", FileNames.closing) { () throws(Errno) in
+      guard try storage.names().contains(FileNames.closing) else { return }
+      try storage.remove(FileNames.closing)
+      try storage.syncDirectory()
+    }
   }
 
   private static func removeSegments(

@@ -138,7 +138,10 @@ final class StoreOpening: Sendable {
   private func report(_ summary: RecoverySummary) {
     if summary.tornBytes > 0 {
       logger.notice(
-        "cut off the end of the journal, which a crash had left half written and nobody was told of",
+        """
+        cut off the end of the journal, a write that is not whole: the server before was ended in the middle \
+        of it, or it was harmed since
+        """,
         metadata: [
           "bytes": .stringConvertible(summary.tornBytes), "lsn": .stringConvertible(summary.lsn),
         ])
@@ -156,6 +159,7 @@ final class StoreOpening: Sendable {
         "records": .stringConvertible(summary.recordsReplayed),
         "bytes": .stringConvertible(summary.journalBytesRead),
         "torn-bytes": .stringConvertible(summary.tornBytes),
+        "stopped": "\(RecoveryText.ending(summary))",
         "seconds": .stringConvertible(summary.seconds),
       ])
   }
@@ -164,5 +168,16 @@ final class StoreOpening: Sendable {
     CommandFailure(
       error, directory: settings.dataDirectory,
       remedy: "stop that one, or choose another --data-dir")
+  }
+}
+
+/// What can be said of how the server before ended.
+enum RecoveryText {
+  static func ending(_ summary: RecoverySummary) -> String {
+    switch summary.wasClosed {
+    case true?: "orderly"
+    case false?: "not orderly"
+    case nil: "unknown"
+    }
   }
 }

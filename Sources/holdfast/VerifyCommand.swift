@@ -45,8 +45,16 @@ struct VerifyCommand: AsyncParsableCommand {
     ]
     if summary.tornBytes > 0 {
       lines.append(
-        "behind \(summary.lsn), \(summary.tornBytes) bytes of a write that a crash cut short: "
-          + "nobody was told of it, and the next start cuts it off")
+        "behind \(summary.lsn), \(summary.tornBytes) bytes of a write that is not whole: a server was ended in "
+          + "the middle of it, or it was harmed since; the next start cuts it off")
+    }
+    switch summary.wasClosed {
+    case true?: lines.append("the journal ends where it did when its server was stopped")
+    case false?:
+      lines.append(
+        "the last server was not stopped in an orderly way, or runs: what it wrote last may be missing, if the "
+          + "disk has lost or harmed it")
+    case nil: lines.append("nothing says where the journal ended when a server was last stopped")
     }
     return lines
   }

@@ -81,7 +81,7 @@ def test_repair_past_the_end_changes_nothing(binary, data):
 
 @pytest.mark.parametrize("how", ["spoilt", "zeroed from its middle", "without its header"])
 def test_a_torn_tail_is_cut_and_reported(binary, start, data, how):
-    """The newest batch of a killed server is all that may be half written: nobody was told of it."""
+    """The newest batch of a killed server is all that may be half written."""
     decisions, _ = state_of(binary, data)
     last = batches(data)[-1]
     if how == "spoilt":
@@ -113,3 +113,42 @@ def test_a_missing_segment_and_a_missing_checkpoint(binary, data):
             assert done.returncode in (1, 3) and done.stdout == "" and done.stderr
         aside.rename(path)
     assert state_of(binary, data)[0] == RESERVES + 1
+
+
+@pytest.mark.parametrize("also", [(), ("journal.closed",)], ids=["the journal", "the journal and the record"])
+def test_an_end_that_is_lost_after_an_orderly_stop_is_damage(binary, start, tmp_path, also):
+    data = tmp_path / "data"
+    server = start(data=data)
+    with Client(server.target) as client:
+        sku = client.item(100)
+        for _ in range(RESERVES):
+            client.reserve(line(sku), ttl=3600)
+    assert server.stop() == 0
+    whole = state_of(binary, data)
+    last = batches(data)[-1]
+    end = last.offset + 48 + last.length
+    with open(last.path, "r+b") as file:
+        file.seek((end - 1) // 4096 * 4096)
+        file.write(bytes(4096))
+    for name in also:
+        contents = bytearray((data / name).read_bytes())
+        contents[20] ^= 1
+        (data / name).write_bytes(contents)
+    for arguments in (["verify", data], ["dump", data], serve_command(binary, data)[1:]):
+        done = holdfast(binary, *arguments)
+        assert done.returncode == 3 and "told" not in done.stderr, done.stderr
+    lsn = re.search(r"--truncate-at (\d+)", done.stderr)[1]
+    assert holdfast(binary, "repair", data, "--truncate-at", lsn).returncode == 0
+    assert state_of(binary, data)[0] < whole[0]
+    with Client(start(data=data).target) as client:
+        client.item(1)
+
+
+def test_a_start_says_how_the_last_one_ended(binary, start, tmp_path):
+    data = tmp_path / "data"
+    for end, said in (("stop", None), ("kill", "orderly"), ("stop", "not orderly")):
+        server = start(data=data)
+        (entry,) = [row for row in map(json.loads, server.log_text().splitlines()) if "stopped" in row]
+        assert entry["message"] == ("recovered" if said else "made a new data directory")
+        assert entry["stopped"] == (said or "unknown")
+        getattr(server, end)()

@@ -127,12 +127,14 @@ struct DirectoryStorageTests {
       close(unsafe open(parent, O_CREAT, 0o600))
     case .fileRemoved: try storage.remove("one")
     case .fileRenamed: try storage.rename("one", to: "two")
-    case .fileReplaced: _ = try { try storage.create("new"); try storage.rename("new", to: "one") }()
+    case .fileReplaced:
+      try storage.create("new").sync()
+      try storage.rename("new", to: "one")
     }
     let finding = try storage.displacement(of: files)
     #expect((finding == nil) == (displacement == .nothing), "\(finding ?? "nothing")")
     if let newParent {
-      unlink(parent)
+      unsafe unlink(parent)
       unsafe rename(newParent, parent)
     }
   }

@@ -28,7 +28,7 @@ extension StockStore {
     journal.request()
   }
 
-  /// Makes everything durable, notes the time, and ends the journal's threads. The sessions have ended
+  /// Makes everything durable, notes the time and where the journal ends, and ends the journal's threads. The sessions have ended
   /// their last turn. Without threads, in a simulation, it steps until nothing is left.
   package func closeJournal() throws(JournalError) {
     guard let journal else { return }
@@ -44,6 +44,7 @@ extension StockStore {
       _ = core.log.append(record)
       try journal.stepUntilDurable()
     }
+    try journal.close()
   }
 
   /// Makes one group durable. False: there was nothing to write.
@@ -59,6 +60,9 @@ extension StockStore {
   /// Decisions that are not yet as durable as they were asked to be: nobody was told of them. Once the
   /// sessions have ended their last turn; exact while the journal's thread stands still.
   package var waitingDecisions: Int { journal?.waitingCount ?? 0 }
+
+  /// Where the journal ends, as far as it is durable; nil where there is none.
+  package var journalPosition: JournalPosition? { journal?.log.position }
 
   /// The journal's numbers; nil where there is none.
   package var journalStatistics: JournalStatistics? { journal?.statistics }

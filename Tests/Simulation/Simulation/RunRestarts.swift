@@ -42,6 +42,7 @@ extension SimulationRun {
       throw violation("all durable after closing: \(last)", "\(sessions[0].durableLSN)")
     }
     notePromise()
+    if random.chance(30), let position = store.journalPosition { try openWithoutEnd(position) }
     counts.closed += 1
     endProcess(losingPower: settings.options.durability == .fsync && random.chance(50))
     if try loseHistory() { return try start(after: nil) }
@@ -51,6 +52,34 @@ extension SimulationRun {
         files: storage.files, state: state, cuts: cuts, shownVersions: shownVersions)
     }
     try start(after: Farewell(digest: digest, time: time, lsn: last))
+  }
+
+  /// After an orderly stop the disk loses the last block that the journal is in: that must not pass for the
+  /// end of the journal.
+  private func openWithoutEnd(_ end: JournalPosition) throws(Violation) {
+    let name = FileNames.segment(end.sequence)
+    // Where there was no room to write the end down, nobody can tell.
+    guard end.offset > SegmentHeader.blockBytes, var bytes = storage.files[name],
+      let closing = storage.files[FileNames.closing],
+      closing[16..<24].reversed().reduce(UInt64(0), { $0 << 8 | UInt64($1) }) == end.lsn
+    else { return }
+    let start = max(SegmentHeader.blockBytes, (end.offset - 1) & -SegmentHeader.blockBytes)
+    for offset in start..<max(start, end.offset) { bytes[offset] = 0 }
+    let copy = SimulatedStorage(files: storage.files.merging([name: bytes]) { $1 })
+    counts.endsLost += 1
+    let summary: RecoverySummary
+    do throws(JournalError) {
+      (_, summary) = try StockStore.open(
+        storage: copy, limits: settings.limits, options: settings.options, secret: (seed, ~seed),
+        nonce: 0, makeClock: { SimulatedClock($0.nanoseconds) }, progress: { _ in })
+    } catch .damaged {
+      return
+    } catch {
+      throw violation("the directory without its end: damage", "\(error)")
+    }
+    if summary.lsn < end.lsn {
+      throw violation("to hear that the journal went on to \(end.lsn)", "a start at \(summary.lsn)")
+    }
   }
 
   // MARK: Operators

@@ -362,6 +362,8 @@ package struct RunCounts: Sendable, Equatable {
   package var killed = 0
   package var powerCuts = 0
   package var closed = 0
+  /// Directories that were opened without the end that they were stopped with.
+  package var endsLost = 0
   package var failures = 0
   package var fullDisks = 0
   package var crashedStarts = 0
@@ -382,6 +384,7 @@ package struct RunCounts: Sendable, Equatable {
     killed += other.killed
     powerCuts += other.powerCuts
     closed += other.closed
+    endsLost += other.endsLost
     failures += other.failures
     fullDisks += other.fullDisks
     crashedStarts += other.crashedStarts
