@@ -1,18 +1,18 @@
 package import Posix
 
-/// A directory of the file system. One process owns it at a time, or several read it.
+/// A directory of the file system. One process owns it at a time; any number read it meanwhile.
 package final class DirectoryStorage: Storage {
   package enum Access: Sendable {
     /// Reads and writes; makes the directory where there is none.
     case owner
-    /// Reads only; the directory must exist, and nobody may own it.
+    /// Reads only; the directory must exist. Somebody may own it, and is not kept from anything.
     case reader
   }
 
   private let directory: Directory
   private let path: String
   private let access: Access
-  /// Open for as long as the lock is needed; nil for a reader of a directory that never had an owner.
+  /// Open for as long as the lock is needed; nil for a reader.
   private let lockFile: DirectoryFile?
 
   private static let lockName = LockNames.dataDirectory
@@ -36,12 +36,7 @@ package final class DirectoryStorage: Storage {
       throw .failed(operation: "lock", file: path, error)
     }
     if !isMine { throw .inUse(path: path) }
-    let file = try Self.openLock(directory, path: path, access: access)
-    let isFileMine = try JournalError.attempt("lock", "\(path)/\(Self.lockName)") {
-      () throws(Errno) in try file?.file.lock(exclusive: access == .owner) ?? true
-    }
-    if !isFileMine { throw .inUse(path: path) }
-    lockFile = file
+    lockFile = access == .owner ? try Self.lockFile(directory, path: path) : nil
     self.directory = directory
   }
 
@@ -59,23 +54,34 @@ package final class DirectoryStorage: Storage {
     return directory
   }
 
-  private static func openLock(
-    _ directory: borrowing Directory, path: String, access: Access
-  ) throws(JournalError) -> DirectoryFile? {
-    do {
-      let purpose: Directory.Purpose = access == .owner ? .writingOrCreating : .reading
-      return DirectoryFile(try directory.file(lockName, for: purpose))
+  private static func lockFile(
+    _ directory: borrowing Directory, path: String
+  ) throws(JournalError) -> DirectoryFile {
+    let name = "\(path)/\(Self.lockName)"
+    let file: DirectoryFile
+    let isMine: Bool
+    do throws(Errno) {
+      file = DirectoryFile(try directory.file(lockName, for: .writingOrCreating))
     } catch {
-      // No file: a copy of a directory, perhaps. Whoever comes to own it makes the file first.
-      if error == .noSuchFile { return nil }
-      throw .failed(operation: "open", file: "\(path)/\(lockName)", error)
+      throw .failed(operation: "open", file: name, error)
     }
+    do throws(Errno) {
+      isMine = try file.file.lock(exclusive: true)
+    } catch {
+      throw .failed(operation: "lock", file: name, error)
+    }
+    if !isMine { throw .inUse(path: path) }
+    return file
   }
 
   package func names() throws(Errno) -> [String] { try directory.names() }
 
   package func open(_ name: String) throws(Errno) -> any StorageFile {
-    DirectoryFile(try directory.file(name, for: access == .owner ? .writing : .reading))
+    let file = DirectoryFile(try directory.file(name, for: access == .owner ? .writing : .reading))
+    // The owner does not use it again before this reader is done. Where it just does, there is nothing to read;
+    // where the file system locks nothing, whoever reads a running server's directory may have to do it again.
+    if access == .reader, (try? file.file.lock(exclusive: false)) == false { throw .tryAgain }
+    return file
   }
 
   package func create(_ name: String) throws(Errno) -> any StorageFile {
@@ -154,6 +160,10 @@ private final class DirectoryFile: StorageFile {
   func fill(from start: Int, to end: Int) throws(Errno) { try file.fill(from: start, to: end) }
 
   func writeDirectly() { file.writeDirectly() }
+
+  func takeForReuse() -> Bool { (try? file.lock(exclusive: true)) ?? true }
+
+  func release() { file.unlock() }
 
   func sync() throws(Errno) { try file.sync() }
 }

@@ -57,11 +57,17 @@ package final class JournalChain {
         let before = available
         available = try read(segment, into: window)
         // The file has become shorter meanwhile.
-        if available <= before { return try end(segment, window) }
+        if available <= before { return try endUnlessWritten(segment, window) }
       case .more, .nothing:
-        return try end(segment, window)
+        return try endUnlessWritten(segment, window)
       }
     }
+  }
+
+  /// Where it stands, if that is the end that is asked for, or behind it.
+  package func end(ifAt endLSN: UInt64?) -> JournalEnd? {
+    guard let endLSN, position.lsn >= endLSN else { return nil }
+    return JournalEnd(position: position, time: time, tornBytes: 0)
   }
 
   private func find(_ bytes: UnsafeRawBufferPointer) -> Found {
@@ -126,6 +132,32 @@ package final class JournalChain {
   }
 
   // MARK: The end
+
+  /// The end; nil where it was only the end of what a server had written when it was read, and there is more.
+  private func endUnlessWritten(
+    _ segment: OpenSegment, _ window: Window
+  ) throws(JournalError) -> JournalEnd? {
+    do throws(JournalError) {
+      return try end(segment, window)
+    } catch .damaged(let damage) {
+      // A batch behind this place is not written before the one that begins here is whole: if there is one
+      // now, it came since.
+      let available = try read(segment, into: window)
+      let bytes = unsafe UnsafeRawBufferPointer(rebasing: window.bytes[..<available])
+      switch unsafe find(bytes) {
+      case .batch: return nil
+      case .more(let byteCount) where segment.byteCount - position.offset >= byteCount:
+        window.grow(toHold: byteCount)
+        let available = try read(segment, into: window)
+        let bytes = unsafe UnsafeRawBufferPointer(rebasing: window.bytes[..<available])
+        if case .batch = unsafe find(bytes) { return nil }
+      case .more, .nothing: break
+      }
+      throw .damaged(damage)
+    } catch {
+      throw error
+    }
+  }
 
   /// What follows is no batch. Either nothing was ever written there, or the newest batch was torn by a
   /// crash: then it was never acknowledged, and it is cut. Or it was harmed later.

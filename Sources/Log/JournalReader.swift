@@ -35,16 +35,18 @@ package struct JournalReader: Sendable {
 
   /// Calls `body` with the header and the records of each batch, in order; the bytes are good for the
   /// length of the call.
-  /// - Parameter readsAhead: a second thread reads and checks what comes next meanwhile.
+  /// - Parameters:
+  ///   - readsAhead: a second thread reads and checks what comes next meanwhile.
+  ///   - endLSN: no batch from there on is read; nil: all are.
   /// - Throws: `damaged`, after the batches before the damage; `failed`; or what `body` throws.
   package func forEachBatch(
-    readsAhead: Bool,
+    readsAhead: Bool, until endLSN: UInt64? = nil,
     _ body: (BatchHeader, UnsafeRawBufferPointer) throws(JournalError) -> Void
   ) throws(JournalError) -> JournalEnd {
     try checkStart()
     let bodyOfRecords = {
       (header: BatchHeader, payload: UnsafeRawBufferPointer) throws(JournalError) in
-      if header.kind == .records { try unsafe body(header, payload) }
+      if header.kind == .records, header.lsn < endLSN ?? .max { try unsafe body(header, payload) }
     }
     if readsAhead, let ahead = try? ReadAhead(self) {
       defer { ahead.stop() }
@@ -53,6 +55,7 @@ package struct JournalReader: Sendable {
     let chain = JournalChain(self)
     let window = Window()
     while true {
+      if let end = chain.end(ifAt: endLSN) { return end }
       let end = try chain.fill(window)
       try unsafe window.forEachBatch(bodyOfRecords)
       if let end { return end }

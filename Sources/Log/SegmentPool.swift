@@ -129,7 +129,8 @@ package final class SegmentPool: Sendable {
   }
 
   /// Gives an unneeded file a new header, then the new name. Its old bytes stay behind the header: their
-  /// checksums do not hold under another sequence. nil where the file is of no use; it is removed then.
+  /// checksums do not hold under another sequence. nil where the file is of no use, or is being read; it is
+  /// removed then.
   private func recycle(
     _ source: UInt64, as sequence: UInt64
   ) throws(JournalError) -> (any StorageFile)? {
@@ -137,7 +138,8 @@ package final class SegmentPool: Sendable {
     let file = try JournalError.attempt("recycle", name) {
       () throws(Errno) -> (any StorageFile)? in
       let file = try storage.open(name)
-      guard try file.byteCount() == segmentBytes else { return nil }
+      // Readers of the directory have what they began with.
+      guard try file.byteCount() == segmentBytes, file.takeForReuse() else { return nil }
       try writeHeader(sequence, to: file)
       try file.sync()
       return file
@@ -146,6 +148,7 @@ package final class SegmentPool: Sendable {
       try remove(source)
       return nil
     }
+    defer { file.release() }
     if source != sequence { try rename(name, to: sequence) }
     state.withLock { state in
       state.unneeded.removeAll { $0 == source }

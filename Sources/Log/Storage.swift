@@ -69,6 +69,12 @@ package protocol StorageFile: AnyObject, Sendable {
   /// it may go past the system's cache.
   func writeDirectly()
 
+  /// Whether nobody else has the file open to read it as it is: then nobody can, until `release`.
+  func takeForReuse() -> Bool
+
+  /// Ends what `takeForReuse` began.
+  func release()
+
   /// Makes what was written, and the file's length, outlive a crash (fdatasync(2)). After a failure
   /// nobody knows what did: never try again.
   func sync() throws(Errno)
@@ -76,6 +82,8 @@ package protocol StorageFile: AnyObject, Sendable {
 
 extension StorageFile {
   package func writeDirectly() {}
+  package func takeForReuse() -> Bool { true }
+  package func release() {}
 
   package func fill(from start: Int, to end: Int) throws(Errno) {
     let zeros = [UInt8](repeating: 0, count: max(0, min(1 << 20, end - start)))

@@ -114,6 +114,9 @@ package struct File: ~Copyable, Sendable {
     try descriptor.lock(exclusive: exclusive)
   }
 
+  /// Ends the lock.
+  package func unlock() { _ = flock(descriptor.number, LOCK_UN) }
+
   package func status() throws(Errno) -> FileStatus { try FileStatus(of: descriptor) }
 }
 
@@ -247,6 +250,7 @@ extension Errno {
   package static let noSuchFile = Errno(code: ENOENT)
   package static let notADirectory = Errno(code: ENOTDIR)
   package static let inputOutput = Errno(code: EIO)
+  package static let tryAgain = Errno(code: EAGAIN)
   package static let readOnly = Errno(code: EROFS)
 }
 

@@ -7,11 +7,13 @@ internal import Synchronization
 
 extension StockStore {
   /// Calls `line` with one JSON object for the checkpoint from which the directory would be recovered,
-  /// then with one for each record of the journal behind it, in their order. Reads only.
+  /// then with one for each record of the journal behind it, in their order, up to where the journal ends when
+  /// it begins. Reads only.
   /// - Throws: `damaged`, after the records before the damage; `unsuitable` where there is no store.
   package static func dump(
     storage: any Storage, to line: (String) -> Void
   ) throws(JournalError) {
+    let storage = try snapshot(of: storage)
     let checkpoint = try newestCheckpoint(storage)
     let header = checkpoint.header
     let secret = header.identity.secret
@@ -28,8 +30,11 @@ extension StockStore {
     let reader = JournalReader(
       storage: storage, identity: header.identity.log, start: header.start,
       mustReach: checkpoint.end.endLSN)
+    // A server may write on, faster than somebody reads what is printed. Damage is told after what is before it.
+    let endLSN = unsafe try? reader.forEachBatch(readsAhead: false, { _, _ in }).position.lsn
     var decisions = header.start.counted
-    let end = unsafe try reader.forEachBatch(readsAhead: false) { (batch, payload) throws(JournalError) in
+    let end = unsafe try reader.forEachBatch(readsAhead: false, until: endLSN) {
+      (batch, payload) throws(JournalError) in
       var offset = 0
       while offset < payload.count {
         // The offset is where the record before ended: within the payload.

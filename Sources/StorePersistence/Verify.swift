@@ -6,6 +6,7 @@ extension StockStore {
   /// Recovers the state of a directory in memory and looks whether it is one that can be, reading only.
   /// - Throws: `damaged`, or `unsuitable` where there is no store.
   package static func verify(storage: any Storage) throws(JournalError) -> RecoverySummary {
+    let storage = try snapshot(of: storage)
     let listing = try DirectoryListing(storage)
     try listing.requireRepaired()
     let checkpoint = try newestCheckpoint(storage)
@@ -22,6 +23,13 @@ extension StockStore {
       )
     }
     return recovery.summary
+  }
+
+  /// The directory as it is now, also beside a server that goes on with it.
+  static func snapshot(of storage: any Storage) throws(JournalError) -> ReaderSnapshot {
+    try ReaderSnapshot(of: storage) { name in
+      FileNames.segmentSequence(name) != nil || FileNames.checkpointLSN(name) != nil
+    }
   }
 
   /// The checkpoint from which the directory would be recovered.

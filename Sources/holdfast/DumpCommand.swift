@@ -10,9 +10,10 @@ struct DumpCommand: AsyncParsableCommand {
     commandName: "dump",
     abstract: "Print the journal as JSON, one record a line.",
     discussion: """
-      Begins at the newest checkpoint and ends with the last whole record. Changes nothing.
+      Begins at the newest checkpoint and ends with the last whole record. Changes nothing, and keeps \
+      no server from anything: beside one that runs it ends with what was there when it began.
 
-      Exit status: 0, 1 where the directory cannot be read or a server has it, 3 where it is \
+      Exit status: 0, 1 where the directory cannot be read, 3 where it is \
       damaged: what stands before the damage has been printed then.
       """)
 

@@ -12,9 +12,10 @@ struct VerifyCommand: AsyncParsableCommand {
     discussion: """
       Prints one line, "state N DIGEST": the number of decisions recorded since the directory was \
       made, and a digest of items, live reservations and idempotency entries, equal for equal \
-      states of one directory. More is said on standard error. Changes nothing.
+      states of one directory. More is said on standard error. Changes nothing, and keeps no server \
+      from anything: one may run on the directory, or be started.
 
-      Exit status: 0 where the directory is whole, 1 where it cannot be read or a server has it, 3 \
+      Exit status: 0 where the directory is whole, 1 where it cannot be read, 3 \
       where it is damaged; then standard error says where, and what to do.
       """)
 

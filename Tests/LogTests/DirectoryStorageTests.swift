@@ -59,28 +59,40 @@ struct DirectoryStorageTests {
     #expect(throws: Errno.noSuchFile) { try storage.rename("two", to: "three") }
   }
 
-  @Test("One owner at a time, or several readers")
+  @Test("One owner at a time, and any number of readers beside it")
   func lock() throws {
     let path = Self.newPath()
     defer { Self.remove(path) }
     do {
       let owner = try DirectoryStorage(path: path, access: .owner)
-      for access in [.owner, .reader] as [DirectoryStorage.Access] {
-        #expect(throws: JournalError.inUse(path: path)) {
-          try DirectoryStorage(path: path, access: access)
-        }
-      }
-      _ = try owner.names()
-    }
-    do {
-      let reader = try DirectoryStorage(path: path, access: .reader)
-      let another = try DirectoryStorage(path: path, access: .reader)
       #expect(throws: JournalError.inUse(path: path)) {
         try DirectoryStorage(path: path, access: .owner)
       }
-      #expect(try reader.names() == another.names())
+      let reader = try DirectoryStorage(path: path, access: .reader)
+      let another = try DirectoryStorage(path: path, access: .reader)
+      #expect(try reader.names() == another.names() && reader.names() == owner.names())
     }
+    let reader = try DirectoryStorage(path: path, access: .reader)
     _ = try DirectoryStorage(path: path, access: .owner)
+    #expect(try reader.names() == ["lock"])
+  }
+
+  @Test("A file that is read is not used again")
+  func reuse() throws {
+    let path = Self.newPath()
+    defer { Self.remove(path) }
+    let owner = try DirectoryStorage(path: path, access: .owner)
+    let file = try owner.create("one")
+    let reader = try DirectoryStorage(path: path, access: .reader)
+    #expect(file.takeForReuse())
+    #expect(throws: Errno.tryAgain) { try reader.open("one") }
+    file.release()
+    do {
+      let read = try reader.open("one")
+      #expect(!file.takeForReuse())
+      #expect(try read.byteCount() == 0)
+    }
+    #expect(file.takeForReuse())
   }
 
   @Test("The directory is locked, whatever becomes of the lock file")
