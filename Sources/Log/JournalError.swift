@@ -56,8 +56,10 @@ package struct Damage: Equatable, Sendable, CustomStringConvertible {
     self.finding = finding
   }
 
+  /// Where, and what is wrong.
+  package var place: String { "\(file) is damaged at offset \(offset): \(finding)" }
+
   package var description: String {
-    let place = "\(file) is damaged at offset \(offset): \(finding)"
     guard let lsn else { return "\(place); restore the directory from a copy" }
     return """
       \(place); restore the directory from a copy, or give up every decision after \(lsn) for good: \

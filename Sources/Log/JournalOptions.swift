@@ -70,6 +70,8 @@ package enum DeliberateFault: String, Sendable, CaseIterable {
   case numberAfterUnlock = "number-after-unlock"
   /// Segments are used again before the checkpoint that replaces them is safe.
   case recycleTooEarly = "recycle-too-early"
+  /// Segments are used again though the older checkpoint, which stands in for the newest, needs them.
+  case forgetFallback = "forget-fallback"
   /// A start does not ask where the journal ended when its server was stopped.
   case ignoreClosing = "ignore-closing"
   /// The ids that an opening makes follow from what it finds in the directory alone.

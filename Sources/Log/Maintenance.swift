@@ -19,9 +19,10 @@ package protocol CheckpointTask: AnyObject, Sendable {
   /// How long to leave the disk to others before the next step, in nanoseconds.
   func takeRest() -> Int64
 
-  /// Puts the checkpoint in the place of all older ones.
+  /// Puts the checkpoint in the place of all others, but for the one that starts at `lsn`: that can stand in for
+  /// this one should it be harmed.
   /// - Returns: its bytes.
-  func finish() throws(JournalError) -> Int
+  func finish(keeping lsn: UInt64?) throws(JournalError) -> Int
 
   /// Removes what was written.
   func abandon()
@@ -32,6 +33,8 @@ package final class Maintenance: Sendable {
   private struct State {
     /// Where recovery would begin to read now.
     var start: JournalPosition
+    /// Where it would begin if the newest checkpoint were harmed: of the one before, or the same.
+    var fallback: JournalPosition
     var checkpoint: (any CheckpointTask)?
     /// Monotonic nanoseconds.
     var checkpointBegan: Int64 = 0
@@ -47,6 +50,7 @@ package final class Maintenance: Sendable {
   private let options: JournalOptions
   private let counters: JournalCounters
   private let makeCheckpoint: @Sendable (JournalPosition) throws(JournalError) -> any CheckpointTask
+  private let removeCheckpoints: @Sendable (_ keeping: UInt64) throws(JournalError) -> Void
   private let storage: any Storage
   private let state: Mutex<State>
   private let wakeup: Wakeup
@@ -57,19 +61,23 @@ package final class Maintenance: Sendable {
 
   /// - Parameters:
   ///   - start: of the newest checkpoint.
+  ///   - fallback: of the one before, if it is kept; or the same.
   ///   - makeCheckpoint: begins one that starts there.
+  ///   - removeCheckpoints: removes all but the one that starts there.
   package init(
     storage: any Storage, pool: SegmentPool, options: JournalOptions, counters: JournalCounters,
-    start: JournalPosition,
+    start: JournalPosition, fallback: JournalPosition,
     makeCheckpoint:
-      @escaping @Sendable (JournalPosition) throws(JournalError) -> any CheckpointTask
+      @escaping @Sendable (JournalPosition) throws(JournalError) -> any CheckpointTask,
+    removeCheckpoints: @escaping @Sendable (_ keeping: UInt64) throws(JournalError) -> Void
   ) throws(Errno) {
     self.pool = pool
     self.options = options
     self.counters = counters
     self.makeCheckpoint = makeCheckpoint
+    self.removeCheckpoints = removeCheckpoints
     self.storage = storage
-    state = Mutex(State(start: start))
+    state = Mutex(State(start: start, fallback: fallback))
     wakeup = try Wakeup()
     newestSequence = Atomic(start.sequence)
   }
@@ -85,12 +93,14 @@ package final class Maintenance: Sendable {
     // Changes wait for segments, nobody for a checkpoint; but on a full disk a checkpoint may be what
     // makes room.
     if !skipsSegment.load(ordering: .relaxed), try prepareSegment() { return true }
+    if isDiskFull, try giveUpFallback() { return true }
     do throws(JournalError) {
       if try stepCheckpoint(durable: durable, position: position) { return true }
     } catch .failed(_, _, let error) where error.isShortage {
       // What was begun is taken back, and what is served goes on.
       counters.ranOutOfSpace()
       abandonCheckpoint()
+      if try giveUpFallback() { return true }
       state.withLock { $0.gaveUpAt = position.sequence }
     } catch {
       throw error
@@ -117,11 +127,24 @@ package final class Maintenance: Sendable {
     }
   }
 
+  /// Removes what is kept for the case that the newest checkpoint is harmed: there is no room for it. False
+  /// where nothing is.
+  private func giveUpFallback() throws(JournalError) -> Bool {
+    let (start, fallback) = state.withLock { ($0.start, $0.fallback) }
+    if fallback.lsn == start.lsn { return false }
+    try removeCheckpoints(start.lsn)
+    state.withLock { $0.fallback = start }
+    try pool.retire(before: start.sequence)
+    skipsSegment.store(false, ordering: .relaxed)
+    return true
+  }
+
   private func stepCheckpoint(
     durable: UInt64, position: JournalPosition
   ) throws(JournalError) -> Bool {
-    var (start, checkpoint, began) = state.withLock {
-      ($0.start, $0.checkpoint, $0.checkpointBegan)
+    let start = state.withLock { $0.start }
+    var (checkpoint, began) = state.withLock {
+      ($0.checkpoint, $0.checkpointBegan)
     }
     guard let writer = checkpoint else {
       let segments = position.sequence - start.sequence
@@ -138,15 +161,17 @@ package final class Maintenance: Sendable {
     if try writer.step() { return true }
     // What a checkpoint shows must not be undone by a crash.
     guard durable >= writer.endLSN else { return false }
-    if options.durability == .os { try syncSegments(writer.start.sequence, position.sequence) }
-    let bytes = try writer.finish()
-    start = writer.start
-    let reached = start
+    // Those before the new start too: should this checkpoint be harmed, the one before needs them.
+    if options.durability == .os { try syncSegments(start.sequence, position.sequence) }
+    let bytes = try writer.finish(keeping: start.lsn)
+    let (reached, fallback) = (writer.start, start)
     state.withLock {
       $0.start = reached
+      $0.fallback = fallback
       $0.checkpoint = nil
     }
-    try pool.retire(before: start.sequence)
+    try pool.retire(
+      before: options.fault == .forgetFallback ? reached.sequence : fallback.sequence)
     counters.madeCheckpoint(began: began, bytes: bytes)
     return true
   }
@@ -154,7 +179,7 @@ package final class Maintenance: Sendable {
   /// Makes what the journal has up to `position` outlive a power cut, where that is not so already.
   func syncForClosing(_ position: JournalPosition) throws(JournalError) {
     if options.durability == .fsync { return }
-    try syncSegments(state.withLock { $0.start.sequence }, position.sequence)
+    try syncSegments(state.withLock { $0.fallback.sequence }, position.sequence)
   }
 
   /// Makes the segments from the one sequence to the other outlive a power cut.

@@ -11,6 +11,10 @@ struct CheckpointReader: Sendable {
   let header: CheckpointHeader
   let end: CheckpointEnd
   let name: String
+  /// Newer ones that are damaged, for which this one stands in.
+  var newerDamaged: [Damage] = []
+  /// The journal is damaged where it ends before this.
+  var mustReach: UInt64
   /// Of the whole file.
   let byteCount: Int
   private let file: any StorageFile
@@ -52,6 +56,14 @@ struct CheckpointReader: Sendable {
       end.endLSN >= lsn, end.endLSN <= JournalPosition.countMax, end.chunks <= UInt64(byteCount)
     else { throw last.damage("an end that does not fit the file") }
     self.end = end
+    mustReach = end.endLSN
+  }
+
+  /// Reads every block and makes nothing of it.
+  func check() throws(JournalError) {
+    let reader = BlockReader(
+      file: file, name: name, lsn: header.start.lsn, place: 0, end: byteCount)
+    while !reader.isAtEnd { try reader.next(nil) { _ throws(JournalError) in } }
   }
 
   /// Puts everything into the tables of `core`, items and reservations at the same time, and in
@@ -274,13 +286,13 @@ extension ReservationRecord {
 
   var isAtEnd: Bool { place == end }
 
-  /// Calls `body` with the payload of the next block, which must be whole and of this kind.
+  /// Calls `body` with the payload of the next block, which must be whole and of this kind; nil: of any.
   func next<Result>(
-    _ kind: BlockKind, _ body: (inout FieldReader) throws(JournalError) -> Result
+    _ kind: BlockKind?, _ body: (inout FieldReader) throws(JournalError) -> Result
   ) throws(JournalError) -> Result {
     let bytes = try unsafe nextBytes()
     var fields = unsafe FieldReader(bytes)
-    guard let header = BlockHeader(&fields), header.kind == kind, header.place == UInt64(place),
+    guard let header = BlockHeader(&fields), header.kind == kind ?? header.kind, header.place == UInt64(place),
       header.checkpointLSN == lsn
     else { throw damage("not the block that belongs there") }
     let blockBytes = BlockHeader.byteCount + header.payloadBytes

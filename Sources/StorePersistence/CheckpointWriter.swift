@@ -122,10 +122,11 @@ final class CheckpointWriter: CheckpointTask, @unchecked Sendable {
     }
   }
 
-  /// Puts the checkpoint in the place of all older ones. The journal must be durable up to `endLSN`.
+  /// Puts the checkpoint in the place of all others, but for the one that starts at `lsn`. The journal must be
+  /// durable up to `endLSN`.
   /// - Returns: the bytes of the file.
   @discardableResult
-  func finish() throws(JournalError) -> Int {
+  func finish(keeping lsn: UInt64? = nil) throws(JournalError) -> Int {
     let name = FileNames.checkpoint(start.lsn)
     try Self.attempt("rename") { () throws(Errno) in
       try storage.rename(FileNames.newCheckpoint, to: name)
@@ -133,18 +134,20 @@ final class CheckpointWriter: CheckpointTask, @unchecked Sendable {
     if fault != .skipDirectorySync {
       try Self.attempt("sync the directory of") { () throws(Errno) in try storage.syncDirectory() }
     }
-    try Self.removeCheckpoints(before: start.lsn, storage)
+    try Self.removeCheckpoints(except: [start.lsn, lsn ?? start.lsn], storage)
     return fileBytes
   }
 
   /// Removes what was written. The file stays where that fails: nobody ever reads it.
   func abandon() { try? storage.remove(FileNames.newCheckpoint) }
 
-  /// Removes the checkpoints that a newer one, which is safe on the disk, has replaced.
-  static func removeCheckpoints(before lsn: UInt64, _ storage: any Storage) throws(JournalError) {
+  /// Removes the checkpoints that others, which are safe on the disk, have replaced.
+  static func removeCheckpoints(
+    except kept: [UInt64], _ storage: any Storage
+  ) throws(JournalError) {
     let names = try attempt("list the files beside") { () throws(Errno) in try storage.names() }
     for name in names {
-      guard let older = FileNames.checkpointLSN(name), older < lsn else { continue }
+      guard let lsn = FileNames.checkpointLSN(name), !kept.contains(lsn) else { continue }
       try JournalError.attempt("remove", name) { () throws(Errno) in try storage.remove(name) }
     }
   }

@@ -29,7 +29,7 @@ extension StockStore {
     let closing = try ClosingRecord.read(storage, storeID: header.identity.storeID)
     let reader = JournalReader(
       storage: storage, identity: header.identity.log, start: header.start,
-      mustReach: checkpoint.end.endLSN)
+      mustReach: checkpoint.mustReach)
     // A server may write on, faster than somebody reads what is printed. Damage is told after what is before it.
     let endLSN = unsafe try? reader.forEachBatch(readsAhead: false, { _, _ in }).position.lsn
     var decisions = header.start.counted

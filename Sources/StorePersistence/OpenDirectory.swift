@@ -30,9 +30,9 @@ extension StockStore {
     let listing = try DirectoryListing(storage)
     try listing.requireRepaired()
     // A new directory begins with an empty checkpoint, under these caps.
-    let before =
-      listing.checkpoints.isEmpty
-      ? limits.reservationsMax : try newestCheckpoint(storage).header.reservationsMax
+    let found =
+      listing.checkpoints.isEmpty ? nil : try newestCheckpoint(storage) as CheckpointReader?
+    let before = found?.header.reservationsMax ?? limits.reservationsMax
     try requireAddressSpace(limits, concurrency, reservationsMaxBefore: before)
     if listing.checkpoints.isEmpty { try requireUnused(listing, storage) }
     for name in listing.unfinished {
@@ -42,7 +42,7 @@ extension StockStore {
       let time = try makeClock(Timestamp(nanoseconds: 0)).now()
       try makeDirectory(storage, limits, options, secret, time)
     }
-    let checkpoint = try newestCheckpoint(storage)
+    let checkpoint = if let found { found } else { try newestCheckpoint(storage) }
     let options = options.fitting(segmentBytes: checkpoint.header.identity.segmentBytes)
     let recovery = try Recovery(
       storage: storage, checkpoint: checkpoint,
@@ -159,12 +159,12 @@ extension StockStore {
     var position = recovery.position
     position.run &+= 1
     let file = try syncEverything(recovery, storage, writableBytes: options.writableBytes)
-    let start = try renewCheckpoint(recovery, core, storage, options)
-    try CheckpointWriter.removeCheckpoints(before: start.lsn, storage)
+    let (start, fallback) = try settleCheckpoints(recovery, core, storage, options)
+    try CheckpointWriter.removeCheckpoints(except: [start.lsn, fallback.lsn], storage)
     let pool = try SegmentPool(
       storage: storage, storeID: identity.storeID, segmentBytes: identity.segmentBytes,
       lastSequence: position.sequence, options: options)
-    try pool.retire(before: start.sequence)
+    try pool.retire(before: fallback.sequence)
     let counters = JournalCounters()
     counters.recovered(
       records: recovery.summary.recordsReplayed, seconds: recovery.summary.seconds)
@@ -174,10 +174,14 @@ extension StockStore {
     return try JournalError.attempt("make", "the journal's threads") { () throws(Errno) in
       let maintenance = try Maintenance(
         storage: storage, pool: pool, options: options, counters: counters, start: start,
+        fallback: fallback,
         makeCheckpoint: { (position) throws(JournalError) in
           try CheckpointWriter(
             core: core, storage: storage, identity: identity, start: position, time: clock.now(),
             fault: options.fault)
+        },
+        removeCheckpoints: { (lsn) throws(JournalError) in
+          try CheckpointWriter.removeCheckpoints(except: [lsn], storage)
         })
       return try Journal(
         ring: core.log, log: log, options: options, pool: pool, maintenance: maintenance,
@@ -188,23 +192,39 @@ extension StockStore {
 
 extension StockStore {
   /// Writes the state once more where the newest checkpoint does not say what holds from now on: `verify`
-  /// counts retention as it says, and a directory of the first release must say that it was.
-  /// - Returns: the start of the newest checkpoint.
-  private static func renewCheckpoint(
+  /// counts retention as it says, and a directory of the first release must say that it was. Then no other can
+  /// stand in for it. Also where it is damaged: then the one that stood in for it goes on doing so.
+  /// - Returns: the start of the newest checkpoint, and of the one that can stand in for it; or the first twice.
+  private static func settleCheckpoints(
     _ recovery: Recovery, _ core: StoreCore, _ storage: any Storage, _ options: JournalOptions
-  ) throws(JournalError) -> JournalPosition {
+  ) throws(JournalError) -> (start: JournalPosition, fallback: JournalPosition) {
     let header = recovery.checkpoint.header
-    if header.retentionNanoseconds == core.limits.retentionNanoseconds,
-      header.version == CheckpointHeader.version
-    {
-      return header.start
+    let isAsItWas =
+      header.retentionNanoseconds == core.limits.retentionNanoseconds
+      && header.version == CheckpointHeader.version
+    if isAsItWas && recovery.checkpoint.newerDamaged.isEmpty {
+      return (header.start, try fallback(behind: header, storage) ?? header.start)
     }
     let writer = try CheckpointWriter(
       core: core, storage: storage, identity: header.identity, start: recovery.position,
       time: recovery.summary.time, fault: options.fault)
     while try writer.step() {}
-    try writer.finish()
-    return recovery.position
+    try writer.finish(keeping: isAsItWas ? header.start.lsn : nil)
+    return (recovery.position, isAsItWas ? header.start : recovery.position)
+  }
+
+  /// Where the checkpoint before that one starts, if it and the journal since are there.
+  private static func fallback(
+    behind header: CheckpointHeader, _ storage: any Storage
+  ) throws(JournalError) -> JournalPosition? {
+    let listing = try DirectoryListing(storage)
+    guard let lsn = listing.checkpoints.last(where: { $0 < header.start.lsn }),
+      let older = try? CheckpointReader(storage: storage, lsn: lsn).header,
+      older.version == CheckpointHeader.version, older.start.sequence <= header.start.sequence,
+      older.identity.storeID == header.identity.storeID
+    else { return nil }
+    let needed = older.start.sequence...header.start.sequence
+    return needed.count == listing.segments.count(where: needed.contains) ? older.start : nil
   }
 
   /// The process before may have been killed between a write or a change of a name and the sync that

@@ -45,7 +45,7 @@ struct Recovery {
       let closing = try ClosingRecord.read(storage, storeID: header.identity.storeID)
       let reader = JournalReader(
         storage: storage, identity: header.identity.log, start: header.start,
-        mustReach: checkpoint.end.endLSN, fault: fault)
+        mustReach: checkpoint.mustReach, fault: fault)
       let readsAhead =
         (segmentCount - 1) * header.identity.segmentBytes > Self.bytesWorthAThread
       let (end, newestBatchBytes, replay) = try Self.fill(
@@ -67,7 +67,7 @@ struct Recovery {
         decisions: position.counted, lsn: position.lsn, digest: core.digest(at: newestTime),
         time: Timestamp(nanoseconds: newestTime), items: counts.items,
         liveReservations: counts.liveHolds, recordedDecisions: counts.recordedDecisions,
-        checkpointLSN: header.start.lsn, recordsReplayed: replay.recordCount,
+        damagedCheckpoints: checkpoint.newerDamaged, checkpointLSN: header.start.lsn, recordsReplayed: replay.recordCount,
         journalBytesRead: position.lsn &- header.start.lsn, tornBytes: end.tornBytes,
         seconds: Double(SystemClock.monotonicNanoseconds() - began) / 1e9,
         isNew: isNew, wasClosed: closing.lsn.map { $0 == position.lsn })

@@ -1,3 +1,4 @@
+package import Log
 package import Posix
 
 /// What was found in a data directory.
@@ -14,6 +15,8 @@ package struct RecoverySummary: Sendable {
   package let liveReservations: Int
   /// Live reservations included.
   package let recordedDecisions: Int
+  /// Checkpoints that are damaged; another, and the journal since that, have all that they should.
+  package var damagedCheckpoints: [Damage]
   /// Where the journal was read from.
   package let checkpointLSN: UInt64
   /// Decisions read from the journal.

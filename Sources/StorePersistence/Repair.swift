@@ -57,6 +57,8 @@ package enum Repair {
       _ = try storage.create(FileNames.unfinishedRepair)
       try storage.syncDirectory()
     }
+    // The versions of the others are not lifted, and those that are damaged want more journal.
+    try CheckpointWriter.removeCheckpoints(except: [checkpoint.header.start.lsn], storage)
     try removeClosing(storage)
     try removeSegments(reader, after: cut.sequence)
     try clear(reader, from: cut)

@@ -22,7 +22,9 @@ extension StockStore {
         Damage(file: checkpoint.name, offset: 0, lsn: nil, finding: "the state is none: \(finding)")
       )
     }
-    return recovery.summary
+    var summary = recovery.summary
+    summary.damagedCheckpoints = try damagedCheckpoints(beside: checkpoint, storage)
+    return summary
   }
 
   /// The directory as it is now, also beside a server that goes on with it.
@@ -32,7 +34,8 @@ extension StockStore {
     }
   }
 
-  /// The checkpoint from which the directory would be recovered.
+  /// The checkpoint from which the directory would be recovered: the newest that is whole. Where there is one
+  /// alone, the parts behind its header are checked as they are read.
   static func newestCheckpoint(_ storage: any Storage) throws(JournalError) -> CheckpointReader {
     let listing = try DirectoryListing(storage)
     guard let newest = listing.checkpoints.last else {
@@ -45,7 +48,41 @@ extension StockStore {
           file: FileNames.segment(segment), offset: 0, lsn: nil,
           finding: "there is no checkpoint to begin from"))
     }
-    return try CheckpointReader(storage: storage, lsn: newest)
+    if listing.checkpoints.count == 1 { return try CheckpointReader(storage: storage, lsn: newest) }
+    var damaged: [Damage] = []
+    for lsn in listing.checkpoints.reversed() {
+      do throws(JournalError) {
+        var checkpoint = try CheckpointReader(storage: storage, lsn: lsn)
+        try checkpoint.check()
+        // Of the first release, what is newer may not be read as if it were (firstReleaseUntil).
+        if !damaged.isEmpty, checkpoint.header.version < CheckpointHeader.version { break }
+        checkpoint.newerDamaged = damaged
+        if !damaged.isEmpty { checkpoint.mustReach = max(checkpoint.mustReach, newest) }
+        return checkpoint
+      } catch .damaged(let damage) {
+        damaged.append(damage)
+      } catch {
+        throw error
+      }
+    }
+    throw .damaged(damaged[0])
+  }
+
+  /// What is wrong with the checkpoints besides the one that recovery begins with.
+  static func damagedCheckpoints(
+    beside chosen: CheckpointReader, _ storage: any Storage
+  ) throws(JournalError) -> [Damage] {
+    var damaged = chosen.newerDamaged
+    for lsn in try DirectoryListing(storage).checkpoints where lsn < chosen.header.start.lsn {
+      do throws(JournalError) {
+        try CheckpointReader(storage: storage, lsn: lsn).check()
+      } catch .damaged(let damage) {
+        damaged.append(damage)
+      } catch {
+        throw error
+      }
+    }
+    return damaged
   }
 
   /// Limits for looking at a directory: address space for many times what its server may have had,

@@ -79,8 +79,9 @@ enum Limits {
   static let journalGroupBytesMax = 1024 * 1024
   /// The one that comes next, and one while that is made which comes after.
   static let journalSpareSegments = 2
-  /// 512 MiB of journal start a checkpoint: a start reads that in two seconds, and the disk holds twice
-  /// that at most, beside two checkpoints.
+  /// 512 MiB of journal start a checkpoint: a start reads that in two seconds. Two checkpoints are kept, with the
+  /// journal since the older, so that one may be harmed: the disk holds three times that at most, beside three
+  /// checkpoints.
   static let journalCheckpointSegments = 8
 
   // MARK: Access

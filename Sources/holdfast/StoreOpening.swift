@@ -136,6 +136,11 @@ final class StoreOpening: Sendable {
   }
 
   private func report(_ summary: RecoverySummary) {
+    for damage in summary.damagedCheckpoints {
+      logger.warning(
+        "a checkpoint is damaged; recovered from the one before it and the journal since",
+        metadata: ["damage": "\(damage.place)"])
+    }
     if summary.tornBytes > 0 {
       logger.notice(
         """

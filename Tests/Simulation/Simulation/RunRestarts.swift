@@ -43,6 +43,7 @@ extension SimulationRun {
     }
     notePromise()
     if random.chance(30), let position = store.journalPosition { try openWithoutEnd(position) }
+    if random.chance(30) { try verifyWithHarmedCheckpoint() }
     counts.closed += 1
     endProcess(losingPower: settings.options.durability == .fsync && random.chance(50))
     if try loseHistory() { return try start(after: nil) }
@@ -80,6 +81,27 @@ extension SimulationRun {
     if summary.lsn < end.lsn {
       throw violation("to hear that the journal went on to \(end.lsn)", "a start at \(summary.lsn)")
     }
+  }
+
+  /// After an orderly stop one bit of the newest checkpoint goes bad: the one before has all that it had.
+  private func verifyWithHarmedCheckpoint() throws(Violation) {
+    let checkpoints = storage.files.keys.filter { $0.hasPrefix("checkpoint-") }.sorted()
+    guard checkpoints.count > 1, let name = checkpoints.last, var bytes = storage.files[name] else {
+      return
+    }
+    bytes[random.number(0...bytes.count - 1)] ^= 1 << random.number(0...7 as ClosedRange<UInt8>)
+    let copy = SimulatedStorage(files: storage.files.merging([name: bytes]) { $1 })
+    counts.checkpointsHarmed += 1
+    let (whole, harmed): (RecoverySummary, RecoverySummary)
+    do throws(JournalError) {
+      whole = try StockStore.verify(storage: SimulatedStorage(files: storage.files))
+      harmed = try StockStore.verify(storage: copy)
+    } catch {
+      throw violation("the state, with one bit of \(name) harmed", "\(error)")
+    }
+    guard harmed.lsn == whole.lsn, harmed.damagedCheckpoints.map(\.file) == [name],
+      harmed.digest == whole.digest || harmed.time != whole.time
+    else { throw violation("with one bit of \(name) harmed: \(whole)", "\(harmed)") }
   }
 
   // MARK: Operators

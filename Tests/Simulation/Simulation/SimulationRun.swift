@@ -248,9 +248,9 @@ package final class SimulationRun: @unchecked Sendable {
     if statistics.durableLSN != statistics.lsn {
       throw violation("all durable: \(statistics.lsn)", "\(statistics.durableLSN)")
     }
-    let segments = settings.options.checkpointSegments + settings.options.spareSegments + 6
+    let segments = 2 * settings.options.checkpointSegments + settings.options.spareSegments + 7
     // A checkpoint of so few records is smaller than a segment.
-    let most = (segments + 2) * segmentBytes
+    let most = (segments + 3) * segmentBytes
     if storage.byteCount > most {
       throw violation("at most \(most) bytes on the disk", "\(storage.byteCount)")
     }
@@ -364,6 +364,8 @@ package struct RunCounts: Sendable, Equatable {
   package var closed = 0
   /// Directories that were opened without the end that they were stopped with.
   package var endsLost = 0
+  /// Directories whose newest checkpoint was harmed while an older one was there.
+  package var checkpointsHarmed = 0
   package var failures = 0
   package var fullDisks = 0
   package var crashedStarts = 0
@@ -385,6 +387,7 @@ package struct RunCounts: Sendable, Equatable {
     powerCuts += other.powerCuts
     closed += other.closed
     endsLost += other.endsLost
+    checkpointsHarmed += other.checkpointsHarmed
     failures += other.failures
     fullDisks += other.fullDisks
     crashedStarts += other.crashedStarts
