@@ -205,12 +205,24 @@ extension StockStore {
     if isAsItWas && recovery.checkpoint.newerDamaged.isEmpty {
       return (header.start, try fallback(behind: header, storage) ?? header.start)
     }
-    let writer = try CheckpointWriter(
-      core: core, storage: storage, identity: header.identity, start: recovery.position,
-      time: recovery.summary.time, fault: options.fault)
-    while try writer.step() {}
-    try writer.finish(keeping: isAsItWas ? header.start.lsn : nil)
-    return (recovery.position, isAsItWas ? header.start : recovery.position)
+    do throws(JournalError) {
+      let writer = try CheckpointWriter(
+        core: core, storage: storage, identity: header.identity, start: recovery.position,
+        time: recovery.summary.time, fault: options.fault)
+      while try writer.step() {}
+      try writer.finish(keeping: isAsItWas ? header.start.lsn : nil)
+      return (recovery.position, isAsItWas ? header.start : recovery.position)
+    } catch .failed(let operation, let file, let error) {
+      // On a full disk the one that is there does: the next start tries again, unless one was made by then. One
+      // of the first release does not.
+      guard error.isShortage, header.version == CheckpointHeader.version else {
+        throw .failed(operation: operation, file: file, error)
+      }
+      try? storage.remove(FileNames.newCheckpoint)
+      return (header.start, header.start)
+    } catch {
+      throw error
+    }
   }
 
   /// Where the checkpoint before that one starts, if it and the journal since are there.
@@ -242,7 +254,14 @@ extension StockStore {
       let file = try JournalError.attempt("sync", name) { () throws(Errno) in
         let file = try storage.open(name)
         // What stands beyond the limit of a file's size cannot be written once more.
-        try rewrite(newestBatch(of: recovery, in: sequence).clamped(to: 0..<writableBytes), file)
+        let newest = newestBatch(of: recovery, in: sequence).clamped(to: 0..<writableBytes)
+        do throws(Errno) {
+          try rewrite(newest, file)
+        } catch {
+          // A full disk that writes elsewhere than where the bytes were. It is the same bytes: those that are
+          // there are left, and only a sync that failed before this start would have lost them.
+          if !error.isLackOfRoom { throw error }
+        }
         try file.sync()
         return file
       }
@@ -255,6 +274,8 @@ extension StockStore {
   /// the disk may lack that batch, though the system shows it and takes it for synced (fsync(2) reports
   /// an error once). It is the only one: nothing is written after a sync that failed.
   private static func newestBatch(of recovery: Recovery, in sequence: UInt64) -> Range<Int> {
+    // After an orderly stop everything was synced.
+    if recovery.summary.wasClosed == true { return 0..<0 }
     let position = recovery.position
     if sequence == position.sequence, position.offset > SegmentHeader.blockBytes {
       return position.offset - recovery.newestBatchBytes..<position.offset

@@ -65,6 +65,54 @@ import Testing
     #expect(it.digest == before && it.store.audit() == [])
   }
 
+  /// What a start may find besides a full disk.
+  enum Beside: CaseIterable { case nothing, kill, otherRetention, harmedCheckpoint, checkpointUnderWay }
+
+  /// A disk on which nothing at all can be written, also where bytes are already: a start serves what is there,
+  /// refuses changes, and takes them once there is room.
+  @Test(arguments: Beside.allCases) func aStartOnAFullDisk(beside: Beside) throws {
+    var limits = crampedLimits()
+    limits.itemsMax = 200
+    let it = try JournaledStore(limits, seed: 9)
+    for _ in 0..<6000 { try it.command() }
+    try it.settle()
+    let before = it.digest
+    if beside != .kill { try it.store.closeJournal() }
+    var files = it.storage.files
+    let checkpoints = files.keys.filter { $0.hasPrefix("checkpoint-") }.sorted()
+    #expect(checkpoints.count == 2)
+    if beside == .harmedCheckpoint { files[checkpoints[1]]?[100] ^= 1 }
+    if beside == .checkpointUnderWay { files["checkpoint.tmp"] = [1, 2, 3] }
+    let disk = SimulatedStorage(files: files, random: SeededRandom(seed: 1))
+    disk.refusesWrites = true
+    disk.bytesMax = 0
+    if beside == .otherRetention { limits.retentionNanoseconds /= 2 }
+    let (store, summary) = try JournaledStore.open(disk, limits, it.options, it.clock)
+    if beside != .otherRetention { #expect(summary.digest == before) }
+    let session = store.makeSession()
+    func adjust(_ key: String) -> Refusal? {
+      _ = session.beginTurn()
+      defer { session.endTurn() }
+      return session.adjust(key, "s1", .delta(1)).refusal
+    }
+    for number in 0..<20 {
+      guard case .unavailable(.noSpace)? = adjust("full-\(number)") else {
+        Issue.record("a change was taken")
+        return
+      }
+      _ = try store.stepJournal()
+      _ = try store.stepMaintenance()
+    }
+    disk.refusesWrites = false
+    disk.bytesMax = .max
+    for _ in 0..<10_000 where try store.stepJournal() || store.stepMaintenance() {}
+    #expect(adjust("room") == nil)
+    #expect(store.audit() == [])
+    try store.closeJournal()
+    #expect(disk.files.keys.count { $0.hasPrefix("checkpoint-") } <= 2)
+    _ = try StockStore.verify(storage: disk)
+  }
+
   /// What fails while the journal is being closed is told.
   @Test func aFailureAtTheEndIsTold() throws {
     let it = try JournaledStore(crampedLimits(), seed: 4)
