@@ -36,6 +36,14 @@ package final class DirectoryStorage: Storage {
       throw .failed(operation: "lock", file: path, error)
     }
     if !isMine { throw .inUse(path: path) }
+    if access == .owner {
+      // Before anything is promised: it would be found out when the first segment is full.
+      do {
+        try directory.requireWritable()
+      } catch {
+        throw .failed(operation: "write to", file: path, error)
+      }
+    }
     lockFile = access == .owner ? try Self.lockFile(directory, path: path) : nil
     self.directory = directory
   }

@@ -22,6 +22,8 @@ package struct Errno: Error, Equatable, CustomStringConvertible {
   package static let invalid = Errno(code: EINVAL)
   package static let connectionReset = Errno(code: ECONNRESET)
   package static let brokenPipe = Errno(code: EPIPE)
+  /// No error of a system call: the name is one of a directory, a pipe, a socket or a device.
+  package static let notRegular = Errno(code: -1)
   package static let noSpace = Errno(code: ENOSPC)
 
   /// There was no room for what was to be written: on the disk, in a quota, below the limit of a file's
@@ -32,6 +34,7 @@ package struct Errno: Error, Equatable, CustomStringConvertible {
   package var isShortage: Bool { isLackOfRoom || [EMFILE, ENFILE, ENOMEM].contains(code) }
 
   package var description: String {
+    if self == .notRegular { return "not a regular file" }
     // strerror_r wants a buffer; strerror's own is good enough off the hot path and thread-safe in glibc.
     guard let text = unsafe strerror(code) else { return "error \(code)" }
     return unsafe String(cString: text)

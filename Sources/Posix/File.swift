@@ -186,7 +186,15 @@ package struct Directory: ~Copyable, Sendable {
     }
   }
 
-  /// Opens a file.
+  /// Whether files can be made in it, renamed and removed: throws why not (faccessat(2), with the rights that
+  /// the process has).
+  package func requireWritable() throws(Errno) {
+    let number = descriptor.number
+    _ = try retrying { unsafe faccessat(number, ".", W_OK | X_OK, AT_EACCESS) }
+  }
+
+  /// Opens a file. Does not wait for one that is no file, such as a pipe without a writer.
+  /// - Throws: `notRegular` for what is none.
   package func file(_ name: String, for purpose: Purpose) throws(Errno) -> File {
     let flags =
       switch purpose {
@@ -195,7 +203,13 @@ package struct Directory: ~Copyable, Sendable {
       case .writingOrCreating: O_RDWR | O_CREAT
       case .replacing: O_RDWR | O_CREAT | O_TRUNC
       }
-    return File(FileDescriptor(owning: try open(name, flags)))
+    do throws(Errno) {
+      let descriptor = FileDescriptor(owning: try open(name, flags | O_NONBLOCK))
+      guard try FileStatus(of: descriptor).isRegular else { throw .notRegular }
+      return File(descriptor)
+    } catch  where [EISDIR, ENXIO].contains(error.code) {
+      throw .notRegular
+    }
   }
 
   /// Gives a file another name, replacing what has it, in one step (renameat(2)).

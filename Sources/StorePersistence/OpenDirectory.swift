@@ -35,6 +35,11 @@ extension StockStore {
     let before = found?.header.reservationsMax ?? limits.reservationsMax
     try requireAddressSpace(limits, concurrency, reservationsMaxBefore: before)
     if listing.checkpoints.isEmpty { try requireUnused(listing, storage) }
+    // All of them, before anything is promised: they are used again one day.
+    for sequence in listing.segments {
+      let name = FileNames.segment(sequence)
+      _ = try JournalError.attempt("open", name) { () throws(Errno) in try storage.open(name) }
+    }
     for name in listing.unfinished {
       try JournalError.attempt("remove", name) { () throws(Errno) in try storage.remove(name) }
     }
@@ -70,7 +75,7 @@ extension StockStore {
 
   /// Without a checkpoint, only a segment that was never written to may be there: the making of the
   /// directory was cut short.
-  private static func requireUnused(
+  static func requireUnused(
     _ listing: DirectoryListing, _ storage: any Storage
   ) throws(JournalError) {
     for sequence in listing.segments {

@@ -39,14 +39,12 @@ extension StockStore {
   static func newestCheckpoint(_ storage: any Storage) throws(JournalError) -> CheckpointReader {
     let listing = try DirectoryListing(storage)
     guard let newest = listing.checkpoints.last else {
-      guard let segment = listing.segments.last else {
+      if listing.segments.isEmpty {
         throw .unsuitable("there is no store in the directory")
       }
-      try JournalReader.requireKnownFormat(ofSegment: segment, storage)
-      throw .damaged(
-        Damage(
-          file: FileNames.segment(segment), offset: 0, lsn: nil,
-          finding: "there is no checkpoint to begin from"))
+      try requireUnused(listing, storage)
+      throw .unsuitable(
+        "there is no store in the directory yet: its making was cut short, and a start completes it")
     }
     if listing.checkpoints.count == 1 { return try CheckpointReader(storage: storage, lsn: newest) }
     var damaged: [Damage] = []

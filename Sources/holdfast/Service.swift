@@ -35,6 +35,7 @@ enum Service {
     page.add { ProcessMetrics.expose(into: &$0) }
     if let certificate = watcher.certificate { page.add { certificate.expose(into: &$0) } }
 
+    try requireDescriptors(settings)
     let state = ServiceState(logger: logger)
     // First of all the directory: whoever starts a second server should hear of that, not of its port.
     let opening = try StoreOpening(settings, logger)
@@ -71,6 +72,18 @@ enum Service {
         ], gracefulShutdownSignals: [.sigterm, .sigint], logger: logger))
     try await group.run()
     logger.info("stopped")
+  }
+
+  /// A server that runs out of them later could neither take calls nor go on with its journal.
+  private static func requireDescriptors(_ settings: Settings) throws(CommandFailure) {
+    let (most, needed) = (
+      Machine.raiseDescriptorLimit(), Limits.descriptorsNeeded(loops: settings.loops)
+    )
+    if most < needed {
+      throw CommandFailure(
+        description: "the process may have \(most) open files (ulimit -n): with \(settings.loops) loops it "
+          + "needs \(needed) at least, and one for each connection")
+    }
   }
 
   /// Takes both ports, or says in one sentence which cannot be had. On the one for calls nothing listens

@@ -1,8 +1,12 @@
 """A data directory that is taken away, shared, or not fit to be one."""
 
 import json
+import os
+import pathlib
 import shutil
+import socket
 import subprocess
+import tempfile
 import time
 
 import grpc
@@ -10,10 +14,11 @@ import pytest
 
 from client import Client, line
 from journal import segments
-from server import holdfast, serve_command
+from server import eventually, holdfast, serve_command
 from test_lifecycle import metric
 
 DISK_FAILED = 74
+SMALL = ["--journal-segment-bytes", str(256 * 1024), "--loops", "1"]
 
 
 def test_a_directory_without_its_lock_file_has_one_server(binary, start, tmp_path):
@@ -70,8 +75,8 @@ def test_sockets_and_tokens_may_lie_in_the_data_directory(binary, start, tmp_pat
 
 
 def test_readers_keep_no_server_from_starting_and_read_beside_it(binary, start, tmp_path):
-    data, small = tmp_path / "data", ["--journal-segment-bytes", str(256 * 1024), "--loops", "1"]
-    server = start(*small, data=data)
+    data = tmp_path / "data"
+    server = start(*SMALL, data=data)
     with Client(server.target) as client:
         sku = client.item(1_000_000)
         for _ in range(1000):
@@ -82,7 +87,7 @@ def test_readers_keep_no_server_from_starting_and_read_beside_it(binary, start, 
         dump = subprocess.Popen([binary, "dump", data], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
         first = dump.stdout.readline()
         server.kill()
-    server = start(*small, data=data)
+    server = start(*SMALL, data=data)
     with Client(server.target) as client:
         # Segments are given up and used again meanwhile.
         carts = [[line(client.item(1_000_000)) for _ in range(64)] for _ in range(2)]
@@ -96,7 +101,7 @@ def test_readers_keep_no_server_from_starting_and_read_beside_it(binary, start, 
 
 def test_a_directory_is_whole_whenever_it_is_read(binary, start, tmp_path):
     data = tmp_path / "data"
-    server = start("--journal-segment-bytes", str(256 * 1024), "--loops", "1", data=data)
+    server = start(*SMALL, data=data)
     with Client(server.target) as client:
         cart = [line(client.item(1_000_000)) for _ in range(64)]
         while metric(server, "holdfast_checkpoints_total") < 3:
@@ -108,3 +113,89 @@ def test_a_directory_is_whole_whenever_it_is_read(binary, start, tmp_path):
             assert reader.returncode == 0, complaints
             assert int(state.split()[1]) <= metric(server, "holdfast_journal_decisions")
             assert before - 200 < int(state.split()[1])
+
+
+SEGMENT, SPARE = "journal-00000000000000000001", "journal-00000000000000000003"
+
+
+@pytest.fixture
+def closed(start, tmp_path):
+    """The directory of a server that was stopped."""
+    server = start(*SMALL, data=tmp_path / "data")
+    with Client(server.target) as client:
+        client.item(10)
+    eventually(lambda: (tmp_path / "data" / SPARE).exists())
+    assert server.stop() == 0
+    return tmp_path / "data"
+
+
+def put(kind, path):
+    """Puts something that is no file where the file was."""
+    path.unlink(missing_ok=True)
+    match kind:
+        case "fifo": os.mkfifo(path)
+        case "socket":
+            with socket.socket(socket.AF_UNIX) as listener:
+                listener.bind(str(path))
+        case "directory": path.mkdir()
+
+
+@pytest.mark.parametrize("name", ["lock", SEGMENT, SPARE, "checkpoint", "journal.closed"])
+@pytest.mark.parametrize("kind", ["fifo", "socket", "directory"])
+def test_what_is_no_file_is_told_before_the_server_is_ready(binary, closed, kind, name):
+    path = next(closed.glob("checkpoint-*")) if name == "checkpoint" else closed / name
+    put(kind, path)
+    done = holdfast(binary, *serve_command(binary, closed, *SMALL)[1:])
+    assert done.returncode == 1 and done.stdout == "", done.stdout
+    assert f"{path.name}: not a regular file" in done.stderr
+    done = holdfast(binary, "verify", closed)
+    if name != "lock":
+        assert done.returncode == 1 and f"{path.name}: not a regular file" in done.stderr
+    else:
+        assert done.returncode == 0
+
+
+@pytest.mark.parametrize("names, status", [
+    ([], 1), ([SEGMENT], 1), ([SEGMENT, "checkpoint.tmp"], 1), (["segment.tmp"], 1), ([SPARE], 3)])
+def test_a_half_made_directory_is_the_same_to_verify_and_to_a_start(binary, start, closed, tmp_path, names, status):
+    half = tmp_path / "half"
+    half.mkdir()
+    for name in names:
+        # What is made first: a segment without a batch.
+        (half / name).write_bytes((closed / SPARE).read_bytes())
+    done = holdfast(binary, "verify", half)
+    assert done.returncode == status, done.stderr
+    assert ("cut short" in done.stderr) == (SEGMENT in names)
+    if status == 1:
+        with Client(start(*SMALL, data=half).target) as client:
+            client.item(1)
+    else:
+        assert holdfast(binary, *serve_command(binary, half, *SMALL)[1:]).returncode == status
+
+
+@pytest.mark.parametrize("what", [".", SPARE], ids=["the directory", "a segment"])
+def test_what_must_not_be_written_is_told_before_the_server_is_ready(binary, closed, what):
+    if os.geteuid() != 0 or not shutil.which("setpriv"):
+        pytest.skip("needs the right to become somebody else")
+    with tempfile.TemporaryDirectory() as parent:
+        os.chmod(parent, 0o755)
+        data = pathlib.Path(shutil.copytree(closed, pathlib.Path(parent) / "data"))
+        for path in (data, *data.iterdir()):
+            os.chown(path, 65534, 65534)
+        if what == ".":
+            data.chmod(0o500)
+        else:
+            (data / what).chmod(0o400)
+        nobody = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups"]
+        done = subprocess.run([*nobody, *serve_command(binary, data, *SMALL)], capture_output=True, text=True, timeout=60)
+        if "cannot execute" in done.stderr or "failed to execute" in done.stderr:
+            pytest.skip("nobody else may run the server")
+        assert done.returncode == 1 and done.stdout == "" and "Permission denied" in done.stderr, done.stderr
+        assert holdfast(*nobody, binary, "verify", data).returncode == 0
+
+
+def test_too_few_open_files_are_told_before_the_server_is_ready(binary, tmp_path):
+    done = subprocess.run(["prlimit", "--nofile=20", *serve_command(binary, tmp_path / "data")],
+                          capture_output=True, text=True, timeout=60)
+    assert done.returncode == 1 and done.stdout == ""
+    assert "20 open files (ulimit -n)" in done.stderr
