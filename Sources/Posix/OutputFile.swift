@@ -16,6 +16,25 @@ package struct OutputFile: ~Copyable, Sendable {
       owning: try retrying { unsafe open(path, O_WRONLY | O_CREAT | O_CLOEXEC, 0o666) })
   }
 
+  /// Makes a file for its owner alone (0600), where there is nothing of that name.
+  package init(newPath path: String) throws(Errno) {
+    descriptor = FileDescriptor(
+      owning: try retrying {
+        unsafe hf_open_at(AT_FDCWD, path, O_WRONLY | O_CREAT | O_EXCL)
+      })
+  }
+
+  /// Goes on behind what the file has.
+  package init(appendingTo path: String) throws(Errno) {
+    descriptor = FileDescriptor(
+      owning: try retrying { unsafe hf_open_at(AT_FDCWD, path, O_WRONLY | O_APPEND) })
+  }
+
+  /// Makes what was written outlive a power cut (fsync(2)).
+  package func sync() throws(Errno) {
+    if fsync(descriptor.number) != 0 { throw .current }
+  }
+
   /// A second descriptor for what another has open: 1 is standard output.
   package init(duplicating number: Int32) throws(Errno) {
     descriptor = FileDescriptor(owning: try retrying { dup(number) })

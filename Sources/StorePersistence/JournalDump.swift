@@ -16,15 +16,8 @@ extension StockStore {
     let storage = try snapshot(of: storage)
     let checkpoint = try newestCheckpoint(storage)
     let header = checkpoint.header
-    let secret = header.identity.secret
-    // For the items' names, and for the ids of reservations.
-    let core = StoreCore(
-      limits: try limits(toRead: header), concurrency: .optimistic,
-      secret: (secret.low, secret.high),
-      now: header.time, shardCount: header.identity.shardCount,
-      firstReleaseUntil: header.firstReleaseUntil)
-    defer { core.free() }
-    _ = try checkpoint.loadItems(into: core)
+    let text = try JournalText(checkpoint)
+    defer { text.free() }
     line(JSONObject.checkpoint(checkpoint))
     let closing = try ClosingRecord.read(storage, storeID: header.identity.storeID)
     let reader = JournalReader(
@@ -35,26 +28,64 @@ extension StockStore {
     var decisions = header.start.counted
     let end = unsafe try reader.forEachBatch(readsAhead: false, until: endLSN) {
       (batch, payload) throws(JournalError) in
-      var offset = 0
-      while offset < payload.count {
-        // The offset is where the record before ended: within the payload.
-        guard
-          let record = unsafe JournalRecord(UnsafeRawBufferPointer(rebasing: payload[offset...]))
-        else {
-          throw .damaged(
-            Damage(
-              file: "the journal", offset: Int(clamping: batch.lsn), lsn: batch.lsn,
-              finding: "a malformed record"))
-        }
-        offset += record.byteCount
+      let isWhole = unsafe text.forEachRecord(payload, lsn: batch.lsn) { record, lsn in
         if record.kind != .clock { decisions += 1 }
-        core.rememberName(record)
-        line(JSONObject.record(record, lsn: batch.lsn &+ UInt64(offset), core))
+        line(text.line(record, lsn: lsn))
+      }
+      if !isWhole {
+        throw .damaged(
+          Damage(
+            file: "the journal", offset: Int(clamping: batch.lsn), lsn: batch.lsn,
+            finding: "a malformed record"))
       }
     }
     if let damage = ClosingRecord.damage(closing, of: end.position, counted: decisions) {
       throw .damaged(damage)
     }
+  }
+}
+
+/// Records as text, with the names of items and the ids of reservations. Whoever makes it frees it.
+struct JournalText {
+  private let core: StoreCore
+
+  /// Knows the items of the checkpoint.
+  init(_ checkpoint: CheckpointReader) throws(JournalError) {
+    let header = checkpoint.header
+    let secret = header.identity.secret
+    core = StoreCore(
+      limits: try StockStore.limits(toRead: header), concurrency: .optimistic,
+      secret: (secret.low, secret.high), now: header.time, shardCount: header.identity.shardCount,
+      firstReleaseUntil: header.firstReleaseUntil)
+    do throws(JournalError) {
+      _ = try checkpoint.loadItems(into: core)
+    } catch {
+      core.free()
+      throw error
+    }
+  }
+
+  func free() { core.free() }
+
+  /// Calls `body` with each record of a batch and the log's end behind it; the items that they make get their
+  /// names. False where a record is malformed.
+  func forEachRecord(
+    _ payload: UnsafeRawBufferPointer, lsn: UInt64, _ body: (JournalRecord, UInt64) -> Void
+  ) -> Bool {
+    var offset = 0
+    while offset < payload.count {
+      // The offset is where the record before ended: within the payload.
+      guard let record = unsafe JournalRecord(UnsafeRawBufferPointer(rebasing: payload[offset...]))
+      else { return false }
+      offset += record.byteCount
+      core.rememberName(record)
+      body(record, lsn &+ UInt64(offset))
+    }
+    return true
+  }
+
+  func line(_ record: JournalRecord, lsn: UInt64) -> String {
+    JSONObject.record(record, lsn: lsn, core)
   }
 }
 
@@ -86,6 +117,18 @@ struct JSONObject {
     object.add("decisions", checkpoint.header.start.counted)
     object.add("items", checkpoint.end.items)
     object.add("recorded_decisions", checkpoint.end.records)
+    return object.closed
+  }
+
+  /// A batch that cannot be read any more.
+  static func unreadable(_ batch: BatchHeader, file: String, offset: Int) -> String {
+    var object = JSONObject()
+    object.add("lsn", batch.endLSN)
+    object.addTime("time", batch.time)
+    object.add("kind", "unreadable")
+    object.add("file", file)
+    object.add("offset", offset)
+    object.add("records", batch.recordCount)
     return object.closed
   }
 

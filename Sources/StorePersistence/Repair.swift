@@ -33,7 +33,8 @@ package enum Repair {
   /// - Throws: `newer` where any file is; `unsuitable` where no batch begins or ends at `lsn`, or the
   ///   checkpoint needs what is behind it; `damaged` where it is the checkpoint that is; `failed`; `tooLittleMemory`.
   package static func truncate(
-    storage: any Storage, at lsn: UInt64, nonce: UInt64 = Machine.random64()
+    storage: any Storage, at lsn: UInt64, nonce: UInt64 = Machine.random64(),
+    to line: (String) -> Void = { _ in }, whenListed: () throws(JournalError) -> Void = {}
   ) throws(JournalError) -> RepairReport {
     let checkpoint = try StockStore.newestCheckpoint(storage)
     // While nothing is changed yet.
@@ -52,7 +53,11 @@ package enum Repair {
       try JournalReader.requireKnownFormat(ofSegment: sequence, storage)
     }
     let cut = try findCut(reader, at: lsn)
-    var report = try countGivenUp(reader, from: cut)
+    let text = try JournalText(checkpoint)
+    defer { text.free() }
+    learnNames(reader, until: lsn, text)
+    var report = try listGivenUp(reader, from: cut, text, to: line)
+    try whenListed()
     try JournalError.attempt("create", FileNames.unfinishedRepair) { () throws(Errno) in
       _ = try storage.create(FileNames.unfinishedRepair)
       try storage.syncDirectory()
@@ -138,9 +143,17 @@ package enum Repair {
         : "no batch of the journal begins at \(lsn); the nearest place below is \(nearestBelow)")
   }
 
+  /// Reads what is kept for the names of its items. What is harmed there is no reason to stop.
+  private static func learnNames(_ reader: JournalReader, until lsn: UInt64, _ text: JournalText) {
+    _ = unsafe try? reader.forEachBatch(readsAhead: false, until: lsn) { (batch, payload) in
+      _ = unsafe text.forEachRecord(payload, lsn: batch.lsn) { _, _ in }
+    }
+  }
+
   /// Looks for what is behind the cut, also behind what is damaged.
-  private static func countGivenUp(
-    _ reader: JournalReader, from cut: JournalPosition
+  private static func listGivenUp(
+    _ reader: JournalReader, from cut: JournalPosition, _ text: JournalText,
+    to line: (String) -> Void
   ) throws(JournalError) -> RepairReport {
     var report = RepairReport()
     let window = Window()
@@ -157,24 +170,22 @@ package enum Repair {
         guard header.kind == .records else { continue }
         report.bytes = max(report.bytes, header.endLSN - cut.lsn)
         let decisions = unsafe try search.read(header, at: found, window) { payload in
-          unsafe decisionCount(payload)
+          var count = 0
+          _ = unsafe text.forEachRecord(payload, lsn: header.lsn) { record, lsn in
+            if record.kind != .clock { count += 1 }
+            line(text.line(record, lsn: lsn))
+          }
+          return count
         }
-        guard let decisions else { continue }
+        guard let decisions else {
+          line(JSONObject.unreadable(header, file: name, offset: found))
+          continue
+        }
         report.batches += 1
         report.decisions += decisions
       }
     }
     return report
-  }
-
-  private static func decisionCount(_ payload: UnsafeRawBufferPointer) -> Int {
-    var count = 0
-    var rest = unsafe payload
-    while let record = unsafe JournalRecord(rest) {
-      if record.kind != .clock { count += 1 }
-      unsafe rest = UnsafeRawBufferPointer(rebasing: rest[record.byteCount...])
-    }
-    return count
   }
 
   /// What it says may be given up.

@@ -51,9 +51,19 @@ def test_damage_is_refused_repaired_and_then_served(binary, start, data):
     assert dump.returncode == 3 and spoilt.path.name in dump.stderr
     kept = [json.loads(row) for row in dump.stdout.splitlines()]
 
+    # First what is given up is listed: where that cannot be, nothing is changed.
+    done = holdfast(binary, "repair", data, "--truncate-at", lsn, "--list", data.parent / "no" / "list")
+    assert done.returncode == 1 and "--list" in done.stderr and holdfast(binary, "verify", data).returncode == 3
     done = holdfast(binary, "repair", data, "--truncate-at", lsn)
     assert done.returncode == 0, done.stderr
-    assert str(lsn) in done.stdout
+    assert str(lsn) in done.stdout and f"given-up-{lsn}.jsonl" in done.stdout
+    given_up = [json.loads(row) for row in (data / f"given-up-{lsn}.jsonl").read_text().splitlines()]
+    assert [row["kind"] for row in given_up].count("unreadable") == 1
+    decided = [row for row in given_up if row["kind"] == "held"]
+    assert f"gave up {len(decided)} decisions" in done.stdout and len(decided) > 5
+    assert all(row["lsn"] > lsn for row in given_up)
+    assert {part["sku"] for row in decided for part in row["lines"]} == {sku_of(data)}
+    assert len(decided) + 1 + len([row for row in kept if row["kind"] == "held"]) == RESERVES
     decisions, _ = state_of(binary, data)
     assert decisions == sum(record["kind"] not in ("checkpoint", "clock") for record in kept) < whole[0]
     server = start(data=data)
