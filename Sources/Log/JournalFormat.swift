@@ -1,4 +1,3 @@
-package import Bytes
 // The journal on disk. All numbers are little endian.
 //
 // A journal is a chain of segment files of equal size, numbered from 1. A segment is a header block of
@@ -63,6 +62,7 @@ package import Bytes
 //     missing segment is damage.
 //   - Power-safe overwrite is assumed: a write that power cuts short does not harm bytes beside it,
 //     though it leaves any mixture of old and new within it.
+package import Bytes
 internal import CPlatform
 
 /// The secret half of the checksums.
