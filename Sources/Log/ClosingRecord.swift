@@ -136,8 +136,9 @@ package struct ClosingRecord: Equatable, Sendable {
     case .record(let record) where record.lsn > position.lsn:
       Damage(
         file: FileNames.segment(position.sequence), offset: position.offset, lsn: position.lsn,
-        finding: "the journal ends at \(position.lsn), but went on to \(record.lsn) when its server was "
-          + "stopped: \(record.counted - min(record.counted, counted)) acknowledged decisions are missing")
+        finding:
+          "the journal ends at \(position.lsn), but went on to \(record.lsn) when its server "
+          + "was stopped: \(record.counted - min(record.counted, counted)) decisions are missing")
     case .record: nil
     }
   }

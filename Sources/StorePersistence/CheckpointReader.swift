@@ -292,7 +292,8 @@ extension ReservationRecord {
   ) throws(JournalError) -> Result {
     let bytes = try unsafe nextBytes()
     var fields = unsafe FieldReader(bytes)
-    guard let header = BlockHeader(&fields), header.kind == kind ?? header.kind, header.place == UInt64(place),
+    guard let header = BlockHeader(&fields), header.kind == kind ?? header.kind,
+      header.place == UInt64(place),
       header.checkpointLSN == lsn
     else { throw damage("not the block that belongs there") }
     let blockBytes = BlockHeader.byteCount + header.payloadBytes

@@ -67,7 +67,8 @@ struct Recovery {
         decisions: position.counted, lsn: position.lsn, digest: core.digest(at: newestTime),
         time: Timestamp(nanoseconds: newestTime), items: counts.items,
         liveReservations: counts.liveHolds, recordedDecisions: counts.recordedDecisions,
-        damagedCheckpoints: checkpoint.newerDamaged, checkpointLSN: header.start.lsn, recordsReplayed: replay.recordCount,
+        damagedCheckpoints: checkpoint.newerDamaged, checkpointLSN: header.start.lsn,
+        recordsReplayed: replay.recordCount,
         journalBytesRead: position.lsn &- header.start.lsn, tornBytes: end.tornBytes,
         seconds: Double(SystemClock.monotonicNanoseconds() - began) / 1e9,
         isNew: isNew, wasClosed: closing.lsn.map { $0 == position.lsn })

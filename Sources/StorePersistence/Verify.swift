@@ -44,7 +44,8 @@ extension StockStore {
       }
       try requireUnused(listing, storage)
       throw .unsuitable(
-        "there is no store in the directory yet: its making was cut short, and a start completes it")
+        "there is no store in the directory yet: its making was cut short, and a start completes it"
+      )
     }
     if listing.checkpoints.count == 1 { return try CheckpointReader(storage: storage, lsn: newest) }
     var damaged: [Damage] = []

@@ -48,7 +48,8 @@ extension CommandFailure {
       // The hint names a command; now it can be pasted.
       let text = error.description.replacing("repair DIR", with: "repair '\(directory)'")
       self.init(description: "\(directory): \(text)", status: Self.damaged)
-    case .failed, .displaced, .unsuitable, .tooLittleMemory, .newer, .fenced, .unreachable, .trimmed:
+    case .failed, .displaced, .unsuitable, .tooLittleMemory, .newer, .fenced, .unreachable,
+      .trimmed:
       let text = error.description
       self.init(description: text.contains(directory) ? text : "\(directory): \(text)")
     }

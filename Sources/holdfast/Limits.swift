@@ -51,6 +51,8 @@ enum Limits {
   /// tell an outage from a clock that is wrong.
   static let timeNotedNanoseconds = 60 * second
   static let clockWatchedNanoseconds = second
+  /// A server that is too small for its load says so six times an hour.
+  static let retentionToldNanoseconds = 600 * second
 
   // MARK: Tables
 

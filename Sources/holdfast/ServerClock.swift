@@ -78,16 +78,19 @@ enum ServerClock {
   }
 }
 
-/// A thread that watches the wall clock, and notes the time in the journal of a server without calls.
+/// A thread that watches the wall clock and how long decisions are remembered, and notes the time in the
+/// journal of a server without calls.
 final class ClockKeeper: Sendable {
   private let store: StockStore
   private let logger: Logger
+  private let retention: RetentionWatch
   private let stopping: Wakeup
   private let isStopping = Atomic<Bool>(false)
   private let thread = Mutex<Thread?>(nil)
 
-  init(_ store: StockStore, _ logger: Logger) throws(Errno) {
+  init(_ store: StockStore, _ logger: Logger, _ retention: RetentionWatch) throws(Errno) {
     self.store = store
+    self.retention = retention
     self.logger = logger
     stopping = try Wakeup()
     let started = try Thread(name: "clock") { [self] in run() }
@@ -108,6 +111,7 @@ final class ClockKeeper: Sendable {
   private func run() {
     var watch = ClockWatch(offset: ServerClock.offset(of: store.time))
     while !isStopping.load(ordering: .acquiring) {
+      retention.look(store)
       store.noteTime(afterNanoseconds: Limits.timeNotedNanoseconds)
       let time = store.time
       let offset = ServerClock.offset(of: time)

@@ -38,7 +38,8 @@ enum Service {
     try requireDescriptors(settings)
     let state = ServiceState(logger: logger)
     // First of all the directory: whoever starts a second server should hear of that, not of its port.
-    let opening = try StoreOpening(settings, logger)
+    let retention = RetentionWatch(Limits.store(settings), logger)
+    let opening = try StoreOpening(settings, logger, retention)
     // Then the ports: a recovery may take a while, and would be for nothing.
     let (admin, port) = try openPorts(settings, page, state, watcher)
     // Not before: a host that is none should be the only thing that is said.
@@ -63,6 +64,7 @@ enum Service {
               page.add { StoreMetrics.expose(store.statistics(), store.concurrency, into: &$0) }
               page.add { JournalMetrics.expose(store.journalStatistics, into: &$0) }
               page.add { ServerClock.expose(store, into: &$0) }
+              page.add { retention.expose(into: &$0) }
               return try openServer(settings, port, store, metrics, watcher)
             } announce: {
               announce(settings, port, admin, logger)
@@ -81,7 +83,8 @@ enum Service {
     )
     if most < needed {
       throw CommandFailure(
-        description: "the process may have \(most) open files (ulimit -n): with \(settings.loops) loops it "
+        description:
+          "the process may have \(most) open files (ulimit -n): with \(settings.loops) loops it "
           + "needs \(needed) at least, and one for each connection")
     }
   }

@@ -11,12 +11,16 @@ internal import Synchronization
 final class StoreOpening: Sendable {
   private let settings: Settings
   private let logger: Logger
+  private let retention: RetentionWatch
   private let storage: DirectoryStorage?
   private let clockKeeper = Mutex<ClockKeeper?>(nil)
 
   /// Takes the data directory, which is made if need be.
-  init(_ settings: Settings, _ logger: Logger) throws(CommandFailure) {
+  init(
+    _ settings: Settings, _ logger: Logger, _ retention: RetentionWatch
+  ) throws(CommandFailure) {
     self.settings = settings
+    self.retention = retention
     self.logger = logger
     if settings.durability == nil {
       storage = nil
@@ -74,7 +78,7 @@ final class StoreOpening: Sendable {
 
   private func keepClock(_ store: StockStore) throws(JournalError) {
     do {
-      let keeper = try ClockKeeper(store, logger)
+      let keeper = try ClockKeeper(store, logger, retention)
       clockKeeper.withLock { $0 = keeper }
     } catch {
       throw .failed(operation: "make", file: "the clock's thread", error)

@@ -50,7 +50,8 @@ struct VerifyCommand: AsyncParsableCommand {
           + "the middle of it, or it was harmed since; the next start cuts it off")
     }
     for damage in summary.damagedCheckpoints {
-      lines.append("\(damage.place); another checkpoint stands in for it, and the next start replaces it")
+      lines.append(
+        "\(damage.place); another checkpoint stands in for it, and the next start replaces it")
     }
     switch summary.wasClosed {
     case true?: lines.append("the journal ends where it did when its server was stopped")

@@ -199,3 +199,24 @@ def test_too_few_open_files_are_told_before_the_server_is_ready(binary, tmp_path
                           capture_output=True, text=True, timeout=60)
     assert done.returncode == 1 and done.stdout == ""
     assert "20 open files (ulimit -n)" in done.stderr
+
+
+@pytest.mark.parametrize("room, is_short", [(400, True), (10_000_000, False)])
+def test_a_retention_that_is_cut_short_is_told_before_it_is(start, room, is_short):
+    retention = 3600
+    server = start("--max-reservations", str(room), "--retention", f"{retention}s")
+    with Client(server.target) as client:
+        sku = client.item(1_000_000)
+        began = time.monotonic()
+        # 350 of 400 records: nothing is forgotten yet.
+        for _ in range(350):
+            client.release(client.reserve(line(sku)).reservation_id)
+        rate = 350 / (time.monotonic() - began)
+        seen = eventually(lambda: metric(server, "holdfast_retention_horizon_seconds") < retention or not is_short)
+        assert seen
+        if is_short:
+            assert metric(server, "holdfast_retention_horizon_seconds") < 4 * room / rate
+            eventually(lambda: "faster than they can be remembered" in server.log_text())
+        assert metric(server, "holdfast_decisions_evicted_early_total") == 0
+    time.sleep(1.5)
+    assert server.log_text().count("faster than they can be remembered") == is_short

@@ -66,7 +66,9 @@ import Testing
   }
 
   /// What a start may find besides a full disk.
-  enum Beside: CaseIterable { case nothing, kill, otherRetention, harmedCheckpoint, checkpointUnderWay }
+  enum Beside: CaseIterable {
+    case nothing, kill, otherRetention, harmedCheckpoint, checkpointUnderWay
+  }
 
   /// A disk on which nothing at all can be written, also where bytes are already: a start serves what is there,
   /// refuses changes, and takes them once there is room.
