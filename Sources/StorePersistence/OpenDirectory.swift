@@ -230,7 +230,8 @@ extension StockStore {
     }
   }
 
-  /// Where the checkpoint before that one starts, if it and the journal since are there.
+  /// Where the checkpoint before that one starts, if it and the journal since are there and come to the same
+  /// state: one that was to be removed may be left from a start that did not come to its end.
   private static func fallback(
     behind header: CheckpointHeader, _ storage: any Storage
   ) throws(JournalError) -> JournalPosition? {
@@ -238,7 +239,9 @@ extension StockStore {
     guard let lsn = listing.checkpoints.last(where: { $0 < header.start.lsn }),
       let older = try? CheckpointReader(storage: storage, lsn: lsn).header,
       older.version == CheckpointHeader.version, older.start.sequence <= header.start.sequence,
-      older.identity.storeID == header.identity.storeID
+      older.identity.storeID == header.identity.storeID,
+      older.retentionNanoseconds == header.retentionNanoseconds,
+      older.firstVersion == header.firstVersion
     else { return nil }
     let needed = older.start.sequence...header.start.sequence
     return needed.count == listing.segments.count(where: needed.contains) ? older.start : nil
