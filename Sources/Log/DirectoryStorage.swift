@@ -69,7 +69,7 @@ package final class DirectoryStorage: Storage {
     let file: DirectoryFile
     let isMine: Bool
     do throws(Errno) {
-      file = DirectoryFile(try directory.file(lockName, for: .writingOrCreating))
+      file = try DirectoryFile(directory, lockName, for: .writingOrCreating)
     } catch {
       throw .failed(operation: "open", file: name, error)
     }
@@ -85,7 +85,7 @@ package final class DirectoryStorage: Storage {
   package func names() throws(Errno) -> [String] { try directory.names() }
 
   package func open(_ name: String) throws(Errno) -> any StorageFile {
-    let file = DirectoryFile(try directory.file(name, for: access == .owner ? .writing : .reading))
+    let file = try DirectoryFile(directory, name, for: access == .owner ? .writing : .reading)
     // The owner does not use it again before this reader is done. Where it just does, there is nothing to read;
     // where the file system locks nothing, whoever reads a running server's directory may have to do it again.
     if access == .reader, (try? file.file.lock(exclusive: false)) == false { throw .tryAgain }
@@ -94,7 +94,7 @@ package final class DirectoryStorage: Storage {
 
   package func create(_ name: String) throws(Errno) -> any StorageFile {
     try checkOwned()
-    return DirectoryFile(try directory.file(name, for: .replacing))
+    return try DirectoryFile(directory, name, for: .replacing)
   }
 
   package func rename(_ name: String, to newName: String) throws(Errno) {
@@ -150,7 +150,14 @@ package final class DirectoryStorage: Storage {
 private final class DirectoryFile: StorageFile {
   let file: File
 
-  init(_ file: consuming File) { self.file = file }
+  /// - Throws: `notRegular` for a pipe, a socket, a directory or a device.
+  init(
+    _ directory: borrowing Directory, _ name: String, for purpose: Directory.Purpose
+  ) throws(Errno) {
+    let file = try directory.file(name, for: purpose)
+    guard try file.status().isRegular else { throw .notRegular }
+    self.file = file
+  }
 
   func byteCount() throws(Errno) -> Int { try file.byteCount() }
 

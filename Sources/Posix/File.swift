@@ -194,7 +194,7 @@ package struct Directory: ~Copyable, Sendable {
   }
 
   /// Opens a file. Does not wait for one that is no file, such as a pipe without a writer.
-  /// - Throws: `notRegular` for what is none.
+  /// - Throws: `notRegular` for what cannot be opened as one.
   package func file(_ name: String, for purpose: Purpose) throws(Errno) -> File {
     let flags =
       switch purpose {
@@ -204,9 +204,7 @@ package struct Directory: ~Copyable, Sendable {
       case .replacing: O_RDWR | O_CREAT | O_TRUNC
       }
     do throws(Errno) {
-      let descriptor = FileDescriptor(owning: try open(name, flags | O_NONBLOCK))
-      guard try FileStatus(of: descriptor).isRegular else { throw .notRegular }
-      return File(descriptor)
+      return File(FileDescriptor(owning: try open(name, flags | O_NONBLOCK)))
     } catch  where [EISDIR, ENXIO].contains(error.code) {
       throw .notRegular
     }
