@@ -50,7 +50,7 @@ def test_a_directory_that_is_taken_away_ends_the_server(start, tmp_path, how):
             case "renamed": data.rename(tmp_path / "aside")
             case "replaced":
                 data.rename(tmp_path / "aside")
-                shutil.copytree(tmp_path / "aside", data)
+                shutil.copytree(tmp_path / "aside", data, ignore=shutil.ignore_patterns("*.tmp"))
             case "unmounted": subprocess.run(["umount", "--lazy", data], check=True)
             case _: segments(data)[0].unlink()
         taken = time.monotonic()
