@@ -135,8 +135,10 @@ def put(kind, path):
     match kind:
         case "fifo": os.mkfifo(path)
         case "socket":
-            with socket.socket(socket.AF_UNIX) as listener:
-                listener.bind(str(path))
+            # Bound where its name is short: a socket's has 107 bytes at most.
+            with socket.socket(socket.AF_UNIX) as listener, tempfile.TemporaryDirectory() as short:
+                listener.bind(f"{short}/s")
+                os.rename(f"{short}/s", path)
         case "directory": path.mkdir()
 
 
