@@ -75,16 +75,18 @@ let package = Package(
     module("Log", ["Posix", "Bytes", "CPlatform"]),
     module("StockStore", ["Log", "Posix", "Bytes", "CPlatform"]),
     module("StorePersistence", ["StockStore", "Log", "Posix", "Bytes", "CPlatform"]),
+    module("ChangeFeed", ["StorePersistence", "StockStore", "Log", "Posix", "Bytes"]),
     module("Access", ["Posix", "CPlatform"]),
     module(
       "ReservationService",
-      ["StockStore", "Log", "Access", "Posix", "GRPC", "Bytes", "CHoldfastProto"]),
+      ["ChangeFeed", "StockStore", "Log", "Access", "Posix", "GRPC", "Bytes", "CHoldfastProto"]),
     module("Server", ["Posix", "HTTP2", "GRPC", "Bytes", "Metrics"]),
     module("Admin", ["Posix", "Metrics"]),
     executable(
       "holdfast",
       [
-        "Posix", "HTTP2", "GRPC", "Metrics", "Log", "StockStore", "StorePersistence", "Access",
+        "Posix", "HTTP2", "GRPC", "Metrics", "Log", "StockStore", "StorePersistence", "ChangeFeed",
+        "Access",
         "ReservationService", "Server", "Admin", argumentParser, logging,
         .product(name: "Configuration", package: "swift-configuration"),
         .product(name: "ServiceLifecycle", package: "swift-service-lifecycle"),
@@ -117,6 +119,11 @@ let package = Package(
       [
         "StorePersistence", "StockStore", "Log", "Posix", "Bytes", "CPlatform", "Simulation",
         "LogFixtures",
+      ]),
+    tests(
+      "ChangeFeedTests",
+      [
+        "ChangeFeed", "StorePersistence", "StockStore", "Log", "Posix", "Bytes", "Simulation",
       ]),
     tests("AccessTests", ["Access", "Posix", "CPlatform"]),
     tests(

@@ -13,12 +13,14 @@ internal import Synchronization
   private struct State {
     var position: JournalPosition
     var file: any StorageFile
+    /// Of the newest batch of records (LogPoint); 0 before this process has written one.
+    var mark: UInt64 = 0
   }
 
   private static let blockBytes = 4096
 
-  private let storage: any Storage
-  private let identity: LogIdentity
+  let storage: any Storage
+  let identity: LogIdentity
   private let options: JournalOptions
   private let shape: RecordShape
   private let clock: any Clock
@@ -72,6 +74,9 @@ internal import Synchronization
   var segment: (sequence: UInt64, file: any StorageFile) {
     state.withLock { ($0.position.sequence, $0.file) }
   }
+
+  /// And the newest batch's mark.
+  var positionAndMark: (JournalPosition, UInt64) { state.withLock { ($0.position, $0.mark) } }
 
   package var end: LogEnd {
     let position = position
@@ -151,14 +156,15 @@ internal import Synchronization
     unsafe UnsafeMutableRawBufferPointer(rebasing: staging[start...]).copyMemory(from: group.first)
     unsafe UnsafeMutableRawBufferPointer(rebasing: staging[(start + group.first.count)...])
       .copyMemory(from: group.second)
-    try write(.records, group.byteCount, group.recordCount, to: file, at: &position)
+    let header = try write(
+      .records, group.byteCount, group.recordCount, to: file, at: &position)
     let written = SystemClock.monotonicNanoseconds()
     if options.durability == .fsync && options.fault != .acknowledgeBeforeSync {
       try sync(file, position)
     }
     position.counted &+= UInt64(group.countedCount)
     let newPosition = position
-    state.withLock { $0.position = newPosition }
+    state.withLock { ($0.position, $0.mark) = (newPosition, LogPoint.mark(header)) }
     statistics.wrote(
       records: group.recordCount, bytes: BatchHeader.byteCount + group.byteCount,
       nanoseconds: SystemClock.monotonicNanoseconds()
@@ -170,7 +176,7 @@ internal import Synchronization
   private func writeEnd(
     _ file: any StorageFile, _ position: inout JournalPosition
   ) throws(JournalError) {
-    try write(.end, 0, 0, to: file, at: &position)
+    _ = try write(.end, 0, 0, to: file, at: &position)
     if options.durability == .fsync { try sync(file, position) }
   }
 
@@ -178,7 +184,7 @@ internal import Synchronization
   private func write(
     _ kind: BatchHeader.Kind, _ payloadBytes: Int, _ recordCount: Int,
     to file: any StorageFile, at position: inout JournalPosition
-  ) throws(JournalError) {
+  ) throws(JournalError) -> BatchHeader {
     let salt = identity.key.salt(sequence: position.sequence, run: position.run)
     let staged = stagedBytes(position)
     let end = staged + BatchHeader.byteCount + payloadBytes
@@ -207,6 +213,7 @@ internal import Synchronization
     let rest = stagedBytes(position)
     unsafe staging.copyMemory(
       from: UnsafeRawBufferPointer(rebasing: staging[(end - rest)..<end]))
+    return header
   }
 
   /// Bytes before `position` in its block: they stand at the front of the staging memory.
@@ -280,7 +287,7 @@ internal import Synchronization
     throw .trimmed(oldest: oldest)
   }
 
-  private func firstBatch(
+  func firstBatch(
     of sequence: UInt64, _ file: any StorageFile
   ) throws(Errno) -> BatchHeader? {
     try unsafe withUnsafeTemporaryAllocation(byteCount: BatchHeader.byteCount, alignment: 8) {

@@ -21,6 +21,8 @@ package struct JournalOptions: Sendable {
   /// Segments of journal that start a checkpoint, at least 2. Bounds the disk in use, and the time that
   /// a start takes.
   package var checkpointSegments: Int
+  /// Bytes of segments that are kept for readers beyond what a start needs, where the disk has room.
+  package var historyBytes = 0
   /// No byte of a file can stand at this offset or beyond (setrlimit(2), RLIMIT_FSIZE): then a segment has
   /// less room than its length says.
   package var fileBytesMax = Int.max

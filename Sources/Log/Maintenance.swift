@@ -118,6 +118,7 @@ package final class Maintenance: Sendable {
       return true
     } catch .failed(_, _, let error) where error.isShortage {
       counters.ranOutOfSpace()
+      pool.retireHistory()
       diskIsFull.store(true, ordering: .relaxed)
       // Not once more before everything else is done.
       skipsSegment.store(true, ordering: .relaxed)

@@ -21,6 +21,13 @@ package final class SegmentPool: Sendable {
     /// the process before ended, above.
     var unneeded: [UInt64] = []
     var nextSequence: UInt64
+    /// Segments before are history.
+    var neededFrom: UInt64 = 0
+
+    mutating func retire(before sequence: UInt64) {
+      unneeded += used.filter { $0 < sequence }
+      used.removeAll { $0 < sequence }
+    }
   }
 
   private let storage: any Storage
@@ -107,16 +114,22 @@ package final class SegmentPool: Sendable {
   }
 
   /// The segments before `sequence` are needed no more: a checkpoint has taken their place, for certain.
-  /// As many files as the next checkpoint will retire are kept to be used again, the rest is removed.
+  /// The newest of them are kept as history (JournalOptions.historyBytes). Of the others as many files as the next checkpoint will retire are kept to be used again, the rest is removed.
   package func retire(before sequence: UInt64) throws(JournalError) {
     let keep = options.checkpointSegments + options.spareSegments
+    let history = UInt64((options.historyBytes + segmentBytes - 1) / segmentBytes)
     state.withLock { state in
-      state.unneeded += state.used.filter { $0 < sequence }
-      state.used.removeAll { $0 < sequence }
+      state.neededFrom = sequence
+      state.retire(before: sequence > history ? sequence - history : 0)
     }
     while let excess = state.withLock({ $0.unneeded.count > keep ? $0.unneeded.last : nil }) {
       try remove(excess)
     }
+  }
+
+  /// Gives up the history, where the disk has no room for what is needed: its files are used again.
+  package func retireHistory() {
+    state.withLock { $0.retire(before: $0.neededFrom) }
   }
 
   // MARK: Files

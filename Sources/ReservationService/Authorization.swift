@@ -37,11 +37,13 @@ extension HoldfastHandler.Method {
   ///   need not name its methods to a scanner.
   /// - GetReservation and ListReservations need `read`, with own-holds-only too: that is about what changes.
   ///   Who may read sees every reservation and its id; an id alone ends no other caller's hold.
+  /// - Watch needs `read`: it tells what reads tell. Who called, and with which keys, it shows to `stock` and
+  ///   `admin` alone (WatchCalls.swift).
   /// - `admin` is above all: nothing that it alone may call is served on this port yet.
   var leastRole: Role? {
     switch self {
     case .getReservation, .listReservations, .getStock, .batchGetStock, .listStock: .read
-    case .reflection, .reflectionAlpha: .read
+    case .watch, .reflection, .reflectionAlpha: .read
     case .reserve, .confirm, .release, .extend: .reserve
     case .adjustStock: .stock
     case .healthCheck, .healthWatch: nil

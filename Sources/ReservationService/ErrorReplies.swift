@@ -2,6 +2,7 @@
 // programs (docs/ARCHITECTURE.md, "Errors").
 internal import Access
 internal import Bytes
+internal import ChangeFeed
 internal import GRPC
 internal import Log
 internal import StockStore
@@ -210,6 +211,38 @@ final class ErrorReplies {
   func tooManyWatches(response: Response) {
     begin("too many watches")
     finish(.resourceExhausted, "TABLE_FULL", response) { entry("table", "watches") }
+  }
+
+  // MARK: The change feed
+
+  func tooManyEventWatches(response: Response) {
+    simple(.resourceExhausted, "TOO_MANY_WATCHES", "too many watches", response)
+  }
+
+  func credentialsChanged(response: Response) {
+    begin("the server has read its callers anew: watch again from the last token")
+    finish(
+      .unavailable, "CREDENTIALS_CHANGED", retryNanoseconds: Self.overloadRetryNanoseconds, response
+    ) {}
+  }
+
+  func watchEnded(_ failure: WatchFailure, response: Response) {
+    switch failure {
+    case .tooOld(let oldest):
+      begin("what is behind the resume_token is not kept any more")
+      finish(.outOfRange, "RESUME_TOKEN_TOO_OLD", response) {
+        entry("oldest_lsn", Int64(clamping: oldest))
+      }
+    case .foreign:
+      simple(
+        .failedPrecondition, "RESUME_TOKEN_FOREIGN",
+        "the resume_token is of another store, or of a past that this one has not had", response)
+    case .unreadable:
+      begin("the server's disk does not give what was decided")
+      finish(
+        .unavailable, "LOG_UNREADABLE", retryNanoseconds: Self.storageRetryNanoseconds, response
+      ) {}
+    }
   }
 
   private func badRequest(_ violations: [FieldViolation], held: Int64?, _ response: Response) {

@@ -1,5 +1,6 @@
 // Every method that the server has, by number, and the way from a message to its answer: decode, check,
 // execute, encode.
+package import ChangeFeed
 package import GRPC
 package import StockStore
 
@@ -9,6 +10,7 @@ package import StockStore
   enum Method: Int, CaseIterable {
     case reserve, confirm, release, extend, getReservation, listReservations
     case adjustStock, getStock, batchGetStock, listStock
+    case watch
     case healthCheck, healthWatch
     case reflection, reflectionAlpha
 
@@ -37,6 +39,9 @@ package import StockStore
       case .getStock: return unary(stock, "GetStock")
       case .batchGetStock: return unary(stock, "BatchGetStock")
       case .listStock: return unary(stock, "ListStock")
+      case .watch:
+        return MethodDescriptor(
+          service: "holdfast.v1.EventService", method: "Watch", type: .serverStreaming)
       case .healthCheck: return unary(health, "Check")
       case .healthWatch:
         return MethodDescriptor(service: health, method: "Watch", type: .serverStreaming)
@@ -63,21 +68,27 @@ package import StockStore
   private let badEntriesMemory: UnsafeMutablePointer<[FieldViolation]>
   var hasBadEntries: Bool { unsafe !badEntriesMemory.pointee.isEmpty }
   private let health: HealthService
+  /// nil: there is nothing to watch.
+  let watches: WatchService?
   private let reflection: ReflectionService
   private let authorization: Authorization
 
   /// - Parameters:
   ///   - session: this loop's own.
   ///   - authorization: this loop's own.
+  ///   - feed: of the store; nil: it has none.
+  ///   - wake: wakes the loop, from any thread.
   package init(
     session: StoreSession, storeLimits: StoreLimits, serviceLimits: ServiceLimits,
-    authorization: Authorization = Authorization(file: nil)
+    authorization: Authorization = Authorization(file: nil), feed: ChangeFeed? = nil,
+    wake: @escaping @Sendable () -> Void = {}
   ) {
     self.session = session
     unsafe badEntriesMemory = .allocate(capacity: 1)
     unsafe badEntriesMemory.initialize(to: [])
     self.authorization = authorization
     rules = FieldRules(store: storeLimits, service: serviceLimits)
+    watches = feed.map { [errors] in WatchService(feed: $0, errors: errors, wake: wake) }
     health = HealthService(services: Set(Self.methods.map(\.service)))
     reflection = ReflectionService(services: Array(Set(Self.methods.map(\.service))).sorted())
   }
@@ -98,7 +109,7 @@ package import StockStore
   // MARK: The turn
 
   package func beginTurn() {
-    _ = authorization.refresh()
+    if authorization.refresh() { watches?.credentialsChanged() }
     _ = session.beginTurn()
   }
 
@@ -108,13 +119,19 @@ package import StockStore
 
   package var durableLSN: UInt64 { session.durableLSN }
 
-  package func deliver(to sink: any CallSink) { health.deliver(to: sink) }
+  package func deliver(to sink: any CallSink) {
+    health.deliver(to: sink)
+    watches?.deliver(to: sink)
+  }
 
-  package func cancelled(_ call: CallID) { health.cancelled(call) }
+  package func cancelled(_ call: CallID) {
+    health.cancelled(call)
+    watches?.cancelled(call)
+  }
 
   package func drain() { health.drain() }
 
-  package func resumed(_ call: CallID) {}
+  package func resumed(_ call: CallID) { watches?.resumed(call) }
 
   package func reject(_ rejection: Rejection, response: Response) {
     errors.reject(rejection, response: response)
@@ -123,7 +140,7 @@ package import StockStore
   // MARK: Calls
 
   package var authenticationGeneration: UInt64 {
-    _ = authorization.refresh()
+    if authorization.refresh() { watches?.credentialsChanged() }
     return authorization.generation
   }
 
@@ -206,6 +223,7 @@ package import StockStore
   private func execute(
     _ method: Method, _ message: Span<UInt8>, _ call: Call, _ response: Response
   ) throws(FieldViolation) -> Completion {
+    if method == .watch { return try watch(message, call, response) }
     // The name lives with the stream.
     let name = unsafe call.caller
     let caller = unsafe BorrowedBytes(name.baseAddress, count: name.count)
@@ -223,6 +241,7 @@ package import StockStore
     case .getStock: lsn = try getStock(message, response)
     case .batchGetStock: lsn = try batchGetStock(message, response)
     case .listStock: lsn = try listStock(message, response)
+    case .watch: lsn = 0
     case .healthCheck: lsn = healthCheck(message, response)
     case .healthWatch: lsn = healthWatch(message, call.id, response)
     case .reflection, .reflectionAlpha:

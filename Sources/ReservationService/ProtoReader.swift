@@ -91,6 +91,9 @@ struct UnknownField: Equatable {
     return longTag()
   }
 
+  /// There is more of the message, or of the submessage: of a list of bare numbers, another one.
+  var hasMore: Bool { unsafe at < end }
+
   /// A varint's 64 bits: what goes beyond them is dropped, as other readers do.
   @inline(__always)
   mutating func varint() -> UInt64 {

@@ -164,13 +164,7 @@ struct JSONObject {
   }
 
   private mutating func addReservation(_ record: JournalRecord, _ core: StoreCore) {
-    let useHash = core.keys.useHash(slot: record.slot, generation: record.generation)
-    let scope = IdempotencyScope(caller: record.caller, key: record.key)
-    let tag =
-      record.kind == .held
-      ? core.idTag(useHash, core.keys.identity(.reserve, scope), createdAt: record.time)
-      : record.idTag == 0 ? StoreKeys.firstReleaseTag(useHash) : record.idTag
-    let id = ReservationID(slot: record.slot, generation: record.generation, tag: tag)
+    let id = record.reservationID(core)
     var digits: [UInt8] = Array(repeating: 0, count: ReservationID.textLength)
     var span = digits.mutableSpan
     id.write(to: &span)

@@ -1,6 +1,6 @@
 // Reads one record of the journal (RecordFormat.swift has the byte table).
 internal import Log
-internal import StockStore
+package import StockStore
 
 /// Bytes of a record's parts, as RecordWriter has them: a constant of another module is a call, and these
 /// are asked for several times a record.
@@ -14,23 +14,23 @@ private enum Layout {
 }
 
 /// A record that was read: every part of it lies within its bytes. Good as long as these are.
-@safe struct JournalRecord {
+@safe package struct JournalRecord {
   /// Of one line; version and balances are the item's after the decision.
-  struct Line {
-    var ordinal: UInt32
-    var quantity: Int64
-    var version: UInt64
-    var onHand: Int64
-    var held: Int64
+  package struct Line {
+    package var ordinal: UInt32
+    package var quantity: Int64
+    package var version: UInt64
+    package var onHand: Int64
+    package var held: Int64
   }
 
   private let base: UnsafeRawPointer
   /// Bytes of the whole record.
-  let byteCount: Int
-  let kind: RecordWriter.Kind
+  package let byteCount: Int
+  package let kind: RecordWriter.Kind
 
   /// The record at the beginning of `bytes`; nil where there is no valid one.
-  init?(_ bytes: UnsafeRawBufferPointer) {
+  package init?(_ bytes: UnsafeRawBufferPointer) {
     guard bytes.count >= Layout.head, let base = bytes.baseAddress else { return nil }
     unsafe self.base = base
     let length = unsafe UInt32(littleEndian: base.loadUnaligned(as: UInt32.self))
@@ -43,13 +43,13 @@ private enum Layout {
     guard fixedEnd <= byteCount, (textEnd + 7) & ~7 == byteCount else { return nil }
   }
 
-  var lineCount: Int { Int(byte(5)) }
-  var time: Int64 { load(8) }
-  var slot: UInt32 { load(16) }
-  var generation: UInt32 { load(20) }
-  var fingerprint: UInt64 { load(24) }
+  package var lineCount: Int { Int(byte(5)) }
+  package var time: Int64 { load(8) }
+  package var slot: UInt32 { load(16) }
+  package var generation: UInt32 { load(20) }
+  package var fingerprint: UInt64 { load(24) }
   /// Of the reservation's id, where it changes; 0 where the first release has written the record.
-  var idTag: UInt64 { fingerprint & (1 << ReservationID.tagBits - 1) }
+  package var idTag: UInt64 { fingerprint & (1 << ReservationID.tagBits - 1) }
 
   private static let lackOfUnits = RecordKind.refusedInsufficientStock.rawValue
 
@@ -59,14 +59,21 @@ private enum Layout {
   // MARK: The number at 32, by kind
 
   /// Held, extended: when the hold ends.
-  var expiresAt: Int64 { number(.held, .extended) }
+  package var expiresAt: Int64 { number(.held, .extended) }
   /// Confirmed: whether an expired hold was taken again.
-  var isTakenAgain: Bool {
+  package var isTakenAgain: Bool {
     guard case .confirmed = kind else { return false }
     return number(.confirmed, .confirmed) != 0
   }
   /// Expired: when it fell due.
-  var fellDueAt: Int64 { number(.expired, .expired) }
+  package var fellDueAt: Int64 { number(.expired, .expired) }
+
+  /// Adjusted: the safety stock before, where it was asked for of an item that there was; nil in records of
+  /// versions that did not say.
+  package var safetyStockBefore: Int64? {
+    let value = number(.adjusted, .adjusted)
+    return value > 0 ? value - 1 : nil
+  }
 
   private func number(_ kind: RecordWriter.Kind, _ other: RecordWriter.Kind) -> Int64 {
     assert(self.kind == kind || self.kind == other, "another kind has another number there")
@@ -75,7 +82,7 @@ private enum Layout {
 
   /// Line `index`, from 0 to `lineCount` - 1; nothing but item and quantity where refused.
   @inline(__always)
-  func line(_ index: Int) -> Line {
+  package func line(_ index: Int) -> Line {
     precondition(index >= 0 && index < lineCount, "no such line")
     let offset = linesOffset + index * lineBytes
     if isRefused {
@@ -90,10 +97,10 @@ private enum Layout {
   // MARK: Refused
 
   /// Under which method's key; nil where it is none of them.
-  var refusedMethod: StoreKeys.Method? { StoreKeys.Method(rawValue: UInt64(byte(40))) }
+  package var refusedMethod: StoreKeys.Method? { StoreKeys.Method(rawValue: UInt64(byte(40))) }
 
   /// nil where it is no refusal that is recorded.
-  var refusal: RecordedRefusal? {
+  package var refusal: RecordedRefusal? {
     guard isRefused else { return nil }
     let item: UInt32 = load(44)
     switch refusedKind {
@@ -108,13 +115,13 @@ private enum Layout {
   }
 
   /// Items that lack units, besides the first.
-  var shortageCount: Int {
+  package var shortageCount: Int {
     // init asks for this only where the record has these bytes.
     isRefused && byte(41) == Self.lackOfUnits ? Int(byte(42)) : 0
   }
 
   /// Shortage `index`, from 0 to `shortageCount` - 1.
-  func shortage(_ index: Int) -> Shortage {
+  package func shortage(_ index: Int) -> Shortage {
     precondition(index >= 0 && index < shortageCount, "no such shortage")
     let offset = linesOffset + lineCount * lineBytes + index * Layout.shortage
     return Shortage(
@@ -127,7 +134,7 @@ private enum Layout {
   // MARK: Adjusted
 
   /// nil where it is no change that there is.
-  var change: AdjustCommand.Change? {
+  package var change: AdjustCommand.Change? {
     switch byte(40) {
     case 0: AdjustCommand.Change.none
     case 1: .delta(load(48))
@@ -135,11 +142,11 @@ private enum Layout {
     default: nil
     }
   }
-  var safetyStockAsked: Int64? { byte(41) & 1 == 0 ? nil : load(56) }
-  var expectedVersion: UInt64? { byte(41) & 2 == 0 ? nil : load(64) }
+  package var safetyStockAsked: Int64? { byte(41) & 1 == 0 ? nil : load(56) }
+  package var expectedVersion: UInt64? { byte(41) & 2 == 0 ? nil : load(64) }
 
   /// The balances after.
-  var level: StockLevel {
+  package var level: StockLevel {
     let ordinal: UInt64 = load(72)
     return StockLevel(
       item: ItemHandle(ordinal: UInt32(clamping: ordinal)), onHand: load(88), held: load(96),
@@ -148,16 +155,16 @@ private enum Layout {
 
   // MARK: Texts
 
-  var key: BorrowedBytes { text(textOffset, Int(byte(6))) }
-  var caller: BorrowedBytes { text(textOffset + Int(byte(6)), Int(byte(7))) }
+  package var key: BorrowedBytes { text(textOffset, Int(byte(6))) }
+  package var caller: BorrowedBytes { text(textOffset + Int(byte(6)), Int(byte(7))) }
   /// Empty where the record has none.
-  var name: ItemName {
+  package var name: ItemName {
     let offset = textOffset + Int(byte(6)) + Int(byte(7))
     return ItemName(
       sku: text(offset, nameCounts.sku),
       location: text(offset + nameCounts.sku, nameCounts.location))
   }
-  var reason: BorrowedBytes {
+  package var reason: BorrowedBytes {
     text(
       textOffset + Int(byte(6)) + Int(byte(7)) + nameCounts.sku + nameCounts.location, reasonCount)
   }

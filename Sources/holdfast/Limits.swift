@@ -2,6 +2,7 @@
 // as values and have none of their own, but for the sizes of their buffers.
 internal import Access
 internal import Admin
+internal import ChangeFeed
 internal import HTTP2
 internal import Log
 internal import Posix
@@ -85,6 +86,20 @@ enum Limits {
   /// journal since the older, so that one may be harmed: the disk holds three times that at most, beside three
   /// checkpoints.
   static let journalCheckpointSegments = 8
+
+  // MARK: Watch
+
+  static let feed = FeedLimits(
+    // Dozens of services that each have a few processes; more read from a queue that one of them fills.
+    watchesMax: 1_000,
+    // A thousand reserves and more: decoded in a millisecond, and then others have their turn.
+    blockBytes: 256 * 1024,
+    // Of clients that stopped reading: what is beyond it is read again when they go on.
+    retainedBytesMax: 64 * 1024 * 1024)
+  /// What is decided in minutes at thousands of decisions a second, so that a consumer may be restarted.
+  static let historyBytes = 64 * 1024 * 1024
+  /// More than any disk that a directory is on; no number of segments overflows.
+  static let historyBytesMax = 1 << 50
 
   // MARK: Access
 
@@ -219,6 +234,7 @@ enum Limits {
       durability: durability, segmentBytes: settings.journalSegmentBytes, ringBytes: ringBytes,
       groupBytesMax: min(journalGroupBytesMax, ringBytes), spareSegments: journalSpareSegments,
       checkpointSegments: journalCheckpointSegments)
+    options.historyBytes = settings.historyBytes
     if let bytes = Machine.raiseFileSizeLimit() { options.fileBytesMax = bytes }
     return options
   }

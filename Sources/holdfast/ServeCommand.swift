@@ -51,6 +51,13 @@ struct ServeCommand: AsyncParsableCommand {
   var dataDir: String?
   @Option(help: .hidden)
   var journalSegmentBytes: String?
+  @Option(
+    help: ArgumentHelp(
+      """
+      Bytes of decisions that are kept for those who watch, beyond what a start needs: on the disk in \
+      whole segments, with durability memory in memory (\(Limits.historyBytes)).
+      """, valueName: "bytes"))
+  var history: String?
   @Option(help: ArgumentHelp("Most items (\(Limits.itemsMax)).", valueName: "n"))
   var maxItems: String?
   @Option(
@@ -185,7 +192,7 @@ struct ServeCommand: AsyncParsableCommand {
     let all: [String: String?] = [
       "host": host, "port": port, "admin-host": adminHost, "admin-port": adminPort,
       "loops": loops, "durability": durability, "data-dir": dataDir,
-      "journal-segment-bytes": journalSegmentBytes, "max-items": maxItems,
+      "journal-segment-bytes": journalSegmentBytes, "history": history, "max-items": maxItems,
       "max-reservations": maxReservations, "max-connections": maxConnections,
       "max-connections-per-peer": maxConnectionsPerPeer, "max-connection-age": maxConnectionAge,
       "max-connection-age-grace": maxConnectionAgeGrace, "max-connection-idle": maxConnectionIdle,

@@ -1,6 +1,7 @@
 // The wiring: one store, a handler per event loop, the admin pages, and an orderly end.
 internal import Access
 internal import Admin
+internal import ChangeFeed
 internal import Foundation
 internal import GRPC
 internal import Log
@@ -60,12 +61,13 @@ enum Service {
             failureTerminationBehavior: .gracefullyShutdownGroup),
           .init(
             service: GRPCService(settings: settings, state: state, opening: opening) {
-              store throws(CommandFailure) in
+              store, feed throws(CommandFailure) in
               page.add { StoreMetrics.expose(store.statistics(), store.concurrency, into: &$0) }
               page.add { JournalMetrics.expose(store.journalStatistics, into: &$0) }
               page.add { ServerClock.expose(store, into: &$0) }
               page.add { retention.expose(into: &$0) }
-              return try openServer(settings, port, store, metrics, watcher)
+              if let feed { page.add { WatchMetrics.expose(feed, into: &$0) } }
+              return try openServer(settings, port, store, feed, metrics, watcher)
             } announce: {
               announce(settings, port, admin, logger)
             },
@@ -139,8 +141,8 @@ enum Service {
   }
 
   private static func openServer(
-    _ settings: Settings, _ port: ReservedPort, _ store: StockStore, _ metrics: RPCMetrics,
-    _ watcher: Watcher
+    _ settings: Settings, _ port: ReservedPort, _ store: StockStore, _ feed: ChangeFeed?,
+    _ metrics: RPCMetrics, _ watcher: Watcher
   ) throws(CommandFailure) -> Server {
     do {
       let limits = Limits.store(settings)
@@ -150,7 +152,8 @@ enum Service {
       ) { wake in
         HoldfastHandler(
           session: store.makeSession(wake: wake), storeLimits: limits,
-          serviceLimits: Limits.service, authorization: Authorization(file: watcher.tokens?.file))
+          serviceLimits: Limits.service, authorization: Authorization(file: watcher.tokens?.file),
+          feed: feed, wake: wake)
       }
     } catch {
       throw CommandFailure(
@@ -269,7 +272,7 @@ private struct GRPCService: ServiceLifecycle.Service {
   let settings: Settings
   let state: ServiceState
   let opening: StoreOpening
-  let openServer: @Sendable (StockStore) throws(CommandFailure) -> Server
+  let openServer: @Sendable (StockStore, ChangeFeed?) throws(CommandFailure) -> Server
   let announce: @Sendable () -> Void
 
   func run() async throws {
@@ -290,11 +293,14 @@ private struct GRPCService: ServiceLifecycle.Service {
   /// Blocks until the server has ended.
   private func serve() throws {
     let store = try state.recovering { try opening.open() }
-    let server = try openServer(store)
+    let feed = try opening.openFeed(store)
+    defer { feed?.stop() }
+    let server = try openServer(store, feed)
     // Not any earlier: only now are the signals caught that whoever reads the line may send.
     state.serve(server)
     announce()
     try server.wait()
+    feed?.stop()
     let left = settings.shutdownTimeoutNanoseconds - state.drainingNanoseconds
     try opening.close(store, patienceNanoseconds: max(left, Limits.closingNanosecondsMin))
   }

@@ -1,4 +1,5 @@
 // From a data directory to a running store with its journal, and back.
+internal import ChangeFeed
 internal import Foundation
 internal import Log
 internal import Logging
@@ -82,6 +83,20 @@ final class StoreOpening: Sendable {
       clockKeeper.withLock { $0 = keeper }
     } catch {
       throw .failed(operation: "make", file: "the clock's thread", error)
+    }
+  }
+
+  /// The change feed of a store that was just opened.
+  func openFeed(_ store: StockStore) throws(CommandFailure) -> ChangeFeed? {
+    guard let journal = store.journal else { return nil }
+    do {
+      let feed = try ChangeFeed(
+        store: store, log: journal.log, limits: Limits.feed
+      ) { [logger] in logger.error("\($0)") }
+      journal.add(feed.durabilityClient)
+      return feed
+    } catch {
+      throw CommandFailure(description: "cannot start the change feed's threads: \(error)")
     }
   }
 

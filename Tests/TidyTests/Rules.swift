@@ -140,13 +140,14 @@ private let arrows: [String: Set<String>] = [
   "StockStore": ["Log", "Posix", "Bytes", "CPlatform"],
   "StorePersistence": ["StockStore", "Log", "Posix", "Bytes", "CPlatform"],
   "Access": ["Posix", "CPlatform"],
+  "ChangeFeed": ["StorePersistence", "StockStore", "Log", "Posix", "Bytes"],
   "ReservationService": [
-    "StockStore", "Log", "Access", "Posix", "GRPC", "Bytes", "CHoldfastProto",
+    "ChangeFeed", "StockStore", "Log", "Access", "Posix", "GRPC", "Bytes", "CHoldfastProto",
   ],
   "Server": ["Posix", "HTTP2", "GRPC", "Bytes", "Metrics"],
   "Admin": ["Posix", "Metrics"],
   "holdfast": [
-    "Posix", "HTTP2", "GRPC", "Metrics", "Log", "StockStore", "StorePersistence", "Access",
+    "Posix", "HTTP2", "GRPC", "Metrics", "Log", "StockStore", "StorePersistence", "ChangeFeed", "Access",
     "ReservationService", "Server", "Admin",
   ],
   "LoadReport": ["Posix", "CZlib"], "LoadHistory": [],

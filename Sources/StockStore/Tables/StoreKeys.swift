@@ -16,6 +16,7 @@ package struct StoreKeys: Sendable {
   private let owner: SipKey
   /// For the state's digest.
   package let digest: SipKey
+  private let watch: SipKey
 
   package init(secret: SipKey) {
     item = secret.derived(1)
@@ -26,6 +27,7 @@ package struct StoreKeys: Sendable {
     reservePayload = secret.derived(9)
     page = secret.derived(16)
     owner = secret.derived(17)
+    watch = secret.derived(18)
   }
 
   @inline(__always)
@@ -71,6 +73,9 @@ package struct StoreKeys: Sendable {
     hasher.absorb(position)
     return hasher.finish(UInt64(list) | UInt64(filter) << 8)
   }
+
+  /// For the resume tokens of the change feed: over words that begin with what they are for.
+  package func watchHasher() -> SipHasher { SipHasher(watch) }
 
   /// Of one use of a slot: what of a reservation's tag can be computed before its record is there.
   @inline(__always)

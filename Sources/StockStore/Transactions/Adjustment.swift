@@ -12,6 +12,8 @@ struct Adjustment {
   var fingerprint: UInt64 = 0
   var slot: UInt32 = 0
   var generation: UInt32 = 0
+  /// Of an item that there was, where it changes.
+  var safetyStockBefore: Int64?
   /// What becomes of the item.
   var after = StockLevel(
     item: ItemHandle(ordinal: 0), onHand: 0, held: 0, safetyStock: 0, version: 0)
@@ -39,8 +41,11 @@ extension StoreSession {
       scratch.record.beginAdjusted(
         command, time: now, slot: scratch.adjustment.slot,
         generation: scratch.adjustment.generation, fingerprint: scratch.adjustment.fingerprint,
-        level: after, name: before.version == 0 ? command.item : nil)
+        level: after, safetyStockBefore: before.version == 0 ? nil : before.safetyStock,
+        name: before.version == 0 ? command.item : nil)
     }
+    scratch.adjustment.safetyStockBefore =
+      before.version == 0 || after.safetyStock == before.safetyStock ? nil : before.safetyStock
     return .writable
   }
 
@@ -49,6 +54,10 @@ extension StoreSession {
     let (ordinal, word) = (scratch.changes[0].ordinal, scratch.changes[0].word)
     let after = scratch.adjustment.after
     core.items[ordinal].onHand.store(after.onHand, ordering: .releasing)
+    // Before anybody can read the new one: or it would be taken for what it was all along.
+    if let before = scratch.adjustment.safetyStockBefore {
+      store.safetyStockChanges.append(ordinal, before: before, lsn: lsn)
+    }
     core.items[ordinal].safetyStock.store(after.safetyStock, ordering: .releasing)
     core.items[ordinal].lsn.store(lsn, ordering: .releasing)
     unlock(ordinal, (after.version - 1) << 1)

@@ -65,6 +65,9 @@ extension StoreSession {
     core.keys.pageTag(list: list, filter: filter, position: position)
   }
 
+  /// The hash under which the change feed knows an item.
+  package func itemHash(_ name: ItemName) -> UInt64 { core.keys.itemHash(name) }
+
   private func viewIfKnown(_ slot: UInt32, _ state: ReservationState?) -> ReservationView? {
     guard let number = core.slab.owner(slot) else { return nil }
     core.shards[number].lock.lock()

@@ -17,6 +17,8 @@
 //       32      8  held, extended: when the hold ends
 //                  confirmed: 1 if an expired hold was taken again, else 0
 //                  expired: when it fell due
+//                  adjusted: where safety stock was asked for of an item that there was, what it was
+//                  before, plus 1; else 0, and in records of versions that did not say
 //       40     24  refused: see below          72  adjusted: see below
 //        …     36  for each line: item 4, quantity 8, and after it the item's version 8, on hand 8, held 8
 //                  held: units held; confirmed: units sold; released, expired: units given back
@@ -209,13 +211,16 @@ extension LogRing {
   /// - Parameters:
   ///   - name: of an item that the decision makes.
   ///   - level: the balances after.
+  ///   - safetyStockBefore: of an item that there was.
   package mutating func beginAdjusted(
     _ command: AdjustCommand, time: Int64, slot: UInt32, generation: UInt32, fingerprint: UInt64,
-    level: StockLevel, name: ItemName?
+    level: StockLevel, safetyStockBefore: Int64? = nil, name: ItemName?
   ) {
+    let isAsked = command.safetyStock != nil
     begin(
       .adjusted, time: time, slot: slot, generation: generation, fingerprint: fingerprint,
-      value: 0, lineCount: 0, scope: command.scope)
+      value: isAsked ? safetyStockBefore.map { $0 + 1 } ?? 0 : 0, lineCount: 0,
+      scope: command.scope)
     var change: (kind: UInt8, units: Int64) = (0, 0)
     switch command.change {
     case .none: break

@@ -11,6 +11,8 @@ package final class StockStore: Sendable {
   let epochs = Epochs()
   /// nil: what is decided ends with the process.
   package let journal: Journal?
+  /// For whoever reads what was decided before.
+  package let safetyStockChanges = SafetyStockChanges()
   private let sessions = Mutex<[PaddedArray<SessionShared>]>([])
   let deliberateGap = Mutex<(@Sendable () -> Void)?>(nil)
   /// For a look without the lock.

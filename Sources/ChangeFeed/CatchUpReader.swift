@@ -1,0 +1,130 @@
+internal import Log
+internal import Posix
+internal import StockStore
+internal import StorePersistence
+
+/// Serves those who are behind: reads old segments, a block for one request after the other. Confined to its
+/// thread.
+final class CatchUpReader {
+  private let feed: ChangeFeed
+  private let encoder: EventEncoder
+
+  init(_ feed: ChangeFeed) {
+    self.feed = feed
+    encoder = EventEncoder(feed.store, feed.retained)
+  }
+
+  func run() {
+    var requests: [ChangeFeed.Request] = []
+    while !feed.isStopping {
+      requests += feed.catchUp.take()
+      // Who went away meanwhile is not read for.
+      for request in requests {
+        guard case .cancel = request.what else { continue }
+        requests.removeAll { $0.port === request.port && $0.watch == request.watch }
+      }
+      guard !requests.isEmpty else {
+        feed.catchUp.wakeup.wait(nanoseconds: .max)
+        continue
+      }
+      serve(requests.removeFirst())
+    }
+  }
+
+  private func serve(_ request: ChangeFeed.Request) {
+    do throws(LogCursorError) {
+      switch request.what {
+      case .cancel, .start(.now): break
+      case .start(.foreign): throw .otherHistory
+      case .start(.oldest): try serveOldest(request)
+      case .start(.after(let point)):
+        let found = try feed.log.locate(point)
+        try requireSafetyStock(behind: point.lsn)
+        request.port.deliver(.begun(found), to: request.watch)
+      case .next(let point):
+        let cursor = try feed.log.cursor(from: point)
+        try requireSafetyStock(behind: point.lsn)
+        try serve(request, behind: point, cursor)
+      }
+    } catch {
+      request.port.deliver(.failed(feed.failure(error)), to: request.watch)
+    }
+  }
+
+  /// Where the log begins there is no batch before that could tell it from another history's: so a token is
+  /// given only with what is behind it.
+  private func serveOldest(_ request: ChangeFeed.Request) throws(LogCursorError) {
+    try requireSafetyStock(behind: try feed.log.oldestLSN())
+    let start = LogPoint(lsn: feed.store.safetyStockChanges.completeFrom, mark: 0)
+    let cursor = try feed.log.cursorFromOldest()
+    while let block = try encoder.block(behind: start, cursor, bytesMax: feed.limits.blockBytes) {
+      if block.end.lsn <= start.lsn { continue }
+      return request.port.deliver(.block(block), to: request.watch)
+    }
+    // Nothing was decided yet, or everything that is kept is of an older version.
+    request.port.deliver(.begun(try feed.log.endPoint()), to: request.watch)
+  }
+
+  private func serve(
+    _ request: ChangeFeed.Request, behind point: LogPoint, _ cursor: any LogCursor
+  ) throws(LogCursorError) {
+    if let block = try encoder.block(behind: point, cursor, bytesMax: feed.limits.blockBytes) {
+      request.port.deliver(.block(block), to: request.watch)
+    } else {
+      // It has caught up, or the log is empty.
+      feed.tail.post(
+        ChangeFeed.Request(port: request.port, watch: request.watch, what: .next(point)))
+    }
+  }
+
+  // MARK: Safety stock
+
+  /// Sees to it that the safety stock of every item is known at every decision behind `lsn`.
+  private func requireSafetyStock(behind lsn: UInt64) throws(LogCursorError) {
+    let changes = feed.store.safetyStockChanges
+    if lsn >= changes.completeFrom { return }
+    if changes.hasDropped { throw .trimmed(oldest: changes.completeFrom) }
+    let oldest = try feed.log.oldestLSN()
+    guard lsn >= oldest else { throw .trimmed(oldest: oldest) }
+    let until = changes.liveFrom
+    var found: [(ordinal: UInt32, before: Int64, lsn: UInt64)] = []
+    var completeFrom = oldest
+    let cursor = try feed.log.cursorFromOldest()
+    var end = oldest
+    while end < until {
+      let before = end
+      try unsafe cursor.read(bytesMax: feed.limits.blockBytes) { batch, records in
+        end = batch.end.lsn
+        unsafe Self.forEachAdjustment(records) { record, offset in
+          let lsn = batch.lsn &+ UInt64(offset)
+          // Of an item that was made, or where safety stock was left alone, there is nothing to know.
+          guard lsn <= until, record.name.sku.count == 0, record.safetyStockAsked != nil else {
+            return
+          }
+          if let before = record.safetyStockBefore {
+            found.append((record.level.item.ordinal, before, lsn))
+          } else {
+            // An older version did not say what it was: nothing before that can be told.
+            found.removeAll()
+            completeFrom = lsn
+          }
+        }
+      }
+      if end == before { break }
+    }
+    changes.setOlder(found, completeFrom: completeFrom)
+    guard lsn >= completeFrom else { throw .trimmed(oldest: completeFrom) }
+  }
+
+  private static func forEachAdjustment(
+    _ records: UnsafeRawBufferPointer, _ body: (JournalRecord, Int) -> Void
+  ) {
+    var offset = 0
+    while offset < records.count,
+      let record = unsafe JournalRecord(UnsafeRawBufferPointer(rebasing: records[offset...]))
+    {
+      offset += record.byteCount
+      if record.kind == .adjusted { body(record, offset) }
+    }
+  }
+}

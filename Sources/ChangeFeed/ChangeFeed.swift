@@ -1,0 +1,250 @@
+// The change feed: two threads that read the log, and hand blocks of events to the event loops.
+//
+// A watcher has at most one request here, for the block behind the point up to which it has sent. The tail
+// thread knows those who wait for what is decided next: one read and one decoding serve all of them. The
+// catch-up thread reads for those who are behind, a block at a time, so that nobody at the tail waits for
+// old segments. Nothing is kept for a watcher that does not ask.
+package import Log
+package import Posix
+package import StockStore
+package import Synchronization
+
+/// Where a watch begins.
+package enum WatchStart: Sendable {
+  case now
+  case oldest
+  case after(LogPoint)
+  /// Nowhere: its token is another store's.
+  case foreign
+}
+
+/// Why a watch ends.
+package enum WatchFailure: Error, Equatable, Sendable {
+  /// What it asked for is not kept any more: records are from `oldest` on.
+  case tooOld(oldest: UInt64)
+  /// The point is of another history.
+  case foreign
+  /// The log cannot be read.
+  case unreadable
+}
+
+/// What a watch gets for a request.
+package enum WatchDelivery: Sendable {
+  /// It begins behind this point.
+  case begun(LogPoint)
+  case block(EventBlock)
+  case failed(WatchFailure)
+}
+
+/// What waits for one event loop. The lock is held for an append or a swap.
+package final class WatchPort: Sendable {
+  private let inbox = Mutex<[(watch: UInt64, delivery: WatchDelivery)]>([])
+  private let hasDeliveries = Atomic<Bool>(false)
+  private let wake: @Sendable () -> Void
+  /// The least that one of the loop's watches has been sent; UInt64.max without any.
+  package let sentLSN = Atomic<UInt64>(.max)
+
+  init(wake: @escaping @Sendable () -> Void) { self.wake = wake }
+
+  func deliver(_ delivery: WatchDelivery, to watch: UInt64) {
+    inbox.withLock { $0.append((watch, delivery)) }
+    // Once for all that the loop has not taken yet.
+    if !hasDeliveries.exchange(true, ordering: .acquiringAndReleasing) { wake() }
+  }
+
+  /// Everything since the last call.
+  package func take() -> [(watch: UInt64, delivery: WatchDelivery)] {
+    guard hasDeliveries.load(ordering: .acquiring) else { return [] }
+    hasDeliveries.store(false, ordering: .sequentiallyConsistent)
+    return inbox.withLock { deliveries in
+      let taken = deliveries
+      deliveries = []
+      return taken
+    }
+  }
+}
+
+/// The values and the reasons for them stand in the executable's Limits.swift.
+package struct FeedLimits: Sendable {
+  /// Watches of the server.
+  package var watchesMax: Int
+  /// Bytes of records that make a block, about.
+  package var blockBytes: Int
+  /// Bytes of blocks that watchers may keep that do not read; beyond it they read again later.
+  package var retainedBytesMax: Int
+
+  package init(watchesMax: Int, blockBytes: Int, retainedBytesMax: Int) {
+    self.watchesMax = watchesMax
+    self.blockBytes = blockBytes
+    self.retainedBytesMax = retainedBytesMax
+  }
+}
+
+package final class ChangeFeed: Sendable {
+  struct Request: Sendable {
+    enum What: Sendable {
+      case start(WatchStart)
+      case next(LogPoint)
+      case cancel
+    }
+
+    let port: WatchPort
+    let watch: UInt64
+    let what: What
+  }
+
+  /// Requests for one thread.
+  final class Inbox: Sendable {
+    private let requests = Mutex<[Request]>([])
+    let wakeup: Wakeup
+
+    init() throws(Errno) { wakeup = try Wakeup() }
+
+    func post(_ request: Request) {
+      requests.withLock { $0.append(request) }
+      wakeup.signal()
+    }
+
+    func take() -> [Request] {
+      requests.withLock { requests in
+        let taken = requests
+        requests = []
+        return taken
+      }
+    }
+  }
+
+  let store: StockStore
+  let log: any ReadableLog
+  package let limits: FeedLimits
+  package let tokens: ResumeToken
+  let tail: Inbox
+  let catchUp: Inbox
+  let retained = RetainedBytes()
+  let client: TailClient
+  private let report: @Sendable (String) -> Void
+  private let threads = Mutex<[Thread]>([])
+  private let stopping = Atomic<Bool>(false)
+  private let watches = Atomic<Int>(0)
+  private let sent = Atomic<UInt64>(0)
+  private let ports = Mutex<[WatchPort]>([])
+
+  /// - Parameters:
+  ///   - store: no session of it has decided anything yet.
+  ///   - report: takes what the operator should hear of.
+  package init(
+    store: StockStore, log: any ReadableLog, limits: FeedLimits,
+    report: @escaping @Sendable (String) -> Void
+  ) throws(Errno) {
+    self.store = store
+    self.log = log
+    self.limits = limits
+    self.report = report
+    tokens = ResumeToken(store: store)
+    tail = try Inbox()
+    catchUp = try Inbox()
+    client = TailClient(tail.wakeup)
+    store.safetyStockChanges.begin(at: log.endLSN)
+    let tailThread = try Thread(name: "watch tail") { [self] in TailReader(self).run() }
+    let oldThread = try Thread(name: "watch") { [self] in CatchUpReader(self).run() }
+    threads.withLock { $0 = [tailThread, oldThread] }
+  }
+
+  /// Who must be woken when records have become durable.
+  package var durabilityClient: any JournalClient { client }
+
+  /// Ends the threads. Nobody watches any more.
+  package func stop() {
+    stopping.store(true, ordering: .releasing)
+    tail.wakeup.signal()
+    catchUp.wakeup.signal()
+    let threads = threads.withLock { list in
+      let threads = list
+      list = []
+      return threads
+    }
+    for thread in threads { thread.join() }
+  }
+
+  var isStopping: Bool { stopping.load(ordering: .acquiring) }
+
+  // MARK: For the loops
+
+  /// Where the deliveries for one loop come in.
+  /// - Parameter wake: wakes the loop, from any thread.
+  package func makePort(wake: @escaping @Sendable () -> Void) -> WatchPort {
+    let port = WatchPort(wake: wake)
+    ports.withLock { $0.append(port) }
+    return port
+  }
+
+  /// Begins a watch; false where there are too many. `watch` must be no other's on that port.
+  package func begin(_ watch: UInt64, _ start: WatchStart, _ port: WatchPort) -> Bool {
+    let count = watches.add(1, ordering: .relaxed).newValue
+    if count > limits.watchesMax {
+      watches.subtract(1, ordering: .relaxed)
+      return false
+    }
+    tail.post(Request(port: port, watch: watch, what: .start(start)))
+    return true
+  }
+
+  /// Asks for the events behind a point. One request of a watch at a time.
+  package func request(_ watch: UInt64, behind point: LogPoint, _ port: WatchPort) {
+    tail.post(Request(port: port, watch: watch, what: .next(point)))
+  }
+
+  /// Ends a watch. What was on its way to it may still come.
+  package func end(_ watch: UInt64, _ port: WatchPort) {
+    watches.subtract(1, ordering: .relaxed)
+    tail.post(Request(port: port, watch: watch, what: .cancel))
+  }
+
+  /// Whether a watcher that cannot send now may keep its block.
+  package var hasRoomForBlocks: Bool { retained.value <= limits.retainedBytesMax }
+
+  package func countSent(_ events: Int) { sent.add(UInt64(events), ordering: .relaxed) }
+
+  // MARK: Numbers
+
+  package var watchCount: Int { watches.load(ordering: .relaxed) }
+  package var eventsSent: UInt64 { sent.load(ordering: .relaxed) }
+
+  /// Bytes of durable records that the watcher that is furthest behind was not sent yet.
+  package var lagBytes: UInt64 {
+    let least = ports.withLock { $0.map { $0.sentLSN.load(ordering: .relaxed) }.min() ?? .max }
+    let end = log.endLSN
+    return least >= end ? 0 : end - least
+  }
+
+  // MARK: For the threads
+
+  func failure(_ error: LogCursorError) -> WatchFailure {
+    switch error {
+    case .trimmed(let oldest): return .tooOld(oldest: oldest)
+    case .otherHistory: return .foreign
+    case .failed(let error):
+      report("a watch ended: \(error)")
+      return .unreadable
+    }
+  }
+}
+
+/// The tail thread, as the journal's thread sees it.
+final class TailClient: JournalClient {
+  private let wakeup: Wakeup
+  private let isArmed = Atomic<Bool>(false)
+
+  init(_ wakeup: Wakeup) { self.wakeup = wakeup }
+
+  func arm(_ isArmed: Bool) { self.isArmed.store(isArmed, ordering: .sequentiallyConsistent) }
+
+  // Any record will do.
+  var awaitedLSN: UInt64 { isArmed.load(ordering: .sequentiallyConsistent) ? .max : 0 }
+  var isAppending: Bool { false }
+
+  func wake() {
+    // Once; the thread arms again when it has read everything.
+    if isArmed.exchange(false, ordering: .sequentiallyConsistent) { wakeup.signal() }
+  }
+}

@@ -1,0 +1,2 @@
+import ChangeFeed
+import Testing
