@@ -57,7 +57,9 @@ final class TailReader {
   private func begin(_ request: ChangeFeed.Request) {
     do throws(LogCursorError) {
       let end = try feed.log.endPoint()
-      if point == nil { return request.port.deliver(.begun(end), to: request.watch) }
+      if end.lsn <= point?.lsn ?? end.lsn {
+        return request.port.deliver(.begun(point ?? end), to: request.watch)
+      }
       starting.append((request, end.lsn))
     } catch {
       request.port.deliver(.failed(feed.failure(error)), to: request.watch)

@@ -231,6 +231,11 @@ package enum Unavailable: UInt8, Equatable, Sendable, BitwiseCopyable {
     unsafe progress.pointee.durable.store(lsn, ordering: .sequentiallyConsistent)
   }
 
+  /// Without a disk nothing has to be waited for. Before the first append.
+  package func countAllAsDurable() {
+    unsafe progress.pointee.durable.store(.max, ordering: .releasing)
+  }
+
   /// Admits changes up to the room in the ring, whose bytes before `cleared` are free, and to
   /// `spaceEnd`, the number up to which there is space on the disk for certain.
   /// - Parameter isDiskFull: that there will be no more; otherwise more is just being made.

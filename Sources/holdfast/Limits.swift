@@ -216,6 +216,12 @@ enum Limits {
 
   // MARK: As the modules take them
 
+  /// `--history` without a disk: a power of two, and room for a block of the feed and what comes meanwhile.
+  static func memoryHistory(_ settings: Settings) -> Int {
+    let wanted = min(max(settings.historyBytes, 1 << 20), 1 << 40)
+    return 1 << (Int.bitWidth - (wanted - 1).leadingZeroBitCount)
+  }
+
   static func store(_ settings: Settings) -> StoreLimits {
     StoreLimits(
       linesPerReservation: linesPerReservation, quantityMax: quantityMax,

@@ -41,7 +41,13 @@ final class StoreOpening: Sendable {
       do throws(JournalError) {
         let clock = try ServerClock.start(after: nil, settings, logger)
         try StockStore.requireAddressSpace(limits, settings.concurrency)
-        let store = StockStore(limits: limits, clock: clock, concurrency: settings.concurrency)
+        let store = try JournalError.attempt("make", "the log in memory") { () throws(Errno) in
+          let store = try StockStore(
+            limits: limits, clock: clock, concurrency: settings.concurrency,
+            ringBytes: Limits.journalRingBytesMax, historyBytes: Limits.memoryHistory(settings))
+          try store.memoryLog?.start()
+          return store
+        }
         try keepClock(store)
         return store
       } catch {
@@ -88,12 +94,13 @@ final class StoreOpening: Sendable {
 
   /// The change feed of a store that was just opened.
   func openFeed(_ store: StockStore) throws(CommandFailure) -> ChangeFeed? {
-    guard let journal = store.journal else { return nil }
+    guard let log: any ReadableLog = store.journal?.log ?? store.memoryLog else { return nil }
     do {
       let feed = try ChangeFeed(
-        store: store, log: journal.log, limits: Limits.feed
+        store: store, log: log, limits: Limits.feed
       ) { [logger] in logger.error("\($0)") }
-      journal.add(feed.durabilityClient)
+      store.journal?.add(feed.durabilityClient)
+      store.memoryLog?.add(feed.durabilityClient)
       return feed
     } catch {
       throw CommandFailure(description: "cannot start the change feed's threads: \(error)")
@@ -112,6 +119,7 @@ final class StoreOpening: Sendable {
       guardian.join()
     }
     clockKeeper.withLock { $0 }?.stop()
+    store.memoryLog?.stop()
     do {
       try store.closeJournal()
     } catch {

@@ -1,19 +1,266 @@
 """EventService.Watch: what it tells, from where, to whom, and how it ends."""
 
+import random
+import re
+import socket
+import threading
+import time
+import urllib.request
+
+import grpc
 import pytest
 from grpc import StatusCode
+from holdfast.v1 import event_pb2, event_pb2_grpc
 
-from client import Client, fresh, line, refused
-from watching import Books, Watch, kind_name
+from client import Client, Refusal, fresh, line, refused
+from journal import batches
+from server import eventually, holdfast
+from test_lifecycle import metric
+from watching import Books, Watch, kind_name, watch_request
 
 
-def test_every_kind(client):
-    with Watch(client).begun() as watch:
-        sku = client.item(10, set_safety_stock=2)
-        held = client.reserve(line(sku, 3))
-        client.extend(held.reservation_id, 900)
-        client.confirm(held.reservation_id)
-        other = client.reserve(line(sku, 1))
+@pytest.fixture(params=["fsync", "memory"])
+def either(request, start):
+    """A server of the test's own, with a journal and without."""
+    return start("--durability", request.param)
+
+
+def refusal(watch):
+    return Refusal(watch.wait_for_end())
+
+
+def test_every_kind(either):
+    with Client(either.target, caller="till") as client, Watch(
+            client, kinds=["HELD", "EXTENDED", "CONFIRMED", "RELEASED", "ADJUSTED", "REFUSED"]).begun() as watch:
+        sku, key = fresh(), fresh("key")
+        client.adjust(sku, set_on_hand=10, set_safety_stock=2, key=key, reason="delivery")
+        held = client.reserve(line(sku, 3), key="k1")
+        extended = client.extend(held.reservation_id, 900)
+        client.confirm(held.reservation_id, line(sku, 2))
+        other = client.reserve(line(sku, 1), key="k2")
         client.release(other.reservation_id)
-        events = [e for e in watch.wait_for_events(6) if any(s.sku == sku for s in e.stock) or not e.stock]
-    print(events)
+        with refused(StatusCode.FAILED_PRECONDITION, "INSUFFICIENT_STOCK"):
+            client.reserve(line(sku, 100), key="k3")
+        with refused(StatusCode.NOT_FOUND, "ITEM_NOT_FOUND"):
+            client.reserve(line("nothing"), key="k4")
+        events = watch.wait_for_events(8)
+    level = lambda event: [(s.on_hand, s.held, s.safety_stock, s.available, s.version) for s in event.stock]
+    lines = lambda event: [(each.sku, each.quantity) for each in event.lines]
+    seen = [(kind_name(e), e.reservation_id, lines(e), level(e), e.caller, e.idempotency_key, e.reason)
+            for e in events]
+    first, second = held.reservation_id, other.reservation_id
+    assert seen == [
+        ("ADJUSTED", "", [], [(10, 0, 2, 8, 1)], "till", key, "delivery"),
+        ("HELD", first, [(sku, 3)], [(10, 3, 2, 5, 2)], "till", "k1", ""),
+        ("EXTENDED", first, [], [], "till", "", ""),
+        ("CONFIRMED", first, [(sku, 2)], [(8, 0, 2, 6, 3)], "till", "", ""),
+        ("HELD", second, [(sku, 1)], [(8, 1, 2, 5, 4)], "till", "k2", ""),
+        ("RELEASED", second, [(sku, 1)], [(8, 0, 2, 6, 5)], "till", "", ""),
+        ("REFUSED", "", [(sku, 100)], [], "till", "k3", "INSUFFICIENT_STOCK"),
+        ("REFUSED", "", [], [], "till", "k4", "ITEM_NOT_FOUND"),
+    ]
+    assert events[1].expires_at == held.expires_at and events[2].expires_at == extended.reservation.expires_at
+    assert [e.lsn for e in events] == sorted({e.lsn for e in events})
+    assert all(e.decided_at.seconds > 0 for e in events)
+
+
+def test_an_expiry_is_told_within_a_second(either):
+    with Client(either.target) as client:
+        sku = client.item(5)
+        with Watch(client, kinds=["EXPIRED"]).begun() as watch:
+            held = client.reserve(line(sku, 2), ttl=1)
+            # Nobody calls meanwhile.
+            [event] = watch.wait_for_events(1, seconds=10)
+            late = time.time() - held.expires_at.ToNanoseconds() / 1e9
+            assert -0.1 < late < 1.5
+            assert event.reservation_id == held.reservation_id and event.expires_at == held.expires_at
+            assert [(s.on_hand, s.held, s.version) for s in event.stock] == [(5, 0, 3)]
+            assert event.decided_at.ToNanoseconds() - event.expires_at.ToNanoseconds() <= 1_100_000_000
+
+
+def test_from_now_from_the_oldest_and_from_a_token(either):
+    with Client(either.target) as client:
+        sku = client.item(100)
+        client.reserve(line(sku))
+        with Watch(client).begun() as now, Watch(client, oldest=True).begun() as oldest:
+            assert not now.events()
+            client.reserve(line(sku))
+            assert len(oldest.wait_for_events(3)) == 3
+            [event] = now.wait_for_events(1)
+            assert event == oldest.events()[-1]
+            tokens = [(len(oldest.events()), oldest.token()), (3, now.token())]
+        client.reserve(line(sku))
+        for known, token in tokens:
+            with Watch(client, resume_token=token).begun() as again:
+                assert [e.stock[0].version for e in again.wait_for_events(4 - known)] == list(range(known + 1, 5))
+
+
+def test_filters(either):
+    with Client(either.target) as client:
+        first, second, later = client.item(10), client.item(10), fresh()
+        with Watch(client, items=[first, later]).begun() as items, \
+                Watch(client, kinds=["REFUSED", "RELEASED"]).begun() as kinds, \
+                Watch(client, items=[second], kinds=["REFUSED"]).begun() as both:
+            one = client.reserve(line(first), line(second))
+            two = client.reserve(line(second))
+            client.adjust(later, set_on_hand=1)
+            for sku in (first, second):
+                with refused(StatusCode.FAILED_PRECONDITION):
+                    client.reserve(line(sku, 99))
+            client.release(two.reservation_id)
+            client.release(one.reservation_id)
+            assert [kind_name(e) for e in items.wait_for_events(3)] == ["HELD", "ADJUSTED", "RELEASED"]
+            assert [kind_name(e) for e in kinds.wait_for_events(4)] == ["REFUSED", "REFUSED", "RELEASED", "RELEASED"]
+            [event] = both.wait_for_events(1)
+            assert [each.sku for each in event.lines] == [second]
+            # A reservation of two items is whole, whichever of them was asked for.
+            assert len(items.events()[0].stock) == 2
+
+
+def test_heartbeats_cover_what_was_filtered_out(either):
+    with Client(either.target) as client:
+        sku = client.item(10)
+        with Watch(client, kinds=["EXPIRED"], heartbeat=1).begun() as watch:
+            began, first = time.monotonic(), watch.token()
+            client.reserve(line(sku))
+            watch.wait(lambda: len(watch.responses) >= 3)
+            assert 1.5 < time.monotonic() - began < 3.5
+            assert not watch.events() and watch.token() != first
+            token = watch.token()
+        with Watch(client, resume_token=token).begun() as watch:
+            client.release(client.reserve(line(sku)).reservation_id)
+            assert [e.stock[0].version for e in watch.wait_for_events(2)] == [3, 4]
+
+
+@pytest.mark.parametrize("fields, rule", [
+    (dict(resume_token="no token"), "resume_token"),
+    (dict(resume_token="1" + "0" * 63), "resume_token"),
+    (dict(oldest=False), "oldest"),
+    (dict(kinds=["UNSPECIFIED"]), "kinds"),
+    (dict(heartbeat=0.5), "heartbeat"),
+    (dict(heartbeat=3601), "heartbeat"),
+    (dict(items=["with space"]), "items[0].sku"),
+    (dict(items=["x"] * 501), "items"),
+])
+def test_fields_that_break_their_rules(client, fields, rule):
+    with refused(StatusCode.INVALID_ARGUMENT, "INVALID_FIELD") as seen:
+        next(event_pb2_grpc.EventServiceStub(client.channel).Watch(watch_request(**fields), **client.call))
+    assert rule in seen[0].message
+
+
+def test_an_unknown_filter_is_refused(client):
+    """reference_prefix, as a newer client may send it."""
+    raw = client.channel.unary_stream("/holdfast.v1.EventService/Watch")
+    with refused(StatusCode.INVALID_ARGUMENT, "UNKNOWN_FIELD"):
+        next(raw(b"\x42\x03abc", timeout=20))
+
+
+def test_forged_and_foreign_tokens(either, start):
+    with Client(either.target) as client:
+        client.item(1)
+        with Watch(client, oldest=True).begun() as watch:
+            token = watch.token()
+        for place in (20, 40, 60):
+            forged = token[:place] + ("0" if token[place] != "0" else "1") + token[place + 1:]
+            with Watch(client, resume_token=forged) as watch:
+                assert refusal(watch).code == StatusCode.INVALID_ARGUMENT
+    with Client(start().target) as client, Watch(client, resume_token=token) as watch:
+        ended = refusal(watch)
+        assert (ended.code, ended.info.reason) == (StatusCode.FAILED_PRECONDITION, "RESUME_TOKEN_FOREIGN")
+
+
+def test_a_token_of_what_was_given_up_is_foreign(binary, start, tmp_path):
+    server = start(data=tmp_path / "data")
+    with Client(server.target) as client:
+        sku = client.item(100)
+        for _ in range(20):
+            client.reserve(line(sku))
+        with Watch(client, oldest=True).begun() as watch:
+            watch.wait_for_events(21)
+            token = watch.token()
+    server.kill()
+    done = holdfast(binary, "repair", tmp_path / "data", "--truncate-at", batches(tmp_path / "data")[10].lsn)
+    assert done.returncode == 0, done.stderr
+    server = start(data=tmp_path / "data")
+    with Client(server.target) as client:
+        for _ in range(20):
+            client.reserve(line(sku))
+        with Watch(client, resume_token=token) as watch:
+            assert refusal(watch).info.reason == "RESUME_TOKEN_FOREIGN"
+
+
+def test_two_histories_of_one_copy(start, tmp_path):
+    """A copy goes on by itself: the tokens of what each did since are foreign to the other."""
+    import shutil
+    server = start(data=tmp_path / "one")
+    with Client(server.target) as client:
+        sku = client.item(100)
+        with Watch(client, oldest=True).begun() as watch:
+            watch.wait_for_events(1)
+            shared = watch.token()
+    server.stop()
+    shutil.copytree(tmp_path / "one", tmp_path / "two")
+    tokens = []
+    for name in ("one", "two"):
+        server = start(data=tmp_path / name)
+        with Client(server.target) as client:
+            with Watch(client, resume_token=shared).begun() as watch:
+                client.reserve(line(sku), key="the same call")
+                watch.wait_for_events(1)
+                if tokens:
+                    with Watch(client, resume_token=tokens[0]) as other:
+                        assert refusal(other).info.reason == "RESUME_TOKEN_FOREIGN"
+                tokens.append(watch.token())
+        server.stop()
+
+
+SMALL = ("--journal-segment-bytes", "262144", "--loops", "1", "--history", "0")
+
+
+def fill(client, sku, count):
+    """Many records, from several calls at a time."""
+    calls = [client.reservations.Reserve.future(reserve_request(sku, 1), **client.call) for _ in range(count)]
+    for call in calls:
+        call.result()
+
+
+def reserve_request(sku, quantity):
+    from holdfast.v1 import reservation_pb2
+    return reservation_pb2.ReserveRequest(idempotency_key=fresh("key"), lines=[line(sku, quantity)])
+
+
+@pytest.mark.parametrize("flags", [("--durability", "os", *SMALL), ("--durability", "memory", "--history", "0")])
+def test_a_token_that_is_too_old(start, flags):
+    server = start(*flags)
+    with Client(server.target) as client:
+        sku = client.item(1 << 30)
+        with Watch(client, oldest=True).begun() as watch:
+            watch.wait_for_events(1)
+            token, lsn = watch.token(), watch.events()[-1].lsn
+        ended = None
+        for _ in range(60):
+            fill(client, sku, 1000)
+            with Watch(client, resume_token=token) as watch:
+                watch.wait(lambda: watch.responses or watch.error)
+                if watch.error:
+                    ended = Refusal(watch.error)
+                    break
+        assert (ended.code, ended.info.reason) == (StatusCode.OUT_OF_RANGE, "RESUME_TOKEN_TOO_OLD")
+        oldest = int(ended.info.metadata["oldest_lsn"])
+        with Watch(client, oldest=True).begun() as watch:
+            first = watch.wait_for_events(1)[0]
+            assert lsn < oldest < first.lsn < oldest + 5000
+
+
+def test_history_keeps_what_a_checkpoint_has_replaced(start):
+    server = start("--durability", "os", "--journal-segment-bytes", "262144", "--loops", "1", "--history", "16777216")
+    with Client(server.target) as client:
+        sku = client.item(1 << 30)
+        while metric(server, "holdfast_checkpoints_total") < 2:
+            fill(client, sku, 1000)
+        with Watch(client, oldest=True).begun() as watch:
+            watch.wait(lambda: any(e.stock[0].version == 1000 for e in watch.events()))
+            assert watch.events()[0].stock[0].version == 1
+            books = Books()
+            for event in watch.events():
+                books.apply(event)

@@ -11,6 +11,8 @@ package final class StockStore: Sendable {
   let epochs = Epochs()
   /// nil: what is decided ends with the process.
   package let journal: Journal?
+  /// Without a journal: where the newest records are kept for readers; nil: nowhere.
+  package let memoryLog: MemoryLog?
   /// For whoever reads what was decided before.
   package let safetyStockChanges = SafetyStockChanges()
   private let sessions = Mutex<[PaddedArray<SessionShared>]>([])
@@ -51,6 +53,30 @@ package final class StockStore: Sendable {
       limits: limits, concurrency: concurrency, secret: secret, now: clock.now().nanoseconds)
     self.clock = clock
     journal = nil
+    memoryLog = nil
+  }
+
+  /// A store in memory whose newest records are kept for readers.
+  /// - Parameters:
+  ///   - ringBytes: as JournalOptions has it.
+  ///   - historyBytes: a power of two.
+  package init(
+    limits: StoreLimits, clock: any Clock, concurrency: ConcurrencyControl = .optimistic,
+    ringBytes: Int, historyBytes: Int,
+    secret: (UInt64, UInt64) = (Machine.random64(), Machine.random64())
+  ) throws(Errno) {
+    let core = StoreCore(
+      limits: limits, concurrency: concurrency, secret: secret, now: clock.now().nanoseconds,
+      log: LogRing(ringBytes: ringBytes, shape: .decisions))
+    do throws(Errno) {
+      memoryLog = try MemoryLog(ring: core.log, capacity: historyBytes)
+    } catch {
+      core.free()
+      throw error
+    }
+    self.core = core
+    self.clock = clock
+    journal = nil
   }
 
   /// A store whose tables were recovered, and whose decisions go to `journal`, or nowhere.
@@ -58,6 +84,7 @@ package final class StockStore: Sendable {
     self.core = core
     self.clock = clock
     self.journal = journal
+    memoryLog = nil
   }
 
   // Sessions keep their store alive, so none is left.

@@ -13,6 +13,7 @@ package final class StoreSession {
   let epochs: Epochs
   private let shared: PaddedArray<SessionShared>
   private let journal: Journal?
+  private let memoryLog: MemoryLog?
   private let scratchMemory: PaddedArray<SessionScratch>
 
   init(store: StockStore, shared: PaddedArray<SessionShared>, number: Int) {
@@ -20,6 +21,7 @@ package final class StoreSession {
     self.number = number
     self.shared = shared
     journal = store.journal
+    memoryLog = store.memoryLog
     core = store.core
     clock = store.clock
     epochs = store.epochs
@@ -75,7 +77,13 @@ package final class StoreSession {
   /// Ends the turn: the thread may block now. What the turn decided is on its way to the disk.
   package func endTurn() {
     epochs.leave(shared[0].mark)
-    guard let journal else { return }
+    guard let journal else {
+      if scratch.hasAppended {
+        scratch.hasAppended = false
+        memoryLog?.request()
+      }
+      return
+    }
     // First the mark, then whatever is durable is read: or a wake-up could be missed.
     shared[0].awaitedLSN.store(scratch.awaitedLSN, ordering: .sequentiallyConsistent)
     if scratch.hasAppended {

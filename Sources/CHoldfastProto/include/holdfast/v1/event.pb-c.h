@@ -169,7 +169,7 @@ struct  Holdfast__V1__Event
   Google__Protobuf__Timestamp *expires_at;
   /*
    * Every item that was changed, with its balances and version right after. The versions of an item follow
-   * each other without gaps.
+   * each other without gaps, but for a repair of the data directory, which lifts them.
    */
   size_t n_stock;
   Holdfast__V1__StockLevel **stock;
