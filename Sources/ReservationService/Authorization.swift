@@ -24,6 +24,9 @@ struct Permissions: BitwiseCopyable {
 
   var role: Role? { Role(rawValue: UInt8(truncatingIfNeeded: rawValue & Self.roleMask)) }
 
+  /// Watch shows who called, and with which key.
+  var seesCallers: Bool { role.map { $0 >= .stock } ?? false }
+
   /// Confirm, Release and Extend only what was reserved under the same name.
   var ownHoldsOnly: Bool { rawValue & Self.ownHoldsOnlyBit != 0 }
 }

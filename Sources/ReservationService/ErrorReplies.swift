@@ -220,7 +220,7 @@ final class ErrorReplies {
   }
 
   func credentialsChanged(response: Response) {
-    begin("the server has read its callers anew: watch again from the last token")
+    begin("the caller has another role: watch again from the last token")
     finish(
       .unavailable, "CREDENTIALS_CHANGED", retryNanoseconds: Self.overloadRetryNanoseconds, response
     ) {}

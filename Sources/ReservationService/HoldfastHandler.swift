@@ -109,7 +109,7 @@ package import StockStore
   // MARK: The turn
 
   package func beginTurn() {
-    if authorization.refresh() { watches?.credentialsChanged() }
+    _ = authorization.refresh()
     _ = session.beginTurn()
   }
 
@@ -140,7 +140,7 @@ package import StockStore
   // MARK: Calls
 
   package var authenticationGeneration: UInt64 {
-    if authorization.refresh() { watches?.credentialsChanged() }
+    _ = authorization.refresh()
     return authorization.generation
   }
 
@@ -162,7 +162,14 @@ package import StockStore
   package func renew(_ principal: Principal, method: Int, response: Response) -> Principal? {
     guard let method = Method(rawValue: method) else { return nil }
     do throws(AuthorizationFailure) {
-      return try authorization.renew(principal, calling: method, now: session.time)
+      let renewed = try authorization.renew(principal, calling: method, now: session.time)
+      let before = Permissions(rawValue: principal.permissions)
+      let after = Permissions(rawValue: renewed.permissions)
+      if method == .watch, before.seesCallers != after.seesCallers {
+        errors.credentialsChanged(response: response)
+        return nil
+      }
+      return renewed
     } catch {
       errors.unauthorized(error, response: response)
       return nil

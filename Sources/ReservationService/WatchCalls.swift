@@ -1,5 +1,4 @@
 // EventService: from a WatchRequest to a watch.
-internal import Access
 internal import ChangeFeed
 internal import GRPC
 internal import StockStore
@@ -38,8 +37,7 @@ extension HoldfastHandler {
     }
     if hasBadEntries { throw badEntries[0] }
     options.filter = EventFilter(kinds: try kinds(request), items: request.items)
-    let role = Permissions(rawValue: call.permissions).role
-    options.isOpen = role != .stock && role != .admin
+    options.isOpen = !Permissions(rawValue: call.permissions).seesCallers
     guard watches.begin(call.id, options) else {
       errors.tooManyEventWatches(response: response)
       return .respond(lsn: 0)

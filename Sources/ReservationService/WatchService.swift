@@ -42,7 +42,6 @@ final class WatchService {
   private let errors: ErrorReplies
   private var watches: [CallID: Watch] = [:]
   private var resumedCalls: [CallID] = []
-  private var endsAll = false
   private var nextTickNanoseconds: Int64 = 0
 
   init(feed: ChangeFeed, errors: ErrorReplies, wake: @escaping @Sendable () -> Void) {
@@ -70,9 +69,6 @@ final class WatchService {
     if watches[call] != nil { resumedCalls.append(call) }
   }
 
-  /// Who calls is known anew: whoever may still watch begins again.
-  func credentialsChanged() { endsAll = !watches.isEmpty }
-
   private func remove(_ call: CallID) {
     if watches.removeValue(forKey: call) != nil { feed.end(call.rawValue, port) }
     if watches.isEmpty { port.sentLSN.store(.max, ordering: .relaxed) }
@@ -83,11 +79,6 @@ final class WatchService {
   func deliver(to sink: any CallSink) {
     let deliveries = port.take()
     if watches.isEmpty { return }
-    if endsAll {
-      endsAll = false
-      for call in Array(watches.keys) { end(call, sink) { errors.credentialsChanged(response: $0) } }
-      return
-    }
     for (watch, delivery) in deliveries { take(delivery, CallID(rawValue: watch), sink) }
     let resumed = resumedCalls
     resumedCalls.removeAll(keepingCapacity: true)
