@@ -188,7 +188,7 @@ extension DirectoryLog: ReadableLog {
 
 /// A cursor in a directory's segments. What it reads was written past the system's cache, so that it comes
 /// from the disk; whatever reads ahead of the writer's end is left.
-@safe fileprivate final class DirectoryCursor: LogCursor {
+@safe private final class DirectoryCursor: LogCursor {
   /// A few groups under load.
   private static let windowBytes = 256 << 10
 

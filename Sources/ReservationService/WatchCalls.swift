@@ -7,10 +7,6 @@ extension HoldfastHandler {
   func watch(
     _ message: Span<UInt8>, _ call: Call, _ response: Response
   ) throws(FieldViolation) -> Completion {
-    guard let watches else {
-      errors.reject(.overloaded, response: response)
-      return .respond(lsn: 0)
-    }
     // A filter that is passed over would show more than was asked for.
     var reader = unsafe ProtoReader(message.borrowed, refusesUnknown: true)
     var request = WatchRequest()
@@ -30,7 +26,6 @@ extension HoldfastHandler {
     }
     guard reader.isWhole else { return .respond(lsn: refuse(reader, response)) }
     var options = WatchService.Options()
-    options.start = try start(request, watches.tokens)
     options.heartbeatNanoseconds = try heartbeat(request)
     guard request.itemCount <= rules.service.batchMax else {
       throw FieldViolation("items", "0 to 500 items")
@@ -38,7 +33,10 @@ extension HoldfastHandler {
     if hasBadEntries { throw badEntries[0] }
     options.filter = EventFilter(kinds: try kinds(request), items: request.items)
     options.isOpen = !Permissions(rawValue: call.permissions).seesCallers
-    guard watches.begin(call.id, options) else {
+    // Where there is no feed, no watch can be had.
+    options.start =
+      try watches.map { (it) throws(FieldViolation) in try start(request, it.tokens) } ?? .now
+    guard let watches, watches.begin(call.id, options) else {
       errors.tooManyEventWatches(response: response)
       return .respond(lsn: 0)
     }

@@ -60,6 +60,7 @@ struct ReflectionTests {
       ("holdfast.v1.ReserveRequest.ttl", "holdfast/v1/reservation.proto"),
       ("holdfast.v1.ReservationState", "holdfast/v1/reservation.proto"),
       ("holdfast.v1.StockLevel", "holdfast/v1/stock.proto"),
+      ("holdfast.v1.Event.stock", "holdfast/v1/event.proto"),
       ("grpc.health.v1.HealthCheckResponse.ServingStatus", "grpc/health/v1/health.proto"),
       ("google.protobuf.Duration", "google/protobuf/duration.proto"),
       ("google.rpc.Status", "google/rpc/status.proto"),

@@ -147,7 +147,8 @@ private let arrows: [String: Set<String>] = [
   "Server": ["Posix", "HTTP2", "GRPC", "Bytes", "Metrics"],
   "Admin": ["Posix", "Metrics"],
   "holdfast": [
-    "Posix", "HTTP2", "GRPC", "Metrics", "Log", "StockStore", "StorePersistence", "ChangeFeed", "Access",
+    "Posix", "HTTP2", "GRPC", "Metrics", "Log", "StockStore", "StorePersistence", "ChangeFeed",
+    "Access",
     "ReservationService", "Server", "Admin",
   ],
   "LoadReport": ["Posix", "CZlib"], "LoadHistory": [],

@@ -1,2 +1,0 @@
-import ChangeFeed
-import Testing
