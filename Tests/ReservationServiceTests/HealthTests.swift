@@ -33,7 +33,7 @@ struct HealthTests {
     let request = Message().with(1, name)
     guard
       case .message(let status) = try service.call(
-        "Watch", bytes: request.bytes, id: CallID(rawValue: call))
+        "/grpc.health.v1.Health/Watch", bytes: request.bytes, id: CallID(rawValue: call))
     else { return -1 }
     return status.number(1)
   }
@@ -59,7 +59,7 @@ struct HealthTests {
 
   @Test("A name that is no UTF-8 is malformed")
   func malformed() throws {
-    for method in ["Check", "Watch"] {
+    for method in ["Check", "/grpc.health.v1.Health/Watch"] {
       let refused = try service.refused(method, Message().with(1, [0xff]))
       #expect(refused.code == .invalidArgument)
       #expect(refused.reason == "MALFORMED_MESSAGE")
@@ -90,7 +90,7 @@ struct HealthTests {
   @Test("Watchers are bounded")
   func bounded() throws {
     for call in 0..<10_000 { #expect(try watch("", UInt64(call)) == Self.serving) }
-    let refused = try service.refused("Watch", Message())
+    let refused = try service.refused("/grpc.health.v1.Health/Watch", Message())
     #expect(refused.code == .resourceExhausted)
     service.handler.cancelled(CallID(rawValue: 5))
     #expect(try watch("", 20_000) == Self.serving)

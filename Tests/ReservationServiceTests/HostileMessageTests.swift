@@ -28,7 +28,12 @@ struct HostileMessageTests {
     ("BatchGetStock", Message().with(1, stock("a")).with(1, stock("b", at: "Oslo"))),
     ("ListStock", Message().with(1, 10 as Int64).with(2, String(repeating: "0", count: 32))),
     ("Check", Message().with(1, "holdfast.v1.StockService")),
-    ("Watch", Message().with(1, "holdfast.v1.StockService")),
+    ("/grpc.health.v1.Health/Watch", Message().with(1, "holdfast.v1.StockService")),
+    (
+      "/holdfast.v1.EventService/Watch",
+      Message().with(2, 1).with(3, 1).with(4, Message().with(1, "sku")).with(
+        6, Message().with(1, 10))
+    ),
     ("ServerReflectionInfo", Message().with(1, "host").with(4, "holdfast.v1.StockService")),
     ("ServerReflectionInfo", Message().with(7, "*")),
   ]
@@ -178,7 +183,7 @@ struct HostileMessageTests {
   func noSuchMethod() {
     let response = Response()
     let nothing: [UInt8] = []
-    for number in [-1, 14, Int(Int32.max)] {
+    for number in [-1, HoldfastHandler.methods.count, Int(Int32.max)] {
       var context = CallContext(method: number, type: .unary, principal: Principal())
       unsafe withUnsafeMutablePointer(to: &context) { context in
         let call = unsafe Call(id: CallID(rawValue: 1), context: context)
