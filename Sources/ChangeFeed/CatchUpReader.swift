@@ -8,6 +8,8 @@ internal import StorePersistence
 final class CatchUpReader {
   private let feed: ChangeFeed
   private let encoder: EventEncoder
+  /// What the log tells of safety stock before the process began is known.
+  private var hasReadAll = false
 
   init(_ feed: ChangeFeed) {
     self.feed = feed
@@ -54,8 +56,7 @@ final class CatchUpReader {
   /// Where the log begins there is no batch before that could tell it from another history's: so a token is
   /// given only with what is behind it.
   private func serveOldest(_ request: ChangeFeed.Request) throws(LogCursorError) {
-    try requireSafetyStock(behind: try feed.log.oldestLSN())
-    let start = LogPoint(lsn: feed.store.safetyStockChanges.completeFrom, mark: 0)
+    let start = LogPoint(lsn: try safetyStockKnown(behind: 0), mark: 0)
     let cursor = try feed.log.cursorFromOldest()
     while let block = try encoder.block(behind: start, cursor, bytesMax: feed.limits.blockBytes) {
       if block.end.lsn <= start.lsn { continue }
@@ -81,11 +82,18 @@ final class CatchUpReader {
 
   /// Sees to it that the safety stock of every item is known at every decision behind `lsn`.
   private func requireSafetyStock(behind lsn: UInt64) throws(LogCursorError) {
+    let known = try safetyStockKnown(behind: lsn)
+    if lsn < known { throw .trimmed(oldest: known) }
+  }
+
+  /// Behind which log sequence number the safety stock of every item is known: at `lsn` or before, where the
+  /// log tells it.
+  private func safetyStockKnown(behind lsn: UInt64) throws(LogCursorError) -> UInt64 {
     let changes = feed.store.safetyStockChanges
-    if lsn >= changes.completeFrom { return }
-    if changes.hasDropped { throw .trimmed(oldest: changes.completeFrom) }
+    // What was told once and dropped is not read again: that it was too much would not change.
+    if lsn >= changes.completeFrom || changes.hasDropped { return changes.completeFrom }
     let oldest = try feed.log.oldestLSN()
-    guard lsn >= oldest else { throw .trimmed(oldest: oldest) }
+    if hasReadAll || oldest >= changes.completeFrom { return max(oldest, changes.completeFrom) }
     let until = changes.liveFrom
     var found: [(ordinal: UInt32, before: Int64, lsn: UInt64)] = []
     var completeFrom = oldest
@@ -110,10 +118,16 @@ final class CatchUpReader {
           }
         }
       }
+      if found.count > changes.countMax {
+        let dropped = found.count / 2
+        completeFrom = found[dropped - 1].lsn
+        found.removeFirst(dropped)
+      }
       if end == before { break }
     }
+    hasReadAll = true
     changes.setOlder(found, completeFrom: completeFrom)
-    guard lsn >= completeFrom else { throw .trimmed(oldest: completeFrom) }
+    return completeFrom
   }
 
   private static func forEachAdjustment(

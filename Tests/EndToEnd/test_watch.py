@@ -1,20 +1,17 @@
 """EventService.Watch: what it tells, from where, to whom, and how it ends."""
 
-import random
-import re
-import socket
-import threading
+import pathlib
+import tarfile
+import shutil
 import time
-import urllib.request
 
-import grpc
 import pytest
 from grpc import StatusCode
-from holdfast.v1 import event_pb2, event_pb2_grpc
+from holdfast.v1 import event_pb2_grpc, reservation_pb2
 
 from client import Client, Refusal, fresh, line, refused
 from journal import batches
-from server import eventually, holdfast
+from server import holdfast
 from test_lifecycle import metric
 from watching import Books, Watch, kind_name, watch_request
 
@@ -191,7 +188,6 @@ def test_a_token_of_what_was_given_up_is_foreign(binary, start, tmp_path):
 
 def test_two_histories_of_one_copy(start, tmp_path):
     """A copy goes on by itself: the tokens of what each did since are foreign to the other."""
-    import shutil
     server = start(data=tmp_path / "one")
     with Client(server.target) as client:
         sku = client.item(100)
@@ -225,7 +221,7 @@ def fill(client, sku, count):
 
 
 def reserve_request(sku, quantity):
-    from holdfast.v1 import reservation_pb2
+
     return reservation_pb2.ReserveRequest(idempotency_key=fresh("key"), lines=[line(sku, quantity)])
 
 
@@ -264,3 +260,39 @@ def test_history_keeps_what_a_checkpoint_has_replaced(start):
             books = Books()
             for event in watch.events():
                 books.apply(event)
+
+
+def test_safety_stock_of_the_moment_after_a_restart(start, tmp_path):
+    """Records of holds do not say it; whoever reads them later is told what it was."""
+    server = start(data=tmp_path / "data")
+    with Client(server.target) as client:
+        sku = client.item(100, set_safety_stock=1)
+        for units in (5, 9, 2):
+            client.reserve(line(sku))
+            client.adjust(sku, set_safety_stock=units)
+        client.reserve(line(sku))
+    server.kill()
+    server = start(data=tmp_path / "data")
+    with Client(server.target) as client:
+        client.adjust(sku, set_safety_stock=7)
+        client.reserve(line(sku))
+        with Watch(client, oldest=True) as watch:
+            events = watch.wait_for_events(10)
+        seen = [(kind_name(e)[0], e.stock[0].safety_stock, e.stock[0].available) for e in events]
+        assert seen == [("A", 1, 99), ("H", 1, 98), ("A", 5, 94), ("H", 5, 93), ("A", 9, 89), ("H", 9, 88), ("A", 2, 95),
+                        ("H", 2, 94), ("A", 7, 89), ("H", 7, 88)]
+
+
+def test_a_directory_of_the_first_release(start, tmp_path):
+    """Its records say less: what cannot be told is not kept, and what is decided from now on is."""
+    folder = pathlib.Path(__file__).parent / "fixtures"
+    with tarfile.open(next(folder.glob("first-release.tar*"))) as archive:
+        archive.extractall(tmp_path / "first", filter="data")
+    data = next(path.parent for path in (tmp_path / "first").rglob("checkpoint-*"))
+    server = start("--accept-clock", data=data)
+    with Client(server.target) as client, Watch(client, oldest=True).begun() as watch:
+        sku = client.item(3)
+        watch.wait(lambda: any(e.stock and e.stock[0].sku == sku for e in watch.events()))
+        books = Books()
+        for event in watch.events():
+            books.apply(event)

@@ -1,7 +1,6 @@
 """Consumers of the change feed: that they miss nothing, see nothing twice, and harm nobody."""
 
 import random
-import re
 import signal
 import threading
 import time
@@ -9,7 +8,7 @@ import time
 import grpc
 import pytest
 from grpc import StatusCode
-from holdfast.v1 import event_pb2, event_pb2_grpc, reservation_pb2, stock_pb2
+from holdfast.v1 import event_pb2, event_pb2_grpc, reservation_pb2
 
 import http2
 from client import CALL_SECONDS, Client, Refusal, fresh, line

@@ -61,9 +61,11 @@ package final class SafetyStockChanges: Sendable {
   }
 
   /// An import that changes the safety stock of a whole catalogue may be behind a reader; 70 bytes each.
-  package static let countMax = 1 << 20
+  package let countMax: Int
 
   private let state = Mutex(State())
+
+  package init(countMax: Int = 1 << 20) { self.countMax = countMax }
 
   /// Nothing before `lsn` was told, and everything behind it will be. Before the first change.
   package func begin(at lsn: UInt64) {
@@ -76,7 +78,7 @@ package final class SafetyStockChanges: Sendable {
   /// The item's safety stock was `before` up to the decision `lsn`. The caller has the item locked.
   func append(_ ordinal: UInt32, before: Int64, lsn: UInt64) {
     state.withLock { state in
-      if state.live.changes.count >= Self.countMax { state.live.dropHalf() }
+      if state.live.changes.count >= countMax { state.live.dropHalf() }
       state.live.append(ordinal, before: before, lsn: lsn)
     }
   }
