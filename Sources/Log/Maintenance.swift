@@ -99,6 +99,7 @@ package final class Maintenance: Sendable {
     } catch .failed(_, _, let error) where error.isShortage {
       // What was begun is taken back, and what is served goes on.
       counters.ranOutOfSpace()
+      try pool.retireHistory()
       abandonCheckpoint()
       if try giveUpFallback() { return true }
       state.withLock { $0.gaveUpAt = position.sequence }
@@ -118,7 +119,7 @@ package final class Maintenance: Sendable {
       return true
     } catch .failed(_, _, let error) where error.isShortage {
       counters.ranOutOfSpace()
-      pool.retireHistory()
+      try pool.retireHistory()
       diskIsFull.store(true, ordering: .relaxed)
       // Not once more before everything else is done.
       skipsSegment.store(true, ordering: .relaxed)

@@ -114,22 +114,28 @@ package final class SegmentPool: Sendable {
   }
 
   /// The segments before `sequence` are needed no more: a checkpoint has taken their place, for certain.
-  /// The newest of them are kept as history (JournalOptions.historyBytes). Of the others as many files as the next checkpoint will retire are kept to be used again, the rest is removed.
+  /// The newest of them are kept as history (JournalOptions.historyBytes). Of the others as many files as the
+  /// next checkpoint will retire are kept to be used again, the rest is removed.
   package func retire(before sequence: UInt64) throws(JournalError) {
-    let keep = options.checkpointSegments + options.spareSegments
     let history = UInt64((options.historyBytes + segmentBytes - 1) / segmentBytes)
     state.withLock { state in
       state.neededFrom = sequence
       state.retire(before: sequence > history ? sequence - history : 0)
     }
-    while let excess = state.withLock({ $0.unneeded.count > keep ? $0.unneeded.last : nil }) {
-      try remove(excess)
-    }
+    try removeExcess()
   }
 
   /// Gives up the history, where the disk has no room for what is needed: its files are used again.
-  package func retireHistory() {
+  package func retireHistory() throws(JournalError) {
     state.withLock { $0.retire(before: $0.neededFrom) }
+    try removeExcess()
+  }
+
+  private func removeExcess() throws(JournalError) {
+    let keep = options.checkpointSegments + options.spareSegments
+    while let excess = state.withLock({ $0.unneeded.count > keep ? $0.unneeded.last : nil }) {
+      try remove(excess)
+    }
   }
 
   // MARK: Files

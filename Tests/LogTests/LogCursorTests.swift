@@ -152,7 +152,7 @@ struct LogCursorTests {
     }
     #expect(try it.log.oldestLSN() == 0)
     let bytesBefore = it.pool.bytesOnDisk
-    it.pool.retireHistory()
+    try it.pool.retireHistory()
     while it.log.position.sequence < 9 { try it.append() }
     let oldest = try it.log.oldestLSN()
     #expect(it.pool.bytesOnDisk <= bytesBefore && oldest > 0)
