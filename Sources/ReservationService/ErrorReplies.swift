@@ -219,6 +219,13 @@ final class ErrorReplies {
     simple(.resourceExhausted, "TOO_MANY_WATCHES", "too many watches", response)
   }
 
+  func historyOff(response: Response) {
+    simple(
+      .failedPrecondition, "HISTORY_OFF",
+      "this server keeps no decisions for those who watch: start it with --history, or with a journal",
+      response)
+  }
+
   func credentialsChanged(response: Response) {
     begin("the caller has another role: watch again from the last token")
     finish(

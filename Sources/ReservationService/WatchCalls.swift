@@ -36,7 +36,11 @@ extension HoldfastHandler {
     // Where there is no feed, no watch can be had.
     options.start =
       try watches.map { (it) throws(FieldViolation) in try start(request, it.tokens) } ?? .now
-    guard let watches, watches.begin(call.id, options) else {
+    guard let watches else {
+      errors.historyOff(response: response)
+      return .respond(lsn: 0)
+    }
+    guard watches.begin(call.id, options) else {
       errors.tooManyEventWatches(response: response)
       return .respond(lsn: 0)
     }

@@ -217,8 +217,10 @@ enum Limits {
   // MARK: As the modules take them
 
   /// `--history` without a disk: a power of two, and room for a block of the feed and what comes meanwhile.
-  static func memoryHistory(_ settings: Settings) -> Int {
-    let wanted = min(max(settings.historyBytes, 1 << 20), 1 << 40)
+  /// nil where nothing is kept: writing down what nobody reads costs a third of a decision.
+  static func memoryHistory(_ settings: Settings) -> Int? {
+    guard let bytes = settings.historyBytes, bytes > 0 else { return nil }
+    let wanted = min(max(bytes, 1 << 20), 1 << 40)
     return 1 << (Int.bitWidth - (wanted - 1).leadingZeroBitCount)
   }
 
@@ -240,7 +242,7 @@ enum Limits {
       durability: durability, segmentBytes: settings.journalSegmentBytes, ringBytes: ringBytes,
       groupBytesMax: min(journalGroupBytesMax, ringBytes), spareSegments: journalSpareSegments,
       checkpointSegments: journalCheckpointSegments)
-    options.historyBytes = settings.historyBytes
+    options.historyBytes = settings.historyBytes ?? historyBytes
     if let bytes = Machine.raiseFileSizeLimit() { options.fileBytesMax = bytes }
     return options
   }

@@ -55,7 +55,7 @@ struct ServeCommand: AsyncParsableCommand {
     help: ArgumentHelp(
       """
       Bytes of decisions that are kept for those who watch, beyond what a start needs: on the disk in \
-      whole segments, with durability memory in memory (\(Limits.historyBytes)).
+      whole segments (\(Limits.historyBytes)), with durability memory in memory (none, and nobody can watch).
       """, valueName: "bytes"))
   var history: String?
   @Option(help: ArgumentHelp("Most items (\(Limits.itemsMax)).", valueName: "n"))

@@ -17,7 +17,8 @@ struct Settings {
   var durability: Durability?
   var dataDirectory = ""
   var journalSegmentBytes = 0
-  var historyBytes = 0
+  /// nil: `Limits.historyBytes` on a disk, and none in memory.
+  var historyBytes: Int?
   var maxItems = 0
   var maxReservations = 0
   var maxConnections = 0
@@ -67,7 +68,7 @@ struct Settings {
     ("host", "127.0.0.1"), ("port", "7420"), ("admin-host", "127.0.0.1"), ("admin-port", "7421"),
     ("loops", "auto"), ("durability", "fsync"), ("data-dir", "holdfast-data"),
     ("journal-segment-bytes", String(Limits.journalSegmentBytes)),
-    ("history", String(Limits.historyBytes)),
+    ("history", "auto"),
     ("max-items", String(Limits.itemsMax)),
     ("max-reservations", String(Limits.reservationsMax)),
     ("max-connections", String(Limits.connectionsMax)), ("max-connections-per-peer", "auto"),
@@ -211,7 +212,9 @@ extension Settings {
       guard journalSegmentBytes.isMultiple(of: 4096) else {
         throw Self.mistake("\(at): '\(text)' is not a multiple of 4096")
       }
-    case "history": historyBytes = try Self.number(text, 0...Limits.historyBytesMax, at)
+    case "history":
+      historyBytes =
+        text == "auto" ? nil : try Self.number(text, 0...Limits.historyBytesMax, at)
     case "max-items": maxItems = try Self.number(text, 1...(1 << 31), at)
     case "max-reservations": maxReservations = try Self.number(text, 64...(1 << 30), at)
     case "max-connections": maxConnections = try Self.number(text, 1...1_000_000, at)

@@ -42,9 +42,12 @@ final class StoreOpening: Sendable {
         let clock = try ServerClock.start(after: nil, settings, logger)
         try StockStore.requireAddressSpace(limits, settings.concurrency)
         let store = try JournalError.attempt("make", "the log in memory") { () throws(Errno) in
+          guard let history = Limits.memoryHistory(settings) else {
+            return StockStore(limits: limits, clock: clock, concurrency: settings.concurrency)
+          }
           let store = try StockStore(
             limits: limits, clock: clock, concurrency: settings.concurrency,
-            ringBytes: Limits.journalRingBytesMax, historyBytes: Limits.memoryHistory(settings))
+            ringBytes: Limits.journalRingBytesMax, historyBytes: history)
           try store.memoryLog?.start()
           return store
         }

@@ -19,7 +19,7 @@ from watching import Books, Watch, kind_name, watch_request
 @pytest.fixture(params=["fsync", "memory"])
 def either(request, start):
     """A server of the test's own, with a journal and without."""
-    return start("--durability", request.param)
+    return start("--durability", request.param, "--history", str(64 << 20))
 
 
 def refusal(watch):
@@ -225,7 +225,15 @@ def reserve_request(sku, quantity):
     return reservation_pb2.ReserveRequest(idempotency_key=fresh("key"), lines=[line(sku, quantity)])
 
 
-@pytest.mark.parametrize("flags", [("--durability", "os", *SMALL), ("--durability", "memory", "--history", "0")])
+@pytest.mark.parametrize("flags", [(), ("--history", "0")])
+def test_a_server_in_memory_keeps_decisions_only_where_it_is_told_to(start, flags):
+    server = start("--durability", "memory", *flags)
+    with Client(server.target) as client, Watch(client, oldest=True) as watch:
+        ended = refusal(watch)
+    assert (ended.code, ended.info.reason) == (StatusCode.FAILED_PRECONDITION, "HISTORY_OFF")
+
+
+@pytest.mark.parametrize("flags", [("--durability", "os", *SMALL), ("--durability", "memory", "--history", "1")])
 def test_a_token_that_is_too_old(start, flags):
     server = start(*flags)
     with Client(server.target) as client:

@@ -74,7 +74,7 @@ def items_at_version_one(client, count):
 
 @pytest.mark.parametrize("durability", ["fsync", "os", "memory"])
 def test_the_books_of_a_watcher_are_the_store_s(start, durability):
-    server = start("--durability", durability, "--loops", "2")
+    server = start("--durability", durability, "--history", str(64 << 20), "--loops", "2")
     with Client(server.target) as client, Watch(client, oldest=True).begun() as watch:
         skus = items_at_version_one(client, 8)
         load = Load(server.target, skus)
