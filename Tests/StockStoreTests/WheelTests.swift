@@ -41,6 +41,21 @@ import Testing
     }
   }
 
+  /// The next block is opened before the last ticks of the one before it come.
+  @Test func theNextBlockIsNotForgottenForATickOfThisOne() throws {
+    let it = makeFixture()
+    it.advance(Self.block - it.clock.now().nanoseconds % Self.block)
+    _ = it.session.reserve("soon", "a", 1, ttl: 5 * Self.tick)
+    let last = try #require(it.session.reserve("last", "a", 1, ttl: 1020 * Self.tick).value)
+    _ = it.session.reserve("next", "a", 1, ttl: 1030 * Self.tick)
+    it.advance(6 * Self.tick)
+    #expect(it.session.release(last.id, by: TestRequester()).value != nil)
+    #expect(it.store.audit() == [])
+    it.advance(1024 * Self.tick)
+    #expect(it.session.level("a")?.held == 0)
+    #expect(it.store.audit() == [])
+  }
+
   /// The same in many small steps: holds pass from list to list.
   @Test func endsOnTimeInSmallSteps() {
     let it = makeFixture()

@@ -202,7 +202,10 @@ internal import Posix
     if blockChain != 0 { next = min(next, start(block: openBlock)) }
     let lastOpen = (openBlock + 1) * Self.ticksPerBlock - 1
     if let tick = firstOccupied(after: nearTick, through: lastOpen) {
-      return min(next, start(tick: tick))
+      next = min(next, start(tick: tick))
+      // It may be among the last of its block, and the next block is opened before them.
+      let block = openBlock + 1
+      return isOccupied(blockList(block)) ? min(next, start(block: block)) : next
     }
     for block in (openBlock + 1)...(openBlock + Self.blockLists)
     where isOccupied(blockList(block)) {
