@@ -254,7 +254,7 @@ import Testing
     }
     for _ in 0..<2000 { _ = try decoder.decode(hex("40 00 00")) }
     #expect(decoder.decoder.tableCount == 512)
-    #expect(decoder.decoder.tableMemoryBytes <= 16_384 * 5 / 4 + 1024 * 8)
+    #expect(decoder.decoder.tableMemoryBytes <= 16_384 * 5 / 4 + 512 * 24)
   }
 
   // MARK: Against libnghttp2
