@@ -227,7 +227,7 @@ import Testing
     }
   }
 
-  @Test(arguments: 1...60 as ClosedRange<UInt64>)
+  @Test(arguments: 1...24 as ClosedRange<UInt64>)
   func whatACorrectServerDidIsNeverAccused(seed: UInt64) {
     var undecided = 0
     for round in 0..<10 as Range<UInt64> {

@@ -242,6 +242,6 @@ final class ModelRun {
   @Test(arguments: 21...22, ConcurrencyControl.sound)
   func manyShards(seed: UInt64, concurrency: ConcurrencyControl) {
     ModelRun(seed: seed, concurrency, limits: testLimits(reservations: 1 << 20), skus: 50)
-      .run(steps: 1500 * testScale)
+      .run(steps: 750 * testScale)
   }
 }
