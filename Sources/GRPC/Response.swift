@@ -1,5 +1,5 @@
 package import Bytes
-internal import HTTP2
+package import HTTP2
 
 /// The response to one call, or one message of a stream of responses, while it is made. One per loop, used
 /// again for every call.
@@ -27,6 +27,8 @@ internal import HTTP2
     var block: UnsafePointer<UInt8>?
     var blockCount = 0
     var trailersStart = 0
+    /// Of a failure that is kept, its number; 0 of any other.
+    var number: UInt64 = 0
   }
 
   package init() {
@@ -95,13 +97,14 @@ internal import HTTP2
       }
     }
     unsafe state.pointee.trailersStart = trailersStart
+    unsafe state.pointee.number = 0
   }
 
   /// Keeps the failure that was just made, to be asked for by its key. Two failures with the same key
   /// must be the same.
   package func keepFailure(as key: FailureKey) {
     guard case .failure(let code) = kind, let block = unsafe state.pointee.block else { return }
-    unsafe failures.keep(
+    unsafe state.pointee.number = failures.keep(
       key, code, UnsafeBufferPointer(start: block, count: state.pointee.blockCount),
       trailersStart: state.pointee.trailersStart)
   }
@@ -114,19 +117,22 @@ internal import HTTP2
     unsafe state.pointee.block = unsafe FailureCache.block(of: found)
     unsafe state.pointee.blockCount = Int(found.pointee.count)
     unsafe state.pointee.trailersStart = Int(found.pointee.trailersStart)
+    unsafe state.pointee.number = found.pointee.number
     return true
   }
 
   /// Calls `body` with a failure's header block: of headers that are the whole response, or of trailers
-  /// behind one that has begun.
+  /// behind one that has begun. Of a failure that is kept, the block has an identity.
   package func withFailureBlock<Result>(
-    asTrailers: Bool, _ body: (Span<UInt8>) -> Result
+    asTrailers: Bool, _ body: (Span<UInt8>, BlockIdentity) -> Result
   ) -> Result {
     let start = unsafe asTrailers ? state.pointee.trailersStart : 0
     let block = unsafe UnsafeBufferPointer(
       start: state.pointee.block.map { unsafe $0 + start },
       count: state.pointee.block == nil ? 0 : state.pointee.blockCount - start)
-    return body(unsafe block.span)
+    let number = unsafe state.pointee.number << 1
+    let identity = number == 0 ? .none : BlockIdentity(number | (asTrailers ? 1 : 0))
+    return body(unsafe block.span, identity)
   }
 }
 
@@ -145,6 +151,8 @@ package struct FailureKey: Equatable, BitwiseCopyable {
 @safe final class FailureCache {
   @unsafe struct Entry {
     var key = FailureKey(high: 0, low: 0)
+    /// Told from every other that this cache has had.
+    var number: UInt64 = 0
     var code = StatusCode.ok
     /// Of the block, which stands behind the entry; 0 while there is none.
     var count: UInt16 = 0
@@ -155,6 +163,7 @@ package struct FailureKey: Equatable, BitwiseCopyable {
   private static let entryCount = 4096
   private static let entryBytes = 1024
   private let entries: UnsafeMutableRawPointer
+  private var keptCount: UInt64 = 0
 
   init() {
     // Zeroed pages are not touched until they are used.
@@ -172,18 +181,22 @@ package struct FailureKey: Equatable, BitwiseCopyable {
     return unsafe entry.pointee.count > 0 && entry.pointee.key == key ? entry : nil
   }
 
+  /// The number of what is kept now; 0 where it is too long.
   func keep(
     _ key: FailureKey, _ code: StatusCode, _ block: UnsafeBufferPointer<UInt8>, trailersStart: Int
-  ) {
+  ) -> UInt64 {
     guard unsafe block.count <= Self.entryBytes - MemoryLayout<Entry>.stride,
       let base = block.baseAddress
-    else { return }
+    else { return 0 }
     let entry = unsafe entry(of: key)
+    keptCount += 1
+    unsafe entry.pointee.number = keptCount
     unsafe entry.pointee.key = key
     unsafe entry.pointee.code = code
     unsafe entry.pointee.count = UInt16(block.count)
     unsafe entry.pointee.trailersStart = UInt16(trailersStart)
     unsafe UnsafeMutableRawPointer(entry + 1).copyMemory(from: base, byteCount: block.count)
+    return keptCount
   }
 
   static func block(of entry: UnsafeMutablePointer<Entry>) -> UnsafePointer<UInt8> {

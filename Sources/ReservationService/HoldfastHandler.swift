@@ -230,7 +230,7 @@ package import StockStore
   private func execute(
     _ method: Method, _ message: Span<UInt8>, _ call: Call, _ response: Response
   ) throws(FieldViolation) -> Completion {
-    if method == .watch { return try watch(message, call, response) }
+    if case .watch = method { return try watch(message, call, response) }
     // The name lives with the stream.
     let name = unsafe call.caller
     let caller = unsafe BorrowedBytes(name.baseAddress, count: name.count)

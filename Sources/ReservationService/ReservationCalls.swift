@@ -33,7 +33,7 @@ extension HoldfastHandler {
       writer.field(2, hold.expiresAt)
       writer.field(3, decision.replayed)
       writer.field(6, UInt64(hold.state.rawValue))
-      if hold.state == .held { writer.field(7, seconds: hold.remainingNanoseconds) }
+      if case .held = hold.state { writer.field(7, seconds: hold.remainingNanoseconds) }
     case .refused(let refusal):
       errors.refuse(refusal, isReplay: decision.replayed, session: session, response: response) {
         session.namedItem(line: $0)

@@ -105,10 +105,11 @@ internal import Metrics
   /// Announces a call whose turn comes soon, where it is a plain one.
   private func expect(_ event: StreamEvent) {
     let stream = event.stream
-    guard event.kind == .end, !stream.isClosed, !stream.hasResponse, let notes = unsafe stream.notes
+    guard case .end = event.kind, !stream.isClosed, !stream.hasResponse,
+      let notes = unsafe stream.notes
     else { return }
     let context = unsafe notes.assumingMemoryBound(to: CallContext.self)
-    guard unsafe context.pointee.type == .unary else { return }
+    guard case .unary = unsafe context.pointee.type else { return }
     stream.withBody { body in
       guard body.count > Framing.prefixLength, body[0] == 0 else { return }
       unsafe handler.expect(
@@ -157,7 +158,7 @@ internal import Metrics
     guard !stream.isClosed, !stream.hasResponse, let notes = unsafe stream.notes else { return 0 }
     let context = unsafe notes.assumingMemoryBound(to: CallContext.self)
     let call = unsafe table.call(stream.index)
-    if unsafe call.pointee.phase == .idle {
+    if case .idle = unsafe call.pointee.phase {
       guard unsafe start(stream, call, context) else { return 0 }
     }
     if stream.isOversize {
@@ -188,7 +189,7 @@ internal import Metrics
       reject(stream, .malformedTimeout)
       return false
     }
-    if unsafe context.pointee.type == .unary { return true }
+    if case .unary = unsafe context.pointee.type { return true }
     unsafe call.pointee.isCounted = true
     guard streamingCalls.add(connection, limits) else {
       reject(stream, .tooManyStreams)
@@ -339,11 +340,11 @@ internal import Metrics
     case .failure(let code):
       unsafe call.pointee.answered(code)
       let hasBegun = context.position(stream) > 0
-      response.withFailureBlock(asTrailers: hasBegun) { block in
+      response.withFailureBlock(asTrailers: hasBegun) { block, identity in
         if hasBegun {
-          context.end(stream, trailers: block)
+          context.end(stream, trailers: block, identity: identity)
         } else {
-          context.respond(stream, headersOnly: block)
+          context.respond(stream, headersOnly: block, identity: identity)
         }
       }
     }
@@ -351,8 +352,10 @@ internal import Metrics
   }
 
   private func writeMessage(_ stream: HTTP2.Stream, _ encoding: MessageEncoding) -> Bool {
-    if encoding != .identity, let isWritten = writeCompressed(stream, encoding) {
-      return isWritten
+    switch encoding {
+    case .identity: break
+    case .gzip, .deflate:
+      if let isWritten = writeCompressed(stream, encoding) { return isWritten }
     }
     let length = response.message.count
     let prefix = Framing.prefix(length: length, isCompressed: false)
@@ -425,7 +428,9 @@ internal import Metrics
   private func fail(_ stream: HTTP2.Stream) {
     guard !stream.isClosed else { return }
     let call = unsafe table.call(stream.index)
-    if unsafe call.pointee.phase == .idle { unsafe begin(stream, call, method: method(of: stream)) }
+    if case .idle = unsafe call.pointee.phase {
+      unsafe begin(stream, call, method: method(of: stream))
+    }
     context.discardUnreleased(stream)
     if stream.hasResponse { return }
     // What was held is taken back: the status that is seen is the rejection's.
@@ -459,7 +464,7 @@ internal import Metrics
     let method = method(of: stream)
     if ended.isCounted { streamingCalls.remove(Int(ended.connection)) }
     // Reset before anything of it was handled: it began and ended at once.
-    if ended.phase == .idle { metrics.started(method: method) }
+    if case .idle = ended.phase { metrics.started(method: method) }
     let isCancelled = ended.status < 0 || ended.heldMessages > 0
     if isCancelled { handler.cancelled(Self.id(stream)) }
     count(

@@ -1,6 +1,7 @@
 """Reserve: all or nothing, idempotency, expiry to the instant."""
 
 import concurrent.futures
+import random
 import time
 
 import grpc
@@ -298,3 +299,19 @@ def test_every_bad_line_is_named(start, tmp_path):
         with refused(StatusCode.NOT_FOUND, "ITEM_NOT_FOUND", replayed="true", sku="x") as again:
             client.reserve(*reversed(unknown), key="unknown")
         assert sorted(again[0].violations) == sorted(second[0].violations)
+
+
+def test_refusals_that_come_again_are_read_by_clients_as_the_first(client):
+    """They are short then, by entries in the client's table of header fields, which has room for few of them."""
+    skus = [client.item(0) for _ in range(12)]
+    order = random.Random(7)
+    for number in range(400):
+        # A few at a time, then others; now and then a call that is accepted, with its own entries.
+        sku = skus[(number // 50 + order.randrange(3)) % len(skus)]
+        quantity = order.choice([1, 1, 1, 2])
+        with refused(StatusCode.FAILED_PRECONDITION, "INSUFFICIENT_STOCK",
+                     sku=sku, requested=quantity, available=0) as seen:
+            client.reserve(line(sku, quantity))
+        assert seen[0].violations == [("INSUFFICIENT_STOCK", sku, f"{quantity} requested, 0 available")]
+        if number % 20 == 0:
+            assert client.level(sku).available == 0

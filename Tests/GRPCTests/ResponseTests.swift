@@ -16,7 +16,7 @@ struct ResponseTests {
   }
 
   private static func block(_ response: Response, asTrailers: Bool = false) -> [UInt8] {
-    response.withFailureBlock(asTrailers: asTrailers, array)
+    response.withFailureBlock(asTrailers: asTrailers) { block, _ in array(block) }
   }
 
   private static func fields(_ response: Response, asTrailers: Bool = false) -> [[String]]? {

@@ -168,6 +168,54 @@ import Testing
     server.close()
   }
 
+  @Test(arguments: [true, false]) func aFailureThatComesAgainIsShort(hasBegun: Bool) throws {
+    let server = try ServerUnderTest.connected { _, _ in }
+    let decoder = ServerTestDecoder()
+    let details = [UInt8](repeating: 100, count: 300)
+    var lengths: [Int] = []
+    for number in 0..<6 {
+      let id = UInt32(2 * number + 1)
+      let call = ServerFrame.headers(id, block) + ServerFrame.data(id, grpcMessage([]))
+      #expect(server.receive(call) == nil)
+      let stream = try #require(server.openStreams.first)
+      let failure = HeaderFields()
+      failure.begin()
+      if hasBegun {
+        append([1], server, stream)
+      } else {
+        failure.begin(status: 200)
+        failure.add("content-type", "application/grpc")
+      }
+      // The fifth is taken back, and something else takes its place.
+      let isTakenBack = number == 4
+      failure.add("grpc-status", isTakenBack ? "14" : "9")
+      failure.add("details", details.span)
+      failure.withBlock {
+        let identity = isTakenBack ? BlockIdentity.none : BlockIdentity(hasBegun ? 7 : 6)
+        if hasBegun {
+          server.context.end(stream, trailers: $0, identity: identity)
+        } else {
+          server.context.respond(stream, headersOnly: $0, identity: identity)
+        }
+      }
+      server.release(stream)
+      let frames = try server.frames().filter { $0.kind == Kind.headers }
+      for (index, frame) in frames.enumerated() {
+        let fields = try #require(decoder.decode(frame.payload))
+        guard index == frames.count - 1 else { continue }
+        lengths.append(frame.payload.count)
+        #expect(
+          fields.suffix(2) == [
+            ServerField("grpc-status", isTakenBack ? "14" : "9"),
+            ServerField("details", String(repeating: "d", count: 300)),
+          ])
+      }
+    }
+    #expect(lengths.map { $0 < 10 } == [false, false, true, true, false, true])
+    #expect(server.connection.queuedBytes == 0)
+    server.close()
+  }
+
   @Test func headerFieldsOfItsOwnComeBehindTheConstantOne() throws {
     let (server, stream) = try waiting()
     let headers = HeaderFields()

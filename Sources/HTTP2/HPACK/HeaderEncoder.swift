@@ -1,7 +1,8 @@
 // Header blocks of responses, written by hand (RFC 7541). Two fields are the same in every good response:
 // the owner's constant response field and its constant trailer. They are entered into the peer's dynamic
-// table once per connection and are one byte each from then on. Everything else is written as literals,
-// which change no table.
+// table once per connection and are one byte each from then on. So are the fields of a whole block that
+// comes again and again: in a flash sale nearly all responses are one refusal, which would be some 400
+// bytes each. Everything else is written as literals, which change no table.
 
 /// A field whose name and value never change; both have less than 127 bytes.
 package struct ConstantField: Sendable {
@@ -15,24 +16,57 @@ package struct ConstantField: Sendable {
   }
 }
 
+/// Names a header block that may come again: within one context, two blocks of one identity are the same
+/// bytes.
+package struct BlockIdentity: BitwiseCopyable {
+  /// A block that is not known to come again.
+  package static let none = BlockIdentity(0)
+
+  let number: UInt64
+
+  /// - Parameter number: not 0.
+  package init(_ number: UInt64) { self.number = number }
+}
+
 /// One connection's encoder.
 @safe struct HeaderEncoder {
-  /// Longest block that is written here: a size update, a status, a constant field.
+  /// Longest block that is written here but for those of the owner: size updates, a status, a constant
+  /// field.
   static let blockBytesMax = 260
+  /// Size updates at the beginning of a block: to 0, and to the default.
+  static let sizeUpdateBytesMax = 4
+  /// Of an entry beside its name and value (section 4.1).
+  static let entryOverhead = 32
+  /// Of the peer's table, for the fields of blocks that come again. The two constant fields have the rest.
+  private static let repeatedBytesMax =
+    Int(Defaults.headerTableBytes) - 2 * (126 + 126 + entryOverhead)
 
-  /// With a table smaller than the default no entries are made.
-  private var usesTable = true
-  /// The next block must begin by setting the table's size to 0 (section 4.2).
-  private var mustShrink = false
+  /// A block that came before.
+  private struct Repeated: BitwiseCopyable {
+    var identity = BlockIdentity.none
+    /// Order of the entry of its first field, behind the constant one; the others follow.
+    var firstEntry: Int32 = 0
+    /// Its fields in the table; 0 where it was not entered.
+    var fieldCount: UInt8 = 0
+    /// It begins with the status and the constant response field.
+    var isWhole = false
+  }
+
   private enum Constant: Int {
     case header = 0
     case trailer
   }
 
+  /// With a table smaller than the default no entries are made.
+  private var usesTable = true
+  /// The next block must begin by setting the table's size to 0 (section 4.2).
+  private var mustShrink = false
   /// For each constant field the order of its entry; 0 where it was not entered. The newest entry has
   /// index 62.
   private var entered = InlineArray<2, Int>(repeating: 0)
   private var entries = 0
+  private var repeatedBytes = 0
+  private var repeated = InlineArray<4, Repeated>(repeating: Repeated())
 
   /// SETTINGS_HEADER_TABLE_SIZE. Once it was smaller than the default, no table is used any more.
   mutating func peerTableSizeChanged(to bytes: UInt32) {
@@ -55,22 +89,26 @@ package struct ConstantField: Sendable {
   }
 
   /// A size update where one is due. The number of bytes written.
-  mutating func writeSizeUpdate(_ out: UnsafeMutablePointer<UInt8>) -> Int {
+  private mutating func writeSizeUpdate(_ out: UnsafeMutablePointer<UInt8>) -> Int {
     guard mustShrink else { return 0 }
     mustShrink = false
-    entered = .init(repeating: 0)
     unsafe out[0] = 0x20
+    forgetEntries()
     return 1
+  }
+
+  private mutating func forgetEntries() {
+    entered = .init(repeating: 0)
+    entries = 0
+    repeatedBytes = 0
+    for index in repeated.indices { repeated[index].fieldCount = 0 }
   }
 
   private mutating func writeConstant(
     _ constant: Constant, _ field: ConstantField, _ out: UnsafeMutablePointer<UInt8>
   ) -> Int {
     let entry = entered[constant.rawValue]
-    if entry > 0 {
-      unsafe out[0] = 0x80 | UInt8(62 + entries - entry)
-      return 1
-    }
+    if entry > 0 { return unsafe writeIndex(of: entry, out) }
     if usesTable {
       entries += 1
       entered[constant.rawValue] = entries
@@ -82,6 +120,18 @@ package struct ConstantField: Sendable {
     return unsafe 1 + nameLength + Self.writeString(field.value, out + 1 + nameLength)
   }
 
+  /// The index of an entry (section 6.1). The table has less than 128 of them.
+  private func writeIndex(of entry: Int, _ out: UnsafeMutablePointer<UInt8>) -> Int {
+    let index = 62 + entries - entry
+    guard index >= 127 else {
+      unsafe out[0] = 0x80 | UInt8(index)
+      return 1
+    }
+    unsafe out[0] = 0xff
+    unsafe out[1] = UInt8(index - 127)
+    return 2
+  }
+
   /// A string of less than 127 bytes, without Huffman coding.
   static func writeString(_ text: StaticString, _ out: UnsafeMutablePointer<UInt8>) -> Int {
     let count = text.utf8CodeUnitCount
@@ -89,13 +139,159 @@ package struct ConstantField: Sendable {
     unsafe (out + 1).update(from: text.utf8Start, count: count)
     return 1 + count
   }
+
+  // MARK: Blocks of the owner
+
+  /// A block of literals without indexing, as `HeaderFields` makes them. The second time that it comes to
+  /// this connection it is entered into the table. The number of bytes written, at most
+  /// `sizeUpdateBytesMax` more than the block has.
+  /// - Parameter header: the constant response field.
+  mutating func writeBlock(
+    _ block: UnsafeBufferPointer<UInt8>, _ identity: BlockIdentity, _ header: ConstantField,
+    _ out: UnsafeMutablePointer<UInt8>
+  ) -> Int {
+    guard let base = block.baseAddress else { return 0 }
+    if identity.number != 0 && usesTable {
+      let slot = Int(truncatingIfNeeded: identity.number >> 1) & 3
+      if repeated[slot].identity.number != identity.number {
+        repeated[slot] = Repeated(identity: identity)
+      } else if repeated[slot].fieldCount > 0 {
+        return unsafe writeIndexes(of: repeated[slot], header, out)
+      } else if let count = unsafe enter(slot, block, header, out) {
+        return count
+      }
+    }
+    let update = unsafe writeSizeUpdate(out)
+    unsafe (out + update).update(from: base, count: block.count)
+    return update + block.count
+  }
+
+  private mutating func writeIndexes(
+    of block: Repeated, _ header: ConstantField, _ out: UnsafeMutablePointer<UInt8>
+  ) -> Int {
+    var at = 0
+    if block.isWhole { at = unsafe writeHeaders(header, out) }
+    // The constant field may just have become an entry behind those of the block.
+    for index in 0..<Int(block.fieldCount) {
+      at += unsafe writeIndex(of: Int(block.firstEntry) + index, out + at)
+    }
+    return at
+  }
+
+  /// Writes a block so that its fields become entries; nil where they would take too much of the table. A
+  /// table that is full is emptied, by size updates, and filled anew.
+  private mutating func enter(
+    _ slot: Int, _ block: UnsafeBufferPointer<UInt8>, _ header: ConstantField,
+    _ out: UnsafeMutablePointer<UInt8>
+  ) -> Int? {
+    guard let fields = unsafe LiteralFields(block.span, header), let base = block.baseAddress,
+      fields.entryBytes <= Self.repeatedBytesMax
+    else { return nil }
+    var at = 0
+    if repeatedBytes + fields.entryBytes > Self.repeatedBytesMax {
+      forgetEntries()
+      // To 0 and to 4,096 (section 4.2: the smallest first).
+      unsafe out[0] = 0x20
+      unsafe out[1] = 0x3f
+      unsafe out[2] = 0xe1
+      unsafe out[3] = 0x1f
+      at = Self.sizeUpdateBytesMax
+    }
+    if fields.isWhole { unsafe at += writeHeaders(header, out + at) }
+    repeated[slot].isWhole = fields.isWhole
+    repeated[slot].firstEntry = Int32(entries + 1)
+    repeated[slot].fieldCount = UInt8(fields.count)
+    let byteCount = block.count - fields.start
+    unsafe (out + at).update(from: base + fields.start, count: byteCount)
+    var place = at
+    for index in 0..<fields.count {
+      // Literal with incremental indexing, new name (section 6.2.1).
+      unsafe out[place] = 0x40
+      place += Int(fields.lengths[index])
+    }
+    entries += fields.count
+    repeatedBytes += fields.entryBytes
+    return at + byteCount
+  }
+}
+
+/// Where a block's literals lie, without the status and the constant response field that it may begin with.
+private struct LiteralFields {
+  static let countMax = 8
+
+  let isWhole: Bool
+  /// Where the first one begins.
+  let start: Int
+  private(set) var count = 0
+  private(set) var lengths = InlineArray<8, UInt16>(repeating: 0)
+  /// Bytes that they take as entries of a table.
+  private(set) var entryBytes = 0
+
+  /// Nil for a block that is not made so, or has more fields than are worth it.
+  init?(_ block: Span<UInt8>, _ header: ConstantField) {
+    isWhole = block.count > 0 && block[0] == 0x88
+    if isWhole {
+      guard let length = Self.length(of: header, in: block, at: 1) else { return nil }
+      start = 1 + length
+    } else {
+      start = 0
+    }
+    var at = start
+    while at < block.count {
+      guard let length = Self.literal(in: block, at: at), count < Self.countMax else { return nil }
+      lengths[count] = UInt16(length.all)
+      count += 1
+      entryBytes += length.text + HeaderEncoder.entryOverhead
+      at += length.all
+    }
+    guard count > 0 else { return nil }
+  }
+
+  /// Length of the constant field at a place; nil where another stands there.
+  private static func length(
+    of field: ConstantField, in block: Span<UInt8>, at start: Int
+  ) -> Int? {
+    var at = start
+    guard at < block.count, block[at] == 0 else { return nil }
+    at += 1
+    for text in [field.name, field.value] {
+      let text = unsafe UnsafeBufferPointer(start: text.utf8Start, count: text.utf8CodeUnitCount)
+      guard at + 1 + text.count <= block.count, block[at] == text.count else { return nil }
+      for index in text.indices {
+        guard unsafe block[at + 1 + index] == text[index] else { return nil }
+      }
+      at += 1 + text.count
+    }
+    return at - start
+  }
+
+  /// Length of the literal at a place, and of its name and value alone.
+  private static func literal(in block: Span<UInt8>, at start: Int) -> (all: Int, text: Int)? {
+    guard start + 2 < block.count, block[start] == 0 else { return nil }
+    let name = Int(block[start + 1])
+    var at = start + 2 + name
+    guard name < 127, at < block.count else { return nil }
+    var value = Int(block[at] & 127)
+    at += 1
+    if value == 127 {
+      var shift = 0
+      repeat {
+        guard at < block.count, shift < 21 else { return nil }
+        value += Int(block[at] & 127) << shift
+        shift += 7
+        at += 1
+      } while block[at - 1] >= 128
+    }
+    guard at + value <= block.count else { return nil }
+    return (at + value - start, name + value)
+  }
 }
 
 /// A header block of literals without indexing, while it is made: the fields of a response that has headers
 /// alone, or of trailers. Used again for every such response, so that it costs no memory.
 @safe package final class HeaderFields {
-  /// One frame's worth, less a size update.
-  private static let bytesMax = Defaults.frameBytesMax - 1
+  /// One frame's worth, less size updates.
+  private static let bytesMax = Defaults.frameBytesMax - HeaderEncoder.sizeUpdateBytesMax
 
   private let bytes: UnsafeMutablePointer<UInt8>
   private var count = 0

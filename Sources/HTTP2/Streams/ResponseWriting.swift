@@ -57,19 +57,27 @@ extension ServerContext {
   }
 
   /// Responds with headers alone. Whatever the peer still sends is dropped.
-  package func respond(_ stream: Stream, headersOnly block: Span<UInt8>) {
+  /// - Parameter identity: of a block that may come again; it is short then.
+  package func respond(
+    _ stream: Stream, headersOnly block: Span<UInt8>, identity: BlockIdentity = .none
+  ) {
     let record = unsafe stream.record
     guard !stream.isClosed, !stream.hasResponse else { return }
     precondition(unsafe record.pointee.outgoing.count == 0, "the response has begun")
     guard appendBytes(block, to: stream, isFinal: true) else { return }
+    unsafe record.pointee.lastBlock = identity
     unsafe record.pointee.flags.insert([.responseEnds, .discards, .headersOnly])
   }
 
   /// Ends the response with these trailers, a header block.
-  package func end(_ stream: Stream, trailers block: Span<UInt8>) {
+  /// - Parameter identity: of a block that may come again; it is short then.
+  package func end(
+    _ stream: Stream, trailers block: Span<UInt8>, identity: BlockIdentity = .none
+  ) {
     guard !stream.isClosed, !stream.hasResponse, appendBytes(block, to: stream, isFinal: true)
     else { return }
     unsafe stream.record.pointee.trailersCount = block.count
+    unsafe stream.record.pointee.lastBlock = identity
     unsafe stream.record.pointee.flags.insert([.responseEnds, .discards])
   }
 
@@ -106,6 +114,7 @@ extension ServerContext {
     unsafe connection.pointee.queuedBytes -= dropped
     unsafe record.pointee.outgoing.count -= dropped
     unsafe record.pointee.trailersCount = 0
+    unsafe record.pointee.lastBlock = .none
     unsafe record.pointee.flags.subtract([.responseEnds, .headersOnly])
     if unsafe record.pointee.outgoing.count == 0 && record.pointee.droppedCount == 0 {
       unsafe record.pointee.headersCount = 0
@@ -175,7 +184,7 @@ enum ResponseWriter {
     let isWhole = unsafe record.pointee.releasedCount == record.pointee.outgoing.count
     if unsafe record.pointee.flags.contains(.headersOnly) {
       guard isWhole else { return }
-      unsafe writeLastBlock(record, state, &context.pointee.output)
+      unsafe writeLastBlock(record, state, context)
       return unsafe responseIsOut(record, state)
     }
     if unsafe !record.pointee.flags.contains(.headersSent) {
@@ -203,7 +212,7 @@ enum ResponseWriter {
     }
     guard unsafe record.pointee.flags.contains(.responseEnds), isWhole else { return }
     if trailersCount > 0 {
-      unsafe writeLastBlock(record, state, &context.pointee.output)
+      unsafe writeLastBlock(record, state, context)
     } else {
       unsafe writeBlock(
         record, flags: FrameFlag.endHeaders | FrameFlag.endStream, &context.pointee.output
@@ -279,16 +288,18 @@ enum ResponseWriter {
   private static func writeLastBlock(
     _ record: UnsafeMutablePointer<StreamRecord>,
     _ state: UnsafeMutablePointer<ServerConnectionState>,
-    _ output: inout OutputBuffer
+    _ context: UnsafeMutablePointer<ContextState>
   ) {
-    let start = unsafe record.pointee.outgoing.start + record.pointee.sentCount
-    let count = unsafe record.pointee.outgoing.count - record.pointee.sentCount
-    unsafe writeBlock(record, flags: FrameFlag.endHeaders | FrameFlag.endStream, &output) { out in
-      let update = unsafe state.pointee.encoder.writeSizeUpdate(out)
-      unsafe (out + update).update(from: start, count: count)
-      return update + count
+    let block = unsafe UnsafeBufferPointer(
+      start: record.pointee.outgoing.start + record.pointee.sentCount,
+      count: record.pointee.outgoing.count - record.pointee.sentCount)
+    unsafe writeBlock(
+      record, flags: FrameFlag.endHeaders | FrameFlag.endStream, &context.pointee.output
+    ) {
+      unsafe state.pointee.encoder.writeBlock(
+        block, record.pointee.lastBlock, context.pointee.constantHeader, $0)
     }
-    unsafe record.pointee.sentCount += count
-    unsafe state.pointee.queuedBytes -= count
+    unsafe record.pointee.sentCount += block.count
+    unsafe state.pointee.queuedBytes -= block.count
   }
 }

@@ -111,7 +111,8 @@ struct StreamFlags: OptionSet {
   var headersCount = 0
   /// Bytes at the end that are the block of the trailers; 0: the owner's constant trailer.
   var trailersCount = 0
-
+  /// Of the block at the end, or that is the whole response.
+  var lastBlock = BlockIdentity.none
   /// Queued bytes at which a `writable` event is due; 0: none is wanted.
   var tellsWritableAt = 0
 
@@ -225,6 +226,7 @@ struct StreamFlags: OptionSet {
     unsafe record.pointee.droppedCount = 0
     unsafe record.pointee.headersCount = 0
     unsafe record.pointee.trailersCount = 0
+    unsafe record.pointee.lastBlock = .none
     unsafe record.pointee.tellsWritableAt = 0
     unsafe record.pointee.stalledSinceNanoseconds = 0
     unsafe record.pointee.generation &+= 1
