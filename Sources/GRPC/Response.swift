@@ -27,8 +27,8 @@ package import HTTP2
     var block: UnsafePointer<UInt8>?
     var blockCount = 0
     var trailersStart = 0
-    /// Of a failure that is kept, its number; 0 of any other.
-    var number: UInt64 = 0
+    /// The failure where it is kept, with its block.
+    var kept: UnsafeMutablePointer<KeptBlock>?
   }
 
   package init() {
@@ -97,14 +97,14 @@ package import HTTP2
       }
     }
     unsafe state.pointee.trailersStart = trailersStart
-    unsafe state.pointee.number = 0
+    unsafe state.pointee.kept = nil
   }
 
   /// Keeps the failure that was just made, to be asked for by its key. Two failures with the same key
   /// must be the same.
   package func keepFailure(as key: FailureKey) {
     guard case .failure(let code) = kind, let block = unsafe state.pointee.block else { return }
-    unsafe state.pointee.number = failures.keep(
+    unsafe state.pointee.kept = failures.keep(
       key, code, UnsafeBufferPointer(start: block, count: state.pointee.blockCount),
       trailersStart: state.pointee.trailersStart)
   }
@@ -113,26 +113,28 @@ package import HTTP2
   /// refusals, and nearly all of them are the same.
   package func failAgain(_ key: FailureKey) -> Bool {
     guard let found = unsafe failures.find(key) else { return false }
+    let block = unsafe KeptBlock.bytes(FailureCache.kept(found))
     unsafe state.pointee.kind = .failure(found.pointee.code)
-    unsafe state.pointee.block = unsafe FailureCache.block(of: found)
-    unsafe state.pointee.blockCount = Int(found.pointee.count)
+    unsafe state.pointee.block = UnsafePointer(block.baseAddress)
+    unsafe state.pointee.blockCount = block.count
     unsafe state.pointee.trailersStart = Int(found.pointee.trailersStart)
-    unsafe state.pointee.number = found.pointee.number
+    unsafe state.pointee.kept = FailureCache.kept(found)
     return true
   }
 
+  /// The header block of a failure that is kept, of headers that are the whole response; nil of any other.
+  @unsafe package var keptFailure: UnsafeMutablePointer<KeptBlock>? { unsafe state.pointee.kept }
+
   /// Calls `body` with a failure's header block: of headers that are the whole response, or of trailers
-  /// behind one that has begun. Of a failure that is kept, the block has an identity.
+  /// behind one that has begun.
   package func withFailureBlock<Result>(
-    asTrailers: Bool, _ body: (Span<UInt8>, BlockIdentity) -> Result
+    asTrailers: Bool, _ body: (Span<UInt8>) -> Result
   ) -> Result {
     let start = unsafe asTrailers ? state.pointee.trailersStart : 0
     let block = unsafe UnsafeBufferPointer(
       start: state.pointee.block.map { unsafe $0 + start },
       count: state.pointee.block == nil ? 0 : state.pointee.blockCount - start)
-    let number = unsafe state.pointee.number << 1
-    let identity = number == 0 ? .none : BlockIdentity(number | (asTrailers ? 1 : 0))
-    return body(unsafe block.span, identity)
+    return body(unsafe block.span)
   }
 }
 
@@ -147,26 +149,26 @@ package struct FailureKey: Equatable, BitwiseCopyable {
   }
 }
 
-/// Header blocks of failures by key: direct-mapped, so that a new one takes the place of another.
+/// Header blocks of failures by key: direct-mapped, so that a new one takes the place of another, unless that
+/// is still on its way out.
 @safe final class FailureCache {
   @unsafe struct Entry {
     var key = FailureKey(high: 0, low: 0)
-    /// Told from every other that this cache has had.
-    var number: UInt64 = 0
     var code = StatusCode.ok
-    /// Of the block, which stands behind the entry; 0 while there is none.
-    var count: UInt16 = 0
+    /// False while there is none. The block stands behind the entry.
+    var isFull = false
     var trailersStart: UInt16 = 0
   }
 
-  /// Sold-out SKUs of one sale, with some to spare: 4 MiB a loop at most, touched as they come.
+  /// Sold-out SKUs of one sale, with some to spare: 4 MiB a loop.
   private static let entryCount = 4096
   private static let entryBytes = 1024
+  private static let blockBytesMax =
+    unsafe entryBytes - MemoryLayout<Entry>.stride - MemoryLayout<KeptBlock>.stride
   private let entries: UnsafeMutableRawPointer
   private var keptCount: UInt64 = 0
 
   init() {
-    // Zeroed pages are not touched until they are used.
     unsafe entries = .allocate(
       byteCount: Self.entryCount * Self.entryBytes, alignment: MemoryLayout<Entry>.alignment)
     for index in 0..<Self.entryCount {
@@ -174,33 +176,33 @@ package struct FailureKey: Equatable, BitwiseCopyable {
     }
   }
 
+  /// No stream may refer to a block any more.
   deinit { unsafe entries.deallocate() }
 
   func find(_ key: FailureKey) -> UnsafeMutablePointer<Entry>? {
     let entry = unsafe entry(of: key)
-    return unsafe entry.pointee.count > 0 && entry.pointee.key == key ? entry : nil
+    return unsafe entry.pointee.isFull && entry.pointee.key == key ? entry : nil
   }
 
-  /// The number of what is kept now; 0 where it is too long.
+  /// The block as it is kept; nil where it is too long, or its place is taken.
   func keep(
     _ key: FailureKey, _ code: StatusCode, _ block: UnsafeBufferPointer<UInt8>, trailersStart: Int
-  ) -> UInt64 {
-    guard unsafe block.count <= Self.entryBytes - MemoryLayout<Entry>.stride,
-      let base = block.baseAddress
-    else { return 0 }
+  ) -> UnsafeMutablePointer<KeptBlock>? {
     let entry = unsafe entry(of: key)
+    let kept = unsafe Self.kept(entry)
+    guard block.count <= Self.blockBytesMax,
+      unsafe !entry.pointee.isFull || !kept.pointee.isInUse
+    else { return nil }
     keptCount += 1
-    unsafe entry.pointee.number = keptCount
-    unsafe entry.pointee.key = key
-    unsafe entry.pointee.code = code
-    unsafe entry.pointee.count = UInt16(block.count)
-    unsafe entry.pointee.trailersStart = UInt16(trailersStart)
-    unsafe UnsafeMutableRawPointer(entry + 1).copyMemory(from: base, byteCount: block.count)
-    return keptCount
+    unsafe entry.pointee = Entry(
+      key: key, code: code, isFull: true, trailersStart: UInt16(trailersStart))
+    unsafe kept.initialize(to: KeptBlock(number: keptCount, count: block.count))
+    _ = unsafe KeptBlock.bytes(kept).update(fromContentsOf: block)
+    return unsafe kept
   }
 
-  static func block(of entry: UnsafeMutablePointer<Entry>) -> UnsafePointer<UInt8> {
-    unsafe UnsafePointer(UnsafeMutableRawPointer(entry + 1).assumingMemoryBound(to: UInt8.self))
+  static func kept(_ entry: UnsafeMutablePointer<Entry>) -> UnsafeMutablePointer<KeptBlock> {
+    unsafe UnsafeMutableRawPointer(entry + 1).assumingMemoryBound(to: KeptBlock.self)
   }
 
   private func entry(of key: FailureKey) -> UnsafeMutablePointer<Entry> {

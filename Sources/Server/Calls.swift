@@ -340,11 +340,15 @@ internal import Metrics
     case .failure(let code):
       unsafe call.pointee.answered(code)
       let hasBegun = context.position(stream) > 0
-      response.withFailureBlock(asTrailers: hasBegun) { block, identity in
-        if hasBegun {
-          context.end(stream, trailers: block, identity: identity)
-        } else {
-          context.respond(stream, headersOnly: block, identity: identity)
+      if !hasBegun, let kept = unsafe response.keptFailure {
+        unsafe context.respond(stream, headersOnly: kept)
+      } else {
+        response.withFailureBlock(asTrailers: hasBegun) { block in
+          if hasBegun {
+            context.end(stream, trailers: block)
+          } else {
+            context.respond(stream, headersOnly: block)
+          }
         }
       }
     }

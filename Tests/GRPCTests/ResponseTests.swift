@@ -3,6 +3,8 @@ import GRPC
 import Testing
 import WireTesting
 
+@testable import HTTP2
+
 @Suite("Response")
 struct ResponseTests {
   private static func fail(
@@ -16,7 +18,7 @@ struct ResponseTests {
   }
 
   private static func block(_ response: Response, asTrailers: Bool = false) -> [UInt8] {
-    response.withFailureBlock(asTrailers: asTrailers) { block, _ in array(block) }
+    response.withFailureBlock(asTrailers: asTrailers, array)
   }
 
   private static func fields(_ response: Response, asTrailers: Bool = false) -> [[String]]? {
@@ -118,6 +120,31 @@ struct ResponseTests {
     Self.fail(response, .notFound, String(repeating: "y", count: 900))
     #expect(response.failAgain(Self.key(1)))
     #expect(Self.block(response) == headers)
+  }
+
+  @Test("A failure that a stream refers to stays until it is out")
+  func inUse() throws {
+    let response = Response()
+    func keepOthers() -> Int {
+      (2..<20_000 as Range<UInt64>).count {
+        Self.fail(response, .failedPrecondition, "other")
+        response.keepFailure(as: Self.key($0))
+        return unsafe response.keptFailure == nil
+      }
+    }
+    Self.fail(response, .failedPrecondition, "sold out")
+    #expect(unsafe response.keptFailure == nil)
+    let block = Self.block(response)
+    response.keepFailure(as: Self.key(1))
+    let kept = unsafe try #require(response.keptFailure)
+    unsafe kept.pointee.references = 1
+    let notKept = keepOthers()
+    #expect(notKept > 0 && notKept < 100)
+    #expect(response.failAgain(Self.key(1)) && Self.block(response) == block)
+    #expect(unsafe response.keptFailure == kept)
+    unsafe kept.pointee.references = 0
+    #expect(keepOthers() == 0)
+    #expect(!response.failAgain(Self.key(1)))
   }
 
   @Test("Keys that differ in any bit are different failures", arguments: 0..<128)

@@ -168,52 +168,65 @@ import Testing
     server.close()
   }
 
-  @Test(arguments: [true, false]) func aFailureThatComesAgainIsShort(hasBegun: Bool) throws {
+  /// What becomes of a response that its owner keeps, in turn: it is sent, taken back, reset by the peer, and
+  /// left behind by the connection's end.
+  @Test func aKeptResponseIsShortAndInUseUntilItsStreamIsReleased() throws {
     let server = try ServerUnderTest.connected { _, _ in }
     let decoder = ServerTestDecoder()
-    let details = [UInt8](repeating: 100, count: 300)
-    var lengths: [Int] = []
-    for number in 0..<6 {
-      let id = UInt32(2 * number + 1)
-      let call = ServerFrame.headers(id, block) + ServerFrame.data(id, grpcMessage([]))
-      #expect(server.receive(call) == nil)
-      let stream = try #require(server.openStreams.first)
-      let failure = HeaderFields()
-      failure.begin()
-      if hasBegun {
-        append([1], server, stream)
-      } else {
-        failure.begin(status: 200)
-        failure.add("content-type", "application/grpc")
-      }
-      // The fifth is taken back, and something else takes its place.
-      let isTakenBack = number == 4
-      failure.add("grpc-status", isTakenBack ? "14" : "9")
-      failure.add("details", details.span)
-      failure.withBlock {
-        let identity = isTakenBack ? BlockIdentity.none : BlockIdentity(hasBegun ? 7 : 6)
-        if hasBegun {
-          server.context.end(stream, trailers: $0, identity: identity)
-        } else {
-          server.context.respond(stream, headersOnly: $0, identity: identity)
-        }
-      }
-      server.release(stream)
-      let frames = try server.frames().filter { $0.kind == Kind.headers }
-      for (index, frame) in frames.enumerated() {
-        let fields = try #require(decoder.decode(frame.payload))
-        guard index == frames.count - 1 else { continue }
-        lengths.append(frame.payload.count)
-        #expect(
-          fields.suffix(2) == [
-            ServerField("grpc-status", isTakenBack ? "14" : "9"),
-            ServerField("details", String(repeating: "d", count: 300)),
-          ])
-      }
+    let memory = UnsafeMutableRawPointer.allocate(byteCount: 1024, alignment: 16)
+    defer { unsafe memory.deallocate() }
+    let kept = unsafe memory.bindMemory(to: KeptBlock.self, capacity: 1)
+    let failure = HeaderFields()
+    failure.begin(status: 200)
+    failure.add("content-type", "application/grpc")
+    failure.add("grpc-status", "9")
+    failure.add("details", [UInt8](repeating: 100, count: 300).span)
+    unsafe kept.initialize(to: KeptBlock(number: 1, count: failure.byteCount))
+    failure.withBlock { span in
+      for index in span.indices { unsafe KeptBlock.bytes(kept)[index] = span[index] }
     }
-    #expect(lengths.map { $0 < 10 } == [false, false, true, true, false, true])
-    #expect(server.connection.queuedBytes == 0)
+
+    func isInUse() -> Bool { unsafe kept.pointee.isInUse }
+    func call(_ number: UInt32) throws -> HTTP2.Stream {
+      let bytes = ServerFrame.headers(number, block) + ServerFrame.data(number, grpcMessage([]))
+      #expect(server.receive(bytes) == nil)
+      let stream = try #require(server.openStreams.last)
+      unsafe server.context.respond(stream, headersOnly: kept)
+      #expect(stream.hasResponse && !stream.isReleased && isInUse())
+      return stream
+    }
+    var lengths: [Int] = []
+    for number in [1, 3, 5, 7] as [UInt32] {
+      let stream = try call(number)
+      #expect(try server.frames().isEmpty)
+      server.release(stream)
+      let frames = try server.frames()
+      #expect(frames.map(\.flags) == [5] && !isInUse())
+      lengths.append(frames[0].payload.count)
+      #expect(
+        decoder.decode(frames[0].payload) == [
+          ServerField(":status", "200"), ServerField("content-type", "application/grpc"),
+          ServerField("grpc-status", "9"),
+          ServerField("details", String(repeating: "d", count: 300)),
+        ])
+    }
+    #expect(lengths.map { $0 < 10 } == [false, false, true, true])
+
+    let takenBack = try call(9)
+    server.context.discardUnreleased(takenBack)
+    #expect(!takenBack.hasResponse && !isInUse() && server.connection.queuedBytes == 0)
+    unsafe server.context.respond(takenBack, headersOnly: kept)
+    server.release(takenBack)
+    #expect(try server.frames().map(\.payload.count) == [4])
+
+    _ = try call(11)
+    #expect(server.receive(ServerFrame.reset(11)) == nil)
+    server.handleEvents()
+    #expect(!isInUse())
+
+    _ = try call(13)
     server.close()
+    #expect(!isInUse() && server.context.bufferedBytes == 0)
   }
 
   @Test func headerFieldsOfItsOwnComeBehindTheConstantOne() throws {

@@ -25,7 +25,7 @@ extension RequestHeaderBlocks {
 enum Trailers {
   /// Its fields; each comes once.
   static func fields(of response: Response) throws -> [String: String] {
-    let block = response.withFailureBlock(asTrailers: true) { span, _ in
+    let block = response.withFailureBlock(asTrailers: true) { span in
       span.indices.map { span[$0] }
     }
     var rest = block[...]

@@ -16,18 +16,6 @@ package struct ConstantField: Sendable {
   }
 }
 
-/// Names a header block that may come again: within one context, two blocks of one identity are the same
-/// bytes.
-package struct BlockIdentity: BitwiseCopyable {
-  /// A block that is not known to come again.
-  package static let none = BlockIdentity(0)
-
-  let number: UInt64
-
-  /// - Parameter number: not 0.
-  package init(_ number: UInt64) { self.number = number }
-}
-
 /// One connection's encoder.
 @safe struct HeaderEncoder {
   /// Longest block that is written here but for those of the owner: size updates, a status, a constant
@@ -43,13 +31,11 @@ package struct BlockIdentity: BitwiseCopyable {
 
   /// A block that came before.
   private struct Repeated: BitwiseCopyable {
-    var identity = BlockIdentity.none
+    var number: UInt64 = 0
     /// Order of the entry of its first field, behind the constant one; the others follow.
     var firstEntry: Int32 = 0
     /// Its fields in the table; 0 where it was not entered.
-    var fieldCount: UInt8 = 0
-    /// It begins with the status and the constant response field.
-    var isWhole = false
+    var fieldCount: Int32 = 0
   }
 
   private enum Constant: Int {
@@ -142,38 +128,46 @@ package struct BlockIdentity: BitwiseCopyable {
 
   // MARK: Blocks of the owner
 
-  /// A block of literals without indexing, as `HeaderFields` makes them. The second time that it comes to
-  /// this connection it is entered into the table. The number of bytes written, at most
-  /// `sizeUpdateBytesMax` more than the block has.
+  /// A block of the owner's that comes once, as it is. The number of bytes written, one more than the block
+  /// has at most.
+  mutating func writeLiterals(
+    _ block: UnsafeBufferPointer<UInt8>, _ out: UnsafeMutablePointer<UInt8>
+  ) -> Int {
+    let update = unsafe writeSizeUpdate(out)
+    guard let base = block.baseAddress else { return update }
+    unsafe (out + update).update(from: base, count: block.count)
+    return update + block.count
+  }
+
+  /// A block that may come again. The second time that it comes to this connection it is entered into the
+  /// table. The number of bytes written, at most `sizeUpdateBytesMax` more than the block has.
   /// - Parameter header: the constant response field.
-  mutating func writeBlock(
-    _ block: UnsafeBufferPointer<UInt8>, _ identity: BlockIdentity, _ header: ConstantField,
+  mutating func writeKept(
+    _ kept: UnsafeMutablePointer<KeptBlock>, _ header: ConstantField,
     _ out: UnsafeMutablePointer<UInt8>
   ) -> Int {
-    guard let base = block.baseAddress else { return 0 }
-    if identity.number != 0 && usesTable {
-      let slot = Int(truncatingIfNeeded: identity.number >> 1) & 3
-      if repeated[slot].identity.number != identity.number {
-        repeated[slot] = Repeated(identity: identity)
+    let block = unsafe UnsafeBufferPointer(KeptBlock.bytes(kept))
+    if usesTable {
+      let number = unsafe kept.pointee.number
+      let slot = Int(truncatingIfNeeded: number) & 3
+      if repeated[slot].number != number {
+        repeated[slot] = Repeated(number: number)
       } else if repeated[slot].fieldCount > 0 {
         return unsafe writeIndexes(of: repeated[slot], header, out)
       } else if let count = unsafe enter(slot, block, header, out) {
         return count
       }
     }
-    let update = unsafe writeSizeUpdate(out)
-    unsafe (out + update).update(from: base, count: block.count)
-    return update + block.count
+    return unsafe writeLiterals(block, out)
   }
 
   private mutating func writeIndexes(
     of block: Repeated, _ header: ConstantField, _ out: UnsafeMutablePointer<UInt8>
   ) -> Int {
-    var at = 0
-    if block.isWhole { at = unsafe writeHeaders(header, out) }
-    // The constant field may just have become an entry behind those of the block.
-    for index in 0..<Int(block.fieldCount) {
-      at += unsafe writeIndex(of: Int(block.firstEntry) + index, out + at)
+    // The constant field may become an entry now, behind those of the block.
+    var at = unsafe writeHeaders(header, out)
+    for index in 0..<block.fieldCount {
+      at += unsafe writeIndex(of: Int(block.firstEntry + index), out + at)
     }
     return at
   }
@@ -184,8 +178,8 @@ package struct BlockIdentity: BitwiseCopyable {
     _ slot: Int, _ block: UnsafeBufferPointer<UInt8>, _ header: ConstantField,
     _ out: UnsafeMutablePointer<UInt8>
   ) -> Int? {
-    guard let fields = unsafe LiteralFields(block.span, header), let base = block.baseAddress,
-      fields.entryBytes <= Self.repeatedBytesMax
+    guard let fields = unsafe LiteralFields(block.span, behind: header),
+      let base = block.baseAddress, fields.entryBytes <= Self.repeatedBytesMax
     else { return nil }
     var at = 0
     if repeatedBytes + fields.entryBytes > Self.repeatedBytesMax {
@@ -197,10 +191,9 @@ package struct BlockIdentity: BitwiseCopyable {
       unsafe out[3] = 0x1f
       at = Self.sizeUpdateBytesMax
     }
-    if fields.isWhole { unsafe at += writeHeaders(header, out + at) }
-    repeated[slot].isWhole = fields.isWhole
+    unsafe at += writeHeaders(header, out + at)
     repeated[slot].firstEntry = Int32(entries + 1)
-    repeated[slot].fieldCount = UInt8(fields.count)
+    repeated[slot].fieldCount = Int32(fields.count)
     let byteCount = block.count - fields.start
     unsafe (out + at).update(from: base + fields.start, count: byteCount)
     var place = at
@@ -215,11 +208,10 @@ package struct BlockIdentity: BitwiseCopyable {
   }
 }
 
-/// Where a block's literals lie, without the status and the constant response field that it may begin with.
+/// Where a block's literals lie, behind the status and the constant response field.
 private struct LiteralFields {
   static let countMax = 8
 
-  let isWhole: Bool
   /// Where the first one begins.
   let start: Int
   private(set) var count = 0
@@ -228,14 +220,11 @@ private struct LiteralFields {
   private(set) var entryBytes = 0
 
   /// Nil for a block that is not made so, or has more fields than are worth it.
-  init?(_ block: Span<UInt8>, _ header: ConstantField) {
-    isWhole = block.count > 0 && block[0] == 0x88
-    if isWhole {
-      guard let length = Self.length(of: header, in: block, at: 1) else { return nil }
-      start = 1 + length
-    } else {
-      start = 0
-    }
+  init?(_ block: Span<UInt8>, behind header: ConstantField) {
+    guard block.count > 0, block[0] == 0x88,
+      let length = Self.length(of: header, in: block, at: 1)
+    else { return nil }
+    start = 1 + length
     var at = start
     while at < block.count {
       guard let length = Self.literal(in: block, at: at), count < Self.countMax else { return nil }
@@ -290,8 +279,7 @@ private struct LiteralFields {
 /// A header block of literals without indexing, while it is made: the fields of a response that has headers
 /// alone, or of trailers. Used again for every such response, so that it costs no memory.
 @safe package final class HeaderFields {
-  /// One frame's worth, less size updates.
-  private static let bytesMax = Defaults.frameBytesMax - HeaderEncoder.sizeUpdateBytesMax
+  private static let bytesMax = unsafe KeptBlock.bytesMax
 
   private let bytes: UnsafeMutablePointer<UInt8>
   private var count = 0

@@ -57,27 +57,32 @@ extension ServerContext {
   }
 
   /// Responds with headers alone. Whatever the peer still sends is dropped.
-  /// - Parameter identity: of a block that may come again; it is short then.
-  package func respond(
-    _ stream: Stream, headersOnly block: Span<UInt8>, identity: BlockIdentity = .none
-  ) {
+  package func respond(_ stream: Stream, headersOnly block: Span<UInt8>) {
     let record = unsafe stream.record
     guard !stream.isClosed, !stream.hasResponse else { return }
     precondition(unsafe record.pointee.outgoing.count == 0, "the response has begun")
     guard appendBytes(block, to: stream, isFinal: true) else { return }
-    unsafe record.pointee.lastBlock = identity
+    unsafe record.pointee.flags.insert([.responseEnds, .discards, .headersOnly])
+  }
+
+  /// Responds with headers alone that are kept: they are not copied, and short where this connection had
+  /// them before.
+  package func respond(_ stream: Stream, headersOnly kept: UnsafeMutablePointer<KeptBlock>) {
+    let record = unsafe stream.record
+    guard !stream.isClosed, !stream.hasResponse else { return }
+    precondition(unsafe record.pointee.outgoing.count == 0, "the response has begun")
+    // A byte stands for it, so that there is something to be held back, released and sent.
+    guard appendBytes([0].span, to: stream, isFinal: true) else { return }
+    unsafe record.pointee.keptBlock = kept
+    unsafe kept.pointee.references += 1
     unsafe record.pointee.flags.insert([.responseEnds, .discards, .headersOnly])
   }
 
   /// Ends the response with these trailers, a header block.
-  /// - Parameter identity: of a block that may come again; it is short then.
-  package func end(
-    _ stream: Stream, trailers block: Span<UInt8>, identity: BlockIdentity = .none
-  ) {
+  package func end(_ stream: Stream, trailers block: Span<UInt8>) {
     guard !stream.isClosed, !stream.hasResponse, appendBytes(block, to: stream, isFinal: true)
     else { return }
     unsafe stream.record.pointee.trailersCount = block.count
-    unsafe stream.record.pointee.lastBlock = identity
     unsafe stream.record.pointee.flags.insert([.responseEnds, .discards])
   }
 
@@ -114,7 +119,7 @@ extension ServerContext {
     unsafe connection.pointee.queuedBytes -= dropped
     unsafe record.pointee.outgoing.count -= dropped
     unsafe record.pointee.trailersCount = 0
-    unsafe record.pointee.lastBlock = .none
+    unsafe record.pointee.dropKeptBlock()
     unsafe record.pointee.flags.subtract([.responseEnds, .headersOnly])
     if unsafe record.pointee.outgoing.count == 0 && record.pointee.droppedCount == 0 {
       unsafe record.pointee.headersCount = 0
@@ -284,7 +289,8 @@ enum ResponseWriter {
     output.count += FrameHeader.length + length
   }
 
-  /// Writes the rest of the outgoing bytes, a header block, as the last frame of the stream.
+  /// Writes the rest of the outgoing bytes, a header block or what stands for one, as the last frame of the
+  /// stream.
   private static func writeLastBlock(
     _ record: UnsafeMutablePointer<StreamRecord>,
     _ state: UnsafeMutablePointer<ServerConnectionState>,
@@ -296,8 +302,10 @@ enum ResponseWriter {
     unsafe writeBlock(
       record, flags: FrameFlag.endHeaders | FrameFlag.endStream, &context.pointee.output
     ) {
-      unsafe state.pointee.encoder.writeBlock(
-        block, record.pointee.lastBlock, context.pointee.constantHeader, $0)
+      if let kept = unsafe record.pointee.keptBlock {
+        return unsafe state.pointee.encoder.writeKept(kept, context.pointee.constantHeader, $0)
+      }
+      return unsafe state.pointee.encoder.writeLiterals(block, $0)
     }
     unsafe record.pointee.sentCount += block.count
     unsafe state.pointee.queuedBytes -= block.count

@@ -111,13 +111,19 @@ struct StreamFlags: OptionSet {
   var headersCount = 0
   /// Bytes at the end that are the block of the trailers; 0: the owner's constant trailer.
   var trailersCount = 0
-  /// Of the block at the end, or that is the whole response.
-  var lastBlock = BlockIdentity.none
+  /// The whole response, where its owner keeps it; one byte of `outgoing` stands for it.
+  var keptBlock: UnsafeMutablePointer<KeptBlock>?
   /// Queued bytes at which a `writable` event is due; 0: none is wanted.
   var tellsWritableAt = 0
 
   /// Bytes that wait to be consumed.
   var unreadCount: Int { unsafe body.count - bodyOffset }
+
+  mutating func dropKeptBlock() {
+    guard let kept = unsafe keptBlock else { return }
+    unsafe kept.pointee.references -= 1
+    unsafe keptBlock = nil
+  }
 
   /// Makes room in a body of many messages, as `dropSentBytes` does.
   mutating func dropConsumedBody() {
@@ -226,7 +232,7 @@ struct StreamFlags: OptionSet {
     unsafe record.pointee.droppedCount = 0
     unsafe record.pointee.headersCount = 0
     unsafe record.pointee.trailersCount = 0
-    unsafe record.pointee.lastBlock = .none
+    unsafe record.pointee.dropKeptBlock()
     unsafe record.pointee.tellsWritableAt = 0
     unsafe record.pointee.stalledSinceNanoseconds = 0
     unsafe record.pointee.generation &+= 1
