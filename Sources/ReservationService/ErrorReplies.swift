@@ -182,6 +182,9 @@ final class ErrorReplies {
 
   /// The loop takes the call not at all.
   func reject(_ rejection: Rejection, response: Response) {
+    // Who is overloaded should not work for those whom it turns away.
+    let key = constantKey(rejection.text)
+    if response.failAgain(key) { return }
     begin(rejection.text)
     let isTemporary = rejection.code == .unavailable
     finish(
@@ -189,6 +192,7 @@ final class ErrorReplies {
       retryNanoseconds: isTemporary ? Self.overloadRetryNanoseconds : 0,
       httpStatus: rejection.httpStatus, response
     ) {}
+    response.keepFailure(as: key)
   }
 
   /// The caller may not make the call, or nobody knows who it is.
@@ -329,9 +333,18 @@ final class ErrorReplies {
   private func simple(
     _ code: StatusCode, _ reason: StaticString, _ words: StaticString, _ response: Response
   ) {
+    let key = constantKey(words)
+    if response.failAgain(key) { return }
     text.reset()
     text.text(words)
     finish(code, reason, response) {}
+    response.keepFailure(as: key)
+  }
+
+  /// Of a failure that has nothing but constant words, which no other has: their address names them.
+  private func constantKey(_ words: StaticString) -> FailureKey {
+    FailureKey(
+      high: isReplayed ? .max : .max - 1, low: unsafe UInt64(UInt(bitPattern: words.utf8Start)))
   }
 
   private func entry(_ key: StaticString, _ value: Int64) {

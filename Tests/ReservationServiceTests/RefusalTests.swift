@@ -304,6 +304,23 @@ struct RefusalTests {
     #expect(!refused.text.isEmpty)
   }
 
+  @Test("What is kept of a refusal says whether it was a replay")
+  func replays() throws {
+    let response = Response()
+    let errors = ErrorReplies()
+    for isReplay in [false, true, false, true] {
+      errors.refuse(
+        .reservationExpired, isReplay: isReplay, session: service.session, response: response
+      ) { _ in ItemName(sku: .empty, location: .empty) }
+      guard case .failure(let refused) = try Service.answer(in: response) else {
+        Issue.record("no failure")
+        return
+      }
+      #expect(refused.reason == "RESERVATION_EXPIRED")
+      #expect(refused.metadata == (isReplay ? ["replayed": "true"] : [:]))
+    }
+  }
+
   @Test("Tables that are full")
   func tableFull() throws {
     let small = Service(itemsMax: 4, reservationsMax: 64)
@@ -344,7 +361,10 @@ struct RefusalTests {
   @Test("Calls that the loop rejects", arguments: Rejection.allCases)
   func rejected(_ rejection: Rejection) throws {
     let response = Response()
-    service.handler.reject(rejection, response: response)
+    // Each is kept, and told from the others.
+    for other in Rejection.allCases + [rejection] {
+      service.handler.reject(other, response: response)
+    }
     let isTemporary = rejection == .overloaded || rejection == .shuttingDown
     let refused = Answer.Refused(
       code: rejection.code, text: "\(rejection.text)", reason: "\(rejection.reason)",
