@@ -75,7 +75,7 @@ let package = Package(
     module("Log", ["Posix", "Bytes", "CPlatform"]),
     module("StockStore", ["Log", "Posix", "Bytes", "CPlatform"]),
     module("StorePersistence", ["StockStore", "Log", "Posix", "Bytes", "CPlatform"]),
-    module("ChangeFeed", ["StorePersistence", "StockStore", "Log", "Posix", "Bytes"]),
+    module("ChangeFeed", ["StockStore", "Log", "Posix", "Bytes"]),
     module("Access", ["Posix", "CPlatform"]),
     module(
       "ReservationService",
@@ -122,9 +122,7 @@ let package = Package(
       ]),
     tests(
       "ChangeFeedTests",
-      [
-        "ChangeFeed", "StorePersistence", "StockStore", "Log", "Posix", "Bytes", "Simulation",
-      ]),
+      ["ChangeFeed", "StockStore", "Log", "Posix", "Bytes", "Simulation"]),
     tests("AccessTests", ["Access", "Posix", "CPlatform"]),
     tests(
       "ReservationServiceTests",

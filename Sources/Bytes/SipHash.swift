@@ -6,7 +6,6 @@ package struct SipKey: Sendable {
   package let low: UInt64
   package let high: UInt64
 
-  @inlinable
   package init(low: UInt64, high: UInt64) {
     self.low = low
     self.high = high
@@ -21,20 +20,55 @@ package struct SipKey: Sendable {
   }
 }
 
+// Whole hashes, each in one call: nothing of this module is inlined in others, and a call a word would cost
+// more than the word.
+extension SipKey {
+  /// Of one word.
+  package func hash(_ word: UInt64) -> UInt64 {
+    var hasher = SipHasher(self)
+    return hasher.finish(word)
+  }
+
+  /// Of two strings, whose lengths are in `last`.
+  package func hash(
+    _ first: UnsafeRawBufferPointer, _ second: UnsafeRawBufferPointer, _ last: UInt64
+  ) -> UInt64 {
+    var hasher = SipHasher(self)
+    unsafe hasher.absorb(bytes: first)
+    unsafe hasher.absorb(bytes: second)
+    return hasher.finish(last)
+  }
+
+  /// The same in 128 bits.
+  package func hash128(
+    _ first: UnsafeRawBufferPointer, _ second: UnsafeRawBufferPointer, _ last: UInt64
+  ) -> (low: UInt64, high: UInt64) {
+    unsafe hash128(UnsafeBufferPointer(start: nil, count: 0), first, second, last)
+  }
+
+  /// The same behind words, whose number is known or in `last` too.
+  @inline(__always)
+  package func hash128(
+    _ words: UnsafeBufferPointer<UInt64>, _ first: UnsafeRawBufferPointer,
+    _ second: UnsafeRawBufferPointer, _ last: UInt64
+  ) -> (low: UInt64, high: UInt64) {
+    var hasher = SipHasher(self, wide: true)
+    for index in 0..<words.count { unsafe hasher.absorb(words[index]) }
+    unsafe hasher.absorb(bytes: first)
+    unsafe hasher.absorb(bytes: second)
+    return hasher.finish128(last)
+  }
+}
+
 /// Takes 64-bit words and gives 64 or 128 bits. Whoever feeds it makes sure that no two different
 /// inputs feed the same words: strings are fed by `absorb(bytes:)`, their lengths in the last word.
 package struct SipHasher {
-  @usableFromInline
-  var v0: UInt64
-  @usableFromInline
-  var v1: UInt64
-  @usableFromInline
-  var v2: UInt64
-  @usableFromInline
-  var v3: UInt64
+  private var v0: UInt64
+  private var v1: UInt64
+  private var v2: UInt64
+  private var v3: UInt64
 
   /// - Parameter wide: for `finish128`; else for `finish`.
-  @inlinable
   @inline(__always)
   package init(_ key: SipKey, wide: Bool = false) {
     v0 = key.low ^ 0x736f_6d65_7073_6575
@@ -43,7 +77,6 @@ package struct SipHasher {
     v3 = key.high ^ 0x7465_6462_7974_6573
   }
 
-  @inlinable
   @inline(__always)
   package mutating func absorb(_ word: UInt64) {
     v3 ^= word
@@ -53,7 +86,6 @@ package struct SipHasher {
 
   /// Feeds a string whose length the caller feeds too. The last word overlaps the one before it, or
   /// holds all of a short string: with the length known, that still tells any two strings apart.
-  @inlinable
   @inline(__always)
   package mutating func absorb(bytes: UnsafeRawBufferPointer) {
     guard let base = bytes.baseAddress, bytes.count > 0 else { return }
@@ -82,7 +114,6 @@ package struct SipHasher {
   }
 
   /// Feeds the last word and gives 64 bits.
-  @inlinable
   @inline(__always)
   package mutating func finish(_ word: UInt64) -> UInt64 {
     absorb(word)
@@ -91,7 +122,6 @@ package struct SipHasher {
   }
 
   /// Feeds the last word and gives 128 bits.
-  @inlinable
   @inline(__always)
   package mutating func finish128(_ word: UInt64) -> (low: UInt64, high: UInt64) {
     absorb(word)
@@ -101,18 +131,16 @@ package struct SipHasher {
     return (low, squeeze())
   }
 
-  @inlinable
   @inline(__always)
-  mutating func squeeze() -> UInt64 {
+  private mutating func squeeze() -> UInt64 {
     round()
     round()
     round()
     return v0 ^ v1 ^ v2 ^ v3
   }
 
-  @inlinable
   @inline(__always)
-  mutating func round() {
+  private mutating func round() {
     v0 &+= v1
     v1 = v1 << 13 | v1 >> 51
     v1 ^= v0

@@ -44,6 +44,14 @@ void hf_advise_huge_pages(void *address, size_t length) {
 #endif
 }
 
+void hf_fill_pages(void *address, size_t length) {
+#if defined(MADV_POPULATE_WRITE)
+  madvise(address, length, MADV_POPULATE_WRITE);
+#else
+  (void)address, (void)length;
+#endif
+}
+
 int64_t hf_thread_cpu_nanoseconds(void) {
   struct timespec t;
   clock_gettime(CLOCK_THREAD_CPUTIME_ID, &t);

@@ -1,7 +1,6 @@
 internal import Log
 internal import Posix
 internal import StockStore
-internal import StorePersistence
 
 /// Serves those who are behind: reads old segments, a block for one request after the other. Confined to its
 /// thread.

@@ -2,7 +2,6 @@
 internal import Bytes
 package import Log
 package import StockStore
-internal import StorePersistence
 internal import Synchronization
 
 /// Makes blocks of events. Used by one thread.

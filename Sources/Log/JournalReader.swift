@@ -136,7 +136,8 @@ package struct JournalEnd: Equatable {
 
 /// A stretch of the journal in memory. One thread uses it at a time.
 @safe package final class Window: @unchecked Sendable {
-  private static let initialBytes = 4 << 20
+  /// Four groups of a megabyte, with their headers.
+  private static let initialBytes = 4 << 20 + 4096
 
   package private(set) var bytes: UnsafeMutableRawBufferPointer
   /// Bytes of whole, checked batches at the beginning.

@@ -180,21 +180,28 @@ struct CheckpointReader: Sendable {
       let kind = RecordKind(rawValue: kind), core.shardNumber(identity) == shard
     else { return false }
     let slot = chunk * UInt32(ReservationSlab.chunkRecords) + UInt32(index)
-    guard core.slab[slot].kind == .free else { return false }
-    core.slab[slot].generation = generation
-    core.slab[slot].identity = identity
-    core.slab[slot].fingerprint = fields.next()
-    core.slab[slot].createdAt = fields.next()
-    core.slab[slot].restoreNumbers((first: fields.next(), second: fields.next()))
-    core.slab[slot].restoreEnd(fields.next())
-    core.slab[slot].lsn = fields.next()
-    return core.slab[slot].readLines(kind, Int(lineCount), &fields) && !fields.hasFailed
-      && core.slab[slot].lsn <= end.endLSN && core.slab[slot].hasPossibleNumbers(core)
+    // Filled here, and put in its place at once: a look at the table is a call of another module.
+    var record = ReservationRecord.free
+    record.generation = generation
+    record.identity = identity
+    record.fingerprint = fields.next()
+    record.createdAt = fields.next()
+    record.restoreNumbers((first: fields.next(), second: fields.next()))
+    record.restoreEnd(fields.next())
+    record.lsn = fields.next()
+    let isWhole =
+      record.readLines(kind, Int(lineCount), &fields) && !fields.hasFailed
+      && record.lsn <= end.endLSN && record.hasPossibleNumbers
+    guard isWhole, core.slab.restore(record, slot) else {
+      record.removeLines()
+      return false
+    }
+    return true
   }
 }
 
 extension ReservationRecord {
-  /// Reads `count` lines, as CheckpointLines has written them, and becomes a record of this kind whose
+  /// Reads `count` lines, as SavedLines has them, and becomes a record of this kind whose
   /// times are read already. False where that cannot be.
   fileprivate mutating func readLines(
     _ kind: RecordKind, _ count: Int, _ fields: inout FieldReader
@@ -211,7 +218,7 @@ extension ReservationRecord {
       }
       self.kind = kind
     case .refusedInsufficientStock:
-      guard count % 2 == 1, count < CheckpointLines.countMax else { return false }
+      guard count % 2 == 1, count < SavedLines.countMax else { return false }
       let item = ItemHandle(ordinal: Self.readLine(&fields).item)
       setRefusal(
         .insufficientStock(

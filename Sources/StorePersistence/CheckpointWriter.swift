@@ -36,7 +36,7 @@ final class CheckpointWriter: CheckpointTask, @unchecked Sendable {
   private static let bytesPerSync = 1 << 20
   /// An item with the longest name.
   private static let itemBytesMax = 48 + 2 * 256
-  private static let lineBytesMax = CheckpointLines.countMax * CheckpointLines.byteCount
+  private static let lineBytesMax = SavedLines.countMax * 16
   private static let chunkBytesMax = 24 + ReservationSlab.chunkRecords * (72 + lineBytesMax)
 
   private let core: StoreCore
@@ -266,7 +266,7 @@ final class CheckpointWriter: CheckpointTask, @unchecked Sendable {
   }
 
   private func append(_ record: ReservationRecord, index: UInt8) {
-    let numbers = CheckpointLines.numbers(record)
+    let numbers = SavedLines.numbers(record)
     block.append(index)
     block.append(record.kind.rawValue)
     block.append(UInt16(truncatingIfNeeded: numbers.lineCount))
@@ -280,7 +280,7 @@ final class CheckpointWriter: CheckpointTask, @unchecked Sendable {
     block.append(record.savedEnd)
     block.append(record.lsn)
     for index in 0..<numbers.lineCount {
-      let line = CheckpointLines.line(record, index)
+      let line = SavedLines.line(record, index)
       block.append(line.item)
       block.append(UInt32(0))
       block.append(line.quantity)

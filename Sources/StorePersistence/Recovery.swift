@@ -86,7 +86,9 @@ struct Recovery {
     let stamps = Region<UInt64>(capacity: core.slab.chunkCapacity, pages: .small)
     defer { stamps.free() }
     try checkpoint.load(into: core, stamps: stamps)
-    let replay = Replay(core: core, stamps: stamps, checkpoint)
+    let replay = Replay(
+      core: core, stamps: stamps, decisions: checkpoint.header.start.counted,
+      newestTime: max(checkpoint.header.time, checkpoint.end.time))
     let progressEvery: Int64 = 500_000_000
     var nextProgress = began + progressEvery
     var newestBatchBytes = 0

@@ -1,5 +1,6 @@
 package import Log
 package import Posix
+package import StockStore
 
 /// What was found in a data directory.
 package struct RecoverySummary: Sendable {

@@ -1,7 +1,7 @@
 // Makes a damaged journal usable again by giving up its end, when somebody has decided to.
 package import Log
 internal import Posix
-internal import StockStore
+package import StockStore
 internal import Synchronization
 
 /// What was given up.

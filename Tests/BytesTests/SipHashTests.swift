@@ -31,4 +31,35 @@ import Testing
     #expect(hasher.finish(word) == narrow)
     #expect(wide.finish128(word) == (low, high))
   }
+
+  /// A whole hash is that of its parts, one after the other; strings that are told apart by their lengths
+  /// alone included.
+  @Test(arguments: [0, 1, 3, 4, 7, 8, 9, 16, 63], [0, 5, 24])
+  func wholeHashes(first: Int, second: Int) {
+    let key = SipKey(low: 1, high: 2)
+    let words: [UInt64] = [3, 4, 5]
+    let texts = [first, second].map { count in (0..<count).map { UInt8($0) } }
+    unsafe texts[0].withUnsafeBytes { first in
+      unsafe texts[1].withUnsafeBytes { second in
+        var hasher = SipHasher(key)
+        unsafe hasher.absorb(bytes: first)
+        unsafe hasher.absorb(bytes: second)
+        #expect(unsafe key.hash(first, second, 6) == hasher.finish(6))
+        var wide = SipHasher(key, wide: true)
+        unsafe wide.absorb(bytes: first)
+        unsafe wide.absorb(bytes: second)
+        #expect(unsafe key.hash128(first, second, 6) == wide.finish128(6))
+        var behindWords = SipHasher(key, wide: true)
+        for word in words { behindWords.absorb(word) }
+        unsafe behindWords.absorb(bytes: first)
+        unsafe behindWords.absorb(bytes: second)
+        let hash = unsafe words.withUnsafeBufferPointer {
+          unsafe key.hash128($0, first, second, 6)
+        }
+        #expect(hash == behindWords.finish128(6))
+      }
+    }
+    var hasher = SipHasher(key)
+    #expect(key.hash(7) == hasher.finish(7))
+  }
 }

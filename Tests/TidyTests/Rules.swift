@@ -140,7 +140,7 @@ private let arrows: [String: Set<String>] = [
   "StockStore": ["Log", "Posix", "Bytes", "CPlatform"],
   "StorePersistence": ["StockStore", "Log", "Posix", "Bytes", "CPlatform"],
   "Access": ["Posix", "CPlatform"],
-  "ChangeFeed": ["StorePersistence", "StockStore", "Log", "Posix", "Bytes"],
+  "ChangeFeed": ["StockStore", "Log", "Posix", "Bytes"],
   "ReservationService": [
     "ChangeFeed", "StockStore", "Log", "Access", "Posix", "GRPC", "Bytes", "CHoldfastProto",
   ],

@@ -31,6 +31,10 @@ int hf_accept(int listener);
 /// Asks for huge pages behind [address, address + length) (madvise MADV_HUGEPAGE). A hint: no result.
 void hf_advise_huge_pages(void *address, size_t length);
 
+/// Fills the pages behind [address, address + length) that are not filled yet, all in one call: a fault for
+/// each costs as much again (madvise MADV_POPULATE_WRITE). A hint: no result.
+void hf_fill_pages(void *address, size_t length);
+
 /// Gives free pages of the heap back to the system, where the allocator can (malloc_trim(3)).
 void hf_trim_heap(void);
 

@@ -9,6 +9,8 @@ package struct ReservationSlab {
 
   private struct Header: ~Copyable {
     let chunks = Atomic<UInt32>(0)
+    /// Up to which chunk recovery has had pages filled.
+    let filledChunks = Atomic<UInt32>(0)
     /// Slots that are not in use when the store is opened begin with this generation.
     let firstGeneration: UInt32
     /// From one use of a slot to the next; odd, so that no generation comes back before all were there.
@@ -84,7 +86,29 @@ package struct ReservationSlab {
     let owner = owners[chunk].load(ordering: .relaxed)
     if owner != 0 { return Int(owner) == shard + 1 }
     owners[chunk].store(UInt8(truncatingIfNeeded: shard + 1), ordering: .releasing)
-    if chunk >= chunkCount { header[0].chunks.store(chunk + 1, ordering: .releasing) }
+    if chunk >= chunkCount {
+      header[0].chunks.store(chunk + 1, ordering: .releasing)
+      if chunk >= header[0].filledChunks.load(ordering: .relaxed) { fillPages(behind: chunk) }
+    }
+    return true
+  }
+
+  /// Has the pages of this chunk and of those behind it filled that come next: as many as there are before
+  /// it, since more will, up to 2 MiB. No call waits for them, so they need not come one by one.
+  private func fillPages(behind chunk: UInt32) {
+    let end = min(UInt32(owners.capacity), chunk + max(8, min(chunk, 256)))
+    header[0].filledChunks.store(end, ordering: .relaxed)
+    let bytes = Self.chunkRecords * MemoryLayout<ReservationRecord>.stride
+    // Both ends are within the table.
+    unsafe hf_fill_pages(
+      records.address(chunk * UInt32(Self.chunkRecords)), Int(end - chunk) * bytes)
+  }
+
+  /// Puts a record that was kept into its slot; false where there is one. The slot is of a chunk that has an
+  /// owner. Only while one thread has the slab to itself.
+  package func restore(_ record: ReservationRecord, _ slot: UInt32) -> Bool {
+    guard self[slot].kind == .free else { return false }
+    self[slot] = record
     return true
   }
 

@@ -32,19 +32,16 @@ package struct StoreKeys: Sendable {
 
   @inline(__always)
   package func itemHash(_ name: ItemName) -> UInt64 {
-    var hasher = SipHasher(item)
-    unsafe hasher.absorb(bytes: name.sku.pointer)
-    unsafe hasher.absorb(bytes: name.location.pointer)
-    return hasher.finish(UInt64(name.sku.count) | UInt64(name.location.count) << 32)
+    unsafe item.hash(
+      name.sku.pointer, name.location.pointer,
+      UInt64(name.sku.count) | UInt64(name.location.count) << 32)
   }
 
   @inline(__always)
   package func identity(_ method: Method, _ scope: IdempotencyScope) -> Identity {
-    var hasher = SipHasher(identity, wide: true)
-    unsafe hasher.absorb(bytes: scope.caller.pointer)
-    unsafe hasher.absorb(bytes: scope.key.pointer)
     let lengths = UInt64(scope.caller.count) << 8 | UInt64(scope.key.count) << 32
-    let (low, high) = hasher.finish128(method.rawValue | lengths)
+    let (low, high) = unsafe identity.hash128(
+      scope.caller.pointer, scope.key.pointer, method.rawValue | lengths)
     return Identity(low: low, high: high)
   }
 
@@ -52,9 +49,8 @@ package struct StoreKeys: Sendable {
   @inline(__always)
   package func owner(_ caller: BorrowedBytes) -> HoldOwner {
     if caller.count == 0 { return .unknown }
-    var hasher = SipHasher(owner)
-    unsafe hasher.absorb(bytes: caller.pointer)
-    return HoldOwner(hash: hasher.finish(UInt64(caller.count)))
+    return unsafe HoldOwner(
+      hash: owner.hash(caller.pointer, BorrowedBytes.empty.pointer, UInt64(caller.count)))
   }
 
   /// For the payload that comes with the key of an AdjustStock; and of the first release's Reserve.
@@ -80,8 +76,7 @@ package struct StoreKeys: Sendable {
   /// Of one use of a slot: what of a reservation's tag can be computed before its record is there.
   @inline(__always)
   package func useHash(slot: UInt32, generation: UInt32) -> UInt64 {
-    var hasher = SipHasher(use)
-    return hasher.finish(UInt64(slot) << 32 | UInt64(generation))
+    use.hash(UInt64(slot) << 32 | UInt64(generation))
   }
 
   /// The tag that the first release gave.

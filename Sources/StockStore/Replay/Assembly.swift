@@ -1,25 +1,29 @@
 // Makes a working store of the items and slots that recovery has restored: what is found by name or key,
 // timers, free slots, and the order in which decisions ended. All of it follows from the records.
-internal import Log
-internal import StockStore
+package import Log
 internal import Synchronization
 
-struct Assembly: Sendable {
+package struct Assembly: Sendable {
   /// What there is.
-  struct Counts: Sendable {
-    var items = 0
-    var liveHolds = 0
+  package struct Counts: Sendable {
+    package fileprivate(set) var items = 0
+    package fileprivate(set) var liveHolds = 0
     /// Live holds included.
-    var recordedDecisions = 0
+    package fileprivate(set) var recordedDecisions = 0
   }
 
   private static let recordsWorthAThread = 100_000
 
-  let core: StoreCore
+  private let core: StoreCore
   /// The newest time in nanoseconds since the Unix epoch: timers run from here.
-  let now: Int64
+  private let now: Int64
 
-  func run() throws(JournalError) -> Counts {
+  package init(core: StoreCore, now: Int64) {
+    self.core = core
+    self.now = now
+  }
+
+  package func run() throws(JournalError) -> Counts {
     giveAwayChunks()
     let recordCount = Int(core.items.count) + Int(core.slab.slotCount)
     let (items, counts) = try concurrently(
@@ -86,34 +90,48 @@ struct Assembly: Sendable {
     }
   }
 
+  /// One shard after the other: its keys, and mostly its records too, stay in the processor's cache
+  /// meanwhile.
   private func assembleShards() throws(JournalError) -> Counts {
-    for chunk in 0..<core.slab.chunkCount { try restoreKeys(chunk) }
-    for number in 0..<core.shards.count { core.shards[number].advanceTimers(to: now) }
+    var chunks = [[UInt32]](repeating: [], count: core.shards.count)
+    for chunk in 0..<core.slab.chunkCount {
+      if let number = core.slab.owner(firstSlot(chunk)) { chunks[number].append(chunk) }
+    }
     var counts = Counts()
     var ended: [EndedSlot] = []
-    // From the last, so that free slots are taken from the first on.
-    for chunk in (0..<core.slab.chunkCount).reversed() {
-      queue(chunk, &counts, &ended)
-    }
-    EndedSlot.sortByEnd(&ended)
-    for entry in ended {
-      if let number = core.slab.owner(entry.slot) { core.shards[number].appendEnded(entry.slot) }
-    }
     for number in 0..<core.shards.count {
+      try restoreKeys(chunks[number], number)
+      core.shards[number].advanceTimers(to: now)
+      ended.removeAll(keepingCapacity: true)
+      // From the last, so that free slots are taken from the first on.
+      for chunk in chunks[number].reversed() { queue(chunk, number, &counts, &ended) }
+      EndedSlot.sortByEnd(&ended)
+      append(ended, number)
       core.workTimes[number] = core.shards[number].nextWork
+      counts.recordedDecisions += ended.count
     }
-    counts.recordedDecisions = counts.liveHolds + ended.count
+    counts.recordedDecisions += counts.liveHolds
     return counts
   }
 
+  private func restoreKeys(_ chunks: [UInt32], _ number: Int) throws(JournalError) {
+    for (index, chunk) in chunks.enumerated() {
+      let next = index + 1 < chunks.count ? chunks[index + 1] : chunk
+      try restoreKeys(slots(chunk), number, next: firstSlot(next))
+    }
+  }
+
   /// Makes the chunk's decisions found by their keys.
-  private func restoreKeys(_ chunk: UInt32) throws(JournalError) {
-    guard let number = core.slab.owner(firstSlot(chunk)) else { return }
-    let slots = firstSlot(chunk)..<(firstSlot(chunk) + UInt32(ReservationSlab.chunkRecords))
+  /// - Parameter next: the first slot of the chunk that comes then, which is fetched.
+  private func restoreKeys(
+    _ slots: Range<UInt32>, _ number: Int, next: UInt32
+  ) throws(JournalError) {
     for slot in slots where core.slab[slot].kind != .free {
       core.shards[number].prefetchKey(core.slab[slot].identity)
     }
-    for slot in slots where core.slab[slot].kind != .free {
+    for slot in slots {
+      core.slab.records.prefetch(next + (slot - slots.lowerBound))
+      if core.slab[slot].kind == .free { continue }
       for index in 0..<core.slab[slot].lineCount
       where core.slab[slot].line(index).item.ordinal >= core.items.count {
         throw impossible("slot \(slot) has units of an item that is not there")
@@ -132,10 +150,10 @@ struct Assembly: Sendable {
   }
 
   /// Sets the timers of the chunk's holds, hands its free slots out, and collects what has ended.
-  private func queue(_ chunk: UInt32, _ counts: inout Counts, _ ended: inout [EndedSlot]) {
-    guard let number = core.slab.owner(firstSlot(chunk)) else { return }
-    for index in (0..<UInt32(ReservationSlab.chunkRecords)).reversed() {
-      let slot = firstSlot(chunk) + index
+  private func queue(
+    _ chunk: UInt32, _ number: Int, _ counts: inout Counts, _ ended: inout [EndedSlot]
+  ) {
+    for slot in slots(chunk).reversed() {
       switch core.slab[slot].kind {
       case .free: core.shards[number].restoreFree(slot)
       case .held:
@@ -144,6 +162,22 @@ struct Assembly: Sendable {
       default: ended.append(EndedSlot(lsn: core.slab[slot].lsn, slot: slot))
       }
     }
+  }
+
+  /// Puts what has ended in the shard's queue, in its order.
+  private func append(_ ended: [EndedSlot], _ number: Int) {
+    /// So many slots ahead of the one that is appended, the record is fetched.
+    let slotsAhead = 12
+    for index in ended.indices {
+      if index + slotsAhead < ended.count {
+        core.slab.records.prefetch(ended[index + slotsAhead].slot)
+      }
+      core.shards[number].appendEnded(ended[index].slot)
+    }
+  }
+
+  private func slots(_ chunk: UInt32) -> Range<UInt32> {
+    firstSlot(chunk)..<(firstSlot(chunk) + UInt32(ReservationSlab.chunkRecords))
   }
 
   private func firstSlot(_ chunk: UInt32) -> UInt32 { chunk * UInt32(ReservationSlab.chunkRecords) }

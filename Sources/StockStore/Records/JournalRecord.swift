@@ -1,17 +1,4 @@
-// Reads one record of the journal (RecordFormat.swift has the byte table).
-internal import Log
-package import StockStore
-
-/// Bytes of a record's parts, as RecordWriter has them: a constant of another module is a call, and these
-/// are asked for several times a record.
-private enum Layout {
-  static let head = 40
-  static let line = 36
-  static let refusedLine = 12
-  static let shortage = 20
-  static let refused = 24
-  static let adjusted = 72
-}
+// Reads one record of the journal. RecordFormat.swift has the byte table and writes it.
 
 /// A record that was read: every part of it lies within its bytes. Good as long as these are.
 @safe package struct JournalRecord {
@@ -31,10 +18,10 @@ private enum Layout {
 
   /// The record at the beginning of `bytes`; nil where there is no valid one.
   package init?(_ bytes: UnsafeRawBufferPointer) {
-    guard bytes.count >= Layout.head, let base = bytes.baseAddress else { return nil }
+    guard bytes.count >= RecordWriter.headBytes, let base = bytes.baseAddress else { return nil }
     unsafe self.base = base
     let length = unsafe UInt32(littleEndian: base.loadUnaligned(as: UInt32.self))
-    guard length <= bytes.count, length >= Layout.head, length % 8 == 0,
+    guard length <= bytes.count, length >= RecordWriter.headBytes, length % 8 == 0,
       let kind = RecordWriter.Kind(
         rawValue: unsafe base.loadUnaligned(fromByteOffset: 4, as: UInt8.self))
     else { return nil }
@@ -53,8 +40,7 @@ private enum Layout {
 
   private static let lackOfUnits = RecordKind.refusedInsufficientStock.rawValue
 
-  /// `==` of another module's enum is a call by way of its raw value; this is a comparison.
-  private var isRefused: Bool { if case .refused = kind { true } else { false } }
+  private var isRefused: Bool { kind == .refused }
 
   // MARK: The number at 32, by kind
 
@@ -62,8 +48,7 @@ private enum Layout {
   package var expiresAt: Int64 { number(.held, .extended) }
   /// Confirmed: whether an expired hold was taken again.
   package var isTakenAgain: Bool {
-    guard case .confirmed = kind else { return false }
-    return number(.confirmed, .confirmed) != 0
+    kind == .confirmed && number(.confirmed, .confirmed) != 0
   }
   /// Expired: when it fell due.
   package var fellDueAt: Int64 { number(.expired, .expired) }
@@ -92,6 +77,20 @@ private enum Layout {
     return Line(
       ordinal: load(offset), quantity: load(offset + 4), version: load(offset + 12),
       onHand: load(offset + 20), held: load(offset + 28))
+  }
+
+  // MARK: Reservations
+
+  /// The id of the reservation that a held, confirmed, released, expired or extended record is about.
+  package func reservationID(_ core: StoreCore) -> ReservationID {
+    let useHash = core.keys.useHash(slot: slot, generation: generation)
+    let tag =
+      kind == .held
+      ? core.idTag(
+        useHash, core.keys.identity(.reserve, IdempotencyScope(caller: caller, key: key)),
+        createdAt: time)
+      : idTag == 0 ? StoreKeys.firstReleaseTag(useHash) : idTag
+    return ReservationID(slot: slot, generation: generation, tag: tag)
   }
 
   // MARK: Refused
@@ -123,7 +122,7 @@ private enum Layout {
   /// Shortage `index`, from 0 to `shortageCount` - 1.
   package func shortage(_ index: Int) -> Shortage {
     precondition(index >= 0 && index < shortageCount, "no such shortage")
-    let offset = linesOffset + lineCount * lineBytes + index * Layout.shortage
+    let offset = linesOffset + lineCount * lineBytes + index * RecordWriter.shortageBytes
     return Shortage(
       item: ItemHandle(ordinal: load(offset)), requested: load(offset + 4),
       available: load(offset + 12))
@@ -172,33 +171,41 @@ private enum Layout {
   // MARK: Layout
 
   private var partBytes: Int {
-    switch kind {
-    case .refused: Layout.refused
-    case .adjusted: Layout.adjusted
-    default: 0
+    @inline(__always) get {
+      switch kind {
+      case .refused: RecordWriter.refusedBytes
+      case .adjusted: RecordWriter.adjustedBytes
+      default: 0
+      }
     }
   }
-  private var linesOffset: Int { Layout.head + partBytes }
+  private var linesOffset: Int { RecordWriter.headBytes + partBytes }
   private var lineBytes: Int {
-    isRefused ? Layout.refusedLine : Layout.line
+    isRefused ? RecordWriter.refusedLineBytes : RecordWriter.lineBytes
   }
   /// The end of what is at fixed places, lines included: nothing before it may be read until it is
   /// known to lie within the record.
   private var fixedEnd: Int {
-    linesOffset + lineCount * lineBytes
-      + (isRefused && byteCount >= linesOffset
-        ? shortageCount * Layout.shortage : 0)
+    @inline(__always) get {
+      linesOffset + lineCount * lineBytes
+        + (isRefused && byteCount >= linesOffset
+          ? shortageCount * RecordWriter.shortageBytes : 0)
+    }
   }
   private var textOffset: Int { fixedEnd }
   private var textEnd: Int {
-    textOffset + Int(byte(6)) + Int(byte(7)) + nameCounts.sku + nameCounts.location + reasonCount
+    @inline(__always) get {
+      textOffset + Int(byte(6)) + Int(byte(7)) + nameCounts.sku + nameCounts.location + reasonCount
+    }
   }
   private var nameCounts: (sku: Int, location: Int) {
-    if partBytes == 0 || shortageCount > 0 { return (0, 0) }
-    return (Int(byte(42)), Int(byte(43)))
+    @inline(__always) get {
+      if partBytes == 0 || shortageCount > 0 { return (0, 0) }
+      return (Int(byte(42)), Int(byte(43)))
+    }
   }
   private var reasonCount: Int {
-    guard case .adjusted = kind else { return 0 }
+    if kind != .adjusted { return 0 }
     let count: UInt32 = load(44)
     return Int(count)
   }

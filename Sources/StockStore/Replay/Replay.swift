@@ -5,12 +5,10 @@
 // the chunk was copied as late. Only items and slots are touched. A decision that was forgotten leaves no
 // record: its slot is simply used again, or its key comes again in another slot. The second is sorted out
 // when all is read (Assembly.swift), where keys, timers and queues are made, once for each.
-internal import Log
-internal import Posix
-internal import StockStore
+package import Log
 internal import Synchronization
 
-final class Replay {
+package final class Replay {
   /// So many records ahead of the one that is applied, what it will touch is fetched.
   private static let recordsAhead = 12
 
@@ -21,21 +19,25 @@ final class Replay {
   private var batchLSN: UInt64 = 0
 
   /// Decisions before the journal's end, since the directory was made.
-  private(set) var decisions: UInt64
+  package private(set) var decisions: UInt64
   /// Decisions applied.
-  private(set) var recordCount: UInt64 = 0
+  package private(set) var recordCount: UInt64 = 0
   /// The newest time seen, in nanoseconds since the Unix epoch.
-  private(set) var newestTime: Int64
+  package private(set) var newestTime: Int64
 
-  init(core: StoreCore, stamps: Region<UInt64>, _ checkpoint: CheckpointReader) {
+  /// - Parameters:
+  ///   - decisions: how many the checkpoint comes after.
+  ///   - newestTime: of the checkpoint.
+  package init(core: StoreCore, stamps: Region<UInt64>, decisions: UInt64, newestTime: Int64) {
     self.core = core
     self.stamps = stamps
-    decisions = checkpoint.header.start.counted
-    newestTime = max(checkpoint.header.time, checkpoint.end.time)
+    self.decisions = decisions
+    self.newestTime = newestTime
   }
 
-  /// Applies the records of one batch.
-  func apply(_ batch: BatchHeader, _ payload: UnsafeRawBufferPointer) throws(JournalError) {
+  /// Applies the records of one batch. A whole batch, since the caller is of another module: what is called
+  /// for each record is all in this one, where the compiler sees through it.
+  package func apply(_ batch: BatchHeader, _ payload: UnsafeRawBufferPointer) throws(JournalError) {
     batchLSN = batch.lsn
     guard RecoveryLimits.isPossible(time: batch.time), batch.run < UInt32.max else {
       throw impossible("a time or an epoch that is none")
@@ -85,7 +87,7 @@ final class Replay {
       throw impossible("an impossible time")
     }
     newestTime = max(newestTime, record.time)
-    if case .clock = record.kind { return }
+    if record.kind == .clock { return }
     decisions += 1
     recordCount += 1
     switch record.kind {
@@ -136,7 +138,7 @@ final class Replay {
   @inline(__always)
   private func setNext(_ level: StockLevel, lsn: UInt64) throws(JournalError) {
     let version = core.items[level.item.ordinal].word.load(ordering: .relaxed) >> 1
-    guard version > 0, level.version == version &+ 1, core.isPossible(level) else {
+    guard version > 0, level.version == version &+ 1, level.isPossible else {
       throw impossible("version \(level.version) of an item after its version \(version)")
     }
     core.setLevel(level, lsn: lsn)
@@ -167,7 +169,7 @@ final class Replay {
   }
 
   private func requirePossible(_ slot: UInt32) throws(JournalError) {
-    guard core.slab[slot].hasPossibleNumbers(core) else {
+    guard core.slab[slot].hasPossibleNumbers else {
       throw impossible("a decision with impossible numbers")
     }
   }
@@ -219,7 +221,7 @@ final class Replay {
       throw impossible("a decision in the place of others")
     }
     // What has ended may have been forgotten.
-    if case .held = core.slab[slot].kind { throw impossible("a decision in the place of a hold") }
+    if core.slab[slot].kind == .held { throw impossible("a decision in the place of a hold") }
     core.slab[slot].removeLines()
     core.slab[slot].identity = identity
     core.slab[slot].generation = record.generation
@@ -234,14 +236,9 @@ final class Replay {
     let slot = record.slot
     guard core.slab.owner(slot) != nil else { throw impossible("a change of no reservation") }
     if lsn <= stamps[slot / UInt32(ReservationSlab.chunkRecords)] { return }
-    let isTakenAgain = record.isTakenAgain
-    let isAsItMustBe =
-      switch core.slab[slot].kind {
-      case .held: !isTakenAgain
-      case .expired: isTakenAgain
-      default: false
-      }
-    guard core.slab[slot].generation == record.generation, isAsItMustBe else {
+    guard core.slab[slot].generation == record.generation,
+      core.slab[slot].kind == (record.isTakenAgain ? .expired : .held)
+    else {
       throw impossible("a change that the reservation cannot have seen")
     }
     core.slab[slot].lsn = lsn
@@ -253,7 +250,7 @@ final class Replay {
     case .released: core.slab[slot].kind = .released
     default: core.slab[slot].kind = .expired
     }
-    if case .expired = record.kind { return }
+    if record.kind == .expired { return }
     core.slab[slot].endedAt = record.time
   }
 
@@ -279,6 +276,7 @@ final class Replay {
     return kind
   }
 
+  @inline(never)
   private func impossible(_ finding: String) -> JournalError {
     .damaged(
       Damage(

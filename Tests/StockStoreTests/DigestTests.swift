@@ -1,12 +1,10 @@
 import Bytes
-import LogFixtures
 import Posix
 import Simulation
 import Testing
 
 @testable import Log
 @testable import StockStore
-@testable import StorePersistence
 
 @Suite struct DigestTests {
   private func store(_ steps: (StoreSession) -> Void) -> StateDigest {

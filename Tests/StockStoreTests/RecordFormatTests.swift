@@ -1,13 +1,10 @@
 import Bytes
-import Foundation
-import LogFixtures
 import Posix
 import Simulation
 import Testing
 
 @testable import Log
 @testable import StockStore
-@testable import StorePersistence
 
 /// Records by their bytes.
 @Suite struct RecordFormatTests {

@@ -79,18 +79,12 @@ extension LogRing {
     case clock = 8
   }
 
-  @inlinable
-  package static var headBytes: Int { 40 }
-  @inlinable
-  package static var lineBytes: Int { 36 }
-  @inlinable
-  package static var refusedLineBytes: Int { 12 }
-  @inlinable
-  package static var shortageBytes: Int { 20 }
-  @inlinable
-  package static var refusedBytes: Int { 24 }
-  @inlinable
-  package static var adjustedBytes: Int { 72 }
+  static let headBytes = 40
+  static let lineBytes = 36
+  static let refusedLineBytes = 12
+  static let shortageBytes = 20
+  static let refusedBytes = 24
+  static let adjustedBytes = 72
   /// 64 lines, and every text at the most that one byte of length can say; the reason is cut to it.
   package static let byteCountMax = 4096
   package static let reasonBytesMax = 512

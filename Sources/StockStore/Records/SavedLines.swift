@@ -1,0 +1,45 @@
+// What is kept of a recorded decision besides its head, whatever its kind: two numbers and lines. Checkpoints
+// have them so (CheckpointFormat.swift says what they mean by kind), and the state's digest covers them.
+
+package enum SavedLines {
+  /// A refusal for lack of units of every item has the most: two for each but the first.
+  package static var countMax: Int { 2 * StoreLimits.linesMax }
+
+  /// Lines of the record, and the two numbers between its times.
+  package static func numbers(
+    _ record: borrowing ReservationRecord
+  ) -> (lineCount: Int, first: Int64, second: Int64) {
+    let saved = record.savedNumbers
+    return switch record.kind {
+    case .free, .refusedOnHandLimit: (0, 0, 0)
+    case .refusedItemsNotFound, .refusedLineNotFound: (1, 0, 0)
+    case .refusedInsufficientStock: (1 + 2 * record.shortageCount, saved.first, saved.second)
+    case .adjusted: (2, saved.first, saved.second)
+    case .held, .confirmed, .confirmedInPart, .released, .expired:
+      (record.lineCount, saved.first, saved.second)
+    }
+  }
+
+  /// Line `index` of as many as `numbers` says.
+  package static func line(
+    _ record: borrowing ReservationRecord, _ index: Int
+  ) -> (item: UInt32, quantity: Int64) {
+    switch record.refusal {
+    case .insufficientStock(let item, _, _):
+      if index == 0 { return (item.ordinal, 0) }
+      let shortage = record.shortage((index - 1) / 2)
+      return (shortage.item.ordinal, index % 2 == 1 ? shortage.requested : shortage.available)
+    case .itemsNotFound(let first, let places):
+      return (UInt32(clamping: first), Int64(bitPattern: places))
+    case .lineNotFound(let line): return (UInt32(clamping: line), 0)
+    default: break
+    }
+    if record.kind == .adjusted {
+      let level = record.adjusted
+      return index == 0
+        ? (level.item.ordinal, level.safetyStock) : (0, Int64(bitPattern: level.version))
+    }
+    let line = record.line(index)
+    return (line.item.ordinal, line.quantity)
+  }
+}

@@ -1,0 +1,118 @@
+// One number for a whole state: equal states have equal digests, and different ones do not (2^-128).
+internal import Bytes
+package import Posix
+internal import Synchronization
+
+/// The sum of keyed hashes of all items, live reservations and recorded decisions, in no order. The log
+/// sequence numbers are not in it: they say how a state came about.
+package struct StateDigest: Equatable, Sendable, CustomStringConvertible {
+  private var low: UInt64 = 0
+  private var high: UInt64 = 0
+
+  /// 32 hexadecimal digits.
+  package var description: String { Self.hexadecimal(high) + Self.hexadecimal(low) }
+
+  fileprivate init() {}
+
+  /// Adds a hash as a number of 128 bits.
+  fileprivate mutating func add(_ hash: (low: UInt64, high: UInt64)) {
+    let (sum, carry) = low.addingReportingOverflow(hash.low)
+    low = sum
+    high = high &+ hash.high &+ (carry ? 1 : 0)
+  }
+
+  private static func hexadecimal(_ word: UInt64) -> String {
+    let digits = String(word, radix: 16)
+    return String(repeating: "0", count: 16 - digits.utf8.count) + digits
+  }
+}
+
+extension StockStore {
+  /// The digest of what is remembered at `time`: decisions past their retention count as forgotten,
+  /// whether or not they are yet. Every command waits while it runs, as during `audit`.
+  package func stateDigest(at time: Timestamp) -> StateDigest {
+    for number in 0..<core.shards.count { core.shards[number].lock.lock() }
+    defer { for number in 0..<core.shards.count { core.shards[number].lock.unlock() } }
+    return core.digest(at: time.nanoseconds)
+  }
+}
+
+extension StoreCore {
+  /// The digest, while nobody changes anything.
+  package func digest(at time: Int64) -> StateDigest {
+    var digest = StateDigest()
+    let words = DigestWords()
+    defer { words.free() }
+    for ordinal in 0..<items.count {
+      let version = items[ordinal].word.load(ordering: .acquiring) >> 1
+      if version != 0 { digest.add(itemHash(ordinal, version, words)) }
+    }
+    for slot in 0..<slab.slotCount {
+      let kind = slab[slot].kind
+      if kind == .free { continue }
+      if kind != .held && slab[slot].endedAt <= time - limits.retentionNanoseconds { continue }
+      digest.add(recordHash(slot, words))
+    }
+    return digest
+  }
+
+  private func itemHash(
+    _ ordinal: UInt32, _ version: UInt64, _ words: DigestWords
+  ) -> (low: UInt64, high: UInt64) {
+    let name = items.name(ordinal)
+    var words = words
+    words.append(1)
+    words.append(UInt64(ordinal))
+    words.append(version)
+    words.append(UInt64(bitPattern: items[ordinal].onHand.load(ordering: .acquiring)))
+    words.append(UInt64(bitPattern: items[ordinal].held.load(ordering: .acquiring)))
+    words.append(UInt64(bitPattern: items[ordinal].safetyStock.load(ordering: .acquiring)))
+    return unsafe keys.digest.hash128(
+      words.pointer, name.sku.pointer, name.location.pointer,
+      UInt64(name.sku.count) | UInt64(name.location.count) << 32)
+  }
+
+  private func recordHash(_ slot: UInt32, _ words: DigestWords) -> (low: UInt64, high: UInt64) {
+    let numbers = SavedLines.numbers(slab[slot])
+    var words = words
+    words.append(2)
+    words.append(UInt64(slot) << 32 | UInt64(slab[slot].generation))
+    words.append(slab[slot].identity.low)
+    words.append(slab[slot].identity.high)
+    words.append(slab[slot].fingerprint)
+    words.append(UInt64(bitPattern: slab[slot].createdAt))
+    words.append(UInt64(bitPattern: numbers.first))
+    words.append(UInt64(bitPattern: numbers.second))
+    words.append(UInt64(bitPattern: slab[slot].savedEnd))
+    for index in 0..<numbers.lineCount {
+      let line = SavedLines.line(slab[slot], index)
+      words.append(UInt64(line.item))
+      words.append(UInt64(bitPattern: line.quantity))
+    }
+    let none = unsafe BorrowedBytes.empty.pointer
+    return unsafe keys.digest.hash128(
+      words.pointer, none, none,
+      UInt64(slab[slot].kind.rawValue) | UInt64(numbers.lineCount) << 32)
+  }
+}
+
+/// The words of one hash. Copies share their memory: one is filled at a time.
+private struct DigestWords {
+  /// Of a record: nine, and two for each line.
+  private static let countMax = 9 + 2 * SavedLines.countMax
+
+  private let words = FixedArray<UInt64>(capacity: Self.countMax, repeating: 0)
+  private var count = 0
+
+  func free() { words.free() }
+
+  @inline(__always)
+  mutating func append(_ word: UInt64) {
+    words[count] = word
+    count += 1
+  }
+
+  @unsafe var pointer: UnsafeBufferPointer<UInt64> {
+    unsafe UnsafeBufferPointer(start: words.address(0), count: count)
+  }
+}
