@@ -17,7 +17,7 @@ package struct ResumeToken: Sendable {
   private static let form = UInt8(ascii: "1")
 
   private let keys: StoreKeys
-  /// Of the store since its last repair: that gives its items other versions, by a random number.
+  /// Of the store since its last repair or restore.
   private let store: UInt64
 
   package init(store: StockStore) {
@@ -26,9 +26,7 @@ package struct ResumeToken: Sendable {
 
   init(keys: StoreKeys, firstVersion: UInt64) {
     self.keys = keys
-    var hasher = keys.watchHasher()
-    hasher.absorb(1)
-    store = hasher.finish(firstVersion)
+    store = keys.history(firstVersion: firstVersion)
   }
 
   /// - Parameter text: of `textLength` bytes.

@@ -50,7 +50,7 @@ package struct ClosingRecord: Equatable, Sendable {
     }
   }
 
-  private var bytes: [UInt8] {
+  package var bytes: [UInt8] {
     var bytes = [UInt8](repeating: 0, count: Self.byteCount)
     // The array stays for the length of the call, and all stores lie within it.
     unsafe bytes.withUnsafeMutableBytes { bytes in

@@ -290,11 +290,6 @@ internal import Synchronization
   func firstBatch(
     of sequence: UInt64, _ file: any StorageFile
   ) throws(Errno) -> BatchHeader? {
-    try unsafe withUnsafeTemporaryAllocation(byteCount: BatchHeader.byteCount, alignment: 8) {
-      (bytes) throws(Errno) -> BatchHeader? in
-      let count = try unsafe file.read(into: bytes, at: SegmentHeader.blockBytes)
-      guard count == BatchHeader.byteCount, let base = bytes.baseAddress else { return nil }
-      return unsafe BatchHeader.read(base, sequence: sequence, key: identity.key)
-    }
+    try BatchHeader.first(ofSegment: sequence, file, key: identity.key)
   }
 }

@@ -22,6 +22,8 @@ package final class Journal: Sendable {
   package let log: DirectoryLog
   private let writer: GroupWriter
   package let maintenance: Maintenance
+  /// nil: there is no archive.
+  package let archiver: Archiver?
   package let counters: JournalCounters
   private let pool: SegmentPool
   private let gathering: Gathering
@@ -40,7 +42,7 @@ package final class Journal: Sendable {
 
   package init(
     ring: LogRing, log: DirectoryLog, options: JournalOptions, pool: SegmentPool,
-    maintenance: Maintenance, counters: JournalCounters
+    maintenance: Maintenance, archiver: Archiver? = nil, counters: JournalCounters
   ) throws(Errno) {
     gathering = try Gathering(options)
     watching = try Wakeup()
@@ -49,6 +51,7 @@ package final class Journal: Sendable {
     writer = GroupWriter(ring: ring, log: log, options: options)
     self.pool = pool
     self.maintenance = maintenance
+    self.archiver = archiver
     self.counters = counters
   }
 
@@ -152,6 +155,7 @@ package final class Journal: Sendable {
     let keeping = try Thread(name: "checkpoint") { [self] in runMaintenance(report) }
     let watching = try Thread(name: "directory") { [self] in runWatch(report) }
     threads.withLock { $0 = [writing, keeping, watching] }
+    try archiver?.start { [log] in log.position }
   }
 
   /// Makes everything durable that was appended, and ends the threads. The clients append no
@@ -243,6 +247,7 @@ package final class Journal: Sendable {
   /// The numbers now.
   package var statistics: JournalStatistics {
     var numbers = counters.snapshot
+    numbers.archive = archiver?.statistics(log.position)
     numbers.lsn = ring.last
     numbers.durableLSN = ring.durable
     numbers.decisions = log.end.counted

@@ -1,5 +1,5 @@
 // Walks the journal from batch to batch, and says where and why it stops.
-internal import Posix
+package import Posix
 
 /// Used by one thread.
 package final class JournalChain {
@@ -63,6 +63,9 @@ package final class JournalChain {
       }
     }
   }
+
+  /// Where the next batch begins.
+  package var place: JournalPosition { position }
 
   /// Where it stands, if that is the end that is asked for, or behind it.
   package func end(ifAt endLSN: UInt64?) -> JournalEnd? {
@@ -249,6 +252,20 @@ extension JournalPosition {
     if header.kind == .end {
       sequence += 1
       offset = SegmentHeader.blockBytes
+    }
+  }
+}
+
+extension BatchHeader {
+  /// Of the batch that a segment begins with; nil where there is none.
+  package static func first(
+    ofSegment sequence: UInt64, _ file: any StorageFile, key: JournalKey
+  ) throws(Errno) -> BatchHeader? {
+    try unsafe withUnsafeTemporaryAllocation(byteCount: byteCount, alignment: 8) {
+      (bytes) throws(Errno) -> BatchHeader? in
+      let count = try unsafe file.read(into: bytes, at: SegmentHeader.blockBytes)
+      guard count == byteCount, let base = bytes.baseAddress else { return nil }
+      return unsafe read(base, sequence: sequence, key: key)
     }
   }
 }

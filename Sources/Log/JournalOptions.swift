@@ -23,6 +23,11 @@ package struct JournalOptions: Sendable {
   package var checkpointSegments: Int
   /// Bytes of segments that are kept for readers beyond what a start needs, where the disk has room.
   package var historyBytes = 0
+  /// Bytes of segments that are kept until the archive has them, where the disk has room; beyond it the archive
+  /// goes without the oldest.
+  package var unarchivedBytesMax = Int.max
+  /// How often what the newest segment has so far is archived.
+  package var archiveTailNanoseconds: Int64 = 60_000_000_000
   /// No byte of a file can stand at this offset or beyond (setrlimit(2), RLIMIT_FSIZE): then a segment has
   /// less room than its length says.
   package var fileBytesMax = Int.max

@@ -38,9 +38,10 @@ package struct JournalReader: Sendable {
   /// - Parameters:
   ///   - readsAhead: a second thread reads and checks what comes next meanwhile.
   ///   - endLSN: no batch from there on is read; nil: all are.
+  ///   - wantsMore: asked now and then; false: what comes next is of no use. Then the end is where it stopped.
   /// - Throws: `damaged`, after the batches before the damage; `failed`; or what `body` throws.
   package func forEachBatch(
-    readsAhead: Bool, until endLSN: UInt64? = nil,
+    readsAhead: Bool, until endLSN: UInt64? = nil, while wantsMore: () -> Bool = { true },
     _ body: (BatchHeader, UnsafeRawBufferPointer) throws(JournalError) -> Void
   ) throws(JournalError) -> JournalEnd {
     try checkStart()
@@ -50,7 +51,7 @@ package struct JournalReader: Sendable {
     }
     if readsAhead, let ahead = try? ReadAhead(self) {
       defer { ahead.stop() }
-      return unsafe try ahead.forEachBatch(bodyOfRecords)
+      return unsafe try ahead.forEachBatch(while: wantsMore, bodyOfRecords)
     }
     let chain = JournalChain(self)
     let window = Window()
@@ -59,6 +60,7 @@ package struct JournalReader: Sendable {
       let end = try chain.fill(window)
       try unsafe window.forEachBatch(bodyOfRecords)
       if let end { return end }
+      if !wantsMore() { return JournalEnd(position: chain.place, time: 0, tornBytes: 0) }
     }
   }
 }
@@ -173,7 +175,7 @@ package struct JournalEnd: Equatable {
 /// Two windows that go round between a thread that fills them and the caller, who uses what is in them.
 private final class ReadAhead: Sendable {
   private enum Filled {
-    case window(Window, end: JournalEnd?)
+    case window(Window, place: JournalPosition, end: JournalEnd?)
     case failed(JournalError)
   }
 
@@ -209,14 +211,16 @@ private final class ReadAhead: Sendable {
   }
 
   func forEachBatch(
+    while wantsMore: () -> Bool,
     _ body: (BatchHeader, UnsafeRawBufferPointer) throws(JournalError) -> Void
   ) throws(JournalError) -> JournalEnd {
     while true {
       switch nextFilled() {
       case .failed(let error): throw error
-      case .window(let window, let end):
+      case .window(let window, let place, let end):
         try unsafe window.forEachBatch(body)
         if let end { return end }
+        if !wantsMore() { return JournalEnd(position: place, time: 0, tornBytes: 0) }
         state.withLock { $0.empty.append(window) }
         hasEmpty.signal()
       }
@@ -238,7 +242,7 @@ private final class ReadAhead: Sendable {
     while let window = nextEmpty() {
       do throws(JournalError) {
         let end = try chain.fill(window)
-        give(.window(window, end: end))
+        give(.window(window, place: chain.place, end: end))
         if end != nil { return }
       } catch {
         give(.failed(error))

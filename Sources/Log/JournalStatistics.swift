@@ -55,6 +55,8 @@ package struct JournalStatistics: Sendable, Equatable {
   /// How long the start's recovery took, and the records that it read from the journal.
   package var recoverySeconds = 0.0
   package var recoveredRecords: UInt64 = 0
+  /// nil: there is no archive.
+  package var archive: ArchiveStatistics?
 }
 
 /// The numbers that the journal's threads write.

@@ -3,8 +3,8 @@
 package import Posix
 internal import Synchronization
 
-/// `takeNext`, `readyCount` and `bytesOnDisk` are for any thread; the rest is for one at a time, and
-/// touches the disk.
+/// `takeNext`, `readyCount`, `bytesOnDisk` and what the archive asks are for any thread; the rest is for one at
+/// a time, and touches the disk.
 package final class SegmentPool: Sendable {
   /// A file with a synced header under a synced name.
   package struct Segment {
@@ -23,10 +23,21 @@ package final class SegmentPool: Sendable {
     var nextSequence: UInt64
     /// Segments before are history.
     var neededFrom: UInt64 = 0
+    /// Segments from here on are kept until the archive has them; UInt64.max: there is no archive.
+    var keptFrom = UInt64.max
+    /// Segments that were given up before the archive had them.
+    var lost = 0
 
     mutating func retire(before sequence: UInt64) {
       unneeded += used.filter { $0 < sequence }
       used.removeAll { $0 < sequence }
+    }
+
+    /// The archive goes without the segments before `sequence`.
+    mutating func giveUp(before sequence: UInt64) {
+      guard keptFrom < sequence else { return }
+      lost += used.count { $0 >= keptFrom && $0 < sequence }
+      keptFrom = sequence
     }
   }
 
@@ -114,20 +125,29 @@ package final class SegmentPool: Sendable {
   }
 
   /// The segments before `sequence` are needed no more: a checkpoint has taken their place, for certain.
-  /// The newest of them are kept as history (JournalOptions.historyBytes). Of the others as many files as the
-  /// next checkpoint will retire are kept to be used again, the rest is removed.
+  /// The newest of them are kept as history (JournalOptions.historyBytes), and those that the archive does not
+  /// have yet, up to a limit. Of the others as many files as the next checkpoint will retire are kept to be used
+  /// again, the rest is removed.
   package func retire(before sequence: UInt64) throws(JournalError) {
     let history = UInt64((options.historyBytes + segmentBytes - 1) / segmentBytes)
+    let unarchived = UInt64(options.unarchivedBytesMax / segmentBytes)
     state.withLock { state in
       state.neededFrom = sequence
-      state.retire(before: sequence > history ? sequence - history : 0)
+      state.giveUp(before: sequence > unarchived ? sequence - unarchived : 0)
+      state.retire(before: min(sequence > history ? sequence - history : 0, state.keptFrom))
     }
     try removeExcess()
   }
 
-  /// Gives up the history, where the disk has no room for what is needed: its files are used again.
+  /// Gives up the history, where the disk has no room for what is needed: its files are used again. Where that
+  /// makes no room either, what the archive does not have yet.
   package func retireHistory() throws(JournalError) {
-    state.withLock { $0.retire(before: $0.neededFrom) }
+    state.withLock { state in
+      state.retire(before: min(state.neededFrom, state.keptFrom))
+      guard state.unneeded.isEmpty else { return }
+      state.giveUp(before: state.neededFrom)
+      state.retire(before: state.neededFrom)
+    }
     try removeExcess()
   }
 
@@ -137,6 +157,29 @@ package final class SegmentPool: Sendable {
       try remove(excess)
     }
   }
+
+  // MARK: The archive
+
+  /// From now on segments from `sequence` on are kept until the archive has them. Before the first `retire`.
+  package func keepForArchive(from sequence: UInt64) {
+    state.withLock { $0.keptFrom = sequence }
+  }
+
+  /// The oldest segment that is kept for the archive, and how many there are; nil where none is.
+  package func unarchived(before sequence: UInt64) -> (next: UInt64, count: Int)? {
+    state.withLock { state in
+      let waiting = state.used.filter { $0 >= state.keptFrom && $0 < sequence }
+      return waiting.first.map { ($0, waiting.count) }
+    }
+  }
+
+  /// The archive has the segments up to `sequence`.
+  package func archived(through sequence: UInt64) {
+    state.withLock { $0.keptFrom = max($0.keptFrom, sequence + 1) }
+  }
+
+  /// Segments that were given up before the archive had them.
+  package var lostToArchive: Int { state.withLock { $0.lost } }
 
   // MARK: Files
 

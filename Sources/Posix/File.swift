@@ -164,6 +164,18 @@ package struct Directory: ~Copyable, Sendable {
     }
   }
 
+  /// Gives a directory another name beside the old one, which outlives a power cut then. Nothing of that name may
+  /// be there, but for an empty directory.
+  package static func rename(path: String, to newPath: String) throws(Errno) {
+    _ = try retrying { unsafe Glibc.rename(path, newPath) }
+    try Directory(path: newPath).syncParent()
+  }
+
+  /// Removes a directory that is empty.
+  package static func remove(path: String) throws(Errno) {
+    _ = try retrying { unsafe rmdir(path) }
+  }
+
   /// The names of everything in it, in no order.
   package func names() throws(Errno) -> [String] {
     // A descriptor of its own, since reading moves the place in the directory.

@@ -13,6 +13,20 @@ package enum Signals {
     _ = signal(SIGXFSZ, SIG_IGN)
   }
 
+  /// SIGINT or SIGTERM has come since `rememberInterruption`.
+  package static var isInterrupted: Bool { interrupted.load(ordering: .relaxed) }
+  private static let interrupted = Atomic<Bool>(false)
+
+  /// From now on the first SIGINT or SIGTERM ends nothing: it is remembered. The next one ends the process.
+  package static func rememberInterruption() {
+    for number in [SIGINT, SIGTERM] {
+      _ = signal(number) { number in
+        Signals.interrupted.store(true, ordering: .relaxed)
+        _ = signal(number, SIG_DFL)
+      }
+    }
+  }
+
   /// Calls `body` for every SIGHUP from now on, on a thread of its own. Signals that come while it runs
   /// are one. To be called once.
   package static func onHangup(_ body: @escaping @Sendable () -> Void) throws(Errno) {

@@ -263,6 +263,9 @@ extension FileNames {
   /// Empty; there while a repair is on its way.
   static let unfinishedRepair = "repair.unfinished"
 
+  /// What a backup says of itself (BackupManifest.swift).
+  static let backup = "backup"
+
   private static let checkpointPrefix = "checkpoint-"
 
   static func checkpoint(_ lsn: UInt64) -> String { name(checkpointPrefix, lsn) }

@@ -16,19 +16,22 @@ extension StockStore {
   ///   - makeClock: makes the store's clock, which must not start before the time it is given: the
   ///     one after the newest in the directory, 0 for a new one. What it throws ends the opening, before
   ///     anything is changed.
+  ///   - archive: where segments go that have come to their end; nil: nowhere.
   ///   - progress: called about every half second while the journal is read.
-  /// - Throws: `damaged`; `unsuitable` where the limits are too small for what is there; `failed`;
+  /// - Throws: `damaged`; `unsuitable` where the limits are too small for what is there, or the archive is of
+  ///   another store; `failed`;
   ///   `tooLittleMemory`.
   package static func open(
     storage: any Storage, limits: StoreLimits, concurrency: ConcurrencyControl = .optimistic,
     options: JournalOptions,
     secret: (UInt64, UInt64) = (Machine.random64(), Machine.random64()),
-    nonce: UInt64 = Machine.random64(),
+    nonce: UInt64 = Machine.random64(), archive: (any Storage)? = nil,
     makeClock: (_ notBefore: Timestamp) throws(JournalError) -> any Clock,
     progress: (RecoveryProgress) -> Void = { _ in }
   ) throws(JournalError) -> (store: StockStore, summary: RecoverySummary) {
     let listing = try DirectoryListing(storage)
     try listing.requireRepaired()
+    try listing.requireNoBackup()
     // A new directory begins with an empty checkpoint, under these caps.
     let found =
       listing.checkpoints.isEmpty ? nil : try newestCheckpoint(storage) as CheckpointReader?
@@ -68,7 +71,7 @@ extension StockStore {
     }
     if options.fault == .predictIDs { core.firstReleaseUntil = .max }
     core.fault = options.fault
-    return (try resume(recovery, core, storage, options, clock), recovery.summary)
+    return (try resume(recovery, core, storage, archive, options, clock), recovery.summary)
   }
 
   // MARK: A new directory
@@ -130,13 +133,13 @@ extension StockStore {
   /// The recovered store, with a journal that goes on where it ended: nothing is due, and everything is
   /// durable.
   private static func resume(
-    _ recovery: Recovery, _ core: StoreCore, _ storage: any Storage, _ options: JournalOptions,
-    _ clock: any Clock
+    _ recovery: Recovery, _ core: StoreCore, _ storage: any Storage, _ archive: (any Storage)?,
+    _ options: JournalOptions, _ clock: any Clock
   ) throws(JournalError) -> StockStore {
     let journal: Journal
     do throws(JournalError) {
       core.log.resume(after: recovery.position.lsn)
-      journal = try makeJournal(recovery, core, storage, options, clock)
+      journal = try makeJournal(recovery, core, storage, archive, options, clock)
     } catch {
       core.free()
       throw error
@@ -157,8 +160,8 @@ extension StockStore {
   }
 
   private static func makeJournal(
-    _ recovery: Recovery, _ core: StoreCore, _ storage: any Storage, _ options: JournalOptions,
-    _ clock: any Clock
+    _ recovery: Recovery, _ core: StoreCore, _ storage: any Storage, _ archive: (any Storage)?,
+    _ options: JournalOptions, _ clock: any Clock
   ) throws(JournalError) -> Journal {
     let identity = recovery.checkpoint.header.identity
     var position = recovery.position
@@ -169,6 +172,14 @@ extension StockStore {
     let pool = try SegmentPool(
       storage: storage, storeID: identity.storeID, segmentBytes: identity.segmentBytes,
       lastSequence: position.sequence, options: options)
+    // First of all it looks what must be kept.
+    let archiver = try archive.map { (archive) throws(JournalError) in
+      try Archiver(
+        SegmentArchive(
+          storage: archive, identity: identity.log,
+          history: core.keys.history(firstVersion: core.firstVersion)),
+        source: storage, pool: pool, options: options, position: position)
+    }
     try pool.retire(before: fallback.sequence)
     let counters = JournalCounters()
     counters.recovered(
@@ -190,7 +201,7 @@ extension StockStore {
         })
       return try Journal(
         ring: core.log, log: log, options: options, pool: pool, maintenance: maintenance,
-        counters: counters)
+        archiver: archiver, counters: counters)
     }
   }
 }

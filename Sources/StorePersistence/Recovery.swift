@@ -18,19 +18,22 @@ struct Recovery {
   let newestBatchBytes: Int
   let counts: Assembly.Counts
   let summary: RecoverySummary
+  /// The journal has something behind the moment that was asked for.
+  let isPastTarget: Bool
 
   /// - Parameters:
   ///   - checkpoint: the newest.
   ///   - segmentCount: from the one where the checkpoint begins on.
   ///   - log: for what comes after.
   ///   - nonce: as StoreCore's; nil where no ids will be made.
+  ///   - target: where to stop; nil: where the journal ends.
   ///   - progress: called about every half second.
   /// - Throws: `damaged`; `unsuitable` where the limits are too small for what is there.
   init(
     storage: any Storage, checkpoint: CheckpointReader, segmentCount: Int, limits: StoreLimits,
     concurrency: ConcurrencyControl = .optimistic, log: LogRing = LogRing(shape: .decisions),
     nonce: UInt64? = nil, isNew: Bool = false, fault: DeliberateFault? = nil,
-    progress: (RecoveryProgress) -> Void = { _ in }
+    target: RecoveryTarget? = nil, progress: (RecoveryProgress) -> Void = { _ in }
   ) throws(JournalError) {
     let began = SystemClock.monotonicNanoseconds()
     let header = checkpoint.header
@@ -49,15 +52,21 @@ struct Recovery {
       let readsAhead =
         (segmentCount - 1) * header.identity.segmentBytes > Self.bytesWorthAThread
       let (end, newestBatchBytes, replay) = try Self.fill(
-        core, checkpoint, reader, readsAhead: readsAhead, began: began, progress)
-      if fault != .ignoreClosing,
+        core, checkpoint, reader, readsAhead: readsAhead, target, began: began, progress)
+      isPastTarget = replay.isPastTarget
+      // The pieces of a checkpoint are of different moments, and a state only together with the journal up to there.
+      if replay.endLSN < checkpoint.end.endLSN, isPastTarget {
+        throw .trimmed(oldest: checkpoint.end.endLSN)
+      }
+      if fault != .ignoreClosing, !isPastTarget,
         let damage = ClosingRecord.damage(closing, of: end.position, counted: replay.decisions)
       {
         throw .damaged(damage)
       }
-      let newestTime = max(replay.newestTime, end.time)
+      let newestTime = isPastTarget ? replay.newestTime : max(replay.newestTime, end.time)
       counts = try Assembly(core: core, now: newestTime).run()
       var position = end.position
+      position.lsn = isPastTarget ? replay.endLSN : end.position.lsn
       position.counted = replay.decisions
       self.position = position
       self.newestBatchBytes = newestBatchBytes
@@ -81,19 +90,21 @@ struct Recovery {
   /// Puts everything into the tables; what the journal ends with, and what came of it.
   private static func fill(
     _ core: StoreCore, _ checkpoint: CheckpointReader, _ reader: JournalReader, readsAhead: Bool,
-    began: Int64, _ progress: (RecoveryProgress) -> Void
+    _ target: RecoveryTarget?, began: Int64, _ progress: (RecoveryProgress) -> Void
   ) throws(JournalError) -> (JournalEnd, newestBatchBytes: Int, Replay) {
     let stamps = Region<UInt64>(capacity: core.slab.chunkCapacity, pages: .small)
     defer { stamps.free() }
     try checkpoint.load(into: core, stamps: stamps)
     let replay = Replay(
-      core: core, stamps: stamps, decisions: checkpoint.header.start.counted,
-      newestTime: max(checkpoint.header.time, checkpoint.end.time))
+      core: core, stamps: stamps, startLSN: checkpoint.header.start.lsn,
+      decisions: checkpoint.header.start.counted,
+      newestTime: max(checkpoint.header.time, checkpoint.end.time), target: target)
     let progressEvery: Int64 = 500_000_000
     var nextProgress = began + progressEvery
     var newestBatchBytes = 0
-    let end = unsafe try reader.forEachBatch(readsAhead: readsAhead) {
-      (batch, payload) throws(JournalError) in
+    let end = unsafe try reader.forEachBatch(
+      readsAhead: readsAhead, while: { !replay.isPastTarget }
+    ) { (batch, payload) throws(JournalError) in
       try unsafe replay.apply(batch, payload)
       newestBatchBytes = BatchHeader.byteCount + batch.payloadLength
       let now = SystemClock.monotonicNanoseconds()
@@ -125,6 +136,7 @@ struct DirectoryListing {
   /// Files in the making, which a start removes.
   private(set) var unfinished: [String] = []
   private var hasUnfinishedRepair = false
+  private(set) var isBackup = false
 
   init(_ storage: any Storage) throws(JournalError) {
     let names = try JournalError.attempt("list", "the directory") { () throws(Errno) in
@@ -135,6 +147,7 @@ struct DirectoryListing {
       if let sequence = FileNames.segmentSequence(name) { segments.append(sequence) }
       if [FileNames.newCheckpoint, FileNames.newClosing].contains(name) { unfinished.append(name) }
       if name == FileNames.unfinishedRepair { hasUnfinishedRepair = true }
+      if name == FileNames.backup { isBackup = true }
     }
     checkpoints.sort()
     segments.sort()
@@ -144,6 +157,14 @@ struct DirectoryListing {
   func requireRepaired() throws(JournalError) {
     if hasUnfinishedRepair {
       throw .unsuitable("a repair was interrupted: run the same holdfast repair again")
+    }
+  }
+
+  /// A server would go on with the versions, and the history, of the one that it is a copy of; and it would be a
+  /// backup no more.
+  func requireNoBackup() throws(JournalError) {
+    if isBackup {
+      throw .unsuitable("it is a backup: holdfast restore makes a data directory of it")
     }
   }
 

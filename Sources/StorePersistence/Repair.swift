@@ -22,6 +22,9 @@ package enum Repair {
   /// Versions of any item that may have been given up: more than there is journal for.
   static let versionsMax: UInt64 = 1 << 32
 
+  /// More than an item can have had in what is given up, and than another copy is lifted by.
+  static func lift(_ nonce: UInt64) -> UInt64 { versionsMax + nonce % versionsMax }
+
   /// Makes the journal end at `lsn`: everything behind is gone for good. Somebody may know versions of
   /// items from there, and one day send them as the expected version: so that they match nothing, the
   /// versions of all items go up by more than an item can have had behind `lsn`, and by a random number
@@ -64,10 +67,10 @@ package enum Repair {
     }
     // The versions of the others are not lifted, and those that are damaged want more journal.
     try CheckpointWriter.removeCheckpoints(except: [checkpoint.header.start.lsn], storage)
-    try removeClosing(storage)
+    try removeRecords(storage)
     try removeSegments(reader, after: cut.sequence)
     try clear(reader, from: cut)
-    report.versionLift = versionsMax + nonce % versionsMax
+    report.versionLift = lift(nonce)
     report.digest = try liftVersions(storage, by: report.versionLift, limits)
     try JournalError.attempt("remove", FileNames.unfinishedRepair) { () throws(Errno) in
       try storage.remove(FileNames.unfinishedRepair)
@@ -90,18 +93,7 @@ package enum Repair {
     var core = recovery.core
     defer { core.free() }
     core.log.resume(after: recovery.position.lsn)
-    let newest = (0..<core.items.count).reduce(core.firstVersion) {
-      max($0, core.items[$1].word.load(ordering: .relaxed) >> 1)
-    }
-    guard newest < UInt64.max >> 2 else {
-      throw .unsuitable("its items have reached the last versions that there are")
-    }
-    core.firstVersion += lift
-    for ordinal in 0..<core.items.count {
-      let word = core.items[ordinal].word.load(ordering: .relaxed)
-      // Only a name: whoever makes the item begins with the first version.
-      if word != 0 { core.items[ordinal].word.store(word + lift << 1, ordering: .relaxed) }
-    }
+    try core.liftVersions(by: lift)
     if header.version == 1 { core.firstReleaseUntil = recovery.summary.time.nanoseconds }
     let writer = try CheckpointWriter(
       core: core, storage: storage, identity: header.identity, start: recovery.position,
@@ -188,12 +180,14 @@ package enum Repair {
     return report
   }
 
-  /// What it says may be given up.
-  private static func removeClosing(_ storage: any Storage) throws(JournalError) {
-    try JournalError.attempt("remove", FileNames.closing) { () throws(Errno) in
-      guard try storage.names().contains(FileNames.closing) else { return }
-      try storage.remove(FileNames.closing)
-      try storage.syncDirectory()
+  /// What says where the journal ended: that may be given up. A backup is none any more.
+  private static func removeRecords(_ storage: any Storage) throws(JournalError) {
+    for name in [FileNames.closing, FileNames.backup] {
+      try JournalError.attempt("remove", name) { () throws(Errno) in
+        guard try storage.names().contains(name) else { return }
+        try storage.remove(name)
+        try storage.syncDirectory()
+      }
     }
   }
 
@@ -220,6 +214,24 @@ package enum Repair {
       try reader.expectedHeader(cut.sequence).write(to: file)
       try file.sync()
       try reader.storage.syncDirectory()
+    }
+  }
+}
+
+extension StoreCore {
+  /// Begins another history: no version that was told of an item before comes back.
+  mutating func liftVersions(by lift: UInt64) throws(JournalError) {
+    let newest = (0..<items.count).reduce(firstVersion) {
+      max($0, items[$1].word.load(ordering: .relaxed) >> 1)
+    }
+    guard newest < UInt64.max >> 2 else {
+      throw .unsuitable("its items have reached the last versions that there are")
+    }
+    firstVersion += lift
+    for ordinal in 0..<items.count {
+      let word = items[ordinal].word.load(ordering: .relaxed)
+      // Only a name: whoever makes the item begins with the first version.
+      if word != 0 { items[ordinal].word.store(word + lift << 1, ordering: .relaxed) }
     }
   }
 }

@@ -6,6 +6,13 @@ extension StockStore {
   /// Recovers the state of a directory in memory and looks whether it is one that can be, reading only.
   /// - Throws: `damaged`, or `unsuitable` where there is no store.
   package static func verify(storage: any Storage) throws(JournalError) -> RecoverySummary {
+    try examine(storage).summary
+  }
+
+  /// - Returns: what was found, and what a backup of it has to say.
+  static func examine(
+    _ storage: any Storage
+  ) throws(JournalError) -> (summary: RecoverySummary, state: BackupManifest) {
     let storage = try snapshot(of: storage)
     let listing = try DirectoryListing(storage)
     try listing.requireRepaired()
@@ -22,9 +29,14 @@ extension StockStore {
         Damage(file: checkpoint.name, offset: 0, lsn: nil, finding: "the state is none: \(finding)")
       )
     }
+    var state = BackupManifest(recovery)
+    if let manifest = try BackupManifest.read(storage) {
+      state.byteCount = manifest.byteCount
+      try manifest.check(state)
+    }
     var summary = recovery.summary
     summary.damagedCheckpoints = try damagedCheckpoints(beside: checkpoint, storage)
-    return summary
+    return (summary, state)
   }
 
   /// The directory as it is now, also beside a server that goes on with it.

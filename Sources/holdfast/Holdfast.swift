@@ -1,4 +1,4 @@
-// The command line: `holdfast serve`, and what is done to a data directory while no server has it.
+// The command line: `holdfast serve`, and what is done with a data directory.
 internal import ArgumentParser
 internal import Foundation
 internal import Log
@@ -12,8 +12,8 @@ struct Holdfast: AsyncParsableCommand {
     abstract: "A stock-reservation server: holds units while a customer pays, and never oversells.",
     version: Build.version,
     subcommands: [
-      ServeCommand.self, VerifyCommand.self, RepairCommand.self, DumpCommand.self,
-      TokenCommand.self,
+      ServeCommand.self, BackupCommand.self, RestoreCommand.self, VerifyCommand.self,
+      RepairCommand.self, DumpCommand.self, TokenCommand.self,
     ])
 
   static func main() async {

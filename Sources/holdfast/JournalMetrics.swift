@@ -10,6 +10,28 @@ enum JournalMetrics {
     exposeWriting(numbers, into: &page)
     exposeProgress(numbers, into: &page)
     exposeCheckpoints(numbers, into: &page)
+    if let archive = numbers.archive { expose(archive, into: &page) }
+  }
+
+  private static func expose(_ archive: ArchiveStatistics, into page: inout Exposition) {
+    page.counter(
+      "holdfast_archive_segments_total", help: "Segments archived since the start.",
+      value: archive.segments)
+    page.gauge(
+      "holdfast_archive_waiting_segments",
+      help: "Segments that have come to their end and are not archived yet.",
+      value: Double(archive.waiting))
+    page.gauge(
+      "holdfast_archive_lag_bytes", help: "Bytes of durable decisions that the archive lacks.",
+      value: Double(archive.lagBytes))
+    page.counter(
+      "holdfast_archive_failures_total",
+      help: "Times that the archive did not take a segment; it is tried again.",
+      value: archive.failures)
+    page.counter(
+      "holdfast_archive_lost_segments_total",
+      help: "Segments given up before they were archived: backups from before cannot be brought past them.",
+      value: archive.lost)
   }
 
   private static func exposeWriting(_ numbers: JournalStatistics, into page: inout Exposition) {

@@ -101,6 +101,18 @@ enum Limits {
   /// More than any disk that a directory is on; no number of segments overflows.
   static let historyBytesMax = 1 << 50
 
+  // MARK: Archive
+
+  /// Of segments that an archive does not take: hours of it at the most that a shop decides, so that somebody may
+  /// see to it. Beyond it the oldest are given up, rather than the disk.
+  static let unarchivedBytesMax = 16 * 1024 * 1024 * 1024
+  /// What a disk that breaks takes with it of the archived end. At 64 MiB a minute the archive's disk is idle.
+  static let archiveTailNanoseconds = 60 * second
+  /// For the last segment at an orderly stop, within what orchestrators give.
+  static let archiveFinishNanoseconds = 10 * second
+  /// An archive that fails says so at first and then now and then.
+  static let archiveToldNanoseconds = 60 * second
+
   // MARK: Access
 
   /// One entry for each service and its successor, at the largest shops a few hundred. 10,000 take 2 MiB,
@@ -242,6 +254,8 @@ enum Limits {
       durability: durability, segmentBytes: settings.journalSegmentBytes, ringBytes: ringBytes,
       groupBytesMax: min(journalGroupBytesMax, ringBytes), spareSegments: journalSpareSegments,
       checkpointSegments: journalCheckpointSegments)
+    options.unarchivedBytesMax = unarchivedBytesMax
+    options.archiveTailNanoseconds = archiveTailNanoseconds
     options.historyBytes = settings.historyBytes ?? historyBytes
     if let bytes = Machine.raiseFileSizeLimit() { options.fileBytesMax = bytes }
     return options

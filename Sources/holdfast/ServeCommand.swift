@@ -58,6 +58,13 @@ struct ServeCommand: AsyncParsableCommand {
       whole segments (\(Limits.historyBytes)), with durability memory in memory (none, and nobody can watch).
       """, valueName: "bytes"))
   var history: String?
+  @Option(
+    help: ArgumentHelp(
+      """
+      Where segments of the journal are kept for good, so that holdfast restore brings a backup up to any moment \
+      since: a directory of this store alone, better on another disk (none).
+      """, valueName: "directory"))
+  var archive: String?
   @Option(help: ArgumentHelp("Most items (\(Limits.itemsMax)).", valueName: "n"))
   var maxItems: String?
   @Option(
@@ -192,7 +199,7 @@ struct ServeCommand: AsyncParsableCommand {
     let all: [String: String?] = [
       "host": host, "port": port, "admin-host": adminHost, "admin-port": adminPort,
       "loops": loops, "durability": durability, "data-dir": dataDir,
-      "journal-segment-bytes": journalSegmentBytes, "history": history, "max-items": maxItems,
+      "journal-segment-bytes": journalSegmentBytes, "history": history, "archive": archive, "max-items": maxItems,
       "max-reservations": maxReservations, "max-connections": maxConnections,
       "max-connections-per-peer": maxConnectionsPerPeer, "max-connection-age": maxConnectionAge,
       "max-connection-age-grace": maxConnectionAgeGrace, "max-connection-idle": maxConnectionIdle,

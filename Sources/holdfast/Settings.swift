@@ -19,6 +19,8 @@ struct Settings {
   var journalSegmentBytes = 0
   /// nil: `Limits.historyBytes` on a disk, and none in memory.
   var historyBytes: Int?
+  /// Empty: segments that are not needed any more are gone.
+  var archive = ""
   var maxItems = 0
   var maxReservations = 0
   var maxConnections = 0
@@ -68,7 +70,7 @@ struct Settings {
     ("host", "127.0.0.1"), ("port", "7420"), ("admin-host", "127.0.0.1"), ("admin-port", "7421"),
     ("loops", "auto"), ("durability", "fsync"), ("data-dir", "holdfast-data"),
     ("journal-segment-bytes", String(Limits.journalSegmentBytes)),
-    ("history", "auto"),
+    ("history", "auto"), ("archive", ""),
     ("max-items", String(Limits.itemsMax)),
     ("max-reservations", String(Limits.reservationsMax)),
     ("max-connections", String(Limits.connectionsMax)), ("max-connections-per-peer", "auto"),
@@ -125,6 +127,10 @@ struct Settings {
     guard journalSegmentBytes / Limits.journalSegmentBytesPerLoop > loops else {
       throw Self.mistake(
         "--journal-segment-bytes: \(journalSegmentBytes) are too few for \(loops) loops")
+    }
+    if !archive.isEmpty && durability == nil {
+      throw Self.mistake(
+        "--archive: with --durability \(Self.memory) there is no journal to be archived")
     }
     if concurrency == Self.broken && durability != nil {
       throw Self.mistake(
@@ -215,6 +221,7 @@ extension Settings {
     case "history":
       historyBytes =
         text == "auto" ? nil : try Self.number(text, 0...Limits.historyBytesMax, at)
+    case "archive": archive = try Self.file(text, at, source)
     case "max-items": maxItems = try Self.number(text, 1...(1 << 31), at)
     case "max-reservations": maxReservations = try Self.number(text, 64...(1 << 30), at)
     case "max-connections": maxConnections = try Self.number(text, 1...1_000_000, at)
@@ -304,12 +311,12 @@ extension Settings {
     }
   }
 
-  /// A file that is not needed. Empty is the default: a flag that is empty is a variable that was not set.
+  /// A file or a directory that is not needed. Empty is the default: a flag that is empty is a variable that was not set.
   private static func file(
     _ text: String, _ at: String, _ source: String
   ) throws(CommandFailure) -> String {
     guard source == "default" || !text.isEmpty, !text.utf8.contains(0) else {
-      throw mistake("\(at): not the path of a file")
+      throw mistake("\(at): not a path")
     }
     return text
   }

@@ -14,6 +14,7 @@ final class StoreOpening: Sendable {
   private let logger: Logger
   private let retention: RetentionWatch
   private let storage: DirectoryStorage?
+  private let archive: ArchiveDirectory?
   private let clockKeeper = Mutex<ClockKeeper?>(nil)
 
   /// Takes the data directory, which is made if need be.
@@ -25,6 +26,7 @@ final class StoreOpening: Sendable {
     self.logger = logger
     if settings.durability == nil {
       storage = nil
+      archive = nil
       return
     }
     do {
@@ -32,6 +34,7 @@ final class StoreOpening: Sendable {
     } catch {
       throw Self.failure(error, settings)
     }
+    archive = settings.archive.isEmpty ? nil : try ArchiveDirectory(settings, logger)
   }
 
   /// The store as it was left, its journal running. Blocks while it reads.
@@ -61,12 +64,13 @@ final class StoreOpening: Sendable {
     do {
       let (store, summary) = try StockStore.open(
         storage: storage, limits: limits, concurrency: settings.concurrency,
-        options: Limits.journal(settings, durability),
+        options: Limits.journal(settings, durability), archive: archive?.storage,
         makeClock: { (newest) throws(JournalError) in
           try ServerClock.start(
             after: newest.nanoseconds == 0 ? nil : newest, settings, logger)
         }, progress: report)
       report(summary)
+      archive?.watch(store)
       // One session was the opening's.
       guard settings.loops < store.sessionsMax else {
         throw CommandFailure(
@@ -80,7 +84,7 @@ final class StoreOpening: Sendable {
     } catch let error as CommandFailure {
       throw error
     } catch let error as JournalError {
-      throw Self.failure(error, settings)
+      throw archive?.failure(error) ?? Self.failure(error, settings)
     } catch {
       throw CommandFailure(description: "cannot start the journal: \(error)")
     }
@@ -129,6 +133,8 @@ final class StoreOpening: Sendable {
       throw CommandFailure(
         description: "\(settings.dataDirectory): \(error)", status: CommandFailure.diskFailed)
     }
+    closed.signal()
+    archive?.finish(store)
   }
 
   /// The disk has not answered until the time of the shutdown was over.

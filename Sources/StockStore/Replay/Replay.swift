@@ -8,6 +8,23 @@
 package import Log
 internal import Synchronization
 
+/// Up to where the journal is read: to the last moment at which every record lies before it.
+package enum RecoveryTarget: Equatable, Sendable {
+  /// No record ends behind this log sequence number.
+  case lsn(UInt64)
+  /// No record is later, in nanoseconds since the Unix epoch.
+  case time(Int64)
+
+  /// Whether a record, which ends at `lsn`, is beyond it.
+  @inline(__always)
+  func isBefore(_ record: JournalRecord, lsn: UInt64) -> Bool {
+    switch self {
+    case .lsn(let last): lsn > last
+    case .time(let last): record.time > last
+    }
+  }
+}
+
 package final class Replay {
   /// So many records ahead of the one that is applied, what it will touch is fetched.
   private static let recordsAhead = 12
@@ -17,6 +34,11 @@ package final class Replay {
   private let stamps: Region<UInt64>
   /// Everything before is whole: the end of the batch before.
   private var batchLSN: UInt64 = 0
+  private let target: RecoveryTarget?
+  /// There is a record that the target leaves out; it and all behind it are not applied.
+  package private(set) var isPastTarget = false
+  /// Behind the newest record that was applied.
+  package private(set) var endLSN: UInt64
 
   /// Decisions before the journal's end, since the directory was made.
   package private(set) var decisions: UInt64
@@ -26,13 +48,20 @@ package final class Replay {
   package private(set) var newestTime: Int64
 
   /// - Parameters:
+  ///   - startLSN: where the journal begins that is applied.
   ///   - decisions: how many the checkpoint comes after.
   ///   - newestTime: of the checkpoint.
-  package init(core: StoreCore, stamps: Region<UInt64>, decisions: UInt64, newestTime: Int64) {
+  ///   - target: where to stop; nil: where the journal ends.
+  package init(
+    core: StoreCore, stamps: Region<UInt64>, startLSN: UInt64, decisions: UInt64, newestTime: Int64,
+    target: RecoveryTarget?
+  ) {
     self.core = core
     self.stamps = stamps
     self.decisions = decisions
     self.newestTime = newestTime
+    self.target = target
+    endLSN = startLSN
   }
 
   /// Applies the records of one batch. A whole batch, since the caller is of another module: what is called
@@ -42,7 +71,7 @@ package final class Replay {
     guard RecoveryLimits.isPossible(time: batch.time), batch.run < UInt32.max else {
       throw impossible("a time or an epoch that is none")
     }
-    newestTime = max(newestTime, batch.time)
+    if isPastTarget { return }
     var offset = 0
     var count = 0
     var aheadOffset = 0
@@ -55,11 +84,18 @@ package final class Replay {
         aheadCount += 1
       }
       let record = try unsafe record(payload, offset)
+      let lsn = batch.lsn &+ UInt64(offset + record.byteCount)
+      if let target, target.isBefore(record, lsn: lsn) {
+        isPastTarget = true
+        return
+      }
       offset += record.byteCount
       count += 1
-      try apply(record, lsn: batch.lsn &+ UInt64(offset))
+      try apply(record, lsn: lsn)
+      endLSN = lsn
     }
     guard count == batch.recordCount else { throw impossible("another number of records") }
+    newestTime = max(newestTime, batch.time)
   }
 
   @inline(__always)

@@ -73,6 +73,14 @@ package struct StoreKeys: Sendable {
   /// For the resume tokens of the change feed: over words that begin with what they are for.
   package func watchHasher() -> SipHasher { SipHasher(watch) }
 
+  /// What tells the history of a store since its last repair or restore from those before and beside it: each
+  /// gives its items other versions, by a random number.
+  package func history(firstVersion: UInt64) -> UInt64 {
+    var hasher = watchHasher()
+    hasher.absorb(1)
+    return hasher.finish(firstVersion)
+  }
+
   /// Of one use of a slot: what of a reservation's tag can be computed before its record is there.
   @inline(__always)
   package func useHash(slot: UInt32, generation: UInt32) -> UInt64 {
