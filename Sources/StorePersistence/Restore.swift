@@ -128,8 +128,8 @@ package struct Restore {
     do throws(JournalError) {
       return try archive.end(of: name).lsn >= lsn
     } catch .damaged {
-      // Then the newest that there is has to do without it.
-      return false
+      // Nobody knows what it had. Reading it will say where it is damaged.
+      return true
     } catch {
       throw error
     }
@@ -151,7 +151,7 @@ package struct Restore {
     until target: RecoveryTarget?, to directory: PartialDirectory,
     nonce: UInt64 = Machine.random64()
   ) throws(RestoreError) -> RestoreReport {
-    if case .lsn(let lsn)? = target, lsn < checkpoint.end.endLSN { throw try outside() }
+    if isBeforeBackup(target) { throw try outside() }
     let recovery: Recovery
     do throws(JournalError) {
       recovery = try recover(target)
@@ -165,6 +165,15 @@ package struct Restore {
       return try write(recovery, to: directory, lift: Repair.lift(nonce))
     } catch {
       throw .failed(error)
+    }
+  }
+
+  /// Whether the checkpoint has decisions that lie beyond.
+  private func isBeforeBackup(_ target: RecoveryTarget?) -> Bool {
+    switch target {
+    case .lsn(let lsn)?: lsn < checkpoint.end.endLSN
+    case .time(let time)?: time < checkpoint.end.time
+    case nil: false
     }
   }
 
