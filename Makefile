@@ -13,7 +13,7 @@ SECONDS ?= 60
 ARGS ?=
 
 .PHONY: help demo test serve load compare-strategies clean \
-  build test-swift test-end-to-end test-proxies crash simulate sanitize fuzz format lint \
+  build test-swift test-end-to-end test-proxies crash backups simulate sanitize fuzz format lint \
   proto proto-lint proto-check proto-clients bootstrap bootstrap-dev bootstrap-bench bootstrap-proxies \
   bench bench-journal bench-generator bench-pause count disk-use
 
@@ -61,6 +61,9 @@ test-proxies: bootstrap-proxies build ## nginx, HAProxy and Envoy in front of th
 
 crash: bootstrap build ## kill -9 under load, restart, compare with the ledger (ROUNDS, ARGS)
 	scripts/crash.py --rounds $(ROUNDS) $(ARGS)
+
+backups: bootstrap bootstrap-dev build ## backups under load, each restored and audited (ROUNDS, ARGS)
+	.venv/bin/python scripts/backups.py --rounds $(ROUNDS) $(ARGS)
 
 simulate: bootstrap ## the store on a disk that fails: SEEDS=N, ARGS='--mutant all' or '--seed N' or '--bit-flips N'
 	swift build -c release --product simulate $(SWIFT_FLAGS)

@@ -79,7 +79,11 @@ package final class Archiver: Sendable {
     }
     state = Mutex(State(archivedLSN: first?.lsn ?? position.lsn))
     // Where it was off for a while, or its newest segments were removed, some are gone for good.
-    if newest > 0, next > newest + 1 { missing = Int(clamping: next - newest - 1) } else { missing = 0 }
+    if newest > 0, next > newest + 1 {
+      missing = Int(clamping: next - newest - 1)
+    } else {
+      missing = 0
+    }
   }
 
   /// An archive that has more than the journal is that of a directory which this one is an older copy of.
@@ -87,7 +91,8 @@ package final class Archiver: Sendable {
     _ segments: [ArchivedSegment], _ archive: SegmentArchive, _ position: JournalPosition
   ) throws(JournalError) {
     guard let last = segments.max(by: { $0.sequence < $1.sequence }) else { return }
-    var isAhead = last.sequence > position.sequence || (last.sequence == position.sequence && !last.isTail)
+    var isAhead =
+      last.sequence > position.sequence || (last.sequence == position.sequence && !last.isTail)
     if last.sequence == position.sequence, last.isTail {
       do throws(JournalError) {
         isAhead = try archive.end(of: last).lsn > position.lsn

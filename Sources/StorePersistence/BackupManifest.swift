@@ -139,7 +139,8 @@ package struct BackupManifest: Equatable, Sendable {
       values[parts[0]] = parts[1]
     }
     guard let store = values["store"], store.utf8.count == 32,
-      let high = UInt64(store.prefix(16), radix: 16), let low = UInt64(store.dropFirst(16), radix: 16),
+      let high = UInt64(store.prefix(16), radix: 16),
+      let low = UInt64(store.dropFirst(16), radix: 16),
       let history = values["history"].flatMap({ UInt64($0, radix: 16) }),
       let lsn = values["lsn"].flatMap({ UInt64($0) }),
       let time = values["time"].flatMap({ Int64($0) }),

@@ -102,9 +102,9 @@ struct Recovery {
     let progressEvery: Int64 = 500_000_000
     var nextProgress = began + progressEvery
     var newestBatchBytes = 0
-    let end = unsafe try reader.forEachBatch(
-      readsAhead: readsAhead, while: { !replay.isPastTarget }
-    ) { (batch, payload) throws(JournalError) in
+    let wantsMore = { !replay.isPastTarget }
+    let end = unsafe try reader.forEachBatch(readsAhead: readsAhead, while: wantsMore) {
+      (batch, payload) throws(JournalError) in
       try unsafe replay.apply(batch, payload)
       newestBatchBytes = BatchHeader.byteCount + batch.payloadLength
       let now = SystemClock.monotonicNanoseconds()

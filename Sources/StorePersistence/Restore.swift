@@ -3,7 +3,7 @@
 // as after a repair (Repair.swift), in front of a segment that nothing was written to.
 package import Log
 package import Posix
-internal import StockStore
+package import StockStore
 
 /// What backup and archive cover without a gap.
 package struct RestoreRange: Equatable, Sendable {
@@ -136,7 +136,8 @@ package struct Restore {
   }
 
   private static func open(
-    _ sequence: UInt64, _ source: ArchivedSegment?, _ backup: any Storage, _ archive: SegmentArchive?
+    _ sequence: UInt64, _ source: ArchivedSegment?, _ backup: any Storage,
+    _ archive: SegmentArchive?
   ) throws(JournalError) -> any StorageFile {
     if let source, let archive { return try archive.open(source) }
     let name = FileNames.segment(sequence)
@@ -192,9 +193,10 @@ package struct Restore {
       if !recovery.isPastTarget, let last, let archive {
         let end = try archive.end(of: last)
         if end.lsn != recovery.position.lsn {
-          throw .damaged(Damage(
-            file: FileNames.archived(last), offset: 0, lsn: nil,
-            finding: "it does not go on where the journal before it ends"))
+          throw .damaged(
+            Damage(
+              file: FileNames.archived(last), offset: 0, lsn: nil,
+              finding: "it does not go on where the journal before it ends"))
         }
       }
     } catch {
@@ -284,7 +286,8 @@ package struct Restore {
     try directory.publish()
     return RestoreReport(
       backup: manifest, lsn: summary.lsn, time: summary.time, decisions: summary.decisions,
-      digest: summary.digest, items: summary.items, liveReservations: summary.liveReservations, versionLift: lift)
+      digest: summary.digest, items: summary.items, liveReservations: summary.liveReservations,
+      versionLift: lift)
   }
 
   /// - Returns: the digest of what was written.

@@ -49,11 +49,11 @@ struct BackupCommand: AsyncParsableCommand {
   }
 
   static func tell(_ manifest: BackupManifest, _ path: String) {
-    print(
-      "backup \(manifest.lsn) \(RestoreTime.text(manifest.time)) \(manifest.decisions) \(manifest.byteCount)"
-    )
+    let time = RestoreTime.text(manifest.time)
+    print("backup \(manifest.lsn) \(time) \(manifest.decisions) \(manifest.byteCount)")
     CommandFailure.complain(
-      "\(path) has all \(manifest.decisions) decisions up to LSN \(manifest.lsn), and was read back whole")
+      "\(path) has all \(manifest.decisions) decisions up to LSN \(manifest.lsn), and was read "
+        + "back whole")
   }
 }
 

@@ -30,7 +30,8 @@ enum JournalMetrics {
       value: archive.failures)
     page.counter(
       "holdfast_archive_lost_segments_total",
-      help: "Segments given up before they were archived: backups from before cannot be brought past them.",
+      help:
+        "Segments given up before they were archived: backups from before cannot be brought past them.",
       value: archive.lost)
   }
 

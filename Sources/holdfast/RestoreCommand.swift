@@ -77,9 +77,9 @@ struct RestoreCommand: AsyncParsableCommand {
   private func tell(_ report: RestoreReport, _ path: String) {
     print("restored \(report.lsn) \(RestoreTime.text(report.time)) \(report.decisions)")
     CommandFailure.complain(
-      "\(path) has \(report.items) items, \(report.liveReservations) live reservations and all \(report.decisions) "
-        + "decisions up to LSN \(report.lsn), \(RestoreTime.text(report.time)); item versions go on "
-        + "\(report.versionLift) higher, so that none that was told comes back")
+      "\(path) has \(report.items) items, \(report.liveReservations) live reservations and all "
+        + "\(report.decisions) decisions up to LSN \(report.lsn), \(RestoreTime.text(report.time)); "
+        + "item versions go on \(report.versionLift) higher, so that none that was told comes back")
   }
 
   private func failure(_ error: RestoreError) -> CommandFailure {
@@ -89,14 +89,16 @@ struct RestoreCommand: AsyncParsableCommand {
         description:
           "\(damage.place); another copy of it helps, and so does --until with a moment before that",
         status: CommandFailure.damaged)
-    case .failed(let error): CommandFailure(error, directory: backup, remedy: "wait until it is done")
+    case .failed(let error):
+      CommandFailure(error, directory: backup, remedy: "wait until it is done")
     case .outside(let range):
       CommandFailure(description: "--until lies outside of what there is: \(Self.text(range))")
     case .gap(let range, let goesOnAt, let segments):
       CommandFailure(
         description:
-          "the archive lacks the journal from LSN \(range.lastLSN) to \(goesOnAt) (segments \(segments.lowerBound) "
-          + "to \(segments.upperBound)); without that only --until up to there helps: \(Self.text(range))")
+          "the archive lacks the journal from LSN \(range.lastLSN) to \(goesOnAt) "
+          + "(segments \(segments.lowerBound) to \(segments.upperBound)); without that only --until up "
+          + "to there helps: \(Self.text(range))")
     }
   }
 

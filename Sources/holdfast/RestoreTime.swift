@@ -15,7 +15,8 @@ enum RestoreTime {
 
   /// Nanoseconds since the Unix epoch; nil where it is no date and time with its distance from UTC (Z or ±hh:mm).
   static func nanoseconds(_ text: String) -> Int64? {
-    let pattern = /([0-9-]{10}T[0-9:]{8})(?:\.([0-9]{1,9}))?(?:Z|([+-])([01][0-9]|2[0-3]):([0-5][0-9]))/
+    let pattern =
+      /([0-9-]{10}T[0-9:]{8})(?:\.([0-9]{1,9}))?(?:Z|([+-])([01][0-9]|2[0-3]):([0-5][0-9]))/
     guard let parts = text.wholeMatch(of: pattern)?.output,
       let whole = AccessTime("\(parts.1)Z")
     else { return nil }

@@ -199,7 +199,8 @@ struct ServeCommand: AsyncParsableCommand {
     let all: [String: String?] = [
       "host": host, "port": port, "admin-host": adminHost, "admin-port": adminPort,
       "loops": loops, "durability": durability, "data-dir": dataDir,
-      "journal-segment-bytes": journalSegmentBytes, "history": history, "archive": archive, "max-items": maxItems,
+      "journal-segment-bytes": journalSegmentBytes, "history": history, "archive": archive,
+      "max-items": maxItems,
       "max-reservations": maxReservations, "max-connections": maxConnections,
       "max-connections-per-peer": maxConnectionsPerPeer, "max-connection-age": maxConnectionAge,
       "max-connection-age-grace": maxConnectionAgeGrace, "max-connection-idle": maxConnectionIdle,

@@ -3,6 +3,7 @@
 import pathlib
 import re
 import shlex
+import shutil
 import subprocess
 import sys
 
@@ -13,6 +14,7 @@ from server import Server, holdfast
 
 REPOSITORY = pathlib.Path(__file__).resolve().parents[2]
 PAGES = ["README.md", "CONTRIBUTING.md", "CHANGELOG.md", "SECURITY.md", "docs/ARCHITECTURE.md", "docs/FORMAT.md",
+         "docs/OPERATIONS.md",
          "tools/bench/README.md", "LoadTest/README.md"]
 TEXT = {page: (REPOSITORY / page).read_text() for page in PAGES}
 COMMANDS = [(page, block) for page in PAGES for block in
@@ -44,7 +46,7 @@ def test_the_first_call_from_python(server, tmp_path):
 
 def test_verify_repair_dump(binary, tmp_path):
     """The README's three, on a directory that a server has left."""
-    (block,) = [block for _, block in COMMANDS if block.startswith("holdfast verify")]
+    (block,) = [block for page, block in COMMANDS if page == "README.md" and block.startswith("holdfast verify")]
     with Server(binary, data=tmp_path / "data"):
         pass
     state = holdfast(binary, "verify", tmp_path / "data").stdout.split()
@@ -73,9 +75,40 @@ def test_tls_and_tokens(binary, tmp_path):
                 client.level("nothing")
 
 
+OPERATIONS = [line for page, block in COMMANDS if page == "docs/OPERATIONS.md" for line in lines(block)]
+
+
+def test_operations(binary, tmp_path):
+    """What the page says to do, in its order, on a directory that a server works with."""
+    names = {name: tmp_path / name.lower() for name in ("DATA", "BACKUP", "ARCHIVE", "NEW")}
+    with Server(binary, "--archive", names["ARCHIVE"], data=names["DATA"]) as server, Client(server.target) as client:
+        sku = client.item(10)
+    lsn = re.search(r"up to (\d+)", holdfast(binary, "verify", names["DATA"]).stderr)[1]
+    moment = None
+    for text in OPERATIONS:
+        words = [str(names.get(word, word)) for word in shlex.split(text)[1:]]
+        words = [lsn if word == "LSN" else moment if word.endswith("Z") else word for word in words]
+        if words[0] == "serve":
+            data = words.index("--data-dir")
+            with Server(binary, *words[1:data], *words[data + 2:], data=words[data + 1]) as server:
+                with Client(server.target) as client:
+                    assert client.level(sku).on_hand == 10, text
+            continue
+        if words[0] == "restore":
+            shutil.rmtree(names["NEW"], ignore_errors=True)
+        done = holdfast(binary, *words)
+        assert done.returncode == 0, f"{text}: {done.stderr}"
+        if words[0] == "backup":
+            moment = done.stdout.split()[2]
+        if words[0] in ("backup", "restore"):
+            lsn = done.stdout.split()[1]
+        if words[0] == "verify":
+            lsn = re.search(r"up to (\d+)", done.stderr)[1]
+
+
 def test_every_command_is_run_or_has_a_reason_why_not():
     for page, block in COMMANDS:
-        if "grpc_tools.protoc" in block or block.startswith(("holdfast verify", "openssl req")):
+        if page == "docs/OPERATIONS.md" or "grpc_tools.protoc" in block or block.startswith(("holdfast verify", "openssl req")):
             continue
         for line in lines(block):
             assert line.startswith(tuple(NOT_RUN)), f"{page}: nothing runs {line!r}"

@@ -54,8 +54,10 @@ struct SegmentArchiveTests {
     }
     for other in [
       "journal-00000000000000000003", "journal-00000000000000000003.7",
-      "journal-00000000000000000003.000000000000000g", "journal-00000000000000000003.00000000000000AB",
-      "journal-00000000000000000003.0000000000000007.tmp", "journal-00000000000000000000.0000000000000007",
+      "journal-00000000000000000003.000000000000000g",
+      "journal-00000000000000000003.00000000000000AB",
+      "journal-00000000000000000003.0000000000000007.tmp",
+      "journal-00000000000000000000.0000000000000007",
       "journal-00000000000000000003.+000000000000007", "archive.tmp", "lock",
     ] { #expect(FileNames.archivedSegment(other) == nil, "\(other)") }
   }
@@ -66,7 +68,10 @@ struct SegmentArchiveTests {
     let archive = MemoryStorage()
     let (archiver, _) = try Self.archiver(journal, archive)
     try Self.drain(archiver, journal)
-    #expect(Set(try archive.names()) == [Self.name(1), Self.name(2), Self.name(3), Self.name(4, tail: true)])
+    #expect(
+      Set(try archive.names()) == [
+        Self.name(1), Self.name(2), Self.name(3), Self.name(4, tail: true),
+      ])
     for sequence in UInt64(1)...4 {
       let name = ArchivedSegment(sequence: sequence, history: 7, isTail: sequence == 4)
       let bytes = try #require(archive.file(FileNames.archived(name))).bytes
@@ -122,7 +127,8 @@ struct SegmentArchiveTests {
     }
   }
 
-  @Test("An archive that is ahead of the journal belongs to a newer copy", arguments: [false, true])
+  @Test(
+    "An archive that is ahead of the journal belongs to a newer copy", arguments: [false, true])
   func ahead(tail: Bool) throws {
     var journal = Self.journal()
     let older = journal.position
