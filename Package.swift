@@ -79,7 +79,10 @@ let package = Package(
     module("Access", ["Posix", "CPlatform"]),
     module(
       "ReservationService",
-      ["ChangeFeed", "StockStore", "Log", "Access", "Posix", "GRPC", "Bytes", "CHoldfastProto"]),
+      [
+        "ChangeFeed", "StorePersistence", "StockStore", "Log", "Access", "Posix", "GRPC", "Bytes",
+        "CHoldfastProto",
+      ]),
     module("Server", ["Posix", "HTTP2", "GRPC", "Bytes", "Metrics"]),
     module("Admin", ["Posix", "Metrics"]),
     executable(

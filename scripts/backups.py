@@ -167,7 +167,8 @@ class Round:
                 f"{self.future} of the future are foreign")
 
 
-SOURCES = [lambda server: ["--data-dir", server.data]]
+SOURCES = [lambda server: ["--data-dir", server.data], lambda server: ["--data-dir", server.data],
+           lambda server: ["--target", server.target]]
 
 
 def main():

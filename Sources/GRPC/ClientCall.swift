@@ -1,17 +1,6 @@
 // One call as the client sees it, and what its requests and responses say in gRPC's words.
 package import HTTP2
 
-/// A field that goes with every call; the name in lower case, both of HTTP's bytes.
-package struct ClientMetadata: Equatable, Sendable {
-  package let name: String
-  package let value: String
-
-  package init(name: String, value: String) {
-    self.name = name
-    self.value = value
-  }
-}
-
 /// A method that a client calls.
 package struct ClientMethod: Equatable, Sendable {
   /// The :path of its calls.

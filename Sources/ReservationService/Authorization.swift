@@ -42,13 +42,14 @@ extension HoldfastHandler.Method {
   ///   Who may read sees every reservation and its id; an id alone ends no other caller's hold.
   /// - Watch needs `read`: it tells what reads tell. Who called, and with which keys, it shows to `stock` and
   ///   `admin` alone (WatchCalls.swift).
-  /// - `admin` is above all: nothing that it alone may call is served on this port yet.
+  /// - Backup needs `admin`: it gives all that there is, the store's secret included.
   var leastRole: Role? {
     switch self {
     case .getReservation, .listReservations, .getStock, .batchGetStock, .listStock: .read
     case .watch, .reflection, .reflectionAlpha: .read
     case .reserve, .confirm, .release, .extend: .reserve
     case .adjustStock: .stock
+    case .backup: .admin
     case .healthCheck, .healthWatch: nil
     }
   }

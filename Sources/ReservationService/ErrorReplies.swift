@@ -256,6 +256,29 @@ final class ErrorReplies {
     }
   }
 
+  func noJournal(response: Response) {
+    simple(
+      .failedPrecondition, "NO_JOURNAL",
+      "this server keeps nothing on a disk (--durability memory): there is nothing to copy",
+      response)
+  }
+
+  func tooManyBackups(response: Response) {
+    simple(.resourceExhausted, "TOO_MANY_BACKUPS", "other backups are on their way", response)
+  }
+
+  func backupFailed(_ error: JournalError, response: Response) {
+    if case .damaged = error {
+      return simple(
+        .dataLoss, "DATA_DAMAGED", "the data directory is damaged; the server's log says where",
+        response)
+    }
+    begin("the server's disk does not give what is to be copied")
+    finish(
+      .unavailable, "LOG_UNREADABLE", retryNanoseconds: Self.storageRetryNanoseconds, response
+    ) {}
+  }
+
   private func badRequest(_ violations: [FieldViolation], held: Int64?, _ response: Response) {
     text.reset()
     write(violations[0], to: text)

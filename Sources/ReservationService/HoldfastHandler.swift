@@ -3,6 +3,7 @@
 package import ChangeFeed
 package import GRPC
 package import StockStore
+package import StorePersistence
 
 /// Serves the product's methods on one loop.
 @safe package final class HoldfastHandler: CallHandler {
@@ -11,6 +12,7 @@ package import StockStore
     case reserve, confirm, release, extend, getReservation, listReservations
     case adjustStock, getStock, batchGetStock, listStock
     case watch
+    case backup
     case healthCheck, healthWatch
     case reflection, reflectionAlpha
 
@@ -42,6 +44,9 @@ package import StockStore
       case .watch:
         return MethodDescriptor(
           service: "holdfast.v1.EventService", method: "Watch", type: .serverStreaming)
+      case .backup:
+        return MethodDescriptor(
+          service: "holdfast.v1.BackupService", method: "Backup", type: .serverStreaming)
       case .healthCheck: return unary(health, "Check")
       case .healthWatch:
         return MethodDescriptor(service: health, method: "Watch", type: .serverStreaming)
@@ -70,6 +75,8 @@ package import StockStore
   private let health: HealthService
   /// nil: there is nothing to watch.
   let watches: WatchService?
+  /// nil: there is nothing to back up.
+  let backups: BackupCalls?
   private let reflection: ReflectionService
   private let authorization: Authorization
 
@@ -77,11 +84,12 @@ package import StockStore
   ///   - session: this loop's own.
   ///   - authorization: this loop's own.
   ///   - feed: of the store; nil: it has none.
+  ///   - backups: of its directory; nil: it has none.
   ///   - wake: wakes the loop, from any thread.
   package init(
     session: StoreSession, storeLimits: StoreLimits, serviceLimits: ServiceLimits,
     authorization: Authorization = Authorization(file: nil), feed: ChangeFeed? = nil,
-    wake: @escaping @Sendable () -> Void = {}
+    backups: BackupStreams? = nil, wake: @escaping @Sendable () -> Void = {}
   ) {
     self.session = session
     unsafe badEntriesMemory = .allocate(capacity: 1)
@@ -89,6 +97,7 @@ package import StockStore
     self.authorization = authorization
     rules = FieldRules(store: storeLimits, service: serviceLimits)
     watches = feed.map { [errors] in WatchService(feed: $0, errors: errors, wake: wake) }
+    self.backups = backups.map { [errors] in BackupCalls(streams: $0, errors: errors, wake: wake) }
     health = HealthService(services: Set(Self.methods.map(\.service)))
     reflection = ReflectionService(services: Array(Set(Self.methods.map(\.service))).sorted())
   }
@@ -122,16 +131,21 @@ package import StockStore
   package func deliver(to sink: any CallSink) {
     health.deliver(to: sink)
     watches?.deliver(to: sink)
+    backups?.deliver(to: sink)
   }
 
   package func cancelled(_ call: CallID) {
     health.cancelled(call)
     watches?.cancelled(call)
+    backups?.cancelled(call)
   }
 
   package func drain() { health.drain() }
 
-  package func resumed(_ call: CallID) { watches?.resumed(call) }
+  package func resumed(_ call: CallID) {
+    watches?.resumed(call)
+    backups?.resumed(call)
+  }
 
   package func reject(_ rejection: Rejection, response: Response) {
     errors.reject(rejection, response: response)
@@ -230,7 +244,11 @@ package import StockStore
   private func execute(
     _ method: Method, _ message: Span<UInt8>, _ call: Call, _ response: Response
   ) throws(FieldViolation) -> Completion {
-    if case .watch = method { return try watch(message, call, response) }
+    switch method {
+    case .watch: return try watch(message, call, response)
+    case .backup: return backup(message, call, response)
+    default: break
+    }
     // The name lives with the stream.
     let name = unsafe call.caller
     let caller = unsafe BorrowedBytes(name.baseAddress, count: name.count)
@@ -248,7 +266,7 @@ package import StockStore
     case .getStock: lsn = try getStock(message, response)
     case .batchGetStock: lsn = try batchGetStock(message, response)
     case .listStock: lsn = try listStock(message, response)
-    case .watch: lsn = 0
+    case .watch, .backup: lsn = 0
     case .healthCheck: lsn = healthCheck(message, response)
     case .healthWatch: lsn = healthWatch(message, call.id, response)
     case .reflection, .reflectionAlpha:

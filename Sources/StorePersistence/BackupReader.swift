@@ -5,7 +5,8 @@ package import Log
 internal import Posix
 internal import StockStore
 
-/// A part of a file of a backup. Pieces may come in any order; what none of them covers is zeros.
+/// A part of a file of a backup. They are written in the order in which they come; what none of them covers is
+/// zeros.
 @safe package struct BackupPiece {
   package let file: String
   package let offset: Int
@@ -23,15 +24,16 @@ internal import StockStore
 package final class BackupReader: @unchecked Sendable {
   private enum Stage {
     case checkpoint(Int)
-    /// The header of a segment, then its batches.
+    /// The header of a segment, its last bytes, then its batches.
     case segment
+    case length
     case batches
     case closing
     case done
   }
 
-  /// Bytes of the longest piece, about: a message of a stream holds one.
-  private static let pieceBytesMax = 256 << 10
+  /// Bytes of the longest piece: a message of a stream holds one.
+  private static let pieceBytesMax = 64 << 10
 
   private let checkpoint: CheckpointReader
   private let storage: ReaderSnapshot
@@ -90,13 +92,15 @@ package final class BackupReader: @unchecked Sendable {
       counted: 0)
   }
 
-  /// Calls `body` with the next piece; false where there are no more.
+  /// Calls `body` with the next piece, or not at all where it goes on to another file; false where there are no
+  /// more.
   package func next(
     _ body: (BackupPiece) throws(JournalError) -> Void
   ) throws(JournalError) -> Bool {
     switch stage {
     case .checkpoint(let offset): try copyCheckpoint(from: offset, body)
     case .segment: try beginSegment(body)
+    case .length: try lengthen(body)
     case .batches: try copyBatches(body)
     case .closing: try close(body)
     case .done: return false
@@ -131,10 +135,20 @@ package final class BackupReader: @unchecked Sendable {
     unsafe block.withUnsafeMutableBytes { unsafe header.write(to: $0) }
     unsafe try block.span.withUnsafeBytes { (bytes) throws(JournalError) in
       try unsafe body(BackupPiece(file: name, offset: 0, bytes: bytes))
-      // As long as any, and mostly a hole.
-      let zeros = unsafe UnsafeRawBufferPointer(rebasing: bytes[(bytes.count - 8)...])
+    }
+    stage = .length
+  }
+
+  /// A segment is as long as any, and here mostly a hole.
+  private func lengthen(
+    _ body: (BackupPiece) throws(JournalError) -> Void
+  ) throws(JournalError) {
+    let zeros = [UInt8](repeating: 0, count: 8)
+    unsafe try zeros.span.withUnsafeBytes { (bytes) throws(JournalError) in
       try unsafe body(
-        BackupPiece(file: name, offset: source.segmentBytes - zeros.count, bytes: zeros))
+        BackupPiece(
+          file: FileNames.segment(windowPlace.sequence), offset: source.segmentBytes - bytes.count,
+          bytes: bytes))
     }
     stage = .batches
   }

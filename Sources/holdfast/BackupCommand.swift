@@ -1,6 +1,7 @@
 // `holdfast backup`: a copy of the state that can be restored, also of a server that goes on serving.
 internal import ArgumentParser
 internal import Foundation
+internal import GRPC
 internal import Log
 internal import Posix
 internal import StorePersistence
@@ -22,28 +23,79 @@ struct BackupCommand: AsyncParsableCommand {
   @Option(
     help: ArgumentHelp(
       "The data directory to copy, on this machine.", valueName: "directory"))
-  var dataDir: String
+  var dataDir: String?
+  @Option(
+    help: ArgumentHelp(
+      "A server to copy from, over the network: 127.0.0.1:7420, or unix:/path. With callers, the role admin is needed.",
+      valueName: "address"))
+  var target: String?
+  @OptionGroup(title: "With --target")
+  var access: BackupAccess
 
   @Argument(
     help: ArgumentHelp("A new directory for the backup.", valueName: "directory"))
   var directory: String
 
+  func validate() throws {
+    if (dataDir == nil) == (target == nil) {
+      throw ValidationError("say where to copy from: --data-dir or --target")
+    }
+  }
+
   func run() async throws {
     try await CommandFailure.report {
       let interruption = Interruption()
+      let server = try target.map { (text) throws(CommandFailure) in try access.target(text) }
       let partial = try NewDirectory.make(directory)
-      do throws(JournalError) {
-        let source = try DirectoryStorage(path: dataDir, access: .reader)
-        guard
-          let manifest = try Backup.copy(
-            of: source, to: partial, isInterrupted: { interruption.hasCome })
-        else {
-          throw .unsuitable("interrupted: there is no backup")
-        }
+      do throws(CommandFailure) {
+        let manifest =
+          if let server {
+            try Self.copy(from: server, to: partial, interruption)
+          } else {
+            try Self.copy(of: dataDir ?? "", to: partial, interruption)
+          }
         Self.tell(manifest, partial.path)
       } catch {
         partial.discard()
-        throw CommandFailure(error, directory: dataDir, remedy: "stop it first")
+        throw error
+      }
+    }
+  }
+
+  private static func copy(
+    of dataDir: String, to partial: PartialDirectory, _ interruption: Interruption
+  ) throws(CommandFailure) -> BackupManifest {
+    do throws(JournalError) {
+      let source = try DirectoryStorage(path: dataDir, access: .reader)
+      let manifest = try Backup.copy(
+        of: source, to: partial, isInterrupted: { interruption.hasCome })
+      guard let manifest else { throw .unsuitable("interrupted: there is no backup") }
+      return manifest
+    } catch {
+      throw CommandFailure(error, directory: dataDir, remedy: "stop it first")
+    }
+  }
+
+  private static func copy(
+    from server: BackupTarget, to partial: PartialDirectory, _ interruption: Interruption
+  ) throws(CommandFailure) -> BackupManifest {
+    do throws(BackupClientError) {
+      let writer = BackupWriter(partial)
+      try BackupClient(server).receive(to: writer) { interruption.hasCome }
+      do throws(JournalError) {
+        return try writer.finish()
+      } catch {
+        throw .writing(error)
+      }
+    } catch {
+      switch error {
+      case .failed(let text):
+        throw CommandFailure(description: "\(server): \(text)")
+      case .damaged(let text):
+        throw CommandFailure(description: "\(server): \(text)", status: CommandFailure.damaged)
+      case .writing(let error):
+        throw CommandFailure(error, directory: partial.partialPath, remedy: "wait until it is done")
+      case .interrupted: throw CommandFailure(description: "interrupted: there is no backup")
       }
     }
   }
@@ -54,6 +106,72 @@ struct BackupCommand: AsyncParsableCommand {
     CommandFailure.complain(
       "\(path) has all \(manifest.decisions) decisions up to LSN \(manifest.lsn), and was read "
         + "back whole")
+  }
+}
+
+/// How the server is spoken to; spelt as holdfast-load does.
+struct BackupAccess: ParsableArguments {
+  @Flag(help: "Speak TLS to the server.")
+  var tls = false
+  @Option(
+    help: ArgumentHelp(
+      "PEM file of the CAs that the server's certificate may be of (the system's).",
+      valueName: "file"))
+  var tlsCa: String?
+  @Option(
+    help: ArgumentHelp("PEM file of the client's certificate chain.", valueName: "file"))
+  var tlsCert: String?
+  @Option(
+    help: ArgumentHelp("PEM file of the client certificate's key.", valueName: "file"))
+  var tlsKey: String?
+  @Option(
+    help: ArgumentHelp(
+      "The name that the server's certificate must have (the host of the address).",
+      valueName: "name"))
+  var serverName: String?
+  @Option(
+    help: ArgumentHelp(
+      "Goes with the call: 'authorization=Bearer …'. May be given again.", valueName: "name=value"))
+  var metadata: [String] = []
+
+  func target(_ text: String) throws(CommandFailure) -> BackupTarget {
+    guard var target = BackupTarget(text) else {
+      throw Self.mistake(
+        "--target: not an address and a port, such as 127.0.0.1:7420, or unix:/path")
+    }
+    for (index, text) in metadata.enumerated() {
+      do {
+        target.metadata.append(try ClientMetadata(parsing: text))
+      } catch {
+        throw Self.mistake("--metadata (\(index + 1) of \(metadata.count)): \(error)")
+      }
+    }
+    if let serverName { target.name = serverName }
+    guard tls else {
+      for (flag, value) in [
+        ("--tls-ca", tlsCa), ("--tls-cert", tlsCert), ("--tls-key", tlsKey),
+        ("--server-name", serverName),
+      ] where value != nil {
+        throw Self.mistake("\(flag) goes with --tls")
+      }
+      return target
+    }
+    var files: TLSFiles?
+    switch (tlsCert, tlsKey) {
+    case (let certificate?, let key?): files = TLSFiles(certificate: certificate, key: key)
+    case (nil, nil): break
+    default: throw Self.mistake("--tls-cert and --tls-key go together")
+    }
+    do throws(TLSFileError) {
+      target.tls = try TLSClientContext(authority: tlsCa, files: files)
+    } catch {
+      throw CommandFailure(description: "\(error)")
+    }
+    return target
+  }
+
+  private static func mistake(_ text: String) -> CommandFailure {
+    CommandFailure(description: text, status: CommandFailure.usage)
   }
 }
 

@@ -101,6 +101,13 @@ enum Limits {
   /// More than any disk that a directory is on; no number of segments overflows.
   static let historyBytesMax = 1 << 50
 
+  // MARK: Backups
+
+  /// On their way at once, over the network: each has a thread and reads the disk as fast as its client takes it.
+  static let backupsMax = 2
+  /// Without anything from the server for so long a backup is given up.
+  static let backupSilenceNanoseconds = 60 * second
+
   // MARK: Archive
 
   /// Of segments that an archive does not take: hours of it at the most that a shop decides, so that somebody may

@@ -12,6 +12,7 @@ internal import ReservationService
 internal import Server
 internal import ServiceLifecycle
 internal import StockStore
+internal import StorePersistence
 internal import Synchronization
 internal import UnixSignals
 
@@ -61,13 +62,13 @@ enum Service {
             failureTerminationBehavior: .gracefullyShutdownGroup),
           .init(
             service: GRPCService(settings: settings, state: state, opening: opening) {
-              store, feed throws(CommandFailure) in
+              store, feed, backups throws(CommandFailure) in
               page.add { StoreMetrics.expose(store.statistics(), store.concurrency, into: &$0) }
               page.add { JournalMetrics.expose(store.journalStatistics, into: &$0) }
               page.add { ServerClock.expose(store, into: &$0) }
               page.add { retention.expose(into: &$0) }
               if let feed { page.add { WatchMetrics.expose(feed, into: &$0) } }
-              return try openServer(settings, port, store, feed, metrics, watcher)
+              return try openServer(settings, port, store, feed, backups, metrics, watcher)
             } announce: {
               announce(settings, port, admin, logger)
             },
@@ -142,7 +143,7 @@ enum Service {
 
   private static func openServer(
     _ settings: Settings, _ port: ReservedPort, _ store: StockStore, _ feed: ChangeFeed?,
-    _ metrics: RPCMetrics, _ watcher: Watcher
+    _ backups: BackupStreams?, _ metrics: RPCMetrics, _ watcher: Watcher
   ) throws(CommandFailure) -> Server {
     do {
       let limits = Limits.store(settings)
@@ -153,7 +154,7 @@ enum Service {
         HoldfastHandler(
           session: store.makeSession(wake: wake), storeLimits: limits,
           serviceLimits: Limits.service, authorization: Authorization(file: watcher.tokens?.file),
-          feed: feed, wake: wake)
+          feed: feed, backups: backups, wake: wake)
       }
     } catch {
       throw CommandFailure(
@@ -272,7 +273,8 @@ private struct GRPCService: ServiceLifecycle.Service {
   let settings: Settings
   let state: ServiceState
   let opening: StoreOpening
-  let openServer: @Sendable (StockStore, ChangeFeed?) throws(CommandFailure) -> Server
+  let openServer:
+    @Sendable (StockStore, ChangeFeed?, BackupStreams?) throws(CommandFailure) -> Server
   let announce: @Sendable () -> Void
 
   func run() async throws {
@@ -295,12 +297,15 @@ private struct GRPCService: ServiceLifecycle.Service {
     let store = try state.recovering { try opening.open() }
     let feed = try opening.openFeed(store)
     defer { feed?.stop() }
-    let server = try openServer(store, feed)
+    let backups = opening.backups(of: store)
+    defer { backups?.stop() }
+    let server = try openServer(store, feed, backups)
     // Not any earlier: only now are the signals caught that whoever reads the line may send.
     state.serve(server)
     announce()
     try server.wait()
     feed?.stop()
+    backups?.stop()
     let left = settings.shutdownTimeoutNanoseconds - state.drainingNanoseconds
     try opening.close(store, patienceNanoseconds: max(left, Limits.closingNanosecondsMin))
   }

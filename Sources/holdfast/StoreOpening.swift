@@ -114,6 +114,19 @@ final class StoreOpening: Sendable {
     }
   }
 
+  /// Who reads backups of the store's directory for callers.
+  func backups(of store: StockStore) -> BackupStreams? {
+    guard let journal = store.journal else { return nil }
+    let path = settings.dataDirectory
+    return BackupStreams(streamsMax: Limits.backupsMax) { () throws(JournalError) in
+      // Opened anew, as a reader: so what it reads is held.
+      try BackupReader(
+        of: DirectoryStorage(path: path, access: .reader), until: journal.ring.durable)
+    } report: { [logger] in
+      logger.error("\($0)")
+    }
+  }
+
   /// Makes everything durable and ends the journal. The event loops have ended. Where the disk does not
   /// answer within `patienceNanoseconds`, ends the process: nothing else can end a thread that waits for it.
   func close(_ store: StockStore, patienceNanoseconds: Int64) throws {

@@ -14,6 +14,7 @@ import grpc
 import pytest
 
 from client import Client, fresh, line, refused
+from holdfast.v1 import backup_pb2, backup_pb2_grpc
 from journal import segments
 from server import eventually, holdfast
 from test_durability import Story, state_of
@@ -60,9 +61,10 @@ class Load:
         return eventually(check, seconds)
 
 
-def back_up(binary, source, target):
-    """Returns the backup's LSN and its line."""
-    done = holdfast(binary, "backup", "--data-dir", source, target)
+def back_up(binary, source, target, *flags):
+    """Of a directory, or over the network of a server at this address. The backup's LSN and its decisions."""
+    where = "--target" if isinstance(source, str) else "--data-dir"
+    done = holdfast(binary, "backup", where, source, *flags, target)
     assert done.returncode == 0, done.stderr
     word, lsn, moment, decisions, size = done.stdout.split()
     assert word == "backup" and done.stdout.count("\n") == 1
@@ -92,7 +94,8 @@ def test_a_backup_of_a_running_server_has_all_that_was_acknowledged(binary, star
             for number in range(4):
                 load.until(lambda: metric(server, "holdfast_checkpoints_total") >= 2 * number)
                 acknowledged = len(load.answers)
-                lsn, decisions = back_up(binary, server.data, tmp_path / f"backup-{number}")
+                source = server.target if number % 2 else server.data
+                lsn, decisions = back_up(binary, source, tmp_path / f"backup-{number}")
                 begun = len(load.answers) + 1
                 state = state_of(binary, tmp_path / f"backup-{number}")
                 assert state[0] == decisions
@@ -402,3 +405,112 @@ def test_events_of_a_restored_server_begin_with_it(binary, start, tmp_path):
         client.reserve(line(sku))
         with Watch(client, oldest=True) as watched:
             assert [kind_name(event) for event in watched.wait_for_events(1)] == ["HELD"]
+
+
+def test_over_the_network_it_is_the_same(binary, start, tmp_path):
+    server = start(*SMALL, data=tmp_path / "data")
+    with Load(server.target) as load:
+        load.until(lambda: metric(server, "holdfast_checkpoints_total") > 1)
+    near, far = tmp_path / "near", tmp_path / "far"
+    assert back_up(binary, server.data, near) == back_up(binary, server.target, far)
+    assert state_of(binary, near) == state_of(binary, far)
+    # One message is the pieces' order alone: every file is the same.
+    assert {path.name: path.read_bytes() for path in near.iterdir()} == {
+        path.name: path.read_bytes() for path in far.iterdir()}
+
+
+def test_over_a_unix_socket(binary, start, tmp_path):
+    server = start("--host", f"unix:{tmp_path}/socket", data=tmp_path / "data")
+    back_up(binary, server.target, tmp_path / "backup")
+
+
+def test_only_admin_may_back_up_over_the_network(binary, start, tmp_path, ours, pair):
+    tokens = tmp_path / "tokens"
+    held = {role: holdfast(binary, "token", "create", "--caller", role, "--role", role, "--file", tokens).stdout.strip()
+            for role in ("stock", "admin")}
+    server = start("--tokens", tokens, "--tls-cert", pair.certificate, "--tls-key", pair.key, data=tmp_path / "data")
+    tls = ("--tls", "--tls-ca", ours.authority, "--server-name", "localhost")
+
+    def fails(*flags, status=1, target=server.target):
+        done = holdfast(binary, "backup", "--target", target, *flags, tmp_path / "backup")
+        assert done.returncode == status and done.stdout == ""
+        assert not list(tmp_path.glob("backup*"))
+        assert held["admin"] not in done.stderr and held["stock"] not in done.stderr
+        return done.stderr
+
+    assert "no token" in fails(*tls)
+    assert "role" in fails(*tls, "--metadata", f"authorization=Bearer {held['stock']}")
+    assert "certificate" in fails("--tls", "--metadata", f"authorization=Bearer {held['admin']}")
+    fails()
+    fails("--tls-ca", ours.authority, status=64)
+    fails(*tls, "--metadata", held["admin"], status=64)
+    fails(target="nowhere", status=64)
+    with start(data=tmp_path / "gone") as other:
+        gone = other.target
+    assert "refused" in fails(target=gone)
+    back_up(binary, server.target, tmp_path / "backup", *tls, "--metadata", f"authorization=Bearer {held['admin']}")
+
+
+def backup_stub(client):
+    return backup_pb2_grpc.BackupServiceStub(client.channel)
+
+
+def test_backups_over_the_network_are_limited(binary, start, tmp_path):
+    server = start(*SMALL, data=tmp_path / "data")
+    with Client(server.target) as client, Load(server.target) as load:
+        load.until(lambda: metric(server, "holdfast_checkpoints_total") > 0)
+        # Their client reads nothing: the server keeps what they began with, and serves on.
+        open_calls = [backup_stub(client).Backup(backup_pb2.BackupRequest()) for _ in range(2)]
+        for call in open_calls:
+            assert next(call).file.startswith("checkpoint-")
+        with refused(grpc.StatusCode.RESOURCE_EXHAUSTED, "TOO_MANY_BACKUPS"):
+            next(backup_stub(client).Backup(backup_pb2.BackupRequest()))
+        checkpoints = metric(server, "holdfast_checkpoints_total")
+        load.until(lambda: metric(server, "holdfast_checkpoints_total") > checkpoints + 2)
+        rest = list(open_calls[0])
+        assert rest[-1].file == "" and all(len(piece.data) <= 64 * 1024 for piece in rest)
+        open_calls[1].cancel()
+
+        def begins():
+            call = backup_stub(client).Backup(backup_pb2.BackupRequest())
+            try:
+                return next(call)
+            except grpc.RpcError:
+                return None
+            finally:
+                call.cancel()
+        eventually(begins)
+    assert server.stop() == 0
+
+
+def test_a_server_without_a_directory_has_no_backups(binary, start, tmp_path):
+    server = start("--durability", "memory")
+    done = holdfast(binary, "backup", "--target", server.target, tmp_path / "backup")
+    assert done.returncode == 1 and "--durability memory" in done.stderr
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_server_that_ends_in_the_middle(binary, start, tmp_path):
+    server = start(*SMALL, data=tmp_path / "data")
+    with Load(server.target) as load, Client(server.target) as client:
+        load.until(lambda: metric(server, "holdfast_checkpoints_total") > 0)
+        call = backup_stub(client).Backup(backup_pb2.BackupRequest())
+        next(call)
+        load.stopping.set()
+        load.thread.join()
+        assert server.stop() == 0, "a backup that is not read does not keep it from ending"
+
+
+def test_damage_found_by_the_server(binary, start, tmp_path):
+    server = start(*SMALL, data=tmp_path / "data")
+    with Load(server.target) as load:
+        load.until(lambda: metric(server, "holdfast_checkpoints_total") > 1)
+    path = segments(server.data)[-1]
+    # Of the newest that has something, its first batch.
+    path = [each for each in segments(server.data) if any(each.read_bytes()[4096:4200])][-1]
+    with open(path, "r+b") as file:
+        file.seek(4096 + 60)
+        file.write(bytes(8))
+    done = holdfast(binary, "backup", "--target", server.target, tmp_path / "backup")
+    assert done.returncode == 3 and "damaged" in done.stderr
+    assert path.name in server.log_text()

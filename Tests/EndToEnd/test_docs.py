@@ -96,7 +96,12 @@ def test_operations(binary, tmp_path):
             continue
         if words[0] == "restore":
             shutil.rmtree(names["NEW"], ignore_errors=True)
-        done = holdfast(binary, *words)
+        if "HOST:PORT" in words:
+            shutil.rmtree(names["BACKUP"])
+            with Server(binary, data=names["DATA"]) as server:
+                done = holdfast(binary, *[server.target if word == "HOST:PORT" else word for word in words])
+        else:
+            done = holdfast(binary, *words)
         assert done.returncode == 0, f"{text}: {done.stderr}"
         if words[0] == "backup":
             moment = done.stdout.split()[2]

@@ -25,7 +25,8 @@ struct ReflectionTests {
     #expect(
       Self.services == [
         "grpc.health.v1.Health", "grpc.reflection.v1.ServerReflection",
-        "grpc.reflection.v1alpha.ServerReflection", "holdfast.v1.EventService",
+        "grpc.reflection.v1alpha.ServerReflection", "holdfast.v1.BackupService",
+        "holdfast.v1.EventService",
         "holdfast.v1.ReservationService", "holdfast.v1.StockService",
       ])
   }

@@ -142,7 +142,8 @@ private let arrows: [String: Set<String>] = [
   "Access": ["Posix", "CPlatform"],
   "ChangeFeed": ["StockStore", "Log", "Posix", "Bytes"],
   "ReservationService": [
-    "ChangeFeed", "StockStore", "Log", "Access", "Posix", "GRPC", "Bytes", "CHoldfastProto",
+    "ChangeFeed", "StorePersistence", "StockStore", "Log", "Access", "Posix", "GRPC", "Bytes",
+    "CHoldfastProto",
   ],
   "Server": ["Posix", "HTTP2", "GRPC", "Bytes", "Metrics"],
   "Admin": ["Posix", "Metrics"],

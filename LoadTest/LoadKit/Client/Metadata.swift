@@ -2,52 +2,13 @@
 package import GRPC
 
 package enum Metadata {
-  /// Names that a call has by itself, or that HTTP/2 forbids (RFC 9113, section 8.2.2).
-  private static let taken: Set = [
-    "connection", "content-length", "content-type", "host", "keep-alive", "proxy-connection", "te",
-    "trailer", "transfer-encoding", "upgrade", "user-agent",
-  ]
-
-  /// - Parameter text: NAME=VALUE. gRPC's names are of lower-case letters, digits, `_`, `-` and `.`; values
-  ///   are visible ASCII with blanks between, or for a name that ends in `-bin` base64.
-  /// - Throws: what is wrong; never the value, which may be a secret, and a name only if it is one: what
-  ///   stands before a '=' may be a token without one.
+  /// - Parameter text: NAME=VALUE.
   package static func parse(_ text: String) throws(LoadError) -> ClientMetadata {
-    guard let equals = text.firstIndex(of: "=") else {
-      throw LoadError("metadata is NAME=VALUE; there is no '='")
+    do {
+      return try ClientMetadata(parsing: text)
+    } catch {
+      throw LoadError(error.description)
     }
-    let name = String(text[..<equals])
-    let value = String(text[text.index(after: equals)...])
-    guard isName(name) else {
-      throw LoadError(
-        "what stands before '=' is no name of metadata: lower-case letters, digits, '_', '-' and '.'"
-      )
-    }
-    if name.hasPrefix("grpc-") || taken.contains(name) {
-      throw LoadError("'\(name)' is not for metadata: the protocol has its own")
-    }
-    if name.hasSuffix("-bin") {
-      guard isBase64(value) else { throw LoadError("the value of '\(name)' is no base64") }
-    } else {
-      let bytes = Array(value.utf8)
-      let isPlain = bytes.allSatisfy { (0x20...0x7e).contains($0) }
-      guard !bytes.isEmpty, isPlain, bytes.first != 0x20, bytes.last != 0x20 else {
-        throw LoadError("the value of '\(name)' is not visible ASCII with blanks between")
-      }
-    }
-    return ClientMetadata(name: name, value: value)
-  }
-
-  private static func isName(_ text: some StringProtocol) -> Bool {
-    !text.isEmpty
-      && text.utf8.allSatisfy { byte in
-        switch byte {
-        case UInt8(ascii: "a")...UInt8(ascii: "z"), UInt8(ascii: "0")...UInt8(ascii: "9"),
-          UInt8(ascii: "_"), UInt8(ascii: "-"), UInt8(ascii: "."):
-          true
-        default: false
-        }
-      }
   }
 
   /// The values of `--metadata`, each NAME=VALUE. A flag's own transform must not do this: where it fails,
@@ -73,24 +34,6 @@ package enum Metadata {
     }
   }
 
-  /// With or without padding, as gRPC allows it.
-  private static func isBase64(_ text: String) -> Bool {
-    let bytes = Array(text.utf8)
-    let padding = bytes.reversed().prefix { $0 == UInt8(ascii: "=") }.count
-    let digits = bytes.dropLast(padding)
-    guard padding <= 2, padding == 0 || bytes.count % 4 == 0, digits.count % 4 != 1 else {
-      return false
-    }
-    return digits.allSatisfy { byte in
-      switch byte {
-      case UInt8(ascii: "a")...UInt8(ascii: "z"), UInt8(ascii: "A")...UInt8(ascii: "Z"),
-        UInt8(ascii: "0")...UInt8(ascii: "9"), UInt8(ascii: "+"), UInt8(ascii: "/"):
-        true
-      default: false
-      }
-    }
-  }
-
   /// The words of a command line, without the values of `--metadata`.
   package static func hidingValues(_ arguments: [String]) -> [String] {
     var isValue = false
@@ -107,6 +50,6 @@ package enum Metadata {
   private static func hidden(_ text: Substring) -> String {
     // Without a name, all of it may be a secret.
     let name = text.prefix { $0 != "=" }
-    return name.count < text.count && isName(name) ? "\(name)=..." : "..."
+    return name.count < text.count && ClientMetadata.isName(name) ? "\(name)=..." : "..."
   }
 }
