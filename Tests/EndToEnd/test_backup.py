@@ -92,7 +92,7 @@ def test_a_backup_of_a_running_server_has_all_that_was_acknowledged(binary, star
         with Load(server.target) as load:
             # Across checkpoints, while segments are used again.
             for number in range(4):
-                load.until(lambda: metric(server, "holdfast_checkpoints_total") >= 2 * number)
+                load.until(lambda: load.answers and metric(server, "holdfast_checkpoints_total") >= 2 * number)
                 acknowledged = len(load.answers)
                 source = server.target if number % 2 else server.data
                 lsn, decisions = back_up(binary, source, tmp_path / f"backup-{number}")

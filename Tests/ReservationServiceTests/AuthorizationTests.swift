@@ -110,7 +110,8 @@ import Testing
     let least: [HoldfastHandler.Method: Role?] = [
       .reserve: .reserve, .confirm: .reserve, .release: .reserve, .extend: .reserve,
       .getReservation: .read, .listReservations: .read, .adjustStock: .stock, .getStock: .read,
-      .batchGetStock: .read, .listStock: .read, .watch: .read, .healthCheck: nil, .healthWatch: nil,
+      .batchGetStock: .read, .listStock: .read, .watch: .read, .backup: .admin,
+      .healthCheck: nil, .healthWatch: nil,
       .reflection: .read, .reflectionAlpha: .read,
     ]
     let tokens: [(String, Role)] = [

@@ -7,7 +7,7 @@ package enum Metadata {
     do {
       return try ClientMetadata(parsing: text)
     } catch {
-      throw LoadError(error.description)
+      throw LoadError("\(error)")
     }
   }
 
