@@ -4,6 +4,9 @@
 // thread knows those who wait for what is decided next: one read and one decoding serve all of them. The
 // catch-up thread reads for those who are behind, a block at a time, so that nobody at the tail waits for
 // old segments. Nothing is kept for a watcher that does not ask.
+//
+// A store without a journal keeps decisions while somebody watches, and for some time after: the tail thread
+// sees to that, so that a watch begins behind it.
 package import Log
 package import Posix
 package import StockStore
@@ -118,6 +121,8 @@ package final class ChangeFeed: Sendable {
   let log: any ReadableLog
   package let limits: FeedLimits
   package let tokens: ResumeToken
+  /// How long the store keeps decisions for nobody; nil: always.
+  let keepNanoseconds: Int64?
   let tail: Inbox
   let catchUp: Inbox
   let retained = RetainedBytes()
@@ -131,14 +136,17 @@ package final class ChangeFeed: Sendable {
 
   /// - Parameters:
   ///   - store: no session of it has decided anything yet.
+  ///   - keepNanoseconds: how long a store without a journal keeps decisions when nobody watches any more;
+  ///     nil: always.
   ///   - report: takes what the operator should hear of.
   package init(
-    store: StockStore, log: any ReadableLog, limits: FeedLimits,
+    store: StockStore, log: any ReadableLog, limits: FeedLimits, keepNanoseconds: Int64? = nil,
     report: @escaping @Sendable (String) -> Void
   ) throws(Errno) {
     self.store = store
     self.log = log
     self.limits = limits
+    self.keepNanoseconds = keepNanoseconds
     self.report = report
     tokens = ResumeToken(store: store)
     tail = try Inbox()

@@ -1,5 +1,6 @@
 internal import Log
 internal import Posix
+internal import StockStore
 
 /// Serves those who are at the end of the log. Confined to its thread.
 final class TailReader {
@@ -18,6 +19,8 @@ final class TailReader {
   private var waiting: [(request: ChangeFeed.Request, point: LogPoint)] = []
   /// Who begins once everything up to the number was read.
   private var starting: [(request: ChangeFeed.Request, lsn: UInt64)] = []
+  /// Since when nobody watches, in monotonic nanoseconds; nil while somebody does, or where it does not matter.
+  private var unwatchedSince: Int64?
 
   init(_ feed: ChangeFeed) {
     self.feed = feed
@@ -30,7 +33,7 @@ final class TailReader {
       if waiting.isEmpty && starting.isEmpty {
         // The next to come says where to go on.
         (point, cursor, recent) = (nil, nil, [])
-        feed.tail.wakeup.wait(nanoseconds: .max)
+        feed.tail.wakeup.wait(nanoseconds: idleNanoseconds())
       } else if read() {
         feed.tail.wakeup.wait(nanoseconds: Self.restNanoseconds)
       } else {
@@ -44,8 +47,9 @@ final class TailReader {
 
   private func take(_ request: ChangeFeed.Request) {
     switch request.what {
-    case .start(.now): begin(request)
-    case .start: feed.catchUp.post(request)
+    case .start(let start):
+      if case .foreign = start {} else { keepDecisions() }
+      if case .now = start { begin(request) } else { feed.catchUp.post(request) }
     case .next(let point): take(request, behind: point)
     case .cancel:
       waiting.removeAll { $0.request.port === request.port && $0.request.watch == request.watch }
@@ -53,6 +57,29 @@ final class TailReader {
       feed.catchUp.post(request)
     }
   }
+
+  // MARK: What is kept only for those who watch
+
+  private func keepDecisions() {
+    unwatchedSince = nil
+    feed.store.keepDecisions()
+  }
+
+  /// How long to sleep where nobody waits: what is kept is given up when nobody has watched for some time.
+  private func idleNanoseconds() -> Int64 {
+    guard let keepNanoseconds = feed.keepNanoseconds, feed.watchCount == 0 else {
+      unwatchedSince = nil
+      return .max
+    }
+    let now = SystemClock.monotonicNanoseconds()
+    let since = unwatchedSince ?? now
+    unwatchedSince = since
+    if now - since < keepNanoseconds { return keepNanoseconds - (now - since) }
+    feed.store.forgetDecisions()
+    return .max
+  }
+
+  // MARK: Requests
 
   private func begin(_ request: ChangeFeed.Request) {
     do throws(LogCursorError) {

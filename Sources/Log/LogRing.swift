@@ -33,7 +33,7 @@ package enum Unavailable: UInt8, Equatable, Sendable, BitwiseCopyable {
   /// What many threads change.
   @usableFromInline
   package struct Tail: ~Copyable {
-    /// Bytes appended; without a ring, records.
+    /// Bytes appended, and records that were only counted.
     @usableFromInline
     package let lsn = Atomic<UInt64>(0)
   }
@@ -47,6 +47,8 @@ package enum Unavailable: UInt8, Equatable, Sendable, BitwiseCopyable {
     @usableFromInline
     package let durable = Atomic<UInt64>(.max)
     package let reason = Atomic<UInt8>(Unavailable.journalFull.rawValue)
+    @usableFromInline
+    package let isKeeping = Atomic<Bool>(false)
   }
 
   package static let ringBytesMin = 1 << 14
@@ -87,6 +89,7 @@ package enum Unavailable: UInt8, Equatable, Sendable, BitwiseCopyable {
       ring: mapping, capacity: ringBytes, headroom: min(ringBytes / 2, Self.headroomMax), shape)
     unsafe progress.pointee.admitted.store(0, ordering: .relaxed)
     unsafe progress.pointee.durable.store(0, ordering: .relaxed)
+    unsafe progress.pointee.isKeeping.store(true, ordering: .relaxed)
   }
 
   private init(
@@ -118,13 +121,15 @@ package enum Unavailable: UInt8, Equatable, Sendable, BitwiseCopyable {
     unsafe tail.deallocate()
   }
 
-  /// Whether records are kept at all.
+  /// Whether records are kept; otherwise they are counted. Stays as it is while anybody may append.
   @inlinable
   @inline(__always)
-  package var isJournaled: Bool { unsafe ring != nil }
+  package var isKeeping: Bool {
+    unsafe progress.pointee.isKeeping.load(ordering: .relaxed)
+  }
 
   /// Sessions that there is headroom for.
-  package var sessionsMax: Int { isJournaled ? headroom / shape.bytesMax : .max }
+  package var sessionsMax: Int { unsafe ring == nil ? .max : headroom / shape.bytesMax }
 
   /// The number of the newest record; 0 before the first.
   package var last: UInt64 { unsafe tail.pointee.lsn.load(ordering: .acquiring) }
@@ -157,7 +162,7 @@ package enum Unavailable: UInt8, Equatable, Sendable, BitwiseCopyable {
   @inlinable
   @inline(__always)
   package func append(_ record: UnsafeRawBufferPointer) -> UInt64 {
-    guard let ring = unsafe ring else {
+    guard isKeeping, let ring = unsafe ring else {
       return unsafe tail.pointee.lsn.wrappingAdd(1, ordering: .relaxed).newValue
     }
     let count = record.count
@@ -234,6 +239,23 @@ package enum Unavailable: UInt8, Equatable, Sendable, BitwiseCopyable {
   /// Without a disk nothing has to be waited for. Before the first append.
   package func countAllAsDurable() {
     unsafe progress.pointee.durable.store(.max, ordering: .releasing)
+  }
+
+  /// Keeps records from now on: behind which number. Nobody appends meanwhile, and the ring is clear.
+  package func keep() -> UInt64 {
+    precondition(unsafe ring != nil && !isKeeping, "nothing to keep records in, or they are kept")
+    // Records lie at multiples of 8.
+    let start = (last &+ 7) & ~7
+    unsafe tail.pointee.lsn.store(start, ordering: .relaxed)
+    admit(cleared: start, spaceEnd: .max, isDiskFull: false)
+    unsafe progress.pointee.isKeeping.store(true, ordering: .releasing)
+    return start
+  }
+
+  /// Counts records from now on, and admits all. Nobody appends meanwhile, and the ring is clear.
+  package func countOnly() {
+    unsafe progress.pointee.isKeeping.store(false, ordering: .relaxed)
+    unsafe progress.pointee.admitted.store(.max, ordering: .releasing)
   }
 
   /// Admits changes up to the room in the ring, whose bytes before `cleared` are free, and to

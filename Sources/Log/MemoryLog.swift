@@ -1,11 +1,16 @@
 // The log of a store without a directory: what was appended to the ring is moved to a larger one, where the
-// newest records stay for readers. Nothing waits for it, but for room in the first ring.
+// newest records stay for readers. Nothing waits for it, but for room in the first ring. Writing down what
+// nobody reads costs a third of a decision, so that it can begin and end while the store is used: the
+// records of the time in between are counted, and gone for readers.
 package import Posix
 internal import Synchronization
 
 /// Any thread, but that one at a time moves records: `start`'s, or who calls `drain` without it.
 @safe package final class MemoryLog: @unchecked Sendable {
-  private struct State {
+  /// Its memory is reached under the lock alone.
+  @safe private struct State: @unchecked Sendable {
+    /// Records by their numbers modulo `capacity`; nil where none are kept.
+    var memory: UnsafeMutableRawPointer?
     /// Of the first record that is kept, and behind the last.
     var oldest: UInt64 = 0
     var end: UInt64 = 0
@@ -18,9 +23,9 @@ internal import Synchronization
 
   private let ring: LogRing
   private let capacity: Int
-  /// Records by their numbers modulo `capacity`.
-  private let memory: UnsafeMutableRawPointer
   private let state = Mutex(State())
+  /// Held by who moves records, and while that begins or ends; `state` is taken behind it.
+  private let moving = Mutex<Void>(())
   private let wakeup: Wakeup
   /// The thread sleeps until somebody appends.
   private let isAsleep = Atomic<Bool>(false)
@@ -28,21 +33,50 @@ internal import Synchronization
   private let thread = Mutex<Thread?>(nil)
   private let clients = Mutex<[any JournalClient]>([])
 
+  /// It keeps nothing before `keep`.
   /// - Parameters:
-  ///   - ring: of the store; what is appended from now on is admitted.
+  ///   - ring: of the store; nothing was appended yet.
   ///   - capacity: a power of two, more than the longest record. Memory is taken as it fills.
   package init(ring: LogRing, capacity: Int) throws(Errno) {
     precondition(capacity.nonzeroBitCount == 1, "a power of two")
     self.ring = ring
     self.capacity = capacity
-    unsafe memory = .allocate(byteCount: capacity, alignment: 4096)
     wakeup = try Wakeup()
     // Nobody waits for a disk.
     ring.countAllAsDurable()
-    ring.admit(cleared: 0, spaceEnd: .max, isDiskFull: false)
+    ring.countOnly()
   }
 
-  deinit { unsafe memory.deallocate() }
+  deinit { unsafe state.withLock { unsafe $0.memory }?.deallocate() }
+
+  // MARK: Beginning and ending
+
+  package var isKeeping: Bool { ring.isKeeping }
+
+  /// Keeps records from now on: behind which number. Nobody appends meanwhile.
+  package func keep() -> UInt64 {
+    moving.withLock { _ in
+      let start = ring.keep()
+      state.withLock { state in
+        unsafe state.memory = .allocate(byteCount: capacity, alignment: 4096)
+        (state.oldest, state.end) = (start, start)
+      }
+      return start
+    }
+  }
+
+  /// Gives all records up, and the memory back. Nobody appends meanwhile.
+  package func forget() {
+    moving.withLock { _ in
+      moveAll()
+      ring.countOnly()
+      state.withLock { state in
+        unsafe state.memory?.deallocate()
+        unsafe state.memory = nil
+        state.oldest = state.end
+      }
+    }
+  }
 
   // MARK: The thread
 
@@ -55,12 +89,14 @@ internal import Synchronization
         }
         isAsleep.store(true, ordering: .sequentiallyConsistent)
         // Somebody may have appended before it was told that it must wake.
-        if ring.last == endLSN { wakeup.wait(nanoseconds: .max) }
+        if !hasPending { wakeup.wait(nanoseconds: .max) }
         isAsleep.store(false, ordering: .sequentiallyConsistent)
       }
     }
     thread.withLock { $0 = started }
   }
+
+  private var hasPending: Bool { ring.isKeeping && ring.last != endLSN }
 
   package func stop() {
     isStopping.store(true, ordering: .releasing)
@@ -89,6 +125,11 @@ internal import Synchronization
   /// Moves everything that was appended. False: there was nothing.
   @discardableResult
   package func drain() -> Bool {
+    moving.withLock { _ in ring.isKeeping && moveAll() }
+  }
+
+  @discardableResult
+  private func moveAll() -> Bool {
     let before = endLSN
     while true {
       let start = endLSN
@@ -96,9 +137,10 @@ internal import Synchronization
       if bytes == 0 { break }
       unsafe ring.withPending(from: start, count: bytes) { first, second in
         state.withLock { state in
-          trim(&state, toHold: bytes)
-          unsafe put(first, at: state.end)
-          unsafe put(second, at: state.end &+ UInt64(first.count))
+          guard let memory = unsafe state.memory else { return }
+          unsafe trim(&state, memory, toHold: bytes)
+          unsafe put(first, at: state.end, memory)
+          unsafe put(second, at: state.end &+ UInt64(first.count), memory)
           state.end &+= UInt64(bytes)
         }
       }
@@ -113,7 +155,9 @@ internal import Synchronization
   }
 
   /// Forgets the oldest records, whole ones, until there is room for `bytes` more.
-  private func trim(_ state: inout State, toHold bytes: Int) {
+  private func trim(
+    _ state: inout State, _ memory: UnsafeMutableRawPointer, toHold bytes: Int
+  ) {
     while state.end - state.oldest + UInt64(bytes) > UInt64(capacity) {
       // A record begins with its length; its first word does not go around the end.
       let offset = Int(truncatingIfNeeded: state.oldest) & (capacity - 1)
@@ -123,7 +167,9 @@ internal import Synchronization
     }
   }
 
-  private func put(_ bytes: UnsafeRawBufferPointer, at lsn: UInt64) {
+  private func put(
+    _ bytes: UnsafeRawBufferPointer, at lsn: UInt64, _ memory: UnsafeMutableRawPointer
+  ) {
     guard let base = bytes.baseAddress else { return }
     let offset = Int(truncatingIfNeeded: lsn) & (capacity - 1)
     // `trim` has made room: what is written over is no record that is kept.
@@ -159,6 +205,7 @@ extension MemoryLog: ReadableLog {
   ) throws(LogCursorError) -> Int {
     let copied = state.withLock { state -> Int? in
       guard lsn >= state.oldest else { return nil }
+      guard let memory = unsafe state.memory else { return 0 }
       var count = 0
       while lsn &+ UInt64(count) < state.end {
         let offset = Int(truncatingIfNeeded: lsn &+ UInt64(count)) & (capacity - 1)

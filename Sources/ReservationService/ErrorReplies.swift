@@ -226,7 +226,7 @@ final class ErrorReplies {
   func historyOff(response: Response) {
     simple(
       .failedPrecondition, "HISTORY_OFF",
-      "this server keeps no decisions for those who watch: start it with --history, or with a journal",
+      "this server keeps no decisions for those who watch: start it without --history 0, or with a journal",
       response)
   }
 

@@ -98,6 +98,12 @@ enum Limits {
     retainedBytesMax: 64 * 1024 * 1024)
   /// What is decided in minutes at thousands of decisions a second, so that a consumer may be restarted.
   static let historyBytes = 64 * 1024 * 1024
+  /// Decisions that no thread has moved to that history yet: more than come while it has not the CPU. Small, so
+  /// that it stays in the processor's caches.
+  static let memoryRingBytes = 4 * 1024 * 1024
+  /// A consumer that starts again within it goes on where it was, in memory too, where writing down what
+  /// nobody reads costs a third of a decision.
+  static let keepNanoseconds: Int64 = 60_000_000_000
   /// More than any disk that a directory is on; no number of segments overflows.
   static let historyBytesMax = 1 << 50
 
@@ -236,9 +242,10 @@ enum Limits {
   // MARK: As the modules take them
 
   /// `--history` without a disk: a power of two, and room for a block of the feed and what comes meanwhile.
-  /// nil where nothing is kept: writing down what nobody reads costs a third of a decision.
+  /// nil: nobody can watch.
   static func memoryHistory(_ settings: Settings) -> Int? {
-    guard let bytes = settings.historyBytes, bytes > 0 else { return nil }
+    let bytes = settings.historyBytes ?? historyBytes
+    guard bytes > 0 else { return nil }
     let wanted = min(max(bytes, 1 << 20), 1 << 40)
     return 1 << (Int.bitWidth - (wanted - 1).leadingZeroBitCount)
   }

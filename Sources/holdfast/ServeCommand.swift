@@ -55,7 +55,8 @@ struct ServeCommand: AsyncParsableCommand {
     help: ArgumentHelp(
       """
       Bytes of decisions that are kept for those who watch, beyond what a start needs: on the disk in \
-      whole segments (\(Limits.historyBytes)), with durability memory in memory (none, and nobody can watch).
+      whole segments, with durability memory in memory (auto: \(Limits.historyBytes), in memory only while \
+      somebody watches). 0 in memory: nobody can watch.
       """, valueName: "bytes"))
   var history: String?
   @Option(

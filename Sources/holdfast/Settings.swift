@@ -17,7 +17,7 @@ struct Settings {
   var durability: Durability?
   var dataDirectory = ""
   var journalSegmentBytes = 0
-  /// nil: `Limits.historyBytes` on a disk, and none in memory.
+  /// nil: `Limits.historyBytes`, in memory while somebody watches.
   var historyBytes: Int?
   /// Empty: segments that are not needed any more are gone.
   var archive = ""

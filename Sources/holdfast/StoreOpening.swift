@@ -50,7 +50,9 @@ final class StoreOpening: Sendable {
           }
           let store = try StockStore(
             limits: limits, clock: clock, concurrency: settings.concurrency,
-            ringBytes: Limits.journalRingBytesMax, historyBytes: history)
+            ringBytes: Limits.memoryRingBytes, historyBytes: history)
+          // Otherwise from the first watch on.
+          if settings.historyBytes != nil { store.keepDecisions() }
           try store.memoryLog?.start()
           return store
         }
@@ -104,7 +106,8 @@ final class StoreOpening: Sendable {
     guard let log: any ReadableLog = store.journal?.log ?? store.memoryLog else { return nil }
     do {
       let feed = try ChangeFeed(
-        store: store, log: log, limits: Limits.feed
+        store: store, log: log, limits: Limits.feed,
+        keepNanoseconds: settings.historyBytes == nil ? Limits.keepNanoseconds : nil
       ) { [logger] in logger.error("\($0)") }
       store.journal?.add(feed.durabilityClient)
       store.memoryLog?.add(feed.durabilityClient)

@@ -16,9 +16,7 @@ import Testing
     let end = it.log.drained()
     let oldest = it.log.oldestLSN()
     #expect(end - oldest <= 1 << 16 && end - oldest > 1 << 16 - 4096)
-    let versions = try it.events(behind: oldest).map { event in
-      Int(event.split(separator: " 7=")[1].prefix { $0.isNumber }) ?? 0
-    }
+    let versions = try it.versions(behind: oldest)
     #expect(versions == Array((3001 - versions.count)...3000))
     #expect(throws: LogCursorError.trimmed(oldest: oldest)) {
       _ = try it.log.cursor(from: LogPoint(lsn: oldest - 8, mark: 0))

@@ -16,7 +16,7 @@ final class WatchedStore {
   let session: StoreSession
   let log: MemoryLog
 
-  init(historyBytes: Int = 1 << 20) throws {
+  init(historyBytes: Int = 1 << 20, keeps: Bool = true) throws {
     let limits = StoreLimits(
       linesPerReservation: 64, quantityMax: 1 << 40, ttlNanosecondsMin: second,
       ttlNanosecondsDefault: 600 * second, holdNanosecondsMax: 24 * 3600 * second,
@@ -26,7 +26,7 @@ final class WatchedStore {
       secret: (1, 2))
     session = store.makeSession()
     log = try #require(store.memoryLog)
-    store.safetyStockChanges.begin(at: 0)
+    if keeps { store.keepDecisions() }
   }
 
   /// Everything behind `point`, as one block.
@@ -42,9 +42,14 @@ final class WatchedStore {
     behind lsn: UInt64 = 0, _ filter: EventFilter = EventFilter(kinds: EventKind.allCases),
     isOpen: Bool = false
   ) throws -> [String] {
-    guard let block = try block(behind: lsn) else { return [] }
+    try block(behind: lsn).map { Self.texts(of: $0, filter, isOpen: isOpen) } ?? []
+  }
+
+  private static func texts(
+    of block: EventBlock, from first: Int = 0, _ filter: EventFilter, isOpen: Bool
+  ) -> [String] {
     var texts: [String] = []
-    var next = block.next(from: 0, filter)
+    var next = block.next(from: first, filter)
     while let index = next {
       block.withFields(index, isOpen: isOpen) { fields in
         texts.append(Self.text(fields.indices.map { fields[$0] }))
@@ -52,6 +57,19 @@ final class WatchedStore {
       next = block.next(from: index + 1, filter)
     }
     return texts
+  }
+
+  /// The versions of the one item that all events behind `lsn` are about.
+  func versions(behind lsn: UInt64) throws -> [Int] {
+    try block(behind: lsn).map { Self.versions(of: $0, behind: lsn) } ?? []
+  }
+
+  static func versions(of block: EventBlock, behind lsn: UInt64) -> [Int] {
+    let filter = EventFilter(kinds: EventKind.allCases)
+    let first = block.firstIndex(behind: lsn)
+    return texts(of: block, from: first, filter, isOpen: true).map { event in
+      Int(event.split(separator: " 7=")[1].prefix { $0.isNumber }) ?? 0
+    }
   }
 
   /// Fields as `number=value`; what has a message or a text in it as `number{…}` or `number"…"`. Leaves out

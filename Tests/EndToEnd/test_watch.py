@@ -19,6 +19,12 @@ from watching import Books, Watch, kind_name, watch_request
 @pytest.fixture(params=["fsync", "memory"])
 def either(request, start):
     """A server of the test's own, with a journal and without."""
+    return start("--durability", request.param)
+
+
+@pytest.fixture(params=["fsync", "memory"])
+def keeping(request, start):
+    """One that keeps decisions from its start."""
     return start("--durability", request.param, "--history", str(64 << 20))
 
 
@@ -75,8 +81,8 @@ def test_an_expiry_is_told_within_a_second(either):
             assert event.decided_at.ToNanoseconds() - event.expires_at.ToNanoseconds() <= 1_100_000_000
 
 
-def test_from_now_from_the_oldest_and_from_a_token(either):
-    with Client(either.target) as client:
+def test_from_now_from_the_oldest_and_from_a_token(keeping):
+    with Client(keeping.target) as client:
         sku = client.item(100)
         client.reserve(line(sku))
         with Watch(client).begun() as now, Watch(client, oldest=True).begun() as oldest:
@@ -225,12 +231,28 @@ def reserve_request(sku, quantity):
     return reservation_pb2.ReserveRequest(idempotency_key=fresh("key"), lines=[line(sku, quantity)])
 
 
-@pytest.mark.parametrize("flags", [(), ("--history", "0")])
-def test_a_server_in_memory_keeps_decisions_only_where_it_is_told_to(start, flags):
-    server = start("--durability", "memory", *flags)
+def test_a_server_in_memory_keeps_no_decisions_where_it_is_told_so(start):
+    server = start("--durability", "memory", "--history", "0")
     with Client(server.target) as client, Watch(client, oldest=True) as watch:
         ended = refusal(watch)
     assert (ended.code, ended.info.reason) == (StatusCode.FAILED_PRECONDITION, "HISTORY_OFF")
+
+
+@pytest.mark.parametrize("flags, known", [((), 0), (("--history", "1"), 2)])
+def test_a_server_in_memory_keeps_decisions_from_the_first_watch_or_from_the_start(start, flags, known):
+    server = start("--durability", "memory", *flags)
+    with Client(server.target) as client:
+        sku = client.item(100)
+        client.reserve(line(sku))
+        with Watch(client, oldest=True).begun() as watch:
+            client.reserve(line(sku))
+            versions = [e.stock[0].version for e in watch.wait_for_events(known + 1)]
+            assert versions == [1, 2, 3][-known - 1:]
+            token = watch.token()
+        # Nobody watches for a moment.
+        client.reserve(line(sku))
+        with Watch(client, resume_token=token).begun() as watch:
+            assert [e.stock[0].version for e in watch.wait_for_events(1)] == [4]
 
 
 @pytest.mark.parametrize("flags", [("--durability", "os", *SMALL), ("--durability", "memory", "--history", "1")])

@@ -101,7 +101,7 @@ import Testing
   @Test func withoutAJournalItOnlyCounts() {
     let log = LogRing(shape: shape)
     defer { log.free() }
-    #expect(log.isAdmitting && !log.isJournaled && log.durable == .max)
+    #expect(log.isAdmitting && !log.isKeeping && log.durable == .max)
     #expect(append(record(1), to: log) == 1)
     #expect(append(record(1), to: log) == 2)
   }

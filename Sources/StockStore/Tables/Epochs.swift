@@ -1,12 +1,14 @@
 // When may the memory of a replaced index table be freed? When every session has ended the turn in
-// which it may have read the table's address.
+// which it may have read the table's address. By the same marks all sessions are kept out of their turns for
+// a moment, so that something can change that must stay the same during a turn.
+internal import Posix
 internal import Synchronization
 
 /// A session's place in the scheme: the epoch in which its turn began, 0 between turns.
 struct EpochMark: ~Copyable {
   let epoch = Atomic<UInt64>(0)
 
-  var isInTurn: Bool { epoch.load(ordering: .relaxed) != 0 }
+  var isInTurn: Bool { epoch.load(ordering: .acquiring) != 0 }
 }
 
 /// Tables that were replaced, until they can be freed.
@@ -18,6 +20,8 @@ final class Epochs: Sendable {
   }
 
   private let current = Atomic<UInt64>(1)
+  /// No turn begins.
+  private let isPaused = Atomic<Bool>(false)
   private let retired = Mutex<[Retired]>([])
   /// How many there are, for a look without the lock.
   private let retiredCount = Atomic<Int>(0)
@@ -31,8 +35,33 @@ final class Epochs: Sendable {
   @inline(__always)
   func enter(_ mark: borrowing EpochMark) {
     mark.epoch.store(current.load(ordering: .acquiring), ordering: .relaxed)
-    // The mark must be seen before any table's address is read.
+    // The mark must be seen before any table's address is read, and before the pause is.
     atomicMemoryFence(ordering: .sequentiallyConsistent)
+    if isPaused.load(ordering: .acquiring) { enterAfterPause(mark) }
+  }
+
+  @inline(never)
+  private func enterAfterPause(_ mark: borrowing EpochMark) {
+    var waiting = Waiting()
+    repeat {
+      leave(mark)
+      while isPaused.load(ordering: .acquiring) { waiting.once() }
+      mark.epoch.store(current.load(ordering: .acquiring), ordering: .relaxed)
+      atomicMemoryFence(ordering: .sequentiallyConsistent)
+    } while isPaused.load(ordering: .acquiring)
+  }
+
+  /// Calls `body` while no session is in a turn; those that begin one wait. By one thread at a time, which
+  /// is in none.
+  /// - Parameter isAnyInTurn: whether the mark of any session says so.
+  func betweenTurns(isAnyInTurn: () -> Bool, _ body: () -> Void) {
+    isPaused.store(true, ordering: .sequentiallyConsistent)
+    // Either a session sees the pause, or its mark is seen here.
+    atomicMemoryFence(ordering: .sequentiallyConsistent)
+    var waiting = Waiting()
+    while isAnyInTurn() { waiting.once() }
+    body()
+    isPaused.store(false, ordering: .releasing)
   }
 
   @inline(__always)

@@ -57,7 +57,7 @@ extension StoreSession {
     _ number: Int
   ) -> Decision<StockLevel> {
     let next: (slot: UInt32, generation: UInt32) =
-      core.log.isJournaled ? core.shards[number].nextSlot() : (0, 0)
+      core.log.isKeeping ? core.shards[number].nextSlot() : (0, 0)
     scratch.changes.append(ItemChange(ordinal: ordinal))
     scratch.adjustment.command = command
     scratch.adjustment.fingerprint = fingerprint

@@ -36,7 +36,7 @@ extension StoreSession {
       safetyStock: scratch.adjustment.command.safetyStock ?? before.safetyStock,
       version: before.version == 0 ? core.firstVersion : before.version + 1)
     scratch.adjustment.after = after
-    if core.log.isJournaled {
+    if core.log.isKeeping {
       let command = scratch.adjustment.command
       scratch.record.beginAdjusted(
         command, time: now, slot: scratch.adjustment.slot,
@@ -55,7 +55,7 @@ extension StoreSession {
     let after = scratch.adjustment.after
     core.items[ordinal].onHand.store(after.onHand, ordering: .releasing)
     // Before anybody can read the new one: or it would be taken for what it was all along.
-    if let before = scratch.adjustment.safetyStockBefore {
+    if core.log.isKeeping, let before = scratch.adjustment.safetyStockBefore {
       store.safetyStockChanges.append(ordinal, before: before, lsn: lsn)
     }
     core.items[ordinal].safetyStock.store(after.safetyStock, ordering: .releasing)

@@ -58,7 +58,9 @@ extension StoreSession {
   private var sweepBudget: Int {
     if core.fault == .starveExpiry { return 0 }
     let budget = core.limits.expiriesPerTurn + 2 * scratch.recordedSinceCollect
-    let isBehind = core.log.isJournaled && core.log.last &- core.log.durable > Self.waitingBytesMax
+    // In memory everything counts as durable, whatever its number.
+    let (last, durable) = (core.log.last, core.log.durable)
+    let isBehind = core.log.isKeeping && last > durable && last - durable > Self.waitingBytesMax
     return isBehind ? min(budget, Self.sweepMinWhileWaiting) : budget
   }
 
@@ -154,7 +156,7 @@ extension StoreSession {
   func expire(_ slot: UInt32, _ number: Int) {
     let expiresAt = core.slab[slot].expiresAt
     gatherReturn(slot)
-    if core.log.isJournaled { beginRecord(.expired, slot, core.idTag(slot), value: expiresAt) }
+    if core.log.isKeeping { beginRecord(.expired, slot, core.idTag(slot), value: expiresAt) }
     guard case .committed(let lsn) = commit(untilDone: true) else {
       preconditionFailure("nothing was required, and there was no last attempt")
     }

@@ -84,7 +84,7 @@ extension StoreSession {
     _ refusal: RecordedRefusal, _ method: StoreKeys.Method, _ scope: IdempotencyScope,
     _ identity: Identity, _ fingerprint: UInt64, _ number: Int, name: ItemName?
   ) -> Decision<Value> {
-    if core.log.isJournaled {
+    if core.log.isKeeping {
       let next = core.shards[number].nextSlot()
       scratch.record.beginRefused(
         method, refusal, time: now, slot: next.slot, generation: next.generation,

@@ -62,7 +62,7 @@ extension StoreSession {
       if let unavailable { return refused(.unavailable(unavailable), slot) }
       core.shards[number].wheel.remove(slot)
       core.slab[slot].expiresAt = expiresAt
-      if core.log.isJournaled {
+      if core.log.isKeeping {
         scratch.record.begin(
           .extended, time: now, slot: slot, generation: core.slab[slot].generation,
           tag: id.tag, value: expiresAt, lineCount: 0, caller: requester.caller)
@@ -84,7 +84,7 @@ extension StoreSession {
     _ kind: RecordWriter.Kind, _ slot: UInt32, _ tag: UInt64, value: Int64 = 0,
     by requester: Requester = .nameless
   ) {
-    guard core.log.isJournaled else { return }
+    guard core.log.isKeeping else { return }
     scratch.record.begin(
       kind, time: now, slot: slot, generation: core.slab[slot].generation,
       tag: tag, value: value, lineCount: scratch.changes.count,

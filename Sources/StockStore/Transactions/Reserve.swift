@@ -42,7 +42,7 @@ extension StoreSession {
         .advanced(
           byNanoseconds: min(
             ttlNanoseconds ?? core.limits.ttlNanosecondsDefault, core.limits.holdNanosecondsMax))
-      if core.log.isJournaled {
+      if core.log.isKeeping {
         let next = core.shards[number].nextSlot()
         scratch.holdToRecord = HoldToRecord(
           slot: next.slot, generation: next.generation, fingerprint: fingerprint,

@@ -67,9 +67,10 @@ package final class SafetyStockChanges: Sendable {
 
   package init(countMax: Int = 1 << 20) { self.countMax = countMax }
 
-  /// Nothing before `lsn` was told, and everything behind it will be. Before the first change.
+  /// Forgets all, and knows everything behind `lsn`, which will be told. While nothing is changed.
   package func begin(at lsn: UInt64) {
     state.withLock { state in
+      state = State()
       state.live.completeFrom = lsn
       state.older.completeFrom = lsn
     }

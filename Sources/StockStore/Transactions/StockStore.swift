@@ -56,7 +56,7 @@ package final class StockStore: Sendable {
     memoryLog = nil
   }
 
-  /// A store in memory whose newest records are kept for readers.
+  /// A store in memory whose newest records are kept for readers, from `keepDecisions` on.
   /// - Parameters:
   ///   - ringBytes: as JournalOptions has it.
   ///   - historyBytes: a power of two.
@@ -142,6 +142,26 @@ package final class StockStore: Sendable {
       for session in list { session[0].counters.add(to: &sums) }
     }
     return sums
+  }
+
+  /// Whether the mark of any session says that it is in a turn.
+  private var isAnyInTurn: Bool {
+    sessions.withLock { list in list.contains { $0[0].mark.isInTurn } }
+  }
+
+  /// Without a journal: keeps what is decided from now on for readers, where it is not kept already.
+  /// Sessions wait for some microseconds before their next turn. By one thread, which is in no turn.
+  package func keepDecisions() {
+    guard let memoryLog, !memoryLog.isKeeping else { return }
+    epochs.betweenTurns(isAnyInTurn: { isAnyInTurn }) {
+      safetyStockChanges.begin(at: memoryLog.keep())
+    }
+  }
+
+  /// Without a journal: gives up what was kept, and keeps nothing more. By the same thread.
+  package func forgetDecisions() {
+    guard let memoryLog, memoryLog.isKeeping else { return }
+    epochs.betweenTurns(isAnyInTurn: { isAnyInTurn }) { memoryLog.forget() }
   }
 
   /// Frees index tables that were replaced and that no session reads any more.

@@ -80,7 +80,7 @@ package final class StoreSession {
     guard let journal else {
       if scratch.hasAppended {
         scratch.hasAppended = false
-        memoryLog?.request()
+        if core.log.isKeeping { memoryLog?.request() }
       }
       return
     }

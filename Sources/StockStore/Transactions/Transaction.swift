@@ -123,7 +123,7 @@ extension StoreSession {
   /// Puts what becomes of the items into the journal's record, by what was read: ahead of the locks.
   @inline(__always)
   func writeLines() {
-    guard core.log.isJournaled else { return }
+    guard core.log.isKeeping else { return }
     // Only now: a hold that is refused needs no such record, and most are where stock has run out.
     if let hold = scratch.holdToRecord {
       scratch.record.beginHeld(
