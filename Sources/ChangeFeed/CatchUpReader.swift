@@ -35,16 +35,19 @@ final class CatchUpReader {
   private func serve(_ request: ChangeFeed.Request) {
     do throws(LogCursorError) {
       switch request.what {
-      case .cancel, .start(.now): break
-      case .start(.foreign): throw .otherHistory
-      case .start(.oldest): try serveOldest(request)
-      case .start(.after(let point)):
+      case .cancel, .start(.now, _): break
+      case .start(.foreign, _): throw .otherHistory
+      case .start(.oldest, let filter):
+        encoder.interest = Interest(filter)
+        try serveOldest(request)
+      case .start(.after(let point), _):
         let found = try feed.log.locate(point)
         try requireSafetyStock(behind: point.lsn)
         request.port.deliver(.begun(found), to: request.watch)
-      case .next(let point):
+      case .next(let point, let filter):
         let cursor = try feed.log.cursor(from: point)
         try requireSafetyStock(behind: point.lsn)
+        encoder.interest = Interest(filter)
         try serve(request, behind: point, cursor)
       }
     } catch {
@@ -72,8 +75,7 @@ final class CatchUpReader {
       request.port.deliver(.block(block), to: request.watch)
     } else {
       // It has caught up, or the log is empty.
-      feed.tail.post(
-        ChangeFeed.Request(port: request.port, watch: request.watch, what: .next(point)))
+      feed.tail.post(request)
     }
   }
 

@@ -1,7 +1,8 @@
 // The change feed: two threads that read the log, and hand blocks of events to the event loops.
 //
 // A watcher has at most one request here, for the block behind the point up to which it has sent. The tail
-// thread knows those who wait for what is decided next: one read and one decoding serve all of them. The
+// thread knows those who wait for what is decided next: one read and one decoding serve all of them, and who
+// wants nothing of it goes on waiting. The
 // catch-up thread reads for those who are behind, a block at a time, so that nobody at the tail waits for
 // old segments. Nothing is kept for a watcher that does not ask.
 //
@@ -35,6 +36,8 @@ package enum WatchFailure: Error, Equatable, Sendable {
 package enum WatchDelivery: Sendable {
   /// It begins behind this point.
   case begun(LogPoint)
+  /// Up to this point there is nothing for it. It has not got what it asked for yet.
+  case passed(LogPoint)
   case block(EventBlock)
   case failed(WatchFailure)
 }
@@ -86,8 +89,8 @@ package struct FeedLimits: Sendable {
 package final class ChangeFeed: Sendable {
   struct Request: Sendable {
     enum What: Sendable {
-      case start(WatchStart)
-      case next(LogPoint)
+      case start(WatchStart, EventFilter)
+      case next(LogPoint, EventFilter)
       case cancel
     }
 
@@ -125,6 +128,8 @@ package final class ChangeFeed: Sendable {
   let keepNanoseconds: Int64?
   let tail: Inbox
   let catchUp: Inbox
+  /// Ends a rest of the tail thread.
+  let rest: Wakeup
   let retained = RetainedBytes()
   let client: TailClient
   private let report: @Sendable (String) -> Void
@@ -151,6 +156,7 @@ package final class ChangeFeed: Sendable {
     tokens = ResumeToken(store: store)
     tail = try Inbox()
     catchUp = try Inbox()
+    rest = try Wakeup()
     client = TailClient(tail.wakeup)
     store.safetyStockChanges.begin(at: log.endLSN)
     let tailThread = try Thread(name: "watch tail") { [self] in TailReader(self).run() }
@@ -164,6 +170,7 @@ package final class ChangeFeed: Sendable {
   /// Ends the threads. Nobody watches any more.
   package func stop() {
     stopping.store(true, ordering: .releasing)
+    rest.signal()
     tail.wakeup.signal()
     catchUp.wakeup.signal()
     let threads = threads.withLock { list in
@@ -187,19 +194,23 @@ package final class ChangeFeed: Sendable {
   }
 
   /// Begins a watch; false where there are too many. `watch` must be no other's on that port.
-  package func begin(_ watch: UInt64, _ start: WatchStart, _ port: WatchPort) -> Bool {
+  package func begin(
+    _ watch: UInt64, _ start: WatchStart, _ filter: EventFilter, _ port: WatchPort
+  ) -> Bool {
     let count = watches.add(1, ordering: .relaxed).newValue
     if count > limits.watchesMax {
       watches.subtract(1, ordering: .relaxed)
       return false
     }
-    tail.post(Request(port: port, watch: watch, what: .start(start)))
+    tail.post(Request(port: port, watch: watch, what: .start(start, filter)))
     return true
   }
 
-  /// Asks for the events behind a point. One request of a watch at a time.
-  package func request(_ watch: UInt64, behind point: LogPoint, _ port: WatchPort) {
-    tail.post(Request(port: port, watch: watch, what: .next(point)))
+  /// Asks for the events behind a point that the watch's filter takes. One request of a watch at a time.
+  package func request(
+    _ watch: UInt64, behind point: LogPoint, _ filter: EventFilter, _ port: WatchPort
+  ) {
+    tail.post(Request(port: port, watch: watch, what: .next(point, filter)))
   }
 
   /// Ends a watch. What was on its way to it may still come.

@@ -10,69 +10,89 @@ package enum EventKind: UInt8, CaseIterable, Sendable {
   case expired
   case adjusted
   case refused
+
+  /// Of a set of kinds.
+  var bit: UInt32 { 1 << UInt32(rawValue) }
 }
 
 /// Which events a watcher wants.
 package struct EventFilter: Sendable {
-  private var kinds: UInt32
+  /// Bits.
+  let kinds: UInt32
   /// Hashes of the items' names; empty: all.
-  private let items: Set<UInt64>
+  let items: Set<UInt64>
 
   /// - Parameters:
   ///   - kinds: empty: all but refused.
   ///   - items: hashes of names; empty: all.
   package init(kinds: [EventKind] = [], items: Set<UInt64> = []) {
     let wanted = kinds.isEmpty ? EventKind.allCases.filter { $0 != .refused } : kinds
-    self.kinds = wanted.reduce(0) { $0 | 1 << UInt32($1.rawValue) }
+    self.kinds = wanted.reduce(0) { $0 | $1.bit }
     self.items = items
   }
 
-  fileprivate func takes(_ entry: EventBlock.Entry, _ itemHashes: [UInt64]) -> Bool {
-    guard kinds & 1 << UInt32(entry.kind.rawValue) != 0 else { return false }
-    if items.isEmpty { return true }
-    return entry.items.contains { items.contains(itemHashes[$0]) }
-  }
+  func takes(_ kind: EventKind) -> Bool { kinds & kind.bit != 0 }
 }
 
-/// Some events behind each other, and the points between them.
-package final class EventBlock: Sendable {
+/// Some events behind each other, and the points between them. Those are left out that nobody wanted when it
+/// was made.
+@safe package final class EventBlock: @unchecked Sendable {
   struct Entry: Sendable {
     var lsn: UInt64
-    var kind: EventKind
-    /// Of the message's fields, in `bytes`: who called stands behind the others.
-    var fields: Range<Int>
-    /// Where the fields end that everybody may see.
-    var openEnd: Int
-    /// In `itemHashes`.
-    var items: Range<Int>
+    /// Of the response's field, in the block's bytes: where it starts, where its content does, where the part
+    /// of that ends that everybody may see, and all of it. Who called stands behind the rest.
+    var start: UInt32
+    var content: UInt32
+    var openEnd: UInt32
+    var end: UInt32
+    /// In `itemHashes`; none where nobody asks for some items alone.
+    var firstItem: UInt32
+    var itemCount: UInt32
     /// In `batches`.
-    var batch: Int
+    var batch: UInt32
+    var kind: EventKind
   }
 
   /// Everything behind `start` up to `end` is in the block.
   package let start: UInt64
   package let end: LogPoint
   let entries: [Entry]
-  let bytes: [UInt8]
+  /// Never changed: any thread may read it. Freed with the block.
+  private let bytes: EventBytes
   private let itemHashes: [UInt64]
+  /// Those of them that somebody asks for.
+  private let wantedItems: Set<UInt64>
+  private let kinds: UInt32
   private let batches: [LogBatch]
   private let retained: RetainedBytes
 
+  /// - Parameter bytes: the block frees them.
   init(
-    start: UInt64, end: LogPoint, entries: [Entry], bytes: [UInt8], itemHashes: [UInt64],
-    batches: [LogBatch], retained: RetainedBytes
+    start: UInt64, end: LogPoint, entries: [Entry], bytes: EventBytes, itemHashes: [UInt64],
+    wantedItems: Set<UInt64>, batches: [LogBatch], retained: RetainedBytes
   ) {
     self.start = start
     self.end = end
     self.entries = entries
     self.bytes = bytes
     self.itemHashes = itemHashes
+    self.wantedItems = wantedItems
+    kinds = entries.reduce(0) { $0 | $1.kind.bit }
     self.batches = batches
     self.retained = retained
-    retained.add(bytes.count)
+    retained.add(bytes.capacity)
   }
 
-  deinit { retained.add(-bytes.count) }
+  deinit {
+    retained.add(-bytes.capacity)
+    bytes.free()
+  }
+
+  /// Whether there may be an event that the filter takes.
+  func mayConcern(_ filter: EventFilter) -> Bool {
+    kinds & filter.kinds != 0
+      && (filter.items.isEmpty || !wantedItems.isDisjoint(with: filter.items))
+  }
 
   /// The index of the first event behind `lsn`.
   package func firstIndex(behind lsn: UInt64) -> Int {
@@ -88,26 +108,47 @@ package final class EventBlock: Sendable {
   package func next(from index: Int, _ filter: EventFilter) -> Int? {
     var index = index
     while index < entries.count {
-      if filter.takes(entries[index], itemHashes) { return index }
+      if takes(index, filter) { return index }
       index += 1
     }
     return nil
   }
 
+  /// The end of the events from `first` on that the filter takes one after the other, of no more bytes than
+  /// `bytesMax`, but for the first.
+  package func endOfRun(from first: Int, _ filter: EventFilter, bytesMax: Int) -> Int {
+    let start = Int(entries[first].start)
+    var end = first + 1
+    while end < entries.count, Int(entries[end].end) - start <= bytesMax, takes(end, filter) {
+      end += 1
+    }
+    return end
+  }
+
+  private func takes(_ index: Int, _ filter: EventFilter) -> Bool {
+    guard filter.takes(entries[index].kind) else { return false }
+    if filter.items.isEmpty { return true }
+    let first = Int(entries[index].firstItem)
+    return itemHashes[first..<first + Int(entries[index].itemCount)].contains {
+      filter.items.contains($0)
+    }
+  }
+
   /// The point behind event `index`.
   package func point(behind index: Int) -> LogPoint {
-    batches[entries[index].batch].point(behind: entries[index].lsn)
+    batches[Int(entries[index].batch)].point(behind: entries[index].lsn)
   }
 
   /// Calls `body` with the fields of event `index`, a message of holdfast.v1.Event.
   /// - Parameter isOpen: without caller and key.
   package func withFields(_ index: Int, isOpen: Bool, _ body: (Span<UInt8>) -> Void) {
     let entry = entries[index]
-    let end = isOpen ? entry.openEnd : entry.fields.upperBound
-    // The bytes stay as long as the block.
-    unsafe bytes.withUnsafeBufferPointer { bytes in
-      let fields = unsafe UnsafeBufferPointer(rebasing: bytes[entry.fields.lowerBound..<end])
-      body(unsafe fields.span)
-    }
+    bytes.withSpan(Int(entry.content)..<Int(isOpen ? entry.openEnd : entry.end), body)
+  }
+
+  /// Calls `body` with the events of a range, each as it stands in a holdfast.v1.WatchResponse.
+  package func withEvents(_ range: Range<Int>, _ body: (Span<UInt8>) -> Void) {
+    guard let last = range.last else { return }
+    bytes.withSpan(Int(entries[range.lowerBound].start)..<Int(entries[last].end), body)
   }
 }

@@ -1,18 +1,33 @@
 // From records of the journal to messages: holdfast.v1.Event, field by field (proto/holdfast/v1/event.proto).
-internal import Bytes
 package import Log
 package import StockStore
 internal import Synchronization
 
 /// Makes blocks of events. Used by one thread.
 @safe package final class EventEncoder {
+  /// What a block begins with: what most hold.
+  private static let bytesMin = 16 << 10
+
+  /// Events that nobody wants are left out.
+  var interest = Interest(EventFilter(kinds: EventKind.allCases)) {
+    didSet { wantedItems.removeAll(keepingCapacity: true) }
+  }
+
   private let core: StoreCore
   private let changes: SafetyStockChanges
   private let retained: RetainedBytes
-  private let writer = ProtoWriter(capacity: 1 << 16)
+  /// Of the block that is made; the block that comes of it frees them.
+  private var bytes = EventBytes(capacity: EventEncoder.bytesMin)
   private var entries: [EventBlock.Entry] = []
   private var itemHashes: [UInt64] = []
+  private var touchedItems: Set<UInt64> = []
   private var batches: [LogBatch] = []
+  /// Of the last block.
+  private var bytesBefore = EventEncoder.bytesMin
+  /// By the items' numbers: whether anybody wants their events alone, once it was looked up.
+  private var wantedItems: [Wanted] = []
+
+  private enum Wanted: UInt8 { case unknown, yes, no }
 
   package convenience init(store: StockStore) { self.init(store, RetainedBytes()) }
 
@@ -22,30 +37,36 @@ internal import Synchronization
     self.retained = retained
   }
 
-  deinit { writer.destroy() }
+  deinit { bytes.free() }
 
   /// Reads the events behind `point`, from records of about `bytesMax` bytes; nil where none are durable.
   package func block(
     behind point: LogPoint, _ cursor: any LogCursor, bytesMax: Int
   ) throws(LogCursorError) -> EventBlock? {
-    writer.reset()
     entries.removeAll(keepingCapacity: true)
     itemHashes.removeAll(keepingCapacity: true)
+    touchedItems.removeAll(keepingCapacity: true)
     batches.removeAll(keepingCapacity: true)
+    bytes.removeAll()
     try unsafe cursor.read(bytesMax: bytesMax) { batch, records in
       batches.append(batch)
       unsafe append(records, batch, behind: point.lsn)
     }
     guard let last = batches.last else { return nil }
+    bytesBefore = max(Self.bytesMin, bytes.count + bytes.count / 4)
+    let made = bytes
+    bytes = EventBytes(capacity: bytesBefore)
     return EventBlock(
-      start: max(point.lsn, batches[0].lsn), end: last.end, entries: entries,
-      bytes: writer.withBytes { unsafe $0.withUnsafeBufferPointer { unsafe Array($0) } },
-      itemHashes: itemHashes, batches: batches, retained: retained)
+      start: max(point.lsn, batches[0].lsn), end: last.end, entries: entries, bytes: made,
+      itemHashes: itemHashes, wantedItems: touchedItems, batches: batches, retained: retained)
   }
 
   private func append(
     _ records: UnsafeRawBufferPointer, _ batch: LogBatch, behind start: UInt64
   ) {
+    // Not by way of the property, whose every use would be checked.
+    var out = bytes
+    defer { bytes = out }
     var offset = 0
     // A batch holds whole records; what is none ends it.
     while offset < records.count,
@@ -53,107 +74,167 @@ internal import Synchronization
     {
       offset += record.byteCount
       let lsn = batch.lsn &+ UInt64(offset)
-      if lsn > start, let kind = EventKind(record.kind) { append(record, kind, lsn) }
+      if lsn > start, let kind = EventKind(record.kind), isWanted(record, kind) {
+        append(record, kind, lsn, &out)
+      }
     }
   }
 
-  private func append(_ record: JournalRecord, _ kind: EventKind, _ lsn: UInt64) {
-    let start = writer.count
+  private func append(
+    _ record: JournalRecord, _ kind: EventKind, _ lsn: UInt64, _ out: inout EventBytes
+  ) {
+    let start = out.count
     let firstItem = itemHashes.count
-    writer.field(1, lsn)
-    writer.field(2, UInt64(kind.rawValue))
-    writer.field(3, seconds: record.time)
+    if interest.isOfSomeItems { noteItems(record, kind) }
+    out.reserve(bytes: ReservationID.textLength, numbers: 12)
+    var content = out.begin(1)
+    out.field(1, lsn)
+    out.field(2, UInt64(kind.rawValue))
+    out.field(3, seconds: record.time)
     switch kind {
-    case .held, .extended: writeReservation(record, endsAt: record.expiresAt)
-    case .confirmed, .released: writeReservation(record, endsAt: nil)
-    case .expired: writeReservation(record, endsAt: record.fellDueAt)
+    case .held, .extended: writeReservation(record, endsAt: record.expiresAt, &out)
+    case .confirmed, .released: writeReservation(record, endsAt: nil, &out)
+    case .expired: writeReservation(record, endsAt: record.fellDueAt, &out)
     case .adjusted:
-      write(record.level, lsn)
-      field(11, record.reason)
-    case .refused: writeRefusal(record)
+      write(record.level, &out)
+      let reason = record.reason
+      out.reserve(bytes: reason.count, numbers: 1)
+      out.field(11, reason)
+    case .refused: writeRefusal(record, &out)
     }
     if kind != .refused {
-      for index in 0..<record.lineCount { writeLevel(record.line(index), lsn) }
+      for index in 0..<record.lineCount { writeLevel(record.line(index), lsn, &out) }
     }
-    let openEnd = writer.count
-    field(9, record.caller)
-    field(10, record.key)
+    let openLength = out.count - content
+    let (caller, key) = (record.caller, record.key)
+    out.reserve(bytes: caller.count + key.count, numbers: 2)
+    out.field(9, caller)
+    out.field(10, key)
+    content = out.end(content)
     entries.append(
       EventBlock.Entry(
-        lsn: lsn, kind: kind, fields: start..<writer.count, openEnd: openEnd,
-        items: firstItem..<itemHashes.count, batch: batches.count - 1))
+        lsn: lsn, start: UInt32(start), content: UInt32(content),
+        openEnd: UInt32(content + openLength), end: UInt32(out.count),
+        firstItem: UInt32(firstItem), itemCount: UInt32(itemHashes.count - firstItem),
+        batch: UInt32(batches.count - 1), kind: kind))
   }
 
-  // MARK: Parts
+  // MARK: Who wants it
 
-  private func writeReservation(_ record: JournalRecord, endsAt: Int64?) {
-    let id = record.reservationID(core)
-    writer.field(4, length: ReservationID.textLength) { id.write(to: &$0) }
-    for index in 0..<record.lineCount { writeLine(record.line(index)) }
-    if let endsAt { writer.field(7, seconds: endsAt) }
-  }
-
-  private func writeRefusal(_ record: JournalRecord) {
-    for index in 0..<record.lineCount {
-      let line = record.line(index)
-      writeLine(line)
-      touch(line.ordinal)
+  private func isWanted(_ record: JournalRecord, _ kind: EventKind) -> Bool {
+    guard interest.takes(kind) else { return false }
+    if interest.isOfAllItems { return true }
+    switch kind {
+    case .adjusted: return isWanted(record.level.item.ordinal)
+    case .refused:
+      var isWanted = false
+      forEachItem(ofRefusal: record) { isWanted = isWanted || interest.takes(item: $0) }
+      return isWanted
+    default: return (0..<record.lineCount).contains { isWanted(record.line($0).ordinal) }
     }
+  }
+
+  private func isWanted(_ ordinal: UInt32) -> Bool {
+    let index = Int(ordinal)
+    if index >= wantedItems.count {
+      wantedItems += repeatElement(.unknown, count: index + 1 - wantedItems.count)
+    }
+    switch wantedItems[index] {
+    case .yes: return true
+    case .no: return false
+    case .unknown:
+      let isWanted = interest.takes(item: hash(ordinal))
+      wantedItems[index] = isWanted ? .yes : .no
+      return isWanted
+    }
+  }
+
+  /// Notes what items the event touches, for the filters.
+  private func noteItems(_ record: JournalRecord, _ kind: EventKind) {
+    switch kind {
+    case .adjusted: note(hash(record.level.item.ordinal))
+    case .refused: forEachItem(ofRefusal: record, note)
+    default: for index in 0..<record.lineCount { note(hash(record.line(index).ordinal)) }
+    }
+  }
+
+  private func note(_ item: UInt64) {
+    itemHashes.append(item)
+    if interest.takes(item: item) { touchedItems.insert(item) }
+  }
+
+  private func forEachItem(ofRefusal record: JournalRecord, _ body: (UInt64) -> Void) {
+    for index in 0..<record.lineCount { body(hash(record.line(index).ordinal)) }
     switch record.refusal {
     case .insufficientStock(let item, _, _):
       // Of an adjustment, which has no lines.
-      if record.lineCount == 0 { touch(item.ordinal) }
-      writer.field(11, "INSUFFICIENT_STOCK")
-    case .itemsNotFound, .lineNotFound:
-      itemHashes.append(core.keys.itemHash(record.name))
-      writer.field(11, "ITEM_NOT_FOUND")
-    case .onHandLimit: writer.field(11, "ON_HAND_LIMIT")
+      if record.lineCount == 0 { body(hash(item.ordinal)) }
+    case .itemsNotFound, .lineNotFound: body(core.keys.itemHash(record.name))
+    default: break
+    }
+  }
+
+  private func hash(_ ordinal: UInt32) -> UInt64 { core.keys.itemHash(core.items.name(ordinal)) }
+
+  // MARK: Parts
+
+  private func writeReservation(
+    _ record: JournalRecord, endsAt: Int64?, _ out: inout EventBytes
+  ) {
+    let id = record.reservationID(core)
+    out.field(4, length: ReservationID.textLength) { id.write(to: &$0) }
+    for index in 0..<record.lineCount { writeLine(record.line(index), &out) }
+    if let endsAt {
+      out.reserve(bytes: 0, numbers: 3)
+      out.field(7, seconds: endsAt)
+    }
+  }
+
+  private func writeRefusal(_ record: JournalRecord, _ out: inout EventBytes) {
+    for index in 0..<record.lineCount { writeLine(record.line(index), &out) }
+    out.reserve(bytes: 32, numbers: 1)
+    switch record.refusal {
+    case .insufficientStock: out.field(11, "INSUFFICIENT_STOCK")
+    case .itemsNotFound, .lineNotFound: out.field(11, "ITEM_NOT_FOUND")
+    case .onHandLimit: out.field(11, "ON_HAND_LIMIT")
     default: break
     }
   }
 
   /// Of a confirm in parts, the record has lines of which nothing was sold.
-  private func writeLine(_ line: JournalRecord.Line) {
+  private func writeLine(_ line: JournalRecord.Line, _ out: inout EventBytes) {
     guard line.quantity != 0 else { return }
     let name = core.items.name(line.ordinal)
-    writer.nested(6) {
-      field(1, name.sku)
-      field(2, name.location)
-      writer.field(3, line.quantity)
-    }
+    out.reserve(bytes: name.sku.count + name.location.count, numbers: 4)
+    let start = out.begin(6)
+    out.field(1, name.sku)
+    out.field(2, name.location)
+    out.field(3, line.quantity)
+    out.end(start)
   }
 
-  private func writeLevel(_ line: JournalRecord.Line, _ lsn: UInt64) {
+  private func writeLevel(_ line: JournalRecord.Line, _ lsn: UInt64, _ out: inout EventBytes) {
     // First what it is now: whoever changes it tells of that before.
     let current = core.items[line.ordinal].safetyStock.load(ordering: .acquiring)
     let safetyStock = changes.value(of: line.ordinal, at: lsn, current: current)
     write(
       StockLevel(
         item: ItemHandle(ordinal: line.ordinal), onHand: line.onHand, held: line.held,
-        safetyStock: safetyStock, version: line.version), lsn)
+        safetyStock: safetyStock, version: line.version), &out)
   }
 
-  private func write(_ level: StockLevel, _ lsn: UInt64) {
+  private func write(_ level: StockLevel, _ out: inout EventBytes) {
     let name = core.items.name(level.item.ordinal)
-    touch(level.item.ordinal)
-    writer.nested(8) {
-      field(1, name.sku)
-      field(2, name.location)
-      writer.field(3, level.onHand)
-      writer.field(4, level.held)
-      writer.field(5, level.safetyStock)
-      writer.field(6, level.available)
-      writer.field(7, level.version)
-    }
-  }
-
-  private func touch(_ ordinal: UInt32) {
-    itemHashes.append(core.keys.itemHash(core.items.name(ordinal)))
-  }
-
-  private func field(_ number: Int, _ bytes: BorrowedBytes) {
-    let bytes = unsafe bytes.pointer.bindMemory(to: UInt8.self)
-    writer.field(number, unsafe bytes.span)
+    out.reserve(bytes: name.sku.count + name.location.count, numbers: 8)
+    let start = out.begin(8)
+    out.field(1, name.sku)
+    out.field(2, name.location)
+    out.field(3, level.onHand)
+    out.field(4, level.held)
+    out.field(5, level.safetyStock)
+    out.field(6, level.available)
+    out.field(7, level.version)
+    out.end(start)
   }
 }
 

@@ -8,23 +8,49 @@ final class TailReader {
   private static let recentMax = 4
   /// Before it reads again: many groups make one block, and one wake-up.
   private static let restNanoseconds: Int64 = 2_000_000
+  /// How often a watch is told how far it is, of which nothing concerns it: more often than its heartbeats.
+  private static let tellNanoseconds: Int64 = 100_000_000
+
+  private struct Waiter {
+    let request: ChangeFeed.Request
+    let filter: EventFilter
+    /// Behind it there may be something for the watch: not before the reader's.
+    var point: LogPoint
+    /// Up to where the watch knows that there is nothing.
+    var told: UInt64
+  }
+
+  private struct WatchID: Hashable {
+    let port: ObjectIdentifier
+    let watch: UInt64
+
+    init(_ request: ChangeFeed.Request) {
+      port = ObjectIdentifier(request.port)
+      watch = request.watch
+    }
+  }
 
   private let feed: ChangeFeed
   private let encoder: EventEncoder
+  /// Of all watches; what they want is what becomes an event.
+  private var filters: [WatchID: EventFilter] = [:]
   /// Behind what was read last, and from where it goes on; nil while nobody waits.
   private var point: LogPoint?
   private var cursor: (any LogCursor)?
   private var recent: [EventBlock] = []
-  /// Who waits for what is behind its point, which is not before `point`.
-  private var waiting: [(request: ChangeFeed.Request, point: LogPoint)] = []
+  /// Who waits for what concerns it.
+  private var waiting: [Waiter] = []
   /// Who begins once everything up to the number was read.
   private var starting: [(request: ChangeFeed.Request, lsn: UInt64)] = []
+  /// When the waiting were told last, in monotonic nanoseconds.
+  private var toldNanoseconds: Int64 = 0
   /// Since when nobody watches, in monotonic nanoseconds; nil while somebody does, or where it does not matter.
   private var unwatchedSince: Int64?
 
   init(_ feed: ChangeFeed) {
     self.feed = feed
     encoder = EventEncoder(feed.store, feed.retained)
+    encoder.interest = Interest()
   }
 
   func run() {
@@ -35,26 +61,16 @@ final class TailReader {
         (point, cursor, recent) = (nil, nil, [])
         feed.tail.wakeup.wait(nanoseconds: idleNanoseconds())
       } else if read() {
-        feed.tail.wakeup.wait(nanoseconds: Self.restNanoseconds)
+        _ = tellHowFar()
+        // Not on the requests, which come as soon as a block was sent.
+        feed.rest.wait(nanoseconds: Self.restNanoseconds)
       } else {
+        let nanoseconds = tellHowFar()
         feed.client.arm(true)
         // Something may have become durable before it was armed.
-        if feed.log.endLSN == point?.lsn { feed.tail.wakeup.wait(nanoseconds: .max) }
+        if feed.log.endLSN == point?.lsn { feed.tail.wakeup.wait(nanoseconds: nanoseconds) }
         feed.client.arm(false)
       }
-    }
-  }
-
-  private func take(_ request: ChangeFeed.Request) {
-    switch request.what {
-    case .start(let start):
-      if case .foreign = start {} else { keepDecisions() }
-      if case .now = start { begin(request) } else { feed.catchUp.post(request) }
-    case .next(let point): take(request, behind: point)
-    case .cancel:
-      waiting.removeAll { $0.request.port === request.port && $0.request.watch == request.watch }
-      starting.removeAll { $0.request.port === request.port && $0.request.watch == request.watch }
-      feed.catchUp.post(request)
     }
   }
 
@@ -81,6 +97,25 @@ final class TailReader {
 
   // MARK: Requests
 
+  private func take(_ request: ChangeFeed.Request) {
+    switch request.what {
+    case .start(let start, let filter):
+      if case .foreign = start {} else { keepDecisions() }
+      filters[WatchID(request)] = filter
+      // What was read before has no event that nobody wanted.
+      if encoder.interest.add(filter) { recent = [] }
+      if case .now = start { begin(request) } else { feed.catchUp.post(request) }
+    case .next(let point, let filter): take(request, behind: point, filter)
+    case .cancel:
+      if let filter = filters.removeValue(forKey: WatchID(request)) {
+        encoder.interest.remove(filter)
+      }
+      waiting.removeAll { WatchID($0.request) == WatchID(request) }
+      starting.removeAll { WatchID($0.request) == WatchID(request) }
+      feed.catchUp.post(request)
+    }
+  }
+
   private func begin(_ request: ChangeFeed.Request) {
     do throws(LogCursorError) {
       let end = try feed.log.endPoint()
@@ -93,13 +128,21 @@ final class TailReader {
     }
   }
 
-  private func take(_ request: ChangeFeed.Request, behind wanted: LogPoint) {
-    if let block = recent.first(where: { $0.start <= wanted.lsn && wanted.lsn < $0.end.lsn }) {
-      return request.port.deliver(.block(block), to: request.watch)
+  private func take(
+    _ request: ChangeFeed.Request, behind wanted: LogPoint, _ filter: EventFilter
+  ) {
+    var waiter = Waiter(request: request, filter: filter, point: wanted, told: wanted.lsn)
+    while let block = recent.first(where: {
+      $0.start <= waiter.point.lsn && waiter.point.lsn < $0.end.lsn
+    }) {
+      if block.mayConcern(filter) {
+        return request.port.deliver(.block(block), to: request.watch)
+      }
+      waiter.point = block.end
     }
     if let point {
-      if wanted.lsn < point.lsn { return feed.catchUp.post(request) }
-      return waiting.append((request, wanted))
+      if waiter.point.lsn < point.lsn { return feed.catchUp.post(request) }
+      return waiting.append(waiter)
     }
     // Nobody else waits: it goes on there, unless that is old.
     let end = feed.log.endLSN
@@ -109,11 +152,13 @@ final class TailReader {
     do throws(LogCursorError) {
       cursor = try feed.log.cursor(from: wanted)
       point = wanted
-      waiting.append((request, wanted))
+      waiting.append(waiter)
     } catch {
       request.port.deliver(.failed(feed.failure(error)), to: request.watch)
     }
   }
+
+  // MARK: Reading
 
   /// Reads a block for all who wait; false where nothing more is durable.
   private func read() -> Bool {
@@ -124,10 +169,7 @@ final class TailReader {
       self.point = block.end
       recent.append(block)
       if recent.count > Self.recentMax { recent.removeFirst() }
-      for waiter in waiting where waiter.point.lsn < block.end.lsn {
-        waiter.request.port.deliver(.block(block), to: waiter.request.watch)
-      }
-      waiting.removeAll { $0.point.lsn < block.end.lsn }
+      deliver(block)
       for starter in starting where starter.lsn <= block.end.lsn {
         starter.request.port.deliver(.begun(block.end), to: starter.request.watch)
       }
@@ -142,5 +184,33 @@ final class TailReader {
       starting.removeAll()
       return false
     }
+  }
+
+  private func deliver(_ block: EventBlock) {
+    for index in waiting.indices where waiting[index].point.lsn < block.end.lsn {
+      if block.mayConcern(waiting[index].filter) {
+        waiting[index].request.port.deliver(.block(block), to: waiting[index].request.watch)
+      } else {
+        waiting[index].point = block.end
+      }
+    }
+    // Who has got it waits no more.
+    waiting.removeAll { $0.point.lsn < block.end.lsn }
+  }
+
+  /// Tells those who go on waiting up to where there is nothing for them, now and then: in how many nanoseconds
+  /// that is due again.
+  private func tellHowFar() -> Int64 {
+    guard waiting.contains(where: { $0.told < $0.point.lsn }) else { return .max }
+    let now = SystemClock.monotonicNanoseconds()
+    let due = toldNanoseconds + Self.tellNanoseconds - now
+    if due > 0 { return due }
+    toldNanoseconds = now
+    for index in waiting.indices where waiting[index].told < waiting[index].point.lsn {
+      let waiter = waiting[index]
+      waiting[index].told = waiter.point.lsn
+      waiter.request.port.deliver(.passed(waiter.point), to: waiter.request.watch)
+    }
+    return .max
   }
 }

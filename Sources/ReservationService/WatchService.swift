@@ -54,7 +54,7 @@ final class WatchService {
 
   /// Begins a watch; false where there are too many.
   func begin(_ call: CallID, _ options: Options) -> Bool {
-    guard feed.begin(call.rawValue, options.start, port) else { return false }
+    guard feed.begin(call.rawValue, options.start, options.filter, port) else { return false }
     watches[call] = Watch(
       options: options, sentNanoseconds: SystemClock.monotonicNanoseconds())
     return true
@@ -99,7 +99,8 @@ final class WatchService {
     case .begun(let point):
       watches[call]?.point = point
       sendEmpty(call, sink)
-      if watches[call] != nil { feed.request(call.rawValue, behind: point, port) }
+      request(call, behind: point)
+    case .passed(let point): watches[call]?.point = point
     case .block(let block):
       let isFirst = watches[call]?.point == nil
       let start = watches[call]?.point?.lsn ?? block.start
@@ -110,6 +111,12 @@ final class WatchService {
     case .failed(let failure):
       end(call, sink) { errors.watchEnded(failure, response: $0) }
     }
+  }
+
+  /// Asks for the block behind `point`, if the watch is still there.
+  private func request(_ call: CallID, behind point: LogPoint) {
+    guard let filter = watches[call]?.options.filter else { return }
+    feed.request(call.rawValue, behind: point, filter, port)
   }
 
   private func tick(_ now: Int64, _ sink: any CallSink) {
@@ -131,7 +138,7 @@ final class WatchService {
     while let watch = watches[call], !watch.isFull {
       guard let block = watch.block else {
         // It was given back while the client did not read.
-        if let point = watch.point { feed.request(call.rawValue, behind: point, port) }
+        if let point = watch.point { request(call, behind: point) }
         return
       }
       guard let first = block.next(from: watch.next, watch.options.filter) else {
@@ -139,7 +146,7 @@ final class WatchService {
         watches[call]?.block = nil
         // The first message comes at once, and who has been silent for long says how far it is.
         if watch.sentNanoseconds == 0 { sendEmpty(call, sink) }
-        if watches[call] != nil { feed.request(call.rawValue, behind: block.end, port) }
+        request(call, behind: block.end)
         return
       }
       send(block, from: first, watch, call, sink)
@@ -149,16 +156,24 @@ final class WatchService {
   private func send(
     _ block: EventBlock, from first: Int, _ watch: Watch, _ call: CallID, _ sink: any CallSink
   ) {
+    let (filter, isOpen) = (watch.options.filter, watch.options.isOpen)
     var next: Int? = first
     var count = 0
     var point = block.end
     let delivery = sink.respond(to: call, lsn: 0, ends: false) { response in
       let writer = response.message
       while let index = next, writer.count < Self.messageBytes {
-        block.withFields(index, isOpen: watch.options.isOpen) { writer.field(1, $0) }
-        count += 1
-        point = block.point(behind: index)
-        next = block.next(from: index + 1, watch.options.filter)
+        var end = index + 1
+        if isOpen {
+          block.withFields(index, isOpen: true) { writer.field(1, $0) }
+        } else {
+          // As they stand in the block, mostly all of them.
+          end = block.endOfRun(from: index, filter, bytesMax: Self.messageBytes - writer.count)
+          block.withEvents(index..<end) { writer.text($0) }
+        }
+        count += end - index
+        point = block.point(behind: end - 1)
+        next = block.next(from: end, filter)
       }
       if next == nil { point = block.end }
       put(point, to: writer)

@@ -147,6 +147,48 @@ import Testing
   }
 }
 
+extension EventEncodingTests {
+  @Test("Of what nobody wants no event is made, and of the rest all that anybody does")
+  func interests() throws {
+    for key in ["k1", "k2", "k3"] { it.adjust(key, .setOnHand(10), key: key) }
+    it.reserve([("k1", 1), ("k2", 1)], key: "k4")
+    it.reserve([("k3", 1)], key: "k5")
+    it.reserve([("k2", 99)], key: "k6")
+    it.log.drain()
+    func hash(_ sku: String) -> UInt64 {
+      withTexts([sku]) { it.session.itemHash(ItemName(sku: $0[0], location: .empty)) }
+    }
+    let (first, held) = (
+      EventFilter(items: [hash("k1")]), EventFilter(kinds: [.held], items: [hash("k3")])
+    )
+    let refused = EventFilter(kinds: [.refused], items: [hash("k2")])
+    let encoder = EventEncoder(store: it.store)
+    encoder.interest = Interest()
+    func made() throws -> [EventKind] {
+      let point = LogPoint(lsn: 0, mark: 0)
+      let block = try encoder.block(behind: point, it.log.cursor(from: point), bytesMax: .max)
+      return try #require(block).entries.map(\.kind)
+    }
+    func add(_ filter: EventFilter) -> Bool { encoder.interest.add(filter) }
+    #expect(try made() == [])
+    #expect(add(first))
+    #expect(try made() == [.adjusted, .held])
+    #expect(add(held))
+    // One filter's kinds with the other's items: a watcher of neither takes it, and no harm is done.
+    #expect(try made() == [.adjusted, .adjusted, .held, .held])
+    #expect(add(refused) && !add(refused))
+    #expect(try made() == [.adjusted, .adjusted, .adjusted, .held, .held, .refused])
+    #expect(add(EventFilter()))
+    encoder.interest.remove(refused)
+    encoder.interest.remove(refused)
+    encoder.interest.remove(held)
+    #expect(try made() == [.adjusted, .adjusted, .adjusted, .held, .held])
+    encoder.interest.remove(EventFilter())
+    encoder.interest.remove(first)
+    #expect(try made() == [])
+  }
+}
+
 extension MemoryLog {
   /// The end, once everything is there that was appended.
   func drained() -> UInt64 {

@@ -69,6 +69,56 @@ import Testing
     #expect(try it.versions(2, behind: again, count: 1) == [1])
   }
 
+  @Test("Who wants nothing of what others read is told how far it is, and gets what it wants")
+  func whoWaitsForSomething() throws {
+    let it = try FedStore(keepNanoseconds: Self.minute)
+    defer { it.stop() }
+    let wanted = EventFilter(items: [it.hash("wanted")])
+    let point = try it.begin(1, .now, wanted)
+    it.request(1, behind: point, wanted)
+    let everything = try it.begin(2, .now)
+    var numbers: [UInt64] = []
+    for _ in 0..<3 { numbers.append(it.adjust()) }
+    #expect(try it.versions(2, behind: everything, count: 3) == [1, 2, 3])
+    var passed = point.lsn
+    while passed < numbers[2] {
+      guard case .passed(let point) = try it.next(1) else {
+        Issue.record("a block of which the watch wants nothing")
+        return
+      }
+      #expect(point.lsn > passed)
+      passed = point.lsn
+    }
+    let lsn = it.adjust("wanted")
+    guard case .block(let block) = try it.next(1) else {
+      Issue.record("something else than the event that it waits for")
+      return
+    }
+    let first = block.next(from: block.firstIndex(behind: passed), wanted)
+    #expect(first.map { block.entries[$0].lsn } == lsn)
+    // What came before it came to wait is not lost.
+    it.adjust("wanted")
+    it.adjust()
+    it.request(1, behind: block.end, wanted)
+    guard case .block(let next) = try it.next(1) else { throw FedStore.Unexpected() }
+    #expect(next.next(from: next.firstIndex(behind: block.end.lsn), wanted) != nil)
+  }
+
+  @Test("A watch that begins among others misses nothing that was read before for these")
+  func whoWantsMoreThanTheOthers() throws {
+    let it = try FedStore(keepNanoseconds: Self.minute)
+    defer { it.stop() }
+    let wanted = EventFilter(items: [it.hash("wanted")])
+    let start = try it.begin(1, .now, wanted)
+    it.request(1, behind: start, wanted)
+    it.adjust()
+    it.adjust("wanted")
+    // It is in the middle of it now, and the block has the one event.
+    guard case .block = try it.next(1) else { throw FedStore.Unexpected() }
+    let point = try it.begin(2, .after(start))
+    #expect(try it.versions(2, behind: point, count: 2) == [1, 1])
+  }
+
   @Test("A token of another store is no reason to keep anything")
   func foreign() throws {
     let it = try FedStore(keepNanoseconds: Self.minute)
@@ -111,21 +161,33 @@ private final class FedStore {
   }
 
   @discardableResult
-  func adjust() -> UInt64 {
+  func adjust(_ sku: String = "a") -> UInt64 {
     adjustments += 1
-    return it.adjust("a", .delta(1), key: "k\(adjustments)")
+    return it.adjust(sku, .delta(1), key: "k\(adjustments)")
+  }
+
+  func hash(_ sku: String) -> UInt64 {
+    withTexts([sku]) { it.session.itemHash(ItemName(sku: $0[0], location: .empty)) }
+  }
+
+  func request(_ watch: UInt64, behind point: LogPoint, _ filter: EventFilter) {
+    feed.request(watch, behind: point, filter, port)
   }
 
   func end(_ watch: UInt64) { feed.end(watch, port) }
 
   /// What a new watch gets first.
-  func delivery(_ watch: UInt64, _ start: WatchStart) throws -> WatchDelivery {
-    #expect(feed.begin(watch, start, port))
+  func delivery(
+    _ watch: UInt64, _ start: WatchStart, _ filter: EventFilter = EventFilter()
+  ) throws -> WatchDelivery {
+    #expect(feed.begin(watch, start, filter, port))
     return try next(watch)
   }
 
-  func begin(_ watch: UInt64, _ start: WatchStart) throws -> LogPoint {
-    guard case .begun(let point) = try delivery(watch, start) else { throw Unexpected() }
+  func begin(
+    _ watch: UInt64, _ start: WatchStart, _ filter: EventFilter = EventFilter()
+  ) throws -> LogPoint {
+    guard case .begun(let point) = try delivery(watch, start, filter) else { throw Unexpected() }
     return point
   }
 
@@ -139,7 +201,7 @@ private final class FedStore {
     var point = point
     var versions: [Int] = []
     while versions.count < count {
-      feed.request(watch, behind: point, port)
+      feed.request(watch, behind: point, EventFilter(), port)
       guard case .block(let block) = try next(watch) else { throw Unexpected() }
       versions += WatchedStore.versions(of: block, behind: point.lsn)
       point = block.end
@@ -147,7 +209,7 @@ private final class FedStore {
     return versions
   }
 
-  private func next(_ watch: UInt64) throws -> WatchDelivery {
+  func next(_ watch: UInt64) throws -> WatchDelivery {
     while true {
       deliveries += port.take()
       if let index = deliveries.firstIndex(where: { $0.watch == watch }) {

@@ -30,11 +30,14 @@ final class WatchedStore {
   }
 
   /// Everything behind `point`, as one block.
-  func block(behind lsn: UInt64 = 0) throws -> EventBlock? {
+  func block(
+    behind lsn: UInt64 = 0, _ filter: EventFilter = EventFilter(kinds: EventKind.allCases)
+  ) throws -> EventBlock? {
     log.drain()
     let point = LogPoint(lsn: lsn, mark: 0)
-    return try EventEncoder(store: store).block(
-      behind: point, log.cursor(from: point), bytesMax: .max)
+    let encoder = EventEncoder(store: store)
+    encoder.interest = Interest(filter)
+    return try encoder.block(behind: point, log.cursor(from: point), bytesMax: .max)
   }
 
   /// The events behind `lsn` that a filter takes, as text.
@@ -42,7 +45,7 @@ final class WatchedStore {
     behind lsn: UInt64 = 0, _ filter: EventFilter = EventFilter(kinds: EventKind.allCases),
     isOpen: Bool = false
   ) throws -> [String] {
-    try block(behind: lsn).map { Self.texts(of: $0, filter, isOpen: isOpen) } ?? []
+    try block(behind: lsn, filter).map { Self.texts(of: $0, filter, isOpen: isOpen) } ?? []
   }
 
   private static func texts(
@@ -170,10 +173,10 @@ extension WatchedStore {
 }
 
 /// Calls `body` with the bytes of each text.
-func withTexts(_ texts: [String], _ body: ([BorrowedBytes]) -> Void) {
+func withTexts<R>(_ texts: [String], _ body: ([BorrowedBytes]) -> R) -> R {
   let all = texts.map { Array($0.utf8) }
   let joined = all.flatMap { $0 }
-  unsafe joined.withUnsafeBufferPointer { bytes in
+  return unsafe joined.withUnsafeBufferPointer { bytes in
     var borrowed: [BorrowedBytes] = []
     var offset = 0
     for text in all {
@@ -182,6 +185,6 @@ func withTexts(_ texts: [String], _ body: ([BorrowedBytes]) -> Void) {
         unsafe BorrowedBytes(bytes.baseAddress.map { unsafe $0 + offset }, count: text.count))
       offset += text.count
     }
-    body(borrowed)
+    return body(borrowed)
   }
 }

@@ -64,6 +64,8 @@ package final class SafetyStockChanges: Sendable {
   package let countMax: Int
 
   private let state = Mutex(State())
+  /// The highest number of a change; 0 where there is none.
+  private let newestLSN = Atomic<UInt64>(0)
 
   package init(countMax: Int = 1 << 20) { self.countMax = countMax }
 
@@ -71,6 +73,7 @@ package final class SafetyStockChanges: Sendable {
   package func begin(at lsn: UInt64) {
     state.withLock { state in
       state = State()
+      newestLSN.store(0, ordering: .releasing)
       state.live.completeFrom = lsn
       state.older.completeFrom = lsn
     }
@@ -81,6 +84,7 @@ package final class SafetyStockChanges: Sendable {
     state.withLock { state in
       if state.live.changes.count >= countMax { state.live.dropHalf() }
       state.live.append(ordinal, before: before, lsn: lsn)
+      raiseNewest(lsn)
     }
   }
 
@@ -106,13 +110,24 @@ package final class SafetyStockChanges: Sendable {
     table.completeFrom = lsn
     for change in changes { table.append(change.ordinal, before: change.before, lsn: change.lsn) }
     let made = table
-    state.withLock { $0.older = made }
+    let newest = changes.last?.lsn ?? 0
+    state.withLock { state in
+      state.older = made
+      raiseNewest(newest)
+    }
+  }
+
+  /// Under the lock.
+  private func raiseNewest(_ lsn: UInt64) {
+    if lsn > newestLSN.load(ordering: .relaxed) { newestLSN.store(lsn, ordering: .releasing) }
   }
 
   /// What the safety stock of an item was right after the decision `lsn`, from `completeFrom` on.
   /// - Parameter current: what it is, read before this is asked.
   package func value(of ordinal: UInt32, at lsn: UInt64, current: Int64) -> Int64 {
-    state.withLock { state in
+    // Who has read what a change made of it sees the change here.
+    if newestLSN.load(ordering: .acquiring) <= lsn { return current }
+    return state.withLock { state in
       state.older.value(of: ordinal, at: lsn) ?? state.live.value(of: ordinal, at: lsn) ?? current
     }
   }
