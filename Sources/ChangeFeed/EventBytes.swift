@@ -96,36 +96,42 @@ internal import StockStore
     end(start)
   }
 
-  /// Begins a submessage: where its content starts, behind one byte for its length.
+  /// Begins a submessage: where its content starts, behind some bytes for its length.
   @inline(__always)
-  mutating func begin(_ number: UInt8) -> Int {
+  mutating func begin(_ number: UInt8, lengthBytes: Int = 1) -> Int {
     put(number << 3 | 2)
-    count += 1
+    count += lengthBytes
     return count
   }
 
-  /// Ends the submessage whose content starts at `start`: where it starts now. Most are shorter than 128
-  /// bytes, and fit their one byte of length; others are moved.
+  /// Ends the submessage whose content starts at `start`: where it starts now. It is moved where its length takes
+  /// other bytes than were left for it.
   @inline(__always)
   @discardableResult
-  mutating func end(_ start: Int) -> Int {
+  mutating func end(_ start: Int, lengthBytes: Int = 1) -> Int {
     let length = count - start
-    if length < 0x80 {
+    if lengthBytes == 1, length < 0x80 {
       unsafe memory[start - 1] = UInt8(truncatingIfNeeded: length)
       return start
     }
-    return endLong(start, length)
+    if lengthBytes == 2, length >= 0x80, length < 0x4000 {
+      unsafe memory[start - 2] = UInt8(truncatingIfNeeded: length) | 0x80
+      unsafe memory[start - 1] = UInt8(truncatingIfNeeded: length >> 7)
+      return start
+    }
+    return move(start, length, lengthBytes)
   }
 
   @inline(never)
-  private mutating func endLong(_ start: Int, _ length: Int) -> Int {
+  private mutating func move(_ start: Int, _ length: Int, _ lengthBytes: Int) -> Int {
     reserve(bytes: 0, numbers: 1)
-    let shift = (UInt64.bitWidth - UInt64(length).leadingZeroBitCount + 6) / 7 - 1
-    unsafe (memory + start + shift).update(from: memory + start, count: length)
-    count = start - 1
+    let needed = max(1, (UInt64.bitWidth - UInt64(length).leadingZeroBitCount + 6) / 7)
+    let moved = start - lengthBytes + needed
+    unsafe (memory + moved).update(from: memory + start, count: length)
+    count = start - lengthBytes
     put(varint: UInt64(length))
     count += length
-    return start + shift
+    return moved
   }
 
   @inline(__always)

@@ -4,69 +4,95 @@ package import StockStore
 internal import Synchronization
 
 /// Makes blocks of events. Used by one thread.
-@safe package final class EventEncoder {
+package final class EventEncoder {
+  /// Events that nobody wants are left out.
+  var interest: Interest {
+    get { maker.interest }
+    set { maker.interest = newValue }
+    _modify {
+      yield &maker.interest
+    }
+  }
+
+  private let retained: RetainedBytes
+  private var maker: EventMaker
+
+  package convenience init(store: StockStore) { self.init(store, RetainedBytes()) }
+
+  init(_ store: StockStore, _ retained: RetainedBytes) {
+    self.retained = retained
+    maker = EventMaker(store)
+  }
+
+  deinit { maker.free() }
+
+  /// Reads the events behind `point`, from records of about `bytesMax` bytes; nil where none are durable.
+  package func block(
+    behind point: LogPoint, _ cursor: any LogCursor, bytesMax: Int
+  ) throws(LogCursorError) -> EventBlock? {
+    maker.removeAll()
+    try unsafe cursor.read(bytesMax: bytesMax) { batch, records in
+      unsafe maker.append(records, batch, behind: point.lsn)
+    }
+    return maker.block(behind: point.lsn, retained)
+  }
+}
+
+/// The events of one block, as they are made. A value: what is a property of a class is checked at every use.
+@safe private struct EventMaker {
   /// What a block begins with: what most hold.
   private static let bytesMin = 16 << 10
 
-  /// Events that nobody wants are left out.
   var interest = Interest(EventFilter(kinds: EventKind.allCases)) {
     didSet { wantedItems.removeAll(keepingCapacity: true) }
   }
 
   private let core: StoreCore
   private let changes: SafetyStockChanges
-  private let retained: RetainedBytes
+  /// Bytes of the last event's length: most are as long as the one before, and need not be moved.
+  private var lengthBytes = 2
+  /// Bytes of an id's text.
+  private let idLength = ReservationID.textLength
   /// Of the block that is made; the block that comes of it frees them.
-  private var bytes = EventBytes(capacity: EventEncoder.bytesMin)
+  private var out = EventBytes(capacity: EventMaker.bytesMin)
   private var entries: [EventBlock.Entry] = []
   private var itemHashes: [UInt64] = []
   private var touchedItems: Set<UInt64> = []
   private var batches: [LogBatch] = []
-  /// Of the last block.
-  private var bytesBefore = EventEncoder.bytesMin
   /// By the items' numbers: whether anybody wants their events alone, once it was looked up.
   private var wantedItems: [Wanted] = []
 
   private enum Wanted: UInt8 { case unknown, yes, no }
 
-  package convenience init(store: StockStore) { self.init(store, RetainedBytes()) }
-
-  init(_ store: StockStore, _ retained: RetainedBytes) {
+  init(_ store: StockStore) {
     core = store.core
     changes = store.safetyStockChanges
-    self.retained = retained
   }
 
-  deinit { bytes.free() }
+  func free() { out.free() }
 
-  /// Reads the events behind `point`, from records of about `bytesMax` bytes; nil where none are durable.
-  package func block(
-    behind point: LogPoint, _ cursor: any LogCursor, bytesMax: Int
-  ) throws(LogCursorError) -> EventBlock? {
+  mutating func removeAll() {
     entries.removeAll(keepingCapacity: true)
     itemHashes.removeAll(keepingCapacity: true)
     touchedItems.removeAll(keepingCapacity: true)
     batches.removeAll(keepingCapacity: true)
-    bytes.removeAll()
-    try unsafe cursor.read(bytesMax: bytesMax) { batch, records in
-      batches.append(batch)
-      unsafe append(records, batch, behind: point.lsn)
-    }
-    guard let last = batches.last else { return nil }
-    bytesBefore = max(Self.bytesMin, bytes.count + bytes.count / 4)
-    let made = bytes
-    bytes = EventBytes(capacity: bytesBefore)
+    out.removeAll()
+  }
+
+  /// What was appended, which the block takes along; nil where it was nothing.
+  mutating func block(behind start: UInt64, _ retained: RetainedBytes) -> EventBlock? {
+    guard let first = batches.first, let last = batches.last else { return nil }
+    let made = out
+    out = EventBytes(capacity: max(Self.bytesMin, made.count + made.count / 4))
     return EventBlock(
-      start: max(point.lsn, batches[0].lsn), end: last.end, entries: entries, bytes: made,
+      start: max(start, first.lsn), end: last.end, entries: entries, bytes: made,
       itemHashes: itemHashes, wantedItems: touchedItems, batches: batches, retained: retained)
   }
 
-  private func append(
+  mutating func append(
     _ records: UnsafeRawBufferPointer, _ batch: LogBatch, behind start: UInt64
   ) {
-    // Not by way of the property, whose every use would be checked.
-    var out = bytes
-    defer { bytes = out }
+    batches.append(batch)
     var offset = 0
     // A batch holds whole records; what is none ends it.
     while offset < records.count,
@@ -75,42 +101,43 @@ internal import Synchronization
       offset += record.byteCount
       let lsn = batch.lsn &+ UInt64(offset)
       if lsn > start, let kind = EventKind(record.kind), isWanted(record, kind) {
-        append(record, kind, lsn, &out)
+        append(record, kind, lsn)
       }
     }
   }
 
-  private func append(
-    _ record: JournalRecord, _ kind: EventKind, _ lsn: UInt64, _ out: inout EventBytes
+  private mutating func append(
+    _ record: JournalRecord, _ kind: EventKind, _ lsn: UInt64
   ) {
     let start = out.count
     let firstItem = itemHashes.count
     if interest.isOfSomeItems { noteItems(record, kind) }
-    out.reserve(bytes: ReservationID.textLength, numbers: 12)
-    var content = out.begin(1)
+    out.reserve(bytes: idLength, numbers: 12)
+    let begun = out.begin(1, lengthBytes: lengthBytes)
     out.field(1, lsn)
     out.field(2, UInt64(kind.rawValue))
     out.field(3, seconds: record.time)
     switch kind {
-    case .held, .extended: writeReservation(record, endsAt: record.expiresAt, &out)
-    case .confirmed, .released: writeReservation(record, endsAt: nil, &out)
-    case .expired: writeReservation(record, endsAt: record.fellDueAt, &out)
+    case .held, .extended: writeReservation(record, endsAt: record.expiresAt)
+    case .confirmed, .released: writeReservation(record, endsAt: nil)
+    case .expired: writeReservation(record, endsAt: record.fellDueAt)
     case .adjusted:
-      write(record.level, &out)
+      write(record.level)
       let reason = record.reason
       out.reserve(bytes: reason.count, numbers: 1)
       out.field(11, reason)
-    case .refused: writeRefusal(record, &out)
+    case .refused: writeRefusal(record)
     }
     if kind != .refused {
-      for index in 0..<record.lineCount { writeLevel(record.line(index), lsn, &out) }
+      for index in 0..<record.lineCount { writeLevel(record.line(index), lsn) }
     }
-    let openLength = out.count - content
+    let openLength = out.count - begun
     let (caller, key) = (record.caller, record.key)
     out.reserve(bytes: caller.count + key.count, numbers: 2)
     out.field(9, caller)
     out.field(10, key)
-    content = out.end(content)
+    let content = out.end(begun, lengthBytes: lengthBytes)
+    lengthBytes = content - start - 1
     entries.append(
       EventBlock.Entry(
         lsn: lsn, start: UInt32(start), content: UInt32(content),
@@ -121,20 +148,20 @@ internal import Synchronization
 
   // MARK: Who wants it
 
-  private func isWanted(_ record: JournalRecord, _ kind: EventKind) -> Bool {
+  private mutating func isWanted(_ record: JournalRecord, _ kind: EventKind) -> Bool {
     guard interest.takes(kind) else { return false }
     if interest.isOfAllItems { return true }
     switch kind {
     case .adjusted: return isWanted(record.level.item.ordinal)
     case .refused:
       var isWanted = false
-      forEachItem(ofRefusal: record) { isWanted = isWanted || interest.takes(item: $0) }
+      Self.forEachItem(ofRefusal: record, core) { isWanted = isWanted || interest.takes(item: $0) }
       return isWanted
     default: return (0..<record.lineCount).contains { isWanted(record.line($0).ordinal) }
     }
   }
 
-  private func isWanted(_ ordinal: UInt32) -> Bool {
+  private mutating func isWanted(_ ordinal: UInt32) -> Bool {
     let index = Int(ordinal)
     if index >= wantedItems.count {
       wantedItems += repeatElement(.unknown, count: index + 1 - wantedItems.count)
@@ -143,55 +170,59 @@ internal import Synchronization
     case .yes: return true
     case .no: return false
     case .unknown:
-      let isWanted = interest.takes(item: hash(ordinal))
+      let isWanted = interest.takes(item: Self.hash(ordinal, core))
       wantedItems[index] = isWanted ? .yes : .no
       return isWanted
     }
   }
 
   /// Notes what items the event touches, for the filters.
-  private func noteItems(_ record: JournalRecord, _ kind: EventKind) {
+  private mutating func noteItems(_ record: JournalRecord, _ kind: EventKind) {
     switch kind {
-    case .adjusted: note(hash(record.level.item.ordinal))
-    case .refused: forEachItem(ofRefusal: record, note)
-    default: for index in 0..<record.lineCount { note(hash(record.line(index).ordinal)) }
+    case .adjusted: note(Self.hash(record.level.item.ordinal, core))
+    case .refused: Self.forEachItem(ofRefusal: record, core) { note($0) }
+    default: for index in 0..<record.lineCount { note(Self.hash(record.line(index).ordinal, core)) }
     }
   }
 
-  private func note(_ item: UInt64) {
+  private mutating func note(_ item: UInt64) {
     itemHashes.append(item)
     if interest.takes(item: item) { touchedItems.insert(item) }
   }
 
-  private func forEachItem(ofRefusal record: JournalRecord, _ body: (UInt64) -> Void) {
-    for index in 0..<record.lineCount { body(hash(record.line(index).ordinal)) }
+  private static func forEachItem(
+    ofRefusal record: JournalRecord, _ core: StoreCore, _ body: (UInt64) -> Void
+  ) {
+    for index in 0..<record.lineCount { body(hash(record.line(index).ordinal, core)) }
     switch record.refusal {
     case .insufficientStock(let item, _, _):
       // Of an adjustment, which has no lines.
-      if record.lineCount == 0 { body(hash(item.ordinal)) }
+      if record.lineCount == 0 { body(hash(item.ordinal, core)) }
     case .itemsNotFound, .lineNotFound: body(core.keys.itemHash(record.name))
     default: break
     }
   }
 
-  private func hash(_ ordinal: UInt32) -> UInt64 { core.keys.itemHash(core.items.name(ordinal)) }
+  private static func hash(_ ordinal: UInt32, _ core: StoreCore) -> UInt64 {
+    core.keys.itemHash(core.items.name(ordinal))
+  }
 
   // MARK: Parts
 
-  private func writeReservation(
-    _ record: JournalRecord, endsAt: Int64?, _ out: inout EventBytes
+  private mutating func writeReservation(
+    _ record: JournalRecord, endsAt: Int64?
   ) {
     let id = record.reservationID(core)
-    out.field(4, length: ReservationID.textLength) { id.write(to: &$0) }
-    for index in 0..<record.lineCount { writeLine(record.line(index), &out) }
+    out.field(4, length: idLength) { id.write(to: &$0) }
+    for index in 0..<record.lineCount { writeLine(record.line(index)) }
     if let endsAt {
       out.reserve(bytes: 0, numbers: 3)
       out.field(7, seconds: endsAt)
     }
   }
 
-  private func writeRefusal(_ record: JournalRecord, _ out: inout EventBytes) {
-    for index in 0..<record.lineCount { writeLine(record.line(index), &out) }
+  private mutating func writeRefusal(_ record: JournalRecord) {
+    for index in 0..<record.lineCount { writeLine(record.line(index)) }
     out.reserve(bytes: 32, numbers: 1)
     switch record.refusal {
     case .insufficientStock: out.field(11, "INSUFFICIENT_STOCK")
@@ -202,7 +233,7 @@ internal import Synchronization
   }
 
   /// Of a confirm in parts, the record has lines of which nothing was sold.
-  private func writeLine(_ line: JournalRecord.Line, _ out: inout EventBytes) {
+  private mutating func writeLine(_ line: JournalRecord.Line) {
     guard line.quantity != 0 else { return }
     let name = core.items.name(line.ordinal)
     out.reserve(bytes: name.sku.count + name.location.count, numbers: 4)
@@ -213,17 +244,17 @@ internal import Synchronization
     out.end(start)
   }
 
-  private func writeLevel(_ line: JournalRecord.Line, _ lsn: UInt64, _ out: inout EventBytes) {
+  private mutating func writeLevel(_ line: JournalRecord.Line, _ lsn: UInt64) {
     // First what it is now: whoever changes it tells of that before.
     let current = core.items[line.ordinal].safetyStock.load(ordering: .acquiring)
     let safetyStock = changes.value(of: line.ordinal, at: lsn, current: current)
     write(
       StockLevel(
         item: ItemHandle(ordinal: line.ordinal), onHand: line.onHand, held: line.held,
-        safetyStock: safetyStock, version: line.version), &out)
+        safetyStock: safetyStock, version: line.version))
   }
 
-  private func write(_ level: StockLevel, _ out: inout EventBytes) {
+  private mutating func write(_ level: StockLevel) {
     let name = core.items.name(level.item.ordinal)
     out.reserve(bytes: name.sku.count + name.location.count, numbers: 8)
     let start = out.begin(8)

@@ -4,6 +4,8 @@
 struct Interest {
   /// By the kinds' numbers.
   private var watchesByKind = [Int](repeating: 0, count: 1 + Int(EventKind.refused.rawValue))
+  /// Of those that any wants: bits.
+  private var kinds: UInt32 = 0
   private var watchesWithoutItems = 0
   private var watchesByItem: [UInt64: Int] = [:]
 
@@ -18,7 +20,10 @@ struct Interest {
     var isNew = false
     for kind in EventKind.allCases where filter.takes(kind) {
       watchesByKind[Int(kind.rawValue)] += 1
-      if watchesByKind[Int(kind.rawValue)] == 1 { isNew = true }
+      if watchesByKind[Int(kind.rawValue)] == 1 {
+        isNew = true
+        kinds |= kind.bit
+      }
     }
     if filter.items.isEmpty {
       watchesWithoutItems += 1
@@ -34,6 +39,7 @@ struct Interest {
   mutating func remove(_ filter: EventFilter) {
     for kind in EventKind.allCases where filter.takes(kind) {
       watchesByKind[Int(kind.rawValue)] -= 1
+      if watchesByKind[Int(kind.rawValue)] == 0 { kinds &= ~kind.bit }
     }
     if filter.items.isEmpty { watchesWithoutItems -= 1 }
     for item in filter.items {
@@ -42,7 +48,7 @@ struct Interest {
     }
   }
 
-  func takes(_ kind: EventKind) -> Bool { watchesByKind[Int(kind.rawValue)] > 0 }
+  func takes(_ kind: EventKind) -> Bool { kinds & kind.bit != 0 }
 
   /// Somebody wants the events of every item.
   var isOfAllItems: Bool { watchesWithoutItems > 0 }

@@ -6,8 +6,12 @@ internal import StockStore
 final class TailReader {
   /// Blocks that are kept for who comes a little late.
   private static let recentMax = 4
-  /// Before it reads again: many groups make one block, and one wake-up.
+  /// Before it reads again: many groups make one block, and one wake-up. Under load a block is made of more of
+  /// them, unless one of full length has left some.
   private static let restNanoseconds: Int64 = 2_000_000
+  private static let restNanosecondsUnderLoad: Int64 = 10_000_000
+  /// Of records in a block: more than a few decisions come to.
+  private static let bytesUnderLoad: UInt64 = 4 << 10
   /// How often a watch is told how far it is, of which nothing concerns it: more often than its heartbeats.
   private static let tellNanoseconds: Int64 = 100_000_000
 
@@ -60,10 +64,12 @@ final class TailReader {
         // The next to come says where to go on.
         (point, cursor, recent) = (nil, nil, [])
         feed.tail.wakeup.wait(nanoseconds: idleNanoseconds())
-      } else if read() {
+      } else if let bytes = read() {
         _ = tellHowFar()
+        let isUnderLoad = bytes > Self.bytesUnderLoad && bytes < feed.limits.blockBytes
         // Not on the requests, which come as soon as a block was sent.
-        feed.rest.wait(nanoseconds: Self.restNanoseconds)
+        feed.rest.wait(
+          nanoseconds: isUnderLoad ? Self.restNanosecondsUnderLoad : Self.restNanoseconds)
       } else {
         let nanoseconds = tellHowFar()
         feed.client.arm(true)
@@ -160,12 +166,12 @@ final class TailReader {
 
   // MARK: Reading
 
-  /// Reads a block for all who wait; false where nothing more is durable.
-  private func read() -> Bool {
-    guard let point, let cursor else { return false }
+  /// Reads a block for all who wait: of how many bytes of records; nil where nothing more is durable.
+  private func read() -> UInt64? {
+    guard let point, let cursor else { return nil }
     do throws(LogCursorError) {
       let block = try encoder.block(behind: point, cursor, bytesMax: feed.limits.blockBytes)
-      guard let block else { return false }
+      guard let block else { return nil }
       self.point = block.end
       recent.append(block)
       if recent.count > Self.recentMax { recent.removeFirst() }
@@ -174,7 +180,7 @@ final class TailReader {
         starter.request.port.deliver(.begun(block.end), to: starter.request.watch)
       }
       starting.removeAll { $0.lsn <= block.end.lsn }
-      return true
+      return block.end.lsn - point.lsn
     } catch {
       let failure = feed.failure(error)
       for request in waiting.map(\.request) + starting.map(\.request) {
@@ -182,7 +188,7 @@ final class TailReader {
       }
       waiting.removeAll()
       starting.removeAll()
-      return false
+      return nil
     }
   }
 

@@ -32,6 +32,7 @@ import Testing
     it.adjust()
     let point = try it.begin(1, .oldest)
     it.adjust()
+    it.log.drain()
     let block = try it.block(2, .oldest)
     #expect(block.entries.count == 1 && block.end.lsn > point.lsn)
   }
