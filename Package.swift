@@ -109,6 +109,7 @@ let package = Package(
     executable(
       "store-benchmark", ["Log", "StockStore", "StorePersistence", "Posix"],
       path: "Benchmarks/StoreBenchmark"),
+    executable("watch-benchmark", ["GRPC", "HTTP2", "Posix"], path: "Benchmarks/WatchBenchmark"),
 
     tests("PosixTests", ["Posix"]),
     tests("HTTP2Tests", ["HTTP2", "CNGHTTP2", "WireTesting"]),

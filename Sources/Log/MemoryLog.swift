@@ -1,6 +1,6 @@
 // The log of a store without a directory: what was appended to the ring is moved to a larger one, where the
 // newest records stay for readers. Nothing waits for it, but for room in the first ring. Writing down what
-// nobody reads costs a third of a decision, so that it can begin and end while the store is used: the
+// nobody reads costs a tenth of a call and more, so that it can begin and end while the store is used: the
 // records of the time in between are counted, and gone for readers.
 package import Posix
 internal import Synchronization

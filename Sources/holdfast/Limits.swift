@@ -102,7 +102,7 @@ enum Limits {
   /// that it stays in the processor's caches.
   static let memoryRingBytes = 4 * 1024 * 1024
   /// A consumer that starts again within it goes on where it was, in memory too, where writing down what
-  /// nobody reads costs a third of a decision.
+  /// nobody reads costs a tenth of a call and more.
   static let keepNanoseconds: Int64 = 60_000_000_000
   /// More than any disk that a directory is on; no number of segments overflows.
   static let historyBytesMax = 1 << 50

@@ -119,7 +119,9 @@ let rules: [Rule] = [
 ]
 
 /// Only programs speak on standard output.
-private let executables: Set = ["holdfast", "holdfast-load", "StoreBenchmark", "simulate"]
+private let executables: Set = [
+  "holdfast", "holdfast-load", "StoreBenchmark", "WatchBenchmark", "simulate",
+]
 
 /// The hot modules: what they use is known to the last allocation.
 private let modulesWithoutFoundation: Set = [
@@ -155,6 +157,7 @@ private let arrows: [String: Set<String>] = [
   "LoadReport": ["Posix", "CZlib"], "LoadHistory": [],
   "LoadKit": ["LoadReport", "LoadHistory", "Posix", "GRPC", "HTTP2"],
   "holdfast-load": ["LoadKit", "LoadReport", "LoadHistory", "Posix"],
+  "WatchBenchmark": ["GRPC", "HTTP2", "Posix"],
   "StoreBenchmark": ["Log", "StockStore", "StorePersistence", "Posix"],
   "Simulation": ["StorePersistence", "StockStore", "Log", "Posix"],
   "simulate": ["Simulation", "StockStore", "Log", "Posix"],
