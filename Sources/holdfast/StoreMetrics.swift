@@ -27,7 +27,8 @@ enum StoreMetrics {
         ([("outcome", "refused")], Double(numbers.reservesRefusedOther)),
       ])
     page.gauge(
-      "holdfast_live_holds", help: "Reservations that hold units now.",
+      "holdfast_live_holds",
+      help: "Reservations that hold units; one that fell due counts until it is ended.",
       value: Double(numbers.liveHolds))
     page.counter(
       "holdfast_expired_holds_total", help: "Holds that fell due.",

@@ -153,15 +153,14 @@ package final class StockStore: Sendable {
   /// Sessions wait for some microseconds before their next turn. By one thread, which is in no turn.
   package func keepDecisions() {
     guard let memoryLog, !memoryLog.isKeeping else { return }
-    epochs.betweenTurns(isAnyInTurn: { isAnyInTurn }) {
-      safetyStockChanges.begin(at: memoryLog.keep())
-    }
+    let keep = { [self] in safetyStockChanges.begin(at: memoryLog.keep()) }
+    epochs.betweenTurns(isAnyInTurn: { isAnyInTurn }, keep)
   }
 
   /// Without a journal: gives up what was kept, and keeps nothing more. By the same thread.
   package func forgetDecisions() {
     guard let memoryLog, memoryLog.isKeeping else { return }
-    epochs.betweenTurns(isAnyInTurn: { isAnyInTurn }) { memoryLog.forget() }
+    epochs.betweenTurns(isAnyInTurn: { isAnyInTurn }, memoryLog.forget)
   }
 
   /// Frees index tables that were replaced and that no session reads any more.
