@@ -3,8 +3,8 @@
 
 A round: the load generator hammers the server and takes down every answer; the server is killed; in some
 rounds it is killed again while it recovers; it is started; the generator audits its ledger: every
-acknowledged decision must be repeated as it was, every call that was cut off is decided exactly once, and
-the balances must be what the ledger says. Ten rounds share a data directory; in the end all their ledgers
+acknowledged decision must be repeated as it was, every call that was cut off is decided exactly once, the
+balances must be what the ledger says, and each decision must be in the change feed once. Ten rounds share a data directory; in the end all their ledgers
 are audited once more, the server is stopped, and `holdfast verify` has to agree.
 
 What a round does is drawn from the seed; when exactly the kill strikes is up to the machine.
@@ -29,9 +29,11 @@ from server import Server  # noqa: E402
 
 ROUNDS_PER_DIRECTORY = 10
 GENERATOR_SECONDS = 60
+HISTORY_BYTES = 8 << 30
 AWAITED_SECONDS = 1  # how long a kill waits for a certain file to appear
 # Violations (see Violation.Kind of the load generator) that a decision which was applied twice shows as.
-TWICE = ("oversold", "units lost or invented", "held units differ", "decided twice", "reservation id used twice")
+TWICE = ("oversold", "units lost or invented", "held units differ", "decided twice", "reservation id used twice",
+         "twice in the feed")
 
 
 class Failure(Exception):
@@ -52,6 +54,10 @@ class Directory:
         self.flags = ["--data-dir", str(self.data), "--durability", durability,
                       "--journal-segment-bytes", str(self.segment_kibibytes * 1024),
                       "--loops", str(draw.choice([1, 2]))]
+        # All that the rounds decide is kept: their audits read it from the beginning.
+        self.watch_flags = [] if durability == "memory" else ["--watch"]
+        if self.watch_flags:
+            self.flags += ["--history", str(HISTORY_BYTES)]
         self.server = None
         self.recovery_seconds = 0.1
 
@@ -83,11 +89,11 @@ class Directory:
         if process.returncode >= 0:
             raise Failure(f"the server would not start, status {process.returncode}:\n{log}")
 
-    def audit(self, ledgers):
+    def audit(self, ledgers, *flags):
         """Holds `ledgers` against the running server. Returns one finding for each."""
         report = self.path / "audit.json"
         done = subprocess.run([self.options.generator, "audit", *ledgers, "--target", self.server.target,
-                               "--json", report], capture_output=True, text=True, timeout=GENERATOR_SECONDS)
+                               "--json", report, *flags], capture_output=True, text=True, timeout=GENERATOR_SECONDS)
         if done.returncode != 0:
             raise Failure(f"audit, status {done.returncode}:\n{done.stdout}{done.stderr}")
         return [history["audit"] for history in json.loads(report.read_text())["histories"]]
@@ -140,7 +146,7 @@ class Round:
         directory.start()
         self.recovery_seconds = directory.recovery_seconds
         if self.ledger.exists():
-            [self.finding] = directory.audit([self.ledger])
+            [self.finding] = directory.audit([self.ledger], *directory.watch_flags)
             directory.ledgers.append(self.ledger)
         elif load.returncode != 2:
             raise Failure(f"the load generator ended with status {load.returncode}:\n{output}")
@@ -214,6 +220,9 @@ def summary(rounds, final_findings):
     def total(name, of=findings):
         return sum(finding[name] for finding in of)
 
+    def feed_total():
+        return sum(finding["check"].get("feed", {}).get("decisions_compared", 0) for finding in findings)
+
     def twice(of):
         return sum(finding["check"]["violations"].get(kind, 0) for finding in of for kind in TWICE)
 
@@ -224,7 +233,7 @@ def summary(rounds, final_findings):
     return "\n".join([
         f"{len(rounds)} rounds: {total('calls'):,} calls, {total('acknowledged'):,} acknowledged decisions; "
         f"{total('unknown'):,} cut off, {total('had_happened'):,} of them had happened; "
-        f"{audited_again:,} audited again at the end of their directory",
+        f"{audited_again:,} audited again at the end of their directory; {feed_total():,} looked up in the feed",
         f"killed while a checkpoint was written: {sum('checkpoint.tmp' in each.unfinished for each in rounds)}, "
         f"while a segment was made: {sum('segment.tmp' in each.unfinished for each in rounds)}, "
         f"while recovering: {sum(each.recovery_kills for each in rounds)}, "

@@ -29,11 +29,14 @@ package struct HistoryCheck {
     self.names = names
     self.stock = stock
     self.levels = levels
-    generatorsClockOffset =
-      startedUnixNanoseconds == 0
-      ? nil : startedUnixNanoseconds.minus(startNanoseconds)
+    generatorsClockOffset = HistoryCheck.clockOffset(startNanoseconds, startedUnixNanoseconds)
     describe = CallDescriber(
       startNanoseconds: startNanoseconds, startedUnixNanoseconds: startedUnixNanoseconds)
+  }
+
+  /// The generator's wall clock less its monotonic clock, by the run's start; nil if not known.
+  static func clockOffset(_ startNanoseconds: Int64, _ startedUnixNanoseconds: Int64) -> Int64? {
+    startedUnixNanoseconds == 0 ? nil : startedUnixNanoseconds.minus(startNanoseconds)
   }
 
   /// Checks everything.
@@ -111,6 +114,13 @@ package struct HistoryCheck {
   // MARK: The clock
 
   private mutating func readClock(_ books: borrowing Books) {
+    clock = HistoryCheck.clock(of: books, generatorsOwn: generatorsClockOffset)
+    if clock.gapNanoseconds > 0 { noteGap(books) }
+  }
+
+  /// What the acceptances say of the server's clock.
+  /// - Parameter generatorsOwn: the generator's wall clock less its monotonic clock; nil if not known.
+  static func clock(of books: borrowing Books, generatorsOwn: Int64?) -> ClockOffset {
     var first = Int64.max
     var last = Int64.min
     books.forEachLedger { ledger in
@@ -122,18 +132,16 @@ package struct HistoryCheck {
       }
     }
     var clock = ClockOffset(
-      lengthNanoseconds: first <= last ? last.minus(first) : 0,
-      generatorsOwn: generatorsClockOffset)
+      lengthNanoseconds: first <= last ? last.minus(first) : 0, generatorsOwn: generatorsOwn)
     for number in 0..<books.count {
       books.withLedger(number) { ledger in
         for operation in 0..<ledger.count where ledger[operation].kind == .reserve {
           let reference = OperationReference(ledger: number, operation: operation)
-          HistoryCheck.read(ReserveSummary(ledger, operation), of: reference, into: &clock)
+          read(ReserveSummary(ledger, operation), of: reference, into: &clock)
         }
       }
     }
-    self.clock = clock
-    if clock.gapNanoseconds > 0 { noteGap(books) }
+    return clock
   }
 
   private mutating func noteGap(_ books: borrowing Books) {

@@ -133,7 +133,7 @@ struct ReserveAnswer {
   }
 
   /// google.protobuf.Timestamp: seconds (1), nanos (2). nil outside the years that 64 bits can say.
-  fileprivate static func timestamp(_ bytes: Span<UInt8>, _ range: Range<Int>) -> Int64? {
+  static func timestamp(_ bytes: Span<UInt8>, _ range: Range<Int>) -> Int64? {
     var seconds: Int64 = 0
     var nanoseconds: Int64 = 0
     var reader = MessageReader(range)

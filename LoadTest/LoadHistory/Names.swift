@@ -125,6 +125,9 @@ package struct ReservationID: Hashable, Sendable, BitwiseCopyable {
     third = 0
   }
 
+  /// For fingerprints: all of it, folded.
+  var bits: UInt64 { first ^ (second << 23 | second >> 41) ^ UInt64(third) << 16 }
+
   func append(to buffer: inout MessageBuffer) {
     for index in 0..<8 { buffer.append(UInt8(truncatingIfNeeded: first >> UInt64(56 - 8 * index))) }
     for index in 0..<8 {

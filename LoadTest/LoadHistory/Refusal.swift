@@ -29,7 +29,7 @@ package enum RefusalReason: UInt8, BitwiseCopyable, CaseIterable, Sendable {
     }
   }
 
-  fileprivate init(_ text: Span<UInt8>) {
+  init(_ text: Span<UInt8>) {
     for reason in RefusalReason.named where text.equals(reason.bytes) {
       self = reason.reason
       return

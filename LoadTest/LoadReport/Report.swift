@@ -153,6 +153,8 @@ extension Report {
     package var unknownOutcomes = 0
     /// Samples of balances that were compared while the load ran.
     package var samplesCompared = 0
+    /// Of the change feed, where it was followed.
+    package var feed: Feed?
     /// How many violations of each kind.
     package var violations: [String: Int] = [:]
     /// The first few of each kind, in words.
@@ -160,6 +162,24 @@ extension Report {
     package var oversold: Verdict.Oversold?
     /// What the check took.
     package var seconds = 0.0
+
+    package init() {}
+  }
+
+  /// What the change feed has told during the run.
+  package struct Feed: Codable, Equatable, Sendable {
+    /// Of the run.
+    package var events = 0
+    /// By the name of their kind: "HELD".
+    package var kinds: [String: Int] = [:]
+    /// Of other runs and other clients.
+    package var others = 0
+    /// Acknowledged decisions that were looked up in it.
+    package var decisionsCompared = 0
+    /// How often its stream broke and went on from the last token.
+    package var reconnects = 0
+    /// It was read to the last decision.
+    package var isWhole = false
 
     package init() {}
   }

@@ -83,6 +83,7 @@ private struct ReportText {
     ]
     facts += counts.filter { $0.0 > 0 }.map { Text.counted($0.0, $0.1) + $0.2 }
     var lines = wrapped("checked", facts)
+    if let feed = check.feed { lines += wrapped("feed", feedFacts(feed)) }
     for example in check.examples {
       // A history has a line for each call, in columns of its own.
       let parts = example.split(separator: "\n").map { printable(String($0)) }
@@ -90,6 +91,19 @@ private struct ReportText {
       lines += parts.dropFirst().map { labelled("", $0) }
     }
     return lines
+  }
+
+  private func feedFacts(_ feed: Report.Feed) -> [String] {
+    var facts = [
+      Text.counted(feed.events, "event"),
+      "\(Text.counted(feed.decisionsCompared, "acknowledged decision")) looked up",
+    ]
+    if feed.others > 0 { facts.append("\(Text.count(Int64(feed.others))) of others") }
+    if feed.reconnects > 0 {
+      facts.append("\(Text.counted(feed.reconnects, "time")) resumed from its token")
+    }
+    if !feed.isWhole { facts.append("NOT read to its end") }
+    return facts
   }
 
   // MARK: Setting

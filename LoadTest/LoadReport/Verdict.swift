@@ -34,6 +34,8 @@ package struct Verdict: Equatable, Sendable {
   /// How many violations of each kind.
   package var violations: [String: Int] = [:]
   package var skusUndecided = 0
+  /// Events of the change feed that were held against the calls; absent where it was not followed to its end.
+  package var feedEvents: Int?
   /// Absent where nothing was compared.
   package var balance: Balance?
 
@@ -63,7 +65,8 @@ package struct Verdict: Equatable, Sendable {
       return "VIOLATED: " + kinds.joined(separator: ", ")
     case .good:
       let undecided = skusUndecided > 0 ? ", \(Text.counted(skusUndecided, "SKU")) undecided" : ""
-      return "nothing oversold, nothing lost" + undecided
+      let feed = feedEvents.map { ", each of \(Text.counted($0, "event")) once in the feed" } ?? ""
+      return "nothing oversold, nothing lost" + feed + undecided
     }
   }
 
@@ -86,7 +89,7 @@ package struct Verdict: Equatable, Sendable {
 
 extension Verdict: Codable {
   private enum CodingKeys: String, CodingKey {
-    case result, reason, oversold, violations, skusUndecided, balance
+    case result, reason, oversold, violations, skusUndecided, feedEvents, balance
     /// For who reads the JSON: derived from the others, and not read.
     case sentence
   }
@@ -98,6 +101,7 @@ extension Verdict: Codable {
     oversold = try container.decodeIfPresent(Oversold.self, forKey: .oversold)
     violations = try container.decodeIfPresent([String: Int].self, forKey: .violations) ?? [:]
     skusUndecided = try container.decodeIfPresent(Int.self, forKey: .skusUndecided) ?? 0
+    feedEvents = try container.decodeIfPresent(Int.self, forKey: .feedEvents)
     balance = try container.decodeIfPresent(Balance.self, forKey: .balance)
   }
 
@@ -108,6 +112,7 @@ extension Verdict: Codable {
     try container.encodeIfPresent(oversold, forKey: .oversold)
     try container.encode(violations, forKey: .violations)
     try container.encode(skusUndecided, forKey: .skusUndecided)
+    try container.encodeIfPresent(feedEvents, forKey: .feedEvents)
     try container.encodeIfPresent(balance, forKey: .balance)
     try container.encode(sentence, forKey: .sentence)
   }
@@ -120,6 +125,7 @@ extension Report.Check {
     verdict.oversold = oversold
     verdict.violations = violations
     verdict.skusUndecided = skusUndecided
+    if let feed, feed.isWhole { verdict.feedEvents = feed.events }
     var balance = Verdict.Balance()
     balance.stock = stock
     balance.accepted = accepted

@@ -20,6 +20,12 @@ struct AuditCommand: ParsableCommand {
   @Option(help: "The server's gRPC address, a host and a port.", transform: Endpoint.resolving)
   var target: Endpoint
   @OptionGroup var access: AccessFlags
+  @Flag(
+    help: """
+      Read the change feed too, from the oldest event that is kept, which has to be older than the \
+      runs: each decision has to be in it once.
+      """)
+  var watch = false
   @Option(help: "Write the findings as JSON to this file.")
   var json: String?
 
@@ -29,7 +35,7 @@ struct AuditCommand: ParsableCommand {
     var report = AuditReport()
     for path in histories {
       var history = try History(reading: path)
-      let audit = try LoadKit.audit(&history, target: target)
+      let audit = try LoadKit.audit(&history, target: target, followsFeed: watch)
       try history.write(to: path)
       print("\(path): \(audit.text)")
       for example in audit.check.examples {

@@ -49,6 +49,12 @@ struct RunCommand: ParsableCommand {
         server has died.
         """, valueName: "file"))
     var history: String?
+    @Flag(
+      help: """
+        Follow the change feed meanwhile (EventService.Watch), and hold each of its events against \
+        the calls.
+        """)
+    var watch = false
     @Flag(name: .customLong("no-check"), help: "Compare nothing with the server's balances.")
     var noCheck = false
     @Flag(
@@ -106,6 +112,7 @@ struct RunCommand: ParsableCommand {
     }
     options.verifies = !check.noVerify
     options.compares = !check.noCheck
+    options.followsFeed = check.watch
     options.savesHistory = check.history != nil
     return options
   }

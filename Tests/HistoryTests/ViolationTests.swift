@@ -26,8 +26,11 @@ import Testing
     case .unjustifiedRefusal: unjustifiedRefusal()
     case .endedAfterExpiry: endedAfterExpiry()
     case .wrongExpiry: wrongExpiry()
-    // Found by those who ask the server: the audit, and the samples of a run.
+    // Found by those who ask the server: the audit, and the samples of a run; and in the change feed.
     case .forgotten, .outOfBounds: nil
+    case .feedMissing, .feedRepeated, .feedUnknown, .feedBalance, .feedGap, .feedOrder,
+      .feedWrongEvent:
+      nil
     }
   }
 

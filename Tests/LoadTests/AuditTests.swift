@@ -85,7 +85,7 @@ import Testing
 }
 
 extension RunResult {
-  fileprivate var encodedHistory: [UInt8] {
+  var encodedHistory: [UInt8] {
     switch history {
     case .some(let history): history.encoded()
     case .none: []

@@ -44,11 +44,13 @@ final class FakeServer: Sendable {
   let port: UInt16
   private let listener: Int32
   private let fault: Fault
+  private let feedFault: FakeFeed.Fault
   private let isStopping = Atomic<Bool>(false)
   private let thread = Mutex<Posix.Thread?>(nil)
 
-  init(_ fault: Fault) throws {
+  init(_ fault: Fault, feed: FakeFeed.Fault = .none) throws {
     self.fault = fault
+    feedFault = feed
     let socket = try Socket.listen(host: "127.0.0.1", port: 0)
     port = try Socket.localPort(socket.number)
     listener = socket.take()
@@ -73,6 +75,10 @@ final class FakeServer: Sendable {
     var paths: [UInt32: String] = [:]
     var calls = 0
     var greeted = false
+    /// Its Watch, and the first event that was not sent.
+    var watch: (stream: UInt32, next: Int)?
+    /// To be cut.
+    var isBroken = false
     init(_ socket: Int32) { self.socket = socket }
     deinit { FileDescriptor.close(number: socket) }
   }
@@ -84,6 +90,7 @@ final class FakeServer: Sendable {
     var isDead = false
     var hasStalled = false
     var ignored = 0
+    var hasBrokenOff = false
     /// Reserves that wait for their batch.
     var waiting: [(peer: Peer, stream: UInt32, message: [UInt8])] = []
   }
@@ -93,7 +100,7 @@ final class FakeServer: Sendable {
     try? poller.add(listener, token: 0)
     var peers: [UInt64: Peer] = [:]
     var next: UInt64 = 1
-    var state = State(store: FakeStore(fault))
+    var state = State(store: FakeStore(fault, feed: feedFault))
     while !isStopping.load(ordering: .acquiring), !state.isDead {
       let count = (try? poller.wait(timeoutMilliseconds: 20)) ?? 0
       for position in 0..<count {
@@ -108,12 +115,45 @@ final class FakeServer: Sendable {
           sleep(milliseconds: 1)
         } else if let peer = peers[token] {
           let isOpen = receive(peer, &state)
-          for each in peers.values { flush(each) }
+          for each in peers.values {
+            tell(each, &state)
+            flush(each)
+          }
           if !isOpen { peers[token] = nil }
+          peers = peers.filter { !$0.value.isBroken }
         }
       }
     }
     if state.isDead { FileDescriptor.close(number: listener) }
+  }
+
+  /// Sends what the peer's Watch has not been sent.
+  private func tell(_ peer: Peer, _ state: inout State) {
+    while let (stream, next) = peer.watch, next < state.store.feed.events.count {
+      var sent = next
+      peer.output += state.store.feed.message(stream, from: &sent)
+      peer.watch = (stream, sent)
+      let isCut = feedFault == .breaksOff || feedFault == .forgetsTokens
+      if isCut, !state.hasBrokenOff, sent > FakeFeed.faultyEvent {
+        state.hasBrokenOff = true
+        peer.isBroken = true
+        return
+      }
+    }
+  }
+
+  private func watch(_ peer: Peer, _ stream: UInt32, _ message: [UInt8], _ state: State) {
+    guard var next = state.store.feed.start(Fields(message)) else {
+      peer.output += Frames.frame(
+        1, 5, stream,
+        Frames.status200 + Frames.literal("grpc-status", "9")
+          + Frames.literal("grpc-message", "RESUME_TOKEN_FOREIGN"))
+      return
+    }
+    // The first message comes at once.
+    peer.output += Frames.frame(1, 4, stream, Frames.status200)
+    peer.output += state.store.feed.message(stream, from: &next)
+    peer.watch = (stream, next)
   }
 
   private func flush(_ peer: Peer) {
@@ -151,7 +191,8 @@ final class FakeServer: Sendable {
       at += 9 + length
       if header[3] == 1 {
         let text = String(decoding: payload, as: UTF8.self)
-        peer.paths[stream] = Method.paths.first { text.contains($0) }
+        let paths = Method.paths + ["/holdfast.v1.EventService/Watch"]
+        peer.paths[stream] = paths.first { text.contains($0) }
       } else if header[3] == 0 {
         guard isServed(peer, stream, &state) else { return false }
         take(peer, stream, Array(payload.dropFirst(5)), &state)
@@ -190,6 +231,7 @@ final class FakeServer: Sendable {
   ) {
     if case .saysGoodbye(let every) = fault, peer.calls > every { return }
     let path = peer.paths.removeValue(forKey: stream) ?? ""
+    if path.hasSuffix("/Watch") { return watch(peer, stream, message, state) }
     if case .ignores(let after, let count) = fault, path.hasSuffix("/Reserve"),
       state.calls > after, state.ignored < count
     {

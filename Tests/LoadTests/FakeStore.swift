@@ -8,6 +8,7 @@ struct FakeStore {
   struct Item {
     var onHand: Int64
     var held: Int64 = 0
+    var version: UInt64 = 1
   }
 
   private struct Reservation {
@@ -22,6 +23,9 @@ struct FakeStore {
     case refused(sku: String)
   }
 
+  /// What it tells of its decisions.
+  private(set) var feed: FakeFeed
+
   private let fault: FakeServer.Fault
   private(set) var items: [String: Item] = [:]
   private var reservations: [String: Reservation] = [:]
@@ -32,7 +36,10 @@ struct FakeStore {
   /// No hold is due before.
   private var nextExpiry = Int64.max
 
-  init(_ fault: FakeServer.Fault) { self.fault = fault }
+  init(_ fault: FakeServer.Fault, feed: FakeFeed.Fault = .none) {
+    self.fault = fault
+    self.feed = FakeFeed(feed)
+  }
 
   /// The frames of the answer.
   mutating func answer(_ path: String, _ message: [UInt8], _ stream: UInt32) -> [UInt8] {
@@ -72,10 +79,17 @@ struct FakeStore {
       self = FakeStore(fault)
     }
     let isNew = adjustments.insert(fields.text(1)).inserted
-    if isNew, isDelta {
+    if isNew, fields.has(8) {
+      // Its safety stock, which is 0.
+      items[sku]?.version += 1
+    } else if isNew, isDelta {
       items[sku]?.onHand += Int64(fields.number(4))
+      items[sku]?.version += 1
     } else if isNew {
       items[sku] = Item(onHand: Int64(fields.number(5)))
+    }
+    if isNew, let item = items[sku] {
+      feed.tell(7, key: fields.text(1), stock: [(sku, item)])
     }
     return Frames.answer(stream, isNew ? [] : Fields.varint(2, 1))
   }
@@ -99,8 +113,8 @@ struct FakeStore {
       }
     }
     let lines = fields.nested(2).map { (sku: $0.text(1), units: Int64($0.number(3))) }
-    var wanted: [String: Int64] = [:]
-    for line in lines { wanted[line.sku, default: 0] += line.units }
+    let asked = Self.merged(lines)
+    let wanted = Dictionary(uniqueKeysWithValues: asked.map { ($0.sku, $0.units) })
     reserves += 1
     var short = lines.first { line in
       guard let item = stock[line.sku] else { return true }
@@ -109,15 +123,41 @@ struct FakeStore {
     if case .refusesWithStock = fault, reserves % 7 == 0 { short = lines.first?.sku }
     if let short {
       byKey[key] = .refused(sku: short)
+      feed.tell(8, key: key, lines: asked, reason: "INSUFFICIENT_STOCK")
       return refusal(stream, 9, "INSUFFICIENT_STOCK", sku: short)
     }
-    for line in lines { items[line.sku]?.held += line.units }
+    change(asked) { $0.held += $1 }
     let id = "00000000000000\(100_000 + reservations.count)"
     let expires = SystemClock.monotonicNanoseconds() + FakeStore.duration(fields.nested(3).first)
     reservations[id] = Reservation(lines: lines, expires: expires)
     nextExpiry = min(nextExpiry, expires)
     byKey[key] = .accepted(id: id, expires: expires)
+    feed.tell(
+      1, id: id, key: key, lines: asked, stock: self.stock(asked), expires: Self.timestamp(expires))
     return acceptance(stream, id, expires, isReplayed: false)
+  }
+
+  private mutating func change(
+    _ lines: [(sku: String, units: Int64)], _ body: (inout Item, Int64) -> Void
+  ) {
+    for line in lines {
+      guard var item = items[line.sku] else { continue }
+      body(&item, line.units)
+      item.version += 1
+      items[line.sku] = item
+    }
+  }
+
+  private func stock(_ lines: [(sku: String, units: Int64)]) -> [(sku: String, item: Item)] {
+    lines.compactMap { line in items[line.sku].map { (line.sku, $0) } }
+  }
+
+  private static func merged(
+    _ lines: [(sku: String, units: Int64)]
+  ) -> [(sku: String, units: Int64)] {
+    var wanted: [String: Int64] = [:]
+    for line in lines { wanted[line.sku, default: 0] += line.units }
+    return wanted.sorted { $0.key < $1.key }.map { (sku: $0.key, units: $0.value) }
   }
 
   private mutating func extend(_ fields: Fields, _ stream: UInt32) -> [UInt8] {
@@ -129,6 +169,7 @@ struct FakeStore {
     let expires = SystemClock.monotonicNanoseconds() + FakeStore.duration(fields.nested(2).first)
     reservations[id]?.expires = expires
     nextExpiry = min(nextExpiry, expires)
+    feed.tell(3, id: id, expires: Self.timestamp(expires))
     return Frames.answer(
       stream,
       Fields.bytes(
@@ -142,13 +183,15 @@ struct FakeStore {
     let wanted: Reservation.State = path.hasSuffix("/Release") ? .released : .confirmed
     if reservation.state == wanted { return Frames.answer(stream, Fields.varint(2, 1)) }
     if let refused = refusalOfEnded(reservation, stream) { return refused }
-    for line in reservation.lines {
-      items[line.sku]?.held -= line.units
-      if wanted == .released { continue }
-      if case .losesConfirms = fault { continue }
-      items[line.sku]?.onHand -= line.units
+    let lines = Self.merged(reservation.lines)
+    var takesUnits = wanted == .confirmed
+    if case .losesConfirms = fault { takesUnits = false }
+    change(lines) { item, units in
+      item.held -= units
+      if takesUnits { item.onHand -= units }
     }
     reservations[id]?.state = wanted
+    feed.tell(wanted == .released ? 5 : 4, id: id, lines: lines, stock: stock(lines))
     return Frames.answer(stream, [])
   }
 
@@ -172,7 +215,10 @@ struct FakeStore {
         continue
       }
       reservations[id]?.state = .expired
-      for line in reservation.lines { items[line.sku]?.held -= line.units }
+      let lines = Self.merged(reservation.lines)
+      change(lines) { $0.held -= $1 }
+      feed.tell(
+        6, id: id, lines: lines, stock: stock(lines), expires: Self.timestamp(reservation.expires))
     }
   }
 
@@ -187,7 +233,7 @@ struct FakeStore {
     SystemClock().now().nanoseconds - SystemClock.monotonicNanoseconds()
 
   /// - Parameter monotonic: by the monotonic clock; it is stated by the clock on the wall.
-  private static func timestamp(_ monotonic: Int64) -> [UInt8] {
+  static func timestamp(_ monotonic: Int64) -> [UInt8] {
     let time = monotonic + wallAhead
     return Fields.varint(1, UInt64(time / 1_000_000_000))
       + Fields.varint(2, UInt64(time % 1_000_000_000))
@@ -277,6 +323,7 @@ struct Fields {
     }
   }
 
+  func has(_ field: UInt64) -> Bool { fields.contains { $0.number == field } }
   func number(_ field: UInt64) -> UInt64 { fields.last { $0.number == field }?.value ?? 0 }
   func text(_ field: UInt64) -> String {
     String(decoding: fields.last { $0.number == field }?.bytes ?? [], as: UTF8.self)

@@ -30,6 +30,9 @@ struct SchemaTests {
     report.verdict.reason = "no run has all of them"
     report.verdict.oversold = Verdict.Oversold()
     report.check?.oversold = Verdict.Oversold()
+    report.verdict.feedEvents = 1
+    report.check?.feed = Report.Feed()
+    report.check?.feed?.kinds = ["HELD": 1]
     try compare(try encoded(report), with: schema, at: "report")
   }
 
@@ -39,6 +42,7 @@ struct SchemaTests {
       ("environment", try keys(Report.Environment())),
       ("configuration", try keys(Report.Configuration())), ("check", try keys(Report.Check())),
       ("verdict", try keys(Verdict())), ("oversold", try keys(Verdict.Oversold())),
+      ("feed", try keys(Report.Feed())),
       ("balance", try keys(Verdict.Balance())), ("server_side", try keys(Report.ServerSide())),
       ("interval", try keys(Report.Interval())),
       ("server_sample", try keys(Report.ServerSample())),

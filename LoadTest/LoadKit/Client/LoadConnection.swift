@@ -104,16 +104,21 @@ struct LoadConnection: ~Copyable {
     transport.close()
   }
 
+  /// The methods of a run, in the order of `Method`.
+  private static let runMethods = Method.paths.map { ClientMethod(path: $0, type: .unary) }
+
   /// Starts connecting, watched by `poller` under `token`.
+  /// - Parameter methods: nil: those of a run.
   static func connect(
-    to endpoint: Endpoint, callsMaximum: Int, poller: borrowing Poller, token: UInt64
+    to endpoint: Endpoint, methods: [ClientMethod]? = nil, callsMaximum: Int,
+    poller: borrowing Poller, token: UInt64
   ) throws(LoadError) -> LoadConnection {
     let socket = try orFail("cannot connect to \(endpoint) (an IP address and a port?)") {
       () throws(Errno) in try Socket.connect(host: endpoint.host, port: endpoint.port)
     }
     let calls = try orFail("HTTP/2") { () throws(ClientError) in
       try ClientCalls(
-        methods: Method.paths.map { ClientMethod(path: $0, type: .unary) },
+        methods: methods ?? runMethods,
         authority: endpoint.authority, userAgent: "holdfast-load/1",
         scheme: endpoint.tls == nil ? "http" : "https", metadata: endpoint.metadata,
         callsMax: callsMaximum)

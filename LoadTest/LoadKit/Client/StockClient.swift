@@ -117,7 +117,7 @@ package struct StockClient: ~Copyable {
     var replayed = 0
     try callAll(units.count, .adjustStock) { index, message in
       message.writeSetOnHand(
-        key: "stock-\(run.text)-\(index)", sku: UInt32(index), names, units: units[index],
+        key: KeyNames.stock(run, sku: index), sku: UInt32(index), names, units: units[index],
         reason: reason)
     } take: { (index, calls, answer) throws(LoadError) in
       let call = "AdjustStock of \(names.name(index))"
@@ -126,6 +126,16 @@ package struct StockClient: ~Copyable {
       return true
     }
     return replayed
+  }
+
+  /// Makes a decision that changes nothing but a version.
+  mutating func mark(_ key: String, _ names: SKUNames) throws(LoadError) {
+    let endpoint = endpoint
+    try callAll(1, .adjustStock) { _, message in
+      message.writeMark(key: key, names)
+    } take: { (_, calls, answer) throws(LoadError) in
+      try StockClient.isDone(answer, calls, "AdjustStock", endpoint)
+    }
   }
 
   /// The balances of SKUs 0 ..< `count`, each with the times between which it was read.

@@ -41,7 +41,11 @@ package struct Audit: Codable, Sendable {
 }
 
 /// Sends the calls of `history` again, and compares answers and balances. `history` learns the outcomes.
-package func audit(_ history: inout History, target: Endpoint) throws(LoadError) -> Audit {
+/// - Parameter followsFeed: reads the change feed from the oldest event that is kept, and holds it against all
+///   that is known then.
+package func audit(
+  _ history: inout History, target: Endpoint, followsFeed: Bool = false
+) throws(LoadError) -> Audit {
   var audit = Audit()
   var client = try StockClient.connect(to: target)
   let stock = history.stock
@@ -62,8 +66,25 @@ package func audit(_ history: inout History, target: Endpoint) throws(LoadError)
   }
   history.violations += forgotten
   history.levels = try client.readLevels(stock.count, history.names)
+  let feed = followsFeed ? try readFeed(&history, target) : nil
   audit.check = Report.Check(history.check())
+  audit.check.feed = feed
   return audit
+}
+
+/// The whole feed, after everything: no outcome is unknown any more but those of Extends.
+private func readFeed(
+  _ history: inout History, _ target: Endpoint
+) throws(LoadError) -> Report.Feed {
+  let watcher = FeedWatcher(
+    target, run: history.run, stock: history.stock, workers: history.books.count, from: .oldest,
+    mark: 1 + Machine.random64() >> 8)
+  defer { watcher.stop() }
+  try watcher.begin()
+  if let failure = watcher.finish(history) { throw LoadError("\(target), Watch: \(failure)") }
+  history.violations += watcher.violations
+  return Report.Feed(
+    FeedFacts(counts: watcher.counts, reconnects: watcher.reconnects, isWhole: true))
 }
 
 extension StockClient {

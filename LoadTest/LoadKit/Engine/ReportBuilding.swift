@@ -68,6 +68,7 @@ extension Report {
     if let findings = facts.findings {
       var found = Check(findings)
       found.samplesCompared = facts.samplesCompared
+      found.feed = facts.feed.map { Report.Feed($0) }
       found.seconds = facts.checkSeconds
       check = found
       verdict = found.verdict
@@ -187,6 +188,18 @@ extension Report.Check {
       found.skus = findings.counts[.oversold] ?? 0
       oversold = found
     }
+  }
+}
+
+extension Report.Feed {
+  init(_ facts: FeedFacts) {
+    self.init()
+    events = facts.counts.events
+    for (kind, count) in facts.counts.byKind { kinds[kind.name] = count }
+    others = facts.counts.others
+    decisionsCompared = facts.counts.compared
+    reconnects = facts.reconnects
+    isWhole = facts.isWhole
   }
 }
 

@@ -61,6 +61,9 @@ package func run(
   }
   var monitor = ServerMonitor(options)
   try monitor.begin()
+  let feed = options.followsFeed ? FeedWatcher(options) : nil
+  defer { feed?.stop() }
+  try feed?.begin()
   if options.verifies {
     var client = try StockClient.connect(to: options.target)
     try client.setStock(
@@ -95,6 +98,7 @@ package func run(
       facts.checkFailure = "the balances could not be read: \(error)"
     }
   }
+  if let feed { facts.conclude(feed, &history) }
   if options.verifies, options.compares { facts.check(history) }
   let report = Report(options, facts)
   if !options.savesHistory {
@@ -106,6 +110,31 @@ package func run(
 private func readLevels(_ options: RunOptions) throws(LoadError) -> [ReadLevel] {
   var client = try StockClient.connect(to: options.target)
   return try client.readLevels(options.workload.skuCount, SKUNames(run: options.run))
+}
+
+extension FeedWatcher {
+  /// Beside a run: from now on, before anything of it is decided.
+  fileprivate convenience init(_ options: RunOptions) {
+    self.init(
+      options.target, run: options.run, stock: options.workload.stock, workers: options.threads,
+      from: .now, mark: 0)
+  }
+}
+
+extension RunFacts {
+  /// Compares the feed with the ledgers, where the server is still there to end it.
+  fileprivate mutating func conclude(_ feed: FeedWatcher, _ history: inout History) {
+    var failure: String?
+    if checkFailure == nil {
+      failure = feed.finish(history)
+    } else {
+      feed.stop()
+    }
+    if let failure { checkFailure = "the change feed could not be followed: \(failure)" }
+    history.violations += feed.violations
+    self.feed = FeedFacts(
+      counts: feed.counts, reconnects: feed.reconnects, isWhole: checkFailure == nil)
+  }
 }
 
 extension RunOptions {

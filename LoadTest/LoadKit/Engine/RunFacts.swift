@@ -3,6 +3,15 @@ internal import LoadHistory
 internal import LoadReport
 internal import Posix
 
+/// What was seen of the change feed.
+struct FeedFacts {
+  let counts: FeedCounts
+  /// How often the stream broke, and went on from its token.
+  let reconnects: Int
+  /// It was read to the last decision.
+  let isWhole: Bool
+}
+
 struct RunFacts {
   let options: RunOptions
   var startNanoseconds: Int64 = 0
@@ -24,6 +33,8 @@ struct RunFacts {
   /// Balances compared during the run, and what was wrong with them.
   var samplesCompared = 0
   var sampleFaults: [SampleFault] = []
+  /// What the change feed has told, where it was followed.
+  var feed: FeedFacts?
   var findings: Findings?
   var checkSeconds = 0.0
   /// Why there is no comparison with the server, where there was to be one.

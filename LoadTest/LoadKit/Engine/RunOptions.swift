@@ -29,6 +29,8 @@ package struct RunOptions: Sendable {
   package var verifies = true
   /// Off: nothing is compared during the run and at its end.
   package var compares = true
+  /// The change feed is followed during the run, and compared with the ledgers.
+  package var followsFeed = false
   /// The result has the history, to be written out. The server may die.
   package var savesHistory = false
   /// Length of a report's interval; nil: a 120th of the duration, 0.25 to 10 s, but a
@@ -86,6 +88,8 @@ package struct RunOptions: Sendable {
     try require(
       profile == nil || operations == nil, "--rate goes with --duration, not --operations")
     try require(verifies || !savesHistory, "--history goes without --no-verify")
+    try require(
+      verifies && compares || !followsFeed, "--watch goes without --no-verify and --no-check")
     try require(
       (0.05...3_600).contains(intervalSeconds ?? 1), "--interval must be 0.05 to 3600 s")
     if let intervalSeconds, let measuredSeconds {

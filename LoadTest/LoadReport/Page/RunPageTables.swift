@@ -94,6 +94,12 @@ extension Report {
       ("Reads justified", check.readsJustified > 0 ? number(check.readsJustified) : nil),
       ("Balances sampled during the run", number(check.samplesCompared)),
       ("Outcomes unknown", number(check.unknownOutcomes)),
+      ("Events of the change feed", check.feed.map { number($0.events) }),
+      ("Decisions looked up in it", check.feed.map { number($0.decisionsCompared) }),
+      (
+        "It broke and was resumed",
+        check.feed.flatMap { $0.reconnects > 0 ? Text.counted($0.reconnects, "time") : nil }
+      ),
       ("The check took", Text.decimal(check.seconds, 2) + " s"),
     ])
     return content

@@ -1,0 +1,333 @@
+// Follows the change feed while it comes: its order, and item by item that each event follows from the one
+// before. What it has said of each operation is noted, and held against the ledgers at the end
+// (FeedComparison.swift). The rules are the API's words, written down here once more: the server's own code
+// for them is not to vouch for itself.
+//
+// Kept are an item's balances, a live hold's operation, and the notes: no event.
+
+/// What was told, and of what.
+package struct FeedCounts: Equatable, Sendable {
+  /// By `FeedKind`, of the run.
+  package internal(set) var byKind: [FeedKind: Int] = [:]
+  /// Of other runs and other clients.
+  package internal(set) var others = 0
+  /// Acknowledged decisions that were looked up in the feed.
+  package internal(set) var compared = 0
+  package internal(set) var lastLSN: UInt64 = 0
+
+  package var events: Int { byKind.values.reduce(0, +) }
+}
+
+package final class FeedCheck {
+  /// Violations of one kind that are kept: naming those of a feed that is wrong throughout takes all day.
+  private static let violationsMost = 100
+
+  private struct Item {
+    var level: FeedLevel
+    var isKnown = false
+  }
+
+  /// Names an operation of the run.
+  struct Operation: BitwiseCopyable {
+    let worker: Int32
+    let number: UInt32
+  }
+
+  let names: SKUNames
+  let keys: KeyNames
+  /// Units put behind each SKU before the run.
+  let stock: [Int64]
+  /// When the watch began, by the generator's monotonic clock.
+  let beganNanoseconds: Int64
+  private var items: [Item]
+  let notes: [FeedNotes]
+  private var live: [ReservationID: Operation] = [:]
+  package internal(set) var counts = FeedCounts()
+  package private(set) var violations: [Violation] = []
+  private var kept: [Violation.Kind: Int] = [:]
+  /// The mark that is waited for, once it was told.
+  private var marks: Set<UInt64> = []
+  private var event = FeedEvent()
+
+  /// - Parameters:
+  ///   - stock: by SKU.
+  ///   - workers: how many ledgers there are.
+  package init(run: RunID, stock: [Int64], workers: Int, beganNanoseconds: Int64) {
+    names = SKUNames(run: run)
+    keys = KeyNames(run: run)
+    self.stock = stock
+    self.beganNanoseconds = beganNanoseconds
+    items = (0..<UInt32(stock.count)).map { Item(level: FeedLevel(sku: $0)) }
+    notes = (0..<workers).map { _ in FeedNotes() }
+  }
+
+  /// Whether the mark was told: everything that was decided before it was told before.
+  package func hasSeen(mark: UInt64) -> Bool { marks.contains(mark) }
+
+  /// Takes a WatchResponse that came at `time`. Its token; nil if it is malformed.
+  package func take(_ message: Span<UInt8>, at time: Int64) -> [UInt8]? {
+    var isWhole = true
+    let token = readWatchResponse(message) { range in
+      isWhole = event.read(message, range, names, keys) && isWhole
+      if isWhole { take(event, at: time) }
+    }
+    return isWhole ? token : nil
+  }
+
+  // MARK: One event
+
+  /// Takes the next event, which came at `time`.
+  package func take(_ event: FeedEvent, at time: Int64) {
+    guard isNew(event) else { return }
+    let operation = operation(of: event)
+    guard event.isOfRun || operation != nil else {
+      counts.others += 1
+      return
+    }
+    guard let kind = event.kind else {
+      return note(.feedWrongEvent, event, "an event of no kind that there is")
+    }
+    counts.byKind[kind, default: 0] += 1
+    if event.othersItems > 0 {
+      note(.feedWrongEvent, event, "it names items of others beside the run's")
+    }
+    switch kind {
+    case .held: takeHeld(event, operation)
+    case .extended: takeExtended(event, operation)
+    case .confirmed, .released, .expired: takeEnd(event, kind, operation, at: time)
+    case .adjusted: takeAdjusted(event, operation)
+    case .refused: takeRefused(event, operation)
+    }
+  }
+
+  /// Compares its number with the last. False for one that was told before: it is not to be followed.
+  private func isNew(_ event: FeedEvent) -> Bool {
+    if event.lsn > counts.lastLSN {
+      counts.lastLSN = event.lsn
+      return true
+    }
+    let operation = operation(of: event)
+    let note = operation.map { notes[Int($0.worker)][Int($0.number)] }
+    if event.lsn == counts.lastLSN || note?.lsn == event.lsn || note?.endLSN == event.lsn {
+      self.note(.feedRepeated, event, "it was told before")
+      return false
+    }
+    self.note(.feedOrder, event, "it comes behind number \(counts.lastLSN)")
+    return true
+  }
+
+  /// The run's operation that it is of: by its key, else by its reservation, while that is held.
+  private func operation(of event: FeedEvent) -> Operation? {
+    switch event.kind {
+    case .held, .adjusted, .refused, nil:
+      guard case .operation(let worker, let number) = event.key, worker < notes.count,
+        number < Int(UInt32.max), notes[worker].makeRoom(for: number)
+      else { return nil }
+      return Operation(worker: Int32(worker), number: UInt32(number))
+    case .extended, .confirmed, .released, .expired: return event.id.flatMap { live[$0] }
+    }
+  }
+
+  private func change(_ operation: Operation, _ body: (inout FeedNote) -> Void) {
+    body(&notes[Int(operation.worker)][Int(operation.number)])
+  }
+
+  // MARK: By kind
+
+  private func takeHeld(_ event: FeedEvent, _ operation: Operation?) {
+    follow(event, FeedKind.held)
+    guard let operation, let id = event.id else {
+      return note(.feedUnknown, event, operation == nil ? "no call of the run" : "no reservation")
+    }
+    var isAgain = false
+    change(operation) { note in
+      isAgain = note.held > 0
+      FeedNote.count(&note.held)
+      if isAgain { return }
+      note.lsn = event.lsn
+      note.id = id.fingerprint
+      note.lines = FeedFingerprint.lines(event.lines)
+      note.value = event.expiresNanoseconds
+      note.expiresNanoseconds = event.expiresNanoseconds
+    }
+    if live.updateValue(operation, forKey: id) != nil {
+      note(.feedWrongEvent, event, "its reservation \(id.text) is another's")
+    }
+  }
+
+  private func takeExtended(_ event: FeedEvent, _ operation: Operation?) {
+    guard let operation else {
+      return note(.feedUnknown, event, "no reservation that is held")
+    }
+    if !event.stock.isEmpty { note(.feedWrongEvent, event, "it changes stock") }
+    change(operation) { note in
+      FeedNote.count(&note.extended)
+      note.extensions &+= FeedFingerprint.expiry(event.expiresNanoseconds)
+      note.expiresNanoseconds = event.expiresNanoseconds
+    }
+  }
+
+  private func takeEnd(
+    _ event: FeedEvent, _ kind: FeedKind, _ operation: Operation?, at time: Int64
+  ) {
+    follow(event, kind)
+    guard let operation, let id = event.id else {
+      return note(.feedUnknown, event, "no reservation that is held")
+    }
+    live[id] = nil
+    let before = notes[Int(operation.worker)][Int(operation.number)]
+    if FeedFingerprint.lines(event.lines) != before.lines {
+      note(.feedWrongEvent, event, "its lines are not those that were held")
+    }
+    if kind == .expired {
+      if event.expiresNanoseconds != before.expiresNanoseconds {
+        note(.feedWrongEvent, event, "it has another expires_at than the hold had")
+      }
+      if event.decidedNanoseconds < event.expiresNanoseconds {
+        note(.feedWrongEvent, event, "it was decided before expires_at")
+      }
+    }
+    change(operation) { note in
+      note.endLSN = event.lsn
+      switch kind {
+      case .confirmed: FeedNote.count(&note.confirmed)
+      case .released: FeedNote.count(&note.released)
+      default:
+        FeedNote.count(&note.expired)
+        note.expiredMilliseconds = UInt32(clamping: time.minus(beganNanoseconds) / 1_000_000)
+      }
+    }
+  }
+
+  private func takeRefused(_ event: FeedEvent, _ operation: Operation?) {
+    guard let operation else { return note(.feedUnknown, event, "no call of the run") }
+    if !event.stock.isEmpty { note(.feedWrongEvent, event, "it changes stock") }
+    change(operation) { note in
+      FeedNote.count(&note.refused)
+      note.lsn = event.lsn
+      note.lines = FeedFingerprint.lines(event.lines)
+    }
+  }
+
+  private func takeAdjusted(_ event: FeedEvent, _ operation: Operation?) {
+    guard event.stock.count == 1, event.lines.isEmpty, let level = event.stock.first else {
+      return note(.feedWrongEvent, event, "it has to change one item")
+    }
+    guard Int(level.sku) < items.count else {
+      return note(.feedUnknown, event, "a SKU that the run does not have")
+    }
+    let before = items[Int(level.sku)].level.onHand
+    switch event.key {
+    case .stock(let sku):
+      follow(event, onHand: (stock[Int(level.sku)]).minus(before), begins: true)
+      if sku != Int(level.sku) { note(.feedWrongEvent, event, "its key is SKU \(sku)'s") }
+    case .mark(let number):
+      follow(event, onHand: 0)
+      marks.insert(number)
+    default:
+      follow(event, onHand: nil)
+      guard let operation else { return note(.feedUnknown, event, "no call of the run") }
+      change(operation) { note in
+        FeedNote.count(&note.adjusted)
+        note.lsn = event.lsn
+        note.value = level.onHand.minus(before)
+      }
+    }
+  }
+
+  // MARK: Balances
+
+  /// Holds the balances after an event of lines against those before it.
+  private func follow(_ event: FeedEvent, _ kind: FeedKind) {
+    let isSame =
+      event.lines.count == event.stock.count
+      && event.lines.allSatisfy { line in event.stock.contains { $0.sku == line.sku } }
+      && event.stock.allSatisfy { level in event.lines.count { $0.sku == level.sku } == 1 }
+    if !isSame { note(.feedWrongEvent, event, "it changes other items than its lines name") }
+    for level in event.stock {
+      let units = event.lines.reduce(Int64(0)) { $1.sku == level.sku ? $0.plus($1.units) : $0 }
+      switch kind {
+      case .held: follow(event, level, onHand: 0, held: units)
+      case .confirmed:
+        follow(event, level, onHand: Int64(0).minus(units), held: Int64(0).minus(units))
+      default: follow(event, level, onHand: 0, held: Int64(0).minus(units))
+      }
+    }
+  }
+
+  /// The same for an event without lines.
+  /// - Parameter onHand: what on hand has to rise by; nil: by whatever.
+  private func follow(_ event: FeedEvent, onHand: Int64?, begins: Bool = false) {
+    for level in event.stock { follow(event, level, onHand: onHand, held: 0, begins: begins) }
+  }
+
+  /// - Parameter begins: it may be the first of its item.
+  private func follow(
+    _ event: FeedEvent, _ level: FeedLevel, onHand: Int64?, held: Int64, begins: Bool = false
+  ) {
+    guard Int(level.sku) < items.count else {
+      return note(.feedUnknown, event, "a SKU that the run does not have")
+    }
+    let before = items[Int(level.sku)]
+    items[Int(level.sku)] = Item(level: level, isKnown: true)
+    let name = names.name(Int(level.sku))
+    if level.available != level.onHand.minus(level.held).minus(level.safetyStock)
+      || level.held < 0 || level.held > level.onHand
+    {
+      return note(
+        .feedBalance, event, "SKU \(name) has \(Self.text(level)), which no item can have")
+    }
+    guard before.isKnown || begins else {
+      return note(.feedGap, event, "SKU \(name) has version \(level.version), the first is missing")
+    }
+    if before.isKnown, level.version != before.level.version &+ 1 {
+      return note(
+        .feedGap, event,
+        "SKU \(name) has version \(level.version) behind \(before.level.version)")
+    }
+    let expected = before.level
+    let rise = level.onHand.minus(expected.onHand)
+    guard rise == onHand ?? rise, level.held == expected.held.plus(held),
+      level.safetyStock == expected.safetyStock
+    else {
+      return note(
+        .feedBalance, event,
+        "SKU \(name) has \(Self.text(level)) behind \(Self.text(expected)): on hand has to change "
+          + "by \(onHand.map(String.init) ?? "any"), held by \(held)")
+    }
+  }
+
+  private static func text(_ level: FeedLevel) -> String {
+    "\(level.onHand) on hand, \(level.held) held, \(level.safetyStock) safety stock, "
+      + "\(level.available) available"
+  }
+
+  // MARK: Findings
+
+  private func note(_ kind: Violation.Kind, _ event: FeedEvent, _ text: String) {
+    var subject: [String] = []
+    let skus = Set(event.lines.map(\.sku) + event.stock.map(\.sku)).sorted()
+    if !skus.isEmpty {
+      subject.append("SKU " + skus.map { names.name(Int($0)) }.joined(separator: ", "))
+    }
+    if case .operation(let worker, let operation) = event.key {
+      subject.append("key \(keys.name(worker: worker, operation: operation))")
+    }
+    if let id = event.id { subject.append("reservation \(id.text)") }
+    subject.append("\(event.kind?.name ?? "event") number \(event.lsn)")
+    note(kind) { Violation(kind, "\(subject.joined(separator: ", ")): \(text)") }
+  }
+
+  /// Whether another violation of the kind is kept.
+  func hasRoom(_ kind: Violation.Kind) -> Bool { kept[kind, default: 0] < Self.violationsMost }
+
+  /// Takes down a violation, unless there are enough of its kind.
+  func note(_ kind: Violation.Kind, _ make: () -> Violation) {
+    guard hasRoom(kind) else { return }
+    kept[kind, default: 0] += 1
+    violations.append(make())
+  }
+
+  /// Takes down that the feed itself is at fault.
+  package func note(_ kind: Violation.Kind, _ text: String) { note(kind) { Violation(kind, text) } }
+}
