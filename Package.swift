@@ -144,7 +144,7 @@ let package = Package(
     module("WireTesting", ["GRPC", "HTTP2"], path: "Tests/WireTesting"),
     module("LogFixtures", ["Log", "Posix", "Bytes"], path: "Tests/LogFixtures"),
     module(
-      "Simulation", ["StorePersistence", "StockStore", "Log", "Posix"],
+      "Simulation", ["ChangeFeed", "StorePersistence", "StockStore", "Log", "Posix"],
       path: "Tests/Simulation/Simulation"),
     executable(
       "simulate", ["Simulation", "StockStore", "Log", "Posix", argumentParser],

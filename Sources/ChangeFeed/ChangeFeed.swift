@@ -143,9 +143,11 @@ package final class ChangeFeed: Sendable {
   ///   - store: no session of it has decided anything yet.
   ///   - keepNanoseconds: how long a store without a journal keeps decisions when nobody watches any more;
   ///     nil: always.
+  ///   - hasThreads: otherwise `FeedSteps` does their work.
   ///   - report: takes what the operator should hear of.
   package init(
     store: StockStore, log: any ReadableLog, limits: FeedLimits, keepNanoseconds: Int64? = nil,
+    hasThreads: Bool = true,
     report: @escaping @Sendable (String) -> Void
   ) throws(Errno) {
     self.store = store
@@ -159,6 +161,7 @@ package final class ChangeFeed: Sendable {
     rest = try Wakeup()
     client = TailClient(tail.wakeup)
     store.safetyStockChanges.begin(at: log.endLSN)
+    guard hasThreads else { return }
     let tailThread = try Thread(name: "watch tail") { [self] in TailReader(self).run() }
     let oldThread = try Thread(name: "watch") { [self] in CatchUpReader(self).run() }
     threads.withLock { $0 = [tailThread, oldThread] }
@@ -247,6 +250,25 @@ package final class ChangeFeed: Sendable {
       return .unreadable
     }
   }
+}
+
+/// What the feed's threads do, one step after the other and on the caller's thread: for who must know what
+/// happens when.
+package final class FeedSteps {
+  private let tail: TailReader
+  private let catchUp: CatchUpReader
+
+  /// - Parameter feed: without threads.
+  package init(_ feed: ChangeFeed) {
+    tail = TailReader(feed)
+    catchUp = CatchUpReader(feed)
+  }
+
+  /// Takes what was asked of the tail thread, and reads a block where somebody waits for it.
+  package func stepTail() { _ = tail.step() }
+
+  /// Serves the next of those who are behind.
+  package func stepCatchUp() { _ = catchUp.step() }
 }
 
 /// The tail thread, as the journal's thread sees it.

@@ -65,11 +65,13 @@ package struct EventFilter: Sendable {
   private let kinds: UInt32
   private let batches: [LogBatch]
   private let retained: RetainedBytes
+  private let fault: DeliberateFault?
 
   /// - Parameter bytes: the block frees them.
   init(
     start: UInt64, end: LogPoint, entries: [Entry], bytes: EventBytes, itemHashes: [UInt64],
-    wantedItems: Set<UInt64>, batches: [LogBatch], retained: RetainedBytes
+    wantedItems: Set<UInt64>, batches: [LogBatch], retained: RetainedBytes,
+    fault: DeliberateFault? = nil
   ) {
     self.start = start
     self.end = end
@@ -80,6 +82,7 @@ package struct EventFilter: Sendable {
     kinds = entries.reduce(0) { $0 | $1.kind.bit }
     self.batches = batches
     self.retained = retained
+    self.fault = fault
     retained.add(bytes.capacity)
   }
 
@@ -96,6 +99,7 @@ package struct EventFilter: Sendable {
 
   /// The index of the first event behind `lsn`.
   package func firstIndex(behind lsn: UInt64) -> Int {
+    if fault == .watchBlockAgain { return 0 }
     var (low, high) = (0, entries.count)
     while low < high {
       let middle = (low + high) / 2
@@ -136,7 +140,8 @@ package struct EventFilter: Sendable {
 
   /// The point behind event `index`.
   package func point(behind index: Int) -> LogPoint {
-    batches[Int(entries[index].batch)].point(behind: entries[index].lsn)
+    let batch = batches[Int(entries[index].batch)]
+    return fault == .watchTokenOfBatch ? batch.end : batch.point(behind: entries[index].lsn)
   }
 
   /// Calls `body` with the fields of event `index`, a message of holdfast.v1.Event.

@@ -49,6 +49,8 @@ package final class EventEncoder {
 
   private let core: StoreCore
   private let changes: SafetyStockChanges
+  /// Of `DeliberateFault.watchOneExpiry`: asked of each record.
+  private let tellsOneExpiry: Bool
   /// Bytes of the last event's length: most are as long as the one before, and need not be moved.
   private var lengthBytes = 2
   /// Bytes of an id's text.
@@ -67,6 +69,7 @@ package final class EventEncoder {
   init(_ store: StockStore) {
     core = store.core
     changes = store.safetyStockChanges
+    tellsOneExpiry = core.fault == .watchOneExpiry
   }
 
   func free() { out.free() }
@@ -86,7 +89,8 @@ package final class EventEncoder {
     out = EventBytes(capacity: max(Self.bytesMin, made.count + made.count / 4))
     return EventBlock(
       start: max(start, first.lsn), end: last.end, entries: entries, bytes: made,
-      itemHashes: itemHashes, wantedItems: touchedItems, batches: batches, retained: retained)
+      itemHashes: itemHashes, wantedItems: touchedItems, batches: batches, retained: retained,
+      fault: core.fault)
   }
 
   mutating func append(
@@ -100,9 +104,9 @@ package final class EventEncoder {
     {
       offset += record.byteCount
       let lsn = batch.lsn &+ UInt64(offset)
-      if lsn > start, let kind = EventKind(record.kind), isWanted(record, kind) {
-        append(record, kind, lsn)
-      }
+      guard lsn > start, let kind = EventKind(record.kind), isWanted(record, kind) else { continue }
+      if tellsOneExpiry, kind == .expired, entries.last?.kind == .expired { continue }
+      append(record, kind, lsn)
     }
   }
 
@@ -247,7 +251,9 @@ package final class EventEncoder {
   private mutating func writeLevel(_ line: JournalRecord.Line, _ lsn: UInt64) {
     // First what it is now: whoever changes it tells of that before.
     let current = core.items[line.ordinal].safetyStock.load(ordering: .acquiring)
-    let safetyStock = changes.value(of: line.ordinal, at: lsn, current: current)
+    let safetyStock =
+      core.fault == .watchSafetyStockNow
+      ? current : changes.value(of: line.ordinal, at: lsn, current: current)
     write(
       StockLevel(
         item: ItemHandle(ordinal: line.ordinal), onHand: line.onHand, held: line.held,

@@ -21,7 +21,9 @@ package struct ResumeToken: Sendable {
   private let store: UInt64
 
   package init(store: StockStore) {
-    self.init(keys: store.core.keys, firstVersion: store.core.firstVersion)
+    let core = store.core
+    self.init(
+      keys: core.keys, firstVersion: core.fault == .watchAfterRepair ? 1 : core.firstVersion)
   }
 
   init(keys: StoreKeys, firstVersion: UInt64) {

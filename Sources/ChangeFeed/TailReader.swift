@@ -57,20 +57,26 @@ final class TailReader {
     encoder.interest = Interest()
   }
 
+  /// What a step has come to.
+  enum Standing {
+    case nobodyWaits
+    /// A block, of so many bytes of records.
+    case hasRead(bytes: UInt64)
+    /// Nothing more is durable.
+    case hasReadAll
+  }
+
   func run() {
     while !feed.isStopping {
-      for request in feed.tail.take() { take(request) }
-      if waiting.isEmpty && starting.isEmpty {
-        // The next to come says where to go on.
-        (point, cursor, recent) = (nil, nil, [])
-        feed.tail.wakeup.wait(nanoseconds: idleNanoseconds())
-      } else if let bytes = read() {
+      switch step() {
+      case .nobodyWaits: feed.tail.wakeup.wait(nanoseconds: idleNanoseconds())
+      case .hasRead(let bytes):
         _ = tellHowFar()
         let isUnderLoad = bytes > Self.bytesUnderLoad && bytes < feed.limits.blockBytes
         // Not on the requests, which come as soon as a block was sent.
         feed.rest.wait(
           nanoseconds: isUnderLoad ? Self.restNanosecondsUnderLoad : Self.restNanoseconds)
-      } else {
+      case .hasReadAll:
         let nanoseconds = tellHowFar()
         feed.client.arm(true)
         // Something may have become durable before it was armed.
@@ -78,6 +84,16 @@ final class TailReader {
         feed.client.arm(false)
       }
     }
+  }
+
+  func step() -> Standing {
+    for request in feed.tail.take() { take(request) }
+    if waiting.isEmpty && starting.isEmpty {
+      // The next to come says where to go on.
+      (point, cursor, recent) = (nil, nil, [])
+      return .nobodyWaits
+    }
+    return read().map { .hasRead(bytes: $0) } ?? .hasReadAll
   }
 
   // MARK: What is kept only for those who watch
@@ -137,9 +153,10 @@ final class TailReader {
   private func take(
     _ request: ChangeFeed.Request, behind wanted: LogPoint, _ filter: EventFilter
   ) {
+    let takesAny = feed.store.core.fault == .watchNewestBlock
     var waiter = Waiter(request: request, filter: filter, point: wanted, told: wanted.lsn)
     while let block = recent.first(where: {
-      $0.start <= waiter.point.lsn && waiter.point.lsn < $0.end.lsn
+      (takesAny || $0.start <= waiter.point.lsn) && waiter.point.lsn < $0.end.lsn
     }) {
       if block.mayConcern(filter) {
         return request.port.deliver(.block(block), to: request.watch)
@@ -182,12 +199,17 @@ final class TailReader {
       starting.removeAll { $0.lsn <= block.end.lsn }
       return block.end.lsn - point.lsn
     } catch {
-      let failure = feed.failure(error)
-      for request in waiting.map(\.request) + starting.map(\.request) {
-        request.port.deliver(.failed(failure), to: request.watch)
+      // It has fallen behind what is kept, or the log cannot be read. That need not be so where the others
+      // are: each is told by itself.
+      let (waiting, starting) = (self.waiting, self.starting)
+      (self.waiting, self.starting, self.point, self.cursor, recent) = ([], [], nil, nil, [])
+      for waiter in waiting {
+        feed.catchUp.post(
+          ChangeFeed.Request(
+            port: waiter.request.port, watch: waiter.request.watch,
+            what: .next(waiter.point, waiter.filter)))
       }
-      waiting.removeAll()
-      starting.removeAll()
+      for starter in starting { begin(starter.request) }
       return nil
     }
   }

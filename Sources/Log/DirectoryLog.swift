@@ -21,7 +21,7 @@ internal import Synchronization
 
   let storage: any Storage
   let identity: LogIdentity
-  private let options: JournalOptions
+  let options: JournalOptions
   private let shape: RecordShape
   private let clock: any Clock
   private let pool: SegmentPool
@@ -159,6 +159,10 @@ internal import Synchronization
     let header = try write(
       .records, group.byteCount, group.recordCount, to: file, at: &position)
     let written = SystemClock.monotonicNanoseconds()
+    if options.fault == .watchBeforeSync {
+      let early = position
+      state.withLock { ($0.position, $0.mark) = (early, LogPoint.mark(header)) }
+    }
     if options.durability == .fsync && options.fault != .acknowledgeBeforeSync {
       try sync(file, position)
     }

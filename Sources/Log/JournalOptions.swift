@@ -64,7 +64,7 @@ package struct JournalOptions: Sendable {
   }
 }
 
-/// Bugs that a journal, or the expiry of holds, can have. Each stands at the line where somebody might make
+/// Bugs that a journal, the expiry of holds, or the change feed can have. Each stands at the line where somebody might make
 /// it, so that `make simulate` can show, at any time, that it would be found.
 package enum DeliberateFault: String, Sendable, CaseIterable {
   /// Decisions count as durable once they are written.
@@ -91,4 +91,29 @@ package enum DeliberateFault: String, Sendable, CaseIterable {
   case actOnDueHold = "act-on-due-hold"
   /// The sweep never gets to what is due.
   case starveExpiry = "starve-expiry"
+  /// Watchers are shown what is written and not synced.
+  case watchBeforeSync = "watch-before-sync"
+  /// Who reads on from one segment to the next passes over the first batch there.
+  case watchPastBorder = "watch-past-border"
+  /// Where what a token stands before is not kept any more, a watch goes on with the oldest that is.
+  case watchPastHistory = "watch-past-history"
+  /// A token is taken for one of this history by its number alone.
+  case watchAnyHistory = "watch-any-history"
+  /// A token is taken for one of this store though a repair has given it other versions since.
+  case watchAfterRepair = "watch-after-repair"
+  /// The token behind an event covers the whole batch that the event is in.
+  case watchTokenOfBatch = "watch-token-of-batch"
+  /// A watch that goes on within a block begins with its first event.
+  case watchBlockAgain = "watch-block-again"
+  /// Events of holds show the safety stock that the item has now.
+  case watchSafetyStockNow = "watch-safety-stock-now"
+  /// Events from before the process began show the safety stock that was there when it began.
+  case watchSafetyStockUnread = "watch-safety-stock-unread"
+  /// Of the holds that one turn of the sweep ends, one is told.
+  case watchOneExpiry = "watch-one-expiry"
+  /// Who comes late to the tail gets a block that was read there, whatever came before it.
+  case watchNewestBlock = "watch-newest-block"
+
+  /// Of the change feed: found by who watches alone.
+  package var isOfFeed: Bool { rawValue.hasPrefix("watch-") }
 }

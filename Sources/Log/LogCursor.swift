@@ -100,14 +100,16 @@ extension DirectoryLog: ReadableLog {
     let end = position
     guard point.lsn <= end.lsn else { throw .otherHistory }
     let cursor = try scan(to: point.lsn, end)
-    guard cursor.mark == point.mark else { throw .otherHistory }
+    guard cursor.mark == point.mark || options.fault == .watchAnyHistory else {
+      throw .otherHistory
+    }
     return LogPoint(lsn: point.lsn, mark: point.mark, place: cursor.position)
   }
 
   package func cursor(from point: LogPoint) throws(LogCursorError) -> any LogCursor {
     let located = point.place == nil ? try locate(point) : point
     guard let place = located.place else { throw .otherHistory }
-    return DirectoryCursor(self, at: place)
+    return DirectoryCursor(self, at: place, behind: point.lsn)
   }
 
   package func oldestLSN() throws(LogCursorError) -> UInt64 {
@@ -116,8 +118,12 @@ extension DirectoryLog: ReadableLog {
   }
 
   package func cursorFromOldest() throws(LogCursorError) -> any LogCursor {
-    let end = position
-    return DirectoryCursor(self, at: try startOfSegment(before: nil, end))
+    let start = try startOfOldest()
+    return DirectoryCursor(self, at: start, behind: start.lsn)
+  }
+
+  fileprivate func startOfOldest() throws(LogCursorError) -> JournalPosition {
+    try startOfSegment(before: nil, position)
   }
 
   /// A cursor that has passed every batch before `lsn`, and stands before the one that holds the record
@@ -125,7 +131,8 @@ extension DirectoryLog: ReadableLog {
   private func scan(
     to lsn: UInt64, _ end: JournalPosition
   ) throws(LogCursorError) -> DirectoryCursor {
-    let cursor = DirectoryCursor(self, at: try startOfSegment(before: lsn, end))
+    let start = try startOfSegment(before: lsn, end)
+    let cursor = DirectoryCursor(self, at: start, behind: start.lsn)
     try cursor.pass(lsn)
     return cursor
   }
@@ -154,7 +161,7 @@ extension DirectoryLog: ReadableLog {
       sequence -= 1
     }
     guard let oldest else { return end }
-    if lsn == nil { return oldest }
+    if lsn == nil || options.fault == .watchPastHistory { return oldest }
     throw .trimmed(oldest: oldest.lsn)
   }
 
@@ -193,17 +200,22 @@ extension DirectoryLog: ReadableLog {
   private static let windowBytes = 256 << 10
 
   private let log: DirectoryLog
+  /// Records up to here are of no interest.
+  private let wanted: UInt64
   /// Of the next batch.
   private(set) var position: JournalPosition
   /// Of the last batch that was passed; 0 before the first.
   private(set) var mark: UInt64 = 0
   private var file: (any StorageFile)?
   private var window: UnsafeMutableRawBufferPointer
+  /// Of `DeliberateFault.watchPastBorder`.
+  private var passesNext = false
   /// The bytes of the window, in the segment of `position`.
   private var filled = 0..<0
 
-  init(_ log: DirectoryLog, at position: JournalPosition) {
+  init(_ log: DirectoryLog, at position: JournalPosition, behind wanted: UInt64) {
     self.log = log
+    self.wanted = wanted
     self.position = position
     unsafe window = .allocate(byteCount: Self.windowBytes, alignment: 64)
   }
@@ -244,6 +256,29 @@ extension DirectoryLog: ReadableLog {
   private func next(
     before end: JournalPosition
   ) throws(LogCursorError) -> (BatchHeader, UnsafeRawBufferPointer)? {
+    do {
+      return unsafe try readNext(before: end)
+    } catch {
+      // Its segment may have been used again when all that is wanted of it had been read: then what comes next
+      // is the oldest that is kept.
+      let start = try log.startOfOldest()
+      guard start.sequence > position.sequence, start.lsn >= position.lsn,
+        start.lsn <= max(position.lsn, wanted)
+      else { throw error }
+      position = start
+      leaveSegment()
+      return unsafe try readNext(before: end)
+    }
+  }
+
+  private func leaveSegment() {
+    file = nil
+    filled = 0..<0
+  }
+
+  private func readNext(
+    before end: JournalPosition
+  ) throws(LogCursorError) -> (BatchHeader, UnsafeRawBufferPointer)? {
     while position.lsn < end.lsn {
       var bytes = unsafe try fill(BatchHeader.byteCount, before: end)
       guard let base = bytes.baseAddress,
@@ -258,9 +293,13 @@ extension DirectoryLog: ReadableLog {
       let isWhole = unsafe header.payloadCRC == BatchHeader.checksum(records, salt: salt)
       guard header.kind == .end || isWhole else { throw log.lost(position) }
       position.pass(header)
-      if header.kind == .records { return unsafe (header, records) }
-      file = nil
-      filled = 0..<0
+      if header.kind == .records {
+        guard passesNext else { return unsafe (header, records) }
+        passesNext = false
+        continue
+      }
+      passesNext = log.options.fault == .watchPastBorder
+      leaveSegment()
     }
     return nil
   }

@@ -143,6 +143,34 @@ struct LogCursorTests {
     #expect(throws: LogCursorError.trimmed(oldest: oldest)) { _ = try it.bytes(cursor) }
   }
 
+  @Test("Who had read all of a segment that is used again goes on with the next")
+  func segmentReadToItsEnd() throws {
+    let it = try Written()
+    let cursor = try it.log.cursorFromOldest()
+    var batches: [LogBatch] = []
+    while it.log.batchBytesMax >= 1024 {
+      try it.append()
+      try unsafe cursor.read(bytesMax: .max) { batch, _ in batches.append(batch) }
+    }
+    let last = try #require(batches.last)
+    #expect(it.log.position.sequence == 1 && last.place != nil)
+    try it.append()
+    try it.pool.retire(before: 2)
+    while try it.pool.prepareNext() {}
+    #expect(try it.log.oldestLSN() == last.end.lsn)
+    let next = UInt8(batches.count + 1)
+    // It stands before the end of the segment, or before the last batch that is there.
+    #expect(try it.bytes(cursor) == [next])
+    #expect(try it.bytes(it.log.cursor(from: last.end)) == [next])
+    // Where nobody has been yet, nothing tells that it is this log's; and what was not read is gone.
+    #expect(throws: LogCursorError.trimmed(oldest: last.end.lsn)) {
+      _ = try it.log.locate(LogPoint(lsn: last.end.lsn, mark: last.end.mark))
+    }
+    #expect(throws: LogCursorError.trimmed(oldest: last.end.lsn)) {
+      _ = try it.bytes(it.log.cursor(from: last.point(behind: last.end.lsn - 8)))
+    }
+  }
+
   @Test("On a full disk the history is given up")
   func historyIsGivenUp() throws {
     let it = try Written(historyBytes: 100 * Self.segmentBytes)

@@ -159,7 +159,7 @@ private let arrows: [String: Set<String>] = [
   "holdfast-load": ["LoadKit", "LoadReport", "LoadHistory", "Posix"],
   "WatchBenchmark": ["GRPC", "HTTP2", "Posix"],
   "StoreBenchmark": ["Log", "StockStore", "StorePersistence", "Posix"],
-  "Simulation": ["StorePersistence", "StockStore", "Log", "Posix"],
+  "Simulation": ["ChangeFeed", "StorePersistence", "StockStore", "Log", "Posix"],
   "simulate": ["Simulation", "StockStore", "Log", "Posix"],
 ]
 

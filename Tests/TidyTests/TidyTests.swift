@@ -124,7 +124,7 @@ private let snippets: [Snippet] = [
   breach(
     "imports", "Tests/Simulation/Simulation/A.swift", "import Server\n",
     "1: importing Server into Simulation is banned, use what Simulation may know: "
-      + "Log, Posix, StockStore, StorePersistence"),
+      + "ChangeFeed, Log, Posix, StockStore, StorePersistence"),
   clean("imports", "Tests/ServerTests/A.swift", "import StockStore\n"),
   clean("imports", "Tests/Simulation/SimulationTests/A.swift", "import Server\n"),
 ]

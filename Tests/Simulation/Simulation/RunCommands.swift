@@ -99,7 +99,7 @@ extension SimulationRun {
     let ended = expiries.take()
     for (id, lsn) in ended {
       guard model.expire(id) else { throw violation("no end of \(id), which is not due", "one") }
-      snapshots.append(Snapshot(lsn: lsn, model: model))
+      append(Snapshot(lsn: lsn, model: model))
       noteHistory()
     }
     counts.expired += ended.count

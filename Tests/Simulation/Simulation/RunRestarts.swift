@@ -50,7 +50,8 @@ extension SimulationRun {
     if let state = snapshots.last, promisedLSN >= last, random.chance(50) {
       log("copy the directory at \(last)")
       backup = Backup(
-        files: storage.files, state: state, cuts: cuts, shownVersions: shownVersions)
+        files: storage.files, state: state, cuts: cuts, shownVersions: shownVersions,
+        feed: feed?.copy)
     }
     try start(after: Farewell(digest: digest, time: time, lsn: last))
   }
@@ -117,6 +118,7 @@ extension SimulationRun {
       storage = SimulatedStorage(files: backup.files, random: random.split())
       cuts = backup.cuts
       goBack(to: backup.state)
+      if let copy = backup.feed { feed?.restore(copy, at: backup.state.lsn) }
       shownVersions = backup.shownVersions
       return true
     }
@@ -145,6 +147,7 @@ extension SimulationRun {
       throw violation("a version of \(sku) above \(version), which was shown", "\(state.items)")
     }
     goBack(to: Snapshot(lsn: cut.lsn, model: state))
+    feed?.repair(at: cut, lift: report.versionLift)
     // What was shown is no version any more.
     shownVersions = [:]
     cuts = []
@@ -164,6 +167,7 @@ extension SimulationRun {
       counts.checkpoints += Int(statistics.checkpoints)
       counts.journalBytes += Int(statistics.bytesWritten)
     }
+    closeFeed()
     sessions = []
     store = nil
     storage = storage.restart(losingPower: losingPower)
@@ -183,6 +187,7 @@ extension SimulationRun {
     if hasOtherRetention { settings.limits.retentionNanoseconds /= 2 }
     settings.options.groupBytesMax = random.pick([1 << 12, 1 << 13, 1 << 14])
     settings.options.checkpointSegments = random.number(2...3)
+    settings.options.historyBytes = feed?.historyBytes(segmentBytes) ?? 0
     // The directory keeps the segments that it was made with.
     if promisedLSN > 0 {
       settings.options.segmentBytes = 4096 * random.number(5...segmentBytes / 4096)
@@ -273,7 +278,7 @@ extension SimulationRun {
         storage: storage, limits: settings.limits, concurrency: settings.concurrency,
         options: settings.options, secret: (seed, ~seed), nonce: random.next(),
         makeClock: { notBefore in
-          clock = SimulatedClock(max(wallTime, notBefore.nanoseconds))
+          clock = SimulatedClock(max(wallTime, notBefore.nanoseconds) + timeToClock)
           return clock
         }, progress: { _ in })
     } catch {
@@ -305,6 +310,7 @@ extension SimulationRun {
     try requirePromised(summary)
     snapshots.removeAll { $0.lsn > summary.lsn }
     cuts.removeAll { $0.lsn > summary.lsn }
+    feed?.forget(behind: summary.lsn)
   }
 
   private func requirePromised(_ summary: RecoverySummary) throws(Violation) {
@@ -340,9 +346,12 @@ extension SimulationRun {
     if summary.tornBytes > 0 { counts.tornTails += 1 }
     state.limits = settings.limits
     cuts.removeAll { $0.lsn > summary.lsn }
+    feed?.forget(behind: summary.lsn)
     sessions = [store.makeSession(), store.makeSession()]
     // What fell due meanwhile has ended as the store was opened, where there was room to record it.
-    snapshots = [Snapshot(lsn: summary.lsn, model: state)]
+    snapshots = []
+    append(Snapshot(lsn: summary.lsn, model: state))
+    try openFeed()
     model = state
     expiredBefore = store.statistics().reservationsExpired
     let (expired, isAll) = model.beginTurn(
@@ -351,7 +360,7 @@ extension SimulationRun {
       throw violation("\(expired) holds to end, or all", "\(expiredBefore)")
     }
     forgetPassed(store)
-    snapshots.append(Snapshot(lsn: sessions[0].lastLSN, model: model))
+    append(Snapshot(lsn: sessions[0].lastLSN, model: model))
     _ = expiries.take()
     store.setExpiryObserver { [expiries] id, lsn in expiries.append(id, lsn) }
     decisionsBefore = [model.decisionCount, model.decisionCount]

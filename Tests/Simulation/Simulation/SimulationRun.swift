@@ -16,12 +16,15 @@ package final class SimulationRun: @unchecked Sendable {
   }
 
   private static let cutsMax = 20
+  /// In one of so many seeds the change feed is watched.
+  private static let seedsForAFeed: UInt64 = 3
 
   struct Backup {
     let files: [String: [UInt8]]
     let state: Snapshot
     let cuts: [Snapshot]
     let shownVersions: [String: UInt64]
+    let feed: FeedOfRun.Copy?
   }
 
   /// A checkpoint while it is written.
@@ -85,6 +88,8 @@ package final class SimulationRun: @unchecked Sendable {
   var isInGap = false
   var insideGap: (ReserveCommand, Decision<Hold>)?
   var foundInGap: Violation?
+  /// nil: nobody watches.
+  var feed: FeedOfRun?
   package var counts = RunCounts()
   /// The digest of the state at the end of every group; kept where the history is asked for.
   private(set) var history: [UInt64: StateDigest] = [:]
@@ -112,6 +117,11 @@ package final class SimulationRun: @unchecked Sendable {
     clock = SimulatedClock(wallTime)
     model = Model(limits: settings.limits, now: wallTime)
     snapshots = [Snapshot(lsn: 0, model: model)]
+    if fault?.isOfFeed ?? seed.isMultiple(of: Self.seedsForAFeed) {
+      feed = FeedOfRun(seed: seed)
+      feed?.note(snapshots[0])
+      settings.options.historyBytes = feed?.historyBytes(segmentBytes) ?? 0
+    }
   }
 
   /// A run for its history: every group is one decision, but for the last, and nothing fails.
@@ -148,6 +158,7 @@ package final class SimulationRun: @unchecked Sendable {
     if hasFailed { try crash() }
     try settle()
     try finishSweep()
+    try finishFeed()
     try stop()
     try compareAll()
   }
@@ -192,6 +203,7 @@ package final class SimulationRun: @unchecked Sendable {
     if random.chance(min(settings.maintenancePercent, percent)) {
       for _ in 0..<random.number(1...settings.maintenanceBurstMax) { try stepMaintenance() }
     }
+    try watch()
   }
 
   // MARK: The journal
@@ -248,7 +260,9 @@ package final class SimulationRun: @unchecked Sendable {
     if statistics.durableLSN != statistics.lsn {
       throw violation("all durable: \(statistics.lsn)", "\(statistics.durableLSN)")
     }
-    let segments = 2 * settings.options.checkpointSegments + settings.options.spareSegments + 7
+    let history = (settings.options.historyBytes + segmentBytes - 1) / segmentBytes
+    let segments =
+      2 * settings.options.checkpointSegments + settings.options.spareSegments + 7 + history
     // A checkpoint of so few records is smaller than a segment.
     let most = (segments + 3) * segmentBytes
     if storage.byteCount > most {
@@ -264,6 +278,8 @@ package final class SimulationRun: @unchecked Sendable {
     }
     counts.failures += 1
     hasFailed = true
+    // Who watches is shown no more than what was durable before.
+    if !storage.isDown { try stepFeed(times: 100) }
   }
 
   // MARK: What was said
@@ -296,7 +312,7 @@ package final class SimulationRun: @unchecked Sendable {
     }
     if hasDecided {
       if hasFailed { throw violation("no decision after a failure", "the log at \(last)") }
-      snapshots.append(Snapshot(lsn: last, model: model))
+      append(Snapshot(lsn: last, model: model))
       if keepsHistory { while try stepJournal() {} }
       noteHistory()
     }
@@ -376,6 +392,12 @@ package struct RunCounts: Sendable, Equatable {
   package var expired = 0
   package var restored = 0
   package var repaired = 0
+  /// Events that were consumed, and tokens that a watch began with: those that were taken, those of another
+  /// history, and those from before what is kept.
+  package var feedEvents = 0
+  package var feedResumed = 0
+  package var feedForeign = 0
+  package var feedTooOld = 0
 
   package init() {}
 
@@ -398,5 +420,9 @@ package struct RunCounts: Sendable, Equatable {
     expired += other.expired
     restored += other.restored
     repaired += other.repaired
+    feedEvents += other.feedEvents
+    feedResumed += other.feedResumed
+    feedForeign += other.feedForeign
+    feedTooOld += other.feedTooOld
   }
 }

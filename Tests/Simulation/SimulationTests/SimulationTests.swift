@@ -25,6 +25,8 @@ private let testScale =
     #expect(counts.failures > 10 && counts.fullDisks > 10, "\(counts)")
     #expect(counts.checkpoints > 50 && counts.unavailable > 500, "\(counts)")
     #expect(counts.restored > 2 && counts.repaired > 20, "\(counts)")
+    #expect(counts.feedEvents > 10_000 && counts.feedResumed > 500, "\(counts)")
+    #expect(counts.feedForeign > 5 && counts.feedTooOld > 2, "\(counts)")
   }
 
   @Test(arguments: DeliberateFault.allCases) func everyMutantIsFound(_ fault: DeliberateFault) {
