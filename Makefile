@@ -13,7 +13,7 @@ SECONDS ?= 60
 ARGS ?=
 
 .PHONY: help demo test serve load compare-strategies clean \
-  build test-swift test-end-to-end test-proxies crash backups simulate sanitize fuzz format lint \
+  build test-swift test-end-to-end test-proxies crash power-cuts backups simulate sanitize fuzz format lint \
   proto proto-lint proto-check proto-clients bootstrap bootstrap-dev bootstrap-bench bootstrap-proxies \
   bench bench-journal bench-generator bench-pause bench-watch count disk-use
 
@@ -64,6 +64,9 @@ crash: bootstrap build ## kill -9 under load, restart, compare with the ledger (
 
 backups: bootstrap bootstrap-dev build ## backups under load, each restored and audited (ROUNDS, ARGS)
 	.venv/bin/python scripts/backups.py --rounds $(ROUNDS) $(ARGS)
+
+power-cuts: bootstrap-dev build ## the power is cut at every kind of moment, as recorded; images compared with the ledger (ARGS)
+	.venv/bin/python scripts/power-cuts.py $(ARGS)
 
 simulate: bootstrap ## the store on a disk that fails: SEEDS=N, ARGS='--mutant all' or '--seed N' or '--bit-flips N'
 	swift build -c release --product simulate $(SWIFT_FLAGS)
