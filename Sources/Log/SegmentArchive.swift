@@ -139,6 +139,9 @@ package struct SegmentArchive: Sendable {
   }
 
   private func requireSameStore() throws(JournalError) {
+    if try names().contains(where: { FileNames.segmentSequence($0) != nil }) {
+      throw .unsuitable("the archive is a data directory: choose another directory")
+    }
     for name in try names() where FileNames.archivedSegment(name) != nil {
       let file = try JournalError.attempt("open", name) { () throws(Errno) in
         try storage.open(name)

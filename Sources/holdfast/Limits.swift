@@ -146,9 +146,9 @@ enum Limits {
   /// One store and one journal serve them all; no machine has shown a use for more.
   static let loopsMax = 128
   /// Without connections: the standard streams, the journal's files and the two that a checkpoint takes, the
-  /// admin port, threads that sleep, and what the runtime keeps; and of each loop its poller, its listener and
+  /// admin port, threads that sleep, the archive, and what the runtime keeps; and of each loop its poller, its listener and
   /// its wake-up.
-  static func descriptorsNeeded(loops: Int) -> Int { 48 + 4 * loops }
+  static func descriptorsNeeded(loops: Int) -> Int { 56 + 4 * loops }
   /// For listeners, the admin pages' connections, those that were evicted, and the journal's files.
   static let descriptorsKept = 320
   /// Idle connections that were told to go, for a new one's sake: each lingers for as long as its peer takes to

@@ -125,6 +125,9 @@ struct SegmentArchiveTests {
     #expect(throws: JournalError.self) {
       _ = try SegmentArchive(storage: archive, identity: other, history: 7)
     }
+    #expect(throws: JournalError.self) {
+      _ = try SegmentArchive(storage: journal.storage, identity: journal.identity, history: 7)
+    }
   }
 
   @Test(
