@@ -67,6 +67,47 @@ def test_every_kind(either):
     assert all(e.decided_at.seconds > 0 for e in events)
 
 
+KINDS = {"HELD": 3, "EXTENDED": 1, "CONFIRMED": 1, "RELEASED": 1, "EXPIRED": 1, "ADJUSTED": 1, "REFUSED": 1}
+
+
+def everything(client):
+    """Something of every kind, as often as KINDS says; the SKU that it was about."""
+    sku = fresh()
+    client.adjust(sku, set_on_hand=10)
+    first, second = client.reserve(line(sku)), client.reserve(line(sku))
+    client.reserve(line(sku), ttl=1)
+    client.extend(first.reservation_id, 900)
+    client.confirm(first.reservation_id)
+    client.release(second.reservation_id)
+    with refused(StatusCode.FAILED_PRECONDITION, "INSUFFICIENT_STOCK"):
+        client.reserve(line(sku, 99))
+    return sku
+
+
+def test_each_kind_alone_from_a_token_across_a_kill(start, tmp_path):
+    server = start(data=tmp_path / "data")
+    with Client(server.target) as client:
+        watches = {kind: Watch(client, kinds=[kind]).begun() for kind in KINDS}
+        everything(client)
+        for kind, watch in watches.items():
+            assert {kind_name(e) for e in watch.wait_for_events(KINDS[kind])} == {kind}
+        tokens = {kind: watch.token() for kind, watch in watches.items()}
+        everything(client)
+        # Those of the second time are seen before the kill, or after it, and not in between.
+        watches["EXPIRED"].wait_for_events(2)
+    server.kill()
+    server = start(data=tmp_path / "data")
+    with Client(server.target) as client:
+        watches = {kind: Watch(client, kinds=[kind], resume_token=token).begun() for kind, token in tokens.items()}
+        sku = everything(client)
+        for kind, watch in watches.items():
+            events = watch.wait_for_events(2 * KINDS[kind])
+            assert [kind_name(e) for e in events] == [kind] * 2 * KINDS[kind]
+            if kind != "EXTENDED":
+                items = [each.sku for event in events for each in (*event.stock, *event.lines)]
+                assert sku in items and len(set(items)) == 2
+
+
 def test_an_expiry_is_told_within_a_second(either):
     with Client(either.target) as client:
         sku = client.item(5)
