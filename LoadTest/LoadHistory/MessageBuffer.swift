@@ -4,7 +4,7 @@
 /// A message under construction. Its memory is kept from one message to the next.
 @safe package struct MessageBuffer: ~Copyable {
   /// Owned by this value.
-  @usableFromInline internal var memory: UnsafeMutablePointer<UInt8>
+  private var memory: UnsafeMutablePointer<UInt8>
   private var capacity = 1024
   /// Bytes written so far.
   package private(set) var count = 0
@@ -16,8 +16,8 @@
   /// Begins anew.
   package mutating func removeAll() { count = 0 }
 
-  /// Lends the bytes. Inlined into other modules: it stands on their path of every call.
-  @inlinable package func withSpan<R, Failure: Error>(
+  /// Lends the bytes.
+  package func withSpan<R, Failure: Error>(
     _ body: (Span<UInt8>) throws(Failure) -> R
   ) throws(Failure) -> R {
     let bytes = unsafe UnsafeBufferPointer(start: memory, count: count)

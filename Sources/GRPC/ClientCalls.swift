@@ -271,17 +271,14 @@ package struct ClientCalls: ~Copyable {
   // MARK: What responses hold. Only until the next `receive`, `start` or `close`.
 
   /// The response's message; empty unless it was `answered` with OK, and where messages are streamed.
-  /// Inlined into other modules: it stands on their path of every call.
-  @inlinable package func withMessage<R>(of response: ClientResponse, _ body: (Span<UInt8>) -> R)
-    -> R
-  {
+  package func withMessage<R>(of response: ClientResponse, _ body: (Span<UInt8>) -> R) -> R {
     // `self` is borrowed until `body` has returned: nothing changes.
     let bytes = unsafe unsafeMessage(of: response)
     return body(unsafe bytes.span)
   }
 
   /// - Safety: valid as long as what `withMessage` shows.
-  @unsafe package func unsafeMessage(of response: ClientResponse) -> UnsafeBufferPointer<UInt8> {
+  @unsafe private func unsafeMessage(of response: ClientResponse) -> UnsafeBufferPointer<UInt8> {
     let bytes = unsafe http.unsafeBody(of: response.stream)
     guard response.hasMessage, bytes.count >= Framing.prefixLength else {
       return unsafe UnsafeBufferPointer(start: nil, count: 0)

@@ -2,7 +2,7 @@
 /// Length-Prefixed-Message).
 package enum Framing {
   /// Bytes of the prefix.
-  @inlinable package static var prefixLength: Int { 5 }
+  package static let prefixLength = 5
 
   /// What stands at the front of a request's bytes.
   package enum Result: Equatable {

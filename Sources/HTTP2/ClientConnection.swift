@@ -34,7 +34,7 @@ package struct ClientEvent: Equatable, BitwiseCopyable {
     /// The last: the connection ended first. What the server made of the request is unknown.
     case lost
 
-    @inlinable package var isLast: Bool {
+    package var isLast: Bool {
       switch self {
       case .headers, .data: false
       case .ended, .malformed, .oversize, .reset, .unprocessed, .lost: true
@@ -412,11 +412,9 @@ package struct ClientConnection: ~Copyable {
     Int(streams[stream.index].status)
   }
 
-  // What a response holds is on the path of every call: closures are inlined into other modules.
-
   /// What came of the response's body and was not consumed yet. Of a stream that has ended only until
   /// the next `receive` or `open`.
-  @inlinable package func withBody<R>(of stream: ClientStream, _ body: (Span<UInt8>) -> R) -> R {
+  package func withBody<R>(of stream: ClientStream, _ body: (Span<UInt8>) -> R) -> R {
     // `self` is borrowed until `body` has returned: nothing changes.
     let bytes = unsafe unsafeBody(of: stream)
     return body(unsafe bytes.span)
@@ -424,7 +422,7 @@ package struct ClientConnection: ~Copyable {
 
   /// The value of a captured field of the block that ended the response, by its position in `captured`;
   /// empty where it is absent. Otherwise as `withBody`.
-  @inlinable package func withField<R>(
+  package func withField<R>(
     _ field: Int, of stream: ClientStream, _ body: (Span<UInt8>) -> R
   ) -> R {
     let bytes = unsafe unsafeField(field, of: stream)
@@ -437,7 +435,7 @@ package struct ClientConnection: ~Copyable {
   }
 
   /// - Safety: valid as long as what `withField` shows.
-  @unsafe package func unsafeField(_ field: Int, of stream: ClientStream)
+  @unsafe private func unsafeField(_ field: Int, of stream: ClientStream)
     -> UnsafeBufferPointer<UInt8>
   {
     let slot = stream.index

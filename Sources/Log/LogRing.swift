@@ -9,7 +9,7 @@
 // Nobody waits for room while holding a lock. Whoever is about to change something asks `isAdmitting`
 // first; each session has at most one append between that question and the next, and `headroom` keeps
 // room for one record of every session.
-package import Synchronization
+internal import Synchronization
 
 #if canImport(Glibc)
   internal import Glibc
@@ -31,24 +31,18 @@ package enum Unavailable: UInt8, Equatable, Sendable, BitwiseCopyable {
 /// them.
 @safe package struct LogRing: @unchecked Sendable {
   /// What many threads change.
-  @usableFromInline
-  package struct Tail: ~Copyable {
+  private struct Tail: ~Copyable {
     /// Bytes appended, and records that were only counted.
-    @usableFromInline
-    package let lsn = Atomic<UInt64>(0)
+    let lsn = Atomic<UInt64>(0)
   }
 
   /// What the journal's thread changes and the others read.
-  @usableFromInline
-  package struct Progress: ~Copyable {
+  private struct Progress: ~Copyable {
     /// Changes are admitted while the tail is below.
-    @usableFromInline
-    package let admitted = Atomic<UInt64>(.max)
-    @usableFromInline
-    package let durable = Atomic<UInt64>(.max)
-    package let reason = Atomic<UInt8>(Unavailable.journalFull.rawValue)
-    @usableFromInline
-    package let isKeeping = Atomic<Bool>(false)
+    let admitted = Atomic<UInt64>(.max)
+    let durable = Atomic<UInt64>(.max)
+    let reason = Atomic<UInt8>(Unavailable.journalFull.rawValue)
+    let isKeeping = Atomic<Bool>(false)
   }
 
   package static let ringBytesMin = 1 << 14
@@ -58,15 +52,11 @@ package enum Unavailable: UInt8, Equatable, Sendable, BitwiseCopyable {
   private static let cellBytes = 128
 
   /// Both in one block of memory, each on cache lines of its own.
-  @usableFromInline
-  package let tail: UnsafeMutablePointer<Tail>
-  @usableFromInline
-  package let progress: UnsafeMutablePointer<Progress>
+  private let tail: UnsafeMutablePointer<Tail>
+  private let progress: UnsafeMutablePointer<Progress>
   /// nil: nothing is kept.
-  @usableFromInline
-  package let ring: UnsafeMutableRawPointer?
-  @usableFromInline
-  package let capacity: Int
+  private let ring: UnsafeMutableRawPointer?
+  private let capacity: Int
   private let headroom: Int
   private let shape: RecordShape
 
@@ -122,7 +112,6 @@ package enum Unavailable: UInt8, Equatable, Sendable, BitwiseCopyable {
   }
 
   /// Whether records are kept; otherwise they are counted. Stays as it is while anybody may append.
-  @inlinable
   @inline(__always)
   package var isKeeping: Bool {
     unsafe progress.pointee.isKeeping.load(ordering: .relaxed)
@@ -135,7 +124,6 @@ package enum Unavailable: UInt8, Equatable, Sendable, BitwiseCopyable {
   package var last: UInt64 { unsafe tail.pointee.lsn.load(ordering: .acquiring) }
 
   /// Every record up to this number is as durable as it was asked to be; in memory, all are.
-  @inlinable
   @inline(__always)
   package var durable: UInt64 {
     unsafe progress.pointee.durable.load(ordering: .sequentiallyConsistent)
@@ -145,7 +133,6 @@ package enum Unavailable: UInt8, Equatable, Sendable, BitwiseCopyable {
 
   /// Whether there is room for one more record of the session that asks. Acquires what the reader
   /// cleared.
-  @inlinable
   @inline(__always)
   package var isAdmitting: Bool {
     unsafe tail.pointee.lsn.load(ordering: .relaxed)
@@ -159,7 +146,6 @@ package enum Unavailable: UInt8, Equatable, Sendable, BitwiseCopyable {
 
   /// Appends the record, which `isAdmitting` has admitted, and gives its log sequence number.
   /// - Parameter record: of a multiple of 8 bytes, 16 at least, aligned to 8; the first word is not zero.
-  @inlinable
   @inline(__always)
   package func append(_ record: UnsafeRawBufferPointer) -> UInt64 {
     guard isKeeping, let ring = unsafe ring else {
@@ -277,9 +263,8 @@ package enum Unavailable: UInt8, Equatable, Sendable, BitwiseCopyable {
     unsafe progress.pointee.admitted.store(0, ordering: .releasing)
   }
 
-  @inlinable
   @inline(__always)
-  package func word(
+  private func word(
     _ ring: UnsafeMutableRawPointer, _ offset: Int
   ) -> UnsafeMutablePointer<Atomic<UInt64>> {
     unsafe (ring + offset).assumingMemoryBound(to: Atomic<UInt64>.self)

@@ -63,6 +63,16 @@ let rules: [Rule] = [
       report(line, "`public`", "use `package`")
     }
   },
+  Rule(name: "inlinable") { file, report in
+    guard file.isSwift, file.isProduct else { return }
+    for word in ["inlinable", "usableFromInline"] {
+      for line in file.linesOfCode(with: word) {
+        report(
+          line, "`@\(word)`", "use a call that does more: nothing of `package` is inlined elsewhere"
+        )
+      }
+    }
+  },
   Rule(name: "print") { file, report in
     guard file.isSwift, let module = file.module, !executables.contains(module) else { return }
     for line in file.linesOfCode(with: "print", before: "(") {

@@ -55,6 +55,12 @@ private let snippets: [Snippet] = [
   clean("length", "README.md", String(repeating: "words\n", count: 300)),
 
   breach(
+    "inlinable", "Sources/GRPC/A.swift", "// A.\n@inlinable package func a() {}\n",
+    "2: `@inlinable` is banned, "
+      + "use a call that does more: nothing of `package` is inlined elsewhere"),
+  clean("inlinable", "Sources/GRPC/A.swift", "// @inlinable\n@inline(__always) func a() {}\n"),
+
+  breach(
     "public", "Sources/GRPC/A.swift", "// A.\npublic struct A {}\n",
     "2: `public` is banned, use `package`"),
   breach(

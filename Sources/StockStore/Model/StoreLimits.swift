@@ -1,8 +1,7 @@
 /// The store's limits. The values and the reasons for them stand in the executable's Limits.swift.
 package struct StoreLimits: Sendable {
   /// Lines of a command, whatever `linesPerReservation` says: as many as a word has bits.
-  @inlinable
-  package static var linesMax: Int { 64 }
+  package static let linesMax = 64
 
   /// Lines of one reservation.
   package var linesPerReservation: Int

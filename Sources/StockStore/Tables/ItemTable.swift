@@ -45,8 +45,7 @@ package struct ItemTable {
     let copiedBytes = Atomic<Int>(0)
   }
 
-  @usableFromInline
-  let records: Region<ItemRecord>
+  private let records: Region<ItemRecord>
   private let header = PaddedArray<Header>(count: 1) { _ in Header() }
 
   init(capacity: Int) {
@@ -74,7 +73,6 @@ package struct ItemTable {
   }
 
   /// The record of a number that `add` gave.
-  @inlinable
   @inline(__always)
   package subscript(ordinal: UInt32) -> ItemRecord {
     unsafeAddress { unsafe UnsafePointer(records.address(ordinal)) }

@@ -39,8 +39,7 @@ package enum PageSize {
 @safe package struct Region<Element: ~Copyable>: @unchecked Sendable {
   private static var alignment: Int { 2 << 20 }
 
-  @usableFromInline
-  let base: UnsafeMutablePointer<Element>
+  private let base: UnsafeMutablePointer<Element>
   package let capacity: Int
   private let mapping: UnsafeMutableRawPointer
   private let mappingLength: Int
@@ -73,13 +72,11 @@ package enum PageSize {
 
   /// The element's address. Asks no more of `index` than the caller has checked: it must be below
   /// `capacity`.
-  @inlinable
   @inline(__always)
   package func address(_ index: UInt32) -> UnsafeMutablePointer<Element> {
     unsafe base + Int(index)
   }
 
-  @inlinable
   @inline(__always)
   package subscript(index: UInt32) -> Element {
     // The numbers come from the store's own tables, never from outside.
@@ -99,11 +96,9 @@ package enum PageSize {
 @safe package struct PaddedArray<Element: ~Copyable>: @unchecked Sendable {
   private static var lineBytes: Int { 128 }
 
-  @usableFromInline
-  let base: UnsafeMutableRawPointer
+  private let base: UnsafeMutableRawPointer
   package let count: Int
-  @usableFromInline
-  let stride: Int
+  private let stride: Int
 
   package init(count: Int, _ make: (Int) -> Element) {
     let line = Self.lineBytes
@@ -124,14 +119,12 @@ package enum PageSize {
     unsafe base.deallocate()
   }
 
-  @inlinable
   @inline(__always)
   package func address(_ index: Int) -> UnsafeMutablePointer<Element> {
     assert(index >= 0 && index < count)
     return unsafe (base + index * stride).assumingMemoryBound(to: Element.self)
   }
 
-  @inlinable
   @inline(__always)
   package subscript(index: Int) -> Element {
     // The numbers come from the store's own code, never from outside.
@@ -143,10 +136,8 @@ package enum PageSize {
 /// A fixed number of plain values behind an address that does not change: unlike an array in a struct,
 /// it is never copied by accident. A handle, as Region.
 @safe package struct FixedArray<Element: BitwiseCopyable> {
-  @usableFromInline
-  let base: UnsafeMutablePointer<Element>
-  @usableFromInline
-  let capacity: Int
+  private let base: UnsafeMutablePointer<Element>
+  private let capacity: Int
 
   package init(capacity: Int, repeating element: Element) {
     self.capacity = capacity
@@ -156,14 +147,12 @@ package enum PageSize {
 
   package func free() { unsafe base.deallocate() }
 
-  @inlinable
   @inline(__always)
   package func address(_ index: Int) -> UnsafeMutablePointer<Element> {
     precondition(index >= 0 && index < capacity, "index out of range")
     return unsafe base + index
   }
 
-  @inlinable
   @inline(__always)
   package subscript(index: Int) -> Element {
     unsafeAddress { unsafe UnsafePointer(address(index)) }

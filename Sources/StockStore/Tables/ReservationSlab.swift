@@ -4,8 +4,7 @@ internal import Synchronization
 /// All reservation records. Shards take them in chunks of 64, side by side, so that a small store
 /// stays small whatever its cap; a byte for each chunk says whose it is. A handle, as Region.
 package struct ReservationSlab {
-  @inlinable
-  package static var chunkRecords: Int { 64 }
+  package static let chunkRecords = 64
 
   private struct Header: ~Copyable {
     let chunks = Atomic<UInt32>(0)
@@ -64,7 +63,6 @@ package struct ReservationSlab {
   var bytes: Int { Int(slotCount) * MemoryLayout<ReservationRecord>.stride }
 
   /// The record of a slot that `takeChunk` gave.
-  @inlinable
   @inline(__always)
   package subscript(slot: UInt32) -> ReservationRecord {
     unsafeAddress { unsafe UnsafePointer(records.address(slot)) }
@@ -125,18 +123,15 @@ package struct ReservationSlab {
 /// The records by their slots, without what else belongs to the slab: one address, so that a shard can
 /// keep it beside what it changes. Asks no more of a slot than that `takeChunk` gave it.
 @safe package struct RecordTable: @unchecked Sendable {
-  @usableFromInline
-  let base: UnsafeMutablePointer<ReservationRecord>
+  private let base: UnsafeMutablePointer<ReservationRecord>
 
   init(_ memory: Region<ReservationRecord>) { unsafe base = memory.address(0) }
 
-  @inlinable
   @inline(__always)
   package func address(_ slot: UInt32) -> UnsafeMutablePointer<ReservationRecord> {
     unsafe base + Int(slot)
   }
 
-  @inlinable
   @inline(__always)
   package subscript(slot: UInt32) -> ReservationRecord {
     unsafeAddress { unsafe UnsafePointer(address(slot)) }
