@@ -33,9 +33,10 @@ extension StockStore {
     try listing.requireRepaired()
     try listing.requireNoBackup()
     // A new directory begins with an empty checkpoint, under these caps.
-    let found =
-      listing.checkpoints.isEmpty ? nil : try newestCheckpoint(storage) as CheckpointReader?
-    let before = found?.header.reservationsMax ?? limits.reservationsMax
+    let before =
+      listing.checkpoints.isEmpty
+      ? limits.reservationsMax
+      : try newestCheckpoint(storage, isChecked: false).header.reservationsMax
     try requireAddressSpace(limits, concurrency, reservationsMaxBefore: before)
     if listing.checkpoints.isEmpty { try requireUnused(listing, storage) }
     // All of them, before anything is promised: they are used again one day.
@@ -50,14 +51,20 @@ extension StockStore {
       let time = try makeClock(Timestamp(nanoseconds: 0)).now()
       try makeDirectory(storage, limits, options, secret, time)
     }
-    let checkpoint = if let found { found } else { try newestCheckpoint(storage) }
-    let options = options.fitting(segmentBytes: checkpoint.header.identity.segmentBytes)
-    let recovery = try Recovery(
-      storage: storage, checkpoint: checkpoint,
-      segmentCount: listing.segmentCount(from: checkpoint.header.start.sequence), limits: limits,
-      concurrency: concurrency, log: LogRing(ringBytes: options.ringBytes, shape: .decisions),
-      nonce: options.fault == .predictIDs ? checkpoint.header.start.lsn : nonce,
-      isNew: listing.checkpoints.isEmpty, fault: options.fault, progress: progress)
+    var options = options
+    let recovery = try recover(storage) { (checkpoint) throws(JournalError) in
+      let header = checkpoint.header
+      options = options.fitting(segmentBytes: header.identity.segmentBytes)
+      try requireAddressSpace(
+        limits, concurrency, reservationsMaxBefore: header.reservationsMax)
+      return try Recovery(
+        storage: storage, checkpoint: checkpoint,
+        segmentCount: listing.segmentCount(from: header.start.sequence), limits: limits,
+        concurrency: concurrency, log: LogRing(ringBytes: options.ringBytes, shape: .decisions),
+        nonce: options.fault == .predictIDs ? header.start.lsn : nonce,
+        isNew: listing.checkpoints.isEmpty, fault: options.fault, progress: progress)
+    }
+    let checkpoint = recovery.checkpoint
     var core = recovery.core
     let clock: any Clock
     do throws(JournalError) {

@@ -16,11 +16,13 @@ extension StockStore {
     let storage = try snapshot(of: storage)
     let listing = try DirectoryListing(storage)
     try listing.requireRepaired()
-    let checkpoint = try newestCheckpoint(storage)
-    let recovery = try Recovery(
-      storage: storage, checkpoint: checkpoint,
-      segmentCount: listing.segmentCount(from: checkpoint.header.start.sequence),
-      limits: try limits(toRead: checkpoint.header))
+    let recovery = try recover(storage) { (checkpoint) throws(JournalError) in
+      try Recovery(
+        storage: storage, checkpoint: checkpoint,
+        segmentCount: listing.segmentCount(from: checkpoint.header.start.sequence),
+        limits: try limits(toRead: checkpoint.header))
+    }
+    let checkpoint = recovery.checkpoint
     let store = StockStore(
       core: recovery.core, clock: FixedClock(recovery.summary.time), journal: nil)
     recovery.count(in: store.makeSession())
@@ -46,9 +48,32 @@ extension StockStore {
     }
   }
 
+  /// Recovers from the newest checkpoint that is whole, which is read once: where one turns out to be damaged,
+  /// from the one before it.
+  static func recover(
+    _ storage: any Storage, from body: (CheckpointReader) throws(JournalError) -> Recovery
+  ) throws(JournalError) -> Recovery {
+    var damaged: [Damage] = []
+    while true {
+      let checkpoint = try newestCheckpoint(storage, besides: damaged, isChecked: false)
+      do throws(JournalError) {
+        return try body(checkpoint)
+      } catch .damaged(let damage) where damage.file == checkpoint.name {
+        damaged.append(damage)
+      } catch {
+        throw error
+      }
+    }
+  }
+
   /// The checkpoint from which the directory would be recovered: the newest that is whole. Where there is one
   /// alone, the parts behind its header are checked as they are read.
-  static func newestCheckpoint(_ storage: any Storage) throws(JournalError) -> CheckpointReader {
+  /// - Parameters:
+  ///   - damaged: what is known to be wrong with newer ones, one for each.
+  ///   - isChecked: false: of none is looked at more than its header and its end.
+  static func newestCheckpoint(
+    _ storage: any Storage, besides damaged: [Damage] = [], isChecked: Bool = true
+  ) throws(JournalError) -> CheckpointReader {
     let listing = try DirectoryListing(storage)
     guard let newest = listing.checkpoints.last else {
       if listing.segments.isEmpty {
@@ -59,12 +84,13 @@ extension StockStore {
         "there is no store in the directory yet: its making was cut short, and a start completes it"
       )
     }
-    if listing.checkpoints.count == 1 { return try CheckpointReader(storage: storage, lsn: newest) }
-    var damaged: [Damage] = []
-    for lsn in listing.checkpoints.reversed() {
+    let isAlone = listing.checkpoints.count == 1
+    var damaged = damaged
+    let known = Set(damaged.map(\.file))
+    for lsn in listing.checkpoints.reversed() where !known.contains(FileNames.checkpoint(lsn)) {
       do throws(JournalError) {
         var checkpoint = try CheckpointReader(storage: storage, lsn: lsn)
-        try checkpoint.check()
+        if isChecked, !isAlone { try checkpoint.check() }
         // Of the first release, what is newer may not be read as if it were (firstReleaseUntil).
         if !damaged.isEmpty, checkpoint.header.version < CheckpointHeader.version { break }
         checkpoint.newerDamaged = damaged
