@@ -15,7 +15,8 @@ internal import StockStore
 
   /// CPU time of the thread when the turn began, where turns are timed.
   private var turnBegan: Int64?
-  private(set) var longestTurn: Int64 = 0
+  /// Nanoseconds of CPU time of each.
+  private var turns: [Int64] = []
 
   init(_ session: StoreSession, seed: UInt64) {
     self.session = session
@@ -35,18 +36,21 @@ internal import StockStore
   func nextTurn() {
     session.endTurn()
     if let began = turnBegan {
-      let now = Machine.threadCPUNanoseconds()
-      longestTurn = max(longestTurn, now - began)
-      turnBegan = now
+      turns.append(Machine.threadCPUNanoseconds() - began)
+      turnBegan = Machine.threadCPUNanoseconds()
     }
     _ = session.beginTurn()
   }
 
   /// From here on, turns are timed.
   func timeTurns() {
+    turns.removeAll()
+    turns.reserveCapacity(1 << 20)
     turnBegan = Machine.threadCPUNanoseconds()
-    longestTurn = 0
   }
+
+  /// Of the turns since `timeTurns`, the one that takes this place by its length, from 1.
+  func turn(longest place: Int) -> Int64 { turns.sorted(by: >)[place - 1] }
 
   func makeStock(_ name: [UInt8], _ onHand: Int64) {
     let scope = nextScope()

@@ -2,9 +2,10 @@
 // table of eight-byte slots: the hash's high 32 bits, and the number + 1 (0: empty). The high bits give
 // the home position too, so that a table grows without a look at any record. Items are never removed.
 //
-// Lookups take no lock: a slot is one atomic word, written once. A full table is replaced by a larger
-// copy, and who still reads the old one sees all that it held; the old one is freed when every session
-// has ended the turn in which it may have seen it (Epochs).
+// Lookups take no lock: a slot is one atomic word, written once. A full table gets one of twice the size in
+// its place, and each insertion copies a few slots on. Until all are there, a lookup that finds nothing in
+// the larger table looks into the old one, which has all that it ever had. The old one is freed when every
+// session has ended the turn in which it may have seen it (Epochs).
 internal import CPlatform
 internal import Synchronization
 
@@ -13,12 +14,20 @@ package struct ItemIndex {
   private struct Stripe: ~Copyable {
     let lock = SpinLock()
     let table: Atomic<UInt>
+    /// While the table grows, the one that it takes the place of; else 0.
+    let old = Atomic<UInt>(0)
     /// Guarded by the lock.
     var count = 0
+    /// Slots of the old table that were copied; guarded by the lock.
+    var copied = 0
 
     init(_ table: IndexTable) { self.table = Atomic(table.packed) }
   }
 
+  /// Slots of the old table that an insertion copies. Two would do to be done in time.
+  static let slotsPerInsertion = 32
+  /// A table of no more slots is copied at once.
+  static let slotsCopiedAtOnce = 512
   static let stripeCount = 64
 
   private let stripes = PaddedArray<Stripe>(count: ItemIndex.stripeCount) { _ in
@@ -26,17 +35,38 @@ package struct ItemIndex {
   }
 
   func free() {
-    for stripe in 0..<Self.stripeCount { table(stripe).free() }
+    for stripe in 0..<Self.stripeCount {
+      old(stripe)?.free()
+      table(stripe).free()
+    }
     stripes.free()
   }
 
   /// Bytes in use.
-  var bytes: Int { (0..<Self.stripeCount).reduce(0) { $0 + table($1).slotCount * 8 } }
+  var bytes: Int {
+    (0..<Self.stripeCount).reduce(0) { bytes, stripe in
+      bytes + table(stripe).byteCount + (old(stripe)?.byteCount ?? 0)
+    }
+  }
 
   /// The number of the record with this hash for which `matches` is true.
   @inline(__always)
   package func find(_ hash: UInt64, _ matches: (UInt32) -> Bool) -> UInt32? {
-    table(stripe(hash)).find(UInt32(truncatingIfNeeded: hash >> 32), matches)
+    let stripe = stripe(hash)
+    let tag = UInt32(truncatingIfNeeded: hash >> 32)
+    let table = table(stripe)
+    if let ordinal = table.find(tag, matches) { return ordinal }
+    return table.isGrowing ? findInOld(table, stripe, tag, matches) : nil
+  }
+
+  /// What `table` did not have while it grew.
+  @inline(never)
+  private func findInOld(
+    _ table: IndexTable, _ stripe: Int, _ tag: UInt32, _ matches: (UInt32) -> Bool
+  ) -> UInt32? {
+    // Where there is no old table any more, all of it is in this one by now. Where it is a later one, that is
+    // this one or has all that it had.
+    (old(stripe) ?? table).find(tag, matches)
   }
 
   /// Fetches where the hash's search begins.
@@ -56,19 +86,42 @@ package struct ItemIndex {
   func unlock(_ hash: UInt64) { stripes[stripe(hash)].lock.unlock() }
 
   /// Puts a record into the index. The caller holds the stripe's lock and knows that it is not there.
-  /// The table that this replaced, for the caller to retire; else nil.
+  /// The table that was replaced, for the caller to retire; else nil.
   package func insert(_ hash: UInt64, _ ordinal: UInt32) -> IndexTable? {
     let stripe = stripe(hash)
-    let old = table(stripe)
-    var current = old
+    var replaced = table(stripe).isGrowing ? copySlots(stripe, Self.slotsPerInsertion) : nil
     stripes[stripe].count += 1
     // At most 3/4 full: a miss then probes 8.5 slots on average, and a hit 2.5.
-    if stripes[stripe].count * 4 > old.slotCount * 3 {
-      current = old.doubled()
-      stripes[stripe].table.store(current.packed, ordering: .releasing)
+    let current = table(stripe)
+    if stripes[stripe].count * 4 > current.slotCount * 3 {
+      precondition(!current.isGrowing, "a table is full before all of the old one is in it")
+      let larger = IndexTable(slotCountLog2: current.slotCountLog2 + 1, isGrowing: true)
+      // In this order: whoever sees the larger table must see that there is an old one.
+      stripes[stripe].old.store(current.packed, ordering: .releasing)
+      stripes[stripe].table.store(larger.packed, ordering: .releasing)
+      if current.slotCount <= Self.slotsCopiedAtOnce { replaced = copySlots(stripe, .max) }
     }
-    current.insert(UInt64(hash >> 32) << 32 | UInt64(ordinal + 1))
-    return current.packed == old.packed ? nil : old
+    table(stripe).insert(UInt64(hash >> 32) << 32 | UInt64(ordinal + 1))
+    return replaced
+  }
+
+  /// Copies so many further slots from the old table. That one where it was the last of them; else nil.
+  private func copySlots(_ stripe: Int, _ count: Int) -> IndexTable? {
+    guard let old = old(stripe) else { return nil }
+    let table = table(stripe)
+    let first = stripes[stripe].copied
+    let end = first + min(count, old.slotCount - first)
+    for index in first..<end {
+      let slot = old.load(index)
+      if slot != 0 { table.insert(slot) }
+    }
+    stripes[stripe].copied = end
+    if end < old.slotCount { return nil }
+    stripes[stripe].copied = 0
+    // In this order: whoever sees no old table must see all that was copied.
+    stripes[stripe].old.store(0, ordering: .releasing)
+    stripes[stripe].table.store(table.grown.packed, ordering: .releasing)
+    return old
   }
 
   @inline(__always)
@@ -80,29 +133,46 @@ package struct ItemIndex {
   private func table(_ stripe: Int) -> IndexTable {
     IndexTable(packed: stripes[stripe].table.load(ordering: .acquiring))
   }
+
+  private func old(_ stripe: Int) -> IndexTable? {
+    let packed = stripes[stripe].old.load(ordering: .acquiring)
+    return packed == 0 ? nil : IndexTable(packed: packed)
+  }
 }
 
 /// One stripe's slots: address and size in one word, so that both are read in one load.
 package struct IndexTable {
-  private static let alignment = 64
+  private static let growing: UInt = 32
 
-  /// The slots' address, with the logarithm of their number in the low six bits.
+  /// The slots' address, with the logarithm of their number in the low five bits, and in the next whether
+  /// there is an old table from which not all was copied.
   let packed: UInt
 
   init(packed: UInt) { self.packed = packed }
 
-  init(slotCountLog2: Int) {
+  init(slotCountLog2: Int, isGrowing: Bool = false) {
+    precondition(slotCountLog2 < Self.growing, "more slots than items")
     let count = 1 << slotCountLog2
-    let memory = UnsafeMutableRawPointer.allocate(byteCount: count * 8, alignment: Self.alignment)
-    let slots = unsafe memory.bindMemory(to: Atomic<UInt64>.self, capacity: count)
-    for index in 0..<count { unsafe (slots + index).initialize(to: Atomic(0)) }
-    packed = UInt(bitPattern: memory) | UInt(slotCountLog2)
+    // A slot is one word, and 0 for none.
+    let memory = unsafe ZeroedMemory.allocate(byteCount: count * 8)
+    _ = unsafe memory.bindMemory(to: Atomic<UInt64>.self, capacity: count)
+    packed = UInt(bitPattern: memory) | UInt(slotCountLog2) | (isGrowing ? Self.growing : 0)
   }
 
-  package func free() { unsafe UnsafeMutableRawPointer(slots).deallocate() }
+  package func free() {
+    unsafe ZeroedMemory.free(UnsafeMutableRawPointer(slots), byteCount: byteCount)
+  }
+
+  @inline(__always)
+  var isGrowing: Bool { packed & Self.growing != 0 }
+
+  /// The same, once it has all of the old one.
+  var grown: IndexTable { IndexTable(packed: packed & ~Self.growing) }
 
   @inline(__always)
   var slotCount: Int { 1 << slotCountLog2 }
+
+  var byteCount: Int { slotCount * 8 }
 
   @inline(__always)
   func find(_ tag: UInt32, _ matches: (UInt32) -> Bool) -> UInt32? {
@@ -129,17 +199,8 @@ package struct IndexTable {
     unsafe slots[index].store(slot, ordering: .releasing)
   }
 
-  func doubled() -> IndexTable {
-    let larger = IndexTable(slotCountLog2: slotCountLog2 + 1)
-    for index in 0..<slotCount {
-      let slot = load(index)
-      if slot != 0 { larger.insert(slot) }
-    }
-    return larger
-  }
-
   @inline(__always)
-  private var slotCountLog2: Int { Int(packed & 63) }
+  fileprivate var slotCountLog2: Int { Int(packed & 31) }
 
   @inline(__always)
   private var slots: UnsafeMutablePointer<Atomic<UInt64>> {
@@ -151,5 +212,5 @@ package struct IndexTable {
   private func home(_ tag: UInt32) -> Int { Int(tag >> UInt32(32 - slotCountLog2)) }
 
   @inline(__always)
-  private func load(_ index: Int) -> UInt64 { unsafe slots[index].load(ordering: .acquiring) }
+  fileprivate func load(_ index: Int) -> UInt64 { unsafe slots[index].load(ordering: .acquiring) }
 }

@@ -1,5 +1,9 @@
 // The items' records: one cache line each, numbered in the order in which they were made.
+//
+// They lie in huge pages, since commands look at any of them. Filling one stops a thread for long, so that
+// is done before it is needed, by a thread of its own.
 internal import CPlatform
+internal import Posix
 package import Synchronization
 
 /// One item, 64 bytes. The word is the item's lock and version; the four numbers are guarded by it:
@@ -43,6 +47,20 @@ package struct ItemTable {
     let count = Atomic<UInt32>(0)
     /// Bytes of the copies of long names.
     let copiedBytes = Atomic<Int>(0)
+    /// The pages of the records before this number are filled, or being filled.
+    let filledEnd = Atomic<Int>(ItemTable.recordsPerPage)
+    let isFilling = Atomic<Bool>(false)
+    /// The newest thread that fills a page.
+    let filler = Mutex<Thread?>(nil)
+  }
+
+  /// Of a huge page.
+  static let recordsPerPage = (2 << 20) / 64
+  /// A page is filled when no more records than these are left before it: half a page, and as soon as there
+  /// are many, up to four.
+  @inline(__always)
+  private static func recordsAhead(of ordinal: UInt32) -> Int {
+    recordsPerPage / 2 + min(Int(ordinal) / 2, 4 * recordsPerPage)
   }
 
   private let records: Region<ItemRecord>
@@ -51,9 +69,11 @@ package struct ItemTable {
   init(capacity: Int) {
     precondition(MemoryLayout<ItemRecord>.size == 64, "an item is one cache line")
     records = Region(capacity: min(capacity, Int(UInt32.max) - 1), pages: .huge)
+    fillPages(0..<1)
   }
 
   func free() {
+    header[0].filler.withLock { $0?.join() }
     for ordinal in 0..<count where records[ordinal].key.count > ItemKey.inlineBytesMax {
       unsafe records[ordinal].key.copy?.deallocate()
     }
@@ -99,7 +119,46 @@ package struct ItemTable {
       ordinal = seen
     } while true
     setName(ordinal, name)
+    if Int(ordinal) + Self.recordsAhead(of: ordinal) >= header[0].filledEnd.load(ordering: .relaxed)
+    {
+      fillAhead(of: ordinal)
+    }
     return ordinal
+  }
+
+  /// Has the next page filled that is not, and comes after this record's.
+  @inline(never)
+  private func fillAhead(of ordinal: UInt32) {
+    // Where the page before is still being filled, one of the next records asks again.
+    if header[0].isFilling.exchange(true, ordering: .acquiring) { return }
+    let first = max(
+      (Int(ordinal) / Self.recordsPerPage + 1) * Self.recordsPerPage,
+      header[0].filledEnd.load(ordering: .relaxed))
+    let end = min(first + Self.recordsPerPage, records.capacity)
+    header[0].filledEnd.store(first + Self.recordsPerPage, ordering: .relaxed)
+    header[0].filler.withLock { filler in
+      // It has nothing more to do.
+      filler?.join()
+      filler = nil
+      if first < end {
+        filler = try? Thread(name: "page-filler") { [self] in
+          fillPages(first..<end)
+          header[0].isFilling.store(false, ordering: .releasing)
+        }
+      }
+      // Without a thread the page is filled by who comes to it.
+      if filler == nil { header[0].isFilling.store(false, ordering: .releasing) }
+    }
+  }
+
+  /// Touches every page of these records, small ones where the kernel has no huge one.
+  private func fillPages(_ range: Range<Int>) {
+    for ordinal in stride(from: range.lowerBound, to: range.upperBound, by: 4096 / 64) {
+      // Changes nothing, whoever uses the record meanwhile. It counts as a write: an addition of nothing becomes
+      // a load, for which the kernel fills no page.
+      _ = records[UInt32(ordinal)].word.compareExchange(
+        expected: 0, desired: 0, ordering: .relaxed)
+    }
   }
 
   /// Gives a record that had another place in the order of making its number and name back; false where

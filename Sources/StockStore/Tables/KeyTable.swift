@@ -1,105 +1,288 @@
+// From an identity's tag to the slot of its record, guarded by the shard's lock. Open addressing with
+// eight-byte entries: tag, slot + 1 (0: empty). The tag's high bits give the home position, so that
+// neither growth nor removal looks at a record; removal shifts back what follows and leaves no trace.
+//
+// A table that is full gets one of twice the size beside it, and each insertion moves a few entries on,
+// from the front: nobody waits for all of them. Homes keep their order in the larger table, and a search
+// goes on to the right and never around, into some slack behind the last home. So the entries move
+// run by run, where a run ends at an empty place: those whose home is before a boundary are all in the
+// new table, the others in the old one, and each search looks into one of the two.
 internal import CPlatform
 
-/// From an identity's tag to the slot of its record, guarded by the shard's lock. Open addressing with
-/// eight-byte entries: tag, slot + 1 (0: empty). The tag's high bits give the home position, so that
-/// neither growth nor removal looks at a record; removal shifts back what follows and leaves no trace.
 @safe struct KeyTable: ~Copyable {
-  private var entries: UnsafeMutablePointer<UInt64>
-  private var entryCountLog2: Int
-  private(set) var count = 0
-
-  init() {
-    entryCountLog2 = 4
-    unsafe entries = Self.makeEntries(1 << 4)
+  /// What stands in front of a table's entries.
+  @unsafe private struct Growth {
+    /// The table that this one takes the place of; nil where none is left.
+    var old: UnsafeMutablePointer<UInt64>?
+    /// Places of the old table whose entries have moved.
+    var moved: Int
+    /// Bytes of the old table that are given back already.
+    var freedBytes: Int
   }
 
-  deinit { unsafe entries.deallocate() }
+  /// In front of the entries, a cache line.
+  private static let headerBytes = 64
+  /// Places of the old table that an insertion goes through. Two would do to be done in time.
+  static let placesPerInsertion = 32
+  /// A table of no more homes is moved at once.
+  static let homesMovedAtOnce = 512
+  /// The old table is given back in such pieces.
+  private static let bytesPerPiece = 256 * 1024
+  private static let allHomes = UInt32.max
 
-  private static func makeEntries(_ count: Int) -> UnsafeMutablePointer<UInt64> {
-    let memory = UnsafeMutableRawPointer.allocate(byteCount: count * 8, alignment: 64)
-    return unsafe memory.initializeMemory(as: UInt64.self, repeating: 0, count: count)
+  private var entries: UnsafeMutablePointer<UInt64>
+  /// Entries whose home is before are in this table; `allHomes` where there is no other.
+  private var movedHomes = KeyTable.allHomes
+  private var entryCount: UInt32 = 0
+  /// Of a tag, down to its home.
+  private var shift: UInt32
+
+  var count: Int { Int(entryCount) }
+
+  /// Entries are being moved.
+  var isGrowing: Bool { movedHomes != Self.allHomes }
+
+  init() {
+    shift = 32 - 4
+    unsafe entries = Self.makeEntries(homesLog2: 4)
+  }
+
+  deinit {
+    unsafe Self.freeOld(Self.growth(entries), shift: shift)
+    unsafe Self.free(entries, shift: shift, after: 0)
+  }
+
+  // MARK: Memory
+
+  /// Homes, and the slack behind them: a run that begins in the last home is hardly ever longer, and the
+  /// last place stays empty.
+  private static func placeCount(shift: UInt32) -> Int {
+    let homes = 1 << Int(32 - shift)
+    return homes + min(homes / 8, 2048) + 8
+  }
+
+  private static func byteCount(shift: UInt32) -> Int { headerBytes + placeCount(shift: shift) * 8 }
+
+  private static func makeEntries(homesLog2: UInt32) -> UnsafeMutablePointer<UInt64> {
+    let byteCount = byteCount(shift: 32 - homesLog2)
+    let memory = unsafe ZeroedMemory.allocate(byteCount: byteCount)
+    unsafe memory.bindMemory(to: Growth.self, capacity: 1)
+      .initialize(to: Growth(old: nil, moved: 0, freedBytes: 0))
+    return unsafe (memory + headerBytes).bindMemory(
+      to: UInt64.self, capacity: placeCount(shift: 32 - homesLog2))
+  }
+
+  /// The header in front of `entries`, which `makeEntries` has made.
+  private static func growth(
+    _ entries: UnsafeMutablePointer<UInt64>
+  ) -> UnsafeMutablePointer<Growth> {
+    unsafe (UnsafeMutableRawPointer(entries) - headerBytes).assumingMemoryBound(to: Growth.self)
+  }
+
+  private static func free(
+    _ entries: UnsafeMutablePointer<UInt64>, shift: UInt32, after freedBytes: Int
+  ) {
+    let memory = unsafe UnsafeMutableRawPointer(entries) - headerBytes
+    let byteCount = byteCount(shift: shift)
+    unsafe ZeroedMemory.free(memory, byteCount: byteCount, after: freedBytes)
+  }
+
+  /// Frees what is left of the old table, if there is one, of a table with this shift.
+  private static func freeOld(_ growth: UnsafeMutablePointer<Growth>, shift: UInt32) {
+    if let old = unsafe growth.pointee.old {
+      unsafe free(old, shift: shift + 1, after: growth.pointee.freedBytes)
+      unsafe growth.pointee.old = nil
+    }
   }
 
   /// Bytes in use.
-  var bytes: Int { capacity * 8 }
-
-  private var capacity: Int {
-    @inline(__always) get { 1 << entryCountLog2 }
+  var bytes: Int {
+    let growth = unsafe Self.growth(entries)
+    let old =
+      unsafe growth.pointee.old == nil
+      ? 0 : Self.byteCount(shift: shift + 1) - growth.pointee.freedBytes
+    return Self.byteCount(shift: shift) + old
   }
+
+  private var capacity: Int { 1 << Int(32 - shift) }
+
+  @inline(__always)
+  private func home(_ tag: UInt32) -> UInt32 { tag &>> shift }
+
+  /// Where the search for the tag begins. It ends at the next empty place, of which there is one.
+  @inline(__always)
+  private func firstPlace(_ tag: UInt32) -> UnsafeMutablePointer<UInt64> {
+    let home = home(tag)
+    if home < movedHomes { return unsafe entries + Int(home) }
+    return unsafe oldPlace(home)
+  }
+
+  /// - Parameter home: one that is not moved, so there is an old table.
+  @inline(never)
+  private func oldPlace(_ home: UInt32) -> UnsafeMutablePointer<UInt64> {
+    unsafe Self.growth(entries).pointee.old.unsafelyUnwrapped + Int(home >> 1)
+  }
+
+  // MARK: Entries
 
   /// The slot with this tag for which `matches` is true.
   @inline(__always)
   func find(_ tag: UInt32, _ matches: (UInt32) -> Bool) -> UInt32? {
-    var index = home(tag)
+    var place = unsafe firstPlace(tag)
     while true {
-      let entry = unsafe entries[index]
+      let entry = unsafe place.pointee
       if entry == 0 { return nil }
       if UInt32(truncatingIfNeeded: entry >> 32) == tag {
         let slot = UInt32(truncatingIfNeeded: entry) &- 1
         if matches(slot) { return slot }
       }
-      index = (index + 1) & (capacity - 1)
+      unsafe place += 1
     }
   }
 
   /// Fetches where the tag's search begins.
   @inline(__always)
-  func prefetch(_ tag: UInt32) { unsafe hf_prefetch(entries + home(tag)) }
+  func prefetch(_ tag: UInt32) { unsafe hf_prefetch(firstPlace(tag)) }
 
-  /// Makes room for `entryCount` entries at once.
-  mutating func reserve(_ entryCount: Int) {
-    while (entryCount + 1) * 8 > capacity * 7 { grow() }
+  /// Makes room for `wanted` entries at once.
+  mutating func reserve(_ wanted: Int) {
+    var log2 = 32 - shift
+    while (wanted + 1) * 8 > (1 << Int(log2)) * 7 { log2 += 1 }
+    if log2 > 32 - shift { rebuild(homesLog2: log2) }
   }
 
   /// Adds an entry that is not there yet.
   mutating func insert(_ tag: UInt32, _ slot: UInt32) {
+    if isGrowing { moveEntries(Self.placesPerInsertion) }
     // At most 7/8 full: the table is walked under one lock and its entries lie side by side, so that
     // the 32 steps of a miss in a full table stay within a few cache lines.
     if (count + 1) * 8 > capacity * 7 { grow() }
-    count += 1
-    place(UInt64(tag) << 32 | UInt64(slot + 1))
+    let entry = UInt64(tag) << 32 | UInt64(slot + 1)
+    while !place(entry, isMoved: home(tag) < movedHomes) { rebuild(homesLog2: 33 - shift) }
+    entryCount += 1
   }
 
-  /// Removes the entry; it must be there.
+  /// Removes the entry, if it is there.
   mutating func remove(_ tag: UInt32, _ slot: UInt32) {
     let wanted = UInt64(tag) << 32 | UInt64(slot + 1)
-    var hole = home(tag)
-    while unsafe entries[hole] != wanted {
-      if unsafe entries[hole] == 0 { return }
-      hole = (hole + 1) & (capacity - 1)
+    // Of the table that the entry is in: homes are numbered in places from its first one.
+    let isMoved = home(tag) < movedHomes
+    let shift = isMoved ? shift : shift + 1
+    let first = unsafe firstPlace(tag) - Int(tag &>> shift)
+    var hole = Int(tag &>> shift)
+    while unsafe first[hole] != wanted {
+      if unsafe first[hole] == 0 { return }
+      hole += 1
     }
-    count -= 1
+    entryCount -= 1
     // Every entry behind the hole whose home is not behind it moves forward.
-    var index = (hole + 1) & (capacity - 1)
+    var index = hole + 1
     while true {
-      let entry = unsafe entries[index]
+      let entry = unsafe first[index]
       if entry == 0 { break }
-      let distanceFromHome =
-        (index - home(UInt32(truncatingIfNeeded: entry >> 32))) & (capacity - 1)
-      if distanceFromHome >= (index - hole) & (capacity - 1) {
-        unsafe entries[hole] = entry
+      if Int(UInt32(truncatingIfNeeded: entry >> 32) &>> shift) <= hole {
+        unsafe first[hole] = entry
         hole = index
       }
-      index = (index + 1) & (capacity - 1)
+      index += 1
     }
-    unsafe entries[hole] = 0
+    unsafe first[hole] = 0
   }
 
+  /// Puts an entry into this table or the old one; false where there is no place left to the right of its
+  /// home.
+  private func place(_ entry: UInt64, isMoved: Bool) -> Bool {
+    let tag = UInt32(truncatingIfNeeded: entry >> 32)
+    let shift = isMoved ? shift : shift + 1
+    let home = Int(tag &>> shift)
+    let first = unsafe isMoved ? entries : oldPlace(0)
+    // The last place stays empty, so that every search ends.
+    let last = Self.placeCount(shift: shift) - 1
+    var index = home
+    while unsafe first[index] != 0 { index += 1 }
+    if index == last { return false }
+    unsafe first[index] = entry
+    return true
+  }
+
+  // MARK: Growth
+
+  /// Goes over to a table of twice the size: little by little, where there is much to move.
   private mutating func grow() {
+    if isGrowing { moveEntries(.max) }
     let old = unsafe entries
-    let oldCapacity = capacity
-    entryCountLog2 += 1
-    unsafe entries = Self.makeEntries(capacity)
-    for index in 0..<oldCapacity where unsafe old[index] != 0 { unsafe place(old[index]) }
-    unsafe old.deallocate()
+    shift -= 1
+    unsafe entries = Self.makeEntries(homesLog2: 32 - shift)
+    unsafe Self.growth(entries).pointee.old = old
+    movedHomes = 0
+    if capacity / 2 <= Self.homesMovedAtOnce { moveEntries(.max) }
   }
 
-  private mutating func place(_ entry: UInt64) {
-    var index = home(UInt32(truncatingIfNeeded: entry >> 32))
-    while unsafe entries[index] != 0 { index = (index + 1) & (capacity - 1) }
-    unsafe entries[index] = entry
+  /// Moves the entries in at least `wanted` further places, up to the next empty one.
+  @inline(never)
+  private mutating func moveEntries(_ wanted: Int) {
+    let growth = unsafe Self.growth(entries)
+    guard let old = unsafe growth.pointee.old else { return }
+    let end = Self.placeCount(shift: shift + 1)
+    var index = unsafe growth.pointee.moved
+    let enough = wanted < end - index ? index + wanted : end
+    while index < end {
+      // Below the old table's number of places.
+      let entry = unsafe old[index]
+      if entry == 0 {
+        if index >= enough { break }
+      } else if !place(entry, isMoved: true) {
+        unsafe growth.pointee.moved = index
+        return rebuild(homesLog2: 33 - shift)
+      }
+      index += 1
+    }
+    unsafe growth.pointee.moved = index
+    if index == end {
+      unsafe Self.freeOld(growth, shift: shift)
+      movedHomes = Self.allHomes
+      return
+    }
+    // The place at `index` is empty, so nothing behind it has its home before.
+    movedHomes = UInt32(min(index, capacity / 2)) * 2
+    let passed = Self.headerBytes + index * 8
+    while unsafe passed - growth.pointee.freedBytes >= Self.bytesPerPiece {
+      unsafe ZeroedMemory.freePages(
+        of: UnsafeMutableRawPointer(old) - Self.headerBytes,
+        byteCount: Self.byteCount(shift: shift + 1), growth.pointee.freedBytes,
+        count: Self.bytesPerPiece)
+      unsafe growth.pointee.freedBytes += Self.bytesPerPiece
+    }
   }
 
-  @inline(__always)
-  private func home(_ tag: UInt32) -> Int { Int(tag >> UInt32(32 - entryCountLog2)) }
+  /// Makes one table of both at once: before many entries are added, and where chance has filled the
+  /// slack.
+  private mutating func rebuild(homesLog2: UInt32) {
+    let (before, beforeShift) = unsafe (entries, shift)
+    let growth = unsafe Self.growth(before)
+    shift = 32 - homesLog2
+    unsafe entries = Self.makeEntries(homesLog2: homesLog2)
+    movedHomes = Self.allHomes
+    var fits = unsafe placeAll(before, 0..<Self.placeCount(shift: beforeShift))
+    if let old = unsafe growth.pointee.old {
+      let rest = unsafe growth.pointee.moved..<Self.placeCount(shift: beforeShift + 1)
+      fits = unsafe placeAll(old, rest) && fits
+    }
+    if !fits {
+      // Once more from what was, into twice as much.
+      unsafe Self.free(entries, shift: shift, after: 0)
+      unsafe (entries, shift) = (before, beforeShift)
+      return rebuild(homesLog2: homesLog2 + 1)
+    }
+    unsafe Self.freeOld(growth, shift: beforeShift)
+    unsafe Self.free(before, shift: beforeShift, after: 0)
+  }
+
+  /// Puts all entries of another table into this one; false where one finds no place.
+  private func placeAll(_ other: UnsafeMutablePointer<UInt64>, _ places: Range<Int>) -> Bool {
+    for index in places where unsafe other[index] != 0 {
+      if unsafe !place(other[index], isMoved: true) { return false }
+    }
+    return true
+  }
 }

@@ -23,6 +23,14 @@ func hasAddressSpace(bytes: Int) -> Bool {
   return true
 }
 
+/// Asks for small pages there, where the system gives huge ones to whoever does not ask.
+private func adviseSmallPages(_ address: UnsafeMutableRawPointer, _ length: Int) {
+  #if os(Linux)
+    // A hint: where it does nothing, there are none, or all are.
+    _ = unsafe madvise(address, length, MADV_NOHUGEPAGE)
+  #endif
+}
+
 /// Which pages the kernel fills a region with.
 package enum PageSize {
   /// A page of 4 KiB is filled in about a microsecond.
@@ -31,6 +39,47 @@ package enum PageSize {
   /// tables. Filling one stops the thread for 0.2 ms, and for 5 ms in a virtual machine whose host takes
   /// free huge pages back.
   case huge
+}
+
+/// Memory that is zero at first. A large piece has pages of its own, which the kernel clears as they are
+/// touched: so neither taking it nor giving it back, page by page, stops anybody for long.
+enum ZeroedMemory {
+  private static let pageBytes = 4096
+  private static let heapBytesMax = 64 * 1024
+
+  /// Aligned to a cache line.
+  static func allocate(byteCount: Int) -> UnsafeMutableRawPointer {
+    if byteCount <= heapBytesMax {
+      let memory = UnsafeMutableRawPointer.allocate(byteCount: byteCount, alignment: 64)
+      unsafe memory.initializeMemory(as: UInt8.self, repeating: 0, count: byteCount)
+      return unsafe memory
+    }
+    let mapping = unsafe mmap(
+      nil, byteCount, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0)
+    guard let mapping = unsafe mapping, Int(bitPattern: mapping) != -1 else {
+      preconditionFailure("no \(byteCount) bytes of memory for a table")
+    }
+    unsafe adviseSmallPages(mapping, byteCount)
+    return unsafe mapping
+  }
+
+  /// Frees what `allocate` gave, but for the first `freedBytes`, which `freePages` has.
+  static func free(_ memory: UnsafeMutableRawPointer, byteCount: Int, after freedBytes: Int = 0) {
+    if byteCount <= heapBytesMax {
+      unsafe memory.deallocate()
+    } else {
+      _ = unsafe munmap(memory + freedBytes, byteCount - freedBytes)
+    }
+  }
+
+  /// Frees `count` bytes from `offset` on, whole pages within what `allocate` gave, where that has pages of
+  /// its own.
+  static func freePages(
+    of memory: UnsafeMutableRawPointer, byteCount: Int, _ offset: Int, count: Int
+  ) {
+    precondition(offset % pageBytes == 0 && count % pageBytes == 0 && offset + count <= byteCount)
+    if byteCount > heapBytesMax { _ = unsafe munmap(memory + offset, count) }
+  }
 }
 
 /// `capacity` elements in reserved address space, all bits zero at first. A handle: copies name the
@@ -59,7 +108,10 @@ package enum PageSize {
       preconditionFailure("no \(length) bytes of address space for a table: lower its cap")
     }
     let aligned = unsafe mapping.alignedUp(toMultipleOf: Self.alignment)
-    if pages == .huge { unsafe hf_advise_huge_pages(aligned, length) }
+    switch pages {
+    case .small: unsafe adviseSmallPages(aligned, length)
+    case .huge: unsafe hf_advise_huge_pages(aligned, length)
+    }
     self.capacity = capacity
     unsafe self.mapping = mapping
     self.mappingLength = mappingLength
