@@ -122,7 +122,7 @@ bench-journal: bootstrap-bench build ## what durability costs beside memory: CPU
 bench-generator: bootstrap-bench build ## CPU per request of the load generator beside h2load's, on the floor server (ARGS)
 	scripts/bench-generator.py $(ARGS)
 
-bench-pause: bootstrap-bench build ## the longest wait of a call while a million holds expire, beside rest (ARGS)
+bench-pause: bootstrap-bench build ## the longest wait of a call in a storm of expiries, a checkpoint, and while tables grow, beside rest (ARGS)
 	$(RELEASE)/store-benchmark pauses
 	scripts/bench-pause.py $(ARGS)
 
