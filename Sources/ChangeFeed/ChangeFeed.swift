@@ -264,8 +264,12 @@ package final class FeedSteps {
     catchUp = CatchUpReader(feed)
   }
 
-  /// Takes what was asked of the tail thread, and reads a block where somebody waits for it.
-  package func stepTail() { _ = tail.step() }
+  /// Takes what was asked of the tail thread, reads a block where somebody waits for it, and tells those whom
+  /// it does not concern.
+  package func stepTail() {
+    _ = tail.step()
+    tail.tellWaiting()
+  }
 
   /// Serves the next of those who are behind.
   package func stepCatchUp() { _ = catchUp.step() }

@@ -234,11 +234,15 @@ final class TailReader {
     let due = toldNanoseconds + Self.tellNanoseconds - now
     if due > 0 { return due }
     toldNanoseconds = now
+    tellWaiting()
+    return .max
+  }
+
+  func tellWaiting() {
     for index in waiting.indices where waiting[index].told < waiting[index].point.lsn {
       let waiter = waiting[index]
       waiting[index].told = waiter.point.lsn
       waiter.request.port.deliver(.passed(waiter.point), to: waiter.request.watch)
     }
-    return .max
   }
 }

@@ -3,6 +3,7 @@ internal import ArgumentParser
 internal import Foundation
 internal import Log
 internal import Posix
+internal import StockStore
 internal import StorePersistence
 
 struct RestoreCommand: AsyncParsableCommand {

@@ -14,16 +14,17 @@ import Testing
       hasThreads: false
     ) { _ in }
     let steps = FeedSteps(feed)
+    let everything = EventFilter(kinds: EventKind.allCases)
     let port = feed.makePort(wake: {})
     it.adjust("a", .setOnHand(1), key: "first")
     it.log.drain()
-    #expect(feed.begin(1, .now, port))
+    #expect(feed.begin(1, .now, everything, port))
     steps.stepTail()
     guard case .begun(let point)? = port.take().first?.delivery else {
       Issue.record("it has not begun")
       return
     }
-    feed.request(1, behind: point, port)
+    feed.request(1, behind: point, everything, port)
     steps.stepTail()
     // Nobody comes to read for longer than anything is kept.
     for number in 0..<2000 {
@@ -31,13 +32,14 @@ import Testing
       it.log.drain()
     }
     #expect(it.log.oldestLSN() > point.lsn)
-    #expect(feed.begin(2, .now, port))
+    #expect(feed.begin(2, .now, everything, port))
     steps.stepTail()
     steps.stepCatchUp()
     var told: [UInt64: String] = [:]
     for (watch, delivery) in port.take() {
       switch delivery {
       case .begun(let point): told[watch] = "begun at \(point.lsn)"
+      case .passed(let point): told[watch] = "passed \(point.lsn)"
       case .block: told[watch] = "block"
       case .failed(let failure): told[watch] = "\(failure)"
       }

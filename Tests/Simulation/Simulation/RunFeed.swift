@@ -179,7 +179,7 @@ extension SimulationRun {
   private func number(_ range: ClosedRange<Int>) -> Int { feed?.random.number(range) ?? 0 }
 
   private func begin(_ index: Int, _ process: FeedOfRun.Process) throws(Violation) {
-    guard let consumer = feed?.consumers[index] else { return }
+    guard let consumer = feed?.consumers[index], let session = sessions.first else { return }
     var start = chance(50) ? WatchStart.oldest : .now
     if let token = consumer.books?.token {
       switch process.feed.tokens.read(token.span) {
@@ -190,7 +190,7 @@ extension SimulationRun {
     }
     feed?.watchesMade += 1
     let watch = feed?.watchesMade ?? 0
-    guard process.feed.begin(watch, start, process.port) else {
+    guard process.feed.begin(watch, start, Self.filter(consumer, session), process.port) else {
       throw violation("one more watch", "too many")
     }
     log("consumer \(index) watches from \(start)")
@@ -213,14 +213,16 @@ extension SimulationRun {
       guard try hasBegun(index, at: point.lsn, process) else { return }
       try setToken(index, point, process)
       request(index, process)
+    case .passed(let point):
+      let start = feed?.consumers[index].point?.lsn ?? 0
+      if point.lsn < start { throw violation("to go on behind \(start)", "\(point.lsn)") }
+      try setToken(index, point, process)
     case .block(let block):
       if feed?.consumers[index].point == nil {
         guard try hasBegun(index, at: block.start, process) else { return }
       }
       let start = feed?.consumers[index].point?.lsn ?? block.start
-      if block.start > start {
-        throw violation("what is behind \(start)", "a block of what is behind \(block.start)")
-      }
+      // Where the block begins later, there was nothing for it before: the books show whether that is so.
       try take(block, behind: start, index, process)
     case .failed(let failure): try take(failure, index, process)
     }
@@ -228,9 +230,9 @@ extension SimulationRun {
 
   private func request(_ index: Int, _ process: FeedOfRun.Process) {
     guard let consumer = feed?.consumers[index], let watch = consumer.watch,
-      let point = consumer.point
+      let point = consumer.point, let session = sessions.first
     else { return }
-    process.feed.request(watch, behind: point, process.port)
+    process.feed.request(watch, behind: point, Self.filter(consumer, session), process.port)
   }
 
   /// The server has taken the token, or says where the watch begins. False where the run does not know the

@@ -45,13 +45,14 @@ extension SimulationRun {
     if random.chance(30), let position = store.journalPosition { try openWithoutEnd(position) }
     if random.chance(30) { try verifyWithHarmedCheckpoint() }
     counts.closed += 1
+    let end = store.journalPosition?.lsn ?? last
     endProcess(losingPower: settings.options.durability == .fsync && random.chance(50))
     if try loseHistory() { return try start(after: nil) }
     if let state = snapshots.last, promisedLSN >= last, random.chance(50) {
       log("copy the directory at \(last)")
       backup = Backup(
-        files: storage.files, state: state, cuts: cuts, shownVersions: shownVersions,
-        feed: feed?.copy)
+        files: storage.files, state: state, endLSN: end, cuts: cuts,
+        shownVersions: shownVersions, feed: feed?.copy)
     }
     try start(after: Farewell(digest: digest, time: time, lsn: last))
   }
@@ -118,7 +119,7 @@ extension SimulationRun {
       storage = SimulatedStorage(files: backup.files, random: random.split())
       cuts = backup.cuts
       goBack(to: backup.state)
-      if let copy = backup.feed { feed?.restore(copy, at: backup.state.lsn) }
+      if let copy = backup.feed { feed?.restore(copy, at: backup.endLSN) }
       shownVersions = backup.shownVersions
       return true
     }

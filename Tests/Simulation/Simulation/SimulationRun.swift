@@ -22,6 +22,8 @@ package final class SimulationRun: @unchecked Sendable {
   struct Backup {
     let files: [String: [UInt8]]
     let state: Snapshot
+    /// Of its journal, which may end with a record of the time.
+    let endLSN: UInt64
     let cuts: [Snapshot]
     let shownVersions: [String: UInt64]
     let feed: FeedOfRun.Copy?
