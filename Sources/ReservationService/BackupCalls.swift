@@ -97,6 +97,10 @@ extension HoldfastHandler {
       errors.noJournal(response: response)
       return .respond(lsn: 0)
     }
+    if backupsNeedTokens {
+      errors.backupNeedsTokens(response: response)
+      return .respond(lsn: 0)
+    }
     guard backups.begin(call.id) else {
       errors.tooManyBackups(response: response)
       return .respond(lsn: 0)

@@ -263,6 +263,13 @@ final class ErrorReplies {
       response)
   }
 
+  func backupNeedsTokens(response: Response) {
+    simple(
+      .failedPrecondition, "BACKUP_NEEDS_TOKENS",
+      "whoever reaches this server could take all it has: start it with --tokens, or back up its directory",
+      response)
+  }
+
   func tooManyBackups(response: Response) {
     simple(.resourceExhausted, "TOO_MANY_BACKUPS", "other backups are on their way", response)
   }

@@ -77,6 +77,8 @@ package import StorePersistence
   let watches: WatchService?
   /// nil: there is nothing to back up.
   let backups: BackupCalls?
+  /// Who asks for a backup is nobody in particular, and may be anywhere.
+  let backupsNeedTokens: Bool
   private let reflection: ReflectionService
   private let authorization: Authorization
 
@@ -85,11 +87,13 @@ package import StorePersistence
   ///   - authorization: this loop's own.
   ///   - feed: of the store; nil: it has none.
   ///   - backups: of its directory; nil: it has none.
+  ///   - backupsNeedTokens: they are refused, since anybody could take them.
   ///   - wake: wakes the loop, from any thread.
   package init(
     session: StoreSession, storeLimits: StoreLimits, serviceLimits: ServiceLimits,
     authorization: Authorization = Authorization(file: nil), feed: ChangeFeed? = nil,
-    backups: BackupStreams? = nil, wake: @escaping @Sendable () -> Void = {}
+    backups: BackupStreams? = nil, backupsNeedTokens: Bool = false,
+    wake: @escaping @Sendable () -> Void = {}
   ) {
     self.session = session
     unsafe badEntriesMemory = .allocate(capacity: 1)
@@ -97,6 +101,7 @@ package import StorePersistence
     self.authorization = authorization
     rules = FieldRules(store: storeLimits, service: serviceLimits)
     watches = feed.map { [errors] in WatchService(feed: $0, errors: errors, wake: wake) }
+    self.backupsNeedTokens = backupsNeedTokens
     self.backups = backups.map { [errors] in BackupCalls(streams: $0, errors: errors, wake: wake) }
     health = HealthService(services: Set(Self.methods.map(\.service)))
     reflection = ReflectionService(services: Array(Set(Self.methods.map(\.service))).sorted())

@@ -147,6 +147,7 @@ enum Service {
   ) throws(CommandFailure) -> Server {
     do {
       let limits = Limits.store(settings)
+      let isForAnybody = watcher.tokens == nil && !HostName.isLoopback(settings.host)
       return try Server.start(
         on: port, loops: settings.loops, limits: Limits.server(settings), metrics: metrics,
         tls: watcher.certificate?.calls, notices: watcher.notices
@@ -154,7 +155,7 @@ enum Service {
         HoldfastHandler(
           session: store.makeSession(wake: wake), storeLimits: limits,
           serviceLimits: Limits.service, authorization: Authorization(file: watcher.tokens?.file),
-          feed: feed, backups: backups, wake: wake)
+          feed: feed, backups: backups, backupsNeedTokens: isForAnybody, wake: wake)
       }
     } catch {
       throw CommandFailure(

@@ -76,7 +76,8 @@ def start(binary):
         return servers[-1]
 
     yield start_server
-    for running in servers:
+    # The newest first: it may run on the directory of one before, which goes with that.
+    for running in reversed(servers):
         running.stop()
 
 

@@ -18,6 +18,7 @@ from holdfast.v1 import backup_pb2, backup_pb2_grpc
 from journal import segments
 from server import eventually, holdfast
 from test_durability import Story, state_of
+from test_identity import ALONE
 from test_lifecycle import metric
 from watching import Watch, kind_name
 
@@ -490,6 +491,20 @@ def test_a_server_without_a_directory_has_no_backups(binary, start, tmp_path):
     done = holdfast(binary, "backup", "--target", server.target, tmp_path / "backup")
     assert done.returncode == 1 and "--durability memory" in done.stderr
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("host, is_given", [("127.0.0.1", True), ("0.0.0.0", False)])
+def test_an_open_door_gives_no_backups(binary, start, tmp_path, host, is_given):
+    if subprocess.run([*ALONE, "true"], capture_output=True).returncode:
+        pytest.skip("needs unshare(1), ip(8), and user namespaces")
+    server = start("--host", host, data=tmp_path / "data", prefix=ALONE)
+    inside = ["nsenter", "-t", str(server.process.pid), "-U", "-n", "--preserve-credentials"]
+    port = server.target.rsplit(":", 1)[1]
+    done = subprocess.run([*inside, binary, "backup", "--target", f"127.0.0.1:{port}", tmp_path / "backup"],
+                          capture_output=True, text=True, timeout=60)
+    assert (done.returncode == 0) == is_given, done.stderr
+    assert is_given or "--tokens" in done.stderr
+    assert (tmp_path / "backup").exists() == is_given
 
 
 def test_a_server_that_ends_in_the_middle(binary, start, tmp_path):

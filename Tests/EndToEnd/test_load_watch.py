@@ -30,8 +30,9 @@ def test_every_decision_once(generator, start, validate, tmp_path):  # noqa: F81
     assert "once in the feed" in done.stdout, done.stdout
 
 
-def test_others_are_passed_over(generator, server, tmp_path):
+def test_others_are_passed_over(generator, start, tmp_path):
     """Two runs at once on one server, and each finds its own."""
+    server = start()
     paths = [tmp_path / f"{number}.json" for number in range(2)]
     runs = [subprocess.Popen([generator, "run", "--target", server.target, "--watch", "--duration", "2", "--warm-up", "0",
                               "--think-time", "2ms", "--json", path], stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
@@ -85,7 +86,7 @@ def test_the_feed_of_all_that_is_kept(generator, start, validate, tmp_path):  # 
 
 def test_no_feed_no_run(generator, start):
     """Told before any load: the server keeps no decisions for those who watch."""
-    done = run(generator, "run", "--target", start("--durability", "memory").target, "--watch", "--duration", 1)
+    done = run(generator, "run", "--target", start("--durability", "memory", "--history", "0").target, "--watch", "--duration", 1)
     assert done.returncode == 2 and "Watch: FAILED_PRECONDITION" in done.stderr, done.stdout + done.stderr
 
 

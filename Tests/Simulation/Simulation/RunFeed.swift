@@ -79,9 +79,9 @@ struct FeedOfRun {
     guard let index = stateIndex(upTo: lsn) else { return nil }
     let state = states[index]
     if state.lsn == lsn || index + 1 == states.count { return state }
-    // Holds that fell due while a store was opened have numbers in between, and no states.
-    let missing = states[index + 1].model.decisionCount - state.model.decisionCount
-    return missing <= 1 ? state : nil
+    // Holds that fell due while a store was opened have numbers in between, and no states. Behind the last
+    // decision there may be a record of the time: where one lies in between, nobody knows on which side.
+    return states[index + 1].model.decisionCount == state.model.decisionCount ? state : nil
   }
 
   var copy: Copy { Copy(states: states, lifts: lifts, lineage: lineage) }
