@@ -27,15 +27,15 @@ def power_cuts(binary, tmp_path):
 
 def test_no_cut_loses_what_was_promised(power_cuts, tmp_path):
     # The first begins with no directory, the last with one of the first release; the second is stopped.
-    done = power_cuts("--runs", "3", "--images", "14", "--decisions", "900", "--seed", "5")
+    done = power_cuts("--runs", "3", "--images", "8", "--decisions", "900", "--seed", "5")
     assert done.returncode == 0, done.stdout + done.stderr
-    assert done.stdout.endswith("42 images of 3 runs: nothing that was promised is lost, no damage, nothing oversold\n")
+    assert done.stdout.endswith("24 images of 3 runs: nothing that was promised is lost, no damage, nothing oversold\n")
     assert {"killed", "stopped"} == set(re.findall("killed|stopped", done.stdout)), done.stdout
     assert not list(tmp_path.iterdir())
 
 
-@pytest.mark.parametrize("mutant", ["journal", "directory", "closing"])
-def test_a_server_that_forgets_to_sync_is_found_out(power_cuts, mutant):
-    done = power_cuts("--runs", "2", "--images", "25", "--decisions", "600", "--seed", "5", "--mutant", mutant)
+def test_a_server_that_forgets_to_sync_is_found_out(power_cuts):
+    """The other syncs that a server may forget are those of scripts/power-cuts.py --mutant."""
+    done = power_cuts("--runs", "2", "--images", "25", "--decisions", "600", "--seed", "5", "--mutant", "journal")
     assert done.returncode == 1, done.stdout + done.stderr
     assert "FAILED, seed 5" in done.stderr, done.stderr
