@@ -46,6 +46,8 @@ extension SimulationRun {
     if random.chance(30) { try verifyWithHarmedCheckpoint() }
     counts.closed += 1
     let end = store.journalPosition?.lsn ?? last
+    // On a full disk there may be no room for what was not promised yet.
+    let isAllDurable = sessions[0].durableLSN >= last
     endProcess(losingPower: settings.options.durability == .fsync && random.chance(50))
     if try loseHistory() { return try start(after: nil) }
     if let state = snapshots.last, promisedLSN >= last, random.chance(50) {
@@ -54,7 +56,7 @@ extension SimulationRun {
         files: storage.files, state: state, endLSN: end, cuts: cuts,
         shownVersions: shownVersions, feed: feed?.copy)
     }
-    try start(after: Farewell(digest: digest, time: time, lsn: last))
+    try start(after: isAllDurable ? Farewell(digest: digest, time: time, lsn: last) : nil)
   }
 
   /// After an orderly stop the disk loses the last block that the journal is in: that must not pass for the
