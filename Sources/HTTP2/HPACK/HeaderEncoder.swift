@@ -1,7 +1,7 @@
 // Header blocks of responses, written by hand (RFC 7541). Two fields are the same in every good response:
 // the owner's constant response field and its constant trailer. They are entered into the peer's dynamic
 // table once per connection and are one byte each from then on. So are the fields of a whole block that
-// comes again and again: in a flash sale nearly all responses are one refusal, which would be some 400
+// comes again and again: in a flash sale nearly all responses are one refusal, which would be some 640
 // bytes each. Everything else is written as literals, which change no table.
 
 /// A field whose name and value never change; both have less than 127 bytes.

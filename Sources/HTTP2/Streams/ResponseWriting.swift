@@ -72,7 +72,8 @@ extension ServerContext {
     guard !stream.isClosed, !stream.hasResponse else { return }
     precondition(unsafe record.pointee.outgoing.count == 0, "the response has begun")
     // A byte stands for it, so that there is something to be held back, released and sent.
-    guard appendBytes([0].span, to: stream, isFinal: true) else { return }
+    let placeholder: InlineArray<1, UInt8> = [0]
+    guard appendBytes(placeholder.span, to: stream, isFinal: true) else { return }
     unsafe record.pointee.keptBlock = kept
     unsafe kept.pointee.references += 1
     unsafe record.pointee.flags.insert([.responseEnds, .discards, .headersOnly])
