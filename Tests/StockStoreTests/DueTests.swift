@@ -1,5 +1,6 @@
 import Posix
 import Simulation
+import Synchronization
 import Testing
 
 @testable import StockStore
@@ -96,6 +97,39 @@ import Testing
     // The budget is twice what was made in the turn before.
     it.advance(1)
     return (it, due.id)
+  }
+
+  /// A command that lacked units lets its key go while it ends what is due. Where another session has decided
+  /// the same call by then, the answer is that decision, and names what that one names, no more.
+  @Test(arguments: [ConcurrencyControl.optimistic, .locking])
+  func anotherSessionHasTheSameKeyMeanwhile(_ concurrency: ConcurrencyControl) throws {
+    let (it, due) = try makeFixture(concurrency)
+    // The hold's shard is locked when its end is observed.
+    let key = try #require(
+      (0..<100).map { "k\($0)" }.first {
+        shard(of: $0, it.store) != it.store.core.slab.owner(due.slot)
+      })
+    let lines = [TestLine(sku: "a", quantity: 12), TestLine(sku: "b", quantity: 11)]
+    nonisolated(unsafe) let other = it.store.makeSession()
+    _ = unsafe other.beginTurn()
+    let first = Mutex<[Refusal]?>(nil)
+    it.advance(seconds(10))
+    it.store.setExpiryObserver { _, _ in
+      if first.withLock({ $0 }) != nil { return }
+      let decision = unsafe other.reserve(key, lines, ttl: seconds(60))
+      let refusals = unsafe other.refusals(of: decision)
+      first.withLock { $0 = decision.replayed ? [] : refusals }
+    }
+    let decision = it.session.reserve(key, lines, ttl: seconds(60))
+    it.store.setExpiryObserver(nil)
+    #expect(decision.replayed)
+    let refusals = it.session.refusals(of: decision)
+    #expect(refusals.count == 2 && first.withLock { $0 } == refusals)
+    #expect(it.store.audit() == [])
+  }
+
+  private func shard(of key: String, _ store: StockStore) -> Int {
+    withBytes(key) { store.shardNumber(ofReserve: IdempotencyScope(caller: .empty, key: $0)) }
   }
 
   @Test(arguments: cases, ConcurrencyControl.sound)

@@ -136,6 +136,8 @@ extension StoreSession {
     _ slot: UInt32, isSamePayload: Bool, accepted: (UInt32) -> Value
   ) -> Decision<Value> {
     let lsn = core.slab[slot].lsn
+    // A command that was tried, and then found its key taken, has what it lacked itself there.
+    scratch.further.removeAll()
     guard isSamePayload else {
       counters.keysReused.add()
       return Decision(.refused(.idempotencyKeyReused), replayed: false, lsn: lsn)
