@@ -5,6 +5,7 @@ SHELL := bash
 # Imports that no arrow of Package.swift allows are errors.
 SWIFT_FLAGS := --explicit-target-dependency-import-check error
 TEST_BUILD_FLAGS := $(SWIFT_FLAGS) -Xswiftc -gnone
+SWIFT_TEST = swift test --skip-build --ignore-lock $(TEST_BUILD_FLAGS)
 RELEASE := .build/release
 SWIFT_FOLDERS := Package.swift Sources LoadTest Benchmarks Tests
 PYTEST := .venv/bin/python -m pytest
@@ -48,14 +49,17 @@ build: bootstrap ## the release build
 
 # The end-to-end tests run the debug server that the Swift tests were built with: one build for both.
 # Without debug information, which is an eighth of its time.
-# The admin tests measure how long a probe takes: not beside tests that keep every processor busy.
+# The tests of the load generator mostly wait, so they run beside the others, which compute. The admin tests
+# measure how long a probe takes: not beside tests that keep every processor busy.
 test-swift: bootstrap-dev ## the Swift tests
 	swift build --build-tests $(TEST_BUILD_FLAGS)
-	swift test --skip-build $(TEST_BUILD_FLAGS) --skip AdminTests $(ARGS)
-	swift test --skip-build $(TEST_BUILD_FLAGS) --filter AdminTests $(ARGS)
+	scripts/side-by-side.sh \
+	  '$(SWIFT_TEST) --skip "^(AdminTests|LoadTests)\\." $(ARGS)' \
+	  '$(SWIFT_TEST) --filter "^LoadTests\\." $(ARGS)'
+	$(SWIFT_TEST) --filter '^AdminTests\.' $(ARGS)
 
 test-end-to-end: test-swift ## the Python tests against the real server
-	$(PYTEST) Tests/EndToEnd -n 4 --dist loadfile -m 'not alone and not proxies'
+	$(PYTEST) Tests/EndToEnd -n 6 --dist loadfile --no-loadscope-reorder -m 'not alone and not proxies'
 	$(PYTEST) Tests/EndToEnd -m alone
 
 test-proxies: bootstrap-proxies build ## nginx, HAProxy and Envoy in front of the release build (ARGS)

@@ -39,6 +39,17 @@ from client import Client  # noqa: E402  the generated modules must be there fir
 from server import Server  # noqa: E402
 
 
+# Files that take longest, begun first so that no worker is left with one at the end: each is one worker's.
+LONGEST_FIRST = ("test_backup", "test_one_client", "test_power_cuts", "test_engine", "test_crash", "test_compare",
+                 "test_load_unsent", "test_watch", "test_directory", "test_load_watch", "test_verdict",
+                 "test_load_schemas", "test_hostile", "test_watch_consumers", "test_admin_hostile")
+
+
+def pytest_collection_modifyitems(items):
+    order = {name: place for place, name in enumerate(LONGEST_FIRST)}
+    items.sort(key=lambda item: order.get(item.path.stem, len(order)))
+
+
 @pytest.fixture(scope="session")
 def binary():
     path = pathlib.Path(os.environ.get("HOLDFAST_BINARY", REPOSITORY / ".build/debug/holdfast"))

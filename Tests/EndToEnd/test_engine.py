@@ -9,8 +9,6 @@ import time
 import pytest
 
 REPOSITORY = pathlib.Path(__file__).resolve().parents[2]
-# Rates and latencies are measured.
-pytestmark = pytest.mark.alone
 
 
 class Run:
@@ -97,6 +95,7 @@ def test_a_server_that_is_killed_and_comes_back_has_lost_nothing(generator, star
     assert report["check"]["unknown_outcomes"] == 0
 
 
+@pytest.mark.alone
 def test_only_an_open_loop_sees_that_the_server_paused(generator, start, tmp_path):
     def paused_run(name, *flags):
         server = start("--durability", "memory")
@@ -145,6 +144,7 @@ def test_an_expiry_storm_leaves_nothing_held(generator, start, tmp_path):
     assert run.report["intervals"][-1]["start_seconds"] > 10
 
 
+@pytest.mark.alone
 def test_the_timeline_has_what_the_server_said_of_itself(generator, start, tmp_path):
     server = start()
     run = Run(generator, server, tmp_path / "report.json", "--duration", "4",

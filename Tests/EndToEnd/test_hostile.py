@@ -265,7 +265,6 @@ def idle_connections(server, count):
     return opened
 
 
-@pytest.mark.alone
 def test_2000_connections_that_send_nothing(start):
     """They cost little, go away by the handshake timeout, and a second round costs nothing more."""
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)

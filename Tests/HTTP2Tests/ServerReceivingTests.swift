@@ -142,7 +142,7 @@ private func recording() -> [[UInt8]] {
     var numbers = ServerSeededNumbers(state: seed)
     let context = ServerUnderTest.makeContext()
     let parts = recording()
-    for number in 0..<2_000 {
+    for number in 0..<1_000 {
       var mutated = Array(parts[2...].shuffledALittle(&numbers))
       for _ in 0..<Int.random(in: 1...4, using: &numbers) {
         let part = Int.random(in: 0..<mutated.count, using: &numbers)
@@ -167,7 +167,7 @@ private func recording() -> [[UInt8]] {
       [0, 4, 0, 0, 0, 0], [0, 4, 0x7f, 255, 255, 255], [0, 1, 0, 0, 0, 0],
       [UInt8](repeating: 0, count: 8), [UInt8](repeating: 255, count: 300),
     ]
-    for number in 0..<2_000 {
+    for number in 0..<1_000 {
       var bytes = ServerFrame.preface + ServerFrame.settings()
       for _ in 0..<Int.random(in: 1...12, using: &numbers) {
         let frame = ServerFrame(

@@ -74,7 +74,7 @@ struct HostileMessageTests {
   func mutated(index: Int) throws {
     let (method, message) = Self.valid[index]
     var generator = Generator(seed: UInt64(index) + 1)
-    for _ in 0..<1500 {
+    for _ in 0..<600 {
       var bytes = message.bytes
       for _ in 0..<Int.random(in: 1...4, using: &generator) { Self.mutate(&bytes, &generator) }
       try answer(method, bytes)

@@ -162,7 +162,7 @@ struct BackupTests {
     try run.archiveAll()
     var random = SeededRandom(seed: UInt64(seed))
     let moments = run.digests.keys.filter { $0 >= from }.sorted()
-    for _ in 0..<10 {
+    for _ in 0..<4 {
       let lsn = moments[random.number(0...moments.count - 1)]
       let truth = try #require(run.digests[lsn])
       for target in [RecoveryTarget.lsn(lsn), .lsn(lsn + 4), .time(truth.time)] {
