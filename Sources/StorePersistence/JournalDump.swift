@@ -55,7 +55,8 @@ struct JournalText {
     let secret = header.identity.secret
     core = StoreCore(
       limits: try StockStore.limits(toRead: header), concurrency: .optimistic,
-      secret: (secret.low, secret.high), now: header.time, shardCount: header.identity.shardCount,
+      secret: (secret.low, secret.high), now: header.time,
+      log: LogRing(shape: .decisions), shardCount: header.identity.shardCount,
       firstReleaseUntil: header.firstReleaseUntil)
     do throws(JournalError) {
       _ = try checkpoint.loadItems(into: core)

@@ -124,7 +124,8 @@ extension StockStore {
       lastSequence: 0, options: options)
     _ = try pool.prepareNext()
     let core = StoreCore(
-      limits: limits, concurrency: .optimistic, secret: secret, now: time.nanoseconds)
+      limits: limits, concurrency: .optimistic, secret: secret, now: time.nanoseconds,
+      log: LogRing(shape: .decisions))
     defer { core.free() }
     let start = JournalPosition(
       sequence: 1, offset: SegmentHeader.blockBytes, lsn: 0, run: 0, counted: 0)

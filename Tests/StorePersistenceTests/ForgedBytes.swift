@@ -17,7 +17,8 @@ extension TestJournal {
       reservationsMax: 100)
     let secret = Self.secret
     let core = StoreCore(
-      limits: limits, concurrency: .optimistic, secret: (secret.low, secret.high), now: 0)
+      limits: limits, concurrency: .optimistic, secret: (secret.low, secret.high), now: 0,
+      log: LogRing(shape: .decisions))
     defer { core.free() }
     core.log.resume(after: end)
     let identity = DirectoryIdentity(

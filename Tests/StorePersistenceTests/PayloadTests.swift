@@ -75,7 +75,7 @@ import Testing
     let clock = ManualClock()
     let core = StoreCore(
       limits: limits, concurrency: .optimistic, secret: (1, 2), now: clock.now().nanoseconds,
-      firstReleaseUntil: .max)
+      log: LogRing(shape: .decisions), firstReleaseUntil: .max)
     let store = StockStore(core: core, clock: clock, journal: nil)
     let session = store.makeSession()
     _ = session.beginTurn()

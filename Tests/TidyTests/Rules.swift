@@ -173,7 +173,114 @@ private let arrows: [String: Set<String>] = [
   "simulate": ["Simulation", "StockStore", "Log", "Posix"],
 ]
 
+/// Who may name whom among the folders of a module: a type that is declared there, or a function that is
+/// added there to a type of another folder.
+let folders: [String: [String: Set<String>]] = [
+  "StockStore": [
+    "Model": [],
+    "Tables": ["Model"],
+    "Records": ["Model", "Tables"],
+    "Replay": ["Model", "Tables", "Records"],
+    "Session": ["Model", "Tables", "Records"],
+    "Concurrency": ["Model", "Tables", "Session"],
+    "Transactions": ["Model", "Tables", "Records", "Session", "Concurrency"],
+  ]
+]
+
+/// What breaks the rules of `folders`: each as `file:line: X is banned, use Y`.
+func folderFindings(in files: [SourceFile]) -> [String] {
+  folders.sorted { $0.key < $1.key }.flatMap { module, known in
+    let files = files.filter { $0.module == module && $0.isSwift }
+    let names = FolderNames(of: files)
+    return files.flatMap { file -> [String] in
+      guard let folder = file.folder, let allowed = known[folder] else {
+        return [
+          "\(file.path):1: a file outside the folders of \(module) is banned, use one of them"
+        ]
+      }
+      return file.code.enumerated().flatMap { index, line in
+        names.used(in: line).compactMap { name, home in
+          guard home != folder, !allowed.contains(home) else { return nil }
+          let list = allowed.isEmpty ? "nothing" : allowed.sorted().joined(separator: ", ")
+          return "\(file.path):\(index + 1): naming \(name) of \(home) in \(folder) is banned, "
+            + "use what \(folder) may know: \(list)"
+        }
+      }
+    }
+  }
+}
+
+/// In which folder of a module each name is declared. Names that stand for several things are left out.
+private struct FolderNames {
+  private var types: [Substring: String] = [:]
+  /// Functions in extensions.
+  private var functions: [Substring: String] = [:]
+
+  init(of files: [SourceFile]) {
+    var declared: [Substring: Int] = [:]
+    for file in files {
+      guard let folder = file.folder else { continue }
+      for line in file.code {
+        guard let (keyword, name) = declaration(line) else { continue }
+        if line.first != " ", keyword != "extension", keyword != "func" { types[name] = folder }
+        // An extension's name is no second declaration of the type.
+        if keyword != "extension" { declared[name, default: 0] += 1 }
+      }
+    }
+    for file in files {
+      guard let folder = file.folder else { continue }
+      var extended: Substring?
+      for line in file.code {
+        guard let (keyword, name) = declaration(line) else { continue }
+        if line.first != " " { extended = keyword == "extension" ? name : nil }
+        guard line.first == " ", keyword == "func", let type = extended, types[type] != folder
+        else { continue }
+        if declared[name] == 1 { functions[name] = folder }
+      }
+    }
+    types = types.filter { declared[$0.key] == 1 }
+  }
+
+  /// The names of the module that stand in a line, and the folders that declare them.
+  func used(in line: Substring) -> [(name: Substring, folder: String)] {
+    var found: [(name: Substring, folder: String)] = []
+    var rest = line
+    while let start = rest.firstIndex(where: { isOfName($0) }) {
+      let name = rest[start...].prefix { isOfName($0) }
+      rest = rest[name.endIndex...]
+      if let folder = types[name] ?? (rest.first == "(" ? functions[name] : nil) {
+        found.append((name, folder))
+      }
+    }
+    return found
+  }
+
+  /// What a line declares, whatever stands before.
+  private func declaration(_ line: Substring) -> (keyword: Substring, name: Substring)? {
+    let keywords: Set<Substring> = [
+      "struct", "class", "enum", "protocol", "typealias", "extension", "func", "case",
+    ]
+    let words = line.split(separator: " ")
+    guard let at = words.firstIndex(where: { keywords.contains($0) }), at + 1 < words.count,
+      words[..<at].allSatisfy({ $0.first == "@" || modifiers.contains($0) })
+    else { return nil }
+    let name = words[at + 1].prefix { isOfName($0) }
+    return name.isEmpty ? nil : (words[at], name)
+  }
+}
+
+private let modifiers: Set<Substring> = [
+  "private", "fileprivate", "internal", "package", "final", "static", "mutating", "nonmutating",
+  "borrowing", "consuming", "indirect",
+]
+
 extension SourceFile {
+  /// The folder of the module in which the file lies; nil where it lies in none.
+  fileprivate var folder: String? {
+    let parts = path.split(separator: "/")
+    return parts.count > 3 ? parts[2..<(parts.count - 1)].joined(separator: "/") : nil
+  }
+
   /// The numbers, from 1, of the lines whose code holds `word` as a whole word, followed by `mark`.
   func linesOfCode(with word: String, before mark: String = "") -> [Int] {
     code.enumerated().compactMap { index, line in
@@ -200,11 +307,11 @@ extension SourceFile {
       return (index + 1, String(name.prefix { $0 != "." }))
     }
   }
+}
 
-  private func isOfName(_ character: Character?) -> Bool {
-    guard let character else { return false }
-    return character.isLetter || character.isNumber || character == "_"
-  }
+private func isOfName(_ character: Character?) -> Bool {
+  guard let character else { return false }
+  return character.isLetter || character.isNumber || character == "_"
 }
 
 private let accessLevels: Set = ["private", "fileprivate", "internal", "package", "public"]

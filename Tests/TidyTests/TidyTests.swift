@@ -11,6 +11,33 @@ import Testing
     #expect(findings.isEmpty, "\n\(findings.joined(separator: "\n"))\n")
   }
 
+  @Test func everyFolderNamesWhatItMay() throws {
+    let files = try handWrittenFiles()
+    let findings = folderFindings(in: files)
+    #expect(findings.isEmpty, "\n\(findings.joined(separator: "\n"))\n")
+  }
+
+  /// Each folder in its turn: those that know only what came before. None must be left.
+  @Test func noFolderIsBehindItself() {
+    for (module, known) in folders {
+      var rest = known
+      while let next = rest.first(where: { folder in
+        folder.value.isDisjoint(with: rest.keys)
+      }) {
+        rest[next.key] = nil
+      }
+      #expect(rest.isEmpty, "\(module): \(rest.keys.sorted())")
+    }
+  }
+
+  @Test(arguments: folderSnippets) func folderRuleFindsItsBreach(_ snippet: FolderSnippet) {
+    let files = snippet.files.map {
+      SourceFile(path: "Sources/StockStore/\($0.key)", text: $0.value)
+    }
+    #expect(
+      folderFindings(in: files) == snippet.findings.map { "Sources/StockStore/\($0)" })
+  }
+
   @Test(arguments: snippets) func ruleFindsItsBreach(_ snippet: Snippet) throws {
     let rule = try #require(rules.first { $0.name == snippet.rule })
     let file = SourceFile(path: snippet.path, text: snippet.text)
@@ -35,6 +62,65 @@ struct Snippet: CustomTestStringConvertible {
 
   var testDescription: String { "\(rule): \(path)" }
 }
+
+/// Doctored files of StockStore, and what must be said of them.
+struct FolderSnippet: CustomTestStringConvertible {
+  let testDescription: String
+  let files: KeyValuePairs<String, String>
+  var findings: [String] = []
+}
+
+private let folderSnippets: [FolderSnippet] = [
+  FolderSnippet(
+    testDescription: "a type of a later folder",
+    files: [
+      "Tables/A.swift": "// A.\nstruct A { let session: StoreSession }\n",
+      "Session/StoreSession.swift": "// B.\npackage final class StoreSession {}\n",
+    ],
+    findings: [
+      "Tables/A.swift:2: naming StoreSession of Session in Tables is banned, "
+        + "use what Tables may know: Model"
+    ]),
+  FolderSnippet(
+    testDescription: "a type of an earlier folder",
+    files: [
+      "Session/StoreSession.swift": "// B.\nfinal class StoreSession { let a: A }\n",
+      "Tables/A.swift": "// Nothing of StoreSession.\n@safe package struct A {}\n",
+    ]),
+  FolderSnippet(
+    testDescription: "a function that a later folder adds to a type",
+    files: [
+      "Session/StoreSession.swift":
+        "// B.\nfinal class StoreSession {\n  func beginTurn() { expireDue() }\n}\n",
+      "Transactions/Expire.swift":
+        "// C.\nextension StoreSession {\n  @inline(never) func expireDue() {}\n}\n",
+    ],
+    findings: [
+      "Session/StoreSession.swift:3: naming expireDue of Transactions in Session is banned, "
+        + "use what Session may know: Model, Records, Tables"
+    ]),
+  FolderSnippet(
+    testDescription: "a name that stands for several things",
+    files: [
+      "Model/A.swift": "// A.\nenum Why {\n  case refused(Int)\n}\nlet why = Why.refused(1)\n",
+      "Session/StoreSession.swift": "// B.\nfinal class StoreSession {}\n",
+      "Transactions/Release.swift":
+        "// C.\nextension StoreSession {\n  func refused(_ number: Int) {}\n}\n",
+    ]),
+  FolderSnippet(
+    testDescription: "a type that two folders nest",
+    files: [
+      "Model/A.swift": "// A.\nstruct A {\n  struct Entry {}\n  let entry: Entry\n}\n",
+      "Tables/B.swift": "// B.\nstruct Entry {}\n",
+    ]),
+  FolderSnippet(
+    testDescription: "a file outside the folders",
+    files: ["A.swift": "// A.\nstruct A {}\n", "Other/B.swift": "// B.\nstruct B {}\n"],
+    findings: [
+      "A.swift:1: a file outside the folders of StockStore is banned, use one of them",
+      "Other/B.swift:1: a file outside the folders of StockStore is banned, use one of them",
+    ]),
+]
 
 private func breach(_ rule: String, _ path: String, _ text: String, _ finding: String) -> Snippet {
   Snippet(rule: rule, path: path, text: text, findings: ["\(path):\(finding)"])

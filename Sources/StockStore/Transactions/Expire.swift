@@ -10,6 +10,7 @@
 // What is left can be seen in nothing else. The record of an expiry stands before that of whatever
 // depended on it, since it was made before, under the same locks.
 internal import Log
+package import Posix
 internal import Synchronization
 
 extension StoreSession {
@@ -24,6 +25,16 @@ extension StoreSession {
 
   /// More holds are due, or are to be moved, than this turn has got to: the next should come soon.
   package var hasBacklog: Bool { scratch.hasBacklog }
+
+  /// Begins a turn: reads the clock, ends holds that are due by then, at most so many, and forgets some of
+  /// what nobody need remember any more. The time of every command until `endTurn`.
+  package func beginTurn() -> Timestamp {
+    let now = enterTurn()
+    expireDue()
+    collectForgotten()
+    if epochs.hasRetired { store.collectRetired() }
+    return now
+  }
 
   // MARK: The sweep
 

@@ -110,15 +110,4 @@ extension StoreSession {
       if isUnchanged(ordinal, word) { return (level, lsn) }
     }
   }
-
-  /// The balances as read since `word` was; consistent if the word has not changed.
-  @inline(__always)
-  func balances(_ ordinal: UInt32, _ word: UInt64) -> StockLevel {
-    StockLevel(
-      item: ItemHandle(ordinal: ordinal),
-      onHand: core.items[ordinal].onHand.load(ordering: .acquiring),
-      held: core.items[ordinal].held.load(ordering: .acquiring),
-      safetyStock: core.items[ordinal].safetyStock.load(ordering: .acquiring),
-      version: word >> 1)
-  }
 }

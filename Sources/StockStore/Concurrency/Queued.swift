@@ -6,7 +6,6 @@
 // behind a bounded number: who finds `waitersMax` sessions before it, the one that is served included,
 // takes no ticket. That counts as a conflict, and is tried again as any other. A session that is
 // descheduled keeps all behind it waiting, even those that could run: the price of the order.
-internal import Synchronization
 
 enum Queued: ConcurrencyStrategy {
   @inline(__always)
@@ -37,51 +36,5 @@ enum Queued: ConcurrencyStrategy {
   @inline(__always)
   private static func callNext(_ ordinal: UInt32, _ session: StoreSession) {
     session.core.tables.queues[ordinal].callNext()
-  }
-}
-
-/// One item's queue, 8 bytes. Zero bits are an empty one.
-struct ItemQueue: ~Copyable {
-  /// Sessions in a queue, at most: as many as a large machine has event loops.
-  static let waitersMax = 64
-
-  private let next: Atomic<UInt32>
-  private let serving: Atomic<UInt32>
-
-  /// - Parameter first: the first ticket's number.
-  init(first: UInt32 = 0) {
-    next = Atomic(first)
-    serving = Atomic(first)
-  }
-
-  /// Sessions that have a ticket and have not ended their turn.
-  var count: Int { Int(next.load(ordering: .relaxed) &- serving.load(ordering: .relaxed)) }
-
-  /// nil where `waitersMax` are before it.
-  @inline(__always)
-  borrowing func takeTicket() -> UInt32? {
-    var ticket = next.load(ordering: .relaxed)
-    while true {
-      // Both only move on: no more can be before us than this says, and where it is less than none,
-      // `ticket` is not the next any more.
-      let before = Int32(bitPattern: ticket &- serving.load(ordering: .relaxed))
-      if before >= Self.waitersMax { return nil }
-      let (exchanged, seen) = next.compareExchange(
-        expected: ticket, desired: ticket &+ 1, ordering: .relaxed)
-      if exchanged { return ticket }
-      ticket = seen
-    }
-  }
-
-  /// Whether it is the ticket's turn; acquires what the one before has written.
-  @inline(__always)
-  borrowing func isServing(_ ticket: UInt32) -> Bool {
-    serving.load(ordering: .acquiring) == ticket
-  }
-
-  /// Ends the turn of the ticket that is served. Its holder only.
-  @inline(__always)
-  borrowing func callNext() {
-    serving.store(serving.load(ordering: .relaxed) &+ 1, ordering: .releasing)
   }
 }

@@ -23,7 +23,6 @@
 // A poster does not wait for ever for a writer that was descheduled: it takes its bit back. Where the bit
 // is gone, the transaction is being done: what follows are a few hundred instructions.
 internal import Posix
-internal import Synchronization
 
 enum SingleWriter: ConcurrencyStrategy {
   /// How often a writer looks at the queue before it leaves: it has a caller of its own.
@@ -117,7 +116,10 @@ enum SingleWriter: ConcurrencyStrategy {
       if posted == 0 { return }
       for number in Bits(posted) {
         if number != session.mailbox { session.counters.combined.add() }
-        writers.mailboxes[number].answerPoster()
+        writers.mailboxes[number].answerPoster { poster, kind in
+          // `post` puts nothing else there.
+          unsafe unsafeDowncast(poster, to: StoreSession.self).executeSeated(kind)
+        }
       }
     }
   }
@@ -135,107 +137,5 @@ extension StoreSession {
   /// The number of this session's mailbox; nil where it has none.
   var mailbox: Int? {
     @inline(__always) get { number <= WriterShards.mailboxesMax ? number - 1 : nil }
-  }
-}
-
-/// All shards and mailboxes. A handle, as Region.
-struct WriterShards: Sendable {
-  /// One bit of a word each.
-  static let shardsMax = 64
-  static let mailboxesMax = 64
-
-  let shards: PaddedArray<WriterShard>
-  let mailboxes: PaddedArray<Mailbox>
-
-  /// - Parameter isUsed: false: there are none.
-  init(isUsed: Bool) {
-    shards = PaddedArray(count: isUsed ? Self.shardsMax : 0) { _ in WriterShard() }
-    mailboxes = PaddedArray(count: isUsed ? Self.mailboxesMax : 0) { _ in Mailbox() }
-  }
-
-  var bytes: Int { shards.bytes + mailboxes.bytes }
-
-  func free() {
-    shards.free()
-    mailboxes.free()
-  }
-
-  @inline(__always)
-  static func shard(_ ordinal: UInt32) -> Int { Int(ordinal) & (shardsMax - 1) }
-}
-
-/// A part of the items: those whose number leaves the same rest.
-struct WriterShard: ~Copyable {
-  private let isTaken = Atomic<Bool>(false)
-  /// The mailboxes with something for the writer, as bits.
-  private let posted = Atomic<UInt64>(0)
-
-  /// Whether the seat was free, and is the caller's now; acquires what the last writer has written.
-  @inline(__always)
-  borrowing func takeSeat() -> Bool {
-    !isTaken.load(ordering: .relaxed) && !isTaken.exchange(true, ordering: .acquiring)
-  }
-
-  @inline(__always)
-  borrowing func leaveSeat() { isTaken.store(false, ordering: .releasing) }
-
-  borrowing func post(_ mailbox: Int) {
-    posted.bitwiseOr(1 << UInt64(mailbox), ordering: .releasing)
-  }
-
-  /// Whether nobody has taken what the mailbox has posted; nobody will then.
-  borrowing func takeBack(_ mailbox: Int) -> Bool {
-    let bit: UInt64 = 1 << UInt64(mailbox)
-    return posted.bitwiseAnd(~bit, ordering: .relaxed).oldValue & bit != 0
-  }
-
-  /// All that is posted, which the caller must answer.
-  @inline(__always)
-  borrowing func takePosted() -> UInt64 {
-    if posted.load(ordering: .relaxed) == 0 { return 0 }
-    return posted.exchange(0, ordering: .acquiring)
-  }
-
-  /// Mailboxes that wait for the writer.
-  var postedCount: Int { posted.load(ordering: .relaxed).nonzeroBitCount }
-}
-
-/// Where one session leaves a transaction, and finds the answer.
-@safe struct Mailbox: ~Copyable {
-  private var poster: Unmanaged<StoreSession>?
-  private var kind = TransactionKind.writeSet
-  private(set) var answer = Attempt.conflict
-  private let hasAnswer = Atomic<Bool>(false)
-
-  var isAnswered: Bool { hasAnswer.load(ordering: .acquiring) }
-
-  /// The session stays where it is until it has its answer, or has taken its bit back.
-  mutating func put(_ session: StoreSession, _ kind: TransactionKind) {
-    unsafe poster = .passUnretained(session)
-    self.kind = kind
-    hasAnswer.store(false, ordering: .relaxed)
-  }
-
-  /// Does what was put here. The shard's writer only.
-  mutating func answerPoster() {
-    // The poster waits for us, so it is there.
-    guard let poster = unsafe poster else { return }
-    answer = unsafe poster._withUnsafeGuaranteedRef { $0.executeSeated(kind) }
-    hasAnswer.store(true, ordering: .releasing)
-  }
-}
-
-/// The places of the bits that are set, the lowest first.
-struct Bits: Sequence, IteratorProtocol {
-  private var rest: UInt64
-
-  init(_ bits: UInt64) { rest = bits }
-
-  @inline(__always)
-  mutating func next() -> Int? {
-    if rest == 0 { return nil }
-    let place = rest.trailingZeroBitCount
-    rest &= rest - 1
-    return place
   }
 }

@@ -3,13 +3,6 @@
 internal import Log
 internal import Synchronization
 
-enum TransactionKind {
-  /// Adds to on hand and held as `scratch.changes` say: Reserve, Confirm, Release, expiry.
-  case writeSet
-  /// Sets what `scratch.adjustment` says of the one item there: AdjustStock.
-  case adjustment
-}
-
 /// What reading the items has shown.
 enum Reading {
   /// They can be written as they were read.

@@ -6,6 +6,11 @@ internal import Posix
 internal import Synchronization
 
 extension StoreSession {
+  /// How often the CPU is given to whoever keeps others from an item before that counts as a conflict:
+  /// tens of milliseconds. It needs a few dozen instructions, so it is late only where the system has
+  /// taken the CPU from it, and that is no reason to refuse a command.
+  static let yieldsMax = 1 << 16
+
   /// The item's word, unlocked; nil where somebody kept it locked for long, which is counted.
   @inline(__always)
   func unlockedWord(_ ordinal: UInt32) -> UInt64? {
@@ -18,7 +23,7 @@ extension StoreSession {
     // Not through `wait`, whose closure would be retained each time.
     counters.waits.add()
     var waiting = Waiting()
-    while waiting.yields < RetryPolicy.yieldsMax {
+    while waiting.yields < Self.yieldsMax {
       waiting.once()
       let word = core.items[ordinal].word.load(ordering: .acquiring)
       if word & 1 == 0 { return word }
@@ -81,5 +86,28 @@ extension StoreSession {
   func unlock(_ ordinal: UInt32, _ word: UInt64) {
     core.items[ordinal].word.store(word &+ 2, ordering: .releasing)
     counters.rowsAffected.add()
+  }
+
+  /// The balances as read since `word` was; consistent if the word has not changed.
+  @inline(__always)
+  func balances(_ ordinal: UInt32, _ word: UInt64) -> StockLevel {
+    StockLevel(
+      item: ItemHandle(ordinal: ordinal),
+      onHand: core.items[ordinal].onHand.load(ordering: .acquiring),
+      held: core.items[ordinal].held.load(ordering: .acquiring),
+      safetyStock: core.items[ordinal].safetyStock.load(ordering: .acquiring),
+      version: word >> 1)
+  }
+
+  /// Waits until `isOver`, which is counted; false where that takes too long.
+  @inline(never)
+  func wait(yieldsMax: Int = StoreSession.yieldsMax, until isOver: () -> Bool) -> Bool {
+    counters.waits.add()
+    var waiting = Waiting()
+    while waiting.yields < yieldsMax {
+      waiting.once()
+      if isOver() { return true }
+    }
+    return false
   }
 }

@@ -38,7 +38,7 @@ package struct StoreCore: Sendable {
   ///     is as fresh, or where no ids are made.
   package init(
     limits: StoreLimits, concurrency: ConcurrencyControl, secret: (UInt64, UInt64), now: Int64,
-    log: LogRing = LogRing(shape: .decisions), shardCount: Int? = nil,
+    log: LogRing, shardCount: Int? = nil,
     reservationsMaxBefore: Int = 0,
     nonce: UInt64? = nil, firstReleaseUntil: Int64 = 0, firstVersion: UInt64 = 1
   ) {

@@ -25,7 +25,6 @@
 //
 // After the seal there is no way out: who is descheduled there (a few dozen instructions) is waited for.
 internal import Posix
-internal import Synchronization
 
 enum Locking: ConcurrencyStrategy {
   /// Several times as long as the system usually takes the CPU from a thread. In nanoseconds.
@@ -112,64 +111,5 @@ enum Locking: ConcurrencyStrategy {
       return token != nil
     }
     return token
-  }
-}
-
-/// One item's lock, 8 bytes: token << 2 | phase. Zero bits are a free one that was never granted.
-struct ItemLock: ~Copyable {
-  private enum Phase {
-    static let free: UInt64 = 0
-    static let held: UInt64 = 1
-    static let sealed: UInt64 = 2
-    static let mask: UInt64 = 3
-  }
-
-  private let word = Atomic<UInt64>(0)
-
-  /// The token of the grant; nil where the lock is not free.
-  @inline(__always)
-  borrowing func take() -> UInt64? {
-    let seen = word.load(ordering: .relaxed)
-    return seen & Phase.mask == Phase.free ? grant(after: seen) : nil
-  }
-
-  /// The token of the grant that holds it, unsealed.
-  var heldToken: UInt64? {
-    let seen = word.load(ordering: .relaxed)
-    return seen & Phase.mask == Phase.held ? seen >> 2 : nil
-  }
-
-  /// The token of the grant that ends the one of `token`; nil where that has ended already, or is sealed.
-  borrowing func takeOver(from token: UInt64) -> UInt64? {
-    grant(after: token << 2 | Phase.held)
-  }
-
-  /// Whether the grant of `token` is still good; it cannot be taken over any more then.
-  @inline(__always)
-  borrowing func seal(_ token: UInt64) -> Bool {
-    word.compareExchange(
-      expected: token << 2 | Phase.held, desired: token << 2 | Phase.sealed,
-      ordering: .acquiringAndReleasing
-    ).exchanged
-  }
-
-  /// Ends a grant that was sealed.
-  @inline(__always)
-  borrowing func freeSealed(_ token: UInt64) {
-    word.store(token << 2 | Phase.free, ordering: .releasing)
-  }
-
-  /// Ends a grant that was not, if nobody has taken it over.
-  borrowing func freeHeld(_ token: UInt64) {
-    _ = word.compareExchange(
-      expected: token << 2 | Phase.held, desired: token << 2 | Phase.free, ordering: .releasing)
-  }
-
-  @inline(__always)
-  private borrowing func grant(after seen: UInt64) -> UInt64? {
-    let token = seen >> 2 &+ 1
-    let (exchanged, _) = word.compareExchange(
-      expected: seen, desired: token << 2 | Phase.held, ordering: .acquiring)
-    return exchanged ? token : nil
   }
 }

@@ -1,5 +1,5 @@
 internal import Log
-package import Posix
+internal import Posix
 internal import Synchronization
 
 /// One thread's access to the store. Every batch of commands stands between `beginTurn` and `endTurn`;
@@ -55,16 +55,12 @@ package final class StoreSession {
   /// What the clock says by now, while the turn goes on. In nanoseconds since the Unix epoch.
   var clockNanoseconds: Int64 { clock.now().nanoseconds }
 
-  /// Begins a turn: reads the clock, ends holds that are due by then, at most so many, and forgets some of
-  /// what nobody need remember any more. The time of every command until `endTurn`.
-  package func beginTurn() -> Timestamp {
+  /// Enters a turn: from here on no table that it may read is freed, and all happens at this time.
+  func enterTurn() -> Timestamp {
     let now = clock.now()
     scratch.now = now.nanoseconds
     scratch.unavailable = nil
     epochs.enter(shared[0].mark)
-    expireDue()
-    collectForgotten()
-    if epochs.hasRetired { store.collectRetired() }
     return now
   }
 
@@ -202,31 +198,6 @@ struct HoldToRecord {
   var expiresAt: Int64
   /// Borrowed from the command.
   var scope: IdempotencyScope
-}
-
-/// Refusals of one command, as many as it can have lines.
-struct RefusalList {
-  private let refusals: FixedArray<Refusal>
-  private(set) var count = 0
-
-  init(capacity: Int) {
-    refusals = FixedArray(capacity: capacity, repeating: .reservationNotFound)
-  }
-
-  func free() { refusals.free() }
-
-  subscript(index: Int) -> Refusal {
-    precondition(index >= 0 && index < count, "no such refusal")
-    return refusals[index]
-  }
-
-  @inline(__always)
-  mutating func removeAll() { count = 0 }
-
-  mutating func append(_ refusal: Refusal) {
-    refusals[count] = refusal
-    count += 1
-  }
 }
 
 /// A session's working memory.

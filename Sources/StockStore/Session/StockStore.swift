@@ -50,7 +50,8 @@ package final class StockStore: Sendable {
     secret: (UInt64, UInt64) = (Machine.random64(), Machine.random64())
   ) {
     core = StoreCore(
-      limits: limits, concurrency: concurrency, secret: secret, now: clock.now().nanoseconds)
+      limits: limits, concurrency: concurrency, secret: secret, now: clock.now().nanoseconds,
+      log: LogRing(shape: .decisions))
     self.clock = clock
     journal = nil
     memoryLog = nil

@@ -1,30 +1,12 @@
-internal import CPlatform
 // Every change of items goes through here: the command has put the items into `scratch.changes`, a
 // strategy (Concurrency/) keeps other commands away from them, and calls what reads and what writes
 // (Transaction.swift). A strategy tries once; here it is tried again.
-internal import Posix
-
-enum CommitResult {
-  case committed(lsn: UInt64)
-  /// Nothing was changed. The refusal tells of what stood in the log up to `lsn`; of a refusal that is
-  /// recorded, its own record's number says that.
-  case refused(Refusal, lsn: UInt64)
-}
-
-enum Attempt {
-  case done(CommitResult)
-  /// Another command was in the way, which is counted by its reason. Nothing was changed.
-  case conflict
-}
+internal import CPlatform
 
 /// How often a commit is tried, and how long it waits in between.
 enum RetryPolicy {
   static let attemptsMax = SessionCounters.attemptsMax
   static let immediateRetries = 3
-  /// How often the CPU is given to whoever keeps others from an item before that counts as a conflict:
-  /// tens of milliseconds. It needs a few dozen instructions, so it is late only where the system has
-  /// taken the CPU from it, and that is no reason to refuse a command.
-  static let yieldsMax = 1 << 16
   static let pausesMax: UInt64 = 4096
 }
 
@@ -94,17 +76,5 @@ extension StoreSession {
     scratch.random ^= scratch.random << 17
     let pausesMax = min(32 << UInt64(attempts), RetryPolicy.pausesMax)
     for _ in 0..<scratch.random % pausesMax { hf_pause() }
-  }
-
-  /// Waits until `isOver`, which is counted; false where that takes too long.
-  @inline(never)
-  func wait(yieldsMax: Int = RetryPolicy.yieldsMax, until isOver: () -> Bool) -> Bool {
-    counters.waits.add()
-    var waiting = Waiting()
-    while waiting.yields < yieldsMax {
-      waiting.once()
-      if isOver() { return true }
-    }
-    return false
   }
 }
