@@ -1,5 +1,6 @@
 // Events as they go out, made once for all who watch.
 package import Log
+internal import StockStore
 
 /// What happened: holdfast.v1.EventKind.
 package enum EventKind: UInt8, CaseIterable, Sendable {

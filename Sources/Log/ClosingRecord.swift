@@ -6,7 +6,7 @@
 //     8  u32  format version, 1
 //    12  u32  CRC32C of bytes 0..<12 and 16..<64
 //    16  u64  LSN of the journal's end
-//    24  u64  decisions before it
+//    24  u64  counted records before it
 //    32  u64  store id, low half
 //    40  u64  store id, high half
 //    48  i64  time of the stop, nanoseconds since the Unix epoch
@@ -121,25 +121,5 @@ package struct ClosingRecord: Equatable, Sendable {
       record.lsn <= JournalPosition.countMax
     else { return .damaged }
     return .record(record)
-  }
-
-  /// What the record says against a journal that ends at `position`; nil where it is as it should be.
-  package static func damage(
-    _ found: Found, of position: JournalPosition, counted: UInt64
-  ) -> Damage? {
-    switch found {
-    case .none: nil
-    case .damaged:
-      Damage(
-        file: FileNames.closing, offset: 0, lsn: position.lsn,
-        finding: "it should say where the journal ended when its server was stopped")
-    case .record(let record) where record.lsn > position.lsn:
-      Damage(
-        file: FileNames.segment(position.sequence), offset: position.offset, lsn: position.lsn,
-        finding:
-          "the journal ends at \(position.lsn), but went on to \(record.lsn) when its server "
-          + "was stopped: \(record.counted - min(record.counted, counted)) decisions are missing")
-    case .record: nil
-    }
   }
 }

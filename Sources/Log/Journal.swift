@@ -250,7 +250,7 @@ package final class Journal: Sendable {
     numbers.archive = archiver?.statistics(log.position)
     numbers.lsn = ring.last
     numbers.durableLSN = ring.durable
-    numbers.decisions = log.end.counted
+    numbers.counted = log.end.counted
     numbers.segmentBytesOnDisk = pool.bytesOnDisk
     numbers.unavailable =
       ring.isAdmitting ? nil : (hasFailed.load(ordering: .acquiring) ? .failed : ring.reason)

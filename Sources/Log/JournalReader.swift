@@ -17,14 +17,14 @@ package struct JournalReader: Sendable {
   package let start: JournalPosition
   /// The LSN without which the checkpoint is of no use.
   package let mustReach: UInt64
-  package let fault: DeliberateFault?
+  package let fault: LogFault?
 
   package var key: JournalKey { identity.key }
   package var segmentBytes: Int { identity.segmentBytes }
 
   package init(
     storage: any Storage, identity: LogIdentity, start: JournalPosition, mustReach: UInt64,
-    fault: DeliberateFault? = nil
+    fault: LogFault? = nil
   ) {
     self.storage = storage
     self.identity = identity

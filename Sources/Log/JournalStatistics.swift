@@ -34,11 +34,11 @@ package struct JournalStatistics: Sendable, Equatable {
     upperBounds: [1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000, 5000, 10_000])
   /// Bytes written to segments since the start, headers included.
   package var bytesWritten: UInt64 = 0
-  /// The newest decision, and the newest that is durable.
+  /// The newest record, and the newest that is durable.
   package var lsn: UInt64 = 0
   package var durableLSN: UInt64 = 0
-  /// Decisions recorded since the directory was made.
-  package var decisions: UInt64 = 0
+  /// Counted records since the directory was made.
+  package var counted: UInt64 = 0
   /// Bytes of all segments, also of those that are ready for use.
   package var segmentBytesOnDisk = 0
   /// Whether changes are taken now; else why not.

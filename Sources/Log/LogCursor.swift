@@ -208,7 +208,7 @@ extension DirectoryLog: ReadableLog {
   private(set) var mark: UInt64 = 0
   private var file: (any StorageFile)?
   private var window: UnsafeMutableRawBufferPointer
-  /// Of `DeliberateFault.watchPastBorder`.
+  /// Of `LogFault.watchPastBorder`.
   private var passesNext = false
   /// The bytes of the window, in the segment of `position`.
   private var filled = 0..<0

@@ -42,7 +42,7 @@ final class CheckpointWriter: CheckpointTask, @unchecked Sendable {
   private let core: StoreCore
   private let storage: any Storage
   private let file: any StorageFile
-  private let fault: DeliberateFault?
+  private let fault: LogFault?
   private let piece: Piece
   private let time: @Sendable () -> Timestamp
   /// Every decision before it is in the checkpoint.
@@ -64,7 +64,7 @@ final class CheckpointWriter: CheckpointTask, @unchecked Sendable {
   /// checkpoint.tmp.
   init(
     core: StoreCore, storage: any Storage, identity: DirectoryIdentity, start: JournalPosition,
-    time: @autoclosure @escaping @Sendable () -> Timestamp, fault: DeliberateFault? = nil,
+    time: @autoclosure @escaping @Sendable () -> Timestamp, fault: LogFault? = nil,
     piece: Piece = Piece(), capsOf older: CheckpointHeader? = nil
   ) throws(JournalError) {
     self.core = core

@@ -17,6 +17,7 @@ extension StockStore {
   ///     one after the newest in the directory, 0 for a new one. What it throws ends the opening, before
   ///     anything is changed.
   ///   - archive: where segments go that have come to their end; nil: nowhere.
+  ///   - fault: a bug to make on purpose; those of the log stand in the options.
   ///   - progress: called about every half second while the journal is read.
   /// - Throws: `damaged`; `unsuitable` where the limits are too small for what is there, or the archive is of
   ///   another store; `failed`;
@@ -26,6 +27,7 @@ extension StockStore {
     options: JournalOptions,
     secret: (UInt64, UInt64) = (Machine.random64(), Machine.random64()),
     nonce: UInt64 = Machine.random64(), archive: (any Storage)? = nil,
+    fault: DeliberateFault? = nil,
     makeClock: (_ notBefore: Timestamp) throws(JournalError) -> any Clock,
     progress: (RecoveryProgress) -> Void = { _ in }
   ) throws(JournalError) -> (store: StockStore, summary: RecoverySummary) {
@@ -61,7 +63,7 @@ extension StockStore {
         storage: storage, checkpoint: checkpoint,
         segmentCount: listing.segmentCount(from: header.start.sequence), limits: limits,
         concurrency: concurrency, log: LogRing(ringBytes: options.ringBytes, shape: .decisions),
-        nonce: options.fault == .predictIDs ? header.start.lsn : nonce,
+        nonce: fault == .predictIDs ? header.start.lsn : nonce,
         isNew: listing.checkpoints.isEmpty, fault: options.fault, progress: progress)
     }
     let checkpoint = recovery.checkpoint
@@ -76,8 +78,8 @@ extension StockStore {
     if checkpoint.header.version == 1 {
       core.firstReleaseUntil = recovery.summary.time.nanoseconds
     }
-    if options.fault == .predictIDs { core.firstReleaseUntil = .max }
-    core.fault = options.fault
+    if fault == .predictIDs { core.firstReleaseUntil = .max }
+    core.fault = fault
     return (try resume(recovery, core, storage, archive, options, clock), recovery.summary)
   }
 

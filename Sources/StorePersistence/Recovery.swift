@@ -32,7 +32,7 @@ struct Recovery {
   init(
     storage: any Storage, checkpoint: CheckpointReader, segmentCount: Int, limits: StoreLimits,
     concurrency: ConcurrencyControl = .optimistic, log: LogRing = LogRing(shape: .decisions),
-    nonce: UInt64? = nil, isNew: Bool = false, fault: DeliberateFault? = nil,
+    nonce: UInt64? = nil, isNew: Bool = false, fault: LogFault? = nil,
     target: RecoveryTarget? = nil, progress: (RecoveryProgress) -> Void = { _ in }
   ) throws(JournalError) {
     let began = SystemClock.monotonicNanoseconds()
@@ -169,4 +169,26 @@ struct DirectoryListing {
   }
 
   func segmentCount(from sequence: UInt64) -> Int { segments.count { $0 >= sequence } }
+}
+
+extension ClosingRecord {
+  /// What the record says against a journal that ends at `position`; nil where it is as it should be.
+  static func damage(
+    _ found: Found, of position: JournalPosition, counted: UInt64
+  ) -> Damage? {
+    switch found {
+    case .none: nil
+    case .damaged:
+      Damage(
+        file: FileNames.closing, offset: 0, lsn: position.lsn,
+        finding: "it should say where the journal ended when its server was stopped")
+    case .record(let record) where record.lsn > position.lsn:
+      Damage(
+        file: FileNames.segment(position.sequence), offset: position.offset, lsn: position.lsn,
+        finding:
+          "the journal ends at \(position.lsn), but went on to \(record.lsn) when its server "
+          + "was stopped: \(record.counted - min(record.counted, counted)) decisions are missing")
+    case .record: nil
+    }
+  }
 }

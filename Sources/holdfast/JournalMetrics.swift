@@ -55,7 +55,7 @@ enum JournalMetrics {
   private static func exposeProgress(_ numbers: JournalStatistics, into page: inout Exposition) {
     page.gauge(
       "holdfast_journal_decisions", help: "Decisions recorded since the data directory was made.",
-      value: Double(numbers.decisions))
+      value: Double(numbers.counted))
     page.gauge(
       "holdfast_journal_lsn", help: "Log sequence number of the newest decision.",
       value: Double(numbers.lsn))

@@ -267,7 +267,7 @@ package struct TestJournal {
   /// What a reader gives of this journal, or of a copy of its files.
   package func read(
     _ other: MemoryStorage? = nil, readsAhead: Bool = false, mustReach: UInt64 = 0,
-    start: JournalPosition? = nil, fault: DeliberateFault? = nil,
+    start: JournalPosition? = nil, fault: LogFault? = nil,
     body: () throws(JournalError) -> Void = {}
   ) -> TestReading {
     let beginning = JournalPosition(

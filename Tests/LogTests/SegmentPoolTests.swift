@@ -11,7 +11,7 @@ struct SegmentPoolTests {
   private static let storeID = StoreID(low: 1, high: 2)
 
   private static func pool(
-    _ storage: MemoryStorage, last: UInt64 = 0, spares: Int = 2, fault: DeliberateFault? = nil
+    _ storage: MemoryStorage, last: UInt64 = 0, spares: Int = 2, fault: LogFault? = nil
   ) throws -> SegmentPool {
     let options = JournalOptions(
       durability: .fsync, segmentBytes: 1 << 20, ringBytes: 1 << 16, groupBytesMax: 1 << 14,
@@ -25,7 +25,7 @@ struct SegmentPoolTests {
 
   /// A pool with the segments 1 to `last` in use.
   private static func usedPool(
-    _ storage: MemoryStorage, last: UInt64, spares: Int = 2, fault: DeliberateFault? = nil
+    _ storage: MemoryStorage, last: UInt64, spares: Int = 2, fault: LogFault? = nil
   ) throws -> SegmentPool {
     for sequence in 1...last { place(storage, name: sequence, header: sequence) }
     return try pool(storage, last: last, spares: spares, fault: fault)

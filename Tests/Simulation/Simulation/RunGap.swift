@@ -7,7 +7,7 @@ extension SimulationRun {
   /// A reserve of session 0 while session 1 is in a turn too.
   func reserveAroundGap() throws(Violation) {
     let command = anyReserve()
-    guard fault == .numberAfterUnlock, let store else { return try reserve(0, command) }
+    guard fault == .store(.numberAfterUnlock), let store else { return try reserve(0, command) }
     isInGap = true
     expected = nil
     store.setDeliberateGap { [self] in

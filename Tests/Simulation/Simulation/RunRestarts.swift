@@ -76,7 +76,8 @@ extension SimulationRun {
     do throws(JournalError) {
       (_, summary) = try StockStore.open(
         storage: copy, limits: settings.limits, options: settings.options, secret: (seed, ~seed),
-        nonce: 0, makeClock: { SimulatedClock($0.nanoseconds) }, progress: { _ in })
+        nonce: 0, fault: fault?.ofStore, makeClock: { SimulatedClock($0.nanoseconds) },
+        progress: { _ in })
     } catch .damaged {
       return
     } catch {
@@ -280,6 +281,7 @@ extension SimulationRun {
       (store, summary) = try StockStore.open(
         storage: storage, limits: settings.limits, concurrency: settings.concurrency,
         options: settings.options, secret: (seed, ~seed), nonce: random.next(),
+        fault: fault?.ofStore,
         makeClock: { notBefore in
           clock = SimulatedClock(max(wallTime, notBefore.nanoseconds) + timeToClock)
           return clock
@@ -306,7 +308,8 @@ extension SimulationRun {
     do throws(JournalError) {
       (_, summary) = try StockStore.open(
         storage: copy, limits: settings.limits, options: settings.options, secret: (seed, ~seed),
-        nonce: 0, makeClock: { SimulatedClock($0.nanoseconds) }, progress: { _ in })
+        nonce: 0, fault: fault?.ofStore, makeClock: { SimulatedClock($0.nanoseconds) },
+        progress: { _ in })
     } catch {
       throw violation("the directory to be opened where nothing fails", "\(error)")
     }

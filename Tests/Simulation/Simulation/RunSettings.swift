@@ -52,16 +52,16 @@ struct RunSettings {
 
   /// - Parameter strategy: nil: as the seed says.
   init(
-    seed: UInt64, _ random: inout SeededRandom, fault: DeliberateFault?,
+    seed: UInt64, _ random: inout SeededRandom, fault: Mutant?,
     strategy: ConcurrencyControl?
   ) {
-    hasShards = random.chance(6) || fault == .numberAfterUnlock
+    hasShards = random.chance(6) || fault == .store(.numberAfterUnlock)
     skus = random.number(2...6)
     limits = Self.limits(&random, hasShards: hasShards)
     options = Self.options(&random, fault: fault)
     let sound = ConcurrencyControl.sound
     concurrency =
-      fault == .numberAfterUnlock
+      fault == .store(.numberAfterUnlock)
       ? .lateNumberForDemonstration : strategy ?? sound[Int(seed % UInt64(sound.count))]
     (journalPercent, maintenancePercent, maintenanceBurstMax, settlePercent) = random.pick(
       Self.paces)
@@ -111,7 +111,7 @@ struct RunSettings {
   }
 
   private static func options(
-    _ random: inout SeededRandom, fault: DeliberateFault?
+    _ random: inout SeededRandom, fault: Mutant?
   ) -> JournalOptions {
     // The smallest segments in which a record of any size fits, and as many ready as are needed to take
     // changes at all.
@@ -122,6 +122,6 @@ struct RunSettings {
       durability: fault == nil && random.chance(10) ? .os : .fsync,
       segmentBytes: 4096 * segmentBlocks, ringBytes: 1 << 15,
       groupBytesMax: random.pick([1 << 12, 1 << 13, 1 << 14]), spareSegments: spareSegments,
-      checkpointSegments: random.pick([2, 2, 2, 3]), fault: fault)
+      checkpointSegments: random.pick([2, 2, 2, 3]), fault: fault?.ofLog)
   }
 }

@@ -1,4 +1,4 @@
-package import Log
+internal import Log
 // One seed's run: commands on two sessions, interleaved with steps of the journal and of its maintenance,
 // restarts, crashes, failing calls and full disks. The model is asked after every command, and after
 // every start for the state that was recovered.
@@ -33,7 +33,7 @@ package final class SimulationRun: @unchecked Sendable {
   static let checkpointName = "checkpoint.tmp"
 
   let seed: UInt64
-  let fault: DeliberateFault?
+  let fault: Mutant?
   var settings: RunSettings
   var random: SeededRandom
   /// Where the run tells what it does.
@@ -105,7 +105,7 @@ package final class SimulationRun: @unchecked Sendable {
   ///   - strategy: how the store keeps commands apart, instead of what the seed says.
   ///   - firstPlan: what goes wrong in the first process, instead of what the seed says.
   package init(
-    seed: UInt64, fault: DeliberateFault? = nil, strategy: ConcurrencyControl? = nil,
+    seed: UInt64, fault: Mutant? = nil, strategy: ConcurrencyControl? = nil,
     firstPlan: FaultPlan? = nil, trace: ((String) -> Void)? = nil
   ) {
     self.firstPlan = firstPlan
@@ -344,7 +344,7 @@ package final class SimulationRun: @unchecked Sendable {
   }
 
   func violation(_ expected: String, _ seen: String) -> Violation {
-    let mutant = fault.map { " --mutant \($0.rawValue)" } ?? ""
+    let mutant = fault.map { " --mutant \($0.name)" } ?? ""
     let name = settings.concurrency.rawValue
     let strategy =
       ConcurrencyControl.sound.contains(settings.concurrency) ? " --concurrency \(name)" : ""

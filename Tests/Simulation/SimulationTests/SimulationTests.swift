@@ -29,7 +29,7 @@ private let testScale =
     #expect(counts.feedForeign > 5 && counts.feedTooOld > 2, "\(counts)")
   }
 
-  @Test(arguments: DeliberateFault.allCases) func everyMutantIsFound(_ fault: DeliberateFault) {
+  @Test(arguments: Mutant.allCases) func everyMutantIsFound(_ fault: Mutant) {
     #expect(findMutant(fault, seeds: 1..<1001) != nil)
   }
 

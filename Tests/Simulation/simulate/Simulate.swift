@@ -25,7 +25,7 @@ struct Simulate: ParsableCommand {
   var seed: UInt64?
   @Option(
     help: ArgumentHelp(
-      "A bug to make on purpose, or `all`: \(DeliberateFault.allCases.map(\.rawValue).joined(separator: ", ")).",
+      "A bug to make on purpose, or `all`: \(Mutant.allCases.map(\.name).joined(separator: ", ")).",
       discussion: "Runs until it is found, in at most 1,000 seeds."))
   var mutant: String?
   @Option(
@@ -46,7 +46,7 @@ struct Simulate: ParsableCommand {
     if seeds > 1 << 40 || firstSeed > 1 << 60 || bitFlips.map({ $0 < 0 }) ?? false {
       throw ValidationError("numbers of this size are never reached")
     }
-    if let mutant, mutant != "all", DeliberateFault(rawValue: mutant) == nil {
+    if let mutant, mutant != "all", !Mutant.allCases.contains(where: { $0.name == mutant }) {
       throw ValidationError("there is no mutant \(mutant)")
     }
     if let concurrency, strategy == nil {
@@ -63,7 +63,7 @@ struct Simulate: ParsableCommand {
       print("This is a debug build: it is slow. Use make simulate.")
     #endif
     let faults = mutant.map { name in
-      DeliberateFault.allCases.filter { name == "all" || $0.rawValue == name }
+      Mutant.allCases.filter { name == "all" || $0.name == name }
     }
     if let seed {
       try runOne(seed, faults?.first)
@@ -76,7 +76,7 @@ struct Simulate: ParsableCommand {
     }
   }
 
-  private func runOne(_ seed: UInt64, _ fault: DeliberateFault?) throws {
+  private func runOne(_ seed: UInt64, _ fault: Mutant?) throws {
     let run = SimulationRun(seed: seed, fault: fault, strategy: strategy) { print($0) }
     do throws(Violation) {
       try run.run()
@@ -107,15 +107,15 @@ struct Simulate: ParsableCommand {
     if violations > 0 { throw ExitCode(1) }
   }
 
-  private func findMutants(_ faults: [DeliberateFault]) throws {
+  private func findMutants(_ faults: [Mutant]) throws {
     var missed = 0
     for fault in faults {
       let seeds = firstSeed..<firstSeed + Self.mutantSeedsMax
       if let found = findMutant(fault, strategy: strategy, seeds: seeds) {
-        print("\(fault.rawValue): found by \(found)")
+        print("\(fault.name): found by \(found)")
       } else {
         missed += 1
-        print("\(fault.rawValue): not found in \(Self.mutantSeedsMax) seeds")
+        print("\(fault.name): not found in \(Self.mutantSeedsMax) seeds")
       }
     }
     if missed > 0 { throw ExitCode(1) }

@@ -1,0 +1,31 @@
+/// Bugs that a store can have, and what opens it or shows its decisions to watchers. Each stands at the line
+/// where somebody might make it, so that `make simulate` can show, at any time, that it would be found. Those of
+/// the log are `LogFault`.
+package enum DeliberateFault: String, Sendable, CaseIterable {
+  /// A decision takes its place in the log after others can see what it did.
+  case numberAfterUnlock = "number-after-unlock"
+  /// The ids that an opening makes follow from what it finds in the directory alone.
+  case predictIDs = "predict-ids"
+  /// A command that lacks units is refused though some of its items are due to come back.
+  case refuseBeforeExpiry = "refuse-before-expiry"
+  /// Units of holds that are due and not ended are shown as held.
+  case showDueHolds = "show-due-holds"
+  /// A hold is worked with by its id until the sweep has ended it.
+  case actOnDueHold = "act-on-due-hold"
+  /// The sweep never gets to what is due.
+  case starveExpiry = "starve-expiry"
+  /// A token is taken for one of this store though a repair has given it other versions since.
+  case watchAfterRepair = "watch-after-repair"
+  /// The token behind an event covers the whole batch that the event is in.
+  case watchTokenOfBatch = "watch-token-of-batch"
+  /// A watch that goes on within a block begins with its first event.
+  case watchBlockAgain = "watch-block-again"
+  /// Events of holds show the safety stock that the item has now.
+  case watchSafetyStockNow = "watch-safety-stock-now"
+  /// Events from before the process began show the safety stock that was there when it began.
+  case watchSafetyStockUnread = "watch-safety-stock-unread"
+  /// Of the holds that one turn of the sweep ends, one is told.
+  case watchOneExpiry = "watch-one-expiry"
+  /// Who comes late to the tail gets a block that was read there, whatever came before it.
+  case watchNewestBlock = "watch-newest-block"
+}
