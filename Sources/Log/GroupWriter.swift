@@ -64,7 +64,10 @@ package final class GroupWriter: Sendable {
         first: first, second: second, recordCount: pending.records, countedCount: pending.counted)
       return try log.append(group, at: end, epoch: log.epoch)
     }
-    precondition(newEnd.lsn == end.lsn &+ UInt64(pending.bytes), "another batch than was appended")
+    precondition(
+      newEnd.lsn == end.lsn &+ UInt64(pending.bytes)
+        && newEnd.counted == end.counted &+ UInt64(pending.counted),
+      "another batch than was appended")
     ring.clear(from: end.lsn, count: pending.bytes)
     state.withLock {
       $0.cleared = newEnd.lsn

@@ -152,7 +152,7 @@ package enum Unavailable: UInt8, Equatable, Sendable, BitwiseCopyable {
       return unsafe tail.pointee.lsn.wrappingAdd(1, ordering: .relaxed).newValue
     }
     let count = record.count
-    assert(count >= 16 && count % 8 == 0, "what is no record")
+    assert(count >= 16 && count % 8 == 0 && count <= shape.bytesMax, "what is no record")
     let start = unsafe tail.pointee.lsn.wrappingAdd(
       UInt64(count), ordering: .acquiringAndReleasing
     ).oldValue
@@ -160,6 +160,9 @@ package enum Unavailable: UInt8, Equatable, Sendable, BitwiseCopyable {
     // The bytes lie in [offset, offset + count), around the ring's end; offset and count are multiples
     // of 8, so that the first word never is.
     guard let base = record.baseAddress else { return start }
+    assert(
+      Int(unsafe UInt32(littleEndian: base.load(as: UInt32.self))) == count,
+      "a record that says another length")
     let first = min(count, capacity - offset)
     unsafe (ring + offset + 8).copyMemory(from: base + 8, byteCount: first - 8)
     if first < count { unsafe ring.copyMemory(from: base + first, byteCount: count - first) }
@@ -211,6 +214,7 @@ package enum Unavailable: UInt8, Equatable, Sendable, BitwiseCopyable {
   /// Clears what was taken, for the records that come to lie there. The journal's thread only.
   package func clear(from start: UInt64, count: Int) {
     guard let ring = unsafe ring else { return }
+    precondition(count >= 0 && count <= capacity, "more is cleared than the ring has")
     let offset = Int(truncatingIfNeeded: start) & (capacity - 1)
     let first = min(count, capacity - offset)
     unsafe memset(ring + offset, 0, first)
@@ -219,6 +223,7 @@ package enum Unavailable: UInt8, Equatable, Sendable, BitwiseCopyable {
 
   package func publish(durable lsn: UInt64) {
     precondition(lsn <= last, "more is durable than was appended")
+    precondition(lsn >= durable, "what was durable is not any more")
     unsafe progress.pointee.durable.store(lsn, ordering: .sequentiallyConsistent)
   }
 

@@ -102,6 +102,11 @@ extension LogRing {
     @inline(__always) get { unsafe UnsafeRawBufferPointer(start: memory, count: count) }
   }
 
+  /// The decision's slot, as the record says.
+  var slot: UInt32 {
+    unsafe UInt32(littleEndian: memory.load(fromByteOffset: 16, as: UInt32.self))
+  }
+
   // MARK: Whole records
 
   /// A record of the time: clock.
@@ -252,6 +257,7 @@ extension LogRing {
   package mutating func setLine(
     _ index: Int, ordinal: UInt32, quantity: Int64, version: UInt64, onHand: Int64, held: Int64
   ) {
+    assert(kind != .refused && kind != .adjusted && index >= 0 && index < StoreLimits.linesMax)
     let offset = Self.headBytes + index * Self.lineBytes
     store(ordinal, at: offset)
     store(quantity, at: offset + 4)
@@ -265,6 +271,7 @@ extension LogRing {
     _ kind: Kind, time: Int64, slot: UInt32, generation: UInt32, fingerprint: UInt64, value: Int64,
     lineCount: Int, scope: IdempotencyScope?
   ) {
+    assert(lineCount >= 0 && lineCount <= StoreLimits.linesMax, "more lines than a decision has")
     self.kind = kind
     store(kind.rawValue, at: 4)
     store(UInt8(truncatingIfNeeded: lineCount), at: 5)

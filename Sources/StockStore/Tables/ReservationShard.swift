@@ -63,6 +63,7 @@ package struct ReservationShard: ~Copyable {
   /// shard must not be full.
   @inline(__always)
   mutating func add(_ identity: Identity) -> UInt32 {
+    assert(!isFull && find(identity) == nil, "a decision without room, or for the second time")
     let slot = takeSlot()
     records[slot].identity = identity
     keys.insert(identity.tag, slot)
@@ -77,6 +78,8 @@ package struct ReservationShard: ~Copyable {
 
   /// Forgets an ended decision. Ids that name this use of the slot name nothing from here on.
   mutating func forget(_ slot: UInt32) {
+    assert(
+      records[slot].kind != .held && records[slot].kind != .free, "forgetting what has not ended")
     ended.remove(slot, records)
     keys.remove(records[slot].identity.tag, slot)
     records[slot].removeLines()

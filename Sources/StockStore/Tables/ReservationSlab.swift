@@ -175,6 +175,9 @@ struct SlotList {
   mutating func remove(_ slot: UInt32, _ records: RecordTable) {
     let next = records[slot].next
     let previous = records[slot].previous
+    assert(
+      (previous == 0 ? head : records[previous - 1].next) == slot + 1
+        && (next == 0 ? tail : records[next - 1].previous) == slot + 1, "a slot of another list")
     if previous == 0 { head = next } else { records[previous - 1].next = next }
     if next == 0 { tail = previous } else { records[next - 1].previous = previous }
   }

@@ -17,7 +17,13 @@ package struct SpinLock: ~Copyable {
   }
 
   @inline(__always)
-  package borrowing func unlock() { isLocked.store(false, ordering: .releasing) }
+  package borrowing func unlock() {
+    assert(isTaken, "a lock that nobody has")
+    isLocked.store(false, ordering: .releasing)
+  }
+
+  /// For assertions: whether somebody has it.
+  var isTaken: Bool { isLocked.load(ordering: .relaxed) }
 
   @inline(never)
   private borrowing func wait() {

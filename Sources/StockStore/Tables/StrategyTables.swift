@@ -83,6 +83,7 @@ struct ItemLock: ~Copyable {
   /// Ends a grant that was sealed.
   @inline(__always)
   borrowing func freeSealed(_ token: UInt64) {
+    assert(word.load(ordering: .relaxed) == token << 2 | Phase.sealed, "another grant's lock")
     word.store(token << 2 | Phase.free, ordering: .releasing)
   }
 
@@ -186,7 +187,10 @@ struct WriterShard: ~Copyable {
   }
 
   @inline(__always)
-  borrowing func leaveSeat() { isTaken.store(false, ordering: .releasing) }
+  borrowing func leaveSeat() {
+    assert(isTaken.load(ordering: .relaxed), "a seat that nobody has")
+    isTaken.store(false, ordering: .releasing)
+  }
 
   borrowing func post(_ mailbox: Int) {
     posted.bitwiseOr(1 << UInt64(mailbox), ordering: .releasing)

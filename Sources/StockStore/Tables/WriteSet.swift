@@ -46,6 +46,7 @@ struct WriteSet {
   /// Adds a change of an item that is not there yet.
   @inline(__always)
   mutating func append(_ change: ItemChange) {
+    assert(index(change.ordinal) == nil, "an item that is there already")
     changes[count] = change
     var position = count
     while position > 0, changes[Int(order[position - 1])].ordinal > change.ordinal {

@@ -66,6 +66,7 @@ extension StoreSession {
     case .committed(let lsn):
       let level = scratch.adjustment.after
       let slot = record(identity, fingerprint, lsn: lsn, number)
+      assert(!core.log.isKeeping || scratch.record.slot == slot, "another slot than was written")
       core.slab[slot].kind = .adjusted
       core.slab[slot].adjusted = level
       core.slab[slot].endedAt = now

@@ -53,6 +53,7 @@ extension StoreSession {
   /// sets the rest.
   @inline(__always)
   func record(_ identity: Identity, _ fingerprint: UInt64, lsn: UInt64, _ number: Int) -> UInt32 {
+    assert(core.shards[number].lock.isTaken, "a decision outside its shard's lock")
     makeRoom(number)
     let slot = core.shards[number].add(identity)
     core.slab[slot].fingerprint = fingerprint
@@ -93,6 +94,7 @@ extension StoreSession {
     }
     let lsn = appendRecord()
     let slot = record(identity, fingerprint, lsn: lsn, number)
+    assert(!core.log.isKeeping || scratch.record.slot == slot, "another slot than was written")
     core.slab[slot].setRefusal(refusal)
     if scratch.further.count > 0 { keepShortages(slot) }
     core.slab[slot].endedAt = now

@@ -105,6 +105,7 @@ extension StoreSession {
   /// Ends the hold in `slot`. Its timer is stopped, its units have been committed.
   /// - Parameter time: of an expiry, when it was to expire.
   func end(_ slot: UInt32, _ number: Int, _ kind: RecordKind, at time: Int64, lsn: UInt64) {
+    assert(core.slab[slot].kind == .held && core.shards[number].lock.isTaken, "no hold to be ended")
     core.shards[number].wheel.remove(slot)
     core.slab[slot].kind = kind
     if kind != .expired { core.slab[slot].endedAt = time }

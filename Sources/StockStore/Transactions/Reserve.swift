@@ -68,6 +68,7 @@ extension StoreSession {
         return refuse(refusal, .reserve, scope, identity, fingerprint, number)
       case .committed(let lsn):
         let slot = record(identity, fingerprint, lsn: lsn, number)
+        assert(!core.log.isKeeping || scratch.record.slot == slot, "another slot than was written")
         return hold(slot, number, core.keys.owner(scope.caller), expiresAt: expiresAt, lsn: lsn)
       }
     }
