@@ -5,7 +5,7 @@
 //
 //   Segment header
 //     0  u64  magic "HFSEGMNT"
-//     8  u32  format version, 1
+//     8  u32  format version, 2; 1 is read, whose records have no parts (RecordFormat.swift)
 //    12  u32  CRC32C of bytes 0..<12 and 16..<64
 //    16  u64  sequence: the number in the file's name
 //    24  u64  bytes of the file
@@ -117,7 +117,7 @@ package struct SegmentHeader: Equatable {
 
   private static let magic: UInt64 = 0x544e_4d47_4553_4648  // "HFSEGMNT"
   /// The newest format, and the one that is written.
-  package static let version: UInt32 = 1
+  package static let version: UInt32 = 2
   private static let fieldBytes = 64
 
   package var sequence: UInt64
@@ -133,9 +133,9 @@ package struct SegmentHeader: Equatable {
   /// nil where the CRC, or what is under it, is wrong. Whether it is the right segment of the right
   /// store is for the caller to say.
   package init?(_ bytes: UnsafeRawBufferPointer) {
-    guard unsafe Self.readVersion(of: bytes) == Self.version, let base = bytes.baseAddress else {
-      return nil
-    }
+    guard let version = unsafe Self.readVersion(of: bytes), 1...Self.version ~= version,
+      let base = bytes.baseAddress
+    else { return nil }
     // All loads lie within the first 64 bytes, which `readVersion` has found.
     guard unsafe base.load64(48) == 0, unsafe base.load64(56) == 0,
       let segmentBytes = unsafe Int(exactly: base.load64(24)),

@@ -64,9 +64,9 @@
 //                              version
 //
 // Versions: 1 is the first release's. 2 knows of it up to when it made decisions, since their ids have
-// other tags (StoreCore.idTag), and of repairs, which lift versions (Repair.swift). Whoever opens a directory of
-// version 1 to go on with it writes a checkpoint of version 2 before anything else, which the first release
-// refuses to read. Every version begins with a header block whose payload begins with its version: so one that
+// other tags (StoreCore.idTag), and of repairs, which lift versions (Repair.swift). 3 stands before records with
+// parts (RecordFormat.swift). Whoever opens a directory of an older version to go on with it writes a checkpoint of
+// the newest before anything else, which the older program refuses to read. Every version begins with a header block whose payload begins with its version: so one that
 // is newer than the reader is told from damage.
 internal import Bytes
 internal import CPlatform
@@ -125,7 +125,7 @@ struct BlockHeader {
 }
 
 struct CheckpointHeader: Sendable {
-  static let version: UInt32 = 2
+  static let version: UInt32 = 3
   static let byteCount = 136
 
   var identity: DirectoryIdentity

@@ -92,7 +92,7 @@ extension StockStore {
         var checkpoint = try CheckpointReader(storage: storage, lsn: lsn)
         if isChecked, !isAlone { try checkpoint.check() }
         // Of the first release, what is newer may not be read as if it were (firstReleaseUntil).
-        if !damaged.isEmpty, checkpoint.header.version < CheckpointHeader.version { break }
+        if !damaged.isEmpty, checkpoint.header.version == 1 { break }
         checkpoint.newerDamaged = damaged
         if !damaged.isEmpty { checkpoint.mustReach = max(checkpoint.mustReach, newest) }
         return checkpoint

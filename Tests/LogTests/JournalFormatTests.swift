@@ -99,7 +99,7 @@ struct JournalFormatTests {
     let block = Self.block(Self.segment)
     #expect(Self.segment(block) == Self.segment)
     #expect(Array(block[0..<8]) == Array("HFSEGMNT".utf8))
-    #expect(block[8] == 1)
+    #expect(block[8] == 2)
     #expect(block[16] == 0x88 && block[23] == 0x11)
     #expect(block[27] == 4)
     #expect(block[39] == 0x99 && block[40] == 0xef)

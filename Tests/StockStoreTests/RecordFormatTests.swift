@@ -130,6 +130,101 @@ import Testing
     #expect(isRead != nil)
   }
 
+  // MARK: Parts
+
+  private func extended(key count: Int = 0, _ parts: (inout RecordWriter) -> Void) -> [UInt8] {
+    var record = RecordWriter()
+    withScope("", caller: String(repeating: "c", count: count)) {
+      record.begin(
+        .extended, time: 1, slot: 2, generation: 3, tag: 4, value: 5, lineCount: 0,
+        caller: $0.caller)
+    }
+    parts(&record)
+    return unsafe Array(record.bytes)
+  }
+
+  private func read<R>(_ bytes: [UInt8], _ body: (JournalRecord) -> R) -> R? {
+    unsafe bytes.withUnsafeBytes { unsafe JournalRecord($0).map(body) }
+  }
+
+  @Test("A record without parts is as it was, and has none", arguments: 0...9)
+  func noParts(callerBytes: Int) {
+    let bytes = extended(key: callerBytes) { _ in }
+    #expect(bytes.count == (40 + callerBytes + 7) & ~7)
+    let isRead: Void? = read(bytes) {
+      #expect($0.revision == nil && $0.reference.count == 0 && $0.part(.committed) == nil)
+    }
+    #expect(isRead != nil)
+  }
+
+  @Test("Parts are found by their tags, wherever the texts end", arguments: 0...9)
+  func parts(callerBytes: Int) {
+    let bytes = extended(key: callerBytes) { record in
+      record.append(.revision, .max - 5)
+      withBytes("order:4711") { record.append(.reference, $0) }
+    }
+    let isRead: Void? = read(bytes) {
+      #expect($0.revision == .max - 5 && text($0.reference) == "order:4711")
+      #expect($0.caller.count == callerBytes && $0.part(.committed) == nil)
+    }
+    #expect(isRead != nil)
+  }
+
+  @Test("A number for each line, set later", arguments: [1, 5, 64])
+  func numbers(lines: Int) {
+    var record = RecordWriter()
+    withScope(String(repeating: "k", count: 64), caller: String(repeating: "c", count: 64)) {
+      record.beginHeld(
+        time: 1, slot: 2, generation: 3, fingerprint: 4, expiresAt: 5, lineCount: lines, scope: $0)
+    }
+    withBytes(String(repeating: "r", count: 64)) { record.append(.reference, $0) }
+    let place = record.appendNumbers(.committed, count: lines)
+    for line in 0..<lines {
+      record.setLine(line, ordinal: 1, quantity: 2, version: 3, onHand: 4, held: 5)
+      record.setNumber(line, at: place, Int64(1 << 40 + line))
+    }
+    let isRead: Void? = read(record) {
+      #expect($0.reference.count == 64 && $0.lineCount == lines)
+      for line in 0..<lines { #expect($0.number(.committed, line) == Int64(1 << 40 + line)) }
+    }
+    #expect(isRead != nil)
+  }
+
+  @Test("Parts that are unknown, come twice, have another length or no end are no record")
+  func harmedParts() {
+    let whole = extended { $0.append(.revision, 7) }
+    #expect(whole.count == 56 && read(whole) { $0.revision } == 7)
+    func harmed(_ change: (inout [UInt8]) -> Void) -> [UInt8] {
+      var bytes = whole
+      change(&bytes)
+      return bytes
+    }
+    let table: [(String, [UInt8])] = [
+      ("an unknown tag", harmed { $0[40] = 5 }), ("the highest tag", harmed { $0[40] = 255 }),
+      ("shorter", harmed { $0[41] = 7 }), ("longer", harmed { $0[41] = 9 }),
+      ("beyond the record", harmed { $0[42] = 1 }),
+      ("empty", harmed { $0.replaceSubrange(40..<48, with: [1, 0, 0, 0, 0, 0, 0, 0]) }),
+      ("for lines that it has not", harmed { $0[40] = 2 }),
+      (
+        "not up to the end",
+        extended { $0.append(.revision, 7) }.dropLast(8) + [UInt8](repeating: 0, count: 24)
+      ),
+      ("no room for a length", extended(key: 7) { _ in }.dropLast(1) + [1]),
+      (
+        "twice",
+        extended {
+          $0.append(.revision, 7)
+          $0.append(.revision, 8)
+        }
+      ),
+    ]
+    for (name, bytes) in table {
+      var bytes = bytes
+      bytes[0] = UInt8(bytes.count)
+      #expect(read(bytes) { _ in } == nil, "\(name)")
+    }
+  }
+
   /// Lengths and kinds that do not fit together are refused; whatever is accepted can be read whole.
   @Test func hostileBytes() {
     var random = SeededRandom(seed: 11)
@@ -149,6 +244,12 @@ import Testing
           bytes[42] = UInt8.random(in: 0...5, using: &random)
         }
         bytes.replaceSubrange(44..<48, with: [UInt8.random(in: 0...9, using: &random), 0, 0, 0])
+        if Bool.random(using: &random) {
+          let part = [
+            UInt8.random(in: 0...5, using: &random), UInt8.random(in: 0...20, using: &random), 0,
+          ]
+          bytes.replaceSubrange(bytes.count - 12..<bytes.count - 9, with: part)
+        }
       }
       unsafe bytes.withUnsafeBytes { bytes in
         guard let record = unsafe JournalRecord(bytes) else { return }
@@ -157,6 +258,8 @@ import Testing
         for index in 0..<record.shortageCount { sum &+= Int(record.shortage(index).requested) }
         sum += text(record.key).count + text(record.caller).count + text(record.reason).count
         sum += text(record.name.sku).count + text(record.name.location).count
+        for part in RecordPart.allCases { sum += record.part(part)?.count ?? 0 }
+        sum &+= Int(truncatingIfNeeded: record.revision ?? 0)
         _ = (sum, record.refusal, record.change, record.level)
       }
     }

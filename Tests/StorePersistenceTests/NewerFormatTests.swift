@@ -56,7 +56,7 @@ struct NewerFormatTests {
 
   @Test(
     "It says which, and up to which this one reads", arguments: Place.allCases,
-    [UInt32(3), 4, .max])
+    [UInt32(4), 5, .max])
   func newer(place: Place, version: UInt32) throws {
     let (files, name) = try directory(place, version)
     let known = place == .checkpoint ? CheckpointHeader.version : SegmentHeader.version
@@ -76,10 +76,29 @@ struct NewerFormatTests {
     }
   }
 
+  /// Records without parts are the same in both.
+  @Test("A directory of the version before opens, and is of the newest from then on")
+  func older() throws {
+    var (files, checkpoint) = try directory(.checkpoint, 2)
+    for name in files.keys where FileNames.segmentSequence(name) != nil {
+      SegmentBytes.setVersion(1, &files[name, default: []])
+    }
+    let before = try StockStore.verify(storage: SimulatedStorage(files: files))
+    let storage = SimulatedStorage(files: files)
+    _ = try StockStore.open(
+      storage: storage, limits: crampedLimits(), options: testOptions(), secret: (1, 2),
+      makeClock: { FixedClock($0) })
+    #expect(storage.files[checkpoint] == nil, "the checkpoint of the version before is still there")
+    let newest = try #require(storage.files.first { FileNames.checkpointLSN($0.key) != nil })
+    #expect(newest.value[BlockHeader.byteCount] == 3)
+    let after = try StockStore.verify(storage: SimulatedStorage(files: storage.files))
+    #expect(after.digest == before.digest)
+  }
+
   @Test(
     "Another version with the old checksum is damage", arguments: [Place.checkpoint, .firstSegment])
   func harmed(place: Place) throws {
-    var (files, name) = try directory(place, place == .checkpoint ? 2 : 1)
+    var (files, name) = try directory(place, place == .checkpoint ? 3 : 2)
     files[name]?[place == .checkpoint ? BlockHeader.byteCount : 8] ^= 1 << 3
     do throws(JournalError) {
       _ = try StockStore.verify(storage: SimulatedStorage(files: files))

@@ -3,6 +3,9 @@ package struct StoreLimits: Sendable {
   /// Lines of a command, whatever `linesPerReservation` says: as many as a word has bits.
   package static let linesMax = 64
 
+  /// Bytes of a reference.
+  package static let referenceBytesMax = 64
+
   /// Lines of one reservation.
   package var linesPerReservation: Int
   /// Units of a line, on hand and safety stock of an item.

@@ -15,6 +15,8 @@
   /// Bytes of the whole record.
   package let byteCount: Int
   package let kind: RecordWriter.Kind
+  /// Where the parts begin; 0 where there are none.
+  private var partsOffset = 0
 
   /// The record at the beginning of `bytes`; nil where there is no valid one.
   package init?(_ bytes: UnsafeRawBufferPointer) {
@@ -27,7 +29,14 @@
     else { return nil }
     byteCount = Int(length)
     self.kind = kind
-    guard fixedEnd <= byteCount, (textEnd + 7) & ~7 == byteCount else { return nil }
+    guard fixedEnd <= byteCount else { return nil }
+    let end = textEnd
+    if end < byteCount, byte(end) != 0 {
+      partsOffset = end
+      guard let partsEnd, (partsEnd + 7) & ~7 == byteCount else { return nil }
+    } else if (end + 7) & ~7 != byteCount {
+      return nil
+    }
   }
 
   package var lineCount: Int { Int(byte(5)) }
@@ -168,9 +177,69 @@
       textOffset + Int(byte(6)) + Int(byte(7)) + nameCounts.sku + nameCounts.location, reasonCount)
   }
 
+  // MARK: Parts
+
+  /// Of the reservation, or of the adjustment; empty where it has none.
+  package var reference: BorrowedBytes { part(.reference) ?? .empty }
+
+  /// The reservation's revision after the decision; nil where the decision leaves it as it is, and in records
+  /// of versions that knew of none.
+  package var revision: UInt64? { part(.revision) == nil ? nil : number(.revision, 0) }
+
+  /// Number `index` of a part that has one for each line, or one alone; nil where there is no such part.
+  package func number<Value: FixedWidthInteger & BitwiseCopyable>(
+    _ part: RecordPart, _ index: Int
+  ) -> Value? {
+    guard let range = range(part) else { return nil }
+    precondition(index >= 0 && range.count >= 8 * (index + 1), "no such number")
+    return load(range.lowerBound + 8 * index)
+  }
+
+  /// What a part says; nil where the record has none with this tag.
+  package func part(_ part: RecordPart) -> BorrowedBytes? {
+    range(part).map { text($0.lowerBound, $0.count) }
+  }
+
+  private func range(_ part: RecordPart) -> Range<Int>? {
+    if partsOffset == 0 { return nil }
+    var offset = partsOffset
+    // init has found that they end within the record.
+    while offset < byteCount, byte(offset) != 0 {
+      let range = payloadRange(ofPartAt: offset)
+      if byte(offset) == part.rawValue { return range }
+      offset = range.upperBound
+    }
+    return nil
+  }
+
+  /// The end of the last part; nil where one is not known, comes twice, or is none that this record can have.
+  private var partsEnd: Int? {
+    var offset = partsOffset
+    var seen: UInt64 = 0
+    while offset < byteCount, byte(offset) != 0 {
+      guard let part = RecordPart(rawValue: byte(offset)),
+        offset + RecordPart.headBytes <= byteCount
+      else { return nil }
+      let range = payloadRange(ofPartAt: offset)
+      let tag: UInt64 = 1 << UInt64(part.rawValue)
+      guard seen & tag == 0, range.upperBound <= byteCount,
+        part.canHave(byteCount: range.count, lineCount: lineCount)
+      else { return nil }
+      seen |= tag
+      offset = range.upperBound
+    }
+    return offset
+  }
+
+  private func payloadRange(ofPartAt offset: Int) -> Range<Int> {
+    let length: UInt16 = load(offset + 1)
+    let start = offset + RecordPart.headBytes
+    return start..<(start + Int(length))
+  }
+
   // MARK: Layout
 
-  private var partBytes: Int {
+  private var fixedBytes: Int {
     @inline(__always) get {
       switch kind {
       case .refused: RecordWriter.refusedBytes
@@ -179,7 +248,7 @@
       }
     }
   }
-  private var linesOffset: Int { RecordWriter.headBytes + partBytes }
+  private var linesOffset: Int { RecordWriter.headBytes + fixedBytes }
   private var lineBytes: Int {
     isRefused ? RecordWriter.refusedLineBytes : RecordWriter.lineBytes
   }
@@ -200,7 +269,7 @@
   }
   private var nameCounts: (sku: Int, location: Int) {
     @inline(__always) get {
-      if partBytes == 0 || shortageCount > 0 { return (0, 0) }
+      if fixedBytes == 0 || shortageCount > 0 { return (0, 0) }
       return (Int(byte(42)), Int(byte(43)))
     }
   }
@@ -215,7 +284,7 @@
     unsafe base.loadUnaligned(fromByteOffset: offset, as: UInt8.self)
   }
 
-  /// Everything that is loaded lies before `fixedEnd`, which init has found within the record.
+  /// Everything that is loaded lies before `fixedEnd`, or in a part: init has found them within the record.
   @inline(__always)
   private func load<Value: FixedWidthInteger & BitwiseCopyable>(_ offset: Int) -> Value {
     unsafe Value(littleEndian: base.loadUnaligned(fromByteOffset: offset, as: Value.self))

@@ -24,7 +24,15 @@
 //                  held: units held; confirmed: units sold; released, expired: units given back
 //        …     12  for each line, where refused: item 4, quantity 8
 //        …     20  for each further item that lacks units: item 4, requested 8, available 8
-//        …         key, caller, then SKU and location, then the reason; zeros up to the length
+//        …         key, caller, then SKU and location, then the reason
+//        …         parts, in any order, each tag at most once; zeros up to the length
+//
+//   part       0  1  tag       1  2  length of what follows
+//   tag        1  reference of the reservation, 1 to 64 bytes: where it has one
+//              2  8 for each line: units of the item that are sold and not shipped, after the decision
+//              3  of an adjustment
+//              4  8: the reservation's revision after the decision
+//   The first zero that stands where a tag would ends the parts: records of the first versions have none.
 //
 //   refused, from 40:
 //        0      1  method whose key it is: 1 Reserve, 2 AdjustStock
@@ -47,8 +55,8 @@
 //       64      8  safety stock after
 //
 // SKU and location stand where the item was made by the decision, and where it is unknown. A record is
-// valid if and only if its kind is known, its parts come to its length, rounded up to 8, and its batch is
-// valid (JournalFormat.swift). JournalRecord.swift reads it.
+// valid if and only if its kind and the tags of its parts are known, all that it has comes to its length,
+// rounded up to 8, and its batch is valid (JournalFormat.swift). JournalRecord.swift reads it.
 package import Log
 
 extension RecordShape {
@@ -63,6 +71,27 @@ extension LogRing {
   /// Appends the record, which stays as it is for the length of the call.
   @inline(__always)
   package func append(_ record: borrowing RecordWriter) -> UInt64 { unsafe append(record.bytes) }
+}
+
+/// What a record has behind its texts, by tag: only where there is something to say.
+package enum RecordPart: UInt8, CaseIterable {
+  case reference = 1
+  case committed = 2
+  case adjustment = 3
+  case revision = 4
+
+  /// Bytes before a part's payload: tag and length.
+  static let headBytes = 3
+
+  /// Whether a part of a record with `lineCount` lines can have so many bytes.
+  func canHave(byteCount: Int, lineCount: Int) -> Bool {
+    switch self {
+    case .reference: 1...StoreLimits.referenceBytesMax ~= byteCount
+    case .committed: byteCount == 8 * lineCount && lineCount > 0
+    case .adjustment: byteCount > 0
+    case .revision: byteCount == 8
+    }
+  }
 }
 
 /// Builds one record in memory of its own, before anything is locked.
@@ -91,6 +120,8 @@ extension LogRing {
 
   private let memory: UnsafeMutableRawPointer
   private var count = 0
+  /// Where the next part goes: behind texts and parts, before the zeros.
+  private var contentEnd = 0
   package private(set) var kind = Kind.clock
 
   package init() { unsafe memory = .allocate(byteCount: Self.byteCountMax, alignment: 8) }
@@ -250,7 +281,7 @@ extension LogRing {
     end(at: offset)
   }
 
-  // MARK: Parts
+  // MARK: Lines
 
   /// Line `index` of a held, confirmed, released or expired record: what becomes of one item.
   @inline(__always)
@@ -265,6 +296,50 @@ extension LogRing {
     store(onHand, at: offset + 20)
     store(held, at: offset + 28)
   }
+
+  // MARK: Parts
+
+  /// Adds a part of text to the record that was begun; none where there is no text.
+  package mutating func append(_ part: RecordPart, _ text: BorrowedBytes) {
+    if text.count == 0 { return }
+    var offset = beginPart(part, byteCount: text.count)
+    append(text, at: &offset)
+    end(at: offset)
+  }
+
+  /// Adds a part of one number.
+  package mutating func append(_ part: RecordPart, _ number: UInt64) {
+    let offset = beginPart(part, byteCount: 8)
+    store(number, at: offset)
+    end(at: offset + 8)
+  }
+
+  /// Adds a part of so many numbers, which `setNumber` sets later: where they stand.
+  package mutating func appendNumbers(_ part: RecordPart, count: Int) -> Int {
+    let offset = beginPart(part, byteCount: 8 * count)
+    for index in 0..<count { store(Int64(0), at: offset + 8 * index) }
+    end(at: offset + 8 * count)
+    return offset
+  }
+
+  /// Number `index` of those that `appendNumbers` has put at `place`.
+  package mutating func setNumber(_ index: Int, at place: Int, _ number: Int64) {
+    assert(place + 8 * index + 8 <= contentEnd, "no such number")
+    store(number, at: place + 8 * index)
+  }
+
+  /// - Returns: where what it says goes.
+  private mutating func beginPart(_ part: RecordPart, byteCount: Int) -> Int {
+    let offset = contentEnd
+    precondition(
+      offset + RecordPart.headBytes + byteCount <= Self.byteCountMax,
+      "a record is longer than its parts allow")
+    store(part.rawValue, at: offset)
+    store(UInt16(truncatingIfNeeded: byteCount), at: offset + 1)
+    return offset + RecordPart.headBytes
+  }
+
+  // MARK: Bytes
 
   @inline(__always)
   private mutating func begin(
@@ -291,6 +366,7 @@ extension LogRing {
     // Bytes of an earlier record must not get into the journal. Most ends are not a multiple of 8.
     for index in offset..<padded { store(UInt8(0), at: index) }
     count = padded
+    contentEnd = offset
     store(UInt32(truncatingIfNeeded: padded), at: 0)
   }
 
