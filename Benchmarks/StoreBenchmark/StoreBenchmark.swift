@@ -20,6 +20,9 @@ struct StoreBenchmark {
     if CommandLine.arguments.count == 3, CommandLine.arguments[1] == "recovery" {
       return try RecoveryBenchmark(path: CommandLine.arguments[2]).run()
     }
+    if CommandLine.arguments.count == 3, CommandLine.arguments[1] == "recover" {
+      return try RecoveryBenchmark(path: CommandLine.arguments[2]).runOnce()
+    }
     if CommandLine.arguments.count == 2, CommandLine.arguments[1] == "strategies" {
       return try StrategyBenchmark().run()
     }

@@ -60,6 +60,23 @@ extension SipKey {
   }
 }
 
+extension SipKey {
+  /// Of two lists of as many words, side by side: in one alone, each step waits for the one before.
+  package func hashes128(
+    _ first: UnsafeBufferPointer<UInt64>, _ firstLast: UInt64,
+    _ second: UnsafeBufferPointer<UInt64>, _ secondLast: UInt64
+  ) -> (first: (low: UInt64, high: UInt64), second: (low: UInt64, high: UInt64)) {
+    precondition(first.count == second.count, "lists of different lengths")
+    var one = SipHasher(self, wide: true)
+    var other = one
+    for index in 0..<first.count {
+      unsafe one.absorb(first[index])
+      unsafe other.absorb(second[index])
+    }
+    return (one.finish128(firstLast), other.finish128(secondLast))
+  }
+}
+
 /// Takes 64-bit words and gives 64 or 128 bits. Whoever feeds it makes sure that no two different
 /// inputs feed the same words: strings are fed by `absorb(bytes:)`, their lengths in the last word.
 package struct SipHasher {

@@ -1,5 +1,6 @@
-// CRC32C: by the processor's instruction where it has one (SSE 4.2, ARMv8 CRC), else by a table. The
-// instruction's speed, some 8 GB/s, is ten times what recovery needs: no folding, no interleaving.
+// CRC32C: by the processor's instruction where it has one (SSE 4.2, ARMv8 CRC), else by a table. The next
+// instruction waits for three cycles for the one before, so that three stretches are gone through at a time,
+// at some 20 GB/s: a recovery reads nothing else so often.
 #include "CPlatform.h"
 
 #include <string.h>
@@ -52,14 +53,50 @@ static int has_hardware(void) { return 1; } // every Mac has it
 
 #if defined(HARDWARE)
 
+// Bytes of a stretch.
+#define STRETCH 1024
+
+// What becomes of a CRC, by each of its bytes, where a stretch of zeros follows.
+static uint32_t behind_zeros[4][256];
+
+// Before main too. A CRC of two numbers' sum is the sum of their CRCs: each bit by itself tells all.
+HARDWARE static void fill_behind_zeros(void) {
+  for (int bit = 0; bit < 32; bit++) {
+    uint32_t crc = (uint32_t)1 << bit;
+    for (int word = 0; word < STRETCH / 8; word++) crc = (uint32_t)CRC_OF_8(crc, 0);
+    for (int byte = 0; byte < 256; byte++)
+      if (byte >> bit % 8 & 1) behind_zeros[bit / 8][byte] ^= crc;
+  }
+}
+
+__attribute__((constructor)) static void prepare_hardware(void) {
+  if (has_hardware()) fill_behind_zeros();
+}
+
+static inline uint32_t pass_zeros(uint32_t crc) {
+  return behind_zeros[0][crc & 0xff] ^ behind_zeros[1][crc >> 8 & 0xff] ^
+         behind_zeros[2][crc >> 16 & 0xff] ^ behind_zeros[3][crc >> 24];
+}
+
+static inline uint64_t load(const uint8_t *bytes) {
+  uint64_t word;
+  memcpy(&word, bytes, 8);
+  return word;
+}
+
 HARDWARE static uint32_t crc_by_instruction(uint32_t initial, const void *bytes, size_t count) {
   const uint8_t *next = bytes;
   uint32_t crc = ~initial;
-  for (; count >= 8; count -= 8, next += 8) {
-    uint64_t word;
-    memcpy(&word, next, 8);
-    crc = (uint32_t)CRC_OF_8(crc, word);
+  for (; count >= 3 * STRETCH; count -= 3 * STRETCH, next += 3 * STRETCH) {
+    uint32_t second = 0, third = 0;
+    for (size_t at = 0; at < STRETCH; at += 8) {
+      crc = (uint32_t)CRC_OF_8(crc, load(next + at));
+      second = (uint32_t)CRC_OF_8(second, load(next + STRETCH + at));
+      third = (uint32_t)CRC_OF_8(third, load(next + 2 * STRETCH + at));
+    }
+    crc = pass_zeros(pass_zeros(crc) ^ second) ^ third;
   }
+  for (; count >= 8; count -= 8, next += 8) crc = (uint32_t)CRC_OF_8(crc, load(next));
   for (; count > 0; count--) crc = CRC_OF_1(crc, *next++);
   return ~crc;
 }

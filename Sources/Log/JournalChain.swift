@@ -3,6 +3,10 @@ package import Posix
 
 /// Used by one thread.
 package final class JournalChain {
+  /// So much is read at a time: what is checked then is still in the processor's cache, and of a batch that
+  /// does not fit the window, no more is read in vain.
+  private static let pieceBytes = 128 << 10
+
   private let source: JournalReader
   private var position: JournalPosition
   /// Of the newest batch; 0 before the first.
@@ -36,7 +40,7 @@ package final class JournalChain {
   package func fill(_ window: Window) throws(JournalError) -> JournalEnd? {
     window.batchBytes = 0
     let segment = try openedSegment()
-    var available = try read(segment, into: window)
+    var available = try read(segment, into: window, behind: 0)
     while true {
       let rest = unsafe UnsafeRawBufferPointer(
         rebasing: window.bytes[window.batchBytes..<available])
@@ -49,15 +53,19 @@ package final class JournalChain {
           self.segment = nil
           return nil
         }
+      case .more(let byteCount) where unsafe window.batchBytes + byteCount <= window.bytes.count:
+        let before = available
+        available = try read(segment, into: window, behind: available)
+        if available > before { continue }
+        // The file ends before.
+        if window.batchBytes > 0 { return nil }
+        return try endUnlessWritten(segment, window)
       case _ where window.batchBytes > 0:
         return nil
       case .more(let byteCount) where segment.byteCount - position.offset >= byteCount:
         // A long batch. The file has it all, so the window does not grow beyond the file.
         window.grow(toHold: byteCount)
-        let before = available
-        available = try read(segment, into: window)
-        // The file has become shorter meanwhile.
-        if available <= before { return try endUnlessWritten(segment, window) }
+        available = try read(segment, into: window, behind: 0)
       case .more, .nothing:
         return try endUnlessWritten(segment, window)
       }
@@ -121,6 +129,22 @@ package final class JournalChain {
     let opened = OpenSegment(file: file, name: name, byteCount: byteCount)
     segment = opened
     return opened
+  }
+
+  /// Reads the next piece behind `available` bytes of the window, in which the batches before `position` are.
+  /// How many bytes there are then.
+  private func read(
+    _ segment: OpenSegment, into window: Window, behind available: Int
+  ) throws(JournalError) -> Int {
+    let offset = position.offset - window.batchBytes + available
+    let room = unsafe min(
+      Self.pieceBytes, window.bytes.count - available, source.segmentBytes - offset)
+    let read = try JournalError.attempt("read", segment.name) { () throws(Errno) in
+      let piece = unsafe UnsafeMutableRawBufferPointer(
+        rebasing: window.bytes[available..<(available + room)])
+      return try unsafe segment.file.read(into: piece, at: offset)
+    }
+    return available + read
   }
 
   /// Reads from `position` on as much as fits. How many bytes.

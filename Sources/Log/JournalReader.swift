@@ -138,8 +138,8 @@ package struct JournalEnd: Equatable {
 
 /// A stretch of the journal in memory. One thread uses it at a time.
 @safe package final class Window: @unchecked Sendable {
-  /// Four groups of a megabyte, with their headers.
-  private static let initialBytes = 4 << 20 + 4096
+  /// A group of a megabyte, with its header. The two that go round fit the processor's cache.
+  private static let initialBytes = 1 << 20 + 4096
 
   package private(set) var bytes: UnsafeMutableRawBufferPointer
   /// Bytes of whole, checked batches at the beginning.

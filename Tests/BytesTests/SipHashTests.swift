@@ -62,4 +62,23 @@ import Testing
     var hasher = SipHasher(key)
     #expect(key.hash(7) == hasher.finish(7))
   }
+
+  @Test("Two hashes side by side are those of each alone", arguments: [0, 1, 11, 40])
+  func pairs(count: Int) {
+    let key = SipKey(low: 1, high: 2)
+    let first = (0..<count).map { UInt64($0) &* 0x9e37_79b9_7f4a_7c15 }
+    let second = first.map { ~$0 }
+    func alone(_ words: [UInt64], _ last: UInt64) -> (low: UInt64, high: UInt64) {
+      var hasher = SipHasher(key, wide: true)
+      for word in words { hasher.absorb(word) }
+      return hasher.finish128(last)
+    }
+    unsafe first.withUnsafeBufferPointer { one in
+      unsafe second.withUnsafeBufferPointer { other in
+        let hashes = unsafe key.hashes128(one, 5, other, 6)
+        #expect(hashes.first == alone(first, 5))
+        #expect(hashes.second == alone(second, 6))
+      }
+    }
+  }
 }

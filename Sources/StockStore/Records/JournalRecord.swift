@@ -1,7 +1,7 @@
 // Reads one record of the journal. RecordFormat.swift has the byte table and writes it.
 
 /// A record that was read: every part of it lies within its bytes. Good as long as these are.
-@safe package struct JournalRecord {
+@safe package struct JournalRecord: BitwiseCopyable {
   /// Of one line; version and balances are the item's after the decision.
   package struct Line {
     package var ordinal: UInt32

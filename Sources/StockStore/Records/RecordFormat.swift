@@ -96,7 +96,7 @@ package enum RecordPart: UInt8, CaseIterable {
 
 /// Builds one record in memory of its own, before anything is locked.
 @safe package struct RecordWriter: ~Copyable {
-  package enum Kind: UInt8 {
+  package enum Kind: UInt8, BitwiseCopyable {
     case held = 1
     case refused = 2
     case adjusted = 3

@@ -42,6 +42,7 @@ package struct Assembly: Sendable {
     let itemsAhead: UInt32 = 16
     var hashes = [UInt64](repeating: 0, count: Int(itemsAhead))
     let count = core.items.count
+    core.index.reserve(Int(count))
     var made = 0
     for next in 0..<(count + itemsAhead) {
       let ordinal = next &- itemsAhead
@@ -98,81 +99,99 @@ package struct Assembly: Sendable {
       if let number = core.slab.owner(firstSlot(chunk)) { chunks[number].append(chunk) }
     }
     var counts = Counts()
-    var ended: [EndedSlot] = []
+    var found = FoundSlots()
     for number in 0..<core.shards.count {
-      try restoreKeys(chunks[number], number)
       core.shards[number].advanceTimers(to: now)
-      ended.removeAll(keepingCapacity: true)
+      found.removeAll()
+      for (index, chunk) in chunks[number].enumerated() {
+        let next = index + 1 < chunks[number].count ? chunks[number][index + 1] : chunk
+        try restore(slots(chunk), number, next: firstSlot(next), &found)
+      }
+      EndedSlot.sortByEnd(&found.ended)
+      appendEnded(number, &found)
       // From the last, so that free slots are taken from the first on.
-      for chunk in chunks[number].reversed() { queue(chunk, number, &counts, &ended) }
-      EndedSlot.sortByEnd(&ended)
-      append(ended, number)
+      for slot in found.free.reversed() { core.shards[number].restoreFree(slot) }
       core.workTimes[number] = core.shards[number].nextWork
-      counts.recordedDecisions += ended.count
+      counts.liveHolds += found.liveHolds
+      counts.recordedDecisions += found.liveHolds + found.endedCount
     }
-    counts.recordedDecisions += counts.liveHolds
     return counts
   }
 
-  private func restoreKeys(_ chunks: [UInt32], _ number: Int) throws(JournalError) {
-    for (index, chunk) in chunks.enumerated() {
-      let next = index + 1 < chunks.count ? chunks[index + 1] : chunk
-      try restoreKeys(slots(chunk), number, next: firstSlot(next))
+  /// What a shard's slots hold.
+  private struct FoundSlots {
+    var liveHolds = 0
+    var ended: [EndedSlot] = []
+    /// Of `ended`, without those that were forgotten.
+    var endedCount = 0
+    var free: [UInt32] = []
+
+    mutating func removeAll() {
+      (liveHolds, endedCount) = (0, 0)
+      ended.removeAll(keepingCapacity: true)
+      free.removeAll(keepingCapacity: true)
     }
   }
 
-  /// Makes the chunk's decisions found by their keys.
+  /// Makes the chunk's decisions found by their keys, sets the timers of its holds, and collects what has
+  /// ended or is free.
   /// - Parameter next: the first slot of the chunk that comes then, which is fetched.
-  private func restoreKeys(
-    _ slots: Range<UInt32>, _ number: Int, next: UInt32
+  private func restore(
+    _ slots: Range<UInt32>, _ number: Int, next: UInt32, _ found: inout FoundSlots
   ) throws(JournalError) {
     for slot in slots where core.slab[slot].kind != .free {
       core.shards[number].prefetchKey(core.slab[slot].identity)
     }
     for slot in slots {
       core.slab.records.prefetch(next + (slot - slots.lowerBound))
-      if core.slab[slot].kind == .free { continue }
-      for index in 0..<core.slab[slot].lineCount
-      where core.slab[slot].line(index).item.ordinal >= core.items.count {
-        throw impossible("slot \(slot) has units of an item that is not there")
+      switch core.slab[slot].kind {
+      case .free:
+        found.free.append(slot)
+        continue
+      case .held: found.liveHolds += 1
+      default: found.ended.append(EndedSlot(lsn: core.slab[slot].lsn, slot: slot))
       }
-      guard core.slab[slot].namesItems(below: core.items.count) else {
-        throw impossible("slot \(slot) tells of an item that is not there")
-      }
+      try requirePossible(slot)
       // The same key in two slots: the earlier decision was forgotten before the later one was made.
-      guard let forgotten = core.shards[number].restoreKey(slot) else { continue }
-      guard core.slab[forgotten].kind != .held else {
-        throw impossible("slot \(forgotten) is held under a key that was used again")
-      }
-      core.slab[forgotten].removeLines()
-      core.slab[forgotten].kind = .free
+      if let forgotten = core.shards[number].restoreKey(slot) { try forget(forgotten) }
+      if core.slab[slot].kind == .held { core.shards[number].restoreTimer(slot) }
     }
   }
 
-  /// Sets the timers of the chunk's holds, hands its free slots out, and collects what has ended.
-  private func queue(
-    _ chunk: UInt32, _ number: Int, _ counts: inout Counts, _ ended: inout [EndedSlot]
-  ) {
-    for slot in slots(chunk).reversed() {
-      switch core.slab[slot].kind {
-      case .free: core.shards[number].restoreFree(slot)
-      case .held:
-        core.shards[number].restoreTimer(slot)
-        counts.liveHolds += 1
-      default: ended.append(EndedSlot(lsn: core.slab[slot].lsn, slot: slot))
-      }
+  private func requirePossible(_ slot: UInt32) throws(JournalError) {
+    for index in 0..<core.slab[slot].lineCount
+    where core.slab[slot].line(index).item.ordinal >= core.items.count {
+      throw impossible("slot \(slot) has units of an item that is not there")
     }
+    guard core.slab[slot].namesItems(below: core.items.count) else {
+      throw impossible("slot \(slot) tells of an item that is not there")
+    }
+  }
+
+  /// Frees the slot of a decision that was forgotten, which the list of what has ended has already, or will.
+  private func forget(_ slot: UInt32) throws(JournalError) {
+    guard core.slab[slot].kind != .held else {
+      throw impossible("slot \(slot) is held under a key that was used again")
+    }
+    core.slab[slot].removeLines()
+    core.slab[slot].kind = .free
   }
 
   /// Puts what has ended in the shard's queue, in its order.
-  private func append(_ ended: [EndedSlot], _ number: Int) {
+  private func appendEnded(_ number: Int, _ found: inout FoundSlots) {
     /// So many slots ahead of the one that is appended, the record is fetched.
     let slotsAhead = 12
-    for index in ended.indices {
-      if index + slotsAhead < ended.count {
-        core.slab.records.prefetch(ended[index + slotsAhead].slot)
+    for index in found.ended.indices {
+      if index + slotsAhead < found.ended.count {
+        core.slab.records.prefetch(found.ended[index + slotsAhead].slot)
       }
-      core.shards[number].appendEnded(ended[index].slot)
+      let slot = found.ended[index].slot
+      if core.slab[slot].kind == .free {
+        found.free.append(slot)
+      } else {
+        core.shards[number].appendEnded(slot)
+        found.endedCount += 1
+      }
     }
   }
 

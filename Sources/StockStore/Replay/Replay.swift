@@ -5,6 +5,7 @@
 // the chunk was copied as late. Only items and slots are touched. A decision that was forgotten leaves no
 // record: its slot is simply used again, or its key comes again in another slot. The second is sorted out
 // when all is read (Assembly.swift), where keys, timers and queues are made, once for each.
+internal import CPlatform
 package import Log
 internal import Synchronization
 
@@ -28,8 +29,16 @@ package enum RecoveryTarget: Equatable, Sendable {
 package final class Replay {
   /// So many records ahead of the one that is applied, what it will touch is fetched.
   private static let recordsAhead = 12
+  /// A power of two, of no less.
+  private static let aheadCapacity = 16
+  /// So many bytes ahead of the record that is read next, the journal is fetched: another thread, on another
+  /// processor, has just written it there.
+  private static let bytesAhead = 1024
 
   private let core: StoreCore
+  /// Records that were fetched and are not applied yet, by their places in the batch: each is taken apart and
+  /// checked once.
+  private let ahead = FixedArray<JournalRecord?>(capacity: Replay.aheadCapacity, repeating: nil)
   /// The log's end when each chunk of slots was copied; 0 where it was not.
   private let stamps: Region<UInt64>
   /// Everything before is whole: the end of the batch before.
@@ -64,6 +73,8 @@ package final class Replay {
     endLSN = startLSN
   }
 
+  deinit { ahead.free() }
+
   /// Applies the records of one batch. A whole batch, since the caller is of another module: what is called
   /// for each record is all in this one, where the compiler sees through it.
   package func apply(_ batch: BatchHeader, _ payload: UnsafeRawBufferPointer) throws(JournalError) {
@@ -78,12 +89,13 @@ package final class Replay {
     var aheadCount = 0
     while offset < payload.count {
       while aheadCount < count + Self.recordsAhead, aheadOffset < payload.count {
-        let ahead = try unsafe record(payload, aheadOffset)
-        fetch(ahead)
-        aheadOffset += ahead.byteCount
+        let record = try unsafe record(payload, aheadOffset)
+        fetch(record)
+        ahead[aheadCount & (Self.aheadCapacity - 1)] = record
+        aheadOffset += record.byteCount
         aheadCount += 1
       }
-      let record = try unsafe record(payload, offset)
+      guard let record = ahead[count & (Self.aheadCapacity - 1)] else { break }
       let lsn = batch.lsn &+ UInt64(offset + record.byteCount)
       if let target, target.isBefore(record, lsn: lsn) {
         isPastTarget = true
@@ -102,7 +114,12 @@ package final class Replay {
   private func record(
     _ payload: UnsafeRawBufferPointer, _ offset: Int
   ) throws(JournalError) -> JournalRecord {
-    // The offset is where the record before ended: within the payload.
+    // The offset is where the record before ended: within the payload. What is fetched may lie behind it: that
+    // is only hinted at.
+    let base = UInt(bitPattern: payload.baseAddress)
+    let address = base &+ UInt(offset + Self.bytesAhead)
+    unsafe hf_prefetch_read(UnsafeRawPointer(bitPattern: address))
+    unsafe hf_prefetch_read(UnsafeRawPointer(bitPattern: address &+ 64))
     guard let record = unsafe JournalRecord(UnsafeRawBufferPointer(rebasing: payload[offset...]))
     else { throw impossible("a malformed record") }
     return record

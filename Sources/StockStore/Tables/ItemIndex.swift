@@ -105,6 +105,20 @@ package struct ItemIndex {
     return replaced
   }
 
+  /// Makes room for about so many records at once, before the first is put in. Only while one thread has the
+  /// index to itself, and nobody waits.
+  package func reserve(_ count: Int) {
+    let countOfEach = count / Self.stripeCount
+    var slotCountLog2 = table(0).slotCountLog2
+    while countOfEach * 4 > (1 << slotCountLog2) * 3 { slotCountLog2 += 1 }
+    for stripe in 0..<Self.stripeCount
+    where stripes[stripe].count == 0 && slotCountLog2 > table(stripe).slotCountLog2 {
+      table(stripe).free()
+      let larger = IndexTable(slotCountLog2: slotCountLog2)
+      stripes[stripe].table.store(larger.packed, ordering: .releasing)
+    }
+  }
+
   /// Copies so many further slots from the old table. That one where it was the last of them; else nil.
   private func copySlots(_ stripe: Int, _ count: Int) -> IndexTable? {
     guard let old = old(stripe) else { return nil }

@@ -63,9 +63,12 @@ internal import CPlatform
 
   private static func byteCount(shift: UInt32) -> Int { headerBytes + placeCount(shift: shift) * 8 }
 
-  private static func makeEntries(homesLog2: UInt32) -> UnsafeMutablePointer<UInt64> {
+  /// - Parameter isFilled: as ZeroedMemory's.
+  private static func makeEntries(
+    homesLog2: UInt32, isFilled: Bool = false
+  ) -> UnsafeMutablePointer<UInt64> {
     let byteCount = byteCount(shift: 32 - homesLog2)
-    let memory = unsafe ZeroedMemory.allocate(byteCount: byteCount)
+    let memory = unsafe ZeroedMemory.allocate(byteCount: byteCount, isFilled: isFilled)
     unsafe memory.bindMemory(to: Growth.self, capacity: 1)
       .initialize(to: Growth(old: nil, moved: 0, freedBytes: 0))
     return unsafe (memory + headerBytes).bindMemory(
@@ -144,11 +147,11 @@ internal import CPlatform
   @inline(__always)
   func prefetch(_ tag: UInt32) { unsafe hf_prefetch(firstPlace(tag)) }
 
-  /// Makes room for `wanted` entries at once.
+  /// Makes room for `wanted` entries at once. Nobody waits.
   mutating func reserve(_ wanted: Int) {
     var log2 = 32 - shift
     while (wanted + 1) * 8 > (1 << Int(log2)) * 7 { log2 += 1 }
-    if log2 > 32 - shift { rebuild(homesLog2: log2) }
+    if log2 > 32 - shift { rebuild(homesLog2: log2, isFilled: true) }
   }
 
   /// Adds an entry that is not there yet.
@@ -257,11 +260,11 @@ internal import CPlatform
 
   /// Makes one table of both at once: before many entries are added, and where chance has filled the
   /// slack.
-  private mutating func rebuild(homesLog2: UInt32) {
+  private mutating func rebuild(homesLog2: UInt32, isFilled: Bool = false) {
     let (before, beforeShift) = unsafe (entries, shift)
     let growth = unsafe Self.growth(before)
     shift = 32 - homesLog2
-    unsafe entries = Self.makeEntries(homesLog2: homesLog2)
+    unsafe entries = Self.makeEntries(homesLog2: homesLog2, isFilled: isFilled)
     movedHomes = Self.allHomes
     var fits = unsafe placeAll(before, 0..<Self.placeCount(shift: beforeShift))
     if let old = unsafe growth.pointee.old {

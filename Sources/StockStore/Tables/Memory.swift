@@ -48,7 +48,8 @@ enum ZeroedMemory {
   private static let heapBytesMax = 64 * 1024
 
   /// Aligned to a cache line.
-  static func allocate(byteCount: Int) -> UnsafeMutableRawPointer {
+  /// - Parameter isFilled: all pages at once, which takes half as long: where nobody waits.
+  static func allocate(byteCount: Int, isFilled: Bool = false) -> UnsafeMutableRawPointer {
     if byteCount <= heapBytesMax {
       let memory = UnsafeMutableRawPointer.allocate(byteCount: byteCount, alignment: 64)
       unsafe memory.initializeMemory(as: UInt8.self, repeating: 0, count: byteCount)
@@ -60,6 +61,7 @@ enum ZeroedMemory {
       preconditionFailure("no \(byteCount) bytes of memory for a table")
     }
     unsafe adviseSmallPages(mapping, byteCount)
+    if isFilled { unsafe hf_fill_pages(mapping, byteCount) }
     return unsafe mapping
   }
 

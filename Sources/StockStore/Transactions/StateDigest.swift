@@ -41,26 +41,48 @@ extension StoreCore {
   /// The digest, while nobody changes anything.
   package func digest(at time: Int64) -> StateDigest {
     var digest = StateDigest()
-    let words = DigestWords()
-    defer { words.free() }
+    // The hashes of records are made in pairs.
+    var words = DigestWords()
+    var waiting = DigestWords()
+    defer {
+      words.free()
+      waiting.free()
+    }
     for ordinal in 0..<items.count {
       let version = items[ordinal].word.load(ordering: .acquiring) >> 1
-      if version != 0 { digest.add(itemHash(ordinal, version, words)) }
+      if version != 0 { digest.add(itemHash(ordinal, version, &words)) }
     }
     for slot in 0..<slab.slotCount {
       let kind = slab[slot].kind
       if kind == .free { continue }
       if kind != .held && slab[slot].endedAt <= time - limits.retentionNanoseconds { continue }
-      digest.add(recordHash(slot, words))
+      append(slot, to: &words)
+      if waiting.isEmpty {
+        swap(&words, &waiting)
+      } else if waiting.count == words.count {
+        let hashes = unsafe keys.digest.hashes128(
+          waiting.pointer, waiting.last, words.pointer, words.last)
+        digest.add(hashes.first)
+        digest.add(hashes.second)
+        waiting.removeAll()
+      } else {
+        digest.add(hash(words))
+      }
     }
+    if !waiting.isEmpty { digest.add(hash(waiting)) }
     return digest
   }
 
+  private func hash(_ words: DigestWords) -> (low: UInt64, high: UInt64) {
+    let none = unsafe BorrowedBytes.empty.pointer
+    return unsafe keys.digest.hash128(words.pointer, none, none, words.last)
+  }
+
   private func itemHash(
-    _ ordinal: UInt32, _ version: UInt64, _ words: DigestWords
+    _ ordinal: UInt32, _ version: UInt64, _ words: inout DigestWords
   ) -> (low: UInt64, high: UInt64) {
     let name = items.name(ordinal)
-    var words = words
+    words.removeAll()
     words.append(1)
     words.append(UInt64(ordinal))
     words.append(version)
@@ -72,9 +94,10 @@ extension StoreCore {
       UInt64(name.sku.count) | UInt64(name.location.count) << 32)
   }
 
-  private func recordHash(_ slot: UInt32, _ words: DigestWords) -> (low: UInt64, high: UInt64) {
+  /// Fills `words` with what a record is hashed of.
+  private func append(_ slot: UInt32, to words: inout DigestWords) {
     let numbers = SavedLines.numbers(slab[slot])
-    var words = words
+    words.removeAll()
     words.append(2)
     words.append(UInt64(slot) << 32 | UInt64(slab[slot].generation))
     words.append(slab[slot].identity.low)
@@ -89,22 +112,25 @@ extension StoreCore {
       words.append(UInt64(line.item))
       words.append(UInt64(bitPattern: line.quantity))
     }
-    let none = unsafe BorrowedBytes.empty.pointer
-    return unsafe keys.digest.hash128(
-      words.pointer, none, none,
-      UInt64(slab[slot].kind.rawValue) | UInt64(numbers.lineCount) << 32)
+    words.last = UInt64(slab[slot].kind.rawValue) | UInt64(numbers.lineCount) << 32
   }
 }
 
-/// The words of one hash. Copies share their memory: one is filled at a time.
+/// The words of one hash.
 private struct DigestWords {
   /// Of a record: nine, and two for each line.
   private static let countMax = 9 + 2 * SavedLines.countMax
 
   private let words = FixedArray<UInt64>(capacity: Self.countMax, repeating: 0)
-  private var count = 0
+  private(set) var count = 0
+  /// The word behind them.
+  var last: UInt64 = 0
+
+  var isEmpty: Bool { count == 0 }
 
   func free() { words.free() }
+
+  mutating func removeAll() { count = 0 }
 
   @inline(__always)
   mutating func append(_ word: UInt64) {
