@@ -116,6 +116,14 @@ void hf_drop_cached(int descriptor) {
 #endif
 }
 
+void hf_read_exactly(int descriptor) {
+#if defined(__linux__)
+  posix_fadvise(descriptor, 0, 0, POSIX_FADV_RANDOM);
+#else
+  (void)descriptor;
+#endif
+}
+
 int hf_set_direct(int descriptor, int direct) {
 #if defined(__linux__)
   int flags = fcntl(descriptor, F_GETFL);

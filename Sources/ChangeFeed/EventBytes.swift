@@ -1,6 +1,5 @@
 // Bytes of events as they are written: as Bytes.ProtoWriter, but for many messages behind each other and
 // without a call for each byte, since whoever watches everything costs a part of every decision.
-internal import StockStore
 
 /// Protobuf's wire format, into memory that whoever holds it frees. Every tag is one byte: fields 1 to 15.
 @safe struct EventBytes {
@@ -58,13 +57,21 @@ internal import StockStore
   mutating func field(_ number: UInt8, _ value: Int64) { field(number, UInt64(bitPattern: value)) }
 
   @inline(__always)
-  mutating func field(_ number: UInt8, _ text: BorrowedBytes) {
-    let bytes = unsafe text.pointer
+  mutating func field(_ number: UInt8, _ bytes: UnsafeRawBufferPointer) {
     guard let base = bytes.baseAddress, bytes.count > 0 else { return }
     let length = bytes.count
     put(number << 3 | 2)
     put(varint: UInt64(length))
-    unsafe UnsafeMutableRawPointer(memory + count).copyMemory(from: base, byteCount: length)
+    let target = unsafe UnsafeMutableRawPointer(memory + count)
+    if length >= 8, length <= 16 {
+      // Names and keys, mostly: both ends, which overlap, are less than a call.
+      let first = unsafe base.loadUnaligned(as: UInt64.self)
+      let last = unsafe base.loadUnaligned(fromByteOffset: length - 8, as: UInt64.self)
+      unsafe target.storeBytes(of: first, as: UInt64.self)
+      unsafe target.storeBytes(of: last, toByteOffset: length - 8, as: UInt64.self)
+    } else {
+      unsafe target.copyMemory(from: base, byteCount: length)
+    }
     count += length
   }
 
@@ -129,13 +136,32 @@ internal import StockStore
     let moved = start - lengthBytes + needed
     unsafe (memory + moved).update(from: memory + start, count: length)
     count = start - lengthBytes
-    put(varint: UInt64(length))
+    // Byte by byte: a word would reach into what was moved.
+    putBytes(ofVarint: UInt64(length))
     count += length
     return moved
   }
 
+  /// Most numbers are of several bytes: these are written as one word, whatever their length, which fits
+  /// into what `reserve` counts for a number.
   @inline(__always)
   private mutating func put(varint value: UInt64) {
+    if value < 0x80 { return put(UInt8(truncatingIfNeeded: value)) }
+    if value >> 56 != 0 { return putBytes(ofVarint: value) }
+    // Seven bits to a byte: halves, quarters, eighths of the word.
+    var word = value & 0x0fff_ffff | (value & 0x00ff_ffff_f000_0000) << 4
+    word = word & 0x0000_3fff_0000_3fff | (word & 0x0fff_c000_0fff_c000) << 2
+    word = word & 0x007f_007f_007f_007f | (word & 0x3f80_3f80_3f80_3f80) << 1
+    let last = (UInt64.bitWidth - 1 - value.leadingZeroBitCount) / 7
+    // All bytes but the last say that another follows.
+    word |= 0x8080_8080_8080_8080 & ~(UInt64.max << UInt64(8 * last))
+    unsafe UnsafeMutableRawPointer(memory + count).storeBytes(
+      of: word.littleEndian, as: UInt64.self)
+    count += last + 1
+  }
+
+  @inline(never)
+  private mutating func putBytes(ofVarint value: UInt64) {
     var value = value
     while value > 0x7f {
       put(UInt8(truncatingIfNeeded: value) | 0x80)

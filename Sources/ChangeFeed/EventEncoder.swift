@@ -114,32 +114,36 @@ package final class EventEncoder {
     _ record: JournalRecord, _ kind: EventKind, _ lsn: UInt64
   ) {
     let start = out.count
+    let head = record.head
     let firstItem = itemHashes.count
     if interest.isOfSomeItems { noteItems(record, kind) }
     out.reserve(bytes: idLength, numbers: 12)
     let begun = out.begin(1, lengthBytes: lengthBytes)
     out.field(1, lsn)
     out.field(2, UInt64(kind.rawValue))
-    out.field(3, seconds: record.time)
+    out.field(3, seconds: head.time)
+    // Most have one line, which stands in the event twice.
+    let first = head.lineCount > 0 ? record.namedLine(0, core) : nil
     switch kind {
-    case .held, .extended: writeReservation(record, endsAt: record.expiresAt)
-    case .confirmed, .released: writeReservation(record, endsAt: nil)
-    case .expired: writeReservation(record, endsAt: record.fellDueAt)
+    case .held, .extended: writeReservation(record, head, first, endsAt: record.expiresAt)
+    case .confirmed, .released: writeReservation(record, head, first, endsAt: nil)
+    case .expired: writeReservation(record, head, first, endsAt: record.fellDueAt)
     case .adjusted:
       write(record.level)
       let reason = record.reason
       out.reserve(bytes: reason.count, numbers: 1)
-      out.field(11, reason)
-    case .refused: writeRefusal(record)
+      unsafe out.field(11, reason.pointer)
+    case .refused: writeRefusal(record, head, first)
     }
-    if kind != .refused {
-      for index in 0..<record.lineCount { writeLevel(record.line(index), lsn) }
+    if kind != .refused, let first {
+      writeLevel(first, lsn)
+      for index in 1..<head.lineCount { writeLevel(record.namedLine(index, core), lsn) }
     }
     let openLength = out.count - begun
-    let (caller, key) = (record.caller, record.key)
+    let (caller, key) = unsafe (head.caller, head.key)
     out.reserve(bytes: caller.count + key.count, numbers: 2)
-    out.field(9, caller)
-    out.field(10, key)
+    unsafe out.field(9, caller)
+    unsafe out.field(10, key)
     let content = out.end(begun, lengthBytes: lengthBytes)
     lengthBytes = content - start - 1
     entries.append(
@@ -214,19 +218,21 @@ package final class EventEncoder {
   // MARK: Parts
 
   private mutating func writeReservation(
-    _ record: JournalRecord, endsAt: Int64?
+    _ record: JournalRecord, _ head: RecordHead, _ first: NamedLine?, endsAt: Int64?
   ) {
     let id = record.reservationID(core)
     out.field(4, length: idLength) { id.write(to: &$0) }
-    for index in 0..<record.lineCount { writeLine(record.line(index)) }
+    writeLines(record, head, first)
     if let endsAt {
       out.reserve(bytes: 0, numbers: 3)
       out.field(7, seconds: endsAt)
     }
   }
 
-  private mutating func writeRefusal(_ record: JournalRecord) {
-    for index in 0..<record.lineCount { writeLine(record.line(index)) }
+  private mutating func writeRefusal(
+    _ record: JournalRecord, _ head: RecordHead, _ first: NamedLine?
+  ) {
+    writeLines(record, head, first)
     out.reserve(bytes: 32, numbers: 1)
     switch record.refusal {
     case .insufficientStock: out.field(11, "INSUFFICIENT_STOCK")
@@ -236,36 +242,54 @@ package final class EventEncoder {
     }
   }
 
+  private mutating func writeLines(
+    _ record: JournalRecord, _ head: RecordHead, _ first: NamedLine?
+  ) {
+    guard let first else { return }
+    write(first)
+    for index in 1..<head.lineCount { write(record.namedLine(index, core)) }
+  }
+
   /// Of a confirm in parts, the record has lines of which nothing was sold.
-  private mutating func writeLine(_ line: JournalRecord.Line) {
+  private mutating func write(_ line: NamedLine) {
     guard line.quantity != 0 else { return }
-    let name = core.items.name(line.ordinal)
-    out.reserve(bytes: name.sku.count + name.location.count, numbers: 4)
-    let start = out.begin(6)
-    out.field(1, name.sku)
-    out.field(2, name.location)
+    let start = beginItem(6, line)
     out.field(3, line.quantity)
     out.end(start)
   }
 
-  private mutating func writeLevel(_ line: JournalRecord.Line, _ lsn: UInt64) {
+  /// Begins a submessage with an item's name: fields 1 and 2, and room for five numbers more.
+  private mutating func beginItem(_ number: UInt8, _ line: NamedLine) -> Int {
+    let (sku, location) = unsafe (line.sku, line.location)
+    out.reserve(bytes: sku.count + location.count, numbers: 8)
+    let start = out.begin(number)
+    unsafe out.field(1, sku)
+    unsafe out.field(2, location)
+    return start
+  }
+
+  private mutating func writeLevel(_ line: NamedLine, _ lsn: UInt64) {
     // First what it is now: whoever changes it tells of that before.
-    let current = core.items[line.ordinal].safetyStock.load(ordering: .acquiring)
+    let current = line.safetyStockNow
     let safetyStock =
       core.fault == .watchSafetyStockNow
       ? current : changes.value(of: line.ordinal, at: lsn, current: current)
-    write(
-      StockLevel(
-        item: ItemHandle(ordinal: line.ordinal), onHand: line.onHand, held: line.held,
-        safetyStock: safetyStock, version: line.version))
+    let start = beginItem(8, line)
+    out.field(3, line.onHand)
+    out.field(4, line.held)
+    out.field(5, safetyStock)
+    out.field(6, line.onHand - line.held - safetyStock)
+    out.field(7, line.version)
+    out.end(start)
   }
 
+  /// Of an adjustment.
   private mutating func write(_ level: StockLevel) {
     let name = core.items.name(level.item.ordinal)
     out.reserve(bytes: name.sku.count + name.location.count, numbers: 8)
     let start = out.begin(8)
-    out.field(1, name.sku)
-    out.field(2, name.location)
+    unsafe out.field(1, name.sku.pointer)
+    unsafe out.field(2, name.location.pointer)
     out.field(3, level.onHand)
     out.field(4, level.held)
     out.field(5, level.safetyStock)

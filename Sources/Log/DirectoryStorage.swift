@@ -176,6 +176,8 @@ private final class DirectoryFile: StorageFile {
 
   func writeDirectly() { file.writeDirectly() }
 
+  func readExactly() { file.readExactly() }
+
   func takeForReuse() -> Bool { (try? file.lock(exclusive: true)) ?? true }
 
   func release() { file.unlock() }

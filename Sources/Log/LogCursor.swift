@@ -339,6 +339,9 @@ extension DirectoryLog: ReadableLog {
     let name = FileNames.segment(position.sequence)
     do {
       let opened = try log.storage.open(name)
+      // What the system would read ahead of the writer is of no use: it is about to be written over, and every
+      // write past the cache would have to drop it there.
+      opened.readExactly()
       file = opened
       return opened
     } catch .noSuchFile {

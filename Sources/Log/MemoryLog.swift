@@ -18,8 +18,9 @@ internal import Synchronization
 
   /// Records of one pass: no reader waits for longer than copying that takes.
   private static let passBytes = 256 << 10
-  /// Between two passes: appending wakes the thread once for as long.
-  private static let restNanoseconds: Int64 = 1_000_000
+  /// Between two passes: appending wakes the thread once for as long, and a wake-up costs as much as a hundred
+  /// records. What comes meanwhile must fit the ring.
+  private static let restNanoseconds: Int64 = 4_000_000
 
   private let ring: LogRing
   private let capacity: Int

@@ -69,6 +69,9 @@ package protocol StorageFile: AnyObject, Sendable {
   /// it may go past the system's cache.
   func writeDirectly()
 
+  /// From now on no more is read from the disk than is asked for.
+  func readExactly()
+
   /// Whether nobody else has the file open to read it as it is: then nobody can, until `release`.
   func takeForReuse() -> Bool
 
@@ -82,6 +85,7 @@ package protocol StorageFile: AnyObject, Sendable {
 
 extension StorageFile {
   package func writeDirectly() {}
+  package func readExactly() {}
   package func takeForReuse() -> Bool { true }
   package func release() {}
 

@@ -69,6 +69,9 @@ package struct File: ~Copyable, Sendable {
     if hf_set_direct(descriptor.number, 1) == 1 { hf_drop_cached(descriptor.number) }
   }
 
+  /// From now on no more is read from the disk than is asked for, and kept in the system's cache.
+  package func readExactly() { hf_read_exactly(descriptor.number) }
+
   /// Runs `call`; where it fails because the file system cannot write past its cache, as some say only
   /// then, once more without that.
   private func transferringDirectly(_ call: () -> Int) throws(Errno) -> Int {

@@ -52,6 +52,10 @@ int hf_set_direct(int descriptor, int direct);
 /// (POSIX_FADV_DONTNEED). A hint: no result.
 void hf_drop_cached(int descriptor);
 
+/// From now on reads through this descriptor bring what is asked for into the system's cache, and nothing
+/// behind it (POSIX_FADV_RANDOM). A hint: no result.
+void hf_read_exactly(int descriptor);
+
 /// Waits until `descriptor` is readable or `nanoseconds` have passed (ppoll(2), to the nanosecond where
 /// poll(2) rounds to the millisecond): more than 0 where it is readable.
 int hf_wait_readable(int descriptor, int64_t nanoseconds);
