@@ -122,8 +122,9 @@
     count += length
   }
 
-  /// Begins a submessage: where its content starts, behind one byte for its length.
-  private func begin(_ number: Int) -> Int {
+  /// Begins a submessage, without a closure: where its content starts, behind one byte for its length. For
+  /// `end`, once what is inside has ended.
+  package func begin(_ number: Int) -> Int {
     reserve(21)
     putTag(number, wireType: 2)
     count += 1
@@ -132,7 +133,7 @@
 
   /// Ends the submessage whose content starts at `start`. Most are shorter than 128 bytes, and fit their
   /// one byte of length; others are moved, which costs less than measuring them first.
-  private func end(_ start: Int) {
+  package func end(_ start: Int) {
     let length = count - start
     if length < 0x80 {
       unsafe storage[start - 1] = UInt8(truncatingIfNeeded: length)
@@ -144,6 +145,25 @@
     count = start - 1
     putVarint(UInt64(length))
     count += length
+  }
+
+  /// Gives another number to the submessage whose content starts at `start` and has not ended. Both numbers
+  /// are below 16.
+  package func renumber(_ start: Int, _ number: Int) {
+    precondition(number < 16 && start >= 2 && start <= count, "a tag of one byte")
+    unsafe storage[start - 2] = UInt8(number << 3 | 2)
+  }
+
+  /// Takes back what was written behind the first `length` bytes.
+  package func truncate(to length: Int) {
+    precondition(length <= count, "more than there is")
+    count = length
+  }
+
+  /// Puts other bytes in the place of those at `position`, which were written before.
+  package func overwrite(at position: Int, with bytes: Span<UInt8>) {
+    precondition(position >= 0 && position + bytes.count <= count, "what was not written yet")
+    for index in bytes.indices { unsafe storage[position + index] = bytes[index] }
   }
 
   // MARK: Bare text, inside `nested`

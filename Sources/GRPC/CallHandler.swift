@@ -10,14 +10,19 @@ package struct MethodDescriptor: Sendable {
   package let type: MethodType
   /// Its latency is kept as quantiles too, beside the histogram that every method has.
   package let hasLatencyQuantiles: Bool
+  /// Each of its messages holds many requests: messages may be longer (`ServerLimits`), and are handled in
+  /// parts (`CallHandler.handle(_:part:of:response:)`). Unary or bidirectional.
+  package let isBatched: Bool
 
   package init(
-    service: String, method: String, type: MethodType, hasLatencyQuantiles: Bool = false
+    service: String, method: String, type: MethodType, hasLatencyQuantiles: Bool = false,
+    isBatched: Bool = false
   ) {
     self.service = service
     self.method = method
     self.type = type
     self.hasLatencyQuantiles = hasLatencyQuantiles
+    self.isBatched = isBatched
   }
 
   /// The :path of its calls.
@@ -62,6 +67,21 @@ package enum Completion: Equatable {
   case later
   /// The call ends with status OK behind the messages that were sent.
   case end
+  /// Of a message that is handled in parts: the response holds what this part added, and another part is
+  /// left.
+  case more
+}
+
+/// How far a message is handled that is handled in parts.
+package struct MessagePart: BitwiseCopyable {
+  /// Bytes of the message that are done; 0: it is to be begun.
+  package var offset = 0
+  /// The highest log sequence number that its response waits for.
+  package var lsn: UInt64 = 0
+  /// Requests' worth of work that is left until other calls have their turn. The handler takes it down.
+  package var budget = 0
+
+  package init() {}
 }
 
 /// Where responses go that are not made at once.
@@ -121,6 +141,16 @@ package protocol CallHandler: AnyObject {
   /// Handles one message of a request. Nothing borrowed may be kept.
   func handle(_ message: Span<UInt8>, of call: Call, response: Response) -> Completion
 
+  /// Handles the next part of a message of a batched method: requests until `part.budget` is spent, one at
+  /// least. What they add to the response goes behind what `response.message` holds. A failure, of the
+  /// first part alone, is the call's, and what `response.message` got meanwhile does not count.
+  func handle(
+    _ message: Span<UInt8>, part: inout MessagePart, of call: Call, response: Response
+  ) -> Completion
+
+  /// Messages of batched methods that were expected may have moved, or do not come.
+  func expectNothing()
+
   /// The request of a call that streams requests is whole.
   func halfClosed(_ call: Call, response: Response) -> Completion
 
@@ -147,4 +177,15 @@ package protocol CallHandler: AnyObject {
 
   /// Makes the failure of a call that the loop rejects.
   func reject(_ rejection: Rejection, response: Response)
+}
+
+/// A handler without batched methods.
+extension CallHandler {
+  package func handle(
+    _ message: Span<UInt8>, part: inout MessagePart, of call: Call, response: Response
+  ) -> Completion {
+    preconditionFailure("no method is batched")
+  }
+
+  package func expectNothing() {}
 }

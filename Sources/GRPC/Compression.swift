@@ -96,17 +96,15 @@ package struct MessageEncodings: Equatable, Sendable {
   // zlib's state points back at its z_stream, which must not move.
   private let stream: UnsafeMutablePointer<z_stream>
   private let buffer: UnsafeMutablePointer<UInt8>
-  private let capacity: Int
   private var isReady = false
   private var length = 0
 
-  /// - Parameter messageBytesMax: of an inflated message; below 2 GiB.
+  /// - Parameter messageBytesMax: of the longest inflated message of any method; below 2 GiB.
   package init(messageBytesMax: Int) {
     precondition(messageBytesMax >= 0 && messageBytesMax < Int(Int32.max), "no such limit")
     self.messageBytesMax = messageBytesMax
-    // One more than the limit: a message that fills it is too large. The pages that no message has
-    // reached cost nothing.
-    capacity = messageBytesMax + 1
+    // The pages that no message has reached cost nothing.
+    let capacity = messageBytesMax + 1
     unsafe stream = .allocate(capacity: 1)
     unsafe stream.initialize(to: z_stream())
     unsafe buffer = .allocate(capacity: capacity)
@@ -120,9 +118,14 @@ package struct MessageEncodings: Equatable, Sendable {
   }
 
   /// Inflates a whole message. `encoding` is not identity.
-  package func inflate(_ message: Span<UInt8>, _ encoding: MessageEncoding) -> Result {
+  /// - Parameter messageBytesMax: of this one; that of all unless it is given.
+  package func inflate(
+    _ message: Span<UInt8>, _ encoding: MessageEncoding, messageBytesMax: Int? = nil
+  ) -> Result {
     precondition(encoding != .identity, "nothing to inflate")
     length = 0
+    // One more than the limit: a message that fills it is too large.
+    let room = min(messageBytesMax ?? self.messageBytesMax, self.messageBytesMax) + 1
     guard prepare(encoding.windowBits(MAX_WBITS)) else { return .noMemory }
     guard let count = UInt32(exactly: message.count) else { return .tooLarge }
     let status = unsafe message.withUnsafeBufferPointer { input in
@@ -130,7 +133,7 @@ package struct MessageEncodings: Equatable, Sendable {
       unsafe stream.pointee.next_in = UnsafeMutablePointer(mutating: input.baseAddress)
       unsafe stream.pointee.avail_in = count
       unsafe stream.pointee.next_out = buffer
-      unsafe stream.pointee.avail_out = UInt32(capacity)
+      unsafe stream.pointee.avail_out = UInt32(room)
       return unsafe CZlib.inflate(stream, Z_FINISH)
     }
     let left = unsafe Int(stream.pointee.avail_out)
@@ -142,7 +145,7 @@ package struct MessageEncodings: Equatable, Sendable {
     case Z_STREAM_END:
       guard left > 0 else { return .tooLarge }
       guard rest == 0 else { return .malformed }
-      length = capacity - left
+      length = room - left
       return .inflated(length: length)
     // With Z_FINISH: the output is full, or the input ended before the stream did.
     case Z_BUF_ERROR: return left == 0 ? .tooLarge : .malformed

@@ -21,19 +21,22 @@ package struct CallContext: BitwiseCopyable {
   package let encoding: MessageEncoding
   /// How messages of the response are compressed, where it is worth it.
   package let responseEncoding: MessageEncoding
+  /// As in MethodDescriptor.
+  package let isBatched: Bool
   /// grpc-timeout, of calls that bring none of their own; the largest number without one.
   package let timeoutNanoseconds: Int64
   package var principal: Principal
 
   package init(
     method: Int, type: MethodType, encoding: MessageEncoding = .identity,
-    responseEncoding: MessageEncoding = .identity, timeoutNanoseconds: Int64 = .max,
-    principal: Principal
+    responseEncoding: MessageEncoding = .identity, isBatched: Bool = false,
+    timeoutNanoseconds: Int64 = .max, principal: Principal
   ) {
     self.method = Int32(method)
     self.type = type
     self.encoding = encoding
     self.responseEncoding = responseEncoding
+    self.isBatched = isBatched
     self.timeoutNanoseconds = timeoutNanoseconds
     self.principal = principal
   }
@@ -74,6 +77,10 @@ package struct ServerCall: BitwiseCopyable {
   package var heldMessages: Int32 = 0
   /// The owner counts it among its connection's streaming calls.
   package var isCounted = false
+  /// The owner has it in a queue, to go on with its messages.
+  package var isQueued = false
+  /// The server shuts down: the call ends behind what was read of it.
+  package var isDraining = false
   /// The owner's number for the connection.
   package private(set) var connection: UInt32 = 0
   /// When the call must be answered, in monotonic nanoseconds; the largest number without a deadline.

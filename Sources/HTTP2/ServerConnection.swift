@@ -99,7 +99,9 @@
     var next = unsafe state.pointee.firstStream
     while let record = unsafe next {
       unsafe next = record.pointee.next
-      guard unsafe record.pointee.policy.isStreaming,
+      // A whole request without its response may be what its owner has left off.
+      guard
+        unsafe record.pointee.policy.isStreaming || record.pointee.flags.contains(.endReceived),
         unsafe !record.pointee.flags.contains(.responseEnds)
       else { continue }
       // One that has ended waits for its end, even with nothing left to read.

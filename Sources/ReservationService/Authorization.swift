@@ -47,7 +47,7 @@ extension HoldfastHandler.Method {
     switch self {
     case .getReservation, .listReservations, .getStock, .batchGetStock, .listStock: .read
     case .watch, .reflection, .reflectionAlpha: .read
-    case .reserve, .confirm, .release, .extend: .reserve
+    case .reserve, .batchReserve, .reserveStream, .confirm, .release, .extend: .reserve
     case .adjustStock: .stock
     case .backup: .admin
     case .healthCheck, .healthWatch: nil

@@ -18,6 +18,12 @@ final class ErrorReplies {
 
   /// The refusal in hand was recorded before: its ErrorInfo says so.
   private var isReplayed = false
+  /// Refusals are written into the message, as what became of one request of many.
+  private var isInBand = false
+  /// Since `beginInBand` there was one; where it begins in the message.
+  private var hasFailedInBand = false
+  private var inBandStart = 0
+  private let inBandFailures = InBandFailures()
   /// The wait that RetryInfo asks for after a conflict, after an overload, and while the disk is full,
   /// in nanoseconds: the first is over in microseconds, the second wants the queue to drain, and the
   /// third somebody to make room.
@@ -43,7 +49,7 @@ final class ErrorReplies {
     switch refusal {
     case .insufficientStock(let handle, let requested, let available):
       let key = others == 0 ? shortageKey(handle, requested, available) : nil
-      if let key, response.failAgain(key) { return }
+      if let key, failAgain(key, response) { return }
       let name = session.name(of: handle)
       begin("not enough stock of ", name)
       text.text(": ")
@@ -63,7 +69,7 @@ final class ErrorReplies {
           writer.nested(3) { putShortage(requested: requested, available: available, to: writer) }
         }
       }
-      if let key { response.keepFailure(as: key) }
+      if let key { keepFailure(key, response) }
     case .itemNotFound(let line):
       let name = nameOfLine(line)
       begin("unknown item ", name)
@@ -158,7 +164,7 @@ final class ErrorReplies {
     text.text(": ")
     text.text(UnknownField.rule)
     finish(.invalidArgument, "UNKNOWN_FIELD", response) {
-      writer.nested(3) {
+      writer.nested(metadataField) {
         writer.field(1, "path")
         writer.nested(2) { writer.text(unknown.path) }
       }
@@ -184,7 +190,7 @@ final class ErrorReplies {
   func reject(_ rejection: Rejection, response: Response) {
     // Who is overloaded should not work for those whom it turns away.
     let key = constantKey(rejection.text)
-    if response.failAgain(key) { return }
+    if failAgain(key, response) { return }
     begin(rejection.text)
     let isTemporary = rejection.code == .unavailable
     finish(
@@ -192,7 +198,7 @@ final class ErrorReplies {
       retryNanoseconds: isTemporary ? Self.overloadRetryNanoseconds : 0,
       httpStatus: rejection.httpStatus, response
     ) {}
-    response.keepFailure(as: key)
+    keepFailure(key, response)
   }
 
   /// The caller may not make the call, or nobody knows who it is.
@@ -364,11 +370,11 @@ final class ErrorReplies {
     _ code: StatusCode, _ reason: StaticString, _ words: StaticString, _ response: Response
   ) {
     let key = constantKey(words)
-    if response.failAgain(key) { return }
+    if failAgain(key, response) { return }
     text.reset()
     text.text(words)
     finish(code, reason, response) {}
-    response.keepFailure(as: key)
+    keepFailure(key, response)
   }
 
   /// Of a failure that has nothing but constant words, which no other has: their address names them.
@@ -377,26 +383,29 @@ final class ErrorReplies {
       high: isReplayed ? .max : .max - 1, low: unsafe UInt64(UInt(bitPattern: words.utf8Start)))
   }
 
+  /// metadata: of ErrorInfo, or of Failure, where it is a map.
+  private var metadataField: Int { isInBand ? 4 : 3 }
+
   private func entry(_ key: StaticString, _ value: Int64) {
-    writer.nested(3) {
+    writer.nested(metadataField) {
       writer.field(1, key)
       writer.field(2, decimal: value)
     }
   }
 
   private func entry(_ key: StaticString, _ value: StaticString) {
-    writer.nested(3) {
+    writer.nested(metadataField) {
       writer.field(1, key)
       writer.field(2, value)
     }
   }
 
   private func item(_ name: ItemName) {
-    writer.nested(3) {
+    writer.nested(metadataField) {
       writer.field(1, "sku")
       writer.field(2, name.sku)
     }
-    writer.nested(3) {
+    writer.nested(metadataField) {
       writer.field(1, "location")
       writer.field(2, name.location)
     }
@@ -452,6 +461,10 @@ final class ErrorReplies {
     httpStatus: Int = 200, _ response: Response,
     metadata: () -> Void, details: () -> Void = {}
   ) {
+    if isInBand {
+      return finishInBand(
+        code, reason, retryNanoseconds: retryNanoseconds, response.message, metadata: metadata)
+    }
     writer.reset()
     writer.field(1, Int64(code.rawValue))
     text.withBytes { writer.field(2, $0) }
@@ -476,5 +489,103 @@ final class ErrorReplies {
           httpStatus: httpStatus)
       }
     }
+  }
+
+  // MARK: In-band
+
+  /// From here on, a refusal is a Failure that goes behind what the response's message holds.
+  func beginInBand() {
+    isInBand = true
+    hasFailedInBand = false
+  }
+
+  /// No longer. Whether there was one.
+  func endInBand() -> Bool {
+    isInBand = false
+    return hasFailedInBand
+  }
+
+  /// Failure: code = 1, reason = 2, message = 3, metadata = 4, retry_delay = 5.
+  private func finishInBand(
+    _ code: StatusCode, _ reason: StaticString, retryNanoseconds: Int64, _ message: ProtoWriter,
+    metadata: () -> Void
+  ) {
+    hasFailedInBand = true
+    inBandStart = message.count
+    message.field(1, UInt64(code.rawValue))
+    message.field(2, reason)
+    text.withBytes { message.field(3, $0) }
+    writer.reset()
+    metadata()
+    if isReplayed { entry("replayed", "true") }
+    writer.withBytes { message.text($0) }
+    if retryNanoseconds > 0 { message.field(5, seconds: retryNanoseconds) }
+  }
+
+  /// Makes the refusal that is kept under `key`; false where it must be made.
+  private func failAgain(_ key: FailureKey, _ response: Response) -> Bool {
+    if !isInBand { return response.failAgain(key) }
+    guard inBandFailures.write(key, to: response.message) else { return false }
+    hasFailedInBand = true
+    return true
+  }
+
+  /// Keeps the refusal that was just made.
+  private func keepFailure(_ key: FailureKey, _ response: Response) {
+    if !isInBand { return response.keepFailure(as: key) }
+    response.message.withBytes { inBandFailures.keep(key, $0.extracting(inBandStart...)) }
+  }
+}
+
+/// Failures of results by key, as they are on the wire: direct-mapped, so that a new one takes the place of
+/// another. In a batch of a flash sale nearly all are the same.
+@safe private final class InBandFailures {
+  private static let entryCount = 256
+  private static let bytesMax = 480
+
+  private struct Entry {
+    var key = FailureKey(high: 0, low: 0)
+    /// 0: there is none.
+    var count = 0
+    var bytes = InlineArray<480, UInt8>(repeating: 0)
+  }
+
+  // Made with the first one: loops without batches do without. Behind a constant pointer, since properties of
+  // a class are checked for exclusive access at every use.
+  private let entries: UnsafeMutablePointer<UnsafeMutablePointer<Entry>?>
+
+  init() {
+    unsafe entries = .allocate(capacity: 1)
+    unsafe entries.initialize(to: nil)
+  }
+
+  deinit {
+    unsafe entries.pointee?.deallocate()
+    unsafe entries.deallocate()
+  }
+
+  func write(_ key: FailureKey, to writer: ProtoWriter) -> Bool {
+    guard let entry = unsafe entries.pointee.map({ unsafe $0 + Self.index(of: key) }),
+      unsafe entry.pointee.count > 0 && entry.pointee.key == key
+    else { return false }
+    unsafe writer.text(entry.pointee.bytes.span.extracting(0..<entry.pointee.count))
+    return true
+  }
+
+  func keep(_ key: FailureKey, _ bytes: Span<UInt8>) {
+    guard bytes.count <= Self.bytesMax else { return }
+    if unsafe entries.pointee == nil {
+      unsafe entries.pointee = .allocate(capacity: Self.entryCount)
+      unsafe entries.pointee?.initialize(repeating: Entry(), count: Self.entryCount)
+    }
+    guard let entry = unsafe entries.pointee.map({ unsafe $0 + Self.index(of: key) }) else { return }
+    unsafe entry.pointee.key = key
+    unsafe entry.pointee.count = bytes.count
+    for index in bytes.indices { unsafe entry.pointee.bytes[index] = bytes[index] }
+  }
+
+  private static func index(of key: FailureKey) -> Int {
+    let mixed = (key.high ^ key.low &* 0x9e37_79b9_7f4a_7c15) &* 0xff51_afd7_ed55_8ccd
+    return Int(mixed >> 56)
   }
 }

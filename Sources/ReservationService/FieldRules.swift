@@ -14,10 +14,12 @@ package struct ServiceLimits: Sendable {
   /// Items of one BatchGetStock, and entries of one page.
   package var batchMax: Int
   package var pageSizeDefault: Int
+  /// Reserves of one message of BatchReserve or ReserveStream.
+  package var reservesPerMessageMax: Int
 
   package init(
     keyBytesMax: Int, skuBytesMax: Int, locationBytesMax: Int, reasonBytesMax: Int,
-    callerBytesMax: Int, batchMax: Int, pageSizeDefault: Int
+    callerBytesMax: Int, batchMax: Int, pageSizeDefault: Int, reservesPerMessageMax: Int = 8192
   ) {
     self.keyBytesMax = keyBytesMax
     self.skuBytesMax = skuBytesMax
@@ -26,6 +28,7 @@ package struct ServiceLimits: Sendable {
     self.callerBytesMax = callerBytesMax
     self.batchMax = batchMax
     self.pageSizeDefault = pageSizeDefault
+    self.reservesPerMessageMax = reservesPerMessageMax
   }
 }
 

@@ -10,6 +10,7 @@ package import StorePersistence
   /// A method's number; the order is that of `methods`.
   enum Method: Int, CaseIterable {
     case reserve, confirm, release, extend, getReservation, listReservations
+    case batchReserve, reserveStream
     case adjustStock, getStock, batchGetStock, listStock
     case watch
     case backup
@@ -37,6 +38,12 @@ package import StorePersistence
       case .extend: return unary(reservations, "Extend")
       case .getReservation: return unary(reservations, "GetReservation")
       case .listReservations: return unary(reservations, "ListReservations")
+      case .batchReserve:
+        return MethodDescriptor(
+          service: reservations, method: "BatchReserve", type: .unary, isBatched: true)
+      case .reserveStream:
+        return MethodDescriptor(
+          service: reservations, method: "ReserveStream", type: .bidirectional, isBatched: true)
       case .adjustStock: return unary(stock, "AdjustStock")
       case .getStock: return unary(stock, "GetStock")
       case .batchGetStock: return unary(stock, "BatchGetStock")
@@ -80,6 +87,8 @@ package import StorePersistence
   /// Who asks for a backup is nobody in particular, and may be anywhere.
   let backupsNeedTokens: Bool
   private let reflection: ReflectionService
+  /// What is known of reserves that come next in a batch.
+  let ahead = BatchLookahead()
   private let authorization: Authorization
 
   /// - Parameters:
@@ -225,6 +234,7 @@ package import StorePersistence
     let caller = unsafe BorrowedBytes(name.baseAddress, count: name.count)
     switch method {
     case .reserve: session.expectReserve(IdempotencyScope(caller: caller, key: first))
+    case .batchReserve, .reserveStream: ahead.prepare(first, caller, session)
     case .adjustStock: session.expectAdjust(IdempotencyScope(caller: caller, key: first))
     case .confirm, .release, .extend, .getReservation:
       let text = unsafe first.pointer.bindMemory(to: UInt8.self)
@@ -271,7 +281,8 @@ package import StorePersistence
     case .getStock: lsn = try getStock(message, response)
     case .batchGetStock: lsn = try batchGetStock(message, response)
     case .listStock: lsn = try listStock(message, response)
-    case .watch, .backup: lsn = 0
+    // Batches come in parts (BatchCalls.swift).
+    case .watch, .backup, .batchReserve, .reserveStream: lsn = 0
     case .healthCheck: lsn = healthCheck(message, response)
     case .healthWatch: lsn = healthWatch(message, call.id, response)
     case .reflection, .reflectionAlpha:

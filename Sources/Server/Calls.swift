@@ -12,17 +12,19 @@ internal import Metrics
   /// Executing so many calls takes longer than memory takes to answer.
   private static let callsAhead = 3
 
-  private let handler: any CallHandler
-  private let context: ServerContext
+  let handler: any CallHandler
+  let context: ServerContext
   private let metrics: RPCRecorder
-  private let limits: CallLimits
-  private let response = Response()
-  private let inflater: Inflater
+  let limits: CallLimits
+  let response = Response()
+  let inflater: Inflater
   private let deflater = Deflater()
   /// Header fields of a compressed response, beside the constant one.
   private let headers = HeaderFields()
   private let gate = DurabilityGate()
-  private let table = CallTable()
+  let table = CallTable()
+  /// Calls of batched methods that may have something to do (BatchedCalls.swift).
+  let batches = BatchQueue()
   private let streamingCalls: StreamingCallCounts
   private let methods: [MethodDescriptor]
   private let latencyQuantiles: UInt64
@@ -49,7 +51,7 @@ internal import Metrics
     self.context = context
     self.metrics = metrics
     self.limits = limits
-    inflater = Inflater(messageBytesMax: limits.messageBytesMax)
+    inflater = Inflater(messageBytesMax: limits.longestMessageBytesMax)
     methods = type(of: handler).methods
     precondition(methods.count <= 64, "a handler has at most 64 methods")
     var quantiles: UInt64 = 0
@@ -109,7 +111,9 @@ internal import Metrics
       let notes = unsafe stream.notes
     else { return }
     let context = unsafe notes.assumingMemoryBound(to: CallContext.self)
-    guard case .unary = unsafe context.pointee.type else { return }
+    guard case .unary = unsafe context.pointee.type, unsafe !context.pointee.isBatched else {
+      return
+    }
     stream.withBody { body in
       guard body.count > Framing.prefixLength, body[0] == 0 else { return }
       unsafe handler.expect(
@@ -130,11 +134,14 @@ internal import Metrics
         startRejected(stream, method: method)
         return 0
       }
-      let type = methods[method].type
+      let (type, isBatched) = (methods[method].type, methods[method].isBatched)
       let notes = CallContext(
         method: method, type: type, encoding: encoding, responseEncoding: responseEncoding,
-        timeoutNanoseconds: timeout, principal: principal)
-      guard context.accept(stream, notes: notes, policy: limits.policy(type)) else {
+        isBatched: isBatched, timeoutNanoseconds: timeout, principal: principal)
+      guard
+        context.accept(
+          stream, notes: notes, policy: limits.policy(type, isBatched: isBatched))
+      else {
         reject(stream, .overloaded)
         return 0
       }
@@ -163,8 +170,12 @@ internal import Metrics
     }
     if stream.isOversize {
       // Within the limit, the loop has no room for it now.
-      let isTooLong = stream.receivedBytes > limits.bodyBytesMax
-      reject(stream, isTooLong ? .messageTooLarge : .overloaded)
+      let bytesMax = unsafe limits.bodyBytesMax(isBatched: context.pointee.isBatched)
+      reject(stream, stream.receivedBytes > bytesMax ? .messageTooLarge : .overloaded)
+      return 0
+    }
+    if unsafe context.pointee.isBatched {
+      unsafe enqueue(stream, call)
       return 0
     }
     if unsafe context.pointee.type.streamsRequests {
@@ -281,11 +292,15 @@ internal import Metrics
   }
 
   /// Inflates a message; why it cannot be, where it cannot.
-  private func inflate(
+  func inflate(
     _ stream: HTTP2.Stream, _ context: UnsafeMutablePointer<CallContext>, _ message: Range<Int>
   ) -> Rejection? {
     let encoding = unsafe context.pointee.encoding
-    switch stream.withBody({ inflater.inflate($0.extracting(message), encoding) }) {
+    let bytesMax = unsafe limits.messageBytesMax(isBatched: context.pointee.isBatched)
+    let result = stream.withBody {
+      inflater.inflate($0.extracting(message), encoding, messageBytesMax: bytesMax)
+    }
+    switch result {
     case .inflated: return nil
     case .tooLarge: return .messageTooLarge
     case .malformed: return .malformedCompression
@@ -303,7 +318,8 @@ internal import Metrics
         stream, call, ends: !context.pointee.type.streamsResponses,
         context.pointee.responseEncoding)
       if isWritten { unsafe hold(stream, call, lsn: lsn) }
-    case .later: break
+    // Parts have a way of their own (BatchedCalls.swift).
+    case .later, .more: break
     case .end:
       unsafe call.pointee.answered(.ok)
       self.context.end(stream)
@@ -324,7 +340,7 @@ internal import Metrics
   /// Puts the response behind what the stream has; nothing of it may be seen yet. False where there is no
   /// room for it: the call is rejected then.
   @discardableResult
-  private func write(
+  func write(
     _ stream: HTTP2.Stream, _ call: UnsafeMutablePointer<ServerCall>, ends: Bool,
     _ encoding: MessageEncoding = .identity
   ) -> Bool {
@@ -393,14 +409,17 @@ internal import Metrics
 
   /// Lets the response be seen: now, or once the journal is durable up to `lsn`. A call that has nothing
   /// held overtakes those that wait: a slow disk does not keep reads of what it has already.
-  private func hold(
-    _ stream: HTTP2.Stream, _ call: UnsafeMutablePointer<ServerCall>, lsn: UInt64
+  ///
+  /// - Parameter position: where it ends; nil: it is all that the stream has.
+  func hold(
+    _ stream: HTTP2.Stream, _ call: UnsafeMutablePointer<ServerCall>, lsn: UInt64,
+    position: Int? = nil
   ) {
+    let position = position ?? context.position(stream)
     if unsafe lsn <= handler.durableLSN && call.pointee.heldMessages == 0 {
-      return release(stream)
+      return context.release(stream, upTo: position)
     }
-    gate.append(
-      DurabilityGate.Entry(stream: stream.id, lsn: lsn, position: context.position(stream)))
+    gate.append(DurabilityGate.Entry(stream: stream.id, lsn: lsn, position: position))
     unsafe call.pointee.heldMessages += 1
   }
 
@@ -422,7 +441,7 @@ internal import Metrics
   }
 
   /// Rejects a call, whatever is known of it, unless the peer has its response.
-  private func reject(_ stream: HTTP2.Stream, _ rejection: Rejection) {
+  func reject(_ stream: HTTP2.Stream, _ rejection: Rejection) {
     response.begin()
     handler.reject(rejection, response: response)
     fail(stream)
@@ -541,12 +560,13 @@ internal import Metrics
     }
   }
 
-  /// Ends the calls whose responses go on for ever.
+  /// Ends the calls whose responses go on for ever: those of batched methods behind what was read of them.
   func endStreaming(_ http: ServerConnection) {
     forEachStream(of: http) { stream in
-      guard !stream.hasResponse, let notes = unsafe stream.notes,
-        unsafe notes.assumingMemoryBound(to: CallContext.self).pointee.type.streamsResponses
-      else { return }
+      guard !stream.hasResponse, let notes = unsafe stream.notes else { return }
+      let context = unsafe notes.assumingMemoryBound(to: CallContext.self)
+      guard unsafe context.pointee.type.streamsResponses else { return }
+      if unsafe context.pointee.isBatched { return drain(stream) }
       cancel(stream, .shuttingDown)
     }
   }
@@ -571,7 +591,7 @@ internal import Metrics
     }
   }
 
-  private static func id(_ stream: HTTP2.Stream) -> CallID {
+  static func id(_ stream: HTTP2.Stream) -> CallID {
     let id = stream.id
     return CallID(rawValue: UInt64(id.generation) << 32 | UInt64(id.index))
   }
@@ -599,8 +619,9 @@ extension Calls: CallSink {
 
 /// What a loop's calls may use.
 struct CallLimits {
-  /// Longest request message, in bytes, compressed or not.
+  /// Longest request message, in bytes, compressed or not; and that of batched methods.
   let messageBytesMax: Int
+  let batchMessageBytesMax: Int
   /// A request's time from its header fields to its last byte, in nanoseconds, where it is one message.
   let requestNanosecondsMax: Int64
   /// Bytes that a connection may owe before its streaming calls are read no further.
@@ -613,14 +634,28 @@ struct CallLimits {
   /// The window of a stream: as far as the peer may be ahead of the handler.
   let streamWindowBytes: Int
 
+  var longestMessageBytesMax: Int { max(messageBytesMax, batchMessageBytesMax) }
+
+  func messageBytesMax(isBatched: Bool) -> Int {
+    isBatched ? batchMessageBytesMax : messageBytesMax
+  }
+
   /// Longest body of a call whose request is one message.
-  var bodyBytesMax: Int { messageBytesMax + Framing.prefixLength }
+  func bodyBytesMax(isBatched: Bool) -> Int {
+    messageBytesMax(isBatched: isBatched) + Framing.prefixLength
+  }
 
   /// A message that says that it will be too long is rejected before it is there.
-  func policy(_ type: MethodType) -> BodyPolicy {
-    BodyPolicy(
-      bytesMax: type.streamsRequests ? streamWindowBytes : bodyBytesMax,
-      tellsAt: Framing.prefixLength, isStreaming: type.streamsRequests)
+  func policy(_ type: MethodType, isBatched: Bool) -> BodyPolicy {
+    guard type.streamsRequests else {
+      return BodyPolicy(
+        bytesMax: bodyBytesMax(isBatched: isBatched), tellsAt: Framing.prefixLength,
+        isStreaming: false)
+    }
+    // Of a batched method, a message that was inflated may lie in front of a window's worth of bytes.
+    return BodyPolicy(
+      bytesMax: streamWindowBytes + (isBatched ? batchMessageBytesMax : 0),
+      tellsAt: Framing.prefixLength, isStreaming: true)
   }
 }
 

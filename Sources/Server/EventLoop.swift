@@ -90,9 +90,9 @@ final class EventLoop {
     io.resumeStreamingCalls()
 
     // 2. Every call that is whole is executed; the handler asks for durability of all of them at once.
-    if context.eventCount > 0 || handler.hasBacklog {
+    if context.eventCount > 0 || handler.hasBacklog || calls.hasUnfinished {
       handler.beginTurn()
-      let count = calls.handleEvents()
+      let count = calls.handleEvents() + calls.runBatches()
       handler.endTurn()
       let began = nowNanoseconds
       nowNanoseconds = SystemClock.monotonicNanoseconds()
@@ -108,7 +108,9 @@ final class EventLoop {
   }
 
   private var waitMilliseconds: Int32 {
-    if connections.hasTouched || io.hasResumable || calls.hasResumed { return 0 }
+    if connections.hasTouched || io.hasResumable || calls.hasResumed || calls.hasUnfinished {
+      return 0
+    }
     if handler.hasBacklog { return 1 }
     if connections.count == 0 && !shutdown.hasBegun && !(listener?.isPaused ?? false) {
       return Self.idleMilliseconds

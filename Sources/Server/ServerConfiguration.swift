@@ -4,8 +4,9 @@ package import HTTP2
 /// Limits.swift.
 package struct ServerLimits: Sendable {
   package var http2: HTTP2Limits
-  /// Longest request message in bytes.
+  /// Longest request message in bytes, and that of a batched method.
   package var messageBytesMax: Int
+  package var batchMessageBytesMax = 1024 * 1024
   /// Connections of the whole server.
   package var connectionsMax: Int
   /// Answers that a connection may owe before it is no longer read, in bytes.
@@ -67,7 +68,8 @@ package struct ServerLimits: Sendable {
 
   var calls: CallLimits {
     CallLimits(
-      messageBytesMax: messageBytesMax, requestNanosecondsMax: requestNanosecondsMax,
+      messageBytesMax: messageBytesMax, batchMessageBytesMax: batchMessageBytesMax,
+      requestNanosecondsMax: requestNanosecondsMax,
       queuedBytesMax: unsentBytesMax, streamQueuedBytesMax: streamQueuedBytesMax,
       streamingCallsPerConnectionMax: streamingCallsPerConnectionMax,
       streamingCallsMax: streamingCallsMax, streamWindowBytes: Int(http2.streamWindowBytes))

@@ -89,11 +89,19 @@ def test_a_token_in_any_spelling_of_bearer(all_roles):
             assert status == (0 if good else StatusCode.UNAUTHENTICATED.value[0]), header
 
 
+def one_of(sku):
+    return reservation_pb2.ReserveRequest(idempotency_key=fresh("key"), lines=[line(sku)])
+
+
 def calls_of(client, sku):
     """Every method, as a call that is good but for who makes it."""
     nobody = "0" * 20
     return {
         "Reserve": lambda: client.reserve(line(sku)),
+        "BatchReserve": lambda: client.reservations.BatchReserve(reservation_pb2.BatchReserveRequest(
+            requests=[one_of(sku)]), **client.call),
+        "ReserveStream": lambda: list(client.reservations.ReserveStream(iter(
+            [reservation_pb2.ReserveStreamRequest(requests=[one_of(sku)])]), **client.call)),
         "Confirm": lambda: client.confirm(nobody), "Release": lambda: client.release(nobody),
         "Extend": lambda: client.extend(nobody), "GetReservation": lambda: client.get(nobody),
         "ListReservations": lambda: client.reservations.ListReservations(
@@ -106,7 +114,7 @@ def calls_of(client, sku):
 
 
 READS = {"GetReservation", "ListReservations", "GetStock", "BatchGetStock", "ListStock"}
-HOLDS = {"Reserve", "Confirm", "Release", "Extend"}
+HOLDS = {"Reserve", "BatchReserve", "ReserveStream", "Confirm", "Release", "Extend"}
 ALLOWED = {"read": READS, "reserve": READS | HOLDS, "stock": READS | HOLDS | {"AdjustStock"},
            "admin": READS | HOLDS | {"AdjustStock"}}
 METHODS = sorted(ALLOWED["admin"])

@@ -102,7 +102,10 @@ final class Service {
       method: method, type: HoldfastHandler.methods[method].type, principal: principal)
     let completion = unsafe withUnsafeMutablePointer(to: &context) { context in
       let call = unsafe Call(id: id ?? CallID(rawValue: nextCall), context: context)
-      return handler.handle(bytes.span, of: call, response: response)
+      guard HoldfastHandler.methods[method].isBatched else {
+        return handler.handle(bytes.span, of: call, response: response)
+      }
+      return handleParts(of: bytes, call)
     }
     handler.endTurn()
     guard case .respond(let lsn) = completion else {
@@ -110,6 +113,26 @@ final class Service {
     }
     #expect(lsn <= handler.durableLSN)
     return try Self.answer(in: response)
+  }
+
+  /// Requests' worth of work of one part of a batch.
+  var partBudget = Int.max
+  /// Parts that the last batch came in.
+  private(set) var partCount = 0
+
+  /// Each part comes in a turn of its own.
+  private func handleParts(of bytes: [UInt8], _ call: Call) -> Completion {
+    var part = MessagePart()
+    partCount = 0
+    while true {
+      part.budget = partBudget
+      handler.expectNothing()
+      let completion = handler.handle(bytes.span, part: &part, of: call, response: response)
+      partCount += 1
+      if completion != .more { return completion }
+      handler.endTurn()
+      handler.beginTurn()
+    }
   }
 
   /// The message of a call that must succeed.

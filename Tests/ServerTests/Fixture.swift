@@ -29,7 +29,15 @@ final class Board: Sendable {
     var fulls = 0
     var resumes = 0
     var floodsDone = 0
+    /// Parts of batches: in which iteration of its loop, of which call, and how many bytes of them.
+    var parts: [Part] = []
     var wakes: [@Sendable () -> Void] = []
+  }
+
+  struct Part {
+    let turn: Int
+    let call: CallID
+    let count: Int
   }
 
   private let state = Mutex(State())
@@ -79,11 +87,14 @@ final class FakeHandler: CallHandler {
     /// Each message comes back once the LSN in its first byte is durable; as a failure where it has a
     /// second byte.
     case log
+    /// Batched: each byte of a message is a request and comes back, once the LSN in the first is durable. A
+    /// message that begins with 255 is a failure.
+    case batch, batches
 
     var type: MethodType {
       switch self {
       case .watch, .flood: .serverStreaming
-      case .chat, .log: .bidirectional
+      case .chat, .log, .batches: .bidirectional
       case .sum: .clientStreaming
       default: .unary
       }
@@ -95,11 +106,13 @@ final class FakeHandler: CallHandler {
   static let metadata: [StaticString] = ["caller", "refuse"]
   static let methods = Method.allCases.map {
     MethodDescriptor(
-      service: "test.Service", method: $0.name, type: $0.type, hasLatencyQuantiles: $0 == .durable)
+      service: "test.Service", method: $0.name, type: $0.type, hasLatencyQuantiles: $0 == .durable,
+      isBatched: $0 == .batch || $0 == .batches)
   }
 
   private let board: Board
   private let loop: Int
+  private var turn = 0
   private var late: [(call: CallID, message: [UInt8])] = []
   private var sums: [CallID: (count: Int, sum: Int)] = [:]
   /// Messages that a call is still to get, and whether it waits for its client.
@@ -115,7 +128,7 @@ final class FakeHandler: CallHandler {
     return Self.methods.firstIndex { $0.path == text }
   }
 
-  func beginTurn() {}
+  func beginTurn() { turn += 1 }
   func endTurn() {}
   var hasBacklog: Bool { false }
   var durableLSN: UInt64 { board.read { $0.durableLSN } }
@@ -204,6 +217,23 @@ final class FakeHandler: CallHandler {
       response.message.text(unsafe caller.span)
     }
     return .respond(lsn: 0)
+  }
+
+  func handle(
+    _ message: Span<UInt8>, part: inout MessagePart, of call: Call, response: Response
+  ) -> Completion {
+    if part.offset == 0, !message.isEmpty, message[0] == 255 {
+      Self.fail(response, .dataLoss, "lost")
+      return .respond(lsn: 0)
+    }
+    let end = min(message.count, part.offset + part.budget)
+    for index in part.offset..<end { response.message.text(byte: message[index]) }
+    let done = Board.Part(turn: turn, call: call.id, count: end - part.offset)
+    board.change { $0.parts.append(done) }
+    part.budget -= end - part.offset
+    part.offset = end
+    part.lsn = message.isEmpty ? 0 : UInt64(message[0])
+    return end == message.count ? .respond(lsn: part.lsn) : .more
   }
 
   func halfClosed(_ call: Call, response: Response) -> Completion {

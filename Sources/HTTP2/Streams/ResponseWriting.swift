@@ -12,6 +12,25 @@ extension ServerContext {
       start: bytes.start + bytes.count, count: bytes.capacity - bytes.count)
   }
 
+  /// Makes the room `count` bytes long at least. False where the loop's budget for responses is spent.
+  package func makeRoom(_ count: Int, in stream: Stream) -> Bool {
+    let record = unsafe stream.record
+    guard !stream.isClosed, let connection = unsafe record.pointee.connection else { return true }
+    unsafe record.pointee.dropSentBytes()
+    return unsafe state.pointee.reserve(
+      count, in: &record.pointee.outgoing, of: connection)
+  }
+
+  /// Puts other bytes in the place of those at `position`, of which none was released.
+  package func overwrite(_ stream: Stream, at position: Int, with bytes: Span<UInt8>) {
+    let record = unsafe stream.record
+    let offset = unsafe position - record.pointee.droppedCount
+    precondition(
+      unsafe offset >= record.pointee.releasedCount
+        && offset + bytes.count <= record.pointee.outgoing.count, "what was not written yet, or may be out")
+    for index in bytes.indices { unsafe record.pointee.outgoing.start[offset + index] = bytes[index] }
+  }
+
   /// `count` bytes of data were written into the room.
   package func commit(_ count: Int, to stream: Stream) {
     let record = unsafe stream.record

@@ -68,6 +68,9 @@
 
   // MARK: The body
 
+  /// Bytes of it that wait to be consumed.
+  package var unreadBytes: Int { unsafe record.pointee.unreadCount }
+
   /// Calls `body` with the bytes that wait to be consumed.
   package func withBody<Result>(_ body: (Span<UInt8>) -> Result) -> Result {
     let bytes = unsafe UnsafeBufferPointer(
@@ -138,6 +141,35 @@ extension ServerContext {
       unsafe connection.pointee.sendWindowUpdate(whole - open, stream: record.pointee.number)
       unsafe record.pointee.receiveWindow += whole - open
     }
+  }
+
+  /// Puts two pieces of other bytes in the place of the first `count` of the body: as if the peer had sent
+  /// them. False where the loop has no room for them.
+  package func replace(
+    first count: Int, of stream: Stream, with head: Span<UInt8>, _ rest: Span<UInt8>
+  ) -> Bool {
+    let record = unsafe stream.record
+    guard let connection = unsafe record.pointee.connection, !stream.isClosed else { return true }
+    let unread = unsafe record.pointee.unreadCount
+    precondition(count <= unread, "more is replaced than there is")
+    let start = unsafe record.pointee.body.start
+    unsafe start.update(from: start + record.pointee.bodyOffset, count: unread)
+    unsafe record.pointee.body.count = unread
+    unsafe record.pointee.bodyOffset = 0
+    let fresh = head.count + rest.count
+    guard
+      unsafe state.pointee.reserve(
+        max(0, fresh - count), in: &record.pointee.body, of: connection)
+    else { return false }
+    let body = unsafe record.pointee.body.start
+    unsafe (body + fresh).update(from: body + count, count: unread - count)
+    for index in head.indices { unsafe body[index] = head[index] }
+    unsafe rest.withUnsafeBufferPointer { source in
+      guard let base = source.baseAddress else { return }
+      unsafe (body + head.count).update(from: base, count: source.count)
+    }
+    unsafe record.pointee.body.count = unread - count + fresh
+    return true
   }
 
   /// The last thing to do with a stream, after its `closed` event.

@@ -48,7 +48,7 @@ package struct LineRequest {
 }
 
 /// Who asks under which key: the scope of a recorded decision, together with the method.
-package struct IdempotencyScope {
+package struct IdempotencyScope: BitwiseCopyable {
   package let caller: BorrowedBytes
   package let key: BorrowedBytes
 

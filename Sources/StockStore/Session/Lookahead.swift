@@ -30,7 +30,74 @@ extension StoreSession {
   /// Names the decision: from `expect`, or computed now.
   @inline(__always)
   func identity(_ method: StoreKeys.Method, _ scope: IdempotencyScope) -> Identity {
-    scratch.expected.take(method, scope) ?? core.keys.identity(method, scope)
+    if scratch.preparedInUse >= 0, method == .reserve, let identity = preparedIdentity(scope) {
+      return identity
+    }
+    return scratch.expected.take(method, scope) ?? core.keys.identity(method, scope)
+  }
+
+  // MARK: Reserves of a batch, which lie in memory side by side
+
+  /// Reserves that can be prepared at the same time.
+  package static let preparedMax = 16
+
+  /// A reserve under this key, and of this item first, comes soon in this turn, and is known by `place`, from 0
+  /// to preparedMax - 1: key and item are hashed once. A hint, but for what the two point to: that must not
+  /// change until `usePrepared` names another place.
+  package func prepareReserve(_ place: Int, _ scope: IdempotencyScope, _ item: ItemName) {
+    let identity = core.keys.identity(.reserve, scope)
+    let number = core.shardNumber(identity)
+    core.shards[number].lock.lock()
+    core.shards[number].prefetch(identity)
+    core.shards[number].lock.unlock()
+    let hash = core.keys.itemHash(item)
+    core.index.prefetch(hash)
+    scratch.prepared[place] = PreparedReserve(
+      scope: scope, identity: identity, item: item, itemHash: hash)
+  }
+
+  /// What `prepareReserve` has fetched is there by now: fetches what it leads to.
+  package func fetchPrepared(_ place: Int) {
+    if let ordinal = core.index.candidate(scratch.prepared[place].itemHash) {
+      core.items.prefetch(ordinal)
+    }
+  }
+
+  /// The reserve that comes next is the one that was prepared so; nil: it is none of them.
+  @inline(__always)
+  package func usePrepared(_ place: Int?) { scratch.preparedInUse = place ?? -1 }
+
+  /// The hash of the item's name: from `prepareReserve`, or nil.
+  @inline(__always)
+  func preparedHash(_ item: ItemName) -> UInt64? {
+    if scratch.preparedInUse < 0 { return nil }
+    let prepared = scratch.prepared[scratch.preparedInUse]
+    guard prepared.item.sku.isSame(as: item.sku), prepared.item.location.isSame(as: item.location)
+    else { return nil }
+    return prepared.itemHash
+  }
+
+  private func preparedIdentity(_ scope: IdempotencyScope) -> Identity? {
+    let prepared = scratch.prepared[scratch.preparedInUse]
+    guard prepared.scope.key.isSame(as: scope.key), prepared.scope.caller.isSame(as: scope.caller)
+    else { return nil }
+    return prepared.identity
+  }
+}
+
+/// A reserve that was prepared.
+struct PreparedReserve: BitwiseCopyable {
+  var scope: IdempotencyScope
+  var identity: Identity
+  var item: ItemName
+  var itemHash: UInt64
+}
+
+extension BorrowedBytes {
+  /// Whether these are the same bytes in memory, not only equal ones.
+  @inline(__always)
+  fileprivate func isSame(as other: BorrowedBytes) -> Bool {
+    unsafe count == other.count && pointer.baseAddress == other.pointer.baseAddress
   }
 }
 

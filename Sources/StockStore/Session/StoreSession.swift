@@ -125,8 +125,13 @@ package final class StoreSession {
       return false
     }
     assertInTurn()
-    let hash = core.keys.itemHash(line.item)
-    core.index.prefetch(hash)
+    let hash: UInt64
+    if let prepared = preparedHash(line.item) {
+      hash = prepared
+    } else {
+      hash = core.keys.itemHash(line.item)
+      core.index.prefetch(hash)
+    }
     scratch.lines[count] = CommandLine(hash: hash, item: line.item, quantity: line.quantity)
     scratch.lineCount = count + 1
     return true
@@ -221,6 +226,13 @@ struct SessionScratch: ~Copyable {
   var holdToRecord: HoldToRecord?
   /// Commands that come soon in this turn.
   var expected = ExpectedIdentities()
+  /// Reserves that were prepared, and the one that comes next; below 0: that is none of them.
+  let prepared = FixedArray<PreparedReserve>(
+    capacity: StoreSession.preparedMax,
+    repeating: PreparedReserve(
+      scope: IdempotencyScope(caller: .empty, key: .empty), identity: Identity(low: 0, high: 0),
+      item: ItemName(sku: .empty, location: .empty), itemHash: 0))
+  var preparedInUse = -1
   /// Some holds may be due and not ended (Expire.swift).
   var hasBacklog = false
   /// In this turn, all that are due have been staged.
@@ -249,6 +261,7 @@ struct SessionScratch: ~Copyable {
     further.free()
     changes.free()
     expected.free()
+    prepared.free()
     tokens.free()
     view.free()
   }

@@ -637,6 +637,282 @@ void   holdfast__v1__list_reservations_response__free_unpacked
   assert(message->base.descriptor == &holdfast__v1__list_reservations_response__descriptor);
   protobuf_c_message_free_unpacked ((ProtobufCMessage*)message, allocator);
 }
+void   holdfast__v1__reserve_result__init
+                     (Holdfast__V1__ReserveResult         *message)
+{
+  static const Holdfast__V1__ReserveResult init_value = HOLDFAST__V1__RESERVE_RESULT__INIT;
+  *message = init_value;
+}
+size_t holdfast__v1__reserve_result__get_packed_size
+                     (const Holdfast__V1__ReserveResult *message)
+{
+  assert(message->base.descriptor == &holdfast__v1__reserve_result__descriptor);
+  return protobuf_c_message_get_packed_size ((const ProtobufCMessage*)(message));
+}
+size_t holdfast__v1__reserve_result__pack
+                     (const Holdfast__V1__ReserveResult *message,
+                      uint8_t       *out)
+{
+  assert(message->base.descriptor == &holdfast__v1__reserve_result__descriptor);
+  return protobuf_c_message_pack ((const ProtobufCMessage*)message, out);
+}
+size_t holdfast__v1__reserve_result__pack_to_buffer
+                     (const Holdfast__V1__ReserveResult *message,
+                      ProtobufCBuffer *buffer)
+{
+  assert(message->base.descriptor == &holdfast__v1__reserve_result__descriptor);
+  return protobuf_c_message_pack_to_buffer ((const ProtobufCMessage*)message, buffer);
+}
+Holdfast__V1__ReserveResult *
+       holdfast__v1__reserve_result__unpack
+                     (ProtobufCAllocator  *allocator,
+                      size_t               len,
+                      const uint8_t       *data)
+{
+  return (Holdfast__V1__ReserveResult *)
+     protobuf_c_message_unpack (&holdfast__v1__reserve_result__descriptor,
+                                allocator, len, data);
+}
+void   holdfast__v1__reserve_result__free_unpacked
+                     (Holdfast__V1__ReserveResult *message,
+                      ProtobufCAllocator *allocator)
+{
+  if(!message)
+    return;
+  assert(message->base.descriptor == &holdfast__v1__reserve_result__descriptor);
+  protobuf_c_message_free_unpacked ((ProtobufCMessage*)message, allocator);
+}
+void   holdfast__v1__failure__metadata_entry__init
+                     (Holdfast__V1__Failure__MetadataEntry         *message)
+{
+  static const Holdfast__V1__Failure__MetadataEntry init_value = HOLDFAST__V1__FAILURE__METADATA_ENTRY__INIT;
+  *message = init_value;
+}
+void   holdfast__v1__failure__init
+                     (Holdfast__V1__Failure         *message)
+{
+  static const Holdfast__V1__Failure init_value = HOLDFAST__V1__FAILURE__INIT;
+  *message = init_value;
+}
+size_t holdfast__v1__failure__get_packed_size
+                     (const Holdfast__V1__Failure *message)
+{
+  assert(message->base.descriptor == &holdfast__v1__failure__descriptor);
+  return protobuf_c_message_get_packed_size ((const ProtobufCMessage*)(message));
+}
+size_t holdfast__v1__failure__pack
+                     (const Holdfast__V1__Failure *message,
+                      uint8_t       *out)
+{
+  assert(message->base.descriptor == &holdfast__v1__failure__descriptor);
+  return protobuf_c_message_pack ((const ProtobufCMessage*)message, out);
+}
+size_t holdfast__v1__failure__pack_to_buffer
+                     (const Holdfast__V1__Failure *message,
+                      ProtobufCBuffer *buffer)
+{
+  assert(message->base.descriptor == &holdfast__v1__failure__descriptor);
+  return protobuf_c_message_pack_to_buffer ((const ProtobufCMessage*)message, buffer);
+}
+Holdfast__V1__Failure *
+       holdfast__v1__failure__unpack
+                     (ProtobufCAllocator  *allocator,
+                      size_t               len,
+                      const uint8_t       *data)
+{
+  return (Holdfast__V1__Failure *)
+     protobuf_c_message_unpack (&holdfast__v1__failure__descriptor,
+                                allocator, len, data);
+}
+void   holdfast__v1__failure__free_unpacked
+                     (Holdfast__V1__Failure *message,
+                      ProtobufCAllocator *allocator)
+{
+  if(!message)
+    return;
+  assert(message->base.descriptor == &holdfast__v1__failure__descriptor);
+  protobuf_c_message_free_unpacked ((ProtobufCMessage*)message, allocator);
+}
+void   holdfast__v1__batch_reserve_request__init
+                     (Holdfast__V1__BatchReserveRequest         *message)
+{
+  static const Holdfast__V1__BatchReserveRequest init_value = HOLDFAST__V1__BATCH_RESERVE_REQUEST__INIT;
+  *message = init_value;
+}
+size_t holdfast__v1__batch_reserve_request__get_packed_size
+                     (const Holdfast__V1__BatchReserveRequest *message)
+{
+  assert(message->base.descriptor == &holdfast__v1__batch_reserve_request__descriptor);
+  return protobuf_c_message_get_packed_size ((const ProtobufCMessage*)(message));
+}
+size_t holdfast__v1__batch_reserve_request__pack
+                     (const Holdfast__V1__BatchReserveRequest *message,
+                      uint8_t       *out)
+{
+  assert(message->base.descriptor == &holdfast__v1__batch_reserve_request__descriptor);
+  return protobuf_c_message_pack ((const ProtobufCMessage*)message, out);
+}
+size_t holdfast__v1__batch_reserve_request__pack_to_buffer
+                     (const Holdfast__V1__BatchReserveRequest *message,
+                      ProtobufCBuffer *buffer)
+{
+  assert(message->base.descriptor == &holdfast__v1__batch_reserve_request__descriptor);
+  return protobuf_c_message_pack_to_buffer ((const ProtobufCMessage*)message, buffer);
+}
+Holdfast__V1__BatchReserveRequest *
+       holdfast__v1__batch_reserve_request__unpack
+                     (ProtobufCAllocator  *allocator,
+                      size_t               len,
+                      const uint8_t       *data)
+{
+  return (Holdfast__V1__BatchReserveRequest *)
+     protobuf_c_message_unpack (&holdfast__v1__batch_reserve_request__descriptor,
+                                allocator, len, data);
+}
+void   holdfast__v1__batch_reserve_request__free_unpacked
+                     (Holdfast__V1__BatchReserveRequest *message,
+                      ProtobufCAllocator *allocator)
+{
+  if(!message)
+    return;
+  assert(message->base.descriptor == &holdfast__v1__batch_reserve_request__descriptor);
+  protobuf_c_message_free_unpacked ((ProtobufCMessage*)message, allocator);
+}
+void   holdfast__v1__batch_reserve_response__init
+                     (Holdfast__V1__BatchReserveResponse         *message)
+{
+  static const Holdfast__V1__BatchReserveResponse init_value = HOLDFAST__V1__BATCH_RESERVE_RESPONSE__INIT;
+  *message = init_value;
+}
+size_t holdfast__v1__batch_reserve_response__get_packed_size
+                     (const Holdfast__V1__BatchReserveResponse *message)
+{
+  assert(message->base.descriptor == &holdfast__v1__batch_reserve_response__descriptor);
+  return protobuf_c_message_get_packed_size ((const ProtobufCMessage*)(message));
+}
+size_t holdfast__v1__batch_reserve_response__pack
+                     (const Holdfast__V1__BatchReserveResponse *message,
+                      uint8_t       *out)
+{
+  assert(message->base.descriptor == &holdfast__v1__batch_reserve_response__descriptor);
+  return protobuf_c_message_pack ((const ProtobufCMessage*)message, out);
+}
+size_t holdfast__v1__batch_reserve_response__pack_to_buffer
+                     (const Holdfast__V1__BatchReserveResponse *message,
+                      ProtobufCBuffer *buffer)
+{
+  assert(message->base.descriptor == &holdfast__v1__batch_reserve_response__descriptor);
+  return protobuf_c_message_pack_to_buffer ((const ProtobufCMessage*)message, buffer);
+}
+Holdfast__V1__BatchReserveResponse *
+       holdfast__v1__batch_reserve_response__unpack
+                     (ProtobufCAllocator  *allocator,
+                      size_t               len,
+                      const uint8_t       *data)
+{
+  return (Holdfast__V1__BatchReserveResponse *)
+     protobuf_c_message_unpack (&holdfast__v1__batch_reserve_response__descriptor,
+                                allocator, len, data);
+}
+void   holdfast__v1__batch_reserve_response__free_unpacked
+                     (Holdfast__V1__BatchReserveResponse *message,
+                      ProtobufCAllocator *allocator)
+{
+  if(!message)
+    return;
+  assert(message->base.descriptor == &holdfast__v1__batch_reserve_response__descriptor);
+  protobuf_c_message_free_unpacked ((ProtobufCMessage*)message, allocator);
+}
+void   holdfast__v1__reserve_stream_request__init
+                     (Holdfast__V1__ReserveStreamRequest         *message)
+{
+  static const Holdfast__V1__ReserveStreamRequest init_value = HOLDFAST__V1__RESERVE_STREAM_REQUEST__INIT;
+  *message = init_value;
+}
+size_t holdfast__v1__reserve_stream_request__get_packed_size
+                     (const Holdfast__V1__ReserveStreamRequest *message)
+{
+  assert(message->base.descriptor == &holdfast__v1__reserve_stream_request__descriptor);
+  return protobuf_c_message_get_packed_size ((const ProtobufCMessage*)(message));
+}
+size_t holdfast__v1__reserve_stream_request__pack
+                     (const Holdfast__V1__ReserveStreamRequest *message,
+                      uint8_t       *out)
+{
+  assert(message->base.descriptor == &holdfast__v1__reserve_stream_request__descriptor);
+  return protobuf_c_message_pack ((const ProtobufCMessage*)message, out);
+}
+size_t holdfast__v1__reserve_stream_request__pack_to_buffer
+                     (const Holdfast__V1__ReserveStreamRequest *message,
+                      ProtobufCBuffer *buffer)
+{
+  assert(message->base.descriptor == &holdfast__v1__reserve_stream_request__descriptor);
+  return protobuf_c_message_pack_to_buffer ((const ProtobufCMessage*)message, buffer);
+}
+Holdfast__V1__ReserveStreamRequest *
+       holdfast__v1__reserve_stream_request__unpack
+                     (ProtobufCAllocator  *allocator,
+                      size_t               len,
+                      const uint8_t       *data)
+{
+  return (Holdfast__V1__ReserveStreamRequest *)
+     protobuf_c_message_unpack (&holdfast__v1__reserve_stream_request__descriptor,
+                                allocator, len, data);
+}
+void   holdfast__v1__reserve_stream_request__free_unpacked
+                     (Holdfast__V1__ReserveStreamRequest *message,
+                      ProtobufCAllocator *allocator)
+{
+  if(!message)
+    return;
+  assert(message->base.descriptor == &holdfast__v1__reserve_stream_request__descriptor);
+  protobuf_c_message_free_unpacked ((ProtobufCMessage*)message, allocator);
+}
+void   holdfast__v1__reserve_stream_response__init
+                     (Holdfast__V1__ReserveStreamResponse         *message)
+{
+  static const Holdfast__V1__ReserveStreamResponse init_value = HOLDFAST__V1__RESERVE_STREAM_RESPONSE__INIT;
+  *message = init_value;
+}
+size_t holdfast__v1__reserve_stream_response__get_packed_size
+                     (const Holdfast__V1__ReserveStreamResponse *message)
+{
+  assert(message->base.descriptor == &holdfast__v1__reserve_stream_response__descriptor);
+  return protobuf_c_message_get_packed_size ((const ProtobufCMessage*)(message));
+}
+size_t holdfast__v1__reserve_stream_response__pack
+                     (const Holdfast__V1__ReserveStreamResponse *message,
+                      uint8_t       *out)
+{
+  assert(message->base.descriptor == &holdfast__v1__reserve_stream_response__descriptor);
+  return protobuf_c_message_pack ((const ProtobufCMessage*)message, out);
+}
+size_t holdfast__v1__reserve_stream_response__pack_to_buffer
+                     (const Holdfast__V1__ReserveStreamResponse *message,
+                      ProtobufCBuffer *buffer)
+{
+  assert(message->base.descriptor == &holdfast__v1__reserve_stream_response__descriptor);
+  return protobuf_c_message_pack_to_buffer ((const ProtobufCMessage*)message, buffer);
+}
+Holdfast__V1__ReserveStreamResponse *
+       holdfast__v1__reserve_stream_response__unpack
+                     (ProtobufCAllocator  *allocator,
+                      size_t               len,
+                      const uint8_t       *data)
+{
+  return (Holdfast__V1__ReserveStreamResponse *)
+     protobuf_c_message_unpack (&holdfast__v1__reserve_stream_response__descriptor,
+                                allocator, len, data);
+}
+void   holdfast__v1__reserve_stream_response__free_unpacked
+                     (Holdfast__V1__ReserveStreamResponse *message,
+                      ProtobufCAllocator *allocator)
+{
+  if(!message)
+    return;
+  assert(message->base.descriptor == &holdfast__v1__reserve_stream_response__descriptor);
+  protobuf_c_message_free_unpacked ((ProtobufCMessage*)message, allocator);
+}
 static const ProtobufCFieldDescriptor holdfast__v1__reservation_line__field_descriptors[3] =
 {
   {
@@ -1469,6 +1745,350 @@ const ProtobufCMessageDescriptor holdfast__v1__list_reservations_response__descr
   (ProtobufCMessageInit) holdfast__v1__list_reservations_response__init,
   NULL,NULL,NULL    /* reserved[123] */
 };
+static const ProtobufCFieldDescriptor holdfast__v1__reserve_result__field_descriptors[2] =
+{
+  {
+    "held",
+    1,
+    PROTOBUF_C_LABEL_NONE,
+    PROTOBUF_C_TYPE_MESSAGE,
+    offsetof(Holdfast__V1__ReserveResult, outcome_case),
+    offsetof(Holdfast__V1__ReserveResult, held),
+    &holdfast__v1__reserve_response__descriptor,
+    NULL,
+    0 | PROTOBUF_C_FIELD_FLAG_ONEOF,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
+  {
+    "failure",
+    2,
+    PROTOBUF_C_LABEL_NONE,
+    PROTOBUF_C_TYPE_MESSAGE,
+    offsetof(Holdfast__V1__ReserveResult, outcome_case),
+    offsetof(Holdfast__V1__ReserveResult, failure),
+    &holdfast__v1__failure__descriptor,
+    NULL,
+    0 | PROTOBUF_C_FIELD_FLAG_ONEOF,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
+};
+static const unsigned holdfast__v1__reserve_result__field_indices_by_name[] = {
+  1,   /* field[1] = failure */
+  0,   /* field[0] = held */
+};
+static const ProtobufCIntRange holdfast__v1__reserve_result__number_ranges[1 + 1] =
+{
+  { 1, 0 },
+  { 0, 2 }
+};
+const ProtobufCMessageDescriptor holdfast__v1__reserve_result__descriptor =
+{
+  PROTOBUF_C__MESSAGE_DESCRIPTOR_MAGIC,
+  "holdfast.v1.ReserveResult",
+  "ReserveResult",
+  "Holdfast__V1__ReserveResult",
+  "holdfast.v1",
+  sizeof(Holdfast__V1__ReserveResult),
+  2,
+  holdfast__v1__reserve_result__field_descriptors,
+  holdfast__v1__reserve_result__field_indices_by_name,
+  1,  holdfast__v1__reserve_result__number_ranges,
+  (ProtobufCMessageInit) holdfast__v1__reserve_result__init,
+  NULL,NULL,NULL    /* reserved[123] */
+};
+static const ProtobufCFieldDescriptor holdfast__v1__failure__metadata_entry__field_descriptors[2] =
+{
+  {
+    "key",
+    1,
+    PROTOBUF_C_LABEL_NONE,
+    PROTOBUF_C_TYPE_STRING,
+    0,   /* quantifier_offset */
+    offsetof(Holdfast__V1__Failure__MetadataEntry, key),
+    NULL,
+    &protobuf_c_empty_string,
+    0,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
+  {
+    "value",
+    2,
+    PROTOBUF_C_LABEL_NONE,
+    PROTOBUF_C_TYPE_STRING,
+    0,   /* quantifier_offset */
+    offsetof(Holdfast__V1__Failure__MetadataEntry, value),
+    NULL,
+    &protobuf_c_empty_string,
+    0,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
+};
+static const unsigned holdfast__v1__failure__metadata_entry__field_indices_by_name[] = {
+  0,   /* field[0] = key */
+  1,   /* field[1] = value */
+};
+static const ProtobufCIntRange holdfast__v1__failure__metadata_entry__number_ranges[1 + 1] =
+{
+  { 1, 0 },
+  { 0, 2 }
+};
+const ProtobufCMessageDescriptor holdfast__v1__failure__metadata_entry__descriptor =
+{
+  PROTOBUF_C__MESSAGE_DESCRIPTOR_MAGIC,
+  "holdfast.v1.Failure.MetadataEntry",
+  "MetadataEntry",
+  "Holdfast__V1__Failure__MetadataEntry",
+  "holdfast.v1",
+  sizeof(Holdfast__V1__Failure__MetadataEntry),
+  2,
+  holdfast__v1__failure__metadata_entry__field_descriptors,
+  holdfast__v1__failure__metadata_entry__field_indices_by_name,
+  1,  holdfast__v1__failure__metadata_entry__number_ranges,
+  (ProtobufCMessageInit) holdfast__v1__failure__metadata_entry__init,
+  NULL,NULL,NULL    /* reserved[123] */
+};
+static const ProtobufCFieldDescriptor holdfast__v1__failure__field_descriptors[5] =
+{
+  {
+    "code",
+    1,
+    PROTOBUF_C_LABEL_NONE,
+    PROTOBUF_C_TYPE_INT32,
+    0,   /* quantifier_offset */
+    offsetof(Holdfast__V1__Failure, code),
+    NULL,
+    NULL,
+    0,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
+  {
+    "reason",
+    2,
+    PROTOBUF_C_LABEL_NONE,
+    PROTOBUF_C_TYPE_STRING,
+    0,   /* quantifier_offset */
+    offsetof(Holdfast__V1__Failure, reason),
+    NULL,
+    &protobuf_c_empty_string,
+    0,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
+  {
+    "message",
+    3,
+    PROTOBUF_C_LABEL_NONE,
+    PROTOBUF_C_TYPE_STRING,
+    0,   /* quantifier_offset */
+    offsetof(Holdfast__V1__Failure, message),
+    NULL,
+    &protobuf_c_empty_string,
+    0,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
+  {
+    "metadata",
+    4,
+    PROTOBUF_C_LABEL_REPEATED,
+    PROTOBUF_C_TYPE_MESSAGE,
+    offsetof(Holdfast__V1__Failure, n_metadata),
+    offsetof(Holdfast__V1__Failure, metadata),
+    &holdfast__v1__failure__metadata_entry__descriptor,
+    NULL,
+    0,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
+  {
+    "retry_delay",
+    5,
+    PROTOBUF_C_LABEL_NONE,
+    PROTOBUF_C_TYPE_MESSAGE,
+    0,   /* quantifier_offset */
+    offsetof(Holdfast__V1__Failure, retry_delay),
+    &google__protobuf__duration__descriptor,
+    NULL,
+    0,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
+};
+static const unsigned holdfast__v1__failure__field_indices_by_name[] = {
+  0,   /* field[0] = code */
+  2,   /* field[2] = message */
+  3,   /* field[3] = metadata */
+  1,   /* field[1] = reason */
+  4,   /* field[4] = retry_delay */
+};
+static const ProtobufCIntRange holdfast__v1__failure__number_ranges[1 + 1] =
+{
+  { 1, 0 },
+  { 0, 5 }
+};
+const ProtobufCMessageDescriptor holdfast__v1__failure__descriptor =
+{
+  PROTOBUF_C__MESSAGE_DESCRIPTOR_MAGIC,
+  "holdfast.v1.Failure",
+  "Failure",
+  "Holdfast__V1__Failure",
+  "holdfast.v1",
+  sizeof(Holdfast__V1__Failure),
+  5,
+  holdfast__v1__failure__field_descriptors,
+  holdfast__v1__failure__field_indices_by_name,
+  1,  holdfast__v1__failure__number_ranges,
+  (ProtobufCMessageInit) holdfast__v1__failure__init,
+  NULL,NULL,NULL    /* reserved[123] */
+};
+static const ProtobufCFieldDescriptor holdfast__v1__batch_reserve_request__field_descriptors[1] =
+{
+  {
+    "requests",
+    1,
+    PROTOBUF_C_LABEL_REPEATED,
+    PROTOBUF_C_TYPE_MESSAGE,
+    offsetof(Holdfast__V1__BatchReserveRequest, n_requests),
+    offsetof(Holdfast__V1__BatchReserveRequest, requests),
+    &holdfast__v1__reserve_request__descriptor,
+    NULL,
+    0,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
+};
+static const unsigned holdfast__v1__batch_reserve_request__field_indices_by_name[] = {
+  0,   /* field[0] = requests */
+};
+static const ProtobufCIntRange holdfast__v1__batch_reserve_request__number_ranges[1 + 1] =
+{
+  { 1, 0 },
+  { 0, 1 }
+};
+const ProtobufCMessageDescriptor holdfast__v1__batch_reserve_request__descriptor =
+{
+  PROTOBUF_C__MESSAGE_DESCRIPTOR_MAGIC,
+  "holdfast.v1.BatchReserveRequest",
+  "BatchReserveRequest",
+  "Holdfast__V1__BatchReserveRequest",
+  "holdfast.v1",
+  sizeof(Holdfast__V1__BatchReserveRequest),
+  1,
+  holdfast__v1__batch_reserve_request__field_descriptors,
+  holdfast__v1__batch_reserve_request__field_indices_by_name,
+  1,  holdfast__v1__batch_reserve_request__number_ranges,
+  (ProtobufCMessageInit) holdfast__v1__batch_reserve_request__init,
+  NULL,NULL,NULL    /* reserved[123] */
+};
+static const ProtobufCFieldDescriptor holdfast__v1__batch_reserve_response__field_descriptors[1] =
+{
+  {
+    "results",
+    1,
+    PROTOBUF_C_LABEL_REPEATED,
+    PROTOBUF_C_TYPE_MESSAGE,
+    offsetof(Holdfast__V1__BatchReserveResponse, n_results),
+    offsetof(Holdfast__V1__BatchReserveResponse, results),
+    &holdfast__v1__reserve_result__descriptor,
+    NULL,
+    0,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
+};
+static const unsigned holdfast__v1__batch_reserve_response__field_indices_by_name[] = {
+  0,   /* field[0] = results */
+};
+static const ProtobufCIntRange holdfast__v1__batch_reserve_response__number_ranges[1 + 1] =
+{
+  { 1, 0 },
+  { 0, 1 }
+};
+const ProtobufCMessageDescriptor holdfast__v1__batch_reserve_response__descriptor =
+{
+  PROTOBUF_C__MESSAGE_DESCRIPTOR_MAGIC,
+  "holdfast.v1.BatchReserveResponse",
+  "BatchReserveResponse",
+  "Holdfast__V1__BatchReserveResponse",
+  "holdfast.v1",
+  sizeof(Holdfast__V1__BatchReserveResponse),
+  1,
+  holdfast__v1__batch_reserve_response__field_descriptors,
+  holdfast__v1__batch_reserve_response__field_indices_by_name,
+  1,  holdfast__v1__batch_reserve_response__number_ranges,
+  (ProtobufCMessageInit) holdfast__v1__batch_reserve_response__init,
+  NULL,NULL,NULL    /* reserved[123] */
+};
+static const ProtobufCFieldDescriptor holdfast__v1__reserve_stream_request__field_descriptors[1] =
+{
+  {
+    "requests",
+    1,
+    PROTOBUF_C_LABEL_REPEATED,
+    PROTOBUF_C_TYPE_MESSAGE,
+    offsetof(Holdfast__V1__ReserveStreamRequest, n_requests),
+    offsetof(Holdfast__V1__ReserveStreamRequest, requests),
+    &holdfast__v1__reserve_request__descriptor,
+    NULL,
+    0,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
+};
+static const unsigned holdfast__v1__reserve_stream_request__field_indices_by_name[] = {
+  0,   /* field[0] = requests */
+};
+static const ProtobufCIntRange holdfast__v1__reserve_stream_request__number_ranges[1 + 1] =
+{
+  { 1, 0 },
+  { 0, 1 }
+};
+const ProtobufCMessageDescriptor holdfast__v1__reserve_stream_request__descriptor =
+{
+  PROTOBUF_C__MESSAGE_DESCRIPTOR_MAGIC,
+  "holdfast.v1.ReserveStreamRequest",
+  "ReserveStreamRequest",
+  "Holdfast__V1__ReserveStreamRequest",
+  "holdfast.v1",
+  sizeof(Holdfast__V1__ReserveStreamRequest),
+  1,
+  holdfast__v1__reserve_stream_request__field_descriptors,
+  holdfast__v1__reserve_stream_request__field_indices_by_name,
+  1,  holdfast__v1__reserve_stream_request__number_ranges,
+  (ProtobufCMessageInit) holdfast__v1__reserve_stream_request__init,
+  NULL,NULL,NULL    /* reserved[123] */
+};
+static const ProtobufCFieldDescriptor holdfast__v1__reserve_stream_response__field_descriptors[1] =
+{
+  {
+    "results",
+    1,
+    PROTOBUF_C_LABEL_REPEATED,
+    PROTOBUF_C_TYPE_MESSAGE,
+    offsetof(Holdfast__V1__ReserveStreamResponse, n_results),
+    offsetof(Holdfast__V1__ReserveStreamResponse, results),
+    &holdfast__v1__reserve_result__descriptor,
+    NULL,
+    0,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
+};
+static const unsigned holdfast__v1__reserve_stream_response__field_indices_by_name[] = {
+  0,   /* field[0] = results */
+};
+static const ProtobufCIntRange holdfast__v1__reserve_stream_response__number_ranges[1 + 1] =
+{
+  { 1, 0 },
+  { 0, 1 }
+};
+const ProtobufCMessageDescriptor holdfast__v1__reserve_stream_response__descriptor =
+{
+  PROTOBUF_C__MESSAGE_DESCRIPTOR_MAGIC,
+  "holdfast.v1.ReserveStreamResponse",
+  "ReserveStreamResponse",
+  "Holdfast__V1__ReserveStreamResponse",
+  "holdfast.v1",
+  sizeof(Holdfast__V1__ReserveStreamResponse),
+  1,
+  holdfast__v1__reserve_stream_response__field_descriptors,
+  holdfast__v1__reserve_stream_response__field_indices_by_name,
+  1,  holdfast__v1__reserve_stream_response__number_ranges,
+  (ProtobufCMessageInit) holdfast__v1__reserve_stream_response__init,
+  NULL,NULL,NULL    /* reserved[123] */
+};
 static const ProtobufCEnumValue holdfast__v1__reservation_state__enum_values_by_number[5] =
 {
   { "RESERVATION_STATE_UNSPECIFIED", "HOLDFAST__V1__RESERVATION_STATE__RESERVATION_STATE_UNSPECIFIED", 0 },
@@ -1503,22 +2123,26 @@ const ProtobufCEnumDescriptor holdfast__v1__reservation_state__descriptor =
   holdfast__v1__reservation_state__value_ranges,
   NULL,NULL,NULL,NULL   /* reserved[1234] */
 };
-static const ProtobufCMethodDescriptor holdfast__v1__reservation_service__method_descriptors[6] =
+static const ProtobufCMethodDescriptor holdfast__v1__reservation_service__method_descriptors[8] =
 {
   { "Reserve", &holdfast__v1__reserve_request__descriptor, &holdfast__v1__reserve_response__descriptor },
   { "Confirm", &holdfast__v1__confirm_request__descriptor, &holdfast__v1__confirm_response__descriptor },
   { "Release", &holdfast__v1__release_request__descriptor, &holdfast__v1__release_response__descriptor },
   { "Extend", &holdfast__v1__extend_request__descriptor, &holdfast__v1__extend_response__descriptor },
+  { "BatchReserve", &holdfast__v1__batch_reserve_request__descriptor, &holdfast__v1__batch_reserve_response__descriptor },
+  { "ReserveStream", &holdfast__v1__reserve_stream_request__descriptor, &holdfast__v1__reserve_stream_response__descriptor },
   { "GetReservation", &holdfast__v1__get_reservation_request__descriptor, &holdfast__v1__get_reservation_response__descriptor },
   { "ListReservations", &holdfast__v1__list_reservations_request__descriptor, &holdfast__v1__list_reservations_response__descriptor },
 };
 const unsigned holdfast__v1__reservation_service__method_indices_by_name[] = {
+  4,        /* BatchReserve */
   1,        /* Confirm */
   3,        /* Extend */
-  4,        /* GetReservation */
-  5,        /* ListReservations */
+  6,        /* GetReservation */
+  7,        /* ListReservations */
   2,        /* Release */
-  0         /* Reserve */
+  0,        /* Reserve */
+  5         /* ReserveStream */
 };
 const ProtobufCServiceDescriptor holdfast__v1__reservation_service__descriptor =
 {
@@ -1527,7 +2151,7 @@ const ProtobufCServiceDescriptor holdfast__v1__reservation_service__descriptor =
   "ReservationService",
   "Holdfast__V1__ReservationService",
   "holdfast.v1",
-  6,
+  8,
   holdfast__v1__reservation_service__method_descriptors,
   holdfast__v1__reservation_service__method_indices_by_name
 };
@@ -1563,13 +2187,29 @@ void holdfast__v1__reservation_service__extend(ProtobufCService *service,
   assert(service->descriptor == &holdfast__v1__reservation_service__descriptor);
   service->invoke(service, 3, (const ProtobufCMessage *) input, (ProtobufCClosure) closure, closure_data);
 }
+void holdfast__v1__reservation_service__batch_reserve(ProtobufCService *service,
+                                                      const Holdfast__V1__BatchReserveRequest *input,
+                                                      Holdfast__V1__BatchReserveResponse_Closure closure,
+                                                      void *closure_data)
+{
+  assert(service->descriptor == &holdfast__v1__reservation_service__descriptor);
+  service->invoke(service, 4, (const ProtobufCMessage *) input, (ProtobufCClosure) closure, closure_data);
+}
+void holdfast__v1__reservation_service__reserve_stream(ProtobufCService *service,
+                                                       const Holdfast__V1__ReserveStreamRequest *input,
+                                                       Holdfast__V1__ReserveStreamResponse_Closure closure,
+                                                       void *closure_data)
+{
+  assert(service->descriptor == &holdfast__v1__reservation_service__descriptor);
+  service->invoke(service, 5, (const ProtobufCMessage *) input, (ProtobufCClosure) closure, closure_data);
+}
 void holdfast__v1__reservation_service__get_reservation(ProtobufCService *service,
                                                         const Holdfast__V1__GetReservationRequest *input,
                                                         Holdfast__V1__GetReservationResponse_Closure closure,
                                                         void *closure_data)
 {
   assert(service->descriptor == &holdfast__v1__reservation_service__descriptor);
-  service->invoke(service, 4, (const ProtobufCMessage *) input, (ProtobufCClosure) closure, closure_data);
+  service->invoke(service, 6, (const ProtobufCMessage *) input, (ProtobufCClosure) closure, closure_data);
 }
 void holdfast__v1__reservation_service__list_reservations(ProtobufCService *service,
                                                           const Holdfast__V1__ListReservationsRequest *input,
@@ -1577,7 +2217,7 @@ void holdfast__v1__reservation_service__list_reservations(ProtobufCService *serv
                                                           void *closure_data)
 {
   assert(service->descriptor == &holdfast__v1__reservation_service__descriptor);
-  service->invoke(service, 5, (const ProtobufCMessage *) input, (ProtobufCClosure) closure, closure_data);
+  service->invoke(service, 7, (const ProtobufCMessage *) input, (ProtobufCClosure) closure, closure_data);
 }
 void holdfast__v1__reservation_service__init (Holdfast__V1__ReservationService_Service *service,
                                               Holdfast__V1__ReservationService_ServiceDestroy destroy)

@@ -31,6 +31,13 @@ typedef struct Holdfast__V1__GetReservationRequest Holdfast__V1__GetReservationR
 typedef struct Holdfast__V1__GetReservationResponse Holdfast__V1__GetReservationResponse;
 typedef struct Holdfast__V1__ListReservationsRequest Holdfast__V1__ListReservationsRequest;
 typedef struct Holdfast__V1__ListReservationsResponse Holdfast__V1__ListReservationsResponse;
+typedef struct Holdfast__V1__ReserveResult Holdfast__V1__ReserveResult;
+typedef struct Holdfast__V1__Failure Holdfast__V1__Failure;
+typedef struct Holdfast__V1__Failure__MetadataEntry Holdfast__V1__Failure__MetadataEntry;
+typedef struct Holdfast__V1__BatchReserveRequest Holdfast__V1__BatchReserveRequest;
+typedef struct Holdfast__V1__BatchReserveResponse Holdfast__V1__BatchReserveResponse;
+typedef struct Holdfast__V1__ReserveStreamRequest Holdfast__V1__ReserveStreamRequest;
+typedef struct Holdfast__V1__ReserveStreamResponse Holdfast__V1__ReserveStreamResponse;
 
 
 /* --- enums --- */
@@ -404,6 +411,150 @@ struct  Holdfast__V1__ListReservationsResponse
     , 0,NULL, (char *)protobuf_c_empty_string }
 
 
+typedef enum {
+  HOLDFAST__V1__RESERVE_RESULT__OUTCOME__NOT_SET = 0,
+  HOLDFAST__V1__RESERVE_RESULT__OUTCOME_HELD = 1,
+  HOLDFAST__V1__RESERVE_RESULT__OUTCOME_FAILURE = 2
+    PROTOBUF_C__FORCE_ENUM_TO_BE_INT_SIZE(HOLDFAST__V1__RESERVE_RESULT__OUTCOME__CASE)
+} Holdfast__V1__ReserveResult__OutcomeCase;
+
+/*
+ * What became of one request of many.
+ */
+struct  Holdfast__V1__ReserveResult
+{
+  ProtobufCMessage base;
+  Holdfast__V1__ReserveResult__OutcomeCase outcome_case;
+  union {
+    /*
+     * The units are held.
+     */
+    Holdfast__V1__ReserveResponse *held;
+    /*
+     * They are not.
+     */
+    Holdfast__V1__Failure *failure;
+  };
+};
+#define HOLDFAST__V1__RESERVE_RESULT__INIT \
+ { PROTOBUF_C_MESSAGE_INIT (&holdfast__v1__reserve_result__descriptor) \
+    , HOLDFAST__V1__RESERVE_RESULT__OUTCOME__NOT_SET, {0} }
+
+
+struct  Holdfast__V1__Failure__MetadataEntry
+{
+  ProtobufCMessage base;
+  char *key;
+  char *value;
+};
+#define HOLDFAST__V1__FAILURE__METADATA_ENTRY__INIT \
+ { PROTOBUF_C_MESSAGE_INIT (&holdfast__v1__failure__metadata_entry__descriptor) \
+    , (char *)protobuf_c_empty_string, (char *)protobuf_c_empty_string }
+
+
+/*
+ * What grpc-status, grpc-message and the details of a call that stands alone would say. A PreconditionFailure
+ * or BadRequest, which name every bad line, are left out: the message and the metadata have the first, and
+ * bad_lines how many there are.
+ */
+struct  Holdfast__V1__Failure
+{
+  ProtobufCMessage base;
+  /*
+   * google.rpc.Code.
+   */
+  int32_t code;
+  /*
+   * Of google.rpc.ErrorInfo.
+   */
+  char *reason;
+  /*
+   * For people.
+   */
+  char *message;
+  /*
+   * Of google.rpc.ErrorInfo.
+   */
+  size_t n_metadata;
+  Holdfast__V1__Failure__MetadataEntry **metadata;
+  /*
+   * Of google.rpc.RetryInfo.
+   */
+  Google__Protobuf__Duration *retry_delay;
+};
+#define HOLDFAST__V1__FAILURE__INIT \
+ { PROTOBUF_C_MESSAGE_INIT (&holdfast__v1__failure__descriptor) \
+    , 0, (char *)protobuf_c_empty_string, (char *)protobuf_c_empty_string, 0,NULL, NULL }
+
+
+/*
+ * Asks for several reserves.
+ */
+struct  Holdfast__V1__BatchReserveRequest
+{
+  ProtobufCMessage base;
+  /*
+   * 1-8192 requests.
+   */
+  size_t n_requests;
+  Holdfast__V1__ReserveRequest **requests;
+};
+#define HOLDFAST__V1__BATCH_RESERVE_REQUEST__INIT \
+ { PROTOBUF_C_MESSAGE_INIT (&holdfast__v1__batch_reserve_request__descriptor) \
+    , 0,NULL }
+
+
+/*
+ * One result for each.
+ */
+struct  Holdfast__V1__BatchReserveResponse
+{
+  ProtobufCMessage base;
+  /*
+   * In the order of the requests.
+   */
+  size_t n_results;
+  Holdfast__V1__ReserveResult **results;
+};
+#define HOLDFAST__V1__BATCH_RESERVE_RESPONSE__INIT \
+ { PROTOBUF_C_MESSAGE_INIT (&holdfast__v1__batch_reserve_response__descriptor) \
+    , 0,NULL }
+
+
+/*
+ * Some more reserves.
+ */
+struct  Holdfast__V1__ReserveStreamRequest
+{
+  ProtobufCMessage base;
+  /*
+   * 1-8192 requests.
+   */
+  size_t n_requests;
+  Holdfast__V1__ReserveRequest **requests;
+};
+#define HOLDFAST__V1__RESERVE_STREAM_REQUEST__INIT \
+ { PROTOBUF_C_MESSAGE_INIT (&holdfast__v1__reserve_stream_request__descriptor) \
+    , 0,NULL }
+
+
+/*
+ * One result for each request of one message.
+ */
+struct  Holdfast__V1__ReserveStreamResponse
+{
+  ProtobufCMessage base;
+  /*
+   * In the order of the requests.
+   */
+  size_t n_results;
+  Holdfast__V1__ReserveResult **results;
+};
+#define HOLDFAST__V1__RESERVE_STREAM_RESPONSE__INIT \
+ { PROTOBUF_C_MESSAGE_INIT (&holdfast__v1__reserve_stream_response__descriptor) \
+    , 0,NULL }
+
+
 /* Holdfast__V1__ReservationLine methods */
 void   holdfast__v1__reservation_line__init
                      (Holdfast__V1__ReservationLine         *message);
@@ -670,6 +821,123 @@ Holdfast__V1__ListReservationsResponse *
 void   holdfast__v1__list_reservations_response__free_unpacked
                      (Holdfast__V1__ListReservationsResponse *message,
                       ProtobufCAllocator *allocator);
+/* Holdfast__V1__ReserveResult methods */
+void   holdfast__v1__reserve_result__init
+                     (Holdfast__V1__ReserveResult         *message);
+size_t holdfast__v1__reserve_result__get_packed_size
+                     (const Holdfast__V1__ReserveResult   *message);
+size_t holdfast__v1__reserve_result__pack
+                     (const Holdfast__V1__ReserveResult   *message,
+                      uint8_t             *out);
+size_t holdfast__v1__reserve_result__pack_to_buffer
+                     (const Holdfast__V1__ReserveResult   *message,
+                      ProtobufCBuffer     *buffer);
+Holdfast__V1__ReserveResult *
+       holdfast__v1__reserve_result__unpack
+                     (ProtobufCAllocator  *allocator,
+                      size_t               len,
+                      const uint8_t       *data);
+void   holdfast__v1__reserve_result__free_unpacked
+                     (Holdfast__V1__ReserveResult *message,
+                      ProtobufCAllocator *allocator);
+/* Holdfast__V1__Failure__MetadataEntry methods */
+void   holdfast__v1__failure__metadata_entry__init
+                     (Holdfast__V1__Failure__MetadataEntry         *message);
+/* Holdfast__V1__Failure methods */
+void   holdfast__v1__failure__init
+                     (Holdfast__V1__Failure         *message);
+size_t holdfast__v1__failure__get_packed_size
+                     (const Holdfast__V1__Failure   *message);
+size_t holdfast__v1__failure__pack
+                     (const Holdfast__V1__Failure   *message,
+                      uint8_t             *out);
+size_t holdfast__v1__failure__pack_to_buffer
+                     (const Holdfast__V1__Failure   *message,
+                      ProtobufCBuffer     *buffer);
+Holdfast__V1__Failure *
+       holdfast__v1__failure__unpack
+                     (ProtobufCAllocator  *allocator,
+                      size_t               len,
+                      const uint8_t       *data);
+void   holdfast__v1__failure__free_unpacked
+                     (Holdfast__V1__Failure *message,
+                      ProtobufCAllocator *allocator);
+/* Holdfast__V1__BatchReserveRequest methods */
+void   holdfast__v1__batch_reserve_request__init
+                     (Holdfast__V1__BatchReserveRequest         *message);
+size_t holdfast__v1__batch_reserve_request__get_packed_size
+                     (const Holdfast__V1__BatchReserveRequest   *message);
+size_t holdfast__v1__batch_reserve_request__pack
+                     (const Holdfast__V1__BatchReserveRequest   *message,
+                      uint8_t             *out);
+size_t holdfast__v1__batch_reserve_request__pack_to_buffer
+                     (const Holdfast__V1__BatchReserveRequest   *message,
+                      ProtobufCBuffer     *buffer);
+Holdfast__V1__BatchReserveRequest *
+       holdfast__v1__batch_reserve_request__unpack
+                     (ProtobufCAllocator  *allocator,
+                      size_t               len,
+                      const uint8_t       *data);
+void   holdfast__v1__batch_reserve_request__free_unpacked
+                     (Holdfast__V1__BatchReserveRequest *message,
+                      ProtobufCAllocator *allocator);
+/* Holdfast__V1__BatchReserveResponse methods */
+void   holdfast__v1__batch_reserve_response__init
+                     (Holdfast__V1__BatchReserveResponse         *message);
+size_t holdfast__v1__batch_reserve_response__get_packed_size
+                     (const Holdfast__V1__BatchReserveResponse   *message);
+size_t holdfast__v1__batch_reserve_response__pack
+                     (const Holdfast__V1__BatchReserveResponse   *message,
+                      uint8_t             *out);
+size_t holdfast__v1__batch_reserve_response__pack_to_buffer
+                     (const Holdfast__V1__BatchReserveResponse   *message,
+                      ProtobufCBuffer     *buffer);
+Holdfast__V1__BatchReserveResponse *
+       holdfast__v1__batch_reserve_response__unpack
+                     (ProtobufCAllocator  *allocator,
+                      size_t               len,
+                      const uint8_t       *data);
+void   holdfast__v1__batch_reserve_response__free_unpacked
+                     (Holdfast__V1__BatchReserveResponse *message,
+                      ProtobufCAllocator *allocator);
+/* Holdfast__V1__ReserveStreamRequest methods */
+void   holdfast__v1__reserve_stream_request__init
+                     (Holdfast__V1__ReserveStreamRequest         *message);
+size_t holdfast__v1__reserve_stream_request__get_packed_size
+                     (const Holdfast__V1__ReserveStreamRequest   *message);
+size_t holdfast__v1__reserve_stream_request__pack
+                     (const Holdfast__V1__ReserveStreamRequest   *message,
+                      uint8_t             *out);
+size_t holdfast__v1__reserve_stream_request__pack_to_buffer
+                     (const Holdfast__V1__ReserveStreamRequest   *message,
+                      ProtobufCBuffer     *buffer);
+Holdfast__V1__ReserveStreamRequest *
+       holdfast__v1__reserve_stream_request__unpack
+                     (ProtobufCAllocator  *allocator,
+                      size_t               len,
+                      const uint8_t       *data);
+void   holdfast__v1__reserve_stream_request__free_unpacked
+                     (Holdfast__V1__ReserveStreamRequest *message,
+                      ProtobufCAllocator *allocator);
+/* Holdfast__V1__ReserveStreamResponse methods */
+void   holdfast__v1__reserve_stream_response__init
+                     (Holdfast__V1__ReserveStreamResponse         *message);
+size_t holdfast__v1__reserve_stream_response__get_packed_size
+                     (const Holdfast__V1__ReserveStreamResponse   *message);
+size_t holdfast__v1__reserve_stream_response__pack
+                     (const Holdfast__V1__ReserveStreamResponse   *message,
+                      uint8_t             *out);
+size_t holdfast__v1__reserve_stream_response__pack_to_buffer
+                     (const Holdfast__V1__ReserveStreamResponse   *message,
+                      ProtobufCBuffer     *buffer);
+Holdfast__V1__ReserveStreamResponse *
+       holdfast__v1__reserve_stream_response__unpack
+                     (ProtobufCAllocator  *allocator,
+                      size_t               len,
+                      const uint8_t       *data);
+void   holdfast__v1__reserve_stream_response__free_unpacked
+                     (Holdfast__V1__ReserveStreamResponse *message,
+                      ProtobufCAllocator *allocator);
 /* --- per-message closures --- */
 
 typedef void (*Holdfast__V1__ReservationLine_Closure)
@@ -714,6 +982,27 @@ typedef void (*Holdfast__V1__ListReservationsRequest_Closure)
 typedef void (*Holdfast__V1__ListReservationsResponse_Closure)
                  (const Holdfast__V1__ListReservationsResponse *message,
                   void *closure_data);
+typedef void (*Holdfast__V1__ReserveResult_Closure)
+                 (const Holdfast__V1__ReserveResult *message,
+                  void *closure_data);
+typedef void (*Holdfast__V1__Failure__MetadataEntry_Closure)
+                 (const Holdfast__V1__Failure__MetadataEntry *message,
+                  void *closure_data);
+typedef void (*Holdfast__V1__Failure_Closure)
+                 (const Holdfast__V1__Failure *message,
+                  void *closure_data);
+typedef void (*Holdfast__V1__BatchReserveRequest_Closure)
+                 (const Holdfast__V1__BatchReserveRequest *message,
+                  void *closure_data);
+typedef void (*Holdfast__V1__BatchReserveResponse_Closure)
+                 (const Holdfast__V1__BatchReserveResponse *message,
+                  void *closure_data);
+typedef void (*Holdfast__V1__ReserveStreamRequest_Closure)
+                 (const Holdfast__V1__ReserveStreamRequest *message,
+                  void *closure_data);
+typedef void (*Holdfast__V1__ReserveStreamResponse_Closure)
+                 (const Holdfast__V1__ReserveStreamResponse *message,
+                  void *closure_data);
 
 /* --- services --- */
 
@@ -737,6 +1026,14 @@ struct Holdfast__V1__ReservationService_Service
                  const Holdfast__V1__ExtendRequest *input,
                  Holdfast__V1__ExtendResponse_Closure closure,
                  void *closure_data);
+  void (*batch_reserve)(Holdfast__V1__ReservationService_Service *service,
+                        const Holdfast__V1__BatchReserveRequest *input,
+                        Holdfast__V1__BatchReserveResponse_Closure closure,
+                        void *closure_data);
+  void (*reserve_stream)(Holdfast__V1__ReservationService_Service *service,
+                         const Holdfast__V1__ReserveStreamRequest *input,
+                         Holdfast__V1__ReserveStreamResponse_Closure closure,
+                         void *closure_data);
   void (*get_reservation)(Holdfast__V1__ReservationService_Service *service,
                           const Holdfast__V1__GetReservationRequest *input,
                           Holdfast__V1__GetReservationResponse_Closure closure,
@@ -757,6 +1054,8 @@ void holdfast__v1__reservation_service__init (Holdfast__V1__ReservationService_S
       function_prefix__ ## confirm,\
       function_prefix__ ## release,\
       function_prefix__ ## extend,\
+      function_prefix__ ## batch_reserve,\
+      function_prefix__ ## reserve_stream,\
       function_prefix__ ## get_reservation,\
       function_prefix__ ## list_reservations  }
 void holdfast__v1__reservation_service__reserve(ProtobufCService *service,
@@ -775,6 +1074,14 @@ void holdfast__v1__reservation_service__extend(ProtobufCService *service,
                                                const Holdfast__V1__ExtendRequest *input,
                                                Holdfast__V1__ExtendResponse_Closure closure,
                                                void *closure_data);
+void holdfast__v1__reservation_service__batch_reserve(ProtobufCService *service,
+                                                      const Holdfast__V1__BatchReserveRequest *input,
+                                                      Holdfast__V1__BatchReserveResponse_Closure closure,
+                                                      void *closure_data);
+void holdfast__v1__reservation_service__reserve_stream(ProtobufCService *service,
+                                                       const Holdfast__V1__ReserveStreamRequest *input,
+                                                       Holdfast__V1__ReserveStreamResponse_Closure closure,
+                                                       void *closure_data);
 void holdfast__v1__reservation_service__get_reservation(ProtobufCService *service,
                                                         const Holdfast__V1__GetReservationRequest *input,
                                                         Holdfast__V1__GetReservationResponse_Closure closure,
@@ -801,6 +1108,13 @@ extern const ProtobufCMessageDescriptor holdfast__v1__get_reservation_request__d
 extern const ProtobufCMessageDescriptor holdfast__v1__get_reservation_response__descriptor;
 extern const ProtobufCMessageDescriptor holdfast__v1__list_reservations_request__descriptor;
 extern const ProtobufCMessageDescriptor holdfast__v1__list_reservations_response__descriptor;
+extern const ProtobufCMessageDescriptor holdfast__v1__reserve_result__descriptor;
+extern const ProtobufCMessageDescriptor holdfast__v1__failure__descriptor;
+extern const ProtobufCMessageDescriptor holdfast__v1__failure__metadata_entry__descriptor;
+extern const ProtobufCMessageDescriptor holdfast__v1__batch_reserve_request__descriptor;
+extern const ProtobufCMessageDescriptor holdfast__v1__batch_reserve_response__descriptor;
+extern const ProtobufCMessageDescriptor holdfast__v1__reserve_stream_request__descriptor;
+extern const ProtobufCMessageDescriptor holdfast__v1__reserve_stream_response__descriptor;
 extern const ProtobufCServiceDescriptor holdfast__v1__reservation_service__descriptor;
 
 PROTOBUF_C__END_DECLS

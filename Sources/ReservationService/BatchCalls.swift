@@ -1,0 +1,190 @@
+// BatchReserve and ReserveStream: many reserves in one message, each decided as if it had come alone, by the same
+// code, and answered in-band. The loop asks for a message part by part (CallHandler).
+internal import Bytes
+package import GRPC
+internal import StockStore
+
+extension HoldfastHandler {
+  package func handle(
+    _ message: Span<UInt8>, part: inout MessagePart, of call: Call, response: Response
+  ) -> Completion {
+    if part.offset == 0, !beginBatch(message, response) { return .respond(lsn: 0) }
+    // The name lives with the stream.
+    let name = unsafe call.caller
+    let caller = unsafe BorrowedBytes(name.baseAddress, count: name.count)
+    let base = unsafe message.borrowed
+    var reader = unsafe ProtoReader(base.dropping(part.offset), refusesUnknown: true)
+    var lookahead = reader
+    // `beginBatch` has seen that requests are all that there is.
+    while part.budget > 0, let request = Self.nextRequest(&reader) {
+      while ahead.hasRoom, let next = Self.nextRequest(&lookahead) {
+        if ahead.isBehindAll(next) { ahead.prepare(next, caller, session) }
+      }
+      ahead.use(request, session)
+      part.lsn = max(part.lsn, reserveInBand(request, caller, response))
+      part.offset = request.end(in: base)
+      part.budget -= 1 + request.count / Self.bytesPerUnit
+    }
+    ahead.end(session)
+    session.await(lsn: part.lsn)
+    return reader.hasMore ? .more : .respond(lsn: part.lsn)
+  }
+
+  package func expectNothing() { ahead.removeAll() }
+
+  /// A request of so many bytes more is as much work as another request: lines cost more than the rest.
+  private static let bytesPerUnit = 128
+
+  private static func nextRequest(_ reader: inout ProtoReader) -> BorrowedBytes? {
+    reader.next() == nil ? nil : reader.bytes()
+  }
+
+  /// Whether the message is a list of requests, and of how many: nothing is decided of one that is not.
+  private func beginBatch(_ message: Span<UInt8>, _ response: Response) -> Bool {
+    var reader = unsafe ProtoReader(message.borrowed, refusesUnknown: true)
+    var count = 0
+    while let tag = reader.next() {
+      switch tag {
+      case .bytes(1):
+        _ = reader.bytes()
+        count += 1
+      default: reader.other(tag, known: 1...1)
+      }
+    }
+    guard reader.isWhole else {
+      _ = refuse(reader, response)
+      return false
+    }
+    guard count >= 1, count <= rules.service.reservesPerMessageMax else {
+      errors.badRequest([FieldViolation("requests", "1 to 8192 requests")], response: response)
+      return false
+    }
+    return true
+  }
+
+  /// Decides one request, and writes its ReserveResult: results = 1, in it held = 1 or failure = 2. The log
+  /// sequence number that it waits for.
+  private func reserveInBand(
+    _ request: BorrowedBytes, _ caller: BorrowedBytes, _ response: Response
+  ) -> UInt64 {
+    let writer = response.message
+    let result = writer.begin(1)
+    let outcome = writer.begin(1)
+    errors.beginInBand()
+    var lsn: UInt64 = 0
+    do throws(FieldViolation) {
+      let message = unsafe request.pointer.bindMemory(to: UInt8.self)
+      lsn = try reserve(unsafe message.span, caller, response)
+    } catch {
+      errors.badRequest(error.index == nil ? [error] : badEntries, response: response)
+      badEntries.removeAll()
+    }
+    if errors.endInBand() { writer.renumber(outcome, 2) }
+    writer.end(outcome)
+    writer.end(result)
+    return lsn
+  }
+}
+
+/// Reserves of a batch that come next: what each looks up is fetched while those before it are decided. In the
+/// order in which they come, named by where they lie: until `removeAll` nothing of them moves.
+@safe final class BatchLookahead {
+  private static let capacity = StoreSession.preparedMax
+
+  // Behind a constant pointer: properties of a class are checked for exclusive access at every use.
+  private let state: UnsafeMutablePointer<State>
+
+  @unsafe private struct State {
+    var requests = unsafe InlineArray<16, UnsafeRawPointer?>(repeating: nil)
+    /// Requests that were ever taken and added; they lie at these numbers modulo the capacity.
+    var taken = 0
+    var added = 0
+    /// Of these, the second step was done.
+    var fetched = 0
+  }
+
+  init() {
+    unsafe state = .allocate(capacity: 1)
+    unsafe state.initialize(to: State())
+  }
+
+  deinit { unsafe state.deallocate() }
+
+  var hasRoom: Bool { unsafe state.pointee.added - state.pointee.taken < Self.capacity }
+
+  func removeAll() { unsafe state.pointee.taken = state.pointee.added }
+
+  /// Whether the request lies behind all that were prepared: it was not prepared itself.
+  func isBehindAll(_ request: BorrowedBytes) -> Bool {
+    guard unsafe state.pointee.added > state.pointee.taken, let start = unsafe request.pointer.baseAddress,
+      let last = unsafe state.pointee.requests[(state.pointee.added - 1) % Self.capacity]
+    else { return true }
+    return unsafe start > last
+  }
+
+  /// The first step: the key and the first line's item are hashed, and what they lead to is fetched. A request
+  /// that is not as encoders write it goes without.
+  func prepare(_ request: BorrowedBytes, _ caller: BorrowedBytes, _ session: StoreSession) {
+    guard hasRoom, let start = unsafe request.pointer.baseAddress else { return }
+    var reader = unsafe ProtoReader(request, refusesUnknown: false)
+    guard reader.next() == .bytes(1) else { return }
+    let key = reader.bytes()
+    guard reader.next() == .bytes(2) else { return }
+    _ = reader.enter()
+    var item = ProtoItem()
+    while let tag = reader.next(), item.read(tag, &reader) {}
+    guard key.count <= Self.bytesMax, item.sku.count <= Self.bytesMax,
+      item.location.count <= Self.bytesMax
+    else { return }
+    let place = unsafe state.pointee.added % Self.capacity
+    session.prepareReserve(
+      place, IdempotencyScope(caller: caller, key: key),
+      ItemName(sku: item.sku, location: item.location))
+    unsafe state.pointee.requests[place] = start
+    unsafe state.pointee.added += 1
+  }
+
+  /// The request is decided now.
+  func use(_ request: BorrowedBytes, _ session: StoreSession) {
+    session.usePrepared(nil)
+    while unsafe state.pointee.taken < state.pointee.added {
+      let place = unsafe state.pointee.taken % Self.capacity
+      guard let start = unsafe state.pointee.requests[place],
+        let wanted = unsafe request.pointer.baseAddress, unsafe start <= wanted
+      else { break }
+      unsafe state.pointee.taken += 1
+      if unsafe start == wanted {
+        session.usePrepared(place)
+        break
+      }
+    }
+    // The second step, for one that comes in a while: what the first has fetched leads to its item.
+    let next = unsafe max(state.pointee.fetched, state.pointee.taken)
+    let end = unsafe min(state.pointee.added, state.pointee.taken + Self.capacity / 2)
+    for index in next..<max(next, end) { session.fetchPrepared(index % Self.capacity) }
+    unsafe state.pointee.fetched = max(next, end)
+  }
+
+  /// No command that comes is a prepared one, until `use` says so.
+  func end(_ session: StoreSession) { session.usePrepared(nil) }
+
+  /// As long as keys, SKUs and locations may be.
+  private static let bytesMax = 64
+}
+
+extension BorrowedBytes {
+  /// Without the first `count` bytes, of which there are as many.
+  fileprivate func dropping(_ count: Int) -> BorrowedBytes {
+    precondition(count <= self.count, "more than there are")
+    return unsafe BorrowedBytes(
+      pointer.baseAddress?.advanced(by: count).assumingMemoryBound(to: UInt8.self), count: self.count - count)
+  }
+
+  /// Where these bytes, which are some of `whole`, end in it.
+  fileprivate func end(in whole: BorrowedBytes) -> Int {
+    guard let start = unsafe pointer.baseAddress, let base = unsafe whole.pointer.baseAddress else {
+      return 0
+    }
+    return unsafe start + count - base
+  }
+}
