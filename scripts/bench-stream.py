@@ -4,8 +4,8 @@
     bench-stream.py [--repetitions N] [--seconds S] [--durability fsync] [--bar NAME=VALUE] [--server PATH]
 
 unary     8 connections x 100 calls at the same time: CPU of the server per Reserve, what the others are held against
-stream    one stream, one reserve in each message, 2,000 messages in flight
-batch     one stream, 1,000 reserves in each message, 4 in flight, of one SKU
+stream    one stream, one reserve in each message, 4,000 messages in flight
+batch     one stream, 1,000 reserves in each message, 16 in flight, of one SKU
 skus      the same over 200,000 SKUs drawn uniformly
 sold-out  the same as batch, where nothing is left: refusals in-band; a figure
 pause     the longest iteration of the event loop while four connections send batches of 8,192; a figure
@@ -22,10 +22,10 @@ RELEASE = HERE / ".build/release"
 BARS = {"stream": 0.40, "batch": 0.25, "skus": 0.30}
 SKUS = 200_000
 STREAMS = {
-    "stream": ("-i", "2000"),
-    "batch": ("-i", "4", "-b", "1000"),
-    "skus": ("-i", "4", "-b", "1000", "-s", str(SKUS)),
-    "sold-out": ("-i", "4", "-b", "1000"),
+    "stream": ("-i", "4000"),
+    "batch": ("-i", "16", "-b", "1000"),
+    "skus": ("-i", "16", "-b", "1000", "-s", str(SKUS)),
+    "sold-out": ("-i", "16", "-b", "1000"),
     "pause": ("-c", "4", "-i", "2", "-b", "8192"),
 }
 

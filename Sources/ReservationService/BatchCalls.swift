@@ -23,7 +23,7 @@ extension HoldfastHandler {
       ahead.use(request, session)
       part.lsn = max(part.lsn, reserveInBand(request, caller, response))
       part.offset = request.end(in: base)
-      part.budget -= 1 + request.count / Self.bytesPerUnit
+      part.budget -= 1 + max(0, request.count - Self.usualBytes) / Self.bytesPerUnit
     }
     ahead.end(session)
     session.await(lsn: part.lsn)
@@ -32,8 +32,10 @@ extension HoldfastHandler {
 
   package func expectNothing() { ahead.removeAll() }
 
-  /// A request of so many bytes more is as much work as another request: lines cost more than the rest.
-  private static let bytesPerUnit = 128
+  /// A request of one line or two. What is longer has lines, and so many bytes of them are as much work as
+  /// another request.
+  private static let usualBytes = 96
+  private static let bytesPerUnit = 32
 
   private static func nextRequest(_ reader: inout ProtoReader) -> BorrowedBytes? {
     reader.next() == nil ? nil : reader.bytes()
@@ -116,7 +118,8 @@ extension HoldfastHandler {
 
   /// Whether the request lies behind all that were prepared: it was not prepared itself.
   func isBehindAll(_ request: BorrowedBytes) -> Bool {
-    guard unsafe state.pointee.added > state.pointee.taken, let start = unsafe request.pointer.baseAddress,
+    guard unsafe state.pointee.added > state.pointee.taken,
+      let start = unsafe request.pointer.baseAddress,
       let last = unsafe state.pointee.requests[(state.pointee.added - 1) % Self.capacity]
     else { return true }
     return unsafe start > last
@@ -177,7 +180,8 @@ extension BorrowedBytes {
   fileprivate func dropping(_ count: Int) -> BorrowedBytes {
     precondition(count <= self.count, "more than there are")
     return unsafe BorrowedBytes(
-      pointer.baseAddress?.advanced(by: count).assumingMemoryBound(to: UInt8.self), count: self.count - count)
+      pointer.baseAddress?.advanced(by: count).assumingMemoryBound(to: UInt8.self),
+      count: self.count - count)
   }
 
   /// Where these bytes, which are some of `whole`, end in it.

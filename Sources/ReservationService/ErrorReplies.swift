@@ -578,7 +578,9 @@ final class ErrorReplies {
       unsafe entries.pointee = .allocate(capacity: Self.entryCount)
       unsafe entries.pointee?.initialize(repeating: Entry(), count: Self.entryCount)
     }
-    guard let entry = unsafe entries.pointee.map({ unsafe $0 + Self.index(of: key) }) else { return }
+    guard let entry = unsafe entries.pointee.map({ unsafe $0 + Self.index(of: key) }) else {
+      return
+    }
     unsafe entry.pointee.key = key
     unsafe entry.pointee.count = bytes.count
     for index in bytes.indices { unsafe entry.pointee.bytes[index] = bytes[index] }

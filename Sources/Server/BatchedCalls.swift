@@ -200,8 +200,9 @@ extension Calls {
   /// there is budget left for it.
   private func runUnpacked(_ slice: inout Slice) -> Bool {
     let stream = unsafe slice.stream
-    let room = unsafe min(
-      stream.unreadBytes * 2, slice.budget * Self.responseBytesPerRequest) + 64
+    let room =
+      unsafe min(
+        stream.unreadBytes * 2, slice.budget * Self.responseBytesPerRequest) + 64
     guard context.makeRoom(room, in: stream) else {
       reject(stream, .overloaded)
       return false

@@ -14,6 +14,39 @@ struct ProtoWriterTests {
     return writer.withBytes(array)
   }
 
+  @Test(
+    "A submessage without a closure is the same as with one, whatever its length",
+    arguments: [0, 1, 127, 128, 300])
+  func begun(length: Int) {
+    let content = [UInt8](repeating: 7, count: length)
+    let nested = Self.own(capacity: 16) { writer in
+      writer.nested(1) { writer.nested(2) { writer.text(content.span) } }
+      writer.field(3, true)
+    }
+    let begun = Self.own(capacity: 16) { writer in
+      let outer = writer.begin(1)
+      let inner = writer.begin(1)
+      writer.text(content.span)
+      // Which of a oneof it is shows once its content is there.
+      writer.renumber(inner, 2)
+      writer.end(inner)
+      writer.end(outer)
+      writer.field(3, true)
+    }
+    #expect(begun == nested)
+  }
+
+  @Test("What is written may be overwritten and taken back")
+  func corrected() {
+    let bytes = Self.own { writer in
+      writer.text([1, 2, 3, 4, 5].span)
+      writer.overwrite(at: 1, with: [9, 8].span)
+      writer.truncate(to: 4)
+      writer.overwrite(at: 3, with: [7].span)
+    }
+    #expect(bytes == [1, 9, 8, 7])
+  }
+
   /// Bytes by hand (protobuf.dev, "Encoding").
   private static let vectors: [(String, [UInt8])] = [
     ("zero", []), ("one", [8, 1]), ("150", [8, 0x96, 1]), ("true", [16, 1]), ("false", []),

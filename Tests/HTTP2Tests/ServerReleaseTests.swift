@@ -312,4 +312,43 @@ import Testing
     #expect(try server.frames().isEmpty)
     server.close()
   }
+
+  @Test func whatWasNotReleasedMayBeOverwritten() throws {
+    let (server, stream) = try waiting()
+    append([1, 2], server, stream)
+    server.context.release(stream, upTo: 2)
+    #expect(try data(server.frames()) == [1, 2])
+    let start = server.context.position(stream)
+    append([0, 0, 5], server, stream)
+    #expect(server.context.makeRoom(10_000, in: stream))
+    #expect(unsafe server.context.room(stream).count >= 10_000)
+    server.context.overwrite(stream, at: start, with: [3, 4].span)
+    server.context.end(stream)
+    server.context.release(stream, upTo: start + 3)
+    #expect(try data(server.frames()) == [3, 4, 5])
+    server.close()
+  }
+
+  @Test func thereIsRoomAsFarAsTheBudgetGoes() throws {
+    var limits = ServerUnderTest.limits
+    limits.bufferedBytesMax = 30_000
+    let (server, stream) = try waiting(limits: limits)
+    #expect(server.context.makeRoom(5_000, in: stream))
+    #expect(!server.context.makeRoom(20_000, in: stream))
+    server.close()
+  }
+
+  @Test(arguments: [[], [9], [UInt8](repeating: 9, count: 5_000)])
+  func theFrontOfABodyMayBeReplaced(by bytes: [UInt8]) throws {
+    let (server, stream) = try waiting()
+    // A message's prefix of five bytes is there.
+    let isReplaced = server.context.replace(
+      first: 3, of: stream, with: [1, 2].span, bytes.span)
+    #expect(isReplaced)
+    let body = stream.withBody { span in span.indices.map { span[$0] } }
+    #expect(body == [1, 2] + bytes + [0, 0] && stream.unreadBytes == body.count)
+    server.context.consume(body.count, of: stream)
+    #expect(stream.unreadBytes == 0)
+    server.close()
+  }
 }

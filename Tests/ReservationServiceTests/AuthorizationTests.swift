@@ -109,6 +109,7 @@ import Testing
     let authorization = try Self.authorization()
     let least: [HoldfastHandler.Method: Role?] = [
       .reserve: .reserve, .confirm: .reserve, .release: .reserve, .extend: .reserve,
+      .batchReserve: .reserve, .reserveStream: .reserve,
       .getReservation: .read, .listReservations: .read, .adjustStock: .stock, .getStock: .read,
       .batchGetStock: .read, .listStock: .read, .watch: .read, .backup: .admin,
       .healthCheck: nil, .healthWatch: nil,

@@ -54,7 +54,8 @@ struct BatchTests {
       "INSUFFICIENT_STOCK"),
     Case("a retry", reserve("k1", [line("a", 1)])),
     Case("a retry of a refusal", reserve("k18", [line("b", 1000)]), "INSUFFICIENT_STOCK"),
-    Case("a retry of another", reserve("k17", [line("ne", 2), line("a", 1), line("no", 1, at: "x")]),
+    Case(
+      "a retry of another", reserve("k17", [line("ne", 2), line("a", 1), line("no", 1, at: "x")]),
       "ITEM_NOT_FOUND"),
     Case("another payload", reserve("k1", [line("a", 2)]), "IDEMPOTENCY_KEY_REUSED"),
     Case("another payload, again", reserve("k1", [line("a", 2)]), "IDEMPOTENCY_KEY_REUSED"),
@@ -114,7 +115,7 @@ struct BatchTests {
         #expect(refused.reason == item.reason, "\(item)")
       }
     }
-    #expect(together.store.statistics == alone.store.statistics)
+    #expect(together.store.statistics() == alone.store.statistics())
   }
 
   @Test("Keys of one batch are keys of each other, of calls and of other batches, by their caller")
@@ -150,7 +151,7 @@ struct BatchTests {
         #expect(failure.messages(4).last?.text(1) == "replayed")
       }
     }
-    #expect(service.store.statistics.replays == 1000)
+    #expect(service.store.statistics().replays == 1000)
   }
 
   @Test("A full table is a result", arguments: ["BatchReserve", "ReserveStream"])
@@ -172,18 +173,28 @@ struct BatchTests {
     (
       "a field more", batch([reserve("k", [line("a", 1)])]).with(2, 1 as Int64), "UNKNOWN_FIELD"
     ),
-    ("another wire type", batch([reserve("k", [line("a", 1)])]).with(1, 1 as Int64), "MALFORMED_MESSAGE"),
-    ("a request cut off", batch([reserve("k", [line("a", 1)])]).adding([0x0a, 2]), "MALFORMED_MESSAGE"),
+    (
+      "another wire type", batch([reserve("k", [line("a", 1)])]).with(1, 1 as Int64),
+      "MALFORMED_MESSAGE"
+    ),
+    (
+      "a request cut off", batch([reserve("k", [line("a", 1)])]).adding([0x0a, 2]),
+      "MALFORMED_MESSAGE"
+    ),
   ]
 
-  @Test("What is wrong with the message is the call's", arguments: wrong.indices, ["BatchReserve", "ReserveStream"])
+  @Test(
+    "What is wrong with the message is the call's", arguments: wrong.indices,
+    ["BatchReserve", "ReserveStream"])
   func wholeMessage(index: Int, method: String) throws {
     let (_, message, reason) = Self.wrong[index]
     let service = try Self.service()
     let refused = try service.refused(method, message)
     #expect(refused.code == .invalidArgument && refused.reason == reason)
-    if reason == "INVALID_FIELD" { #expect(refused.violations == [["requests", "1 to 8192 requests"]]) }
-    #expect(service.store.statistics.reservationsHeld == 0)
+    if reason == "INVALID_FIELD" {
+      #expect(refused.violations == [["requests", "1 to 8192 requests"]])
+    }
+    #expect(service.store.statistics().reservationsHeld == 0)
   }
 
   @Test("8,192 requests come in parts, and are the same as one by one")

@@ -41,7 +41,7 @@ struct BatchedCallTests {
     let parts = fixture.board.read { $0.parts }
     #expect(parts.map(\.count).reduce(0, +) == count)
     #expect(parts.count == max(1, (count + Self.slice - 1) / Self.slice))
-    #expect(fixture.metric("grpc_server_handled_total", with: "OK") == 1)
+    #expect(fixture.eventually { fixture.metric("grpc_server_handled_total", with: "OK") == 1 })
   }
 
   @Test("Each gets a slice of an iteration, and all together so much")
@@ -154,7 +154,9 @@ struct BatchedCallTests {
       try client.answer(try client.start("batch", body: [])).code == StatusCode.internal.rawValue)
   }
 
-  @Test("Messages may be compressed, and the longest counts inflated", arguments: [MessageEncoding.gzip, .deflate])
+  @Test(
+    "Messages may be compressed, and the longest counts inflated",
+    arguments: [MessageEncoding.gzip, .deflate])
   func compressed(encoding: MessageEncoding) throws {
     let fixture = try Fixture { $0.batchMessageBytesMax = 100_000 }
     let client = try fixture.connect()
@@ -188,15 +190,15 @@ struct BatchedCallTests {
     try send([[UInt8]](repeating: message, count: 60), stream, client)
     func done() -> Int { fixture.board.read { $0.parts.map(\.count).reduce(0, +) } }
     // As many responses as may be unread, and the one that passes the limit.
-    #expect(fixture.eventually { done() == 110_000 })
+    #expect(fixture.eventually { done() == 100_000 })
     let other = try fixture.connect()
     #expect(try other.call("batch", message).messages == [message])
     #expect(try other.call("echo", [1]).messages == [[1]])
-    #expect(done() == 120_000)
+    #expect(done() == 110_000)
     // Another call of the deaf connection waits as well.
     let unary = try client.start("batch", message)
     #expect(try other.call("echo", [1]).messages == [[1]])
-    #expect(done() == 120_000)
+    #expect(done() == 110_000)
     try client.send(Frame.bytes(8, 0, stream, Frame.bigEndian(1 << 29)))
     #expect(
       try client.read { $0.calls[stream]?.messages == [[UInt8]](repeating: message, count: 60) })
@@ -210,7 +212,8 @@ struct BatchedCallTests {
     let fixture = try Fixture()
     let client = try fixture.connect()
     let others = try fixture.connect()
-    let long = Self.requests(1_000_000)
+    // Not answered before they are cancelled, be that late.
+    let long = [9] + Self.requests(1_000_000)
     let calls = [try client.start("batch", long), try begin(client)]
     try send([long], calls[1], client)
     #expect(fixture.eventually { fixture.board.read { $0.parts.count } > 2 })
@@ -230,7 +233,8 @@ struct BatchedCallTests {
     let client = try fixture.connect()
     // So many that they are not done in a millisecond.
     let call = try client.answer(
-      try client.start("batch", body: Frame.message(Self.requests(1_000_000)), [("grpc-timeout", "1m")]))
+      try client.start(
+        "batch", body: Frame.message(Self.requests(1_000_000)), [("grpc-timeout", "1m")]))
     #expect(call.code == StatusCode.deadlineExceeded.rawValue && call.body.isEmpty)
     #expect(fixture.board.read { $0.parts.map(\.count).reduce(0, +) } < 1_000_000)
     #expect(try client.call("batch", [0]).messages == [[0]])

@@ -68,6 +68,34 @@ import Testing
     withScope("4", caller: "") { #expect(list.take(.reserve, $0) == marks[4]) }
   }
 
+  /// What is prepared counts for the bytes in that place of memory alone, and once it is said to come.
+  @Test func whatIsPreparedIsNamedByWhereItLies() {
+    let it = Fixture()
+    withScope("a", caller: "") { first in
+      withScope("b", caller: "x") { second in
+        it.session.prepareReserve(0, first, ItemName(sku: first.key, location: .empty))
+        it.session.prepareReserve(15, second, ItemName(sku: second.key, location: second.caller))
+        for place in [nil, 0, 15] as [Int?] {
+          it.session.usePrepared(place)
+          it.session.fetchPrepared(place ?? 3)
+          for scope in [first, second, IdempotencyScope(caller: second.caller, key: first.key)] {
+            for method in [StoreKeys.Method.reserve, .adjust] {
+              #expect(
+                it.session.identity(method, scope) == it.session.core.keys.identity(method, scope))
+            }
+            let item = ItemName(sku: scope.key, location: scope.caller)
+            let hash = it.session.preparedHash(item)
+            #expect(hash == nil || hash == it.session.core.keys.itemHash(item))
+          }
+          #expect(
+            (it.session.preparedHash(ItemName(sku: second.key, location: second.caller)) != nil)
+              == (place == 15))
+        }
+      }
+    }
+    it.session.usePrepared(nil)
+  }
+
   /// Borrowed bytes may change between: then it is another command.
   @Test func bytesThatChangedAreAnotherKey() {
     var list = ExpectedIdentities()
