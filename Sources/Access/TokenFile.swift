@@ -20,7 +20,7 @@
 //
 //   caller=NAME      0 to 64 bytes of printable ASCII; may be left out: the caller without a name
 //   role=ROLE        read, reserve, stock or admin; each may do what those before it may. Needed
-//   own-holds-only   Confirm, Release and Extend only what was reserved under this caller's name
+//   own-holds-only   Confirm, Release, Extend and Replace only what was reserved under this caller's name
 //   expires=TIME     good before that moment: 2027-01-31T12:00:00Z, or a day, which is its beginning
 //   note=TEXT        for people, up to the end of the line
 //

@@ -5,7 +5,8 @@ internal import StockStore
 /// What happened: holdfast.v1.EventKind.
 package enum EventKind: UInt8, CaseIterable, Sendable {
   case held = 1
-  case extended = 3
+  case replaced
+  case extended
   case confirmed
   case released
   case expired
@@ -22,11 +23,17 @@ package struct EventFilter: Sendable {
   let kinds: UInt32
   /// Hashes of the items' names; empty: all.
   let items: Set<UInt64>
+  /// What the event's reference begins with; empty: whatever it is.
+  let referencePrefix: [UInt8]
 
   /// - Parameters:
   ///   - kinds: empty: all but refused.
   ///   - items: hashes of names; empty: all.
-  package init(kinds: [EventKind] = [], items: Set<UInt64> = []) {
+  ///   - referencePrefix: empty: all.
+  package init(
+    kinds: [EventKind] = [], items: Set<UInt64> = [], referencePrefix: [UInt8] = []
+  ) {
+    self.referencePrefix = referencePrefix
     let wanted = kinds.isEmpty ? EventKind.allCases.filter { $0 != .refused } : kinds
     self.kinds = wanted.reduce(0) { $0 | $1.bit }
     self.items = items
@@ -52,6 +59,9 @@ package struct EventFilter: Sendable {
     /// In `batches`.
     var batch: UInt32
     var kind: EventKind
+    /// The event's reference, in its content.
+    var referenceCount: UInt8
+    var referenceStart: UInt16
   }
 
   /// Everything behind `start` up to `end` is in the block.
@@ -96,6 +106,19 @@ package struct EventFilter: Sendable {
   func mayConcern(_ filter: EventFilter) -> Bool {
     kinds & filter.kinds != 0
       && (filter.items.isEmpty || !wantedItems.isDisjoint(with: filter.items))
+      && (filter.referencePrefix.isEmpty
+        || entries.contains { hasReference($0, filter.referencePrefix) })
+  }
+
+  /// Whether the event's reference begins so.
+  private func hasReference(_ entry: Entry, _ prefix: [UInt8]) -> Bool {
+    if Int(entry.referenceCount) < prefix.count { return false }
+    let start = Int(entry.content) + Int(entry.referenceStart)
+    var isEqual = true
+    bytes.withSpan(start..<start + prefix.count) { text in
+      for index in prefix.indices where text[index] != prefix[index] { isEqual = false }
+    }
+    return isEqual
   }
 
   /// The index of the first event behind `lsn`.
@@ -131,7 +154,9 @@ package struct EventFilter: Sendable {
   }
 
   private func takes(_ index: Int, _ filter: EventFilter) -> Bool {
-    guard filter.takes(entries[index].kind) else { return false }
+    guard filter.takes(entries[index].kind),
+      filter.referencePrefix.isEmpty || hasReference(entries[index], filter.referencePrefix)
+    else { return false }
     if filter.items.isEmpty { return true }
     let first = Int(entries[index].firstItem)
     return itemHashes[first..<first + Int(entries[index].itemCount)].contains {

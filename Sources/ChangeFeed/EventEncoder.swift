@@ -117,15 +117,20 @@ package final class EventEncoder {
     let head = record.head
     let firstItem = itemHashes.count
     if interest.isOfSomeItems { noteItems(record, kind) }
-    out.reserve(bytes: idLength, numbers: 12)
+    out.reserve(bytes: idLength + StoreLimits.referenceBytesMax, numbers: 13)
     let begun = out.begin(1, lengthBytes: lengthBytes)
     out.field(1, lsn)
     out.field(2, UInt64(kind.rawValue))
     out.field(3, seconds: head.time)
+    if kind != .adjusted, kind != .refused { writeID(record) }
+    let reference = record.reference
+    let referenceStart = out.count - begun
+    unsafe out.field(5, reference.pointer)
     // Most have one line, which stands in the event twice.
     let first = head.lineCount > 0 ? record.namedLine(0, core) : nil
     switch kind {
-    case .held, .extended: writeReservation(record, head, first, endsAt: record.expiresAt)
+    case .held, .extended, .replaced:
+      writeReservation(record, head, first, endsAt: record.expiresAt)
     case .confirmed, .released: writeReservation(record, head, first, endsAt: nil)
     case .expired: writeReservation(record, head, first, endsAt: record.fellDueAt)
     case .adjusted:
@@ -151,7 +156,10 @@ package final class EventEncoder {
         lsn: lsn, start: UInt32(start), content: UInt32(content),
         openEnd: UInt32(content + openLength), end: UInt32(out.count),
         firstItem: UInt32(firstItem), itemCount: UInt32(itemHashes.count - firstItem),
-        batch: UInt32(batches.count - 1), kind: kind))
+        batch: UInt32(batches.count - 1), kind: kind,
+        referenceCount: UInt8(clamping: reference.count),
+        // Behind tag and length: a byte each, since a reference has no more than 64.
+        referenceStart: UInt16(clamping: referenceStart + 2)))
   }
 
   // MARK: Who wants it
@@ -217,11 +225,14 @@ package final class EventEncoder {
 
   // MARK: Parts
 
+  private mutating func writeID(_ record: JournalRecord) {
+    let id = record.reservationID(core)
+    out.field(4, length: idLength) { id.write(to: &$0) }
+  }
+
   private mutating func writeReservation(
     _ record: JournalRecord, _ head: RecordHead, _ first: NamedLine?, endsAt: Int64?
   ) {
-    let id = record.reservationID(core)
-    out.field(4, length: idLength) { id.write(to: &$0) }
     writeLines(record, head, first)
     if let endsAt {
       out.reserve(bytes: 0, numbers: 3)
@@ -269,6 +280,8 @@ package final class EventEncoder {
   }
 
   private mutating func writeLevel(_ line: NamedLine, _ lsn: UInt64) {
+    // Of what a Replace keeps, the item has seen nothing.
+    if line.version == 0 { return }
     // First what it is now: whoever changes it tells of that before.
     let current = line.safetyStockNow
     let safetyStock =
@@ -304,6 +317,7 @@ extension EventKind {
   fileprivate init?(_ kind: RecordWriter.Kind) {
     switch kind {
     case .held: self = .held
+    case .replaced: self = .replaced
     case .refused: self = .refused
     case .adjusted: self = .adjusted
     case .confirmed: self = .confirmed

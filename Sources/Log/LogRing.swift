@@ -46,7 +46,7 @@ package enum Unavailable: UInt8, Equatable, Sendable, BitwiseCopyable {
   }
 
   package static let ringBytesMin = 1 << 14
-  /// Room for one record of each of 256 sessions in a ring of usual size.
+  /// Room for one record of each of 200 sessions in a ring of usual size.
   private static let headroomMax = 1 << 20
   /// Of two cache lines: processors fetch them in pairs.
   private static let cellBytes = 128

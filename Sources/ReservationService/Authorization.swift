@@ -27,7 +27,7 @@ struct Permissions: BitwiseCopyable {
   /// Watch shows who called, and with which key.
   var seesCallers: Bool { role.map { $0 >= .stock } ?? false }
 
-  /// Confirm, Release and Extend only what was reserved under the same name.
+  /// Confirm, Release, Extend and Replace only what was reserved under the same name.
   var ownHoldsOnly: Bool { rawValue & Self.ownHoldsOnlyBit != 0 }
 }
 
@@ -47,7 +47,7 @@ extension HoldfastHandler.Method {
     switch self {
     case .getReservation, .listReservations, .getStock, .batchGetStock, .listStock: .read
     case .watch, .reflection, .reflectionAlpha: .read
-    case .reserve, .batchReserve, .reserveStream, .confirm, .release, .extend: .reserve
+    case .reserve, .batchReserve, .reserveStream, .confirm, .release, .extend, .replace: .reserve
     case .adjustStock: .stock
     case .backup: .admin
     case .healthCheck, .healthWatch: nil

@@ -72,6 +72,11 @@ final class ErrorReplies {
       if let key { keepFailure(key, response) }
     case .itemNotFound(let line):
       let name = nameOfLine(line)
+      if name.sku.count == 0 {
+        // Asked for by its key: nobody has sent the lines.
+        simple(.notFound, "ITEM_NOT_FOUND", "unknown item", response)
+        return
+      }
       begin("unknown item ", name)
       putOthers(others)
       finish(.notFound, "ITEM_NOT_FOUND", response) {
@@ -99,6 +104,11 @@ final class ErrorReplies {
       begin("the item has another version")
       finish(.aborted, "VERSION_MISMATCH", response) {
         entry("current_version", Int64(clamping: current))
+      }
+    case .revisionMismatch(let current):
+      begin("the reservation is at another revision")
+      finish(.aborted, "REVISION_MISMATCH", response) {
+        entry("current_revision", Int64(clamping: current))
       }
     case .conflictTooBusy(let attempts):
       begin("too many others change the same items")

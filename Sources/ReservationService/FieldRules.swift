@@ -84,6 +84,15 @@ struct FieldRules {
     return ItemName(sku: sku, location: location)
   }
 
+  func reference(
+    _ bytes: BorrowedBytes, _ field: StaticString = "reference"
+  ) throws(FieldViolation) -> BorrowedBytes {
+    guard bytes.count <= StoreLimits.referenceBytesMax, Self.isCode(bytes) else {
+      throw FieldViolation(field, "0 to 64 bytes of printable ASCII without spaces")
+    }
+    return bytes
+  }
+
   /// The caller's name comes as metadata, so its rule is broken by a header, not a field.
   func caller(_ bytes: BorrowedBytes) throws(FieldViolation) -> BorrowedBytes {
     guard bytes.count <= service.callerBytesMax, Self.isCode(bytes) else {

@@ -9,7 +9,7 @@ package import StorePersistence
 @safe package final class HoldfastHandler: CallHandler {
   /// A method's number; the order is that of `methods`.
   enum Method: Int, CaseIterable {
-    case reserve, confirm, release, extend, getReservation, listReservations
+    case reserve, confirm, release, extend, replace, getReservation, listReservations
     case batchReserve, reserveStream
     case adjustStock, getStock, batchGetStock, listStock
     case watch
@@ -36,6 +36,7 @@ package import StorePersistence
       case .confirm: return unary(reservations, "Confirm")
       case .release: return unary(reservations, "Release")
       case .extend: return unary(reservations, "Extend")
+      case .replace: return unary(reservations, "Replace")
       case .getReservation: return unary(reservations, "GetReservation")
       case .listReservations: return unary(reservations, "ListReservations")
       case .batchReserve:
@@ -275,7 +276,8 @@ package import StorePersistence
     case .confirm: lsn = try confirm(message, requester, response)
     case .release: lsn = try release(message, requester, response)
     case .extend: lsn = try extend(message, requester, response)
-    case .getReservation: lsn = try getReservation(message, response)
+    case .replace: lsn = try replace(message, requester, response)
+    case .getReservation: lsn = try getReservation(message, caller, response)
     case .listReservations: lsn = try listReservations(message, response)
     case .adjustStock: lsn = try adjustStock(message, caller, response)
     case .getStock: lsn = try getStock(message, response)

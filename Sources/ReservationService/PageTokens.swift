@@ -8,12 +8,17 @@ internal import StockStore
 struct PageList {
   fileprivate let number: UInt8
   fileprivate let filter: UInt8
+  fileprivate var reference = BorrowedBytes.empty
 
-  static let stock = PageList(number: 1, filter: 0)
+  static var stock: PageList { PageList(number: 1, filter: 0) }
 
-  /// - Parameter state: nil for all.
-  static func reservations(_ state: ReservationState?) -> PageList {
-    PageList(number: 2, filter: state?.rawValue ?? 0)
+  /// - Parameters:
+  ///   - state: nil for all.
+  ///   - reference: empty for all.
+  static func reservations(
+    _ state: ReservationState?, reference: BorrowedBytes
+  ) -> PageList {
+    PageList(number: 2, filter: state?.rawValue ?? 0, reference: reference)
   }
 }
 
@@ -52,7 +57,8 @@ enum PageToken {
   private static func tag(
     _ position: UInt64, _ list: PageList, _ session: StoreSession
   ) -> UInt64 {
-    session.pageTag(list: list.number, filter: list.filter, position: position)
+    session.pageTag(
+      list: list.number, filter: list.filter, reference: list.reference, position: position)
   }
 
   private static func number(_ token: BorrowedBytes, at start: Int) -> UInt64? {

@@ -11,13 +11,15 @@ extension HoldfastHandler {
     var key = BorrowedBytes.empty
     var lineCount = 0
     var timeToLive = ProtoDuration()
+    var reference = BorrowedBytes.empty
     session.clearLines()
     while let tag = reader.next() {
       switch tag {
       case .bytes(1): key = reader.bytes()
       case .bytes(2): readLine(&lineCount, &reader)
       case .bytes(3): timeToLive.read(&reader, "ttl")
-      default: reader.other(tag, known: 1...3)
+      case .bytes(4): reference = reader.bytes()
+      default: reader.other(tag, known: 1...4)
       }
     }
     guard reader.isWhole else { return refuse(reader, response) }
@@ -25,7 +27,8 @@ extension HoldfastHandler {
     guard lineCount > 0 else { throw Self.tooFewLines }
     try checkLines(lineCount)
     let decision = session.reserve(
-      IdempotencyScope(caller: caller, key: key), ttlNanoseconds: try nanoseconds(timeToLive))
+      IdempotencyScope(caller: caller, key: key), ttlNanoseconds: try nanoseconds(timeToLive),
+      reference: try rules.reference(reference))
     switch decision.result {
     case .accepted(let hold):
       let writer = response.message
@@ -102,12 +105,60 @@ extension HoldfastHandler {
       response)
   }
 
-  func getReservation(_ message: Span<UInt8>, _ response: Response) throws(FieldViolation) -> UInt64
-  {
-    var reader = unsafe ProtoReader(message.borrowed, refusesUnknown: false)
-    let id = readID(&reader)
+  func replace(
+    _ message: Span<UInt8>, _ requester: Requester, _ response: Response
+  ) throws(FieldViolation) -> UInt64 {
+    var reader = unsafe ProtoReader(message.borrowed, refusesUnknown: true)
+    var key = BorrowedBytes.empty
+    var id = BorrowedBytes.empty
+    var lineCount = 0
+    var expectedRevision: UInt64 = 0
+    var timeToLive = ProtoDuration()
+    var reference = BorrowedBytes.empty
+    session.clearLines()
+    while let tag = reader.next() {
+      switch tag {
+      case .bytes(1): key = reader.bytes()
+      case .bytes(2): id = reader.bytes()
+      case .bytes(3): readLine(&lineCount, &reader)
+      case .varint(4): expectedRevision = reader.varint()
+      case .bytes(5): timeToLive.read(&reader, "ttl")
+      case .bytes(6): reference = reader.bytes()
+      default: reader.other(tag, known: 1...6)
+      }
+    }
     guard reader.isWhole else { return refuse(reader, response) }
-    return answer(session.reservation(try rules.reservationID(id)), response)
+    key = try rules.key(key)
+    let reservation = try rules.reservationID(id)
+    guard lineCount > 0 else { throw Self.tooFewLines }
+    try checkLines(lineCount)
+    let command = ReplaceCommand(
+      scope: IdempotencyScope(caller: requester.caller, key: key), reservation: reservation,
+      expectedRevision: expectedRevision, ttlNanoseconds: try nanoseconds(timeToLive),
+      reference: try rules.reference(reference))
+    return answer(session.replace(command, by: requester), hasLines: true, response)
+  }
+
+  func getReservation(
+    _ message: Span<UInt8>, _ caller: BorrowedBytes, _ response: Response
+  ) throws(FieldViolation) -> UInt64 {
+    var reader = unsafe ProtoReader(message.borrowed, refusesUnknown: false)
+    var id = BorrowedBytes.empty
+    var key = BorrowedBytes.empty
+    while let tag = reader.next() {
+      switch tag {
+      case .bytes(1): id = reader.bytes()
+      case .bytes(2): key = reader.bytes()
+      default: reader.other(tag, known: 1...2)
+      }
+    }
+    guard reader.isWhole else { return refuse(reader, response) }
+    if key.count == 0 { return answer(session.reservation(try rules.reservationID(id)), response) }
+    guard id.count == 0 else {
+      throw FieldViolation("reservation_id", "empty where idempotency_key is set")
+    }
+    let scope = IdempotencyScope(caller: caller, key: try rules.key(key))
+    return answer(session.reservation(of: scope), response)
   }
 
   func listReservations(_ message: Span<UInt8>, _ response: Response) throws(FieldViolation)
@@ -117,12 +168,14 @@ extension HoldfastHandler {
     var pageSize: Int32 = 0
     var pageToken = BorrowedBytes.empty
     var filter: UInt32 = 0
+    var reference = BorrowedBytes.empty
     while let tag = reader.next() {
       switch tag {
       case .varint(1): pageSize = reader.int32()
       case .bytes(2): pageToken = reader.bytes()
       case .varint(3): filter = UInt32(truncatingIfNeeded: reader.varint())
-      default: reader.other(tag, known: 1...3)
+      case .bytes(4): reference = reader.bytes()
+      default: reader.other(tag, known: 1...4)
       }
     }
     guard reader.isWhole else { return refuse(reader, response) }
@@ -131,24 +184,33 @@ extension HoldfastHandler {
       throw FieldViolation("state", "a state that this server knows, or unspecified for all")
     }
     let state = ReservationState(rawValue: UInt8(truncatingIfNeeded: filter))
-    let list = PageList.reservations(state)
+    reference = try rules.reference(reference)
+    let list = PageList.reservations(state, reference: reference)
     let cursor = try PageToken.position(pageToken, of: list, session)
     var left = size
     let writer = response.message
-    // The work of one call is bounded, so that a sparse table does not stop the loop.
-    let next = session.listReservations(
-      cursor: cursor, scanMax: Self.scanMax, state: state
-    ) { view in
+    func add(_ view: ReservationView) -> Bool {
       write(1, view, to: writer)
       left -= 1
       return left > 0 && writer.count < Self.pageBytesMax
     }
+    // The work of one call is bounded, so that a sparse table does not stop the loop.
+    let next =
+      reference.count == 0
+      ? session.listReservations(
+        cursor: cursor, scanMax: Self.scanMax, state: state, each: add)
+      : session.listReservations(
+        cursor: cursor, scanMax: Self.referenceScanMax, state: state, reference: reference,
+        each: add)
     if let next { PageToken.write(2, next, of: list, session, to: writer) }
     return session.lastLSN
   }
 
   /// Records that one ListReservations looks at: about 0.1 ms of work.
   private static let scanMax = 4096
+  /// The same of those of one reference, which are found one by one: some milliseconds. A page that ends
+  /// here before it is full is one of more reservations than an order or a customer has.
+  private static let referenceScanMax = 16384
   /// Clients take messages of 4 MiB; a reservation of 64 lines with long names has 9 KiB.
   static let pageBytesMax = 1024 * 1024
   private static var tooFewLines: FieldViolation { FieldViolation("lines", "1 to 64 lines") }
@@ -219,8 +281,11 @@ extension HoldfastHandler {
 
   // MARK: Answers
 
-  /// Confirm, Release, Extend and GetReservation answer alike: reservation = 1, replayed = 2.
-  private func answer(_ decision: Decision<ReservationView>, _ response: Response) -> UInt64 {
+  /// Confirm, Release, Extend, Replace and GetReservation answer alike: reservation = 1, replayed = 2.
+  /// - Parameter hasLines: the request names the items that may be unknown.
+  private func answer(
+    _ decision: Decision<ReservationView>, hasLines: Bool = false, _ response: Response
+  ) -> UInt64 {
     switch decision.result {
     case .accepted(let view):
       let writer = response.message
@@ -228,8 +293,7 @@ extension HoldfastHandler {
       writer.field(2, decision.replayed)
     case .refused(let refusal):
       errors.refuse(refusal, isReplay: decision.replayed, session: session, response: response) {
-        _ in
-        Self.noItem
+        hasLines ? session.namedItem(line: $0) : Self.noItem
       }
     }
     return decision.lsn
@@ -251,6 +315,8 @@ extension HoldfastHandler {
       writer.field(4, view.createdAt)
       writer.field(5, view.expiresAt)
       if let endedAt = view.endedAt { writer.field(6, endedAt) }
+      writer.field(7, session.viewReference)
+      writer.field(8, view.revision)
     }
   }
 }

@@ -31,7 +31,10 @@ extension HoldfastHandler {
       throw FieldViolation("items", "0 to 500 items")
     }
     if hasBadEntries { throw badEntries[0] }
-    options.filter = EventFilter(kinds: try kinds(request), items: request.items)
+    let prefix = try rules.reference(request.referencePrefix, "reference_prefix")
+    options.filter = EventFilter(
+      kinds: try kinds(request), items: request.items,
+      referencePrefix: unsafe Array(prefix.pointer))
     options.isOpen = !Permissions(rawValue: call.permissions).seesCallers
     // Where there is no feed, no watch can be had.
     options.start =
@@ -110,6 +113,7 @@ private struct WatchRequest {
   var hasKnownKinds = true
   var items: Set<UInt64> = []
   var itemCount = 0
+  var referencePrefix = BorrowedBytes.empty
   var heartbeat = ProtoDuration()
 
   mutating func read(_ tag: ProtoTag, _ reader: inout ProtoReader) {
@@ -122,6 +126,7 @@ private struct WatchRequest {
       let submessage = reader.enter()
       while reader.hasMore { addKind(reader.varint()) }
       reader.leave(submessage, "kinds")
+    case .bytes(5): referencePrefix = reader.bytes()
     case .bytes(6): heartbeat.read(&reader, "heartbeat")
     default: reader.other(tag, known: 1...6)
     }

@@ -32,14 +32,16 @@
 //     slot     0  1  which of the 64
 //              1  1  kind: 1 held, 2 confirmed, 3 confirmed in part, 4 released, 5 expired, 9 adjusted,
 //                    10 refused for unknown items, 6 for lack of units, 8 for more on hand than may be,
-//                    7 for an unknown line (the first release)
-//              2  2  number of lines                4  4  generation
+//                    7 for an unknown line (the first release), 11 the answer to a Replace
+//              2  1  number of lines                3  1  1 where details stand behind the lines, else 0
+//              4  4  generation
 //              8 16  identity                      24  8  fingerprint
 //             32  8  created at
 //             40  8  first number                  48  8  second number
 //             56  8  ended at, or owner
 //             64  8  log sequence number of its last change
 //             72  …  16 for each line: item 4, zero 4, quantity 8
+//              …  …  details: revision 8, length of the reference 1, reference; zeros up to a multiple of 8
 //
 //   end        0  8  items                          8  8  slots in use
 //             16  8  chunks                        24  8  the log's end after the last block
@@ -62,6 +64,8 @@
 //   more on hand (8)           0; 0; no lines
 //   adjusted (9)               on hand; held; one line with the item and its safety stock, one with 0 and the
 //                              version
+//   answer to a Replace (11)   as the reservation was right after: expires at; created at; one line with slot and
+//                              tag of its id, one with generation and 0, then a line for each item; details
 //
 // Versions: 1 is the first release's. 2 knows of it up to when it made decisions, since their ids have
 // other tags (StoreCore.idTag), and of repairs, which lift versions (Repair.swift). 3 stands before records with

@@ -173,11 +173,12 @@ struct CheckpointReader: Sendable {
   ) -> Bool {
     let index: UInt8 = fields.next()
     let kind: UInt8 = fields.next()
-    let lineCount: UInt16 = fields.next()
+    let lineCount: UInt8 = fields.next()
+    let details: UInt8 = fields.next()
     let generation: UInt32 = fields.next()
     let identity = Identity(low: fields.next(), high: fields.next())
     guard !fields.hasFailed, index < ReservationSlab.chunkRecords,
-      let kind = RecordKind(rawValue: kind), core.shardNumber(identity) == shard
+      let kind = RecordKind(rawValue: kind), core.shardNumber(identity) == shard, details <= 1
     else { return false }
     let slot = chunk * UInt32(ReservationSlab.chunkRecords) + UInt32(index)
     // Filled here, and put in its place at once: a look at the table is a call of another module.
@@ -190,7 +191,8 @@ struct CheckpointReader: Sendable {
     record.restoreEnd(fields.next())
     record.lsn = fields.next()
     let isWhole =
-      record.readLines(kind, Int(lineCount), &fields) && !fields.hasFailed
+      record.readLines(kind, Int(lineCount), &fields)
+      && (details == 0 || record.readDetails(slot, core.keys, &fields)) && !fields.hasFailed
       && record.lsn <= end.endLSN && record.hasPossibleNumbers
     guard isWhole, core.slab.restore(record, slot) else {
       record.removeLines()
@@ -254,6 +256,42 @@ extension ReservationRecord {
         held: savedNumbers.second,
         safetyStock: first.quantity, version: UInt64(bitPattern: second.quantity))
       self.kind = kind
+    case .replaced:
+      guard count >= 3, count <= 2 + StoreLimits.linesMax else { return false }
+      let first = Self.readLine(&fields)
+      let second = Self.readLine(&fields)
+      guard first.quantity >= 0, first.quantity >> Int64(ReservationID.tagBits) == 0 else {
+        return false
+      }
+      let (saved, end) = (savedNumbers, savedEnd)
+      setReplaced(
+        ReservationID(slot: first.item, generation: second.item, tag: UInt64(first.quantity)),
+        expiresAt: saved.first, createdAt: saved.second, revision: 1, lineCount: count - 2
+      ) { _ in
+        let (item, quantity) = Self.readLine(&fields)
+        return ViewLine(item: ItemHandle(ordinal: item), quantity: quantity)
+      }
+      return endedAt == end
+        && (0..<lineCount).allSatisfy { 1...RecoveryLimits.unitsMax ~= line($0).quantity }
+    }
+    return true
+  }
+
+  /// Reads the details of a record that has its lines.
+  fileprivate mutating func readDetails(
+    _ slot: UInt32, _ keys: StoreKeys, _ fields: inout FieldReader
+  ) -> Bool {
+    let revision: UInt64 = fields.next()
+    let referenceLength: UInt8 = fields.next()
+    let reference = fields.text(Int(referenceLength))
+    fields.skipPadding()
+    guard !fields.hasFailed, 1..<(1 << 62) ~= revision,
+      reference.count <= StoreLimits.referenceBytesMax,
+      state != nil || kind == .replaced
+    else { return false }
+    self.revision = revision
+    if reference.count > 0 {
+      referenceNode = ReferenceNode(reference, hash: keys.referenceHash(reference), slot: slot)
     }
     return true
   }

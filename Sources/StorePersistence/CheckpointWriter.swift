@@ -37,7 +37,9 @@ final class CheckpointWriter: CheckpointTask, @unchecked Sendable {
   /// An item with the longest name.
   private static let itemBytesMax = 48 + 2 * 256
   private static let lineBytesMax = SavedLines.countMax * 16
-  private static let chunkBytesMax = 24 + ReservationSlab.chunkRecords * (72 + lineBytesMax)
+  private static let chunkBytesMax =
+    24 + ReservationSlab.chunkRecords * (72 + lineBytesMax + detailBytesMax)
+  private static let detailBytesMax = 8 + 1 + StoreLimits.referenceBytesMax + 7
 
   private let core: StoreCore
   private let storage: any Storage
@@ -252,8 +254,8 @@ final class CheckpointWriter: CheckpointTask, @unchecked Sendable {
       let slot = firstSlot + index
       if core.slab[slot].kind == .free { continue }
       let place = UInt8(truncatingIfNeeded: index)
-      if core.slab[slot].lineCount > ReservationRecord.inlineLinesMax {
-        // Its lines lie elsewhere, and may be gone once the lock is.
+      if core.slab[slot].liesElsewhere {
+        // What lies elsewhere may be gone once the lock is.
         append(core.slab[slot], index: place)
         appended += 1
       } else {
@@ -267,9 +269,12 @@ final class CheckpointWriter: CheckpointTask, @unchecked Sendable {
 
   private func append(_ record: ReservationRecord, index: UInt8) {
     let numbers = SavedLines.numbers(record)
+    let reference = record.reference
+    let hasDetails = record.revision != 1 || reference.count > 0
     block.append(index)
     block.append(record.kind.rawValue)
-    block.append(UInt16(truncatingIfNeeded: numbers.lineCount))
+    block.append(UInt8(truncatingIfNeeded: numbers.lineCount))
+    block.append(UInt8(hasDetails ? 1 : 0))
     block.append(record.generation)
     block.append(record.identity.low)
     block.append(record.identity.high)
@@ -285,6 +290,11 @@ final class CheckpointWriter: CheckpointTask, @unchecked Sendable {
       block.append(UInt32(0))
       block.append(line.quantity)
     }
+    if !hasDetails { return }
+    block.append(record.revision)
+    block.append(UInt8(truncatingIfNeeded: reference.count))
+    block.append(reference)
+    block.pad()
   }
 
   // MARK: Writing

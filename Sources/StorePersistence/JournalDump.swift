@@ -139,7 +139,7 @@ struct JSONObject {
     object.addTime("time", record.time)
     object.add("kind", "\(record.kind)")
     switch record.kind {
-    case .held, .extended:
+    case .held, .extended, .replaced:
       object.addReservation(record, core)
       object.addTime("expires", record.expiresAt)
     case .confirmed:
@@ -153,13 +153,16 @@ struct JSONObject {
     case .adjusted: object.addAdjustment(record, core)
     case .clock: break
     }
+    if let revision = record.revision { object.add("revision", revision) }
+    if record.reference.count > 0 { object.add("reference", record.reference) }
     if record.lineCount > 0 { object.addLines(record, core) }
-    if record.kind == .held || record.kind == .refused || record.kind == .adjusted {
+    switch record.kind {
+    case .held, .replaced, .refused, .adjusted:
       object.add("key", record.key)
       object.add("caller", record.caller)
       object.add("fingerprint", String(record.fingerprint, radix: 16))
-    } else if record.caller.count > 0 {
-      object.add("caller", record.caller)
+    case .confirmed, .released, .expired, .extended, .clock:
+      if record.caller.count > 0 { object.add("caller", record.caller) }
     }
     return object.closed
   }
@@ -233,7 +236,8 @@ struct JSONObject {
       var object = JSONObject()
       object.addItem(line.ordinal, core)
       object.add("quantity", line.quantity)
-      if record.kind != .refused {
+      // Of what a Replace keeps, the item has seen nothing.
+      if record.kind != .refused, line.version > 0 {
         object.add("version", line.version)
         object.add("on_hand", line.onHand)
         object.add("held", line.held)

@@ -18,6 +18,7 @@ enum StoreMetrics {
       "holdfast_reservations_total", help: "Reservations by what became of them.",
       samples: [
         ([("outcome", "held")], Double(numbers.reservationsHeld)),
+        ([("outcome", "replaced")], Double(numbers.reservationsReplaced)),
         ([("outcome", "confirmed")], Double(numbers.reservationsConfirmed)),
         ([("outcome", "released")], Double(numbers.reservationsReleased)),
         ([("outcome", "expired")], Double(numbers.reservationsExpired)),

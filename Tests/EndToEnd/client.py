@@ -70,10 +70,10 @@ class Client:
         return self.stock.GetStock(
             stock_pb2.GetStockRequest(sku=sku, location=location), **self.call).stock
 
-    def reserve(self, *lines, key=None, ttl=None):
+    def reserve(self, *lines, key=None, ttl=None, reference=""):
         request = reservation_pb2.ReserveRequest(
             idempotency_key=fresh("key") if key is None else key, lines=lines,
-            ttl=None if ttl is None else duration(ttl))
+            ttl=None if ttl is None else duration(ttl), reference=reference)
         return self.reservations.Reserve(request, **self.call)
 
     def confirm(self, reservation_id, *lines, reacquire=False):
@@ -89,10 +89,28 @@ class Client:
             reservation_id=reservation_id, ttl=None if ttl is None else duration(ttl),
             may_shorten=may_shorten), **self.call)
 
-    def get(self, reservation_id):
+    def replace(self, reservation_id, *lines, key=None, ttl=None, **fields):
+        return self.reservations.Replace(reservation_pb2.ReplaceRequest(
+            idempotency_key=fresh("key") if key is None else key, reservation_id=reservation_id, lines=lines,
+            ttl=None if ttl is None else duration(ttl), **fields), **self.call)
+
+    def get(self, reservation_id="", key=""):
         return self.reservations.GetReservation(
-            reservation_pb2.GetReservationRequest(reservation_id=reservation_id),
+            reservation_pb2.GetReservationRequest(reservation_id=reservation_id, idempotency_key=key),
             **self.call).reservation
+
+    def page(self, **fields):
+        return self.reservations.ListReservations(
+            reservation_pb2.ListReservationsRequest(**fields), **self.call)
+
+    def list(self, **fields):
+        """All pages of ListReservations."""
+        found, token = [], ""
+        while True:
+            page = self.page(page_token=token, **fields)
+            found += page.reservations
+            token = page.next_page_token
+            if not token: return found
 
 
 class Refusal:

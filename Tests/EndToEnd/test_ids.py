@@ -117,15 +117,15 @@ def test_an_interrupted_repair_is_done_again_before_anything_else(binary, start,
         assert client.level(sku).on_hand == 5
 
 
-# MARK: The first release
+# MARK: Older releases
 
 
-@pytest.fixture
-def first_release(tmp_path):
-    """A directory that the first release made, and what it answered."""
-    with tarfile.open(FIXTURES / "first-release.tar.xz") as archive:
+@pytest.fixture(params=["first-release", "format-2"])
+def older_release(request, tmp_path):
+    """A directory that an older release made, and what it answered."""
+    with tarfile.open(FIXTURES / f"{request.param}.tar.xz") as archive:
         archive.extractall(tmp_path / "data", filter="data")
-    return tmp_path / "data", json.loads((FIXTURES / "first-release.json").read_text())
+    return tmp_path / "data", json.loads((FIXTURES / f"{request.param}.json").read_text())
 
 
 def assert_as_recorded(client, facts):
@@ -155,8 +155,8 @@ def assert_as_recorded(client, facts):
         assert answer.expires_at.ToNanoseconds() == call["expires_at"]
 
 
-def test_a_directory_of_the_first_release_keeps_its_ids_and_answers(binary, start, first_release, wall_clock):
-    data, facts = first_release
+def test_a_directory_of_an_older_release_keeps_its_ids_and_answers(binary, start, older_release, wall_clock):
+    data, facts = older_release
     verified = holdfast(binary, "verify", data)
     assert verified.stdout.strip() == facts["state"]
     wall_clock.set(facts["seconds"] + 5)
@@ -189,8 +189,8 @@ def test_a_directory_of_the_first_release_keeps_its_ids_and_answers(binary, star
     assert {call["id"] for call in facts["calls"] if call["key"].endswith("-held")} <= named
 
 
-def test_a_repair_of_a_directory_of_the_first_release_keeps_its_ids(binary, start, first_release, wall_clock):
-    data, facts = first_release
+def test_a_repair_of_a_directory_of_an_older_release_keeps_its_ids(binary, start, older_release, wall_clock):
+    data, facts = older_release
     lsn = json.loads(holdfast(binary, "dump", data).stdout.splitlines()[-1])["lsn"]
     assert holdfast(binary, "repair", data, "--truncate-at", lsn).returncode == 0
     wall_clock.set(facts["seconds"] + 5)
@@ -206,13 +206,13 @@ def newer_checkpoint(contents):
     contents[32:36] = (99).to_bytes(4, "little")
     length = int.from_bytes(contents[24:28], "little")
     contents[4:8] = crc32c(contents[8:32 + length]).to_bytes(4, "little")
-    return 2
+    return 3
 
 
 def newer_segment(contents):
     contents[8:12] = (99).to_bytes(4, "little")
     contents[12:16] = crc32c(contents[:12] + contents[16:64]).to_bytes(4, "little")
-    return 1
+    return 2
 
 
 @pytest.mark.parametrize("files, make_newer", [("checkpoint-*", newer_checkpoint), ("journal-*", newer_segment)])

@@ -110,6 +110,7 @@ import Testing
     let least: [HoldfastHandler.Method: Role?] = [
       .reserve: .reserve, .confirm: .reserve, .release: .reserve, .extend: .reserve,
       .batchReserve: .reserve, .reserveStream: .reserve,
+      .replace: .reserve,
       .getReservation: .read, .listReservations: .read, .adjustStock: .stock, .getStock: .read,
       .batchGetStock: .read, .listStock: .read, .watch: .read, .backup: .admin,
       .healthCheck: nil, .healthWatch: nil,

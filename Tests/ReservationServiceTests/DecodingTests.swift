@@ -105,7 +105,7 @@ struct DecodingTests {
   // MARK: Beside protobuf-c
 
   private static let methods = [
-    "Reserve", "Confirm", "Release", "Extend", "GetReservation", "ListReservations",
+    "Reserve", "Confirm", "Release", "Extend", "Replace", "GetReservation", "ListReservations",
     "AdjustStock", "GetStock", "BatchGetStock", "ListStock", "Check",
   ]
 
@@ -115,6 +115,7 @@ struct DecodingTests {
     case "Confirm": unsafe holdfast__v1__confirm_request__descriptor
     case "Release": unsafe holdfast__v1__release_request__descriptor
     case "Extend": unsafe holdfast__v1__extend_request__descriptor
+    case "Replace": unsafe holdfast__v1__replace_request__descriptor
     case "GetReservation": unsafe holdfast__v1__get_reservation_request__descriptor
     case "ListReservations": unsafe holdfast__v1__list_reservations_request__descriptor
     case "AdjustStock": unsafe holdfast__v1__adjust_stock_request__descriptor
@@ -222,19 +223,32 @@ private struct MessageGenerator {
     switch method {
     case "Reserve":
       return fields(
-        [{ $0.keyField(1) }, { $0.lineField(2) }, { $0.lineField(2) }], once: { $0.ttlField(3) })
+        [
+          { $0.keyField(1) }, { $0.lineField(2) }, { $0.lineField(2) },
+          { $0.chance(2) ? $0.referenceField(4) : [] },
+        ], once: { $0.ttlField(3) })
     case "Confirm":
       return fields([
         { $0.idField(1) }, { $0.chance(2) ? $0.lineField(2) : [] },
         { $0.number(3, [0, 1, 2, 1 << 40]) },
       ])
-    case "Release", "GetReservation": return fields([{ $0.idField(1) }])
+    case "Release": return fields([{ $0.idField(1) }])
+    case "GetReservation":
+      return chance(3) ? fields([{ $0.keyField(2) }]) : fields([{ $0.idField(1) }])
+    case "Replace":
+      return fields(
+        [
+          { $0.keyField(1) }, { $0.idField(2) }, { $0.lineField(3) }, { $0.lineField(3) },
+          { $0.chance(3) ? $0.number(4, [0, 1, 2, 3, -1]) : [] },
+          { $0.chance(2) ? $0.referenceField(6) : [] },
+        ], once: { $0.ttlField(5) })
     case "Extend":
       return fields([{ $0.idField(1) }, { $0.number(3, [0, 1, -1]) }], once: { $0.ttlField(2) })
     case "ListReservations":
       return fields([
         { $0.number(1, [0, 1, 2, 600, -1, 1 << 32 | 1, 1 << 31]) }, { $0.text(2, ["", "x"]) },
         { $0.number(3, [0, 1, 2, 3, 4, 5, -1, 1 << 32 | 1]) },
+        { $0.chance(3) ? $0.referenceField(4) : [] },
       ])
     case "AdjustStock":
       return fields([
@@ -287,6 +301,10 @@ private struct MessageGenerator {
 
   private mutating func idField(_ number: Int) -> [UInt8] {
     text(number, ids + ids + ["00000000000000000000", "", "x"])
+  }
+
+  private mutating func referenceField(_ number: Int) -> [UInt8] {
+    text(number, ["order:1", "order:1", "cart", "", "a b", "ü"])
   }
 
   private mutating func lineField(_ number: Int) -> [UInt8] {

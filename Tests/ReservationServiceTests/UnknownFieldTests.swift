@@ -66,6 +66,8 @@ struct UnknownFieldTests {
       at("", "Release", of(id).adding(bytes)),
       at("", "Extend", of(id).with(2, duration(60)).adding(bytes)),
       at("ttl", "Extend", of(id).with(2, Message().adding(bytes))),
+      at("", "Replace", of("k").with(2, id).with(3, line("a", 1)).adding(bytes)),
+      at("lines[1]", "Replace", of("k").with(2, id).with(3, line("a", 1)).with(3, strange)),
       at("", "AdjustStock", adjust("k", "a", by: 1).adding(bytes)),
       at("", "AdjustStock", Message().adding(bytes)),
     ]

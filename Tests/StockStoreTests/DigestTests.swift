@@ -86,6 +86,26 @@ import Testing
         _ = session.adjust("c", "pear", .delta(1))
       },
       { session in
+        Self.stock(session)
+        _ = session.reserve("r", [TestLine(sku: "apple", quantity: 2)], reference: "order")
+      },
+      { session in
+        Self.stock(session)
+        _ = session.reserve("r", [TestLine(sku: "apple", quantity: 2)], reference: "cart")
+      },
+      { session in
+        Self.base(session)
+        Self.withHold(session) {
+          _ = session.replace("p", Model.Replacement($0, [TestLine(sku: "apple", quantity: 2)]))
+        }
+      },
+      { session in
+        Self.base(session)
+        Self.withHold(session) {
+          _ = session.replace("q", Model.Replacement($0, [TestLine(sku: "apple", quantity: 2)]))
+        }
+      },
+      { session in
         Self.base(session)
         _ = session.adjust("c", "pear", .none, safetyStock: 1)
       },

@@ -259,7 +259,7 @@ import Testing
 }
 
 extension StoreSession {
-  fileprivate func makeStock(_ sku: String, _ onHand: Int64) -> ItemHandle {
+  func makeStock(_ sku: String, _ onHand: Int64) -> ItemHandle {
     adjust("make-\(sku)", sku, .setOnHand(onHand)).value?.item ?? ItemHandle(ordinal: .max)
   }
 }

@@ -18,7 +18,7 @@ func crampedLimits() -> StoreLimits {
 /// Small files, so that there are many.
 func testOptions() -> JournalOptions {
   JournalOptions(
-    durability: .fsync, segmentBytes: 64 << 10, ringBytes: 16 << 10, groupBytesMax: 4 << 10,
+    durability: .fsync, segmentBytes: 64 << 10, ringBytes: 32 << 10, groupBytesMax: 4 << 10,
     spareSegments: 1, checkpointSegments: 2)
 }
 
@@ -142,7 +142,8 @@ final class Commander {
     case 20..<55: reserve()
     case 55..<75: withID { id in confirm(id) }
     case 75..<85: withID { id in _ = session.release(id) }
-    case 85..<92:
+    case 85..<89: withID { id in replace(id) }
+    case 89..<93:
       withID { id in
         _ = session.extend(id, ttlNanoseconds: seconds(random.number(1...60)))
       }
@@ -174,8 +175,25 @@ final class Commander {
       TestLine(
         sku: sku(), location: random.chance(50) ? "" : "hall-2", quantity: random.number(1...4))
     }
-    let decision = session.reserve(key(), lines, ttl: seconds(random.number(1...30)))
+    let decision = session.reserve(
+      key(), lines, ttl: seconds(random.number(1...30)), reference: reference())
     if let id = decision.value?.id { ids.append(id) }
+  }
+
+  private func reference() -> String {
+    random.pick(["", "", "", "order:\(random.number(0...9))", String(repeating: "r", count: 64)])
+  }
+
+  private func replace(_ id: ReservationID) {
+    let lines = (0..<random.number(1...random.pick([3, 7, 40]))).map { _ in
+      TestLine(
+        sku: sku(), location: random.chance(50) ? "" : "hall-2", quantity: random.number(1...4))
+    }
+    _ = session.replace(
+      key(),
+      Model.Replacement(
+        id, lines, ttl: random.chance(50) ? nil : seconds(random.number(1...60)),
+        reference: reference()))
   }
 
   private func confirm(_ id: ReservationID) {

@@ -17,6 +17,10 @@
   /// No bytes.
   package static var empty: BorrowedBytes { unsafe BorrowedBytes(nil, count: 0) }
 
+  package func isEqual(_ other: BorrowedBytes) -> Bool {
+    unsafe pointer.elementsEqual(other.pointer)
+  }
+
   /// The bytes, for tables and hash functions.
   @unsafe package var pointer: UnsafeRawBufferPointer {
     unsafe UnsafeRawBufferPointer(start: base, count: count)

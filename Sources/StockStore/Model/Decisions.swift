@@ -50,6 +50,8 @@ package enum Refusal: Equatable, Sendable, BitwiseCopyable {
   /// The hold was reserved under another name than the requester's, who may change its own alone.
   case notOwnHold
   case versionMismatch(current: UInt64)
+  /// The reservation is at another revision than the one that was expected.
+  case revisionMismatch(current: UInt64)
   case conflictTooBusy(attempts: Int)
   case idempotencyKeyReused
   /// Line `line` of a partial confirm asks for more than the `held` units of the item (0: not held).
@@ -111,7 +113,8 @@ package enum ReservationState: UInt8, Sendable {
   case expired
 }
 
-/// A reservation as it stood at one moment, without its lines: those are in the session's `viewLines`.
+/// A reservation as it stood at one moment, without its lines and its reference: those are the session's
+/// `viewLine` and `viewReference`.
 package struct ReservationView: Equatable, Sendable {
   package let id: ReservationID
   package let state: ReservationState
@@ -119,11 +122,14 @@ package struct ReservationView: Equatable, Sendable {
   package let expiresAt: Timestamp
   /// nil while held.
   package let endedAt: Timestamp?
+  /// 1 when it was made, one more with each Replace and Extend.
+  package let revision: UInt64
 
   package init(
     id: ReservationID, state: ReservationState, createdAt: Timestamp, expiresAt: Timestamp,
-    endedAt: Timestamp?
+    endedAt: Timestamp?, revision: UInt64 = 1
   ) {
+    self.revision = revision
     self.id = id
     self.state = state
     self.createdAt = createdAt

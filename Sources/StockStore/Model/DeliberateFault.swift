@@ -14,6 +14,10 @@ package enum DeliberateFault: String, Sendable, CaseIterable {
   case actOnDueHold = "act-on-due-hold"
   /// The sweep never gets to what is due.
   case starveExpiry = "starve-expiry"
+  /// A hold that gets other lines may be at any revision.
+  case replaceAnyRevision = "replace-any-revision"
+  /// A hold that gets other lines gives back what it has, and only then takes what it is to have.
+  case replaceHalfway = "replace-halfway"
   /// A token is taken for one of this store though a repair has given it other versions since.
   case watchAfterRepair = "watch-after-repair"
   /// The token behind an event covers the whole batch that the event is in.

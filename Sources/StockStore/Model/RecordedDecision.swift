@@ -15,6 +15,8 @@ package enum RecordKind: UInt8, BitwiseCopyable {
   case refusedOnHandLimit = 8
   case adjusted = 9
   case refusedItemsNotFound = 10
+  /// The answer to a Replace: what the reservation was right after it.
+  case replaced = 11
 }
 
 /// A refusal as it is recorded. It must be the same again for a command whose lines come in another order.

@@ -3,6 +3,9 @@ package struct StoreLimits: Sendable {
   /// Lines of a command, whatever `linesPerReservation` says: as many as a word has bits.
   package static let linesMax = 64
 
+  /// Items that one command changes: all that a hold had and all that it has then.
+  package static let changesMax = 2 * linesMax
+
   /// Bytes of a reference.
   package static let referenceBytesMax = 64
 

@@ -53,8 +53,10 @@
 
   // MARK: The number at 32, by kind
 
-  /// Held, extended: when the hold ends.
-  package var expiresAt: Int64 { number(.held, .extended) }
+  /// Held, extended, replaced: when the hold ends.
+  package var expiresAt: Int64 {
+    kind == .replaced ? number(.replaced, .replaced) : number(.held, .extended)
+  }
   /// Confirmed: whether an expired hold was taken again.
   package var isTakenAgain: Bool {
     kind == .confirmed && number(.confirmed, .confirmed) != 0
@@ -90,8 +92,9 @@
 
   // MARK: Reservations
 
-  /// The id of the reservation that a held, confirmed, released, expired or extended record is about.
+  /// The id of the reservation that a held, replaced, confirmed, released, expired or extended record is about.
   package func reservationID(_ core: StoreCore) -> ReservationID {
+    if kind == .replaced { return replacedID }
     let useHash = core.keys.useHash(slot: slot, generation: generation)
     let tag =
       kind == .held
@@ -101,6 +104,16 @@
       : idTag == 0 ? StoreKeys.firstReleaseTag(useHash) : idTag
     return ReservationID(slot: slot, generation: generation, tag: tag)
   }
+
+  // MARK: Replaced
+
+  /// The reservation that has other lines.
+  package var replacedID: ReservationID {
+    ReservationID(
+      slot: load(40), generation: load(44), tag: load(48) & (1 << ReservationID.tagBits - 1))
+  }
+  /// When it was made.
+  package var reservationCreatedAt: Int64 { load(64) }
 
   // MARK: Refused
 
@@ -184,7 +197,7 @@
 
   /// The reservation's revision after the decision; nil where the decision leaves it as it is, and in records
   /// of versions that knew of none.
-  package var revision: UInt64? { part(.revision) == nil ? nil : number(.revision, 0) }
+  package var revision: UInt64? { kind == .replaced ? load(56) : number(.revision, 0) }
 
   /// Number `index` of a part that has one for each line, or one alone; nil where there is no such part.
   package func number<Value: FixedWidthInteger & BitwiseCopyable>(
@@ -244,6 +257,7 @@
       switch kind {
       case .refused: RecordWriter.refusedBytes
       case .adjusted: RecordWriter.adjustedBytes
+      case .replaced: RecordWriter.replacedBytes
       default: 0
       }
     }
@@ -269,7 +283,7 @@
   }
   private var nameCounts: (sku: Int, location: Int) {
     @inline(__always) get {
-      if fixedBytes == 0 || shortageCount > 0 { return (0, 0) }
+      guard kind == .refused || kind == .adjusted, shortageCount == 0 else { return (0, 0) }
       return (Int(byte(42)), Int(byte(43)))
     }
   }

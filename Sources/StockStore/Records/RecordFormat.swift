@@ -3,25 +3,27 @@
 //   offset  bytes
 //        0      4  length of the whole record, a multiple of 8
 //        4      1  kind: 1 held, 2 refused, 3 adjusted, 4 confirmed, 5 released, 6 expired, 7 extended,
-//                  8 clock (no decision: says what time it is)
+//                  8 clock (no decision: says what time it is), 9 replaced
 //        5      1  number of lines
-//        6      1  length of the key         (held, refused, adjusted; else 0)
+//        6      1  length of the key         (held, refused, adjusted, replaced; else 0)
 //        7      1  length of the caller      (the same; confirmed, released, extended: who decided
 //                  it, 0 where it came without a name and in records of versions that did not say)
 //        8      8  time of the decision, nanoseconds since the Unix epoch
 //       16      4  slot of the decision's record (but for clock)
 //       20      4  generation of the slot
-//       24      8  held, refused, adjusted: fingerprint of the payload
+//       24      8  held, refused, adjusted, replaced: fingerprint of the payload
 //                  confirmed, released, expired, extended: tag of the reservation's id (the first
 //                  release: 0)
-//       32      8  held, extended: when the hold ends
+//       32      8  held, extended, replaced: when the hold ends
 //                  confirmed: 1 if an expired hold was taken again, else 0
 //                  expired: when it fell due
 //                  adjusted: where safety stock was asked for of an item that there was, what it was
 //                  before, plus 1; else 0, and in records of versions that did not say
-//       40     24  refused: see below          72  adjusted: see below
+//       40     24  refused: see below          72  adjusted: see below        32  replaced: see below
 //        …     36  for each line: item 4, quantity 8, and after it the item's version 8, on hand 8, held 8
-//                  held: units held; confirmed: units sold; released, expired: units given back
+//                  held: units held; confirmed: units sold; released, expired: units given back;
+//                  replaced: units held from now on, which may be 0 behind all that are not; version and
+//                  balances 0 where the item keeps what was held of it
 //        …     12  for each line, where refused: item 4, quantity 8
 //        …     20  for each further item that lacks units: item 4, requested 8, available 8
 //        …         key, caller, then SKU and location, then the reason
@@ -35,7 +37,7 @@
 //   The first zero that stands where a tag would ends the parts: records of the first versions have none.
 //
 //   refused, from 40:
-//        0      1  method whose key it is: 1 Reserve, 2 AdjustStock
+//        0      1  method whose key it is: 1 Reserve, 2 AdjustStock, 3 Replace
 //        1      1  why: 6 lack of units, 7 an unknown line (the first release), 8 more on hand than may be,
 //                  10 unknown items (the numbers of RecordKind, CheckpointFormat.swift)
 //        2      1  length of the SKU, or, for lack of units, how many further items lack some
@@ -53,6 +55,11 @@
 //       32      8  item                          40  8  version after
 //       48      8  on hand after                 56  8  held
 //       64      8  safety stock after
+//
+//   replaced, from 40 (slot and generation at 16 are the answer's, under the key of the Replace):
+//        0      4  slot of the reservation        4  4  generation of that slot
+//        8      8  tag of its id                 16  8  its revision after
+//       24      8  when it was made
 //
 // SKU and location stand where the item was made by the decision, and where it is unknown. A record is
 // valid if and only if its kind and the tags of its parts are known, all that it has comes to its length,
@@ -106,6 +113,7 @@ package enum RecordPart: UInt8, CaseIterable {
     case extended = 7
     /// No decision: says what time it is.
     case clock = 8
+    case replaced = 9
   }
 
   static let headBytes = 40
@@ -114,8 +122,9 @@ package enum RecordPart: UInt8, CaseIterable {
   static let shortageBytes = 20
   static let refusedBytes = 24
   static let adjustedBytes = 72
-  /// 64 lines, and every text at the most that one byte of length can say; the reason is cut to it.
-  package static let byteCountMax = 4096
+  static let replacedBytes = 32
+  /// 128 lines, or 64 with a number each, and all texts at their most; the reason is cut to it.
+  package static let byteCountMax = 5120
   package static let reasonBytesMax = 512
 
   private let memory: UnsafeMutableRawPointer
@@ -281,15 +290,45 @@ package enum RecordPart: UInt8, CaseIterable {
     end(at: offset)
   }
 
+  /// The lines are set later.
+  /// - Parameters:
+  ///   - reservation: whose lines these are.
+  ///   - createdAt: when it was made.
+  ///   - slot: of the answer.
+  mutating func beginReplaced(
+    _ reservation: ReservationID, revision: UInt64, createdAt: Int64, time: Int64, slot: UInt32,
+    generation: UInt32, fingerprint: UInt64, expiresAt: Int64, lineCount: Int,
+    scope: IdempotencyScope
+  ) {
+    begin(
+      .replaced, time: time, slot: slot, generation: generation, fingerprint: fingerprint,
+      value: expiresAt, lineCount: lineCount, scope: scope)
+    store(reservation.slot, at: 40)
+    store(reservation.generation, at: 44)
+    store(reservation.tag, at: 48)
+    store(revision, at: 56)
+    store(createdAt, at: 64)
+    var offset = linesOffset + lineCount * Self.lineBytes
+    append(scope.key, at: &offset)
+    append(scope.caller, at: &offset)
+    end(at: offset)
+  }
+
   // MARK: Lines
 
-  /// Line `index` of a held, confirmed, released or expired record: what becomes of one item.
+  /// Where lines with balances begin.
+  @inline(__always)
+  private var linesOffset: Int {
+    Self.headBytes + (kind == .replaced ? Self.replacedBytes : 0)
+  }
+
+  /// Line `index` of a held, replaced, confirmed, released or expired record: what becomes of one item.
   @inline(__always)
   package mutating func setLine(
     _ index: Int, ordinal: UInt32, quantity: Int64, version: UInt64, onHand: Int64, held: Int64
   ) {
-    assert(kind != .refused && kind != .adjusted && index >= 0 && index < StoreLimits.linesMax)
-    let offset = Self.headBytes + index * Self.lineBytes
+    assert(kind != .refused && kind != .adjusted && index >= 0 && index < SavedLines.countMax)
+    let offset = linesOffset + index * Self.lineBytes
     store(ordinal, at: offset)
     store(quantity, at: offset + 4)
     store(version, at: offset + 12)
@@ -346,7 +385,7 @@ package enum RecordPart: UInt8, CaseIterable {
     _ kind: Kind, time: Int64, slot: UInt32, generation: UInt32, fingerprint: UInt64, value: Int64,
     lineCount: Int, scope: IdempotencyScope?
   ) {
-    assert(lineCount >= 0 && lineCount <= StoreLimits.linesMax, "more lines than a decision has")
+    assert(lineCount >= 0 && lineCount <= SavedLines.countMax, "more lines than a decision has")
     self.kind = kind
     store(kind.rawValue, at: 4)
     store(UInt8(truncatingIfNeeded: lineCount), at: 5)

@@ -15,6 +15,7 @@ package enum SavedLines {
     case .refusedItemsNotFound, .refusedLineNotFound: (1, 0, 0)
     case .refusedInsufficientStock: (1 + 2 * record.shortageCount, saved.first, saved.second)
     case .adjusted: (2, saved.first, saved.second)
+    case .replaced: (2 + record.lineCount, saved.first, saved.second)
     case .held, .confirmed, .confirmedInPart, .released, .expired:
       (record.lineCount, saved.first, saved.second)
     }
@@ -38,6 +39,13 @@ package enum SavedLines {
       let level = record.adjusted
       return index == 0
         ? (level.item.ordinal, level.safetyStock) : (0, Int64(bitPattern: level.version))
+    }
+    var index = index
+    if record.kind == .replaced {
+      let id = record.replacedID
+      if index == 0 { return (id.slot, Int64(id.tag)) }
+      if index == 1 { return (id.generation, 0) }
+      index -= 2
     }
     let line = record.line(index)
     return (line.item.ordinal, line.quantity)

@@ -148,7 +148,9 @@ package struct Assembly: Sendable {
       case .free:
         found.free.append(slot)
         continue
-      case .held: found.liveHolds += 1
+      case .held:
+        found.liveHolds += 1
+        restoreReference(slot)
       default: found.ended.append(EndedSlot(lsn: core.slab[slot].lsn, slot: slot))
       }
       try requirePossible(slot)
@@ -191,8 +193,15 @@ package struct Assembly: Sendable {
       } else {
         core.shards[number].appendEnded(slot)
         found.endedCount += 1
+        restoreReference(slot)
       }
     }
+  }
+
+  /// Makes a reservation found by its reference, which other decisions do not have an entry for.
+  private func restoreReference(_ slot: UInt32) {
+    guard core.slab[slot].state != nil, let node = core.slab[slot].referenceNode else { return }
+    core.references.add(node)
   }
 
   private func slots(_ chunk: UInt32) -> Range<UInt32> {

@@ -128,7 +128,7 @@ package final class Replay {
   private func fetch(_ record: JournalRecord) {
     core.slab.records.prefetch(record.slot)
     switch record.kind {
-    case .held, .confirmed, .released, .expired:
+    case .held, .replaced, .confirmed, .released, .expired:
       for index in 0..<record.lineCount { core.items.prefetchIfThere(record.line(index).ordinal) }
     case .adjusted: core.items.prefetchIfThere(record.level.item.ordinal)
     case .refused, .extended, .clock: break
@@ -147,6 +147,10 @@ package final class Replay {
     case .held:
       try applyLines(record, lsn: lsn)
       try hold(record, lsn: lsn)
+    case .replaced:
+      try applyLines(record, lsn: lsn)
+      try replaceLines(record, lsn: lsn)
+      try answerReplace(record, lsn: lsn)
     case .refused: try refuse(record, lsn: lsn)
     case .adjusted:
       try adjustItem(record, lsn: lsn)
@@ -165,6 +169,8 @@ package final class Replay {
     for index in 0..<record.lineCount {
       let line = record.line(index)
       guard line.ordinal < core.items.count else { throw impossible("an item that is not there") }
+      // It keeps what was held of it.
+      if record.kind == .replaced, line.version == 0 { continue }
       if lsn <= core.items[line.ordinal].lsn.load(ordering: .relaxed) { continue }
       let level = StockLevel(
         item: ItemHandle(ordinal: line.ordinal), onHand: line.onHand, held: line.held,
@@ -218,7 +224,66 @@ package final class Replay {
     core.slab[slot].owner = core.keys.owner(record.caller)
     core.slab[slot].expiresAt = record.expiresAt
     core.slab[slot].firstExpiresAt = record.expiresAt
+    setReference(slot, record.reference)
     try requirePossible(slot)
+  }
+
+  /// It comes into the index when all is read.
+  private func setReference(_ slot: UInt32, _ reference: BorrowedBytes) {
+    if reference.count == 0 { return }
+    core.slab[slot].referenceNode?.free()
+    core.slab[slot].referenceNode = ReferenceNode(
+      reference, hash: core.keys.referenceHash(reference), slot: slot)
+  }
+
+  /// The reservation of a Replace has its new lines.
+  private func replaceLines(_ record: JournalRecord, lsn: UInt64) throws(JournalError) {
+    let id = record.replacedID
+    let slot = id.slot
+    let lineCount = heldCount(record)
+    guard lineCount >= 1, lineCount <= StoreLimits.linesMax else {
+      throw impossible("a reservation of \(lineCount) lines")
+    }
+    for index in 0..<lineCount {
+      guard 1...RecoveryLimits.unitsMax ~= record.line(index).quantity else {
+        throw impossible("a hold of \(record.line(index).quantity) units")
+      }
+    }
+    guard core.slab.owner(slot) != nil else { throw impossible("a change of no reservation") }
+    if lsn <= stamps[slot / UInt32(ReservationSlab.chunkRecords)] { return }
+    guard core.slab[slot].generation == id.generation, core.slab[slot].kind == .held,
+      let revision = record.revision
+    else { throw impossible("a change that the reservation cannot have seen") }
+    core.slab[slot].lsn = lsn
+    core.slab[slot].replaceLines(lineCount) { Self.viewLine(record, $0) }
+    core.slab[slot].expiresAt = record.expiresAt
+    try setRevision(slot, revision)
+    setReference(slot, record.reference)
+    try requirePossible(slot)
+  }
+
+  /// The key of a Replace has its answer.
+  private func answerReplace(_ record: JournalRecord, lsn: UInt64) throws(JournalError) {
+    guard try beginUse(record, .replace, lsn: lsn) else { return }
+    guard let revision = record.revision, 1..<(1 << 62) ~= revision else {
+      throw impossible("a revision that is none")
+    }
+    core.slab[record.slot].setReplaced(
+      record.replacedID, expiresAt: record.expiresAt, createdAt: record.reservationCreatedAt,
+      revision: revision, lineCount: heldCount(record)
+    ) { Self.viewLine(record, $0) }
+    setReference(record.slot, record.reference)
+    try requirePossible(record.slot)
+  }
+
+  /// Lines of a replaced record with units that are held; those without stand behind them.
+  private func heldCount(_ record: JournalRecord) -> Int {
+    (0..<record.lineCount).first { record.line($0).quantity == 0 } ?? record.lineCount
+  }
+
+  private static func viewLine(_ record: JournalRecord, _ index: Int) -> ViewLine {
+    let line = record.line(index)
+    return ViewLine(item: ItemHandle(ordinal: line.ordinal), quantity: line.quantity)
   }
 
   private func requirePossible(_ slot: UInt32) throws(JournalError) {
@@ -298,6 +363,7 @@ package final class Replay {
     switch record.kind {
     case .extended:
       core.slab[slot].expiresAt = record.expiresAt
+      if let revision = record.revision { try setRevision(slot, revision) }
       return try requirePossible(slot)
     case .confirmed: core.slab[slot].kind = try keepSoldQuantities(record)
     case .released: core.slab[slot].kind = .released
@@ -305,6 +371,15 @@ package final class Replay {
     }
     if record.kind == .expired { return }
     core.slab[slot].endedAt = record.time
+  }
+
+  /// The reservation's next revision, which must be the one after its last.
+  private func setRevision(_ slot: UInt32, _ revision: UInt64) throws(JournalError) {
+    guard revision == core.slab[slot].revision &+ 1, revision > 1 else {
+      throw impossible(
+        "revision \(revision) of a reservation after its revision \(core.slab[slot].revision)")
+    }
+    core.slab[slot].revision = revision
   }
 
   /// Each line keeps what was sold of it; an item that the record does not name was not sold at all.

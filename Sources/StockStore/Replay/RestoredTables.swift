@@ -35,6 +35,10 @@ extension ReservationRecord {
         && RecoveryLimits.isPossible(time: firstExpiresAt)
     }
     if kind == .adjusted { return adjusted.isPossible }
+    if kind == .replaced {
+      return RecoveryLimits.isPossible(time: replacedTimes.expiresAt)
+        && RecoveryLimits.isPossible(time: replacedTimes.createdAt)
+    }
     guard case .insufficientStock(_, let requested, let available) = refusal else { return true }
     return RecoveryLimits.isPossible(units: requested)
       && RecoveryLimits.isPossible(units: available)

@@ -5,6 +5,8 @@ internal import Synchronization
 package struct StoreStatistics: Sendable, Equatable {
   /// Reserves that held units.
   package var reservationsHeld: UInt64 = 0
+  /// Holds that got other lines.
+  package var reservationsReplaced: UInt64 = 0
   /// Holds and expired reservations that were confirmed.
   package var reservationsConfirmed: UInt64 = 0
   /// Holds that were released.
@@ -87,6 +89,7 @@ struct SessionCounters: ~Copyable {
   }
 
   let held = Counter()
+  let replaced = Counter()
   let confirmed = Counter()
   let released = Counter()
   let expired = Counter()
@@ -115,6 +118,7 @@ struct SessionCounters: ~Copyable {
   borrowing func add(to sums: inout StoreStatistics) {
     func count(_ counter: borrowing Counter) -> UInt64 { UInt64(clamping: counter.value) }
     sums.reservationsHeld += count(held)
+    sums.reservationsReplaced += count(replaced)
     sums.reservationsConfirmed += count(confirmed)
     sums.reservationsReleased += count(released)
     sums.reservationsExpired += count(expired)

@@ -223,6 +223,10 @@ extension StockStore {
     keeps(core.keys.identity(.adjust, scope))
   }
 
+  package func keeps(replace scope: IdempotencyScope) -> Bool {
+    keeps(core.keys.identity(.replace, scope))
+  }
+
   private func keeps(_ identity: Identity) -> Bool {
     let number = core.shardNumber(identity)
     core.shards[number].lock.lock()

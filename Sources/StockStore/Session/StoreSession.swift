@@ -186,6 +186,28 @@ package final class StoreSession {
   }
 }
 
+extension StoreSession {
+  /// The reference of the reservation that the last command answered; empty where it has none. Good until the
+  /// next command.
+  package var viewReference: BorrowedBytes {
+    if scratch.viewReferenceCount == 0 { return .empty }
+    // The scratch stays where it is.
+    return unsafe withUnsafeMutablePointer(to: &scratch.viewReference) {
+      unsafe BorrowedBytes(
+        UnsafeRawPointer($0).assumingMemoryBound(to: UInt8.self),
+        count: scratch.viewReferenceCount)
+    }
+  }
+
+  /// Keeps the reference for `viewReference`: the record's may go once its shard is unlocked.
+  func showReference(_ reference: BorrowedBytes) {
+    let text = unsafe reference.pointer
+    let count = min(text.count, StoreLimits.referenceBytesMax)
+    for index in 0..<count { scratch.viewReference[index] = unsafe text[index] }
+    scratch.viewReferenceCount = count
+  }
+}
+
 /// A line as a command brought it.
 struct CommandLine {
   var hash: UInt64
@@ -219,11 +241,14 @@ struct SessionScratch: ~Copyable {
   let sortedLines = FixedArray<UInt8>(capacity: StoreLimits.linesMax, repeating: 0)
   /// Set by a command that is refused; empty before.
   var further = RefusalList(capacity: StoreLimits.linesMax)
-  var changes = WriteSet(capacity: StoreLimits.linesMax)
+  var changes = WriteSet(capacity: StoreLimits.changesMax)
   var adjustment = Adjustment()
   var record = RecordWriter()
+  /// Of a reserve or a replace, borrowed from the command; empty where it has none.
+  var reference = BorrowedBytes.empty
   /// Of a reserve, from before it commits until after; nil for all other commands.
   var holdToRecord: HoldToRecord?
+  var replacement = Replacement()
   /// Commands that come soon in this turn.
   var expected = ExpectedIdentities()
   /// Reserves that were prepared, and the one that comes next; below 0: that is none of them.
@@ -246,12 +271,15 @@ struct SessionScratch: ~Copyable {
   var viewCount = 0
   let view = FixedArray<ViewLine>(
     capacity: StoreLimits.linesMax, repeating: ViewLine(item: ItemHandle(ordinal: 0), quantity: 0))
+  /// The reference of the reservation in `view`.
+  var viewReference = InlineArray<64, UInt8>(repeating: 0)
+  var viewReferenceCount = 0
   /// The shard whose ended decisions are looked at next.
   var collectShard = 0
   /// Decisions recorded since the last look.
   var recordedSinceCollect = 0
   /// What the locks of `changes` were granted with, in their order (Locking).
-  let tokens = FixedArray<UInt64>(capacity: StoreLimits.linesMax, repeating: 0)
+  let tokens = FixedArray<UInt64>(capacity: StoreLimits.changesMax, repeating: 0)
 
   init(random: UInt64) { self.random = random &* 0x9e37_79b9_7f4a_7c15 | 1 }
 
@@ -260,6 +288,7 @@ struct SessionScratch: ~Copyable {
     sortedLines.free()
     further.free()
     changes.free()
+    replacement.lines.free()
     expected.free()
     prepared.free()
     tokens.free()

@@ -122,7 +122,9 @@ extension StoreSession {
       scratch.record.beginHeld(
         time: now, slot: hold.slot, generation: hold.generation, fingerprint: hold.fingerprint,
         expiresAt: hold.expiresAt, lineCount: scratch.changes.count, scope: hold.scope)
+      if scratch.reference.count > 0 { scratch.record.append(.reference, scratch.reference) }
     }
+    if scratch.replacement.isReplacing { return writeReplacedLines() }
     for index in 0..<scratch.changes.count {
       let change = scratch.changes[index]
       scratch.record.setLine(

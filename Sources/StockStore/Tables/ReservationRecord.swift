@@ -32,6 +32,9 @@ package struct HoldOwner: Equatable {
 
 package struct ReservationRecord: BitwiseCopyable {
   package static let inlineLinesMax = 5
+  /// Of a record with details, which lie where the other two lines would.
+  static let inlineLinesMaxBesideDetails = 3
+  private static let detailsBit: UInt8 = 0x80
 
   package var identity: Identity
   /// Of the payload that came with the key.
@@ -55,6 +58,7 @@ package struct ReservationRecord: BitwiseCopyable {
   private var quantitiesLow: InlineArray<5, UInt32>
   private var quantitiesHigh: InlineArray<5, UInt16>
   package var kind: RecordKind
+  /// The highest bit says that there are details.
   private var rawLineCount: UInt8
 
   /// A record that is not in use: all bits zero, as in memory that was never touched.
@@ -123,7 +127,7 @@ package struct ReservationRecord: BitwiseCopyable {
   package mutating func restoreEnd(_ saved: Int64) { endedAtOrOwner = saved }
 
   /// Lines, each item once.
-  package var lineCount: Int { Int(rawLineCount) }
+  package var lineCount: Int { Int(rawLineCount & ~Self.detailsBit) }
 
   /// Where the reservation stands; nil for other records.
   package var state: ReservationState? {
@@ -142,20 +146,44 @@ package struct ReservationRecord: BitwiseCopyable {
   /// Where the reservation stands at this time, also where a due hold could not be ended yet.
   package func state(at now: Int64) -> ReservationState? { isDue(now) ? .expired : state }
 
-  /// Makes room for lines: in place, or in a block of their own.
+  // MARK: Lines
+
+  /// Makes room for the lines of a record that has none, nor details: in place, or in a block of their own.
   package mutating func setLineCount(_ count: Int) {
     rawLineCount = UInt8(truncatingIfNeeded: count)
     if count > Self.inlineLinesMax { unsafe block = .allocate(capacity: count) }
   }
 
-  /// Frees the block of many lines, if there is one.
+  /// Takes other lines in the place of those that are there; details stay, or come.
+  package mutating func replaceLines(_ count: Int, _ line: (Int) -> ViewLine) {
+    addDetails()
+    if hasBlock { unsafe block?.deallocate() }
+    rawLineCount = UInt8(truncatingIfNeeded: count) | Self.detailsBit
+    let needsBlock = count > Self.inlineLinesMaxBesideDetails || kind == .replaced
+    quantitiesHigh[3] = needsBlock ? 1 : 0
+    // A block has an address also where it has no lines.
+    if needsBlock { unsafe block = .allocate(capacity: max(1, count)) }
+    for index in 0..<count { setLine(index, line(index)) }
+  }
+
+  /// Frees what lies elsewhere: the block of many lines, and the reference, which is in no index any more.
   package mutating func removeLines() {
-    if lineCount > Self.inlineLinesMax { unsafe block?.deallocate() }
+    if hasBlock { unsafe block?.deallocate() }
+    referenceNode?.free()
     rawLineCount = 0
   }
 
+  /// Something of it lies elsewhere, and goes when the record does.
+  package var liesElsewhere: Bool { hasBlock || referenceNode != nil }
+
+  private var hasBlock: Bool {
+    @inline(__always) get {
+      hasDetails ? quantitiesHigh[3] != 0 : lineCount > Self.inlineLinesMax
+    }
+  }
+
   package func line(_ index: Int) -> ViewLine {
-    if lineCount > Self.inlineLinesMax, let block = unsafe block {
+    if hasBlock, let block = unsafe block {
       precondition(index < lineCount, "no such line")
       return unsafe block[index]
     }
@@ -166,7 +194,7 @@ package struct ReservationRecord: BitwiseCopyable {
 
   /// - Parameter line: its quantity is below 2^48: 64 lines of 2^40 units at most.
   package mutating func setLine(_ index: Int, _ line: ViewLine) {
-    if lineCount > Self.inlineLinesMax, let block = unsafe block {
+    if hasBlock, let block = unsafe block {
       precondition(index < lineCount, "no such line")
       unsafe block[index] = line
       return
@@ -189,6 +217,105 @@ package struct ReservationRecord: BitwiseCopyable {
       ordinals[2] = UInt32(truncatingIfNeeded: newValue >> 32)
     }
   }
+
+  // MARK: Details
+
+  // Of a reservation that is as it was made, and has no reference, there are none. Where there are, they take
+  // the places of the fourth and the fifth line: revision in the ordinals, the address of the reference in the
+  // lower halves of the quantities, and in the fourth upper half whether the lines lie in a block.
+
+  private var hasDetails: Bool {
+    @inline(__always) get { rawLineCount & Self.detailsBit != 0 }
+  }
+
+  private mutating func addDetails() {
+    if hasDetails { return }
+    let count = lineCount
+    if count > Self.inlineLinesMaxBesideDetails, count <= Self.inlineLinesMax {
+      let block = UnsafeMutablePointer<ViewLine>.allocate(capacity: count)
+      // The block is as long as there are lines.
+      for index in 0..<count { unsafe (block + index).initialize(to: line(index)) }
+      unsafe self.block = block
+    }
+    rawLineCount |= Self.detailsBit
+    quantitiesHigh[3] = count > Self.inlineLinesMaxBesideDetails ? 1 : 0
+    Self.setDetail(1, of: &ordinals)
+    Self.setDetail(0, of: &quantitiesLow)
+  }
+
+  private static func detail(of words: InlineArray<5, UInt32>) -> UInt64 {
+    UInt64(words[3]) | UInt64(words[4]) << 32
+  }
+
+  private static func setDetail(_ value: UInt64, of words: inout InlineArray<5, UInt32>) {
+    words[3] = UInt32(truncatingIfNeeded: value)
+    words[4] = UInt32(truncatingIfNeeded: value >> 32)
+  }
+
+  /// Of a reservation: 1 when it is made, one more with each Replace and Extend.
+  package var revision: UInt64 {
+    get { hasDetails ? Self.detail(of: ordinals) : 1 }
+    set {
+      if newValue == revision { return }
+      addDetails()
+      Self.setDetail(newValue, of: &ordinals)
+    }
+  }
+
+  /// The reference of the reservation; nil where it has none. Who sets it sees to the index, and frees the one
+  /// before.
+  package var referenceNode: ReferenceNode? {
+    @inline(__always) get {
+      hasDetails ? ReferenceNode(address: UInt(Self.detail(of: quantitiesLow))) : nil
+    }
+    set {
+      if newValue == nil, !hasDetails { return }
+      addDetails()
+      Self.setDetail(UInt64(newValue?.address ?? 0), of: &quantitiesLow)
+    }
+  }
+
+  /// Good as long as the record keeps it.
+  package var reference: BorrowedBytes { referenceNode?.text ?? .empty }
+
+  // MARK: The answer to a Replace
+
+  /// Becomes the answer to a Replace: what the reservation was right after. Its reference is set apart, and it has
+  /// no other details. It ends, so to say, when the hold was to end.
+  package mutating func setReplaced(
+    _ id: ReservationID, expiresAt: Int64, createdAt: Int64, revision: UInt64, lineCount: Int,
+    _ line: (Int) -> ViewLine
+  ) {
+    kind = .replaced
+    replacedTimes = (expiresAt, createdAt)
+    endedAt = expiresAt
+    replacedID = id
+    replaceLines(lineCount, line)
+    self.revision = revision
+  }
+
+  /// Which reservation has got other lines.
+  package var replacedID: ReservationID {
+    get {
+      ReservationID(
+        slot: quantitiesLow[0], generation: quantitiesLow[1],
+        tag: UInt64(quantitiesLow[2]) | UInt64(quantitiesHigh[0] & 0xf) << 32)
+    }
+    set {
+      quantitiesLow[0] = newValue.slot
+      quantitiesLow[1] = newValue.generation
+      quantitiesLow[2] = UInt32(truncatingIfNeeded: newValue.tag)
+      quantitiesHigh[0] = UInt16(truncatingIfNeeded: newValue.tag >> 32)
+    }
+  }
+
+  /// Of a Replace: when the hold was to end, and when it was made.
+  package var replacedTimes: (expiresAt: Int64, createdAt: Int64) {
+    get { (firstNumber, secondNumber) }
+    set { (firstNumber, secondNumber) = newValue }
+  }
+
+  // MARK: The answer to a refusal
 
   /// The refusal that the record holds.
   package var refusal: RecordedRefusal? {

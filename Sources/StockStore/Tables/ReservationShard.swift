@@ -18,9 +18,14 @@ package struct ReservationShard: ~Copyable {
   var wheel: ExpiryWheel
   private let number: Int
   private let slab: ReservationSlab
+  private let references: ReferenceIndex
 
-  init(number: Int, slab: ReservationSlab, dues: DueIndex, capacity: Int, now: Int64) {
+  init(
+    number: Int, slab: ReservationSlab, dues: DueIndex, references: ReferenceIndex, capacity: Int,
+    now: Int64
+  ) {
     self.number = number
+    self.references = references
     self.slab = slab
     self.capacity = capacity
     records = slab.records
@@ -82,11 +87,30 @@ package struct ReservationShard: ~Copyable {
       records[slot].kind != .held && records[slot].kind != .free, "forgetting what has not ended")
     ended.remove(slot, records)
     keys.remove(records[slot].identity.tag, slot)
-    records[slot].removeLines()
+    removeLines(slot)
     records[slot].kind = .free
     records[slot].generation &+= slab.generationStep
     records[slot].next = free
     free = slot + 1
+  }
+
+  /// Frees what of the record lies elsewhere.
+  private func removeLines(_ slot: UInt32) {
+    if records[slot].state != nil, let node = records[slot].referenceNode {
+      references.remove(node)
+    }
+    records[slot].removeLines()
+  }
+
+  /// Gives the reservation in `slot` a reference, in the place of the one that it has.
+  func setReference(_ slot: UInt32, _ text: BorrowedBytes, hash: UInt64) {
+    if let before = records[slot].referenceNode {
+      references.remove(before)
+      before.free()
+    }
+    let node = ReferenceNode(text, hash: hash, slot: slot)
+    records[slot].referenceNode = node
+    references.add(node)
   }
 
   // MARK: Recovery, while one thread has the shard to itself

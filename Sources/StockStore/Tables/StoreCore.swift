@@ -14,6 +14,7 @@ package struct StoreCore: Sendable {
   package let slab: ReservationSlab
   package let shards: PaddedArray<ReservationShard>
   let dues: DueIndex
+  package let references: ReferenceIndex
   package let workTimes: WorkTimes
   let sweep = PaddedArray<Sweep>(count: 1) { _ in Sweep() }
   package let log: LogRing
@@ -61,8 +62,11 @@ package struct StoreCore: Sendable {
     let dues = DueIndex(
       items: items.capacity, holds: slab.chunkCapacity * ReservationSlab.chunkRecords)
     self.dues = dues
+    let references = ReferenceIndex()
+    self.references = references
     shards = PaddedArray(count: shardCount) {
-      ReservationShard(number: $0, slab: slab, dues: dues, capacity: capacity, now: now)
+      ReservationShard(
+        number: $0, slab: slab, dues: dues, references: references, capacity: capacity, now: now)
     }
     workTimes = WorkTimes(count: shardCount)
   }
@@ -104,6 +108,7 @@ package struct StoreCore: Sendable {
     shards.free()
     slab.free()
     dues.free()
+    references.free()
     workTimes.free()
     sweep.free()
     log.free()

@@ -5,6 +5,7 @@ package struct StoreKeys: Sendable {
   package enum Method: UInt64, BitwiseCopyable {
     case reserve = 1
     case adjust = 2
+    case replace = 3
   }
 
   private let item: SipKey
@@ -17,6 +18,8 @@ package struct StoreKeys: Sendable {
   /// For the state's digest.
   package let digest: SipKey
   private let watch: SipKey
+  private let reference: SipKey
+  private let replacePayload: SipKey
 
   package init(secret: SipKey) {
     item = secret.derived(1)
@@ -28,6 +31,8 @@ package struct StoreKeys: Sendable {
     page = secret.derived(16)
     owner = secret.derived(17)
     watch = secret.derived(18)
+    reference = secret.derived(32)
+    replacePayload = secret.derived(33)
   }
 
   @inline(__always)
@@ -62,11 +67,23 @@ package struct StoreKeys: Sendable {
   @inline(__always)
   package func reserveFingerprintHasher() -> SipHasher { SipHasher(reservePayload) }
 
+  /// For the payload that comes with the key of a Replace.
+  func replaceFingerprintHasher() -> SipHasher { SipHasher(replacePayload) }
+
+  /// By which a reference is found, and known in a payload.
+  package func referenceHash(_ text: BorrowedBytes) -> UInt64 {
+    unsafe reference.hash(text.pointer, BorrowedBytes.empty.pointer, UInt64(text.count))
+  }
+
   /// For the position that a page of a list ends at. No two lists feed the same words: the number of
   /// the list is in the last one.
-  package func pageTag(list: UInt8, filter: UInt8, position: UInt64) -> UInt64 {
+  /// - Parameter reference: the hash of the one that is asked for; nil for all.
+  package func pageTag(
+    list: UInt8, filter: UInt8, reference: UInt64?, position: UInt64
+  ) -> UInt64 {
     var hasher = SipHasher(page)
     hasher.absorb(position)
+    if let reference { hasher.absorb(reference) }
     return hasher.finish(UInt64(list) | UInt64(filter) << 8)
   }
 

@@ -57,6 +57,14 @@ struct WriteSet {
     count += 1
   }
 
+  /// Leaves out what changes nothing.
+  mutating func removeUnchanged() {
+    let gathered = count
+    removeAll()
+    // As below.
+    for index in 0..<gathered where changes[index].heldChange != 0 { append(changes[index]) }
+  }
+
   /// Turns a sale of held units into one of units that must be available: what is not sold of an
   /// expired hold is not touched.
   mutating func turnIntoReacquiring() {

@@ -16,6 +16,7 @@ extension StockStore {
     for number in 0..<core.shards.count {
       stagedLines += auditShard(number, live.holdsByShard[number], &findings)
     }
+    auditReferences(&findings)
     let indexed = (0..<core.items.count).reduce(0) { $0 + core.dues.count($1) }
     if indexed != stagedLines {
       findings.append("\(indexed) lines found by their items, \(stagedLines) are staged")
@@ -59,6 +60,22 @@ extension StockStore {
       findings.append("\(counted.invariantViolations) commits found impossible balances")
     }
     return (heldByItem, holdsByShard)
+  }
+
+  /// Whoever has a reference is found by it, and nobody else.
+  private func auditReferences(_ findings: inout [String]) {
+    var referenced = 0
+    for slot in 0..<core.slab.slotCount where core.slab[slot].state != nil {
+      guard let node = core.slab[slot].referenceNode else { continue }
+      referenced += 1
+      if !core.references.has(node) || node.hash != core.keys.referenceHash(node.text) {
+        findings.append("slot \(slot): its reference does not lead to it")
+      }
+    }
+    let indexed = core.references.count
+    if indexed != referenced {
+      findings.append("\(referenced) reservations have a reference, \(indexed) are found by one")
+    }
   }
 
   private func auditItems(_ heldByItem: [Int64], _ findings: inout [String]) {

@@ -56,25 +56,52 @@ extension StoreSession {
     return slot < end ? UInt64(slot) : nil
   }
 
+  /// Calls `each` with the reservations that have this reference, as `listReservations` does.
+  /// - Returns: the cursor to go on from; nil at the end.
+  package func listReservations(
+    cursor: UInt64, scanMax: Int, state: ReservationState?, reference: BorrowedBytes,
+    each: (ReservationView) -> Bool
+  ) -> UInt64? {
+    let hash = core.keys.referenceHash(reference)
+    var from = UInt32(exactly: cursor)
+    var left = max(1, scanMax)
+    while let first = from, let slot = core.references.next(hash, from: first) {
+      if left == 0 { return UInt64(slot) }
+      left -= 1
+      from = slot == .max ? nil : slot + 1
+      if let view = viewIfKnown(slot, state, reference), !each(view) { left = 0 }
+    }
+    return nil
+  }
+
   /// A keyed hash of where a page of a list ends. Only this store computes it, and a store that is
   /// opened again on the same directory: a page token that carries it was made here.
   /// - Parameters:
   ///   - list: which list, 1 to 255.
   ///   - filter: what was asked of it; 0 for all.
-  package func pageTag(list: UInt8, filter: UInt8, position: UInt64) -> UInt64 {
-    core.keys.pageTag(list: list, filter: filter, position: position)
+  ///   - reference: the one that was asked for; empty for all.
+  package func pageTag(
+    list: UInt8, filter: UInt8, reference: BorrowedBytes, position: UInt64
+  ) -> UInt64 {
+    core.keys.pageTag(
+      list: list, filter: filter,
+      reference: reference.count == 0 ? nil : core.keys.referenceHash(reference),
+      position: position)
   }
 
   /// The hash under which the change feed knows an item.
   package func itemHash(_ name: ItemName) -> UInt64 { core.keys.itemHash(name) }
 
-  private func viewIfKnown(_ slot: UInt32, _ state: ReservationState?) -> ReservationView? {
+  /// - Parameter reference: empty for any.
+  private func viewIfKnown(
+    _ slot: UInt32, _ state: ReservationState?, _ reference: BorrowedBytes = .empty
+  ) -> ReservationView? {
     guard let number = core.slab.owner(slot) else { return nil }
     core.shards[number].lock.lock()
     defer { core.shards[number].lock.unlock() }
     endIfDue(slot, number)
     guard let current = core.slab[slot].state(at: now), state == nil || state == current,
-      !isForgotten(slot)
+      !isForgotten(slot), reference.count == 0 || core.slab[slot].reference.isEqual(reference)
     else { return nil }
     return view(core.id(slot))
   }
@@ -91,6 +118,7 @@ extension StoreSession {
       count += 1
     }
     scratch.viewCount = count
+    showReference(core.slab[slot].reference)
     let state = core.slab[slot].state(at: now) ?? .held
     let endedAt =
       core.slab[slot].isDue(now) ? core.slab[slot].expiresAt : core.slab[slot].endedAt
@@ -98,7 +126,8 @@ extension StoreSession {
       id: id, state: state,
       createdAt: Timestamp(nanoseconds: core.slab[slot].createdAt),
       expiresAt: Timestamp(nanoseconds: core.slab[slot].expiresAt),
-      endedAt: state == .held ? nil : Timestamp(nanoseconds: endedAt))
+      endedAt: state == .held ? nil : Timestamp(nanoseconds: endedAt),
+      revision: core.slab[slot].revision)
   }
 
   /// The balances of one version of the item, and the log sequence number of its last change.

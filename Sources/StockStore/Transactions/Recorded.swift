@@ -91,6 +91,7 @@ extension StoreSession {
         method, refusal, time: now, slot: next.slot, generation: next.generation,
         fingerprint: fingerprint, scope: scope, lines: scratch.changes, further: scratch.further,
         name: name)
+      if method != .adjust { scratch.record.append(.reference, scratch.reference) }
     }
     let lsn = appendRecord()
     let slot = record(identity, fingerprint, lsn: lsn, number)

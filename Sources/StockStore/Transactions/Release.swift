@@ -62,15 +62,38 @@ extension StoreSession {
       if let unavailable { return refused(.unavailable(unavailable), slot) }
       core.shards[number].wheel.remove(slot)
       core.slab[slot].expiresAt = expiresAt
+      core.slab[slot].revision += 1
       if core.log.isKeeping {
         scratch.record.begin(
           .extended, time: now, slot: slot, generation: core.slab[slot].generation,
           tag: id.tag, value: expiresAt, lineCount: 0, caller: requester.caller)
+        scratch.record.append(.revision, core.slab[slot].revision)
+        scratch.record.append(.reference, core.slab[slot].reference)
       }
       core.slab[slot].lsn = appendRecord()
       startTimer(slot, number)
       return accepted(id, replayed: false)
     }
+  }
+
+  /// Reads the reservation that was made under this key, and makes none.
+  /// - Returns: the reservation, as it stands; the refusal that was recorded, of which `itemNotFound` names no
+  ///   items, since nobody has sent any; or `reservationNotFound`.
+  package func reservation(of scope: IdempotencyScope) -> Decision<ReservationView> {
+    scratch.lineCount = 0
+    scratch.viewCount = 0
+    scratch.further.removeAll()
+    let identity = core.keys.identity(.reserve, scope)
+    let number = core.shardNumber(identity)
+    core.shards[number].lock.lock()
+    defer { core.shards[number].lock.unlock() }
+    guard let slot = recorded(identity, number) else {
+      return Decision(.refused(.reservationNotFound), replayed: false, lsn: 0)
+    }
+    if core.slab[slot].refusal != nil {
+      return replay(slot, isSamePayload: true) { view(core.id($0)) }
+    }
+    return accepted(core.id(slot), replayed: false)
   }
 
   /// Reads one reservation: as it stands, or `reservationNotFound`.
@@ -89,6 +112,9 @@ extension StoreSession {
       kind, time: now, slot: slot, generation: core.slab[slot].generation,
       tag: tag, value: value, lineCount: scratch.changes.count,
       caller: requester.caller)
+    if let reference = core.slab[slot].referenceNode {
+      scratch.record.append(.reference, reference.text)
+    }
   }
 
   /// Makes the changes that give back all units of the hold in `slot`.
@@ -131,13 +157,26 @@ extension StoreSession {
     guard let number = core.slab.owner(id.slot) else { return notFound }
     core.shards[number].lock.lock()
     defer { core.shards[number].lock.unlock() }
+    return withLockedReservation(id, number, useHash, toChangeBy: requester) { slot, state in
+      body(slot, number, state)
+    }
+  }
+
+  /// The same, where the reservation's shard is locked.
+  @inline(__always)
+  func withLockedReservation(
+    _ id: ReservationID, _ number: Int, _ useHash: UInt64, toChangeBy requester: Requester,
+    _ body: (_ slot: UInt32, _ state: ReservationState) -> Decision<ReservationView>
+  ) -> Decision<ReservationView> {
+    let notFound = Decision<ReservationView>(
+      .refused(.reservationNotFound), replayed: false, lsn: 0)
     let slot = id.slot
     guard core.slab[slot].generation == id.generation, core.slab[slot].state != nil,
       core.idTag(useHash, core.slab[slot].identity, createdAt: core.slab[slot].createdAt) == id.tag,
       !isForgotten(slot)
     else { return notFound }
     if core.slab[slot].isDue(now) {
-      if core.fault == .actOnDueHold { return body(slot, number, .held) }
+      if core.fault == .actOnDueHold { return body(slot, .held) }
       endIfDue(slot, number)
     }
     guard let state = core.slab[slot].state(at: now) else { return notFound }
@@ -145,7 +184,7 @@ extension StoreSession {
       let owner = core.keys.owner(requester.caller)
       if owner == .unknown || core.slab[slot].owner != owner { return refused(.notOwnHold, slot) }
     }
-    return body(slot, number, state)
+    return body(slot, state)
   }
 
   func refused(_ refusal: Refusal, _ slot: UInt32) -> Decision<ReservationView> {

@@ -4,12 +4,17 @@ internal import Posix
 
 extension StoreSession {
   /// Holds every line that was appended, or none.
-  /// - Parameter ttlNanoseconds: above 0; nil, which is another payload than any number: the default.
+  /// - Parameters:
+  ///   - ttlNanoseconds: above 0; nil, which is another payload than any number: the default.
+  ///   - reference: empty for none.
   /// - Returns: the hold, or `insufficientStock`, `itemNotFound` (both recorded), `conflictTooBusy`,
   ///   `idempotencyKeyReused`, `longerThanMaxHold`, `tableFull`, `unavailable`.
-  package func reserve(_ scope: IdempotencyScope, ttlNanoseconds: Int64?) -> Decision<Hold> {
+  package func reserve(
+    _ scope: IdempotencyScope, ttlNanoseconds: Int64?, reference: BorrowedBytes = .empty
+  ) -> Decision<Hold> {
     defer { scratch.lineCount = 0 }
     scratch.further.removeAll()
+    scratch.reference = reference
     let identity = identity(.reserve, scope)
     let number = core.shardNumber(identity)
     core.shards[number].lock.lock()
@@ -23,7 +28,7 @@ extension StoreSession {
       if let slot = recorded(identity, number) {
         let isSamePayload =
           core.slab[slot].fingerprint == fingerprint
-          || isSamePayloadOfFirstRelease(slot, ttlNanoseconds)
+          || reference.count == 0 && isSamePayloadOfFirstRelease(slot, ttlNanoseconds)
         return replay(slot, isSamePayload: isSamePayload, accepted: recordedHold)
       }
       // Only now: a decision that was recorded under a higher limit is answered again.
@@ -97,6 +102,7 @@ extension StoreSession {
         index,
         ViewLine(item: ItemHandle(ordinal: change.ordinal), quantity: change.heldChange))
     }
+    if scratch.reference.count > 0 { keepReference(slot, number) }
     startTimer(slot, number)
     counters.held.add()
     counters.liveHolds.add()
@@ -104,6 +110,14 @@ extension StoreSession {
       id: core.id(slot), expiresAt: expiresAt, state: .held,
       remainingNanoseconds: expiresAt.nanoseconds - now)
     return Decision(.accepted(hold), replayed: false, lsn: lsn)
+  }
+
+  /// Gives the reservation in `slot` the command's reference.
+  @inline(never)
+  func keepReference(_ slot: UInt32, _ number: Int) {
+    let reference = scratch.reference
+    core.shards[number].setReference(
+      slot, reference, hash: core.keys.referenceHash(reference))
   }
 
   /// The hold that is recorded in `slot`, as a replay tells it.
@@ -127,7 +141,7 @@ extension StoreSession {
   /// Turns the command's lines into changes, lines of the same item summed. The first line whose item
   /// is unknown, if there is one.
   @inline(__always)
-  private func gatherHolds() -> Int? {
+  func gatherHolds() -> Int? {
     scratch.changes.removeAll()
     for line in 0..<scratch.lineCount {
       guard let ordinal = fetchedOrdinal(line: line) else { return line }
@@ -145,12 +159,28 @@ extension StoreSession {
 
   // MARK: The payload
 
-  /// Two payloads are the same if they ask for the same units of the same items, in whatever lines, and for
-  /// the same ttl, or both for none. A field that is added later is hashed before the ttl, where it is set,
-  /// and not at all where it is not: what was recorded before stays the same payload.
+  /// Two payloads are the same if they ask for the same units of the same items, in whatever lines, for
+  /// the same ttl, or both for none, and for the same reference. A field that is added later is hashed before
+  /// the ttl, where it is set, and not at all where it is not: what was recorded before stays the same payload.
   @inline(__always)
   private func reserveFingerprint(_ ttlNanoseconds: Int64?) -> UInt64 {
     var hasher = core.keys.reserveFingerprintHasher()
+    absorbLines(&hasher)
+    if scratch.reference.count > 0 { absorbReference(&hasher) }
+    // No ttl that is asked for is 0.
+    return hasher.finish(UInt64(bitPattern: ttlNanoseconds ?? 0))
+  }
+
+  /// What it is, and which. No hash of an item is the first, but by a chance of 2^-64.
+  @inline(never)
+  func absorbReference(_ hasher: inout SipHasher) {
+    hasher.absorb(PayloadField.reference.rawValue)
+    hasher.absorb(core.keys.referenceHash(scratch.reference))
+  }
+
+  /// The items and their units, whatever the lines.
+  @inline(__always)
+  func absorbLines(_ hasher: inout SipHasher) {
     if scratch.lineCount == 1 {
       hasher.absorb(scratch.lines[0].hash)
       hasher.absorb(UInt64(bitPattern: scratch.lines[0].quantity))
@@ -161,8 +191,6 @@ extension StoreSession {
         hasher.absorb(UInt64(bitPattern: quantity))
       }
     }
-    // No ttl that is asked for is 0.
-    return hasher.finish(UInt64(bitPattern: ttlNanoseconds ?? 0))
   }
 
   /// Whether the record is the first release's and has this payload: that one hashed the lines as they
@@ -225,7 +253,7 @@ extension StoreSession {
   }
 
   /// The refusal of all items of the command that are unknown, of which line `first` names the first.
-  private func unknownItems(from first: Int) -> RecordedRefusal {
+  func unknownItems(from first: Int) -> RecordedRefusal {
     if scratch.lineCount == 1 { return .itemsNotFound(first: 0, places: 1) }
     var places: UInt64 = 0
     var place = 0
@@ -258,4 +286,10 @@ extension StoreSession {
     for line in Bits(unknownLines) { scratch.further.append(.itemNotFound(line: line)) }
     return .itemNotFound(line: firstLine)
   }
+}
+
+/// What stands before the value of a field that was added later, in a payload's hash.
+enum PayloadField: UInt64 {
+  case reference = 1
+  case expectedRevision = 2
 }

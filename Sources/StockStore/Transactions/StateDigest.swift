@@ -57,7 +57,9 @@ extension StoreCore {
       if kind == .free { continue }
       if kind != .held && slab[slot].endedAt <= time - limits.retentionNanoseconds { continue }
       append(slot, to: &words)
-      if waiting.isEmpty {
+      if words.text.count > 0 {
+        digest.add(hash(words))
+      } else if waiting.isEmpty {
         swap(&words, &waiting)
       } else if waiting.count == words.count {
         let hashes = unsafe keys.digest.hashes128(
@@ -75,7 +77,7 @@ extension StoreCore {
 
   private func hash(_ words: DigestWords) -> (low: UInt64, high: UInt64) {
     let none = unsafe BorrowedBytes.empty.pointer
-    return unsafe keys.digest.hash128(words.pointer, none, none, words.last)
+    return unsafe keys.digest.hash128(words.pointer, words.text.pointer, none, words.last)
   }
 
   private func itemHash(
@@ -112,25 +114,36 @@ extension StoreCore {
       words.append(UInt64(line.item))
       words.append(UInt64(bitPattern: line.quantity))
     }
-    words.last = UInt64(slab[slot].kind.rawValue) | UInt64(numbers.lineCount) << 32
+    // A reservation that is as it was made has the digest that it had before there were revisions.
+    let revision = slab[slot].revision
+    if revision != 1 { words.append(revision) }
+    words.text = slab[slot].reference
+    words.last =
+      UInt64(slab[slot].kind.rawValue) | UInt64(words.text.count) << 8
+      | (revision == 1 ? 0 : 1 << 16) | UInt64(numbers.lineCount) << 32
   }
 }
 
 /// The words of one hash.
 private struct DigestWords {
-  /// Of a record: nine, and two for each line.
-  private static let countMax = 9 + 2 * SavedLines.countMax
+  /// Of a record: ten, and two for each line.
+  private static let countMax = 10 + 2 * SavedLines.countMax
 
   private let words = FixedArray<UInt64>(capacity: Self.countMax, repeating: 0)
   private(set) var count = 0
   /// The word behind them.
   var last: UInt64 = 0
+  /// Hashed with them.
+  var text = BorrowedBytes.empty
 
   var isEmpty: Bool { count == 0 }
 
   func free() { words.free() }
 
-  mutating func removeAll() { count = 0 }
+  mutating func removeAll() {
+    count = 0
+    text = .empty
+  }
 
   @inline(__always)
   mutating func append(_ word: UInt64) {

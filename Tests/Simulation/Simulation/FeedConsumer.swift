@@ -133,8 +133,9 @@ struct FeedConsumer {
     books.decisions += 1
     if let sku {
       guard let level = event.stock.first(where: { $0.sku == sku }) else {
-        // A refusal names the item, and changes nothing.
-        return kind == .refused ? nil : "another item's"
+        // A refusal names the item, and changes nothing; so may a hold that keeps its units.
+        let isNamed = kind == .refused || kind == .replaced && event.lines[sku] != nil
+        return isNamed ? nil : "another item's"
       }
       return Self.put(level, nil, &books)
     }
@@ -150,6 +151,18 @@ struct FeedConsumer {
       if hold != nil { return "held already" }
       books.holds[id] = Hold(lines: event.lines, expiresAt: event.expiresAt)
       return Self.put(event, &books) { (0, event.lines[$0] ?? 0) }
+    case .replaced:
+      guard let hold else { return "not held" }
+      books.holds[id] = Hold(lines: event.lines, expiresAt: event.expiresAt)
+      let changed = Set(hold.lines.keys).union(event.lines.keys).filter {
+        hold.lines[$0] != event.lines[$0]
+      }
+      if Set(event.stock.map(\.sku)) != changed { return "not of \(changed), which it changes" }
+      for level in event.stock {
+        let change = (event.lines[level.sku] ?? 0) - (hold.lines[level.sku] ?? 0)
+        if let wrong = Self.put(level, (0, change), &books) { return wrong }
+      }
+      return nil
     case .extended:
       books.holds[id]?.expiresAt = event.expiresAt
       return hold == nil ? "not held" : event.stock.isEmpty ? nil : "it changes stock"

@@ -26,6 +26,8 @@ package struct Model: Sendable {
     package var key: DecisionKey
     /// Confirmed with fewer units than were held.
     package var isSoldInPart = false
+    package var reference = ""
+    package var revision: UInt64 = 1
 
     mutating func sell(_ sold: [TestLine]) {
       for index in lines.indices {
@@ -41,6 +43,7 @@ package struct Model: Sendable {
     package enum Method: UInt8, Sendable {
       case reserve
       case adjust
+      case replace
     }
 
     package var method: Method
@@ -54,8 +57,9 @@ package struct Model: Sendable {
   /// What came with a key. In a box of its own: snapshots copy it often.
   package indirect enum Payload: Equatable, Sendable {
     /// Each SKU once, in their order; nil: no ttl was sent.
-    case reserve([TestLine], ttl: Int64?)
+    case reserve([TestLine], ttl: Int64?, reference: String)
     case adjust(Adjustment)
+    case replace(Replacement)
   }
 
   package struct Adjustment: Equatable, Sendable {
@@ -77,9 +81,53 @@ package struct Model: Sendable {
     }
   }
 
+  package struct Replacement: Equatable, Sendable {
+    package var id: ReservationID
+    package var lines: [TestLine]
+    /// 0: any.
+    package var expectedRevision: UInt64
+    package var ttl: Int64?
+    package var reference: String
+
+    package init(
+      _ id: ReservationID, _ lines: [TestLine], expectedRevision: UInt64 = 0, ttl: Int64? = nil,
+      reference: String = ""
+    ) {
+      self.id = id
+      self.lines = lines
+      self.expectedRevision = expectedRevision
+      self.ttl = ttl
+      self.reference = reference
+    }
+  }
+
+  /// A reservation right after its lines were replaced.
+  package struct Replaced: Equatable, Sendable {
+    package var id: ReservationID
+    /// By item number.
+    package var lines: [UInt32: Int64]
+    package var createdAt: Int64
+    package var expiresAt: Int64
+    package var revision: UInt64
+    package var reference: String
+
+    package init(
+      id: ReservationID, lines: [UInt32: Int64], createdAt: Int64, expiresAt: Int64,
+      revision: UInt64, reference: String
+    ) {
+      self.id = id
+      self.lines = lines
+      self.createdAt = createdAt
+      self.expiresAt = expiresAt
+      self.revision = revision
+      self.reference = reference
+    }
+  }
+
   package enum Answer: Equatable, Sendable {
     case hold(id: ReservationID, expiresAt: Int64, state: ReservationState, remaining: Int64)
     case level(StockLevel)
+    case replaced(Replaced)
     /// The first is the one that is answered, the others are named besides.
     case refused([Refusal])
   }
@@ -228,8 +276,31 @@ package struct Model: Sendable {
   /// Extends the hold; it is live.
   mutating func setExpiry(_ id: ReservationID, _ expiresAt: Int64) {
     reservations[id]?.expiresAt = expiresAt
+    reservations[id]?.revision += 1
     nextDue = min(nextDue, expiresAt)
     decisionCount += 1
+  }
+
+  /// The hold has other lines; what that does to items is done already.
+  mutating func replace(
+    _ replacement: Replacement, merged: [TestLine], expiresAt: Int64, _ key: DecisionKey,
+    _ payload: Payload
+  ) -> Answer {
+    let id = replacement.id
+    reservations[id]?.lines = merged
+    reservations[id]?.expiresAt = expiresAt
+    reservations[id]?.revision += 1
+    if !replacement.reference.isEmpty { reservations[id]?.reference = replacement.reference }
+    nextDue = min(nextDue, expiresAt)
+    let reservation = reservations[id]
+    var lines: [UInt32: Int64] = [:]
+    for line in merged { lines[items[line.sku]?.ordinal ?? .max] = line.quantity }
+    let answer = Answer.replaced(
+      Replaced(
+        id: id, lines: lines, createdAt: reservation?.createdAt ?? 0, expiresAt: expiresAt,
+        revision: reservation?.revision ?? 0, reference: reservation?.reference ?? ""))
+    record(key, payload, answer, live: false, endedAt: expiresAt)
+    return answer
   }
 
   mutating func sell(_ id: ReservationID, _ sold: [TestLine]) { reservations[id]?.sell(sold) }
@@ -256,12 +327,20 @@ package struct Model: Sendable {
   private func replay(
     _ key: DecisionKey, _ payload: Payload, _ lines: [TestLine] = []
   ) -> (Answer, replayed: Bool)? {
-    guard let recorded = decision(key) else {
-      if decisions.count >= limits.reservationsMax && ended.isEmpty {
-        return (.refused([.tableFull(.reservations)]), false)
-      }
-      return nil
+    guard decision(key) != nil else {
+      return hasRoom ? nil : (.refused([.tableFull(.reservations)]), false)
     }
+    return recordedAnswer(key, payload, lines)
+  }
+
+  /// Whether one more decision can be recorded.
+  var hasRoom: Bool { decisions.count < limits.reservationsMax || !ended.isEmpty }
+
+  /// nil where there is none.
+  func recordedAnswer(
+    _ key: DecisionKey, _ payload: Payload, _ lines: [TestLine]
+  ) -> (Answer, replayed: Bool)? {
+    guard let recorded = decision(key) else { return nil }
     if recorded.payload != payload { return (.refused([.idempotencyKeyReused]), false) }
     return (again(recorded, lines), true)
   }
@@ -280,33 +359,37 @@ package struct Model: Sendable {
   }
 
   /// The first unknown SKU's line, then the others', in the order of the lines.
-  private static func refusals(unknown: [String], _ lines: [TestLine]) -> [Refusal] {
+  static func refusals(unknown: [String], _ lines: [TestLine]) -> [Refusal] {
     let places = unknown.map { sku in lines.firstIndex { $0.sku == sku } ?? .max }
     return [.itemNotFound(line: places[0])]
       + places.dropFirst().sorted().map { .itemNotFound(line: $0) }
   }
 
-  private mutating func record(
-    _ key: DecisionKey, _ payload: Payload, _ answer: Answer, unknown: [String] = [], live: Bool
+  /// - Parameter endedAt: from when on it is remembered, where it is no live hold; nil: from now on.
+  mutating func record(
+    _ key: DecisionKey, _ payload: Payload, _ answer: Answer, unknown: [String] = [], live: Bool,
+    endedAt: Int64? = nil
   ) {
     if decisions.count >= limits.reservationsMax, let first = ended.first {
       if decisions[first]?.endedAt.map(isPastRetention) == false { evictedEarly += 1 }
       forget(first)
     }
     decisions[key] = Recorded(
-      payload: payload, answer: answer, unknown: unknown, endedAt: live ? nil : now)
+      payload: payload, answer: answer, unknown: unknown, endedAt: live ? nil : endedAt ?? now)
     if !live { ended.append(key) }
     decisionCount += 1
   }
 
   /// - Parameter id: what the store answered, if it accepted: ids are its own affair.
   package mutating func reserve(
-    _ key: String, _ lines: [TestLine], ttl: Int64?, caller: String = "", id: ReservationID?
+    _ key: String, _ lines: [TestLine], ttl: Int64?, reference: String = "", caller: String = "",
+    id: ReservationID?
   ) -> (Answer, replayed: Bool) {
     let key = DecisionKey(method: .reserve, caller: caller, key: key)
     seek(key)
     let merged = Self.merged(lines)
-    let payload = Payload.reserve(merged.sorted { $0.sku < $1.sku }, ttl: ttl)
+    let payload = Payload.reserve(
+      merged.sorted { $0.sku < $1.sku }, ttl: ttl, reference: reference)
     if decision(key) == nil, let ttl, ttl > limits.holdNanosecondsMax {
       return (.refused([.longerThanMaxHold]), false)
     }
@@ -324,7 +407,8 @@ package struct Model: Sendable {
     for line in merged { change(line.sku, held: line.quantity) }
     let answer = Answer.hold(id: id, expiresAt: expiresAt, state: .held, remaining: timeToLive)
     record(key, payload, answer, live: true)
-    reservations[id] = Reservation(lines: merged, createdAt: now, expiresAt: expiresAt, key: key)
+    reservations[id] = Reservation(
+      lines: merged, createdAt: now, expiresAt: expiresAt, key: key, reference: reference)
     nextDue = min(nextDue, expiresAt)
     return (answer, false)
   }

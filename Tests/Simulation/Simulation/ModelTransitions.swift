@@ -119,4 +119,62 @@ extension Model {
       return ([], false)
     }
   }
+
+  /// Replace, likewise.
+  package mutating func replace(
+    _ key: String, _ replacement: Replacement, by requester: TestRequester = TestRequester()
+  ) -> (Answer, replayed: Bool) {
+    let key = DecisionKey(method: .replace, caller: requester.caller, key: key)
+    seek(key)
+    let merged = Self.merged(replacement.lines)
+    var normal = replacement
+    normal.lines = merged.sorted { $0.sku < $1.sku }
+    let payload = Payload.replace(normal)
+    if let answer = recordedAnswer(key, payload, replacement.lines) { return answer }
+    func refused(_ refusal: Refusal) -> (Answer, replayed: Bool) { (.refused([refusal]), false) }
+    if let ttl = replacement.ttl, ttl > limits.holdNanosecondsMax {
+      return refused(.longerThanMaxHold)
+    }
+    guard let reservation = reservation(replacement.id) else {
+      return refused(.reservationNotFound)
+    }
+    if requester.isKept(from: reservation) { return refused(.notOwnHold) }
+    switch reservation.state {
+    case .released: return refused(.reservationReleased)
+    case .confirmed: return refused(.reservationConfirmed)
+    case .expired: return refused(.reservationExpired)
+    case .held: break
+    }
+    if replacement.expectedRevision != 0, replacement.expectedRevision != reservation.revision {
+      return refused(.revisionMismatch(current: reservation.revision))
+    }
+    if !hasRoom { return refused(.tableFull(.reservations)) }
+    let unknown = merged.map(\.sku).filter { items[$0] == nil }
+    func held(_ sku: String) -> Int64 {
+      reservation.lines.first { $0.sku == sku }?.quantity ?? 0
+    }
+    let added = merged.compactMap { line -> TestLine? in
+      let quantity = line.quantity - held(line.sku)
+      return quantity > 0 ? TestLine(sku: line.sku, quantity: quantity) : nil
+    }
+    let refusals =
+      unknown.isEmpty ? lacking(added) : Self.refusals(unknown: unknown, replacement.lines)
+    if !refusals.isEmpty {
+      record(key, payload, .refused(refusals), unknown: unknown, live: false)
+      return (.refused(refusals), false)
+    }
+    for line in merged where line.quantity != held(line.sku) {
+      change(line.sku, held: line.quantity - held(line.sku))
+    }
+    for line in reservation.lines where !merged.contains(where: { $0.sku == line.sku }) {
+      change(line.sku, held: -line.quantity)
+    }
+    var expiresAt = reservation.expiresAt
+    if let ttl = replacement.ttl {
+      expiresAt = max(
+        expiresAt, min(now + ttl, reservation.createdAt + limits.holdNanosecondsMax))
+    }
+    let answer = replace(replacement, merged: merged, expiresAt: expiresAt, key, payload)
+    return (answer, false)
+  }
 }

@@ -8,6 +8,7 @@ struct ReserveCommand {
   var caller: String
   var lines: [TestLine]
   var ttl: Int64?
+  var reference = ""
 
   var decisionKey: Model.DecisionKey {
     Model.DecisionKey(method: .reserve, caller: caller, key: key)
@@ -24,7 +25,20 @@ struct AdjustCommandText {
   }
 }
 
+struct ReplaceCommandText {
+  var key: String
+  var requester: TestRequester
+  var replacement: Model.Replacement
+
+  var decisionKey: Model.DecisionKey {
+    Model.DecisionKey(method: .replace, caller: requester.caller, key: key)
+  }
+}
+
 extension SimulationRun {
+  static let references = [
+    "", "", "order:1", "order:2", "cart", String(repeating: "r", count: 64),
+  ]
   private static let callers = ["", "shop", String(repeating: "c", count: 64)]
   private static let reasons = [4, 60, 500].map { String(repeating: "r", count: $0) }
   private static let keyPadding = String(repeating: "-", count: 58)
@@ -57,10 +71,11 @@ extension SimulationRun {
 
   func change(_ session: Int) throws(Violation) {
     if random.chance(settings.adjustPercent) { return try adjust(session) }
-    switch random.number(0...9) {
+    switch random.number(0...12) {
     case 0..<5: try confirm(session)
     case 5..<8: try release(session)
-    default: try extend(session)
+    case 8..<10: try extend(session)
+    default: try replace(session)
     }
   }
 
@@ -171,13 +186,15 @@ extension SimulationRun {
       }
       if random.chance(20) { earlier.ttl = earlier.ttl.map { $0 + 1 } ?? seconds(600) }
       if random.chance(20) { earlier.lines[0].quantity += 1 }
+      if random.chance(10) { earlier.reference = random.pick(Self.references) }
       return earlier
     }
     let count = random.chance(settings.cartPercent) ? random.number(1...9) : 1
     let lines = (0..<count).map { _ in TestLine(sku: anySKU(), quantity: random.number(1...4)) }
     return ReserveCommand(
       key: anyKey("k"), caller: random.pick(Self.callers), lines: lines,
-      ttl: random.chance(20) ? nil : random.number(seconds(1)...seconds(5000)))
+      ttl: random.chance(20) ? nil : random.number(seconds(1)...seconds(5000)),
+      reference: random.pick(Self.references))
   }
 
   func reserve(_ session: Int, _ command: ReserveCommand) throws(Violation) {
@@ -186,7 +203,8 @@ extension SimulationRun {
       withScope(expected.key, caller: expected.caller) { sessions[session].expectReserve($0) }
     }
     let decision = sessions[session].reserve(
-      command.key, command.lines, ttl: command.ttl, caller: command.caller)
+      command.key, command.lines, ttl: command.ttl, reference: command.reference,
+      caller: command.caller)
     log("reserve \(command): \(decision.result)")
     try noteExpiries()
     try compare(session, decision, command)
@@ -211,12 +229,13 @@ extension SimulationRun {
     }
     let before = model.decisionCount
     let (answer, replayed) = model.reserve(
-      command.key, command.lines, ttl: command.ttl, caller: command.caller, id: decision.value?.id)
+      command.key, command.lines, ttl: command.ttl, reference: command.reference,
+      caller: command.caller, id: decision.value?.id)
     let seen = sessions[session].answer(decision)
     if var expected {
       let (answer, replayed) = expected.reserve(
-        command.key, command.lines, ttl: command.ttl, caller: command.caller,
-        id: decision.value?.id)
+        command.key, command.lines, ttl: command.ttl, reference: command.reference,
+        caller: command.caller, id: decision.value?.id)
       guard seen == answer, decision.replayed == replayed else {
         throw violation("reserve \(command.key), as if all had ended: \(answer)", "\(seen)")
       }
@@ -350,6 +369,68 @@ extension SimulationRun {
     try compare("extend \(id.slot) \(requester)", session, decision, id) { model in
       model.extend(id, ttl: ttl, mayShorten: mayShorten, by: requester)
     }
+  }
+
+  private func anyReplace() -> ReplaceCommandText {
+    if random.chance(20), !replaces.isEmpty {
+      var earlier = random.pick(replaces)
+      if random.chance(40) { earlier.replacement.lines.reverse() }
+      if random.chance(15) { earlier.replacement.lines[0].quantity += 1 }
+      if random.chance(10) { earlier.replacement.reference = random.pick(Self.references) }
+      return earlier
+    }
+    let id = anyID()
+    let reservation = model.reservation(id)
+    var lines: [TestLine] = []
+    for line in reservation?.lines ?? [] where random.chance(75) && line.quantity > 0 {
+      let quantity = random.chance(50) ? line.quantity : random.number(1...line.quantity + 3)
+      lines.append(TestLine(sku: line.sku, quantity: quantity))
+    }
+    let added = random.chance(settings.cartPercent) ? random.number(0...4) : 0
+    for _ in 0..<max(added, lines.isEmpty ? 1 : 0) {
+      lines.append(TestLine(sku: anySKU(), quantity: random.number(1...4)))
+    }
+    var expected: UInt64 = 0
+    if random.chance(40), let revision = reservation?.revision {
+      expected = random.chance(75) ? revision : random.number(1...4)
+    }
+    return ReplaceCommandText(
+      key: anyKey("r"), requester: anyRequester(id),
+      replacement: Model.Replacement(
+        id, lines, expectedRevision: expected,
+        ttl: random.chance(70) ? nil : random.number(seconds(1)...seconds(9000)),
+        reference: random.pick(Self.references)))
+  }
+
+  func replace(_ session: Int) throws(Violation) {
+    let command = anyReplace()
+    replaces.append(command)
+    if replaces.count > Self.rememberedMax { replaces.removeFirst() }
+    let (key, replacement) = (command.decisionKey, command.replacement)
+    let decision = sessions[session].replace(command.key, replacement, by: command.requester)
+    log("replace \(command): \(decision.result)")
+    try noteExpiries()
+    defer { askModel() }
+    if case .unavailable(let reason) = decision.refusal {
+      model.seek(key)
+      try checkUnavailable(reason, isKnown: model.decision(key) != nil)
+      return try noteState()
+    }
+    let before = model.decisionCount
+    let expected = model.replace(command.key, replacement, by: command.requester)
+    let seen = sessions[session].answer(decision)
+    if var asked = self.expected {
+      let (answer, replayed) = asked.replace(command.key, replacement, by: command.requester)
+      guard seen == answer, decision.replayed == replayed else {
+        throw violation("replace \(command.key), as if all had ended: \(answer)", "\(seen)")
+      }
+    }
+    try compare(
+      "replace \(command.key)", expected, (seen, decision.replayed), decision.lsn, before, key)
+    if let view = decision.value, !decision.replayed {
+      try compare(view, replacement.id, session)
+    }
+    try noteState()
   }
 
   private func compare(

@@ -31,8 +31,10 @@ extension SimulationRun {
         throw violation("reservation \(id)", "\(read.result)")
       }
     }
+    if random.chance(20), let command = reserves.last { try lookUp(session, command) }
     if random.chance(5) { try compareLevels(session) }
     if random.chance(5) { try compareList(session) }
+    if random.chance(5) { try compareList(session, reference: random.pick(Self.references)) }
     try noteState()
     askModel()
   }
@@ -59,7 +61,9 @@ extension SimulationRun {
     guard view.id == id, view.state == expected.state,
       view.createdAt.nanoseconds == expected.createdAt,
       view.expiresAt.nanoseconds == expected.expiresAt,
-      view.endedAt?.nanoseconds == expected.endedAt, seen == lines
+      view.endedAt?.nanoseconds == expected.endedAt, seen == lines,
+      view.revision == expected.revision,
+      sessions[session].referenceText == expected.reference
     else { throw violation("\(expected)", "\(view), lines \(seen)") }
   }
 
@@ -80,6 +84,65 @@ extension SimulationRun {
         unsafe name.sku.pointer.elementsEqual(sku.pointer) && name.location.count == 0
       }
       if !isSame { throw violation("\(sku) to be item \(item.ordinal)", "another name") }
+    }
+  }
+
+  /// What became of a Reserve, by its key.
+  private func lookUp(_ session: Int, _ command: ReserveCommand) throws(Violation) {
+    let key = command.decisionKey
+    let read = sessions[session].reservation(key: command.key, caller: command.caller)
+    try noteExpiries()
+    model.seek(key)
+    switch model.decision(key)?.answer {
+    case .hold(let id, _, _, _)?:
+      guard let view = read.value else { throw violation("reservation \(id)", "\(read.result)") }
+      try compare(view, id, session)
+    case .refused(let refusals)?:
+      // The lines are not known, so nobody can say which of them names the item.
+      let isSame =
+        if case .itemNotFound = refusals[0] {
+          read.refusal == .itemNotFound(line: 0)
+        } else {
+          sessions[session].refusals(of: read) == refusals
+        }
+      guard isSame, read.replayed else { throw violation("\(refusals)", "\(read)") }
+    default:
+      guard read.refusal == .reservationNotFound else {
+        throw violation("nothing under \(command.key)", "\(read.result)")
+      }
+    }
+  }
+
+  private func compareList(_ session: Int, reference: String) throws(Violation) {
+    if reference.isEmpty { return }
+    var found: Violation?
+    var listed: [ReservationID] = []
+    var cursor: UInt64? = 0
+    while let from = cursor {
+      cursor = withBytes(reference) {
+        sessions[session].listReservations(
+          cursor: from, scanMax: 3, state: nil, reference: $0
+        ) { view in
+          listed.append(view.id)
+          do throws(Violation) {
+            try noteExpiries()
+            try compare(view, view.id, session)
+            return listed.count % 2 == 0
+          } catch {
+            found = error
+            return false
+          }
+        }
+      }
+      if let found { throw found }
+    }
+    try noteExpiries()
+    let expected = model.reservations.keys.filter {
+      model.reservation($0)?.reference == reference
+    }
+    if listed != expected.sorted(by: { $0.slot < $1.slot }) {
+      throw violation(
+        "\(expected.count) reservations with \(reference)", "\(listed.count), or others")
     }
   }
 
@@ -156,7 +219,11 @@ extension SimulationRun {
   func forgetPassed(_ store: StockStore) {
     for key in model.passed {
       let isKept = withScope(key.key, caller: key.caller) { scope in
-        key.method == .reserve ? store.keeps(reserve: scope) : store.keeps(adjust: scope)
+        switch key.method {
+        case .reserve: store.keeps(reserve: scope)
+        case .adjust: store.keeps(adjust: scope)
+        case .replace: store.keeps(replace: scope)
+        }
       }
       if !isKept { model.seek(key) }
     }
@@ -168,8 +235,9 @@ extension SimulationRun {
     let seen: (answer: Model.Answer, replayed: Bool, lsn: UInt64)
     var expected = recorded.answer
     switch recorded.payload {
-    case .reserve(let lines, let ttl):
-      let decision = sessions[session].reserve(key.key, lines, ttl: ttl, caller: key.caller)
+    case .reserve(let lines, let ttl, let reference):
+      let decision = sessions[session].reserve(
+        key.key, lines, ttl: ttl, reference: reference, caller: key.caller)
       seen = (sessions[session].answer(decision), decision.replayed, decision.lsn)
       try noteExpiries()
       expected = model.again(recorded, lines)
@@ -179,6 +247,12 @@ extension SimulationRun {
         expectedVersion: adjustment.expectedVersion, reason: adjustment.reason, caller: key.caller)
       try noteExpiries()
       seen = (sessions[session].answer(decision), decision.replayed, decision.lsn)
+    case .replace(let replacement):
+      let decision = sessions[session].replace(
+        key.key, replacement, by: TestRequester(key.caller))
+      try noteExpiries()
+      seen = (sessions[session].answer(decision), decision.replayed, decision.lsn)
+      expected = model.again(recorded, replacement.lines)
     }
     guard seen.answer == expected, seen.replayed else {
       throw violation("\(key) again: \(expected)", "\(seen)")

@@ -356,7 +356,7 @@ extension SimulationRun {
       guard case .adjust(let adjustment) = model.decisions[key]?.payload else { return false }
       return adjustment.reason == event.reason && adjustment.sku == event.stock.first?.sku
     case .refused:
-      return [Model.DecisionKey.Method.reserve, .adjust].contains { method in
+      return [Model.DecisionKey.Method.reserve, .adjust, .replace].contains { method in
         let key = Model.DecisionKey(method: method, caller: event.caller, key: event.key)
         guard case .refused = model.decisions[key]?.answer else { return false }
         return true
@@ -365,10 +365,10 @@ extension SimulationRun {
       guard let id = event.id else { return false }
       guard let reservation = model.reservations[id] else {
         // What ended long ago, while nobody was there to end it, is forgotten at once.
-        return event.kind != .held && event.kind != .extended
+        return ![.held, .extended, .replaced].contains(event.kind)
       }
       let isSame =
-        event.kind != .held && event.kind != .extended && event.kind != .expired
+        event.kind == .confirmed || event.kind == .released
         || reservation.expiresAt == event.expiresAt
       let state: ReservationState =
         switch event.kind {
@@ -381,6 +381,7 @@ extension SimulationRun {
         event.kind != .held
         || reservation.key.key == event.key && reservation.key.caller == event.caller
       return isSame && isOfKey && reservation.state == state
+        && reservation.reference == event.reference
     }
   }
 

@@ -15,6 +15,7 @@ struct SeenEvent {
   var lsn: UInt64 = 0
   var kind: EventKind?
   var id: ReservationID?
+  var reference = ""
   var lines: [String: Int64] = [:]
   var expiresAt: Int64 = 0
   var stock: [Level] = []
@@ -28,6 +29,7 @@ struct SeenEvent {
       case 1: lsn = value
       case 2: kind = EventKind(rawValue: UInt8(truncatingIfNeeded: value))
       case 4: id = ReservationID(text: content)
+      case 5: reference = Self.text(content)
       case 6: readLine(content)
       case 7: expiresAt = Self.time(content)
       case 8: readLevel(content)

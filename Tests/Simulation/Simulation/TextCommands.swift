@@ -75,11 +75,38 @@ extension StoreSession {
 
   /// Reserve with text.
   package func reserve(
-    _ key: String, _ lines: [TestLine], ttl: Int64? = seconds(600), caller: String = ""
+    _ key: String, _ lines: [TestLine], ttl: Int64? = seconds(600), reference: String = "",
+    caller: String = ""
   ) -> Decision<Hold> {
     withLines(lines) { _ in
-      withScope(key, caller: caller) { reserve($0, ttlNanoseconds: ttl) }
+      withScope(key, caller: caller) { scope in
+        withBytes(reference) { reserve(scope, ttlNanoseconds: ttl, reference: $0) }
+      }
     }
+  }
+
+  /// Replace with text.
+  package func replace(
+    _ key: String, _ replacement: Model.Replacement, by requester: TestRequester = TestRequester()
+  ) -> Decision<ReservationView> {
+    withLines(replacement.lines) { _ in
+      withScope(key, caller: requester.caller) { scope in
+        withBytes(replacement.reference) { reference in
+          requester.withBytes {
+            replace(
+              ReplaceCommand(
+                scope: scope, reservation: replacement.id,
+                expectedRevision: replacement.expectedRevision, ttlNanoseconds: replacement.ttl,
+                reference: reference), by: $0)
+          }
+        }
+      }
+    }
+  }
+
+  /// GetReservation by the key of its Reserve.
+  package func reservation(key: String, caller: String = "") -> Decision<ReservationView> {
+    withScope(key, caller: caller) { reservation(of: $0) }
   }
 
   /// Reserve of one line.
@@ -155,6 +182,20 @@ extension StoreSession {
   /// The answer to the adjustment that this session did last.
   package func answer(_ decision: Decision<StockLevel>) -> Model.Answer {
     decision.value.map { .level($0) } ?? .refused(refusals(of: decision))
+  }
+
+  /// The answer to the replace that this session did last.
+  package func answer(_ decision: Decision<ReservationView>) -> Model.Answer {
+    guard let view = decision.value else { return .refused(refusals(of: decision)) }
+    return .replaced(
+      Model.Replaced(
+        id: view.id, lines: viewLines, createdAt: view.createdAt.nanoseconds,
+        expiresAt: view.expiresAt.nanoseconds, revision: view.revision, reference: referenceText))
+  }
+
+  /// The reference of the last view.
+  package var referenceText: String {
+    unsafe String(decoding: viewReference.pointer, as: UTF8.self)
   }
 
   /// The lines of the last view, by item number.

@@ -142,7 +142,7 @@ void   holdfast__v1__event__free_unpacked
   assert(message->base.descriptor == &holdfast__v1__event__descriptor);
   protobuf_c_message_free_unpacked ((ProtobufCMessage*)message, allocator);
 }
-static const ProtobufCFieldDescriptor holdfast__v1__watch_request__field_descriptors[5] =
+static const ProtobufCFieldDescriptor holdfast__v1__watch_request__field_descriptors[6] =
 {
   {
     "resume_token",
@@ -193,6 +193,18 @@ static const ProtobufCFieldDescriptor holdfast__v1__watch_request__field_descrip
     0,NULL,NULL    /* reserved1,reserved2, etc */
   },
   {
+    "reference_prefix",
+    5,
+    PROTOBUF_C_LABEL_NONE,
+    PROTOBUF_C_TYPE_STRING,
+    0,   /* quantifier_offset */
+    offsetof(Holdfast__V1__WatchRequest, reference_prefix),
+    NULL,
+    &protobuf_c_empty_string,
+    0,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
+  {
     "heartbeat",
     6,
     PROTOBUF_C_LABEL_NONE,
@@ -206,17 +218,17 @@ static const ProtobufCFieldDescriptor holdfast__v1__watch_request__field_descrip
   },
 };
 static const unsigned holdfast__v1__watch_request__field_indices_by_name[] = {
-  4,   /* field[4] = heartbeat */
+  5,   /* field[5] = heartbeat */
   3,   /* field[3] = items */
   2,   /* field[2] = kinds */
   1,   /* field[1] = oldest */
+  4,   /* field[4] = reference_prefix */
   0,   /* field[0] = resume_token */
 };
-static const ProtobufCIntRange holdfast__v1__watch_request__number_ranges[2 + 1] =
+static const ProtobufCIntRange holdfast__v1__watch_request__number_ranges[1 + 1] =
 {
   { 1, 0 },
-  { 6, 4 },
-  { 0, 5 }
+  { 0, 6 }
 };
 const ProtobufCMessageDescriptor holdfast__v1__watch_request__descriptor =
 {
@@ -226,10 +238,10 @@ const ProtobufCMessageDescriptor holdfast__v1__watch_request__descriptor =
   "Holdfast__V1__WatchRequest",
   "holdfast.v1",
   sizeof(Holdfast__V1__WatchRequest),
-  5,
+  6,
   holdfast__v1__watch_request__field_descriptors,
   holdfast__v1__watch_request__field_indices_by_name,
-  2,  holdfast__v1__watch_request__number_ranges,
+  1,  holdfast__v1__watch_request__number_ranges,
   (ProtobufCMessageInit) holdfast__v1__watch_request__init,
   NULL,NULL,NULL    /* reserved[123] */
 };
@@ -284,7 +296,7 @@ const ProtobufCMessageDescriptor holdfast__v1__watch_response__descriptor =
   (ProtobufCMessageInit) holdfast__v1__watch_response__init,
   NULL,NULL,NULL    /* reserved[123] */
 };
-static const ProtobufCFieldDescriptor holdfast__v1__event__field_descriptors[10] =
+static const ProtobufCFieldDescriptor holdfast__v1__event__field_descriptors[11] =
 {
   {
     "lsn",
@@ -329,6 +341,18 @@ static const ProtobufCFieldDescriptor holdfast__v1__event__field_descriptors[10]
     PROTOBUF_C_TYPE_STRING,
     0,   /* quantifier_offset */
     offsetof(Holdfast__V1__Event, reservation_id),
+    NULL,
+    &protobuf_c_empty_string,
+    0,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
+  {
+    "reference",
+    5,
+    PROTOBUF_C_LABEL_NONE,
+    PROTOBUF_C_TYPE_STRING,
+    0,   /* quantifier_offset */
+    offsetof(Holdfast__V1__Event, reference),
     NULL,
     &protobuf_c_empty_string,
     0,             /* flags */
@@ -408,22 +432,22 @@ static const ProtobufCFieldDescriptor holdfast__v1__event__field_descriptors[10]
   },
 };
 static const unsigned holdfast__v1__event__field_indices_by_name[] = {
-  7,   /* field[7] = caller */
+  8,   /* field[8] = caller */
   2,   /* field[2] = decided_at */
-  5,   /* field[5] = expires_at */
-  8,   /* field[8] = idempotency_key */
+  6,   /* field[6] = expires_at */
+  9,   /* field[9] = idempotency_key */
   1,   /* field[1] = kind */
-  4,   /* field[4] = lines */
+  5,   /* field[5] = lines */
   0,   /* field[0] = lsn */
-  9,   /* field[9] = reason */
+  10,   /* field[10] = reason */
+  4,   /* field[4] = reference */
   3,   /* field[3] = reservation_id */
-  6,   /* field[6] = stock */
+  7,   /* field[7] = stock */
 };
-static const ProtobufCIntRange holdfast__v1__event__number_ranges[2 + 1] =
+static const ProtobufCIntRange holdfast__v1__event__number_ranges[1 + 1] =
 {
   { 1, 0 },
-  { 6, 4 },
-  { 0, 10 }
+  { 0, 11 }
 };
 const ProtobufCMessageDescriptor holdfast__v1__event__descriptor =
 {
@@ -433,17 +457,18 @@ const ProtobufCMessageDescriptor holdfast__v1__event__descriptor =
   "Holdfast__V1__Event",
   "holdfast.v1",
   sizeof(Holdfast__V1__Event),
-  10,
+  11,
   holdfast__v1__event__field_descriptors,
   holdfast__v1__event__field_indices_by_name,
-  2,  holdfast__v1__event__number_ranges,
+  1,  holdfast__v1__event__number_ranges,
   (ProtobufCMessageInit) holdfast__v1__event__init,
   NULL,NULL,NULL    /* reserved[123] */
 };
-static const ProtobufCEnumValue holdfast__v1__event_kind__enum_values_by_number[8] =
+static const ProtobufCEnumValue holdfast__v1__event_kind__enum_values_by_number[9] =
 {
   { "EVENT_KIND_UNSPECIFIED", "HOLDFAST__V1__EVENT_KIND__EVENT_KIND_UNSPECIFIED", 0 },
   { "EVENT_KIND_HELD", "HOLDFAST__V1__EVENT_KIND__EVENT_KIND_HELD", 1 },
+  { "EVENT_KIND_REPLACED", "HOLDFAST__V1__EVENT_KIND__EVENT_KIND_REPLACED", 2 },
   { "EVENT_KIND_EXTENDED", "HOLDFAST__V1__EVENT_KIND__EVENT_KIND_EXTENDED", 3 },
   { "EVENT_KIND_CONFIRMED", "HOLDFAST__V1__EVENT_KIND__EVENT_KIND_CONFIRMED", 4 },
   { "EVENT_KIND_RELEASED", "HOLDFAST__V1__EVENT_KIND__EVENT_KIND_RELEASED", 5 },
@@ -452,17 +477,18 @@ static const ProtobufCEnumValue holdfast__v1__event_kind__enum_values_by_number[
   { "EVENT_KIND_REFUSED", "HOLDFAST__V1__EVENT_KIND__EVENT_KIND_REFUSED", 8 },
 };
 static const ProtobufCIntRange holdfast__v1__event_kind__value_ranges[] = {
-{0, 0},{3, 2},{0, 8}
+{0, 0},{0, 9}
 };
-static const ProtobufCEnumValueIndex holdfast__v1__event_kind__enum_values_by_name[8] =
+static const ProtobufCEnumValueIndex holdfast__v1__event_kind__enum_values_by_name[9] =
 {
-  { "EVENT_KIND_ADJUSTED", 6 },
-  { "EVENT_KIND_CONFIRMED", 3 },
-  { "EVENT_KIND_EXPIRED", 5 },
-  { "EVENT_KIND_EXTENDED", 2 },
+  { "EVENT_KIND_ADJUSTED", 7 },
+  { "EVENT_KIND_CONFIRMED", 4 },
+  { "EVENT_KIND_EXPIRED", 6 },
+  { "EVENT_KIND_EXTENDED", 3 },
   { "EVENT_KIND_HELD", 1 },
-  { "EVENT_KIND_REFUSED", 7 },
-  { "EVENT_KIND_RELEASED", 4 },
+  { "EVENT_KIND_REFUSED", 8 },
+  { "EVENT_KIND_RELEASED", 5 },
+  { "EVENT_KIND_REPLACED", 2 },
   { "EVENT_KIND_UNSPECIFIED", 0 },
 };
 const ProtobufCEnumDescriptor holdfast__v1__event_kind__descriptor =
@@ -472,11 +498,11 @@ const ProtobufCEnumDescriptor holdfast__v1__event_kind__descriptor =
   "EventKind",
   "Holdfast__V1__EventKind",
   "holdfast.v1",
-  8,
+  9,
   holdfast__v1__event_kind__enum_values_by_number,
-  8,
+  9,
   holdfast__v1__event_kind__enum_values_by_name,
-  2,
+  1,
   holdfast__v1__event_kind__value_ranges,
   NULL,NULL,NULL,NULL   /* reserved[1234] */
 };

@@ -457,6 +457,96 @@ void   holdfast__v1__extend_response__free_unpacked
   assert(message->base.descriptor == &holdfast__v1__extend_response__descriptor);
   protobuf_c_message_free_unpacked ((ProtobufCMessage*)message, allocator);
 }
+void   holdfast__v1__replace_request__init
+                     (Holdfast__V1__ReplaceRequest         *message)
+{
+  static const Holdfast__V1__ReplaceRequest init_value = HOLDFAST__V1__REPLACE_REQUEST__INIT;
+  *message = init_value;
+}
+size_t holdfast__v1__replace_request__get_packed_size
+                     (const Holdfast__V1__ReplaceRequest *message)
+{
+  assert(message->base.descriptor == &holdfast__v1__replace_request__descriptor);
+  return protobuf_c_message_get_packed_size ((const ProtobufCMessage*)(message));
+}
+size_t holdfast__v1__replace_request__pack
+                     (const Holdfast__V1__ReplaceRequest *message,
+                      uint8_t       *out)
+{
+  assert(message->base.descriptor == &holdfast__v1__replace_request__descriptor);
+  return protobuf_c_message_pack ((const ProtobufCMessage*)message, out);
+}
+size_t holdfast__v1__replace_request__pack_to_buffer
+                     (const Holdfast__V1__ReplaceRequest *message,
+                      ProtobufCBuffer *buffer)
+{
+  assert(message->base.descriptor == &holdfast__v1__replace_request__descriptor);
+  return protobuf_c_message_pack_to_buffer ((const ProtobufCMessage*)message, buffer);
+}
+Holdfast__V1__ReplaceRequest *
+       holdfast__v1__replace_request__unpack
+                     (ProtobufCAllocator  *allocator,
+                      size_t               len,
+                      const uint8_t       *data)
+{
+  return (Holdfast__V1__ReplaceRequest *)
+     protobuf_c_message_unpack (&holdfast__v1__replace_request__descriptor,
+                                allocator, len, data);
+}
+void   holdfast__v1__replace_request__free_unpacked
+                     (Holdfast__V1__ReplaceRequest *message,
+                      ProtobufCAllocator *allocator)
+{
+  if(!message)
+    return;
+  assert(message->base.descriptor == &holdfast__v1__replace_request__descriptor);
+  protobuf_c_message_free_unpacked ((ProtobufCMessage*)message, allocator);
+}
+void   holdfast__v1__replace_response__init
+                     (Holdfast__V1__ReplaceResponse         *message)
+{
+  static const Holdfast__V1__ReplaceResponse init_value = HOLDFAST__V1__REPLACE_RESPONSE__INIT;
+  *message = init_value;
+}
+size_t holdfast__v1__replace_response__get_packed_size
+                     (const Holdfast__V1__ReplaceResponse *message)
+{
+  assert(message->base.descriptor == &holdfast__v1__replace_response__descriptor);
+  return protobuf_c_message_get_packed_size ((const ProtobufCMessage*)(message));
+}
+size_t holdfast__v1__replace_response__pack
+                     (const Holdfast__V1__ReplaceResponse *message,
+                      uint8_t       *out)
+{
+  assert(message->base.descriptor == &holdfast__v1__replace_response__descriptor);
+  return protobuf_c_message_pack ((const ProtobufCMessage*)message, out);
+}
+size_t holdfast__v1__replace_response__pack_to_buffer
+                     (const Holdfast__V1__ReplaceResponse *message,
+                      ProtobufCBuffer *buffer)
+{
+  assert(message->base.descriptor == &holdfast__v1__replace_response__descriptor);
+  return protobuf_c_message_pack_to_buffer ((const ProtobufCMessage*)message, buffer);
+}
+Holdfast__V1__ReplaceResponse *
+       holdfast__v1__replace_response__unpack
+                     (ProtobufCAllocator  *allocator,
+                      size_t               len,
+                      const uint8_t       *data)
+{
+  return (Holdfast__V1__ReplaceResponse *)
+     protobuf_c_message_unpack (&holdfast__v1__replace_response__descriptor,
+                                allocator, len, data);
+}
+void   holdfast__v1__replace_response__free_unpacked
+                     (Holdfast__V1__ReplaceResponse *message,
+                      ProtobufCAllocator *allocator)
+{
+  if(!message)
+    return;
+  assert(message->base.descriptor == &holdfast__v1__replace_response__descriptor);
+  protobuf_c_message_free_unpacked ((ProtobufCMessage*)message, allocator);
+}
 void   holdfast__v1__get_reservation_request__init
                      (Holdfast__V1__GetReservationRequest         *message)
 {
@@ -977,7 +1067,7 @@ const ProtobufCMessageDescriptor holdfast__v1__reservation_line__descriptor =
   (ProtobufCMessageInit) holdfast__v1__reservation_line__init,
   NULL,NULL,NULL    /* reserved[123] */
 };
-static const ProtobufCFieldDescriptor holdfast__v1__reservation__field_descriptors[6] =
+static const ProtobufCFieldDescriptor holdfast__v1__reservation__field_descriptors[8] =
 {
   {
     "reservation_id",
@@ -1051,19 +1141,45 @@ static const ProtobufCFieldDescriptor holdfast__v1__reservation__field_descripto
     0,             /* flags */
     0,NULL,NULL    /* reserved1,reserved2, etc */
   },
+  {
+    "reference",
+    7,
+    PROTOBUF_C_LABEL_NONE,
+    PROTOBUF_C_TYPE_STRING,
+    0,   /* quantifier_offset */
+    offsetof(Holdfast__V1__Reservation, reference),
+    NULL,
+    &protobuf_c_empty_string,
+    0,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
+  {
+    "revision",
+    8,
+    PROTOBUF_C_LABEL_NONE,
+    PROTOBUF_C_TYPE_UINT64,
+    0,   /* quantifier_offset */
+    offsetof(Holdfast__V1__Reservation, revision),
+    NULL,
+    NULL,
+    0,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
 };
 static const unsigned holdfast__v1__reservation__field_indices_by_name[] = {
   3,   /* field[3] = created_at */
   5,   /* field[5] = ended_at */
   4,   /* field[4] = expires_at */
   2,   /* field[2] = lines */
+  6,   /* field[6] = reference */
   0,   /* field[0] = reservation_id */
+  7,   /* field[7] = revision */
   1,   /* field[1] = state */
 };
 static const ProtobufCIntRange holdfast__v1__reservation__number_ranges[1 + 1] =
 {
   { 1, 0 },
-  { 0, 6 }
+  { 0, 8 }
 };
 const ProtobufCMessageDescriptor holdfast__v1__reservation__descriptor =
 {
@@ -1073,14 +1189,14 @@ const ProtobufCMessageDescriptor holdfast__v1__reservation__descriptor =
   "Holdfast__V1__Reservation",
   "holdfast.v1",
   sizeof(Holdfast__V1__Reservation),
-  6,
+  8,
   holdfast__v1__reservation__field_descriptors,
   holdfast__v1__reservation__field_indices_by_name,
   1,  holdfast__v1__reservation__number_ranges,
   (ProtobufCMessageInit) holdfast__v1__reservation__init,
   NULL,NULL,NULL    /* reserved[123] */
 };
-static const ProtobufCFieldDescriptor holdfast__v1__reserve_request__field_descriptors[3] =
+static const ProtobufCFieldDescriptor holdfast__v1__reserve_request__field_descriptors[4] =
 {
   {
     "idempotency_key",
@@ -1118,16 +1234,29 @@ static const ProtobufCFieldDescriptor holdfast__v1__reserve_request__field_descr
     0,             /* flags */
     0,NULL,NULL    /* reserved1,reserved2, etc */
   },
+  {
+    "reference",
+    4,
+    PROTOBUF_C_LABEL_NONE,
+    PROTOBUF_C_TYPE_STRING,
+    0,   /* quantifier_offset */
+    offsetof(Holdfast__V1__ReserveRequest, reference),
+    NULL,
+    &protobuf_c_empty_string,
+    0,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
 };
 static const unsigned holdfast__v1__reserve_request__field_indices_by_name[] = {
   0,   /* field[0] = idempotency_key */
   1,   /* field[1] = lines */
+  3,   /* field[3] = reference */
   2,   /* field[2] = ttl */
 };
 static const ProtobufCIntRange holdfast__v1__reserve_request__number_ranges[1 + 1] =
 {
   { 1, 0 },
-  { 0, 3 }
+  { 0, 4 }
 };
 const ProtobufCMessageDescriptor holdfast__v1__reserve_request__descriptor =
 {
@@ -1137,7 +1266,7 @@ const ProtobufCMessageDescriptor holdfast__v1__reserve_request__descriptor =
   "Holdfast__V1__ReserveRequest",
   "holdfast.v1",
   sizeof(Holdfast__V1__ReserveRequest),
-  3,
+  4,
   holdfast__v1__reserve_request__field_descriptors,
   holdfast__v1__reserve_request__field_indices_by_name,
   1,  holdfast__v1__reserve_request__number_ranges,
@@ -1554,7 +1683,161 @@ const ProtobufCMessageDescriptor holdfast__v1__extend_response__descriptor =
   (ProtobufCMessageInit) holdfast__v1__extend_response__init,
   NULL,NULL,NULL    /* reserved[123] */
 };
-static const ProtobufCFieldDescriptor holdfast__v1__get_reservation_request__field_descriptors[1] =
+static const ProtobufCFieldDescriptor holdfast__v1__replace_request__field_descriptors[6] =
+{
+  {
+    "idempotency_key",
+    1,
+    PROTOBUF_C_LABEL_NONE,
+    PROTOBUF_C_TYPE_STRING,
+    0,   /* quantifier_offset */
+    offsetof(Holdfast__V1__ReplaceRequest, idempotency_key),
+    NULL,
+    &protobuf_c_empty_string,
+    0,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
+  {
+    "reservation_id",
+    2,
+    PROTOBUF_C_LABEL_NONE,
+    PROTOBUF_C_TYPE_STRING,
+    0,   /* quantifier_offset */
+    offsetof(Holdfast__V1__ReplaceRequest, reservation_id),
+    NULL,
+    &protobuf_c_empty_string,
+    0,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
+  {
+    "lines",
+    3,
+    PROTOBUF_C_LABEL_REPEATED,
+    PROTOBUF_C_TYPE_MESSAGE,
+    offsetof(Holdfast__V1__ReplaceRequest, n_lines),
+    offsetof(Holdfast__V1__ReplaceRequest, lines),
+    &holdfast__v1__reservation_line__descriptor,
+    NULL,
+    0,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
+  {
+    "expected_revision",
+    4,
+    PROTOBUF_C_LABEL_NONE,
+    PROTOBUF_C_TYPE_UINT64,
+    0,   /* quantifier_offset */
+    offsetof(Holdfast__V1__ReplaceRequest, expected_revision),
+    NULL,
+    NULL,
+    0,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
+  {
+    "ttl",
+    5,
+    PROTOBUF_C_LABEL_NONE,
+    PROTOBUF_C_TYPE_MESSAGE,
+    0,   /* quantifier_offset */
+    offsetof(Holdfast__V1__ReplaceRequest, ttl),
+    &google__protobuf__duration__descriptor,
+    NULL,
+    0,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
+  {
+    "reference",
+    6,
+    PROTOBUF_C_LABEL_NONE,
+    PROTOBUF_C_TYPE_STRING,
+    0,   /* quantifier_offset */
+    offsetof(Holdfast__V1__ReplaceRequest, reference),
+    NULL,
+    &protobuf_c_empty_string,
+    0,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
+};
+static const unsigned holdfast__v1__replace_request__field_indices_by_name[] = {
+  3,   /* field[3] = expected_revision */
+  0,   /* field[0] = idempotency_key */
+  2,   /* field[2] = lines */
+  5,   /* field[5] = reference */
+  1,   /* field[1] = reservation_id */
+  4,   /* field[4] = ttl */
+};
+static const ProtobufCIntRange holdfast__v1__replace_request__number_ranges[1 + 1] =
+{
+  { 1, 0 },
+  { 0, 6 }
+};
+const ProtobufCMessageDescriptor holdfast__v1__replace_request__descriptor =
+{
+  PROTOBUF_C__MESSAGE_DESCRIPTOR_MAGIC,
+  "holdfast.v1.ReplaceRequest",
+  "ReplaceRequest",
+  "Holdfast__V1__ReplaceRequest",
+  "holdfast.v1",
+  sizeof(Holdfast__V1__ReplaceRequest),
+  6,
+  holdfast__v1__replace_request__field_descriptors,
+  holdfast__v1__replace_request__field_indices_by_name,
+  1,  holdfast__v1__replace_request__number_ranges,
+  (ProtobufCMessageInit) holdfast__v1__replace_request__init,
+  NULL,NULL,NULL    /* reserved[123] */
+};
+static const ProtobufCFieldDescriptor holdfast__v1__replace_response__field_descriptors[2] =
+{
+  {
+    "reservation",
+    1,
+    PROTOBUF_C_LABEL_NONE,
+    PROTOBUF_C_TYPE_MESSAGE,
+    0,   /* quantifier_offset */
+    offsetof(Holdfast__V1__ReplaceResponse, reservation),
+    &holdfast__v1__reservation__descriptor,
+    NULL,
+    0,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
+  {
+    "replayed",
+    2,
+    PROTOBUF_C_LABEL_NONE,
+    PROTOBUF_C_TYPE_BOOL,
+    0,   /* quantifier_offset */
+    offsetof(Holdfast__V1__ReplaceResponse, replayed),
+    NULL,
+    NULL,
+    0,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
+};
+static const unsigned holdfast__v1__replace_response__field_indices_by_name[] = {
+  1,   /* field[1] = replayed */
+  0,   /* field[0] = reservation */
+};
+static const ProtobufCIntRange holdfast__v1__replace_response__number_ranges[1 + 1] =
+{
+  { 1, 0 },
+  { 0, 2 }
+};
+const ProtobufCMessageDescriptor holdfast__v1__replace_response__descriptor =
+{
+  PROTOBUF_C__MESSAGE_DESCRIPTOR_MAGIC,
+  "holdfast.v1.ReplaceResponse",
+  "ReplaceResponse",
+  "Holdfast__V1__ReplaceResponse",
+  "holdfast.v1",
+  sizeof(Holdfast__V1__ReplaceResponse),
+  2,
+  holdfast__v1__replace_response__field_descriptors,
+  holdfast__v1__replace_response__field_indices_by_name,
+  1,  holdfast__v1__replace_response__number_ranges,
+  (ProtobufCMessageInit) holdfast__v1__replace_response__init,
+  NULL,NULL,NULL    /* reserved[123] */
+};
+static const ProtobufCFieldDescriptor holdfast__v1__get_reservation_request__field_descriptors[2] =
 {
   {
     "reservation_id",
@@ -1568,14 +1851,27 @@ static const ProtobufCFieldDescriptor holdfast__v1__get_reservation_request__fie
     0,             /* flags */
     0,NULL,NULL    /* reserved1,reserved2, etc */
   },
+  {
+    "idempotency_key",
+    2,
+    PROTOBUF_C_LABEL_NONE,
+    PROTOBUF_C_TYPE_STRING,
+    0,   /* quantifier_offset */
+    offsetof(Holdfast__V1__GetReservationRequest, idempotency_key),
+    NULL,
+    &protobuf_c_empty_string,
+    0,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
 };
 static const unsigned holdfast__v1__get_reservation_request__field_indices_by_name[] = {
+  1,   /* field[1] = idempotency_key */
   0,   /* field[0] = reservation_id */
 };
 static const ProtobufCIntRange holdfast__v1__get_reservation_request__number_ranges[1 + 1] =
 {
   { 1, 0 },
-  { 0, 1 }
+  { 0, 2 }
 };
 const ProtobufCMessageDescriptor holdfast__v1__get_reservation_request__descriptor =
 {
@@ -1585,7 +1881,7 @@ const ProtobufCMessageDescriptor holdfast__v1__get_reservation_request__descript
   "Holdfast__V1__GetReservationRequest",
   "holdfast.v1",
   sizeof(Holdfast__V1__GetReservationRequest),
-  1,
+  2,
   holdfast__v1__get_reservation_request__field_descriptors,
   holdfast__v1__get_reservation_request__field_indices_by_name,
   1,  holdfast__v1__get_reservation_request__number_ranges,
@@ -1630,7 +1926,7 @@ const ProtobufCMessageDescriptor holdfast__v1__get_reservation_response__descrip
   (ProtobufCMessageInit) holdfast__v1__get_reservation_response__init,
   NULL,NULL,NULL    /* reserved[123] */
 };
-static const ProtobufCFieldDescriptor holdfast__v1__list_reservations_request__field_descriptors[3] =
+static const ProtobufCFieldDescriptor holdfast__v1__list_reservations_request__field_descriptors[4] =
 {
   {
     "page_size",
@@ -1668,16 +1964,29 @@ static const ProtobufCFieldDescriptor holdfast__v1__list_reservations_request__f
     0,             /* flags */
     0,NULL,NULL    /* reserved1,reserved2, etc */
   },
+  {
+    "reference",
+    4,
+    PROTOBUF_C_LABEL_NONE,
+    PROTOBUF_C_TYPE_STRING,
+    0,   /* quantifier_offset */
+    offsetof(Holdfast__V1__ListReservationsRequest, reference),
+    NULL,
+    &protobuf_c_empty_string,
+    0,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
 };
 static const unsigned holdfast__v1__list_reservations_request__field_indices_by_name[] = {
   0,   /* field[0] = page_size */
   1,   /* field[1] = page_token */
+  3,   /* field[3] = reference */
   2,   /* field[2] = state */
 };
 static const ProtobufCIntRange holdfast__v1__list_reservations_request__number_ranges[1 + 1] =
 {
   { 1, 0 },
-  { 0, 3 }
+  { 0, 4 }
 };
 const ProtobufCMessageDescriptor holdfast__v1__list_reservations_request__descriptor =
 {
@@ -1687,7 +1996,7 @@ const ProtobufCMessageDescriptor holdfast__v1__list_reservations_request__descri
   "Holdfast__V1__ListReservationsRequest",
   "holdfast.v1",
   sizeof(Holdfast__V1__ListReservationsRequest),
-  3,
+  4,
   holdfast__v1__list_reservations_request__field_descriptors,
   holdfast__v1__list_reservations_request__field_indices_by_name,
   1,  holdfast__v1__list_reservations_request__number_ranges,
@@ -2123,26 +2432,28 @@ const ProtobufCEnumDescriptor holdfast__v1__reservation_state__descriptor =
   holdfast__v1__reservation_state__value_ranges,
   NULL,NULL,NULL,NULL   /* reserved[1234] */
 };
-static const ProtobufCMethodDescriptor holdfast__v1__reservation_service__method_descriptors[8] =
+static const ProtobufCMethodDescriptor holdfast__v1__reservation_service__method_descriptors[9] =
 {
   { "Reserve", &holdfast__v1__reserve_request__descriptor, &holdfast__v1__reserve_response__descriptor },
   { "Confirm", &holdfast__v1__confirm_request__descriptor, &holdfast__v1__confirm_response__descriptor },
   { "Release", &holdfast__v1__release_request__descriptor, &holdfast__v1__release_response__descriptor },
   { "Extend", &holdfast__v1__extend_request__descriptor, &holdfast__v1__extend_response__descriptor },
+  { "Replace", &holdfast__v1__replace_request__descriptor, &holdfast__v1__replace_response__descriptor },
   { "BatchReserve", &holdfast__v1__batch_reserve_request__descriptor, &holdfast__v1__batch_reserve_response__descriptor },
   { "ReserveStream", &holdfast__v1__reserve_stream_request__descriptor, &holdfast__v1__reserve_stream_response__descriptor },
   { "GetReservation", &holdfast__v1__get_reservation_request__descriptor, &holdfast__v1__get_reservation_response__descriptor },
   { "ListReservations", &holdfast__v1__list_reservations_request__descriptor, &holdfast__v1__list_reservations_response__descriptor },
 };
 const unsigned holdfast__v1__reservation_service__method_indices_by_name[] = {
-  4,        /* BatchReserve */
+  5,        /* BatchReserve */
   1,        /* Confirm */
   3,        /* Extend */
-  6,        /* GetReservation */
-  7,        /* ListReservations */
+  7,        /* GetReservation */
+  8,        /* ListReservations */
   2,        /* Release */
+  4,        /* Replace */
   0,        /* Reserve */
-  5         /* ReserveStream */
+  6         /* ReserveStream */
 };
 const ProtobufCServiceDescriptor holdfast__v1__reservation_service__descriptor =
 {
@@ -2151,7 +2462,7 @@ const ProtobufCServiceDescriptor holdfast__v1__reservation_service__descriptor =
   "ReservationService",
   "Holdfast__V1__ReservationService",
   "holdfast.v1",
-  8,
+  9,
   holdfast__v1__reservation_service__method_descriptors,
   holdfast__v1__reservation_service__method_indices_by_name
 };
@@ -2187,13 +2498,21 @@ void holdfast__v1__reservation_service__extend(ProtobufCService *service,
   assert(service->descriptor == &holdfast__v1__reservation_service__descriptor);
   service->invoke(service, 3, (const ProtobufCMessage *) input, (ProtobufCClosure) closure, closure_data);
 }
+void holdfast__v1__reservation_service__replace(ProtobufCService *service,
+                                                const Holdfast__V1__ReplaceRequest *input,
+                                                Holdfast__V1__ReplaceResponse_Closure closure,
+                                                void *closure_data)
+{
+  assert(service->descriptor == &holdfast__v1__reservation_service__descriptor);
+  service->invoke(service, 4, (const ProtobufCMessage *) input, (ProtobufCClosure) closure, closure_data);
+}
 void holdfast__v1__reservation_service__batch_reserve(ProtobufCService *service,
                                                       const Holdfast__V1__BatchReserveRequest *input,
                                                       Holdfast__V1__BatchReserveResponse_Closure closure,
                                                       void *closure_data)
 {
   assert(service->descriptor == &holdfast__v1__reservation_service__descriptor);
-  service->invoke(service, 4, (const ProtobufCMessage *) input, (ProtobufCClosure) closure, closure_data);
+  service->invoke(service, 5, (const ProtobufCMessage *) input, (ProtobufCClosure) closure, closure_data);
 }
 void holdfast__v1__reservation_service__reserve_stream(ProtobufCService *service,
                                                        const Holdfast__V1__ReserveStreamRequest *input,
@@ -2201,7 +2520,7 @@ void holdfast__v1__reservation_service__reserve_stream(ProtobufCService *service
                                                        void *closure_data)
 {
   assert(service->descriptor == &holdfast__v1__reservation_service__descriptor);
-  service->invoke(service, 5, (const ProtobufCMessage *) input, (ProtobufCClosure) closure, closure_data);
+  service->invoke(service, 6, (const ProtobufCMessage *) input, (ProtobufCClosure) closure, closure_data);
 }
 void holdfast__v1__reservation_service__get_reservation(ProtobufCService *service,
                                                         const Holdfast__V1__GetReservationRequest *input,
@@ -2209,7 +2528,7 @@ void holdfast__v1__reservation_service__get_reservation(ProtobufCService *servic
                                                         void *closure_data)
 {
   assert(service->descriptor == &holdfast__v1__reservation_service__descriptor);
-  service->invoke(service, 6, (const ProtobufCMessage *) input, (ProtobufCClosure) closure, closure_data);
+  service->invoke(service, 7, (const ProtobufCMessage *) input, (ProtobufCClosure) closure, closure_data);
 }
 void holdfast__v1__reservation_service__list_reservations(ProtobufCService *service,
                                                           const Holdfast__V1__ListReservationsRequest *input,
@@ -2217,7 +2536,7 @@ void holdfast__v1__reservation_service__list_reservations(ProtobufCService *serv
                                                           void *closure_data)
 {
   assert(service->descriptor == &holdfast__v1__reservation_service__descriptor);
-  service->invoke(service, 7, (const ProtobufCMessage *) input, (ProtobufCClosure) closure, closure_data);
+  service->invoke(service, 8, (const ProtobufCMessage *) input, (ProtobufCClosure) closure, closure_data);
 }
 void holdfast__v1__reservation_service__init (Holdfast__V1__ReservationService_Service *service,
                                               Holdfast__V1__ReservationService_ServiceDestroy destroy)

@@ -39,6 +39,10 @@ typedef enum _Holdfast__V1__EventKind {
    */
   HOLDFAST__V1__EVENT_KIND__EVENT_KIND_HELD = 1,
   /*
+   * A hold has other lines, perhaps with another end and another reference.
+   */
+  HOLDFAST__V1__EVENT_KIND__EVENT_KIND_REPLACED = 2,
+  /*
    * A hold has another end.
    */
   HOLDFAST__V1__EVENT_KIND__EVENT_KIND_EXTENDED = 3,
@@ -91,6 +95,10 @@ struct  Holdfast__V1__WatchRequest
   size_t n_items;
   Holdfast__V1__StockItem **items;
   /*
+   * Only events whose reference begins with this: 0-64 bytes of printable ASCII without spaces; empty: all.
+   */
+  char *reference_prefix;
+  /*
    * Longest silence: 1 s to 1 h; unset: 10 s. A response without events ends it, whose token covers what
    * was filtered out.
    */
@@ -110,7 +118,7 @@ struct  Holdfast__V1__WatchRequest
 };
 #define HOLDFAST__V1__WATCH_REQUEST__INIT \
  { PROTOBUF_C_MESSAGE_INIT (&holdfast__v1__watch_request__descriptor) \
-    , 0,NULL, 0,NULL, NULL, HOLDFAST__V1__WATCH_REQUEST__START__NOT_SET, {0} }
+    , 0,NULL, 0,NULL, (char *)protobuf_c_empty_string, NULL, HOLDFAST__V1__WATCH_REQUEST__START__NOT_SET, {0} }
 
 
 /*
@@ -158,13 +166,17 @@ struct  Holdfast__V1__Event
    */
   char *reservation_id;
   /*
-   * HELD: what is held now. CONFIRMED: what was sold. RELEASED, EXPIRED: what was given back. REFUSED:
+   * Of the reservation; of REFUSED, the one that was asked for.
+   */
+  char *reference;
+  /*
+   * HELD, REPLACED: what is held now. CONFIRMED: what was sold. RELEASED, EXPIRED: what was given back. REFUSED:
    * what was asked for, of the items that there are. Each item once.
    */
   size_t n_lines;
   Holdfast__V1__ReservationLine **lines;
   /*
-   * HELD, EXTENDED: when the hold ends. EXPIRED: when it ended.
+   * HELD, REPLACED, EXTENDED: when the hold ends. EXPIRED: when it ended.
    */
   Google__Protobuf__Timestamp *expires_at;
   /*
@@ -189,7 +201,7 @@ struct  Holdfast__V1__Event
 };
 #define HOLDFAST__V1__EVENT__INIT \
  { PROTOBUF_C_MESSAGE_INIT (&holdfast__v1__event__descriptor) \
-    , 0, HOLDFAST__V1__EVENT_KIND__EVENT_KIND_UNSPECIFIED, NULL, (char *)protobuf_c_empty_string, 0,NULL, NULL, 0,NULL, (char *)protobuf_c_empty_string, (char *)protobuf_c_empty_string, (char *)protobuf_c_empty_string }
+    , 0, HOLDFAST__V1__EVENT_KIND__EVENT_KIND_UNSPECIFIED, NULL, (char *)protobuf_c_empty_string, (char *)protobuf_c_empty_string, 0,NULL, NULL, 0,NULL, (char *)protobuf_c_empty_string, (char *)protobuf_c_empty_string, (char *)protobuf_c_empty_string }
 
 
 /* Holdfast__V1__WatchRequest methods */

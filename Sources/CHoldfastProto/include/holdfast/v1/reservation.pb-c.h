@@ -27,6 +27,8 @@ typedef struct Holdfast__V1__ReleaseRequest Holdfast__V1__ReleaseRequest;
 typedef struct Holdfast__V1__ReleaseResponse Holdfast__V1__ReleaseResponse;
 typedef struct Holdfast__V1__ExtendRequest Holdfast__V1__ExtendRequest;
 typedef struct Holdfast__V1__ExtendResponse Holdfast__V1__ExtendResponse;
+typedef struct Holdfast__V1__ReplaceRequest Holdfast__V1__ReplaceRequest;
+typedef struct Holdfast__V1__ReplaceResponse Holdfast__V1__ReplaceResponse;
 typedef struct Holdfast__V1__GetReservationRequest Holdfast__V1__GetReservationRequest;
 typedef struct Holdfast__V1__GetReservationResponse Holdfast__V1__GetReservationResponse;
 typedef struct Holdfast__V1__ListReservationsRequest Holdfast__V1__ListReservationsRequest;
@@ -46,7 +48,7 @@ typedef struct Holdfast__V1__ReserveStreamResponse Holdfast__V1__ReserveStreamRe
  * Where a reservation stands. It is HELD, then one of the others, for good; with one exception: an
  * EXPIRED reservation becomes CONFIRMED by a Confirm with reacquire_if_expired. Who follows
  * reservations must not take EXPIRED for the last word.
- * A hold is ended by whoever has its id: the id is what entitles to Confirm, Release and Extend, so it
+ * A hold is ended by whoever has its id: the id is what entitles to Confirm, Release, Extend and Replace, so it
  * stays between the caller and the server. Callers of whom the operator says so (own-holds-only) change
  * only what was reserved under their own name: for another's hold, HELD or EXPIRED, they get
  * PERMISSION_DENIED NOT_OWN_HOLD; what is CONFIRMED or RELEASED is so for good, and tells them what
@@ -134,10 +136,18 @@ struct  Holdfast__V1__Reservation
    * When it was confirmed or released, or fell due; unset while HELD.
    */
   Google__Protobuf__Timestamp *ended_at;
+  /*
+   * As given to Reserve, or to the last Replace that gave one; empty where none was.
+   */
+  char *reference;
+  /*
+   * 1 when it is made, one more with each Replace, and with each Extend that changed expires_at.
+   */
+  uint64_t revision;
 };
 #define HOLDFAST__V1__RESERVATION__INIT \
  { PROTOBUF_C_MESSAGE_INIT (&holdfast__v1__reservation__descriptor) \
-    , (char *)protobuf_c_empty_string, HOLDFAST__V1__RESERVATION_STATE__RESERVATION_STATE_UNSPECIFIED, 0,NULL, NULL, NULL, NULL }
+    , (char *)protobuf_c_empty_string, HOLDFAST__V1__RESERVATION_STATE__RESERVATION_STATE_UNSPECIFIED, 0,NULL, NULL, NULL, NULL, (char *)protobuf_c_empty_string, 0 }
 
 
 /*
@@ -160,10 +170,15 @@ struct  Holdfast__V1__ReserveRequest
    * means the server's default (600 s).
    */
   Google__Protobuf__Duration *ttl;
+  /*
+   * The caller's name for what the units are for (order, cart, customer): 0-64 bytes of printable ASCII
+   * without spaces. Need not be unique. Part of the payload.
+   */
+  char *reference;
 };
 #define HOLDFAST__V1__RESERVE_REQUEST__INIT \
  { PROTOBUF_C_MESSAGE_INIT (&holdfast__v1__reserve_request__descriptor) \
-    , (char *)protobuf_c_empty_string, 0,NULL, NULL }
+    , (char *)protobuf_c_empty_string, 0,NULL, NULL, (char *)protobuf_c_empty_string }
 
 
 /*
@@ -332,19 +347,84 @@ struct  Holdfast__V1__ExtendResponse
 
 
 /*
+ * Asks for other lines.
+ */
+struct  Holdfast__V1__ReplaceRequest
+{
+  ProtobufCMessage base;
+  /*
+   * As in ReserveRequest.
+   */
+  char *idempotency_key;
+  /*
+   * The id that Reserve answered.
+   */
+  char *reservation_id;
+  /*
+   * What is held from now on: 1-64 lines. Lines for the same item are summed.
+   */
+  size_t n_lines;
+  Holdfast__V1__ReservationLine **lines;
+  /*
+   * Only if the reservation is at this revision; 0: at any.
+   */
+  uint64_t expected_revision;
+  /*
+   * A new time to live from now, as in an Extend without may_shorten; unset: expires_at stays.
+   */
+  Google__Protobuf__Duration *ttl;
+  /*
+   * The new reference (a guest's cart becomes a customer's): 0-64 bytes of printable ASCII without spaces;
+   * empty: it stays.
+   */
+  char *reference;
+};
+#define HOLDFAST__V1__REPLACE_REQUEST__INIT \
+ { PROTOBUF_C_MESSAGE_INIT (&holdfast__v1__replace_request__descriptor) \
+    , (char *)protobuf_c_empty_string, (char *)protobuf_c_empty_string, 0,NULL, 0, NULL, (char *)protobuf_c_empty_string }
+
+
+/*
+ * The hold has its new lines.
+ */
+struct  Holdfast__V1__ReplaceResponse
+{
+  ProtobufCMessage base;
+  /*
+   * The reservation, HELD, right after this change.
+   */
+  Holdfast__V1__Reservation *reservation;
+  /*
+   * The key was seen before: this is the first answer again, whatever became of the hold since.
+   */
+  protobuf_c_boolean replayed;
+};
+#define HOLDFAST__V1__REPLACE_RESPONSE__INIT \
+ { PROTOBUF_C_MESSAGE_INIT (&holdfast__v1__replace_response__descriptor) \
+    , NULL, 0 }
+
+
+/*
  * Asks for one reservation.
  */
 struct  Holdfast__V1__GetReservationRequest
 {
   ProtobufCMessage base;
   /*
-   * The id that Reserve answered.
+   * The id that Reserve answered; empty where idempotency_key is set.
    */
   char *reservation_id;
+  /*
+   * The key that Reserve had, from the same holdfast-caller: for whoever does not know whether its Reserve has
+   * arrived, and would rather not make a hold by asking. A refusal that was recorded is answered as Reserve
+   * answers it again, but that ITEM_NOT_FOUND does not name the items. NOT_FOUND RESERVATION_NOT_FOUND:
+   * nothing was decided under the key, or it is forgotten. A Reserve that is still on its way may yet arrive.
+   */
+  char *idempotency_key;
 };
 #define HOLDFAST__V1__GET_RESERVATION_REQUEST__INIT \
  { PROTOBUF_C_MESSAGE_INIT (&holdfast__v1__get_reservation_request__descriptor) \
-    , (char *)protobuf_c_empty_string }
+    , (char *)protobuf_c_empty_string, (char *)protobuf_c_empty_string }
 
 
 /*
@@ -376,7 +456,7 @@ struct  Holdfast__V1__ListReservationsRequest
   int32_t page_size;
   /*
    * Empty for the first page; then the next_page_token of the page before, unchanged, with the same
-   * state. Good as long as the server's data is (with --durability memory: as long as the server runs).
+   * state and reference. Good as long as the server's data is (with --durability memory: as long as the server runs).
    * Any other is INVALID_ARGUMENT.
    */
   char *page_token;
@@ -384,10 +464,15 @@ struct  Holdfast__V1__ListReservationsRequest
    * Only those in this state; unspecified means all.
    */
   Holdfast__V1__ReservationState state;
+  /*
+   * Only those with this reference; empty means all. They are found by an index: the page is full or the last,
+   * unless 16,384 reservations with this reference were looked at.
+   */
+  char *reference;
 };
 #define HOLDFAST__V1__LIST_RESERVATIONS_REQUEST__INIT \
  { PROTOBUF_C_MESSAGE_INIT (&holdfast__v1__list_reservations_request__descriptor) \
-    , 0, (char *)protobuf_c_empty_string, HOLDFAST__V1__RESERVATION_STATE__RESERVATION_STATE_UNSPECIFIED }
+    , 0, (char *)protobuf_c_empty_string, HOLDFAST__V1__RESERVATION_STATE__RESERVATION_STATE_UNSPECIFIED, (char *)protobuf_c_empty_string }
 
 
 /*
@@ -745,6 +830,44 @@ Holdfast__V1__ExtendResponse *
 void   holdfast__v1__extend_response__free_unpacked
                      (Holdfast__V1__ExtendResponse *message,
                       ProtobufCAllocator *allocator);
+/* Holdfast__V1__ReplaceRequest methods */
+void   holdfast__v1__replace_request__init
+                     (Holdfast__V1__ReplaceRequest         *message);
+size_t holdfast__v1__replace_request__get_packed_size
+                     (const Holdfast__V1__ReplaceRequest   *message);
+size_t holdfast__v1__replace_request__pack
+                     (const Holdfast__V1__ReplaceRequest   *message,
+                      uint8_t             *out);
+size_t holdfast__v1__replace_request__pack_to_buffer
+                     (const Holdfast__V1__ReplaceRequest   *message,
+                      ProtobufCBuffer     *buffer);
+Holdfast__V1__ReplaceRequest *
+       holdfast__v1__replace_request__unpack
+                     (ProtobufCAllocator  *allocator,
+                      size_t               len,
+                      const uint8_t       *data);
+void   holdfast__v1__replace_request__free_unpacked
+                     (Holdfast__V1__ReplaceRequest *message,
+                      ProtobufCAllocator *allocator);
+/* Holdfast__V1__ReplaceResponse methods */
+void   holdfast__v1__replace_response__init
+                     (Holdfast__V1__ReplaceResponse         *message);
+size_t holdfast__v1__replace_response__get_packed_size
+                     (const Holdfast__V1__ReplaceResponse   *message);
+size_t holdfast__v1__replace_response__pack
+                     (const Holdfast__V1__ReplaceResponse   *message,
+                      uint8_t             *out);
+size_t holdfast__v1__replace_response__pack_to_buffer
+                     (const Holdfast__V1__ReplaceResponse   *message,
+                      ProtobufCBuffer     *buffer);
+Holdfast__V1__ReplaceResponse *
+       holdfast__v1__replace_response__unpack
+                     (ProtobufCAllocator  *allocator,
+                      size_t               len,
+                      const uint8_t       *data);
+void   holdfast__v1__replace_response__free_unpacked
+                     (Holdfast__V1__ReplaceResponse *message,
+                      ProtobufCAllocator *allocator);
 /* Holdfast__V1__GetReservationRequest methods */
 void   holdfast__v1__get_reservation_request__init
                      (Holdfast__V1__GetReservationRequest         *message);
@@ -970,6 +1093,12 @@ typedef void (*Holdfast__V1__ExtendRequest_Closure)
 typedef void (*Holdfast__V1__ExtendResponse_Closure)
                  (const Holdfast__V1__ExtendResponse *message,
                   void *closure_data);
+typedef void (*Holdfast__V1__ReplaceRequest_Closure)
+                 (const Holdfast__V1__ReplaceRequest *message,
+                  void *closure_data);
+typedef void (*Holdfast__V1__ReplaceResponse_Closure)
+                 (const Holdfast__V1__ReplaceResponse *message,
+                  void *closure_data);
 typedef void (*Holdfast__V1__GetReservationRequest_Closure)
                  (const Holdfast__V1__GetReservationRequest *message,
                   void *closure_data);
@@ -1026,6 +1155,10 @@ struct Holdfast__V1__ReservationService_Service
                  const Holdfast__V1__ExtendRequest *input,
                  Holdfast__V1__ExtendResponse_Closure closure,
                  void *closure_data);
+  void (*replace)(Holdfast__V1__ReservationService_Service *service,
+                  const Holdfast__V1__ReplaceRequest *input,
+                  Holdfast__V1__ReplaceResponse_Closure closure,
+                  void *closure_data);
   void (*batch_reserve)(Holdfast__V1__ReservationService_Service *service,
                         const Holdfast__V1__BatchReserveRequest *input,
                         Holdfast__V1__BatchReserveResponse_Closure closure,
@@ -1054,6 +1187,7 @@ void holdfast__v1__reservation_service__init (Holdfast__V1__ReservationService_S
       function_prefix__ ## confirm,\
       function_prefix__ ## release,\
       function_prefix__ ## extend,\
+      function_prefix__ ## replace,\
       function_prefix__ ## batch_reserve,\
       function_prefix__ ## reserve_stream,\
       function_prefix__ ## get_reservation,\
@@ -1074,6 +1208,10 @@ void holdfast__v1__reservation_service__extend(ProtobufCService *service,
                                                const Holdfast__V1__ExtendRequest *input,
                                                Holdfast__V1__ExtendResponse_Closure closure,
                                                void *closure_data);
+void holdfast__v1__reservation_service__replace(ProtobufCService *service,
+                                                const Holdfast__V1__ReplaceRequest *input,
+                                                Holdfast__V1__ReplaceResponse_Closure closure,
+                                                void *closure_data);
 void holdfast__v1__reservation_service__batch_reserve(ProtobufCService *service,
                                                       const Holdfast__V1__BatchReserveRequest *input,
                                                       Holdfast__V1__BatchReserveResponse_Closure closure,
@@ -1104,6 +1242,8 @@ extern const ProtobufCMessageDescriptor holdfast__v1__release_request__descripto
 extern const ProtobufCMessageDescriptor holdfast__v1__release_response__descriptor;
 extern const ProtobufCMessageDescriptor holdfast__v1__extend_request__descriptor;
 extern const ProtobufCMessageDescriptor holdfast__v1__extend_response__descriptor;
+extern const ProtobufCMessageDescriptor holdfast__v1__replace_request__descriptor;
+extern const ProtobufCMessageDescriptor holdfast__v1__replace_response__descriptor;
 extern const ProtobufCMessageDescriptor holdfast__v1__get_reservation_request__descriptor;
 extern const ProtobufCMessageDescriptor holdfast__v1__get_reservation_response__descriptor;
 extern const ProtobufCMessageDescriptor holdfast__v1__list_reservations_request__descriptor;
