@@ -171,6 +171,7 @@ private struct Teller {
     case missingRestock, missingRefusal, missingStock, twiceAtOnce, twiceLater
     case twiceUnderAnotherNumber, refusedTwice, swapped, swappedUnderRightNumbers, versionSkipped
     case versionRepeated, wrongOnHand, wrongHeld, wrongAvailable, wrongSafetyStock, onHandBelowHeld
+    case wrongCommitted, committedOnOffer
     case releasedForConfirmed, confirmedForReleased, expiredForReleased, refusedForHeld
     case heldForRefused, unknownKey, unknownOperation, noKey, unknownReservation, endOfNoHold
     case ofARead, ofWhatWasNotSent, otherLines, otherLinesOfEnd, linesWithoutStock, otherID
@@ -220,6 +221,10 @@ private struct Teller {
     case .wrongSafetyStock:
       events[at(.held, 8)].stock[0].safetyStock += 1
       events[at(.held, 8)].stock[0].available -= 1
+    case .wrongCommitted:
+      events[at(.held, 8)].stock[0].committed += 1
+      events[at(.held, 8)].stock[0].available -= 1
+    case .committedOnOffer: events[at(.held, 8)].stock[0].committed += 1
     case .onHandBelowHeld:
       events[at(.held, 8)].stock[0].onHand = 3
       events[at(.held, 8)].stock[0].available = -1
@@ -281,7 +286,8 @@ private struct Teller {
     case .twiceAtOnce, .twiceLater, .twiceUnderAnotherNumber, .refusedTwice: [.feedRepeated]
     case .swapped, .swappedUnderRightNumbers: [.feedOrder]
     case .versionSkipped, .versionRepeated: [.feedGap]
-    case .wrongOnHand, .wrongHeld, .wrongAvailable, .wrongSafetyStock, .onHandBelowHeld:
+    case .wrongOnHand, .wrongHeld, .wrongAvailable, .wrongSafetyStock, .onHandBelowHeld,
+      .wrongCommitted, .committedOnOffer:
       [.feedBalance]
     case .releasedForConfirmed, .confirmedForReleased: [.feedBalance, .feedMissing, .feedUnknown]
     case .expiredForReleased: [.feedMissing, .feedWrongEvent]

@@ -271,8 +271,10 @@ package final class FeedCheck {
     let before = items[Int(level.sku)]
     items[Int(level.sku)] = Item(level: level, isKnown: true)
     let name = names.name(Int(level.sku))
-    if level.available != level.onHand.minus(level.held).minus(level.safetyStock)
-      || level.held < 0 || level.held > level.onHand
+    // The run sells without keeping units as committed, and allows no shortage.
+    let unpromised = level.onHand.minus(level.held).minus(level.committed)
+    if level.available != unpromised.minus(level.safetyStock)
+      || level.held < 0 || level.committed < 0 || unpromised < 0
     {
       return note(
         .feedBalance, event, "SKU \(name) has \(Self.text(level)), which no item can have")
@@ -288,7 +290,7 @@ package final class FeedCheck {
     let expected = before.level
     let rise = level.onHand.minus(expected.onHand)
     guard rise == onHand ?? rise, level.held == expected.held.plus(held),
-      level.safetyStock == expected.safetyStock
+      level.committed == expected.committed, level.safetyStock == expected.safetyStock
     else {
       return note(
         .feedBalance, event,
@@ -298,7 +300,8 @@ package final class FeedCheck {
   }
 
   private static func text(_ level: FeedLevel) -> String {
-    "\(level.onHand) on hand, \(level.held) held, \(level.safetyStock) safety stock, "
+    "\(level.onHand) on hand, \(level.held) held, \(level.committed) committed, "
+      + "\(level.safetyStock) safety stock, "
       + "\(level.available) available"
   }
 

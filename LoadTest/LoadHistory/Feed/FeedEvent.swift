@@ -39,6 +39,7 @@ package struct FeedLevel: Equatable, BitwiseCopyable, Sendable {
   package var safetyStock: Int64 = 0
   package var available: Int64 = 0
   package var version: UInt64 = 0
+  package var committed: Int64 = 0
 
   package init(sku: UInt32) { self.sku = sku }
 }
@@ -128,7 +129,8 @@ package struct FeedEvent: Equatable, Sendable {
     return !reader.isMalformed
   }
 
-  /// StockLevel: sku (1), location (2), on_hand (3), held (4), safety_stock (5), available (6), version (7).
+  /// StockLevel: sku (1), location (2), on_hand (3), held (4), safety_stock (5), available (6), version (7),
+  /// committed (8).
   private mutating func readLevel(
     _ bytes: Span<UInt8>, _ range: Range<Int>, _ names: SKUNames
   ) -> Bool {
@@ -144,6 +146,7 @@ package struct FeedEvent: Equatable, Sendable {
       case 5: level.safetyStock = Int64(truncatingIfNeeded: field.varint)
       case 6: level.available = Int64(truncatingIfNeeded: field.varint)
       case 7: level.version = field.varint
+      case 8: level.committed = Int64(truncatingIfNeeded: field.varint)
       default: break
       }
     }
