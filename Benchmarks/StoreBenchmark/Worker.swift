@@ -58,7 +58,7 @@ internal import StockStore
       let decision = session.adjust(
         AdjustCommand(
           scope: scope, item: unsafe item(name, 0), change: .setOnHand(onHand), safetyStock: nil,
-          expectedVersion: nil, reason: .empty))
+          check: .none, reason: .empty))
       precondition(decision.isAccepted)
     }
   }

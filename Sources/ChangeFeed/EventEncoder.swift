@@ -211,7 +211,7 @@ package final class EventEncoder {
   ) {
     for index in 0..<record.lineCount { body(hash(record.line(index).ordinal, core)) }
     switch record.refusal {
-    case .insufficientStock(let item, _, _):
+    case .insufficientStock(let item, _, _), .insufficientCommitted(let item, _, _):
       // Of an adjustment, which has no lines.
       if record.lineCount == 0 { body(hash(item.ordinal, core)) }
     case .itemsNotFound, .lineNotFound: body(core.keys.itemHash(record.name))
@@ -249,6 +249,7 @@ package final class EventEncoder {
     case .insufficientStock: out.field(11, "INSUFFICIENT_STOCK")
     case .itemsNotFound, .lineNotFound: out.field(11, "ITEM_NOT_FOUND")
     case .onHandLimit: out.field(11, "ON_HAND_LIMIT")
+    case .insufficientCommitted: out.field(11, "INSUFFICIENT_COMMITTED")
     default: break
     }
   }
@@ -269,10 +270,10 @@ package final class EventEncoder {
     out.end(start)
   }
 
-  /// Begins a submessage with an item's name: fields 1 and 2, and room for five numbers more.
+  /// Begins a submessage with an item's name: fields 1 and 2, and room for six numbers more.
   private mutating func beginItem(_ number: UInt8, _ line: NamedLine) -> Int {
     let (sku, location) = unsafe (line.sku, line.location)
-    out.reserve(bytes: sku.count + location.count, numbers: 8)
+    out.reserve(bytes: sku.count + location.count, numbers: 9)
     let start = out.begin(number)
     unsafe out.field(1, sku)
     unsafe out.field(2, location)
@@ -291,15 +292,16 @@ package final class EventEncoder {
     out.field(3, line.onHand)
     out.field(4, line.held)
     out.field(5, safetyStock)
-    out.field(6, line.onHand - line.held - safetyStock)
+    out.field(6, line.onHand - line.held - line.committed - safetyStock)
     out.field(7, line.version)
+    out.field(8, line.committed)
     out.end(start)
   }
 
   /// Of an adjustment.
   private mutating func write(_ level: StockLevel) {
     let name = core.items.name(level.item.ordinal)
-    out.reserve(bytes: name.sku.count + name.location.count, numbers: 8)
+    out.reserve(bytes: name.sku.count + name.location.count, numbers: 9)
     let start = out.begin(8)
     unsafe out.field(1, name.sku.pointer)
     unsafe out.field(2, name.location.pointer)
@@ -308,6 +310,7 @@ package final class EventEncoder {
     out.field(5, level.safetyStock)
     out.field(6, level.available)
     out.field(7, level.version)
+    out.field(8, level.committed)
     out.end(start)
   }
 }

@@ -46,7 +46,7 @@ package enum Unavailable: UInt8, Equatable, Sendable, BitwiseCopyable {
   }
 
   package static let ringBytesMin = 1 << 14
-  /// Room for one record of each of 200 sessions in a ring of usual size.
+  /// Room for one record of each of 170 sessions in a ring of usual size.
   private static let headroomMax = 1 << 20
   /// Of two cache lines: processors fetch them in pairs.
   private static let cellBytes = 128
@@ -76,7 +76,7 @@ package enum Unavailable: UInt8, Equatable, Sendable, BitwiseCopyable {
       preconditionFailure("no \(ringBytes) bytes of address space for the journal's ring")
     }
     unsafe self.init(
-      ring: mapping, capacity: ringBytes, headroom: min(ringBytes / 2, Self.headroomMax), shape)
+      ring: mapping, capacity: ringBytes, headroom: min(ringBytes / 8 * 5, Self.headroomMax), shape)
     unsafe progress.pointee.admitted.store(0, ordering: .relaxed)
     unsafe progress.pointee.durable.store(0, ordering: .relaxed)
     unsafe progress.pointee.isKeeping.store(true, ordering: .relaxed)

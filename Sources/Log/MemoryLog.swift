@@ -183,7 +183,11 @@ internal import Synchronization
 extension MemoryLog: ReadableLog {
   package var endLSN: UInt64 { state.withLock { $0.end } }
 
-  package func endPoint() -> LogPoint { LogPoint(lsn: endLSN, mark: 0) }
+  /// Behind everything that was appended: in memory a decision is answered before it is moved here.
+  package func endPoint() -> LogPoint {
+    drain()
+    return LogPoint(lsn: endLSN, mark: 0)
+  }
 
   package func locate(_ point: LogPoint) throws(LogCursorError) -> LogPoint {
     let (oldest, end) = state.withLock { ($0.oldest, $0.end) }

@@ -110,6 +110,26 @@ final class ErrorReplies {
       finish(.aborted, "REVISION_MISMATCH", response) {
         entry("current_revision", Int64(clamping: current))
       }
+    case .onHandMismatch(let current):
+      begin("the item has other units on hand")
+      finish(.aborted, "ON_HAND_MISMATCH", response) { entry("current_on_hand", current) }
+    case .insufficientCommitted(let handle, let requested, let committed):
+      let name = session.name(of: handle)
+      begin("not enough committed of ", name)
+      text.text(": ")
+      putCommitted(requested: requested, committed: committed, to: text)
+      finish(.failedPrecondition, "INSUFFICIENT_COMMITTED", response) {
+        item(name)
+        entry("requested", requested)
+        entry("committed", committed)
+      } details: {
+        preconditionFailure("INSUFFICIENT_COMMITTED", refusal, session) { _ in
+          subject(name)
+          writer.nested(3) {
+            putCommitted(requested: requested, committed: committed, to: writer)
+          }
+        }
+      }
     case .conflictTooBusy(let attempts):
       begin("too many others change the same items")
       finish(
@@ -360,6 +380,13 @@ final class ErrorReplies {
     writer.text(" requested, ")
     writer.text(decimal: available)
     writer.text(" available")
+  }
+
+  private func putCommitted(requested: Int64, committed: Int64, to writer: ProtoWriter) {
+    writer.text(decimal: requested)
+    writer.text(" requested, ")
+    writer.text(decimal: committed)
+    writer.text(" committed")
   }
 
   private func putOthers(_ count: Int) {

@@ -52,20 +52,24 @@ extension HoldfastHandler {
     var id = BorrowedBytes.empty
     var lineCount = 0
     var reacquires = false
+    var keepsCommitted = false
     session.clearLines()
     while let tag = reader.next() {
       switch tag {
       case .bytes(1): id = reader.bytes()
       case .bytes(2): readLine(&lineCount, &reader)
       case .varint(3): reacquires = reader.bool()
-      default: reader.other(tag, known: 1...3)
+      case .varint(4): keepsCommitted = reader.bool()
+      default: reader.other(tag, known: 1...4)
       }
     }
     guard reader.isWhole else { return refuse(reader, response) }
     let reservation = try rules.reservationID(id)
     try checkLines(lineCount)
     return answer(
-      session.confirm(reservation, reacquireIfExpired: reacquires, by: requester), response)
+      session.confirm(
+        reservation, reacquireIfExpired: reacquires, keepCommitted: keepsCommitted, by: requester),
+      response)
   }
 
   func release(

@@ -16,12 +16,13 @@ extension HoldfastHandler {
     let safetyStock = try safetyStock(request)
     let change = try change(request)
     if case .none = change, safetyStock == nil {
-      throw FieldViolation("change", "delta or set_on_hand, where safety_change is unset")
+      throw FieldViolation(
+        "change", "delta, set_on_hand, ship or uncommit, where safety_change is unset")
     }
     let command = AdjustCommand(
       scope: IdempotencyScope(caller: caller, key: key), item: item, change: change,
-      safetyStock: safetyStock, expectedVersion: try expectedVersion(request),
-      reason: try rules.reason(request.reason))
+      safetyStock: safetyStock, check: try check(request), allowsShortage: request.allowsShortage,
+      reference: try rules.reference(request.reference), reason: try rules.reason(request.reason))
     let decision = session.adjust(command)
     return answer(decision, item, response) { level, writer in
       write(1, level, to: writer)
@@ -132,6 +133,14 @@ extension HoldfastHandler {
       guard units >= 0, units <= most else {
         throw FieldViolation("set_on_hand", "0 to 1099511627776 units")
       }
+    case .ship(let units):
+      guard units >= 1, units <= most else {
+        throw FieldViolation("ship", "1 to 1099511627776 units")
+      }
+    case .uncommit(let units):
+      guard units >= 1, units <= most else {
+        throw FieldViolation("uncommit", "1 to 1099511627776 units")
+      }
     case .none: break
     }
     return request.change
@@ -139,19 +148,24 @@ extension HoldfastHandler {
 
   private func safetyStock(_ request: AdjustStockRequest) throws(FieldViolation) -> Int64? {
     guard let units = request.safetyStock else { return nil }
-    guard units >= 0, units <= rules.store.quantityMax else {
-      throw FieldViolation("set_safety_stock", "0 to 1099511627776 units")
+    let most = rules.store.quantityMax
+    guard units >= -most, units <= most else {
+      throw FieldViolation("set_safety_stock", "-1099511627776 to 1099511627776 units")
     }
     return units
   }
 
-  /// nil: any version.
-  private func expectedVersion(_ request: AdjustStockRequest) throws(FieldViolation) -> UInt64? {
+  private func check(
+    _ request: AdjustStockRequest
+  ) throws(FieldViolation) -> AdjustCommand.Check {
     switch request.versionCheck {
-    case .expected(let version): return version
-    case .any(true): return nil
+    case .expected(.onHand(let units)) where units < 0 || units > rules.store.quantityMax:
+      throw FieldViolation("expected_on_hand", "0 to 1099511627776 units")
+    case .expected(let check): return check
+    case .any(true): return .none
     case .any(false): throw FieldViolation("any_version", "true, or expected_version instead")
-    case .none: throw FieldViolation("version_check", "expected_version or any_version")
+    case .none:
+      throw FieldViolation("version_check", "expected_version, expected_on_hand or any_version")
     }
   }
 
@@ -183,6 +197,7 @@ extension HoldfastHandler {
       writer.field(5, level.safetyStock)
       writer.field(6, level.available)
       writer.field(7, level.version)
+      writer.field(8, level.committed)
     }
   }
 
@@ -198,7 +213,7 @@ extension HoldfastHandler {
 private struct AdjustStockRequest {
   enum VersionCheck {
     case none
-    case expected(UInt64)
+    case expected(AdjustCommand.Check)
     case any(Bool)
   }
 
@@ -209,6 +224,8 @@ private struct AdjustStockRequest {
   var versionCheck = VersionCheck.none
   var safetyStock: Int64?
   var reason = BorrowedBytes.empty
+  var allowsShortage = false
+  var reference = BorrowedBytes.empty
 
   @inline(__always)
   mutating func read(_ tag: ProtoTag, _ reader: inout ProtoReader) {
@@ -218,11 +235,16 @@ private struct AdjustStockRequest {
     case .bytes(3): location = reader.bytes()
     case .varint(4): change = .delta(reader.int64())
     case .varint(5): change = .setOnHand(reader.int64())
-    case .varint(6): versionCheck = .expected(reader.varint())
+    case .varint(6): versionCheck = .expected(.version(reader.varint()))
     case .varint(7): versionCheck = .any(reader.bool())
     case .varint(8): safetyStock = reader.int64()
     case .bytes(9): reason = reader.bytes()
-    default: reader.other(tag, known: 1...9)
+    case .varint(10): change = .ship(reader.int64())
+    case .varint(11): change = .uncommit(reader.int64())
+    case .varint(12): versionCheck = .expected(.onHand(reader.int64()))
+    case .varint(13): allowsShortage = reader.bool()
+    case .bytes(14): reference = reader.bytes()
+    default: reader.other(tag, known: 1...14)
     }
   }
 }

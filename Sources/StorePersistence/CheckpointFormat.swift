@@ -20,11 +20,12 @@
 //            128  8  version that an item is made with (not in version 1, where it is 1)
 //
 //   item       0  4  number                         4  1  length of the SKU
-//              5  1  length of the location         6  2  zero
+//              5  1  length of the location         6  2  1 where units are committed, else 0
 //              8  8  version                       16  8  on hand
 //             24  8  held                          32  8  safety stock
 //             40  8  log sequence number of its last change
-//             48  …  SKU, location; zeros up to a multiple of 8
+//             48  8  committed, where there is
+//              …  …  SKU, location; zeros up to a multiple of 8
 //
 //   chunk      0  4  number: 64 slots from 64 times it
 //              4  4  shard                          8  8  stamp: the log's end when it was copied
@@ -32,7 +33,8 @@
 //     slot     0  1  which of the 64
 //              1  1  kind: 1 held, 2 confirmed, 3 confirmed in part, 4 released, 5 expired, 9 adjusted,
 //                    10 refused for unknown items, 6 for lack of units, 8 for more on hand than may be,
-//                    7 for an unknown line (the first release), 11 the answer to a Replace
+//                    7 for an unknown line (the first release), 11 the answer to a Replace; 16 and 17: 2 and 3
+//                    whose units stay on hand as committed; 18 refused for lack of committed units
 //              2  1  number of lines                3  1  1 where details stand behind the lines, else 0
 //              4  4  generation
 //              8 16  identity                      24  8  fingerprint
@@ -55,15 +57,16 @@
 // what has expired under a caller's name.
 //
 // The two numbers and the lines, by kind:
-//   reservations (1 to 5)      expires at; first expires at; a line for each item
+//   reservations (1 to 5, 16, 17)  expires at; first expires at; a line for each item
 //   lack of units (6)          units requested; units available; one line with the item and quantity 0, then
 //                              two for each further item that lacks units: requested, available
 //   unknown items (10)         0; 0; one line: the place of the first and, as its quantity, the places of all
 //                              as bits (RecordFormat.swift)
 //   unknown line (7)           0; 0; one line: its number, and quantity 0
 //   more on hand (8)           0; 0; no lines
+//   lack of committed (18)     units requested; units committed; one line with the item and quantity 0
 //   adjusted (9)               on hand; held; one line with the item and its safety stock, one with 0 and the
-//                              version
+//                              version, and where units are committed one with 0 and these
 //   answer to a Replace (11)   as the reservation was right after: expires at; created at; one line with slot and
 //                              tag of its id, one with generation and 0, then a line for each item; details
 //
@@ -97,6 +100,11 @@ enum BlockKind: UInt32 {
   case items = 2
   case reservations = 3
   case end = 4
+}
+
+enum CheckpointFlags {
+  /// Of an item.
+  static let itemHasCommitted: UInt16 = 1
 }
 
 /// What stands before a block's payload.

@@ -106,19 +106,21 @@ struct CheckpointReader: Sendable {
     let ordinal: UInt32 = fields.next()
     let skuLength: UInt8 = fields.next()
     let locationLength: UInt8 = fields.next()
-    let zero: UInt16 = fields.next()
+    let flags: UInt16 = fields.next()
     let version: UInt64 = fields.next()
     let onHand: Int64 = fields.next()
     let held: Int64 = fields.next()
     let safetyStock: Int64 = fields.next()
     let lsn: UInt64 = fields.next()
+    let committed: Int64 = flags == CheckpointFlags.itemHasCommitted ? fields.next() : 0
     let name = ItemName(
       sku: fields.text(Int(skuLength)), location: fields.text(Int(locationLength)))
     fields.skipPadding()
-    guard !fields.hasFailed, zero == 0, lsn <= end.endLSN else { return false }
+    guard !fields.hasFailed, flags & ~CheckpointFlags.itemHasCommitted == 0, lsn <= end.endLSN
+    else { return false }
     let level = StockLevel(
-      item: ItemHandle(ordinal: ordinal), onHand: onHand, held: held, safetyStock: safetyStock,
-      version: version)
+      item: ItemHandle(ordinal: ordinal), onHand: onHand, held: held, committed: committed,
+      safetyStock: safetyStock, version: version)
     return try core.restore(level, name, lsn: lsn)
   }
 
@@ -210,7 +212,8 @@ extension ReservationRecord {
   ) -> Bool {
     switch kind {
     case .free: return false
-    case .held, .confirmed, .confirmedInPart, .released, .expired:
+    case .held, .confirmed, .confirmedInPart, .confirmedCommitted, .confirmedInPartCommitted,
+      .released, .expired:
       guard count >= 1, count <= StoreLimits.linesMax else { return false }
       setLineCount(count)
       for index in 0..<count {
@@ -247,14 +250,21 @@ extension ReservationRecord {
     case .refusedOnHandLimit:
       guard count == 0 else { return false }
       setRefusal(.onHandLimit)
+    case .refusedInsufficientCommitted:
+      guard count == 1 else { return false }
+      setRefusal(
+        .insufficientCommitted(
+          item: ItemHandle(ordinal: Self.readLine(&fields).item), requested: savedNumbers.first,
+          committed: savedNumbers.second))
     case .adjusted:
-      guard count == 2 else { return false }
+      guard count == 2 || count == 3 else { return false }
       let first = Self.readLine(&fields)
       let second = Self.readLine(&fields)
+      let committed = count == 3 ? Self.readLine(&fields).quantity : 0
       adjusted = StockLevel(
         item: ItemHandle(ordinal: first.item), onHand: savedNumbers.first,
-        held: savedNumbers.second,
-        safetyStock: first.quantity, version: UInt64(bitPattern: second.quantity))
+        held: savedNumbers.second, committed: committed, safetyStock: first.quantity,
+        version: UInt64(bitPattern: second.quantity))
       self.kind = kind
     case .replaced:
       guard count >= 3, count <= 2 + StoreLimits.linesMax else { return false }

@@ -35,7 +35,7 @@ final class CheckpointWriter: CheckpointTask, @unchecked Sendable {
   /// journal's own wait.
   private static let bytesPerSync = 1 << 20
   /// An item with the longest name.
-  private static let itemBytesMax = 48 + 2 * 256
+  private static let itemBytesMax = 56 + 2 * 256
   private static let lineBytesMax = SavedLines.countMax * 16
   private static let chunkBytesMax =
     24 + ReservationSlab.chunkRecords * (72 + lineBytesMax + detailBytesMax)
@@ -176,14 +176,9 @@ final class CheckpointWriter: CheckpointTask, @unchecked Sendable {
       // locked: the journal may have written what made it.
       if word == 0 { return }
       if word & 1 == 0 {
-        let onHand = core.items[ordinal].onHand.load(ordering: .acquiring)
-        let held = core.items[ordinal].held.load(ordering: .acquiring)
-        let safetyStock = core.items[ordinal].safetyStock.load(ordering: .acquiring)
+        let level = core.items.level(ordinal, version: word >> 1)
         let lsn = core.items[ordinal].lsn.load(ordering: .acquiring)
         if core.items[ordinal].word.load(ordering: .relaxed) == word {
-          let level = StockLevel(
-            item: ItemHandle(ordinal: ordinal), onHand: onHand, held: held,
-            safetyStock: safetyStock, version: word >> 1)
           return append(level, lsn: lsn)
         }
       }
@@ -196,12 +191,14 @@ final class CheckpointWriter: CheckpointTask, @unchecked Sendable {
     block.append(level.item.ordinal)
     block.append(UInt8(truncatingIfNeeded: name.sku.count))
     block.append(UInt8(truncatingIfNeeded: name.location.count))
-    block.append(UInt16(0))
+    let hasCommitted = level.committed != 0
+    block.append(hasCommitted ? CheckpointFlags.itemHasCommitted : 0)
     block.append(level.version)
     block.append(level.onHand)
     block.append(level.held)
     block.append(level.safetyStock)
     block.append(lsn)
+    if hasCommitted { block.append(level.committed) }
     block.append(name.sku)
     block.append(name.location)
     block.pad()

@@ -145,6 +145,7 @@ struct JSONObject {
     case .confirmed:
       object.addReservation(record, core)
       object.add("reacquired", record.isTakenAgain ? "yes" : "no")
+      if record.keepsCommitted { object.add("kept_committed", "yes") }
     case .released: object.addReservation(record, core)
     case .expired:
       object.addReservation(record, core)
@@ -195,6 +196,11 @@ struct JSONObject {
       add("sku", record.name.sku)
       add("location", record.name.location)
     case .onHandLimit: add("refusal", "on_hand_limit")
+    case .insufficientCommitted(let item, let requested, let committed):
+      add("refusal", "insufficient_committed")
+      addItem(item.ordinal, core)
+      add("requested", requested)
+      add("committed", committed)
     default: add("refusal", "unknown")
     }
   }
@@ -219,14 +225,23 @@ struct JSONObject {
     switch record.change {
     case .delta(let units): add("delta", units)
     case .setOnHand(let units): add("set_on_hand", units)
-    default: break
+    case .ship(let units): add("ship", units)
+    case .uncommit(let units): add("uncommit", units)
+    case .none?, nil: break
     }
     if let units = record.safetyStockAsked { add("set_safety_stock", units) }
-    if let version = record.expectedVersion { add("expected_version", version) }
+    switch record.check {
+    case .version(let version): add("expected_version", version)
+    case .onHand(let onHand): add("expected_on_hand", onHand)
+    case .none: break
+    }
+    if record.allowsShortage { add("allow_shortage", "yes") }
     add("version", level.version)
     add("on_hand", level.onHand)
     add("held", level.held)
+    if level.committed != 0 { add("committed", level.committed) }
     add("safety_stock", level.safetyStock)
+    if record.reference.count > 0 { add("reference", record.reference) }
     add("reason", record.reason)
   }
 
@@ -241,6 +256,7 @@ struct JSONObject {
         object.add("version", line.version)
         object.add("on_hand", line.onHand)
         object.add("held", line.held)
+        if line.committed != 0 { object.add("committed", line.committed) }
       }
       return object.closed
     }

@@ -64,7 +64,8 @@ extension StockStore {
         segmentCount: listing.segmentCount(from: header.start.sequence), limits: limits,
         concurrency: concurrency, log: LogRing(ringBytes: options.ringBytes, shape: .decisions),
         nonce: fault == .predictIDs ? header.start.lsn : nonce,
-        isNew: listing.checkpoints.isEmpty, fault: options.fault, progress: progress)
+        isNew: listing.checkpoints.isEmpty, fault: options.fault, storeFault: fault,
+        progress: progress)
     }
     let checkpoint = recovery.checkpoint
     var core = recovery.core
@@ -79,7 +80,6 @@ extension StockStore {
       core.firstReleaseUntil = recovery.summary.time.nanoseconds
     }
     if fault == .predictIDs { core.firstReleaseUntil = .max }
-    core.fault = fault
     return (try resume(recovery, core, storage, archive, options, clock), recovery.summary)
   }
 

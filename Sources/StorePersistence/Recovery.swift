@@ -33,16 +33,17 @@ struct Recovery {
     storage: any Storage, checkpoint: CheckpointReader, segmentCount: Int, limits: StoreLimits,
     concurrency: ConcurrencyControl = .optimistic, log: LogRing = LogRing(shape: .decisions),
     nonce: UInt64? = nil, isNew: Bool = false, fault: LogFault? = nil,
-    target: RecoveryTarget? = nil, progress: (RecoveryProgress) -> Void = { _ in }
+    storeFault: DeliberateFault? = nil, target: RecoveryTarget? = nil, progress: (RecoveryProgress) -> Void = { _ in }
   ) throws(JournalError) {
     let began = SystemClock.monotonicNanoseconds()
     let header = checkpoint.header
     let secret = header.identity.secret
-    let core = StoreCore(
+    var core = StoreCore(
       limits: limits, concurrency: concurrency, secret: (secret.low, secret.high),
       now: header.time, log: log, shardCount: header.identity.shardCount,
       reservationsMaxBefore: header.reservationsMax, nonce: nonce,
       firstReleaseUntil: header.firstReleaseUntil, firstVersion: header.firstVersion)
+    core.fault = storeFault
     do throws(JournalError) {
       // First: a server may write it meanwhile.
       let closing = try ClosingRecord.read(storage, storeID: header.identity.storeID)

@@ -131,7 +131,7 @@ final class WatchedStore {
             AdjustCommand(
               scope: IdempotencyScope(caller: texts[0], key: texts[1]),
               item: ItemName(sku: texts[2], location: .empty), change: change,
-              safetyStock: safetyStock, expectedVersion: nil, reason: texts[3])
+              safetyStock: safetyStock, check: .none, reason: texts[3])
           ).lsn
       }
     }

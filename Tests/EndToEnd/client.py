@@ -54,7 +54,7 @@ class Client:
         self.channel.close()
 
     def adjust(self, sku, key=None, reason="test", **fields):
-        if "expected_version" not in fields:
+        if not {"expected_version", "expected_on_hand"} & fields.keys():
             fields.setdefault("any_version", True)
         request = stock_pb2.AdjustStockRequest(
             idempotency_key=fresh("key") if key is None else key, sku=sku, reason=reason, **fields)
@@ -76,9 +76,10 @@ class Client:
             ttl=None if ttl is None else duration(ttl), reference=reference)
         return self.reservations.Reserve(request, **self.call)
 
-    def confirm(self, reservation_id, *lines, reacquire=False):
+    def confirm(self, reservation_id, *lines, reacquire=False, keep_committed=False):
         return self.reservations.Confirm(reservation_pb2.ConfirmRequest(
-            reservation_id=reservation_id, lines=lines, reacquire_if_expired=reacquire), **self.call)
+            reservation_id=reservation_id, lines=lines, reacquire_if_expired=reacquire,
+            keep_committed=keep_committed), **self.call)
 
     def release(self, reservation_id):
         return self.reservations.Release(

@@ -96,7 +96,7 @@ def tables(maker, skus, ids, key):
     page = {1: (0, 1, 2, 600, -1, 2**32 + 1), 2: ("", "", "", "x")}
     return {
         "ReservationService/Reserve": (r.ReserveRequest, True, {1: (key, key, ""), 2: a_line, 3: ttl, 4: ("", "cart", "a b")}),
-        "ReservationService/Confirm": (r.ConfirmRequest, True, {1: ids, 2: a_line, 3: (0, 1, 2)}),
+        "ReservationService/Confirm": (r.ConfirmRequest, True, {1: ids, 2: a_line, 3: (0, 1, 2), 4: (0, 1)}),
         "ReservationService/Release": (r.ReleaseRequest, True, {1: ids}),
         "ReservationService/Extend": (r.ExtendRequest, True, {1: ids, 2: ttl, 3: (0, 1)}),
         "ReservationService/Replace": (r.ReplaceRequest, True, {
@@ -105,7 +105,8 @@ def tables(maker, skus, ids, key):
         "ReservationService/ListReservations": (r.ListReservationsRequest, False, page | {3: (0, 1, 2, 4, 5, -1)}),
         "StockService/AdjustStock": (s.AdjustStockRequest, True, {
             1: (key, key, ""), 2: skus, 3: ("", "", ""), 4: (1, 2, -1), 5: (100, -1), 6: (1, 2), 7: (1, 1, 1, 0),
-            8: (0, 5), 9: ("test", "")}),
+            8: (0, 5), 9: ("test", ""), 10: (0, 1), 11: (1, -1), 12: (100, 0, 1), 13: (0, 1),
+            14: ("", "", "order:1", "a b")}),
         "StockService/GetStock": (s.GetStockRequest, False, {1: (*skus, "no such"), 2: ("", "", "x")}),
         "StockService/BatchGetStock": (s.BatchGetStockRequest, False, {1: item}),
         "StockService/ListStock": (s.ListStockRequest, False, page),

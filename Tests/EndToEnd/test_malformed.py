@@ -74,6 +74,11 @@ def bad_adjustments():
         yield f"delta {delta}", dict(delta=delta), "delta"
     for units in (-1, MOST + 1, 2**63 - 1):
         yield f"set_on_hand {units}", dict(set_on_hand=units), "set_on_hand"
+        yield f"expected_on_hand {units}", dict(any_version=None, expected_on_hand=units), "expected_on_hand"
+    for units in (0, -1, MOST + 1, 2**63 - 1):
+        yield f"ship {units}", dict(delta=None, ship=units), "ship"
+        yield f"uncommit {units}", dict(delta=None, uncommit=units), "uncommit"
+    for units in (-MOST - 1, MOST + 1, 2**63 - 1):
         yield f"set_safety_stock {units}", dict(set_safety_stock=units), "set_safety_stock"
     yield "no change", dict(delta=None), "change"
     yield "no version check", dict(any_version=None), "version_check"

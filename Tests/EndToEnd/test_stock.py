@@ -96,12 +96,14 @@ def test_refused_adjustments_are_replayed(client):
 
 @pytest.mark.parametrize("changed", [
     dict(delta=2), dict(set_on_hand=1), dict(reason="another"), dict(expected_version=1),
-    dict(set_safety_stock=1), dict(location="berlin")], ids=str)
+    dict(set_safety_stock=1), dict(location="berlin"), dict(ship=1), dict(uncommit=1),
+    dict(expected_on_hand=0), dict(allow_shortage=True), dict(reference="order:1")], ids=str)
 def test_a_key_with_another_payload(client, changed):
     sku, key = fresh(), fresh("key")
     client.adjust(sku, key=key, delta=1)
     with refused(StatusCode.INVALID_ARGUMENT, "IDEMPOTENCY_KEY_REUSED"):
-        client.adjust(sku, key=key, **({} if "set_on_hand" in changed else {"delta": 1}) | changed)
+        another = {"set_on_hand", "ship", "uncommit"} & changed.keys()
+        client.adjust(sku, key=key, **({} if another else {"delta": 1}) | changed)
 
 
 def test_keys_of_different_callers_never_meet(client, server):

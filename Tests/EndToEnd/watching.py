@@ -100,5 +100,6 @@ class Books:
             name = (level.sku, level.location)
             before = self.levels.get(name)
             assert before is None or level.version == before.version + 1, (before, event)
-            assert level.available == level.on_hand - level.held - level.safety_stock
+            assert level.available == (
+                level.on_hand - level.held - level.committed - level.safety_stock)
             self.levels[name] = level

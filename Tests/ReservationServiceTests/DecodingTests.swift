@@ -230,7 +230,7 @@ private struct MessageGenerator {
     case "Confirm":
       return fields([
         { $0.idField(1) }, { $0.chance(2) ? $0.lineField(2) : [] },
-        { $0.number(3, [0, 1, 2, 1 << 40]) },
+        { $0.number(3, [0, 1, 2, 1 << 40]) }, { $0.chance(2) ? $0.number(4, [0, 1]) : [] },
       ])
     case "Release": return fields([{ $0.idField(1) }])
     case "GetReservation":
@@ -255,7 +255,11 @@ private struct MessageGenerator {
         { $0.keyField(1) }, { $0.text(2, ["a", "b"]) },
         { $0.chance(4) ? $0.text(3, ["", "x"]) : [] },
         { $0.chance(2) ? $0.number(4, [1, 2, -1, 1 << 41, 0]) : $0.number(5, [1000, 2000, -1]) },
+        { $0.chance(6) ? $0.number($0.pick([10, 11]), [1, 2, 0]) : [] },
         { $0.chance(2) ? $0.number(6, [0, 1, 2, 3]) : $0.number(7, [1, 1, 0]) },
+        { $0.chance(6) ? $0.number(12, [1000, 1001, 0, -1]) : [] },
+        { $0.chance(4) ? $0.number(13, [0, 1]) : [] },
+        { $0.chance(4) ? $0.text(14, ["", "order:1", "a b"]) : [] },
         { $0.chance(3) ? $0.number(8, [0, 5, -1]) : [] }, { $0.text(9, ["test", "test", ""]) },
       ])
     case "GetStock": return item()

@@ -15,7 +15,7 @@ struct UnknownFieldTests {
     ("four bytes", 300, tag(300, 5) + [1, 2, 3, 4]),
     ("the largest number", 1 << 29 - 1, tag(1 << 29 - 1, 0) + [1]),
     ("a tag that is longer than it need be", 20, [0xa0, 0x81, 0x00, 0x01]),
-    ("an empty group", 10, tag(10, 3) + tag(10, 4)),
+    ("an empty group", 15, tag(15, 3) + tag(15, 4)),
     ("a group", 300, tag(300, 3) + of(id).bytes + tag(1, 5) + [1, 2, 3, 4] + tag(300, 4)),
     (
       "groups in a group", 77,

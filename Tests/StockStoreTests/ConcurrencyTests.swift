@@ -118,6 +118,50 @@ import Testing
     #expect(store.statistics().invariantViolations == 0)
   }
 
+  /// Units are sold as committed, shipped and cancelled by all threads: each is somewhere, and none is sold twice.
+  @Test(arguments: [2, 3], ConcurrencyControl.sound)
+  func whatIsSoldIsShippedOrCancelled(threads: Int, concurrency: ConcurrencyControl) throws {
+    let stock: Int64 = 300
+    let store = makeStore([stock, stock], concurrency)
+    let sold = Atomic<Int64>(0)
+    let shipped = Atomic<Int64>(0)
+    let cancelled = Atomic<Int64>(0)
+    let steps = 2000 * testScale
+    try onThreads(threads, store) { number, session in
+      var random = SeededRandom(seed: UInt64(number))
+      for step in 0..<steps {
+        _ = session.beginTurn()
+        let units: Int64 = random.number(1...3)
+        let key = "\(number)-\(step)"
+        switch random.number(0...5) {
+        case 0:
+          if session.adjust(key, "sku0", .ship(units)).value != nil {
+            shipped.wrappingAdd(units, ordering: .relaxed)
+          }
+        case 1, 2:
+          if session.adjust(key, "sku0", .uncommit(units)).value != nil {
+            cancelled.wrappingAdd(units, ordering: .relaxed)
+          }
+        default:
+          let lines = ["sku0", "sku1"].map { TestLine(sku: $0, quantity: units) }
+          let hold = session.reserve(key, step % 4 == 0 ? lines : [lines[0]]).value
+          let part = [TestLine(sku: "sku0", quantity: units)]
+          if let hold, session.confirm(hold.id, part, keepCommitted: true).value != nil {
+            sold.wrappingAdd(units, ordering: .relaxed)
+          }
+        }
+        session.endTurn()
+      }
+    }
+    let left = try #require(level(store, "sku0"))
+    #expect(left.onHand == stock - shipped.load(ordering: .acquiring))
+    let gone = shipped.load(ordering: .acquiring) + cancelled.load(ordering: .acquiring)
+    #expect(left.committed == sold.load(ordering: .acquiring) - gone)
+    #expect(left.held == 0 && left.available >= 0 && gone > 0)
+    #expect(store.audit() == [])
+    #expect(store.statistics().invariantViolations == 0)
+  }
+
   /// Carts on three threads, while every lease ends after a few looks at the clock: locks are taken from
   /// holders that are just about to write.
   private func takeLocksOver(_ concurrency: ConcurrencyControl) throws -> StockStore {

@@ -71,11 +71,21 @@ import Testing
       },
       { session in
         Self.base(session)
+        Self.withHold(session) { _ = session.confirm($0, keepCommitted: true) }
+      },
+      { session in
+        Self.base(session)
         Self.withHold(session) { _ = session.release($0) }
       },
       { session in
         Self.base(session)
         Self.withHold(session) { _ = session.confirm($0, [TestLine(sku: "apple", quantity: 1)]) }
+      },
+      { session in
+        Self.base(session)
+        Self.withHold(session) {
+          _ = session.confirm($0, [TestLine(sku: "apple", quantity: 1)], keepCommitted: true)
+        }
       },
       { session in
         Self.base(session)

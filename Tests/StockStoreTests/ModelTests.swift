@@ -114,9 +114,12 @@ final class ModelRun {
       }
       if chance(5) { lines.append(TestLine(sku: anySKU(), quantity: 1)) }
     }
-    let reacquire = chance(40)
-    let decision = it.session.confirm(id, lines, reacquire: reacquire)
-    compare(decision, id, model.confirm(id, lines, reacquire: reacquire))
+    let (reacquire, keepCommitted) = (chance(40), chance(40))
+    let decision = it.session.confirm(
+      id, lines, reacquire: reacquire, keepCommitted: keepCommitted)
+    compare(
+      decision, id,
+      model.confirm(id, lines, reacquire: reacquire, keepCommitted: keepCommitted))
   }
 
   private func release() {
@@ -168,23 +171,28 @@ final class ModelRun {
     let sku = anySKU()
     let key = chance(10) ? "a\(max(0, step - 20))" : "a\(step)"
     let change: AdjustCommand.Change =
-      switch Int.random(in: 0..<10, using: &random) {
+      switch Int.random(in: 0..<14, using: &random) {
       case 0: .none
       case 1..<3: .setOnHand(number(0...20))
       case 3: .delta(model.limits.quantityMax)
+      case 4..<6: .ship(number(1...4))
+      case 6..<8: .uncommit(number(1...4))
       default: .delta(number(-5...20))
       }
-    let safetyStock = chance(10) ? number(0...5) : nil
-    let expected: UInt64? =
-      chance(30) ? (chance(70) ? model.items[sku]?.version ?? 0 : UInt64(number(0...9))) : nil
-    let decision = it.session.adjust(
-      key, sku, change, safetyStock: safetyStock, expectedVersion: expected)
-    let (answer, replayed) = model.adjust(
-      key,
-      Model.Adjustment(
-        sku: sku, change: change, safetyStock: safetyStock, expectedVersion: expected))
+    let adjustment = Model.Adjustment(
+      sku: sku, change: change, safetyStock: chance(10) ? number(-5...5) : nil,
+      check: chance(30) ? anyCheck(model.items[sku]) : .none, allowsShortage: chance(15))
+    let decision = it.session.adjust(key, adjustment)
+    let (answer, replayed) = model.adjust(key, adjustment)
     let got = it.session.answer(decision)
     #expect(got == answer && decision.replayed == replayed, "step \(step)")
+  }
+
+  private func anyCheck(_ item: Model.Item?) -> AdjustCommand.Check {
+    let isRight = chance(70)
+    return chance(50)
+      ? .version(isRight ? item?.version ?? 0 : UInt64(number(0...9)))
+      : .onHand(isRight ? item?.onHand ?? 0 : number(0...9))
   }
 
   private func list() {

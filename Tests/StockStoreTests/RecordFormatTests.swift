@@ -109,12 +109,12 @@ import Testing
   @Test func adjusted() {
     var record = RecordWriter()
     let level = StockLevel(
-      item: ItemHandle(ordinal: 5), onHand: 10, held: 2, safetyStock: 3, version: 1)
+      item: ItemHandle(ordinal: 5), onHand: 10, held: 2, committed: 0, safetyStock: 3, version: 1)
     withScope("key", caller: "office") { scope in
       withName("sku", "loc") { name in
         withBytes("first delivery") { reason in
           let command = AdjustCommand(
-            scope: scope, item: name, change: .delta(-4), safetyStock: 3, expectedVersion: nil,
+            scope: scope, item: name, change: .delta(-4), safetyStock: 3, check: .none,
             reason: reason)
           record.beginAdjusted(
             command, time: 1, slot: 2, generation: 3, fingerprint: 4, level: level, name: name)
@@ -123,7 +123,7 @@ import Testing
     }
     let isRead: Void? = read(record) {
       #expect($0.kind == .adjusted && $0.level == level && $0.safetyStockAsked == 3)
-      #expect($0.expectedVersion == nil && text($0.reason) == "first delivery")
+      #expect($0.check == .none && !$0.allowsShortage && text($0.reason) == "first delivery")
       #expect(text($0.name.sku) == "sku" && text($0.name.location) == "loc")
       if case .delta(-4)? = $0.change {} else { Issue.record("another change") }
     }
@@ -223,6 +223,67 @@ import Testing
       bytes[0] = UInt8(bytes.count)
       #expect(read(bytes) { _ in } == nil, "\(name)")
     }
+  }
+
+  @Test("What a shelf needs, and what safety stock was before", arguments: [-7, -1, 0, 5])
+  func adjustedShelf(safetyStockBefore: Int64) {
+    for (change, check): (AdjustCommand.Change, AdjustCommand.Check) in [
+      (.ship(3), .onHand(12)), (.uncommit(1 << 40), .version(7)), (.setOnHand(0), .none),
+    ] {
+      var record = RecordWriter()
+      let level = StockLevel(
+        item: ItemHandle(ordinal: 5), onHand: 10, held: 2, committed: 1 << 41, safetyStock: -3,
+        version: 9)
+      withScope("key", caller: "office") { scope in
+        withName("sku", "loc") { name in
+          let command = AdjustCommand(
+            scope: scope, item: name, change: change, safetyStock: -3, check: check,
+            allowsShortage: true, reference: name.sku, reason: .empty)
+          record.beginAdjusted(
+            command, time: 1, slot: 2, generation: 3, fingerprint: 4, level: level,
+            safetyStockBefore: safetyStockBefore, name: nil)
+        }
+      }
+      let isRead: Void? = read(record) {
+        #expect($0.level == level && $0.change == change && $0.check == check)
+        #expect($0.allowsShortage && $0.safetyStockAsked == -3 && text($0.reference) == "sku")
+        #expect($0.safetyStockBefore == safetyStockBefore)
+      }
+      #expect(isRead != nil)
+    }
+  }
+
+  @Test func committedOfLines() {
+    var record = RecordWriter()
+    withScope("key", caller: "shop") { scope in
+      record.beginHeld(
+        time: 1, slot: 2, generation: 3, fingerprint: 4, expiresAt: 5, lineCount: 3, scope: scope)
+    }
+    for index in 0..<3 {
+      record.setLine(
+        index, ordinal: UInt32(index), quantity: 1, version: 2, onHand: 10, held: 1)
+    }
+    let plain = unsafe Array(record.bytes)
+    let isPlain: Void? = read(record) {
+      for index in 0..<3 { #expect($0.line(index).committed == 0) }
+    }
+    #expect(isPlain != nil)
+    // Written again after a conflict, it says what was read last.
+    record.setCommitted(lineCount: 3) { Int64($0) }
+    record.setCommitted(lineCount: 3) { 1 << 41 + Int64($0) }
+    let isRead: Void? = read(record) {
+      for index in 0..<3 { #expect($0.line(index).committed == 1 << 41 + Int64(index)) }
+    }
+    #expect(isRead != nil)
+    let count = unsafe record.bytes.count
+    #expect(count == plain.count + 24)
+    withScope("key", caller: "shop") { scope in
+      record.beginHeld(
+        time: 1, slot: 2, generation: 3, fingerprint: 4, expiresAt: 5, lineCount: 3, scope: scope)
+    }
+    // The next one says nothing of it.
+    let next = unsafe record.bytes.count
+    #expect(next == plain.count)
   }
 
   /// Lengths and kinds that do not fit together are refused; whatever is accepted can be read whole.

@@ -51,7 +51,7 @@ private final class ArchivedStore {
   init(seed: UInt64, archive: MemoryStorage = MemoryStorage()) throws {
     self.archive = archive
     options.archiveTailNanoseconds = 0
-    options.segmentBytes = 32 << 10
+    options.segmentBytes = 40 << 10
     var random = SeededRandom(seed: seed)
     storage = SimulatedStorage(random: random.split())
     store = try Self.open(storage, limits, options, archive, clock)

@@ -63,10 +63,13 @@ struct ForgedNumberTests {
     [
       each(0, 4, UInt64(UInt32.max) - 1),
       each(4, 1, 0, 255),
+      // More than the flag that units are committed.
+      each(6, 2, 2, 0xffff),
       each(8, 8, 0, .max),
-      each(16, 8, largest, smallest, .max),
-      each(24, 8, largest, smallest, .max),
-      each(32, 8, largest, smallest, .max),
+      each(16, 8, 1 << 47, largest, smallest, .max),
+      each(24, 8, 1 << 47, largest, smallest, .max),
+      // A safety stock may be below zero, within bounds.
+      each(32, 8, 1 << 47, largest, smallest, UInt64(bitPattern: -1 << 47)),
       each(40, 8, 1 << 63, .max),
     ].flatMap { $0 }
 
@@ -237,7 +240,7 @@ struct ForgedNumberTests {
     var journal = TestJournal()
     func level(_ version: UInt64, onHand: Int64, held: Int64) -> StockLevel {
       StockLevel(
-        item: ItemHandle(ordinal: 0), onHand: onHand, held: held,
+        item: ItemHandle(ordinal: 0), onHand: onHand, held: held, committed: 0,
         safetyStock: version == 3 ? numbers.safetyStock : 0, version: version)
     }
     func adjust(_ key: String, _ slot: UInt32, _ level: StockLevel, isNew: Bool) -> [UInt8] {
@@ -246,7 +249,7 @@ struct ForgedNumberTests {
         withName("sku", "") { name in
           record.beginAdjusted(
             AdjustCommand(
-              scope: scope, item: name, change: .delta(1), safetyStock: nil, expectedVersion: nil,
+              scope: scope, item: name, change: .delta(1), safetyStock: nil, check: .none,
               reason: .empty),
             time: numbers.time, slot: slot, generation: 1, fingerprint: 1, level: level,
             name: isNew ? name : nil)
@@ -301,7 +304,8 @@ struct ForgedNumberTests {
       { $0.time = .max }, { $0.time = .min }, { $0.time = -1 }, { $0.expiresAt = .max },
       { $0.expiresAt = .min }, { $0.requested = .max }, { $0.requested = .min },
       { $0.available = .max }, { $0.available = .min }, { $0.onHand = .max },
-      { $0.onHand = .min }, { $0.onHand = 0 }, { $0.safetyStock = .max },
+      { $0.onHand = .min }, { $0.onHand = -1 }, { $0.onHand = 1 << 47 },
+      { $0.safetyStock = .max }, { $0.safetyStock = -1 << 47 },
       { $0.safetyStock = .min }, { $0.item = 1 }, { $0.item = .max }, { $0.batchTime = .max },
       { $0.batchTime = -1 }, { $0.run = .max },
     ] as [@Sendable (inout Numbers) -> Void])

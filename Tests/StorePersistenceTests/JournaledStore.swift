@@ -163,10 +163,17 @@ final class Commander {
 
   private func adjust() {
     let delta = random.number(Int64(-20)...120)
+    let change: AdjustCommand.Change =
+      switch random.number(0...99) {
+      case 0..<15: .setOnHand(abs(delta))
+      case 15..<25: .ship(random.number(1...4))
+      case 25..<30: .uncommit(random.number(1...4))
+      default: .delta(delta)
+      }
     _ = session.adjust(
-      key(), sku(), random.chance(15) ? .setOnHand(abs(delta)) : .delta(delta),
-      location: random.chance(50) ? "" : "hall-2",
-      safetyStock: random.chance(10) ? random.number(0...5) : nil)
+      key(), sku(), change, location: random.chance(50) ? "" : "hall-2",
+      safetyStock: random.chance(10) ? random.number(-5...5) : nil,
+      allowsShortage: random.chance(20))
   }
 
   private func reserve() {
@@ -198,7 +205,7 @@ final class Commander {
 
   private func confirm(_ id: ReservationID) {
     guard random.chance(40), session.reservation(id).value != nil, session.viewLineCount > 0 else {
-      _ = session.confirm(id)
+      _ = session.confirm(id, keepCommitted: random.chance(50))
       return
     }
     let line = session.viewLine(random.number(0...session.viewLineCount - 1))
@@ -206,7 +213,8 @@ final class Commander {
     session.clearLines()
     _ = session.appendLine(
       LineRequest(item: name, quantity: random.number(1...line.quantity)))
-    _ = session.confirm(id, reacquireIfExpired: random.chance(30))
+    _ = session.confirm(
+      id, reacquireIfExpired: random.chance(30), keepCommitted: random.chance(50))
   }
 
   private func withID(_ body: (ReservationID) -> Void) {

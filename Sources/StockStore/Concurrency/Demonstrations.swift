@@ -16,18 +16,12 @@ enum Unchecked: ConcurrencyStrategy {
     let core = session.core
     for index in 0..<session.scratch.changes.count {
       let ordinal = session.scratch.changes[index].ordinal
-      let onHand = core.items[ordinal].onHand.load(ordering: .acquiring)
-      let held = core.items[ordinal].held.load(ordering: .acquiring)
-      let safetyStock = core.items[ordinal].safetyStock.load(ordering: .acquiring)
-      let available = onHand - held - safetyStock
-      let required = session.scratch.changes[index].required
-      if required > max(0, available) {
+      session.scratch.changes[index].before = core.items[ordinal].balances
+      if let lack = session.scratch.changes[index].lack {
         let refusal = Refusal.insufficientStock(
-          item: ItemHandle(ordinal: ordinal), requested: required, available: available)
+          item: ItemHandle(ordinal: ordinal), requested: lack.requested, available: lack.available)
         return .done(.refused(refusal, lsn: 0))
       }
-      session.scratch.changes[index].onHand = onHand
-      session.scratch.changes[index].held = held
     }
     _ = sched_yield()
     session.writeLines()

@@ -84,6 +84,19 @@ package struct AdjustCommand {
     case none
     case delta(Int64)
     case setOnHand(Int64)
+    /// Sold units leave the house: on hand and committed fall.
+    case ship(Int64)
+    /// Sold units are not shipped after all: committed falls.
+    case uncommit(Int64)
+  }
+
+  /// What the caller knows of the item.
+  package enum Check: Equatable, Sendable {
+    case none
+    /// 0: only if the item is unknown.
+    case version(UInt64)
+    /// Of an unknown item: 0.
+    case onHand(Int64)
   }
 
   package let scope: IdempotencyScope
@@ -91,19 +104,25 @@ package struct AdjustCommand {
   package let change: Change
   /// nil: as it is.
   package let safetyStock: Int64?
-  /// nil: whatever the version; 0: only if the item is unknown.
-  package let expectedVersion: UInt64?
+  package let check: Check
+  /// On hand may fall below what is held and committed, though not below zero.
+  package let allowsShortage: Bool
+  /// Empty: none.
+  package let reference: BorrowedBytes
   package let reason: BorrowedBytes
 
   package init(
     scope: IdempotencyScope, item: ItemName, change: Change, safetyStock: Int64?,
-    expectedVersion: UInt64?, reason: BorrowedBytes
+    check: Check, allowsShortage: Bool = false, reference: BorrowedBytes = .empty,
+    reason: BorrowedBytes
   ) {
     self.scope = scope
     self.item = item
     self.change = change
     self.safetyStock = safetyStock
-    self.expectedVersion = expectedVersion
+    self.check = check
+    self.allowsShortage = allowsShortage
+    self.reference = reference
     self.reason = reason
   }
 }

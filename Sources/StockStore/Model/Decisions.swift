@@ -9,26 +9,82 @@ package struct ItemHandle: Hashable, Sendable, BitwiseCopyable {
   package init(ordinal: UInt32) { self.ordinal = ordinal }
 }
 
+/// What there is of one item, and whose it is.
+package struct Balances: Equatable, Sendable, BitwiseCopyable {
+  /// Units that exist: 0 and above.
+  package var onHand: Int64
+  /// Units in live reservations.
+  package var held: Int64
+  /// Units sold and not yet shipped, part of on hand.
+  package var committed: Int64
+  /// Units that are never offered; below zero, so many may be held beyond what is on hand.
+  package var safetyStock: Int64
+
+  package init(onHand: Int64, held: Int64, committed: Int64, safetyStock: Int64) {
+    self.onHand = onHand
+    self.held = held
+    self.committed = committed
+    self.safetyStock = safetyStock
+  }
+
+  package static var none: Balances {
+    Balances(onHand: 0, held: 0, committed: 0, safetyStock: 0)
+  }
+
+  /// Units that nobody was promised; below zero by what is owed to those who were.
+  package var unpromised: Int64 { onHand - held - committed }
+
+  /// Units on offer; below zero where units are owed, or safety stock was raised over what is left.
+  package var available: Int64 { unpromised - safetyStock }
+
+  /// With zero in the place of what is below it and cannot be.
+  @inline(__always)
+  var clamped: Balances {
+    Balances(
+      onHand: max(0, onHand), held: max(0, held), committed: max(0, committed),
+      safetyStock: safetyStock)
+  }
+
+  /// Further from zero than any balance comes: on hand and safety stock are 2^40 at most, and no more is held
+  /// and committed than was available once.
+  static let unitsMax: Int64 = 1 << 46
+
+  /// Whether an item can have these balances.
+  @inline(__always)
+  var areStorable: Bool {
+    onHand >= 0 && onHand <= Self.unitsMax && held >= 0 && held <= Self.unitsMax
+      && committed >= 0 && committed <= Self.unitsMax
+      && safetyStock >= -Self.unitsMax && safetyStock <= Self.unitsMax
+  }
+}
+
 /// The balances of one item, all from one version of it.
 package struct StockLevel: Equatable, Sendable {
   package let item: ItemHandle
-  package let onHand: Int64
-  package let held: Int64
-  package let safetyStock: Int64
+  package let balances: Balances
   package let version: UInt64
 
-  package init(
-    item: ItemHandle, onHand: Int64, held: Int64, safetyStock: Int64, version: UInt64
-  ) {
+  package init(item: ItemHandle, _ balances: Balances, version: UInt64) {
     self.item = item
-    self.onHand = onHand
-    self.held = held
-    self.safetyStock = safetyStock
+    self.balances = balances
     self.version = version
   }
 
-  /// Units on offer; below zero where safety stock was raised over what is left.
-  package var available: Int64 { onHand - held - safetyStock }
+  package init(
+    item: ItemHandle, onHand: Int64, held: Int64, committed: Int64, safetyStock: Int64,
+    version: UInt64
+  ) {
+    self.init(
+      item: item,
+      Balances(onHand: onHand, held: held, committed: committed, safetyStock: safetyStock),
+      version: version)
+  }
+
+  package var onHand: Int64 { balances.onHand }
+  package var held: Int64 { balances.held }
+  package var committed: Int64 { balances.committed }
+  package var safetyStock: Int64 { balances.safetyStock }
+  package var available: Int64 { balances.available }
 }
 
 /// A table with a cap.
@@ -52,6 +108,9 @@ package enum Refusal: Equatable, Sendable, BitwiseCopyable {
   case versionMismatch(current: UInt64)
   /// The reservation is at another revision than the one that was expected.
   case revisionMismatch(current: UInt64)
+  case onHandMismatch(current: Int64)
+  /// More is to be shipped or uncommitted than is committed.
+  case insufficientCommitted(item: ItemHandle, requested: Int64, committed: Int64)
   case conflictTooBusy(attempts: Int)
   case idempotencyKeyReused
   /// Line `line` of a partial confirm asks for more than the `held` units of the item (0: not held).

@@ -14,6 +14,14 @@ package enum DeliberateFault: String, Sendable, CaseIterable {
   case actOnDueHold = "act-on-due-hold"
   /// The sweep never gets to what is due.
   case starveExpiry = "starve-expiry"
+  /// What is shipped leaves on hand and stays committed.
+  case shipOnHandAlone = "ship-on-hand-alone"
+  /// What is sold as committed is on offer again.
+  case giveCommittedBack = "give-committed-back"
+  /// A reserve takes what is committed for available.
+  case offerCommitted = "offer-committed"
+  /// What a journal says of committed is not read.
+  case loseCommitted = "lose-committed"
   /// A hold that gets other lines may be at any revision.
   case replaceAnyRevision = "replace-any-revision"
   /// A hold that gets other lines gives back what it has, and only then takes what it is to have.

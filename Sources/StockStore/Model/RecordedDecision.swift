@@ -17,6 +17,24 @@ package enum RecordKind: UInt8, BitwiseCopyable {
   case refusedItemsNotFound = 10
   /// The answer to a Replace: what the reservation was right after it.
   case replaced = 11
+  /// Confirmed, and the units stay on hand as committed: a repeat has to say so.
+  case confirmedCommitted = 16
+  /// The same with fewer units than were held.
+  case confirmedInPartCommitted = 17
+  case refusedInsufficientCommitted = 18
+
+  /// What a sale leaves.
+  static func confirmed(inPart: Bool, committed: Bool) -> RecordKind {
+    committed
+      ? inPart ? .confirmedInPartCommitted : .confirmedCommitted
+      : inPart ? .confirmedInPart : .confirmed
+  }
+
+  /// Of a confirm: whether the units stayed on hand.
+  var keepsCommitted: Bool { self == .confirmedCommitted || self == .confirmedInPartCommitted }
+
+  /// Of a confirm: whether some units were not sold.
+  var isInPart: Bool { self == .confirmedInPart || self == .confirmedInPartCommitted }
 }
 
 /// A refusal as it is recorded. It must be the same again for a command whose lines come in another order.
@@ -29,6 +47,7 @@ package enum RecordedRefusal: Equatable {
   /// The command's line that is unknown, of the first release.
   case lineNotFound(Int)
   case onHandLimit
+  case insufficientCommitted(item: ItemHandle, requested: Int64, committed: Int64)
 
   /// Whether `first` is one of these places: numbers from a disk may be anything.
   package static func arePlaces(first: Int, _ places: UInt64) -> Bool {

@@ -9,6 +9,7 @@
     package var version: UInt64
     package var onHand: Int64
     package var held: Int64
+    package var committed: Int64
   }
 
   private let base: UnsafeRawPointer
@@ -59,7 +60,11 @@
   }
   /// Confirmed: whether an expired hold was taken again.
   package var isTakenAgain: Bool {
-    kind == .confirmed && number(.confirmed, .confirmed) != 0
+    kind == .confirmed && number(.confirmed, .confirmed) & 1 != 0
+  }
+  /// Confirmed: whether the units stay on hand as committed.
+  package var keepsCommitted: Bool {
+    kind == .confirmed && number(.confirmed, .confirmed) & 2 != 0
   }
   /// Expired: when it fell due.
   package var fellDueAt: Int64 { number(.expired, .expired) }
@@ -68,7 +73,7 @@
   /// versions that did not say.
   package var safetyStockBefore: Int64? {
     let value = number(.adjusted, .adjusted)
-    return value > 0 ? value - 1 : nil
+    return value == 0 ? nil : value > 0 ? value - 1 : value
   }
 
   private func number(_ kind: RecordWriter.Kind, _ other: RecordWriter.Kind) -> Int64 {
@@ -83,11 +88,13 @@
     let offset = linesOffset + index * lineBytes
     if isRefused {
       return Line(
-        ordinal: load(offset), quantity: load(offset + 4), version: 0, onHand: 0, held: 0)
+        ordinal: load(offset), quantity: load(offset + 4), version: 0, onHand: 0, held: 0,
+        committed: 0)
     }
     return Line(
       ordinal: load(offset), quantity: load(offset + 4), version: load(offset + 12),
-      onHand: load(offset + 20), held: load(offset + 28))
+      onHand: load(offset + 20), held: load(offset + 28),
+      committed: partsOffset == 0 ? 0 : number(.committed, index) ?? 0)
   }
 
   // MARK: Reservations
@@ -131,6 +138,9 @@
     case .refusedItemsNotFound: return .itemsNotFound(first: Int(item), places: load(48))
     case .refusedLineNotFound: return .lineNotFound(Int(item))
     case .refusedOnHandLimit: return .onHandLimit
+    case .refusedInsufficientCommitted:
+      return .insufficientCommitted(
+        item: ItemHandle(ordinal: item), requested: load(48), committed: load(56))
     default: return nil
     }
   }
@@ -160,18 +170,24 @@
     case 0: AdjustCommand.Change.none
     case 1: .delta(load(48))
     case 2: .setOnHand(load(48))
+    case 3: .ship(load(48))
+    case 4: .uncommit(load(48))
     default: nil
     }
   }
   package var safetyStockAsked: Int64? { byte(41) & 1 == 0 ? nil : load(56) }
-  package var expectedVersion: UInt64? { byte(41) & 2 == 0 ? nil : load(64) }
+  package var check: AdjustCommand.Check {
+    if byte(41) & 2 != 0 { return .version(load(64)) }
+    return byte(41) & 4 == 0 ? .none : .onHand(load(64))
+  }
+  package var allowsShortage: Bool { byte(41) & 8 != 0 }
 
   /// The balances after.
   package var level: StockLevel {
     let ordinal: UInt64 = load(72)
     return StockLevel(
       item: ItemHandle(ordinal: UInt32(clamping: ordinal)), onHand: load(88), held: load(96),
-      safetyStock: load(104), version: load(80))
+      committed: number(.adjustment, 0) ?? 0, safetyStock: load(104), version: load(80))
   }
 
   // MARK: Texts

@@ -15,10 +15,12 @@
 //                  confirmed, released, expired, extended: tag of the reservation's id (the first
 //                  release: 0)
 //       32      8  held, extended, replaced: when the hold ends
-//                  confirmed: 1 if an expired hold was taken again, else 0
+//                  confirmed: 1 if an expired hold was taken again, plus 2 if the units stay on hand as
+//                  committed
 //                  expired: when it fell due
 //                  adjusted: where safety stock was asked for of an item that there was, what it was
-//                  before, plus 1; else 0, and in records of versions that did not say
+//                  before, plus 1 unless it was below zero; else 0, and in records of versions that did
+//                  not say
 //       40     24  refused: see below          72  adjusted: see below        32  replaced: see below
 //        …     36  for each line: item 4, quantity 8, and after it the item's version 8, on hand 8, held 8
 //                  held: units held; confirmed: units sold; released, expired: units given back;
@@ -30,28 +32,31 @@
 //        …         parts, in any order, each tag at most once; zeros up to the length
 //
 //   part       0  1  tag       1  2  length of what follows
-//   tag        1  reference of the reservation, 1 to 64 bytes: where it has one
-//              2  8 for each line: units of the item that are sold and not shipped, after the decision
-//              3  of an adjustment
+//   tag        1  reference of the reservation or the adjustment, 1 to 64 bytes: where it has one
+//              2  8 for each line: units committed (sold and not shipped) of the item after the decision;
+//                 without it, none are of any of the items
+//              3  8, of an adjustment: units committed after; likewise
 //              4  8: the reservation's revision after the decision
 //   The first zero that stands where a tag would ends the parts: records of the first versions have none.
 //
 //   refused, from 40:
 //        0      1  method whose key it is: 1 Reserve, 2 AdjustStock, 3 Replace
 //        1      1  why: 6 lack of units, 7 an unknown line (the first release), 8 more on hand than may be,
-//                  10 unknown items (the numbers of RecordKind, CheckpointFormat.swift)
+//                  10 unknown items, 18 lack of committed units (the numbers of RecordKind,
+//                  CheckpointFormat.swift)
 //        2      1  length of the SKU, or, for lack of units, how many further items lack some
 //        3      1  length of the location
 //        4      4  item; of unknown items the place of the first, or the number of the line (7)
 //        8      8  units requested, or the places of all unknown items as bits
-//       16      8  units available
+//       16      8  units available, or committed
 //   Places are those of the command's items in the order of their hashes.
 //
 //   adjusted, from 40:
-//        0      1  0 none, 1 delta, 2 set         1  1  flags: 1 safety stock, 2 expected version
+//        0      1  0 none, 1 delta, 2 set, 3 ship, 4 uncommit
+//        1      1  flags: 1 safety stock, 2 expected version, 4 expected on hand, 8 shortage allowed
 //        2      1  length of the SKU              3  1  length of the location
-//        4      4  length of the reason           8  8  delta, or units set
-//       16      8  safety stock asked for        24  8  version expected
+//        4      4  length of the reason           8  8  delta, or units set, shipped, uncommitted
+//       16      8  safety stock asked for        24  8  version or on hand expected
 //       32      8  item                          40  8  version after
 //       48      8  on hand after                 56  8  held
 //       64      8  safety stock after
@@ -95,7 +100,7 @@ package enum RecordPart: UInt8, CaseIterable {
     switch self {
     case .reference: 1...StoreLimits.referenceBytesMax ~= byteCount
     case .committed: byteCount == 8 * lineCount && lineCount > 0
-    case .adjustment: byteCount > 0
+    case .adjustment: byteCount == 8
     case .revision: byteCount == 8
     }
   }
@@ -124,13 +129,15 @@ package enum RecordPart: UInt8, CaseIterable {
   static let adjustedBytes = 72
   static let replacedBytes = 32
   /// 128 lines, or 64 with a number each, and all texts at their most; the reason is cut to it.
-  package static let byteCountMax = 5120
+  package static let byteCountMax = 5904
   package static let reasonBytesMax = 512
 
   private let memory: UnsafeMutableRawPointer
   private var count = 0
   /// Where the next part goes: behind texts and parts, before the zeros.
   private var contentEnd = 0
+  /// Of the part that says what is committed; 0 where the record has none.
+  private var committedPlace = 0
   package private(set) var kind = Kind.clock
 
   package init() { unsafe memory = .allocate(byteCount: Self.byteCountMax, alignment: 8) }
@@ -217,6 +224,11 @@ package enum RecordPart: UInt8, CaseIterable {
       kind = .refusedLineNotFound
       item = UInt32(clamping: line)
     case .onHandLimit: break
+    case .insufficientCommitted(let handle, let requested, let committed):
+      kind = .refusedInsufficientCommitted
+      item = handle.ordinal
+      requestedUnits = requested
+      availableUnits = committed
     }
     store(UInt8(truncatingIfNeeded: method.rawValue), at: 40)
     store(kind.rawValue, at: 41)
@@ -258,16 +270,27 @@ package enum RecordPart: UInt8, CaseIterable {
     let isAsked = command.safetyStock != nil
     begin(
       .adjusted, time: time, slot: slot, generation: generation, fingerprint: fingerprint,
-      value: isAsked ? safetyStockBefore.map { $0 + 1 } ?? 0 : 0, lineCount: 0,
+      value: isAsked ? safetyStockBefore.map { $0 < 0 ? $0 : $0 + 1 } ?? 0 : 0, lineCount: 0,
       scope: command.scope)
     var change: (kind: UInt8, units: Int64) = (0, 0)
     switch command.change {
     case .none: break
     case .delta(let units): change = (1, units)
     case .setOnHand(let units): change = (2, units)
+    case .ship(let units): change = (3, units)
+    case .uncommit(let units): change = (4, units)
     }
-    let flags: UInt8 =
-      (command.safetyStock == nil ? 0 : 1) | (command.expectedVersion == nil ? 0 : 2)
+    var flags: UInt8 = (isAsked ? 1 : 0) | (command.allowsShortage ? 8 : 0)
+    var expected: UInt64 = 0
+    switch command.check {
+    case .none: break
+    case .version(let version):
+      flags |= 2
+      expected = version
+    case .onHand(let onHand):
+      flags |= 4
+      expected = UInt64(bitPattern: onHand)
+    }
     let reasonCount = min(command.reason.count, Self.reasonBytesMax)
     store(change.kind, at: 40)
     store(flags, at: 41)
@@ -276,7 +299,7 @@ package enum RecordPart: UInt8, CaseIterable {
     store(UInt32(truncatingIfNeeded: reasonCount), at: 44)
     store(change.units, at: 48)
     store(command.safetyStock ?? 0, at: 56)
-    store(command.expectedVersion ?? 0, at: 64)
+    store(expected, at: 64)
     store(UInt64(level.item.ordinal), at: 72)
     store(level.version, at: 80)
     store(level.onHand, at: 88)
@@ -288,6 +311,8 @@ package enum RecordPart: UInt8, CaseIterable {
     append(name, at: &offset)
     append(command.reason, at: &offset, bytesMax: Self.reasonBytesMax)
     end(at: offset)
+    append(.reference, command.reference)
+    if level.committed != 0 { append(.adjustment, UInt64(bitPattern: level.committed)) }
   }
 
   /// The lines are set later.
@@ -338,6 +363,29 @@ package enum RecordPart: UInt8, CaseIterable {
 
   // MARK: Parts
 
+  /// Says how much of each line's item is committed. The record may be written again with other balances before it
+  /// is appended.
+  @inline(never)
+  package mutating func setCommitted(lineCount: Int, _ committed: (_ line: Int) -> Int64) {
+    for line in 0..<lineCount { setCommitted(line, of: lineCount, committed(line)) }
+  }
+
+  /// Says how much of the item of line `line` is committed; of lines for which nothing is said, nothing is.
+  package mutating func setCommitted(_ line: Int, of lineCount: Int, _ committed: Int64) {
+    if committedPlace == 0 { committedPlace = appendNumbers(.committed, count: lineCount) }
+    setNumber(line, at: committedPlace, committed)
+  }
+
+  /// Whether it says so.
+  var tellsCommitted: Bool {
+    @inline(__always) get { committedPlace != 0 }
+  }
+
+  /// The number of a confirmed record that is not of a line.
+  static func confirmedValue(takenAgain: Bool, committed: Bool) -> Int64 {
+    (takenAgain ? 1 : 0) | (committed ? 2 : 0)
+  }
+
   /// Adds a part of text to the record that was begun; none where there is no text.
   package mutating func append(_ part: RecordPart, _ text: BorrowedBytes) {
     if text.count == 0 { return }
@@ -387,6 +435,7 @@ package enum RecordPart: UInt8, CaseIterable {
   ) {
     assert(lineCount >= 0 && lineCount <= SavedLines.countMax, "more lines than a decision has")
     self.kind = kind
+    committedPlace = 0
     store(kind.rawValue, at: 4)
     store(UInt8(truncatingIfNeeded: lineCount), at: 5)
     store(UInt8(clamping: scope?.key.count ?? 0), at: 6)

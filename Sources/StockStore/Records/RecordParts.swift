@@ -18,6 +18,7 @@ internal import Synchronization
   package let version: UInt64
   package let onHand: Int64
   package let held: Int64
+  package let committed: Int64
   /// What it is now, whatever it was at the decision.
   package let safetyStockNow: Int64
   @unsafe package let sku: UnsafeRawBufferPointer
@@ -34,10 +35,10 @@ extension JournalRecord {
   package func namedLine(_ index: Int, _ core: StoreCore) -> NamedLine {
     let line = line(index)
     let name = core.items.name(line.ordinal)
-    let safetyStock = core.items[line.ordinal].safetyStock.load(ordering: .acquiring)
+    let safetyStock = core.items[line.ordinal].safetyStock
     return unsafe NamedLine(
       ordinal: line.ordinal, quantity: line.quantity, version: line.version, onHand: line.onHand,
-      held: line.held, safetyStockNow: safetyStock, sku: name.sku.pointer,
-      location: name.location.pointer)
+      held: line.held, committed: line.committed, safetyStockNow: safetyStock,
+      sku: name.sku.pointer, location: name.location.pointer)
   }
 }

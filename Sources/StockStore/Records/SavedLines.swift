@@ -14,9 +14,12 @@ package enum SavedLines {
     case .free, .refusedOnHandLimit: (0, 0, 0)
     case .refusedItemsNotFound, .refusedLineNotFound: (1, 0, 0)
     case .refusedInsufficientStock: (1 + 2 * record.shortageCount, saved.first, saved.second)
-    case .adjusted: (2, saved.first, saved.second)
+    case .refusedInsufficientCommitted: (1, saved.first, saved.second)
+    // Where nothing is committed, what it was before there was anything to commit.
+    case .adjusted: (record.adjusted.committed == 0 ? 2 : 3, saved.first, saved.second)
     case .replaced: (2 + record.lineCount, saved.first, saved.second)
-    case .held, .confirmed, .confirmedInPart, .released, .expired:
+    case .held, .confirmed, .confirmedInPart, .confirmedCommitted, .confirmedInPartCommitted,
+      .released, .expired:
       (record.lineCount, saved.first, saved.second)
     }
   }
@@ -33,12 +36,16 @@ package enum SavedLines {
     case .itemsNotFound(let first, let places):
       return (UInt32(clamping: first), Int64(bitPattern: places))
     case .lineNotFound(let line): return (UInt32(clamping: line), 0)
+    case .insufficientCommitted(let item, _, _): return (item.ordinal, 0)
     default: break
     }
     if record.kind == .adjusted {
       let level = record.adjusted
-      return index == 0
-        ? (level.item.ordinal, level.safetyStock) : (0, Int64(bitPattern: level.version))
+      switch index {
+      case 0: return (level.item.ordinal, level.safetyStock)
+      case 1: return (0, Int64(bitPattern: level.version))
+      default: return (0, level.committed)
+      }
     }
     var index = index
     if record.kind == .replaced {

@@ -174,8 +174,8 @@ package final class Replay {
       if lsn <= core.items[line.ordinal].lsn.load(ordering: .relaxed) { continue }
       let level = StockLevel(
         item: ItemHandle(ordinal: line.ordinal), onHand: line.onHand, held: line.held,
-        safetyStock: core.items[line.ordinal].safetyStock.load(ordering: .relaxed),
-        version: line.version)
+        committed: core.fault == .loseCommitted ? 0 : line.committed,
+        safetyStock: core.items[line.ordinal].safetyStock, version: line.version)
       guard line.version > 1 else { throw impossible("an item made by a reservation") }
       try setNext(level, lsn: lsn)
     }
@@ -385,7 +385,7 @@ package final class Replay {
   /// Each line keeps what was sold of it; an item that the record does not name was not sold at all.
   private func keepSoldQuantities(_ record: JournalRecord) throws(JournalError) -> RecordKind {
     let slot = record.slot
-    var kind = RecordKind.confirmed
+    var isInPart = false
     for index in 0..<core.slab[slot].lineCount {
       let line = core.slab[slot].line(index)
       var sold: Int64 = 0
@@ -398,10 +398,10 @@ package final class Replay {
         }
       }
       guard sold >= 0, sold <= line.quantity else { throw impossible("more sold than was held") }
-      if sold < line.quantity { kind = .confirmedInPart }
+      if sold < line.quantity { isInPart = true }
       core.slab[slot].setLine(index, ViewLine(item: line.item, quantity: sold))
     }
-    return kind
+    return .confirmed(inPart: isInPart, committed: record.keepsCommitted)
   }
 
   @inline(never)

@@ -17,7 +17,7 @@ package enum RecoveryLimits {
   package static func isPossible(time: Int64) -> Bool { time >= 0 && time <= timeMax }
 
   /// Whether an item can have so many units requested of it, or on offer: these are below zero where
-  /// safety stock was raised over what is left.
+  /// units are owed, or safety stock was raised over what is left.
   @inline(__always)
   static func isPossible(units: Int64) -> Bool { units >= -unitsMax && units <= unitsMax }
 }
@@ -39,6 +39,10 @@ extension ReservationRecord {
       return RecoveryLimits.isPossible(time: replacedTimes.expiresAt)
         && RecoveryLimits.isPossible(time: replacedTimes.createdAt)
     }
+    if case .insufficientCommitted(_, let requested, let committed) = refusal {
+      return RecoveryLimits.isPossible(units: requested)
+        && RecoveryLimits.isPossible(units: committed)
+    }
     guard case .insufficientStock(_, let requested, let available) = refusal else { return true }
     return RecoveryLimits.isPossible(units: requested)
       && RecoveryLimits.isPossible(units: available)
@@ -51,8 +55,11 @@ extension ReservationRecord {
   /// Whether the items that a refusal or an adjustment names besides its lines are below `itemCount`.
   func namesItems(below itemCount: UInt32) -> Bool {
     if kind == .adjusted { return adjusted.item.ordinal < itemCount }
-    if case .insufficientStock(let item, _, _) = refusal { return item.ordinal < itemCount }
-    return true
+    switch refusal {
+    case .insufficientStock(let item, _, _), .insufficientCommitted(let item, _, _):
+      return item.ordinal < itemCount
+    default: return true
+    }
   }
 }
 
@@ -60,8 +67,7 @@ extension StockLevel {
   /// Whether an item can have these balances.
   @inline(__always)
   var isPossible: Bool {
-    held >= 0 && held <= onHand && onHand <= RecoveryLimits.unitsMax
-      && safetyStock >= 0 && safetyStock <= RecoveryLimits.unitsMax && version < UInt64.max >> 1
+    balances.areStorable && version < UInt64.max >> 1
   }
 }
 
@@ -85,9 +91,8 @@ extension StoreCore {
   @inline(__always)
   func setLevel(_ level: StockLevel, lsn: UInt64) {
     let ordinal = level.item.ordinal
-    items[ordinal].onHand.store(level.onHand, ordering: .relaxed)
-    items[ordinal].held.store(level.held, ordering: .relaxed)
-    items[ordinal].safetyStock.store(level.safetyStock, ordering: .relaxed)
+    items[ordinal].store(level.balances)
+    noteShortage(level.balances)
     items[ordinal].lsn.store(lsn, ordering: .relaxed)
     items[ordinal].word.store(level.version << 1, ordering: .releasing)
   }

@@ -7,7 +7,7 @@ struct Adjustment {
   var command = AdjustCommand(
     scope: IdempotencyScope(caller: .empty, key: .empty),
     item: ItemName(sku: .empty, location: .empty), change: .none, safetyStock: nil,
-    expectedVersion: nil, reason: .empty)
+    check: .none, reason: .empty)
   /// Of the command, for the journal's record; so are the slot and its generation, where there is one.
   var fingerprint: UInt64 = 0
   var slot: UInt32 = 0
@@ -15,8 +15,7 @@ struct Adjustment {
   /// Of an item that there was, where it changes.
   var safetyStockBefore: Int64?
   /// What becomes of the item.
-  var after = StockLevel(
-    item: ItemHandle(ordinal: 0), onHand: 0, held: 0, safetyStock: 0, version: 0)
+  var after = StockLevel(item: ItemHandle(ordinal: 0), .none, version: 0)
 }
 
 extension StoreSession {
@@ -26,14 +25,13 @@ extension StoreSession {
     guard let word = unlockedWord(ordinal) else { return .conflict }
     let before = balances(ordinal, word)
     scratch.changes[0].word = word
-    let onHand = onHand(after: scratch.adjustment.command.change, before.onHand)
-    if let refusal = refusal(before, onHand) {
+    let balances = balances(after: scratch.adjustment.command, before.balances)
+    if let refusal = refusal(before, balances) {
       let lsn = core.items[ordinal].lsn.load(ordering: .acquiring)
       return .refused(refusal, lsn: lsn, index: 0)
     }
     let after = StockLevel(
-      item: before.item, onHand: onHand, held: before.held,
-      safetyStock: scratch.adjustment.command.safetyStock ?? before.safetyStock,
+      item: before.item, balances,
       version: before.version == 0 ? core.firstVersion : before.version + 1)
     scratch.adjustment.after = after
     if core.log.isKeeping {
@@ -53,37 +51,79 @@ extension StoreSession {
   func applyAdjustment(lsn: UInt64) {
     let (ordinal, word) = (scratch.changes[0].ordinal, scratch.changes[0].word)
     let after = scratch.adjustment.after
-    core.items[ordinal].onHand.store(after.onHand, ordering: .releasing)
     // Before anybody can read the new one: or it would be taken for what it was all along.
     if core.log.isKeeping, let before = scratch.adjustment.safetyStockBefore {
       store.safetyStockChanges.append(ordinal, before: before, lsn: lsn)
     }
-    core.items[ordinal].safetyStock.store(after.safetyStock, ordering: .releasing)
+    core.noteShortage(after.balances)
+    core.items[ordinal].store(after.balances)
     core.items[ordinal].lsn.store(lsn, ordering: .releasing)
     unlock(ordinal, (after.version - 1) << 1)
     if word >> 1 == 0 { counters.items.add() }
   }
 
-  /// Why on hand cannot become `onHand`; nil where it can.
+  /// Why the item cannot have the balances `after`; nil where it can.
   @inline(__always)
-  private func refusal(_ before: StockLevel, _ onHand: Int64) -> Refusal? {
-    if let version = scratch.adjustment.command.expectedVersion, version != before.version {
-      return .versionMismatch(current: before.version)
+  private func refusal(_ before: StockLevel, _ after: Balances) -> Refusal? {
+    let command = scratch.adjustment.command
+    if let mismatch = mismatch(command.check, before) { return mismatch }
+    if after.committed < 0 {
+      return .insufficientCommitted(
+        item: before.item, requested: before.committed - after.committed,
+        committed: before.committed)
     }
-    if onHand < before.held {
-      return .insufficientStock(
-        item: before.item, requested: before.onHand - onHand,
-        available: before.onHand - before.held)
+    if after.onHand < before.onHand {
+      let taken = before.onHand - after.onHand
+      // What nobody has is not taken, whoever allows what. What ships was promised, and is there to be given.
+      let available =
+        command.allowsShortage || command.change.ships
+        ? before.onHand : min(before.onHand, before.balances.unpromised)
+      if taken > available {
+        return .insufficientStock(item: before.item, requested: taken, available: available)
+      }
     }
-    return onHand > core.limits.quantityMax ? .onHandLimit : nil
+    return after.onHand > core.limits.quantityMax ? .onHandLimit : nil
   }
 
   @inline(__always)
-  private func onHand(after change: AdjustCommand.Change, _ onHand: Int64) -> Int64 {
-    switch change {
-    case .none: onHand
-    case .delta(let delta): onHand + delta
-    case .setOnHand(let onHand): onHand
+  private func mismatch(_ check: AdjustCommand.Check, _ before: StockLevel) -> Refusal? {
+    switch check {
+    case .none: nil
+    case .version(let version):
+      version == before.version ? nil : .versionMismatch(current: before.version)
+    case .onHand(let onHand):
+      onHand == before.onHand ? nil : .onHandMismatch(current: before.onHand)
+    }
+  }
+
+  @inline(__always)
+  private func balances(after command: AdjustCommand, _ before: Balances) -> Balances {
+    var after = before
+    switch command.change {
+    case .none: break
+    case .delta(let delta): after.onHand += delta
+    case .setOnHand(let onHand): after.onHand = onHand
+    case .ship(let units):
+      after.onHand -= units
+      if core.fault != .shipOnHandAlone { after.committed -= units }
+    case .uncommit(let units): after.committed -= units
+    }
+    if let safetyStock = command.safetyStock { after.safetyStock = safetyStock }
+    return after
+  }
+}
+
+extension AdjustCommand.Change {
+  var ships: Bool {
+    if case .ship = self { true } else { false }
+  }
+
+  /// Whether there must be units of the item to be taken.
+  var needsItem: Bool {
+    switch self {
+    case .none, .setOnHand: false
+    case .delta(let delta): delta < 0
+    case .ship, .uncommit: true
     }
   }
 }

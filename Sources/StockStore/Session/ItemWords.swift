@@ -91,12 +91,7 @@ extension StoreSession {
   /// The balances as read since `word` was; consistent if the word has not changed.
   @inline(__always)
   func balances(_ ordinal: UInt32, _ word: UInt64) -> StockLevel {
-    StockLevel(
-      item: ItemHandle(ordinal: ordinal),
-      onHand: core.items[ordinal].onHand.load(ordering: .acquiring),
-      held: core.items[ordinal].held.load(ordering: .acquiring),
-      safetyStock: core.items[ordinal].safetyStock.load(ordering: .acquiring),
-      version: word >> 1)
+    core.items.level(ordinal, version: word >> 1)
   }
 
   /// Waits until `isOver`, which is counted; false where that takes too long.

@@ -63,26 +63,30 @@ extension StoreSession {
     for index in 0..<scratch.changes.count {
       let ordinal = scratch.changes[index].ordinal
       guard let word = unlockedWord(ordinal) else { return .conflict }
-      let onHand = core.items[ordinal].onHand.load(ordering: .acquiring)
-      let held = core.items[ordinal].held.load(ordering: .acquiring)
       scratch.changes[index].word = word
-      let required = scratch.changes[index].required
-      if required > 0 {
-        let safetyStock = core.items[ordinal].safetyStock.load(ordering: .acquiring)
-        let available = onHand - held - safetyStock
-        if available < required { return refuseShortages(from: index, available: available) }
+      scratch.changes[index].before = core.items[ordinal].balances
+      if let lack = scratch.changes[index].lack, isRefused(index) {
+        return refuseShortages(from: index, lack.requested, available: lack.available)
       }
-      scratch.changes[index].onHand = onHand
-      scratch.changes[index].held = held
     }
     writeLines()
     return .writable
   }
 
+  /// Whether what the change at `index` lacks stops it.
+  @inline(never)
+  private func isRefused(_ index: Int) -> Bool {
+    guard core.fault == .offerCommitted else { return true }
+    let change = scratch.changes[index]
+    return change.before.available + change.before.committed < change.required
+  }
+
   /// Refuses for lack of units of the change at `first`, and names all behind it that lack some. What was
   /// read of these stood at the moment at which the last was read; the caller sees to the first.
   @inline(never)
-  private func refuseShortages(from first: Int, available: Int64) -> Reading {
+  private func refuseShortages(
+    from first: Int, _ requested: Int64, available: Int64
+  ) -> Reading {
     let others = (first + 1)..<scratch.changes.count
     scratch.further.removeAll()
     for index in others {
@@ -92,11 +96,12 @@ extension StoreSession {
         return .conflict
       }
       scratch.changes[index].word = word
-      let level = balances(ordinal, word)
-      let required = scratch.changes[index].required
-      if required > 0, level.available < required {
+      scratch.changes[index].before = core.items[ordinal].balances
+      if let lack = scratch.changes[index].lack {
         scratch.further.append(
-          .insufficientStock(item: level.item, requested: required, available: level.available))
+          .insufficientStock(
+            item: ItemHandle(ordinal: ordinal), requested: lack.requested,
+            available: lack.available))
       }
     }
     for index in others {
@@ -108,8 +113,7 @@ extension StoreSession {
     let change = scratch.changes[first]
     return .refused(
       .insufficientStock(
-        item: ItemHandle(ordinal: change.ordinal), requested: change.required,
-        available: available),
+        item: ItemHandle(ordinal: change.ordinal), requested: requested, available: available),
       lsn: 0, index: first)
   }
 
@@ -125,24 +129,32 @@ extension StoreSession {
       if scratch.reference.count > 0 { scratch.record.append(.reference, scratch.reference) }
     }
     if scratch.replacement.isReplacing { return writeReplacedLines() }
+    var tellsCommitted = scratch.record.tellsCommitted
     for index in 0..<scratch.changes.count {
       let change = scratch.changes[index]
       scratch.record.setLine(
         index, ordinal: change.ordinal,
-        quantity: scratch.record.kind == .confirmed ? -change.onHandChange : abs(change.heldChange),
-        version: change.word >> 1 + 1, onHand: change.onHand + change.onHandChange,
-        held: change.held + change.heldChange)
+        quantity: scratch.record.kind == .confirmed ? change.sold : abs(change.heldChange),
+        version: change.word >> 1 + 1, onHand: change.before.onHand + change.onHandChange,
+        held: change.before.held + change.heldChange)
+      if change.before.committed | change.committedChange != 0 { tellsCommitted = true }
+    }
+    if tellsCommitted {
+      scratch.record.setCommitted(lineCount: scratch.changes.count) {
+        scratch.changes[$0].after.committed
+      }
     }
   }
 
   /// Stores the balances of an item that the caller has locked.
   @inline(__always)
   func store(_ change: ItemChange, lsn: UInt64) {
-    let held = change.held + change.heldChange
-    let onHand = change.onHand + change.onHandChange
-    if held < 0 || onHand < held { counters.invariantViolations.add() }
-    core.items[change.ordinal].onHand.store(max(0, onHand), ordering: .releasing)
-    core.items[change.ordinal].held.store(max(0, held), ordering: .releasing)
+    if change.breaksInvariants { counters.invariantViolations.add() }
+    var after = change.after.clamped
+    if change.committedChange > 0, core.fault == .giveCommittedBack {
+      after.committed = change.before.committed
+    }
+    core.items[change.ordinal].store(after)
     core.items[change.ordinal].lsn.store(lsn, ordering: .releasing)
   }
 }

@@ -6,18 +6,58 @@ internal import CPlatform
 internal import Posix
 package import Synchronization
 
-/// One item, 64 bytes. The word is the item's lock and version; the four numbers are guarded by it:
+/// One item, 64 bytes. The word is the item's lock and version; balances and LSN are guarded by it:
 /// only who holds the lock writes them, and readers check the word again after reading. All are
 /// atomics, so that reading beside a writer is defined. The key never changes once it is in the index.
 package struct ItemRecord: ~Copyable {
   /// version << 1 | locked. Version 0: the name is taken, but the item was not made yet.
   package let word: Atomic<UInt64>
-  package let onHand: Atomic<Int64>
-  package let held: Atomic<Int64>
-  package let safetyStock: Atomic<Int64>
+  // Each has its balance in the upper 48 bits, and 16 bits of committed below: the lowest are in the first.
+  // No balance is as large as 2^47, and a fifth word would cost every item a second cache line.
+  private let onHandWord: Atomic<Int64>
+  private let heldWord: Atomic<Int64>
+  private let safetyStockWord: Atomic<Int64>
   /// Of the last change.
   package let lsn: Atomic<UInt64>
   var key: ItemKey
+
+  private static let committedBits: Int64 = 16
+  private static let committedMask: Int64 = 1 << committedBits - 1
+
+  /// The four balances; consistent if the word is the same before and after.
+  @inline(__always)
+  var balances: Balances {
+    let first = onHandWord.load(ordering: .acquiring)
+    let second = heldWord.load(ordering: .acquiring)
+    let third = safetyStockWord.load(ordering: .acquiring)
+    let bits = Self.committedBits
+    return Balances(
+      onHand: first >> bits, held: second >> bits,
+      committed: first & Self.committedMask | (second & Self.committedMask) << bits
+        | (third & Self.committedMask) << (2 * bits),
+      safetyStock: third >> bits)
+  }
+
+  /// For whoever holds the lock, or has the table to itself. On hand, held and committed are not below zero.
+  @inline(__always)
+  borrowing func store(_ balances: Balances) {
+    assert(
+      balances.areStorable, "a balance beyond 48 bits would take bits of another one")
+    let committed = balances.committed
+    let bits = Self.committedBits
+    onHandWord.store(
+      balances.onHand << bits | committed & Self.committedMask, ordering: .releasing)
+    heldWord.store(
+      balances.held << bits | committed >> bits & Self.committedMask, ordering: .releasing)
+    safetyStockWord.store(
+      balances.safetyStock << bits | committed >> (2 * bits) & Self.committedMask,
+      ordering: .releasing)
+  }
+
+  /// The safety stock alone: for whoever knows the others.
+  package var safetyStock: Int64 {
+    safetyStockWord.load(ordering: .acquiring) >> Self.committedBits
+  }
 }
 
 /// An item's name: the two lengths, then SKU and location behind each other where both fit, else the
@@ -90,6 +130,13 @@ package struct ItemTable {
   /// Bytes in use.
   var bytes: Int {
     Int(count) * MemoryLayout<ItemRecord>.stride + header[0].copiedBytes.load(ordering: .relaxed)
+  }
+
+  /// The balances of an item and `version`, which was read before; consistent if it is the same after.
+  @inline(__always)
+  package func level(_ ordinal: UInt32, version: UInt64) -> StockLevel {
+    StockLevel(
+      item: ItemHandle(ordinal: ordinal), records[ordinal].balances, version: version)
   }
 
   /// The record of a number that `add` gave.

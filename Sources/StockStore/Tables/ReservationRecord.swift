@@ -133,7 +133,7 @@ package struct ReservationRecord: BitwiseCopyable {
   package var state: ReservationState? {
     switch kind {
     case .held: .held
-    case .confirmed, .confirmedInPart: .confirmed
+    case .confirmed, .confirmedInPart, .confirmedCommitted, .confirmedInPartCommitted: .confirmed
     case .released: .released
     case .expired: .expired
     default: nil
@@ -326,6 +326,9 @@ package struct ReservationRecord: BitwiseCopyable {
     case .refusedItemsNotFound: .itemsNotFound(first: Int(ordinals[0]), places: spareWord)
     case .refusedLineNotFound: .lineNotFound(Int(ordinals[0]))
     case .refusedOnHandLimit: .onHandLimit
+    case .refusedInsufficientCommitted:
+      .insufficientCommitted(
+        item: ItemHandle(ordinal: ordinals[0]), requested: firstNumber, committed: secondNumber)
     default: nil
     }
   }
@@ -350,6 +353,11 @@ package struct ReservationRecord: BitwiseCopyable {
       kind = .refusedLineNotFound
       ordinals[0] = UInt32(clamping: line)
     case .onHandLimit: kind = .refusedOnHandLimit
+    case .insufficientCommitted(let item, let requested, let committed):
+      kind = .refusedInsufficientCommitted
+      ordinals[0] = item.ordinal
+      firstNumber = requested
+      secondNumber = committed
     }
   }
 
@@ -385,6 +393,7 @@ package struct ReservationRecord: BitwiseCopyable {
     get {
       StockLevel(
         item: ItemHandle(ordinal: ordinals[0]), onHand: firstNumber, held: secondNumber,
+        committed: Int64(bitPattern: UInt64(quantitiesLow[0]) | UInt64(quantitiesLow[1]) << 32),
         safetyStock: Int64(bitPattern: UInt64(ordinals[3]) | UInt64(ordinals[4]) << 32),
         version: spareWord)
     }
@@ -394,6 +403,8 @@ package struct ReservationRecord: BitwiseCopyable {
       secondNumber = newValue.held
       ordinals[3] = UInt32(truncatingIfNeeded: newValue.safetyStock)
       ordinals[4] = UInt32(truncatingIfNeeded: newValue.safetyStock >> 32)
+      quantitiesLow[0] = UInt32(truncatingIfNeeded: newValue.committed)
+      quantitiesLow[1] = UInt32(truncatingIfNeeded: newValue.committed >> 32)
       spareWord = newValue.version
     }
   }

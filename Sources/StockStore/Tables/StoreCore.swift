@@ -17,6 +17,7 @@ package struct StoreCore: Sendable {
   package let references: ReferenceIndex
   package let workTimes: WorkTimes
   let sweep = PaddedArray<Sweep>(count: 1) { _ in Sweep() }
+  private let shortages = PaddedArray<ShortageMark>(count: 1) { _ in ShortageMark() }
   package let log: LogRing
   /// Decisions made up to this time, in nanoseconds since the Unix epoch, were made by the first
   /// release: their ids have its tags. 0 where it never had the directory.
@@ -111,7 +112,23 @@ package struct StoreCore: Sendable {
     references.free()
     workTimes.free()
     sweep.free()
+    shortages.free()
     log.free()
+  }
+
+  /// Whether more may be promised of some item than there is of it: somebody has asked for that, since the
+  /// store was opened or before.
+  var mayBeShort: Bool { shortages[0].isSet.load(ordering: .relaxed) }
+
+  /// Notes where an adjustment leaves more promised than there is, or lets it come to that.
+  @inline(__always)
+  func noteShortage(_ balances: Balances) {
+    if balances.unpromised < 0 || balances.safetyStock < 0 { setMayBeShort() }
+  }
+
+  @inline(never)
+  private func setMayBeShort() {
+    if !mayBeShort { shortages[0].isSet.store(true, ordering: .relaxed) }
   }
 
   @inline(__always)
@@ -155,4 +172,9 @@ package struct StoreCore: Sendable {
       ? StoreKeys.firstReleaseTag(useHash)
       : StoreKeys.idTag(useHash, identity, createdAt: createdAt)
   }
+}
+
+/// Set once, for as long as the store is open.
+private struct ShortageMark: ~Copyable {
+  let isSet = Atomic<Bool>(false)
 }

@@ -5,10 +5,48 @@ struct ItemChange {
   var required: Int64 = 0
   var onHandChange: Int64 = 0
   var heldChange: Int64 = 0
+  var committedChange: Int64 = 0
   /// What was read of the item.
   var word: UInt64 = 0
-  var onHand: Int64 = 0
-  var held: Int64 = 0
+  var before = Balances.none
+
+  /// What becomes of the item.
+  var after: Balances {
+    @inline(__always) get {
+      Balances(
+        onHand: before.onHand &+ onHandChange, held: before.held &+ heldChange,
+        committed: before.committed &+ committedChange, safetyStock: before.safetyStock)
+    }
+  }
+
+  /// Of a confirm: the units that are sold, from on hand or as committed.
+  var sold: Int64 {
+    @inline(__always) get { committedChange - onHandChange }
+  }
+
+  /// Sells `units` more: they leave the house, or stay on hand as committed.
+  mutating func sell(_ units: Int64, keepCommitted: Bool) {
+    if keepCommitted { committedChange += units } else { onHandChange -= units }
+  }
+
+  /// What the item, as it was read, lacks for the change; nil where it has all. A hold needs units on offer.
+  /// A sale that takes units out of the house needs them there: of who holds units or has bought some, the
+  /// first to take them gets them.
+  @inline(__always)
+  var lack: (requested: Int64, available: Int64)? {
+    if required > 0, before.available < required { return (required, before.available) }
+    if onHandChange < 0, before.onHand &+ onHandChange < 0 { return (-onHandChange, before.onHand) }
+    return nil
+  }
+
+  /// Whether the change of the item, as it was read, would leave what no change may: balances below zero, more
+  /// promised than there was to promise.
+  @inline(__always)
+  var breaksInvariants: Bool {
+    let after = after
+    if after.onHand < 0 || after.held < 0 || after.committed < 0 { return true }
+    return required > 0 ? after.available < 0 : after.unpromised < before.unpromised
+  }
 }
 
 /// What a commit does, each item once.
@@ -71,11 +109,12 @@ struct WriteSet {
     let gathered = count
     removeAll()
     // The set is filled from the front again, behind what is read.
-    for index in 0..<gathered where changes[index].onHandChange != 0 {
+    for index in 0..<gathered where changes[index].sold != 0 {
       let sale = changes[index]
       append(
         ItemChange(
-          ordinal: sale.ordinal, required: -sale.onHandChange, onHandChange: sale.onHandChange))
+          ordinal: sale.ordinal, required: sale.sold, onHandChange: sale.onHandChange,
+          committedChange: sale.committedChange))
     }
   }
 

@@ -1,12 +1,17 @@
-// AdjustStock: on hand or safety stock of an item changes, and an item that is unknown is made.
+// AdjustStock: on hand, committed or safety stock of an item changes, and an item that is unknown is made.
+//
+// On hand does not fall below what is held and committed, unless the command allows it: then the shelf is what it is,
+// and available is below zero by what is owed. Where it is below already, it may rise as little as it will, and what
+// was sold may be shipped. It never falls below zero.
 internal import Bytes
 internal import Log
 
 extension StoreSession {
-  /// Changes on hand or safety stock of one item, and makes the item if it is unknown.
-  /// - Returns: the balances right after; or `insufficientStock` (on hand would fall below held),
-  ///   `itemNotFound` (a negative delta of an unknown item), `onHandLimit` (all three recorded),
-  ///   `versionMismatch`, `conflictTooBusy`, `idempotencyKeyReused`, `tableFull`, `unavailable`.
+  /// Changes the stock of one item, and makes the item if it is unknown.
+  /// - Returns: the balances right after; or `insufficientStock` (on hand would fall below what is held and
+  ///   committed), `insufficientCommitted`, `itemNotFound` (units are taken of an unknown item),
+  ///   `onHandLimit` (all four recorded), `versionMismatch`, `onHandMismatch`, `conflictTooBusy`,
+  ///   `idempotencyKeyReused`, `tableFull`, `unavailable`.
   package func adjust(_ command: AdjustCommand) -> Decision<StockLevel> {
     assertInTurn()
     scratch.lineCount = 0
@@ -35,10 +40,14 @@ extension StoreSession {
     if let known = core.find(command.item, hash) {
       ordinal = known
     } else {
-      if let version = command.expectedVersion, version > 0 {
+      switch command.check {
+      case .version(let version) where version > 0:
         return Decision(.refused(.versionMismatch(current: 0)), replayed: false, lsn: 0)
+      case .onHand(let onHand) where onHand != 0:
+        return Decision(.refused(.onHandMismatch(current: 0)), replayed: false, lsn: 0)
+      default: break
       }
-      if case .delta(let delta) = command.change, delta < 0 {
+      if command.change.needsItem {
         return refuse(
           .itemsNotFound(first: 0, places: 1), .adjust, command.scope, identity, fingerprint,
           number,
@@ -74,8 +83,10 @@ extension StoreSession {
       counters.adjustments.add()
       return Decision(.accepted(level), replayed: false, lsn: lsn)
     case .refused(let refusal, let lsn):
-      if case .versionMismatch = refusal {
+      switch refusal {
+      case .versionMismatch, .onHandMismatch:
         return Decision(.refused(refusal), replayed: false, lsn: lsn)
+      default: break
       }
       // A refusal's record has no lines.
       scratch.changes.removeAll()
@@ -94,7 +105,8 @@ extension StoreSession {
     return ordinal
   }
 
-  /// Two payloads are the same if all fields are, as they were sent.
+  /// Two payloads are the same if all fields are, as they were sent. A field that is newer than others is hashed
+  /// where it is set, and not at all where it is not: what was recorded before stays the same payload.
   private func adjustFingerprint(_ command: AdjustCommand, _ itemHash: UInt64) -> UInt64 {
     var hasher = core.keys.fingerprintHasher()
     hasher.absorb(itemHash)
@@ -106,12 +118,30 @@ extension StoreSession {
     case .setOnHand(let onHand):
       hasher.absorb(2)
       hasher.absorb(UInt64(bitPattern: onHand))
+    case .ship(let units):
+      hasher.absorb(3)
+      hasher.absorb(UInt64(bitPattern: units))
+    case .uncommit(let units):
+      hasher.absorb(4)
+      hasher.absorb(UInt64(bitPattern: units))
     }
     // A word that says whether the next is there, so that nil is told from any number.
     hasher.absorb(command.safetyStock == nil ? 0 : 1)
     hasher.absorb(UInt64(bitPattern: command.safetyStock ?? 0))
-    hasher.absorb(command.expectedVersion == nil ? 0 : 1)
-    hasher.absorb(command.expectedVersion ?? 0)
+    let count = UInt64(command.reference.count)
+    let newer = (command.allowsShortage ? 1 << 8 : 0) | count << 16
+    switch command.check {
+    case .none:
+      hasher.absorb(newer | 0)
+      hasher.absorb(0)
+    case .version(let version):
+      hasher.absorb(newer | 1)
+      hasher.absorb(version)
+    case .onHand(let onHand):
+      hasher.absorb(newer | 2)
+      hasher.absorb(UInt64(bitPattern: onHand))
+    }
+    if count > 0 { unsafe hasher.absorb(bytes: command.reference.pointer) }
     unsafe hasher.absorb(bytes: command.reason.pointer)
     return hasher.finish(UInt64(command.reason.count))
   }

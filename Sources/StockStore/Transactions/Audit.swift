@@ -82,12 +82,14 @@ extension StockStore {
     var made = 0
     for ordinal in 0..<core.items.count {
       let word = core.items[ordinal].word.load(ordering: .acquiring)
-      let onHand = core.items[ordinal].onHand.load(ordering: .acquiring)
-      let held = core.items[ordinal].held.load(ordering: .acquiring)
+      let balances = core.items[ordinal].balances
+      let (onHand, held, committed) = (balances.onHand, balances.held, balances.committed)
       if word & 1 != 0 { findings.append("item \(ordinal): is locked") }
       if word >> 1 != 0 { made += 1 }
-      if held < 0 || onHand < held {
-        findings.append("item \(ordinal): \(onHand) on hand, \(held) held")
+      // Where nobody has allowed it, no more is promised than there is.
+      if balances != balances.clamped || balances.unpromised < 0 && !core.mayBeShort {
+        findings.append(
+          "item \(ordinal): \(onHand) on hand, \(held) held, \(committed) committed")
       }
       if held != heldByItem[Int(ordinal)] {
         findings.append(

@@ -75,6 +75,10 @@ extension StoreSession {
         .insufficientStock(item: item, requested: requested, available: available), method, scope,
         identity, fingerprint, number, name: nil)
     case .onHandLimit: refuse(.onHandLimit, method, scope, identity, fingerprint, number, name: nil)
+    case .insufficientCommitted(let item, let requested, let committed):
+      refuse(
+        .insufficientCommitted(item: item, requested: requested, committed: committed), method,
+        scope, identity, fingerprint, number, name: nil)
     default: Decision(.refused(refusal), replayed: false, lsn: 0)
     }
   }
@@ -131,6 +135,8 @@ extension StoreSession {
       return tellUnknownItems(first: first, places: places)
     case .lineNotFound(let line): return .itemNotFound(line: line)
     case .onHandLimit: return .onHandLimit
+    case .insufficientCommitted(let item, let requested, let committed):
+      return .insufficientCommitted(item: item, requested: requested, committed: committed)
     }
   }
 

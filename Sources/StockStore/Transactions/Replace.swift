@@ -183,48 +183,15 @@ extension StoreSession {
     guard core.log.isKeeping else { return }
     let next = core.shards[number].nextSlot()
     let replacement = scratch.replacement
-    let dropped = (0..<scratch.changes.count).count {
-      replacement.index(scratch.changes[$0].ordinal) == nil
-    }
     scratch.record.beginReplaced(
       command.reservation, revision: replacement.revision,
       createdAt: core.slab[command.reservation.slot].createdAt, time: now, slot: next.slot,
       generation: next.generation, fingerprint: fingerprint, expiresAt: replacement.expiresAt,
-      lineCount: replacement.lineCount + dropped, scope: command.scope)
+      lineCount: replacedLineCount, scope: command.scope)
     scratch.record.append(
       .reference,
       command.reference.count > 0
         ? command.reference : core.slab[command.reservation.slot].reference)
-  }
-
-  /// Puts what becomes of the items into the record: first the lines that are held from now on, then the items of
-  /// which nothing is.
-  @inline(never)
-  func writeReplacedLines() {
-    let replacement = scratch.replacement
-    for index in 0..<replacement.lineCount {
-      let line = replacement.lines[index]
-      if let change = scratch.changes.index(line.item.ordinal) {
-        writeReplacedLine(index, scratch.changes[change], quantity: line.quantity)
-      } else {
-        // Kept as it is: the item has seen nothing of it, and may be anywhere by now.
-        scratch.record.setLine(
-          index, ordinal: line.item.ordinal, quantity: line.quantity, version: 0, onHand: 0,
-          held: 0)
-      }
-    }
-    var index = replacement.lineCount
-    for change in 0..<scratch.changes.count
-    where replacement.index(scratch.changes[change].ordinal) == nil {
-      writeReplacedLine(index, scratch.changes[change], quantity: 0)
-      index += 1
-    }
-  }
-
-  private func writeReplacedLine(_ index: Int, _ change: ItemChange, quantity: Int64) {
-    scratch.record.setLine(
-      index, ordinal: change.ordinal, quantity: quantity, version: change.word >> 1 + 1,
-      onHand: change.onHand + change.onHandChange, held: change.held + change.heldChange)
   }
 
   private func commitReplacement() -> CommitResult {
@@ -334,22 +301,4 @@ private struct ShardPair {
 
   var first: Int { min(key, hold ?? key) }
   var second: Int? { hold.flatMap { $0 == key ? nil : max($0, key) } }
-}
-
-/// What becomes of a hold whose lines are replaced.
-struct Replacement {
-  /// While its commit is on the way: the journal's record is another than that of the changes alone.
-  var isReplacing = false
-  var lineCount = 0
-  var expiresAt: Int64 = 0
-  var revision: UInt64 = 0
-  /// Each item once.
-  let lines = FixedArray<ViewLine>(
-    capacity: StoreLimits.linesMax, repeating: ViewLine(item: ItemHandle(ordinal: 0), quantity: 0))
-
-  /// The line of this item.
-  func index(_ ordinal: UInt32) -> Int? {
-    for index in 0..<lineCount where lines[index].item.ordinal == ordinal { return index }
-    return nil
-  }
 }

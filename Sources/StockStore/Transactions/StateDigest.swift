@@ -58,7 +58,7 @@ extension StoreCore {
       if kind != .held && slab[slot].endedAt <= time - limits.retentionNanoseconds { continue }
       append(slot, to: &words)
       if words.text.count > 0 {
-        digest.add(hash(words))
+        digest.add(recordHash(words))
       } else if waiting.isEmpty {
         swap(&words, &waiting)
       } else if waiting.count == words.count {
@@ -68,14 +68,14 @@ extension StoreCore {
         digest.add(hashes.second)
         waiting.removeAll()
       } else {
-        digest.add(hash(words))
+        digest.add(recordHash(words))
       }
     }
-    if !waiting.isEmpty { digest.add(hash(waiting)) }
+    if !waiting.isEmpty { digest.add(recordHash(waiting)) }
     return digest
   }
 
-  private func hash(_ words: DigestWords) -> (low: UInt64, high: UInt64) {
+  private func recordHash(_ words: DigestWords) -> (low: UInt64, high: UInt64) {
     let none = unsafe BorrowedBytes.empty.pointer
     return unsafe keys.digest.hash128(words.pointer, words.text.pointer, none, words.last)
   }
@@ -88,9 +88,12 @@ extension StoreCore {
     words.append(1)
     words.append(UInt64(ordinal))
     words.append(version)
-    words.append(UInt64(bitPattern: items[ordinal].onHand.load(ordering: .acquiring)))
-    words.append(UInt64(bitPattern: items[ordinal].held.load(ordering: .acquiring)))
-    words.append(UInt64(bitPattern: items[ordinal].safetyStock.load(ordering: .acquiring)))
+    let balances = items[ordinal].balances
+    words.append(UInt64(bitPattern: balances.onHand))
+    words.append(UInt64(bitPattern: balances.held))
+    words.append(UInt64(bitPattern: balances.safetyStock))
+    // Only where it is: the state of an older version has the digest that it had.
+    if balances.committed != 0 { words.append(UInt64(bitPattern: balances.committed)) }
     return unsafe keys.digest.hash128(
       words.pointer, name.sku.pointer, name.location.pointer,
       UInt64(name.sku.count) | UInt64(name.location.count) << 32)

@@ -41,16 +41,17 @@ struct FeedConsumer {
   struct Item: Equatable {
     var onHand: Int64
     var held: Int64
+    var committed: Int64
     var safetyStock: Int64
     var version: UInt64
 
     init(_ level: SeenEvent.Level) {
-      (onHand, held) = (level.onHand, level.held)
+      (onHand, held, committed) = (level.onHand, level.held, level.committed)
       (safetyStock, version) = (level.safetyStock, level.version)
     }
 
     init(_ item: Model.Item) {
-      (onHand, held) = (item.onHand, item.held)
+      (onHand, held, committed) = (item.onHand, item.held, item.committed)
       (safetyStock, version) = (item.safetyStock, item.version)
     }
   }
@@ -150,7 +151,7 @@ struct FeedConsumer {
     case .held:
       if hold != nil { return "held already" }
       books.holds[id] = Hold(lines: event.lines, expiresAt: event.expiresAt)
-      return Self.put(event, &books) { (0, event.lines[$0] ?? 0) }
+      return Self.put(event, &books) { Change(held: event.lines[$0] ?? 0) }
     case .replaced:
       guard let hold else { return "not held" }
       books.holds[id] = Hold(lines: event.lines, expiresAt: event.expiresAt)
@@ -160,7 +161,7 @@ struct FeedConsumer {
       if Set(event.stock.map(\.sku)) != changed { return "not of \(changed), which it changes" }
       for level in event.stock {
         let change = (event.lines[level.sku] ?? 0) - (hold.lines[level.sku] ?? 0)
-        if let wrong = Self.put(level, (0, change), &books) { return wrong }
+        if let wrong = Self.put(level, Change(held: change), &books) { return wrong }
       }
       return nil
     case .extended:
@@ -170,19 +171,26 @@ struct FeedConsumer {
       books.holds[id] = nil
       // Of a hold that has expired, the units are taken anew.
       return Self.put(event, &books) { sku in
-        (-(event.lines[sku] ?? 0), -(hold?.lines[sku] ?? 0))
+        Change(sold: event.lines[sku] ?? 0, held: -(hold?.lines[sku] ?? 0))
       }
     default:
       books.holds[id] = nil
       guard let hold, hold.lines == event.lines else { return "not what is held: \(hold as Any)" }
       if kind == .expired, hold.expiresAt != event.expiresAt { return "due at another time" }
-      return Self.put(event, &books) { (0, -(hold.lines[$0] ?? 0)) }
+      return Self.put(event, &books) { Change(held: -(hold.lines[$0] ?? 0)) }
     }
+  }
+
+  /// What a reservation does to an item.
+  private struct Change {
+    /// Units that left the house, or stayed on hand as committed: the balances say which.
+    var sold: Int64 = 0
+    var held: Int64
   }
 
   /// Puts the balances of an event of lines in place of those before.
   private static func put(
-    _ event: SeenEvent, _ books: inout Books, _ change: (String) -> (onHand: Int64, held: Int64)
+    _ event: SeenEvent, _ books: inout Books, _ change: (String) -> Change
   ) -> String? {
     if event.stock.isEmpty { return "no balances" }
     for sku in event.lines.keys where !event.stock.contains(where: { $0.sku == sku }) {
@@ -194,13 +202,13 @@ struct FeedConsumer {
     return nil
   }
 
-  /// - Parameter change: of on hand and held; nil: any.
+  /// - Parameter change: nil: any.
   private static func put(
-    _ level: SeenEvent.Level, _ change: (onHand: Int64, held: Int64)?, _ books: inout Books
+    _ level: SeenEvent.Level, _ change: Change?, _ books: inout Books
   ) -> String? {
     let before = books.items[level.sku]
     books.items[level.sku] = Item(level)
-    if level.available != level.onHand - level.held - level.safetyStock {
+    if level.available != level.onHand - level.held - level.committed - level.safetyStock {
       return "\(level.sku): available is not what the others leave"
     }
     guard let before else { return change == nil ? nil : "\(level.sku) was never made" }
@@ -208,9 +216,10 @@ struct FeedConsumer {
       return "\(level.sku): version \(level.version) behind \(before.version)"
     }
     guard let change else { return nil }
+    let (left, committed) = (before.onHand - level.onHand, level.committed - before.committed)
     let isRight =
-      level.onHand == before.onHand + change.onHand && level.held == before.held + change.held
-      && level.safetyStock == before.safetyStock
+      left + committed == change.sold && (left == 0 || committed == 0)
+      && level.held == before.held + change.held && level.safetyStock == before.safetyStock
     return isRight ? nil : "\(level.sku): \(level) behind \(before), change \(change)"
   }
 }

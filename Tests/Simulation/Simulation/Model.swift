@@ -6,13 +6,14 @@ package struct Model: Sendable {
     package var ordinal: UInt32
     package var onHand: Int64
     package var held: Int64 = 0
+    package var committed: Int64 = 0
     package var safetyStock: Int64 = 0
     package var version: UInt64 = 0
 
     package var level: StockLevel {
       StockLevel(
-        item: ItemHandle(ordinal: ordinal), onHand: onHand, held: held, safetyStock: safetyStock,
-        version: version)
+        item: ItemHandle(ordinal: ordinal), onHand: onHand, held: held, committed: committed,
+        safetyStock: safetyStock, version: version)
     }
   }
 
@@ -28,6 +29,8 @@ package struct Model: Sendable {
     package var isSoldInPart = false
     package var reference = ""
     package var revision: UInt64 = 1
+    /// Confirmed, and the units stayed on hand.
+    package var isCommitted = false
 
     mutating func sell(_ sold: [TestLine]) {
       for index in lines.indices {
@@ -66,17 +69,20 @@ package struct Model: Sendable {
     package var sku: String
     package var change: AdjustCommand.Change
     package var safetyStock: Int64?
-    package var expectedVersion: UInt64?
+    package var check: AdjustCommand.Check
+    package var allowsShortage: Bool
+    package var reference = ""
     package var reason: String
 
     package init(
       sku: String, change: AdjustCommand.Change, safetyStock: Int64? = nil,
-      expectedVersion: UInt64? = nil, reason: String = "test"
+      check: AdjustCommand.Check = .none, allowsShortage: Bool = false, reason: String = "test"
     ) {
       self.sku = sku
       self.change = change
       self.safetyStock = safetyStock
-      self.expectedVersion = expectedVersion
+      self.check = check
+      self.allowsShortage = allowsShortage
       self.reason = reason
     }
   }
@@ -267,9 +273,10 @@ package struct Model: Sendable {
     ended.removeAll { $0 == key }
   }
 
-  mutating func change(_ sku: String, onHand: Int64 = 0, held: Int64 = 0) {
+  mutating func change(_ sku: String, onHand: Int64 = 0, held: Int64 = 0, committed: Int64 = 0) {
     items[sku]?.onHand += onHand
     items[sku]?.held += held
+    items[sku]?.committed += committed
     items[sku]?.version += 1
   }
 
@@ -303,7 +310,10 @@ package struct Model: Sendable {
     return answer
   }
 
-  mutating func sell(_ id: ReservationID, _ sold: [TestLine]) { reservations[id]?.sell(sold) }
+  mutating func sell(_ id: ReservationID, _ sold: [TestLine], keepCommitted: Bool) {
+    reservations[id]?.sell(sold)
+    reservations[id]?.isCommitted = keepCommitted
+  }
 
   /// What a repair does to all items: a version that was shown before is none from here on.
   package mutating func liftVersions(by lift: UInt64) {
@@ -442,8 +452,12 @@ package struct Model: Sendable {
     let payload = Payload.adjust(adjustment)
     if let answer = replay(key, payload) { return answer }
     let known = items[adjustment.sku]
-    if let expectedVersion = adjustment.expectedVersion, expectedVersion != known?.version ?? 0 {
+    switch adjustment.check {
+    case .version(let version) where version != known?.version ?? 0:
       return (.refused([.versionMismatch(current: known?.version ?? 0)]), false)
+    case .onHand(let onHand) where onHand != known?.onHand ?? 0:
+      return (.refused([.onHandMismatch(current: known?.onHand ?? 0)]), false)
+    default: break
     }
     var item = known ?? Item(ordinal: UInt32(items.count), onHand: 0)
     var refusal: Refusal?
@@ -453,14 +467,19 @@ package struct Model: Sendable {
       if known == nil && delta < 0 { refusal = .itemNotFound(line: 0) }
       item.onHand += delta
     case .setOnHand(let onHand): item.onHand = onHand
+    case .ship(let units):
+      if known == nil { refusal = .itemNotFound(line: 0) }
+      item.onHand -= units
+      item.committed -= units
+    case .uncommit(let units):
+      if known == nil { refusal = .itemNotFound(line: 0) }
+      item.committed -= units
     }
     if refusal == nil && known == nil && items.count >= limits.itemsMax {
       return (.refused([.tableFull(.items)]), false)
     }
-    if let known, item.onHand < known.held {
-      refusal = .insufficientStock(
-        item: known.level.item, requested: known.onHand - item.onHand,
-        available: known.onHand - known.held)
+    if let known, refusal == nil {
+      refusal = whyNot(known, item, adjustment)
     } else if item.onHand > limits.quantityMax {
       refusal = .onHandLimit
     }
@@ -473,5 +492,24 @@ package struct Model: Sendable {
     items[adjustment.sku] = item
     record(key, payload, .level(item.level), live: false)
     return (.level(item.level), false)
+  }
+
+  /// Why an item cannot become another one; nil where it can.
+  private func whyNot(_ item: Item, _ next: Item, _ adjustment: Adjustment) -> Refusal? {
+    if next.committed < 0 {
+      return .insufficientCommitted(
+        item: item.level.item, requested: item.committed - next.committed,
+        committed: item.committed)
+    }
+    var isShipped = false
+    if case .ship = adjustment.change { isShipped = true }
+    // Promises keep units on hand, unless the shelf is what it is; units that are not there are never taken.
+    let kept = isShipped || adjustment.allowsShortage ? 0 : max(0, item.held + item.committed)
+    if next.onHand < item.onHand, next.onHand < kept {
+      return .insufficientStock(
+        item: item.level.item, requested: item.onHand - next.onHand,
+        available: item.onHand - kept)
+    }
+    return next.onHand > limits.quantityMax ? .onHandLimit : nil
   }
 }

@@ -22,7 +22,7 @@ package struct TestRequester: Sendable {
 extension Model {
   /// Confirm, as the store must decide it: why not, or whether it had happened before.
   package mutating func confirm(
-    _ id: ReservationID, _ lines: [TestLine], reacquire: Bool,
+    _ id: ReservationID, _ lines: [TestLine], reacquire: Bool, keepCommitted: Bool = false,
     by requester: TestRequester = TestRequester()
   ) -> (refusals: [Refusal], replayed: Bool) {
     guard let reservation = reservation(id) else { return ([.reservationNotFound], false) }
@@ -31,30 +31,48 @@ extension Model {
     switch reservation.state {
     case .released: return ([.reservationReleased], false)
     case .confirmed:
-      return isRepeat(of: reservation, lines, sold) ? ([], true) : ([.reservationConfirmed], false)
+      return reservation.isCommitted == keepCommitted && isRepeat(of: reservation, lines, sold)
+        ? ([], true) : ([.reservationConfirmed], false)
     case .expired where !reacquire: return ([.reservationExpired], false)
     default: break
     }
     var refusals = moreThanHeld(reservation, lines)
-    if refusals.isEmpty, reservation.state == .expired {
+    if refusals.isEmpty {
       // In the order of the reservation's lines.
-      refusals = lacking(
-        reservation.lines.compactMap { line in
-          sold.first { $0.sku == line.sku && $0.quantity > 0 }
-        })
+      let wanted = reservation.lines.compactMap { line in
+        sold.first { $0.sku == line.sku && $0.quantity > 0 }
+      }
+      refusals = notThere(
+        wanted, takesAnew: reservation.state == .expired, takesAway: !keepCommitted)
     }
     if !refusals.isEmpty { return (refusals, false) }
     for line in reservation.lines {
       let quantity = sold.first { $0.sku == line.sku }?.quantity ?? 0
-      if reservation.state == .held {
-        change(line.sku, onHand: -quantity, held: -line.quantity)
-      } else if quantity > 0 {
-        change(line.sku, onHand: -quantity)
+      let held = reservation.state == .held ? line.quantity : 0
+      if held == 0, quantity == 0 { continue }
+      if keepCommitted {
+        change(line.sku, held: -held, committed: quantity)
+      } else {
+        change(line.sku, onHand: -quantity, held: -held)
       }
     }
-    sell(id, sold)
+    sell(id, sold, keepCommitted: keepCommitted)
     end(id, .confirmed, at: now)
     return ([], false)
+  }
+
+  /// What of the units that are sold is not on offer, where an expired hold takes them anew, or not on hand, where
+  /// they leave the house.
+  private func notThere(
+    _ sold: [TestLine], takesAnew: Bool, takesAway: Bool
+  ) -> [Refusal] {
+    sold.compactMap { line in
+      guard let level = items[line.sku]?.level else { return nil }
+      if takesAnew, let refusal = lacking([line]).first { return refusal }
+      guard takesAway, level.onHand < line.quantity else { return nil }
+      return .insufficientStock(
+        item: level.item, requested: line.quantity, available: level.onHand)
+    }
   }
 
   /// Whether a confirm asks for what the reservation was confirmed with.

@@ -254,15 +254,15 @@ extension SimulationRun {
     if random.chance(15), !adjustments.isEmpty {
       var earlier = random.pick(adjustments)
       if random.chance(20) { earlier.adjustment.safetyStock = 1 }
+      if random.chance(20) { earlier.adjustment.reference += "x" }
       return earlier
     }
     let sku = anySKU()
     var adjustment = Model.Adjustment(sku: sku, change: anyChange())
-    if random.chance(10) { adjustment.safetyStock = random.number(0...5) }
-    if random.chance(30) {
-      adjustment.expectedVersion =
-        random.chance(70) ? model.items[sku]?.version ?? 0 : random.number(0...9)
-    }
+    if random.chance(10) { adjustment.safetyStock = random.number(-5...5) }
+    if random.chance(30) { adjustment.check = anyCheck(model.items[sku]) }
+    adjustment.allowsShortage = random.chance(15)
+    if random.chance(20) { adjustment.reference = "order:\(random.number(0...9))" }
     adjustment.reason = random.pick(
       Self.reasons.filter { $0.utf8.count <= settings.reasonBytesMax }.suffix(2))
     return AdjustCommandText(
@@ -270,12 +270,21 @@ extension SimulationRun {
   }
 
   private func anyChange() -> AdjustCommand.Change {
-    switch random.number(0...9) {
+    switch random.number(0...13) {
     case 0: .none
     case 1..<3: .setOnHand(random.number(0...40))
     case 3: .delta(settings.limits.quantityMax)
+    case 4..<6: .ship(random.number(1...4))
+    case 6..<8: .uncommit(random.number(1...4))
     default: .delta(random.number(-5...20))
     }
+  }
+
+  private func anyCheck(_ item: Model.Item?) -> AdjustCommand.Check {
+    let isRight = random.chance(70)
+    return random.chance(50)
+      ? .version(isRight ? item?.version ?? 0 : random.number(0...9))
+      : .onHand(isRight ? item?.onHand ?? 0 : random.number(0...9))
   }
 
   func adjust(_ session: Int) throws(Violation) {
@@ -283,10 +292,7 @@ extension SimulationRun {
     adjustments.append(command)
     if adjustments.count > Self.rememberedMax { adjustments.removeFirst() }
     let adjustment = command.adjustment
-    let decision = sessions[session].adjust(
-      command.key, adjustment.sku, adjustment.change, safetyStock: adjustment.safetyStock,
-      expectedVersion: adjustment.expectedVersion, reason: adjustment.reason,
-      caller: command.caller)
+    let decision = sessions[session].adjust(command.key, adjustment, caller: command.caller)
     log("adjust \(command): \(decision.result)")
     try noteExpiries()
     defer { askModel() }
@@ -337,10 +343,14 @@ extension SimulationRun {
       if random.chance(5) { lines.append(TestLine(sku: anySKU(), quantity: 1)) }
     }
     let reacquire = random.chance(40)
+    let keepCommitted = random.chance(40)
     let requester = anyRequester(id)
-    let decision = sessions[session].confirm(id, lines, reacquire: reacquire, by: requester)
-    try compare("confirm \(id.slot) \(lines) \(requester)", session, decision, id) { model in
-      model.confirm(id, lines, reacquire: reacquire, by: requester)
+    let decision = sessions[session].confirm(
+      id, lines, reacquire: reacquire, keepCommitted: keepCommitted, by: requester)
+    let what = "confirm \(id.slot) \(lines) \(keepCommitted ? "as committed " : "")\(requester)"
+    try compare(what, session, decision, id) { model in
+      model.confirm(
+        id, lines, reacquire: reacquire, keepCommitted: keepCommitted, by: requester)
     }
   }
 

@@ -242,9 +242,7 @@ extension SimulationRun {
       try noteExpiries()
       expected = model.again(recorded, lines)
     case .adjust(let adjustment):
-      let decision = sessions[session].adjust(
-        key.key, adjustment.sku, adjustment.change, safetyStock: adjustment.safetyStock,
-        expectedVersion: adjustment.expectedVersion, reason: adjustment.reason, caller: key.caller)
+      let decision = sessions[session].adjust(key.key, adjustment, caller: key.caller)
       try noteExpiries()
       seen = (sessions[session].answer(decision), decision.replayed, decision.lsn)
     case .replace(let replacement):

@@ -50,7 +50,7 @@ struct FeedOfRun {
   }
 
   mutating func historyBytes(_ segmentBytes: Int) -> Int {
-    keepsAll ? 1 << 24 : random.pick([0, 0, segmentBytes, 4 * segmentBytes])
+    keepsAll ? 1 << 24 : random.pick([0, 0, 0, segmentBytes])
   }
 
   // MARK: States

@@ -116,7 +116,7 @@ struct RunSettings {
     // The smallest segments in which a record of any size fits, and as many ready as are needed to take
     // changes at all.
     let (segmentBlocks, spareSegments) = random.pick([
-      (6, 3), (6, 3), (6, 3), (7, 2), (9, 1), (10, 2),
+      (7, 3), (7, 3), (7, 3), (8, 2), (10, 1), (11, 2),
     ])
     return JournalOptions(
       durability: fault == nil && random.chance(10) ? .os : .fsync,

@@ -10,6 +10,7 @@ struct SeenEvent {
     var safetyStock: Int64 = 0
     var available: Int64 = 0
     var version: UInt64 = 0
+    var committed: Int64 = 0
   }
 
   var lsn: UInt64 = 0
@@ -61,6 +62,7 @@ struct SeenEvent {
       case 5: level.safetyStock = Int64(bitPattern: value)
       case 6: level.available = Int64(bitPattern: value)
       case 7: level.version = value
+      case 8: level.committed = Int64(bitPattern: value)
       default: break
       }
     }

@@ -119,10 +119,12 @@ extension StoreSession {
   /// Confirm with lines.
   package func confirm(
     _ id: ReservationID, _ lines: [TestLine] = [], reacquire: Bool = false,
-    by requester: TestRequester = TestRequester()
+    keepCommitted: Bool = false, by requester: TestRequester = TestRequester()
   ) -> Decision<ReservationView> {
     withLines(lines) { _ in
-      requester.withBytes { confirm(id, reacquireIfExpired: reacquire, by: $0) }
+      requester.withBytes {
+        confirm(id, reacquireIfExpired: reacquire, keepCommitted: keepCommitted, by: $0)
+      }
     }
   }
 
@@ -145,16 +147,37 @@ extension StoreSession {
   /// AdjustStock with text.
   package func adjust(
     _ key: String, _ sku: String, _ change: AdjustCommand.Change, location: String = "",
-    safetyStock: Int64? = nil, expectedVersion: UInt64? = nil, reason: String = "test",
-    caller: String = ""
+    safetyStock: Int64? = nil, expectedVersion: UInt64? = nil, expectedOnHand: Int64? = nil,
+    allowsShortage: Bool = false, reason: String = "test", caller: String = ""
   ) -> Decision<StockLevel> {
-    withScope(key, caller: caller) { scope in
+    let check: AdjustCommand.Check =
+      expectedVersion.map { .version($0) } ?? expectedOnHand.map { .onHand($0) } ?? .none
+    return withScope(key, caller: caller) { scope in
       withName(sku, location) { item in
         withBytes(reason) { reason in
           adjust(
             AdjustCommand(
-              scope: scope, item: item, change: change, safetyStock: safetyStock,
-              expectedVersion: expectedVersion, reason: reason))
+              scope: scope, item: item, change: change, safetyStock: safetyStock, check: check,
+              allowsShortage: allowsShortage, reason: reason))
+        }
+      }
+    }
+  }
+
+  /// AdjustStock as the model has it.
+  package func adjust(
+    _ key: String, _ adjustment: Model.Adjustment, caller: String = ""
+  ) -> Decision<StockLevel> {
+    withScope(key, caller: caller) { scope in
+      withName(adjustment.sku, "") { item in
+        withBytes(adjustment.reason) { reason in
+          withBytes(adjustment.reference) { reference in
+            adjust(
+              AdjustCommand(
+                scope: scope, item: item, change: adjustment.change,
+                safetyStock: adjustment.safetyStock, check: adjustment.check,
+                allowsShortage: adjustment.allowsShortage, reference: reference, reason: reason))
+          }
         }
       }
     }

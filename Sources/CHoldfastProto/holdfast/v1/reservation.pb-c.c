@@ -1364,7 +1364,7 @@ const ProtobufCMessageDescriptor holdfast__v1__reserve_response__descriptor =
   (ProtobufCMessageInit) holdfast__v1__reserve_response__init,
   NULL,NULL,NULL    /* reserved[123] */
 };
-static const ProtobufCFieldDescriptor holdfast__v1__confirm_request__field_descriptors[3] =
+static const ProtobufCFieldDescriptor holdfast__v1__confirm_request__field_descriptors[4] =
 {
   {
     "reservation_id",
@@ -1402,8 +1402,21 @@ static const ProtobufCFieldDescriptor holdfast__v1__confirm_request__field_descr
     0,             /* flags */
     0,NULL,NULL    /* reserved1,reserved2, etc */
   },
+  {
+    "keep_committed",
+    4,
+    PROTOBUF_C_LABEL_NONE,
+    PROTOBUF_C_TYPE_BOOL,
+    0,   /* quantifier_offset */
+    offsetof(Holdfast__V1__ConfirmRequest, keep_committed),
+    NULL,
+    NULL,
+    0,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
 };
 static const unsigned holdfast__v1__confirm_request__field_indices_by_name[] = {
+  3,   /* field[3] = keep_committed */
   1,   /* field[1] = lines */
   2,   /* field[2] = reacquire_if_expired */
   0,   /* field[0] = reservation_id */
@@ -1411,7 +1424,7 @@ static const unsigned holdfast__v1__confirm_request__field_indices_by_name[] = {
 static const ProtobufCIntRange holdfast__v1__confirm_request__number_ranges[1 + 1] =
 {
   { 1, 0 },
-  { 0, 3 }
+  { 0, 4 }
 };
 const ProtobufCMessageDescriptor holdfast__v1__confirm_request__descriptor =
 {
@@ -1421,7 +1434,7 @@ const ProtobufCMessageDescriptor holdfast__v1__confirm_request__descriptor =
   "Holdfast__V1__ConfirmRequest",
   "holdfast.v1",
   sizeof(Holdfast__V1__ConfirmRequest),
-  3,
+  4,
   holdfast__v1__confirm_request__field_descriptors,
   holdfast__v1__confirm_request__field_indices_by_name,
   1,  holdfast__v1__confirm_request__number_ranges,

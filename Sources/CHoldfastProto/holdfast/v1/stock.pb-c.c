@@ -508,7 +508,7 @@ const ProtobufCMessageDescriptor holdfast__v1__stock_item__descriptor =
   (ProtobufCMessageInit) holdfast__v1__stock_item__init,
   NULL,NULL,NULL    /* reserved[123] */
 };
-static const ProtobufCFieldDescriptor holdfast__v1__stock_level__field_descriptors[7] =
+static const ProtobufCFieldDescriptor holdfast__v1__stock_level__field_descriptors[8] =
 {
   {
     "sku",
@@ -594,9 +594,22 @@ static const ProtobufCFieldDescriptor holdfast__v1__stock_level__field_descripto
     0,             /* flags */
     0,NULL,NULL    /* reserved1,reserved2, etc */
   },
+  {
+    "committed",
+    8,
+    PROTOBUF_C_LABEL_NONE,
+    PROTOBUF_C_TYPE_INT64,
+    0,   /* quantifier_offset */
+    offsetof(Holdfast__V1__StockLevel, committed),
+    NULL,
+    NULL,
+    0,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
 };
 static const unsigned holdfast__v1__stock_level__field_indices_by_name[] = {
   5,   /* field[5] = available */
+  7,   /* field[7] = committed */
   3,   /* field[3] = held */
   1,   /* field[1] = location */
   2,   /* field[2] = on_hand */
@@ -607,7 +620,7 @@ static const unsigned holdfast__v1__stock_level__field_indices_by_name[] = {
 static const ProtobufCIntRange holdfast__v1__stock_level__number_ranges[1 + 1] =
 {
   { 1, 0 },
-  { 0, 7 }
+  { 0, 8 }
 };
 const ProtobufCMessageDescriptor holdfast__v1__stock_level__descriptor =
 {
@@ -617,14 +630,14 @@ const ProtobufCMessageDescriptor holdfast__v1__stock_level__descriptor =
   "Holdfast__V1__StockLevel",
   "holdfast.v1",
   sizeof(Holdfast__V1__StockLevel),
-  7,
+  8,
   holdfast__v1__stock_level__field_descriptors,
   holdfast__v1__stock_level__field_indices_by_name,
   1,  holdfast__v1__stock_level__number_ranges,
   (ProtobufCMessageInit) holdfast__v1__stock_level__init,
   NULL,NULL,NULL    /* reserved[123] */
 };
-static const ProtobufCFieldDescriptor holdfast__v1__adjust_stock_request__field_descriptors[9] =
+static const ProtobufCFieldDescriptor holdfast__v1__adjust_stock_request__field_descriptors[14] =
 {
   {
     "idempotency_key",
@@ -734,22 +747,87 @@ static const ProtobufCFieldDescriptor holdfast__v1__adjust_stock_request__field_
     0,             /* flags */
     0,NULL,NULL    /* reserved1,reserved2, etc */
   },
+  {
+    "ship",
+    10,
+    PROTOBUF_C_LABEL_NONE,
+    PROTOBUF_C_TYPE_INT64,
+    offsetof(Holdfast__V1__AdjustStockRequest, change_case),
+    offsetof(Holdfast__V1__AdjustStockRequest, ship),
+    NULL,
+    NULL,
+    0 | PROTOBUF_C_FIELD_FLAG_ONEOF,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
+  {
+    "uncommit",
+    11,
+    PROTOBUF_C_LABEL_NONE,
+    PROTOBUF_C_TYPE_INT64,
+    offsetof(Holdfast__V1__AdjustStockRequest, change_case),
+    offsetof(Holdfast__V1__AdjustStockRequest, uncommit),
+    NULL,
+    NULL,
+    0 | PROTOBUF_C_FIELD_FLAG_ONEOF,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
+  {
+    "expected_on_hand",
+    12,
+    PROTOBUF_C_LABEL_NONE,
+    PROTOBUF_C_TYPE_INT64,
+    offsetof(Holdfast__V1__AdjustStockRequest, version_check_case),
+    offsetof(Holdfast__V1__AdjustStockRequest, expected_on_hand),
+    NULL,
+    NULL,
+    0 | PROTOBUF_C_FIELD_FLAG_ONEOF,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
+  {
+    "allow_shortage",
+    13,
+    PROTOBUF_C_LABEL_NONE,
+    PROTOBUF_C_TYPE_BOOL,
+    0,   /* quantifier_offset */
+    offsetof(Holdfast__V1__AdjustStockRequest, allow_shortage),
+    NULL,
+    NULL,
+    0,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
+  {
+    "reference",
+    14,
+    PROTOBUF_C_LABEL_NONE,
+    PROTOBUF_C_TYPE_STRING,
+    0,   /* quantifier_offset */
+    offsetof(Holdfast__V1__AdjustStockRequest, reference),
+    NULL,
+    &protobuf_c_empty_string,
+    0,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
 };
 static const unsigned holdfast__v1__adjust_stock_request__field_indices_by_name[] = {
+  12,   /* field[12] = allow_shortage */
   6,   /* field[6] = any_version */
   3,   /* field[3] = delta */
+  11,   /* field[11] = expected_on_hand */
   5,   /* field[5] = expected_version */
   0,   /* field[0] = idempotency_key */
   2,   /* field[2] = location */
   8,   /* field[8] = reason */
+  13,   /* field[13] = reference */
   4,   /* field[4] = set_on_hand */
   7,   /* field[7] = set_safety_stock */
+  9,   /* field[9] = ship */
   1,   /* field[1] = sku */
+  10,   /* field[10] = uncommit */
 };
 static const ProtobufCIntRange holdfast__v1__adjust_stock_request__number_ranges[1 + 1] =
 {
   { 1, 0 },
-  { 0, 9 }
+  { 0, 14 }
 };
 const ProtobufCMessageDescriptor holdfast__v1__adjust_stock_request__descriptor =
 {
@@ -759,7 +837,7 @@ const ProtobufCMessageDescriptor holdfast__v1__adjust_stock_request__descriptor 
   "Holdfast__V1__AdjustStockRequest",
   "holdfast.v1",
   sizeof(Holdfast__V1__AdjustStockRequest),
-  9,
+  14,
   holdfast__v1__adjust_stock_request__field_descriptors,
   holdfast__v1__adjust_stock_request__field_indices_by_name,
   1,  holdfast__v1__adjust_stock_request__number_ranges,

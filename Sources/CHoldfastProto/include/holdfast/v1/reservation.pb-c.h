@@ -238,10 +238,17 @@ struct  Holdfast__V1__ConfirmRequest
    * FAILED_PRECONDITION INSUFFICIENT_STOCK, and the reservation stays EXPIRED.
    */
   protobuf_c_boolean reacquire_if_expired;
+  /*
+   * The units stay on hand, as committed, until AdjustStock ships them. Part of what a repeat must repeat. Without
+   * it they leave on hand at once, and where more was promised than there is (allow_shortage and negative
+   * safety_stock of AdjustStock) and they are not there, that is refused with FAILED_PRECONDITION
+   * INSUFFICIENT_STOCK (available: what is on hand), and the reservation stays HELD.
+   */
+  protobuf_c_boolean keep_committed;
 };
 #define HOLDFAST__V1__CONFIRM_REQUEST__INIT \
  { PROTOBUF_C_MESSAGE_INIT (&holdfast__v1__confirm_request__descriptor) \
-    , (char *)protobuf_c_empty_string, 0,NULL, 0 }
+    , (char *)protobuf_c_empty_string, 0,NULL, 0, 0 }
 
 
 /*
@@ -255,7 +262,7 @@ struct  Holdfast__V1__ConfirmResponse
    */
   Holdfast__V1__Reservation *reservation;
   /*
-   * It was confirmed before, with the same lines: with none only if everything was sold.
+   * It was confirmed before, with the same lines (with none only if everything was sold) and keep_committed.
    */
   protobuf_c_boolean replayed;
 };

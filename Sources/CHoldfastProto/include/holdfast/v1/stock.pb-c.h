@@ -67,20 +67,21 @@ struct  Holdfast__V1__StockLevel
    */
   char *location;
   /*
-   * Units that are not sold, held ones included: 0 to 2^40. Confirm takes them out, whether or not they
-   * have left the shelf.
+   * Units that exist, held and committed ones included: 0 to 2^40. A Confirm without keep_committed takes them
+   * out, whether or not they have left the shelf.
    */
   int64_t on_hand;
   /*
-   * Units in live reservations: 0 to on_hand.
+   * Units in live reservations.
    */
   int64_t held;
   /*
-   * Units that are never offered: 0 to 2^40.
+   * Units that are never offered: -2^40 to 2^40. Below zero: so many may be held beyond what is on hand.
    */
   int64_t safety_stock;
   /*
-   * on_hand - held - safety_stock. Below zero where safety stock was raised over what is left.
+   * on_hand - held - committed - safety_stock. Below zero where safety stock was raised over what is left, or
+   * units are owed after a change with allow_shortage.
    */
   int64_t available;
   /*
@@ -88,23 +89,30 @@ struct  Holdfast__V1__StockLevel
    * directory the versions of all items are above all that were told before.
    */
   uint64_t version;
+  /*
+   * Units sold and not yet shipped, part of on_hand.
+   */
+  int64_t committed;
 };
 #define HOLDFAST__V1__STOCK_LEVEL__INIT \
  { PROTOBUF_C_MESSAGE_INIT (&holdfast__v1__stock_level__descriptor) \
-    , (char *)protobuf_c_empty_string, (char *)protobuf_c_empty_string, 0, 0, 0, 0, 0 }
+    , (char *)protobuf_c_empty_string, (char *)protobuf_c_empty_string, 0, 0, 0, 0, 0, 0 }
 
 
 typedef enum {
   HOLDFAST__V1__ADJUST_STOCK_REQUEST__CHANGE__NOT_SET = 0,
   HOLDFAST__V1__ADJUST_STOCK_REQUEST__CHANGE_DELTA = 4,
-  HOLDFAST__V1__ADJUST_STOCK_REQUEST__CHANGE_SET_ON_HAND = 5
+  HOLDFAST__V1__ADJUST_STOCK_REQUEST__CHANGE_SET_ON_HAND = 5,
+  HOLDFAST__V1__ADJUST_STOCK_REQUEST__CHANGE_SHIP = 10,
+  HOLDFAST__V1__ADJUST_STOCK_REQUEST__CHANGE_UNCOMMIT = 11
     PROTOBUF_C__FORCE_ENUM_TO_BE_INT_SIZE(HOLDFAST__V1__ADJUST_STOCK_REQUEST__CHANGE__CASE)
 } Holdfast__V1__AdjustStockRequest__ChangeCase;
 
 typedef enum {
   HOLDFAST__V1__ADJUST_STOCK_REQUEST__VERSION_CHECK__NOT_SET = 0,
   HOLDFAST__V1__ADJUST_STOCK_REQUEST__VERSION_CHECK_EXPECTED_VERSION = 6,
-  HOLDFAST__V1__ADJUST_STOCK_REQUEST__VERSION_CHECK_ANY_VERSION = 7
+  HOLDFAST__V1__ADJUST_STOCK_REQUEST__VERSION_CHECK_ANY_VERSION = 7,
+  HOLDFAST__V1__ADJUST_STOCK_REQUEST__VERSION_CHECK_EXPECTED_ON_HAND = 12
     PROTOBUF_C__FORCE_ENUM_TO_BE_INT_SIZE(HOLDFAST__V1__ADJUST_STOCK_REQUEST__VERSION_CHECK__CASE)
 } Holdfast__V1__AdjustStockRequest__VersionCheckCase;
 
@@ -136,6 +144,16 @@ struct  Holdfast__V1__AdjustStockRequest
    * Why, for the audit: 1-256 bytes of valid UTF-8.
    */
   char *reason;
+  /*
+   * On hand may fall below held and committed, not below zero: the shelf is what it is. Their owners keep their
+   * promise, and available is below zero by what is owed.
+   */
+  protobuf_c_boolean allow_shortage;
+  /*
+   * The order, return or delivery that this is about: 0-64 bytes of printable ASCII without spaces. Not unique. Part
+   * of the payload.
+   */
+  char *reference;
   Holdfast__V1__AdjustStockRequest__ChangeCase change_case;
   union {
     /*
@@ -146,6 +164,14 @@ struct  Holdfast__V1__AdjustStockRequest
      * The new on hand: 0 to 2^40.
      */
     int64_t set_on_hand;
+    /*
+     * Units that leave the house: on hand and committed both fall. 1 to committed.
+     */
+    int64_t ship;
+    /*
+     * Sold units that are not shipped after all: committed falls. 1 to committed.
+     */
+    int64_t uncommit;
   };
   Holdfast__V1__AdjustStockRequest__VersionCheckCase version_check_case;
   union {
@@ -157,18 +183,23 @@ struct  Holdfast__V1__AdjustStockRequest
      * Change it whatever its version. Must be true.
      */
     protobuf_c_boolean any_version;
+    /*
+     * Change it only if its on hand is this: holds that come and go do not matter. ABORTED ON_HAND_MISMATCH.
+     * 0 to 2^40; an unknown item has 0.
+     */
+    int64_t expected_on_hand;
   };
   Holdfast__V1__AdjustStockRequest__SafetyChangeCase safety_change_case;
   union {
     /*
-     * The new safety stock: 0 to 2^40.
+     * The new safety stock: -2^40 to 2^40. Below zero: so many units may be held beyond what is on hand.
      */
     int64_t set_safety_stock;
   };
 };
 #define HOLDFAST__V1__ADJUST_STOCK_REQUEST__INIT \
  { PROTOBUF_C_MESSAGE_INIT (&holdfast__v1__adjust_stock_request__descriptor) \
-    , (char *)protobuf_c_empty_string, (char *)protobuf_c_empty_string, (char *)protobuf_c_empty_string, (char *)protobuf_c_empty_string, HOLDFAST__V1__ADJUST_STOCK_REQUEST__CHANGE__NOT_SET, {0}, HOLDFAST__V1__ADJUST_STOCK_REQUEST__VERSION_CHECK__NOT_SET, {0}, HOLDFAST__V1__ADJUST_STOCK_REQUEST__SAFETY_CHANGE__NOT_SET, {0} }
+    , (char *)protobuf_c_empty_string, (char *)protobuf_c_empty_string, (char *)protobuf_c_empty_string, (char *)protobuf_c_empty_string, 0, (char *)protobuf_c_empty_string, HOLDFAST__V1__ADJUST_STOCK_REQUEST__CHANGE__NOT_SET, {0}, HOLDFAST__V1__ADJUST_STOCK_REQUEST__VERSION_CHECK__NOT_SET, {0}, HOLDFAST__V1__ADJUST_STOCK_REQUEST__SAFETY_CHANGE__NOT_SET, {0} }
 
 
 /*
