@@ -90,6 +90,7 @@ package import StorePersistence
   private let reflection: ReflectionService
   /// What is known of reserves that come next in a batch.
   let ahead = BatchLookahead()
+  let heldTail = HeldTail()
   private let authorization: Authorization
 
   /// - Parameters:

@@ -31,12 +31,8 @@ extension HoldfastHandler {
       reference: try rules.reference(reference))
     switch decision.result {
     case .accepted(let hold):
-      let writer = response.message
-      writer.field(1, hold.id)
-      writer.field(2, hold.expiresAt)
-      writer.field(3, decision.replayed)
-      writer.field(6, UInt64(hold.state.rawValue))
-      if case .held = hold.state { writer.field(7, seconds: hold.remainingNanoseconds) }
+      response.message.field(1, hold.id)
+      heldTail.write(hold, isReplay: decision.replayed, to: response.message)
     case .refused(let refusal):
       errors.refuse(refusal, isReplay: decision.replayed, session: session, response: response) {
         session.namedItem(line: $0)
