@@ -79,15 +79,15 @@ struct BatchEntry: BitwiseCopyable {
 }
 
 extension Calls {
-  /// Requests' worth of work of one call, and of all batched calls of a loop, in one iteration: 0.3 ms, and
-  /// about a millisecond. As many unary calls as one connection's bytes hold take longer.
+  /// Requests' worth of work of one call, and of all batched calls of a loop, in one iteration: half a
+  /// millisecond, and two. As many unary calls as one connection's bytes hold take longer.
   static let requestsPerSlice = 512
   static let requestsPerIteration = 2048
   /// Messages up to this length are announced ahead: of longer ones, the handler looks ahead by itself.
   private static let announcedBytesMax = 256
   /// So many of them.
   private static let messagesAhead = 12
-  /// What a response is expected to take for each request; and beside what came, for each byte of it.
+  /// What a response is expected to take for each request that is held.
   private static let responseBytesPerRequest = 72
   /// Inflating so many bytes takes as long as a request.
   private static let inflatedBytesPerRequest = 128

@@ -27,8 +27,11 @@ extension ServerContext {
     let offset = unsafe position - record.pointee.droppedCount
     precondition(
       unsafe offset >= record.pointee.releasedCount
-        && offset + bytes.count <= record.pointee.outgoing.count, "what was not written yet, or may be out")
-    for index in bytes.indices { unsafe record.pointee.outgoing.start[offset + index] = bytes[index] }
+        && offset + bytes.count <= record.pointee.outgoing.count,
+      "what was not written yet, or may be out")
+    for index in bytes.indices {
+      unsafe record.pointee.outgoing.start[offset + index] = bytes[index]
+    }
   }
 
   /// `count` bytes of data were written into the room.
