@@ -49,6 +49,8 @@ package final class Archiver: Sendable {
   private let wakeup: Wakeup
   private let finished: Wakeup
   private let isStopping = Atomic<Bool>(false)
+  /// There is a thread, and it leaves the disk to others now and then.
+  private let rests = Atomic<Bool>(false)
   private let thread = Mutex<Thread?>(nil)
   private let notices = Mutex<(@Sendable (ArchiveNotice) -> Void)?>(nil)
 
@@ -68,8 +70,15 @@ package final class Archiver: Sendable {
       () throws(Errno) in (try Wakeup(), try Wakeup())
     }
     let segments = try archive.segments()
-    let newest = segments.last { !$0.isTail }?.sequence ?? 0
-    try Self.requireBehind(segments, archive, position)
+    // Where there is a tail alone, whatever is before it may be missing, and what is behind its beginning must not.
+    let newest =
+      segments.last { !$0.isTail }?.sequence ?? segments.first.map { $0.sequence - 1 } ?? 0
+    let isContinued =
+      options.fault == .archiveForgetsTail
+      ? segments.contains { !$0.isTail } : !segments.isEmpty
+    if options.fault != .archiveOfNewer {
+      try Self.requireBehind(segments, archive, position)
+    }
     pool.keepForArchive(from: newest + 1)
     let next = pool.unarchived(before: position.sequence)?.next ?? position.sequence
     let name = FileNames.segment(next)
@@ -79,7 +88,7 @@ package final class Archiver: Sendable {
     }
     state = Mutex(State(archivedLSN: first?.lsn ?? position.lsn))
     // Where it was off for a while, or its newest segments were removed, some are gone for good.
-    if newest > 0, next > newest + 1 {
+    if isContinued, next > newest + 1 {
       missing = Int(clamping: next - newest - 1)
     } else {
       missing = 0
@@ -140,7 +149,7 @@ package final class Archiver: Sendable {
         if pool.unarchived(before: position.sequence)?.next != next { return true }
         throw error
       }
-      pool.archived(through: next)
+      pool.archived(through: options.fault == .archiveSkipsSegment ? next + 1 : next)
       state.withLock { state in
         state.archivedLSN = max(state.archivedLSN, end)
         state.segments += 1
@@ -162,7 +171,7 @@ package final class Archiver: Sendable {
   }
 
   private func rest(_ nanoseconds: Int64) {
-    if !isStopping.load(ordering: .relaxed) { wakeup.wait(nanoseconds: nanoseconds) }
+    if rests.load(ordering: .relaxed) { wakeup.wait(nanoseconds: nanoseconds) }
   }
 
   private func tellLosses() {
@@ -180,6 +189,7 @@ package final class Archiver: Sendable {
 
   /// - Parameter position: the end of what is durable.
   package func start(_ position: @escaping @Sendable () -> JournalPosition) throws(Errno) {
+    rests.store(true, ordering: .relaxed)
     let started = try Thread(name: "archive") { [self] in
       run(position)
       finished.signal()
@@ -191,6 +201,7 @@ package final class Archiver: Sendable {
   /// archive does not take it in time, the thread is left to its fate.
   /// - Returns: whether the archive has everything.
   package func finish(patienceNanoseconds: Int64) -> Bool {
+    rests.store(false, ordering: .relaxed)
     isStopping.store(true, ordering: .releasing)
     wakeup.signal()
     let started = thread.withLock { thread in

@@ -159,7 +159,7 @@ internal import Synchronization
     let header = try write(
       .records, group.byteCount, group.recordCount, to: file, at: &position)
     let written = SystemClock.monotonicNanoseconds()
-    if options.fault == .watchBeforeSync {
+    if options.fault == .watchBeforeSync || options.fault == .archiveBeforeSync {
       let early = position
       state.withLock { ($0.position, $0.mark) = (early, LogPoint.mark(header)) }
     }

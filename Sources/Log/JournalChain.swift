@@ -39,7 +39,9 @@ package final class JournalChain {
   /// - Throws: `damaged` where it should go on; `failed`.
   package func fill(_ window: Window) throws(JournalError) -> JournalEnd? {
     window.batchBytes = 0
-    let segment = try openedSegment()
+    guard let segment = try openedSegment() else {
+      return JournalEnd(position: position, time: time, tornBytes: 0)
+    }
     var available = try read(segment, into: window, behind: 0)
     while true {
       let rest = unsafe UnsafeRawBufferPointer(
@@ -107,14 +109,18 @@ package final class JournalChain {
 
   // MARK: Segments
 
-  private func openedSegment() throws(JournalError) -> OpenSegment {
+  /// nil where whoever owns the journal has left this reader behind.
+  private func openedSegment() throws(JournalError) -> OpenSegment? {
     if let segment { return segment }
     let name = FileNames.segment(position.sequence)
     let file: any StorageFile
     do {
       file = try source.storage.open(name)
     } catch {
-      if error == .noSuchFile { throw damage(name, 0, "it is missing") }
+      if error == .noSuchFile {
+        if try isLeftBehind() { return nil }
+        throw damage(name, 0, "it is missing")
+      }
       throw .failed(operation: "open", file: name, error)
     }
     let byteCount = try JournalError.attempt("measure", name) { () throws(Errno) in
@@ -145,6 +151,13 @@ package final class JournalChain {
       return try unsafe segment.file.read(into: piece, at: offset)
     }
     return available + read
+  }
+
+  private func isLeftBehind() throws(JournalError) -> Bool {
+    guard position.lsn >= source.mustReach else { return false }
+    return try JournalError.attempt("list", "the directory") { () throws(Errno) in
+      try source.storage.hasGoneOn(past: position.sequence)
+    }
   }
 
   /// Reads from `position` on as much as fits. How many bytes.

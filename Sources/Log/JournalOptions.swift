@@ -87,4 +87,48 @@ package enum LogFault: String, Sendable, CaseIterable {
   case watchPastHistory = "watch-past-history"
   /// A point is taken for one of this history by its number alone.
   case watchAnyHistory = "watch-any-history"
+  /// The archive goes on with the segment after the next.
+  case archiveSkipsSegment = "archive-skips-segment"
+  /// What is archived gets its name before it is synced.
+  case archiveUnsynced = "archive-unsynced"
+  /// Names in the archive are not synced before the segments are given up where they were.
+  case archiveNameUnsynced = "archive-name-unsynced"
+  /// What is written and not synced is archived.
+  case archiveBeforeSync = "archive-before-sync"
+  /// A directory goes on with an archive that has more of the journal than the directory.
+  case archiveOfNewer = "archive-of-newer"
+  /// Segments are used again before the archive has them, and nothing is said of it.
+  case archiveKeepsNone = "archive-keeps-none"
+  /// An archive that has the beginning of a segment alone does not say that what is behind is missing.
+  case archiveForgetsTail = "archive-forgets-tail"
+  /// A backup is the checkpoint, without the journal since.
+  case backupWithoutLog = "backup-without-log"
+  /// A backup says that it has more than it has.
+  case backupClaimsMore = "backup-claims-more"
+  /// A backup that a server gives has what is written and not synced.
+  case backupPastDurable = "backup-past-durable"
+  /// A backup gets its name before its files are synced.
+  case backupUnsynced = "backup-unsynced"
+  /// Who reads beside a server does not hold the files that the reading began with.
+  case backupUnheld = "backup-unheld"
+  /// A segment is used again though somebody reads it.
+  case backupUndercut = "backup-undercut"
+  /// A reader that its server has left behind takes what is gone for damage.
+  case backupLeftBehind = "backup-left-behind"
+  /// A restored state has the record behind the moment that was asked for.
+  case restoreTooFar = "restore-too-far"
+  /// A restored state lacks the last record before the moment that was asked for.
+  case restoreTooShort = "restore-too-short"
+  /// A restored store goes on with the versions, and so the history, of the one before.
+  case restoreSameHistory = "restore-same-history"
+  /// All that are restored from one store have the same history.
+  case restoreOneHistory = "restore-one-history"
+  /// A restored directory has its name before it is written.
+  case restoreNamedFirst = "restore-named-first"
+  /// Where the archive lacks a segment, that passes for its end.
+  case restoreOverGap = "restore-over-gap"
+  /// What an archived file lacks at its end is not missed.
+  case restoreShortFile = "restore-short-file"
+  /// Where the archive goes on in the backup's last segment is not looked at.
+  case restoreOwnSegment = "restore-own-segment"
 }

@@ -1,6 +1,8 @@
 // A directory for reading beside the server that owns it. It holds the files open that it began with: so a
 // checkpoint that is removed meanwhile and a segment that is given up can still be read. The owner does not use
-// a segment again while somebody has it (SegmentPool.recycle): it makes another, and never waits.
+// a segment again while somebody has it (SegmentPool.recycle): it makes another, and never waits. Segments that
+// come later are read as long as they are there: a reader that the owner leaves behind has come to its end, which
+// is no damage (hasGoneOn).
 package import Posix
 internal import Synchronization
 
@@ -8,14 +10,16 @@ package final class ReaderSnapshot: Storage {
   private let storage: any Storage
   private let listed: [String]
   private let held: [String: any StorageFile]
+  private let fault: LogFault?
 
   private static let attemptsMax = 100
 
   /// - Parameter isNeeded: by its name, whether a file is to be held.
   package init(
-    of storage: any Storage, isNeeded: (String) -> Bool
+    of storage: any Storage, fault: LogFault? = nil, isNeeded: (String) -> Bool
   ) throws(JournalError) {
     self.storage = storage
+    self.fault = fault
     var attempt = 1
     while true {
       let names = try Self.names(storage)
@@ -25,7 +29,7 @@ package final class ReaderSnapshot: Storage {
       let after = Set(try Self.names(storage))
       let isWhole = held.count == names.count(where: isNeeded) && after.isSuperset(of: held.keys)
       if isWhole || attempt == Self.attemptsMax {
-        self.held = held
+        self.held = fault == .backupUnheld ? [:] : held
         listed = names
         return
       }
@@ -59,6 +63,13 @@ package final class ReaderSnapshot: Storage {
   package func open(_ name: String) throws(Errno) -> any StorageFile {
     if let file = held[name] { return file }
     return try storage.open(name)
+  }
+
+  /// The newest segment that was there is followed by others, or there would be none behind the missing one now.
+  package func hasGoneOn(past sequence: UInt64) throws(Errno) -> Bool {
+    let newest = listed.compactMap(FileNames.segmentSequence).max() ?? 0
+    guard sequence > newest, fault != .backupLeftBehind else { return false }
+    return try storage.names().compactMap(FileNames.segmentSequence).contains { $0 > sequence }
   }
 
   package func create(_ name: String) throws(Errno) -> any StorageFile { throw .readOnly }

@@ -57,11 +57,13 @@ package struct SegmentArchive: Sendable {
   let storage: any Storage
   let identity: LogIdentity
   let history: UInt64
+  private let fault: LogFault?
 
   /// - Throws: `unsuitable` where files of another store are there; `failed`.
   package init(
-    storage: any Storage, identity: LogIdentity, history: UInt64
+    storage: any Storage, identity: LogIdentity, history: UInt64, fault: LogFault? = nil
   ) throws(JournalError) {
+    self.fault = fault
     self.storage = storage
     self.identity = identity
     self.history = history
@@ -220,9 +222,9 @@ package struct SegmentArchive: Sendable {
       try unsafe write(bytes, to: file, at: place.offset, rest)
     }
     try JournalError.attempt("rename", FileNames.newArchived) { () throws(Errno) in
-      try file.sync()
+      if fault != .archiveUnsynced { try file.sync() }
       try storage.rename(FileNames.newArchived, to: FileNames.archived(name))
-      try storage.syncDirectory()
+      if fault != .archiveNameUnsynced { try storage.syncDirectory() }
     }
     return chain.place.lsn
   }
@@ -238,7 +240,7 @@ package struct SegmentArchive: Sendable {
       let began = SystemClock.monotonicNanoseconds()
       try JournalError.attempt("write", FileNames.newArchived) { () throws(Errno) in
         try unsafe file.write(part, at: place + offset)
-        try file.sync()
+        if fault != .archiveUnsynced { try file.sync() }
       }
       // As a checkpoint does: the disk may be the journal's.
       rest(2 * (SystemClock.monotonicNanoseconds() - began))

@@ -162,6 +162,7 @@ package final class SegmentPool: Sendable {
 
   /// From now on segments from `sequence` on are kept until the archive has them. Before the first `retire`.
   package func keepForArchive(from sequence: UInt64) {
+    if options.fault == .archiveKeepsNone { return }
     state.withLock { $0.keptFrom = sequence }
   }
 
@@ -201,7 +202,9 @@ package final class SegmentPool: Sendable {
       () throws(Errno) -> (any StorageFile)? in
       let file = try storage.open(name)
       // Readers of the directory have what they began with.
-      guard try file.byteCount() == segmentBytes, file.takeForReuse() else { return nil }
+      guard try file.byteCount() == segmentBytes,
+        file.takeForReuse() || options.fault == .backupUndercut
+      else { return nil }
       try writeHeader(sequence, to: file)
       try file.sync()
       return file

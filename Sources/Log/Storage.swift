@@ -24,6 +24,10 @@ package protocol Storage: AnyObject, Sendable {
   /// directory).
   func syncDirectory() throws(Errno)
 
+  /// Whether the process that owns the files has gone on behind those that are seen here, so that the segment
+  /// `sequence`, which is not there, came and went since.
+  func hasGoneOn(past sequence: UInt64) throws(Errno) -> Bool
+
   /// Looks whether what is written here is still what a later start will read: whether the directory has its
   /// name, and these files theirs.
   /// - Returns: what is wrong, in a few words; nil: nothing.
@@ -42,6 +46,8 @@ package struct NamedFile: Sendable {
 }
 
 extension Storage {
+  package func hasGoneOn(past sequence: UInt64) throws(Errno) -> Bool { false }
+
   package func displacement(of files: [NamedFile]) throws(Errno) -> String? {
     let present = Set(try names())
     return files.first { !present.contains($0.name) }.map { "\($0.name) was removed" }

@@ -23,7 +23,7 @@ internal import StockStore
 package struct BackupManifest: Equatable, Sendable {
   package let storeID: StoreID
   package let history: UInt64
-  package let lsn: UInt64
+  package internal(set) var lsn: UInt64
   package let time: Timestamp
   package let decisions: UInt64
   package let digest: String

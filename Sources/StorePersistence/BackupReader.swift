@@ -40,6 +40,7 @@ package final class BackupReader: @unchecked Sendable {
   private let source: JournalReader
   private let closing: ClosingRecord.Found
   private let durableLSN: UInt64?
+  private let fault: LogFault?
   private let chain: JournalChain
   private let window = Window()
   /// Of what is in the window: where it lies, and how much of it was given.
@@ -56,15 +57,18 @@ package final class BackupReader: @unchecked Sendable {
 
   /// - Parameter durableLSN: nothing behind is read; nil: as far as it was written.
   /// - Throws: `damaged`, `unsuitable`, `failed`, `newer`.
-  package init(of storage: any Storage, until durableLSN: UInt64? = nil) throws(JournalError) {
-    let snapshot = try StockStore.snapshot(of: storage)
+  package init(
+    of storage: any Storage, until durableLSN: UInt64? = nil, fault: LogFault? = nil
+  ) throws(JournalError) {
+    self.fault = fault
+    let snapshot = try StockStore.snapshot(of: storage, fault: fault)
     let listing = try DirectoryListing(snapshot)
     try listing.requireRepaired()
     checkpoint = try StockStore.newestCheckpoint(snapshot)
     let header = checkpoint.header
     closing = try ClosingRecord.read(snapshot, storeID: header.identity.storeID)
     self.storage = snapshot
-    self.durableLSN = durableLSN
+    self.durableLSN = fault == .backupPastDurable ? nil : durableLSN
     source = JournalReader(
       storage: snapshot, identity: header.identity.log,
       start: try Self.beginning(of: header, snapshot), mustReach: checkpoint.mustReach)
@@ -169,7 +173,7 @@ package final class BackupReader: @unchecked Sendable {
 
   /// False where the segment, or the journal, has come to its end.
   private func fillWindow() throws(JournalError) -> Bool {
-    if isAtEnd { return finish() }
+    if isAtEnd || fault == .backupWithoutLog && end.lsn >= checkpoint.mustReach { return finish() }
     let place = chain.place
     if place.sequence != windowPlace.sequence {
       (windowPlace, windowBytes, given) = (place, 0, 0)

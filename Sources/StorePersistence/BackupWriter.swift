@@ -5,14 +5,18 @@ internal import StockStore
 
 /// Used by one thread at a time.
 package final class BackupWriter {
-  private let directory: PartialDirectory
+  private let directory: any DirectoryDraft
+  private let fault: LogFault?
   private var files: [String: any StorageFile] = [:]
   private var byteCount = 0
 
   /// More than any checkpoint has.
   private static let offsetMax = 1 << 50
 
-  package init(_ directory: PartialDirectory) { self.directory = directory }
+  package init(_ directory: any DirectoryDraft, fault: LogFault? = nil) {
+    self.directory = directory
+    self.fault = fault
+  }
 
   /// Pieces may come from elsewhere: only files that a backup has are written.
   package func write(_ piece: BackupPiece) throws(JournalError) {
@@ -35,7 +39,7 @@ package final class BackupWriter {
 
   /// Makes it outlive a power cut, reads it as a start would, and gives it its name.
   package func finish() throws(JournalError) -> BackupManifest {
-    for (name, file) in files {
+    for (name, file) in files.sorted(by: { $0.key < $1.key }) where fault != .backupUnsynced {
       try JournalError.attempt("sync", "\(directory.partialPath)/\(name)") { () throws(Errno) in
         try file.sync()
       }
@@ -44,6 +48,7 @@ package final class BackupWriter {
     // Of a server that runs the time, too, is one of a moment: what was forgotten by then is not counted.
     var manifest = try StockStore.examine(directory.storage).state
     manifest.byteCount = byteCount
+    if fault == .backupClaimsMore { manifest.lsn += 8 }
     try manifest.write(to: directory.storage)
     try directory.publish()
     return manifest
@@ -55,7 +60,7 @@ package enum Backup {
   /// - Parameter isInterrupted: asked between pieces; true ends it.
   /// - Returns: nil where it was interrupted.
   package static func copy(
-    of source: any Storage, to directory: PartialDirectory, isInterrupted: () -> Bool = { false }
+    of source: any Storage, to directory: any DirectoryDraft, isInterrupted: () -> Bool = { false }
   ) throws(JournalError) -> BackupManifest? {
     let reader = try BackupReader(of: source)
     let writer = BackupWriter(directory)

@@ -187,7 +187,7 @@ extension StockStore {
       try Archiver(
         SegmentArchive(
           storage: archive, identity: identity.log,
-          history: core.keys.history(firstVersion: core.firstVersion)),
+          history: core.keys.history(firstVersion: core.firstVersion), fault: options.fault),
         source: storage, pool: pool, options: options, position: position)
     }
     try pool.retire(before: fallback.sequence)

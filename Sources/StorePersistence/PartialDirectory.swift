@@ -2,10 +2,20 @@
 package import Log
 internal import Posix
 
-package final class PartialDirectory: Sendable {
+/// The seam between what is written into such a directory and where that is.
+package protocol DirectoryDraft: AnyObject {
+  /// What it is called until it has its name, for messages.
+  var partialPath: String { get }
+  var storage: any Storage { get }
+
+  /// Gives the directory its name, in one step, which outlives a power cut then. All in it was synced.
+  func publish() throws(JournalError)
+}
+
+package final class PartialDirectory: DirectoryDraft, Sendable {
   package let path: String
   package let partialPath: String
-  package let storage: DirectoryStorage
+  package let storage: any Storage
 
   /// Makes `path.partial`, or empties the one that a process has left which was killed.
   /// - Throws: `unsuitable` where there is something at `path`; `inUse`; `failed`.

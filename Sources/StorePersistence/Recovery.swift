@@ -33,7 +33,8 @@ struct Recovery {
     storage: any Storage, checkpoint: CheckpointReader, segmentCount: Int, limits: StoreLimits,
     concurrency: ConcurrencyControl = .optimistic, log: LogRing = LogRing(shape: .decisions),
     nonce: UInt64? = nil, isNew: Bool = false, fault: LogFault? = nil,
-    storeFault: DeliberateFault? = nil, target: RecoveryTarget? = nil, progress: (RecoveryProgress) -> Void = { _ in }
+    storeFault: DeliberateFault? = nil, target: RecoveryTarget? = nil,
+    progress: (RecoveryProgress) -> Void = { _ in }
   ) throws(JournalError) {
     let began = SystemClock.monotonicNanoseconds()
     let header = checkpoint.header
@@ -99,7 +100,8 @@ struct Recovery {
     let replay = Replay(
       core: core, stamps: stamps, startLSN: checkpoint.header.start.lsn,
       decisions: checkpoint.header.start.counted,
-      newestTime: max(checkpoint.header.time, checkpoint.end.time), target: target)
+      newestTime: max(checkpoint.header.time, checkpoint.end.time), target: target,
+      fault: reader.fault)
     let progressEvery: Int64 = 500_000_000
     var nextProgress = began + progressEvery
     var newestBatchBytes = 0

@@ -45,9 +45,12 @@ package struct Restore {
   private let last: ArchivedSegment?
   private let gap: (goesOnAt: UInt64, segments: ClosedRange<UInt64>)?
   private let archived: [UInt64: ArchivedSegment]
+  private let fault: LogFault?
 
   /// Looks for what there is.
-  package init(backup: any Storage, archive: (any Storage)?) throws(RestoreError) {
+  package init(
+    backup: any Storage, archive: (any Storage)?, fault: LogFault? = nil
+  ) throws(RestoreError) {
     do throws(JournalError) {
       let backup = try StockStore.snapshot(of: backup)
       guard let manifest = try BackupManifest.read(backup) else {
@@ -63,7 +66,7 @@ package struct Restore {
           storage: ReaderSnapshot(of: archive) { FileNames.archivedSegment($0) != nil },
           identity: identity, history: manifest.history)
       }
-      let chosen = try Self.choose(checkpoint, manifest, backup, kept)
+      let chosen = try Self.choose(checkpoint, manifest, backup, kept, fault)
       var segments: [UInt64: any StorageFile] = [:]
       for (sequence, source) in chosen.sources {
         segments[sequence] = try Self.open(sequence, source, backup, kept)
@@ -72,6 +75,7 @@ package struct Restore {
       gap = chosen.gap
       archived = chosen.sources.compactMapValues { $0 }
       last = chosen.sources.max { $0.key < $1.key }?.value
+      self.fault = fault
       self.backup = backup
       self.checkpoint = checkpoint
       self.manifest = manifest
@@ -84,7 +88,7 @@ package struct Restore {
   /// Whose file each segment is taken of: the archive's, or (nil) the backup's. As far as they go on without a gap.
   private static func choose(
     _ checkpoint: CheckpointReader, _ manifest: BackupManifest, _ backup: any Storage,
-    _ archive: SegmentArchive?
+    _ archive: SegmentArchive?, _ fault: LogFault?
   ) throws(JournalError) -> (
     sources: [UInt64: ArchivedSegment?], gap: (goesOnAt: UInt64, segments: ClosedRange<UInt64>)?
   ) {
@@ -103,9 +107,8 @@ package struct Restore {
       if next < ownLast {
         sources.updateValue(nil, forKey: next)
       } else if next == ownLast {
-        let own = try archived[next].flatMap { (name) throws(JournalError) in
-          try goesOn(name, behind: manifest.lsn, archive) ? name : nil
-        }
+        var own = fault == .restoreOwnSegment ? nil : archived[next]
+        if let name = own, try !goesOn(name, behind: manifest.lsn, archive) { own = nil }
         sources.updateValue(own, forKey: next)
         if own?.isTail ?? true { break }
       } else {
@@ -149,7 +152,7 @@ package struct Restore {
   /// Makes the directory, reads it as a start would, and gives it its name.
   /// - Parameter nonce: 64 unpredictable bits, unless a test wants the same again.
   package func restore(
-    until target: RecoveryTarget?, to directory: PartialDirectory,
+    until target: RecoveryTarget?, to directory: any DirectoryDraft,
     nonce: UInt64 = Machine.random64()
   ) throws(RestoreError) -> RestoreReport {
     if isBeforeBackup(target) { throw try outside() }
@@ -163,7 +166,7 @@ package struct Restore {
     defer { recovery.core.free() }
     try requireReached(target, recovery)
     do throws(JournalError) {
-      return try write(recovery, to: directory, lift: Repair.lift(nonce))
+      return try write(recovery, to: directory, lift: lift(nonce))
     } catch {
       throw .failed(error)
     }
@@ -184,13 +187,13 @@ package struct Restore {
       recovery = try Recovery(
         storage: journal, checkpoint: checkpoint,
         segmentCount: DirectoryListing(journal).segmentCount(from: 0),
-        limits: try StockStore.limits(toRead: checkpoint.header), target: target)
+        limits: try StockStore.limits(toRead: checkpoint.header), fault: fault, target: target)
     } catch {
       throw named(error)
     }
     do throws(JournalError) {
       // Nothing follows that would show that its end is missing.
-      if !recovery.isPastTarget, let last, let archive {
+      if !recovery.isPastTarget, let last, let archive, fault != .restoreShortFile {
         let end = try archive.end(of: last)
         if end.lsn != recovery.position.lsn {
           throw .damaged(
@@ -225,7 +228,7 @@ package struct Restore {
       switch target {
       case .lsn(let lsn)?: lsn <= recovery.summary.lsn
       case .time(let time)?: time <= recovery.summary.time.nanoseconds
-      case nil: gap == nil
+      case nil: gap == nil || fault == .restoreOverGap
       }
     if isReached { return }
     let range = range(to: recovery)
@@ -251,9 +254,18 @@ package struct Restore {
 
   // MARK: Writing
 
+  private func lift(_ nonce: UInt64) -> UInt64 {
+    switch fault {
+    case .restoreSameHistory: 0
+    case .restoreOneHistory: Repair.lift(0)
+    default: Repair.lift(nonce)
+    }
+  }
+
   private func write(
-    _ recovery: Recovery, to directory: PartialDirectory, lift: UInt64
+    _ recovery: Recovery, to directory: any DirectoryDraft, lift: UInt64
   ) throws(JournalError) -> RestoreReport {
+    if fault == .restoreNamedFirst { try directory.publish() }
     let summary = recovery.summary
     let header = checkpoint.header
     let storage = directory.storage

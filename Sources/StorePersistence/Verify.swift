@@ -42,8 +42,10 @@ extension StockStore {
   }
 
   /// The directory as it is now, also beside a server that goes on with it.
-  static func snapshot(of storage: any Storage) throws(JournalError) -> ReaderSnapshot {
-    try ReaderSnapshot(of: storage) { name in
+  static func snapshot(
+    of storage: any Storage, fault: LogFault? = nil
+  ) throws(JournalError) -> ReaderSnapshot {
+    try ReaderSnapshot(of: storage, fault: fault) { name in
       FileNames.segmentSequence(name) != nil || FileNames.checkpointLSN(name) != nil
     }
   }

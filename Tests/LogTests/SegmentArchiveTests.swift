@@ -228,6 +228,25 @@ struct SegmentArchiveTests {
     #expect(archiver.statistics(journal.position).lost == 3)
   }
 
+  @Test("One that has the beginning of a segment alone says so too")
+  func missingBehindTail() throws {
+    var journal = TestJournal()
+    for _ in 0..<5 { journal.append(80, run: 1) }
+    let archive = MemoryStorage()
+    try Self.drain(Self.archiver(journal, archive).0, journal)
+    #expect(try archive.names() == [Self.name(1, tail: true)])
+    for _ in 0..<3 {
+      journal.endSegment(run: 1)
+      journal.append(80, run: 1)
+    }
+    for sequence in UInt64(1)...2 { try journal.storage.remove(FileNames.segment(sequence)) }
+    let (archiver, _) = try Self.archiver(journal, archive)
+    let told = Mutex(0)
+    archiver.onNotice { if case .lost(let count) = $0 { told.withLock { $0 += count } } }
+    #expect(told.withLock { $0 } == 2)
+    #expect(archiver.statistics(journal.position).lost == 2)
+  }
+
   @Test("An archive that was off for a while says what it lacks")
   func missing() throws {
     let journal = Self.journal()

@@ -148,6 +148,33 @@ struct BackupTests {
     }
   }
 
+  @Test("A reader that its server leaves behind has all that was there when it began")
+  func leftBehind() throws {
+    let folder = Folder()
+    let run = try ArchivedStore(seed: 13)
+    try run.run(300)
+    let from = run.lsn
+    let truth = try #require(run.digests[from])
+    let newest = try #require(run.storage.names().compactMap(FileNames.segmentSequence).max())
+    let reader = try BackupReader(of: run.storage.reader)
+    try run.run(3000)
+    // What came right behind has been used again since.
+    let there = try run.storage.names().compactMap(FileNames.segmentSequence)
+    try #require(!there.contains(newest + 1) && there.contains { $0 > newest })
+    let writer = BackupWriter(try PartialDirectory(folder("backup")))
+    while try reader.next({ (piece) throws(JournalError) in try writer.write(piece) }) {}
+    let manifest = try writer.finish()
+    #expect(manifest.lsn >= from && manifest.lsn < run.lsn)
+    let (report, _) = try Self.restore(folder, "backup", nil, until: .lsn(from))
+    #expect(report.digest == truth.digest)
+    // One that is gone from a directory where nobody goes on is damage.
+    let files = run.storage.files
+    let last = try #require(run.store.journal).log.position.sequence
+    let stopped = SimulatedStorage(
+      files: files.filter { name, _ in FileNames.segmentSequence(name).map { $0 < last } ?? true })
+    #expect(throws: JournalError.self) { try StockStore.verify(storage: stopped.reader) }
+  }
+
   @Test("With the archive every moment since can be had", arguments: 1...2)
   func everyMoment(seed: Int) throws {
     let folder = Folder()

@@ -18,10 +18,13 @@ package enum RecoveryTarget: Equatable, Sendable {
 
   /// Whether a record, which ends at `lsn`, is beyond it.
   @inline(__always)
-  func isBefore(_ record: JournalRecord, lsn: UInt64) -> Bool {
-    switch self {
-    case .lsn(let last): lsn > last
-    case .time(let last): record.time > last
+  func isBefore(_ record: JournalRecord, lsn: UInt64, _ fault: LogFault?) -> Bool {
+    switch (self, fault) {
+    case (.lsn(let last), .restoreTooFar): lsn - UInt64(record.byteCount) > last
+    case (.lsn(let last), .restoreTooShort): lsn >= last
+    case (.lsn(let last), _): lsn > last
+    case (.time(let last), .restoreTooShort): record.time >= last
+    case (.time(let last), _): record.time > last
     }
   }
 }
@@ -44,6 +47,7 @@ package final class Replay {
   /// Everything before is whole: the end of the batch before.
   private var batchLSN: UInt64 = 0
   private let target: RecoveryTarget?
+  private let fault: LogFault?
   /// There is a record that the target leaves out; it and all behind it are not applied.
   package private(set) var isPastTarget = false
   /// Behind the newest record that was applied.
@@ -63,8 +67,9 @@ package final class Replay {
   ///   - target: where to stop; nil: where the journal ends.
   package init(
     core: StoreCore, stamps: Region<UInt64>, startLSN: UInt64, decisions: UInt64, newestTime: Int64,
-    target: RecoveryTarget?
+    target: RecoveryTarget?, fault: LogFault? = nil
   ) {
+    self.fault = fault
     self.core = core
     self.stamps = stamps
     self.decisions = decisions
@@ -97,7 +102,7 @@ package final class Replay {
       }
       guard let record = ahead[count & (Self.aheadCapacity - 1)] else { break }
       let lsn = batch.lsn &+ UInt64(offset + record.byteCount)
-      if let target, target.isBefore(record, lsn: lsn) {
+      if let target, target.isBefore(record, lsn: lsn, fault) {
         isPastTarget = true
         return
       }

@@ -22,6 +22,11 @@ package enum Mutant: Equatable, Sendable, CaseIterable {
 
   /// Found by who watches alone.
   var isOfFeed: Bool { name.hasPrefix("watch-") }
+
+  /// Found by who makes backups and restores them.
+  var isOfBackups: Bool {
+    ["archive-", "backup-", "restore-"].contains { name.hasPrefix($0) }
+  }
 }
 
 /// Runs seeds with a bug until one finds it: what it found; nil where none does.

@@ -100,12 +100,19 @@ struct FeedOfRun {
     note(cut)
     lifts.append((cut.lsn, lift))
   }
+
+  /// - Parameter state: what was restored of a backup, likewise. There is no journal before it.
+  mutating func restoreBackup(of state: SimulationRun.Snapshot, lift: UInt64) {
+    (states, lifts) = ([], [])
+    repair(at: state, lift: lift)
+  }
 }
 
 extension SimulationRun {
   func append(_ snapshot: Snapshot) {
     snapshots.append(snapshot)
     feed?.note(snapshot)
+    backups?.note(snapshot)
   }
 
   /// A process has begun.

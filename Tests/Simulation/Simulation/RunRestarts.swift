@@ -42,6 +42,7 @@ extension SimulationRun {
       throw violation("all durable after closing: \(last)", "\(sessions[0].durableLSN)")
     }
     notePromise()
+    if chanceOfBackups(70) { try finishArchive() }
     if random.chance(30), let position = store.journalPosition { try openWithoutEnd(position) }
     if random.chance(30) { try verifyWithHarmedCheckpoint() }
     counts.closed += 1
@@ -54,7 +55,7 @@ extension SimulationRun {
       log("copy the directory at \(last)")
       backup = Backup(
         files: storage.files, state: state, endLSN: end, cuts: cuts,
-        shownVersions: shownVersions, feed: feed?.copy)
+        shownVersions: shownVersions, feed: feed?.copy, history: backups?.current ?? 0)
     }
     try start(after: isAllDurable ? Farewell(digest: digest, time: time, lsn: last) : nil)
   }
@@ -115,14 +116,18 @@ extension SimulationRun {
   /// journal. What was decided since is gone, but not from the memory of those who were told.
   @discardableResult
   private func loseHistory() throws(Violation) -> Bool {
-    if keepsHistory || storage.bytesMax != .max || !random.chance(8) { return false }
+    if keepsHistory || storage.bytesMax != .max { return false }
+    if chanceOfBackups(25), try restoreBackup() { return true }
+    if !random.chance(8) { return false }
     if random.chance(70), let backup {
       log("restore the copy of \(backup.state.lsn)")
       counts.restored += 1
       storage = SimulatedStorage(files: backup.files, random: random.split())
       cuts = backup.cuts
+      backups?.noteTold(shownVersions, from: model.firstVersion)
       goBack(to: backup.state)
       if let copy = backup.feed { feed?.restore(copy, at: backup.endLSN) }
+      backups?.putBack(backup.history, backup.state, endLSN: backup.endLSN)
       shownVersions = backup.shownVersions
       return true
     }
@@ -133,16 +138,21 @@ extension SimulationRun {
   private func repair() throws(Violation) -> Bool {
     guard !cuts.isEmpty else { return false }
     let cut = random.pick(cuts)
+    return try repair(at: cut.lsn, cut)
+  }
+
+  /// - Parameter cut: the state at `lsn`, behind which there may be records of the time.
+  func repair(at lsn: UInt64, _ cut: Snapshot) throws(Violation) -> Bool {
     let report: RepairReport
     do throws(JournalError) {
-      report = try Repair.truncate(storage: storage, at: cut.lsn, nonce: random.next())
+      report = try Repair.truncate(storage: storage, at: lsn, nonce: random.next())
     } catch .unsuitable {
       // The checkpoint needs more.
       return false
     } catch {
-      throw violation("the journal to be cut at \(cut.lsn)", "\(error)")
+      throw violation("the journal to be cut at \(lsn)", "\(error)")
     }
-    log("give up what is behind \(cut.lsn): \(report)")
+    log("give up what is behind \(lsn): \(report)")
     counts.repaired += 1
     var state = cut.model
     state.liftVersions(by: report.versionLift)
@@ -150,7 +160,9 @@ extension SimulationRun {
     where version >= state.items[sku]?.version ?? state.firstVersion {
       throw violation("a version of \(sku) above \(version), which was shown", "\(state.items)")
     }
+    backups?.noteTold(shownVersions, from: model.firstVersion)
     goBack(to: Snapshot(lsn: cut.lsn, model: state))
+    backups?.beginHistory(snapshots[0])
     feed?.repair(at: cut, lift: report.versionLift)
     // What was shown is no version any more.
     shownVersions = [:]
@@ -158,7 +170,7 @@ extension SimulationRun {
     return true
   }
 
-  private func goBack(to state: Snapshot) {
+  func goBack(to state: Snapshot) {
     snapshots = [state]
     model = state.model
     promisedLSN = state.lsn
@@ -172,6 +184,8 @@ extension SimulationRun {
       counts.journalBytes += Int(statistics.bytesWritten)
     }
     closeFeed()
+    backups?.open = nil
+    if losingPower, chanceOfBackups(50) { restartArchive(losingPower: true) }
     sessions = []
     store = nil
     storage = storage.restart(losingPower: losingPower)
@@ -192,6 +206,8 @@ extension SimulationRun {
     settings.options.groupBytesMax = random.pick([1 << 12, 1 << 13, 1 << 14])
     settings.options.checkpointSegments = random.number(2...3)
     settings.options.historyBytes = feed?.historyBytes(segmentBytes) ?? 0
+    let archives = chanceOfBackups(80)
+    backups?.isArchiving = archives
     // The directory keeps the segments that it was made with.
     if promisedLSN > 0 {
       settings.options.segmentBytes = 4096 * random.number(5...segmentBytes / 4096)
@@ -212,6 +228,7 @@ extension SimulationRun {
       planFaults(attempt)
       let verified = try verify()
       let files = storage.files
+      try readyArchive()
       guard let summary = try open() else {
         counts.crashedStarts += 1
         try forgetLost(files)
@@ -281,13 +298,14 @@ extension SimulationRun {
       (store, summary) = try StockStore.open(
         storage: storage, limits: settings.limits, concurrency: settings.concurrency,
         options: settings.options, secret: (seed, ~seed), nonce: random.next(),
-        fault: fault?.ofStore,
+        archive: backups?.archiveInUse, fault: fault?.ofStore,
         makeClock: { notBefore in
           clock = SimulatedClock(max(wallTime, notBefore.nanoseconds) + timeToClock)
           return clock
         }, progress: { _ in })
     } catch {
       log("cannot open: \(error)")
+      if try leaveArchive(error) { return nil }
       let isInjected =
         storage.isDown || storage.hasFailed || storage.refusedForSpaceCount > refusedBefore
       guard case .failed = error, isInjected else {
@@ -317,6 +335,7 @@ extension SimulationRun {
     snapshots.removeAll { $0.lsn > summary.lsn }
     cuts.removeAll { $0.lsn > summary.lsn }
     feed?.forget(behind: summary.lsn)
+    backups?.forget(behind: summary.lsn)
   }
 
   private func requirePromised(_ summary: RecoverySummary) throws(Violation) {
@@ -353,11 +372,13 @@ extension SimulationRun {
     state.limits = settings.limits
     cuts.removeAll { $0.lsn > summary.lsn }
     feed?.forget(behind: summary.lsn)
+    backups?.forget(behind: summary.lsn)
     sessions = [store.makeSession(), store.makeSession()]
     // What fell due meanwhile has ended as the store was opened, where there was room to record it.
     snapshots = []
     append(Snapshot(lsn: summary.lsn, model: state))
     try openFeed()
+    try openArchive()
     model = state
     expiredBefore = store.statistics().reservationsExpired
     let (expired, isAll) = model.beginTurn(

@@ -100,6 +100,15 @@ struct RunSettings {
     fullPercent = 0
   }
 
+  /// Long records and many changes: many segments.
+  mutating func makeBulky() {
+    steps = max(steps, 120)
+    reasonBytesMax = 500
+    keyBytesMin = 64
+    adjustPercent = 80
+    changesMax = 5
+  }
+
   private static func limits(_ random: inout SeededRandom, hasShards: Bool) -> StoreLimits {
     var limits = testLimits(
       items: random.pick([3, 8]),

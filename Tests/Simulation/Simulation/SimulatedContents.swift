@@ -32,6 +32,8 @@ final class SimulatedContents {
   private static let sectorBytes = 512
 
   private(set) var visible: [UInt8]
+  /// Open files of those who read beside the process that writes.
+  var readers = 0
   private var durable: [UInt8]
   private var unsynced: [Write] = []
 

@@ -24,6 +24,9 @@ package import Log
 // ENOSPC comes from creating files, and from writes that make a file longer, until there is space again:
 // the journal has to do without, and must not need a restart when space is back.
 //
+// The directory itself may be one in the making, which is renamed when it is whole: in another directory, by a
+// change of the same kind.
+//
 // Not injected: reads that fail or give other bytes than were written (bit flips over a whole directory
 // are a test of their own), and writes that destroy other bytes than theirs.
 package import Posix
@@ -81,6 +84,9 @@ package final class SimulatedStorage: Storage, @unchecked Sendable {
   /// Of the directory, in their order.
   private var unsynced: [Change] = []
   private var random: SeededRandom
+  /// Whether the directory has its own name: as a process sees it, and as the disk has it.
+  package private(set) var hasName = false
+  private var hasNameDurably = false
 
   package var plan = FaultPlan.none
   /// More bytes than these in all files together give ENOSPC.
@@ -125,6 +131,7 @@ package final class SimulatedStorage: Storage, @unchecked Sendable {
     next.visible = visible
     next.durable = durable
     next.unsynced = unsynced
+    (next.hasName, next.hasNameDurably) = (hasName, hasNameDurably)
     return next
   }
 
@@ -133,6 +140,8 @@ package final class SimulatedStorage: Storage, @unchecked Sendable {
     let mood = Mood(random: &random)
     for change in unsynced where mood.keeps(&random) { settle(change) }
     unsynced = []
+    if hasName, !hasNameDurably { hasName = mood.keeps(&random) }
+    hasNameDurably = hasName
     for name in durable.keys.sorted() { durable[name]?.losePower(mood, &random) }
     visible = durable
   }
@@ -186,6 +195,26 @@ package final class SimulatedStorage: Storage, @unchecked Sendable {
       for (change, isDone) in zip(unsynced, done) where isDone { settle(change) }
       unsynced = zip(unsynced, done).filter { !$0.1 }.map(\.0)
     }
+  }
+
+  /// Gives the directory its name, and syncs the one that it is in.
+  package func publish() throws(Errno) {
+    try perform("rename the directory") { hasName = true }
+    try perform("sync its parent", ofDirectory: true) {
+      hasNameDurably = hasName
+    } partly: {
+      if random.chance(50) { hasNameDurably = hasName }
+    }
+  }
+
+  /// The same files, for somebody who reads them beside the process that has them: as long as one is open, that
+  /// does not use it again.
+  package var reader: any Storage { SimulatedReader(self) }
+
+  fileprivate func openToRead(_ name: String) throws(Errno) -> any StorageFile {
+    try requirePower()
+    guard let contents = visible[name] else { throw Errno(code: ENOENT) }
+    return SimulatedFile(self, contents, name, isReader: true)
   }
 
   /// Makes a change of the directory durable. A file has one name: where a rename before it was lost,
@@ -288,12 +317,22 @@ private final class SimulatedFile: StorageFile, @unchecked Sendable {
   private let storage: SimulatedStorage
   private let contents: SimulatedContents
   private let name: String
+  private let isReader: Bool
 
-  init(_ storage: SimulatedStorage, _ contents: SimulatedContents, _ name: String) {
+  init(
+    _ storage: SimulatedStorage, _ contents: SimulatedContents, _ name: String,
+    isReader: Bool = false
+  ) {
     self.storage = storage
     self.contents = contents
     self.name = name
+    self.isReader = isReader
+    if isReader { contents.readers += 1 }
   }
+
+  deinit { if isReader { contents.readers -= 1 } }
+
+  func takeForReuse() -> Bool { contents.readers == 0 }
 
   func byteCount() throws(Errno) -> Int {
     try storage.requirePower()
@@ -318,4 +357,17 @@ private final class SimulatedFile: StorageFile, @unchecked Sendable {
   }
 
   func sync() throws(Errno) { try storage.sync(contents, name) }
+}
+
+private final class SimulatedReader: Storage, @unchecked Sendable {
+  private let storage: SimulatedStorage
+
+  init(_ storage: SimulatedStorage) { self.storage = storage }
+
+  func names() throws(Errno) -> [String] { try storage.names() }
+  func open(_ name: String) throws(Errno) -> any StorageFile { try storage.openToRead(name) }
+  func create(_ name: String) throws(Errno) -> any StorageFile { throw .readOnly }
+  func rename(_ name: String, to newName: String) throws(Errno) { throw .readOnly }
+  func remove(_ name: String) throws(Errno) { throw .readOnly }
+  func syncDirectory() throws(Errno) { throw .readOnly }
 }

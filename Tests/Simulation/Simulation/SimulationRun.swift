@@ -18,6 +18,8 @@ package final class SimulationRun: @unchecked Sendable {
   private static let cutsMax = 20
   /// In one of so many seeds the change feed is watched.
   private static let seedsForAFeed: UInt64 = 3
+  /// In one of so many, backups are taken.
+  private static let seedsForBackups: UInt64 = 8
 
   struct Backup {
     let files: [String: [UInt8]]
@@ -27,6 +29,8 @@ package final class SimulationRun: @unchecked Sendable {
     let cuts: [Snapshot]
     let shownVersions: [String: UInt64]
     let feed: FeedOfRun.Copy?
+    /// Of `BackupsOfRun.histories`.
+    let history: Int
   }
 
   /// A checkpoint while it is written.
@@ -93,6 +97,8 @@ package final class SimulationRun: @unchecked Sendable {
   var foundInGap: Violation?
   /// nil: nobody watches.
   var feed: FeedOfRun?
+  /// nil: nothing is archived, and nobody takes a backup.
+  var backups: BackupsOfRun?
   package var counts = RunCounts()
   /// The digest of the state at the end of every group; kept where the history is asked for.
   private(set) var history: [UInt64: StateDigest] = [:]
@@ -120,11 +126,37 @@ package final class SimulationRun: @unchecked Sendable {
     clock = SimulatedClock(wallTime)
     model = Model(limits: settings.limits, now: wallTime)
     snapshots = [Snapshot(lsn: 0, model: model)]
-    if fault?.isOfFeed ?? seed.isMultiple(of: Self.seedsForAFeed) {
+    let isWatched = seed.isMultiple(of: Self.seedsForAFeed)
+    if fault.map({ $0.isOfFeed || $0.isOfBackups && isWatched }) ?? isWatched {
       feed = FeedOfRun(seed: seed)
       feed?.note(snapshots[0])
       settings.options.historyBytes = feed?.historyBytes(segmentBytes) ?? 0
     }
+    if fault?.isOfBackups ?? seed.isMultiple(of: Self.seedsForBackups) {
+      backups = BackupsOfRun(seed: seed, fault)
+      backups?.beginHistory(snapshots[0])
+      backups?.set(&settings.options)
+      if backups?.isBulky == true { settings.makeBulky() }
+    }
+  }
+
+  /// A look at a directory that was restored from a backup of `run`, and must have this state.
+  init(of run: SimulationRun, _ files: [String: [UInt8]], _ state: Snapshot) {
+    (seed, fault, step) = (run.seed, run.fault, run.step)
+    trace = run.trace.map { trace in { trace("  restored: \($0)") } }
+    firstPlan = FaultPlan.none
+    random = SeededRandom(seed: run.seed ^ state.lsn)
+    settings = run.settings
+    settings.options.historyBytes = 0
+    segmentBytes = run.segmentBytes
+    storage = SimulatedStorage(files: files, random: random.split())
+    wallTime = run.clock.now().nanoseconds
+    clock = SimulatedClock(wallTime)
+    model = state.model
+    snapshots = [state]
+    promisedLSN = state.lsn
+    hasOtherRetention = true
+    ids = run.ids
   }
 
   /// A run for its history: every group is one decision, but for the last, and nothing fails.
@@ -162,6 +194,7 @@ package final class SimulationRun: @unchecked Sendable {
     try settle()
     try finishSweep()
     try finishFeed()
+    try finishBackups()
     try stop()
     try compareAll()
   }
@@ -207,6 +240,7 @@ package final class SimulationRun: @unchecked Sendable {
       for _ in 0..<random.number(1...settings.maintenanceBurstMax) { try stepMaintenance() }
     }
     try watch()
+    try stepBackups()
   }
 
   // MARK: The journal
@@ -266,8 +300,8 @@ package final class SimulationRun: @unchecked Sendable {
     let history = (settings.options.historyBytes + segmentBytes - 1) / segmentBytes
     let segments =
       2 * settings.options.checkpointSegments + settings.options.spareSegments + 7 + history
-    // A checkpoint of so few records is smaller than a segment.
-    let most = (segments + 3) * segmentBytes
+    // A checkpoint of so few records is smaller than a segment. What the archive lacks is kept for it.
+    let most = (segments + 3 + (statistics.archive?.waiting ?? 0)) * segmentBytes
     if storage.byteCount > most {
       throw violation("at most \(most) bytes on the disk", "\(storage.byteCount)")
     }
@@ -282,7 +316,10 @@ package final class SimulationRun: @unchecked Sendable {
     counts.failures += 1
     hasFailed = true
     // Who watches is shown no more than what was durable before.
-    if !storage.isDown { try stepFeed(times: 100) }
+    if !storage.isDown {
+      try stepFeed(times: 100)
+      try stepBackupsAfterFailure()
+    }
   }
 
   // MARK: What was said
@@ -401,6 +438,23 @@ package struct RunCounts: Sendable, Equatable {
   package var feedResumed = 0
   package var feedForeign = 0
   package var feedTooOld = 0
+  /// Backups that were taken, those of them while a checkpoint was written, and those that a failing disk ended.
+  package var backups = 0
+  package var backupsBesideCheckpoint = 0
+  package var backupsFailed = 0
+  /// What the archive took, could not take, and said that it lacks; and copies that it was ahead of.
+  package var archiveSteps = 0
+  package var archiveFailures = 0
+  package var archiveLosses = 0
+  package var archiveAhead = 0
+  /// Restores that came to a state, those that were looked at and not gone on with, those for which there was no
+  /// such moment, and those that a failing disk cut off.
+  package var restores = 0
+  package var restoresProbed = 0
+  package var restoresRefused = 0
+  package var restoresCut = 0
+  /// Archives whose last whole segment was cut short.
+  package var archivesHarmed = 0
 
   package init() {}
 
@@ -427,5 +481,17 @@ package struct RunCounts: Sendable, Equatable {
     feedResumed += other.feedResumed
     feedForeign += other.feedForeign
     feedTooOld += other.feedTooOld
+    backups += other.backups
+    backupsBesideCheckpoint += other.backupsBesideCheckpoint
+    backupsFailed += other.backupsFailed
+    archiveSteps += other.archiveSteps
+    archiveFailures += other.archiveFailures
+    archiveLosses += other.archiveLosses
+    archiveAhead += other.archiveAhead
+    restores += other.restores
+    restoresProbed += other.restoresProbed
+    restoresRefused += other.restoresRefused
+    restoresCut += other.restoresCut
+    archivesHarmed += other.archivesHarmed
   }
 }

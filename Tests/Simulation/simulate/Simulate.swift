@@ -14,7 +14,8 @@ struct Simulate: ParsableCommand {
     discussion: """
       One seed is one run: commands on two sessions, steps of the journal, restarts, crashes at any \
       call, calls that fail, full disks. Every answer and every recovered state is compared with a \
-      model. The same seed is the same run, on every machine.
+      model. Some seeds watch the change feed, some archive the journal, take backups and restore them. The same \
+      seed is the same run, on every machine.
       """)
 
   @Option(help: "How many seeds to run.")
