@@ -25,7 +25,7 @@ def crash(binary, tmp_path):
 
 
 def test_nothing_acknowledged_is_lost(crash, tmp_path):
-    done = crash("--rounds", "4", "--seed", "121", "--load-seconds", "0.8")
+    done = crash("--rounds", "3", "--seed", "121", "--load-seconds", "0.8")
     assert done.returncode == 0, done.stdout + done.stderr
     assert done.stdout.endswith("0 acknowledged decisions lost, 0 applied twice\n"), done.stdout
     acknowledged = re.search(r"([\d,]+) acknowledged decisions;", done.stdout)[1]
