@@ -22,62 +22,6 @@ struct BatchEntry: BitwiseCopyable {
   var isBegun: Bool { messageBytes > 0 }
 }
 
-/// Batched calls in the order of their turns, each once.
-@safe final class BatchQueue {
-  // Behind a constant pointer: properties of a class are checked for exclusive access at every use.
-  private let state: UnsafeMutablePointer<State>
-
-  @unsafe private struct State {
-    var entries: UnsafeMutablePointer<BatchEntry>
-    /// A power of two.
-    var capacity = 64
-    /// Entries that were ever taken and added; they lie at these numbers modulo the capacity.
-    var taken = 0
-    var added = 0
-  }
-
-  init() {
-    unsafe state = .allocate(capacity: 1)
-    unsafe state.initialize(to: State(entries: .allocate(capacity: 64)))
-  }
-
-  deinit {
-    unsafe state.pointee.entries.deallocate()
-    unsafe state.deallocate()
-  }
-
-  var count: Int { unsafe state.pointee.added - state.pointee.taken }
-
-  /// There are as many as open streams at the most, which have their limit.
-  func append(_ entry: BatchEntry) {
-    if unsafe count == state.pointee.capacity { grow() }
-    let place = unsafe state.pointee.added & (state.pointee.capacity - 1)
-    unsafe (state.pointee.entries + place).initialize(to: entry)
-    unsafe state.pointee.added += 1
-  }
-
-  func next() -> BatchEntry? {
-    if count == 0 { return nil }
-    let place = unsafe state.pointee.taken & (state.pointee.capacity - 1)
-    unsafe state.pointee.taken += 1
-    return unsafe state.pointee.entries[place]
-  }
-
-  private func grow() {
-    let (old, capacity) = unsafe (state.pointee.entries, state.pointee.capacity)
-    let larger = UnsafeMutablePointer<BatchEntry>.allocate(capacity: capacity * 2)
-    for offset in 0..<capacity {
-      let from = unsafe (state.pointee.taken + offset) & (capacity - 1)
-      unsafe (larger + offset).initialize(to: old[from])
-    }
-    unsafe old.deallocate()
-    unsafe state.pointee.entries = larger
-    unsafe state.pointee.capacity = capacity * 2
-    unsafe state.pointee.added = capacity
-    unsafe state.pointee.taken = 0
-  }
-}
-
 extension Calls {
   /// Requests' worth of work of one call, and of all batched calls of a loop, in one iteration: half a
   /// millisecond, and two. As many unary calls as one connection's bytes hold take longer.
@@ -116,7 +60,8 @@ extension Calls {
     var left = Self.requestsPerIteration
     // Those that come back into the queue have had theirs.
     var waiting = batches.count
-    while waiting > 0, left > 0, let entry = batches.next() {
+    while waiting > 0, left > 0, let entry = batches.first {
+      batches.removeFirst()
       waiting -= 1
       guard let stream = context.stream(entry.stream), !stream.hasResponse,
         let notes = unsafe stream.notes

@@ -24,7 +24,7 @@ internal import Metrics
   private let gate = DurabilityGate()
   let table = CallTable()
   /// Calls of batched methods that may have something to do (BatchedCalls.swift).
-  let batches = BatchQueue()
+  let batches = RingQueue<BatchEntry>(capacity: 64)
   private let streamingCalls: StreamingCallCounts
   private let methods: [MethodDescriptor]
   private let latencyQuantiles: UInt64
