@@ -59,7 +59,7 @@ test-swift: bootstrap-dev ## the Swift tests
 	$(SWIFT_TEST) --filter '^AdminTests\.' $(ARGS)
 
 test-end-to-end: test-swift ## the Python tests against the real server
-	$(PYTEST) Tests/EndToEnd -n 6 --dist loadfile --no-loadscope-reorder -m 'not alone and not proxies'
+	$(PYTEST) Tests/EndToEnd -n 4 --dist loadfile --no-loadscope-reorder -m 'not alone and not proxies'
 	$(PYTEST) Tests/EndToEnd -m alone
 
 test-proxies: bootstrap-proxies build ## nginx, HAProxy and Envoy in front of the release build (ARGS)

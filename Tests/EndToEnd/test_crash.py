@@ -25,7 +25,7 @@ def crash(binary, tmp_path):
 
 
 def test_nothing_acknowledged_is_lost(crash, tmp_path):
-    done = crash("--rounds", "3", "--seed", "121", "--load-seconds", "0.8")
+    done = crash("--rounds", "3", "--seed", "121", "--load-seconds", "1.5")
     assert done.returncode == 0, done.stdout + done.stderr
     assert done.stdout.endswith("0 acknowledged decisions lost, 0 applied twice\n"), done.stdout
     acknowledged = re.search(r"([\d,]+) acknowledged decisions;", done.stdout)[1]
@@ -35,7 +35,7 @@ def test_nothing_acknowledged_is_lost(crash, tmp_path):
 
 def test_a_server_that_keeps_nothing_is_found_out(crash, tmp_path):
     """With no journal every round fails: the comparison bites. The files are kept and named."""
-    done = crash("--rounds", "3", "--seed", "121", "--load-seconds", "0.8", "--durability", "memory")
+    done = crash("--rounds", "5", "--seed", "121", "--load-seconds", "3", "--durability", "memory")
     assert done.returncode == 1
     assert "acknowledged decision forgotten" in done.stderr, done.stdout + done.stderr
     [kept] = tmp_path.iterdir()

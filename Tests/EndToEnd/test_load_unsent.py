@@ -42,14 +42,14 @@ def test_a_server_that_stops_for_the_rest_of_the_run(generator, start, tmp_path,
     answered = sum(report["codes"].values())
     assert status == 2, text
     assert due - 5 <= report["attempts"] + report["unsent"] <= due + due // 2, text
-    assert report["unsent"] >= due * 0.4 and report["outcomes"]["never sent"] == report["unsent"]
+    assert report["unsent"] >= due * 0.25 and report["outcomes"]["never sent"] == report["unsent"]
     assert sum(report["outcomes"].values()) == report["attempts"] + report["unsent"]
     # At most 8 calls were in flight; all others that have no answer were never sent.
     assert report["unsent"] >= due - answered - 16
     latency = report["latency_microseconds"]["all"]
     assert latency["count"] >= due - 16
     assert latency["p90"] > 1_000_000 and latency["max"] > 1_900_000
-    assert report["requests_per_second"] < RATE * 0.65
+    assert report["requests_per_second"] < RATE * 0.8
     broken = {each["expression"] for each in report["thresholds"] if not each["is_passed"]}
     assert {"Reserve.p99<1s", "service.p90<200ms", f"rate>={RATE * 0.9}/s"} <= broken
     share = report["unsent"] / (report["attempts"] + report["unsent"])
