@@ -142,6 +142,96 @@ void   holdfast__v1__reserve_request__free_unpacked
   assert(message->base.descriptor == &holdfast__v1__reserve_request__descriptor);
   protobuf_c_message_free_unpacked ((ProtobufCMessage*)message, allocator);
 }
+void   holdfast__v1__alternative__init
+                     (Holdfast__V1__Alternative         *message)
+{
+  static const Holdfast__V1__Alternative init_value = HOLDFAST__V1__ALTERNATIVE__INIT;
+  *message = init_value;
+}
+size_t holdfast__v1__alternative__get_packed_size
+                     (const Holdfast__V1__Alternative *message)
+{
+  assert(message->base.descriptor == &holdfast__v1__alternative__descriptor);
+  return protobuf_c_message_get_packed_size ((const ProtobufCMessage*)(message));
+}
+size_t holdfast__v1__alternative__pack
+                     (const Holdfast__V1__Alternative *message,
+                      uint8_t       *out)
+{
+  assert(message->base.descriptor == &holdfast__v1__alternative__descriptor);
+  return protobuf_c_message_pack ((const ProtobufCMessage*)message, out);
+}
+size_t holdfast__v1__alternative__pack_to_buffer
+                     (const Holdfast__V1__Alternative *message,
+                      ProtobufCBuffer *buffer)
+{
+  assert(message->base.descriptor == &holdfast__v1__alternative__descriptor);
+  return protobuf_c_message_pack_to_buffer ((const ProtobufCMessage*)message, buffer);
+}
+Holdfast__V1__Alternative *
+       holdfast__v1__alternative__unpack
+                     (ProtobufCAllocator  *allocator,
+                      size_t               len,
+                      const uint8_t       *data)
+{
+  return (Holdfast__V1__Alternative *)
+     protobuf_c_message_unpack (&holdfast__v1__alternative__descriptor,
+                                allocator, len, data);
+}
+void   holdfast__v1__alternative__free_unpacked
+                     (Holdfast__V1__Alternative *message,
+                      ProtobufCAllocator *allocator)
+{
+  if(!message)
+    return;
+  assert(message->base.descriptor == &holdfast__v1__alternative__descriptor);
+  protobuf_c_message_free_unpacked ((ProtobufCMessage*)message, allocator);
+}
+void   holdfast__v1__limit__init
+                     (Holdfast__V1__Limit         *message)
+{
+  static const Holdfast__V1__Limit init_value = HOLDFAST__V1__LIMIT__INIT;
+  *message = init_value;
+}
+size_t holdfast__v1__limit__get_packed_size
+                     (const Holdfast__V1__Limit *message)
+{
+  assert(message->base.descriptor == &holdfast__v1__limit__descriptor);
+  return protobuf_c_message_get_packed_size ((const ProtobufCMessage*)(message));
+}
+size_t holdfast__v1__limit__pack
+                     (const Holdfast__V1__Limit *message,
+                      uint8_t       *out)
+{
+  assert(message->base.descriptor == &holdfast__v1__limit__descriptor);
+  return protobuf_c_message_pack ((const ProtobufCMessage*)message, out);
+}
+size_t holdfast__v1__limit__pack_to_buffer
+                     (const Holdfast__V1__Limit *message,
+                      ProtobufCBuffer *buffer)
+{
+  assert(message->base.descriptor == &holdfast__v1__limit__descriptor);
+  return protobuf_c_message_pack_to_buffer ((const ProtobufCMessage*)message, buffer);
+}
+Holdfast__V1__Limit *
+       holdfast__v1__limit__unpack
+                     (ProtobufCAllocator  *allocator,
+                      size_t               len,
+                      const uint8_t       *data)
+{
+  return (Holdfast__V1__Limit *)
+     protobuf_c_message_unpack (&holdfast__v1__limit__descriptor,
+                                allocator, len, data);
+}
+void   holdfast__v1__limit__free_unpacked
+                     (Holdfast__V1__Limit *message,
+                      ProtobufCAllocator *allocator)
+{
+  if(!message)
+    return;
+  assert(message->base.descriptor == &holdfast__v1__limit__descriptor);
+  protobuf_c_message_free_unpacked ((ProtobufCMessage*)message, allocator);
+}
 void   holdfast__v1__reserve_response__init
                      (Holdfast__V1__ReserveResponse         *message)
 {
@@ -1003,7 +1093,7 @@ void   holdfast__v1__reserve_stream_response__free_unpacked
   assert(message->base.descriptor == &holdfast__v1__reserve_stream_response__descriptor);
   protobuf_c_message_free_unpacked ((ProtobufCMessage*)message, allocator);
 }
-static const ProtobufCFieldDescriptor holdfast__v1__reservation_line__field_descriptors[3] =
+static const ProtobufCFieldDescriptor holdfast__v1__reservation_line__field_descriptors[4] =
 {
   {
     "sku",
@@ -1041,16 +1131,29 @@ static const ProtobufCFieldDescriptor holdfast__v1__reservation_line__field_desc
     0,             /* flags */
     0,NULL,NULL    /* reserved1,reserved2, etc */
   },
+  {
+    "min_quantity",
+    4,
+    PROTOBUF_C_LABEL_NONE,
+    PROTOBUF_C_TYPE_INT64,
+    0,   /* quantifier_offset */
+    offsetof(Holdfast__V1__ReservationLine, min_quantity),
+    NULL,
+    NULL,
+    0,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
 };
 static const unsigned holdfast__v1__reservation_line__field_indices_by_name[] = {
   1,   /* field[1] = location */
+  3,   /* field[3] = min_quantity */
   2,   /* field[2] = quantity */
   0,   /* field[0] = sku */
 };
 static const ProtobufCIntRange holdfast__v1__reservation_line__number_ranges[1 + 1] =
 {
   { 1, 0 },
-  { 0, 3 }
+  { 0, 4 }
 };
 const ProtobufCMessageDescriptor holdfast__v1__reservation_line__descriptor =
 {
@@ -1060,7 +1163,7 @@ const ProtobufCMessageDescriptor holdfast__v1__reservation_line__descriptor =
   "Holdfast__V1__ReservationLine",
   "holdfast.v1",
   sizeof(Holdfast__V1__ReservationLine),
-  3,
+  4,
   holdfast__v1__reservation_line__field_descriptors,
   holdfast__v1__reservation_line__field_indices_by_name,
   1,  holdfast__v1__reservation_line__number_ranges,
@@ -1196,7 +1299,7 @@ const ProtobufCMessageDescriptor holdfast__v1__reservation__descriptor =
   (ProtobufCMessageInit) holdfast__v1__reservation__init,
   NULL,NULL,NULL    /* reserved[123] */
 };
-static const ProtobufCFieldDescriptor holdfast__v1__reserve_request__field_descriptors[4] =
+static const ProtobufCFieldDescriptor holdfast__v1__reserve_request__field_descriptors[6] =
 {
   {
     "idempotency_key",
@@ -1246,9 +1349,35 @@ static const ProtobufCFieldDescriptor holdfast__v1__reserve_request__field_descr
     0,             /* flags */
     0,NULL,NULL    /* reserved1,reserved2, etc */
   },
+  {
+    "alternatives",
+    5,
+    PROTOBUF_C_LABEL_REPEATED,
+    PROTOBUF_C_TYPE_MESSAGE,
+    offsetof(Holdfast__V1__ReserveRequest, n_alternatives),
+    offsetof(Holdfast__V1__ReserveRequest, alternatives),
+    &holdfast__v1__alternative__descriptor,
+    NULL,
+    0,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
+  {
+    "limits",
+    6,
+    PROTOBUF_C_LABEL_REPEATED,
+    PROTOBUF_C_TYPE_MESSAGE,
+    offsetof(Holdfast__V1__ReserveRequest, n_limits),
+    offsetof(Holdfast__V1__ReserveRequest, limits),
+    &holdfast__v1__limit__descriptor,
+    NULL,
+    0,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
 };
 static const unsigned holdfast__v1__reserve_request__field_indices_by_name[] = {
+  4,   /* field[4] = alternatives */
   0,   /* field[0] = idempotency_key */
+  5,   /* field[5] = limits */
   1,   /* field[1] = lines */
   3,   /* field[3] = reference */
   2,   /* field[2] = ttl */
@@ -1256,7 +1385,7 @@ static const unsigned holdfast__v1__reserve_request__field_indices_by_name[] = {
 static const ProtobufCIntRange holdfast__v1__reserve_request__number_ranges[1 + 1] =
 {
   { 1, 0 },
-  { 0, 4 }
+  { 0, 6 }
 };
 const ProtobufCMessageDescriptor holdfast__v1__reserve_request__descriptor =
 {
@@ -1266,14 +1395,103 @@ const ProtobufCMessageDescriptor holdfast__v1__reserve_request__descriptor =
   "Holdfast__V1__ReserveRequest",
   "holdfast.v1",
   sizeof(Holdfast__V1__ReserveRequest),
-  4,
+  6,
   holdfast__v1__reserve_request__field_descriptors,
   holdfast__v1__reserve_request__field_indices_by_name,
   1,  holdfast__v1__reserve_request__number_ranges,
   (ProtobufCMessageInit) holdfast__v1__reserve_request__init,
   NULL,NULL,NULL    /* reserved[123] */
 };
-static const ProtobufCFieldDescriptor holdfast__v1__reserve_response__field_descriptors[5] =
+static const ProtobufCFieldDescriptor holdfast__v1__alternative__field_descriptors[1] =
+{
+  {
+    "lines",
+    1,
+    PROTOBUF_C_LABEL_REPEATED,
+    PROTOBUF_C_TYPE_MESSAGE,
+    offsetof(Holdfast__V1__Alternative, n_lines),
+    offsetof(Holdfast__V1__Alternative, lines),
+    &holdfast__v1__reservation_line__descriptor,
+    NULL,
+    0,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
+};
+static const unsigned holdfast__v1__alternative__field_indices_by_name[] = {
+  0,   /* field[0] = lines */
+};
+static const ProtobufCIntRange holdfast__v1__alternative__number_ranges[1 + 1] =
+{
+  { 1, 0 },
+  { 0, 1 }
+};
+const ProtobufCMessageDescriptor holdfast__v1__alternative__descriptor =
+{
+  PROTOBUF_C__MESSAGE_DESCRIPTOR_MAGIC,
+  "holdfast.v1.Alternative",
+  "Alternative",
+  "Holdfast__V1__Alternative",
+  "holdfast.v1",
+  sizeof(Holdfast__V1__Alternative),
+  1,
+  holdfast__v1__alternative__field_descriptors,
+  holdfast__v1__alternative__field_indices_by_name,
+  1,  holdfast__v1__alternative__number_ranges,
+  (ProtobufCMessageInit) holdfast__v1__alternative__init,
+  NULL,NULL,NULL    /* reserved[123] */
+};
+static const ProtobufCFieldDescriptor holdfast__v1__limit__field_descriptors[2] =
+{
+  {
+    "subject",
+    1,
+    PROTOBUF_C_LABEL_NONE,
+    PROTOBUF_C_TYPE_STRING,
+    0,   /* quantifier_offset */
+    offsetof(Holdfast__V1__Limit, subject),
+    NULL,
+    &protobuf_c_empty_string,
+    0,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
+  {
+    "max_units",
+    2,
+    PROTOBUF_C_LABEL_NONE,
+    PROTOBUF_C_TYPE_INT64,
+    0,   /* quantifier_offset */
+    offsetof(Holdfast__V1__Limit, max_units),
+    NULL,
+    NULL,
+    0,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
+};
+static const unsigned holdfast__v1__limit__field_indices_by_name[] = {
+  1,   /* field[1] = max_units */
+  0,   /* field[0] = subject */
+};
+static const ProtobufCIntRange holdfast__v1__limit__number_ranges[1 + 1] =
+{
+  { 1, 0 },
+  { 0, 2 }
+};
+const ProtobufCMessageDescriptor holdfast__v1__limit__descriptor =
+{
+  PROTOBUF_C__MESSAGE_DESCRIPTOR_MAGIC,
+  "holdfast.v1.Limit",
+  "Limit",
+  "Holdfast__V1__Limit",
+  "holdfast.v1",
+  sizeof(Holdfast__V1__Limit),
+  2,
+  holdfast__v1__limit__field_descriptors,
+  holdfast__v1__limit__field_indices_by_name,
+  1,  holdfast__v1__limit__number_ranges,
+  (ProtobufCMessageInit) holdfast__v1__limit__init,
+  NULL,NULL,NULL    /* reserved[123] */
+};
+static const ProtobufCFieldDescriptor holdfast__v1__reserve_response__field_descriptors[7] =
 {
   {
     "reservation_id",
@@ -1312,6 +1530,30 @@ static const ProtobufCFieldDescriptor holdfast__v1__reserve_response__field_desc
     0,NULL,NULL    /* reserved1,reserved2, etc */
   },
   {
+    "alternative",
+    4,
+    PROTOBUF_C_LABEL_NONE,
+    PROTOBUF_C_TYPE_INT32,
+    0,   /* quantifier_offset */
+    offsetof(Holdfast__V1__ReserveResponse, alternative),
+    NULL,
+    NULL,
+    0,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
+  {
+    "lines",
+    5,
+    PROTOBUF_C_LABEL_REPEATED,
+    PROTOBUF_C_TYPE_MESSAGE,
+    offsetof(Holdfast__V1__ReserveResponse, n_lines),
+    offsetof(Holdfast__V1__ReserveResponse, lines),
+    &holdfast__v1__reservation_line__descriptor,
+    NULL,
+    0,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
+  {
     "state",
     6,
     PROTOBUF_C_LABEL_NONE,
@@ -1337,17 +1579,18 @@ static const ProtobufCFieldDescriptor holdfast__v1__reserve_response__field_desc
   },
 };
 static const unsigned holdfast__v1__reserve_response__field_indices_by_name[] = {
+  3,   /* field[3] = alternative */
   1,   /* field[1] = expires_at */
-  4,   /* field[4] = remaining */
+  4,   /* field[4] = lines */
+  6,   /* field[6] = remaining */
   2,   /* field[2] = replayed */
   0,   /* field[0] = reservation_id */
-  3,   /* field[3] = state */
+  5,   /* field[5] = state */
 };
-static const ProtobufCIntRange holdfast__v1__reserve_response__number_ranges[2 + 1] =
+static const ProtobufCIntRange holdfast__v1__reserve_response__number_ranges[1 + 1] =
 {
   { 1, 0 },
-  { 6, 3 },
-  { 0, 5 }
+  { 0, 7 }
 };
 const ProtobufCMessageDescriptor holdfast__v1__reserve_response__descriptor =
 {
@@ -1357,10 +1600,10 @@ const ProtobufCMessageDescriptor holdfast__v1__reserve_response__descriptor =
   "Holdfast__V1__ReserveResponse",
   "holdfast.v1",
   sizeof(Holdfast__V1__ReserveResponse),
-  5,
+  7,
   holdfast__v1__reserve_response__field_descriptors,
   holdfast__v1__reserve_response__field_indices_by_name,
-  2,  holdfast__v1__reserve_response__number_ranges,
+  1,  holdfast__v1__reserve_response__number_ranges,
   (ProtobufCMessageInit) holdfast__v1__reserve_response__init,
   NULL,NULL,NULL    /* reserved[123] */
 };

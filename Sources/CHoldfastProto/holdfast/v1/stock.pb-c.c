@@ -97,6 +97,51 @@ void   holdfast__v1__stock_level__free_unpacked
   assert(message->base.descriptor == &holdfast__v1__stock_level__descriptor);
   protobuf_c_message_free_unpacked ((ProtobufCMessage*)message, allocator);
 }
+void   holdfast__v1__sale_window__init
+                     (Holdfast__V1__SaleWindow         *message)
+{
+  static const Holdfast__V1__SaleWindow init_value = HOLDFAST__V1__SALE_WINDOW__INIT;
+  *message = init_value;
+}
+size_t holdfast__v1__sale_window__get_packed_size
+                     (const Holdfast__V1__SaleWindow *message)
+{
+  assert(message->base.descriptor == &holdfast__v1__sale_window__descriptor);
+  return protobuf_c_message_get_packed_size ((const ProtobufCMessage*)(message));
+}
+size_t holdfast__v1__sale_window__pack
+                     (const Holdfast__V1__SaleWindow *message,
+                      uint8_t       *out)
+{
+  assert(message->base.descriptor == &holdfast__v1__sale_window__descriptor);
+  return protobuf_c_message_pack ((const ProtobufCMessage*)message, out);
+}
+size_t holdfast__v1__sale_window__pack_to_buffer
+                     (const Holdfast__V1__SaleWindow *message,
+                      ProtobufCBuffer *buffer)
+{
+  assert(message->base.descriptor == &holdfast__v1__sale_window__descriptor);
+  return protobuf_c_message_pack_to_buffer ((const ProtobufCMessage*)message, buffer);
+}
+Holdfast__V1__SaleWindow *
+       holdfast__v1__sale_window__unpack
+                     (ProtobufCAllocator  *allocator,
+                      size_t               len,
+                      const uint8_t       *data)
+{
+  return (Holdfast__V1__SaleWindow *)
+     protobuf_c_message_unpack (&holdfast__v1__sale_window__descriptor,
+                                allocator, len, data);
+}
+void   holdfast__v1__sale_window__free_unpacked
+                     (Holdfast__V1__SaleWindow *message,
+                      ProtobufCAllocator *allocator)
+{
+  if(!message)
+    return;
+  assert(message->base.descriptor == &holdfast__v1__sale_window__descriptor);
+  protobuf_c_message_free_unpacked ((ProtobufCMessage*)message, allocator);
+}
 void   holdfast__v1__adjust_stock_request__init
                      (Holdfast__V1__AdjustStockRequest         *message)
 {
@@ -457,6 +502,321 @@ void   holdfast__v1__list_stock_response__free_unpacked
   assert(message->base.descriptor == &holdfast__v1__list_stock_response__descriptor);
   protobuf_c_message_free_unpacked ((ProtobufCMessage*)message, allocator);
 }
+void   holdfast__v1__batch_adjust_stock_request__init
+                     (Holdfast__V1__BatchAdjustStockRequest         *message)
+{
+  static const Holdfast__V1__BatchAdjustStockRequest init_value = HOLDFAST__V1__BATCH_ADJUST_STOCK_REQUEST__INIT;
+  *message = init_value;
+}
+size_t holdfast__v1__batch_adjust_stock_request__get_packed_size
+                     (const Holdfast__V1__BatchAdjustStockRequest *message)
+{
+  assert(message->base.descriptor == &holdfast__v1__batch_adjust_stock_request__descriptor);
+  return protobuf_c_message_get_packed_size ((const ProtobufCMessage*)(message));
+}
+size_t holdfast__v1__batch_adjust_stock_request__pack
+                     (const Holdfast__V1__BatchAdjustStockRequest *message,
+                      uint8_t       *out)
+{
+  assert(message->base.descriptor == &holdfast__v1__batch_adjust_stock_request__descriptor);
+  return protobuf_c_message_pack ((const ProtobufCMessage*)message, out);
+}
+size_t holdfast__v1__batch_adjust_stock_request__pack_to_buffer
+                     (const Holdfast__V1__BatchAdjustStockRequest *message,
+                      ProtobufCBuffer *buffer)
+{
+  assert(message->base.descriptor == &holdfast__v1__batch_adjust_stock_request__descriptor);
+  return protobuf_c_message_pack_to_buffer ((const ProtobufCMessage*)message, buffer);
+}
+Holdfast__V1__BatchAdjustStockRequest *
+       holdfast__v1__batch_adjust_stock_request__unpack
+                     (ProtobufCAllocator  *allocator,
+                      size_t               len,
+                      const uint8_t       *data)
+{
+  return (Holdfast__V1__BatchAdjustStockRequest *)
+     protobuf_c_message_unpack (&holdfast__v1__batch_adjust_stock_request__descriptor,
+                                allocator, len, data);
+}
+void   holdfast__v1__batch_adjust_stock_request__free_unpacked
+                     (Holdfast__V1__BatchAdjustStockRequest *message,
+                      ProtobufCAllocator *allocator)
+{
+  if(!message)
+    return;
+  assert(message->base.descriptor == &holdfast__v1__batch_adjust_stock_request__descriptor);
+  protobuf_c_message_free_unpacked ((ProtobufCMessage*)message, allocator);
+}
+void   holdfast__v1__batch_adjust_stock_response__init
+                     (Holdfast__V1__BatchAdjustStockResponse         *message)
+{
+  static const Holdfast__V1__BatchAdjustStockResponse init_value = HOLDFAST__V1__BATCH_ADJUST_STOCK_RESPONSE__INIT;
+  *message = init_value;
+}
+size_t holdfast__v1__batch_adjust_stock_response__get_packed_size
+                     (const Holdfast__V1__BatchAdjustStockResponse *message)
+{
+  assert(message->base.descriptor == &holdfast__v1__batch_adjust_stock_response__descriptor);
+  return protobuf_c_message_get_packed_size ((const ProtobufCMessage*)(message));
+}
+size_t holdfast__v1__batch_adjust_stock_response__pack
+                     (const Holdfast__V1__BatchAdjustStockResponse *message,
+                      uint8_t       *out)
+{
+  assert(message->base.descriptor == &holdfast__v1__batch_adjust_stock_response__descriptor);
+  return protobuf_c_message_pack ((const ProtobufCMessage*)message, out);
+}
+size_t holdfast__v1__batch_adjust_stock_response__pack_to_buffer
+                     (const Holdfast__V1__BatchAdjustStockResponse *message,
+                      ProtobufCBuffer *buffer)
+{
+  assert(message->base.descriptor == &holdfast__v1__batch_adjust_stock_response__descriptor);
+  return protobuf_c_message_pack_to_buffer ((const ProtobufCMessage*)message, buffer);
+}
+Holdfast__V1__BatchAdjustStockResponse *
+       holdfast__v1__batch_adjust_stock_response__unpack
+                     (ProtobufCAllocator  *allocator,
+                      size_t               len,
+                      const uint8_t       *data)
+{
+  return (Holdfast__V1__BatchAdjustStockResponse *)
+     protobuf_c_message_unpack (&holdfast__v1__batch_adjust_stock_response__descriptor,
+                                allocator, len, data);
+}
+void   holdfast__v1__batch_adjust_stock_response__free_unpacked
+                     (Holdfast__V1__BatchAdjustStockResponse *message,
+                      ProtobufCAllocator *allocator)
+{
+  if(!message)
+    return;
+  assert(message->base.descriptor == &holdfast__v1__batch_adjust_stock_response__descriptor);
+  protobuf_c_message_free_unpacked ((ProtobufCMessage*)message, allocator);
+}
+void   holdfast__v1__import_stock_request__init
+                     (Holdfast__V1__ImportStockRequest         *message)
+{
+  static const Holdfast__V1__ImportStockRequest init_value = HOLDFAST__V1__IMPORT_STOCK_REQUEST__INIT;
+  *message = init_value;
+}
+size_t holdfast__v1__import_stock_request__get_packed_size
+                     (const Holdfast__V1__ImportStockRequest *message)
+{
+  assert(message->base.descriptor == &holdfast__v1__import_stock_request__descriptor);
+  return protobuf_c_message_get_packed_size ((const ProtobufCMessage*)(message));
+}
+size_t holdfast__v1__import_stock_request__pack
+                     (const Holdfast__V1__ImportStockRequest *message,
+                      uint8_t       *out)
+{
+  assert(message->base.descriptor == &holdfast__v1__import_stock_request__descriptor);
+  return protobuf_c_message_pack ((const ProtobufCMessage*)message, out);
+}
+size_t holdfast__v1__import_stock_request__pack_to_buffer
+                     (const Holdfast__V1__ImportStockRequest *message,
+                      ProtobufCBuffer *buffer)
+{
+  assert(message->base.descriptor == &holdfast__v1__import_stock_request__descriptor);
+  return protobuf_c_message_pack_to_buffer ((const ProtobufCMessage*)message, buffer);
+}
+Holdfast__V1__ImportStockRequest *
+       holdfast__v1__import_stock_request__unpack
+                     (ProtobufCAllocator  *allocator,
+                      size_t               len,
+                      const uint8_t       *data)
+{
+  return (Holdfast__V1__ImportStockRequest *)
+     protobuf_c_message_unpack (&holdfast__v1__import_stock_request__descriptor,
+                                allocator, len, data);
+}
+void   holdfast__v1__import_stock_request__free_unpacked
+                     (Holdfast__V1__ImportStockRequest *message,
+                      ProtobufCAllocator *allocator)
+{
+  if(!message)
+    return;
+  assert(message->base.descriptor == &holdfast__v1__import_stock_request__descriptor);
+  protobuf_c_message_free_unpacked ((ProtobufCMessage*)message, allocator);
+}
+void   holdfast__v1__import_stock_response__init
+                     (Holdfast__V1__ImportStockResponse         *message)
+{
+  static const Holdfast__V1__ImportStockResponse init_value = HOLDFAST__V1__IMPORT_STOCK_RESPONSE__INIT;
+  *message = init_value;
+}
+size_t holdfast__v1__import_stock_response__get_packed_size
+                     (const Holdfast__V1__ImportStockResponse *message)
+{
+  assert(message->base.descriptor == &holdfast__v1__import_stock_response__descriptor);
+  return protobuf_c_message_get_packed_size ((const ProtobufCMessage*)(message));
+}
+size_t holdfast__v1__import_stock_response__pack
+                     (const Holdfast__V1__ImportStockResponse *message,
+                      uint8_t       *out)
+{
+  assert(message->base.descriptor == &holdfast__v1__import_stock_response__descriptor);
+  return protobuf_c_message_pack ((const ProtobufCMessage*)message, out);
+}
+size_t holdfast__v1__import_stock_response__pack_to_buffer
+                     (const Holdfast__V1__ImportStockResponse *message,
+                      ProtobufCBuffer *buffer)
+{
+  assert(message->base.descriptor == &holdfast__v1__import_stock_response__descriptor);
+  return protobuf_c_message_pack_to_buffer ((const ProtobufCMessage*)message, buffer);
+}
+Holdfast__V1__ImportStockResponse *
+       holdfast__v1__import_stock_response__unpack
+                     (ProtobufCAllocator  *allocator,
+                      size_t               len,
+                      const uint8_t       *data)
+{
+  return (Holdfast__V1__ImportStockResponse *)
+     protobuf_c_message_unpack (&holdfast__v1__import_stock_response__descriptor,
+                                allocator, len, data);
+}
+void   holdfast__v1__import_stock_response__free_unpacked
+                     (Holdfast__V1__ImportStockResponse *message,
+                      ProtobufCAllocator *allocator)
+{
+  if(!message)
+    return;
+  assert(message->base.descriptor == &holdfast__v1__import_stock_response__descriptor);
+  protobuf_c_message_free_unpacked ((ProtobufCMessage*)message, allocator);
+}
+void   holdfast__v1__import_failure__init
+                     (Holdfast__V1__ImportFailure         *message)
+{
+  static const Holdfast__V1__ImportFailure init_value = HOLDFAST__V1__IMPORT_FAILURE__INIT;
+  *message = init_value;
+}
+size_t holdfast__v1__import_failure__get_packed_size
+                     (const Holdfast__V1__ImportFailure *message)
+{
+  assert(message->base.descriptor == &holdfast__v1__import_failure__descriptor);
+  return protobuf_c_message_get_packed_size ((const ProtobufCMessage*)(message));
+}
+size_t holdfast__v1__import_failure__pack
+                     (const Holdfast__V1__ImportFailure *message,
+                      uint8_t       *out)
+{
+  assert(message->base.descriptor == &holdfast__v1__import_failure__descriptor);
+  return protobuf_c_message_pack ((const ProtobufCMessage*)message, out);
+}
+size_t holdfast__v1__import_failure__pack_to_buffer
+                     (const Holdfast__V1__ImportFailure *message,
+                      ProtobufCBuffer *buffer)
+{
+  assert(message->base.descriptor == &holdfast__v1__import_failure__descriptor);
+  return protobuf_c_message_pack_to_buffer ((const ProtobufCMessage*)message, buffer);
+}
+Holdfast__V1__ImportFailure *
+       holdfast__v1__import_failure__unpack
+                     (ProtobufCAllocator  *allocator,
+                      size_t               len,
+                      const uint8_t       *data)
+{
+  return (Holdfast__V1__ImportFailure *)
+     protobuf_c_message_unpack (&holdfast__v1__import_failure__descriptor,
+                                allocator, len, data);
+}
+void   holdfast__v1__import_failure__free_unpacked
+                     (Holdfast__V1__ImportFailure *message,
+                      ProtobufCAllocator *allocator)
+{
+  if(!message)
+    return;
+  assert(message->base.descriptor == &holdfast__v1__import_failure__descriptor);
+  protobuf_c_message_free_unpacked ((ProtobufCMessage*)message, allocator);
+}
+void   holdfast__v1__remove_item_request__init
+                     (Holdfast__V1__RemoveItemRequest         *message)
+{
+  static const Holdfast__V1__RemoveItemRequest init_value = HOLDFAST__V1__REMOVE_ITEM_REQUEST__INIT;
+  *message = init_value;
+}
+size_t holdfast__v1__remove_item_request__get_packed_size
+                     (const Holdfast__V1__RemoveItemRequest *message)
+{
+  assert(message->base.descriptor == &holdfast__v1__remove_item_request__descriptor);
+  return protobuf_c_message_get_packed_size ((const ProtobufCMessage*)(message));
+}
+size_t holdfast__v1__remove_item_request__pack
+                     (const Holdfast__V1__RemoveItemRequest *message,
+                      uint8_t       *out)
+{
+  assert(message->base.descriptor == &holdfast__v1__remove_item_request__descriptor);
+  return protobuf_c_message_pack ((const ProtobufCMessage*)message, out);
+}
+size_t holdfast__v1__remove_item_request__pack_to_buffer
+                     (const Holdfast__V1__RemoveItemRequest *message,
+                      ProtobufCBuffer *buffer)
+{
+  assert(message->base.descriptor == &holdfast__v1__remove_item_request__descriptor);
+  return protobuf_c_message_pack_to_buffer ((const ProtobufCMessage*)message, buffer);
+}
+Holdfast__V1__RemoveItemRequest *
+       holdfast__v1__remove_item_request__unpack
+                     (ProtobufCAllocator  *allocator,
+                      size_t               len,
+                      const uint8_t       *data)
+{
+  return (Holdfast__V1__RemoveItemRequest *)
+     protobuf_c_message_unpack (&holdfast__v1__remove_item_request__descriptor,
+                                allocator, len, data);
+}
+void   holdfast__v1__remove_item_request__free_unpacked
+                     (Holdfast__V1__RemoveItemRequest *message,
+                      ProtobufCAllocator *allocator)
+{
+  if(!message)
+    return;
+  assert(message->base.descriptor == &holdfast__v1__remove_item_request__descriptor);
+  protobuf_c_message_free_unpacked ((ProtobufCMessage*)message, allocator);
+}
+void   holdfast__v1__remove_item_response__init
+                     (Holdfast__V1__RemoveItemResponse         *message)
+{
+  static const Holdfast__V1__RemoveItemResponse init_value = HOLDFAST__V1__REMOVE_ITEM_RESPONSE__INIT;
+  *message = init_value;
+}
+size_t holdfast__v1__remove_item_response__get_packed_size
+                     (const Holdfast__V1__RemoveItemResponse *message)
+{
+  assert(message->base.descriptor == &holdfast__v1__remove_item_response__descriptor);
+  return protobuf_c_message_get_packed_size ((const ProtobufCMessage*)(message));
+}
+size_t holdfast__v1__remove_item_response__pack
+                     (const Holdfast__V1__RemoveItemResponse *message,
+                      uint8_t       *out)
+{
+  assert(message->base.descriptor == &holdfast__v1__remove_item_response__descriptor);
+  return protobuf_c_message_pack ((const ProtobufCMessage*)message, out);
+}
+size_t holdfast__v1__remove_item_response__pack_to_buffer
+                     (const Holdfast__V1__RemoveItemResponse *message,
+                      ProtobufCBuffer *buffer)
+{
+  assert(message->base.descriptor == &holdfast__v1__remove_item_response__descriptor);
+  return protobuf_c_message_pack_to_buffer ((const ProtobufCMessage*)message, buffer);
+}
+Holdfast__V1__RemoveItemResponse *
+       holdfast__v1__remove_item_response__unpack
+                     (ProtobufCAllocator  *allocator,
+                      size_t               len,
+                      const uint8_t       *data)
+{
+  return (Holdfast__V1__RemoveItemResponse *)
+     protobuf_c_message_unpack (&holdfast__v1__remove_item_response__descriptor,
+                                allocator, len, data);
+}
+void   holdfast__v1__remove_item_response__free_unpacked
+                     (Holdfast__V1__RemoveItemResponse *message,
+                      ProtobufCAllocator *allocator)
+{
+  if(!message)
+    return;
+  assert(message->base.descriptor == &holdfast__v1__remove_item_response__descriptor);
+  protobuf_c_message_free_unpacked ((ProtobufCMessage*)message, allocator);
+}
 static const ProtobufCFieldDescriptor holdfast__v1__stock_item__field_descriptors[2] =
 {
   {
@@ -508,7 +868,7 @@ const ProtobufCMessageDescriptor holdfast__v1__stock_item__descriptor =
   (ProtobufCMessageInit) holdfast__v1__stock_item__init,
   NULL,NULL,NULL    /* reserved[123] */
 };
-static const ProtobufCFieldDescriptor holdfast__v1__stock_level__field_descriptors[8] =
+static const ProtobufCFieldDescriptor holdfast__v1__stock_level__field_descriptors[9] =
 {
   {
     "sku",
@@ -606,6 +966,18 @@ static const ProtobufCFieldDescriptor holdfast__v1__stock_level__field_descripto
     0,             /* flags */
     0,NULL,NULL    /* reserved1,reserved2, etc */
   },
+  {
+    "sale",
+    9,
+    PROTOBUF_C_LABEL_NONE,
+    PROTOBUF_C_TYPE_MESSAGE,
+    0,   /* quantifier_offset */
+    offsetof(Holdfast__V1__StockLevel, sale),
+    &holdfast__v1__sale_window__descriptor,
+    NULL,
+    0,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
 };
 static const unsigned holdfast__v1__stock_level__field_indices_by_name[] = {
   5,   /* field[5] = available */
@@ -614,13 +986,14 @@ static const unsigned holdfast__v1__stock_level__field_indices_by_name[] = {
   1,   /* field[1] = location */
   2,   /* field[2] = on_hand */
   4,   /* field[4] = safety_stock */
+  8,   /* field[8] = sale */
   0,   /* field[0] = sku */
   6,   /* field[6] = version */
 };
 static const ProtobufCIntRange holdfast__v1__stock_level__number_ranges[1 + 1] =
 {
   { 1, 0 },
-  { 0, 8 }
+  { 0, 9 }
 };
 const ProtobufCMessageDescriptor holdfast__v1__stock_level__descriptor =
 {
@@ -630,14 +1003,78 @@ const ProtobufCMessageDescriptor holdfast__v1__stock_level__descriptor =
   "Holdfast__V1__StockLevel",
   "holdfast.v1",
   sizeof(Holdfast__V1__StockLevel),
-  8,
+  9,
   holdfast__v1__stock_level__field_descriptors,
   holdfast__v1__stock_level__field_indices_by_name,
   1,  holdfast__v1__stock_level__number_ranges,
   (ProtobufCMessageInit) holdfast__v1__stock_level__init,
   NULL,NULL,NULL    /* reserved[123] */
 };
-static const ProtobufCFieldDescriptor holdfast__v1__adjust_stock_request__field_descriptors[14] =
+static const ProtobufCFieldDescriptor holdfast__v1__sale_window__field_descriptors[3] =
+{
+  {
+    "sellable_from",
+    1,
+    PROTOBUF_C_LABEL_NONE,
+    PROTOBUF_C_TYPE_MESSAGE,
+    0,   /* quantifier_offset */
+    offsetof(Holdfast__V1__SaleWindow, sellable_from),
+    &google__protobuf__timestamp__descriptor,
+    NULL,
+    0,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
+  {
+    "sellable_until",
+    2,
+    PROTOBUF_C_LABEL_NONE,
+    PROTOBUF_C_TYPE_MESSAGE,
+    0,   /* quantifier_offset */
+    offsetof(Holdfast__V1__SaleWindow, sellable_until),
+    &google__protobuf__timestamp__descriptor,
+    NULL,
+    0,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
+  {
+    "frozen",
+    3,
+    PROTOBUF_C_LABEL_NONE,
+    PROTOBUF_C_TYPE_BOOL,
+    0,   /* quantifier_offset */
+    offsetof(Holdfast__V1__SaleWindow, frozen),
+    NULL,
+    NULL,
+    0,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
+};
+static const unsigned holdfast__v1__sale_window__field_indices_by_name[] = {
+  2,   /* field[2] = frozen */
+  0,   /* field[0] = sellable_from */
+  1,   /* field[1] = sellable_until */
+};
+static const ProtobufCIntRange holdfast__v1__sale_window__number_ranges[1 + 1] =
+{
+  { 1, 0 },
+  { 0, 3 }
+};
+const ProtobufCMessageDescriptor holdfast__v1__sale_window__descriptor =
+{
+  PROTOBUF_C__MESSAGE_DESCRIPTOR_MAGIC,
+  "holdfast.v1.SaleWindow",
+  "SaleWindow",
+  "Holdfast__V1__SaleWindow",
+  "holdfast.v1",
+  sizeof(Holdfast__V1__SaleWindow),
+  3,
+  holdfast__v1__sale_window__field_descriptors,
+  holdfast__v1__sale_window__field_indices_by_name,
+  1,  holdfast__v1__sale_window__number_ranges,
+  (ProtobufCMessageInit) holdfast__v1__sale_window__init,
+  NULL,NULL,NULL    /* reserved[123] */
+};
+static const ProtobufCFieldDescriptor holdfast__v1__adjust_stock_request__field_descriptors[15] =
 {
   {
     "idempotency_key",
@@ -807,6 +1244,18 @@ static const ProtobufCFieldDescriptor holdfast__v1__adjust_stock_request__field_
     0,             /* flags */
     0,NULL,NULL    /* reserved1,reserved2, etc */
   },
+  {
+    "set_sale",
+    15,
+    PROTOBUF_C_LABEL_NONE,
+    PROTOBUF_C_TYPE_MESSAGE,
+    0,   /* quantifier_offset */
+    offsetof(Holdfast__V1__AdjustStockRequest, set_sale),
+    &holdfast__v1__sale_window__descriptor,
+    NULL,
+    0,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
 };
 static const unsigned holdfast__v1__adjust_stock_request__field_indices_by_name[] = {
   12,   /* field[12] = allow_shortage */
@@ -820,6 +1269,7 @@ static const unsigned holdfast__v1__adjust_stock_request__field_indices_by_name[
   13,   /* field[13] = reference */
   4,   /* field[4] = set_on_hand */
   7,   /* field[7] = set_safety_stock */
+  14,   /* field[14] = set_sale */
   9,   /* field[9] = ship */
   1,   /* field[1] = sku */
   10,   /* field[10] = uncommit */
@@ -827,7 +1277,7 @@ static const unsigned holdfast__v1__adjust_stock_request__field_indices_by_name[
 static const ProtobufCIntRange holdfast__v1__adjust_stock_request__number_ranges[1 + 1] =
 {
   { 1, 0 },
-  { 0, 14 }
+  { 0, 15 }
 };
 const ProtobufCMessageDescriptor holdfast__v1__adjust_stock_request__descriptor =
 {
@@ -837,7 +1287,7 @@ const ProtobufCMessageDescriptor holdfast__v1__adjust_stock_request__descriptor 
   "Holdfast__V1__AdjustStockRequest",
   "holdfast.v1",
   sizeof(Holdfast__V1__AdjustStockRequest),
-  14,
+  15,
   holdfast__v1__adjust_stock_request__field_descriptors,
   holdfast__v1__adjust_stock_request__field_indices_by_name,
   1,  holdfast__v1__adjust_stock_request__number_ranges,
@@ -1175,18 +1625,472 @@ const ProtobufCMessageDescriptor holdfast__v1__list_stock_response__descriptor =
   (ProtobufCMessageInit) holdfast__v1__list_stock_response__init,
   NULL,NULL,NULL    /* reserved[123] */
 };
-static const ProtobufCMethodDescriptor holdfast__v1__stock_service__method_descriptors[4] =
+static const ProtobufCFieldDescriptor holdfast__v1__batch_adjust_stock_request__field_descriptors[4] =
+{
+  {
+    "idempotency_key",
+    1,
+    PROTOBUF_C_LABEL_NONE,
+    PROTOBUF_C_TYPE_STRING,
+    0,   /* quantifier_offset */
+    offsetof(Holdfast__V1__BatchAdjustStockRequest, idempotency_key),
+    NULL,
+    &protobuf_c_empty_string,
+    0,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
+  {
+    "changes",
+    2,
+    PROTOBUF_C_LABEL_REPEATED,
+    PROTOBUF_C_TYPE_MESSAGE,
+    offsetof(Holdfast__V1__BatchAdjustStockRequest, n_changes),
+    offsetof(Holdfast__V1__BatchAdjustStockRequest, changes),
+    &holdfast__v1__adjust_stock_request__descriptor,
+    NULL,
+    0,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
+  {
+    "reason",
+    3,
+    PROTOBUF_C_LABEL_NONE,
+    PROTOBUF_C_TYPE_STRING,
+    0,   /* quantifier_offset */
+    offsetof(Holdfast__V1__BatchAdjustStockRequest, reason),
+    NULL,
+    &protobuf_c_empty_string,
+    0,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
+  {
+    "reference",
+    4,
+    PROTOBUF_C_LABEL_NONE,
+    PROTOBUF_C_TYPE_STRING,
+    0,   /* quantifier_offset */
+    offsetof(Holdfast__V1__BatchAdjustStockRequest, reference),
+    NULL,
+    &protobuf_c_empty_string,
+    0,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
+};
+static const unsigned holdfast__v1__batch_adjust_stock_request__field_indices_by_name[] = {
+  1,   /* field[1] = changes */
+  0,   /* field[0] = idempotency_key */
+  2,   /* field[2] = reason */
+  3,   /* field[3] = reference */
+};
+static const ProtobufCIntRange holdfast__v1__batch_adjust_stock_request__number_ranges[1 + 1] =
+{
+  { 1, 0 },
+  { 0, 4 }
+};
+const ProtobufCMessageDescriptor holdfast__v1__batch_adjust_stock_request__descriptor =
+{
+  PROTOBUF_C__MESSAGE_DESCRIPTOR_MAGIC,
+  "holdfast.v1.BatchAdjustStockRequest",
+  "BatchAdjustStockRequest",
+  "Holdfast__V1__BatchAdjustStockRequest",
+  "holdfast.v1",
+  sizeof(Holdfast__V1__BatchAdjustStockRequest),
+  4,
+  holdfast__v1__batch_adjust_stock_request__field_descriptors,
+  holdfast__v1__batch_adjust_stock_request__field_indices_by_name,
+  1,  holdfast__v1__batch_adjust_stock_request__number_ranges,
+  (ProtobufCMessageInit) holdfast__v1__batch_adjust_stock_request__init,
+  NULL,NULL,NULL    /* reserved[123] */
+};
+static const ProtobufCFieldDescriptor holdfast__v1__batch_adjust_stock_response__field_descriptors[2] =
+{
+  {
+    "stock",
+    1,
+    PROTOBUF_C_LABEL_REPEATED,
+    PROTOBUF_C_TYPE_MESSAGE,
+    offsetof(Holdfast__V1__BatchAdjustStockResponse, n_stock),
+    offsetof(Holdfast__V1__BatchAdjustStockResponse, stock),
+    &holdfast__v1__stock_level__descriptor,
+    NULL,
+    0,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
+  {
+    "replayed",
+    2,
+    PROTOBUF_C_LABEL_NONE,
+    PROTOBUF_C_TYPE_BOOL,
+    0,   /* quantifier_offset */
+    offsetof(Holdfast__V1__BatchAdjustStockResponse, replayed),
+    NULL,
+    NULL,
+    0,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
+};
+static const unsigned holdfast__v1__batch_adjust_stock_response__field_indices_by_name[] = {
+  1,   /* field[1] = replayed */
+  0,   /* field[0] = stock */
+};
+static const ProtobufCIntRange holdfast__v1__batch_adjust_stock_response__number_ranges[1 + 1] =
+{
+  { 1, 0 },
+  { 0, 2 }
+};
+const ProtobufCMessageDescriptor holdfast__v1__batch_adjust_stock_response__descriptor =
+{
+  PROTOBUF_C__MESSAGE_DESCRIPTOR_MAGIC,
+  "holdfast.v1.BatchAdjustStockResponse",
+  "BatchAdjustStockResponse",
+  "Holdfast__V1__BatchAdjustStockResponse",
+  "holdfast.v1",
+  sizeof(Holdfast__V1__BatchAdjustStockResponse),
+  2,
+  holdfast__v1__batch_adjust_stock_response__field_descriptors,
+  holdfast__v1__batch_adjust_stock_response__field_indices_by_name,
+  1,  holdfast__v1__batch_adjust_stock_response__number_ranges,
+  (ProtobufCMessageInit) holdfast__v1__batch_adjust_stock_response__init,
+  NULL,NULL,NULL    /* reserved[123] */
+};
+static const ProtobufCFieldDescriptor holdfast__v1__import_stock_request__field_descriptors[3] =
+{
+  {
+    "import_id",
+    1,
+    PROTOBUF_C_LABEL_NONE,
+    PROTOBUF_C_TYPE_STRING,
+    0,   /* quantifier_offset */
+    offsetof(Holdfast__V1__ImportStockRequest, import_id),
+    NULL,
+    &protobuf_c_empty_string,
+    0,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
+  {
+    "first_row",
+    2,
+    PROTOBUF_C_LABEL_NONE,
+    PROTOBUF_C_TYPE_UINT64,
+    0,   /* quantifier_offset */
+    offsetof(Holdfast__V1__ImportStockRequest, first_row),
+    NULL,
+    NULL,
+    0,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
+  {
+    "rows",
+    3,
+    PROTOBUF_C_LABEL_REPEATED,
+    PROTOBUF_C_TYPE_MESSAGE,
+    offsetof(Holdfast__V1__ImportStockRequest, n_rows),
+    offsetof(Holdfast__V1__ImportStockRequest, rows),
+    &holdfast__v1__adjust_stock_request__descriptor,
+    NULL,
+    0,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
+};
+static const unsigned holdfast__v1__import_stock_request__field_indices_by_name[] = {
+  1,   /* field[1] = first_row */
+  0,   /* field[0] = import_id */
+  2,   /* field[2] = rows */
+};
+static const ProtobufCIntRange holdfast__v1__import_stock_request__number_ranges[1 + 1] =
+{
+  { 1, 0 },
+  { 0, 3 }
+};
+const ProtobufCMessageDescriptor holdfast__v1__import_stock_request__descriptor =
+{
+  PROTOBUF_C__MESSAGE_DESCRIPTOR_MAGIC,
+  "holdfast.v1.ImportStockRequest",
+  "ImportStockRequest",
+  "Holdfast__V1__ImportStockRequest",
+  "holdfast.v1",
+  sizeof(Holdfast__V1__ImportStockRequest),
+  3,
+  holdfast__v1__import_stock_request__field_descriptors,
+  holdfast__v1__import_stock_request__field_indices_by_name,
+  1,  holdfast__v1__import_stock_request__number_ranges,
+  (ProtobufCMessageInit) holdfast__v1__import_stock_request__init,
+  NULL,NULL,NULL    /* reserved[123] */
+};
+static const ProtobufCFieldDescriptor holdfast__v1__import_stock_response__field_descriptors[4] =
+{
+  {
+    "next_row",
+    1,
+    PROTOBUF_C_LABEL_NONE,
+    PROTOBUF_C_TYPE_UINT64,
+    0,   /* quantifier_offset */
+    offsetof(Holdfast__V1__ImportStockResponse, next_row),
+    NULL,
+    NULL,
+    0,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
+  {
+    "changed",
+    2,
+    PROTOBUF_C_LABEL_NONE,
+    PROTOBUF_C_TYPE_UINT64,
+    0,   /* quantifier_offset */
+    offsetof(Holdfast__V1__ImportStockResponse, changed),
+    NULL,
+    NULL,
+    0,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
+  {
+    "failures",
+    3,
+    PROTOBUF_C_LABEL_REPEATED,
+    PROTOBUF_C_TYPE_MESSAGE,
+    offsetof(Holdfast__V1__ImportStockResponse, n_failures),
+    offsetof(Holdfast__V1__ImportStockResponse, failures),
+    &holdfast__v1__import_failure__descriptor,
+    NULL,
+    0,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
+  {
+    "failed",
+    4,
+    PROTOBUF_C_LABEL_NONE,
+    PROTOBUF_C_TYPE_UINT64,
+    0,   /* quantifier_offset */
+    offsetof(Holdfast__V1__ImportStockResponse, failed),
+    NULL,
+    NULL,
+    0,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
+};
+static const unsigned holdfast__v1__import_stock_response__field_indices_by_name[] = {
+  1,   /* field[1] = changed */
+  3,   /* field[3] = failed */
+  2,   /* field[2] = failures */
+  0,   /* field[0] = next_row */
+};
+static const ProtobufCIntRange holdfast__v1__import_stock_response__number_ranges[1 + 1] =
+{
+  { 1, 0 },
+  { 0, 4 }
+};
+const ProtobufCMessageDescriptor holdfast__v1__import_stock_response__descriptor =
+{
+  PROTOBUF_C__MESSAGE_DESCRIPTOR_MAGIC,
+  "holdfast.v1.ImportStockResponse",
+  "ImportStockResponse",
+  "Holdfast__V1__ImportStockResponse",
+  "holdfast.v1",
+  sizeof(Holdfast__V1__ImportStockResponse),
+  4,
+  holdfast__v1__import_stock_response__field_descriptors,
+  holdfast__v1__import_stock_response__field_indices_by_name,
+  1,  holdfast__v1__import_stock_response__number_ranges,
+  (ProtobufCMessageInit) holdfast__v1__import_stock_response__init,
+  NULL,NULL,NULL    /* reserved[123] */
+};
+static const ProtobufCFieldDescriptor holdfast__v1__import_failure__field_descriptors[2] =
+{
+  {
+    "row",
+    1,
+    PROTOBUF_C_LABEL_NONE,
+    PROTOBUF_C_TYPE_UINT64,
+    0,   /* quantifier_offset */
+    offsetof(Holdfast__V1__ImportFailure, row),
+    NULL,
+    NULL,
+    0,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
+  {
+    "reason",
+    2,
+    PROTOBUF_C_LABEL_NONE,
+    PROTOBUF_C_TYPE_STRING,
+    0,   /* quantifier_offset */
+    offsetof(Holdfast__V1__ImportFailure, reason),
+    NULL,
+    &protobuf_c_empty_string,
+    0,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
+};
+static const unsigned holdfast__v1__import_failure__field_indices_by_name[] = {
+  1,   /* field[1] = reason */
+  0,   /* field[0] = row */
+};
+static const ProtobufCIntRange holdfast__v1__import_failure__number_ranges[1 + 1] =
+{
+  { 1, 0 },
+  { 0, 2 }
+};
+const ProtobufCMessageDescriptor holdfast__v1__import_failure__descriptor =
+{
+  PROTOBUF_C__MESSAGE_DESCRIPTOR_MAGIC,
+  "holdfast.v1.ImportFailure",
+  "ImportFailure",
+  "Holdfast__V1__ImportFailure",
+  "holdfast.v1",
+  sizeof(Holdfast__V1__ImportFailure),
+  2,
+  holdfast__v1__import_failure__field_descriptors,
+  holdfast__v1__import_failure__field_indices_by_name,
+  1,  holdfast__v1__import_failure__number_ranges,
+  (ProtobufCMessageInit) holdfast__v1__import_failure__init,
+  NULL,NULL,NULL    /* reserved[123] */
+};
+static const ProtobufCFieldDescriptor holdfast__v1__remove_item_request__field_descriptors[5] =
+{
+  {
+    "idempotency_key",
+    1,
+    PROTOBUF_C_LABEL_NONE,
+    PROTOBUF_C_TYPE_STRING,
+    0,   /* quantifier_offset */
+    offsetof(Holdfast__V1__RemoveItemRequest, idempotency_key),
+    NULL,
+    &protobuf_c_empty_string,
+    0,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
+  {
+    "sku",
+    2,
+    PROTOBUF_C_LABEL_NONE,
+    PROTOBUF_C_TYPE_STRING,
+    0,   /* quantifier_offset */
+    offsetof(Holdfast__V1__RemoveItemRequest, sku),
+    NULL,
+    &protobuf_c_empty_string,
+    0,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
+  {
+    "location",
+    3,
+    PROTOBUF_C_LABEL_NONE,
+    PROTOBUF_C_TYPE_STRING,
+    0,   /* quantifier_offset */
+    offsetof(Holdfast__V1__RemoveItemRequest, location),
+    NULL,
+    &protobuf_c_empty_string,
+    0,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
+  {
+    "expected_version",
+    4,
+    PROTOBUF_C_LABEL_NONE,
+    PROTOBUF_C_TYPE_UINT64,
+    0,   /* quantifier_offset */
+    offsetof(Holdfast__V1__RemoveItemRequest, expected_version),
+    NULL,
+    NULL,
+    0,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
+  {
+    "reason",
+    5,
+    PROTOBUF_C_LABEL_NONE,
+    PROTOBUF_C_TYPE_STRING,
+    0,   /* quantifier_offset */
+    offsetof(Holdfast__V1__RemoveItemRequest, reason),
+    NULL,
+    &protobuf_c_empty_string,
+    0,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
+};
+static const unsigned holdfast__v1__remove_item_request__field_indices_by_name[] = {
+  3,   /* field[3] = expected_version */
+  0,   /* field[0] = idempotency_key */
+  2,   /* field[2] = location */
+  4,   /* field[4] = reason */
+  1,   /* field[1] = sku */
+};
+static const ProtobufCIntRange holdfast__v1__remove_item_request__number_ranges[1 + 1] =
+{
+  { 1, 0 },
+  { 0, 5 }
+};
+const ProtobufCMessageDescriptor holdfast__v1__remove_item_request__descriptor =
+{
+  PROTOBUF_C__MESSAGE_DESCRIPTOR_MAGIC,
+  "holdfast.v1.RemoveItemRequest",
+  "RemoveItemRequest",
+  "Holdfast__V1__RemoveItemRequest",
+  "holdfast.v1",
+  sizeof(Holdfast__V1__RemoveItemRequest),
+  5,
+  holdfast__v1__remove_item_request__field_descriptors,
+  holdfast__v1__remove_item_request__field_indices_by_name,
+  1,  holdfast__v1__remove_item_request__number_ranges,
+  (ProtobufCMessageInit) holdfast__v1__remove_item_request__init,
+  NULL,NULL,NULL    /* reserved[123] */
+};
+static const ProtobufCFieldDescriptor holdfast__v1__remove_item_response__field_descriptors[1] =
+{
+  {
+    "replayed",
+    1,
+    PROTOBUF_C_LABEL_NONE,
+    PROTOBUF_C_TYPE_BOOL,
+    0,   /* quantifier_offset */
+    offsetof(Holdfast__V1__RemoveItemResponse, replayed),
+    NULL,
+    NULL,
+    0,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
+};
+static const unsigned holdfast__v1__remove_item_response__field_indices_by_name[] = {
+  0,   /* field[0] = replayed */
+};
+static const ProtobufCIntRange holdfast__v1__remove_item_response__number_ranges[1 + 1] =
+{
+  { 1, 0 },
+  { 0, 1 }
+};
+const ProtobufCMessageDescriptor holdfast__v1__remove_item_response__descriptor =
+{
+  PROTOBUF_C__MESSAGE_DESCRIPTOR_MAGIC,
+  "holdfast.v1.RemoveItemResponse",
+  "RemoveItemResponse",
+  "Holdfast__V1__RemoveItemResponse",
+  "holdfast.v1",
+  sizeof(Holdfast__V1__RemoveItemResponse),
+  1,
+  holdfast__v1__remove_item_response__field_descriptors,
+  holdfast__v1__remove_item_response__field_indices_by_name,
+  1,  holdfast__v1__remove_item_response__number_ranges,
+  (ProtobufCMessageInit) holdfast__v1__remove_item_response__init,
+  NULL,NULL,NULL    /* reserved[123] */
+};
+static const ProtobufCMethodDescriptor holdfast__v1__stock_service__method_descriptors[7] =
 {
   { "AdjustStock", &holdfast__v1__adjust_stock_request__descriptor, &holdfast__v1__adjust_stock_response__descriptor },
+  { "BatchAdjustStock", &holdfast__v1__batch_adjust_stock_request__descriptor, &holdfast__v1__batch_adjust_stock_response__descriptor },
+  { "ImportStock", &holdfast__v1__import_stock_request__descriptor, &holdfast__v1__import_stock_response__descriptor },
+  { "RemoveItem", &holdfast__v1__remove_item_request__descriptor, &holdfast__v1__remove_item_response__descriptor },
   { "GetStock", &holdfast__v1__get_stock_request__descriptor, &holdfast__v1__get_stock_response__descriptor },
   { "BatchGetStock", &holdfast__v1__batch_get_stock_request__descriptor, &holdfast__v1__batch_get_stock_response__descriptor },
   { "ListStock", &holdfast__v1__list_stock_request__descriptor, &holdfast__v1__list_stock_response__descriptor },
 };
 const unsigned holdfast__v1__stock_service__method_indices_by_name[] = {
   0,        /* AdjustStock */
-  2,        /* BatchGetStock */
-  1,        /* GetStock */
-  3         /* ListStock */
+  1,        /* BatchAdjustStock */
+  5,        /* BatchGetStock */
+  4,        /* GetStock */
+  2,        /* ImportStock */
+  6,        /* ListStock */
+  3         /* RemoveItem */
 };
 const ProtobufCServiceDescriptor holdfast__v1__stock_service__descriptor =
 {
@@ -1195,7 +2099,7 @@ const ProtobufCServiceDescriptor holdfast__v1__stock_service__descriptor =
   "StockService",
   "Holdfast__V1__StockService",
   "holdfast.v1",
-  4,
+  7,
   holdfast__v1__stock_service__method_descriptors,
   holdfast__v1__stock_service__method_indices_by_name
 };
@@ -1207,13 +2111,37 @@ void holdfast__v1__stock_service__adjust_stock(ProtobufCService *service,
   assert(service->descriptor == &holdfast__v1__stock_service__descriptor);
   service->invoke(service, 0, (const ProtobufCMessage *) input, (ProtobufCClosure) closure, closure_data);
 }
+void holdfast__v1__stock_service__batch_adjust_stock(ProtobufCService *service,
+                                                     const Holdfast__V1__BatchAdjustStockRequest *input,
+                                                     Holdfast__V1__BatchAdjustStockResponse_Closure closure,
+                                                     void *closure_data)
+{
+  assert(service->descriptor == &holdfast__v1__stock_service__descriptor);
+  service->invoke(service, 1, (const ProtobufCMessage *) input, (ProtobufCClosure) closure, closure_data);
+}
+void holdfast__v1__stock_service__import_stock(ProtobufCService *service,
+                                               const Holdfast__V1__ImportStockRequest *input,
+                                               Holdfast__V1__ImportStockResponse_Closure closure,
+                                               void *closure_data)
+{
+  assert(service->descriptor == &holdfast__v1__stock_service__descriptor);
+  service->invoke(service, 2, (const ProtobufCMessage *) input, (ProtobufCClosure) closure, closure_data);
+}
+void holdfast__v1__stock_service__remove_item(ProtobufCService *service,
+                                              const Holdfast__V1__RemoveItemRequest *input,
+                                              Holdfast__V1__RemoveItemResponse_Closure closure,
+                                              void *closure_data)
+{
+  assert(service->descriptor == &holdfast__v1__stock_service__descriptor);
+  service->invoke(service, 3, (const ProtobufCMessage *) input, (ProtobufCClosure) closure, closure_data);
+}
 void holdfast__v1__stock_service__get_stock(ProtobufCService *service,
                                             const Holdfast__V1__GetStockRequest *input,
                                             Holdfast__V1__GetStockResponse_Closure closure,
                                             void *closure_data)
 {
   assert(service->descriptor == &holdfast__v1__stock_service__descriptor);
-  service->invoke(service, 1, (const ProtobufCMessage *) input, (ProtobufCClosure) closure, closure_data);
+  service->invoke(service, 4, (const ProtobufCMessage *) input, (ProtobufCClosure) closure, closure_data);
 }
 void holdfast__v1__stock_service__batch_get_stock(ProtobufCService *service,
                                                   const Holdfast__V1__BatchGetStockRequest *input,
@@ -1221,7 +2149,7 @@ void holdfast__v1__stock_service__batch_get_stock(ProtobufCService *service,
                                                   void *closure_data)
 {
   assert(service->descriptor == &holdfast__v1__stock_service__descriptor);
-  service->invoke(service, 2, (const ProtobufCMessage *) input, (ProtobufCClosure) closure, closure_data);
+  service->invoke(service, 5, (const ProtobufCMessage *) input, (ProtobufCClosure) closure, closure_data);
 }
 void holdfast__v1__stock_service__list_stock(ProtobufCService *service,
                                              const Holdfast__V1__ListStockRequest *input,
@@ -1229,7 +2157,7 @@ void holdfast__v1__stock_service__list_stock(ProtobufCService *service,
                                              void *closure_data)
 {
   assert(service->descriptor == &holdfast__v1__stock_service__descriptor);
-  service->invoke(service, 3, (const ProtobufCMessage *) input, (ProtobufCClosure) closure, closure_data);
+  service->invoke(service, 6, (const ProtobufCMessage *) input, (ProtobufCClosure) closure, closure_data);
 }
 void holdfast__v1__stock_service__init (Holdfast__V1__StockService_Service *service,
                                         Holdfast__V1__StockService_ServiceDestroy destroy)

@@ -65,7 +65,11 @@ typedef enum _Holdfast__V1__EventKind {
   /*
    * A call was refused, and the refusal recorded.
    */
-  HOLDFAST__V1__EVENT_KIND__EVENT_KIND_REFUSED = 8
+  HOLDFAST__V1__EVENT_KIND__EVENT_KIND_REFUSED = 8,
+  /*
+   * An item was taken away.
+   */
+  HOLDFAST__V1__EVENT_KIND__EVENT_KIND_REMOVED = 9
     PROTOBUF_C__FORCE_ENUM_TO_BE_INT_SIZE(HOLDFAST__V1__EVENT_KIND)
 } Holdfast__V1__EventKind;
 

@@ -20,6 +20,8 @@ PROTOBUF_C__BEGIN_DECLS
 typedef struct Holdfast__V1__ReservationLine Holdfast__V1__ReservationLine;
 typedef struct Holdfast__V1__Reservation Holdfast__V1__Reservation;
 typedef struct Holdfast__V1__ReserveRequest Holdfast__V1__ReserveRequest;
+typedef struct Holdfast__V1__Alternative Holdfast__V1__Alternative;
+typedef struct Holdfast__V1__Limit Holdfast__V1__Limit;
 typedef struct Holdfast__V1__ReserveResponse Holdfast__V1__ReserveResponse;
 typedef struct Holdfast__V1__ConfirmRequest Holdfast__V1__ConfirmRequest;
 typedef struct Holdfast__V1__ConfirmResponse Holdfast__V1__ConfirmResponse;
@@ -98,10 +100,15 @@ struct  Holdfast__V1__ReservationLine
    * Units: 1 to 2^40 (1,099,511,627,776).
    */
   int64_t quantity;
+  /*
+   * Reserve only, 0 elsewhere: take what is available, if that is at least this; 0: all of quantity or nothing.
+   * 1 to quantity. Lines for the same item are summed, these as well: one without it adds its whole quantity.
+   */
+  int64_t min_quantity;
 };
 #define HOLDFAST__V1__RESERVATION_LINE__INIT \
  { PROTOBUF_C_MESSAGE_INIT (&holdfast__v1__reservation_line__descriptor) \
-    , (char *)protobuf_c_empty_string, (char *)protobuf_c_empty_string, 0 }
+    , (char *)protobuf_c_empty_string, (char *)protobuf_c_empty_string, 0, 0 }
 
 
 /*
@@ -175,10 +182,58 @@ struct  Holdfast__V1__ReserveRequest
    * without spaces. Need not be unique. Part of the payload.
    */
   char *reference;
+  /*
+   * What to hold if lines cannot be held: 0-8, best first. The first that can be held as a whole is. Part of the
+   * payload.
+   */
+  size_t n_alternatives;
+  Holdfast__V1__Alternative **alternatives;
+  /*
+   * At most so many units for each of these subjects: 0-4, each subject once. Part of the payload.
+   */
+  size_t n_limits;
+  Holdfast__V1__Limit **limits;
 };
 #define HOLDFAST__V1__RESERVE_REQUEST__INIT \
  { PROTOBUF_C_MESSAGE_INIT (&holdfast__v1__reserve_request__descriptor) \
-    , (char *)protobuf_c_empty_string, 0,NULL, NULL, (char *)protobuf_c_empty_string }
+    , (char *)protobuf_c_empty_string, 0,NULL, NULL, (char *)protobuf_c_empty_string, 0,NULL, 0,NULL }
+
+
+/*
+ * Other lines that would do: the same from another location, other seats, another product.
+ */
+struct  Holdfast__V1__Alternative
+{
+  ProtobufCMessage base;
+  /*
+   * 1-64 lines. A request has at most 128, in its lines and all alternatives.
+   */
+  size_t n_lines;
+  Holdfast__V1__ReservationLine **lines;
+};
+#define HOLDFAST__V1__ALTERNATIVE__INIT \
+ { PROTOBUF_C_MESSAGE_INIT (&holdfast__v1__alternative__descriptor) \
+    , 0,NULL }
+
+
+/*
+ * At most max_units of each item for one subject, over what it holds and what it has bought.
+ */
+struct  Holdfast__V1__Limit
+{
+  ProtobufCMessage base;
+  /*
+   * Whom the units are for: 1-64 bytes of printable ASCII without spaces, such as customer:4711.
+   */
+  char *subject;
+  /*
+   * 1 to 2^40.
+   */
+  int64_t max_units;
+};
+#define HOLDFAST__V1__LIMIT__INIT \
+ { PROTOBUF_C_MESSAGE_INIT (&holdfast__v1__limit__descriptor) \
+    , (char *)protobuf_c_empty_string, 0 }
 
 
 /*
@@ -201,6 +256,15 @@ struct  Holdfast__V1__ReserveResponse
    */
   protobuf_c_boolean replayed;
   /*
+   * Which alternative is held, from 1; 0: lines.
+   */
+  int32_t alternative;
+  /*
+   * What is held, each item once, where a line of what is held has min_quantity; else empty: it is as asked.
+   */
+  size_t n_lines;
+  Holdfast__V1__ReservationLine **lines;
+  /*
    * Where the reservation stands now: HELD unless this is a replay of a hold that has ended meanwhile.
    * Whoever is about to take a payment looks at this, not at the status alone.
    */
@@ -213,7 +277,7 @@ struct  Holdfast__V1__ReserveResponse
 };
 #define HOLDFAST__V1__RESERVE_RESPONSE__INIT \
  { PROTOBUF_C_MESSAGE_INIT (&holdfast__v1__reserve_response__descriptor) \
-    , (char *)protobuf_c_empty_string, NULL, 0, HOLDFAST__V1__RESERVATION_STATE__RESERVATION_STATE_UNSPECIFIED, NULL }
+    , (char *)protobuf_c_empty_string, NULL, 0, 0, 0,NULL, HOLDFAST__V1__RESERVATION_STATE__RESERVATION_STATE_UNSPECIFIED, NULL }
 
 
 /*
@@ -704,6 +768,44 @@ Holdfast__V1__ReserveRequest *
 void   holdfast__v1__reserve_request__free_unpacked
                      (Holdfast__V1__ReserveRequest *message,
                       ProtobufCAllocator *allocator);
+/* Holdfast__V1__Alternative methods */
+void   holdfast__v1__alternative__init
+                     (Holdfast__V1__Alternative         *message);
+size_t holdfast__v1__alternative__get_packed_size
+                     (const Holdfast__V1__Alternative   *message);
+size_t holdfast__v1__alternative__pack
+                     (const Holdfast__V1__Alternative   *message,
+                      uint8_t             *out);
+size_t holdfast__v1__alternative__pack_to_buffer
+                     (const Holdfast__V1__Alternative   *message,
+                      ProtobufCBuffer     *buffer);
+Holdfast__V1__Alternative *
+       holdfast__v1__alternative__unpack
+                     (ProtobufCAllocator  *allocator,
+                      size_t               len,
+                      const uint8_t       *data);
+void   holdfast__v1__alternative__free_unpacked
+                     (Holdfast__V1__Alternative *message,
+                      ProtobufCAllocator *allocator);
+/* Holdfast__V1__Limit methods */
+void   holdfast__v1__limit__init
+                     (Holdfast__V1__Limit         *message);
+size_t holdfast__v1__limit__get_packed_size
+                     (const Holdfast__V1__Limit   *message);
+size_t holdfast__v1__limit__pack
+                     (const Holdfast__V1__Limit   *message,
+                      uint8_t             *out);
+size_t holdfast__v1__limit__pack_to_buffer
+                     (const Holdfast__V1__Limit   *message,
+                      ProtobufCBuffer     *buffer);
+Holdfast__V1__Limit *
+       holdfast__v1__limit__unpack
+                     (ProtobufCAllocator  *allocator,
+                      size_t               len,
+                      const uint8_t       *data);
+void   holdfast__v1__limit__free_unpacked
+                     (Holdfast__V1__Limit *message,
+                      ProtobufCAllocator *allocator);
 /* Holdfast__V1__ReserveResponse methods */
 void   holdfast__v1__reserve_response__init
                      (Holdfast__V1__ReserveResponse         *message);
@@ -1079,6 +1181,12 @@ typedef void (*Holdfast__V1__Reservation_Closure)
 typedef void (*Holdfast__V1__ReserveRequest_Closure)
                  (const Holdfast__V1__ReserveRequest *message,
                   void *closure_data);
+typedef void (*Holdfast__V1__Alternative_Closure)
+                 (const Holdfast__V1__Alternative *message,
+                  void *closure_data);
+typedef void (*Holdfast__V1__Limit_Closure)
+                 (const Holdfast__V1__Limit *message,
+                  void *closure_data);
 typedef void (*Holdfast__V1__ReserveResponse_Closure)
                  (const Holdfast__V1__ReserveResponse *message,
                   void *closure_data);
@@ -1242,6 +1350,8 @@ extern const ProtobufCEnumDescriptor    holdfast__v1__reservation_state__descrip
 extern const ProtobufCMessageDescriptor holdfast__v1__reservation_line__descriptor;
 extern const ProtobufCMessageDescriptor holdfast__v1__reservation__descriptor;
 extern const ProtobufCMessageDescriptor holdfast__v1__reserve_request__descriptor;
+extern const ProtobufCMessageDescriptor holdfast__v1__alternative__descriptor;
+extern const ProtobufCMessageDescriptor holdfast__v1__limit__descriptor;
 extern const ProtobufCMessageDescriptor holdfast__v1__reserve_response__descriptor;
 extern const ProtobufCMessageDescriptor holdfast__v1__confirm_request__descriptor;
 extern const ProtobufCMessageDescriptor holdfast__v1__confirm_response__descriptor;
