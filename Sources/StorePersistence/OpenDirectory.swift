@@ -62,7 +62,8 @@ extension StockStore {
       return try Recovery(
         storage: storage, checkpoint: checkpoint,
         segmentCount: listing.segmentCount(from: header.start.sequence), limits: limits,
-        concurrency: concurrency, log: LogRing(ringBytes: options.ringBytes, shape: .decisions),
+        concurrency: concurrency,
+        log: LogRing(ringBytes: options.ringBytes, shape: .decisions(limits)),
         nonce: fault == .predictIDs ? header.start.lsn : nonce,
         isNew: listing.checkpoints.isEmpty, fault: options.fault, storeFault: fault,
         progress: progress)
@@ -195,7 +196,8 @@ extension StockStore {
     counters.recovered(
       records: recovery.summary.recordsReplayed, seconds: recovery.summary.seconds)
     let log = try DirectoryLog(
-      storage: storage, identity: identity.log, shape: .decisions, options: options, clock: clock,
+      storage: storage, identity: identity.log, shape: .decisions(core.limits), options: options,
+      clock: clock,
       pool: pool, position: position, file: file, statistics: counters)
     return try JournalError.attempt("make", "the journal's threads") { () throws(Errno) in
       let maintenance = try Maintenance(

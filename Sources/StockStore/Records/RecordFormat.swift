@@ -72,10 +72,18 @@
 package import Log
 
 extension RecordShape {
-  /// Of the records of decisions.
-  package static var decisions: RecordShape {
+  /// Of the records of decisions, whatever the limits are.
+  package static var decisions: RecordShape { decisions(lines: StoreLimits.linesMax) }
+
+  /// Of the records that a store with these limits makes: what a segment and the ring must have room for.
+  package static func decisions(_ limits: StoreLimits) -> RecordShape {
+    decisions(lines: min(limits.linesPerReservation, StoreLimits.linesMax))
+  }
+
+  private static func decisions(lines: Int) -> RecordShape {
     RecordShape(
-      bytesMax: RecordWriter.byteCountMax, uncountedKind: RecordWriter.Kind.clock.rawValue)
+      bytesMax: RecordWriter.byteCountMax(lines: lines),
+      uncountedKind: RecordWriter.Kind.clock.rawValue)
   }
 }
 
@@ -128,8 +136,20 @@ package enum RecordPart: UInt8, CaseIterable {
   static let refusedBytes = 24
   static let adjustedBytes = 72
   static let replacedBytes = 32
-  /// 128 lines, or 64 with a number each, and all texts at their most; the reason is cut to it.
-  package static let byteCountMax = 5904
+  /// Of any record.
+  package static let byteCountMax = byteCountMax(lines: StoreLimits.linesMax)
+
+  /// The longest record of commands with so many lines: a Replace of all of them by as many others, each item with
+  /// what is committed of it, or an adjustment; all texts at their most.
+  package static func byteCountMax(lines: Int) -> Int {
+    let texts = 2 * 64 + RecordPart.headBytes + StoreLimits.referenceBytesMax
+    let replaced =
+      replacedBytes + 2 * lines * (lineBytes + 8) + RecordPart.headBytes
+    let numbers = 2 * (RecordPart.headBytes + 8)
+    let adjusted = adjustedBytes + 2 * 64 + reasonBytesMax + numbers
+    return (headBytes + texts + max(replaced, adjusted) + 7) & ~7
+  }
+
   package static let reasonBytesMax = 512
 
   private let memory: UnsafeMutableRawPointer

@@ -68,7 +68,7 @@ package final class StockStore: Sendable {
   ) throws(Errno) {
     let core = StoreCore(
       limits: limits, concurrency: concurrency, secret: secret, now: clock.now().nanoseconds,
-      log: LogRing(ringBytes: ringBytes, shape: .decisions))
+      log: LogRing(ringBytes: ringBytes, shape: .decisions(limits)))
     do throws(Errno) {
       memoryLog = try MemoryLog(ring: core.log, capacity: historyBytes)
     } catch {

@@ -180,7 +180,9 @@ extension SimulationRun {
       var earlier = random.pick(reserves)
       // The same payload in another form, then another payload.
       if random.chance(40) { earlier.lines.reverse() }
-      if random.chance(20), earlier.lines[0].quantity > 1, earlier.lines.count < 64 {
+      if random.chance(20), earlier.lines[0].quantity > 1,
+        earlier.lines.count < RunSettings.linesMax
+      {
         earlier.lines[0].quantity -= 1
         earlier.lines.append(TestLine(sku: earlier.lines[0].sku, quantity: 1))
       }

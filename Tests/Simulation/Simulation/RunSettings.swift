@@ -50,6 +50,9 @@ struct RunSettings {
     (100, 5, 8, 50), (100, 25, 1, 5), (100, 40, 1, 5),
   ]
 
+  /// Lines of any command. Few, so that records are short and a small segment has many.
+  static let linesMax = 24
+
   /// - Parameter strategy: nil: as the seed says.
   init(
     seed: UInt64, _ random: inout SeededRandom, fault: Mutant?,
@@ -91,6 +94,7 @@ struct RunSettings {
     limits.retentionNanoseconds = seconds(1 << 30)
     options.durability = .fsync
     options.segmentBytes = 4096 * 8
+    options.spareSegments = 2
     steps = 150
     journalPercent = 0
     maintenancePercent = 60
@@ -116,6 +120,7 @@ struct RunSettings {
     limits.holdNanosecondsMax = seconds(random.pick([4000, 86_400]))
     limits.retentionNanoseconds = seconds(random.pick([100, 3000, 86_400]))
     limits.expiriesPerTurn = random.pick([1, 1, 2, 5, 1000])
+    limits.linesPerReservation = linesMax
     return limits
   }
 
@@ -124,9 +129,7 @@ struct RunSettings {
   ) -> JournalOptions {
     // The smallest segments in which a record of any size fits, and as many ready as are needed to take
     // changes at all.
-    let (segmentBlocks, spareSegments) = random.pick([
-      (7, 3), (7, 3), (7, 3), (8, 2), (10, 1), (11, 2),
-    ])
+    let (segmentBlocks, spareSegments) = random.pick([(5, 3), (6, 2), (8, 1), (9, 2)])
     return JournalOptions(
       durability: fault == nil && random.chance(10) ? .os : .fsync,
       segmentBytes: 4096 * segmentBlocks, ringBytes: 1 << 15,
