@@ -73,6 +73,25 @@ package final class SegmentPool: Sendable {
     state.used = sequences.filter { $0 <= lastSequence }
     state.unneeded = sequences.filter { $0 > lastSequence }
     self.state = Mutex(state)
+    try retireBeforeGap()
+  }
+
+  /// Segments that are used are without a gap: whoever reads them, a watch or the archive, comes to each. A process
+  /// that ended as it made another segment of an unneeded file leaves one with a header that is not its name's.
+  private func retireBeforeGap() throws(JournalError) {
+    let used = state.withLock { $0.used }
+    guard var first = used.last else { return }
+    for sequence in used.dropLast().reversed() {
+      let name = FileNames.segment(sequence)
+      let file = try JournalError.attempt("open", name) { () throws(Errno) in
+        try storage.open(name)
+      }
+      let header = try JournalReader.header(of: file, name)
+      let isWhole = header.map { $0.sequence == sequence && $0.storeID == storeID } ?? false
+      guard isWhole, sequence + 1 == first else { break }
+      first = sequence
+    }
+    state.withLock { $0.retire(before: first) }
   }
 
   /// Segments that `takeNext` would give.

@@ -125,6 +125,20 @@ struct SegmentPoolTests {
     #expect(pool.bytesOnDisk == 4 * Self.segmentBytes)
   }
 
+  @Test(
+    "Segments before one that was to become another are not used",
+    arguments: [(header: 2, used: 1...4), (header: 5, used: 3...4), (header: 0, used: 3...4)])
+  func cutOff(header: UInt64, used: ClosedRange<UInt64>) throws {
+    let storage = MemoryStorage()
+    for sequence in [1, 2, 3, 4] as [UInt64] {
+      Self.place(storage, name: sequence, header: sequence == 2 ? header : sequence)
+    }
+    let pool = try Self.pool(storage, last: 4)
+    pool.keepForArchive(from: 1)
+    #expect(pool.unarchived(before: 5)?.next == used.lowerBound)
+    #expect(pool.needed.keys.sorted() == Array(used))
+  }
+
   @Test("In a steady state no file is made and none is removed")
   func steady() throws {
     let storage = MemoryStorage()

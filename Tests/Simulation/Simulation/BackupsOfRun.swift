@@ -16,6 +16,11 @@ struct BackupsOfRun {
     var archivedLSN: UInt64 = 0
     /// It has also said that it lacks segments for good.
     var isLossTold = false
+    /// It was empty when a process began with it, and begins behind what some backups have.
+    var beginsLate = false
+
+    /// A restore with it may come upon a gap.
+    var mayHaveGap: Bool { isLossTold || beginsLate }
   }
 
   /// A backup that has its name.
@@ -146,6 +151,7 @@ struct BackupsOfRun {
     histories[current].states = states.isEmpty ? [state] : states
     histories[current].archivedLSN = histories[history].archivedLSN
     histories[current].isLossTold = histories[history].isLossTold
+    histories[current].beginsLate = histories[history].beginsLate
     fork = Fork(history: history, state: state, endLSN: endLSN)
   }
 
@@ -163,6 +169,10 @@ struct BackupsOfRun {
 
   mutating func noteArchived(_ lsn: UInt64) {
     histories[current].archivedLSN = max(histories[current].archivedLSN, lsn)
+  }
+
+  mutating func noteEmptyArchive() {
+    if taken.contains(where: { $0.history == current }) { histories[current].beginsLate = true }
   }
 
   mutating func noteLosses() -> Bool {

@@ -91,6 +91,7 @@ extension SimulationRun {
     counts.archiveSteps += 1
     noteLosses()
     let lag = archiver.statistics(position).lagBytes
+    log("the archive has all but \(lag) bytes: \(archive.disk.files.keys.sorted())")
     backups?.noteArchived(position.lsn - min(position.lsn, lag))
     return true
   }
@@ -112,6 +113,7 @@ extension SimulationRun {
   /// A process has begun.
   func openArchive() throws(Violation) {
     guard let archiver = store?.journal?.archiver, let losses = backups?.losses else { return }
+    log("with an archive: \(backups?.archive?.disk.files.keys.sorted() ?? [])")
     archiver.onNotice { notice in
       if case .lost(let segments) = notice { losses.add(segments) }
     }
@@ -133,8 +135,13 @@ extension SimulationRun {
     let history = core.keys.history(firstVersion: core.firstVersion)
     let newest = archive.disk.files.keys.compactMap(FileNames.archivedSegment)
       .filter { $0.history == history }.max { $0.sequence < $1.sequence }
-    guard let newest, let oldest = storage.files.keys.compactMap(FileNames.segmentSequence).min()
-    else { return }
+    guard let newest else {
+      self.backups?.noteEmptyArchive()
+      return
+    }
+    guard let oldest = storage.files.keys.compactMap(FileNames.segmentSequence).min() else {
+      return
+    }
     let next = newest.isTail ? newest.sequence : newest.sequence + 1
     if oldest > next, !backups.histories[backups.current].isLossTold {
       throw violation("to hear that the archive lacks segments from \(next) on", "nothing")

@@ -129,7 +129,7 @@ extension SimulationRun {
     var order = Order(
       taken: taken, usesArchive: usesArchive, target: nil, states: states, certainLSN: certain,
       ends: min(certain, last)...last)
-    if history.isLossTold, usesArchive {
+    if history.mayHaveGap, usesArchive {
       order.ends = min(order.ends.lowerBound, surely(taken))...last
     }
     if chance(70) { choose(&order) }
@@ -268,16 +268,16 @@ extension SimulationRun {
     let isRight =
       switch (error, order.target) {
       case (.gap(let range, _, _), _):
-        history?.isLossTold == true && range.lastLSN >= surely(order.taken)
+        history?.mayHaveGap == true && range.lastLSN >= surely(order.taken)
           && (order.target == nil || order.ends.upperBound > range.lastLSN)
       case (.outside(let range), .lsn(let lsn)):
         lsn < range.firstLSN && range.firstLSN <= order.taken.manifest.lsn
           || lsn > range.lastLSN
-            && (range.lastLSN >= order.certainLSN || history?.isLossTold == true)
+            && (range.lastLSN >= order.certainLSN || history?.mayHaveGap == true)
       case (.outside(let range), .time(let time)):
         time < range.firstTime.nanoseconds && range.firstLSN <= order.taken.manifest.lsn
           || time > range.lastTime.nanoseconds
-            && (range.lastLSN >= order.certainLSN || history?.isLossTold == true)
+            && (range.lastLSN >= order.certainLSN || history?.mayHaveGap == true)
       default: false
       }
     if !isRight {
