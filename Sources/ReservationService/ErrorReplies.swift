@@ -48,18 +48,21 @@ final class ErrorReplies {
     let others = session.furtherRefusalCount
     switch refusal {
     case .insufficientStock(let handle, let requested, let available):
-      let key = others == 0 ? shortageKey(handle, requested, available) : nil
+      let tried = session.alternativesTried
+      let key = others == 0 && tried == 0 ? shortageKey(handle, requested, available) : nil
       if let key, failAgain(key, response) { return }
       let name = session.name(of: handle)
       begin("not enough stock of ", name)
       text.text(": ")
       putShortage(requested: requested, available: available, to: text)
       putOthers(others)
+      if tried > 0 { putTried(tried) }
       finish(.failedPrecondition, "INSUFFICIENT_STOCK", response) {
         item(name)
         entry("requested", requested)
         entry("available", available)
         countBad(others + 1)
+        if tried > 0 { entry("alternatives", Int64(tried)) }
       } details: {
         preconditionFailure("INSUFFICIENT_STOCK", refusal, session) {
           guard case .insufficientStock(let handle, let requested, let available) = $0 else {
@@ -350,6 +353,11 @@ final class ErrorReplies {
   }
 
   private func write(_ violation: FieldViolation, to writer: ProtoWriter) {
+    if violation.outerIndex >= 0 {
+      writer.text("alternatives[")
+      writer.text(decimal: Int64(violation.outerIndex))
+      writer.text("].")
+    }
     writer.text(violation.field)
     guard let index = violation.index else { return }
     writer.text("[")
@@ -394,6 +402,12 @@ final class ErrorReplies {
     text.text("; and ")
     text.text(decimal: Int64(count))
     text.text(count == 1 ? " other item" : " other items")
+  }
+
+  private func putTried(_ count: Int) {
+    text.text("; nor can another of ")
+    text.text(decimal: Int64(count))
+    text.text(" alternatives be held")
   }
 
   private func put(_ bytes: BorrowedBytes, to writer: ProtoWriter) {

@@ -39,6 +39,9 @@ struct FieldViolation: Error {
   /// The entry of the list and the field in it.
   var index: Int?
   var member: StaticString = ""
+  /// In an alternative; of one of its lines, which alternative it is, else below 0.
+  var isOfAlternative = false
+  var outerIndex = -1
   let rule: StaticString
 
   init(_ field: StaticString, _ rule: StaticString) {
@@ -106,6 +109,14 @@ struct FieldRules {
   func quantity(_ value: Int64) throws(FieldViolation) -> Int64 {
     guard value >= 1, value <= store.quantityMax else {
       throw FieldViolation("quantity", "1 to 1099511627776 units")
+    }
+    return value
+  }
+
+  /// Of a line of `quantity` units: how few would do.
+  func minimum(_ value: Int64, of quantity: Int64) throws(FieldViolation) -> Int64 {
+    guard value >= 1, value <= quantity else {
+      throw FieldViolation("min_quantity", "1 to quantity, or 0 for all of it")
     }
     return value
   }

@@ -47,6 +47,9 @@ struct UnknownField: Equatable {
   /// The submessage that the unknown field lies in; `index` is -1 where it is not in a list.
   private var place: StaticString = ""
   private var index = -1
+  /// The list entry that this submessage lies in; likewise.
+  private var outerPlace: StaticString = ""
+  private var outerIndex = -1
 
   /// - Parameter refusesUnknown: an unknown field is a fault. A field from a newer client may narrow what
   ///   a change is asked to do ("at most one per customer"): passing it over would do more than was
@@ -73,7 +76,8 @@ struct UnknownField: Equatable {
   /// The unknown field that is the fault; nil where the message is whole or malformed.
   var unknownField: UnknownField? {
     guard fault == .unknown else { return nil }
-    let path = index < 0 ? "\(place)" : "\(place)[\(index)]"
+    let outer = outerIndex < 0 ? "" : "\(outerPlace)[\(outerIndex)]."
+    let path = index < 0 ? "\(place)" : "\(outer)\(place)[\(index)]"
     return UnknownField(number: unknownNumber, path: path)
   }
 
@@ -149,11 +153,20 @@ struct UnknownField: Equatable {
   mutating func leave(_ submessage: Submessage, _ name: StaticString, index: Int = -1) {
     unsafe end = submessage.outerEnd
     if fault == .none { return }
-    if fault == .unknown {
+    if fault == .unknown { locate(name, index) }
+    unsafe at = end
+  }
+
+  /// The unknown field lies in this submessage, or in one of its entries, which is named already.
+  @inline(never)
+  private mutating func locate(_ name: StaticString, _ index: Int) {
+    if self.index >= 0 {
+      outerPlace = name
+      outerIndex = index
+    } else {
       place = name
       self.index = index
     }
-    unsafe at = end
   }
 
   /// Takes a field that the caller has no use for.
@@ -304,5 +317,26 @@ struct ProtoItem {
     default: return false
     }
     return true
+  }
+}
+
+/// A ReservationLine of a request.
+struct ProtoLine {
+  private(set) var item = ProtoItem()
+  private(set) var quantity: Int64 = 0
+  /// 0: none was sent.
+  private(set) var minimum: Int64 = 0
+
+  /// Reads all of it.
+  @inline(__always)
+  init(_ reader: inout ProtoReader) {
+    while let tag = reader.next() {
+      if item.read(tag, &reader) { continue }
+      switch tag {
+      case .varint(3): quantity = reader.int64()
+      case .varint(4): minimum = reader.int64()
+      default: reader.other(tag, known: 1...4)
+      }
+    }
   }
 }

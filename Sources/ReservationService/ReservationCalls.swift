@@ -12,20 +12,24 @@ extension HoldfastHandler {
     var lineCount = 0
     var timeToLive = ProtoDuration()
     var reference = BorrowedBytes.empty
+    var alternatives = AlternativeCounts()
     session.clearLines()
     while let tag = reader.next() {
       switch tag {
       case .bytes(1): key = reader.bytes()
-      case .bytes(2): readLine(&lineCount, &reader)
+      case .bytes(2): readLine(&lineCount, &reader, takesMinimum: true)
       case .bytes(3): timeToLive.read(&reader, "ttl")
       case .bytes(4): reference = reader.bytes()
-      default: reader.other(tag, known: 1...4)
+      case .bytes(5): readAlternative(&alternatives, &reader)
+      default: reader.other(tag, known: 1...5)
       }
     }
     guard reader.isWhole else { return refuse(reader, response) }
     key = try rules.key(key)
     guard lineCount > 0 else { throw Self.tooFewLines }
+    if alternatives.count > 0, hasBadEntries { putOwnEntriesFirst() }
     try checkLines(lineCount)
+    if alternatives.count > 0 { try check(alternatives, lineCount) }
     let decision = session.reserve(
       IdempotencyScope(caller: caller, key: key), ttlNanoseconds: try nanoseconds(timeToLive),
       reference: try rules.reference(reference))
@@ -33,6 +37,7 @@ extension HoldfastHandler {
     case .accepted(let hold):
       response.message.field(1, hold.id)
       heldTail.write(hold, isReplay: decision.replayed, to: response.message)
+      if hold.choice != .asAsked { write(hold.choice, to: response.message) }
     case .refused(let refusal):
       errors.refuse(refusal, isReplay: decision.replayed, session: session, response: response) {
         session.namedItem(line: $0)
@@ -218,21 +223,104 @@ extension HoldfastHandler {
   // MARK: Requests
 
   /// Reads the lines' next entry, and hands it to the session.
+  /// - Parameter takesMinimum: less may do than all of it.
   @inline(__always)
-  private func readLine(_ count: inout Int, _ reader: inout ProtoReader) {
-    var item = ProtoItem()
-    var quantity: Int64 = 0
+  private func readLine(
+    _ count: inout Int, _ reader: inout ProtoReader, takesMinimum: Bool = false
+  ) {
+    let submessage = reader.enter()
+    let line = ProtoLine(&reader)
+    reader.leave(submessage, "lines", index: count)
+    if reader.isWhole {
+      append(line.item, line.quantity, count)
+      if line.minimum != 0 { setMinimum(line, count, isTaken: takesMinimum) }
+    }
+    count += 1
+  }
+
+  /// Of line `index`, which was handed to the session if it is good.
+  @inline(never)
+  private func setMinimum(_ line: ProtoLine, _ index: Int, isTaken: Bool) {
+    if index >= rules.store.linesPerReservation { return }
+    do throws(FieldViolation) {
+      guard isTaken else { throw FieldViolation("min_quantity", "0 where it is not a Reserve") }
+      let minimum = try rules.minimum(line.minimum, of: line.quantity)
+      // A line that was bad is in the session not at all, and nothing will be asked of it.
+      if !hasBadEntries { session.setMinimum(minimum) }
+    } catch {
+      badEntries.append(error.inside("lines", at: index))
+    }
+  }
+
+  /// Alternatives that were read, and the lines of them all.
+  private struct AlternativeCounts {
+    var count = 0
+    var lineCount = 0
+  }
+
+  /// Reads the next alternative, and hands its lines to the session.
+  @inline(never)
+  private func readAlternative(_ counts: inout AlternativeCounts, _ reader: inout ProtoReader) {
+    let number = counts.count
+    // What is one too many is read on, and refused for that.
+    let isRead = session.beginAlternative()
+    var lineCount = 0
     let submessage = reader.enter()
     while let tag = reader.next() {
-      if item.read(tag, &reader) { continue }
-      switch tag {
-      case .varint(3): quantity = reader.int64()
-      default: reader.other(tag, known: 1...3)
+      guard tag == .bytes(1) else {
+        reader.other(tag, known: 1...1)
+        continue
       }
+      let lineSubmessage = reader.enter()
+      let line = ProtoLine(&reader)
+      reader.leave(lineSubmessage, "lines", index: lineCount)
+      if reader.isWhole, isRead { append(line, lineCount, ofAlternative: number) }
+      lineCount += 1
     }
-    reader.leave(submessage, "lines", index: count)
-    if reader.isWhole { append(item, quantity, count) }
-    count += 1
+    reader.leave(submessage, "alternatives", index: number)
+    if reader.isWhole, isRead, !(1...rules.store.linesPerReservation ~= lineCount) {
+      var violation = Self.tooFewLines.inside("alternatives", at: number)
+      violation.member = "lines"
+      violation.isOfAlternative = true
+      badEntries.append(violation)
+    }
+    counts.count += 1
+    counts.lineCount += lineCount
+  }
+
+  private func append(_ line: ProtoLine, _ index: Int, ofAlternative number: Int) {
+    do throws(FieldViolation) {
+      let name = try rules.item(sku: line.item.sku, location: line.item.location)
+      let quantity = try rules.quantity(line.quantity)
+      let minimum = line.minimum == 0 ? 0 : try rules.minimum(line.minimum, of: quantity)
+      // Where there are too many, all is refused for that.
+      _ = session.appendToAlternative(
+        LineRequest(item: name, quantity: quantity), minimum: minimum)
+    } catch {
+      var violation = error.inside("lines", at: index)
+      violation.isOfAlternative = true
+      violation.outerIndex = number
+      if badEntries.count < StoreLimits.linesOfAllMax { badEntries.append(violation) }
+    }
+  }
+
+  /// Whatever the order of the fields, the request's own lines are named before those of alternatives.
+  @inline(never)
+  private func putOwnEntriesFirst() {
+    badEntries =
+      badEntries.filter { !$0.isOfAlternative } + badEntries.filter { $0.isOfAlternative }
+  }
+
+  /// Whether the alternatives are as few, and of as few lines together with those of the request, as may be.
+  @inline(never)
+  private func check(
+    _ alternatives: AlternativeCounts, _ lineCount: Int
+  ) throws(FieldViolation) {
+    guard alternatives.count <= StoreLimits.alternativesMax,
+      lineCount + alternatives.lineCount <= StoreLimits.linesOfAllMax
+    else {
+      throw FieldViolation("alternatives", "0 to 8, and with the request's 128 lines at most")
+    }
   }
 
   /// Hands line `index` to the session; a bad one to `badEntries`. `checkLines` has the rest to say.
@@ -299,19 +387,30 @@ extension HoldfastHandler {
     return decision.lsn
   }
 
+  /// Of a ReserveResponse: alternative = 4, lines = 5.
+  @inline(never)
+  private func write(_ choice: HoldChoice, to writer: ProtoWriter) {
+    if choice.alternative > 0 { writer.field(4, UInt64(choice.alternative)) }
+    if choice.tellsLines { writeViewLines(5, to: writer) }
+  }
+
+  private func writeViewLines(_ number: Int, to writer: ProtoWriter) {
+    for index in 0..<session.viewLineCount {
+      let line = session.viewLine(index)
+      let name = session.name(of: line.item)
+      writer.nested(number) {
+        writer.field(1, name.sku)
+        writer.field(2, name.location)
+        writer.field(3, line.quantity)
+      }
+    }
+  }
+
   private func write(_ number: Int, _ view: ReservationView, to writer: ProtoWriter) {
     writer.nested(number) {
       writer.field(1, view.id)
       writer.field(2, UInt64(view.state.rawValue))
-      for index in 0..<session.viewLineCount {
-        let line = session.viewLine(index)
-        let name = session.name(of: line.item)
-        writer.nested(3) {
-          writer.field(1, name.sku)
-          writer.field(2, name.location)
-          writer.field(3, line.quantity)
-        }
-      }
+      writeViewLines(3, to: writer)
       writer.field(4, view.createdAt)
       writer.field(5, view.expiresAt)
       if let endedAt = view.endedAt { writer.field(6, endedAt) }

@@ -35,14 +35,17 @@
 //                    10 refused for unknown items, 6 for lack of units, 8 for more on hand than may be,
 //                    7 for an unknown line (the first release), 11 the answer to a Replace; 16 and 17: 2 and 3
 //                    whose units stay on hand as committed; 18 refused for lack of committed units
-//              2  1  number of lines                3  1  1 where details stand behind the lines, else 0
+//              2  1  number of lines                3  1  flags: 1 details behind the lines, 2 a choice before
 //              4  4  generation
 //              8 16  identity                      24  8  fingerprint
 //             32  8  created at
 //             40  8  first number                  48  8  second number
 //             56  8  ended at, or owner
 //             64  8  log sequence number of its last change
-//             72  …  16 for each line: item 4, zero 4, quantity 8
+//             72  8  of a reservation that is not simply what was asked for: its choice, as the journal's part 6
+//                    has it (RecordFormat.swift); how many of the lines, the last ones, are those that the first
+//                    answer told, where they are others by now; zeros
+//              …  …  16 for each line: item 4, zero 4, quantity 8
 //              …  …  details: revision 8, length of the reference 1, reference; zeros up to a multiple of 8
 //
 //   end        0  8  items                          8  8  slots in use
@@ -58,8 +61,9 @@
 //
 // The two numbers and the lines, by kind:
 //   reservations (1 to 5, 16, 17)  expires at; first expires at; a line for each item
-//   lack of units (6)          units requested; units available; one line with the item and quantity 0, then
-//                              two for each further item that lacks units: requested, available
+//   lack of units (6)          units requested; units available; one line with the item and how many alternatives
+//                              were tried (0: there were none), then two for each further item that lacks
+//                              units: requested, available
 //   unknown items (10)         0; 0; one line: the place of the first and, as its quantity, the places of all
 //                              as bits (RecordFormat.swift)
 //   unknown line (7)           0; 0; one line: its number, and quantity 0
@@ -105,6 +109,9 @@ enum BlockKind: UInt32 {
 enum CheckpointFlags {
   /// Of an item.
   static let itemHasCommitted: UInt16 = 1
+  /// Of a slot.
+  static let slotHasDetails: UInt8 = 1
+  static let slotHasChoice: UInt8 = 2
 }
 
 /// What stands before a block's payload.

@@ -176,11 +176,12 @@ struct CheckpointReader: Sendable {
     let index: UInt8 = fields.next()
     let kind: UInt8 = fields.next()
     let lineCount: UInt8 = fields.next()
-    let details: UInt8 = fields.next()
+    let flags: UInt8 = fields.next()
     let generation: UInt32 = fields.next()
     let identity = Identity(low: fields.next(), high: fields.next())
     guard !fields.hasFailed, index < ReservationSlab.chunkRecords,
-      let kind = RecordKind(rawValue: kind), core.shardNumber(identity) == shard, details <= 1
+      let kind = RecordKind(rawValue: kind), core.shardNumber(identity) == shard,
+      flags & ~(CheckpointFlags.slotHasDetails | CheckpointFlags.slotHasChoice) == 0
     else { return false }
     let slot = chunk * UInt32(ReservationSlab.chunkRecords) + UInt32(index)
     // Filled here, and put in its place at once: a look at the table is a call of another module.
@@ -192,9 +193,14 @@ struct CheckpointReader: Sendable {
     record.restoreNumbers((first: fields.next(), second: fields.next()))
     record.restoreEnd(fields.next())
     record.lsn = fields.next()
+    let hasChoice = flags & CheckpointFlags.slotHasChoice != 0
     let isWhole =
-      record.readLines(kind, Int(lineCount), &fields)
-      && (details == 0 || record.readDetails(slot, core.keys, &fields)) && !fields.hasFailed
+      (hasChoice
+        ? record.readChosenLines(kind, Int(lineCount), &fields)
+        : record.readLines(kind, Int(lineCount), &fields))
+      && (flags & CheckpointFlags.slotHasDetails == 0
+        || record.readDetails(slot, core.keys, &fields))
+      && !fields.hasFailed
       && record.lsn <= end.endLSN && record.hasPossibleNumbers
     guard isWhole, core.slab.restore(record, slot) else {
       record.removeLines()
@@ -224,10 +230,13 @@ extension ReservationRecord {
       self.kind = kind
     case .refusedInsufficientStock:
       guard count % 2 == 1, count < SavedLines.countMax else { return false }
-      let item = ItemHandle(ordinal: Self.readLine(&fields).item)
+      let (item, tried) = Self.readLine(&fields)
+      guard tried == 0 || StoreLimits.areTried(tried) else { return false }
       setRefusal(
         .insufficientStock(
-          item: item, requested: savedNumbers.first, available: savedNumbers.second))
+          item: ItemHandle(ordinal: item), requested: savedNumbers.first,
+          available: savedNumbers.second))
+      setAlternativesTried(Int(tried))
       setShortageCount(count / 2)
       for index in 0..<(count / 2) {
         let (requested, available) = (Self.readLine(&fields), Self.readLine(&fields))
@@ -285,6 +294,26 @@ extension ReservationRecord {
         && (0..<lineCount).allSatisfy { 1...RecoveryLimits.unitsMax ~= line($0).quantity }
     }
     return true
+  }
+
+  /// Reads the choice and the lines of a reservation, `count` with those of its first answer, likewise.
+  fileprivate mutating func readChosenLines(
+    _ kind: RecordKind, _ count: Int, _ fields: inout FieldReader
+  ) -> Bool {
+    let choice = HoldChoice(rawValue: fields.next())
+    let firstCount = Int(fields.next() as UInt8)
+    fields.skipPadding()
+    guard !fields.hasFailed, let choice, choice != .asAsked,
+      firstCount <= min(count, StoreLimits.linesMax), firstCount == 0 || choice.tellsLines,
+      readLines(kind, count - firstCount, &fields), state != nil
+    else { return false }
+    setChoice(choice)
+    if firstCount == 0 { return true }
+    setFirstLines(firstCount) { _, _ in
+      let (item, quantity) = Self.readLine(&fields)
+      return ViewLine(item: ItemHandle(ordinal: item), quantity: quantity)
+    }
+    return (0..<firstCount).allSatisfy { 1...RecoveryLimits.unitsMax ~= toldLine($0).quantity }
   }
 
   /// Reads the details of a record that has its lines.

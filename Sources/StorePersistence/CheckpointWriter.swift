@@ -38,7 +38,8 @@ final class CheckpointWriter: CheckpointTask, @unchecked Sendable {
   private static let itemBytesMax = 56 + 2 * 256
   private static let lineBytesMax = SavedLines.countMax * 16
   private static let chunkBytesMax =
-    24 + ReservationSlab.chunkRecords * (72 + lineBytesMax + detailBytesMax)
+    24 + ReservationSlab.chunkRecords * (72 + choiceBytes + lineBytesMax + detailBytesMax)
+  private static let choiceBytes = 8
   private static let detailBytesMax = 8 + 1 + StoreLimits.referenceBytesMax + 7
 
   private let core: StoreCore
@@ -271,7 +272,10 @@ final class CheckpointWriter: CheckpointTask, @unchecked Sendable {
     block.append(index)
     block.append(record.kind.rawValue)
     block.append(UInt8(truncatingIfNeeded: numbers.lineCount))
-    block.append(UInt8(hasDetails ? 1 : 0))
+    let choice = record.choice
+    block.append(
+      (hasDetails ? CheckpointFlags.slotHasDetails : 0)
+        | (choice == .asAsked ? 0 : CheckpointFlags.slotHasChoice))
     block.append(record.generation)
     block.append(record.identity.low)
     block.append(record.identity.high)
@@ -281,6 +285,11 @@ final class CheckpointWriter: CheckpointTask, @unchecked Sendable {
     block.append(numbers.second)
     block.append(record.savedEnd)
     block.append(record.lsn)
+    if choice != .asAsked {
+      block.append(choice.rawValue)
+      block.append(UInt8(truncatingIfNeeded: record.firstLineCount))
+      block.pad()
+    }
     for index in 0..<numbers.lineCount {
       let line = SavedLines.line(record, index)
       block.append(line.item)

@@ -154,6 +154,7 @@ struct JSONObject {
     case .adjusted: object.addAdjustment(record, core)
     case .clock: break
     }
+    if record.kind == .held { object.addChoice(record) }
     if let revision = record.revision { object.add("revision", revision) }
     if record.reference.count > 0 { object.add("reference", record.reference) }
     if record.lineCount > 0 { object.addLines(record, core) }
@@ -176,6 +177,13 @@ struct JSONObject {
     add("reservation", String(decoding: digits, as: UTF8.self))
   }
 
+  /// Of a hold that is not simply what was asked for.
+  private mutating func addChoice(_ record: JournalRecord) {
+    guard let choice = record.choice.flatMap({ HoldChoice(rawValue: $0) }) else { return }
+    if choice.alternative > 0 { add("alternative", Int64(choice.alternative)) }
+    if choice.tellsLines { add("minimum", "yes") }
+  }
+
   private mutating func addRefusal(_ record: JournalRecord, _ core: StoreCore) {
     add("method", record.refusedMethod.map { "\($0)" } ?? "unknown")
     switch record.refusal {
@@ -184,6 +192,7 @@ struct JSONObject {
       addItem(item.ordinal, core)
       add("requested", requested)
       add("available", available)
+      if let tried = record.choice { add("alternatives", Int64(tried)) }
       if record.shortageCount > 0 { addShortages(record, core) }
     case .itemsNotFound(_, let places):
       add("refusal", "item_not_found")

@@ -29,7 +29,7 @@ enum Limits {
   /// An answer of 500 levels is some 50 KiB, and 0.1 ms of a loop's time; pages also end at 1 MiB.
   static let batchMax = 500
   static let pageSizeDefault = 100
-  /// Every request within the limits fits: 64 lines with the longest names are 9 KiB, a BatchGetStock
+  /// Every request within the limits fits: 128 lines with the longest names are 18 KiB, a BatchGetStock
   /// of 500 items 66 KiB.
   static let messageBytesMax = 80 * 1024
   /// Reserves in one message of BatchReserve and ReserveStream. Larger batches save nothing measurable, and

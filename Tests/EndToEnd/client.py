@@ -26,8 +26,9 @@ def duration(seconds):
     return message
 
 
-def line(sku, quantity=1, location=""):
-    return reservation_pb2.ReservationLine(sku=sku, location=location, quantity=quantity)
+def line(sku, quantity=1, location="", min_quantity=0):
+    return reservation_pb2.ReservationLine(
+        sku=sku, location=location, quantity=quantity, min_quantity=min_quantity)
 
 
 class Client:
@@ -70,10 +71,12 @@ class Client:
         return self.stock.GetStock(
             stock_pb2.GetStockRequest(sku=sku, location=location), **self.call).stock
 
-    def reserve(self, *lines, key=None, ttl=None, reference=""):
+    def reserve(self, *lines, key=None, ttl=None, reference="", alternatives=()):
+        """alternatives: lists of lines."""
         request = reservation_pb2.ReserveRequest(
             idempotency_key=fresh("key") if key is None else key, lines=lines,
-            ttl=None if ttl is None else duration(ttl), reference=reference)
+            ttl=None if ttl is None else duration(ttl), reference=reference,
+            alternatives=[reservation_pb2.Alternative(lines=each) for each in alternatives])
         return self.reservations.Reserve(request, **self.call)
 
     def confirm(self, reservation_id, *lines, reacquire=False, keep_committed=False):

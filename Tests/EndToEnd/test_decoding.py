@@ -90,12 +90,17 @@ def tables(maker, skus, ids, key):
         return maker.message({1: (*skus, "no such"), 2: ("", "", "x")}, 0.02)
 
     def a_line():
-        return maker.message({1: (*skus, *skus, "no such"), 2: ("", "", "", "x"), 3: (1, 1, 2, 300, 0, -1, 2**41)}, 0.02)
+        return maker.message({1: (*skus, *skus, "no such"), 2: ("", "", "", "x"), 3: (1, 1, 2, 300, 0, -1, 2**41),
+                              4: (0, 0, 0, 1, 2, -1)}, 0.02)
+
+    def alternative():
+        return maker.message({1: a_line}, 0.02)
 
     r, s = reservation_pb2, stock_pb2
     page = {1: (0, 1, 2, 600, -1, 2**32 + 1), 2: ("", "", "", "x")}
     return {
-        "ReservationService/Reserve": (r.ReserveRequest, True, {1: (key, key, ""), 2: a_line, 3: ttl, 4: ("", "cart", "a b")}),
+        "ReservationService/Reserve": (r.ReserveRequest, True, {1: (key, key, ""), 2: a_line, 3: ttl, 4: ("", "cart", "a b"),
+                                                               5: alternative}),
         "ReservationService/Confirm": (r.ConfirmRequest, True, {1: ids, 2: a_line, 3: (0, 1, 2), 4: (0, 1)}),
         "ReservationService/Release": (r.ReleaseRequest, True, {1: ids}),
         "ReservationService/Extend": (r.ExtendRequest, True, {1: ids, 2: ttl, 3: (0, 1)}),

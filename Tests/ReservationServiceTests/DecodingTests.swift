@@ -226,6 +226,7 @@ private struct MessageGenerator {
         [
           { $0.keyField(1) }, { $0.lineField(2) }, { $0.lineField(2) },
           { $0.chance(2) ? $0.referenceField(4) : [] },
+          { $0.chance(4) ? $0.alternativeField(5) : [] },
         ], once: { $0.ttlField(3) })
     case "Confirm":
       return fields([
@@ -316,8 +317,13 @@ private struct MessageGenerator {
       { $0.text(1, ["a", "a", "b", "b", "c", ""]) },
       { $0.chance(6) ? $0.text(2, ["", "x", "x y"]) : [] },
       { $0.number(3, [1, 1, 1, 2, 300, 0, -1, 1 << 40, 1 << 41]) },
+      { $0.chance(4) ? $0.number(4, [1, 1, 0, 2, -1]) : [] },
     ])
     return bytes(number, line)
+  }
+
+  private mutating func alternativeField(_ number: Int) -> [UInt8] {
+    bytes(number, fields([{ $0.lineField(1) }, { $0.chance(2) ? $0.lineField(1) : [] }]))
   }
 
   private mutating func ttlField(_ number: Int) -> [UInt8] {

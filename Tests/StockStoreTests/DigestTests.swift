@@ -119,6 +119,29 @@ import Testing
         Self.base(session)
         _ = session.adjust("c", "pear", .none, safetyStock: 1)
       },
+      // The same units held, by another choice; and the same refusal of other alternatives.
+      { session in
+        Self.stock(session)
+        _ = session.reserve("r", [TestLine(sku: "apple", quantity: 2, minimum: 2)])
+      },
+      { session in
+        Self.stock(session)
+        _ = session.reserve(
+          "r", [TestLine(sku: "apple", quantity: 99)],
+          alternatives: [[TestLine(sku: "apple", quantity: 2)]])
+      },
+      { session in
+        Self.stock(session)
+        _ = session.reserve(
+          "r", [TestLine(sku: "apple", quantity: 99)],
+          alternatives: [[TestLine(sku: "apple", quantity: 2, minimum: 2)]])
+      },
+      { session in
+        Self.base(session)
+        _ = session.reserve(
+          "x", [TestLine(sku: "apple", quantity: 100)],
+          alternatives: [[TestLine(sku: "apple", quantity: 100)]])
+      },
     ]
     let digests = variants.map { store($0).description }
     #expect(Set(digests).count == variants.count)

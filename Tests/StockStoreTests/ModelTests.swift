@@ -18,7 +18,8 @@ final class ModelRun {
   /// All balances are compared after every so many steps.
   private let comparedSteps: Int
   /// Keys and commands that may be sent again.
-  private var reserves: [(key: String, lines: [TestLine], ttl: Int64?)] = []
+  private var reserves:
+    [(key: String, lines: [TestLine], alternatives: [[TestLine]], ttl: Int64?)] = []
   private var ids: [ReservationID] = []
   private var step = 0
 
@@ -74,8 +75,11 @@ final class ModelRun {
   private func reserve() {
     it.advance(1)
     model.beginTurn(it.clock.now().nanoseconds)
+    let isChosen = chance(30)
+    let count = isChosen ? Int.random(in: 0...3, using: &random) : 0
     var command = (
-      key: "k\(step)", lines: anyLines(),
+      key: "k\(step)", lines: anyLines(isChosen),
+      alternatives: (0..<count).map { _ in anyLines(isChosen) },
       ttl: chance(20) ? nil : number(seconds(1)...seconds(5000))
     )
     if chance(25), let earlier = reserves.randomElement(using: &random) {
@@ -83,21 +87,29 @@ final class ModelRun {
       if chance(40) { command.lines.shuffle(using: &random) }
       if chance(20) { command.ttl = command.ttl.map { $0 + 1 } ?? seconds(600) }
       if chance(20) { command.lines[0].quantity += 1 }
+      if chance(10) { command.alternatives.reverse() }
     }
     reserves.append(command)
     if reserves.count > 50 { reserves.removeFirst() }
-    let decision = it.session.reserve(command.key, command.lines, ttl: command.ttl)
+    let decision = it.session.reserve(
+      command.key, command.lines, alternatives: command.alternatives, ttl: command.ttl)
     if let id = decision.value?.id, !decision.replayed { ids.append(id) }
     if ids.count > 60 { ids.removeFirst() }
     let (answer, replayed) = model.reserve(
-      command.key, command.lines, ttl: command.ttl, id: decision.value?.id)
+      command.key, command.lines, alternatives: command.alternatives, ttl: command.ttl,
+      id: decision.value?.id)
     let got = it.session.answer(decision)
     #expect(got == answer && decision.replayed == replayed, "step \(step)")
   }
 
-  private func anyLines() -> [TestLine] {
+  private func anyLines(_ takesLess: Bool) -> [TestLine] {
     let count = chance(70) ? 1 : Int.random(in: 1...9, using: &random)
-    return (0..<count).map { _ in TestLine(sku: anySKU(), quantity: number(1...6)) }
+    return (0..<count).map { _ in
+      let quantity = number(1...6)
+      return TestLine(
+        sku: anySKU(), quantity: quantity,
+        minimum: takesLess && chance(50) ? number(1...quantity) : 0)
+    }
   }
 
   private func anyID() -> ReservationID {

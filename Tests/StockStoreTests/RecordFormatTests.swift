@@ -170,6 +170,25 @@ import Testing
     #expect(isRead != nil)
   }
 
+  @Test("What was chosen is one byte", arguments: 0...9)
+  func choice(callerBytes: Int) {
+    let bytes = extended(key: callerBytes) { record in
+      record.append(.choice, byte: 0x18)
+      record.append(.revision, 7)
+    }
+    #expect(bytes.count == (40 + callerBytes + 4 + 11 + 7) & ~7)
+    let isRead: Void? = read(bytes) {
+      #expect($0.choice == 0x18 && $0.revision == 7)
+      #expect(
+        HoldChoice(rawValue: 0x18) == HoldChoice(alternative: 8, tellsLines: true))
+    }
+    #expect(isRead != nil)
+    for value in UInt8.min...UInt8.max {
+      let isOne = value & 0xf <= 8 && value < 0x20
+      #expect((HoldChoice(rawValue: value) != nil) == isOne, "\(value)")
+    }
+  }
+
   @Test("A number for each line, set later", arguments: [1, 5, 64])
   func numbers(lines: Int) {
     var record = RecordWriter()
@@ -205,6 +224,7 @@ import Testing
       ("beyond the record", harmed { $0[42] = 1 }),
       ("empty", harmed { $0.replaceSubrange(40..<48, with: [1, 0, 0, 0, 0, 0, 0, 0]) }),
       ("for lines that it has not", harmed { $0[40] = 2 }),
+      ("a choice of eight bytes", harmed { $0[40] = 6 }),
       (
         "not up to the end",
         extended { $0.append(.revision, 7) }.dropLast(8) + [UInt8](repeating: 0, count: 24)
@@ -307,7 +327,7 @@ import Testing
         bytes.replaceSubrange(44..<48, with: [UInt8.random(in: 0...9, using: &random), 0, 0, 0])
         if Bool.random(using: &random) {
           let part = [
-            UInt8.random(in: 0...5, using: &random), UInt8.random(in: 0...20, using: &random), 0,
+            UInt8.random(in: 0...6, using: &random), UInt8.random(in: 0...20, using: &random), 0,
           ]
           bytes.replaceSubrange(bytes.count - 12..<bytes.count - 9, with: part)
         }
@@ -320,7 +340,7 @@ import Testing
         sum += text(record.key).count + text(record.caller).count + text(record.reason).count
         sum += text(record.name.sku).count + text(record.name.location).count
         for part in RecordPart.allCases { sum += record.part(part)?.count ?? 0 }
-        sum &+= Int(truncatingIfNeeded: record.revision ?? 0)
+        sum &+= Int(truncatingIfNeeded: record.revision ?? 0) &+ Int(record.choice ?? 0)
         _ = (sum, record.refusal, record.change, record.level)
       }
     }

@@ -45,7 +45,8 @@ enum CheckpointBytes {
         var slot = chunk + 24
         for _ in 0..<number(bytes, at: chunk + 16, byteCount: 4) {
           if let kind = RecordKind(rawValue: bytes[slot + 1]) { slots[kind] = slot }
-          slot += 72 + 16 * number(bytes, at: slot + 2, byteCount: 2)
+          let hasChoice = bytes[slot + 3] & CheckpointFlags.slotHasChoice != 0
+          slot += 72 + (hasChoice ? 8 : 0) + 16 * number(bytes, at: slot + 2, byteCount: 1)
         }
         chunk = slot
       }

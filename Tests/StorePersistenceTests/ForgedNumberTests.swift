@@ -232,6 +232,8 @@ struct ForgedNumberTests {
     var item: UInt32 = 0
     var batchTime: Int64 = 1000
     var run: UInt32 = 1
+    var choice: UInt8?
+    var alternativesTried: UInt8?
   }
 
   /// A journal that makes item 0, holds a unit of it, refuses for lack of it and adjusts it, and says what
@@ -267,6 +269,7 @@ struct ForgedNumberTests {
         lineCount: 1, scope: $0)
     }
     held.setLine(0, ordinal: 0, quantity: 1, version: 2, onHand: 50, held: 1)
+    if let choice = numbers.choice { held.append(.choice, byte: choice) }
     journal.append(
       unsafe Array(held.bytes), run: numbers.run, recordCount: 1, time: numbers.batchTime)
     let changes = WriteSet(capacity: 1)
@@ -283,6 +286,7 @@ struct ForgedNumberTests {
         time: numbers.time, slot: 2, generation: 1, fingerprint: 1, scope: $0, lines: changes,
         further: further, name: nil)
     }
+    if let tried = numbers.alternativesTried { refused.append(.choice, byte: tried) }
     journal.append(
       unsafe Array(refused.bytes), run: numbers.run, recordCount: 1, time: numbers.batchTime)
     journal.append(
@@ -296,6 +300,10 @@ struct ForgedNumberTests {
   @Test("What can be is read")
   func possible() throws {
     #expect(try StockStore.verify(storage: journal(Numbers())).decisions == 4)
+    for (choice, tried) in [(1, 2), (8, 9), (16, 3), (24, 9)] as [(UInt8, UInt8)] {
+      let numbers = Numbers(choice: choice, alternativesTried: tried)
+      #expect(try StockStore.verify(storage: journal(numbers)).decisions == 4)
+    }
   }
 
   @Test(
@@ -307,7 +315,9 @@ struct ForgedNumberTests {
       { $0.onHand = .min }, { $0.onHand = -1 }, { $0.onHand = 1 << 47 },
       { $0.safetyStock = .max }, { $0.safetyStock = -1 << 47 },
       { $0.safetyStock = .min }, { $0.item = 1 }, { $0.item = .max }, { $0.batchTime = .max },
-      { $0.batchTime = -1 }, { $0.run = .max },
+      { $0.batchTime = -1 }, { $0.run = .max }, { $0.choice = 0 }, { $0.choice = 9 },
+      { $0.choice = 32 }, { $0.choice = 16 + 9 }, { $0.choice = .max },
+      { $0.alternativesTried = 0 }, { $0.alternativesTried = 1 }, { $0.alternativesTried = 10 },
     ] as [@Sendable (inout Numbers) -> Void])
   func record(forge: @Sendable (inout Numbers) -> Void) throws {
     var numbers = Numbers()

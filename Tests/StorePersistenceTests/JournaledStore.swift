@@ -177,14 +177,21 @@ final class Commander {
   }
 
   private func reserve() {
-    let count = random.chance(15) ? random.number(6...40) : random.number(1...5)
-    let lines = (0..<count).map { _ in
-      TestLine(
-        sku: sku(), location: random.chance(50) ? "" : "hall-2", quantity: random.number(1...4))
-    }
+    let takesLess = random.chance(30)
+    let alternatives = takesLess ? random.number(0...2) : 0
     let decision = session.reserve(
-      key(), lines, ttl: seconds(random.number(1...30)), reference: reference())
+      key(), lines(takesLess), alternatives: (0..<alternatives).map { _ in lines(takesLess) },
+      ttl: seconds(random.number(1...30)), reference: reference())
     if let id = decision.value?.id { ids.append(id) }
+  }
+
+  private func lines(_ takesLess: Bool) -> [TestLine] {
+    let count = random.chance(15) ? random.number(6...40) : random.number(1...5)
+    return (0..<count).map { _ in
+      TestLine(
+        sku: sku(), location: random.chance(50) ? "" : "hall-2", quantity: random.number(1...4),
+        minimum: takesLess && random.chance(80) ? 1 : 0)
+    }
   }
 
   private func reference() -> String {

@@ -69,6 +69,7 @@ extension StoreSession {
   /// Waits before attempt `attempts` + 1: not at all at first, then for a random time that grows.
   @inline(never)
   private func backOff(_ attempts: Int) {
+    if scratch.alternatives.takesLess { askForAllAgain() }
     if attempts <= RetryPolicy.immediateRetries { return }
     // Marsaglia's xorshift: good enough to keep two threads from marching in step.
     scratch.random ^= scratch.random << 13

@@ -17,7 +17,7 @@ enum Unchecked: ConcurrencyStrategy {
     for index in 0..<session.scratch.changes.count {
       let ordinal = session.scratch.changes[index].ordinal
       session.scratch.changes[index].before = core.items[ordinal].balances
-      if let lack = session.scratch.changes[index].lack {
+      if let lack = session.scratch.changes[index].lack, session.isRefused(index) {
         let refusal = Refusal.insufficientStock(
           item: ItemHandle(ordinal: ordinal), requested: lack.requested, available: lack.available)
         return .done(.refused(refusal, lsn: 0))

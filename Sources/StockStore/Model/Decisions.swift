@@ -151,15 +151,19 @@ package struct Hold: Equatable, Sendable {
   package let expiresAt: Timestamp
   /// Where the reservation stands at the time of the answer.
   package let state: ReservationState
+  /// What was held. Where it tells its lines, the session's `viewLine` has them, as they were at first.
+  package let choice: HoldChoice
   /// For how long the hold still lives, in nanoseconds; 0 where it has ended.
   package let remainingNanoseconds: Int64
 
   package init(
-    id: ReservationID, expiresAt: Timestamp, state: ReservationState, remainingNanoseconds: Int64
+    id: ReservationID, expiresAt: Timestamp, state: ReservationState,
+    choice: HoldChoice = .asAsked, remainingNanoseconds: Int64
   ) {
     self.id = id
     self.expiresAt = expiresAt
     self.state = state
+    self.choice = choice
     self.remainingNanoseconds = remainingNanoseconds
   }
 }

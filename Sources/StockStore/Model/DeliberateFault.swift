@@ -26,6 +26,12 @@ package enum DeliberateFault: String, Sendable, CaseIterable {
   case replaceAnyRevision = "replace-any-revision"
   /// A hold that gets other lines gives back what it has, and only then takes what it is to have.
   case replaceHalfway = "replace-halfway"
+  /// Of alternatives that can be held, the last is.
+  case alternativeNotFirst = "alternative-not-first"
+  /// A line that takes what is available takes all that it asks for.
+  case partialOverAvailable = "partial-over-available"
+  /// What a journal says of the alternative that is held is not read.
+  case loseAlternative = "lose-alternative"
   /// A token is taken for one of this store though a repair has given it other versions since.
   case watchAfterRepair = "watch-after-repair"
   /// The token behind an event covers the whole batch that the event is in.

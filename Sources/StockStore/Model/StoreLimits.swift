@@ -6,6 +6,13 @@ package struct StoreLimits: Sendable {
   /// Items that one command changes: all that a hold had and all that it has then.
   package static let changesMax = 2 * linesMax
 
+  /// Alternatives of a reserve besides its lines, and lines of all of them together: all may be tried under one lock.
+  package static let alternativesMax = 8
+  package static let linesOfAllMax = 2 * linesMax
+
+  /// Whether a refusal can be of so many alternatives, its lines included.
+  package static func areTried(_ count: Int64) -> Bool { 2...Int64(1 + alternativesMax) ~= count }
+
   /// Bytes of a reference.
   package static let referenceBytesMax = 64
 

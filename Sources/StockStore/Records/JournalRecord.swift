@@ -215,6 +215,10 @@
   /// of versions that knew of none.
   package var revision: UInt64? { kind == .replaced ? load(56) : number(.revision, 0) }
 
+  /// Of a hold: what was chosen (HoldChoice). Of a refusal for lack of units: how many alternatives were tried.
+  /// nil where there was nothing to choose from.
+  package var choice: UInt8? { range(.choice).map { byte($0.lowerBound) } }
+
   /// Number `index` of a part that has one for each line, or one alone; nil where there is no such part.
   package func number<Value: FixedWidthInteger & BitwiseCopyable>(
     _ part: RecordPart, _ index: Int

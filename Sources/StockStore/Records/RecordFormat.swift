@@ -37,6 +37,9 @@
 //                 without it, none are of any of the items
 //              3  8, of an adjustment: units committed after; likewise
 //              4  8: the reservation's revision after the decision
+//              6  1: held, where it is not as asked: which alternative, from 1 (0: the lines), plus 16 where the
+//                 answer told what is held; refused for lack of units, where there were alternatives: how many
+//                 were tried, the lines included
 //   The first zero that stands where a tag would ends the parts: records of the first versions have none.
 //
 //   refused, from 40:
@@ -99,6 +102,7 @@ package enum RecordPart: UInt8, CaseIterable {
   case committed = 2
   case adjustment = 3
   case revision = 4
+  case choice = 6
 
   /// Bytes before a part's payload: tag and length.
   static let headBytes = 3
@@ -110,6 +114,7 @@ package enum RecordPart: UInt8, CaseIterable {
     case .committed: byteCount == 8 * lineCount && lineCount > 0
     case .adjustment: byteCount == 8
     case .revision: byteCount == 8
+    case .choice: byteCount == 1
     }
   }
 }
@@ -419,6 +424,14 @@ package enum RecordPart: UInt8, CaseIterable {
     let offset = beginPart(part, byteCount: 8)
     store(number, at: offset)
     end(at: offset + 8)
+  }
+
+  /// Adds a part of one byte.
+  @inline(never)
+  package mutating func append(_ part: RecordPart, byte: UInt8) {
+    let offset = beginPart(part, byteCount: 1)
+    store(byte, at: offset)
+    end(at: offset + 1)
   }
 
   /// Adds a part of so many numbers, which `setNumber` sets later: where they stand.

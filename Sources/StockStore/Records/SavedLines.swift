@@ -20,7 +20,7 @@ package enum SavedLines {
     case .replaced: (2 + record.lineCount, saved.first, saved.second)
     case .held, .confirmed, .confirmedInPart, .confirmedCommitted, .confirmedInPartCommitted,
       .released, .expired:
-      (record.lineCount, saved.first, saved.second)
+      (record.lineCount + record.firstLineCount, saved.first, saved.second)
     }
   }
 
@@ -30,7 +30,7 @@ package enum SavedLines {
   ) -> (item: UInt32, quantity: Int64) {
     switch record.refusal {
     case .insufficientStock(let item, _, _):
-      if index == 0 { return (item.ordinal, 0) }
+      if index == 0 { return (item.ordinal, Int64(record.alternativesTried)) }
       let shortage = record.shortage((index - 1) / 2)
       return (shortage.item.ordinal, index % 2 == 1 ? shortage.requested : shortage.available)
     case .itemsNotFound(let first, let places):
@@ -54,7 +54,9 @@ package enum SavedLines {
       if index == 1 { return (id.generation, 0) }
       index -= 2
     }
-    let line = record.line(index)
+    // Behind the lines as they are, those of the first answer.
+    let line =
+      index < record.lineCount ? record.line(index) : record.toldLine(index - record.lineCount)
     return (line.item.ordinal, line.quantity)
   }
 }

@@ -229,6 +229,12 @@ package final class Replay {
     core.slab[slot].owner = core.keys.owner(record.caller)
     core.slab[slot].expiresAt = record.expiresAt
     core.slab[slot].firstExpiresAt = record.expiresAt
+    if let choice = record.choice {
+      guard let choice = HoldChoice(rawValue: choice), choice != .asAsked else {
+        throw impossible("a choice of lines that is none")
+      }
+      if core.fault != .loseAlternative { core.slab[slot].setChoice(choice) }
+    }
     setReference(slot, record.reference)
     try requirePossible(slot)
   }
@@ -311,6 +317,12 @@ package final class Replay {
     }
     guard try beginUse(record, method, lsn: lsn) else { return }
     core.slab[record.slot].setRefusal(refusal)
+    if let tried = record.choice {
+      guard case .insufficientStock = refusal, StoreLimits.areTried(Int64(tried)) else {
+        throw impossible("a refusal of alternatives that are none")
+      }
+      core.slab[record.slot].setAlternativesTried(Int(tried))
+    }
     if record.shortageCount > 0 { core.slab[record.slot].setShortageCount(record.shortageCount) }
     for index in 0..<record.shortageCount {
       core.slab[record.slot].setShortage(index, record.shortage(index))
@@ -403,7 +415,10 @@ package final class Replay {
         }
       }
       guard sold >= 0, sold <= line.quantity else { throw impossible("more sold than was held") }
-      if sold < line.quantity { isInPart = true }
+      if sold < line.quantity {
+        isInPart = true
+        core.slab[slot].keepToldLines()
+      }
       core.slab[slot].setLine(index, ViewLine(item: line.item, quantity: sold))
     }
     return .confirmed(inPart: isInPart, committed: record.keepsCommitted)

@@ -55,6 +55,9 @@ extension ReservationRecord {
   /// Whether the items that a refusal or an adjustment names besides its lines are below `itemCount`.
   func namesItems(below itemCount: UInt32) -> Bool {
     if kind == .adjusted { return adjusted.item.ordinal < itemCount }
+    if state != nil {
+      return (0..<toldLineCount).allSatisfy { toldLine($0).item.ordinal < itemCount }
+    }
     switch refusal {
     case .insufficientStock(let item, _, _), .insufficientCommitted(let item, _, _):
       return item.ordinal < itemCount

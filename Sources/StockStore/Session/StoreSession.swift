@@ -115,7 +115,10 @@ package final class StoreSession {
   package var lastLSN: UInt64 { core.log.last }
 
   /// Empties the lines for the next reserve or confirm. Both leave them empty.
-  package func clearLines() { scratch.lineCount = 0 }
+  package func clearLines() {
+    scratch.lineCount = 0
+    if scratch.alternatives.isAsked { scratch.alternatives.removeAll() }
+  }
 
   /// Adds a line for the next reserve or confirm; false where StoreLimits.linesPerReservation lines
   /// (64 at most) are there already. The line's bytes must stay until that command has returned.
@@ -248,6 +251,8 @@ struct SessionScratch: ~Copyable {
   var reference = BorrowedBytes.empty
   /// Of a reserve, from before it commits until after; nil for all other commands.
   var holdToRecord: HoldToRecord?
+  /// Of a reserve.
+  var alternatives = Alternatives()
   var replacement = Replacement()
   /// Commands that come soon in this turn.
   var expected = ExpectedIdentities()
@@ -287,6 +292,7 @@ struct SessionScratch: ~Copyable {
     lines.free()
     sortedLines.free()
     further.free()
+    alternatives.free()
     changes.free()
     replacement.lines.free()
     expected.free()

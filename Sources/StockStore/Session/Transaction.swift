@@ -75,7 +75,8 @@ extension StoreSession {
 
   /// Whether what the change at `index` lacks stops it.
   @inline(never)
-  private func isRefused(_ index: Int) -> Bool {
+  func isRefused(_ index: Int) -> Bool {
+    if scratch.alternatives.takesLess, takeWhatIsAvailable(index) { return false }
     guard core.fault == .offerCommitted else { return true }
     let change = scratch.changes[index]
     return change.before.available + change.before.committed < change.required
@@ -87,6 +88,7 @@ extension StoreSession {
   private func refuseShortages(
     from first: Int, _ requested: Int64, available: Int64
   ) -> Reading {
+    let requested = shortage(first)?.requested ?? requested
     let others = (first + 1)..<scratch.changes.count
     scratch.further.removeAll()
     for index in others {
@@ -97,7 +99,7 @@ extension StoreSession {
       }
       scratch.changes[index].word = word
       scratch.changes[index].before = core.items[ordinal].balances
-      if let lack = scratch.changes[index].lack {
+      if let lack = shortage(index) {
         scratch.further.append(
           .insufficientStock(
             item: ItemHandle(ordinal: ordinal), requested: lack.requested,
@@ -127,6 +129,7 @@ extension StoreSession {
         time: now, slot: hold.slot, generation: hold.generation, fingerprint: hold.fingerprint,
         expiresAt: hold.expiresAt, lineCount: scratch.changes.count, scope: hold.scope)
       if scratch.reference.count > 0 { scratch.record.append(.reference, scratch.reference) }
+      if scratch.alternatives.isAsked { writeChoice() }
     }
     if scratch.replacement.isReplacing { return writeReplacedLines() }
     var tellsCommitted = scratch.record.tellsCommitted

@@ -4,6 +4,8 @@
 struct RefusalList {
   private let refusals: FixedArray<Refusal>
   private(set) var count = 0
+  /// Of a reserve that had alternatives: how many were tried, its lines included; else 0.
+  var alternativesTried = 0
 
   init(capacity: Int) {
     refusals = FixedArray(capacity: capacity, repeating: .reservationNotFound)
@@ -17,7 +19,10 @@ struct RefusalList {
   }
 
   @inline(__always)
-  mutating func removeAll() { count = 0 }
+  mutating func removeAll() {
+    count = 0
+    alternativesTried = 0
+  }
 
   mutating func append(_ refusal: Refusal) {
     refusals[count] = refusal

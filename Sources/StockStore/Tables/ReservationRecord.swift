@@ -154,16 +154,26 @@ package struct ReservationRecord: BitwiseCopyable {
     if count > Self.inlineLinesMax { unsafe block = .allocate(capacity: count) }
   }
 
-  /// Takes other lines in the place of those that are there; details stay, or come.
+  /// Takes other lines in the place of those that are there; details stay, or come, and so do the lines of the
+  /// first answer where that told them.
   package mutating func replaceLines(_ count: Int, _ line: (Int) -> ViewLine) {
     addDetails()
-    if hasBlock { unsafe block?.deallocate() }
+    let old = unsafe hasBlock ? block : nil
+    let first = toldLines
     rawLineCount = UInt8(truncatingIfNeeded: count) | Self.detailsBit
-    let needsBlock = count > Self.inlineLinesMaxBesideDetails || kind == .replaced
+    let needsBlock =
+      count > Self.inlineLinesMaxBesideDetails || kind == .replaced || choice.tellsLines
     quantitiesHigh[3] = needsBlock ? 1 : 0
     // A block has an address also where it has no lines.
-    if needsBlock { unsafe block = .allocate(capacity: max(1, count)) }
+    if needsBlock { unsafe block = .allocate(capacity: max(1, count + first.count)) }
     for index in 0..<count { setLine(index, line(index)) }
+    if let old = unsafe old {
+      for (index, told) in first.enumerated() {
+        unsafe ((block ?? old) + count + index).initialize(to: old[told])
+      }
+      unsafe old.deallocate()
+    }
+    setFirstLineCount(first.count)
   }
 
   /// Frees what lies elsewhere: the block of many lines, and the reference, which is in no index any more.
@@ -222,7 +232,8 @@ package struct ReservationRecord: BitwiseCopyable {
 
   // Of a reservation that is as it was made, and has no reference, there are none. Where there are, they take
   // the places of the fourth and the fifth line: revision in the ordinals, the address of the reference in the
-  // lower halves of the quantities, and in the fourth upper half whether the lines lie in a block.
+  // lower halves of the quantities, in the fourth upper half whether the lines lie in a block, and in the fifth
+  // what was chosen: HoldChoice, and in its upper byte how many lines of the first answer lie behind the others.
 
   private var hasDetails: Bool {
     @inline(__always) get { rawLineCount & Self.detailsBit != 0 }
@@ -239,6 +250,7 @@ package struct ReservationRecord: BitwiseCopyable {
     }
     rawLineCount |= Self.detailsBit
     quantitiesHigh[3] = count > Self.inlineLinesMaxBesideDetails ? 1 : 0
+    quantitiesHigh[4] = 0
     Self.setDetail(1, of: &ordinals)
     Self.setDetail(0, of: &quantitiesLow)
   }
@@ -277,6 +289,75 @@ package struct ReservationRecord: BitwiseCopyable {
 
   /// Good as long as the record keeps it.
   package var reference: BorrowedBytes { referenceNode?.text ?? .empty }
+
+  // MARK: What was chosen
+
+  // The first answer to a Reserve that told what is held must be told again, whatever has become of the lines since.
+  // Such a reservation has its lines in a block, and behind them, once they are others, those of that answer.
+
+  /// Of a reservation: which alternative it is, and whether its answer told the lines.
+  package var choice: HoldChoice {
+    guard hasDetails else { return .asAsked }
+    return HoldChoice(rawValue: UInt8(truncatingIfNeeded: quantitiesHigh[4])) ?? .asAsked
+  }
+
+  /// Of a hold that has its lines, and was made as this.
+  @inline(never)
+  package mutating func setChoice(_ choice: HoldChoice) {
+    if choice == .asAsked { return }
+    addDetails()
+    if choice.tellsLines, !hasBlock {
+      let count = lineCount
+      let lines = UnsafeMutablePointer<ViewLine>.allocate(capacity: count)
+      for index in 0..<count { unsafe (lines + index).initialize(to: line(index)) }
+      unsafe block = lines
+      quantitiesHigh[3] = 1
+    }
+    quantitiesHigh[4] = UInt16(choice.rawValue)
+  }
+
+  /// Lines of the first answer that are kept besides the others: 0 where they are the same, or were not told.
+  package var firstLineCount: Int { hasDetails ? Int(quantitiesHigh[4] >> 8) : 0 }
+
+  private mutating func setFirstLineCount(_ count: Int) {
+    quantitiesHigh[4] = quantitiesHigh[4] & 0xff | UInt16(truncatingIfNeeded: count) << 8
+  }
+
+  /// Where the lines of the first answer lie in the block; none where it did not tell them.
+  private var toldLines: Range<Int> {
+    guard choice.tellsLines else { return 0..<0 }
+    return firstLineCount == 0 ? 0..<lineCount : lineCount..<lineCount + firstLineCount
+  }
+
+  /// Lines of the first answer; 0 where it did not tell them.
+  package var toldLineCount: Int { toldLines.count }
+
+  package func toldLine(_ index: Int) -> ViewLine {
+    guard let block = unsafe block else { preconditionFailure("what is told lies in a block") }
+    return unsafe block[toldLines[toldLines.startIndex + index]]
+  }
+
+  /// Keeps the lines of the first answer, which are about to change.
+  package mutating func keepToldLines() {
+    guard choice.tellsLines, firstLineCount == 0 else { return }
+    let count = lineCount
+    setFirstLines(count) { (record, index) in record.line(index) }
+  }
+
+  /// Puts lines of the first answer, which told them, behind those that are there.
+  package mutating func setFirstLines(
+    _ first: Int, _ firstLine: (borrowing ReservationRecord, Int) -> ViewLine
+  ) {
+    let count = lineCount
+    let lines = UnsafeMutablePointer<ViewLine>.allocate(capacity: count + first)
+    for index in 0..<count { unsafe (lines + index).initialize(to: line(index)) }
+    for index in 0..<first {
+      unsafe (lines + count + index).initialize(to: firstLine(self, index))
+    }
+    unsafe block?.deallocate()
+    unsafe block = lines
+    setFirstLineCount(first)
+  }
 
   // MARK: The answer to a Replace
 
@@ -363,13 +444,26 @@ package struct ReservationRecord: BitwiseCopyable {
 
   // Two lines of a block for each further item that lacks units: requested, available.
 
+  // In the fourth ordinal: how many there are, and above them how many alternatives were tried.
+
   /// Items that lack units, besides the first.
-  package var shortageCount: Int { kind == .refusedInsufficientStock ? Int(ordinals[3]) : 0 }
+  package var shortageCount: Int { kind == .refusedInsufficientStock ? Int(ordinals[3] & 0xff) : 0 }
+
+  /// Alternatives that were tried, lines included; 0 where there were none besides the lines.
+  package var alternativesTried: Int {
+    kind == .refusedInsufficientStock ? Int(ordinals[3] >> 8) : 0
+  }
+
+  /// Of a refusal that is set already.
+  package mutating func setAlternativesTried(_ count: Int) {
+    assert(kind == .refusedInsufficientStock)
+    ordinals[3] = ordinals[3] & 0xff | UInt32(truncatingIfNeeded: count) << 8
+  }
 
   /// Makes room for the shortages of a refusal that is set already: up to 63.
   package mutating func setShortageCount(_ count: Int) {
     assert(kind == .refusedInsufficientStock && count < StoreLimits.linesMax)
-    ordinals[3] = UInt32(truncatingIfNeeded: count)
+    ordinals[3] = ordinals[3] & ~0xff | UInt32(truncatingIfNeeded: count)
     if count == 0 { return }
     let lineCount = max(2 * count, Self.inlineLinesMax + 1)
     setLineCount(lineCount)

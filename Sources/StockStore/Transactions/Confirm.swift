@@ -158,7 +158,10 @@ extension StoreSession {
     for index in 0..<core.slab[slot].lineCount {
       let line = core.slab[slot].line(index)
       let sold = scratch.changes.index(line.item.ordinal).map { scratch.changes[$0].sold } ?? 0
-      if sold < line.quantity { isInPart = true }
+      if sold < line.quantity {
+        isInPart = true
+        core.slab[slot].keepToldLines()
+      }
       core.slab[slot].setLine(index, ViewLine(item: line.item, quantity: sold))
     }
     return .confirmed(inPart: isInPart, committed: sale.keepsCommitted)

@@ -96,11 +96,18 @@ extension StoreSession {
         fingerprint: fingerprint, scope: scope, lines: scratch.changes, further: scratch.further,
         name: name)
       if method != .adjust { scratch.record.append(.reference, scratch.reference) }
+      if scratch.further.alternativesTried > 0 {
+        scratch.record.append(
+          .choice, byte: UInt8(truncatingIfNeeded: scratch.further.alternativesTried))
+      }
     }
     let lsn = appendRecord()
     let slot = record(identity, fingerprint, lsn: lsn, number)
     assert(!core.log.isKeeping || scratch.record.slot == slot, "another slot than was written")
     core.slab[slot].setRefusal(refusal)
+    if scratch.further.alternativesTried > 0 {
+      core.slab[slot].setAlternativesTried(scratch.further.alternativesTried)
+    }
     if scratch.further.count > 0 { keepShortages(slot) }
     core.slab[slot].endedAt = now
     core.shards[number].appendEnded(slot)
@@ -124,6 +131,7 @@ extension StoreSession {
   private func tell(_ refusal: RecordedRefusal, _ slot: UInt32) -> Refusal {
     switch refusal {
     case .insufficientStock(let item, let requested, let available):
+      scratch.further.alternativesTried = core.slab[slot].alternativesTried
       for index in 0..<core.slab[slot].shortageCount {
         let other = core.slab[slot].shortage(index)
         scratch.further.append(

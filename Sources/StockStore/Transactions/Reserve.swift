@@ -3,16 +3,17 @@ internal import Log
 internal import Posix
 
 extension StoreSession {
-  /// Holds every line that was appended, or none.
+  /// Holds every line that was appended, or none; of alternatives that were appended, the first that can be held
+  /// (FirstThatFits.swift).
   /// - Parameters:
   ///   - ttlNanoseconds: above 0; nil, which is another payload than any number: the default.
   ///   - reference: empty for none.
-  /// - Returns: the hold, or `insufficientStock`, `itemNotFound` (both recorded), `conflictTooBusy`,
+  /// - Returns: the hold, whose lines are in the view where its choice tells them; or `insufficientStock`, `itemNotFound` (both recorded), `conflictTooBusy`,
   ///   `idempotencyKeyReused`, `longerThanMaxHold`, `tableFull`, `unavailable`.
   package func reserve(
     _ scope: IdempotencyScope, ttlNanoseconds: Int64?, reference: BorrowedBytes = .empty
   ) -> Decision<Hold> {
-    defer { scratch.lineCount = 0 }
+    defer { clearLines() }
     scratch.further.removeAll()
     scratch.reference = reference
     let identity = identity(.reserve, scope)
@@ -28,7 +29,10 @@ extension StoreSession {
       if let slot = recorded(identity, number) {
         let isSamePayload =
           core.slab[slot].fingerprint == fingerprint
-          || reference.count == 0 && isSamePayloadOfFirstRelease(slot, ttlNanoseconds)
+          || reference.count == 0 && !scratch.alternatives.isAsked
+            && isSamePayloadOfFirstRelease(slot, ttlNanoseconds)
+        // What was refused is told of the command's own lines.
+        if scratch.alternatives.current > 0 { load(0) }
         return replay(slot, isSamePayload: isSamePayload, accepted: recordedHold)
       }
       // Only now: a decision that was recorded under a higher limit is answered again.
@@ -38,10 +42,21 @@ extension StoreSession {
       guard hasRoom(number) else { return rejectReserve(.tableFull(.reservations)) }
       if let unavailable { return rejectReserve(.unavailable(unavailable)) }
       if let line = gatherHolds() {
+        if scratch.alternatives.isAsked {
+          mayFinish = true
+          if moveOn(from: unknownItems(from: line), unknownLine: line) { continue }
+          return refuseAll(scope, identity, fingerprint, number)
+        }
         counters.refusedOther.add()
         return refuse(
           unknownItems(from: line), .reserve, scope, identity, fingerprint, number,
           name: scratch.lines[line].item)
+      }
+      if scratch.alternatives.isAsked, scratch.hasBacklog, mayFinish {
+        // Before it is passed over, or held in part. As below.
+        mayFinish = false
+        finishDueOfLines(unlocking: number)
+        continue
       }
       let expiresAt = Timestamp(nanoseconds: now)
         .advanced(
@@ -53,7 +68,7 @@ extension StoreSession {
           slot: next.slot, generation: next.generation, fingerprint: fingerprint,
           expiresAt: expiresAt.nanoseconds, scope: scope)
       }
-      let result = commit()
+      let result = scratch.alternatives.isAsked ? commitChoice() : commit()
       scratch.holdToRecord = nil
       switch result {
       case .refused(let refusal, _):
@@ -61,10 +76,13 @@ extension StoreSession {
           if scratch.hasBacklog, mayFinish {
             // Some of it may be due. Another session may have the same key meanwhile: begin again.
             mayFinish = false
-            core.shards[number].lock.unlock()
-            finishDueOfLines()
-            core.shards[number].lock.lock()
+            finishDueOfLines(unlocking: number)
             continue
+          }
+          if scratch.alternatives.isAsked {
+            mayFinish = true
+            if moveOnFromLack(refusal) { continue }
+            return refuseAll(scope, identity, fingerprint, number)
           }
           counters.refusedInsufficientStock.add()
         } else {
@@ -77,6 +95,14 @@ extension StoreSession {
         return hold(slot, number, core.keys.owner(scope.caller), expiresAt: expiresAt, lsn: lsn)
       }
     }
+  }
+
+  /// Ends what is due of the command's items, while the shard is unlocked.
+  @inline(never)
+  private func finishDueOfLines(unlocking number: Int) {
+    core.shards[number].lock.unlock()
+    finishDueOfLines()
+    core.shards[number].lock.lock()
   }
 
   /// The answer where nothing is decided.
@@ -102,12 +128,13 @@ extension StoreSession {
         index,
         ViewLine(item: ItemHandle(ordinal: change.ordinal), quantity: change.heldChange))
     }
+    let choice = scratch.alternatives.isAsked ? keepChoice(slot) : .asAsked
     if scratch.reference.count > 0 { keepReference(slot, number) }
     startTimer(slot, number)
     counters.held.add()
     counters.liveHolds.add()
     let hold = Hold(
-      id: core.id(slot), expiresAt: expiresAt, state: .held,
+      id: core.id(slot), expiresAt: expiresAt, state: .held, choice: choice,
       remainingNanoseconds: expiresAt.nanoseconds - now)
     return Decision(.accepted(hold), replayed: false, lsn: lsn)
   }
@@ -123,9 +150,11 @@ extension StoreSession {
   /// The hold that is recorded in `slot`, as a replay tells it.
   private func recordedHold(_ slot: UInt32) -> Hold {
     let state = core.slab[slot].state(at: now) ?? .expired
+    let choice = core.slab[slot].choice
+    if choice.tellsLines { showToldLines(slot) }
     return Hold(
       id: core.id(slot), expiresAt: Timestamp(nanoseconds: core.slab[slot].firstExpiresAt),
-      state: state,
+      state: state, choice: choice,
       remainingNanoseconds: state == .held ? core.slab[slot].expiresAt - now : 0)
   }
 
@@ -160,13 +189,14 @@ extension StoreSession {
   // MARK: The payload
 
   /// Two payloads are the same if they ask for the same units of the same items, in whatever lines, for
-  /// the same ttl, or both for none, and for the same reference. A field that is added later is hashed before
+  /// the same ttl, or both for none, and for the same reference, minimums and alternatives. A field that is added later is hashed before
   /// the ttl, where it is set, and not at all where it is not: what was recorded before stays the same payload.
   @inline(__always)
   private func reserveFingerprint(_ ttlNanoseconds: Int64?) -> UInt64 {
     var hasher = core.keys.reserveFingerprintHasher()
     absorbLines(&hasher)
     if scratch.reference.count > 0 { absorbReference(&hasher) }
+    if scratch.alternatives.isAsked { absorbAlternatives(&hasher) }
     // No ttl that is asked for is 0.
     return hasher.finish(UInt64(bitPattern: ttlNanoseconds ?? 0))
   }
@@ -220,7 +250,7 @@ extension StoreSession {
   }
 
   /// Sorts the command's lines by the hashes of their items: an order that does not depend on how they came.
-  private func sortLines() {
+  func sortLines() {
     for line in 0..<scratch.lineCount {
       var position = line
       while position > 0,
@@ -292,4 +322,6 @@ extension StoreSession {
 enum PayloadField: UInt64 {
   case reference = 1
   case expectedRevision = 2
+  case minimum = 5
+  case alternative = 6
 }

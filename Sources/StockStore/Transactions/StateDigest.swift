@@ -120,17 +120,23 @@ extension StoreCore {
     // A reservation that is as it was made has the digest that it had before there were revisions.
     let revision = slab[slot].revision
     if revision != 1 { words.append(revision) }
+    // Likewise one that has its lines as they were asked for.
+    let choice = slab[slot].choice
+    if choice != .asAsked {
+      words.append(UInt64(choice.rawValue) | UInt64(slab[slot].firstLineCount) << 8)
+    }
     words.text = slab[slot].reference
     words.last =
       UInt64(slab[slot].kind.rawValue) | UInt64(words.text.count) << 8
-      | (revision == 1 ? 0 : 1 << 16) | UInt64(numbers.lineCount) << 32
+      | (revision == 1 ? 0 : 1 << 16) | (choice == .asAsked ? 0 : 1 << 17)
+      | UInt64(numbers.lineCount) << 32
   }
 }
 
 /// The words of one hash.
 private struct DigestWords {
-  /// Of a record: ten, and two for each line.
-  private static let countMax = 10 + 2 * SavedLines.countMax
+  /// Of a record: eleven, and two for each line.
+  private static let countMax = 11 + 2 * SavedLines.countMax
 
   private let words = FixedArray<UInt64>(capacity: Self.countMax, repeating: 0)
   private(set) var count = 0

@@ -59,8 +59,8 @@ package struct Model: Sendable {
 
   /// What came with a key. In a box of its own: snapshots copy it often.
   package indirect enum Payload: Equatable, Sendable {
-    /// Each SKU once, in their order; nil: no ttl was sent.
-    case reserve([TestLine], ttl: Int64?, reference: String)
+    /// What was asked for and each alternative to it, each SKU once, in their order; nil: no ttl was sent.
+    case reserve([[TestLine]], ttl: Int64?, reference: String)
     case adjust(Adjustment)
     case replace(Replacement)
   }
@@ -130,12 +130,26 @@ package struct Model: Sendable {
     }
   }
 
+  /// Which alternative is held, and the lines by item number where the answer tells them.
+  package struct Chosen: Equatable, Sendable {
+    package var alternative = 0
+    package var lines: [UInt32: Int64] = [:]
+
+    package init(alternative: Int = 0, lines: [UInt32: Int64] = [:]) {
+      self.alternative = alternative
+      self.lines = lines
+    }
+  }
+
   package enum Answer: Equatable, Sendable {
-    case hold(id: ReservationID, expiresAt: Int64, state: ReservationState, remaining: Int64)
+    case hold(
+      id: ReservationID, expiresAt: Int64, state: ReservationState, remaining: Int64,
+      chosen: Chosen)
     case level(StockLevel)
     case replaced(Replaced)
-    /// The first is the one that is answered, the others are named besides.
-    case refused([Refusal])
+    /// The first is the one that is answered, the others are named besides; and how many alternatives were tried,
+    /// where there were some.
+    case refused([Refusal], alternatives: Int = 0)
   }
 
   package struct Recorded: Equatable, Sendable {
@@ -250,7 +264,7 @@ package struct Model: Sendable {
   /// The decision under a key as anybody may see it now.
   package func decision(_ key: DecisionKey) -> Recorded? {
     guard let recorded = decisions[key] else { return nil }
-    if case .hold(let id, _, _, _) = recorded.answer {
+    if case .hold(let id, _, _, _, _) = recorded.answer {
       return reservation(id) == nil ? nil : recorded
     }
     return recorded.endedAt.map(isPastRetention) == true ? nil : recorded
@@ -267,7 +281,7 @@ package struct Model: Sendable {
   }
 
   private mutating func forget(_ key: DecisionKey) {
-    if case .hold(let id, _, _, _) = decisions.removeValue(forKey: key)?.answer {
+    if case .hold(let id, _, _, _, _) = decisions.removeValue(forKey: key)?.answer {
       reservations[id] = nil
     }
     ended.removeAll { $0 == key }
@@ -358,10 +372,12 @@ package struct Model: Sendable {
   /// The recorded answer, as it is given to a command with these lines now.
   package func again(_ recorded: Recorded, _ lines: [TestLine]) -> Answer {
     switch recorded.answer {
-    case .hold(let id, let expiresAt, _, _):
+    case .hold(let id, let expiresAt, _, _, let chosen):
       guard let reservation = reservation(id) else { return recorded.answer }
       let remaining = reservation.state == .held ? reservation.expiresAt - now : 0
-      return .hold(id: id, expiresAt: expiresAt, state: reservation.state, remaining: remaining)
+      return .hold(
+        id: id, expiresAt: expiresAt, state: reservation.state, remaining: remaining,
+        chosen: chosen)
     case .refused where !recorded.unknown.isEmpty && !lines.isEmpty:
       return .refused(Self.refusals(unknown: recorded.unknown, lines))
     default: return recorded.answer
@@ -392,30 +408,33 @@ package struct Model: Sendable {
 
   /// - Parameter id: what the store answered, if it accepted: ids are its own affair.
   package mutating func reserve(
-    _ key: String, _ lines: [TestLine], ttl: Int64?, reference: String = "", caller: String = "",
-    id: ReservationID?
+    _ key: String, _ lines: [TestLine], alternatives: [[TestLine]] = [], ttl: Int64?,
+    reference: String = "", caller: String = "", id: ReservationID?
   ) -> (Answer, replayed: Bool) {
     let key = DecisionKey(method: .reserve, caller: caller, key: key)
     seek(key)
-    let merged = Self.merged(lines)
+    let all = [lines] + alternatives
     let payload = Payload.reserve(
-      merged.sorted { $0.sku < $1.sku }, ttl: ttl, reference: reference)
+      all.map { Self.merged($0).sorted { $0.sku < $1.sku } }, ttl: ttl, reference: reference)
     if decision(key) == nil, let ttl, ttl > limits.holdNanosecondsMax {
       return (.refused([.longerThanMaxHold]), false)
     }
     if let answer = replay(key, payload, lines) { return answer }
-    let unknown = merged.map(\.sku).filter { items[$0] == nil }
-    let refusals =
-      unknown.isEmpty ? lacking(merged) : Self.refusals(unknown: unknown, lines)
-    if !refusals.isEmpty {
-      record(key, payload, .refused(refusals), unknown: unknown, live: false)
-      return (.refused(refusals), false)
+    guard let (number, merged) = firstThatFits(all) else {
+      let (answer, unknown) = refusal(of: all)
+      record(key, payload, answer, unknown: unknown, live: false)
+      return (answer, false)
     }
     let id = id ?? ReservationID(slot: .max, generation: .max, tag: 0)
     let timeToLive = min(ttl ?? limits.ttlNanosecondsDefault, limits.holdNanosecondsMax)
     let expiresAt = now + timeToLive
     for line in merged { change(line.sku, held: line.quantity) }
-    let answer = Answer.hold(id: id, expiresAt: expiresAt, state: .held, remaining: timeToLive)
+    var chosen = Chosen(alternative: number)
+    if all[number].contains(where: { $0.minimum > 0 }) {
+      for line in merged { chosen.lines[items[line.sku]?.ordinal ?? .max] = line.quantity }
+    }
+    let answer = Answer.hold(
+      id: id, expiresAt: expiresAt, state: .held, remaining: timeToLive, chosen: chosen)
     record(key, payload, answer, live: true)
     reservations[id] = Reservation(
       lines: merged, createdAt: now, expiresAt: expiresAt, key: key, reference: reference)
@@ -423,12 +442,39 @@ package struct Model: Sendable {
     return (answer, false)
   }
 
+  /// The first of these that can be held as a whole, and what is held of it.
+  private func firstThatFits(_ all: [[TestLine]]) -> (Int, [TestLine])? {
+    for (number, lines) in all.enumerated() {
+      let merged = Self.merged(lines)
+      guard merged.allSatisfy({ items[$0.sku] != nil }), lacking(merged).isEmpty else { continue }
+      let held = merged.map { line in
+        TestLine(
+          sku: line.sku,
+          quantity: line.minimum == 0
+            ? line.quantity : min(line.quantity, items[line.sku]?.level.available ?? 0))
+      }
+      return (number, held)
+    }
+    return nil
+  }
+
+  /// The answer where none of these can be held: the first lack of units, else what is unknown in the first.
+  private func refusal(of all: [[TestLine]]) -> (Answer, unknown: [String]) {
+    for lines in all {
+      let merged = Self.merged(lines)
+      if merged.contains(where: { items[$0.sku] == nil }) { continue }
+      return (.refused(lacking(merged), alternatives: all.count == 1 ? 0 : all.count), [])
+    }
+    let unknown = Self.merged(all[0]).map(\.sku).filter { items[$0] == nil }
+    return (.refused(Self.refusals(unknown: unknown, all[0])), unknown)
+  }
+
   /// What of these lines is not there, each item once.
   func lacking(_ merged: [TestLine]) -> [Refusal] {
     merged.compactMap { line in
-      guard let level = items[line.sku]?.level, level.available < line.quantity else { return nil }
+      guard let level = items[line.sku]?.level, level.available < line.enough else { return nil }
       return .insufficientStock(
-        item: level.item, requested: line.quantity, available: level.available)
+        item: level.item, requested: line.enough, available: level.available)
     }
   }
 
@@ -436,6 +482,8 @@ package struct Model: Sendable {
     var merged: [TestLine] = []
     for line in lines {
       if let index = merged.firstIndex(where: { $0.sku == line.sku }) {
+        merged[index].minimum =
+          merged[index].minimum > 0 || line.minimum > 0 ? merged[index].enough + line.enough : 0
         merged[index].quantity += line.quantity
       } else {
         merged.append(line)

@@ -7,6 +7,7 @@ struct ReserveCommand {
   var key: String
   var caller: String
   var lines: [TestLine]
+  var alternatives: [[TestLine]] = []
   var ttl: Int64?
   var reference = ""
 
@@ -180,7 +181,7 @@ extension SimulationRun {
       var earlier = random.pick(reserves)
       // The same payload in another form, then another payload.
       if random.chance(40) { earlier.lines.reverse() }
-      if random.chance(20), earlier.lines[0].quantity > 1,
+      if random.chance(20), earlier.lines[0].quantity > 1, earlier.lines[0].minimum == 0,
         earlier.lines.count < RunSettings.linesMax
       {
         earlier.lines[0].quantity -= 1
@@ -189,14 +190,28 @@ extension SimulationRun {
       if random.chance(20) { earlier.ttl = earlier.ttl.map { $0 + 1 } ?? seconds(600) }
       if random.chance(20) { earlier.lines[0].quantity += 1 }
       if random.chance(10) { earlier.reference = random.pick(Self.references) }
+      if random.chance(10) { earlier.alternatives.reverse() }
       return earlier
     }
-    let count = random.chance(settings.cartPercent) ? random.number(1...9) : 1
-    let lines = (0..<count).map { _ in TestLine(sku: anySKU(), quantity: random.number(1...4)) }
+    let isChosen = random.chance(30)
+    let count = isChosen && random.chance(70) ? random.number(0...random.pick([1, 3, 8])) : 0
     return ReserveCommand(
-      key: anyKey("k"), caller: random.pick(Self.callers), lines: lines,
+      key: anyKey("k"), caller: random.pick(Self.callers), lines: anyLines(isChosen),
+      alternatives: (0..<count).map { _ in anyLines(isChosen) },
       ttl: random.chance(20) ? nil : random.number(seconds(1)...seconds(5000)),
       reference: random.pick(Self.references))
+  }
+
+  private func anyLines(_ takesLess: Bool) -> [TestLine] {
+    let count = random.chance(settings.cartPercent) ? random.number(1...9) : 1
+    return (0..<count).map { _ in
+      var line = TestLine(sku: anySKU(), quantity: random.number(1...4))
+      if takesLess, random.chance(50) {
+        line.quantity = random.number(1...12)
+        line.minimum = random.number(1...line.quantity)
+      }
+      return line
+    }
   }
 
   func reserve(_ session: Int, _ command: ReserveCommand) throws(Violation) {
@@ -204,9 +219,7 @@ extension SimulationRun {
     if let expected = model.decisionCount.isMultiple(of: 2) ? command : reserves.last {
       withScope(expected.key, caller: expected.caller) { sessions[session].expectReserve($0) }
     }
-    let decision = sessions[session].reserve(
-      command.key, command.lines, ttl: command.ttl, reference: command.reference,
-      caller: command.caller)
+    let decision = sessions[session].reserve(command)
     log("reserve \(command): \(decision.result)")
     try noteExpiries()
     try compare(session, decision, command)
@@ -230,14 +243,10 @@ extension SimulationRun {
       if ids.count > Self.rememberedMax { ids.removeFirst() }
     }
     let before = model.decisionCount
-    let (answer, replayed) = model.reserve(
-      command.key, command.lines, ttl: command.ttl, reference: command.reference,
-      caller: command.caller, id: decision.value?.id)
+    let (answer, replayed) = model.reserve(command, id: decision.value?.id)
     let seen = sessions[session].answer(decision)
     if var expected {
-      let (answer, replayed) = expected.reserve(
-        command.key, command.lines, ttl: command.ttl, reference: command.reference,
-        caller: command.caller, id: decision.value?.id)
+      let (answer, replayed) = expected.reserve(command, id: decision.value?.id)
       guard seen == answer, decision.replayed == replayed else {
         throw violation("reserve \(command.key), as if all had ended: \(answer)", "\(seen)")
       }
@@ -495,5 +504,23 @@ extension SimulationRun {
     }
     // Sometimes the journal catches up right away, and must then take changes again.
     if !hasFailed, random.chance(settings.settlePercent) { wantsSettling = true }
+  }
+}
+
+extension StoreSession {
+  func reserve(_ command: ReserveCommand) -> Decision<Hold> {
+    reserve(
+      command.key, command.lines, alternatives: command.alternatives, ttl: command.ttl,
+      reference: command.reference, caller: command.caller)
+  }
+}
+
+extension Model {
+  fileprivate mutating func reserve(
+    _ command: ReserveCommand, id: ReservationID?
+  ) -> (Answer, replayed: Bool) {
+    reserve(
+      command.key, command.lines, alternatives: command.alternatives, ttl: command.ttl,
+      reference: command.reference, caller: command.caller, id: id)
   }
 }

@@ -94,16 +94,17 @@ extension SimulationRun {
     try noteExpiries()
     model.seek(key)
     switch model.decision(key)?.answer {
-    case .hold(let id, _, _, _)?:
+    case .hold(let id, _, _, _, _)?:
       guard let view = read.value else { throw violation("reservation \(id)", "\(read.result)") }
       try compare(view, id, session)
-    case .refused(let refusals)?:
+    case .refused(let refusals, let alternatives)?:
       // The lines are not known, so nobody can say which of them names the item.
       let isSame =
         if case .itemNotFound = refusals[0] {
           read.refusal == .itemNotFound(line: 0)
         } else {
           sessions[session].refusals(of: read) == refusals
+            && sessions[session].alternativesTried == alternatives
         }
       guard isSame, read.replayed else { throw violation("\(refusals)", "\(read)") }
     default:
@@ -242,9 +243,11 @@ extension SimulationRun {
     let seen: (answer: Model.Answer, replayed: Bool, lsn: UInt64)
     var expected = recorded.answer
     switch recorded.payload {
-    case .reserve(let lines, let ttl, let reference):
+    case .reserve(let all, let ttl, let reference):
+      let lines = all[0]
       let decision = sessions[session].reserve(
-        key.key, lines, ttl: ttl, reference: reference, caller: key.caller)
+        key.key, lines, alternatives: Array(all.dropFirst()), ttl: ttl, reference: reference,
+        caller: key.caller)
       seen = (sessions[session].answer(decision), decision.replayed, decision.lsn)
       try noteExpiries()
       expected = model.again(recorded, lines)

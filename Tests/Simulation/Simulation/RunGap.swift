@@ -17,8 +17,7 @@ extension SimulationRun {
         foundInGap = error
       }
     }
-    let decision = sessions[0].reserve(
-      command.key, command.lines, ttl: command.ttl, caller: command.caller)
+    let decision = sessions[0].reserve(command)
     store.setDeliberateGap(nil)
     log("reserve \(command) around a gap: \(decision.result)")
     try noteExpiries()
@@ -38,11 +37,11 @@ extension SimulationRun {
     noteShown(line.sku, withName(line.sku, "") { sessions[1].stock($0) })
     var inner = anyReserve()
     inner.lines = [TestLine(sku: line.sku, quantity: 1)]
+    inner.alternatives = []
     // The outer command holds the lock of its key's shard.
     let isApart = store.shardNumber(of: outer) != store.shardNumber(of: inner)
     if isApart && model.decisions[inner.decisionKey] == nil {
-      let decision = sessions[1].reserve(
-        inner.key, inner.lines, ttl: inner.ttl, caller: inner.caller)
+      let decision = sessions[1].reserve(inner)
       log("in the gap, reserve \(inner): \(decision.result)")
       insideGap = (inner, decision)
     }

@@ -7,12 +7,18 @@ package struct TestLine: Equatable, Sendable {
   package var sku: String
   package var location = ""
   package var quantity: Int64
+  /// Of a reserve: so many would do; 0: only all.
+  package var minimum: Int64 = 0
 
-  package init(sku: String, location: String = "", quantity: Int64) {
+  package init(sku: String, location: String = "", quantity: Int64, minimum: Int64 = 0) {
     self.sku = sku
     self.location = location
     self.quantity = quantity
+    self.minimum = minimum
   }
+
+  /// Units that would do.
+  package var enough: Int64 { minimum > 0 ? minimum : quantity }
 }
 
 /// Limits of a small store.
@@ -69,18 +75,42 @@ extension StoreSession {
     // One call inside the other: the bytes of all lines stay until the command has returned.
     return withName(line.sku, line.location) { item in
       guard appendLine(LineRequest(item: item, quantity: line.quantity)) else { return body(false) }
+      if line.minimum > 0 { setMinimum(line.minimum) }
       return appendLines(lines.dropFirst(), body)
+    }
+  }
+
+  /// Calls `body` with these alternatives to its command's lines.
+  private func withAlternatives<R>(
+    _ alternatives: ArraySlice<[TestLine]>, _ body: () -> R
+  ) -> R {
+    guard let lines = alternatives.first else { return body() }
+    precondition(beginAlternative(), "more alternatives than there may be")
+    return appendToAlternative(lines[...]) {
+      withAlternatives(alternatives.dropFirst(), body)
+    }
+  }
+
+  private func appendToAlternative<R>(_ lines: ArraySlice<TestLine>, _ body: () -> R) -> R {
+    guard let line = lines.first else { return body() }
+    return withName(line.sku, line.location) { item in
+      let fits = appendToAlternative(
+        LineRequest(item: item, quantity: line.quantity), minimum: line.minimum)
+      precondition(fits, "more lines than there may be")
+      return appendToAlternative(lines.dropFirst(), body)
     }
   }
 
   /// Reserve with text.
   package func reserve(
-    _ key: String, _ lines: [TestLine], ttl: Int64? = seconds(600), reference: String = "",
-    caller: String = ""
+    _ key: String, _ lines: [TestLine], alternatives: [[TestLine]] = [],
+    ttl: Int64? = seconds(600), reference: String = "", caller: String = ""
   ) -> Decision<Hold> {
     withLines(lines) { _ in
-      withScope(key, caller: caller) { scope in
-        withBytes(reference) { reserve(scope, ttlNanoseconds: ttl, reference: $0) }
+      withAlternatives(alternatives[...]) {
+        withScope(key, caller: caller) { scope in
+          withBytes(reference) { reserve(scope, ttlNanoseconds: ttl, reference: $0) }
+        }
       }
     }
   }
@@ -196,10 +226,14 @@ extension StoreSession {
 
   /// The answer to the reserve that this session did last.
   package func answer(_ decision: Decision<Hold>) -> Model.Answer {
-    guard let hold = decision.value else { return .refused(refusals(of: decision)) }
+    guard let hold = decision.value else {
+      return .refused(refusals(of: decision), alternatives: alternativesTried)
+    }
     return .hold(
       id: hold.id, expiresAt: hold.expiresAt.nanoseconds, state: hold.state,
-      remaining: hold.remainingNanoseconds)
+      remaining: hold.remainingNanoseconds,
+      chosen: Model.Chosen(
+        alternative: hold.choice.alternative, lines: hold.choice.tellsLines ? viewLines : [:]))
   }
 
   /// The answer to the adjustment that this session did last.

@@ -101,8 +101,9 @@ struct  Holdfast__V1__ReservationLine
    */
   int64_t quantity;
   /*
-   * Reserve only, 0 elsewhere: take what is available, if that is at least this; 0: all of quantity or nothing.
-   * 1 to quantity. Lines for the same item are summed, these as well: one without it adds its whole quantity.
+   * Reserve only, 0 elsewhere: take what is available, up to quantity, if that is at least this; 0: all of
+   * quantity or nothing. 1 to quantity. Lines for the same item are summed, these as well: one without it adds
+   * its whole quantity.
    */
   int64_t min_quantity;
 };
@@ -184,7 +185,7 @@ struct  Holdfast__V1__ReserveRequest
   char *reference;
   /*
    * What to hold if lines cannot be held: 0-8, best first. The first that can be held as a whole is. Part of the
-   * payload.
+   * payload, and so is their order.
    */
   size_t n_alternatives;
   Holdfast__V1__Alternative **alternatives;
@@ -256,11 +257,12 @@ struct  Holdfast__V1__ReserveResponse
    */
   protobuf_c_boolean replayed;
   /*
-   * Which alternative is held, from 1; 0: lines.
+   * Which alternative was held, from 1; 0: lines.
    */
   int32_t alternative;
   /*
-   * What is held, each item once, where a line of what is held has min_quantity; else empty: it is as asked.
+   * What was held, each item once, where a line of what was held has min_quantity; else empty: it is as asked. A
+   * replay tells the same, whatever became of the hold: that is what GetReservation tells.
    */
   size_t n_lines;
   Holdfast__V1__ReservationLine **lines;
