@@ -108,14 +108,11 @@ final class CatchUpReader {
       let before = end
       try unsafe cursor.read(bytesMax: feed.limits.blockBytes) { batch, records in
         end = batch.end.lsn
-        unsafe Self.forEachAdjustment(records) { record, offset in
+        unsafe Self.forEachSafetyStock(records) { ordinal, before, offset in
           let lsn = batch.lsn &+ UInt64(offset)
-          // Of an item that was made, or where safety stock was left alone, there is nothing to know.
-          guard lsn <= until, record.name.sku.count == 0, record.safetyStockAsked != nil else {
-            return
-          }
-          if let before = record.safetyStockBefore {
-            found.append((record.level.item.ordinal, before, lsn))
+          guard lsn <= until else { return }
+          if let before {
+            found.append((ordinal, before, lsn))
           } else {
             // An older version did not say what it was: nothing before that can be told.
             found.removeAll()
@@ -135,15 +132,24 @@ final class CatchUpReader {
     return completeFrom
   }
 
-  private static func forEachAdjustment(
-    _ records: UnsafeRawBufferPointer, _ body: (JournalRecord, Int) -> Void
+  /// Calls `body` with each safety stock that was asked for, the one before, and where the record ends. Of an item
+  /// that was made there is nothing to know.
+  private static func forEachSafetyStock(
+    _ records: UnsafeRawBufferPointer, _ body: (UInt32, Int64?, Int) -> Void
   ) {
     var offset = 0
     while offset < records.count,
       let record = unsafe JournalRecord(UnsafeRawBufferPointer(rebasing: records[offset...]))
     {
       offset += record.byteCount
-      if record.kind == .adjusted { body(record, offset) }
+      if record.kind == .adjusted, record.name.sku.count == 0, record.safetyStockAsked != nil {
+        body(record.level.item.ordinal, record.safetyStockBefore, offset)
+      }
+      record.forEachChange { change in
+        if change.name == nil, change.safetyStockAsked != nil {
+          body(change.level.item.ordinal, change.safetyStockBefore, offset)
+        }
+      }
     }
   }
 }

@@ -134,7 +134,11 @@ package final class EventEncoder {
     case .confirmed, .released: writeReservation(record, head, first, endsAt: nil)
     case .expired: writeReservation(record, head, first, endsAt: record.fellDueAt)
     case .adjusted:
-      write(record.level)
+      if record.changeCount > 0 {
+        record.forEachChange { write($0.level) }
+      } else {
+        write(record.level)
+      }
       let reason = record.reason
       out.reserve(bytes: reason.count, numbers: 1)
       unsafe out.field(11, reason.pointer)
@@ -168,7 +172,13 @@ package final class EventEncoder {
     guard interest.takes(kind) else { return false }
     if interest.isOfAllItems { return true }
     switch kind {
-    case .adjusted: return isWanted(record.level.item.ordinal)
+    case .adjusted:
+      if record.changeCount == 0 { return isWanted(record.level.item.ordinal) }
+      var isAnyWanted = false
+      record.forEachChange {
+        if !isAnyWanted { isAnyWanted = isWanted($0.level.item.ordinal) }
+      }
+      return isAnyWanted
     case .refused:
       var isWanted = false
       Self.forEachItem(ofRefusal: record, core) { isWanted = isWanted || interest.takes(item: $0) }
@@ -195,7 +205,9 @@ package final class EventEncoder {
   /// Notes what items the event touches, for the filters.
   private mutating func noteItems(_ record: JournalRecord, _ kind: EventKind) {
     switch kind {
-    case .adjusted: note(Self.hash(record.level.item.ordinal, core))
+    case .adjusted:
+      if record.changeCount == 0 { return note(Self.hash(record.level.item.ordinal, core)) }
+      record.forEachChange { note(Self.hash($0.level.item.ordinal, core)) }
     case .refused: Self.forEachItem(ofRefusal: record, core) { note($0) }
     default: for index in 0..<record.lineCount { note(Self.hash(record.line(index).ordinal, core)) }
     }
@@ -322,7 +334,7 @@ extension EventKind {
     case .held: self = .held
     case .replaced: self = .replaced
     case .refused: self = .refused
-    case .adjusted: self = .adjusted
+    case .adjusted, .adjustedTogether: self = .adjusted
     case .confirmed: self = .confirmed
     case .released: self = .released
     case .expired: self = .expired

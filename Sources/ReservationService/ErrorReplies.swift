@@ -20,6 +20,10 @@ final class ErrorReplies {
   private var isReplayed = false
   /// Refusals are written into the message, as what became of one request of many.
   private var isInBand = false
+  /// The ErrorInfo in hand has an item already.
+  private var hasItem = false
+  /// The refusal in hand is about this change of several: its ErrorInfo says which, and of what item.
+  private var change: (index: Int, item: ItemName)?
   /// Since `beginInBand` there was one; where it begins in the message.
   private var hasFailedInBand = false
   private var inBandStart = 0
@@ -38,18 +42,25 @@ final class ErrorReplies {
   private static let violationBytesMax = 300
 
   /// A refusal by the store.
-  /// - Parameter nameOfLine: the item that a line of the command names, from 0; for those that are unknown.
+  /// - Parameters:
+  ///   - change: the one of several that the refusal is about.
+  ///   - nameOfLine: the item that a line of the command names, from 0; for those that are unknown.
   func refuse(
     _ refusal: Refusal, isReplay: Bool, session: StoreSession, response: Response,
-    nameOfLine: (Int) -> ItemName
+    change: (index: Int, item: ItemName)? = nil, nameOfLine: (Int) -> ItemName
   ) {
     isReplayed = isReplay
-    defer { isReplayed = false }
+    self.change = change
+    defer {
+      isReplayed = false
+      self.change = nil
+    }
     let others = session.furtherRefusalCount
     switch refusal {
     case .insufficientStock(let handle, let requested, let available):
       let tried = session.alternativesTried
-      let key = others == 0 && tried == 0 ? shortageKey(handle, requested, available) : nil
+      let isPlain = others == 0 && tried == 0 && change == nil
+      let key = isPlain ? shortageKey(handle, requested, available) : nil
       if let key, failAgain(key, response) { return }
       let name = session.name(of: handle)
       begin("not enough stock of ", name)
@@ -147,7 +158,12 @@ final class ErrorReplies {
       for index in 0..<others { violations.append(moreThanHeld(session.furtherRefusal(index))) }
       badRequest(violations, held: held, response)
     case .onHandLimit:
-      simple(.failedPrecondition, "ON_HAND_LIMIT", "on hand would pass 1099511627776", response)
+      if change == nil {
+        simple(.failedPrecondition, "ON_HAND_LIMIT", "on hand would pass 1099511627776", response)
+        return
+      }
+      begin("on hand would pass 1099511627776")
+      finish(.failedPrecondition, "ON_HAND_LIMIT", response) {}
     case .longerThanMaxHold: badRequest([FieldRules.timeToLiveViolation], response: response)
     case .tableFull(let table):
       begin("the table of ", table == .items ? "items" : "reservations", " is full")
@@ -452,6 +468,8 @@ final class ErrorReplies {
   }
 
   private func item(_ name: ItemName) {
+    if hasItem { return }
+    hasItem = true
     writer.nested(metadataField) {
       writer.field(1, "sku")
       writer.field(2, name.sku)
@@ -522,7 +540,12 @@ final class ErrorReplies {
     detail("type.googleapis.com/google.rpc.ErrorInfo") {
       writer.field(1, reason)
       writer.field(2, "holdfast")
+      hasItem = false
       metadata()
+      if let change {
+        entry("index", Int64(change.index))
+        item(change.item)
+      }
       if isReplayed { entry("replayed", "true") }
     }
     if retryNanoseconds > 0 {
@@ -567,6 +590,7 @@ final class ErrorReplies {
     message.field(2, reason)
     text.withBytes { message.field(3, $0) }
     writer.reset()
+    hasItem = false
     metadata()
     if isReplayed { entry("replayed", "true") }
     writer.withBytes { message.text($0) }

@@ -12,6 +12,7 @@ package import StorePersistence
     case reserve, confirm, release, extend, replace, getReservation, listReservations
     case batchReserve, reserveStream
     case adjustStock, getStock, batchGetStock, listStock
+    case batchAdjustStock
     case watch
     case backup
     case healthCheck, healthWatch
@@ -46,6 +47,7 @@ package import StorePersistence
         return MethodDescriptor(
           service: reservations, method: "ReserveStream", type: .bidirectional, isBatched: true)
       case .adjustStock: return unary(stock, "AdjustStock")
+      case .batchAdjustStock: return unary(stock, "BatchAdjustStock")
       case .getStock: return unary(stock, "GetStock")
       case .batchGetStock: return unary(stock, "BatchGetStock")
       case .listStock: return unary(stock, "ListStock")
@@ -281,6 +283,7 @@ package import StorePersistence
     case .getReservation: lsn = try getReservation(message, caller, response)
     case .listReservations: lsn = try listReservations(message, response)
     case .adjustStock: lsn = try adjustStock(message, caller, response)
+    case .batchAdjustStock: lsn = try batchAdjustStock(message, caller, response)
     case .getStock: lsn = try getStock(message, response)
     case .batchGetStock: lsn = try batchGetStock(message, response)
     case .listStock: lsn = try listStock(message, response)

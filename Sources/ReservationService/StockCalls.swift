@@ -12,6 +12,92 @@ extension HoldfastHandler {
     while let tag = reader.next() { request.read(tag, &reader) }
     guard reader.isWhole else { return refuse(reader, response) }
     let key = try rules.key(request.key)
+    let command = try command(
+      request, IdempotencyScope(caller: caller, key: key),
+      reference: try rules.reference(request.reference), reason: try rules.reason(request.reason))
+    let decision = session.adjust(command)
+    return answer(decision, command.item, response) { level, writer in
+      write(1, level, to: writer)
+      writer.field(2, decision.replayed)
+    }
+  }
+
+  func batchAdjustStock(
+    _ message: Span<UInt8>, _ caller: BorrowedBytes, _ response: Response
+  ) throws(FieldViolation) -> UInt64 {
+    var reader = unsafe ProtoReader(message.borrowed, refusesUnknown: true)
+    var key = BorrowedBytes.empty
+    var reason = BorrowedBytes.empty
+    var reference = BorrowedBytes.empty
+    var count = 0
+    session.clearChanges()
+    while let tag = reader.next() {
+      switch tag {
+      case .bytes(1): key = reader.bytes()
+      case .bytes(2):
+        let submessage = reader.enter()
+        var request = AdjustStockRequest()
+        while let tag = reader.next() { request.read(tag, &reader) }
+        reader.leave(submessage, "changes", index: count)
+        if reader.isWhole, count < StoreLimits.linesMax { append(request, count) }
+        count += 1
+      case .bytes(3): reason = reader.bytes()
+      case .bytes(4): reference = reader.bytes()
+      default: reader.other(tag, known: 1...4)
+      }
+    }
+    guard reader.isWhole else { return refuse(reader, response) }
+    guard count >= 1, count <= StoreLimits.linesMax else {
+      badEntries.removeAll()
+      throw FieldViolation("changes", "1 to 64 changes")
+    }
+    if let entry = badEntries.first { throw entry }
+    let command = BatchAdjustCommand(
+      scope: IdempotencyScope(caller: caller, key: try rules.key(key)),
+      reference: try rules.reference(reference), reason: try rules.reason(reason))
+    let decision = session.adjustTogether(command)
+    switch decision.result {
+    case .accepted(let count):
+      for index in 0..<count { write(1, session.changedLevel(index), to: response.message) }
+      response.message.field(2, decision.replayed)
+    case .refused(let refusal):
+      let change = session.refusedChange
+      errors.refuse(
+        refusal, isReplay: decision.replayed, session: session, response: response,
+        change: change.map { ($0, session.item(ofChange: $0)) }
+      ) { session.item(ofChange: $0) }
+    }
+    return decision.lsn
+  }
+
+  /// Adds change `index` to those that are made together, or notes what is wrong with it.
+  private func append(_ request: AdjustStockRequest, _ index: Int) {
+    do throws(FieldViolation) {
+      switch session.appendChange(try part(request)) {
+      case .appended, .full: break
+      case .sameItem: throw FieldViolation("sku", "another item than in all other changes")
+      case .namesTooLong:
+        throw FieldViolation("sku", "with all SKUs and locations, 3072 bytes at most")
+      }
+    } catch {
+      badEntries.append(error.inside("changes", at: index))
+    }
+  }
+
+  /// A change that is one of several: what all have in common stands beside them.
+  func part(_ request: AdjustStockRequest) throws(FieldViolation) -> AdjustCommand {
+    let rule: StaticString = "empty: it stands beside the list"
+    if request.key.count > 0 { throw FieldViolation("idempotency_key", rule) }
+    if request.reason.count > 0 { throw FieldViolation("reason", rule) }
+    if request.reference.count > 0 { throw FieldViolation("reference", rule) }
+    return try command(
+      request, IdempotencyScope(caller: .empty, key: .empty), reference: .empty, reason: .empty)
+  }
+
+  private func command(
+    _ request: AdjustStockRequest, _ scope: IdempotencyScope, reference: BorrowedBytes,
+    reason: BorrowedBytes
+  ) throws(FieldViolation) -> AdjustCommand {
     let item = try rules.item(sku: request.sku, location: request.location)
     let safetyStock = try safetyStock(request)
     let change = try change(request)
@@ -19,15 +105,10 @@ extension HoldfastHandler {
       throw FieldViolation(
         "change", "delta, set_on_hand, ship or uncommit, where safety_change is unset")
     }
-    let command = AdjustCommand(
-      scope: IdempotencyScope(caller: caller, key: key), item: item, change: change,
-      safetyStock: safetyStock, check: try check(request), allowsShortage: request.allowsShortage,
-      reference: try rules.reference(request.reference), reason: try rules.reason(request.reason))
-    let decision = session.adjust(command)
-    return answer(decision, item, response) { level, writer in
-      write(1, level, to: writer)
-      writer.field(2, decision.replayed)
-    }
+    return AdjustCommand(
+      scope: scope, item: item, change: change, safetyStock: safetyStock,
+      check: try check(request), allowsShortage: request.allowsShortage, reference: reference,
+      reason: reason)
   }
 
   func getStock(_ message: Span<UInt8>, _ response: Response) throws(FieldViolation) -> UInt64 {
@@ -210,7 +291,7 @@ extension HoldfastHandler {
 }
 
 /// An AdjustStockRequest as it came. Of a oneof, the member that came last counts.
-private struct AdjustStockRequest {
+struct AdjustStockRequest {
   enum VersionCheck {
     case none
     case expected(AdjustCommand.Check)

@@ -4,8 +4,8 @@ internal import StockStore
 
 /// One block: its payload is appended field by field, then it is closed.
 @safe struct BlockBuilder: ~Copyable {
-  /// A little more than the longest chunk of reservations: 64 slots with 128 lines each.
-  static let payloadBytesMax = 144 << 10
+  /// A little more than the longest chunk of reservations: 64 slots with 64 balances each.
+  static let payloadBytesMax = 184 << 10
 
   private let memory: UnsafeMutableRawPointer
   /// Where the next field goes.
@@ -37,6 +37,11 @@ internal import StockStore
     guard let base = unsafe text.pointer.baseAddress else { return }
     unsafe (memory + end).copyMemory(from: base, byteCount: text.count)
     end += text.count
+  }
+
+  /// Appends a number of seven bits a byte; the caller has seen that there is room.
+  mutating func append(_ bytes: VarintBytes) {
+    for byte in bytes { append(byte) }
   }
 
   /// Appends zeros up to a multiple of 8.
@@ -109,6 +114,19 @@ internal import StockStore
     defer { offset += count }
     return unsafe BorrowedBytes(
       (base + offset).assumingMemoryBound(to: UInt8.self), count: count)
+  }
+
+  /// A number of seven bits a byte.
+  mutating func nextVarint() -> UInt64 {
+    let value = VarintBytes.value { hasFailed ? nil : next(UInt8.self) }
+    if value == nil { hasFailed = true }
+    return value ?? 0
+  }
+
+  mutating func nextSignedVarint() -> Int64 {
+    let value = VarintBytes.signedValue { hasFailed ? nil : next(UInt8.self) }
+    if value == nil { hasFailed = true }
+    return value ?? 0
   }
 
   /// Goes on to the next multiple of 8; fails where what is passed is not zero.

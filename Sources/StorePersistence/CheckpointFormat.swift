@@ -34,7 +34,8 @@
 //              1  1  kind: 1 held, 2 confirmed, 3 confirmed in part, 4 released, 5 expired, 9 adjusted,
 //                    10 refused for unknown items, 6 for lack of units, 8 for more on hand than may be,
 //                    7 for an unknown line (the first release), 11 the answer to a Replace; 16 and 17: 2 and 3
-//                    whose units stay on hand as committed; 18 refused for lack of committed units
+//                    whose units stay on hand as committed; 18 refused for lack of committed units; 40 adjusted
+//                    together, whose lines are balances
 //              2  1  number of lines                3  1  flags: 1 details behind the lines, 2 a choice before
 //              4  4  generation
 //              8 16  identity                      24  8  fingerprint
@@ -67,10 +68,13 @@
 //   unknown items (10)         0; 0; one line: the place of the first and, as its quantity, the places of all
 //                              as bits (RecordFormat.swift)
 //   unknown line (7)           0; 0; one line: its number, and quantity 0
-//   more on hand (8)           0; 0; no lines
+//   more on hand (8)           0; 0; no lines, or one where the change is not the first: its number, and quantity 0
 //   lack of committed (18)     units requested; units committed; one line with the item and quantity 0
 //   adjusted (9)               on hand; held; one line with the item and its safety stock, one with 0 and the
 //                              version, and where units are committed one with 0 and these
+//   adjusted together (40)     0; 0; for each item in the place of a line, as numbers of seven bits a byte (Varint.swift):
+//                              item, version, on hand, held, committed, safety stock, which may be below zero;
+//                              behind the last, zeros up to a multiple of 8
 //   answer to a Replace (11)   as the reservation was right after: expires at; created at; one line with slot and
 //                              tag of its id, one with generation and 0, then a line for each item; details
 //

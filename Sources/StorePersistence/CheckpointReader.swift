@@ -257,8 +257,10 @@ extension ReservationRecord {
       guard count == 1 else { return false }
       setRefusal(.lineNotFound(Int(Self.readLine(&fields).item)))
     case .refusedOnHandLimit:
-      guard count == 0 else { return false }
-      setRefusal(.onHandLimit)
+      guard count <= 1 else { return false }
+      let change = count == 0 ? 0 : Int(Self.readLine(&fields).item)
+      guard change < StoreLimits.linesMax else { return false }
+      setRefusal(.onHandLimit(change: change))
     case .refusedInsufficientCommitted:
       guard count == 1 else { return false }
       setRefusal(
@@ -275,6 +277,10 @@ extension ReservationRecord {
         held: savedNumbers.second, committed: committed, safetyStock: first.quantity,
         version: UInt64(bitPattern: second.quantity))
       self.kind = kind
+    case .adjustedTogether:
+      guard 1...StoreLimits.linesMax ~= count else { return false }
+      setAdjustedTogether(count) { _ in Self.readLevel(&fields) }
+      fields.skipPadding()
     case .replaced:
       guard count >= 3, count <= 2 + StoreLimits.linesMax else { return false }
       let first = Self.readLine(&fields)
@@ -333,6 +339,17 @@ extension ReservationRecord {
       referenceNode = ReferenceNode(reference, hash: keys.referenceHash(reference), slot: slot)
     }
     return true
+  }
+
+  /// An item's number that is too large becomes one that no item has.
+  private static func readLevel(_ fields: inout FieldReader) -> StockLevel {
+    let item = ItemHandle(ordinal: UInt32(clamping: fields.nextVarint()))
+    let version = fields.nextVarint()
+    return StockLevel(
+      item: item, onHand: Int64(bitPattern: fields.nextVarint()),
+      held: Int64(bitPattern: fields.nextVarint()),
+      committed: Int64(bitPattern: fields.nextVarint()), safetyStock: fields.nextSignedVarint(),
+      version: version)
   }
 
   private static func readLine(_ fields: inout FieldReader) -> (item: UInt32, quantity: Int64) {

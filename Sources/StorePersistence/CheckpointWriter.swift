@@ -36,7 +36,11 @@ final class CheckpointWriter: CheckpointTask, @unchecked Sendable {
   private static let bytesPerSync = 1 << 20
   /// An item with the longest name.
   private static let itemBytesMax = 56 + 2 * 256
-  private static let lineBytesMax = SavedLines.countMax * 16
+  /// Of lines, or of balances.
+  private static let lineBytesMax = max(
+    SavedLines.countMax * 16, StoreLimits.linesMax * levelBytesMax + 7)
+  /// Item, version, and four balances.
+  private static let levelBytesMax = 5 + 10 + 4 * 7
   private static let chunkBytesMax =
     24 + ReservationSlab.chunkRecords * (72 + choiceBytes + lineBytesMax + detailBytesMax)
   private static let choiceBytes = 8
@@ -271,7 +275,7 @@ final class CheckpointWriter: CheckpointTask, @unchecked Sendable {
     let hasDetails = record.revision != 1 || reference.count > 0
     block.append(index)
     block.append(record.kind.rawValue)
-    block.append(UInt8(truncatingIfNeeded: numbers.lineCount))
+    block.append(UInt8(truncatingIfNeeded: numbers.lineCount + record.levelCount))
     let choice = record.choice
     block.append(
       (hasDetails ? CheckpointFlags.slotHasDetails : 0)
@@ -296,6 +300,16 @@ final class CheckpointWriter: CheckpointTask, @unchecked Sendable {
       block.append(UInt32(0))
       block.append(line.quantity)
     }
+    for index in 0..<record.levelCount {
+      let level = record.level(index)
+      block.append(VarintBytes(UInt64(level.item.ordinal)))
+      block.append(VarintBytes(level.version))
+      block.append(VarintBytes(UInt64(bitPattern: level.onHand)))
+      block.append(VarintBytes(UInt64(bitPattern: level.held)))
+      block.append(VarintBytes(UInt64(bitPattern: level.committed)))
+      block.append(VarintBytes(signed: level.safetyStock))
+    }
+    if record.levelCount > 0 { block.pad() }
     if !hasDetails { return }
     block.append(record.revision)
     block.append(UInt8(truncatingIfNeeded: reference.count))

@@ -93,10 +93,17 @@ struct JournalText {
 extension StoreCore {
   /// Items that the journal makes get their names.
   fileprivate func rememberName(_ record: JournalRecord) {
-    guard record.kind == .adjusted, record.name.sku.count > 0 else { return }
-    let ordinal = record.level.item.ordinal
-    if ordinal < items.count, items.name(ordinal).sku.count > 0 { return }
-    _ = items.restore(ordinal, record.name)
+    if record.kind == .adjusted, record.name.sku.count > 0 {
+      remember(record.name, record.level.item)
+    }
+    record.forEachChange { change in
+      if let name = change.name { remember(name, change.level.item) }
+    }
+  }
+
+  private func remember(_ name: ItemName, _ item: ItemHandle) {
+    if item.ordinal < items.count, items.name(item.ordinal).sku.count > 0 { return }
+    _ = items.restore(item.ordinal, name)
   }
 }
 
@@ -137,7 +144,7 @@ struct JSONObject {
     var object = JSONObject()
     object.add("lsn", lsn)
     object.addTime("time", record.time)
-    object.add("kind", "\(record.kind)")
+    object.add("kind", record.kind == .adjustedTogether ? "adjusted_together" : "\(record.kind)")
     switch record.kind {
     case .held, .extended, .replaced:
       object.addReservation(record, core)
@@ -152,6 +159,7 @@ struct JSONObject {
       object.addTime("expired", record.fellDueAt)
     case .refused: object.addRefusal(record, core)
     case .adjusted: object.addAdjustment(record, core)
+    case .adjustedTogether: object.addChanges(record, core)
     case .clock: break
     }
     if record.kind == .held { object.addChoice(record) }
@@ -159,7 +167,7 @@ struct JSONObject {
     if record.reference.count > 0 { object.add("reference", record.reference) }
     if record.lineCount > 0 { object.addLines(record, core) }
     switch record.kind {
-    case .held, .replaced, .refused, .adjusted:
+    case .held, .replaced, .refused, .adjusted, .adjustedTogether:
       object.add("key", record.key)
       object.add("caller", record.caller)
       object.add("fingerprint", String(record.fingerprint, radix: 16))
@@ -204,7 +212,9 @@ struct JSONObject {
       add("line", line)
       add("sku", record.name.sku)
       add("location", record.name.location)
-    case .onHandLimit: add("refusal", "on_hand_limit")
+    case .onHandLimit(let change):
+      add("refusal", "on_hand_limit")
+      if record.refusedMethod == .adjustTogether { add("change", change) }
     case .insufficientCommitted(let item, let requested, let committed):
       add("refusal", "insufficient_committed")
       addItem(item.ordinal, core)
@@ -231,27 +241,54 @@ struct JSONObject {
   private mutating func addAdjustment(_ record: JournalRecord, _ core: StoreCore) {
     let level = record.level
     addItem(level.item.ordinal, core)
-    switch record.change {
+    addChange(
+      record.change, safetyStock: record.safetyStockAsked, record.check, record.allowsShortage)
+    add(level)
+    if record.reference.count > 0 { add("reference", record.reference) }
+    add("reason", record.reason)
+  }
+
+  private mutating func addChanges(_ record: JournalRecord, _ core: StoreCore) {
+    var changes: [String] = []
+    record.forEachChange { change in
+      var object = JSONObject()
+      object.addItem(change.level.item.ordinal, core)
+      object.addChange(
+        change.change, safetyStock: change.safetyStockAsked, change.check, change.allowsShortage)
+      object.add(change.level)
+      changes.append(object.closed)
+    }
+    begin("changes")
+    text += "[" + changes.joined(separator: ",") + "]"
+    add("reason", record.reason)
+  }
+
+  private mutating func addChange(
+    _ change: AdjustCommand.Change?, safetyStock: Int64?, _ check: AdjustCommand.Check,
+    _ allowsShortage: Bool
+  ) {
+    switch change {
     case .delta(let units): add("delta", units)
     case .setOnHand(let units): add("set_on_hand", units)
     case .ship(let units): add("ship", units)
     case .uncommit(let units): add("uncommit", units)
     case .none?, nil: break
     }
-    if let units = record.safetyStockAsked { add("set_safety_stock", units) }
-    switch record.check {
+    if let units = safetyStock { add("set_safety_stock", units) }
+    switch check {
     case .version(let version): add("expected_version", version)
     case .onHand(let onHand): add("expected_on_hand", onHand)
     case .none: break
     }
-    if record.allowsShortage { add("allow_shortage", "yes") }
+    if allowsShortage { add("allow_shortage", "yes") }
+  }
+
+  private mutating func add(_ level: StockLevel) {
     add("version", level.version)
     add("on_hand", level.onHand)
     add("held", level.held)
     if level.committed != 0 { add("committed", level.committed) }
     add("safety_stock", level.safetyStock)
-    if record.reference.count > 0 { add("reference", record.reference) }
-    add("reason", record.reason)
   }
 
   private mutating func addLines(_ record: JournalRecord, _ core: StoreCore) {

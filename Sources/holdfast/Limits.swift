@@ -78,8 +78,8 @@ enum Limits {
   /// For tests: at the lower end there is still room for every loop's decisions, at the upper one the
   /// zero-filling of a spare segment still ends in time.
   static let journalSegmentBytesAllowed = (256 * 1024)...(1024 * 1024 * 1024)
-  /// An eighth of a segment is kept free in memory for one record of 6 KiB of every loop, and of the start.
-  static let journalSegmentBytesPerLoop = 48 * 1024
+  /// An eighth of a segment is kept free in memory for one record of 6,528 bytes of every loop, and of the start.
+  static let journalSegmentBytesPerLoop = 51 * 1024
   /// Decisions that wait for the disk: half a second of them at 500,000 reserves/s. Behind a disk that
   /// stalls for longer, changes had better be refused than queue up.
   static let journalRingBytesMax = 32 * 1024 * 1024

@@ -31,6 +31,13 @@ def line(sku, quantity=1, location="", min_quantity=0):
         sku=sku, location=location, quantity=quantity, min_quantity=min_quantity)
 
 
+def change(sku, **fields):
+    """One of several changes, or a row of an import."""
+    if not {"expected_version", "expected_on_hand"} & fields.keys():
+        fields.setdefault("any_version", True)
+    return stock_pb2.AdjustStockRequest(sku=sku, **fields)
+
+
 class Client:
     """Every service of one server over one connection of its own."""
 
@@ -60,6 +67,12 @@ class Client:
         request = stock_pb2.AdjustStockRequest(
             idempotency_key=fresh("key") if key is None else key, sku=sku, reason=reason, **fields)
         return self.stock.AdjustStock(request, **self.call)
+
+    def adjust_all(self, changes, key=None, reason="test", **fields):
+        """Several changes, all or none: (sku, fields of the change)."""
+        return self.stock.BatchAdjustStock(stock_pb2.BatchAdjustStockRequest(
+            idempotency_key=fresh("key") if key is None else key, reason=reason,
+            changes=[change(sku, **rest) for sku, rest in changes], **fields), **self.call)
 
     def item(self, units, **fields):
         """Makes an item of that many units and returns its SKU."""

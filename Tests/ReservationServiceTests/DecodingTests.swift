@@ -106,7 +106,7 @@ struct DecodingTests {
 
   private static let methods = [
     "Reserve", "Confirm", "Release", "Extend", "Replace", "GetReservation", "ListReservations",
-    "AdjustStock", "GetStock", "BatchGetStock", "ListStock", "Check",
+    "AdjustStock", "BatchAdjustStock", "GetStock", "BatchGetStock", "ListStock", "Check",
   ]
 
   private static func request(of method: String) -> ProtobufCMessageDescriptor {
@@ -119,6 +119,7 @@ struct DecodingTests {
     case "GetReservation": unsafe holdfast__v1__get_reservation_request__descriptor
     case "ListReservations": unsafe holdfast__v1__list_reservations_request__descriptor
     case "AdjustStock": unsafe holdfast__v1__adjust_stock_request__descriptor
+    case "BatchAdjustStock": unsafe holdfast__v1__batch_adjust_stock_request__descriptor
     case "GetStock": unsafe holdfast__v1__get_stock_request__descriptor
     case "BatchGetStock": unsafe holdfast__v1__batch_get_stock_request__descriptor
     case "ListStock": unsafe holdfast__v1__list_stock_request__descriptor
@@ -219,6 +220,15 @@ private struct MessageGenerator {
     return bytes
   }
 
+  /// Of several: nearly all may be made.
+  private mutating func change(_ sku: String) -> [UInt8] {
+    text(2, [sku]) + (chance(10) ? text(3, ["", "x"]) : [])
+      + (chance(2) ? number(4, [1, 2, -1, 0]) : number(5, [1000, 2000]))
+      + (chance(10) ? number(pick([10, 11]), [1, 0]) : []) + number(7, [1, 1, 1, 0])
+      + (chance(8) ? number(8, [0, 5, -1]) : [])
+      + (chance(20) ? text(pick([1, 9, 14]), ["x"]) : [])
+  }
+
   private mutating func request(_ method: String) -> [UInt8] {
     switch method {
     case "Reserve":
@@ -250,6 +260,13 @@ private struct MessageGenerator {
         { $0.number(1, [0, 1, 2, 600, -1, 1 << 32 | 1, 1 << 31]) }, { $0.text(2, ["", "x"]) },
         { $0.number(3, [0, 1, 2, 3, 4, 5, -1, 1 << 32 | 1]) },
         { $0.chance(3) ? $0.referenceField(4) : [] },
+      ])
+    case "BatchAdjustStock":
+      return fields([
+        { $0.keyField(1) }, { $0.bytes(2, $0.change("a")) },
+        { $0.chance(2) ? $0.bytes(2, $0.change($0.pick(["b", "c", "a"]))) : [] },
+        { $0.text(3, ["test", "test", ""]) },
+        { $0.chance(4) ? $0.text(4, ["", "order:1", "a b"]) : [] },
       ])
     case "AdjustStock":
       return fields([

@@ -70,6 +70,10 @@ struct UnknownFieldTests {
       at("lines[1]", "Replace", of("k").with(2, id).with(3, line("a", 1)).with(3, strange)),
       at("", "AdjustStock", adjust("k", "a", by: 1).adding(bytes)),
       at("", "AdjustStock", Message().adding(bytes)),
+      at("", "BatchAdjustStock", batch("k", [part("a", by: 1)]).adding(bytes)),
+      at(
+        "changes[1]", "BatchAdjustStock",
+        batch("k", [part("a", by: 1), part("b", by: 1).adding(bytes)])),
     ]
   }
 

@@ -43,7 +43,8 @@ final class ModelRun {
       case 45..<60: confirm()
       case 60..<70: release()
       case 70..<78: extend()
-      case 78..<97: adjust()
+      case 78..<92: adjust()
+      case 92..<97: adjustTogether()
       default: list()
       }
       if step % comparedSteps == 0 { compareItems() }
@@ -197,6 +198,24 @@ final class ModelRun {
     let decision = it.session.adjust(key, adjustment)
     let (answer, replayed) = model.adjust(key, adjustment)
     let got = it.session.answer(decision)
+    #expect(got == answer && decision.replayed == replayed, "step \(step)")
+  }
+
+  private func adjustTogether() {
+    let key = chance(10) ? "b\(max(0, step - 20))" : "b\(step)"
+    var picked = Array(0..<skus)
+    picked.shuffle(using: &random)
+    let adjustments = picked.prefix(Int.random(in: 1...min(9, skus), using: &random)).map { sku in
+      Model.Adjustment(
+        sku: "sku\(sku)", change: chance(10) ? .ship(number(1...3)) : .delta(number(-1...9)),
+        safetyStock: chance(10) ? number(-5...5) : nil,
+        check: chance(5) ? anyCheck(model.items["sku\(sku)"]) : .none, allowsShortage: chance(15),
+        reason: "")
+    }
+    let batch = Model.Batch(adjustments, reference: chance(20) ? "order" : "")
+    let decision = it.session.adjustTogether(key, batch)
+    let (answer, replayed) = model.adjustTogether(key, batch)
+    let got = it.session.answerTogether(decision)
     #expect(got == answer && decision.replayed == replayed, "step \(step)")
   }
 

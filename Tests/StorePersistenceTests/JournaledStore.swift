@@ -138,7 +138,8 @@ final class Commander {
     if random.chance(20) { clock.advance(byNanoseconds: random.number(0...seconds(3))) }
     _ = session.beginTurn()
     switch random.number(0...99) {
-    case 0..<20: adjust()
+    case 0..<14: adjust()
+    case 14..<20: adjustTogether()
     case 20..<55: reserve()
     case 55..<75: withID { id in confirm(id) }
     case 75..<85: withID { id in _ = session.release(id) }
@@ -174,6 +175,22 @@ final class Commander {
       key(), sku(), change, location: random.chance(50) ? "" : "hall-2",
       safetyStock: random.chance(10) ? random.number(-5...5) : nil,
       allowsShortage: random.chance(20))
+  }
+
+  private func adjustTogether() {
+    let count = random.number(1...random.pick([3, 20]))
+    var adjustments: [String: Model.Adjustment] = [:]
+    for _ in 0..<count {
+      let sku = sku()
+      adjustments[sku] = Model.Adjustment(
+        sku: sku, change: .delta(random.number(Int64(-2)...60)),
+        safetyStock: random.chance(10) ? random.number(-5...5) : nil,
+        allowsShortage: random.chance(60))
+    }
+    _ = session.adjustTogether(
+      key(),
+      Model.Batch(
+        adjustments.values.sorted { $0.sku < $1.sku }, reference: reference(), reason: "delivery"))
   }
 
   private func reserve() {

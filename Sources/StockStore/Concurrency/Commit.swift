@@ -25,6 +25,12 @@ extension StoreSession {
     transact(.adjustment, untilDone: false)
   }
 
+  /// Makes the adjustments of `scratch.group` of the items in `scratch.changes`, which have the same numbers.
+  /// - Returns: as `commitAdjustment`; the refused one is in the group.
+  func commitAdjustments() -> CommitResult {
+    transact(.adjustments, untilDone: false)
+  }
+
   @inline(__always)
   private func transact(_ kind: TransactionKind, untilDone: Bool) -> CommitResult {
     switch core.concurrency {

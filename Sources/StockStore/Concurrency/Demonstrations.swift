@@ -12,7 +12,7 @@ internal import Synchronization
 /// Check, then write, with the CPU given away in between: what another thread wrote meanwhile is lost.
 enum Unchecked: ConcurrencyStrategy {
   static func attempt(_ kind: TransactionKind, _ session: StoreSession) -> Attempt {
-    if kind == .adjustment { return Optimistic.attempt(kind, session) }
+    if kind != .writeSet { return Optimistic.attempt(kind, session) }
     let core = session.core
     for index in 0..<session.scratch.changes.count {
       let ordinal = session.scratch.changes[index].ordinal
@@ -40,7 +40,7 @@ enum Unchecked: ConcurrencyStrategy {
 /// it may come to stand before it in the log.
 enum LateNumber: ConcurrencyStrategy {
   static func attempt(_ kind: TransactionKind, _ session: StoreSession) -> Attempt {
-    guard kind != .adjustment, case .writable = session.read(kind) else {
+    guard kind == .writeSet, case .writable = session.read(kind) else {
       return Optimistic.attempt(kind, session)
     }
     guard session.lockAllIfUnchanged() else { return .conflict }

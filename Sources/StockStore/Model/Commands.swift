@@ -79,8 +79,8 @@ package struct Requester {
 }
 
 /// A change of an item's stock.
-package struct AdjustCommand {
-  package enum Change: Equatable, Sendable {
+package struct AdjustCommand: BitwiseCopyable {
+  package enum Change: Equatable, Sendable, BitwiseCopyable {
     case none
     case delta(Int64)
     case setOnHand(Int64)
@@ -91,7 +91,7 @@ package struct AdjustCommand {
   }
 
   /// What the caller knows of the item.
-  package enum Check: Equatable, Sendable {
+  package enum Check: Equatable, Sendable, BitwiseCopyable {
     case none
     /// 0: only if the item is unknown.
     case version(UInt64)
@@ -122,6 +122,20 @@ package struct AdjustCommand {
     self.safetyStock = safetyStock
     self.check = check
     self.allowsShortage = allowsShortage
+    self.reference = reference
+    self.reason = reason
+  }
+}
+
+/// Several changes, all or none: what they have in common. The changes are those that were appended.
+package struct BatchAdjustCommand {
+  package let scope: IdempotencyScope
+  /// Empty: none.
+  package let reference: BorrowedBytes
+  package let reason: BorrowedBytes
+
+  package init(scope: IdempotencyScope, reference: BorrowedBytes = .empty, reason: BorrowedBytes) {
+    self.scope = scope
     self.reference = reference
     self.reason = reason
   }

@@ -5,6 +5,8 @@ enum TransactionKind {
   case writeSet
   /// Sets what `scratch.adjustment` says of the one item there: AdjustStock.
   case adjustment
+  /// Sets what `scratch.together` says of the items there, in one record: BatchAdjustStock.
+  case adjustments
 }
 
 enum CommitResult {

@@ -59,7 +59,7 @@ package struct Balances: Equatable, Sendable, BitwiseCopyable {
 }
 
 /// The balances of one item, all from one version of it.
-package struct StockLevel: Equatable, Sendable {
+package struct StockLevel: Equatable, Sendable, BitwiseCopyable {
   package let item: ItemHandle
   package let balances: Balances
   package let version: UInt64

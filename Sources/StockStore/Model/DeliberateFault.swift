@@ -32,6 +32,10 @@ package enum DeliberateFault: String, Sendable, CaseIterable {
   case partialOverAvailable = "partial-over-available"
   /// What a journal says of the alternative that is held is not read.
   case loseAlternative = "lose-alternative"
+  /// Of several adjustments that are made together, those that can be are, and the others not.
+  case batchHalfApplied = "batch-half-applied"
+  /// Of several adjustments that stand in one record, a replay makes the first.
+  case batchHalfReplayed = "batch-half-replayed"
   /// A token is taken for one of this store though a repair has given it other versions since.
   case watchAfterRepair = "watch-after-repair"
   /// The token behind an event covers the whole batch that the event is in.

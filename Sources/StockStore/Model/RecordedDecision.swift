@@ -22,6 +22,8 @@ package enum RecordKind: UInt8, BitwiseCopyable {
   /// The same with fewer units than were held.
   case confirmedInPartCommitted = 17
   case refusedInsufficientCommitted = 18
+  /// Several adjustments that were made together.
+  case adjustedTogether = 40
 
   /// What a sale leaves.
   static func confirmed(inPart: Bool, committed: Bool) -> RecordKind {
@@ -46,7 +48,8 @@ package enum RecordedRefusal: Equatable {
   case itemsNotFound(first: Int, places: UInt64)
   /// The command's line that is unknown, of the first release.
   case lineNotFound(Int)
-  case onHandLimit
+  /// At this change, from 0, where there are several.
+  case onHandLimit(change: Int)
   case insufficientCommitted(item: ItemHandle, requested: Int64, committed: Int64)
 
   /// Whether `first` is one of these places: numbers from a disk may be anything.

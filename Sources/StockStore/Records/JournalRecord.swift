@@ -38,9 +38,10 @@
     } else if (end + 7) & ~7 != byteCount {
       return nil
     }
+    if kind == .adjustedTogether, !hasWholeChanges { return nil }
   }
 
-  package var lineCount: Int { Int(byte(5)) }
+  package var lineCount: Int { kind == .adjustedTogether ? 0 : Int(byte(5)) }
   package var time: Int64 { load(8) }
   package var slot: UInt32 { load(16) }
   package var generation: UInt32 { load(20) }
@@ -137,7 +138,7 @@
         item: ItemHandle(ordinal: item), requested: load(48), available: load(56))
     case .refusedItemsNotFound: return .itemsNotFound(first: Int(item), places: load(48))
     case .refusedLineNotFound: return .lineNotFound(Int(item))
-    case .refusedOnHandLimit: return .onHandLimit
+    case .refusedOnHandLimit: return .onHandLimit(change: Int(item))
     case .refusedInsufficientCommitted:
       return .insufficientCommitted(
         item: ItemHandle(ordinal: item), requested: load(48), committed: load(56))
@@ -188,6 +189,37 @@
     return StockLevel(
       item: ItemHandle(ordinal: UInt32(clamping: ordinal)), onHand: load(88), held: load(96),
       committed: number(.adjustment, 0) ?? 0, safetyStock: load(104), version: load(80))
+  }
+
+  // MARK: Adjusted together
+
+  /// Changes of a group; of other records none.
+  package var changeCount: Int { kind == .adjustedTogether ? Int(byte(5)) : 0 }
+
+  /// Calls `body` with each change of a group, in their order.
+  package func forEachChange<Failure: Error>(
+    _ body: (GroupChange) throws(Failure) -> Void
+  ) throws(Failure) {
+    if changeCount == 0 { return }
+    var reader = unsafe GroupReader(changes)
+    for _ in 0..<changeCount {
+      // init has found them whole.
+      guard let change = reader.next() else { return }
+      try body(change)
+    }
+  }
+
+  /// Whether there are as many changes as it says, and nothing else.
+  private var hasWholeChanges: Bool {
+    guard 1...StoreLimits.linesMax ~= changeCount else { return false }
+    var reader = unsafe GroupReader(changes)
+    for _ in 0..<changeCount where reader.next() == nil { return false }
+    return reader.isAtEnd
+  }
+
+  @unsafe private var changes: UnsafeRawBufferPointer {
+    // They end where the texts end.
+    unsafe UnsafeRawBufferPointer(start: base + textEnd - changeBytes, count: changeBytes)
   }
 
   // MARK: Texts
@@ -278,6 +310,7 @@
       case .refused: RecordWriter.refusedBytes
       case .adjusted: RecordWriter.adjustedBytes
       case .replaced: RecordWriter.replacedBytes
+      case .adjustedTogether: RecordWriter.groupBytes
       default: 0
       }
     }
@@ -299,6 +332,7 @@
   private var textEnd: Int {
     @inline(__always) get {
       textOffset + Int(byte(6)) + Int(byte(7)) + nameCounts.sku + nameCounts.location + reasonCount
+        + changeBytes
     }
   }
   private var nameCounts: (sku: Int, location: Int) {
@@ -308,8 +342,18 @@
     }
   }
   private var reasonCount: Int {
+    if kind == .adjustedTogether {
+      let count: UInt16 = load(42)
+      return Int(count)
+    }
     if kind != .adjusted { return 0 }
     let count: UInt32 = load(44)
+    return Int(count)
+  }
+  /// Of a group, all changes.
+  private var changeBytes: Int {
+    if kind != .adjustedTogether { return 0 }
+    let count: UInt16 = load(40)
     return Int(count)
   }
 

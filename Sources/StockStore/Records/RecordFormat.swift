@@ -3,15 +3,15 @@
 //   offset  bytes
 //        0      4  length of the whole record, a multiple of 8
 //        4      1  kind: 1 held, 2 refused, 3 adjusted, 4 confirmed, 5 released, 6 expired, 7 extended,
-//                  8 clock (no decision: says what time it is), 9 replaced
-//        5      1  number of lines
-//        6      1  length of the key         (held, refused, adjusted, replaced; else 0)
+//                  8 clock (no decision: says what time it is), 9 replaced, 10 adjusted together
+//        5      1  number of lines; of changes, where adjusted together
+//        6      1  length of the key         (held, refused, adjusted, replaced, adjusted together; else 0)
 //        7      1  length of the caller      (the same; confirmed, released, extended: who decided
 //                  it, 0 where it came without a name and in records of versions that did not say)
 //        8      8  time of the decision, nanoseconds since the Unix epoch
 //       16      4  slot of the decision's record (but for clock)
 //       20      4  generation of the slot
-//       24      8  held, refused, adjusted, replaced: fingerprint of the payload
+//       24      8  held, refused, adjusted, replaced, adjusted together: fingerprint of the payload
 //                  confirmed, released, expired, extended: tag of the reservation's id (the first
 //                  release: 0)
 //       32      8  held, extended, replaced: when the hold ends
@@ -22,13 +22,14 @@
 //                  before, plus 1 unless it was below zero; else 0, and in records of versions that did
 //                  not say
 //       40     24  refused: see below          72  adjusted: see below        32  replaced: see below
+//               8  adjusted together: see below
 //        …     36  for each line: item 4, quantity 8, and after it the item's version 8, on hand 8, held 8
 //                  held: units held; confirmed: units sold; released, expired: units given back;
 //                  replaced: units held from now on, which may be 0 behind all that are not; version and
 //                  balances 0 where the item keeps what was held of it
 //        …     12  for each line, where refused: item 4, quantity 8
 //        …     20  for each further item that lacks units: item 4, requested 8, available 8
-//        …         key, caller, then SKU and location, then the reason
+//        …         key, caller, then SKU and location, then the reason; then the changes, where adjusted together
 //        …         parts, in any order, each tag at most once; zeros up to the length
 //
 //   part       0  1  tag       1  2  length of what follows
@@ -43,13 +44,14 @@
 //   The first zero that stands where a tag would ends the parts: records of the first versions have none.
 //
 //   refused, from 40:
-//        0      1  method whose key it is: 1 Reserve, 2 AdjustStock, 3 Replace
+//        0      1  method whose key it is: 1 Reserve, 2 AdjustStock, 3 Replace, 40 BatchAdjustStock
 //        1      1  why: 6 lack of units, 7 an unknown line (the first release), 8 more on hand than may be,
 //                  10 unknown items, 18 lack of committed units (the numbers of RecordKind,
 //                  CheckpointFormat.swift)
 //        2      1  length of the SKU, or, for lack of units, how many further items lack some
 //        3      1  length of the location
-//        4      4  item; of unknown items the place of the first, or the number of the line (7)
+//        4      4  item; of unknown items the place of the first, or the number of the line (7), or of the
+//                  change (8)
 //        8      8  units requested, or the places of all unknown items as bits
 //       16      8  units available, or committed
 //   Places are those of the command's items in the order of their hashes.
@@ -68,6 +70,17 @@
 //        0      4  slot of the reservation        4  4  generation of that slot
 //        8      8  tag of its id                 16  8  its revision after
 //       24      8  when it was made
+//
+//   adjusted together, from 40:
+//        0      2  bytes of all changes           2  2  length of the reason
+//        4      4  zero
+//   change     0  1  flags: 0 none, 1 delta, 2 set, 3 ship, 4 uncommit; plus 8 safety stock, 16 expected version,
+//                    32 expected on hand, 64 shortage allowed, 128 the item was made by it
+//   then, as numbers of seven bits a byte (Varint.swift; s: may be below zero): item, version after, on hand, held,
+//   committed, safety stock (s) after; of a delta, ship or uncommit of an item that there was its units (s); the on
+//   hand expected of an item that was set and that there was; safety stock (s) before, where it was asked for of an
+//   item that there was. Of an item that was made, a byte each for the length of SKU and location, and these. What
+//   is not said follows: what was set is what is there after, what was expected is what was there before.
 //
 // SKU and location stand where the item was made by the decision, and where it is unknown. A record is
 // valid if and only if its kind and the tags of its parts are known, all that it has comes to its length,
@@ -132,6 +145,7 @@ package enum RecordPart: UInt8, CaseIterable {
     /// No decision: says what time it is.
     case clock = 8
     case replaced = 9
+    case adjustedTogether = 10
   }
 
   static let headBytes = 40
@@ -141,21 +155,29 @@ package enum RecordPart: UInt8, CaseIterable {
   static let refusedBytes = 24
   static let adjustedBytes = 72
   static let replacedBytes = 32
+  static let groupBytes = 8
+  /// Of a change of a group, but for a name: kind and flags, and numbers of seven bits a byte.
+  static let changeBytesMax = 47
   /// Of any record.
   package static let byteCountMax = byteCountMax(lines: StoreLimits.linesMax)
 
-  /// The longest record of commands with so many lines: a Replace of all of them by as many others, each item with
-  /// what is committed of it, or an adjustment; all texts at their most.
+  /// The longest record of commands with so many lines, or changes: a Replace of all of them by as many others, each
+  /// item with what is committed of it, or an adjustment, or a group of which some make items with the longest names;
+  /// all texts at their most.
   package static func byteCountMax(lines: Int) -> Int {
     let texts = 2 * 64 + RecordPart.headBytes + StoreLimits.referenceBytesMax
     let replaced =
       replacedBytes + 2 * lines * (lineBytes + 8) + RecordPart.headBytes
     let numbers = 2 * (RecordPart.headBytes + 8)
     let adjusted = adjustedBytes + 2 * 64 + reasonBytesMax + numbers
-    return (headBytes + texts + max(replaced, adjusted) + 7) & ~7
+    let names = min(2 * 64 * lines, StoreLimits.adjustedNameBytesMax)
+    let group = groupBytes + lines * changeBytesMax + names + groupReasonBytesMax
+    return (headBytes + texts + max(replaced, adjusted, group) + 7) & ~7
   }
 
   package static let reasonBytesMax = 512
+  /// Of a group.
+  package static let groupReasonBytesMax = 256
 
   private let memory: UnsafeMutableRawPointer
   private var count = 0
@@ -163,6 +185,10 @@ package enum RecordPart: UInt8, CaseIterable {
   private var contentEnd = 0
   /// Of the part that says what is committed; 0 where the record has none.
   private var committedPlace = 0
+  /// Of a group: how many changes it has, and where they begin and end.
+  var groupCount = 0
+  var groupStart = 0
+  var groupEnd = 0
   package private(set) var kind = Kind.clock
 
   package init() { unsafe memory = .allocate(byteCount: Self.byteCountMax, alignment: 8) }
@@ -248,7 +274,7 @@ package enum RecordPart: UInt8, CaseIterable {
     case .lineNotFound(let line):
       kind = .refusedLineNotFound
       item = UInt32(clamping: line)
-    case .onHandLimit: break
+    case .onHandLimit(let change): item = UInt32(clamping: change)
     case .insufficientCommitted(let handle, let requested, let committed):
       kind = .refusedInsufficientCommitted
       item = handle.ordinal
@@ -462,7 +488,7 @@ package enum RecordPart: UInt8, CaseIterable {
   // MARK: Bytes
 
   @inline(__always)
-  private mutating func begin(
+  mutating func begin(
     _ kind: Kind, time: Int64, slot: UInt32, generation: UInt32, fingerprint: UInt64, value: Int64,
     lineCount: Int, scope: IdempotencyScope?
   ) {
@@ -482,7 +508,7 @@ package enum RecordPart: UInt8, CaseIterable {
 
   /// Ends the record behind what stands before `offset`.
   @inline(__always)
-  private mutating func end(at offset: Int) {
+  mutating func end(at offset: Int) {
     let padded = (offset + 7) & ~7
     // Bytes of an earlier record must not get into the journal. Most ends are not a multiple of 8.
     for index in offset..<padded { store(UInt8(0), at: index) }
@@ -492,7 +518,7 @@ package enum RecordPart: UInt8, CaseIterable {
   }
 
   @inline(__always)
-  private mutating func append(_ text: BorrowedBytes, at offset: inout Int, bytesMax: Int = 255) {
+  mutating func append(_ text: BorrowedBytes, at offset: inout Int, bytesMax: Int = 255) {
     let count = min(text.count, bytesMax)
     guard count > 0, let base = unsafe text.pointer.baseAddress else { return }
     precondition(offset + count <= Self.byteCountMax, "a record is longer than its parts allow")
@@ -507,7 +533,7 @@ package enum RecordPart: UInt8, CaseIterable {
   }
 
   @inline(__always)
-  private mutating func store<Value: FixedWidthInteger & BitwiseCopyable>(
+  mutating func store<Value: FixedWidthInteger & BitwiseCopyable>(
     _ value: Value, at offset: Int
   ) {
     assert(offset >= 0 && offset + MemoryLayout<Value>.size <= Self.byteCountMax)

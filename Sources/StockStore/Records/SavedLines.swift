@@ -11,7 +11,10 @@ package enum SavedLines {
   ) -> (lineCount: Int, first: Int64, second: Int64) {
     let saved = record.savedNumbers
     return switch record.kind {
-    case .free, .refusedOnHandLimit: (0, 0, 0)
+    // Their balances are kept beside the lines.
+    case .free, .adjustedTogether: (0, 0, 0)
+    // Of the first change, what it was before there were several.
+    case .refusedOnHandLimit: (record.refusal == .onHandLimit(change: 0) ? 0 : 1, 0, 0)
     case .refusedItemsNotFound, .refusedLineNotFound: (1, 0, 0)
     case .refusedInsufficientStock: (1 + 2 * record.shortageCount, saved.first, saved.second)
     case .refusedInsufficientCommitted: (1, saved.first, saved.second)
@@ -36,6 +39,7 @@ package enum SavedLines {
     case .itemsNotFound(let first, let places):
       return (UInt32(clamping: first), Int64(bitPattern: places))
     case .lineNotFound(let line): return (UInt32(clamping: line), 0)
+    case .onHandLimit(let change): return (UInt32(clamping: change), 0)
     case .insufficientCommitted(let item, _, _): return (item.ordinal, 0)
     default: break
     }

@@ -136,6 +136,8 @@ package final class Replay {
     case .held, .replaced, .confirmed, .released, .expired:
       for index in 0..<record.lineCount { core.items.prefetchIfThere(record.line(index).ordinal) }
     case .adjusted: core.items.prefetchIfThere(record.level.item.ordinal)
+    case .adjustedTogether:
+      record.forEachChange { core.items.prefetchIfThere($0.level.item.ordinal) }
     case .refused, .extended, .clock: break
     }
   }
@@ -158,8 +160,11 @@ package final class Replay {
       try answerReplace(record, lsn: lsn)
     case .refused: try refuse(record, lsn: lsn)
     case .adjusted:
-      try adjustItem(record, lsn: lsn)
+      try adjustItem(record.level, record.name, lsn: lsn)
       try adjust(record, lsn: lsn)
+    case .adjustedTogether:
+      try adjustItems(record, lsn: lsn)
+      try adjustTogether(record, lsn: lsn)
     case .confirmed, .released, .expired:
       try applyLines(record, lsn: lsn)
       try change(record, lsn: lsn)
@@ -186,14 +191,26 @@ package final class Replay {
     }
   }
 
-  private func adjustItem(_ record: JournalRecord, lsn: UInt64) throws(JournalError) {
-    let level = record.level
+  private func adjustItems(_ record: JournalRecord, lsn: UInt64) throws(JournalError) {
+    var isFirst = true
+    try record.forEachChange { change throws(JournalError) in
+      if core.fault == .batchHalfReplayed, !isFirst { return }
+      isFirst = false
+      try adjustItem(
+        change.level, change.name ?? ItemName(sku: .empty, location: .empty), lsn: lsn)
+    }
+  }
+
+  /// - Parameter name: empty where the item was there.
+  private func adjustItem(
+    _ level: StockLevel, _ name: ItemName, lsn: UInt64
+  ) throws(JournalError) {
     let ordinal = level.item.ordinal
     if ordinal < core.items.count {
       if lsn <= core.items[ordinal].lsn.load(ordering: .relaxed) { return }
-      if record.name.sku.count == 0 { return try setNext(level, lsn: lsn) }
+      if name.sku.count == 0 { return try setNext(level, lsn: lsn) }
     }
-    guard level.version == core.firstVersion, try core.restore(level, record.name, lsn: lsn) else {
+    guard level.version == core.firstVersion, try core.restore(level, name, lsn: lsn) else {
       throw impossible("an item that cannot be made")
     }
   }
@@ -335,6 +352,15 @@ package final class Replay {
     guard try beginUse(record, .adjust, lsn: lsn) else { return }
     core.slab[record.slot].adjusted = record.level
     core.slab[record.slot].kind = .adjusted
+    core.slab[record.slot].endedAt = record.time
+    try requirePossible(record.slot)
+  }
+
+  private func adjustTogether(_ record: JournalRecord, lsn: UInt64) throws(JournalError) {
+    guard try beginUse(record, .adjustTogether, lsn: lsn) else { return }
+    var levels: [StockLevel] = []
+    record.forEachChange { levels.append($0.level) }
+    core.slab[record.slot].setAdjustedTogether(levels.count) { levels[$0] }
     core.slab[record.slot].endedAt = record.time
     try requirePossible(record.slot)
   }

@@ -35,6 +35,7 @@ extension ReservationRecord {
         && RecoveryLimits.isPossible(time: firstExpiresAt)
     }
     if kind == .adjusted { return adjusted.isPossible }
+    if kind == .adjustedTogether { return (0..<levelCount).allSatisfy { level($0).isPossible } }
     if kind == .replaced {
       return RecoveryLimits.isPossible(time: replacedTimes.expiresAt)
         && RecoveryLimits.isPossible(time: replacedTimes.createdAt)
@@ -57,6 +58,9 @@ extension ReservationRecord {
     if kind == .adjusted { return adjusted.item.ordinal < itemCount }
     if state != nil {
       return (0..<toldLineCount).allSatisfy { toldLine($0).item.ordinal < itemCount }
+    }
+    if kind == .adjustedTogether {
+      return (0..<levelCount).allSatisfy { level($0).item.ordinal < itemCount }
     }
     switch refusal {
     case .insufficientStock(let item, _, _), .insufficientCommitted(let item, _, _):

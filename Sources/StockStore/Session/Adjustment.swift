@@ -26,7 +26,7 @@ extension StoreSession {
     let before = balances(ordinal, word)
     scratch.changes[0].word = word
     let balances = balances(after: scratch.adjustment.command, before.balances)
-    if let refusal = refusal(before, balances) {
+    if let refusal = refusal(scratch.adjustment.command, before, balances) {
       let lsn = core.items[ordinal].lsn.load(ordering: .acquiring)
       return .refused(refusal, lsn: lsn, index: 0)
     }
@@ -49,10 +49,20 @@ extension StoreSession {
 
   /// As `apply`, for the one item of an adjustment, which is locked.
   func applyAdjustment(lsn: UInt64) {
-    let (ordinal, word) = (scratch.changes[0].ordinal, scratch.changes[0].word)
-    let after = scratch.adjustment.after
+    apply(
+      scratch.changes[0], scratch.adjustment.after,
+      safetyStockBefore: scratch.adjustment.safetyStockBefore, lsn: lsn)
+  }
+
+  /// Gives a locked item its balances, and unlocks it.
+  /// - Parameter before: its safety stock, where that changes.
+  @inline(__always)
+  private func apply(
+    _ change: ItemChange, _ after: StockLevel, safetyStockBefore before: Int64?, lsn: UInt64
+  ) {
+    let (ordinal, word) = (change.ordinal, change.word)
     // Before anybody can read the new one: or it would be taken for what it was all along.
-    if core.log.isKeeping, let before = scratch.adjustment.safetyStockBefore {
+    if core.log.isKeeping, let before {
       store.safetyStockChanges.append(ordinal, before: before, lsn: lsn)
     }
     core.noteShortage(after.balances)
@@ -62,10 +72,59 @@ extension StoreSession {
     if word >> 1 == 0 { counters.items.add() }
   }
 
+  /// As `readAdjustment`, for the group: the item of each adjustment is that of the change with its number.
+  func readAdjustments() -> Reading {
+    for index in 0..<scratch.changes.count {
+      let ordinal = scratch.changes[index].ordinal
+      guard let word = unlockedWord(ordinal) else { return .conflict }
+      scratch.changes[index].word = word
+      let before = balances(ordinal, word)
+      let command = scratch.group[index].command
+      let balances = balances(after: command, before.balances)
+      scratch.group[index].before = before
+      scratch.group[index].refusal = refusal(command, before, balances)
+      if let refusal = scratch.group[index].refusal, core.fault != .batchHalfApplied {
+        scratch.group.refused = index
+        let lsn = core.items[ordinal].lsn.load(ordering: .acquiring)
+        return .refused(refusal, lsn: lsn, index: index)
+      }
+      scratch.group[index].after = StockLevel(
+        item: before.item, balances,
+        version: before.version == 0 ? core.firstVersion : before.version + 1)
+    }
+    if core.log.isKeeping { writeGroup() }
+    return .writable
+  }
+
+  private func writeGroup() {
+    scratch.record.beginGroup(scratch.group, time: now)
+    for index in 0..<scratch.changes.count where scratch.group[index].refusal == nil {
+      scratch.record.append(scratch.group[index])
+    }
+    scratch.record.endGroup(scratch.group)
+  }
+
+  /// As `applyAdjustment`, for the group.
+  func applyAdjustments(lsn: UInt64) {
+    for index in 0..<scratch.changes.count {
+      if scratch.group[index].refusal != nil {
+        // It stays what it was.
+        core.items[scratch.changes[index].ordinal].word.store(
+          scratch.changes[index].word, ordering: .releasing)
+        continue
+      }
+      let (before, after) = (scratch.group[index].before, scratch.group[index].after)
+      let safetyStockBefore =
+        before.version == 0 || after.safetyStock == before.safetyStock ? nil : before.safetyStock
+      apply(scratch.changes[index], after, safetyStockBefore: safetyStockBefore, lsn: lsn)
+    }
+  }
+
   /// Why the item cannot have the balances `after`; nil where it can.
   @inline(__always)
-  private func refusal(_ before: StockLevel, _ after: Balances) -> Refusal? {
-    let command = scratch.adjustment.command
+  private func refusal(
+    _ command: AdjustCommand, _ before: StockLevel, _ after: Balances
+  ) -> Refusal? {
     if let mismatch = mismatch(command.check, before) { return mismatch }
     if after.committed < 0 {
       return .insufficientCommitted(

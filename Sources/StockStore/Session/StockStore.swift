@@ -223,6 +223,10 @@ extension StockStore {
     keeps(core.keys.identity(.adjust, scope))
   }
 
+  package func keeps(adjustTogether scope: IdempotencyScope) -> Bool {
+    keeps(core.keys.identity(.adjustTogether, scope))
+  }
+
   package func keeps(replace scope: IdempotencyScope) -> Bool {
     keeps(core.keys.identity(.replace, scope))
   }

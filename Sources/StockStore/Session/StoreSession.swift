@@ -246,6 +246,8 @@ struct SessionScratch: ~Copyable {
   var further = RefusalList(capacity: StoreLimits.linesMax)
   var changes = WriteSet(capacity: StoreLimits.changesMax)
   var adjustment = Adjustment()
+  /// Of a BatchAdjustStock.
+  var group = AdjustmentGroup()
   var record = RecordWriter()
   /// Of a reserve or a replace, borrowed from the command; empty where it has none.
   var reference = BorrowedBytes.empty
@@ -273,6 +275,11 @@ struct SessionScratch: ~Copyable {
   var hasAppended = false
   /// The highest number that anybody waited for.
   var awaitedLSN: UInt64 = 0
+  /// Balances that the last BatchAdjustStock answered.
+  var viewLevelCount = 0
+  let viewLevels = FixedArray<StockLevel>(
+    capacity: StoreLimits.linesMax,
+    repeating: StockLevel(item: ItemHandle(ordinal: 0), .none, version: 0))
   var viewCount = 0
   let view = FixedArray<ViewLine>(
     capacity: StoreLimits.linesMax, repeating: ViewLine(item: ItemHandle(ordinal: 0), quantity: 0))
@@ -294,10 +301,12 @@ struct SessionScratch: ~Copyable {
     further.free()
     alternatives.free()
     changes.free()
+    group.free()
     replacement.lines.free()
     expected.free()
     prepared.free()
     tokens.free()
     view.free()
+    viewLevels.free()
   }
 }

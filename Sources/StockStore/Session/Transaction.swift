@@ -21,6 +21,7 @@ extension StoreSession {
     switch kind {
     case .writeSet: readWriteSet()
     case .adjustment: readAdjustment()
+    case .adjustments: readAdjustments()
     }
   }
 
@@ -43,6 +44,7 @@ extension StoreSession {
         unlock(scratch.changes[index].ordinal, scratch.changes[index].word)
       }
     case .adjustment: applyAdjustment(lsn: lsn)
+    case .adjustments: applyAdjustments(lsn: lsn)
     }
   }
 

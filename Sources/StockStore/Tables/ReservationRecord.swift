@@ -179,12 +179,15 @@ package struct ReservationRecord: BitwiseCopyable {
   /// Frees what lies elsewhere: the block of many lines, and the reference, which is in no index any more.
   package mutating func removeLines() {
     if hasBlock { unsafe block?.deallocate() }
+    if kind == .adjustedTogether { unsafe levels?.deallocate() }
     referenceNode?.free()
     rawLineCount = 0
   }
 
   /// Something of it lies elsewhere, and goes when the record does.
-  package var liesElsewhere: Bool { hasBlock || referenceNode != nil }
+  package var liesElsewhere: Bool {
+    hasBlock || referenceNode != nil || kind == .adjustedTogether
+  }
 
   private var hasBlock: Bool {
     @inline(__always) get {
@@ -406,7 +409,7 @@ package struct ReservationRecord: BitwiseCopyable {
         item: ItemHandle(ordinal: ordinals[0]), requested: firstNumber, available: secondNumber)
     case .refusedItemsNotFound: .itemsNotFound(first: Int(ordinals[0]), places: spareWord)
     case .refusedLineNotFound: .lineNotFound(Int(ordinals[0]))
-    case .refusedOnHandLimit: .onHandLimit
+    case .refusedOnHandLimit: .onHandLimit(change: Int(ordinals[0]))
     case .refusedInsufficientCommitted:
       .insufficientCommitted(
         item: ItemHandle(ordinal: ordinals[0]), requested: firstNumber, committed: secondNumber)
@@ -433,7 +436,9 @@ package struct ReservationRecord: BitwiseCopyable {
     case .lineNotFound(let line):
       kind = .refusedLineNotFound
       ordinals[0] = UInt32(clamping: line)
-    case .onHandLimit: kind = .refusedOnHandLimit
+    case .onHandLimit(let change):
+      kind = .refusedOnHandLimit
+      ordinals[0] = UInt32(clamping: change)
     case .insufficientCommitted(let item, let requested, let committed):
       kind = .refusedInsufficientCommitted
       ordinals[0] = item.ordinal
@@ -501,5 +506,34 @@ package struct ReservationRecord: BitwiseCopyable {
       quantitiesLow[1] = UInt32(truncatingIfNeeded: newValue.committed >> 32)
       spareWord = newValue.version
     }
+  }
+
+  // MARK: The answer to several adjustments
+
+  /// Becomes the answer to a BatchAdjustStock: the balances of so many items right after, which lie in a block of their
+  /// own.
+  package mutating func setAdjustedTogether(_ count: Int, _ level: (Int) -> StockLevel) {
+    precondition(1...StoreLimits.linesMax ~= count, "an answer of no items, or of too many")
+    let block = UnsafeMutablePointer<StockLevel>.allocate(capacity: count)
+    // The block is as long as there are levels.
+    for index in 0..<count { unsafe (block + index).initialize(to: level(index)) }
+    kind = .adjustedTogether
+    (firstNumber, secondNumber) = (0, 0)
+    ordinals[0] = UInt32(truncatingIfNeeded: count)
+    spareWord = UInt64(UInt(bitPattern: block))
+  }
+
+  /// Items of the answer to a BatchAdjustStock; of other records none.
+  package var levelCount: Int { kind == .adjustedTogether ? Int(ordinals[0]) : 0 }
+
+  /// What item `index` of the answer was, from 0 to `levelCount` - 1.
+  package func level(_ index: Int) -> StockLevel {
+    precondition(index >= 0 && index < levelCount, "no such item")
+    guard let levels = unsafe levels else { preconditionFailure("an answer without its block") }
+    return unsafe levels[index]
+  }
+
+  private var levels: UnsafeMutablePointer<StockLevel>? {
+    unsafe UnsafeMutablePointer(bitPattern: UInt(spareWord))
   }
 }

@@ -6,6 +6,7 @@ package struct StoreKeys: Sendable {
     case reserve = 1
     case adjust = 2
     case replace = 3
+    case adjustTogether = 40
   }
 
   private let item: SipKey

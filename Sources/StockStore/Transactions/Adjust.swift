@@ -40,18 +40,13 @@ extension StoreSession {
     if let known = core.find(command.item, hash) {
       ordinal = known
     } else {
-      switch command.check {
-      case .version(let version) where version > 0:
-        return Decision(.refused(.versionMismatch(current: 0)), replayed: false, lsn: 0)
-      case .onHand(let onHand) where onHand != 0:
-        return Decision(.refused(.onHandMismatch(current: 0)), replayed: false, lsn: 0)
-      default: break
-      }
-      if command.change.needsItem {
+      switch reasonNotToMake(command) {
+      case .itemNotFound:
         return refuse(
           .itemsNotFound(first: 0, places: 1), .adjust, command.scope, identity, fingerprint,
-          number,
-          name: command.item)
+          number, name: command.item)
+      case let refusal?: return Decision(.refused(refusal), replayed: false, lsn: 0)
+      case nil: break
       }
       guard let made = takeName(command.item, hash) else {
         return Decision(.refused(.tableFull(.items)), replayed: false, lsn: 0)
@@ -94,9 +89,18 @@ extension StoreSession {
     }
   }
 
+  /// Why an item that is unknown is not made by this change; nil where it is.
+  func reasonNotToMake(_ command: AdjustCommand) -> Refusal? {
+    switch command.check {
+    case .version(let version) where version > 0: return .versionMismatch(current: 0)
+    case .onHand(let onHand) where onHand != 0: return .onHandMismatch(current: 0)
+    default: return command.change.needsItem ? .itemNotFound(line: 0) : nil
+    }
+  }
+
   /// Puts the name into the index, if it is not there yet: its record, at version 0 until the first
   /// commit; nil where the table is full.
-  private func takeName(_ name: ItemName, _ hash: UInt64) -> UInt32? {
+  func takeName(_ name: ItemName, _ hash: UInt64) -> UInt32? {
     core.index.lock(hash)
     defer { core.index.unlock(hash) }
     if let ordinal = core.index.find(hash, { core.items.hasName($0, name) }) { return ordinal }
@@ -109,6 +113,13 @@ extension StoreSession {
   /// where it is set, and not at all where it is not: what was recorded before stays the same payload.
   private func adjustFingerprint(_ command: AdjustCommand, _ itemHash: UInt64) -> UInt64 {
     var hasher = core.keys.fingerprintHasher()
+    absorbChange(command, itemHash, &hasher)
+    unsafe hasher.absorb(bytes: command.reason.pointer)
+    return hasher.finish(UInt64(command.reason.count))
+  }
+
+  /// All but the reason.
+  func absorbChange(_ command: AdjustCommand, _ itemHash: UInt64, _ hasher: inout SipHasher) {
     hasher.absorb(itemHash)
     switch command.change {
     case .none: hasher.absorb(0)
@@ -142,7 +153,5 @@ extension StoreSession {
       hasher.absorb(UInt64(bitPattern: onHand))
     }
     if count > 0 { unsafe hasher.absorb(bytes: command.reference.pointer) }
-    unsafe hasher.absorb(bytes: command.reason.pointer)
-    return hasher.finish(UInt64(command.reason.count))
   }
 }

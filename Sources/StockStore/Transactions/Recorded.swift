@@ -74,7 +74,10 @@ extension StoreSession {
       refuse(
         .insufficientStock(item: item, requested: requested, available: available), method, scope,
         identity, fingerprint, number, name: nil)
-    case .onHandLimit: refuse(.onHandLimit, method, scope, identity, fingerprint, number, name: nil)
+    case .onHandLimit:
+      refuse(
+        .onHandLimit(change: method == .adjustTogether ? scratch.group.refused ?? 0 : 0), method,
+        scope, identity, fingerprint, number, name: nil)
     case .insufficientCommitted(let item, let requested, let committed):
       refuse(
         .insufficientCommitted(item: item, requested: requested, committed: committed), method,

@@ -117,6 +117,7 @@ extension StoreCore {
       words.append(UInt64(line.item))
       words.append(UInt64(bitPattern: line.quantity))
     }
+    for index in 0..<slab[slot].levelCount { words.append(slab[slot].level(index)) }
     // A reservation that is as it was made has the digest that it had before there were revisions.
     let revision = slab[slot].revision
     if revision != 1 { words.append(revision) }
@@ -135,8 +136,8 @@ extension StoreCore {
 
 /// The words of one hash.
 private struct DigestWords {
-  /// Of a record: eleven, and two for each line.
-  private static let countMax = 11 + 2 * SavedLines.countMax
+  /// Of a record: eleven, and two for each line, or six for each level.
+  private static let countMax = 11 + 6 * StoreLimits.linesMax
 
   private let words = FixedArray<UInt64>(capacity: Self.countMax, repeating: 0)
   private(set) var count = 0
@@ -158,6 +159,15 @@ private struct DigestWords {
   mutating func append(_ word: UInt64) {
     words[count] = word
     count += 1
+  }
+
+  mutating func append(_ level: StockLevel) {
+    append(UInt64(level.item.ordinal))
+    append(level.version)
+    append(UInt64(bitPattern: level.onHand))
+    append(UInt64(bitPattern: level.held))
+    append(UInt64(bitPattern: level.committed))
+    append(UInt64(bitPattern: level.safetyStock))
   }
 
   @unsafe var pointer: UnsafeBufferPointer<UInt64> {

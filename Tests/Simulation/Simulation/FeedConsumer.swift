@@ -142,8 +142,11 @@ struct FeedConsumer {
     }
     if kind == .refused { return event.stock.isEmpty ? nil : "a refusal that changes stock" }
     if kind == .adjusted {
-      guard event.stock.count == 1, event.lines.isEmpty else { return "not of one item" }
-      return Self.put(event.stock[0], nil, &books)
+      guard !event.stock.isEmpty, event.lines.isEmpty else { return "not of items alone" }
+      for level in event.stock {
+        if let wrong = Self.put(level, nil, &books) { return wrong }
+      }
+      return nil
     }
     guard let id = event.id else { return "no reservation" }
     let hold = books.holds[id]

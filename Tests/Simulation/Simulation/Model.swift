@@ -47,6 +47,7 @@ package struct Model: Sendable {
       case reserve
       case adjust
       case replace
+      case adjustTogether
     }
 
     package var method: Method
@@ -63,6 +64,7 @@ package struct Model: Sendable {
     case reserve([[TestLine]], ttl: Int64?, reference: String)
     case adjust(Adjustment)
     case replace(Replacement)
+    case adjustTogether(Batch)
   }
 
   package struct Adjustment: Equatable, Sendable {
@@ -83,6 +85,19 @@ package struct Model: Sendable {
       self.safetyStock = safetyStock
       self.check = check
       self.allowsShortage = allowsShortage
+      self.reason = reason
+    }
+  }
+
+  /// Several adjustments, all or none; those have no reference and reason of their own.
+  package struct Batch: Equatable, Sendable {
+    package var adjustments: [Adjustment]
+    package var reference: String
+    package var reason: String
+
+    package init(_ adjustments: [Adjustment], reference: String = "", reason: String = "test") {
+      self.adjustments = adjustments
+      self.reference = reference
       self.reason = reason
     }
   }
@@ -147,6 +162,10 @@ package struct Model: Sendable {
       chosen: Chosen)
     case level(StockLevel)
     case replaced(Replaced)
+    /// In the order of the changes.
+    case levels([StockLevel])
+    /// The change that it is about; nil: none of them.
+    case refusedTogether(Refusal, change: Int?)
     /// The first is the one that is answered, the others are named besides; and how many alternatives were tried,
     /// where there were some.
     case refused([Refusal], alternatives: Int = 0)
@@ -166,6 +185,9 @@ package struct Model: Sendable {
   /// The time of the commands that follow.
   package var now: Int64
   package private(set) var items: [String: Item] = [:]
+  /// Numbers of names that were taken for items which were not made; the process knows them until it ends.
+  private var taken: [String: UInt32] = [:]
+  private var nextOrdinal: UInt32 = 0
   /// The version that an item is made with.
   package private(set) var firstVersion: UInt64 = 1
   package private(set) var reservations: [ReservationID: Reservation] = [:]
@@ -335,6 +357,26 @@ package struct Model: Sendable {
     for sku in items.keys { items[sku]?.version += lift }
   }
 
+  /// The number of the item with this name, which is taken where nobody has it; nil where there is no room.
+  mutating func takeOrdinal(_ sku: String) -> UInt32? {
+    if let ordinal = items[sku]?.ordinal ?? taken[sku] { return ordinal }
+    guard nextOrdinal < limits.itemsMax else { return nil }
+    taken[sku] = nextOrdinal
+    nextOrdinal += 1
+    return taken[sku]
+  }
+
+  mutating func put(_ item: Item, _ sku: String) {
+    items[sku] = item
+    taken[sku] = nil
+  }
+
+  /// Another process: it knows the items that were made.
+  package mutating func forgetTakenNames() {
+    taken = [:]
+    nextOrdinal = items.values.map { $0.ordinal + 1 }.max() ?? 0
+  }
+
   // MARK: Decisions under a key
 
   /// A decision that is asked for when it is past its retention is forgotten there and then.
@@ -348,7 +390,7 @@ package struct Model: Sendable {
   }
 
   /// The recorded answer; nil where it must be decided.
-  private func replay(
+  func replay(
     _ key: DecisionKey, _ payload: Payload, _ lines: [TestLine] = []
   ) -> (Answer, replayed: Bool)? {
     guard decision(key) != nil else {
@@ -490,74 +532,5 @@ package struct Model: Sendable {
       }
     }
     return merged
-  }
-
-  package mutating func adjust(
-    _ key: String, _ adjustment: Adjustment, caller: String = ""
-  ) -> (Answer, replayed: Bool) {
-    let key = DecisionKey(method: .adjust, caller: caller, key: key)
-    seek(key)
-    let payload = Payload.adjust(adjustment)
-    if let answer = replay(key, payload) { return answer }
-    let known = items[adjustment.sku]
-    switch adjustment.check {
-    case .version(let version) where version != known?.version ?? 0:
-      return (.refused([.versionMismatch(current: known?.version ?? 0)]), false)
-    case .onHand(let onHand) where onHand != known?.onHand ?? 0:
-      return (.refused([.onHandMismatch(current: known?.onHand ?? 0)]), false)
-    default: break
-    }
-    var item = known ?? Item(ordinal: UInt32(items.count), onHand: 0)
-    var refusal: Refusal?
-    switch adjustment.change {
-    case .none: break
-    case .delta(let delta):
-      if known == nil && delta < 0 { refusal = .itemNotFound(line: 0) }
-      item.onHand += delta
-    case .setOnHand(let onHand): item.onHand = onHand
-    case .ship(let units):
-      if known == nil { refusal = .itemNotFound(line: 0) }
-      item.onHand -= units
-      item.committed -= units
-    case .uncommit(let units):
-      if known == nil { refusal = .itemNotFound(line: 0) }
-      item.committed -= units
-    }
-    if refusal == nil && known == nil && items.count >= limits.itemsMax {
-      return (.refused([.tableFull(.items)]), false)
-    }
-    if let known, refusal == nil {
-      refusal = whyNot(known, item, adjustment)
-    } else if item.onHand > limits.quantityMax {
-      refusal = .onHandLimit
-    }
-    if let refusal {
-      record(key, payload, .refused([refusal]), live: false)
-      return (.refused([refusal]), false)
-    }
-    item.safetyStock = adjustment.safetyStock ?? item.safetyStock
-    item.version = known == nil ? firstVersion : item.version + 1
-    items[adjustment.sku] = item
-    record(key, payload, .level(item.level), live: false)
-    return (.level(item.level), false)
-  }
-
-  /// Why an item cannot become another one; nil where it can.
-  private func whyNot(_ item: Item, _ next: Item, _ adjustment: Adjustment) -> Refusal? {
-    if next.committed < 0 {
-      return .insufficientCommitted(
-        item: item.level.item, requested: item.committed - next.committed,
-        committed: item.committed)
-    }
-    var isShipped = false
-    if case .ship = adjustment.change { isShipped = true }
-    // Promises keep units on hand, unless the shelf is what it is; units that are not there are never taken.
-    let kept = isShipped || adjustment.allowsShortage ? 0 : max(0, item.held + item.committed)
-    if next.onHand < item.onHand, next.onHand < kept {
-      return .insufficientStock(
-        item: item.level.item, requested: item.onHand - next.onHand,
-        available: item.onHand - kept)
-    }
-    return next.onHand > limits.quantityMax ? .onHandLimit : nil
   }
 }

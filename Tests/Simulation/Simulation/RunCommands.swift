@@ -26,6 +26,16 @@ struct AdjustCommandText {
   }
 }
 
+struct BatchCommandText {
+  var key: String
+  var caller: String
+  var batch: Model.Batch
+
+  var decisionKey: Model.DecisionKey {
+    Model.DecisionKey(method: .adjustTogether, caller: caller, key: key)
+  }
+}
+
 struct ReplaceCommandText {
   var key: String
   var requester: TestRequester
@@ -40,11 +50,11 @@ extension SimulationRun {
   static let references = [
     "", "", "order:1", "order:2", "cart", String(repeating: "r", count: 64),
   ]
-  private static let callers = ["", "shop", String(repeating: "c", count: 64)]
-  private static let reasons = [4, 60, 500].map { String(repeating: "r", count: $0) }
+  static let callers = ["", "shop", String(repeating: "c", count: 64)]
+  static let reasons = [4, 60, 500].map { String(repeating: "r", count: $0) }
   private static let keyPadding = String(repeating: "-", count: 58)
   /// Commands that may be sent again, and reservations that are worked with.
-  private static let rememberedMax = 40
+  static let rememberedMax = 40
 
   /// A turn of one session, or of both at the same time.
   func runTurn() throws(Violation) {
@@ -71,7 +81,9 @@ extension SimulationRun {
   }
 
   func change(_ session: Int) throws(Violation) {
-    if random.chance(settings.adjustPercent) { return try adjust(session) }
+    if random.chance(settings.adjustPercent) {
+      return random.chance(25) ? try adjustTogether(session) : try adjust(session)
+    }
     switch random.number(0...12) {
     case 0..<5: try confirm(session)
     case 5..<8: try release(session)
@@ -159,9 +171,9 @@ extension SimulationRun {
 
   // MARK: Commands
 
-  private func anySKU() -> String { "sku\(random.number(0...settings.skus - 1))" }
+  func anySKU() -> String { "sku\(random.number(0...settings.skus - 1))" }
 
-  private func anyKey(_ letter: String) -> String {
+  func anyKey(_ letter: String) -> String {
     keysMade += 1
     let key = "\(letter)\(keysMade)"
     return settings.keyBytesMin == 0 ? key : key + Self.keyPadding
@@ -280,7 +292,7 @@ extension SimulationRun {
       key: anyKey("a"), caller: random.pick(Self.callers), adjustment: adjustment)
   }
 
-  private func anyChange() -> AdjustCommand.Change {
+  func anyChange() -> AdjustCommand.Change {
     switch random.number(0...13) {
     case 0: .none
     case 1..<3: .setOnHand(random.number(0...40))
@@ -291,7 +303,7 @@ extension SimulationRun {
     }
   }
 
-  private func anyCheck(_ item: Model.Item?) -> AdjustCommand.Check {
+  func anyCheck(_ item: Model.Item?) -> AdjustCommand.Check {
     let isRight = random.chance(70)
     return random.chance(50)
       ? .version(isRight ? item?.version ?? 0 : random.number(0...9))
@@ -328,7 +340,7 @@ extension SimulationRun {
   }
 
   /// - Parameter before: the model's decisions before this one.
-  private func compare(
+  func compare(
     _ what: String, _ expected: (answer: Model.Answer, replayed: Bool),
     _ seen: (answer: Model.Answer, replayed: Bool), _ lsn: UInt64, _ before: UInt64,
     _ key: Model.DecisionKey
@@ -496,7 +508,7 @@ extension SimulationRun {
   }
 
   /// - Parameter isKnown: the answer needs no record.
-  private func checkUnavailable(_ reason: Unavailable, isKnown: Bool) throws(Violation) {
+  func checkUnavailable(_ reason: Unavailable, isKnown: Bool) throws(Violation) {
     counts.unavailable += 1
     if isKnown { throw violation("the recorded answer", "unavailable: \(reason)") }
     if (reason == .failed) != hasFailed {

@@ -231,6 +231,7 @@ extension SimulationRun {
         case .reserve: store.keeps(reserve: scope)
         case .adjust: store.keeps(adjust: scope)
         case .replace: store.keeps(replace: scope)
+        case .adjustTogether: store.keeps(adjustTogether: scope)
         }
       }
       if !isKept { model.seek(key) }
@@ -255,6 +256,10 @@ extension SimulationRun {
       let decision = sessions[session].adjust(key.key, adjustment, caller: key.caller)
       try noteExpiries()
       seen = (sessions[session].answer(decision), decision.replayed, decision.lsn)
+    case .adjustTogether(let batch):
+      let decision = sessions[session].adjustTogether(key.key, batch, caller: key.caller)
+      try noteExpiries()
+      seen = (sessions[session].answerTogether(decision), decision.replayed, decision.lsn)
     case .replace(let replacement):
       let decision = sessions[session].replace(
         key.key, replacement, by: TestRequester(key.caller))

@@ -359,14 +359,27 @@ extension SimulationRun {
     switch event.kind {
     case nil: return false
     case .adjusted:
-      let key = Model.DecisionKey(method: .adjust, caller: event.caller, key: event.key)
-      guard case .adjust(let adjustment) = model.decisions[key]?.payload else { return false }
-      return adjustment.reason == event.reason && adjustment.sku == event.stock.first?.sku
-    case .refused:
-      return [Model.DecisionKey.Method.reserve, .adjust, .replace].contains { method in
+      // A key may have been used with both methods.
+      return [Model.DecisionKey.Method.adjust, .adjustTogether].contains { method in
         let key = Model.DecisionKey(method: method, caller: event.caller, key: event.key)
-        guard case .refused = model.decisions[key]?.answer else { return false }
-        return true
+        switch model.decisions[key]?.payload {
+        case .adjust(let adjustment):
+          return adjustment.reason == event.reason
+            && [adjustment.sku] == event.stock.map(\.sku)
+        case .adjustTogether(let batch):
+          return batch.reason == event.reason && batch.reference == event.reference
+            && batch.adjustments.map(\.sku) == event.stock.map(\.sku)
+        default: return false
+        }
+      }
+    case .refused:
+      return [Model.DecisionKey.Method.reserve, .adjust, .replace, .adjustTogether].contains {
+        method in
+        let key = Model.DecisionKey(method: method, caller: event.caller, key: event.key)
+        switch model.decisions[key]?.answer {
+        case .refused, .refusedTogether: return true
+        default: return false
+        }
       }
     default:
       guard let id = event.id else { return false }

@@ -370,6 +370,7 @@ extension SimulationRun {
     }
     if summary.tornBytes > 0 { counts.tornTails += 1 }
     state.limits = settings.limits
+    state.forgetTakenNames()
     cuts.removeAll { $0.lsn > summary.lsn }
     feed?.forget(behind: summary.lsn)
     backups?.forget(behind: summary.lsn)

@@ -81,6 +81,7 @@ package final class SimulationRun: @unchecked Sendable {
   var keysMade = 0
   var reserves: [ReserveCommand] = []
   var adjustments: [AdjustCommandText] = []
+  var batches: [BatchCommandText] = []
   var replaces: [ReplaceCommandText] = []
   var ids: [ReservationID] = []
   /// All ids that were ever given, also in histories that were given up since: none may come again.

@@ -213,6 +213,46 @@ extension StoreSession {
     }
   }
 
+  /// BatchAdjustStock as the model has it; those beyond what it takes are left out.
+  package func adjustTogether(
+    _ key: String, _ batch: Model.Batch, caller: String = ""
+  ) -> Decision<Int> {
+    clearChanges()
+    return appendChanges(batch.adjustments[...]) {
+      withScope(key, caller: caller) { scope in
+        withBytes(batch.reference) { reference in
+          withBytes(batch.reason) { reason in
+            adjustTogether(BatchAdjustCommand(scope: scope, reference: reference, reason: reason))
+          }
+        }
+      }
+    }
+  }
+
+  private func appendChanges<R>(
+    _ adjustments: ArraySlice<Model.Adjustment>, _ body: () -> R
+  ) -> R {
+    guard let adjustment = adjustments.first else { return body() }
+    // One call inside the other, as with lines.
+    return withName(adjustment.sku, "") { item in
+      let empty = IdempotencyScope(caller: .empty, key: .empty)
+      _ = appendChange(
+        AdjustCommand(
+          scope: empty, item: item, change: adjustment.change,
+          safetyStock: adjustment.safetyStock, check: adjustment.check,
+          allowsShortage: adjustment.allowsShortage, reason: .empty))
+      return appendChanges(adjustments.dropFirst(), body)
+    }
+  }
+
+  /// The answer to the changes that this session made together last.
+  package func answerTogether(_ decision: Decision<Int>) -> Model.Answer {
+    switch decision.result {
+    case .accepted(let count): .levels((0..<count).map { changedLevel($0) })
+    case .refused(let refusal): .refusedTogether(refusal, change: refusedChange)
+    }
+  }
+
   /// The balances of an item; nil where it is unknown.
   package func level(_ sku: String, location: String = "") -> StockLevel? {
     withName(sku, location) { stock($0) }.value

@@ -393,7 +393,8 @@ struct  Holdfast__V1__BatchAdjustStockRequest
    */
   char *idempotency_key;
   /*
-   * 1-64 changes of different items. Their idempotency_key, reason and reference are empty.
+   * 1-64 changes of different items, whose SKUs and locations have 3,072 bytes together at most (48 each on
+   * average). Their idempotency_key, reason and reference are empty.
    */
   size_t n_changes;
   Holdfast__V1__AdjustStockRequest **changes;

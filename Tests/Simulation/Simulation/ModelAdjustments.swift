@@ -1,0 +1,158 @@
+internal import StockStore
+
+// Changes of stock, as the store must decide them.
+
+/// What a change makes of an item.
+private enum Adjusted {
+  case becomes(Model.Item)
+  /// Not recorded.
+  case mismatch(Refusal)
+  case refused(Refusal)
+
+  var refusal: Refusal? {
+    switch self {
+    case .becomes: nil
+    case .mismatch(let refusal), .refused(let refusal): refusal
+    }
+  }
+}
+
+extension Model {
+  package mutating func adjust(
+    _ key: String, _ adjustment: Adjustment, caller: String = ""
+  ) -> (Answer, replayed: Bool) {
+    let key = DecisionKey(method: .adjust, caller: caller, key: key)
+    seek(key)
+    let payload = Payload.adjust(adjustment)
+    if let answer = replay(key, payload) { return answer }
+    var outcome = reasonNotToMake(adjustment)
+    if outcome == nil {
+      guard let ordinal = takeOrdinal(adjustment.sku) else {
+        return (.refused([.tableFull(.items)]), false)
+      }
+      outcome = becoming(adjustment, ordinal)
+    }
+    switch outcome {
+    case .mismatch(let refusal)?: return (.refused([refusal]), false)
+    case .refused(let refusal)?:
+      record(key, payload, .refused([refusal]), live: false)
+      return (.refused([refusal]), false)
+    case .becomes(let item)?:
+      put(item, adjustment.sku)
+      record(key, payload, .level(item.level), live: false)
+      return (.level(item.level), false)
+    case nil: preconditionFailure("a change without an outcome")
+    }
+  }
+
+  package mutating func adjustTogether(
+    _ key: String, _ batch: Batch, caller: String = ""
+  ) -> (Answer, replayed: Bool) {
+    let key = DecisionKey(method: .adjustTogether, caller: caller, key: key)
+    seek(key)
+    let payload = Payload.adjustTogether(batch)
+    func refused(_ refusal: Refusal, _ change: Int? = nil) -> (Answer, replayed: Bool) {
+      (.refusedTogether(refusal, change: change), false)
+    }
+    switch replay(key, payload) {
+    case (.refused(let refusals, _), let replayed)?:
+      return (.refusedTogether(refusals[0], change: nil), replayed)
+    case let answer?: return answer
+    case nil: break
+    }
+    // First what is unknown, then what there is.
+    for (index, adjustment) in batch.adjustments.enumerated() {
+      guard let outcome = reasonNotToMake(adjustment) else { continue }
+      return refuseTogether(outcome, index, key, payload)
+    }
+    var items: [Item] = []
+    var ordinals: [UInt32] = []
+    for (index, adjustment) in batch.adjustments.enumerated() {
+      guard let ordinal = takeOrdinal(adjustment.sku) else {
+        return refused(.tableFull(.items), index)
+      }
+      ordinals.append(ordinal)
+    }
+    for (index, adjustment) in batch.adjustments.enumerated() {
+      let outcome = becoming(adjustment, ordinals[index])
+      guard case .becomes(let item) = outcome else {
+        return refuseTogether(outcome, index, key, payload)
+      }
+      items.append(item)
+    }
+    for (item, adjustment) in zip(items, batch.adjustments) { put(item, adjustment.sku) }
+    let answer = Answer.levels(items.map(\.level))
+    record(key, payload, answer, live: false)
+    return (answer, false)
+  }
+
+  private mutating func refuseTogether(
+    _ outcome: Adjusted, _ index: Int, _ key: DecisionKey, _ payload: Payload
+  ) -> (Answer, replayed: Bool) {
+    guard var refusal = outcome.refusal else { preconditionFailure("what is no refusal") }
+    if case .itemNotFound = refusal { refusal = .itemNotFound(line: index) }
+    let answer = Answer.refusedTogether(refusal, change: index)
+    if case .refused = outcome { record(key, payload, answer, live: false) }
+    return (answer, false)
+  }
+
+  /// Why an item that is unknown is not made; nil where it is made, or known.
+  private func reasonNotToMake(_ adjustment: Adjustment) -> Adjusted? {
+    if items[adjustment.sku] != nil { return nil }
+    switch adjustment.check {
+    case .version(let version) where version != 0: return .mismatch(.versionMismatch(current: 0))
+    case .onHand(let onHand) where onHand != 0: return .mismatch(.onHandMismatch(current: 0))
+    default: break
+    }
+    switch adjustment.change {
+    case .delta(let delta) where delta < 0: return .refused(.itemNotFound(line: 0))
+    case .ship, .uncommit: return .refused(.itemNotFound(line: 0))
+    default: return nil
+    }
+  }
+
+  private func becoming(_ adjustment: Adjustment, _ ordinal: UInt32) -> Adjusted {
+    let known = items[adjustment.sku]
+    var item = known ?? Item(ordinal: ordinal, onHand: 0)
+    switch adjustment.check {
+    case .version(let version) where version != item.version:
+      return .mismatch(.versionMismatch(current: item.version))
+    case .onHand(let onHand) where onHand != item.onHand:
+      return .mismatch(.onHandMismatch(current: item.onHand))
+    default: break
+    }
+    let before = item
+    switch adjustment.change {
+    case .none: break
+    case .delta(let delta): item.onHand += delta
+    case .setOnHand(let onHand): item.onHand = onHand
+    case .ship(let units):
+      item.onHand -= units
+      item.committed -= units
+    case .uncommit(let units): item.committed -= units
+    }
+    if let refusal = whyNot(before, item, adjustment) { return .refused(refusal) }
+    item.safetyStock = adjustment.safetyStock ?? item.safetyStock
+    item.version = known == nil ? firstVersion : item.version + 1
+    return .becomes(item)
+  }
+
+  /// Why an item cannot become another one; nil where it can.
+  private func whyNot(_ item: Item, _ next: Item, _ adjustment: Adjustment) -> Refusal? {
+    if next.committed < 0 {
+      return .insufficientCommitted(
+        item: item.level.item, requested: item.committed - next.committed,
+        committed: item.committed)
+    }
+    var isShipped = false
+    if case .ship = adjustment.change { isShipped = true }
+    // Promises keep units on hand, unless the shelf is what it is; units that are not there are never taken.
+    let kept = isShipped || adjustment.allowsShortage ? 0 : max(0, item.held + item.committed)
+    if next.onHand < item.onHand, next.onHand < kept {
+      return .insufficientStock(
+        item: item.level.item, requested: item.onHand - next.onHand,
+        available: item.onHand - kept)
+    }
+    return next.onHand > limits.quantityMax ? .onHandLimit : nil
+  }
+}
