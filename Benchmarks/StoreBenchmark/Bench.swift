@@ -59,8 +59,8 @@ final class Bench {
     "\(worker.turn(longest: 1) / 1000) us the longest turn, \(worker.turn(longest: 100) / 1000) us the 100th"
   }
 
-  func reserve(_ picks: Picks, lines: Int = 1) -> Double {
-    time(picks.count / lines) { worker.reserve(picks, lines: lines) }
+  func reserve(_ picks: Picks, lines: Int = 1, isLimited: Bool = false) -> Double {
+    time(picks.count / lines) { worker.reserve(picks, lines: lines, isLimited: isLimited) }
   }
 
   func releaseAll() -> Double {

@@ -64,9 +64,10 @@ internal import StockStore
   }
 
   /// Reserves one unit of each pick, `lines` to a reservation.
+  /// - Parameter isLimited: each with a limit for a customer of its own.
   func reserve(
     _ picks: Picks, lines: Int = 1, ttlNanoseconds: Int64 = 600_000_000_000,
-    expectAccepted: Bool = true
+    expectAccepted: Bool = true, isLimited: Bool = false
   ) {
     unsafe picks.names.withUnsafeBufferPointer { names in
       var pick = 0
@@ -77,7 +78,9 @@ internal import StockStore
         for line in 0..<lines {
           _ = session.appendLine(LineRequest(item: unsafe item(names, pick + line), quantity: 1))
         }
-        let decision = session.reserve(nextScope(), ttlNanoseconds: ttlNanoseconds)
+        let scope = nextScope()
+        if isLimited { _ = session.appendLimit(SubjectLimit(subject: scope.key, maxUnits: 2)) }
+        let decision = session.reserve(scope, ttlNanoseconds: ttlNanoseconds)
         if case .accepted(let hold) = decision.result {
           unsafe holds[holdCount] = hold.id
           holdCount += 1

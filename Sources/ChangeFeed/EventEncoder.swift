@@ -223,7 +223,8 @@ package final class EventEncoder {
   ) {
     for index in 0..<record.lineCount { body(hash(record.line(index).ordinal, core)) }
     switch record.refusal {
-    case .insufficientStock(let item, _, _), .insufficientCommitted(let item, _, _):
+    case .insufficientStock(let item, _, _), .insufficientCommitted(let item, _, _),
+      .limitExceeded(let item, _, _):
       // Of an adjustment, which has no lines.
       if record.lineCount == 0 { body(hash(item.ordinal, core)) }
     case .itemsNotFound, .lineNotFound: body(core.keys.itemHash(record.name))
@@ -262,6 +263,7 @@ package final class EventEncoder {
     case .itemsNotFound, .lineNotFound: out.field(11, "ITEM_NOT_FOUND")
     case .onHandLimit: out.field(11, "ON_HAND_LIMIT")
     case .insufficientCommitted: out.field(11, "INSUFFICIENT_COMMITTED")
+    case .limitExceeded: out.field(11, "LIMIT_EXCEEDED")
     default: break
     }
   }

@@ -144,6 +144,29 @@ final class ErrorReplies {
           }
         }
       }
+    case .limitExceeded(let handle, let requested, let used, let maxUnits):
+      let name = session.name(of: handle)
+      let subject = session.refusedSubject
+      begin("over the limit for ", name)
+      text.text(": ")
+      putLimit(subject, requested: requested, used: used, maxUnits: maxUnits, to: text)
+      finish(.failedPrecondition, "LIMIT_EXCEEDED", response) {
+        writer.nested(metadataField) {
+          writer.field(1, "subject")
+          writer.field(2, subject)
+        }
+        item(name)
+        entry("max_units", maxUnits)
+        entry("used", used)
+        entry("requested", requested)
+      } details: {
+        preconditionFailure("LIMIT_EXCEEDED", refusal, session) { _ in
+          self.subject(name)
+          writer.nested(3) {
+            putLimit(subject, requested: requested, used: used, maxUnits: maxUnits, to: writer)
+          }
+        }
+      }
     case .conflictTooBusy(let attempts):
       begin("too many others change the same items")
       finish(
@@ -166,10 +189,8 @@ final class ErrorReplies {
       finish(.failedPrecondition, "ON_HAND_LIMIT", response) {}
     case .longerThanMaxHold: badRequest([FieldRules.timeToLiveViolation], response: response)
     case .tableFull(let table):
-      begin("the table of ", table == .items ? "items" : "reservations", " is full")
-      finish(.resourceExhausted, "TABLE_FULL", response) {
-        entry("table", table == .items ? "items" : "reservations")
-      }
+      begin("the table of ", Self.name(of: table), " is full")
+      finish(.resourceExhausted, "TABLE_FULL", response) { entry("table", Self.name(of: table)) }
     case .unavailable(.journalFull): reject(.overloaded, response: response)
     case .unavailable(.noSpace):
       begin("the server's disk has no room for changes")
@@ -177,6 +198,14 @@ final class ErrorReplies {
         .unavailable, "STORAGE_FULL", retryNanoseconds: Self.storageRetryNanoseconds, response
       ) {}
     case .unavailable(.failed): reject(.shuttingDown, response: response)
+    }
+  }
+
+  private static func name(of table: StoreTable) -> StaticString {
+    switch table {
+    case .items: "items"
+    case .reservations: "reservations"
+    case .limits: "limits"
     }
   }
 
@@ -411,6 +440,19 @@ final class ErrorReplies {
     writer.text(" requested, ")
     writer.text(decimal: committed)
     writer.text(" committed")
+  }
+
+  private func putLimit(
+    _ subject: BorrowedBytes, requested: Int64, used: Int64, maxUnits: Int64,
+    to writer: ProtoWriter
+  ) {
+    writer.text(decimal: requested)
+    writer.text(" requested, ")
+    put(subject, to: writer)
+    writer.text(" has ")
+    writer.text(decimal: used)
+    writer.text(" of ")
+    writer.text(decimal: maxUnits)
   }
 
   private func putOthers(_ count: Int) {

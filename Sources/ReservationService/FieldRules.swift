@@ -106,6 +106,18 @@ struct FieldRules {
 
   static let callerRule: StaticString = "0 to 64 bytes of printable ASCII without spaces"
 
+  func limit(
+    _ subject: BorrowedBytes, _ maxUnits: Int64
+  ) throws(FieldViolation) -> SubjectLimit {
+    guard 1...SubjectLimit.bytesMax ~= subject.count, Self.isCode(subject) else {
+      throw FieldViolation("subject", "1 to 64 bytes of printable ASCII without spaces")
+    }
+    guard 1...SubjectLimit.unitsMax ~= maxUnits else {
+      throw FieldViolation("max_units", "1 to 1099511627776 units")
+    }
+    return SubjectLimit(subject: subject, maxUnits: maxUnits)
+  }
+
   func quantity(_ value: Int64) throws(FieldViolation) -> Int64 {
     guard value >= 1, value <= store.quantityMax else {
       throw FieldViolation("quantity", "1 to 1099511627776 units")

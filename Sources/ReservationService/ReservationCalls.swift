@@ -13,6 +13,7 @@ extension HoldfastHandler {
     var timeToLive = ProtoDuration()
     var reference = BorrowedBytes.empty
     var alternatives = AlternativeCounts()
+    var limitCount = 0
     session.clearLines()
     while let tag = reader.next() {
       switch tag {
@@ -21,12 +22,14 @@ extension HoldfastHandler {
       case .bytes(3): timeToLive.read(&reader, "ttl")
       case .bytes(4): reference = reader.bytes()
       case .bytes(5): readAlternative(&alternatives, &reader)
-      default: reader.other(tag, known: 1...5)
+      case .bytes(6): readLimit(&limitCount, &reader)
+      default: reader.other(tag, known: 1...6)
       }
     }
     guard reader.isWhole else { return refuse(reader, response) }
     key = try rules.key(key)
     guard lineCount > 0 else { throw Self.tooFewLines }
+    if limitCount > 0 { try checkLimits(limitCount) }
     if alternatives.count > 0, hasBadEntries { putOwnEntriesFirst() }
     try checkLines(lineCount)
     if alternatives.count > 0 { try check(alternatives, lineCount) }

@@ -4,8 +4,8 @@ internal import StockStore
 
 /// One block: its payload is appended field by field, then it is closed.
 @safe struct BlockBuilder: ~Copyable {
-  /// A little more than the longest chunk of reservations: 64 slots with 64 balances each.
-  static let payloadBytesMax = 184 << 10
+  /// A little more than the longest chunk of reservations: 64 slots with 64 balances and all details each.
+  static let payloadBytesMax = 208 << 10
 
   private let memory: UnsafeMutableRawPointer
   /// Where the next field goes.

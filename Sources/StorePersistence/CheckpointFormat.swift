@@ -1,19 +1,22 @@
 // A checkpoint: the whole state, written beside the running store. All numbers are little endian.
 //
-// The file is one block behind the other: a header, blocks of items, blocks of reservations, an end.
+// The file is one block behind the other: a header, blocks of items, blocks of sales under limits, blocks of
+// reservations, an end.
 // It is valid if and only if every block is, they come in that order, the end's totals are those of the
 // blocks, and nothing follows the end. A block is 32 bytes, then its payload; it is valid if and only if
 // its checksum is right, its place is where it lies, and it names the checkpoint that it is in.
 //
 //   block      0  4  magic                          4  4  CRC32C of all behind it, payload included
 //              8  8  place: its offset in the file 16  8  the checkpoint's start: log sequence number
-//             24  4  length of the payload         28  4  kind: 1 header, 2 items, 3 reservations, 4 end
+//             24  4  length of the payload         28  4  kind: 1 header, 2 items, 3 reservations, 4 end,
+//                                                        20 sales
 //
 //   header     0  4  version of the format          4  4  shards
 //              8 16  id of the store               24 16  secret
 //             40  8  bytes of a segment            48  8  start: segment
 //             56  8  start: offset in it           64  8  start: log sequence number
-//             72  8  start: decisions              80  4  start: run             84  4  zero
+//             72  8  start: decisions              80  4  start: run
+//             84  4  cap of the subjects' entries; 0 where no version knew of any
 //             88  8  time                          96  8  cap of the items
 //            104  8  cap of the reservations      112  8  retention in nanoseconds
 //            120  8  time up to which decisions were made by the first release, 0: none (not in version 1)
@@ -27,6 +30,13 @@
 //             48  8  committed, where there is
 //              …  …  SKU, location; zeros up to a multiple of 8
 //
+//   sales      0 16  subject: a keyed hash of its name
+//             16  4  item                         20  4  zero
+//             24  8  units sold to it under a limit
+//             32  8  log sequence number of the last of these sales
+//   A subject and item may come twice, the later with the higher number. Those to whom nothing was sold have none:
+//   what they hold follows from the reservations.
+//
 //   chunk      0  4  number: 64 slots from 64 times it
 //              4  4  shard                          8  8  stamp: the log's end when it was copied
 //             16  4  slots in use                  20  4  zero; then each slot in use:
@@ -34,9 +44,10 @@
 //              1  1  kind: 1 held, 2 confirmed, 3 confirmed in part, 4 released, 5 expired, 9 adjusted,
 //                    10 refused for unknown items, 6 for lack of units, 8 for more on hand than may be,
 //                    7 for an unknown line (the first release), 11 the answer to a Replace; 16 and 17: 2 and 3
-//                    whose units stay on hand as committed; 18 refused for lack of committed units; 40 adjusted
-//                    together, whose lines are balances
-//              2  1  number of lines                3  1  flags: 1 details behind the lines, 2 a choice before
+//                    whose units stay on hand as committed; 18 refused for lack of committed units; 20 refused for
+//                    a limit; 40 adjusted together, whose lines are balances
+//              2  1  number of lines
+//              3  1  flags: 1 details behind the lines, 2 a choice before them, 4 details that end with limits
 //              4  4  generation
 //              8 16  identity                      24  8  fingerprint
 //             32  8  created at
@@ -47,12 +58,13 @@
 //                    has it (RecordFormat.swift); how many of the lines, the last ones, are those that the first
 //                    answer told, where they are others by now; zeros
 //              …  …  16 for each line: item 4, zero 4, quantity 8
-//              …  …  details: revision 8, length of the reference 1, reference; zeros up to a multiple of 8
+//              …  …  details: revision 8, length of the reference 1, reference; where there are limits, their length
+//                    2 and the limits (RecordFormat.swift); zeros up to a multiple of 8
 //
 //   end        0  8  items                          8  8  slots in use
 //             16  8  chunks                        24  8  the log's end after the last block
 //             32  8  offset of the first block of reservations
-//             40  8  zero (version 1: smallest generation for slots that are not in use)
+//             40  8  sales (version 1: smallest generation for slots that are not in use)
 //             48  8  time after the last block: what was forgotten by then is not in the chunks
 //
 // Of a hold, live or expired, the owner stands where others have their end: bit 63, and 63 bits of a keyed
@@ -70,6 +82,8 @@
 //   unknown line (7)           0; 0; one line: its number, and quantity 0
 //   more on hand (8)           0; 0; no lines, or one where the change is not the first: its number, and quantity 0
 //   lack of committed (18)     units requested; units committed; one line with the item and quantity 0
+//   a limit (20)               units requested; units that the subject has; one line with the item and quantity 0;
+//                              details with the limit
 //   adjusted (9)               on hand; held; one line with the item and its safety stock, one with 0 and the
 //                              version, and where units are committed one with 0 and these
 //   adjusted together (40)     0; 0; for each item in the place of a line, as numbers of seven bits a byte (Varint.swift):
@@ -108,6 +122,7 @@ enum BlockKind: UInt32 {
   case items = 2
   case reservations = 3
   case end = 4
+  case sales = 20
 }
 
 enum CheckpointFlags {
@@ -116,6 +131,9 @@ enum CheckpointFlags {
   /// Of a slot.
   static let slotHasDetails: UInt8 = 1
   static let slotHasChoice: UInt8 = 2
+  /// Besides `slotHasDetails`.
+  static let slotHasLimits: UInt8 = 4
+  static let ofSlot = slotHasDetails | slotHasChoice | slotHasLimits
 }
 
 /// What stands before a block's payload.
@@ -159,6 +177,7 @@ struct CheckpointHeader: Sendable {
   /// The limits of the store that wrote it, or what it has beyond them.
   var itemsMax: Int
   var reservationsMax: Int
+  var subjectEntriesMax: Int
   var retentionNanoseconds: Int64
   /// As StoreCore's; all time where it is of version 1.
   var firstReleaseUntil: Int64
@@ -177,6 +196,7 @@ struct CheckpointHeader: Sendable {
     itemsMax = core.items.capacity
     reservationsMax = max(
       min(core.limits.reservationsMax, Int(UInt32.max)), Int(core.slab.slotCount))
+    subjectEntriesMax = max(core.limits.subjectEntriesMax, core.subjects.count)
     retentionNanoseconds = core.limits.retentionNanoseconds
   }
 
@@ -193,7 +213,7 @@ struct CheckpointHeader: Sendable {
     block.append(start.lsn)
     block.append(start.counted)
     block.append(start.run)
-    block.append(UInt32(0))
+    block.append(UInt32(clamping: subjectEntriesMax))
     block.append(time)
     block.append(UInt64(clamping: itemsMax))
     block.append(UInt64(clamping: reservationsMax))
@@ -214,14 +234,15 @@ struct CheckpointHeader: Sendable {
     let lsn: UInt64 = fields.next()
     let counted: UInt64 = fields.next()
     let run: UInt32 = fields.next()
-    let zero: UInt32 = fields.next()
+    let subjectEntriesMax: UInt32 = fields.next()
     time = fields.next()
     let itemsMax: UInt64 = fields.next()
     let reservationsMax: UInt64 = fields.next()
     retentionNanoseconds = fields.next()
     firstReleaseUntil = version == 1 ? .max : fields.next()
     firstVersion = version == 1 ? 1 : fields.next()
-    guard !fields.hasFailed, fields.isAtEnd, 1...Self.version ~= version, zero == 0,
+    guard !fields.hasFailed, fields.isAtEnd, 1...Self.version ~= version,
+      subjectEntriesMax <= 1 << 30,
       shardCount.nonzeroBitCount == 1, shardCount <= StoreCore.shardsMax,
       let segmentBytes = Int(exactly: segmentBytes), let offset = Int(exactly: offset),
       let itemsMax = Int(exactly: itemsMax), itemsMax <= 1 << 31,
@@ -236,6 +257,7 @@ struct CheckpointHeader: Sendable {
     guard start.isPossible(segmentBytes: segmentBytes) else { return nil }
     self.itemsMax = itemsMax
     self.reservationsMax = reservationsMax
+    self.subjectEntriesMax = Int(subjectEntriesMax)
   }
 }
 
@@ -249,6 +271,7 @@ struct CheckpointEnd: Equatable, Sendable {
   /// The checkpoint is a state that existed once the journal is replayed up to here.
   var endLSN: UInt64 = 0
   var reservationsOffset: UInt64 = 0
+  var sales: UInt64 = 0
   /// Nanoseconds since the Unix epoch. No later start may find it earlier.
   var time: Int64 = 0
 
@@ -260,7 +283,7 @@ struct CheckpointEnd: Equatable, Sendable {
     block.append(chunks)
     block.append(endLSN)
     block.append(reservationsOffset)
-    block.append(UInt64(0))
+    block.append(sales)
     block.append(time)
   }
 
@@ -271,8 +294,7 @@ struct CheckpointEnd: Equatable, Sendable {
     chunks = fields.next()
     endLSN = fields.next()
     reservationsOffset = fields.next()
-    // What version 1 had here is no longer needed.
-    let _: UInt64 = fields.next()
+    sales = fields.next()
     time = fields.next()
     guard !fields.hasFailed, fields.isAtEnd, RecoveryLimits.isPossible(time: time) else {
       return nil

@@ -82,23 +82,53 @@ struct CheckpointReader: Sendable {
     }
   }
 
-  /// How many items there were.
+  /// Loads the items, and what was sold of them under limits: how many items there were.
   func loadItems(into core: StoreCore) throws(JournalError) -> UInt64 {
     let reader = BlockReader(
       file: file, name: name, lsn: header.start.lsn,
       place: itemsPlace, end: Int(end.reservationsOffset))
     var count: UInt64 = 0
+    var sales: UInt64 = 0
     while !reader.isAtEnd {
-      let isWhole = try reader.next(.items) { fields throws(JournalError) in
+      // Items come first.
+      let isWhole = try reader.next(sales == 0 ? [.items, .sales] : [.sales]) {
+        kind, fields throws(JournalError) in
         while !fields.isAtEnd {
-          guard try loadItem(&fields, core) else { return false }
-          count += 1
+          if kind == .items {
+            guard try loadItem(&fields, core) else { return false }
+            count += 1
+          } else {
+            guard try loadSales(&fields, core) else { return false }
+            sales += 1
+          }
         }
         return true
       }
       guard isWhole else { throw reader.damage("an impossible item") }
     }
+    // Version 1 has another number there.
+    guard sales == (header.version == 1 ? 0 : end.sales) else {
+      throw reader.damage("\(sales) sales under limits, but \(end.sales) were written")
+    }
     return count
+  }
+
+  private func loadSales(
+    _ fields: inout FieldReader, _ core: StoreCore
+  ) throws(JournalError) -> Bool {
+    let sales = SubjectSales(
+      subject: SubjectHash(low: fields.next(), high: fields.next()), ordinal: fields.next(),
+      sold: 0, lsn: 0)
+    let zero: UInt32 = fields.next()
+    let sold: Int64 = fields.next()
+    let lsn: UInt64 = fields.next()
+    guard !fields.hasFailed, zero == 0, sales.ordinal < core.items.count,
+      1...RecoveryLimits.unitsMax ~= sold, lsn > 0, lsn <= end.endLSN
+    else { return false }
+    guard !core.subjects.isBeyondCap else { throw .tooManyLimits(core.limits) }
+    core.subjects.restore(
+      SubjectSales(subject: sales.subject, ordinal: sales.ordinal, sold: sold, lsn: lsn))
+    return true
   }
 
   private func loadItem(_ fields: inout FieldReader, _ core: StoreCore) throws(JournalError) -> Bool
@@ -181,7 +211,8 @@ struct CheckpointReader: Sendable {
     let identity = Identity(low: fields.next(), high: fields.next())
     guard !fields.hasFailed, index < ReservationSlab.chunkRecords,
       let kind = RecordKind(rawValue: kind), core.shardNumber(identity) == shard,
-      flags & ~(CheckpointFlags.slotHasDetails | CheckpointFlags.slotHasChoice) == 0
+      flags & ~CheckpointFlags.ofSlot == 0,
+      flags & CheckpointFlags.slotHasLimits == 0 || flags & CheckpointFlags.slotHasDetails != 0
     else { return false }
     let slot = chunk * UInt32(ReservationSlab.chunkRecords) + UInt32(index)
     // Filled here, and put in its place at once: a look at the table is a call of another module.
@@ -199,8 +230,9 @@ struct CheckpointReader: Sendable {
         ? record.readChosenLines(kind, Int(lineCount), &fields)
         : record.readLines(kind, Int(lineCount), &fields))
       && (flags & CheckpointFlags.slotHasDetails == 0
-        || record.readDetails(slot, core.keys, &fields))
-      && !fields.hasFailed
+        || record.readDetails(
+          slot, core.keys, hasLimits: flags & CheckpointFlags.slotHasLimits != 0, &fields))
+      && record.hasLimitsOfItsKind && !fields.hasFailed
       && record.lsn <= end.endLSN && record.hasPossibleNumbers
     guard isWhole, core.slab.restore(record, slot) else {
       record.removeLines()
@@ -267,6 +299,12 @@ extension ReservationRecord {
         .insufficientCommitted(
           item: ItemHandle(ordinal: Self.readLine(&fields).item), requested: savedNumbers.first,
           committed: savedNumbers.second))
+    case .refusedLimitExceeded:
+      guard count == 1 else { return false }
+      setRefusal(
+        .limitExceeded(
+          item: ItemHandle(ordinal: Self.readLine(&fields).item), requested: savedNumbers.first,
+          used: savedNumbers.second))
     case .adjusted:
       guard count == 2 || count == 3 else { return false }
       let first = Self.readLine(&fields)
@@ -324,19 +362,23 @@ extension ReservationRecord {
 
   /// Reads the details of a record that has its lines.
   fileprivate mutating func readDetails(
-    _ slot: UInt32, _ keys: StoreKeys, _ fields: inout FieldReader
+    _ slot: UInt32, _ keys: StoreKeys, hasLimits: Bool, _ fields: inout FieldReader
   ) -> Bool {
     let revision: UInt64 = fields.next()
     let referenceLength: UInt8 = fields.next()
     let reference = fields.text(Int(referenceLength))
+    let limitBytes: UInt16 = hasLimits ? fields.next() : 0
+    let limits = fields.text(Int(limitBytes))
     fields.skipPadding()
     guard !fields.hasFailed, 1..<(1 << 62) ~= revision,
-      reference.count <= StoreLimits.referenceBytesMax,
+      reference.count <= StoreLimits.referenceBytesMax, !hasLimits || limits.count > 0,
       state != nil || kind == .replaced
+        || kind == .refusedLimitExceeded && revision == 1 && reference.count == 0
     else { return false }
     self.revision = revision
-    if reference.count > 0 {
-      referenceNode = ReferenceNode(reference, hash: keys.referenceHash(reference), slot: slot)
+    if reference.count > 0 || limits.count > 0 {
+      referenceNode = ReferenceNode(
+        reference, hash: keys.referenceHash(reference), slot: slot, limits: limits)
     }
     return true
   }
@@ -350,6 +392,13 @@ extension ReservationRecord {
       held: Int64(bitPattern: fields.nextVarint()),
       committed: Int64(bitPattern: fields.nextVarint()), safetyStock: fields.nextSignedVarint(),
       version: version)
+  }
+
+  /// Whether it has as many limits as its kind can have.
+  fileprivate var hasLimitsOfItsKind: Bool {
+    let count = LimitReader.count(limits)
+    if kind == .refusedLimitExceeded { return count == 1 }
+    return count == 0 || state != nil && count != nil
   }
 
   private static func readLine(_ fields: inout FieldReader) -> (item: UInt32, quantity: Int64) {
@@ -391,9 +440,16 @@ extension ReservationRecord {
   func next<Result>(
     _ kind: BlockKind?, _ body: (inout FieldReader) throws(JournalError) -> Result
   ) throws(JournalError) -> Result {
+    try next(kind.map { [$0] }) { _, fields throws(JournalError) in try body(&fields) }
+  }
+
+  /// The same of a block of one of these kinds, which `body` is told.
+  func next<Result>(
+    _ kinds: [BlockKind]?, _ body: (BlockKind, inout FieldReader) throws(JournalError) -> Result
+  ) throws(JournalError) -> Result {
     let bytes = try unsafe nextBytes()
     var fields = unsafe FieldReader(bytes)
-    guard let header = BlockHeader(&fields), header.kind == kind ?? header.kind,
+    guard let header = BlockHeader(&fields), kinds?.contains(header.kind) ?? true,
       header.place == UInt64(place),
       header.checkpointLSN == lsn
     else { throw damage("not the block that belongs there") }
@@ -407,7 +463,7 @@ extension ReservationRecord {
     }
     var payload = unsafe FieldReader(
       UnsafeRawBufferPointer(rebasing: bytes[BlockHeader.byteCount..<blockBytes]))
-    let result = try body(&payload)
+    let result = try body(header.kind, &payload)
     place += blockBytes
     return result
   }

@@ -17,6 +17,8 @@ final class CheckpointWriter: CheckpointTask, @unchecked Sendable {
   struct Piece {
     var items: UInt32 = 1024
     var chunks: UInt32 = 8
+    /// Of the subjects' table.
+    var places: UInt32 = 1024
   }
 
   /// A record, and its place in its chunk.
@@ -27,6 +29,7 @@ final class CheckpointWriter: CheckpointTask, @unchecked Sendable {
 
   private enum Stage {
     case items(next: UInt32)
+    case sales(next: UInt32)
     case reservations(nextChunk: UInt32)
     case written
   }
@@ -44,7 +47,9 @@ final class CheckpointWriter: CheckpointTask, @unchecked Sendable {
   private static let chunkBytesMax =
     24 + ReservationSlab.chunkRecords * (72 + choiceBytes + lineBytesMax + detailBytesMax)
   private static let choiceBytes = 8
-  private static let detailBytesMax = 8 + 1 + StoreLimits.referenceBytesMax + 7
+  private static let detailBytesMax =
+    8 + 1 + StoreLimits.referenceBytesMax + 2 + LimitReader.bytesMax + 7
+  private static let salesBytes = 40
 
   private let core: StoreCore
   private let storage: any Storage
@@ -59,6 +64,8 @@ final class CheckpointWriter: CheckpointTask, @unchecked Sendable {
   private var stage = Stage.items(next: 0)
   private var block = BlockBuilder()
   private let copies: FixedArray<Copy>
+  /// Of one place.
+  private var sales: [SubjectSales] = []
   private var fileBytes = 0
   private var syncedBytes = 0
   private var restNanoseconds: Int64 = 0
@@ -92,6 +99,7 @@ final class CheckpointWriter: CheckpointTask, @unchecked Sendable {
     if let older {
       header.itemsMax = max(older.itemsMax, Int(core.items.count))
       header.reservationsMax = max(older.reservationsMax, Int(core.slab.slotCount))
+      header.subjectEntriesMax = max(older.subjectEntriesMax, core.subjects.count)
     }
     header.write(to: &block)
     try write(.header)
@@ -107,6 +115,16 @@ final class CheckpointWriter: CheckpointTask, @unchecked Sendable {
       if !block.isEmpty { try write(.items) }
       if copied < itemsEnd {
         stage = .items(next: copied)
+      } else {
+        stage = .sales(next: 0)
+      }
+      return true
+    case .sales(let next):
+      // Behind all items: whoever had one of them locked when the checkpoint began has added its sales by now.
+      let copied = try copySales(from: next)
+      if !block.isEmpty { try write(.sales) }
+      if copied < core.subjects.placeEnd {
+        stage = .sales(next: copied)
       } else {
         end.reservationsOffset = UInt64(fileBytes)
         stage = .reservations(nextChunk: 0)
@@ -210,6 +228,26 @@ final class CheckpointWriter: CheckpointTask, @unchecked Sendable {
     end.items += 1
   }
 
+  /// Fills blocks with what was sold under limits, from a place of the subjects' table on. The place to go on from.
+  private func copySales(from first: UInt32) throws(JournalError) -> UInt32 {
+    let pieceEnd = min(first + piece.places, core.subjects.placeEnd)
+    for place in first..<max(first, pieceEnd) {
+      sales.removeAll(keepingCapacity: true)
+      core.subjects.forEachSales(at: place) { sales.append($0) }
+      for sale in sales {
+        if block.room < Self.salesBytes { try write(.sales) }
+        block.append(sale.subject.low)
+        block.append(sale.subject.high)
+        block.append(sale.ordinal)
+        block.append(UInt32(0))
+        block.append(sale.sold)
+        block.append(sale.lsn)
+        end.sales += 1
+      }
+    }
+    return pieceEnd
+  }
+
   /// Fills the block with chunks from number `first` on. The number to go on from.
   private func copyChunks(from first: UInt32) -> UInt32 {
     var chunk = first
@@ -271,15 +309,15 @@ final class CheckpointWriter: CheckpointTask, @unchecked Sendable {
 
   private func append(_ record: ReservationRecord, index: UInt8) {
     let numbers = SavedLines.numbers(record)
-    let reference = record.reference
-    let hasDetails = record.revision != 1 || reference.count > 0
+    let (reference, limits) = (record.reference, record.limits)
+    var details: UInt8 = 0
+    if record.revision != 1 || reference.count > 0 { details = CheckpointFlags.slotHasDetails }
+    if limits.count > 0 { details = CheckpointFlags.slotHasDetails | CheckpointFlags.slotHasLimits }
     block.append(index)
     block.append(record.kind.rawValue)
     block.append(UInt8(truncatingIfNeeded: numbers.lineCount + record.levelCount))
     let choice = record.choice
-    block.append(
-      (hasDetails ? CheckpointFlags.slotHasDetails : 0)
-        | (choice == .asAsked ? 0 : CheckpointFlags.slotHasChoice))
+    block.append(details | (choice == .asAsked ? 0 : CheckpointFlags.slotHasChoice))
     block.append(record.generation)
     block.append(record.identity.low)
     block.append(record.identity.high)
@@ -310,10 +348,14 @@ final class CheckpointWriter: CheckpointTask, @unchecked Sendable {
       block.append(VarintBytes(signed: level.safetyStock))
     }
     if record.levelCount > 0 { block.pad() }
-    if !hasDetails { return }
+    if details == 0 { return }
     block.append(record.revision)
     block.append(UInt8(truncatingIfNeeded: reference.count))
     block.append(reference)
+    if limits.count > 0 {
+      block.append(UInt16(truncatingIfNeeded: limits.count))
+      block.append(limits)
+    }
     block.pad()
   }
 

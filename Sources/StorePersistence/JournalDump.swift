@@ -165,6 +165,7 @@ struct JSONObject {
     if record.kind == .held { object.addChoice(record) }
     if let revision = record.revision { object.add("revision", revision) }
     if record.reference.count > 0 { object.add("reference", record.reference) }
+    if record.limits.count > 0 { object.addLimits(record) }
     if record.lineCount > 0 { object.addLines(record, core) }
     switch record.kind {
     case .held, .replaced, .refused, .adjusted, .adjustedTogether:
@@ -220,8 +221,26 @@ struct JSONObject {
       addItem(item.ordinal, core)
       add("requested", requested)
       add("committed", committed)
+    case .limitExceeded(let item, let requested, let used):
+      add("refusal", "limit_exceeded")
+      addItem(item.ordinal, core)
+      add("requested", requested)
+      add("used", used)
     default: add("refusal", "unknown")
     }
+  }
+
+  private mutating func addLimits(_ record: JournalRecord) {
+    var limits: [String] = []
+    var reader = LimitReader(record.limits)
+    while let limit = reader.next() {
+      var object = JSONObject()
+      object.add("subject", limit.subject)
+      object.add("max_units", limit.maxUnits)
+      limits.append(object.closed)
+    }
+    begin("limits")
+    text += "[" + limits.joined(separator: ",") + "]"
   }
 
   /// The items that lack units besides the first.

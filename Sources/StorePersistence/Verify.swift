@@ -146,6 +146,7 @@ extension StockStore {
       ttlNanosecondsMin: 0, ttlNanosecondsDefault: 0,
       holdNanosecondsMax: .max, retentionNanoseconds: header.retentionNanoseconds,
       itemsMax: max(header.itemsMax, recordsMax),
-      reservationsMax: max(header.reservationsMax, recordsMax))
+      reservationsMax: max(header.reservationsMax, recordsMax),
+      subjectEntriesMax: max(header.subjectEntriesMax, recordsMax / 4))
   }
 }

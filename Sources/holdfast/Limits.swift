@@ -66,6 +66,8 @@ enum Limits {
   static let itemsMax = 1 << 24
   /// 160 bytes each: 2.7 GiB when full.
   static let reservationsMax = 1 << 24
+  /// 56 bytes each: 1.9 GiB when full. What was bought under a limit counts for good.
+  static let subjectEntriesMax = 1 << 24
 
   /// Holds that are due, or soon will be, that a turn works on before its calls: half a millisecond.
   static let expiriesPerTurn = 1000
@@ -263,7 +265,8 @@ enum Limits {
       ttlNanosecondsDefault: settings.defaultTTLNanoseconds,
       holdNanosecondsMax: settings.maxHoldNanoseconds,
       retentionNanoseconds: settings.retentionNanoseconds, itemsMax: settings.maxItems,
-      reservationsMax: settings.maxReservations, expiriesPerTurn: expiriesPerTurn)
+      reservationsMax: settings.maxReservations, expiriesPerTurn: expiriesPerTurn,
+      subjectEntriesMax: settings.maxLimits)
   }
 
   static func journal(_ settings: Settings, _ durability: Durability) -> JournalOptions {

@@ -45,7 +45,8 @@ final class RetentionWatch: Sendable {
     let now = Sample(
       time: SystemClock.monotonicNanoseconds(),
       decisions: numbers.reservationsHeld + numbers.reservesRefusedInsufficientStock
-        + numbers.reservesRefusedOther + numbers.adjustments)
+        + numbers.reservesRefusedLimitExceeded + numbers.reservesRefusedOther
+        + numbers.adjustments)
     let share = Double(numbers.recordedDecisions) / reservationsMax
     let warning: (rate: Double, horizon: Double)? = state.withLock { state in
       state.samples.append(now)

@@ -73,6 +73,13 @@ struct ServeCommand: AsyncParsableCommand {
       "Most reservations and recorded decisions, 160 bytes each (\(Limits.reservationsMax)).",
       valueName: "n"))
   var maxReservations: String?
+  @Option(
+    help: ArgumentHelp(
+      """
+      Most pairs of a subject that has a limit and an item that it holds or has bought, 56 bytes each \
+      (\(Limits.subjectEntriesMax)).
+      """, valueName: "n"))
+  var maxLimits: String?
   @Option(help: ArgumentHelp("Most connections (\(Limits.connectionsMax)).", valueName: "n"))
   var maxConnections: String?
   @Option(
@@ -202,7 +209,8 @@ struct ServeCommand: AsyncParsableCommand {
       "loops": loops, "durability": durability, "data-dir": dataDir,
       "journal-segment-bytes": journalSegmentBytes, "history": history, "archive": archive,
       "max-items": maxItems,
-      "max-reservations": maxReservations, "max-connections": maxConnections,
+      "max-reservations": maxReservations, "max-limits": maxLimits,
+      "max-connections": maxConnections,
       "max-connections-per-peer": maxConnectionsPerPeer, "max-connection-age": maxConnectionAge,
       "max-connection-age-grace": maxConnectionAgeGrace, "max-connection-idle": maxConnectionIdle,
       "keepalive-time": keepaliveTime, "keepalive-timeout": keepaliveTimeout,

@@ -23,6 +23,7 @@ struct Settings {
   var archive = ""
   var maxItems = 0
   var maxReservations = 0
+  var maxLimits = 0
   var maxConnections = 0
   /// nil: half of them, and peers on the machine itself are not counted.
   var maxConnectionsPerPeer: Int?
@@ -73,6 +74,7 @@ struct Settings {
     ("history", "auto"), ("archive", ""),
     ("max-items", String(Limits.itemsMax)),
     ("max-reservations", String(Limits.reservationsMax)),
+    ("max-limits", String(Limits.subjectEntriesMax)),
     ("max-connections", String(Limits.connectionsMax)), ("max-connections-per-peer", "auto"),
     ("max-connection-age", "0s"), ("max-connection-age-grace", "30s"),
     ("max-connection-idle", "0s"), ("keepalive-time", "10m"), ("keepalive-timeout", "20s"),
@@ -224,6 +226,7 @@ extension Settings {
     case "archive": archive = try Self.file(text, at, source)
     case "max-items": maxItems = try Self.number(text, 1...(1 << 31), at)
     case "max-reservations": maxReservations = try Self.number(text, 64...(1 << 30), at)
+    case "max-limits": maxLimits = try Self.number(text, 1...(1 << 30), at)
     case "max-connections": maxConnections = try Self.number(text, 1...1_000_000, at)
     case "max-connections-per-peer":
       maxConnectionsPerPeer = text == "auto" ? nil : try Self.number(text, 1...1_000_000, at)
@@ -386,7 +389,7 @@ extension Settings {
   /// Settings that are whole numbers.
   private static let numbers: Set = [
     "port", "admin-port", "loops", "journal-segment-bytes", "max-items", "max-reservations",
-    "max-connections", "max-connections-per-peer",
+    "max-limits", "max-connections", "max-connections-per-peer",
   ]
 
   /// Settings that are true or false.

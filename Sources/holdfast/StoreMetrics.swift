@@ -25,6 +25,7 @@ enum StoreMetrics {
         (
           [("outcome", "insufficient_stock")], Double(numbers.reservesRefusedInsufficientStock)
         ),
+        ([("outcome", "limit_exceeded")], Double(numbers.reservesRefusedLimitExceeded)),
         ([("outcome", "refused")], Double(numbers.reservesRefusedOther)),
       ])
     page.gauge(
@@ -112,6 +113,10 @@ enum StoreMetrics {
     page.gauge(
       "holdfast_recorded_decisions", help: "Decisions kept for retries, live holds included.",
       value: Double(numbers.recordedDecisions))
+    page.gauge(
+      "holdfast_limits",
+      help: "Subjects with a limit and items that they hold or have bought: at most --max-limits.",
+      value: Double(numbers.subjectEntries))
     page.counter(
       "holdfast_decisions_evicted_early_total",
       help: "Decisions forgotten before their retention was over, for lack of room.",
@@ -124,6 +129,7 @@ enum StoreMetrics {
         ([("table", "reservations")], Double(numbers.reservationBytes)),
         ([("table", "keys")], Double(numbers.keyTableBytes)),
         ([("table", "timers")], Double(numbers.timerBytes)),
+        ([("table", "limits")], Double(numbers.subjectBytes)),
       ])
   }
 }

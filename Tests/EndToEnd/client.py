@@ -84,11 +84,11 @@ class Client:
         return self.stock.GetStock(
             stock_pb2.GetStockRequest(sku=sku, location=location), **self.call).stock
 
-    def reserve(self, *lines, key=None, ttl=None, reference="", alternatives=()):
+    def reserve(self, *lines, key=None, ttl=None, reference="", alternatives=(), limits=()):
         """alternatives: lists of lines."""
         request = reservation_pb2.ReserveRequest(
             idempotency_key=fresh("key") if key is None else key, lines=lines,
-            ttl=None if ttl is None else duration(ttl), reference=reference,
+            ttl=None if ttl is None else duration(ttl), reference=reference, limits=limits,
             alternatives=[reservation_pb2.Alternative(lines=each) for each in alternatives])
         return self.reservations.Reserve(request, **self.call)
 

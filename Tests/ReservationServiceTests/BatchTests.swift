@@ -64,6 +64,12 @@ struct BatchTests {
       "an unknown field of a line", reserve("k22", [line("a", 1).with(98, "x")]), "UNKNOWN_FIELD"),
     Case("another wire type", Message().with(1, 5 as Int64), "MALFORMED_MESSAGE"),
     Case("a line cut off", Message().with(1, "k23").adding([0x12, 9, 0x0a]), "MALFORMED_MESSAGE"),
+    Case("a limit", reserve("l1", [line("a", 1)]).with(6, limit("c", 2))),
+    Case("over it", reserve("l2", [line("a", 2)]).with(6, limit("c", 2)), "LIMIT_EXCEEDED"),
+    Case("over it, again", reserve("l2", [line("a", 2)]).with(6, limit("c", 2)), "LIMIT_EXCEEDED"),
+    Case("over another", reserve("l3", [line("a", 3)]).with(6, limit("d", 2)), "LIMIT_EXCEEDED"),
+    Case("a bad limit", reserve("l4", [line("a", 1)]).with(6, limit("", 2)), "INVALID_FIELD"),
+    Case("no limit", reserve("l5", [line("a", 9)])),
     Case("and one line more", reserve("k24", [line("a", 1)])),
   ]
 

@@ -237,6 +237,7 @@ private struct MessageGenerator {
           { $0.keyField(1) }, { $0.lineField(2) }, { $0.lineField(2) },
           { $0.chance(2) ? $0.referenceField(4) : [] },
           { $0.chance(4) ? $0.alternativeField(5) : [] },
+          { $0.chance(3) ? $0.limitField(6) : [] }, { $0.chance(6) ? $0.limitField(6) : [] },
         ], once: { $0.ttlField(3) })
     case "Confirm":
       return fields([
@@ -327,6 +328,13 @@ private struct MessageGenerator {
 
   private mutating func referenceField(_ number: Int) -> [UInt8] {
     text(number, ["order:1", "order:1", "cart", "", "a b", "ü"])
+  }
+
+  private mutating func limitField(_ number: Int) -> [UInt8] {
+    let limit = fields([
+      { $0.text(1, ["c", "c", "d", "", "a b"]) }, { $0.number(2, [1, 5, 1000, 1 << 40, 0, -1]) },
+    ])
+    return bytes(number, limit)
   }
 
   private mutating func lineField(_ number: Int) -> [UInt8] {

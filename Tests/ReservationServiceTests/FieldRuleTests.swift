@@ -62,6 +62,27 @@ struct FieldRuleTests {
     ]
   }
 
+  private static let subjects = (badCodes + [("empty", "")]).map { note, subject in
+    Breach(
+      "Reserve", "limits[1].subject", note,
+      reserve("k", [line("a", 1)]).with(6, limit("c", 2)).with(6, limit(subject, 2)))
+  }
+
+  private static let limits =
+    [0, -1, quantityMax + 1, .min, .max].map { units in
+      Breach(
+        "Reserve", "limits[0].max_units", "\(units)",
+        reserve("k", [line("a", 1)]).with(6, limit("c", units)))
+    } + [
+      Breach(
+        "Reserve", "limits[2].subject", "the same twice",
+        ["c", "d", "c"].reduce(reserve("k", [line("a", 1)])) { $0.with(6, limit($1, 2)) }),
+      Breach(
+        "Reserve", "limits", "5",
+        (0..<5).reduce(reserve("k", [line("a", 1)])) { $0.with(6, limit("c\($1)", 2)) }),
+      Breach("Reserve", "limits[0].subject", "nothing", reserve("k", [line("a", 1)]).with(6, "")),
+    ]
+
   private static let quantities = [0, -1, quantityMax + 1, .min, .max].flatMap { quantity in
     [
       Breach("Reserve", "lines[0].quantity", "\(quantity)", reserve("k", [line("a", quantity)])),
@@ -164,7 +185,8 @@ struct FieldRuleTests {
   @Test(
     "A field that breaks its rule is named",
     arguments: [
-      keys, skus, locations, quantities, lineCounts, lives, ids, pages, states, adjustments,
+      keys, skus, locations, subjects, limits, quantities, lineCounts, lives, ids, pages, states,
+      adjustments,
     ].flatMap(\.self))
   func breach(_ breach: Breach) throws {
     let service = Service()
@@ -203,7 +225,10 @@ struct FieldRuleTests {
       ("1", duration(1)), ("2", duration(86_400)), ("3", duration(1, nanos: 999_999_999)),
       ("4", duration(86_399, nanos: 999_999_999)),
     ] {
-      let held = try service.ok("Reserve", reserve(key, lines, ttl: ttl), caller: name)
+      let limited = (1...4).reduce(reserve(key, lines, ttl: ttl)) {
+        $0.with(6, limit(name.dropLast() + "\($1)", quantityMax))
+      }
+      let held = try service.ok("Reserve", limited, caller: name)
       _ = try service.ok("Confirm", of(held.text(1)).with(2, line(name, 64, at: name)))
     }
     let items = (0..<500).reduce(Message()) { request, _ in

@@ -78,6 +78,35 @@ struct RefusalTests {
     #expect(one.metadata["bad_lines"] == nil)
   }
 
+  @Test("Over a limit")
+  func limitExceeded() throws {
+    try put("a", 50, at: "Oslo")
+    func wanted(_ key: String, _ units: Int64) -> Message {
+      reserve(key, [line("a", units, at: "Oslo")]).with(6, limit("card", 9))
+        .with(6, limit("customer:4711", 2))
+    }
+    let id = try service.ok("Reserve", wanted("1", 1)).text(1)
+    let metadata = [
+      "subject": "customer:4711", "sku": "a", "location": "Oslo", "max_units": "2", "used": "1",
+      "requested": "2",
+    ]
+    try expect("Reserve", wanted("2", 2), .failedPrecondition, "LIMIT_EXCEEDED", metadata)
+    let again = try service.refused("Reserve", wanted("2", 2))
+    #expect(again.metadata == metadata.merging(["replayed": "true"]) { $1 })
+    #expect(
+      again.violations == [
+        ["LIMIT_EXCEEDED", "a Oslo", "2 requested, customer:4711 has 1 of 2"]
+      ])
+    try expect(
+      "Replace", Message().with(1, "r").with(2, id).with(3, line("a", 4, at: "Oslo")),
+      .failedPrecondition, "LIMIT_EXCEEDED", metadata.merging(["requested": "3"]) { $1 })
+    service.clock.advance(byNanoseconds: 601 * second)
+    _ = try service.ok("Reserve", wanted("3", 2))
+    try expect(
+      "Confirm", of(id).with(3, true), .failedPrecondition, "LIMIT_EXCEEDED",
+      metadata.merging(["requested": "1", "used": "2"]) { $1 })
+  }
+
   @Test("A refusal names every unknown item, and a replay the same")
   func everyUnknownItem() throws {
     try put("a", 5)

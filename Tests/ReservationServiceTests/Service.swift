@@ -202,6 +202,11 @@ func line(_ sku: String, _ quantity: Int64, at location: String = "") -> Message
   return (location.isEmpty ? line : line.with(2, location)).with(3, quantity)
 }
 
+/// A limit of a Reserve.
+func limit(_ subject: String, _ maxUnits: Int64) -> Message {
+  Message().with(1, subject).with(2, maxUnits)
+}
+
 func duration(_ seconds: Int64, nanos: Int64 = 0) -> Message {
   Message().with(1, seconds).with(2, nanos)
 }

@@ -40,6 +40,18 @@ import Testing
       },
       { session in
         Self.stock(session)
+        _ = session.reserve("r", [TestLine(sku: "apple", quantity: 2)], limits: [TestLimit("c", 2)])
+      },
+      { session in
+        Self.stock(session)
+        _ = session.reserve("r", [TestLine(sku: "apple", quantity: 2)], limits: [TestLimit("c", 3)])
+      },
+      { session in
+        Self.stock(session)
+        _ = session.reserve("r", [TestLine(sku: "apple", quantity: 2)], limits: [TestLimit("d", 2)])
+      },
+      { session in
+        Self.stock(session)
         _ = session.reserve("r", "pear", 2)
       },
       { session in

@@ -219,7 +219,7 @@ import Testing
       return bytes
     }
     let table: [(String, [UInt8])] = [
-      ("an unknown tag", harmed { $0[40] = 5 }), ("the highest tag", harmed { $0[40] = 255 }),
+      ("an unknown tag", harmed { $0[40] = 100 }), ("the highest tag", harmed { $0[40] = 255 }),
       ("shorter", harmed { $0[41] = 7 }), ("longer", harmed { $0[41] = 9 }),
       ("beyond the record", harmed { $0[42] = 1 }),
       ("empty", harmed { $0.replaceSubrange(40..<48, with: [1, 0, 0, 0, 0, 0, 0, 0]) }),

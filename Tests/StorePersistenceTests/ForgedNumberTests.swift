@@ -40,7 +40,7 @@ struct ForgedNumberTests {
       each(64, 8, 8, .max),
       each(72, 8, 1 << 63, .max),
       each(80, 4, UInt64(UInt32.max)),
-      each(84, 4, 1),
+      each(84, 4, 1 << 30 + 1, UInt64(UInt32.max)),
       each(88, 8, largest, smallest, .max),
       each(96, 8, 1 << 40, .max),
       each(104, 8, 1 << 40, .max),
@@ -56,7 +56,16 @@ struct ForgedNumberTests {
       each(16, 8, .max),
       each(24, 8, 0, 1 << 63, .max),
       each(32, 8, 0, largest, .max),
+      each(40, 8, 1, .max),
       each(48, 8, largest, smallest, .max),
+    ].flatMap { $0 }
+
+  static let salesForgeries: [Forgery] =
+    [
+      each(16, 4, 2, UInt64(UInt32.max)),
+      each(20, 4, 1),
+      each(24, 8, 0, 1 << 49, largest, smallest),
+      each(32, 8, 0, 1 << 63, .max),
     ].flatMap { $0 }
 
   static let itemForgeries: [Forgery] =
@@ -186,6 +195,33 @@ struct ForgedNumberTests {
     } else {
       expectDamaged(files, "item")
     }
+  }
+
+  @Test(
+    "Of what was sold under a limit",
+    arguments: salesForgeries)
+  func sales(forgery: Forgery) throws {
+    let running = try JournaledStore(testLimits(items: 300), seed: 5)
+    let session = running.session
+    _ = session.beginTurn()
+    for sku in ["a", "b"] { _ = session.adjust("stock-\(sku)", sku, .setOnHand(100)) }
+    let cart = [TestLine(sku: "a", quantity: 2)]
+    let hold = session.reserve("k", cart, limits: [TestLimit("c", 3)]).value
+    _ = session.confirm(try #require(hold?.id))
+    _ = session.reserve("over", cart, limits: [TestLimit("c", 3)])
+    session.endTurn()
+    try running.settle()
+    try running.makeCheckpoint {}
+    let whole = try StockStore.verify(storage: running.copyOfFiles())
+    #expect(whole.digest == running.digest)
+    var files = running.copyOfFiles().files
+    let name = try #require(files.keys.filter { FileNames.checkpointLSN($0) != nil }.max())
+    var bytes = try #require(files[name])
+    let place = try #require(CheckpointBytes.block(.sales, bytes)) + BlockHeader.byteCount
+    CheckpointBytes.put(forgery.value, forgery.byteCount, at: place + forgery.offset, &bytes)
+    CheckpointBytes.repairChecksums(&bytes)
+    files[name] = bytes
+    expectDamaged(files, "sales")
   }
 
   /// The kinds that have these numbers, and where in the slot they stand.

@@ -198,8 +198,15 @@ final class Commander {
     let alternatives = takesLess ? random.number(0...2) : 0
     let decision = session.reserve(
       key(), lines(takesLess), alternatives: (0..<alternatives).map { _ in lines(takesLess) },
-      ttl: seconds(random.number(1...30)), reference: reference())
+      ttl: seconds(random.number(1...30)), reference: reference(), limits: limits())
     if let id = decision.value?.id { ids.append(id) }
+  }
+
+  private func limits() -> [TestLimit] {
+    if random.chance(60) { return [] }
+    let first = random.number(0...5)
+    let count = random.number(1...4)
+    return (0..<count).map { TestLimit("customer:\((first + $0) % 6)", random.number(2...60)) }
   }
 
   private func lines(_ takesLess: Bool) -> [TestLine] {

@@ -13,8 +13,8 @@ enum RetryPolicy {
 extension StoreSession {
   /// Makes the changes in `scratch.changes`, all or none.
   /// - Parameter untilDone: goes on whatever the number of attempts.
-  /// - Returns: also `insufficientStock` (requested and available of the item that lacks units) and
-  ///   `conflictTooBusy`.
+  /// - Returns: also `insufficientStock` (requested and available of the item that lacks units),
+  ///   `limitExceeded`, `tableFull` (of limits) and `conflictTooBusy`.
   func commit(untilDone: Bool = false) -> CommitResult {
     transact(.writeSet, untilDone: untilDone)
   }

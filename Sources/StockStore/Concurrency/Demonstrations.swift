@@ -23,9 +23,15 @@ enum Unchecked: ConcurrencyStrategy {
         return .done(.refused(refusal, lsn: 0))
       }
     }
+    if session.scratch.changes.limits.count > 0,
+      case .refused(let refusal, let lsn, _)? = session.readLimits()
+    {
+      return .done(.refused(refusal, lsn: lsn))
+    }
     _ = sched_yield()
     session.writeLines()
     let lsn = session.appendRecord()
+    if session.scratch.changes.limits.count > 0 { session.applyLimits(lsn: lsn) }
     for index in 0..<session.scratch.changes.count {
       let change = session.scratch.changes[index]
       session.store(change, lsn: lsn)

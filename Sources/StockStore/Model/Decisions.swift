@@ -91,6 +91,8 @@ package struct StockLevel: Equatable, Sendable, BitwiseCopyable {
 package enum StoreTable: Sendable, BitwiseCopyable {
   case items
   case reservations
+  /// What subjects have of items, for limits.
+  case limits
 }
 
 /// Why a command changed nothing. Of several bad lines it names one; `StoreSession.furtherRefusal` has the
@@ -111,6 +113,9 @@ package enum Refusal: Equatable, Sendable, BitwiseCopyable {
   case onHandMismatch(current: Int64)
   /// More is to be shipped or uncommitted than is committed.
   case insufficientCommitted(item: ItemHandle, requested: Int64, committed: Int64)
+  /// The subject (`StoreSession.refusedSubject`) would have more than `maxUnits` of the item with the `requested`
+  /// units: it has `used`.
+  case limitExceeded(item: ItemHandle, requested: Int64, used: Int64, maxUnits: Int64)
   case conflictTooBusy(attempts: Int)
   case idempotencyKeyReused
   /// Line `line` of a partial confirm asks for more than the `held` units of the item (0: not held).

@@ -36,6 +36,14 @@ package enum DeliberateFault: String, Sendable, CaseIterable {
   case batchHalfApplied = "batch-half-applied"
   /// Of several adjustments that stand in one record, a replay makes the first.
   case batchHalfReplayed = "batch-half-replayed"
+  /// What expires stays with the subject that had a limit for it.
+  case limitKeptByExpired = "limit-kept-by-expired"
+  /// What a journal says of sales under a limit is not read.
+  case limitLosesSales = "limit-loses-sales"
+  /// A limit counts what is held, and not what was bought.
+  case limitOfHeldAlone = "limit-of-held-alone"
+  /// Units that a Replace adds may pass the limit.
+  case limitUncheckedByReplace = "limit-unchecked-by-replace"
   /// A token is taken for one of this store though a repair has given it other versions since.
   case watchAfterRepair = "watch-after-repair"
   /// The token behind an event covers the whole batch that the event is in.

@@ -22,6 +22,7 @@ package enum RecordKind: UInt8, BitwiseCopyable {
   /// The same with fewer units than were held.
   case confirmedInPartCommitted = 17
   case refusedInsufficientCommitted = 18
+  case refusedLimitExceeded = 20
   /// Several adjustments that were made together.
   case adjustedTogether = 40
 
@@ -51,6 +52,8 @@ package enum RecordedRefusal: Equatable {
   /// At this change, from 0, where there are several.
   case onHandLimit(change: Int)
   case insufficientCommitted(item: ItemHandle, requested: Int64, committed: Int64)
+  /// The limit itself stands beside it.
+  case limitExceeded(item: ItemHandle, requested: Int64, used: Int64)
 
   /// Whether `first` is one of these places: numbers from a disk may be anything.
   package static func arePlaces(first: Int, _ places: UInt64) -> Bool {

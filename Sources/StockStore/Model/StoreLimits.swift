@@ -20,6 +20,9 @@ package struct StoreLimits: Sendable {
   /// Bytes of a reference.
   package static let referenceBytesMax = 64
 
+  /// Subjects that one reservation has limits for.
+  package static let subjectsMax = 4
+
   /// Lines of one reservation.
   package var linesPerReservation: Int
   /// Units of a line, on hand and safety stock of an item.
@@ -38,11 +41,14 @@ package struct StoreLimits: Sendable {
   package var reservationsMax: Int
   /// Holds that are due, or soon will be, that a turn works on before its calls.
   package var expiriesPerTurn: Int
+  /// Subjects and items of which the store keeps what the one has of the other.
+  package var subjectEntriesMax: Int
 
   package init(
     linesPerReservation: Int, quantityMax: Int64, ttlNanosecondsMin: Int64,
     ttlNanosecondsDefault: Int64, holdNanosecondsMax: Int64, retentionNanoseconds: Int64,
-    itemsMax: Int, reservationsMax: Int, expiriesPerTurn: Int = 1000
+    itemsMax: Int, reservationsMax: Int, expiriesPerTurn: Int = 1000,
+    subjectEntriesMax: Int = 1 << 20
   ) {
     self.linesPerReservation = linesPerReservation
     self.quantityMax = quantityMax
@@ -53,5 +59,6 @@ package struct StoreLimits: Sendable {
     self.itemsMax = itemsMax
     self.reservationsMax = reservationsMax
     self.expiriesPerTurn = expiriesPerTurn
+    self.subjectEntriesMax = subjectEntriesMax
   }
 }

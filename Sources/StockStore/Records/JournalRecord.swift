@@ -142,6 +142,9 @@
     case .refusedInsufficientCommitted:
       return .insufficientCommitted(
         item: ItemHandle(ordinal: item), requested: load(48), committed: load(56))
+    case .refusedLimitExceeded:
+      return .limitExceeded(
+        item: ItemHandle(ordinal: item), requested: load(48), used: load(56))
     default: return nil
     }
   }
@@ -242,6 +245,9 @@
 
   /// Of the reservation, or of the adjustment; empty where it has none.
   package var reference: BorrowedBytes { part(.reference) ?? .empty }
+
+  /// Of a hold, of a sale, or the one that a refusal is about, as LimitText has them; empty where there are none.
+  package var limits: BorrowedBytes { part(.limits) ?? .empty }
 
   /// The reservation's revision after the decision; nil where the decision leaves it as it is, and in records
   /// of versions that knew of none.

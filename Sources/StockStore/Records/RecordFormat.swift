@@ -38,6 +38,8 @@
 //                 without it, none are of any of the items
 //              3  8, of an adjustment: units committed after; likewise
 //              4  8: the reservation's revision after the decision
+//              5  limits, one behind the other, each: units 8, length of the subject 1, the subject. Held: those of
+//                 the hold; confirmed: those that the units sold count for; refused (20): the one that is passed
 //              6  1: held, where it is not as asked: which alternative, from 1 (0: the lines), plus 16 where the
 //                 answer told what is held; refused for lack of units, where there were alternatives: how many
 //                 were tried, the lines included
@@ -46,14 +48,14 @@
 //   refused, from 40:
 //        0      1  method whose key it is: 1 Reserve, 2 AdjustStock, 3 Replace, 40 BatchAdjustStock
 //        1      1  why: 6 lack of units, 7 an unknown line (the first release), 8 more on hand than may be,
-//                  10 unknown items, 18 lack of committed units (the numbers of RecordKind,
+//                  10 unknown items, 18 lack of committed units, 20 a limit (the numbers of RecordKind,
 //                  CheckpointFormat.swift)
 //        2      1  length of the SKU, or, for lack of units, how many further items lack some
 //        3      1  length of the location
 //        4      4  item; of unknown items the place of the first, or the number of the line (7), or of the
 //                  change (8)
 //        8      8  units requested, or the places of all unknown items as bits
-//       16      8  units available, or committed
+//       16      8  units available, or committed, or those that the subject has
 //   Places are those of the command's items in the order of their hashes.
 //
 //   adjusted, from 40:
@@ -115,6 +117,7 @@ package enum RecordPart: UInt8, CaseIterable {
   case committed = 2
   case adjustment = 3
   case revision = 4
+  case limits = 5
   case choice = 6
 
   /// Bytes before a part's payload: tag and length.
@@ -127,6 +130,7 @@ package enum RecordPart: UInt8, CaseIterable {
     case .committed: byteCount == 8 * lineCount && lineCount > 0
     case .adjustment: byteCount == 8
     case .revision: byteCount == 8
+    case .limits: LimitText.headBytes + 1...LimitText.bytesMax ~= byteCount
     case .choice: byteCount == 1
     }
   }
@@ -166,13 +170,14 @@ package enum RecordPart: UInt8, CaseIterable {
   /// all texts at their most.
   package static func byteCountMax(lines: Int) -> Int {
     let texts = 2 * 64 + RecordPart.headBytes + StoreLimits.referenceBytesMax
+    let limits = RecordPart.headBytes + LimitText.bytesMax
     let replaced =
       replacedBytes + 2 * lines * (lineBytes + 8) + RecordPart.headBytes
     let numbers = 2 * (RecordPart.headBytes + 8)
     let adjusted = adjustedBytes + 2 * 64 + reasonBytesMax + numbers
     let names = min(2 * 64 * lines, StoreLimits.adjustedNameBytesMax)
     let group = groupBytes + lines * changeBytesMax + names + groupReasonBytesMax
-    return (headBytes + texts + max(replaced, adjusted, group) + 7) & ~7
+    return (headBytes + texts + max(replaced + limits, adjusted, group) + 7) & ~7
   }
 
   package static let reasonBytesMax = 512
@@ -280,6 +285,11 @@ package enum RecordPart: UInt8, CaseIterable {
       item = handle.ordinal
       requestedUnits = requested
       availableUnits = committed
+    case .limitExceeded(let handle, let requested, let used):
+      kind = .refusedLimitExceeded
+      item = handle.ordinal
+      requestedUnits = requested
+      availableUnits = used
     }
     store(UInt8(truncatingIfNeeded: method.rawValue), at: 40)
     store(kind.rawValue, at: 41)

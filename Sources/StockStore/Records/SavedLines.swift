@@ -17,7 +17,7 @@ package enum SavedLines {
     case .refusedOnHandLimit: (record.refusal == .onHandLimit(change: 0) ? 0 : 1, 0, 0)
     case .refusedItemsNotFound, .refusedLineNotFound: (1, 0, 0)
     case .refusedInsufficientStock: (1 + 2 * record.shortageCount, saved.first, saved.second)
-    case .refusedInsufficientCommitted: (1, saved.first, saved.second)
+    case .refusedInsufficientCommitted, .refusedLimitExceeded: (1, saved.first, saved.second)
     // Where nothing is committed, what it was before there was anything to commit.
     case .adjusted: (record.adjusted.committed == 0 ? 2 : 3, saved.first, saved.second)
     case .replaced: (2 + record.lineCount, saved.first, saved.second)
@@ -40,7 +40,8 @@ package enum SavedLines {
       return (UInt32(clamping: first), Int64(bitPattern: places))
     case .lineNotFound(let line): return (UInt32(clamping: line), 0)
     case .onHandLimit(let change): return (UInt32(clamping: change), 0)
-    case .insufficientCommitted(let item, _, _): return (item.ordinal, 0)
+    case .insufficientCommitted(let item, _, _), .limitExceeded(let item, _, _):
+      return (item.ordinal, 0)
     default: break
     }
     if record.kind == .adjusted {

@@ -151,6 +151,7 @@ package struct Assembly: Sendable {
       case .held:
         found.liveHolds += 1
         restoreReference(slot)
+        if core.slab[slot].limits.count > 0 { try restoreLimits(slot) }
       default: found.ended.append(EndedSlot(lsn: core.slab[slot].lsn, slot: slot))
       }
       try requirePossible(slot)
@@ -200,8 +201,22 @@ package struct Assembly: Sendable {
 
   /// Makes a reservation found by its reference, which other decisions do not have an entry for.
   private func restoreReference(_ slot: UInt32) {
-    guard core.slab[slot].state != nil, let node = core.slab[slot].referenceNode else { return }
+    guard core.slab[slot].state != nil, let node = core.slab[slot].referenceNode, node.isIndexed
+    else { return }
     core.references.add(node)
+  }
+
+  /// What the live hold has counts for its subjects.
+  private func restoreLimits(_ slot: UInt32) throws(JournalError) {
+    var reader = LimitReader(core.slab[slot].limits)
+    while let limit = reader.next() {
+      let subject = core.keys.subjectHash(limit.subject)
+      for index in 0..<core.slab[slot].lineCount {
+        guard !core.subjects.isBeyondCap else { throw .tooManyLimits(core.limits) }
+        let line = core.slab[slot].line(index)
+        _ = core.subjects.add(subject, line.item.ordinal, held: line.quantity, sold: 0, lsn: 0)
+      }
+    }
   }
 
   private func slots(_ chunk: UInt32) -> Range<UInt32> {

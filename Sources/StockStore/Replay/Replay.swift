@@ -167,6 +167,7 @@ package final class Replay {
       try adjustTogether(record, lsn: lsn)
     case .confirmed, .released, .expired:
       try applyLines(record, lsn: lsn)
+      if record.kind == .confirmed, record.limits.count > 0 { try sell(record, lsn: lsn) }
       try change(record, lsn: lsn)
     case .extended: try change(record, lsn: lsn)
     case .clock: break
@@ -225,6 +226,35 @@ package final class Replay {
     core.setLevel(level, lsn: lsn)
   }
 
+  /// Adds what is sold to what the subjects have: the checkpoint has it in places of their own, each with the number
+  /// of its last sale.
+  private func sell(_ record: JournalRecord, lsn: UInt64) throws(JournalError) {
+    try requireLimits(record, 1...StoreLimits.subjectsMax)
+    if core.fault == .limitLosesSales { return }
+    var reader = LimitReader(record.limits)
+    while let limit = reader.next() {
+      let subject = core.keys.subjectHash(limit.subject)
+      for index in 0..<record.lineCount where record.line(index).quantity != 0 {
+        let line = record.line(index)
+        guard 0...RecoveryLimits.unitsMax ~= line.quantity else {
+          throw impossible("a sale of \(line.quantity) units")
+        }
+        guard !core.subjects.isBeyondCap else { throw .tooManyLimits(core.limits) }
+        core.subjects.replay(
+          SubjectSales(
+            subject: subject, ordinal: line.ordinal, sold: line.quantity, lsn: lsn))
+      }
+    }
+  }
+
+  private func requireLimits(
+    _ record: JournalRecord, _ counts: ClosedRange<Int>
+  ) throws(JournalError) {
+    guard let count = LimitReader.count(record.limits), counts ~= count else {
+      throw impossible("limits that are none")
+    }
+  }
+
   // MARK: Reservations
 
   private func hold(_ record: JournalRecord, lsn: UInt64) throws(JournalError) {
@@ -246,22 +276,26 @@ package final class Replay {
     core.slab[slot].owner = core.keys.owner(record.caller)
     core.slab[slot].expiresAt = record.expiresAt
     core.slab[slot].firstExpiresAt = record.expiresAt
+    try requireLimits(record, 0...StoreLimits.subjectsMax)
     if let choice = record.choice {
       guard let choice = HoldChoice(rawValue: choice), choice != .asAsked else {
         throw impossible("a choice of lines that is none")
       }
       if core.fault != .loseAlternative { core.slab[slot].setChoice(choice) }
     }
-    setReference(slot, record.reference)
+    setReference(slot, record.reference, limits: record.limits)
     try requirePossible(slot)
   }
 
   /// It comes into the index when all is read.
-  private func setReference(_ slot: UInt32, _ reference: BorrowedBytes) {
-    if reference.count == 0 { return }
-    core.slab[slot].referenceNode?.free()
+  private func setReference(
+    _ slot: UInt32, _ reference: BorrowedBytes, limits: BorrowedBytes = .empty
+  ) {
+    if reference.count == 0, limits.count == 0 { return }
+    let before = core.slab[slot].referenceNode
     core.slab[slot].referenceNode = ReferenceNode(
-      reference, hash: core.keys.referenceHash(reference), slot: slot)
+      reference, hash: core.keys.referenceHash(reference), slot: slot, limits: limits)
+    before?.free()
   }
 
   /// The reservation of a Replace has its new lines.
@@ -286,7 +320,7 @@ package final class Replay {
     core.slab[slot].replaceLines(lineCount) { Self.viewLine(record, $0) }
     core.slab[slot].expiresAt = record.expiresAt
     try setRevision(slot, revision)
-    setReference(slot, record.reference)
+    setReference(slot, record.reference, limits: core.slab[slot].limits)
     try requirePossible(slot)
   }
 
@@ -329,11 +363,17 @@ package final class Replay {
     {
       throw impossible("a refusal of items that are none")
     }
+    var limits = BorrowedBytes.empty
+    if case .limitExceeded = refusal {
+      try requireLimits(record, 1...1)
+      limits = record.limits
+    }
     guard record.shortageCount < StoreLimits.linesMax else {
       throw impossible("a refusal of more items than a reservation has")
     }
     guard try beginUse(record, method, lsn: lsn) else { return }
     core.slab[record.slot].setRefusal(refusal)
+    setReference(record.slot, .empty, limits: limits)
     if let tried = record.choice {
       guard case .insufficientStock = refusal, StoreLimits.areTried(Int64(tried)) else {
         throw impossible("a refusal of alternatives that are none")

@@ -44,6 +44,9 @@ extension ReservationRecord {
       return RecoveryLimits.isPossible(units: requested)
         && RecoveryLimits.isPossible(units: committed)
     }
+    if case .limitExceeded(_, let requested, let used) = refusal {
+      return RecoveryLimits.isPossible(units: requested) && RecoveryLimits.isPossible(units: used)
+    }
     guard case .insufficientStock(_, let requested, let available) = refusal else { return true }
     return RecoveryLimits.isPossible(units: requested)
       && RecoveryLimits.isPossible(units: available)
@@ -63,7 +66,8 @@ extension ReservationRecord {
       return (0..<levelCount).allSatisfy { level($0).item.ordinal < itemCount }
     }
     switch refusal {
-    case .insufficientStock(let item, _, _), .insufficientCommitted(let item, _, _):
+    case .insufficientStock(let item, _, _), .insufficientCommitted(let item, _, _),
+      .limitExceeded(let item, _, _):
       return item.ordinal < itemCount
     default: return true
     }
@@ -109,6 +113,12 @@ extension JournalError {
   static func tooManyItems(_ limits: StoreLimits) -> JournalError {
     .unsuitable(
       "the directory has more items than the \(limits.itemsMax) allowed: raise --max-items")
+  }
+
+  package static func tooManyLimits(_ limits: StoreLimits) -> JournalError {
+    .unsuitable(
+      "the directory has limits for more subjects than the \(limits.subjectEntriesMax) allowed: "
+        + "raise --max-limits")
   }
 
   package static func tooManyReservations(_ limits: StoreLimits) -> JournalError {

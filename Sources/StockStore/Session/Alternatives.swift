@@ -40,6 +40,8 @@ struct Alternatives: ~Copyable {
   /// What lacked units where that refusal was found, put by.
   var shortChanges = WriteSet(capacity: StoreLimits.changesMax)
   var shortOthers = RefusalList(capacity: StoreLimits.linesMax)
+  /// The limit that was passed, likewise.
+  var passedLimit = LimitText()
 
   /// While it is committed: some items of it may get less than is asked for.
   var takesLess = false
@@ -54,6 +56,7 @@ struct Alternatives: ~Copyable {
     minimums.free()
     shortChanges.free()
     shortOthers.free()
+    passedLimit.free()
     changeMinimums.free()
     changeQuantities.free()
   }
@@ -122,13 +125,13 @@ struct Alternatives: ~Copyable {
     return loaded
   }
 
-  /// Whether `refusal`, of what is tried, is what is answered if none can be held, as far as is known: the first
-  /// lack of units, or else that items of the command's own lines are unknown.
+  /// Whether `refusal`, of what is tried, is what is answered if none can be held, as far as is known: the first of
+  /// one whose items are known, or else that items of the command's own lines are not.
   mutating func keep(_ refusal: RecordedRefusal, unknownLine line: Int) -> Bool {
     switch (self.refusal, refusal) {
-    case (.insufficientStock, _): return false
-    case (_, .insufficientStock): break
-    case (nil, _) where current == 0: unknownLine = line
+    case (nil, .itemsNotFound): if current > 0 { return false } else { unknownLine = line }
+    case (_, .itemsNotFound): return false
+    case (nil, _), (.itemsNotFound, _): break
     default: return false
     }
     self.refusal = refusal

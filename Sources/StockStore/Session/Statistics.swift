@@ -15,6 +15,8 @@ package struct StoreStatistics: Sendable, Equatable {
   package var reservationsExpired: UInt64 = 0
   /// Reserves refused for lack of stock, replays not counted.
   package var reservesRefusedInsufficientStock: UInt64 = 0
+  /// Reserves and Replaces refused for a limit, replays not counted.
+  package var reservesRefusedLimitExceeded: UInt64 = 0
   /// Reserves refused for any other reason, replays not counted.
   package var reservesRefusedOther: UInt64 = 0
   /// Adjustments made.
@@ -53,6 +55,8 @@ package struct StoreStatistics: Sendable, Equatable {
   package var liveHolds: Int = 0
   /// Items now.
   package var items: Int = 0
+  /// Subjects and items of which it is kept what the one has of the other, now.
+  package var subjectEntries: Int = 0
   /// Recorded decisions now, live holds included.
   package var recordedDecisions: Int = 0
   /// Bytes in use now for the items' records and names.
@@ -63,6 +67,8 @@ package struct StoreStatistics: Sendable, Equatable {
   package var reservationBytes: Int = 0
   /// Bytes in use now for finding them by their keys.
   package var keyTableBytes: Int = 0
+  /// Bytes in use now for what subjects have of items.
+  package var subjectBytes: Int = 0
   /// Bytes in use now for the timers of the holds.
   package var timerBytes: Int = 0
 }
@@ -94,6 +100,7 @@ struct SessionCounters: ~Copyable {
   let released = Counter()
   let expired = Counter()
   let refusedInsufficientStock = Counter()
+  let refusedLimitExceeded = Counter()
   let refusedOther = Counter()
   let adjustments = Counter()
   let replays = Counter()
@@ -123,6 +130,7 @@ struct SessionCounters: ~Copyable {
     sums.reservationsReleased += count(released)
     sums.reservationsExpired += count(expired)
     sums.reservesRefusedInsufficientStock += count(refusedInsufficientStock)
+    sums.reservesRefusedLimitExceeded += count(refusedLimitExceeded)
     sums.reservesRefusedOther += count(refusedOther)
     sums.adjustments += count(adjustments)
     sums.replays += count(replays)

@@ -133,6 +133,8 @@ package final class StockStore: Sendable {
       core.shards[number].lock.unlock()
     }
     sums.timerBytes += core.dues.bytes
+    sums.subjectEntries = core.subjects.count
+    sums.subjectBytes = core.subjects.bytes
     return sums
   }
 

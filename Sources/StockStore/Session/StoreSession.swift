@@ -114,9 +114,10 @@ package final class StoreSession {
   /// The log sequence number of the store's newest decision: what a read of many records waits for.
   package var lastLSN: UInt64 { core.log.last }
 
-  /// Empties the lines for the next reserve or confirm. Both leave them empty.
+  /// Empties lines, alternatives and limits for the next reserve or confirm. Both leave them empty.
   package func clearLines() {
     scratch.lineCount = 0
+    scratch.limits.removeAll()
     if scratch.alternatives.isAsked { scratch.alternatives.removeAll() }
   }
 
@@ -251,6 +252,12 @@ struct SessionScratch: ~Copyable {
   var record = RecordWriter()
   /// Of a reserve or a replace, borrowed from the command; empty where it has none.
   var reference = BorrowedBytes.empty
+  /// Of a reserve, which leaves none; those of a commit are in `changes`.
+  var limits = LimitSet()
+  /// The same as bytes, where there are any.
+  var limitText = LimitText()
+  /// The one that the last command was refused for as `limitExceeded`.
+  var refusedLimit = LimitText()
   /// Of a reserve, from before it commits until after; nil for all other commands.
   var holdToRecord: HoldToRecord?
   /// Of a reserve.
@@ -302,6 +309,8 @@ struct SessionScratch: ~Copyable {
     alternatives.free()
     changes.free()
     group.free()
+    limitText.free()
+    refusedLimit.free()
     replacement.lines.free()
     expected.free()
     prepared.free()

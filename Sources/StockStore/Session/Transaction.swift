@@ -39,6 +39,7 @@ extension StoreSession {
   func apply(_ kind: TransactionKind, lsn: UInt64) {
     switch kind {
     case .writeSet:
+      if scratch.changes.limits.count > 0 { applyLimits(lsn: lsn) }
       for index in 0..<scratch.changes.count {
         store(scratch.changes[index], lsn: lsn)
         unlock(scratch.changes[index].ordinal, scratch.changes[index].word)
@@ -71,6 +72,7 @@ extension StoreSession {
         return refuseShortages(from: index, lack.requested, available: lack.available)
       }
     }
+    if scratch.changes.limits.count > 0, let refused = readLimits() { return refused }
     writeLines()
     return .writable
   }
@@ -131,6 +133,7 @@ extension StoreSession {
         time: now, slot: hold.slot, generation: hold.generation, fingerprint: hold.fingerprint,
         expiresAt: hold.expiresAt, lineCount: scratch.changes.count, scope: hold.scope)
       if scratch.reference.count > 0 { scratch.record.append(.reference, scratch.reference) }
+      if scratch.limits.count > 0 { scratch.record.append(.limits, scratch.limitText.bytes) }
       if scratch.alternatives.isAsked { writeChoice() }
     }
     if scratch.replacement.isReplacing { return writeReplacedLines() }

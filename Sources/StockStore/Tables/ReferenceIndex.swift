@@ -1,3 +1,6 @@
+// Which reservations have a reference, or limits? They have them in a node of their own; the limits of a reservation
+// change as little as its identity.
+//
 // Which reservations have a reference? Those that have one, and nobody else, pay for it: each has its text in a
 // node of its own, and the node is in a treap, a search tree that chance keeps flat, ordered by the reference's
 // hash and then by the slot. So the reservations of one reference stand side by side, whoever goes through them
@@ -7,12 +10,15 @@
 // links the nodes of one stripe is guarded by a lock of the stripe, which is taken after the shard's.
 internal import Synchronization
 
-/// A reference, and its place in the index. A handle: whoever has it frees it.
+/// What a reservation has besides its lines: a reference, with its place in the index, and limits. A handle: whoever
+/// has it frees it.
 @safe package struct ReferenceNode: Equatable {
   fileprivate struct Head {
     var hash: UInt64
     var slot: UInt32
-    var count: UInt32
+    var count: UInt16
+    /// Before the text.
+    var limitBytes: UInt16
     // Addresses; 0: none.
     var left: UInt
     var right: UInt
@@ -20,16 +26,27 @@ internal import Synchronization
 
   private let head: UnsafeMutablePointer<Head>
 
-  /// - Parameter hash: `StoreKeys.referenceHash` of the text.
-  package init(_ text: BorrowedBytes, hash: UInt64, slot: UInt32) {
+  /// - Parameters:
+  ///   - text: the reference; one without is in no index.
+  ///   - hash: `StoreKeys.referenceHash` of the text.
+  ///   - limits: as LimitText has them.
+  package init(
+    _ text: BorrowedBytes, hash: UInt64, slot: UInt32, limits: BorrowedBytes = .empty
+  ) {
     let headBytes = MemoryLayout<Head>.size
-    let memory = UnsafeMutableRawPointer.allocate(byteCount: headBytes + text.count, alignment: 8)
+    let memory = UnsafeMutableRawPointer.allocate(
+      byteCount: headBytes + limits.count + text.count, alignment: 8)
     unsafe head = memory.initializeMemory(
       as: Head.self,
-      to: Head(hash: hash, slot: slot, count: UInt32(text.count), left: 0, right: 0))
+      to: Head(
+        hash: hash, slot: slot, count: UInt16(text.count), limitBytes: UInt16(limits.count),
+        left: 0, right: 0))
+    // There is room for both behind the head.
+    if let base = unsafe limits.pointer.baseAddress {
+      unsafe (memory + headBytes).copyMemory(from: base, byteCount: limits.count)
+    }
     guard let base = unsafe text.pointer.baseAddress else { return }
-    // There is room for the text behind the head.
-    unsafe (memory + headBytes).copyMemory(from: base, byteCount: text.count)
+    unsafe (memory + headBytes + limits.count).copyMemory(from: base, byteCount: text.count)
   }
 
   /// - Parameter address: of a node; 0: none.
@@ -47,10 +64,19 @@ internal import Synchronization
   func free() { unsafe head.deallocate() }
 
   package var text: BorrowedBytes {
-    let text = unsafe UnsafeRawPointer(head) + MemoryLayout<Head>.size
-    return unsafe BorrowedBytes(
-      text.assumingMemoryBound(to: UInt8.self), count: Int(head.pointee.count))
+    bytes(at: unsafe Int(head.pointee.limitBytes), count: unsafe Int(head.pointee.count))
   }
+
+  /// As LimitText has them; empty where there are none.
+  package var limits: BorrowedBytes { bytes(at: 0, count: unsafe Int(head.pointee.limitBytes)) }
+
+  private func bytes(at offset: Int, count: Int) -> BorrowedBytes {
+    let start = unsafe UnsafeRawPointer(head) + MemoryLayout<Head>.size + offset
+    return unsafe BorrowedBytes(start.assumingMemoryBound(to: UInt8.self), count: count)
+  }
+
+  /// Whether it is found by its reference, or should be.
+  var isIndexed: Bool { unsafe head.pointee.count > 0 }
 
   package var hash: UInt64 { unsafe head.pointee.hash }
 

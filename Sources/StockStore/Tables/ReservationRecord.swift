@@ -277,8 +277,8 @@ package struct ReservationRecord: BitwiseCopyable {
     }
   }
 
-  /// The reference of the reservation; nil where it has none. Who sets it sees to the index, and frees the one
-  /// before.
+  /// The reference and the limits of the reservation, or the limit that a refusal is about; nil where there are none.
+  /// Who sets it sees to the index, and frees the one before.
   package var referenceNode: ReferenceNode? {
     @inline(__always) get {
       hasDetails ? ReferenceNode(address: UInt(Self.detail(of: quantitiesLow))) : nil
@@ -292,6 +292,9 @@ package struct ReservationRecord: BitwiseCopyable {
 
   /// Good as long as the record keeps it.
   package var reference: BorrowedBytes { referenceNode?.text ?? .empty }
+
+  /// Likewise, as LimitText has them.
+  package var limits: BorrowedBytes { referenceNode?.limits ?? .empty }
 
   // MARK: What was chosen
 
@@ -413,6 +416,9 @@ package struct ReservationRecord: BitwiseCopyable {
     case .refusedInsufficientCommitted:
       .insufficientCommitted(
         item: ItemHandle(ordinal: ordinals[0]), requested: firstNumber, committed: secondNumber)
+    case .refusedLimitExceeded:
+      .limitExceeded(
+        item: ItemHandle(ordinal: ordinals[0]), requested: firstNumber, used: secondNumber)
     default: nil
     }
   }
@@ -444,6 +450,11 @@ package struct ReservationRecord: BitwiseCopyable {
       ordinals[0] = item.ordinal
       firstNumber = requested
       secondNumber = committed
+    case .limitExceeded(let item, let requested, let used):
+      kind = .refusedLimitExceeded
+      ordinals[0] = item.ordinal
+      firstNumber = requested
+      secondNumber = used
     }
   }
 

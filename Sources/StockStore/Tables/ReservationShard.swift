@@ -96,21 +96,25 @@ package struct ReservationShard: ~Copyable {
 
   /// Frees what of the record lies elsewhere.
   private func removeLines(_ slot: UInt32) {
-    if records[slot].state != nil, let node = records[slot].referenceNode {
+    if records[slot].state != nil, let node = records[slot].referenceNode, node.isIndexed {
       references.remove(node)
     }
     records[slot].removeLines()
   }
 
-  /// Gives the reservation in `slot` a reference, in the place of the one that it has.
+  /// Gives the reservation in `slot` a reference, in the place of the one that it has; its limits stay.
   func setReference(_ slot: UInt32, _ text: BorrowedBytes, hash: UInt64) {
-    if let before = records[slot].referenceNode {
-      references.remove(before)
-      before.free()
-    }
-    let node = ReferenceNode(text, hash: hash, slot: slot)
+    let before = records[slot].referenceNode
+    setNode(slot, ReferenceNode(text, hash: hash, slot: slot, limits: before?.limits ?? .empty))
+    guard let before else { return }
+    if before.isIndexed { references.remove(before) }
+    before.free()
+  }
+
+  /// Gives the record in `slot`, which has none, a reference and limits.
+  func setNode(_ slot: UInt32, _ node: ReferenceNode) {
     records[slot].referenceNode = node
-    references.add(node)
+    if node.isIndexed { references.add(node) }
   }
 
   // MARK: Recovery, while one thread has the shard to itself

@@ -15,6 +15,7 @@ package struct StoreCore: Sendable {
   package let shards: PaddedArray<ReservationShard>
   let dues: DueIndex
   package let references: ReferenceIndex
+  package let subjects: SubjectTable
   package let workTimes: WorkTimes
   let sweep = PaddedArray<Sweep>(count: 1) { _ in Sweep() }
   private let shortages = PaddedArray<ShortageMark>(count: 1) { _ in ShortageMark() }
@@ -65,6 +66,7 @@ package struct StoreCore: Sendable {
     self.dues = dues
     let references = ReferenceIndex()
     self.references = references
+    subjects = SubjectTable(capacity: limits.subjectEntriesMax)
     shards = PaddedArray(count: shardCount) {
       ReservationShard(
         number: $0, slab: slab, dues: dues, references: references, capacity: capacity, now: now)
@@ -83,6 +85,7 @@ package struct StoreCore: Sendable {
       + Region<ItemRecord>.mappedBytes(capacity: items)
       + Region<ReservationRecord>.mappedBytes(capacity: reservations)
       + DueIndex.addressSpace(items: items, holds: reservations)
+      + SubjectTable.addressSpace(capacity: limits.subjectEntriesMax)
       // Of each chunk its owner, and at a recovery its stamp.
       + Region<UInt64>.mappedBytes(capacity: 2 * (reservations / ReservationSlab.chunkRecords))
   }
@@ -110,6 +113,7 @@ package struct StoreCore: Sendable {
     slab.free()
     dues.free()
     references.free()
+    subjects.free()
     workTimes.free()
     sweep.free()
     shortages.free()

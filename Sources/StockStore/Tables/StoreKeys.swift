@@ -21,6 +21,7 @@ package struct StoreKeys: Sendable {
   private let watch: SipKey
   private let reference: SipKey
   private let replacePayload: SipKey
+  private let subject: SipKey
 
   package init(secret: SipKey) {
     item = secret.derived(1)
@@ -34,6 +35,7 @@ package struct StoreKeys: Sendable {
     watch = secret.derived(18)
     reference = secret.derived(32)
     replacePayload = secret.derived(33)
+    subject = secret.derived(36)
   }
 
   @inline(__always)
@@ -74,6 +76,13 @@ package struct StoreKeys: Sendable {
   /// By which a reference is found, and known in a payload.
   package func referenceHash(_ text: BorrowedBytes) -> UInt64 {
     unsafe reference.hash(text.pointer, BorrowedBytes.empty.pointer, UInt64(text.count))
+  }
+
+  /// Names whoever has a limit.
+  package func subjectHash(_ text: BorrowedBytes) -> SubjectHash {
+    let (low, high) = unsafe subject.hash128(
+      text.pointer, BorrowedBytes.empty.pointer, UInt64(text.count))
+    return SubjectHash(low: low, high: high)
   }
 
   /// For the position that a page of a list ends at. No two lists feed the same words: the number of

@@ -55,6 +55,8 @@ struct WriteSet {
   private(set) var count = 0
   /// Indices of `changes` by item number.
   private let order: FixedArray<UInt8>
+  /// What the changes have to keep.
+  var limits = LimitSet()
 
   init(capacity: Int) {
     changes = FixedArray(capacity: capacity, repeating: ItemChange())
@@ -79,7 +81,10 @@ struct WriteSet {
   @inline(__always)
   func ordinal(lockedAt position: Int) -> UInt32 { changes[lockOrder(position)].ordinal }
 
-  mutating func removeAll() { count = 0 }
+  mutating func removeAll() {
+    count = 0
+    limits.removeAll()
+  }
 
   /// Adds a change of an item that is not there yet.
   @inline(__always)

@@ -174,7 +174,8 @@ extension StoreSession {
     case .itemsNotFound(let first, _): first
     case .lineNotFound(let line): line
     case .onHandLimit(let change): change
-    case .insufficientStock(let item, _, _), .insufficientCommitted(let item, _, _):
+    case .insufficientStock(let item, _, _), .insufficientCommitted(let item, _, _),
+      .limitExceeded(let item, _, _):
       (0..<scratch.group.count).first {
         core.find(scratch.group[$0].command.item, scratch.group[$0].hash) == item.ordinal
       }

@@ -17,6 +17,7 @@ extension StockStore {
       stagedLines += auditShard(number, live.holdsByShard[number], &findings)
     }
     auditReferences(&findings)
+    auditLimits(&findings)
     let indexed = (0..<core.items.count).reduce(0) { $0 + core.dues.count($1) }
     if indexed != stagedLines {
       findings.append("\(indexed) lines found by their items, \(stagedLines) are staged")
@@ -66,7 +67,7 @@ extension StockStore {
   private func auditReferences(_ findings: inout [String]) {
     var referenced = 0
     for slot in 0..<core.slab.slotCount where core.slab[slot].state != nil {
-      guard let node = core.slab[slot].referenceNode else { continue }
+      guard let node = core.slab[slot].referenceNode, node.isIndexed else { continue }
       referenced += 1
       if !core.references.has(node) || node.hash != core.keys.referenceHash(node.text) {
         findings.append("slot \(slot): its reference does not lead to it")
@@ -75,6 +76,49 @@ extension StockStore {
     let indexed = core.references.count
     if indexed != referenced {
       findings.append("\(referenced) reservations have a reference, \(indexed) are found by one")
+    }
+  }
+
+  /// Each subject has of each item what its live holds have, and no entry has nothing. What was sold outlives the
+  /// reservations: those that are remembered are the least of it.
+  private func auditLimits(_ findings: inout [String]) {
+    struct Units {
+      var held: Int64 = 0
+      var sold: Int64 = 0
+    }
+    var expected: [UInt64: [UInt32: Units]] = [:]
+    for slot in 0..<core.slab.slotCount {
+      guard let state = core.slab[slot].state, state == .held || state == .confirmed else {
+        continue
+      }
+      var reader = LimitReader(core.slab[slot].limits)
+      while let limit = reader.next() {
+        let subject = core.keys.subjectHash(limit.subject)
+        for index in 0..<core.slab[slot].lineCount {
+          let line = core.slab[slot].line(index)
+          var units = expected[subject.low]?[line.item.ordinal] ?? Units()
+          if state == .held { units.held += line.quantity } else { units.sold += line.quantity }
+          expected[subject.low, default: [:]][line.item.ordinal] = units
+        }
+      }
+    }
+    var found = 0
+    for place in 0..<core.subjects.placeEnd {
+      core.subjects.forEach(at: place) { entry in
+        found += 1
+        let units = expected[entry.subject.low]?.removeValue(forKey: entry.ordinal) ?? Units()
+        if entry.held != units.held || entry.sold < units.sold || entry.held + entry.sold <= 0 {
+          findings.append(
+            "item \(entry.ordinal): a subject has \(entry.held) held and \(entry.sold) sold, its "
+              + "reservations \(units.held) and \(units.sold)")
+        }
+      }
+    }
+    for units in expected.values.joined() where units.value.held + units.value.sold != 0 {
+      findings.append("item \(units.key): a subject that has units has no entry")
+    }
+    if found != core.subjects.count {
+      findings.append("\(core.subjects.count) entries of subjects counted, \(found) found")
     }
   }
 

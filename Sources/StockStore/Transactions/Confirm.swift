@@ -14,8 +14,8 @@ extension StoreSession {
   ///   - keepCommitted: the units stay on hand as committed; part of what a repeat must repeat.
   /// - Returns: the reservation, `replayed` if it was confirmed before in the same way; or
   ///   `reservationNotFound`, `reservationExpired`, `reservationReleased`, `reservationConfirmed` (in
-  ///   another way), `moreThanHeld`, `insufficientStock` (reacquiring, or not on hand), `notOwnHold`,
-  ///   `conflictTooBusy`, `unavailable`.
+  ///   another way), `moreThanHeld`, `insufficientStock` (reacquiring, or not on hand), `limitExceeded`
+  ///   (reacquiring, by the limits of its Reserve), `notOwnHold`, `conflictTooBusy`, `unavailable`.
   package func confirm(
     _ id: ReservationID, reacquireIfExpired: Bool, keepCommitted: Bool = false,
     by requester: Requester = .nameless
@@ -23,9 +23,9 @@ extension StoreSession {
     defer { scratch.lineCount = 0 }
     let sale = Sale(reacquires: reacquireIfExpired, keepsCommitted: keepCommitted)
     let decision = decideConfirm(id, sale, requester)
-    guard scratch.hasBacklog, case .refused(.insufficientStock) = decision.result else {
-      return decision
-    }
+    guard scratch.hasBacklog, case .refused(let refusal) = decision.result,
+      refusal.mayPassWithExpiry
+    else { return decision }
     finishDueOfChanges()
     return decideConfirm(id, sale, requester)
   }
@@ -67,6 +67,7 @@ extension StoreSession {
     let slot = id.slot
     if let refusal = gatherSale(slot, sale) { return refused(refusal, slot) }
     if let unavailable { return refused(.unavailable(unavailable), slot) }
+    takeLimits(of: slot)
     beginRecord(
       .confirmed, slot, id.tag,
       value: RecordWriter.confirmedValue(takenAgain: false, committed: sale.keepsCommitted),
@@ -88,6 +89,7 @@ extension StoreSession {
     if let refusal = gatherSale(slot, sale) { return refused(refusal, slot) }
     if let unavailable { return refused(.unavailable(unavailable), slot) }
     scratch.changes.turnIntoReacquiring()
+    takeLimits(of: slot)
     beginRecord(
       .confirmed, slot, id.tag,
       value: RecordWriter.confirmedValue(takenAgain: true, committed: sale.keepsCommitted),
@@ -107,7 +109,7 @@ extension StoreSession {
   }
 
   private func refusedSale(_ refusal: Refusal, _ slot: UInt32) -> Decision<ReservationView> {
-    guard case .insufficientStock = refusal else { return refused(refusal, slot) }
+    guard refusal.mayPassWithExpiry else { return refused(refusal, slot) }
     // It tells of what others have taken: that must be durable, too.
     return Decision(.refused(refusal), replayed: false, lsn: core.log.last)
   }

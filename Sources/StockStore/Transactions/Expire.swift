@@ -167,6 +167,7 @@ extension StoreSession {
   func expire(_ slot: UInt32, _ number: Int) {
     let expiresAt = core.slab[slot].expiresAt
     gatherReturn(slot)
+    if core.fault == .limitKeptByExpired { scratch.changes.limits.removeAll() }
     if core.log.isKeeping { beginRecord(.expired, slot, core.idTag(slot), value: expiresAt) }
     guard case .committed(let lsn) = commit(untilDone: true) else {
       preconditionFailure("nothing was required, and there was no last attempt")

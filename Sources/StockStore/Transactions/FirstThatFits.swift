@@ -10,8 +10,8 @@
 // What is due of an alternative's items ends before it is tried, so that none is passed over, nor held in part, for
 // units that are on their way back.
 //
-// If none can be held, the answer is the one that the first gets that lacks units. An unknown item makes its
-// alternative impossible, and no more: that it is unknown is the answer only where each has one, and then it
+// If none can be held, the answer is the one that the first gets whose items are all known. An unknown item makes
+// its alternative impossible, and no more: that it is unknown is the answer only where each has one, and then it
 // names those of `lines`. Either is one recorded decision.
 internal import Bytes
 internal import Log
@@ -88,16 +88,6 @@ extension StoreSession {
     return true
   }
 
-  /// The same for lack of units.
-  func moveOnFromLack(_ refusal: Refusal) -> Bool {
-    guard case .insufficientStock(let item, let requested, let available) = refusal else {
-      preconditionFailure("not what an alternative is passed over for")
-    }
-    return moveOn(
-      from: RecordedRefusal.insufficientStock(
-        item: item, requested: requested, available: available))
-  }
-
   /// Records and answers that none can be held.
   @inline(never)
   func refuseAll(
@@ -108,16 +98,18 @@ extension StoreSession {
     }
     if scratch.alternatives.current > 0 { load(0) }
     scratch.swapShort()
-    guard case .insufficientStock = refusal else {
+    var name: ItemName?
+    switch refusal {
+    case .insufficientStock:
+      counters.refusedInsufficientStock.add()
+      let count = scratch.alternatives.count
+      scratch.further.alternativesTried = count == 0 ? 0 : count + 1
+    case .limitExceeded: counters.refusedLimitExceeded.add()
+    default:
       counters.refusedOther.add()
-      return refuse(
-        refusal, .reserve, scope, identity, fingerprint, number,
-        name: scratch.lines[scratch.alternatives.unknownLine].item)
+      name = scratch.lines[scratch.alternatives.unknownLine].item
     }
-    counters.refusedInsufficientStock.add()
-    let count = scratch.alternatives.count
-    scratch.further.alternativesTried = count == 0 ? 0 : count + 1
-    return refuse(refusal, .reserve, scope, identity, fingerprint, number, name: nil)
+    return refuse(refusal, .reserve, scope, identity, fingerprint, number, name: name)
   }
 
   // MARK: Committing one
@@ -205,5 +197,6 @@ extension SessionScratch {
   mutating func swapShort() {
     swap(&changes, &alternatives.shortChanges)
     swap(&further, &alternatives.shortOthers)
+    swap(&refusedLimit, &alternatives.passedLimit)
   }
 }

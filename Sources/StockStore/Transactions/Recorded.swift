@@ -82,6 +82,10 @@ extension StoreSession {
       refuse(
         .insufficientCommitted(item: item, requested: requested, committed: committed), method,
         scope, identity, fingerprint, number, name: nil)
+    case .limitExceeded(let item, let requested, let used, _):
+      refuse(
+        .limitExceeded(item: item, requested: requested, used: used), method, scope, identity,
+        fingerprint, number, name: nil)
     default: Decision(.refused(refusal), replayed: false, lsn: 0)
     }
   }
@@ -99,6 +103,9 @@ extension StoreSession {
         fingerprint: fingerprint, scope: scope, lines: scratch.changes, further: scratch.further,
         name: name)
       if method != .adjust { scratch.record.append(.reference, scratch.reference) }
+      if case .limitExceeded = refusal {
+        scratch.record.append(.limits, scratch.refusedLimit.bytes)
+      }
       if scratch.further.alternativesTried > 0 {
         scratch.record.append(
           .choice, byte: UInt8(truncatingIfNeeded: scratch.further.alternativesTried))
@@ -108,6 +115,10 @@ extension StoreSession {
     let slot = record(identity, fingerprint, lsn: lsn, number)
     assert(!core.log.isKeeping || scratch.record.slot == slot, "another slot than was written")
     core.slab[slot].setRefusal(refusal)
+    if case .limitExceeded = refusal {
+      core.slab[slot].referenceNode = ReferenceNode(
+        .empty, hash: 0, slot: slot, limits: scratch.refusedLimit.bytes)
+    }
     if scratch.further.alternativesTried > 0 {
       core.slab[slot].setAlternativesTried(scratch.further.alternativesTried)
     }
@@ -148,7 +159,19 @@ extension StoreSession {
     case .onHandLimit: return .onHandLimit
     case .insufficientCommitted(let item, let requested, let committed):
       return .insufficientCommitted(item: item, requested: requested, committed: committed)
+    case .limitExceeded(let item, let requested, let used):
+      return .limitExceeded(
+        item: item, requested: requested, used: used, maxUnits: showRefusedLimit(slot))
     }
+  }
+
+  /// Keeps the limit that the recorded refusal in `slot` is about for `refusedSubject`: its units.
+  private func showRefusedLimit(_ slot: UInt32) -> Int64 {
+    scratch.refusedLimit.removeAll()
+    var reader = LimitReader(core.slab[slot].limits)
+    guard let limit = reader.next() else { return 0 }
+    scratch.refusedLimit.append(limit)
+    return limit.maxUnits
   }
 
   /// The recorded answer in `slot`, again; `accepted` reads it where it is no refusal.

@@ -112,8 +112,10 @@ extension StoreSession {
       kind, time: now, slot: slot, generation: core.slab[slot].generation,
       tag: tag, value: value, lineCount: scratch.changes.count,
       caller: requester.caller)
-    if let reference = core.slab[slot].referenceNode {
-      scratch.record.append(.reference, reference.text)
+    if let node = core.slab[slot].referenceNode {
+      scratch.record.append(.reference, node.text)
+      // Units that are sold count for these, also when nothing is known of the reservation any more.
+      if kind == .confirmed { scratch.record.append(.limits, node.limits) }
     }
   }
 
@@ -126,6 +128,7 @@ extension StoreSession {
       scratch.changes.append(
         ItemChange(ordinal: line.item.ordinal, heldChange: -line.quantity))
     }
+    takeLimits(of: slot)
   }
 
   /// Ends the hold in `slot`. Its timer is stopped, its units have been committed.

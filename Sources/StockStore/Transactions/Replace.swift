@@ -33,7 +33,7 @@ package struct ReplaceCommand {
 extension StoreSession {
   /// Puts the lines that were appended in the place of those that the reservation holds, or changes nothing.
   /// - Returns: the reservation right after, also where the command is repeated; or `insufficientStock`,
-  ///   `itemNotFound` (both recorded), `reservationNotFound`, `reservationExpired`, `reservationConfirmed`,
+  ///   `itemNotFound`, `limitExceeded` (all recorded), `reservationNotFound`, `reservationExpired`, `reservationConfirmed`,
   ///   `reservationReleased`, `notOwnHold`, `revisionMismatch`, `conflictTooBusy`, `idempotencyKeyReused`,
   ///   `longerThanMaxHold`, `tableFull`, `unavailable`.
   package func replace(
@@ -72,20 +72,18 @@ extension StoreSession {
       beginReplaced(command, identity, fingerprint, locks.key)
       switch commitReplacement() {
       case .refused(let refusal, _):
-        if case .insufficientStock = refusal {
-          if scratch.hasBacklog, mayFinish {
-            // As in `reserve`.
-            mayFinish = false
-            scratch.replacement.isReplacing = false
-            unlock(locks)
-            finishDueOfLines()
-            lock(locks)
-            continue
-          }
-          counters.refusedInsufficientStock.add()
-          if core.fault == .replaceHalfway { giveBack(command.reservation, locks) }
-        } else {
-          counters.refusedOther.add()
+        if refusal.mayPassWithExpiry, scratch.hasBacklog, mayFinish {
+          // As in `reserve`.
+          mayFinish = false
+          scratch.replacement.isReplacing = false
+          unlock(locks)
+          finishDueOfLines()
+          lock(locks)
+          continue
+        }
+        count(refusal)
+        if core.fault == .replaceHalfway, case .insufficientStock = refusal {
+          giveBack(command.reservation, locks)
         }
         return refuse(
           refusal, .replace, command.scope, identity, fingerprint, locks.key)
@@ -162,6 +160,7 @@ extension StoreSession {
       }
     }
     scratch.changes.removeUnchanged()
+    takeLimits(of: slot)
     scratch.replacement.expiresAt = newEnd(slot, command.ttlNanoseconds)
     scratch.replacement.revision = core.slab[slot].revision + 1
   }
@@ -231,7 +230,8 @@ extension StoreSession {
       createdAt: core.slab[held].createdAt, revision: core.slab[held].revision,
       lineCount: scratch.replacement.lineCount
     ) { scratch.replacement.lines[$0] }
-    if let node = core.slab[held].referenceNode {
+    // The answer has no limits: the reservation does.
+    if let node = core.slab[held].referenceNode, node.isIndexed {
       core.slab[slot].referenceNode = ReferenceNode(node.text, hash: node.hash, slot: slot)
     }
     core.shards[number].appendEnded(slot)

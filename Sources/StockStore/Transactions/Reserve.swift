@@ -3,13 +3,14 @@ internal import Log
 internal import Posix
 
 extension StoreSession {
-  /// Holds every line that was appended, or none; of alternatives that were appended, the first that can be held
-  /// (FirstThatFits.swift).
+  /// Holds every line that was appended, or none, within the limits that were appended; of alternatives that were
+  /// appended, the first that can be held (FirstThatFits.swift).
   /// - Parameters:
   ///   - ttlNanoseconds: above 0; nil, which is another payload than any number: the default.
   ///   - reference: empty for none.
-  /// - Returns: the hold, whose lines are in the view where its choice tells them; or `insufficientStock`, `itemNotFound` (both recorded), `conflictTooBusy`,
-  ///   `idempotencyKeyReused`, `longerThanMaxHold`, `tableFull`, `unavailable`.
+  /// - Returns: the hold, whose lines are in the view where its choice tells them; or `insufficientStock`,
+  ///   `limitExceeded`, `itemNotFound` (all recorded), `conflictTooBusy`, `idempotencyKeyReused`,
+  ///   `longerThanMaxHold`, `tableFull`, `unavailable`.
   package func reserve(
     _ scope: IdempotencyScope, ttlNanoseconds: Int64?, reference: BorrowedBytes = .empty
   ) -> Decision<Hold> {
@@ -29,7 +30,7 @@ extension StoreSession {
       if let slot = recorded(identity, number) {
         let isSamePayload =
           core.slab[slot].fingerprint == fingerprint
-          || reference.count == 0 && !scratch.alternatives.isAsked
+          || reference.count == 0 && !scratch.alternatives.isAsked && scratch.limits.count == 0
             && isSamePayloadOfFirstRelease(slot, ttlNanoseconds)
         // What was refused is told of the command's own lines.
         if scratch.alternatives.current > 0 { load(0) }
@@ -52,6 +53,7 @@ extension StoreSession {
           unknownItems(from: line), .reserve, scope, identity, fingerprint, number,
           name: scratch.lines[line].item)
       }
+      if scratch.limits.count > 0 { scratch.changes.limits = scratch.limits }
       if scratch.alternatives.isAsked, scratch.hasBacklog, mayFinish {
         // Before it is passed over, or held in part. As below.
         mayFinish = false
@@ -72,22 +74,18 @@ extension StoreSession {
       scratch.holdToRecord = nil
       switch result {
       case .refused(let refusal, _):
-        if case .insufficientStock = refusal {
-          if scratch.hasBacklog, mayFinish {
-            // Some of it may be due. Another session may have the same key meanwhile: begin again.
-            mayFinish = false
-            finishDueOfLines(unlocking: number)
-            continue
-          }
-          if scratch.alternatives.isAsked {
-            mayFinish = true
-            if moveOnFromLack(refusal) { continue }
-            return refuseAll(scope, identity, fingerprint, number)
-          }
-          counters.refusedInsufficientStock.add()
-        } else {
-          counters.refusedOther.add()
+        if refusal.mayPassWithExpiry, scratch.hasBacklog, mayFinish {
+          // Some of it may be due. Another session may have the same key meanwhile: begin again.
+          mayFinish = false
+          finishDueOfLines(unlocking: number)
+          continue
         }
+        if scratch.alternatives.isAsked, let refusal = refusal.ofAlternative {
+          mayFinish = true
+          if moveOn(from: refusal) { continue }
+          return refuseAll(scope, identity, fingerprint, number)
+        }
+        count(refusal)
         return refuse(refusal, .reserve, scope, identity, fingerprint, number)
       case .committed(let lsn):
         let slot = record(identity, fingerprint, lsn: lsn, number)
@@ -103,6 +101,16 @@ extension StoreSession {
     core.shards[number].lock.unlock()
     finishDueOfLines()
     core.shards[number].lock.lock()
+  }
+
+  /// Counts a refusal by its reason.
+  @inline(never)
+  func count(_ refusal: Refusal) {
+    switch refusal {
+    case .insufficientStock: counters.refusedInsufficientStock.add()
+    case .limitExceeded: counters.refusedLimitExceeded.add()
+    default: counters.refusedOther.add()
+    }
   }
 
   /// The answer where nothing is decided.
@@ -129,7 +137,11 @@ extension StoreSession {
         ViewLine(item: ItemHandle(ordinal: change.ordinal), quantity: change.heldChange))
     }
     let choice = scratch.alternatives.isAsked ? keepChoice(slot) : .asAsked
-    if scratch.reference.count > 0 { keepReference(slot, number) }
+    if scratch.limits.count > 0 {
+      keepLimits(slot, number)
+    } else if scratch.reference.count > 0 {
+      keepReference(slot, number)
+    }
     startTimer(slot, number)
     counters.held.add()
     counters.liveHolds.add()
@@ -145,6 +157,15 @@ extension StoreSession {
     let reference = scratch.reference
     core.shards[number].setReference(
       slot, reference, hash: core.keys.referenceHash(reference))
+  }
+
+  /// Gives the reservation in `slot` the command's limits, and its reference if it has one.
+  @inline(never)
+  private func keepLimits(_ slot: UInt32, _ number: Int) {
+    let reference = scratch.reference
+    let hash = reference.count > 0 ? core.keys.referenceHash(reference) : 0
+    core.shards[number].setNode(
+      slot, ReferenceNode(reference, hash: hash, slot: slot, limits: scratch.limitText.bytes))
   }
 
   /// The hold that is recorded in `slot`, as a replay tells it.
@@ -189,7 +210,8 @@ extension StoreSession {
   // MARK: The payload
 
   /// Two payloads are the same if they ask for the same units of the same items, in whatever lines, for
-  /// the same ttl, or both for none, and for the same reference, minimums and alternatives. A field that is added later is hashed before
+  /// the same ttl, or both for none, and for the same reference, minimums, alternatives and limits. A field that is added
+  /// later is hashed before
   /// the ttl, where it is set, and not at all where it is not: what was recorded before stays the same payload.
   @inline(__always)
   private func reserveFingerprint(_ ttlNanoseconds: Int64?) -> UInt64 {
@@ -197,6 +219,7 @@ extension StoreSession {
     absorbLines(&hasher)
     if scratch.reference.count > 0 { absorbReference(&hasher) }
     if scratch.alternatives.isAsked { absorbAlternatives(&hasher) }
+    if scratch.limits.count > 0 { absorbLimits(&hasher) }
     // No ttl that is asked for is 0.
     return hasher.finish(UInt64(bitPattern: ttlNanoseconds ?? 0))
   }
@@ -206,6 +229,18 @@ extension StoreSession {
   func absorbReference(_ hasher: inout SipHasher) {
     hasher.absorb(PayloadField.reference.rawValue)
     hasher.absorb(core.keys.referenceHash(scratch.reference))
+  }
+
+  /// Likewise, in whatever order they came.
+  @inline(never)
+  private func absorbLimits(_ hasher: inout SipHasher) {
+    hasher.absorb(PayloadField.limits.rawValue)
+    hasher.absorb(UInt64(scratch.limits.count))
+    scratch.limits.forEachByHash { entry in
+      hasher.absorb(entry.subject.low)
+      hasher.absorb(entry.subject.high)
+      hasher.absorb(UInt64(bitPattern: entry.limit.maxUnits))
+    }
   }
 
   /// The items and their units, whatever the lines.
@@ -324,4 +359,26 @@ enum PayloadField: UInt64 {
   case expectedRevision = 2
   case minimum = 5
   case alternative = 6
+  case limits = 8
+}
+
+extension Refusal {
+  /// Whether the command may pass once holds that are due have ended.
+  var mayPassWithExpiry: Bool {
+    switch self {
+    case .insufficientStock, .limitExceeded: true
+    default: false
+    }
+  }
+
+  /// Where an alternative is passed over for it: as it is recorded if none can be held.
+  var ofAlternative: RecordedRefusal? {
+    switch self {
+    case .insufficientStock(let item, let requested, let available):
+      .insufficientStock(item: item, requested: requested, available: available)
+    case .limitExceeded(let item, let requested, let used, _):
+      .limitExceeded(item: item, requested: requested, used: used)
+    default: nil
+    }
+  }
 }

@@ -52,6 +52,7 @@ extension StoreCore {
       let version = items[ordinal].word.load(ordering: .acquiring) >> 1
       if version != 0 { digest.add(itemHash(ordinal, version, &words)) }
     }
+    addSales(to: &digest, &words)
     for slot in 0..<slab.slotCount {
       let kind = slab[slot].kind
       if kind == .free { continue }
@@ -126,18 +127,49 @@ extension StoreCore {
     if choice != .asAsked {
       words.append(UInt64(choice.rawValue) | UInt64(slab[slot].firstLineCount) << 8)
     }
+    let limitCount = appendLimits(of: slot, to: &words)
     words.text = slab[slot].reference
     words.last =
       UInt64(slab[slot].kind.rawValue) | UInt64(words.text.count) << 8
-      | (revision == 1 ? 0 : 1 << 16) | (choice == .asAsked ? 0 : 1 << 17)
-      | UInt64(numbers.lineCount) << 32
+      | (revision == 1 ? 0 : 1 << 16) | (choice == .asAsked ? 0 : 1 << 17) | limitCount << 18 | UInt64(numbers.lineCount) << 32
+  }
+
+  /// How many there are.
+  private func appendLimits(of slot: UInt32, to words: inout DigestWords) -> UInt64 {
+    if slab[slot].limits.count == 0 { return 0 }
+    var reader = LimitReader(slab[slot].limits)
+    var count: UInt64 = 0
+    while let limit = reader.next() {
+      let subject = keys.subjectHash(limit.subject)
+      words.append(subject.low)
+      words.append(subject.high)
+      words.append(UInt64(bitPattern: limit.maxUnits))
+      count += 1
+    }
+    return count
+  }
+
+  /// What was sold to subjects under limits. What they hold follows from the reservations.
+  private func addSales(to digest: inout StateDigest, _ words: inout DigestWords) {
+    let none = unsafe BorrowedBytes.empty.pointer
+    for place in 0..<subjects.placeEnd {
+      subjects.forEachSales(at: place) { sales in
+        words.removeAll()
+        words.append(3)
+        words.append(UInt64(sales.ordinal))
+        words.append(sales.subject.low)
+        words.append(sales.subject.high)
+        words.append(UInt64(bitPattern: sales.sold))
+        unsafe digest.add(keys.digest.hash128(words.pointer, none, none, 0))
+      }
+    }
   }
 }
 
 /// The words of one hash.
 private struct DigestWords {
-  /// Of a record: eleven, and two for each line, or six for each level.
-  private static let countMax = 11 + 6 * StoreLimits.linesMax
+  /// Of a record: eleven, two for each line, or six for each level, and three for each limit.
+  private static let countMax = 11 + 6 * StoreLimits.linesMax + 3 * StoreLimits.subjectsMax
 
   private let words = FixedArray<UInt64>(capacity: Self.countMax, repeating: 0)
   private(set) var count = 0

@@ -28,6 +28,7 @@ package struct Model: Sendable {
     /// Confirmed with fewer units than were held.
     package var isSoldInPart = false
     package var reference = ""
+    package var limits: [TestLimit] = []
     package var revision: UInt64 = 1
     /// Confirmed, and the units stayed on hand.
     package var isCommitted = false
@@ -61,7 +62,7 @@ package struct Model: Sendable {
   /// What came with a key. In a box of its own: snapshots copy it often.
   package indirect enum Payload: Equatable, Sendable {
     /// What was asked for and each alternative to it, each SKU once, in their order; nil: no ttl was sent.
-    case reserve([[TestLine]], ttl: Int64?, reference: String)
+    case reserve([[TestLine]], ttl: Int64?, reference: String, limits: [TestLimit])
     case adjust(Adjustment)
     case replace(Replacement)
     case adjustTogether(Batch)
@@ -194,6 +195,8 @@ package struct Model: Sendable {
   package private(set) var decisions: [DecisionKey: Recorded] = [:]
   /// Keys of `decisions` that are no live holds, the one whose end was recorded first in front.
   private var ended: [DecisionKey] = []
+  /// Units that were sold under limits, by subject and SKU.
+  package private(set) var salesBySubject: [String: [String: Int64]] = [:]
   package private(set) var evictedEarly = 0
   /// Everything that was decided so far: what the journal numbers.
   package private(set) var decisionCount: UInt64 = 0
@@ -347,6 +350,11 @@ package struct Model: Sendable {
   }
 
   mutating func sell(_ id: ReservationID, _ sold: [TestLine], keepCommitted: Bool) {
+    for limit in reservations[id]?.limits ?? [] {
+      for line in sold {
+        salesBySubject[limit.subject, default: [:]][line.sku, default: 0] += line.quantity
+      }
+    }
     reservations[id]?.sell(sold)
     reservations[id]?.isCommitted = keepCommitted
   }
@@ -451,19 +459,21 @@ package struct Model: Sendable {
   /// - Parameter id: what the store answered, if it accepted: ids are its own affair.
   package mutating func reserve(
     _ key: String, _ lines: [TestLine], alternatives: [[TestLine]] = [], ttl: Int64?,
-    reference: String = "", caller: String = "", id: ReservationID?
+    reference: String = "", limits asked: [TestLimit] = [], caller: String = "",
+    id: ReservationID?
   ) -> (Answer, replayed: Bool) {
     let key = DecisionKey(method: .reserve, caller: caller, key: key)
     seek(key)
     let all = [lines] + alternatives
     let payload = Payload.reserve(
-      all.map { Self.merged($0).sorted { $0.sku < $1.sku } }, ttl: ttl, reference: reference)
+      all.map { Self.merged($0).sorted { $0.sku < $1.sku } }, ttl: ttl, reference: reference,
+      limits: asked.sorted { $0.subject < $1.subject })
     if decision(key) == nil, let ttl, ttl > limits.holdNanosecondsMax {
       return (.refused([.longerThanMaxHold]), false)
     }
     if let answer = replay(key, payload, lines) { return answer }
-    guard let (number, merged) = firstThatFits(all) else {
-      let (answer, unknown) = refusal(of: all)
+    guard let (number, merged) = firstThatFits(all, asked) else {
+      let (answer, unknown) = refusal(of: all, asked)
       record(key, payload, answer, unknown: unknown, live: false)
       return (answer, false)
     }
@@ -479,33 +489,45 @@ package struct Model: Sendable {
       id: id, expiresAt: expiresAt, state: .held, remaining: timeToLive, chosen: chosen)
     record(key, payload, answer, live: true)
     reservations[id] = Reservation(
-      lines: merged, createdAt: now, expiresAt: expiresAt, key: key, reference: reference)
+      lines: merged, createdAt: now, expiresAt: expiresAt, key: key, reference: reference,
+      limits: asked)
     nextDue = min(nextDue, expiresAt)
     return (answer, false)
   }
 
   /// The first of these that can be held as a whole, and what is held of it.
-  private func firstThatFits(_ all: [[TestLine]]) -> (Int, [TestLine])? {
+  private func firstThatFits(
+    _ all: [[TestLine]], _ limits: [TestLimit]
+  ) -> (Int, [TestLine])? {
     for (number, lines) in all.enumerated() {
       let merged = Self.merged(lines)
       guard merged.allSatisfy({ items[$0.sku] != nil }), lacking(merged).isEmpty else { continue }
-      let held = merged.map { line in
-        TestLine(
-          sku: line.sku,
-          quantity: line.minimum == 0
-            ? line.quantity : min(line.quantity, items[line.sku]?.level.available ?? 0))
-      }
-      return (number, held)
+      let held = taking(merged)
+      if passing(limits, held).isEmpty { return (number, held) }
     }
     return nil
   }
 
-  /// The answer where none of these can be held: the first lack of units, else what is unknown in the first.
-  private func refusal(of all: [[TestLine]]) -> (Answer, unknown: [String]) {
+  /// What these lines, of which none lacks units, get.
+  private func taking(_ merged: [TestLine]) -> [TestLine] {
+    merged.map { line in
+      TestLine(
+        sku: line.sku,
+        quantity: line.minimum == 0
+          ? line.quantity : min(line.quantity, items[line.sku]?.level.available ?? 0))
+    }
+  }
+
+  /// The answer where none of these can be held: of the first whose items are known, else what is unknown in the first.
+  private func refusal(
+    of all: [[TestLine]], _ limits: [TestLimit]
+  ) -> (Answer, unknown: [String]) {
     for lines in all {
       let merged = Self.merged(lines)
       if merged.contains(where: { items[$0.sku] == nil }) { continue }
-      return (.refused(lacking(merged), alternatives: all.count == 1 ? 0 : all.count), [])
+      let lacking = lacking(merged)
+      if lacking.isEmpty { return (.refused(passing(limits, taking(merged))), []) }
+      return (.refused(lacking, alternatives: all.count == 1 ? 0 : all.count), [])
     }
     let unknown = Self.merged(all[0]).map(\.sku).filter { items[$0] == nil }
     return (.refused(Self.refusals(unknown: unknown, all[0])), unknown)
@@ -518,6 +540,33 @@ package struct Model: Sendable {
       return .insufficientStock(
         item: level.item, requested: line.enough, available: level.available)
     }
+  }
+
+  /// The first limit that these units would pass, item by item.
+  func passing(_ limits: [TestLimit], _ added: [TestLine]) -> [Refusal] {
+    for line in added {
+      for limit in limits {
+        let used = used(limit.subject, line.sku)
+        guard used + line.quantity > limit.maxUnits, let item = items[line.sku]?.level.item else {
+          continue
+        }
+        return [
+          .limitExceeded(
+            item: item, requested: line.quantity, used: used, maxUnits: limit.maxUnits)
+        ]
+      }
+    }
+    return []
+  }
+
+  /// What the subject holds of the item, and has bought.
+  package func used(_ subject: String, _ sku: String) -> Int64 {
+    var used = salesBySubject[subject]?[sku] ?? 0
+    for reservation in reservations.values where reservation.state == .held {
+      guard reservation.limits.contains(where: { $0.subject == subject }) else { continue }
+      for line in reservation.lines where line.sku == sku { used += line.quantity }
+    }
+    return used
   }
 
   static func merged(_ lines: [TestLine]) -> [TestLine] {

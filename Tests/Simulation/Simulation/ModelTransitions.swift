@@ -44,6 +44,9 @@ extension Model {
       }
       refusals = notThere(
         wanted, takesAnew: reservation.state == .expired, takesAway: !keepCommitted)
+      if refusals.isEmpty, reservation.state == .expired {
+        refusals = passing(reservation.limits, wanted)
+      }
     }
     if !refusals.isEmpty { return (refusals, false) }
     for line in reservation.lines {
@@ -175,8 +178,9 @@ extension Model {
       let quantity = line.quantity - held(line.sku)
       return quantity > 0 ? TestLine(sku: line.sku, quantity: quantity) : nil
     }
-    let refusals =
+    var refusals =
       unknown.isEmpty ? lacking(added) : Self.refusals(unknown: unknown, replacement.lines)
+    if refusals.isEmpty { refusals = passing(reservation.limits, added) }
     if !refusals.isEmpty {
       record(key, payload, .refused(refusals), unknown: unknown, live: false)
       return (.refused(refusals), false)

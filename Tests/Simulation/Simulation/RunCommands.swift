@@ -10,6 +10,7 @@ struct ReserveCommand {
   var alternatives: [[TestLine]] = []
   var ttl: Int64?
   var reference = ""
+  var limits: [TestLimit] = []
 
   var decisionKey: Model.DecisionKey {
     Model.DecisionKey(method: .reserve, caller: caller, key: key)
@@ -203,6 +204,8 @@ extension SimulationRun {
       if random.chance(20) { earlier.lines[0].quantity += 1 }
       if random.chance(10) { earlier.reference = random.pick(Self.references) }
       if random.chance(10) { earlier.alternatives.reverse() }
+      if random.chance(10) { earlier.limits = anyLimits() }
+      if random.chance(50) { earlier.limits.reverse() }
       return earlier
     }
     let isChosen = random.chance(30)
@@ -211,7 +214,17 @@ extension SimulationRun {
       key: anyKey("k"), caller: random.pick(Self.callers), lines: anyLines(isChosen),
       alternatives: (0..<count).map { _ in anyLines(isChosen) },
       ttl: random.chance(20) ? nil : random.number(seconds(1)...seconds(5000)),
-      reference: random.pick(Self.references))
+      reference: random.pick(Self.references), limits: anyLimits())
+  }
+
+  /// In one of three runs some reserves have limits for few customers, who therefore come to them.
+  private func anyLimits() -> [TestLimit] {
+    guard settings.hasLimits, random.chance(50) else { return [] }
+    let subjects = ["customer:1", "customer:2", String(repeating: "s", count: 64)]
+    let first = Int(random.number(0...2))
+    return (0..<Int(random.number(1...3))).map {
+      TestLimit(subjects[(first + $0) % 3], random.number(2...9))
+    }
   }
 
   private func anyLines(_ takesLess: Bool) -> [TestLine] {
@@ -523,7 +536,7 @@ extension StoreSession {
   func reserve(_ command: ReserveCommand) -> Decision<Hold> {
     reserve(
       command.key, command.lines, alternatives: command.alternatives, ttl: command.ttl,
-      reference: command.reference, caller: command.caller)
+      reference: command.reference, limits: command.limits, caller: command.caller)
   }
 }
 
@@ -533,6 +546,6 @@ extension Model {
   ) -> (Answer, replayed: Bool) {
     reserve(
       command.key, command.lines, alternatives: command.alternatives, ttl: command.ttl,
-      reference: command.reference, caller: command.caller, id: id)
+      reference: command.reference, limits: command.limits, caller: command.caller, id: id)
   }
 }

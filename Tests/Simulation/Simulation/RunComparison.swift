@@ -244,11 +244,11 @@ extension SimulationRun {
     let seen: (answer: Model.Answer, replayed: Bool, lsn: UInt64)
     var expected = recorded.answer
     switch recorded.payload {
-    case .reserve(let all, let ttl, let reference):
+    case .reserve(let all, let ttl, let reference, let limits):
       let lines = all[0]
       let decision = sessions[session].reserve(
         key.key, lines, alternatives: Array(all.dropFirst()), ttl: ttl, reference: reference,
-        caller: key.caller)
+        limits: limits, caller: key.caller)
       seen = (sessions[session].answer(decision), decision.replayed, decision.lsn)
       try noteExpiries()
       expected = model.again(recorded, lines)

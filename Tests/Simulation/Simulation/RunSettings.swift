@@ -39,6 +39,8 @@ struct RunSettings {
   var changesMax: Int
   /// Of a hundred reserves: those of many lines.
   var cartPercent: Int
+  /// Some reserves have limits for their subjects.
+  var hasLimits: Bool
 
   /// `journalPercent` and the three that follow it.
   private static let paces = [
@@ -59,6 +61,8 @@ struct RunSettings {
     strategy: ConcurrencyControl?
   ) {
     hasShards = random.chance(6) || fault == .store(.numberAfterUnlock)
+    // The commands of that fault's gap have none.
+    hasLimits = seed.isMultiple(of: 3) && fault != .store(.numberAfterUnlock)
     skus = random.number(2...6)
     limits = Self.limits(&random, hasShards: hasShards)
     options = Self.options(&random, fault: fault)

@@ -21,6 +21,17 @@ package struct TestLine: Equatable, Sendable {
   package var enough: Int64 { minimum > 0 ? minimum : quantity }
 }
 
+/// A limit of a reserve in a test.
+package struct TestLimit: Equatable, Sendable {
+  package var subject: String
+  package var maxUnits: Int64
+
+  package init(_ subject: String, _ maxUnits: Int64) {
+    self.subject = subject
+    self.maxUnits = maxUnits
+  }
+}
+
 /// Limits of a small store.
 package func testLimits(items: Int = 1000, reservations: Int = 100_000) -> StoreLimits {
   StoreLimits(
@@ -104,15 +115,32 @@ extension StoreSession {
   /// Reserve with text.
   package func reserve(
     _ key: String, _ lines: [TestLine], alternatives: [[TestLine]] = [],
-    ttl: Int64? = seconds(600), reference: String = "", caller: String = ""
+    ttl: Int64? = seconds(600), reference: String = "", limits: [TestLimit] = [],
+    caller: String = ""
   ) -> Decision<Hold> {
     withLines(lines) { _ in
       withAlternatives(alternatives[...]) {
-        withScope(key, caller: caller) { scope in
-          withBytes(reference) { reserve(scope, ttlNanoseconds: ttl, reference: $0) }
+        withLimits(limits[...]) {
+          withScope(key, caller: caller) { scope in
+            withBytes(reference) { reserve(scope, ttlNanoseconds: ttl, reference: $0) }
+          }
         }
       }
     }
+  }
+
+  /// As `appendLines`.
+  private func withLimits<R>(_ limits: ArraySlice<TestLimit>, _ body: () -> R) -> R {
+    guard let limit = limits.first else { return body() }
+    return withBytes(limit.subject) { subject in
+      _ = appendLimit(SubjectLimit(subject: subject, maxUnits: limit.maxUnits))
+      return withLimits(limits.dropFirst(), body)
+    }
+  }
+
+  /// The subject of the last command's `limitExceeded`.
+  package var refusedSubjectText: String {
+    unsafe String(decoding: refusedSubject.pointer, as: UTF8.self)
   }
 
   /// Replace with text.

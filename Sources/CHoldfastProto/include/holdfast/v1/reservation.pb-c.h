@@ -190,7 +190,7 @@ struct  Holdfast__V1__ReserveRequest
   size_t n_alternatives;
   Holdfast__V1__Alternative **alternatives;
   /*
-   * At most so many units for each of these subjects: 0-4, each subject once. Part of the payload.
+   * At most so many units of each item for each of these subjects: 0-4, each subject once. Part of the payload.
    */
   size_t n_limits;
   Holdfast__V1__Limit **limits;
@@ -218,7 +218,12 @@ struct  Holdfast__V1__Alternative
 
 
 /*
- * At most max_units of each item for one subject, over what it holds and what it has bought.
+ * At most max_units of each item for one subject, over what it holds and what it has bought. What counts is what was
+ * reserved with a limit for the subject, however high, by whichever caller: units of live holds, and units that a
+ * Confirm of such a hold has sold, for as long as the item is there. Release, expiry, the remainder of a Confirm and a
+ * Replace with less give back at once; a return (AdjustStock) does not. Each Reserve says its own max_units, and is
+ * compared with that alone; its hold keeps it for Replace, and for a Confirm that takes the units again. Two reserves
+ * at the same time never pass both where one may.
  */
 struct  Holdfast__V1__Limit
 {
@@ -301,7 +306,7 @@ struct  Holdfast__V1__ConfirmRequest
   Holdfast__V1__ReservationLine **lines;
   /*
    * If the hold has expired, take the units again in the same step. May then fail with
-   * FAILED_PRECONDITION INSUFFICIENT_STOCK, and the reservation stays EXPIRED.
+   * FAILED_PRECONDITION INSUFFICIENT_STOCK or LIMIT_EXCEEDED, and the reservation stays EXPIRED.
    */
   protobuf_c_boolean reacquire_if_expired;
   /*
