@@ -82,7 +82,7 @@ import Testing
       tags.append(UInt32(truncatingIfNeeded: random.next()))
       table.insert(tags[tags.count - 1], UInt32(tags.count - 1))
     }
-    while tags.count < 3_500 || table.isGrowing { insert() }
+    while tags.count < 2_500 || table.isGrowing { insert() }
     while !table.isGrowing { insert() }
     var steps = 0
     while table.isGrowing {

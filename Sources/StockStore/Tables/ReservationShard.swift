@@ -1,3 +1,5 @@
+internal import Synchronization
+
 /// A part of the recorded decisions, chosen by their identity: the records, the keys by which they are
 /// found, the timers of the live ones and the order in which the others ended. Guarded by its lock.
 ///
@@ -19,6 +21,10 @@ package struct ReservationShard: ~Copyable {
   private let number: Int
   private let slab: ReservationSlab
   private let references: ReferenceIndex
+  // What `prefetchUnlocked` reads: where the keys lay and which slot came next when the lock was last given
+  // back, or a little later.
+  private let keyPlace = Atomic<UInt>(0)
+  private let slotAhead = Atomic<UInt32>(0)
 
   init(
     number: Int, slab: ReservationSlab, dues: DueIndex, references: ReferenceIndex, capacity: Int,
@@ -30,6 +36,7 @@ package struct ReservationShard: ~Copyable {
     self.capacity = capacity
     records = slab.records
     wheel = ExpiryWheel(records: slab.records, dues: dues, now: now)
+    keyPlace.store(keys.place, ordering: .relaxed)
   }
 
   /// Recorded decisions.
@@ -52,6 +59,13 @@ package struct ReservationShard: ~Copyable {
     records.prefetch(free != 0 ? free - 1 : fresh.lowerBound)
   }
 
+  /// The same for who does not hold the lock, and has something else to do until it does.
+  @inline(__always)
+  borrowing func prefetchUnlocked(_ identity: Identity) {
+    KeyTable.prefetch(identity.tag, at: keyPlace.load(ordering: .relaxed))
+    records.prefetch(slotAhead.load(ordering: .relaxed))
+  }
+
   /// The slot that the next decision gets, and the generation that this use of it has: what `add`
   /// gives once there is room.
   @inline(__always)
@@ -72,6 +86,8 @@ package struct ReservationShard: ~Copyable {
     let slot = takeSlot()
     records[slot].identity = identity
     keys.insert(identity.tag, slot)
+    keyPlace.store(keys.place, ordering: .relaxed)
+    slotAhead.store(free != 0 ? free - 1 : fresh.lowerBound, ordering: .relaxed)
     return slot
   }
 
