@@ -16,6 +16,9 @@ package struct ReservationSlab {
     let generationStep: UInt32
   }
 
+  /// 16 pages of 4 KiB in one call to the kernel, of some microseconds: a fault for each costs twice as much.
+  private static let chunksFilledAtOnce: UInt32 = 8
+
   package let records: RecordTable
   private let memory: Region<ReservationRecord>
   /// Shard + 1 of each chunk; 0: nobody's yet.
@@ -75,6 +78,9 @@ package struct ReservationSlab {
     let chunk = header[0].chunks.wrappingAdd(1, ordering: .acquiringAndReleasing).oldValue
     precondition(chunk < owners.capacity, "a shard takes more than its share")
     owners[chunk].store(UInt8(truncatingIfNeeded: shard + 1), ordering: .releasing)
+    if chunk % Self.chunksFilledAtOnce == 0 {
+      fillPages(from: chunk, count: min(Self.chunksFilledAtOnce, UInt32(owners.capacity) - chunk))
+    }
     return chunk * UInt32(Self.chunkRecords)
   }
 
@@ -96,10 +102,14 @@ package struct ReservationSlab {
   private func fillPages(behind chunk: UInt32) {
     let end = min(UInt32(owners.capacity), chunk + max(8, min(chunk, 256)))
     header[0].filledChunks.store(end, ordering: .relaxed)
+    fillPages(from: chunk, count: end - chunk)
+  }
+
+  /// - Parameter count: so many chunks from the first on are within the table.
+  private func fillPages(from chunk: UInt32, count: UInt32) {
     let bytes = Self.chunkRecords * MemoryLayout<ReservationRecord>.stride
-    // Both ends are within the table.
     unsafe hf_fill_pages(
-      records.address(chunk * UInt32(Self.chunkRecords)), Int(end - chunk) * bytes)
+      records.address(chunk * UInt32(Self.chunkRecords)), Int(count) * bytes)
   }
 
   /// Puts a record that was kept into its slot; false where there is one. The slot is of a chunk that has an
