@@ -165,19 +165,46 @@ struct FieldRules {
     return size == 0 ? service.pageSizeDefault : min(Int(size), service.batchMax)
   }
 
+  /// Printable ASCII without spaces: 0x21 to 0x7e.
   private static func isCode(_ bytes: BorrowedBytes) -> Bool {
-    let text = unsafe bytes.pointer
-    for index in 0..<bytes.count where unsafe text[index] < 0x21 || text[index] > 0x7e {
-      return false
+    allWords(bytes) { word in
+      // No sum goes beyond its byte where all are below 0x80.
+      word & ByteLanes.high == 0 && (word &+ ByteLanes.ones) & ByteLanes.high == 0
+        && (word &+ ByteLanes.ones &* 0x5f) & ByteLanes.high == ByteLanes.high
     }
-    return true
   }
 
   private static func isUTF8(_ bytes: BorrowedBytes) -> Bool {
-    var isASCII = true
-    let text = unsafe bytes.pointer
-    for index in 0..<bytes.count where unsafe text[index] >= 0x80 { isASCII = false }
+    let isASCII = allWords(bytes) { $0 & ByteLanes.high == 0 }
     // Validation of the rest allocates, and is rare.
     return isASCII || (unsafe String(validating: bytes.pointer, as: UTF8.self)) != nil
+  }
+
+  private enum ByteLanes {
+    static var ones: UInt64 { 0x0101_0101_0101_0101 }
+    static var high: UInt64 { 0x8080_8080_8080_8080 }
+  }
+
+  /// Whether `holds` says so of all bytes, eight at a time, some of them more than once: the last eight overlap
+  /// those before, and bytes that stand alone are repeated.
+  @inline(__always)
+  private static func allWords(_ bytes: BorrowedBytes, _ holds: (UInt64) -> Bool) -> Bool {
+    let text = unsafe bytes.pointer
+    let count = text.count
+    guard let base = text.baseAddress else { return true }
+    // All loads lie within [base, base + count).
+    if count < 8 {
+      for index in 0..<count {
+        let byte = unsafe base.load(fromByteOffset: index, as: UInt8.self)
+        if !holds(UInt64(byte) &* ByteLanes.ones) { return false }
+      }
+      return true
+    }
+    var offset = 0
+    while offset + 8 < count {
+      if !holds(unsafe base.loadUnaligned(fromByteOffset: offset, as: UInt64.self)) { return false }
+      offset += 8
+    }
+    return holds(unsafe base.loadUnaligned(fromByteOffset: count - 8, as: UInt64.self))
   }
 }

@@ -242,4 +242,21 @@ struct FieldRuleTests {
       .with(4, -(quantityMax - 256)).with(7, true).with(9, "r")
     #expect(balances(try service.ok("AdjustStock", down).message(1)).prefix(2) == [0, 0])
   }
+
+  /// Texts are looked at in words of eight bytes.
+  @Test("Every byte of a text counts, wherever it stands")
+  func everyByte() throws {
+    let service = Service()
+    for count in [1, 3, 7, 8, 9, 15, 16, 17, 64] {
+      for position in 0..<count {
+        for byte: UInt8 in [0, 0x20, 0x21, 0x7e, 0x7f, 0x80, 0xa0, 0xa1, 0xff] {
+          var text = [UInt8](repeating: 0x61, count: count)
+          text[position] = byte
+          let refused = try service.refused("GetStock", Message().with(1, text))
+          let reason = (0x21...0x7e).contains(byte) ? "ITEM_NOT_FOUND" : "INVALID_FIELD"
+          #expect(refused.reason == reason, "\(byte) at \(position) of \(count)")
+        }
+      }
+    }
+  }
 }
