@@ -166,6 +166,14 @@
     for index in bytes.indices { unsafe storage[position + index] = bytes[index] }
   }
 
+  /// Adds `length` bytes, for the caller to write, all of them: where they lie until more is added.
+  package func room(_ length: Int) -> UnsafeMutableRawPointer {
+    reserve(length)
+    let start = unsafe UnsafeMutableRawPointer(storage + count)
+    count += length
+    return unsafe start
+  }
+
   // MARK: Bare text, inside `nested`
 
   package func text(_ text: StaticString) {

@@ -18,7 +18,7 @@ extension HoldfastHandler {
     // `beginBatch` has seen that requests are all that there is.
     while part.budget > 0, let request = Self.nextRequest(&reader) {
       while ahead.hasRoom, let next = Self.nextRequest(&lookahead) {
-        if ahead.isBehindAll(next) { ahead.prepare(next, caller, session) }
+        if ahead.isBehindAll(next) { ahead.prepare(next, caller, session, rules) }
       }
       ahead.use(request, session)
       part.lsn = max(part.lsn, reserveInBand(request, caller, response))
@@ -70,13 +70,27 @@ extension HoldfastHandler {
     _ request: BorrowedBytes, _ caller: BorrowedBytes, _ response: Response
   ) -> UInt64 {
     let writer = response.message
+    let prepared = session.reservePrepared()
+    if let prepared, case .accepted(let hold) = prepared.result {
+      heldTail.writeResult(hold, isReplay: prepared.replayed, to: writer)
+      return prepared.lsn
+    }
     let result = writer.begin(1)
     let outcome = writer.begin(1)
     errors.beginInBand()
     var lsn: UInt64 = 0
     do throws(FieldViolation) {
-      let message = unsafe request.pointer.bindMemory(to: UInt8.self)
-      lsn = try reserve(unsafe message.span, caller, response)
+      if let prepared {
+        lsn = prepared.lsn
+        if case .refused(let refusal) = prepared.result {
+          errors.refuse(
+            refusal, isReplay: prepared.replayed, session: session, response: response
+          ) { session.namedItem(line: $0) }
+        }
+      } else {
+        let message = unsafe request.pointer.bindMemory(to: UInt8.self)
+        lsn = try reserve(unsafe message.span, caller, response)
+      }
     } catch {
       errors.badRequest(error.index == nil ? [error] : badEntries, response: response)
       badEntries.removeAll()
@@ -127,24 +141,63 @@ extension HoldfastHandler {
 
   /// The first step: the key and the first line's item are hashed, and what they lead to is fetched. A request
   /// that is not as encoders write it goes without.
-  func prepare(_ request: BorrowedBytes, _ caller: BorrowedBytes, _ session: StoreSession) {
+  ///
+  /// One of a key, a line, and a ttl or none, as nearly all are, is read whole, and not again. Whatever else it
+  /// may be, right or wrong, the call of its own finds out.
+  func prepare(
+    _ request: BorrowedBytes, _ caller: BorrowedBytes, _ session: StoreSession,
+    _ rules: FieldRules
+  ) {
     guard hasRoom, let start = unsafe request.pointer.baseAddress else { return }
-    var reader = unsafe ProtoReader(request, refusesUnknown: false)
+    var reader = unsafe ProtoReader(request, refusesUnknown: true)
     guard reader.next() == .bytes(1) else { return }
     let key = reader.bytes()
     guard reader.next() == .bytes(2) else { return }
-    _ = reader.enter()
+    let line = reader.enter()
     var item = ProtoItem()
-    while let tag = reader.next(), item.read(tag, &reader) {}
+    var last = reader.next()
+    while let tag = last, item.read(tag, &reader) { last = reader.next() }
     guard key.count <= Self.bytesMax, item.sku.count <= Self.bytesMax,
       item.location.count <= Self.bytesMax
     else { return }
+    var whole: WholeReserve?
+    if last == .varint(3) {
+      let quantity = reader.int64()
+      if !reader.hasMore {
+        reader.leave(line, "lines")
+        whole = Self.whole(quantity, &reader, key, item, rules)
+      }
+    }
     let place = unsafe state.pointee.added % Self.capacity
     session.prepareReserve(
       place, IdempotencyScope(caller: caller, key: key),
-      ItemName(sku: item.sku, location: item.location))
+      ItemName(sku: item.sku, location: item.location), whole: whole)
     unsafe state.pointee.requests[place] = start
     unsafe state.pointee.added += 1
+  }
+
+  /// What the reserve asks for, if nothing is behind its line but a ttl, and every field follows its rule.
+  @inline(__always)
+  private static func whole(
+    _ quantity: Int64, _ reader: inout ProtoReader, _ key: BorrowedBytes, _ item: ProtoItem,
+    _ rules: FieldRules
+  ) -> WholeReserve? {
+    var ttl: Int64?
+    do throws(FieldViolation) {
+      if reader.hasMore {
+        guard reader.next() == .bytes(3) else { return nil }
+        var duration = ProtoDuration()
+        duration.read(&reader, "ttl")
+        if reader.hasMore { return nil }
+        ttl = try rules.timeToLive(seconds: duration.seconds, nanos: duration.nanos)
+      }
+      guard reader.isWhole else { return nil }
+      _ = try rules.key(key)
+      _ = try rules.item(sku: item.sku, location: item.location)
+      return WholeReserve(quantity: try rules.quantity(quantity), ttlNanoseconds: ttl)
+    } catch {
+      return nil
+    }
   }
 
   /// The request is decided now.

@@ -18,6 +18,9 @@ internal import StockStore
     /// 0: nothing is kept.
     var count = 0
     var bytes = InlineArray<64, UInt8>(repeating: 0)
+    /// A whole ReserveResult with it, as the loop's answers in a batch have it; 0: not made yet.
+    var resultCount = 0
+    var result = InlineArray<96, UInt8>(repeating: 0)
   }
 
   init() {
@@ -29,12 +32,10 @@ internal import StockStore
 
   /// expires_at = 2, replayed = 3, state = 6, remaining = 7.
   func write(_ hold: Hold, isReplay: Bool, to writer: ProtoWriter) {
-    if unsafe state.pointee.count > 0 && state.pointee.expiresAt == hold.expiresAt.nanoseconds
-      && state.pointee.remaining == hold.remainingNanoseconds
-      && state.pointee.state == hold.state && state.pointee.isReplay == isReplay
-    {
+    if keeps(hold, isReplay) {
       return unsafe writer.text(state.pointee.bytes.span.extracting(0..<state.pointee.count))
     }
+    unsafe state.pointee.resultCount = 0
     let start = writer.count
     writer.field(2, hold.expiresAt)
     writer.field(3, isReplay)
@@ -52,4 +53,47 @@ internal import StockStore
       }
     }
   }
+
+  @inline(__always)
+  private func keeps(_ hold: Hold, _ isReplay: Bool) -> Bool {
+    unsafe state.pointee.count > 0 && state.pointee.expiresAt == hold.expiresAt.nanoseconds
+      && state.pointee.remaining == hold.remainingNanoseconds
+      && state.pointee.state == hold.state && state.pointee.isReplay == isReplay
+  }
+
+  /// Writes a whole ReserveResult of a hold: results = 1, in it held = 1, in that the id = 1 and what `write`
+  /// writes.
+  func writeResult(_ hold: Hold, isReplay: Bool, to writer: ProtoWriter) {
+    if unsafe keeps(hold, isReplay) && state.pointee.resultCount > 0 {
+      let count = unsafe state.pointee.resultCount
+      let room = unsafe writer.room(count)
+      // `room` has `count` bytes, and so much of `result` is there.
+      unsafe withUnsafePointer(to: &state.pointee.result) {
+        unsafe room.copyMemory(from: $0, byteCount: count)
+      }
+      let text = unsafe UnsafeMutableBufferPointer(
+        start: (room + Self.idOffset).assumingMemoryBound(to: UInt8.self),
+        count: ReservationID.textLength)
+      var span = unsafe text.mutableSpan
+      return hold.id.write(to: &span)
+    }
+    let start = writer.count
+    let result = writer.begin(1)
+    let held = writer.begin(1)
+    writer.field(1, hold.id)
+    write(hold, isReplay: isReplay, to: writer)
+    writer.end(held)
+    writer.end(result)
+    writer.withBytes { bytes in
+      let count = bytes.count - start
+      // With lengths of more than a byte the id would stand elsewhere.
+      guard unsafe state.pointee.count > 0 && count <= Self.resultBytesMax else { return }
+      for index in 0..<count { unsafe state.pointee.result[index] = bytes[start + index] }
+      unsafe state.pointee.resultCount = count
+    }
+  }
+
+  private static let resultBytesMax = 96
+  /// Behind three tags and three lengths of a byte each.
+  private static let idOffset = 6
 }

@@ -238,7 +238,7 @@ package import StorePersistence
     let caller = unsafe BorrowedBytes(name.baseAddress, count: name.count)
     switch method {
     case .reserve: session.expectReserve(IdempotencyScope(caller: caller, key: first))
-    case .batchReserve, .reserveStream: ahead.prepare(first, caller, session)
+    case .batchReserve, .reserveStream: ahead.prepare(first, caller, session, rules)
     case .adjustStock: session.expectAdjust(IdempotencyScope(caller: caller, key: first))
     case .confirm, .release, .extend, .getReservation:
       let text = unsafe first.pointer.bindMemory(to: UInt8.self)

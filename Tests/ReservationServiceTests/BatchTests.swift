@@ -62,6 +62,17 @@ struct BatchTests {
     Case("an unknown field", reserve("k21", [line("a", 1)]).with(99, 1 as Int64), "UNKNOWN_FIELD"),
     Case(
       "an unknown field of a line", reserve("k22", [line("a", 1).with(98, "x")]), "UNKNOWN_FIELD"),
+    Case(
+      "an unknown field of a ttl", reserve("k25", [line("a", 1)], ttl: duration(60).with(9, "x")),
+      "UNKNOWN_FIELD"),
+    Case(
+      "a ttl in two parts", reserve("k26", [line("a", 1)], ttl: duration(1)).with(3, duration(60))),
+    Case("a SKU twice", reserve("k27", [Message().with(1, "no").adding(line("a", 1).bytes)])),
+    Case("a key of UTF-8", reserve("kü", [line("a", 1)])),
+    Case("no units", reserve("k28", [Message().with(1, "a")]), "INVALID_FIELD"),
+    Case("units twice", reserve("k29", [line("a", 9).with(3, 1 as Int64)])),
+    Case("a SKU in UTF-8", reserve("k30", [line("ä", 1)]), "INVALID_FIELD"),
+    Case("a reference", reserve("k31", [line("a", 1)]).with(4, "order:1")),
     Case("another wire type", Message().with(1, 5 as Int64), "MALFORMED_MESSAGE"),
     Case("a line cut off", Message().with(1, "k23").adding([0x12, 9, 0x0a]), "MALFORMED_MESSAGE"),
     Case("a limit", reserve("l1", [line("a", 1)]).with(6, limit("c", 2))),

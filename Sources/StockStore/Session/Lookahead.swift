@@ -21,9 +21,7 @@ extension StoreSession {
   private func expect(_ method: StoreKeys.Method, _ scope: IdempotencyScope) {
     let identity = core.keys.identity(method, scope)
     let number = core.shardNumber(identity)
-    core.shards[number].lock.lock()
-    core.shards[number].prefetch(identity)
-    core.shards[number].lock.unlock()
+    core.shards[number].prefetchUnlocked(identity)
     scratch.expected.append(method, scope, identity)
   }
 
@@ -44,23 +42,37 @@ extension StoreSession {
   /// A reserve under this key, and of this item first, comes soon in this turn, and is known by `place`, from 0
   /// to preparedMax - 1: key and item are hashed once. A hint, but for what the two point to: that must not
   /// change until `usePrepared` names another place.
-  package func prepareReserve(_ place: Int, _ scope: IdempotencyScope, _ item: ItemName) {
+  /// - Parameter whole: all that the reserve asks for, of the one item: for `reservePrepared`.
+  package func prepareReserve(
+    _ place: Int, _ scope: IdempotencyScope, _ item: ItemName, whole: WholeReserve? = nil
+  ) {
     let identity = core.keys.identity(.reserve, scope)
-    let number = core.shardNumber(identity)
-    core.shards[number].lock.lock()
-    core.shards[number].prefetch(identity)
-    core.shards[number].lock.unlock()
+    core.shards[core.shardNumber(identity)].prefetchUnlocked(identity)
     let hash = core.keys.itemHash(item)
     core.index.prefetch(hash)
     scratch.prepared[place] = PreparedReserve(
-      scope: scope, identity: identity, item: item, itemHash: hash)
+      scope: scope, identity: identity, item: item, itemHash: hash, whole: whole)
   }
 
   /// What `prepareReserve` has fetched is there by now: fetches what it leads to.
   package func fetchPrepared(_ place: Int) {
     if let ordinal = core.index.candidate(scratch.prepared[place].itemHash) {
+      scratch.prepared[place].candidate = ordinal
       core.items.prefetch(ordinal)
     }
+  }
+
+  /// Decides the prepared reserve that `usePrepared` has named, where it was prepared whole; else nil.
+  package func reservePrepared() -> Decision<Hold>? {
+    if scratch.preparedInUse < 0 { return nil }
+    let place = scratch.preparedInUse
+    guard let whole = scratch.prepared[place].whole else { return nil }
+    assertInTurn()
+    scratch.lines[0] = CommandLine(
+      hash: scratch.prepared[place].itemHash, item: scratch.prepared[place].item,
+      quantity: whole.quantity, candidate: scratch.prepared[place].candidate)
+    scratch.lineCount = 1
+    return reserve(scratch.prepared[place].scope, ttlNanoseconds: whole.ttlNanoseconds)
   }
 
   /// The reserve that comes next is the one that was prepared so; nil: it is none of them.
@@ -71,17 +83,32 @@ extension StoreSession {
   @inline(__always)
   func preparedHash(_ item: ItemName) -> UInt64? {
     if scratch.preparedInUse < 0 { return nil }
-    let prepared = scratch.prepared[scratch.preparedInUse]
-    guard prepared.item.sku.isSame(as: item.sku), prepared.item.location.isSame(as: item.location)
+    let place = scratch.preparedInUse
+    guard scratch.prepared[place].item.sku.isSame(as: item.sku),
+      scratch.prepared[place].item.location.isSame(as: item.location)
     else { return nil }
-    return prepared.itemHash
+    return scratch.prepared[place].itemHash
   }
 
+  @inline(__always)
   private func preparedIdentity(_ scope: IdempotencyScope) -> Identity? {
-    let prepared = scratch.prepared[scratch.preparedInUse]
-    guard prepared.scope.key.isSame(as: scope.key), prepared.scope.caller.isSame(as: scope.caller)
+    let place = scratch.preparedInUse
+    guard scratch.prepared[place].scope.key.isSame(as: scope.key),
+      scratch.prepared[place].scope.caller.isSame(as: scope.caller)
     else { return nil }
-    return prepared.identity
+    return scratch.prepared[place].identity
+  }
+}
+
+/// What a reserve of one item asks for, if it asks for nothing else.
+package struct WholeReserve: BitwiseCopyable {
+  let quantity: Int64
+  let ttlNanoseconds: Int64?
+
+  /// - Parameters: as a reserve's.
+  package init(quantity: Int64, ttlNanoseconds: Int64?) {
+    self.quantity = quantity
+    self.ttlNanoseconds = ttlNanoseconds
   }
 }
 
@@ -91,6 +118,10 @@ struct PreparedReserve: BitwiseCopyable {
   var identity: Identity
   var item: ItemName
   var itemHash: UInt64
+  /// As CommandLine's, once it was fetched.
+  var candidate: UInt32 = .max
+  /// nil: it may ask for more than is known here.
+  var whole: WholeReserve?
 }
 
 extension BorrowedBytes {

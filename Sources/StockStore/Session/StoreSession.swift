@@ -130,13 +130,16 @@ package final class StoreSession {
     }
     assertInTurn()
     let hash: UInt64
+    var candidate = UInt32.max
     if let prepared = preparedHash(line.item) {
       hash = prepared
+      candidate = scratch.prepared[scratch.preparedInUse].candidate
     } else {
       hash = core.keys.itemHash(line.item)
       core.index.prefetch(hash)
     }
-    scratch.lines[count] = CommandLine(hash: hash, item: line.item, quantity: line.quantity)
+    scratch.lines[count] = CommandLine(
+      hash: hash, item: line.item, quantity: line.quantity, candidate: candidate)
     scratch.lineCount = count + 1
     return true
   }
@@ -154,7 +157,7 @@ package final class StoreSession {
   /// Fetches the records of the items that the command names, all at once.
   @inline(__always)
   func prefetchItems() {
-    for line in 0..<scratch.lineCount {
+    for line in 0..<scratch.lineCount where scratch.lines[line].candidate == .max {
       let candidate = core.index.candidate(scratch.lines[line].hash)
       scratch.lines[line].candidate = candidate ?? .max
       if let candidate { core.items.prefetch(candidate) }
@@ -217,7 +220,7 @@ struct CommandLine {
   var hash: UInt64
   var item: ItemName
   var quantity: Int64
-  /// The number of the item that `prefetchItems` has found, if its name is the line's; UInt32.max: none.
+  /// The number of the item that `prefetchItems` has found, or `fetchPrepared`, if its name is the line's; UInt32.max: none.
   var candidate: UInt32 = .max
 }
 
