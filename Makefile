@@ -17,7 +17,7 @@ ARGS ?=
 .PHONY: help demo test serve load compare-strategies clean \
   build test-swift test-end-to-end test-proxies crash power-cuts backups simulate sanitize fuzz format lint \
   proto proto-lint proto-check proto-clients bootstrap bootstrap-dev bootstrap-bench bootstrap-proxies \
-  bench bench-journal bench-generator bench-pause bench-watch bench-stream count disk-use
+  bench bench-journal bench-generator bench-pause bench-watch bench-stream bench-import count disk-use
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^# == / { print "\n" substr($$0, 6) } /^[a-z-]+:.*## / { printf "  make %-18s %s\n", $$1, $$2 }' Makefile
@@ -137,6 +137,9 @@ bench-watch: bootstrap-bench build ## what 100 watches that wait and one of ever
 
 bench-stream: bootstrap-bench build ## a durable decision of a ReserveStream and of batches, beside unary calls (ARGS)
 	scripts/bench-stream.py $(ARGS)
+
+bench-import: bootstrap-bench bootstrap-dev build ## a million rows of new items over ImportStock, from a client in Python (ARGS)
+	.venv/bin/python scripts/bench-import.py $(ARGS)
 
 count: bootstrap-bench build ## allocations and reference counting per call on the hot path
 	scripts/count-hot-path.py $(ARGS)

@@ -134,14 +134,18 @@ package final class EventEncoder {
     case .confirmed, .released: writeReservation(record, head, first, endsAt: nil)
     case .expired: writeReservation(record, head, first, endsAt: record.fellDueAt)
     case .adjusted:
-      if record.changeCount > 0 {
+      if record.isGroup {
         record.forEachChange { write($0.level) }
       } else {
         write(record.level)
       }
       let reason = record.reason
-      out.reserve(bytes: reason.count, numbers: 1)
-      unsafe out.field(11, reason.pointer)
+      if record.kind == .imported {
+        writeImport(record.key)
+      } else {
+        out.reserve(bytes: reason.count, numbers: 1)
+        unsafe out.field(11, reason.pointer)
+      }
     case .refused: writeRefusal(record, head, first)
     }
     if kind != .refused, let first {
@@ -173,7 +177,7 @@ package final class EventEncoder {
     if interest.isOfAllItems { return true }
     switch kind {
     case .adjusted:
-      if record.changeCount == 0 { return isWanted(record.level.item.ordinal) }
+      if !record.isGroup { return isWanted(record.level.item.ordinal) }
       var isAnyWanted = false
       record.forEachChange {
         if !isAnyWanted { isAnyWanted = isWanted($0.level.item.ordinal) }
@@ -206,7 +210,7 @@ package final class EventEncoder {
   private mutating func noteItems(_ record: JournalRecord, _ kind: EventKind) {
     switch kind {
     case .adjusted:
-      if record.changeCount == 0 { return note(Self.hash(record.level.item.ordinal, core)) }
+      if !record.isGroup { return note(Self.hash(record.level.item.ordinal, core)) }
       record.forEachChange { note(Self.hash($0.level.item.ordinal, core)) }
     case .refused: Self.forEachItem(ofRefusal: record, core) { note($0) }
     default: for index in 0..<record.lineCount { note(Self.hash(record.line(index).ordinal, core)) }
@@ -312,6 +316,17 @@ package final class EventEncoder {
     out.end(start)
   }
 
+  /// The reason of an import's rows: "import" and its id.
+  private mutating func writeImport(_ id: BorrowedBytes) {
+    out.reserve(bytes: 7 + id.count, numbers: 1)
+    let text = unsafe id.pointer
+    out.field(11, length: 7 + id.count) { span in
+      let word: StaticString = "import "
+      for index in 0..<7 { span[index] = unsafe word.utf8Start[index] }
+      for index in 0..<id.count { span[7 + index] = unsafe text[index] }
+    }
+  }
+
   /// Of an adjustment.
   private mutating func write(_ level: StockLevel) {
     let name = core.items.name(level.item.ordinal)
@@ -336,7 +351,7 @@ extension EventKind {
     case .held: self = .held
     case .replaced: self = .replaced
     case .refused: self = .refused
-    case .adjusted, .adjustedTogether: self = .adjusted
+    case .adjusted, .adjustedTogether, .imported: self = .adjusted
     case .confirmed: self = .confirmed
     case .released: self = .released
     case .expired: self = .expired

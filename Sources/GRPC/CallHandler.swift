@@ -11,7 +11,7 @@ package struct MethodDescriptor: Sendable {
   /// Its latency is kept as quantiles too, beside the histogram that every method has.
   package let hasLatencyQuantiles: Bool
   /// Each of its messages holds many requests: messages may be longer (`ServerLimits`), and are handled in
-  /// parts (`CallHandler.handle(_:part:of:response:)`). Unary or bidirectional.
+  /// parts (`CallHandler.handle(_:part:of:response:)`). Not server streaming.
   package let isBatched: Bool
 
   package init(
@@ -143,7 +143,9 @@ package protocol CallHandler: AnyObject {
 
   /// Handles the next part of a message of a batched method: requests until `part.budget` is spent, one at
   /// least. What they add to the response goes behind what `response.message` holds. A failure, of the
-  /// first part alone, is the call's, and what `response.message` got meanwhile does not count.
+  /// first part alone, is the call's, and what `response.message` got meanwhile does not count. Of a call that
+  /// streams requests and has one response, messages add nothing: the last part of each is `.later`, any part may
+  /// fail, and `halfClosed` responds.
   func handle(
     _ message: Span<UInt8>, part: inout MessagePart, of call: Call, response: Response
   ) -> Completion

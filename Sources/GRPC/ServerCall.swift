@@ -27,6 +27,9 @@ package struct CallContext: BitwiseCopyable {
   package let timeoutNanoseconds: Int64
   package var principal: Principal
 
+  /// Its messages are worked off in parts, and one response follows them all.
+  package var gathersMessages: Bool { isBatched && type == .clientStreaming }
+
   package init(
     method: Int, type: MethodType, encoding: MessageEncoding = .identity,
     responseEncoding: MessageEncoding = .identity, isBatched: Bool = false,

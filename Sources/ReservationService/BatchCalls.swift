@@ -8,6 +8,9 @@ extension HoldfastHandler {
   package func handle(
     _ message: Span<UInt8>, part: inout MessagePart, of call: Call, response: Response
   ) -> Completion {
+    if Method(rawValue: call.method) == .importStock {
+      return importStock(message, part: &part, call, response)
+    }
     if part.offset == 0, !beginBatch(message, response) { return .respond(lsn: 0) }
     // The name lives with the stream.
     let name = unsafe call.caller
@@ -230,7 +233,7 @@ extension HoldfastHandler {
 
 extension BorrowedBytes {
   /// Without the first `count` bytes, of which there are as many.
-  fileprivate func dropping(_ count: Int) -> BorrowedBytes {
+  func dropping(_ count: Int) -> BorrowedBytes {
     precondition(count <= self.count, "more than there are")
     return unsafe BorrowedBytes(
       pointer.baseAddress?.advanced(by: count).assumingMemoryBound(to: UInt8.self),
@@ -238,7 +241,7 @@ extension BorrowedBytes {
   }
 
   /// Where these bytes, which are some of `whole`, end in it.
-  fileprivate func end(in whole: BorrowedBytes) -> Int {
+  func end(in whole: BorrowedBytes) -> Int {
     guard let start = unsafe pointer.baseAddress, let base = unsafe whole.pointer.baseAddress else {
       return 0
     }

@@ -187,6 +187,11 @@ final class ErrorReplies {
       }
       begin("on hand would pass 1099511627776")
       finish(.failedPrecondition, "ON_HAND_LIMIT", response) {}
+    case .importGap(let next):
+      begin("the import has rows before first_row that are not done")
+      finish(.failedPrecondition, "IMPORT_GAP", response) {
+        entry("next_row", Int64(clamping: next))
+      }
     case .longerThanMaxHold: badRequest([FieldRules.timeToLiveViolation], response: response)
     case .tableFull(let table):
       begin("the table of ", Self.name(of: table), " is full")
@@ -206,6 +211,20 @@ final class ErrorReplies {
     case .items: "items"
     case .reservations: "reservations"
     case .limits: "limits"
+    }
+  }
+
+  /// The reason in ErrorInfo of a change that is refused.
+  static func reason(_ refusal: Refusal) -> StaticString {
+    switch refusal {
+    case .insufficientStock: "INSUFFICIENT_STOCK"
+    case .insufficientCommitted: "INSUFFICIENT_COMMITTED"
+    case .itemNotFound: "ITEM_NOT_FOUND"
+    case .versionMismatch: "VERSION_MISMATCH"
+    case .onHandMismatch: "ON_HAND_MISMATCH"
+    case .onHandLimit: "ON_HAND_LIMIT"
+    case .tableFull: "TABLE_FULL"
+    default: "UNKNOWN"
     }
   }
 

@@ -16,6 +16,8 @@ package struct ServiceLimits: Sendable {
   package var pageSizeDefault: Int
   /// Reserves of one message of BatchReserve or ReserveStream.
   package var reservesPerMessageMax: Int
+  /// Refused rows that the answer to an ImportStock names.
+  package var importFailuresMax = 1_000
 
   package init(
     keyBytesMax: Int, skuBytesMax: Int, locationBytesMax: Int, reasonBytesMax: Int,
@@ -85,6 +87,13 @@ struct FieldRules {
       throw FieldViolation("location", "0 to 64 bytes of printable ASCII without spaces")
     }
     return ItemName(sku: sku, location: location)
+  }
+
+  func importID(_ bytes: BorrowedBytes) throws(FieldViolation) -> BorrowedBytes {
+    guard bytes.count >= 1, bytes.count <= service.keyBytesMax, Self.isCode(bytes) else {
+      throw FieldViolation("import_id", "1 to 64 bytes of printable ASCII without spaces")
+    }
+    return bytes
   }
 
   func reference(

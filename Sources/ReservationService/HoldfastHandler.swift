@@ -12,7 +12,7 @@ package import StorePersistence
     case reserve, confirm, release, extend, replace, getReservation, listReservations
     case batchReserve, reserveStream
     case adjustStock, getStock, batchGetStock, listStock
-    case batchAdjustStock
+    case batchAdjustStock, importStock
     case watch
     case backup
     case healthCheck, healthWatch
@@ -48,6 +48,9 @@ package import StorePersistence
           service: reservations, method: "ReserveStream", type: .bidirectional, isBatched: true)
       case .adjustStock: return unary(stock, "AdjustStock")
       case .batchAdjustStock: return unary(stock, "BatchAdjustStock")
+      case .importStock:
+        return MethodDescriptor(
+          service: stock, method: "ImportStock", type: .clientStreaming, isBatched: true)
       case .getStock: return unary(stock, "GetStock")
       case .batchGetStock: return unary(stock, "BatchGetStock")
       case .listStock: return unary(stock, "ListStock")
@@ -93,6 +96,7 @@ package import StorePersistence
   /// What is known of reserves that come next in a batch.
   let ahead = BatchLookahead()
   let heldTail = HeldTail()
+  let imports = ImportsOfCalls()
   private let authorization: Authorization
 
   /// - Parameters:
@@ -156,6 +160,7 @@ package import StorePersistence
     health.cancelled(call)
     watches?.cancelled(call)
     backups?.cancelled(call)
+    imports.remove(call)
   }
 
   package func drain() { health.drain() }
@@ -258,7 +263,9 @@ package import StorePersistence
     }
   }
 
-  package func halfClosed(_ call: Call, response: Response) -> Completion { .end }
+  package func halfClosed(_ call: Call, response: Response) -> Completion {
+    Method(rawValue: call.method) == .importStock ? endImport(call, response) : .end
+  }
 
   private func execute(
     _ method: Method, _ message: Span<UInt8>, _ call: Call, _ response: Response
@@ -288,7 +295,7 @@ package import StorePersistence
     case .batchGetStock: lsn = try batchGetStock(message, response)
     case .listStock: lsn = try listStock(message, response)
     // Batches come in parts (BatchCalls.swift).
-    case .watch, .backup, .batchReserve, .reserveStream: lsn = 0
+    case .watch, .backup, .batchReserve, .reserveStream, .importStock: lsn = 0
     case .healthCheck: lsn = healthCheck(message, response)
     case .healthWatch: lsn = healthWatch(message, call.id, response)
     case .reflection, .reflectionAlpha:

@@ -146,8 +146,9 @@ extension Calls {
   private func runUnpacked(_ slice: inout Slice) -> Bool {
     let stream = unsafe slice.stream
     let room =
-      unsafe min(
-        stream.unreadBytes * 2, slice.budget * Self.responseBytesPerRequest) + 64
+      unsafe slice.context.pointee.gathersMessages
+      ? 64
+      : min(stream.unreadBytes * 2, slice.budget * Self.responseBytesPerRequest) + 64
     guard context.makeRoom(room, in: stream) else {
       reject(stream, .overloaded)
       return false
@@ -179,7 +180,8 @@ extension Calls {
         of: Call(id: Self.id(slice.stream), context: slice.context), response: response)
       unsafe slice.spent += max(1, left - slice.entry.part.budget)
       if case .failure = response.kind {
-        unsafe writer.truncate(to: slice.entry.responseStart - slice.start)
+        // Of a call that answers its messages, a failure comes with the first part.
+        unsafe writer.truncate(to: max(0, slice.entry.responseStart - slice.start))
         unsafe slice.consumed += slice.entry.messageBytes
         return .failed
       }
@@ -218,6 +220,7 @@ extension Calls {
       unsafe slice.entry.messageBytes = bytes
       unsafe slice.entry.part = MessagePart()
       unsafe slice.entry.responseStart = slice.start + response.message.count
+      if unsafe slice.context.pointee.gathersMessages { return nil }
       // Its length is not known yet.
       response.message.text(Framing.prefix(length: 0, isCompressed: false).span)
       return nil
@@ -227,6 +230,11 @@ extension Calls {
   /// The response to the message in hand is whole.
   private func finishMessage(_ slice: inout Slice) {
     let writer = response.message
+    if unsafe slice.context.pointee.gathersMessages {
+      unsafe slice.consumed += slice.entry.messageBytes
+      unsafe slice.entry.messageBytes = 0
+      return
+    }
     let end = unsafe slice.start + writer.count
     let length = unsafe end - slice.entry.responseStart - Framing.prefixLength
     let prefix = Framing.prefix(length: length, isCompressed: false)
@@ -290,6 +298,13 @@ extension Calls {
     case .inflate(let bytes): return unsafe inflate(&slice, bytes)
     case .halfClose:
       unsafe call.pointee.halfClosed()
+      if unsafe slice.context.pointee.gathersMessages {
+        beginResponse(stream)
+        let completion = unsafe handler.halfClosed(
+          Call(id: Self.id(stream), context: slice.context), response: response)
+        unsafe complete(stream, call, slice.context, completion)
+        break
+      }
       unsafe call.pointee.answered(.ok)
       context.end(stream)
       if unsafe call.pointee.heldMessages == 0 { unsafe hold(stream, call, lsn: 0) }
@@ -315,6 +330,7 @@ extension Calls {
 
   /// Rejects the call behind the responses that it has.
   private func fail(_ slice: Slice, _ rejection: Rejection) {
+    unsafe forget(slice.stream)
     response.begin()
     handler.reject(rejection, response: response)
     unsafe fail(slice)

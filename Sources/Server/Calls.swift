@@ -308,7 +308,7 @@ internal import Metrics
     }
   }
 
-  private func complete(
+  func complete(
     _ stream: HTTP2.Stream, _ call: UnsafeMutablePointer<ServerCall>,
     _ context: UnsafeMutablePointer<CallContext>, _ completion: Completion
   ) {
@@ -330,7 +330,7 @@ internal import Metrics
   // MARK: Responses
 
   /// The response is written where it goes out, behind the prefix's place.
-  private func beginResponse(_ stream: HTTP2.Stream) {
+  func beginResponse(_ stream: HTTP2.Stream) {
     let room = unsafe context.room(stream)
     guard room.count > Framing.prefixLength else { return response.begin() }
     unsafe response.begin(
@@ -456,10 +456,18 @@ internal import Metrics
     }
     context.discardUnreleased(stream)
     if stream.hasResponse { return }
+    forget(stream)
     // What was held is taken back: the status that is seen is the rejection's.
     unsafe call.pointee.heldMessages = 0
     unsafe write(stream, call, ends: true)
     release(stream)
+  }
+
+  /// A call of several messages and one response is over: the handler keeps something of it between them.
+  func forget(_ stream: HTTP2.Stream) {
+    guard let notes = unsafe stream.notes else { return }
+    let context = unsafe notes.assumingMemoryBound(to: CallContext.self)
+    if unsafe context.pointee.gathersMessages { handler.cancelled(Self.id(stream)) }
   }
 
   /// A call that is rejected before it started.
@@ -560,12 +568,15 @@ internal import Metrics
     }
   }
 
-  /// Ends the calls whose responses go on for ever: those of batched methods behind what was read of them.
+  /// Ends the calls whose responses go on for ever, or whose requests may: those of batched methods behind what
+  /// was read of them.
   func endStreaming(_ http: ServerConnection) {
     forEachStream(of: http) { stream in
       guard !stream.hasResponse, let notes = unsafe stream.notes else { return }
       let context = unsafe notes.assumingMemoryBound(to: CallContext.self)
-      guard unsafe context.pointee.type.streamsResponses else { return }
+      guard unsafe context.pointee.type.streamsResponses || context.pointee.gathersMessages else {
+        return
+      }
       if unsafe context.pointee.isBatched { return drain(stream) }
       cancel(stream, .shuttingDown)
     }

@@ -45,7 +45,7 @@
 //                    10 refused for unknown items, 6 for lack of units, 8 for more on hand than may be,
 //                    7 for an unknown line (the first release), 11 the answer to a Replace; 16 and 17: 2 and 3
 //                    whose units stay on hand as committed; 18 refused for lack of committed units; 20 refused for
-//                    a limit; 40 adjusted together, whose lines are balances
+//                    a limit; 40 adjusted together, whose lines are balances; 41 an import
 //              2  1  number of lines
 //              3  1  flags: 1 details behind the lines, 2 a choice before them, 4 details that end with limits
 //              4  4  generation
@@ -89,6 +89,7 @@
 //   adjusted together (40)     0; 0; for each item in the place of a line, as numbers of seven bits a byte (Varint.swift):
 //                              item, version, on hand, held, committed, safety stock, which may be below zero;
 //                              behind the last, zeros up to a multiple of 8
+//   import (41)                rows that are done; 0; no lines. Its identity is that of its id; it ended with its last row
 //   answer to a Replace (11)   as the reservation was right after: expires at; created at; one line with slot and
 //                              tag of its id, one with generation and 0, then a line for each item; details
 //

@@ -315,6 +315,9 @@ extension ReservationRecord {
         held: savedNumbers.second, committed: committed, safetyStock: first.quantity,
         version: UInt64(bitPattern: second.quantity))
       self.kind = kind
+    case .imported:
+      guard count == 0 else { return false }
+      self.kind = kind
     case .adjustedTogether:
       guard 1...StoreLimits.linesMax ~= count else { return false }
       setAdjustedTogether(count) { _ in Self.readLevel(&fields) }

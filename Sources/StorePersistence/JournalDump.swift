@@ -160,6 +160,11 @@ struct JSONObject {
     case .refused: object.addRefusal(record, core)
     case .adjusted: object.addAdjustment(record, core)
     case .adjustedTogether: object.addChanges(record, core)
+    case .imported:
+      let rows = record.importedRows
+      object.add("first_row", rows.done &- rows.here)
+      object.add("next_row", rows.done)
+      object.addChanges(record, core)
     case .clock: break
     }
     if record.kind == .held { object.addChoice(record) }
@@ -174,6 +179,9 @@ struct JSONObject {
       object.add("fingerprint", String(record.fingerprint, radix: 16))
     case .confirmed, .released, .expired, .extended, .clock:
       if record.caller.count > 0 { object.add("caller", record.caller) }
+    case .imported:
+      object.add("import", record.key)
+      object.add("caller", record.caller)
     }
     return object.closed
   }
@@ -279,7 +287,7 @@ struct JSONObject {
     }
     begin("changes")
     text += "[" + changes.joined(separator: ",") + "]"
-    add("reason", record.reason)
+    if record.kind != .imported { add("reason", record.reason) }
   }
 
   private mutating func addChange(

@@ -47,7 +47,8 @@ enum StoreMetrics {
       help: "Requests refused because their key came with another payload before.",
       value: numbers.keysReused)
     page.counter(
-      "holdfast_adjustments_total", help: "Changes of stock by AdjustStock.",
+      "holdfast_adjustments_total",
+      help: "Changes of stock by AdjustStock, BatchAdjustStock and ImportStock.",
       value: numbers.adjustments)
   }
 

@@ -74,6 +74,14 @@ class Client:
             idempotency_key=fresh("key") if key is None else key, reason=reason,
             changes=[change(sku, **rest) for sku, rest in changes], **fields), **self.call)
 
+    def import_rows(self, import_id, rows, first_row=0, rows_per_message=100):
+        """ImportStock: the rows are AdjustStockRequests."""
+        def messages():
+            for first in range(0, len(rows), rows_per_message):
+                yield stock_pb2.ImportStockRequest(import_id=import_id, first_row=first_row + first,
+                                                   rows=rows[first:first + rows_per_message])
+        return self.stock.ImportStock(messages(), **self.call)
+
     def item(self, units, **fields):
         """Makes an item of that many units and returns its SKU."""
         sku = fresh()

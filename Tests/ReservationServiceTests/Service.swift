@@ -115,6 +115,53 @@ final class Service {
     return try Self.answer(in: response)
   }
 
+  /// A call of several messages and one response, each message in parts; `between` comes after each part.
+  func gather(
+    _ name: String, _ messages: [Message], caller: String = "", cancelled: Bool = false,
+    between: () throws -> Void = {}
+  ) throws -> Answer? {
+    let method = try method(name)
+    handler.beginTurn()
+    response.begin()
+    nextCall += 1
+    let principal = try headers.with(caller: Array(caller.utf8)) {
+      handler.start(method: method, headers: $0, response: response)
+    }
+    guard let principal else { return try Self.answer(in: response) }
+    var context = CallContext(
+      method: method, type: HoldfastHandler.methods[method].type, isBatched: true,
+      principal: principal)
+    return try unsafe withUnsafeMutablePointer(to: &context) { context in
+      let call = unsafe Call(id: CallID(rawValue: nextCall), context: context)
+      for message in messages {
+        var part = MessagePart()
+        var completion = Completion.more
+        while completion == .more {
+          response.begin()
+          part.budget = partBudget
+          completion = handler.handle(
+            message.bytes.span, part: &part, of: call, response: response)
+          handler.endTurn()
+          try between()
+          handler.beginTurn()
+        }
+        if case .respond = completion { return try Self.answer(in: response) }
+        #expect(completion == .later)
+      }
+      if cancelled {
+        handler.cancelled(call.id)
+        return nil
+      }
+      response.begin()
+      guard case .respond(let lsn) = handler.halfClosed(call, response: response) else {
+        throw Unexpected(description: "\(name) did not answer its messages")
+      }
+      handler.endTurn()
+      #expect(lsn <= handler.durableLSN)
+      return try Self.answer(in: response)
+    }
+  }
+
   /// Requests' worth of work of one part of a batch.
   var partBudget = Int.max
   /// Parts that the last batch came in.

@@ -44,7 +44,8 @@ final class ModelRun {
       case 60..<70: release()
       case 70..<78: extend()
       case 78..<92: adjust()
-      case 92..<97: adjustTogether()
+      case 92..<95: adjustTogether()
+      case 95..<97: importRows()
       default: list()
       }
       if step % comparedSteps == 0 { compareItems() }
@@ -217,6 +218,26 @@ final class ModelRun {
     let (answer, replayed) = model.adjustTogether(key, batch)
     let got = it.session.answerTogether(decision)
     #expect(got == answer && decision.replayed == replayed, "step \(step)")
+  }
+
+  private func importRows() {
+    let id = chance(50) ? "one" : "other"
+    var row = model.importedRows(id)
+    if chance(10) { row += 1 } else if chance(10), row > 2 { row -= 2 }
+    var picked = Array(0..<skus)
+    picked.shuffle(using: &random)
+    let rows = picked.prefix(Int.random(in: 1...min(9, skus), using: &random)).map { sku in
+      Model.Adjustment(
+        sku: "sku\(sku)", change: chance(20) ? .ship(number(1...3)) : .delta(number(-3...9)),
+        safetyStock: chance(10) ? number(-5...5) : nil,
+        check: chance(10) ? anyCheck(model.items["sku\(sku)"]) : .none,
+        allowsShortage: chance(15), reason: "")
+    }
+    let decision = it.session.importRows(id, firstRow: row, rows)
+    let got = it.session.answer(decision, of: rows.count)
+    let (answer, replayed) = model.importRows(id, firstRow: row, rows)
+    #expect(got == answer && decision.replayed == replayed, "step \(step)")
+    #expect(it.session.importedRows(id).rows == model.importedRows(id), "step \(step)")
   }
 
   private func anyCheck(_ item: Model.Item?) -> AdjustCommand.Check {

@@ -316,7 +316,7 @@ import Testing
       // Close enough to a record to get past the first checks now and then.
       if bytes.count >= 48 {
         bytes.replaceSubrange(0..<4, with: [UInt8(bytes.count & ~7), 0, 0, 0])
-        bytes[4] = UInt8.random(in: 0...10, using: &random)
+        bytes[4] = UInt8.random(in: 0...11, using: &random)
         bytes[5] = UInt8.random(in: 0...4, using: &random)
         bytes[6] %= 40
         bytes[7] %= 40
@@ -324,7 +324,7 @@ import Testing
           bytes[41] = UInt8.random(in: 6...10, using: &random)
           bytes[42] = UInt8.random(in: 0...5, using: &random)
         }
-        if bytes[4] == 10 { bytes[40...43] = [UInt8.random(in: 0...40, using: &random), 0, 0, 0] }
+        if bytes[4] >= 10 { bytes[40...43] = [UInt8.random(in: 0...40, using: &random), 0, 0, 0] }
         bytes.replaceSubrange(44..<48, with: [UInt8.random(in: 0...9, using: &random), 0, 0, 0])
         if Bool.random(using: &random) {
           let part = [

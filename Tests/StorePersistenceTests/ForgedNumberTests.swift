@@ -103,6 +103,8 @@ struct ForgedNumberTests {
     _ = session.confirm(ids[1])
     _ = session.release(ids[2])
     _ = session.reserve("much", ["a", "b"].map { TestLine(sku: $0, quantity: 1000) })
+    _ = session.importRows(
+      "import", firstRow: 0, [Model.Adjustment(sku: "a", change: .delta(1), reason: "")])
     session.endTurn()
     try running.settle()
     try running.makeCheckpoint {}
@@ -227,8 +229,9 @@ struct ForgedNumberTests {
   /// The kinds that have these numbers, and where in the slot they stand.
   @Test(
     "Of a slot",
-    arguments: [RecordKind.held, .confirmed, .released, .refusedInsufficientStock, .adjusted],
-    slotForgeries)
+    arguments: [
+      RecordKind.held, .confirmed, .released, .refusedInsufficientStock, .adjusted, .imported,
+    ], slotForgeries)
   func slot(kind: RecordKind, forgery: Forgery) throws {
     // What is no owner of a live hold means that it is unknown.
     if kind == .held, forgery.offset == 56 { return }

@@ -139,7 +139,8 @@ final class Commander {
     _ = session.beginTurn()
     switch random.number(0...99) {
     case 0..<14: adjust()
-    case 14..<20: adjustTogether()
+    case 14..<17: adjustTogether()
+    case 17..<20: importRows()
     case 20..<55: reserve()
     case 55..<75: withID { id in confirm(id) }
     case 75..<85: withID { id in _ = session.release(id) }
@@ -175,6 +176,19 @@ final class Commander {
       key(), sku(), change, location: random.chance(50) ? "" : "hall-2",
       safetyStock: random.chance(10) ? random.number(-5...5) : nil,
       allowsShortage: random.chance(20))
+  }
+
+  private func importRows() {
+    let id = "import \(random.number(0...3))"
+    var rows: [String: Model.Adjustment] = [:]
+    for _ in 0..<random.number(1...random.pick([3, 20])) {
+      let sku = sku()
+      rows[sku] = Model.Adjustment(
+        sku: sku, change: .delta(random.number(Int64(-9)...60)),
+        safetyStock: random.chance(10) ? random.number(-5...5) : nil)
+    }
+    _ = session.importRows(
+      id, firstRow: session.importedRows(id).rows, rows.values.sorted { $0.sku < $1.sku })
   }
 
   private func adjustTogether() {

@@ -25,10 +25,10 @@ extension StoreSession {
     transact(.adjustment, untilDone: false)
   }
 
-  /// Makes the adjustments of `scratch.group` of the items in `scratch.changes`, which have the same numbers.
-  /// - Returns: as `commitAdjustment`; the refused one is in the group.
+  /// Makes the adjustments of `scratch.group` of the items in `scratch.changes`.
+  /// - Returns: as `commitAdjustment`, the refused one is in the group; of an import always that it is done.
   func commitAdjustments() -> CommitResult {
-    transact(.adjustments, untilDone: false)
+    transact(.adjustments, untilDone: scratch.group.isImport)
   }
 
   @inline(__always)

@@ -127,6 +127,19 @@ package struct AdjustCommand: BitwiseCopyable {
   }
 }
 
+/// Rows of an import, each decided by itself: what they have in common. The rows are those that were appended.
+package struct ImportCommand {
+  /// Under whose name, and which import.
+  package let scope: IdempotencyScope
+  /// The number of the first row.
+  package let firstRow: UInt64
+
+  package init(scope: IdempotencyScope, firstRow: UInt64) {
+    self.scope = scope
+    self.firstRow = firstRow
+  }
+}
+
 /// Several changes, all or none: what they have in common. The changes are those that were appended.
 package struct BatchAdjustCommand {
   package let scope: IdempotencyScope

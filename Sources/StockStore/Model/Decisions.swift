@@ -120,6 +120,8 @@ package enum Refusal: Equatable, Sendable, BitwiseCopyable {
   case idempotencyKeyReused
   /// Line `line` of a partial confirm asks for more than the `held` units of the item (0: not held).
   case moreThanHeld(line: Int, held: Int64)
+  /// The import has rows before the first that came; it goes on at row `next`.
+  case importGap(next: UInt64)
   /// On hand would pass StoreLimits.quantityMax.
   case onHandLimit
   /// The time to live is longer than StoreLimits.holdNanosecondsMax.
@@ -146,6 +148,20 @@ package struct Decision<Value: Sendable>: Sendable {
     self.result = result
     self.replayed = replayed
     self.lsn = lsn
+  }
+}
+
+/// How far an import has come.
+package struct ImportProgress: Equatable, Sendable {
+  /// Rows below it are done.
+  package let nextRow: UInt64
+  /// Rows of the command that changed their items; nil: none was looked at, since others are done by now than the
+  /// caller knew.
+  package let changed: Int?
+
+  package init(nextRow: UInt64, changed: Int?) {
+    self.nextRow = nextRow
+    self.changed = changed
   }
 }
 

@@ -44,6 +44,10 @@ package enum DeliberateFault: String, Sendable, CaseIterable {
   case limitOfHeldAlone = "limit-of-held-alone"
   /// Units that a Replace adds may pass the limit.
   case limitUncheckedByReplace = "limit-unchecked-by-replace"
+  /// An import's rows are applied whatever is done already.
+  case importRowTwice = "import-row-twice"
+  /// A replay makes an import's changes and does not see how far it is.
+  case importProgressLost = "import-progress-lost"
   /// A token is taken for one of this store though a repair has given it other versions since.
   case watchAfterRepair = "watch-after-repair"
   /// The token behind an event covers the whole batch that the event is in.

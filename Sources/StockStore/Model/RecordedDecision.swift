@@ -25,6 +25,8 @@ package enum RecordKind: UInt8, BitwiseCopyable {
   case refusedLimitExceeded = 20
   /// Several adjustments that were made together.
   case adjustedTogether = 40
+  /// How far an import has come.
+  case imported = 41
 
   /// What a sale leaves.
   static func confirmed(inPart: Bool, committed: Bool) -> RecordKind {

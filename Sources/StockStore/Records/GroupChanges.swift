@@ -29,12 +29,15 @@ extension RecordWriter {
   /// A record of a group of which the changes are to come. `endGroup` ends it.
   mutating func beginGroup(_ group: borrowing AdjustmentGroup, time: Int64) {
     begin(
-      .adjustedTogether, time: time, slot: group.slot, generation: group.generation,
-      fingerprint: group.fingerprint, value: 0, lineCount: 0, scope: group.scope)
+      group.isImport ? .imported : .adjustedTogether, time: time, slot: group.slot,
+      generation: group.generation,
+      fingerprint: group.fingerprint,
+      value: group.isImport ? Int64(bitPattern: group.nextRow) : 0, lineCount: 0, scope: group.scope
+    )
     let reasonCount = min(group.reason.count, Self.groupReasonBytesMax)
     store(UInt16(0), at: 40)
     store(UInt16(truncatingIfNeeded: reasonCount), at: 42)
-    store(UInt32(0), at: 44)
+    store(UInt32(truncatingIfNeeded: group.isImport ? group.count : 0), at: 44)
     var offset = Self.headBytes + Self.groupBytes
     append(group.scope.key, at: &offset)
     append(group.scope.caller, at: &offset)

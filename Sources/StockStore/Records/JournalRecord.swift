@@ -38,10 +38,10 @@
     } else if (end + 7) & ~7 != byteCount {
       return nil
     }
-    if kind == .adjustedTogether, !hasWholeChanges { return nil }
+    if isGroup, !hasWholeChanges { return nil }
   }
 
-  package var lineCount: Int { kind == .adjustedTogether ? 0 : Int(byte(5)) }
+  package var lineCount: Int { isGroup ? 0 : Int(byte(5)) }
   package var time: Int64 { load(8) }
   package var slot: UInt32 { load(16) }
   package var generation: UInt32 { load(20) }
@@ -197,7 +197,18 @@
   // MARK: Adjusted together
 
   /// Changes of a group; of other records none.
-  package var changeCount: Int { kind == .adjustedTogether ? Int(byte(5)) : 0 }
+  package var changeCount: Int { isGroup ? Int(byte(5)) : 0 }
+
+  /// Imported: rows of the import that are done, and how many of them this record tells of.
+  package var importedRows: (done: UInt64, here: UInt64) {
+    let rows: UInt32 = load(44)
+    return (UInt64(bitPattern: number(.imported, .imported)), UInt64(rows))
+  }
+
+  /// It has changes, in the place of lines.
+  package var isGroup: Bool {
+    @inline(__always) get { kind == .adjustedTogether || kind == .imported }
+  }
 
   /// Calls `body` with each change of a group, in their order.
   package func forEachChange<Failure: Error>(
@@ -214,7 +225,9 @@
 
   /// Whether there are as many changes as it says, and nothing else.
   private var hasWholeChanges: Bool {
-    guard 1...StoreLimits.linesMax ~= changeCount else { return false }
+    // Of an import's rows all may have been refused.
+    let least = kind == .imported ? 0 : 1
+    guard least...StoreLimits.linesMax ~= changeCount else { return false }
     var reader = unsafe GroupReader(changes)
     for _ in 0..<changeCount where reader.next() == nil { return false }
     return reader.isAtEnd
@@ -316,7 +329,7 @@
       case .refused: RecordWriter.refusedBytes
       case .adjusted: RecordWriter.adjustedBytes
       case .replaced: RecordWriter.replacedBytes
-      case .adjustedTogether: RecordWriter.groupBytes
+      case .adjustedTogether, .imported: RecordWriter.groupBytes
       default: 0
       }
     }
@@ -348,7 +361,7 @@
     }
   }
   private var reasonCount: Int {
-    if kind == .adjustedTogether {
+    if isGroup {
       let count: UInt16 = load(42)
       return Int(count)
     }
@@ -358,7 +371,7 @@
   }
   /// Of a group, all changes.
   private var changeBytes: Int {
-    if kind != .adjustedTogether { return 0 }
+    if !isGroup { return 0 }
     let count: UInt16 = load(40)
     return Int(count)
   }

@@ -3,9 +3,11 @@
 //   offset  bytes
 //        0      4  length of the whole record, a multiple of 8
 //        4      1  kind: 1 held, 2 refused, 3 adjusted, 4 confirmed, 5 released, 6 expired, 7 extended,
-//                  8 clock (no decision: says what time it is), 9 replaced, 10 adjusted together
-//        5      1  number of lines; of changes, where adjusted together
-//        6      1  length of the key         (held, refused, adjusted, replaced, adjusted together; else 0)
+//                  8 clock (no decision: says what time it is), 9 replaced, 10 adjusted together,
+//                  11 imported
+//        5      1  number of lines; of changes, where adjusted together or imported
+//        6      1  length of the key         (held, refused, adjusted, replaced, adjusted together;
+//                  imported: of the import's id; else 0)
 //        7      1  length of the caller      (the same; confirmed, released, extended: who decided
 //                  it, 0 where it came without a name and in records of versions that did not say)
 //        8      8  time of the decision, nanoseconds since the Unix epoch
@@ -21,15 +23,17 @@
 //                  adjusted: where safety stock was asked for of an item that there was, what it was
 //                  before, plus 1 unless it was below zero; else 0, and in records of versions that did
 //                  not say
+//                  imported: rows of the import that are done after it
 //       40     24  refused: see below          72  adjusted: see below        32  replaced: see below
-//               8  adjusted together: see below
+//               8  adjusted together, imported: see below
 //        …     36  for each line: item 4, quantity 8, and after it the item's version 8, on hand 8, held 8
 //                  held: units held; confirmed: units sold; released, expired: units given back;
 //                  replaced: units held from now on, which may be 0 behind all that are not; version and
 //                  balances 0 where the item keeps what was held of it
 //        …     12  for each line, where refused: item 4, quantity 8
 //        …     20  for each further item that lacks units: item 4, requested 8, available 8
-//        …         key, caller, then SKU and location, then the reason; then the changes, where adjusted together
+//        …         key, caller, then SKU and location, then the reason; then the changes, where adjusted together or
+//                  imported
 //        …         parts, in any order, each tag at most once; zeros up to the length
 //
 //   part       0  1  tag       1  2  length of what follows
@@ -73,9 +77,9 @@
 //        8      8  tag of its id                 16  8  its revision after
 //       24      8  when it was made
 //
-//   adjusted together, from 40:
+//   adjusted together, imported, from 40:
 //        0      2  bytes of all changes           2  2  length of the reason
-//        4      4  zero
+//        4      4  imported: rows that it tells of, also those that were refused; else zero
 //   change     0  1  flags: 0 none, 1 delta, 2 set, 3 ship, 4 uncommit; plus 8 safety stock, 16 expected version,
 //                    32 expected on hand, 64 shortage allowed, 128 the item was made by it
 //   then, as numbers of seven bits a byte (Varint.swift; s: may be below zero): item, version after, on hand, held,
@@ -150,6 +154,7 @@ package enum RecordPart: UInt8, CaseIterable {
     case clock = 8
     case replaced = 9
     case adjustedTogether = 10
+    case imported = 11
   }
 
   static let headBytes = 40

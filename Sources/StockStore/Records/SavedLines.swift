@@ -18,6 +18,7 @@ package enum SavedLines {
     case .refusedItemsNotFound, .refusedLineNotFound: (1, 0, 0)
     case .refusedInsufficientStock: (1 + 2 * record.shortageCount, saved.first, saved.second)
     case .refusedInsufficientCommitted, .refusedLimitExceeded: (1, saved.first, saved.second)
+    case .imported: (0, saved.first, saved.second)
     // Where nothing is committed, what it was before there was anything to commit.
     case .adjusted: (record.adjusted.committed == 0 ? 2 : 3, saved.first, saved.second)
     case .replaced: (2 + record.lineCount, saved.first, saved.second)

@@ -136,7 +136,7 @@ package final class Replay {
     case .held, .replaced, .confirmed, .released, .expired:
       for index in 0..<record.lineCount { core.items.prefetchIfThere(record.line(index).ordinal) }
     case .adjusted: core.items.prefetchIfThere(record.level.item.ordinal)
-    case .adjustedTogether:
+    case .adjustedTogether, .imported:
       record.forEachChange { core.items.prefetchIfThere($0.level.item.ordinal) }
     case .refused, .extended, .clock: break
     }
@@ -165,6 +165,9 @@ package final class Replay {
     case .adjustedTogether:
       try adjustItems(record, lsn: lsn)
       try adjustTogether(record, lsn: lsn)
+    case .imported:
+      try adjustItems(record, lsn: lsn)
+      if core.fault != .importProgressLost { try importRows(record, lsn: lsn) }
     case .confirmed, .released, .expired:
       try applyLines(record, lsn: lsn)
       if record.kind == .confirmed, record.limits.count > 0 { try sell(record, lsn: lsn) }
@@ -195,7 +198,7 @@ package final class Replay {
   private func adjustItems(_ record: JournalRecord, lsn: UInt64) throws(JournalError) {
     var isFirst = true
     try record.forEachChange { change throws(JournalError) in
-      if core.fault == .batchHalfReplayed, !isFirst { return }
+      if core.fault == .batchHalfReplayed, record.kind == .adjustedTogether, !isFirst { return }
       isFirst = false
       try adjustItem(
         change.level, change.name ?? ItemName(sku: .empty, location: .empty), lsn: lsn)
@@ -403,6 +406,34 @@ package final class Replay {
     core.slab[record.slot].setAdjustedTogether(levels.count) { levels[$0] }
     core.slab[record.slot].endedAt = record.time
     try requirePossible(record.slot)
+  }
+
+  /// An import has come further, or begins.
+  private func importRows(_ record: JournalRecord, lsn: UInt64) throws(JournalError) {
+    let slot = record.slot
+    let (done, here) = record.importedRows
+    guard here <= done, done <= RecoveryLimits.rowsMax else {
+      throw impossible("rows of no import")
+    }
+    if core.slab.owner(slot) != nil, core.slab[slot].kind == .imported,
+      core.slab[slot].generation == record.generation,
+      core.slab[slot].identity
+        == core.keys.identity(
+          .importRows, IdempotencyScope(caller: record.caller, key: record.key))
+    {
+      if lsn <= stamps[slot / UInt32(ReservationSlab.chunkRecords)] { return }
+      guard core.slab[slot].importedRows == done - here else {
+        throw impossible("rows of an import that it has not come to")
+      }
+      core.slab[slot].lsn = lsn
+    } else {
+      guard try beginUse(record, .importRows, lsn: lsn) else { return }
+      guard done == here else { throw impossible("an import that begins in its middle") }
+      core.slab[slot].kind = .imported
+    }
+    core.slab[slot].importedRows = done
+    core.slab[slot].endedAt = record.time
+    try requirePossible(slot)
   }
 
   /// Empties the record's slot for a new decision. False where the slot holds it, or a later one.

@@ -9,6 +9,8 @@ package enum RecoveryLimits {
   /// Chunks are taken one after the other, and each shard has few that nothing is known of: a number
   /// further beyond the number of chunks is damage, and must not cost the memory that it asks for.
   package static let chunksAhead = 4 * StoreCore.shardsMax
+  /// Rows of an import: whoever numbers them cannot come further.
+  package static let rowsMax: UInt64 = 1 << 62
   /// Later than any clock says (it is the year 2225): so that what is added to a time never overflows.
   static let timeMax = Int64.max - 1 << 60
 
@@ -35,6 +37,9 @@ extension ReservationRecord {
         && RecoveryLimits.isPossible(time: firstExpiresAt)
     }
     if kind == .adjusted { return adjusted.isPossible }
+    if kind == .imported {
+      return importedRows <= RecoveryLimits.rowsMax && savedNumbers.second == 0
+    }
     if kind == .adjustedTogether { return (0..<levelCount).allSatisfy { level($0).isPossible } }
     if kind == .replaced {
       return RecoveryLimits.isPossible(time: replacedTimes.expiresAt)

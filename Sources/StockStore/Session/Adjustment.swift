@@ -72,21 +72,24 @@ extension StoreSession {
     if word >> 1 == 0 { counters.items.add() }
   }
 
-  /// As `readAdjustment`, for the group: the item of each adjustment is that of the change with its number.
+  /// As `readAdjustment`, for the group. Of an import, what is refused is left out.
   func readAdjustments() -> Reading {
-    for index in 0..<scratch.changes.count {
-      let ordinal = scratch.changes[index].ordinal
+    for index in 0..<scratch.group.count {
+      guard let place = scratch.group[index].place else { continue }
+      let ordinal = scratch.changes[place].ordinal
       guard let word = unlockedWord(ordinal) else { return .conflict }
-      scratch.changes[index].word = word
+      scratch.changes[place].word = word
       let before = balances(ordinal, word)
       let command = scratch.group[index].command
       let balances = balances(after: command, before.balances)
       scratch.group[index].before = before
       scratch.group[index].refusal = refusal(command, before, balances)
-      if let refusal = scratch.group[index].refusal, core.fault != .batchHalfApplied {
+      if let refusal = scratch.group[index].refusal, !scratch.group.isImport,
+        core.fault != .batchHalfApplied
+      {
         scratch.group.refused = index
         let lsn = core.items[ordinal].lsn.load(ordering: .acquiring)
-        return .refused(refusal, lsn: lsn, index: index)
+        return .refused(refusal, lsn: lsn, index: place)
       }
       scratch.group[index].after = StockLevel(
         item: before.item, balances,
@@ -96,9 +99,10 @@ extension StoreSession {
     return .writable
   }
 
-  private func writeGroup() {
+  /// Makes the journal's record of what was read of the group.
+  func writeGroup() {
     scratch.record.beginGroup(scratch.group, time: now)
-    for index in 0..<scratch.changes.count where scratch.group[index].refusal == nil {
+    for index in 0..<scratch.group.count where scratch.group[index].refusal == nil {
       scratch.record.append(scratch.group[index])
     }
     scratch.record.endGroup(scratch.group)
@@ -106,17 +110,18 @@ extension StoreSession {
 
   /// As `applyAdjustment`, for the group.
   func applyAdjustments(lsn: UInt64) {
-    for index in 0..<scratch.changes.count {
+    for index in 0..<scratch.group.count {
+      guard let place = scratch.group[index].place else { continue }
       if scratch.group[index].refusal != nil {
         // It stays what it was.
-        core.items[scratch.changes[index].ordinal].word.store(
-          scratch.changes[index].word, ordering: .releasing)
+        core.items[scratch.changes[place].ordinal].word.store(
+          scratch.changes[place].word, ordering: .releasing)
         continue
       }
       let (before, after) = (scratch.group[index].before, scratch.group[index].after)
       let safetyStockBefore =
         before.version == 0 || after.safetyStock == before.safetyStock ? nil : before.safetyStock
-      apply(scratch.changes[index], after, safetyStockBefore: safetyStockBefore, lsn: lsn)
+      apply(scratch.changes[place], after, safetyStockBefore: safetyStockBefore, lsn: lsn)
     }
   }
 

@@ -229,6 +229,10 @@ extension StockStore {
     keeps(core.keys.identity(.adjustTogether, scope))
   }
 
+  package func keeps(importRows scope: IdempotencyScope) -> Bool {
+    keeps(core.keys.identity(.importRows, scope))
+  }
+
   package func keeps(replace scope: IdempotencyScope) -> Bool {
     keeps(core.keys.identity(.replace, scope))
   }

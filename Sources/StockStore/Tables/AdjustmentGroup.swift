@@ -7,6 +7,8 @@ struct GroupedAdjustment: BitwiseCopyable {
   /// What becomes of the item, where there is no refusal.
   var after = StockLevel(item: ItemHandle(ordinal: 0), .none, version: 0)
   var refusal: Refusal?
+  /// Its item's number in the write set; nil where there is nothing to be changed.
+  var place: Int?
 
   init(_ command: AdjustCommand, hash: UInt64) {
     self.command = command
@@ -29,6 +31,10 @@ struct AdjustmentGroup {
   var fingerprint: UInt64 = 0
   var slot: UInt32 = 0
   var generation: UInt32 = 0
+  /// Each is decided by itself: rows of an import.
+  var isImport = false
+  /// Of an import, after these.
+  var nextRow: UInt64 = 0
   /// The one that the refusal of all is about.
   var refused: Int?
   private let adjustments = FixedArray<GroupedAdjustment>(
@@ -48,6 +54,7 @@ struct AdjustmentGroup {
 
   mutating func removeAll() {
     count = 0
+    isImport = false
     nameBytes = 0
     refused = nil
   }

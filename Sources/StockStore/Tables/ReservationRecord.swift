@@ -519,6 +519,17 @@ package struct ReservationRecord: BitwiseCopyable {
     }
   }
 
+  // MARK: An import
+
+  /// Of an import: how many rows are done.
+  package var importedRows: UInt64 {
+    get { UInt64(bitPattern: firstNumber) }
+    set {
+      assert(kind == .imported, "no import")
+      (firstNumber, secondNumber) = (Int64(bitPattern: newValue), 0)
+    }
+  }
+
   // MARK: The answer to several adjustments
 
   /// Becomes the answer to a BatchAdjustStock: the balances of so many items right after, which lie in a block of their

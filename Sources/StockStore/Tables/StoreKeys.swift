@@ -7,6 +7,7 @@ package struct StoreKeys: Sendable {
     case adjust = 2
     case replace = 3
     case adjustTogether = 40
+    case importRows = 41
   }
 
   private let item: SipKey

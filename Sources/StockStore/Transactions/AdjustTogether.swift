@@ -17,7 +17,7 @@ extension StoreSession {
     case sameItem
   }
 
-  /// Empties the changes for the next `adjustTogether`.
+  /// Empties the changes for the next `adjustTogether` or `importRows`.
   package func clearChanges() { scratch.group.removeAll() }
 
   /// Adds a change; its scope, reference and reason are those of all. What it borrows must stay until the command has
@@ -87,7 +87,7 @@ extension StoreSession {
 
   // MARK: The steps
 
-  private func finishDueOfGroup() {
+  func finishDueOfGroup() {
     for index in 0..<scratch.group.count {
       let adjustment = scratch.group[index]
       if let ordinal = core.find(adjustment.command.item, adjustment.hash) {
@@ -114,6 +114,7 @@ extension StoreSession {
         scratch.group.refused = index
         return .tableFull(.items)
       }
+      scratch.group[index].place = index
       scratch.changes.append(ItemChange(ordinal: ordinal))
     }
     return nil
@@ -136,7 +137,7 @@ extension StoreSession {
       core.slab[slot].setAdjustedTogether(scratch.group.count) { scratch.group[$0].after }
       core.slab[slot].endedAt = now
       core.shards[number].appendEnded(slot)
-      counters.adjustments.add()
+      counters.adjustments.add(scratch.group.count)
       return Decision(.accepted(showLevels(slot)), replayed: false, lsn: lsn)
     case .refused(let refusal, let lsn):
       switch refusal {

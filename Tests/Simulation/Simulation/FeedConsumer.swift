@@ -142,7 +142,10 @@ struct FeedConsumer {
     }
     if kind == .refused { return event.stock.isEmpty ? nil : "a refusal that changes stock" }
     if kind == .adjusted {
-      guard !event.stock.isEmpty, event.lines.isEmpty else { return "not of items alone" }
+      // Of an import's rows all may have been refused.
+      guard !event.stock.isEmpty || event.reason.hasPrefix("import "), event.lines.isEmpty else {
+        return "not of items alone"
+      }
       for level in event.stock {
         if let wrong = Self.put(level, nil, &books) { return wrong }
       }

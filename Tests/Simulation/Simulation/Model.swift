@@ -49,6 +49,7 @@ package struct Model: Sendable {
       case adjust
       case replace
       case adjustTogether
+      case importRows
     }
 
     package var method: Method
@@ -66,6 +67,7 @@ package struct Model: Sendable {
     case adjust(Adjustment)
     case replace(Replacement)
     case adjustTogether(Batch)
+    case importRows
   }
 
   package struct Adjustment: Equatable, Sendable {
@@ -167,6 +169,8 @@ package struct Model: Sendable {
     case levels([StockLevel])
     /// The change that it is about; nil: none of them.
     case refusedTogether(Refusal, change: Int?)
+    /// How far the import is; what became of each row; nil: none was looked at.
+    case imported(next: UInt64, [Refusal?]?)
     /// The first is the one that is answered, the others are named besides; and how many alternatives were tried,
     /// where there were some.
     case refused([Refusal], alternatives: Int = 0)
@@ -383,6 +387,18 @@ package struct Model: Sendable {
   package mutating func forgetTakenNames() {
     taken = [:]
     nextOrdinal = items.values.map { $0.ordinal + 1 }.max() ?? 0
+  }
+
+  /// An import has come further: it is remembered from now on.
+  mutating func keepProgress(_ key: DecisionKey, next: UInt64) {
+    guard decisions[key] != nil else {
+      return record(key, .importRows, .imported(next: next, nil), live: false)
+    }
+    decisions[key]?.answer = .imported(next: next, nil)
+    decisions[key]?.endedAt = now
+    ended.removeAll { $0 == key }
+    ended.append(key)
+    decisionCount += 1
   }
 
   // MARK: Decisions under a key

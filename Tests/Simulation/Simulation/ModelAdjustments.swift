@@ -86,6 +86,44 @@ extension Model {
     return (answer, false)
   }
 
+  /// How far an import is; 0 where nothing is known of it.
+  package func importedRows(_ id: String, caller: String = "") -> UInt64 {
+    let key = DecisionKey(method: .importRows, caller: caller, key: id)
+    if case .imported(let next, _)? = decision(key)?.answer { return next }
+    return 0
+  }
+
+  /// Rows of one record: all of different items.
+  package mutating func importRows(
+    _ id: String, firstRow: UInt64, _ rows: [Adjustment], caller: String = ""
+  ) -> (Answer, replayed: Bool) {
+    let key = DecisionKey(method: .importRows, caller: caller, key: id)
+    seek(key)
+    let done = importedRows(id, caller: caller)
+    if firstRow > done { return (.refused([.importGap(next: done)]), false) }
+    if firstRow < done { return (.imported(next: done, nil), true) }
+    if decision(key) == nil, !hasRoom { return (.refused([.tableFull(.reservations)]), false) }
+    // Names are taken before the items are looked at.
+    let outcomes = rows.map { row -> (row: Adjustment, refusal: Refusal?, ordinal: UInt32) in
+      if let outcome = reasonNotToMake(row) { return (row, outcome.refusal, 0) }
+      guard let ordinal = takeOrdinal(row.sku) else { return (row, .tableFull(.items), 0) }
+      return (row, nil, ordinal)
+    }
+    var refusals: [Refusal?] = []
+    for (row, refusal, ordinal) in outcomes {
+      guard refusal == nil else {
+        refusals.append(refusal)
+        continue
+      }
+      let outcome = becoming(row, ordinal)
+      refusals.append(outcome.refusal)
+      if case .becomes(let item) = outcome { put(item, row.sku) }
+    }
+    let next = done + UInt64(rows.count)
+    keepProgress(key, next: next)
+    return (.imported(next: next, refusals), false)
+  }
+
   private mutating func refuseTogether(
     _ outcome: Adjusted, _ index: Int, _ key: DecisionKey, _ payload: Payload
   ) -> (Answer, replayed: Bool) {

@@ -62,4 +62,52 @@ extension SimulationRun {
       command.decisionKey)
     try noteState()
   }
+
+  // MARK: Imports
+
+  private static let importIDs = ["import:1", "import:2", String(repeating: "i", count: 64)]
+
+  /// Some rows of an import, where it is or somewhere else, as a client sends them that knows or does not know how far
+  /// it is.
+  func importRows(_ session: Int) throws(Violation) {
+    let id = random.pick(Self.importIDs)
+    let caller = random.pick(Self.callers)
+    let done = model.importedRows(id, caller: caller)
+    var firstRow = done
+    if random.chance(15), done > 0 { firstRow = UInt64(random.number(0...Int(done) - 1)) }
+    if random.chance(5) { firstRow += UInt64(random.number(1...3)) }
+    var skus = (0..<settings.skus).map { "sku\($0)" }
+    let rows = (0..<random.number(1...min(5, skus.count))).map { _ -> Model.Adjustment in
+      let sku = skus.remove(at: random.number(0...skus.count - 1))
+      var row = Model.Adjustment(
+        sku: sku, change: random.chance(50) ? anyChange() : .delta(random.number(0...9)),
+        reason: "")
+      if random.chance(20) { row.safetyStock = random.number(-5...5) }
+      if random.chance(20) { row.check = anyCheck(model.items[sku]) }
+      row.allowsShortage = random.chance(30)
+      return row
+    }
+    let key = Model.DecisionKey(method: .importRows, caller: caller, key: id)
+    let decision = sessions[session].importRows(id, firstRow: firstRow, rows, caller: caller)
+    let seen = sessions[session].answer(decision, of: rows.count)
+    log("import \(id) from \(firstRow), \(rows): \(decision.result)")
+    try noteExpiries()
+    defer { askModel() }
+    if case .unavailable(let reason) = decision.refusal {
+      model.seek(key)
+      try checkUnavailable(reason, isKnown: firstRow != model.importedRows(id, caller: caller))
+      return try noteState()
+    }
+    let before = model.decisionCount
+    let expected = model.importRows(id, firstRow: firstRow, rows, caller: caller)
+    if var asked = self.expected {
+      let (answer, replayed) = asked.importRows(id, firstRow: firstRow, rows, caller: caller)
+      guard seen == answer, decision.replayed == replayed else {
+        throw violation("import \(id), as if all had ended: \(answer)", "\(seen)")
+      }
+    }
+    try compare(
+      "import \(id)", expected, (seen, decision.replayed), decision.lsn, before, key)
+    try noteState()
+  }
 }

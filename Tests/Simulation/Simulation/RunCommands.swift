@@ -83,7 +83,11 @@ extension SimulationRun {
 
   func change(_ session: Int) throws(Violation) {
     if random.chance(settings.adjustPercent) {
-      return random.chance(25) ? try adjustTogether(session) : try adjust(session)
+      switch random.number(0...99) {
+      case 0..<20: return try adjustTogether(session)
+      case 20..<32: return try importRows(session)
+      default: return try adjust(session)
+      }
     }
     switch random.number(0...12) {
     case 0..<5: try confirm(session)

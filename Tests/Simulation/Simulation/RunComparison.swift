@@ -232,6 +232,7 @@ extension SimulationRun {
         case .adjust: store.keeps(adjust: scope)
         case .replace: store.keeps(replace: scope)
         case .adjustTogether: store.keeps(adjustTogether: scope)
+        case .importRows: store.keeps(importRows: scope)
         }
       }
       if !isKept { model.seek(key) }
@@ -256,6 +257,9 @@ extension SimulationRun {
       let decision = sessions[session].adjust(key.key, adjustment, caller: key.caller)
       try noteExpiries()
       seen = (sessions[session].answer(decision), decision.replayed, decision.lsn)
+    case .importRows:
+      let (rows, lsn) = sessions[session].importedRows(key.key, caller: key.caller)
+      seen = (.imported(next: rows, nil), true, lsn)
     case .adjustTogether(let batch):
       let decision = sessions[session].adjustTogether(key.key, batch, caller: key.caller)
       try noteExpiries()

@@ -371,7 +371,7 @@ extension SimulationRun {
             && batch.adjustments.map(\.sku) == event.stock.map(\.sku)
         default: return false
         }
-      }
+      } || agreesWithImport(event, model)
     case .refused:
       return [Model.DecisionKey.Method.reserve, .adjust, .replace, .adjustTogether].contains {
         method in
@@ -403,6 +403,12 @@ extension SimulationRun {
       return isSame && isOfKey && reservation.state == state
         && reservation.reference == event.reference
     }
+  }
+
+  /// Whether the event may be of rows of an import, of which the model knows how far it is.
+  private static func agreesWithImport(_ event: SeenEvent, _ model: Model) -> Bool {
+    let key = Model.DecisionKey(method: .importRows, caller: event.caller, key: event.key)
+    return event.reason == "import " + event.key && model.decisions[key] != nil
   }
 
   /// What repairs have done to the versions before the decision `lsn`.

@@ -273,6 +273,31 @@ extension StoreSession {
     }
   }
 
+  /// The rows of one record of an import.
+  package func importRows(
+    _ id: String, firstRow: UInt64, _ rows: [Model.Adjustment], caller: String = ""
+  ) -> Decision<ImportProgress> {
+    clearChanges()
+    return appendChanges(rows[...]) {
+      withScope(id, caller: caller) {
+        importRows(ImportCommand(scope: $0, firstRow: firstRow))
+      }
+    }
+  }
+
+  /// How far an import is.
+  package func importedRows(_ id: String, caller: String = "") -> (rows: UInt64, lsn: UInt64) {
+    withScope(id, caller: caller) { importedRows($0) }
+  }
+
+  /// The answer to the `count` rows that this session imported last.
+  package func answer(_ decision: Decision<ImportProgress>, of count: Int) -> Model.Answer {
+    guard let progress = decision.value else { return .refused(refusals(of: decision)) }
+    return .imported(
+      next: progress.nextRow,
+      progress.changed == nil ? nil : (0..<count).map { importRefusal($0) })
+  }
+
   /// The answer to the changes that this session made together last.
   package func answerTogether(_ decision: Decision<Int>) -> Model.Answer {
     switch decision.result {

@@ -440,12 +440,13 @@ struct  Holdfast__V1__ImportStockRequest
 {
   ProtobufCMessage base;
   /*
-   * Names the import: 1-64 bytes of printable ASCII without spaces; the same in every message of a stream.
+   * Names the import: 1-64 bytes of printable ASCII without spaces; the same in every message of a stream, and
+   * another for another import. Events have "import" and this as their reason.
    */
   char *import_id;
   /*
-   * Number of the first row, from 0. Each message goes on where the one before it ended; the first one at
-   * next_row of the import or before it.
+   * Number of the first row, from 0, below 2^62. Each message goes on where the one before it ended; the first one
+   * at next_row of the import or before it.
    */
   uint64_t first_row;
   /*
