@@ -139,7 +139,7 @@ def test_the_same_answer_over_a_restart(binary, start, tmp_path, end):
             yield lambda: client.reserve(line(first, 6), key=keys[0], alternatives=[[line(second, 2)]])
             yield lambda: client.reserve(line(first, 9, min_quantity=2), line(second), key=keys[1])
             yield lambda: client.reserve(
-                line("no such item"), key=keys[2],
+                line("no-such-item"), key=keys[2],
                 alternatives=[[line(first, 2)], [line(second, 30, min_quantity=4), line(second, 1)]])
 
         answers = [call() for call in commands(client)]

@@ -92,7 +92,7 @@ extension StoreSession {
   private func refuseShortages(
     from first: Int, _ requested: Int64, available: Int64
   ) -> Reading {
-    let requested = shortage(first)?.requested ?? requested
+    let least = scratch.alternatives.takesLess ? shortage(first)?.requested : nil
     let others = (first + 1)..<scratch.changes.count
     scratch.further.removeAll()
     for index in others {
@@ -119,7 +119,8 @@ extension StoreSession {
     let change = scratch.changes[first]
     return .refused(
       .insufficientStock(
-        item: ItemHandle(ordinal: change.ordinal), requested: requested, available: available),
+        item: ItemHandle(ordinal: change.ordinal), requested: least ?? requested,
+        available: available),
       lsn: 0, index: first)
   }
 

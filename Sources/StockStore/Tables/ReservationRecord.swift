@@ -470,6 +470,11 @@ package struct ReservationRecord: BitwiseCopyable {
     kind == .refusedInsufficientStock ? Int(ordinals[3] >> 8) : 0
   }
 
+  /// Of a refusal for lack of units: whether it says either.
+  var tellsMore: Bool {
+    @inline(__always) get { ordinals[3] != 0 }
+  }
+
   /// Of a refusal that is set already.
   package mutating func setAlternativesTried(_ count: Int) {
     assert(kind == .refusedInsufficientStock)

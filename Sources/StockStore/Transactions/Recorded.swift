@@ -119,10 +119,7 @@ extension StoreSession {
       core.slab[slot].referenceNode = ReferenceNode(
         .empty, hash: 0, slot: slot, limits: scratch.refusedLimit.bytes)
     }
-    if scratch.further.alternativesTried > 0 {
-      core.slab[slot].setAlternativesTried(scratch.further.alternativesTried)
-    }
-    if scratch.further.count > 0 { keepShortages(slot) }
+    if scratch.further.count | scratch.further.alternativesTried > 0 { keepFurther(slot) }
     core.slab[slot].endedAt = now
     core.shards[number].appendEnded(slot)
     scratch.further.removeAll()
@@ -130,7 +127,11 @@ extension StoreSession {
   }
 
   @inline(never)
-  private func keepShortages(_ slot: UInt32) {
+  private func keepFurther(_ slot: UInt32) {
+    if scratch.further.alternativesTried > 0 {
+      core.slab[slot].setAlternativesTried(scratch.further.alternativesTried)
+    }
+    if scratch.further.count == 0 { return }
     core.slab[slot].setShortageCount(scratch.further.count)
     for index in 0..<scratch.further.count {
       guard case .insufficientStock(let item, let requested, let available) = scratch.further[index]
@@ -140,18 +141,24 @@ extension StoreSession {
     }
   }
 
+  /// What the recorded refusal in `slot` says besides the first lack of units.
+  @inline(never)
+  private func tellFurther(_ slot: UInt32) {
+    scratch.further.alternativesTried = core.slab[slot].alternativesTried
+    for index in 0..<core.slab[slot].shortageCount {
+      let other = core.slab[slot].shortage(index)
+      scratch.further.append(
+        .insufficientStock(
+          item: other.item, requested: other.requested, available: other.available))
+    }
+  }
+
   /// The recorded refusal in `slot` as this command's lines have it; `further` gets what else it names.
   @inline(__always)
   private func tell(_ refusal: RecordedRefusal, _ slot: UInt32) -> Refusal {
     switch refusal {
     case .insufficientStock(let item, let requested, let available):
-      scratch.further.alternativesTried = core.slab[slot].alternativesTried
-      for index in 0..<core.slab[slot].shortageCount {
-        let other = core.slab[slot].shortage(index)
-        scratch.further.append(
-          .insufficientStock(
-            item: other.item, requested: other.requested, available: other.available))
-      }
+      if core.slab[slot].tellsMore { tellFurther(slot) }
       return .insufficientStock(item: item, requested: requested, available: available)
     case .itemsNotFound(let first, let places):
       return tellUnknownItems(first: first, places: places)

@@ -14,7 +14,13 @@ extension StoreSession {
   package func reserve(
     _ scope: IdempotencyScope, ttlNanoseconds: Int64?, reference: BorrowedBytes = .empty
   ) -> Decision<Hold> {
-    defer { clearLines() }
+    let isChoice = scratch.alternatives.isAsked
+    let isLimited = scratch.limits.count > 0
+    defer {
+      scratch.lineCount = 0
+      if isChoice { scratch.alternatives.removeAll() }
+      if isLimited { scratch.limits.removeAll() }
+    }
     scratch.further.removeAll()
     scratch.reference = reference
     let identity = identity(.reserve, scope)
@@ -24,16 +30,16 @@ extension StoreSession {
     // What lies in memory comes while the payload is hashed.
     core.shards[number].prefetch(identity)
     prefetchItems()
-    let fingerprint = reserveFingerprint(ttlNanoseconds)
+    let fingerprint = reserveFingerprint(ttlNanoseconds, isChoice: isChoice, isLimited: isLimited)
     var mayFinish = true
     while true {
       if let slot = recorded(identity, number) {
         let isSamePayload =
           core.slab[slot].fingerprint == fingerprint
-          || reference.count == 0 && !scratch.alternatives.isAsked && scratch.limits.count == 0
+          || reference.count == 0 && !isChoice && !isLimited
             && isSamePayloadOfFirstRelease(slot, ttlNanoseconds)
         // What was refused is told of the command's own lines.
-        if scratch.alternatives.current > 0 { load(0) }
+        if isChoice, scratch.alternatives.current > 0 { load(0) }
         return replay(slot, isSamePayload: isSamePayload, accepted: recordedHold)
       }
       // Only now: a decision that was recorded under a higher limit is answered again.
@@ -43,7 +49,7 @@ extension StoreSession {
       guard hasRoom(number) else { return rejectReserve(.tableFull(.reservations)) }
       if let unavailable { return rejectReserve(.unavailable(unavailable)) }
       if let line = gatherHolds() {
-        if scratch.alternatives.isAsked {
+        if isChoice {
           mayFinish = true
           if moveOn(from: unknownItems(from: line), unknownLine: line) { continue }
           return refuseAll(scope, identity, fingerprint, number)
@@ -53,8 +59,8 @@ extension StoreSession {
           unknownItems(from: line), .reserve, scope, identity, fingerprint, number,
           name: scratch.lines[line].item)
       }
-      if scratch.limits.count > 0 { scratch.changes.limits = scratch.limits }
-      if scratch.alternatives.isAsked, scratch.hasBacklog, mayFinish {
+      if isLimited { scratch.changes.limits = scratch.limits }
+      if isChoice, scratch.hasBacklog, mayFinish {
         // Before it is passed over, or held in part. As below.
         mayFinish = false
         finishDueOfLines(unlocking: number)
@@ -70,7 +76,7 @@ extension StoreSession {
           slot: next.slot, generation: next.generation, fingerprint: fingerprint,
           expiresAt: expiresAt.nanoseconds, scope: scope)
       }
-      let result = scratch.alternatives.isAsked ? commitChoice() : commit()
+      let result = isChoice ? commitChoice() : commit()
       scratch.holdToRecord = nil
       switch result {
       case .refused(let refusal, _):
@@ -80,7 +86,7 @@ extension StoreSession {
           finishDueOfLines(unlocking: number)
           continue
         }
-        if scratch.alternatives.isAsked, let refusal = refusal.ofAlternative {
+        if isChoice, let refusal = refusal.ofAlternative {
           mayFinish = true
           if moveOn(from: refusal) { continue }
           return refuseAll(scope, identity, fingerprint, number)
@@ -90,7 +96,10 @@ extension StoreSession {
       case .committed(let lsn):
         let slot = record(identity, fingerprint, lsn: lsn, number)
         assert(!core.log.isKeeping || scratch.record.slot == slot, "another slot than was written")
-        return hold(slot, number, core.keys.owner(scope.caller), expiresAt: expiresAt, lsn: lsn)
+        return hold(
+          slot, number, core.keys.owner(scope.caller), expiresAt: expiresAt, isChoice: isChoice,
+          isLimited: isLimited,
+          lsn: lsn)
       }
     }
   }
@@ -123,7 +132,9 @@ extension StoreSession {
   /// Writes the hold of the units that were just committed into `slot`.
   @inline(__always)
   private func hold(
-    _ slot: UInt32, _ number: Int, _ owner: HoldOwner, expiresAt: Timestamp, lsn: UInt64
+    _ slot: UInt32, _ number: Int, _ owner: HoldOwner, expiresAt: Timestamp, isChoice: Bool,
+    isLimited: Bool,
+    lsn: UInt64
   ) -> Decision<Hold> {
     core.slab[slot].kind = .held
     core.slab[slot].owner = owner
@@ -136,8 +147,8 @@ extension StoreSession {
         index,
         ViewLine(item: ItemHandle(ordinal: change.ordinal), quantity: change.heldChange))
     }
-    let choice = scratch.alternatives.isAsked ? keepChoice(slot) : .asAsked
-    if scratch.limits.count > 0 {
+    let choice = isChoice ? keepChoice(slot) : .asAsked
+    if isLimited {
       keepLimits(slot, number)
     } else if scratch.reference.count > 0 {
       keepReference(slot, number)
@@ -214,12 +225,14 @@ extension StoreSession {
   /// later is hashed before
   /// the ttl, where it is set, and not at all where it is not: what was recorded before stays the same payload.
   @inline(__always)
-  private func reserveFingerprint(_ ttlNanoseconds: Int64?) -> UInt64 {
+  private func reserveFingerprint(_ ttlNanoseconds: Int64?, isChoice: Bool, isLimited: Bool)
+    -> UInt64
+  {
     var hasher = core.keys.reserveFingerprintHasher()
     absorbLines(&hasher)
     if scratch.reference.count > 0 { absorbReference(&hasher) }
-    if scratch.alternatives.isAsked { absorbAlternatives(&hasher) }
-    if scratch.limits.count > 0 { absorbLimits(&hasher) }
+    if isChoice { absorbAlternatives(&hasher) }
+    if isLimited { absorbLimits(&hasher) }
     // No ttl that is asked for is 0.
     return hasher.finish(UInt64(bitPattern: ttlNanoseconds ?? 0))
   }

@@ -271,6 +271,11 @@ extension SimulationRun {
       ids.append(id)
       if ids.count > Self.rememberedMax { ids.removeFirst() }
     }
+    if let choice = decision.value?.choice {
+      counts.alternativesHeld += choice.alternative > 0 ? 1 : 0
+      counts.minimumsHeld += choice.tellsLines ? 1 : 0
+    }
+    counts.alternativesRefused += sessions[session].alternativesTried > 0 ? 1 : 0
     let before = model.decisionCount
     let (answer, replayed) = model.reserve(command, id: decision.value?.id)
     let seen = sessions[session].answer(decision)

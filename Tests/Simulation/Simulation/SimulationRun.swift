@@ -456,6 +456,11 @@ package struct RunCounts: Sendable, Equatable {
   package var restoresCut = 0
   /// Archives whose last whole segment was cut short.
   package var archivesHarmed = 0
+  /// Holds of another alternative than the first, those that got less than they asked for or could have, and
+  /// refusals of several alternatives.
+  package var alternativesHeld = 0
+  package var minimumsHeld = 0
+  package var alternativesRefused = 0
 
   package init() {}
 
@@ -494,5 +499,8 @@ package struct RunCounts: Sendable, Equatable {
     restoresRefused += other.restoresRefused
     restoresCut += other.restoresCut
     archivesHarmed += other.archivesHarmed
+    alternativesHeld += other.alternativesHeld
+    minimumsHeld += other.minimumsHeld
+    alternativesRefused += other.alternativesRefused
   }
 }

@@ -31,6 +31,8 @@ private let testScale =
     #expect(counts.archiveSteps > 100 && counts.archiveFailures > 10, "\(counts)")
     #expect(counts.restores > 20 && counts.restoresProbed > 10, "\(counts)")
     #expect(counts.restoresCut > 3, "\(counts)")
+    #expect(counts.alternativesHeld > 100 && counts.minimumsHeld > 100, "\(counts)")
+    #expect(counts.alternativesRefused > 20, "\(counts)")
   }
 
   /// `make simulate ARGS='--mutant all'` says it.
