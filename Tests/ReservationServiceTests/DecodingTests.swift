@@ -256,7 +256,8 @@ private struct MessageGenerator {
   /// A Reserve of one line, its fields in their order, as encoders write it; sometimes one is missing, or there
   /// is one more.
   mutating func plain() -> [UInt8] {
-    var line = text(1, ["a", "a", "a", "b", "b", "c", "a b", "much longer than eight", "\u{7f}tab"])
+    var line = text(
+      1, ["a", "a", "a", "b", "b", "c", "a b", "much longer than eight", "\u{7f}tab"])
     if chance(6) { line += text(2, ["", "x", "x y", "ü"]) }
     if !chance(16) { line += number(3, [1, 1, 1, 1, 1, 2, 300, 0, 1 << 41]) }
     if chance(16) { line += unknown() }

@@ -65,14 +65,15 @@ extension StoreSession {
   /// Decides the prepared reserve that `usePrepared` has named, where it was prepared whole; else nil.
   package func reservePrepared() -> Decision<Hold>? {
     if scratch.preparedInUse < 0 { return nil }
-    let place = scratch.preparedInUse
-    guard let whole = scratch.prepared[place].whole else { return nil }
+    // The scratch stays where it is.
+    let prepared = unsafe scratch.prepared.address(scratch.preparedInUse)
+    guard let whole = unsafe prepared.pointee.whole else { return nil }
     assertInTurn()
-    scratch.lines[0] = CommandLine(
-      hash: scratch.prepared[place].itemHash, item: scratch.prepared[place].item,
-      quantity: whole.quantity, candidate: scratch.prepared[place].candidate)
+    unsafe scratch.lines[0] = CommandLine(
+      hash: prepared.pointee.itemHash, item: prepared.pointee.item, quantity: whole.quantity,
+      candidate: prepared.pointee.candidate)
     scratch.lineCount = 1
-    return reserve(scratch.prepared[place].scope, ttlNanoseconds: whole.ttlNanoseconds)
+    return unsafe reserve(prepared.pointee.scope, ttlNanoseconds: whole.ttlNanoseconds)
   }
 
   /// The reserve that comes next is the one that was prepared so; nil: it is none of them.

@@ -24,8 +24,9 @@ package struct ItemIndex {
     init(_ table: IndexTable) { self.table = Atomic(table.packed) }
   }
 
-  /// Slots of the old table that an insertion copies. Two would do to be done in time.
-  static let slotsPerInsertion = 32
+  /// Slots of the old table that an insertion copies, in a microsecond. Two would do to be done in time, but
+  /// until all are there, look-ups go to both tables, and a shop may stop adding items in between.
+  static let slotsPerInsertion = 256
   /// A table of no more slots is copied at once.
   static let slotsCopiedAtOnce = 512
   static let stripeCount = 64
