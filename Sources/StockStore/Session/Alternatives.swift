@@ -172,6 +172,13 @@ extension StoreSession {
 // MARK: Taking less, while items are read (Transaction.swift)
 
 extension StoreSession {
+  /// Says in the journal's record, which was begun, what was chosen.
+  @inline(never)
+  func writeChoice() {
+    let choice = scratch.alternatives.choice
+    if choice != .asAsked { scratch.record.append(.choice, byte: choice.rawValue) }
+  }
+
   /// What the change at `index`, whose item has been read, lacks; nil where it has all that it needs.
   func shortage(_ index: Int) -> (requested: Int64, available: Int64)? {
     let lack = scratch.changes[index].lack

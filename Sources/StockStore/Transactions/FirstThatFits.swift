@@ -163,13 +163,6 @@ extension StoreSession {
 
   // MARK: What is kept and told
 
-  /// Says in the journal's record, which was begun, what was chosen.
-  @inline(never)
-  func writeChoice() {
-    let choice = scratch.alternatives.choice
-    if choice != .asAsked { scratch.record.append(.choice, byte: choice.rawValue) }
-  }
-
   /// The hold that was made in `slot` keeps what was chosen, and the answer tells it.
   @inline(never)
   func keepChoice(_ slot: UInt32) -> HoldChoice {
