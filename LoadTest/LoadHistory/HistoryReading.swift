@@ -385,7 +385,7 @@ private struct DecodedAttempt {
     case .reserve, .confirm, .release, .extend: kind == .reserve
     case .getStock: kind == .read
     case .adjustStock: kind == .restock
-    case .batchGetStock: false
+    case .batchGetStock, .batchReserve, .reserveStream: false
     }
   }
 }

@@ -121,7 +121,7 @@ package struct Ledger: ~Copyable {
   ) {
     let record = operations[operation]
     switch method {
-    case .reserve:
+    case .reserve, .batchReserve, .reserveStream:
       message.writeReserveKey(keys, worker: worker, operation: operation)
       for index in cart(of: operation) { message.appendReserveLine(lines[index], names) }
       message.appendTimeToLive(nanoseconds: record.timeToLiveNanoseconds, field: 3)

@@ -31,12 +31,23 @@
     count += 1
   }
 
-  private mutating func grow() {
-    let larger = UnsafeMutablePointer<UInt8>.allocate(capacity: 2 * capacity)
+  private mutating func grow(toHold needed: Int = 0) {
+    let new = max(2 * capacity, needed)
+    let larger = UnsafeMutablePointer<UInt8>.allocate(capacity: new)
     unsafe larger.update(from: memory, count: count)
     unsafe memory.deallocate()
     unsafe memory = larger
-    capacity *= 2
+    capacity = new
+  }
+
+  private mutating func append(_ bytes: Span<UInt8>) {
+    if count + bytes.count > capacity { grow(toHold: count + bytes.count) }
+    unsafe bytes.withUnsafeBufferPointer { source in
+      guard let base = source.baseAddress else { return }
+      // grow has made room, and the source is another buffer's.
+      unsafe (memory + count).update(from: base, count: source.count)
+    }
+    count += bytes.count
   }
 
   mutating func append(_ bytes: [UInt8]) {
@@ -66,12 +77,10 @@
   }
 
   /// A length-delimited field (wire type 2) of number 1 to 15, of any length.
-  mutating func appendField(_ number: UInt8, message: borrowing MessageBuffer) {
+  package mutating func appendField(_ number: UInt8, message: borrowing MessageBuffer) {
     append(number << 3 | 2)
     appendVarint(UInt64(message.count))
-    message.withSpan { content in
-      for index in content.indices { append(content[index]) }
-    }
+    message.withSpan { append($0) }
   }
 
   /// Begins a length-delimited field; what follows until `endField` is its content.

@@ -68,11 +68,7 @@ package struct Refusal: Equatable, Sendable {
 
   /// - Parameter details: a google.rpc.Status: code (1), message (2), details (3), each an Any.
   package init(code: UInt8, details: Span<UInt8>, _ names: SKUNames) {
-    var reason = RefusalReason.unnamed
-    var sku: UInt32?
-    var available: Int64?
-    var fingerprint = UInt64(code)
-    var isReplayed = false
+    var parts = Parts()
     var status = MessageReader(0..<details.count)
     while let field = status.next(in: details) {
       guard field.number == 3, field.isBytes else { continue }
@@ -80,29 +76,63 @@ package struct Refusal: Equatable, Sendable {
       // ErrorInfo: reason (1), domain (2), metadata (3), a map of entries.
       var reader = MessageReader(info)
       while let field = reader.next(in: details) {
-        let content = details.extracting(field.content)
-        if field.number == 1 {
-          reason = RefusalReason(content)
-          fingerprint &+= hash(content)
-        } else if field.number == 3, field.isBytes {
-          let entry = Refusal.entry(in: details, field.content)
-          if details.extracting(entry.key).equals(skuKey) {
-            sku = names.index(of: details.extracting(entry.value))
-          }
-          if details.extracting(entry.key).equals(availableKey) {
-            available = Refusal.number(details.extracting(entry.value))
-          }
-          if details.extracting(entry.key).equals(replayedKey) {
-            isReplayed = details.extracting(entry.value).equals(trueValue)
-          } else {
-            fingerprint &+= hash(content)
-          }
-        }
+        if field.number == 1 { parts.takeReason(details, field.content) }
+        if field.number == 3, field.isBytes { parts.takeEntry(details, field.content, names) }
       }
     }
+    self.init(code: code, parts)
+  }
+
+  /// Reads a Failure of a batch: code (1), reason (2), message (3), metadata (4). It says what the details of
+  /// a call that stands alone say, and is equal to it. nil if it is malformed or says OK.
+  init?(failure: Range<Int>, in bytes: Span<UInt8>, _ names: SKUNames) {
+    var code: UInt8 = 0
+    var parts = Parts()
+    var reader = MessageReader(failure)
+    while let field = reader.next(in: bytes) {
+      switch field.number {
+      case 1: code = UInt8(truncatingIfNeeded: field.varint)
+      case 2: parts.takeReason(bytes, field.content)
+      case 4 where field.isBytes: parts.takeEntry(bytes, field.content, names)
+      default: break
+      }
+    }
+    guard !reader.isMalformed, code != 0 else { return nil }
+    self.init(code: code, parts)
+  }
+
+  /// What is known of a refusal while it is read.
+  private struct Parts {
+    var reason = RefusalReason.unnamed
+    var sku: UInt32?
+    var available: Int64?
+    var fingerprint: UInt64 = 0
+    var isReplayed = false
+
+    mutating func takeReason(_ bytes: Span<UInt8>, _ range: Range<Int>) {
+      reason = RefusalReason(bytes.extracting(range))
+      fingerprint &+= hash(bytes.extracting(range))
+    }
+
+    /// An entry of the metadata.
+    mutating func takeEntry(_ bytes: Span<UInt8>, _ range: Range<Int>, _ names: SKUNames) {
+      let entry = Refusal.entry(in: bytes, range)
+      let key = bytes.extracting(entry.key)
+      let value = bytes.extracting(entry.value)
+      if key.equals(skuKey) { sku = names.index(of: value) }
+      if key.equals(availableKey) { available = Refusal.number(value) }
+      if key.equals(replayedKey) {
+        isReplayed = value.equals(trueValue)
+      } else {
+        fingerprint &+= hash(bytes.extracting(range))
+      }
+    }
+  }
+
+  private init(code: UInt8, _ parts: Parts) {
     self.init(
-      code: code, reason: reason, sku: sku, available: available, fingerprint: fingerprint,
-      isReplayed: isReplayed)
+      code: code, reason: parts.reason, sku: parts.sku, available: parts.available,
+      fingerprint: UInt64(code) &+ parts.fingerprint, isReplayed: parts.isReplayed)
   }
 
   /// google.protobuf.Any: type_url (1), value (2). The range of the value if it is an ErrorInfo.

@@ -40,7 +40,7 @@ package enum Reply: Equatable, Sendable {
     case .getStock:
       guard let level = readStockLevel(message) else { return }
       self = .read(level)
-    case .confirm, .release, .adjustStock, .batchGetStock:
+    case .confirm, .release, .adjustStock, .batchGetStock, .batchReserve, .reserveStream:
       guard let isReplayed = readIsReplayed(message) else { return }
       self = .accepted(id: noID, expiresNanoseconds: 0, isReplayed: isReplayed)
     }
@@ -61,4 +61,49 @@ package enum Reply: Equatable, Sendable {
     default: self = .unknown
     }
   }
+}
+
+/// What became of one Reserve of a message of many.
+package struct ReserveResult: Equatable, Sendable {
+  package let reply: Reply
+  /// As a call that stands alone would have ended: 0 is OK.
+  package let code: Int
+
+  package init(reply: Reply, code: Int) {
+    self.reply = reply
+    self.code = code
+  }
+}
+
+/// BatchReserveResponse and ReserveStreamResponse alike: results (1), each held (1), a ReserveResponse, or
+/// failure (2). Appends one for each, in their order. False if the message is malformed: what was appended is
+/// what could be read.
+package func readReserveResults(
+  _ bytes: Span<UInt8>, _ names: SKUNames, into results: inout [ReserveResult]
+) -> Bool {
+  var reader = MessageReader(0..<bytes.count)
+  while let field = reader.next(in: bytes) {
+    guard field.number == 1, field.isBytes else { continue }
+    guard let result = readReserveResult(bytes, field.content, names) else { return false }
+    results.append(result)
+  }
+  return !reader.isMalformed
+}
+
+private func readReserveResult(
+  _ bytes: Span<UInt8>, _ range: Range<Int>, _ names: SKUNames
+) -> ReserveResult? {
+  var result: ReserveResult?
+  var reader = MessageReader(range)
+  while let field = reader.next(in: bytes) {
+    guard field.isBytes else { continue }
+    if field.number == 1 {
+      result = ReserveResult(
+        reply: Reply(message: bytes.extracting(field.content), of: .reserve), code: 0)
+    } else if field.number == 2 {
+      guard let refusal = Refusal(failure: field.content, in: bytes, names) else { return nil }
+      result = ReserveResult(reply: Reply(refusal: refusal), code: Int(refusal.code))
+    }
+  }
+  return reader.isMalformed ? nil : result
 }

@@ -31,6 +31,8 @@ package struct Report: Codable, Sendable {
   package var requestsPerSecond = 0.0
   /// By method, and "all". Open loop: from the scheduled send.
   package var latencyMicroseconds: [String: LatencySummary] = [:]
+  /// Where Reserves go out many in a message.
+  package var messages: Messages?
   /// From the actual send, all methods together; in a closed loop it is the latency.
   package var serviceTimeMicroseconds: LatencySummary?
   /// Open loop: how late the generator looked at each tick of the schedule.
@@ -186,6 +188,24 @@ extension Report {
 
   package enum Linearizable: String, Codable, Sendable {
     case yes, no, undecided
+  }
+
+  /// Messages of many Reserves.
+  package struct Messages: Codable, Equatable, Sendable {
+    /// BatchReserve or ReserveStream.
+    package var method = ""
+    /// Reserves of a message, at most.
+    package var requestsMaximum = 0
+    /// Sent over the whole run, and the Reserves that they asked for.
+    package var sent = 0
+    package var requests = 0
+    package var requestsPerMessage = 0.0
+    /// Measured answers, per second.
+    package var perSecond = 0.0
+    /// By message, from its send to its answer; that of each Reserve is among the others.
+    package var latencyMicroseconds = LatencySummary()
+
+    package init() {}
   }
 
   package struct ServerSide: Codable, Sendable {

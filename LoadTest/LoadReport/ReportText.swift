@@ -116,12 +116,17 @@ private struct ReportText {
       ?? "\(Text.shortest(shape.durationSeconds ?? 0)) s after "
       + "\(Text.shortest(shape.warmUpSeconds)) s warm-up"
     let facts = [
-      report.label ?? "", shape.scenario,
+      report.label ?? "", shape.scenario, report.messages.map(messageFacts) ?? "",
       shape.rate.map { "open loop, \($0) requests/s\(arrivals)" } ?? "closed loop",
       "\(shape.connections) × \(Text.counted(shape.streams, "stream"))",
       Text.counted(shape.threads, "thread"), length, "seed \(shape.seed)",
     ]
     return facts.filter { !$0.isEmpty }.map(printable)
+  }
+
+  private func messageFacts(_ messages: Report.Messages) -> String {
+    "\(messages.method), \(Text.decimal(messages.requestsPerMessage, 1)) Reserves a message "
+      + "(\(number(messages.requestsMaximum)) at most)"
   }
 
   private var limit: String {
@@ -156,6 +161,7 @@ private struct ReportText {
     for method in measuredMethodNames {
       if let latency = report.latencyMicroseconds[method] { rows.append(row(method, latency)) }
     }
+    if let messages = report.messages { rows.append(row("per message", messages.latencyMicroseconds)) }
     let all = report.latencyMicroseconds["all"] ?? LatencySummary()
     rows.append(terminal.styled(row("all", all, report.requestsPerSecond), .bold))
     if report.configuration.rate != nil {

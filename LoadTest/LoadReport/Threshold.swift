@@ -1,7 +1,7 @@
 // What is required of a run's figures, as --require takes it: 'p99<5ms', 'errors<0.1%'.
 //
 //   threshold = metric operator number [unit]
-//   metric    = [("service" | "lag" | method) "."] figure | "rate" | "errors" | "conflicts"
+//   metric    = [("service" | "lag" | "message" | method) "."] figure | "rate" | "errors" | "conflicts"
 //   figure    = "p50" | "p90" | "p95" | "p99" | "p99.9" | "p99.99" | "mean" | "max"
 //   operator  = "<" | "<=" | ">" | ">="
 //   unit      = "ns" | "us" | "µs" | "ms" | "s" (of figures), "/s" (of rate), "%" (of shares)
@@ -32,7 +32,7 @@ package struct Threshold: Sendable {
     guard let metric = Metric(String(text[..<sign])) else {
       throw refuse(
         "'\(Text.printable(String(text[..<sign])))' is no metric; there are "
-          + "\(Metric.figures.joined(separator: " ")), the same behind service. lag. or a method "
+          + "\(Metric.figures.joined(separator: " ")), the same behind service. lag. message. or a method "
           + "(Reserve.p99), rate, errors, conflicts")
     }
     let value = text[signs.endIndex...]
@@ -130,7 +130,7 @@ extension Threshold {
 
   private enum Metric {
     case rate, errors, conflicts
-    /// A figure of the latencies of a method, of "all", of "service" or of "lag".
+    /// A figure of the latencies of a method, of "all", of "service", of "lag" or of "message".
     case latency(of: String, figure: String)
 
     static let figures = ["p50", "p90", "p95", "p99", "p99.9", "p99.99", "mean", "max"]
@@ -142,7 +142,7 @@ extension Threshold {
       case "conflicts": self = .conflicts
       default:
         let parts = name.split(separator: ".", maxSplits: 1).map(String.init)
-        let subjects = measuredMethodNames + ["service", "lag"]
+        let subjects = measuredMethodNames + ["service", "lag", "message"]
         if Metric.figures.contains(name) {
           self = .latency(of: "all", figure: name)
         } else if parts.count == 2, let subject = subjects.first(where: { $0 == parts[0] }),
@@ -183,6 +183,7 @@ extension Threshold {
           switch subject {
           case "service": report.serviceTimeMicroseconds
           case "lag": report.scheduleLagMicroseconds
+          case "message": report.messages?.latencyMicroseconds
           default: report.latencyMicroseconds[subject]
           }
         guard let summary, summary.count > 0 else { return nil }

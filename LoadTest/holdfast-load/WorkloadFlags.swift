@@ -20,6 +20,11 @@ struct ScenarioFlags: ParsableArguments {
 
 /// A flag for every field of a workload, each overriding the scenario and the file.
 struct WorkloadFlags: ParsableArguments {
+  // MARK: How Reserves go out
+
+  @Option(help: help("api")) var api: String?
+  @Option(help: help("batch")) var batch: String?
+
   // MARK: Stock and carts
 
   @Option(help: help("skus")) var skus: String?
@@ -56,7 +61,7 @@ struct WorkloadFlags: ParsableArguments {
 
   private var given: [(key: String, text: String?)] {
     [
-      ("skus", skus), ("units", units), ("hot_units", hotUnits), ("distribution", distribution),
+      ("api", api), ("batch", batch), ("skus", skus), ("units", units), ("hot_units", hotUnits), ("distribution", distribution),
       ("hot_share", hotShare), ("lines", lines), ("quantity", quantity), ("ttl_seconds", ttl),
       ("due_together_seconds", dueTogether), ("confirm_share", confirmShare),
       ("release_share", releaseShare), ("extend_share", extendShare),

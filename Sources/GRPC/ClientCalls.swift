@@ -35,13 +35,18 @@ package struct ClientCalls: ~Copyable {
     case busy
     /// Not yet (see `isReady`) or no more (see `isClosing`).
     case unavailable
-    /// Above 16,379 bytes.
+    /// Above `requestBytesMax`.
     case messageTooLarge
   }
 
   /// Most bytes of all metadata, names and values, with 8 more for each field: with the other fields,
   /// a header block is one frame.
   package static let metadataBytesMax = 12 * 1024
+
+  /// Longest message of a request, in bytes.
+  package static let requestBytesMax = 4 << 20
+  /// What fits the frame that a call begins with; more follows as the windows let it through.
+  private static let firstFrameBytesMax = ClientConnection.openBytesMax - Framing.prefixLength
 
   private var http: ClientConnection
   private let types: [MethodType]
@@ -97,9 +102,9 @@ package struct ClientCalls: ~Copyable {
 
   // MARK: Requests
 
-  /// Whether `start` will take a message of `messageBytes` now.
+  /// Whether `start` will take a message of `messageBytes` now. Of a long one only the beginning has to fit.
   package func hasRoom(for messageBytes: Int) -> Bool {
-    http.hasRoom(for: Framing.prefixLength + messageBytes)
+    http.hasRoom(for: Framing.prefixLength + min(messageBytes, Self.firstFrameBytesMax))
   }
 
   /// Starts a call with its first message.
@@ -107,14 +112,20 @@ package struct ClientCalls: ~Copyable {
   package mutating func start(
     _ method: Int, callID: UInt64, message: Span<UInt8>, ends: Bool = true
   ) -> StartResult {
+    guard message.count <= Self.requestBytesMax else { return .messageTooLarge }
     let type = types[method]
     let prefix = Framing.prefix(length: message.count, isCompressed: false)
+    let first = min(message.count, Self.firstFrameBytesMax)
     let result = http.open(
-      method, head: prefix.span, tail: message, endsStream: ends,
-      streamsResponse: type.streamsResponses)
+      method, head: prefix.span, tail: message.extracting(0..<first),
+      endsStream: ends && first == message.count, streamsResponse: type.streamsResponses)
     switch result {
     case .opened(let stream):
       calls[stream.index].start(type, callID: callID)
+      if first < message.count {
+        _ = http.send(
+          stream, head: Span(), tail: message.extracting(first..<message.count), endsStream: ends)
+      }
       return .started(stream: stream.number)
     case .busy: return .busy
     case .unavailable: return .unavailable

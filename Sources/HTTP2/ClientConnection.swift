@@ -63,6 +63,8 @@ package struct ClientConnection: ~Copyable {
   /// Streams wait once so many bytes of output are unsent; control frames may still be added.
   static let outputBytesMax = 256 * 1024
   static let controlBytesMax = 64 * 1024
+  /// Most bytes of a body that `open` takes.
+  package static let openBytesMax = Defaults.frameBytesMax
   /// Most bytes of all header fields of a request, names and values, with 8 more for each: its block
   /// is one frame.
   package static let requestFieldBytesMax = 16_000
@@ -163,6 +165,9 @@ package struct ClientConnection: ~Copyable {
   package mutating func send(_ body: (Span<UInt8>) -> Int) {
     let sent = output.withSpan { body($0) }
     output.dropFirst(sent)
+    // Bodies that waited for room in the output go on.
+    guard sendingStreams > 0, output.count < ClientConnection.outputBytesMax / 2 else { return }
+    for slot in 0..<streams.count where streams[slot].isSending { sendUnsent(slot: slot) }
   }
 
   // MARK: Requests
@@ -342,9 +347,10 @@ package struct ClientConnection: ~Copyable {
     sendUnsent(slot: slot)
   }
 
-  /// Sends as much of a stream's rest as the windows let through.
+  /// Sends as much of a stream's rest as the windows let through, and the output has room for: control
+  /// frames are to fit behind it.
   mutating func sendUnsent(slot: Int) {
-    while true {
+    while output.count < ClientConnection.outputBytesMax {
       let held = streams[slot].unsent.count
       let streamWindow = streams[slot].sendWindow
       let count = min(

@@ -176,13 +176,40 @@ struct ClientCallsTests {
     for text in ["/a.A/C", "te", "trailers", "application/grpc", "127.0.0.1:1", "test"] {
       #expect(block.contains(text))
     }
+    let tooBig = [UInt8](repeating: 0, count: ClientCalls.requestBytesMax + 1)
+    #expect(client.calls.start(0, callID: 3, message: tooBig.span) == .messageTooLarge)
     let big = [UInt8](repeating: 0, count: 16_380)
-    #expect(client.calls.start(0, callID: 3, message: big.span) == .messageTooLarge)
     #expect(client.start(3, 0, Array(big.dropLast())) == 5)
     #expect(client.start(4) == 7)
     #expect(client.calls.start(0, callID: 5, message: [1].span) == .busy)
     let hasRoom = client.calls.hasRoom(for: 1)
     #expect(!hasRoom)
+  }
+
+  @Test("A long message goes out in parts, as fast as windows and output let it")
+  func longMessages() throws {
+    var client = try CallsUnderTest.ready([(4, 1 << 20)])
+    try client.receive(Frames.frame(8, 0, 0, Frames.number(1 << 22)))
+    _ = client.output()
+    let long = (0..<900_000).map { UInt8(truncatingIfNeeded: $0 / 7) }
+    #expect(client.start(1, 0, long) == 1)
+    // Control frames are to fit behind what waits.
+    #expect(client.calls.outputCount < 300_000)
+    var bytes: [UInt8] = []
+    while client.calls.outputCount > 0 {
+      client.calls.flush { piece in
+        let count = min(piece.count, 50_000)
+        for index in 0..<count { bytes.append(piece[index]) }
+        return count
+      }
+    }
+    let frames = try #require(ParsedFrame.parse(bytes))
+    let data = frames.filter { $0.type == 0 }
+    #expect(data.flatMap(\.payload) == Frames.body(long))
+    #expect(data.map(\.flags).filter { $0 == 1 }.count == 1 && data.last?.flags == 1)
+    #expect(data.allSatisfy { $0.payload.count <= 16_384 })
+    try client.receive(Frames.answer(1, [7]))
+    #expect(client.seen.last?.message == [7])
   }
 
   @Test("Metadata goes with every call, up to its bound")

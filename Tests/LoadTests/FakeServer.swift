@@ -37,6 +37,12 @@ final class FakeServer: Sendable {
     case stopsReading(after: Int)
     /// After so many calls allows no more streams on the connections that call.
     case allowsNoStreams(after: Int)
+    /// Answers the first two requests of a message in each other's place.
+    case swapsResults
+    /// Leaves the last result of every fourth message out.
+    case dropsResults
+    /// After so many messages of a ReserveStream ends it, without an answer to the next.
+    case endsStreams(after: Int)
     /// States 7 units too many on hand in the first balances that it is asked for.
     case misstatesOnce
   }
@@ -73,10 +79,14 @@ final class FakeServer: Sendable {
     var input: [UInt8] = []
     var output: [UInt8] = []
     var paths: [UInt32: String] = [:]
+    /// Of requests that have come in part.
+    var bodies: [UInt32: [UInt8]] = [:]
     var calls = 0
     var greeted = false
     /// Its Watch, and the first event that was not sent.
     var watch: (stream: UInt32, next: Int)?
+    /// ReserveStreams whose response has begun.
+    var hasBegun: Set<UInt32> = []
     /// To be cut.
     var isBroken = false
     init(_ socket: Int32) { self.socket = socket }
@@ -87,6 +97,8 @@ final class FakeServer: Sendable {
   private struct State {
     var store: FakeStore
     var calls = 0
+    /// Of many Reserves.
+    var messages = 0
     var isDead = false
     var hasStalled = false
     var ignored = 0
@@ -192,15 +204,70 @@ final class FakeServer: Sendable {
       if header[3] == 1 {
         let text = String(decoding: payload, as: UTF8.self)
         let paths = Method.paths + ["/holdfast.v1.EventService/Watch"]
-        peer.paths[stream] = paths.first { text.contains($0) }
+        // One path may begin as another does.
+        peer.paths[stream] = paths.filter { text.contains($0) }.max { $0.count < $1.count }
       } else if header[3] == 0 {
-        guard isServed(peer, stream, &state) else { return false }
-        take(peer, stream, Array(payload.dropFirst(5)), &state)
-        peer.output += Frames.frame(8, 0, 0, Frames.number(UInt32(max(1, length))))
+        let credit = Frames.number(UInt32(max(1, length)))
+        peer.output += Frames.frame(8, 0, 0, credit) + Frames.frame(8, 0, stream, credit)
+        peer.bodies[stream, default: []] += payload
+        while let message = Self.message(&peer.bodies[stream, default: []]) {
+          guard isServed(peer, stream, &state) else { return false }
+          take(peer, stream, message, &state)
+        }
+        if header[4] & 1 == 1, peer.paths.removeValue(forKey: stream) != nil {
+          // The client ends its ReserveStream.
+          peer.output += Frames.trailers(stream)
+        }
+      } else if header[3] == 3 {
+        peer.paths[stream] = nil
+        peer.bodies[stream] = nil
       }
     }
     peer.input.removeFirst(at)
     return true
+  }
+
+  /// Takes a gRPC message off the front of a body, if it is whole.
+  private static func message(_ body: inout [UInt8]) -> [UInt8]? {
+    guard body.count >= 5 else { return nil }
+    let length = body[1..<5].reduce(0) { $0 << 8 | Int($1) }
+    guard body.count >= 5 + length else { return nil }
+    defer { body.removeFirst(5 + length) }
+    return Array(body[5..<5 + length])
+  }
+
+  /// A message in as many DATA frames as it takes.
+  private static func data(_ stream: UInt32, _ message: [UInt8]) -> [UInt8] {
+    let body = Frames.body(message)
+    return stride(from: 0, to: body.count, by: 16_384).flatMap { start in
+      Frames.frame(0, 0, stream, Array(body[start..<min(body.count, start + 16_384)]))
+    }
+  }
+
+  private func takeMany(
+    _ peer: Peer, _ stream: UInt32, _ path: String, _ message: [UInt8], _ state: inout State
+  ) {
+    state.messages += 1
+    if case .endsStreams(let after) = fault, state.messages % (after + 1) == 0 {
+      peer.paths[stream] = nil
+      peer.output += Frames.frame(
+        1, 5, stream,
+        (peer.hasBegun.remove(stream) == nil ? Frames.status200 : [])
+          + Frames.literal("grpc-status", "14"))
+      return
+    }
+    var results = state.store.reserveMany(message)
+    if case .swapsResults = fault, results.count > 1 { results.swapAt(0, 1) }
+    if case .dropsResults = fault, state.messages % 4 == 0 { results.removeLast() }
+    let response = results.flatMap { Fields.bytes(1, $0) }
+    let isStream = path.hasSuffix("Stream")
+    if !isStream || peer.hasBegun.insert(stream).inserted {
+      peer.output += Frames.frame(1, 4, stream, Frames.status200)
+    }
+    peer.output += Self.data(stream, response)
+    if isStream { return }
+    peer.paths[stream] = nil
+    peer.output += Frames.trailers(stream)
   }
 
   /// Counts a call. False where the fault cuts its connection in place of an answer.
@@ -230,7 +297,12 @@ final class FakeServer: Sendable {
     _ peer: Peer, _ stream: UInt32, _ message: [UInt8], _ state: inout State
   ) {
     if case .saysGoodbye(let every) = fault, peer.calls > every { return }
-    let path = peer.paths.removeValue(forKey: stream) ?? ""
+    let path = peer.paths[stream] ?? ""
+    if path.hasSuffix("/BatchReserve") || path.hasSuffix("/ReserveStream") {
+      return takeMany(peer, stream, path, message, &state)
+    }
+    peer.paths[stream] = nil
+    peer.bodies[stream] = nil
     if path.hasSuffix("/Watch") { return watch(peer, stream, message, state) }
     if case .ignores(let after, let count) = fault, path.hasSuffix("/Reserve"),
       state.calls > after, state.ignored < count

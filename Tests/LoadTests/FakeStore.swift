@@ -96,8 +96,36 @@ struct FakeStore {
 
   // MARK: Reservations
 
-  /// Checks against `stock`, takes from the store.
+  /// What became of a Reserve: the message of an OK, or a refusal.
+  private enum Decided {
+    case held([UInt8])
+    case refused(sku: String, isReplayed: Bool)
+  }
+
+  /// Checks against `stock`, takes from the store. The frames of the answer.
   mutating func reserve(_ message: [UInt8], _ stream: UInt32, stock: [String: Item]) -> [UInt8] {
+    switch decide(message, stock: stock) {
+    case .held(let response): Frames.answer(stream, response)
+    case .refused(let sku, let isReplayed):
+      refusal(stream, 9, "INSUFFICIENT_STOCK", sku: sku, isReplayed: isReplayed)
+    }
+  }
+
+  /// The ReserveResults of a message of many, each decided as if it had come alone.
+  mutating func reserveMany(_ message: [UInt8]) -> [[UInt8]] {
+    expire()
+    return Fields(message).bytes(1).map { request in
+      switch decide(request, stock: items) {
+      case .held(let response): return Fields.bytes(1, response)
+      case .refused(let sku, let isReplayed):
+        let entries = Self.entries(sku: sku, isReplayed: isReplayed, field: 4)
+        return Fields.bytes(
+          2, Fields.varint(1, 9) + Fields.bytes(2, Array("INSUFFICIENT_STOCK".utf8)) + entries)
+      }
+    }
+  }
+
+  private mutating func decide(_ message: [UInt8], stock: [String: Item]) -> Decided {
     let fields = Fields(message)
     let key = fields.text(1)
     var isForgetful = false
@@ -107,9 +135,8 @@ struct FakeStore {
       case .accepted(let id, let expires):
         var later: Int64 = 0
         if case .changesReplays = fault { later = 1_000_000_000 }
-        return acceptance(stream, id, expires + later, isReplayed: true)
-      case .refused(let sku):
-        return refusal(stream, 9, "INSUFFICIENT_STOCK", sku: sku, isReplayed: true)
+        return .held(acceptance(id, expires + later, isReplayed: true))
+      case .refused(let sku): return .refused(sku: sku, isReplayed: true)
       }
     }
     let lines = fields.nested(2).map { (sku: $0.text(1), units: Int64($0.number(3))) }
@@ -124,7 +151,7 @@ struct FakeStore {
     if let short {
       byKey[key] = .refused(sku: short)
       feed.tell(8, key: key, lines: asked, reason: "INSUFFICIENT_STOCK")
-      return refusal(stream, 9, "INSUFFICIENT_STOCK", sku: short)
+      return .refused(sku: short, isReplayed: false)
     }
     change(asked) { $0.held += $1 }
     let id = "00000000000000\(100_000 + reservations.count)"
@@ -134,7 +161,7 @@ struct FakeStore {
     byKey[key] = .accepted(id: id, expires: expires)
     feed.tell(
       1, id: id, key: key, lines: asked, stock: self.stock(asked), expires: Self.timestamp(expires))
-    return acceptance(stream, id, expires, isReplayed: false)
+    return .held(acceptance(id, expires, isReplayed: false))
   }
 
   private mutating func change(
@@ -239,24 +266,25 @@ struct FakeStore {
       + Fields.varint(2, UInt64(time % 1_000_000_000))
   }
 
-  private func acceptance(
-    _ stream: UInt32, _ id: String, _ expires: Int64, isReplayed: Bool
-  ) -> [UInt8] {
-    Frames.answer(
-      stream,
-      Fields.bytes(1, Array(id.utf8)) + Fields.bytes(2, FakeStore.timestamp(expires))
-        + (isReplayed ? Fields.varint(3, 1) : []))
+  private func acceptance(_ id: String, _ expires: Int64, isReplayed: Bool) -> [UInt8] {
+    Fields.bytes(1, Array(id.utf8)) + Fields.bytes(2, FakeStore.timestamp(expires))
+      + (isReplayed ? Fields.varint(3, 1) : [])
+  }
+
+  /// The metadata of a refusal, a map in `field`.
+  private static func entries(sku: String?, isReplayed: Bool, field: UInt64) -> [UInt8] {
+    [("sku", sku), ("replayed", isReplayed ? "true" : nil)].flatMap { key, value in
+      guard let value else { return [UInt8]() }
+      return Fields.bytes(
+        field, Fields.bytes(1, Array(key.utf8)) + Fields.bytes(2, Array(value.utf8)))
+    }
   }
 
   private func refusal(
     _ stream: UInt32, _ code: Int, _ reason: String, sku: String? = nil, isReplayed: Bool = false
   ) -> [UInt8] {
     var info = Fields.bytes(1, Array(reason.utf8)) + Fields.bytes(2, Array("holdfast".utf8))
-    for (key, value) in [("sku", sku), ("replayed", isReplayed ? "true" : nil)] {
-      guard let value else { continue }
-      info += Fields.bytes(
-        3, Fields.bytes(1, Array(key.utf8)) + Fields.bytes(2, Array(value.utf8)))
-    }
+    info += Self.entries(sku: sku, isReplayed: isReplayed, field: 3)
     let any =
       Fields.bytes(1, Array("type.googleapis.com/google.rpc.ErrorInfo".utf8))
       + Fields.bytes(2, info)
@@ -328,9 +356,10 @@ struct Fields {
   func text(_ field: UInt64) -> String {
     String(decoding: fields.last { $0.number == field }?.bytes ?? [], as: UTF8.self)
   }
-  func nested(_ field: UInt64) -> [Fields] {
-    fields.filter { $0.number == field }.map { Fields($0.bytes) }
+  func bytes(_ field: UInt64) -> [[UInt8]] {
+    fields.filter { $0.number == field }.map(\.bytes)
   }
+  func nested(_ field: UInt64) -> [Fields] { bytes(field).map { Fields($0) } }
 
   static func varint(_ field: UInt64, _ value: UInt64) -> [UInt8] {
     varintBytes(field << 3) + varintBytes(value)

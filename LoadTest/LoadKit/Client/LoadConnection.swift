@@ -105,7 +105,9 @@ struct LoadConnection: ~Copyable {
   }
 
   /// The methods of a run, in the order of `Method`.
-  private static let runMethods = Method.paths.map { ClientMethod(path: $0, type: .unary) }
+  private static let runMethods = Method.allCases.map {
+    ClientMethod(path: Method.paths[$0.rawValue], type: $0 == .reserveStream ? .bidirectional : .unary)
+  }
 
   /// Starts connecting, watched by `poller` under `token`.
   /// - Parameter methods: nil: those of a run.
@@ -239,6 +241,13 @@ struct LoadConnection: ~Copyable {
   mutating func start(
     _ method: Method, callID: UInt64, _ message: borrowing MessageBuffer
   ) -> ClientCalls.StartResult {
-    message.withSpan { calls.start(method.rawValue, callID: callID, message: $0) }
+    message.withSpan {
+      calls.start(method.rawValue, callID: callID, message: $0, ends: method != .reserveStream)
+    }
+  }
+
+  /// Sends one more message of a ReserveStream. False where the call has ended.
+  mutating func send(_ message: borrowing MessageBuffer, to stream: UInt32) -> Bool {
+    message.withSpan { calls.send($0, to: stream, ends: false) }
   }
 }

@@ -14,7 +14,17 @@ extension Outcome {
     self = Outcome.of(reply, method, answer)
   }
 
-  private static func of(_ reply: Reply, _ method: Method, _ answer: ClientResponse) -> Outcome {
+  /// How one Reserve of a message of many ended, by its own result.
+  init(_ result: ReserveResult) {
+    switch result.reply {
+    case .noEffect: self = .tooBusy
+    case .unknown: self = result.code == 0 ? .malformed : .otherFailure
+    case .accepted, .refused, .read: self = Outcome.decided(result.reply, .reserve) ?? .malformed
+    }
+  }
+
+  /// nil where nothing was decided, as far as anybody knows.
+  private static func decided(_ reply: Reply, _ method: Method) -> Outcome? {
     switch reply {
     case .accepted(_, _, true): return .replayed
     case .accepted: return done(method)
@@ -25,6 +35,13 @@ extension Outcome {
       case .reservationExpired: return .expired
       default: return .otherRefusal
       }
+    case .noEffect, .unknown: return nil
+    }
+  }
+
+  private static func of(_ reply: Reply, _ method: Method, _ answer: ClientResponse) -> Outcome {
+    switch reply {
+    case .accepted, .read, .refused: return decided(reply, method) ?? .malformed
     case .noEffect: return answer.outcome == .unprocessed ? .unprocessed : .tooBusy
     case .unknown:
       switch answer.outcome {
@@ -39,7 +56,7 @@ extension Outcome {
 
   private static func done(_ method: Method) -> Outcome {
     switch method {
-    case .reserve: .reserved
+    case .reserve, .batchReserve, .reserveStream: .reserved
     case .confirm: .confirmed
     case .release: .released
     case .extend: .extended

@@ -9,13 +9,15 @@ struct SendTask: BitwiseCopyable {
   var retries: UInt8 = 0
   /// Its answer leads the operation on: the first send, or its retry. False for duplicates.
   var leads = true
+  /// Of a Reserve: goes out as a call of its own, whatever the others do.
+  var isAlone = false
   /// Of a follow-up: when it was to be sent.
   var dueNanoseconds: Int64 = 0
 
   var isFirst: Bool { leads && retries == 0 }
 }
 
-/// A call in flight.
+/// A call in flight, or a message of many Reserves.
 struct InFlightCall: BitwiseCopyable {
   let task: SendTask
   /// What its latency counts from, and when it was sent.
@@ -24,6 +26,13 @@ struct InFlightCall: BitwiseCopyable {
   /// Where it is in flight; stream 0: nowhere.
   let connection: Int32
   var stream: UInt32
+
+  /// One of the Reserves that a message carries, as a call.
+  func of(_ member: MessageMember) -> InFlightCall {
+    InFlightCall(
+      task: member.task, sinceNanoseconds: member.sinceNanoseconds,
+      sentNanoseconds: sentNanoseconds, connection: connection, stream: stream)
+  }
 
   fileprivate static let none = InFlightCall(
     task: SendTask(operation: 0, method: .reserve), sinceNanoseconds: 0, sentNanoseconds: 0,

@@ -16,6 +16,9 @@ struct ConnectionPool: ~Copyable {
     var isDialling = false
     /// Connected, or about to be.
     var isUp = true
+    /// Its ReserveStream, 0 while it has none, and that call's messages that are not answered.
+    var reserveStream: UInt32 = 0
+    var unanswered = 0
   }
 
   private enum Timer: BitwiseCopyable {
@@ -43,9 +46,14 @@ struct ConnectionPool: ~Copyable {
     let wasUp: Bool
   }
 
+  /// What answers name a ReserveStream by.
+  static let reserveStreamID = UInt64.max
+
   private let target: Endpoint
-  /// Calls in flight on each connection, at most.
+  /// Calls and messages in flight on each connection, at most.
   private let streams: Int
+  /// Streams of HTTP/2: one more for a ReserveStream, which is in flight with or without messages.
+  private let callsMaximum: Int
   /// No message of a request has more bytes.
   private let messageMaximum: Int
   private let poller: Poller
@@ -68,6 +76,7 @@ struct ConnectionPool: ~Copyable {
   init(_ options: RunOptions, count: Int, messageMaximum: Int) throws(LoadError) {
     target = options.target
     streams = options.streams
+    callsMaximum = options.streams + (options.workload.api == .stream ? 1 : 0)
     self.messageMaximum = messageMaximum
     do { poller = try Poller() } catch { throw LoadError("epoll: \(error)") }
     connections = Table(capacity: count)
@@ -86,7 +95,7 @@ struct ConnectionPool: ~Copyable {
     for index in indices {
       connections.append(
         try LoadConnection.connect(
-          to: target, callsMaximum: streams, poller: poller, token: UInt64(index)))
+          to: target, callsMaximum: callsMaximum, poller: poller, token: UInt64(index)))
     }
     alive = connections.count
   }
@@ -134,12 +143,14 @@ struct ConnectionPool: ~Copyable {
     let token = UInt64(index) | slots[index].dials << 32
     do throws(LoadError) {
       connections[index] = try LoadConnection.connect(
-        to: target, callsMaximum: streams, poller: poller, token: token)
+        to: target, callsMaximum: callsMaximum, poller: poller, token: token)
     } catch {
       redial(index, now, atOnce: false, mayDial: true)
       return false
     }
     slots[index].isUp = true
+    slots[index].reserveStream = 0
+    slots[index].unanswered = 0
     slots[index].isDialling = true
     timers.add(.giveUpDialling(token: token), at: now + ConnectionPool.helloNanoseconds)
     return true
@@ -186,7 +197,9 @@ struct ConnectionPool: ~Copyable {
 
   /// A server that has said goodbye (GOAWAY) and answered everything is dialled again.
   mutating func retireIfClosing(_ index: Int) {
-    if connections[index].calls.isClosing, connections[index].calls.openCalls == 0 {
+    // A ReserveStream has no end of its own: without messages in flight it holds nothing up.
+    let idle = slots[index].reserveStream != 0 && slots[index].unanswered == 0 ? 1 : 0
+    if connections[index].calls.isClosing, connections[index].calls.openCalls == idle {
       connections[index].lose("closed by the server (GOAWAY)")
     }
   }
@@ -195,6 +208,42 @@ struct ConnectionPool: ~Copyable {
 
   func answer(_ index: Int, at position: Int) -> ClientResponse {
     connections[index].calls.responses[position]
+  }
+
+  /// Messages that came on the connection's ReserveStream.
+  func messageCount(_ index: Int) -> Int { connections[index].calls.messages.count }
+
+  /// Reads the results of a message of a ReserveStream, the one at `position`. False if it is malformed.
+  mutating func readMessage(
+    _ index: Int, at position: Int, _ names: SKUNames, into results: inout [ReserveResult]
+  ) -> Bool {
+    slots[index].unanswered -= 1
+    return connections[index].calls.withMessage(connections[index].calls.messages[position]) {
+      readReserveResults($0, names, into: &results)
+    }
+  }
+
+  /// Reads the results of a BatchReserve. False if its response is malformed.
+  func readResults(
+    of answer: ClientResponse, by index: Int, _ names: SKUNames, into results: inout [ReserveResult]
+  ) -> Bool {
+    connections[index].calls.withMessage(of: answer) {
+      readReserveResults($0, names, into: &results)
+    }
+  }
+
+  /// The connection's ReserveStream is over; the next message begins another.
+  mutating func reserveStreamEnded(_ index: Int) {
+    slots[index].reserveStream = 0
+    slots[index].unanswered = 0
+  }
+
+  /// Ends the requests of every ReserveStream.
+  mutating func endReserveStreams() {
+    for index in indices where slots[index].reserveStream != 0 {
+      _ = connections[index].calls.halfClose(stream: slots[index].reserveStream)
+      connections[index].flush(poller)
+    }
   }
 
   mutating func forgetAnswers(_ index: Int) { connections[index].calls.forgetResponses() }
@@ -214,7 +263,15 @@ struct ConnectionPool: ~Copyable {
 
   // MARK: Sending
 
-  func hasRoom(_ index: Int) -> Bool { connections[index].hasRoom(for: messageMaximum) }
+  func hasRoom(_ index: Int) -> Bool {
+    inFlight(index) < streams && connections[index].hasRoom(for: messageMaximum)
+  }
+
+  /// Calls in flight, and messages of a ReserveStream in the place of that call.
+  private func inFlight(_ index: Int) -> Int {
+    let stream = slots[index].reserveStream == 0 ? 0 : 1
+    return connections[index].calls.openCalls - stream + slots[index].unanswered
+  }
 
   /// The next connection in turn that has room.
   mutating func nextWithRoom() -> Int? {
@@ -227,7 +284,7 @@ struct ConnectionPool: ~Copyable {
 
   /// Closed loop: whether a stream may open an operation.
   func hasUnpausedStream(_ index: Int) -> Bool {
-    connections[index].calls.openCalls + slots[index].paused < streams
+    inFlight(index) + slots[index].paused < streams
   }
 
   /// Whether some connection that is up has a stream that does not pause.
@@ -242,9 +299,27 @@ struct ConnectionPool: ~Copyable {
   mutating func start(
     _ method: Method, by index: Int, callID: Int, _ message: borrowing MessageBuffer
   ) -> UInt32? {
+    if method == .reserveStream { return startMessage(index, message) }
     let result = connections[index].start(method, callID: UInt64(callID), message)
     guard case .started(let stream) = result else { return nil }
     return stream
+  }
+
+  /// Sends a message by the connection's ReserveStream, which begins with its first.
+  private mutating func startMessage(
+    _ index: Int, _ message: borrowing MessageBuffer
+  ) -> UInt32? {
+    let stream = slots[index].reserveStream
+    if stream == 0 {
+      let result = connections[index].start(
+        .reserveStream, callID: ConnectionPool.reserveStreamID, message)
+      guard case .started(let new) = result else { return nil }
+      slots[index].reserveStream = new
+    } else if !connections[index].send(message, to: stream) {
+      return nil
+    }
+    slots[index].unanswered += 1
+    return slots[index].reserveStream
   }
 
   func hasOutput(_ index: Int) -> Bool { connections[index].calls.outputCount > 0 }

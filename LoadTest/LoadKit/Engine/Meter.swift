@@ -75,6 +75,19 @@ struct Meter {
 
   mutating func sent() { statistics.attempts += 1 }
 
+  /// A message of so many Reserves leaves.
+  mutating func messageSent(count: Int) {
+    statistics.messages += 1
+    statistics.messageRequests += count
+  }
+
+  /// The results of a message have come. Its latency counts from its send: what waited for it is in those of its
+  /// Reserves.
+  mutating func messageAnswered(_ call: InFlightCall, _ now: Int64, wasDue: Bool?) {
+    guard wasDue ?? isMeasuring else { return }
+    statistics.messageLatencies.record(now - call.sentNanoseconds)
+  }
+
   /// Takes down how late a tick of the schedule was looked at.
   mutating func recordLag(_ nanoseconds: Int64) {
     interval.scheduleLag.record(nanoseconds)

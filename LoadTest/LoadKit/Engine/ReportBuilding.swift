@@ -40,6 +40,7 @@ extension Report {
       let latencies = statistics.latencies[method.rawValue]
       if latencies.count > 0 { latencyMicroseconds[method.name] = latencies.summary }
     }
+    messages = Messages(facts, seconds: measuredSeconds)
     let all = facts.latencies
     latencyMicroseconds["all"] = all.summary
     latencySpectrum = all.spectrum
@@ -156,6 +157,22 @@ extension Report.Configuration {
     seed = options.seed
     run = options.run.text
     commandLine = options.commandLine
+  }
+}
+
+extension Report.Messages {
+  /// nil where every Reserve is a call of its own.
+  init?(_ facts: RunFacts, seconds: Double) {
+    guard let method = facts.options.workload.api.method else { return nil }
+    self.init()
+    let statistics = facts.statistics
+    self.method = method.name
+    requestsMaximum = facts.options.workload.batch
+    sent = statistics.messages
+    requests = statistics.messageRequests
+    requestsPerMessage = Double(requests) / Double(max(1, sent))
+    perSecond = seconds > 0 ? Double(statistics.messageLatencies.count) / seconds : 0
+    latencyMicroseconds = statistics.messageLatencies.summary
   }
 }
 

@@ -1,6 +1,8 @@
 // What a worker sends before it begins anything new: the ends of reservations, repetitions of calls that
 // are in flight, retries of those whose outcome is unknown.
 
+internal import LoadHistory
+
 struct RetryQueue {
   private struct Delayed: BitwiseCopyable {
     let task: SendTask
@@ -78,6 +80,15 @@ struct RetryQueue {
     if let task = anywhere.popFirst() { return task }
     guard let first = late.first, first.attempts <= attempts || isDraining else { return nil }
     return late.popFirst()?.task
+  }
+
+  /// What `connection` sends next, if that is a Reserve that goes out with others.
+  mutating func popReserve(
+    for connection: Int, attempts: Int, isDraining: Bool
+  ) -> SendTask? {
+    let next = repetitions[connection].first ?? anywhere.first ?? late.first?.task
+    guard let next, next.method == .reserve, !next.isAlone else { return nil }
+    return popFirst(for: connection, attempts: attempts, isDraining: isDraining)
   }
 
   /// What any connection sends next.

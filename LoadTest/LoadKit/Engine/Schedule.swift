@@ -133,6 +133,12 @@ struct Schedule {
   /// The first tick that was looked at and not sent.
   var nextUnsent: Int64? { hasSentAllSeen ? nil : pacer?.scheduledNanoseconds }
 
+  /// Whether there is one behind `nextUnsent`.
+  var hasAnotherUnsent: Bool {
+    guard let pacer, let seen else { return false }
+    return pacer.count + 1 < seen.count
+  }
+
   /// `nextUnsent` is sent.
   mutating func noteSent() { pacer?.advance() }
 

@@ -4,8 +4,13 @@ internal import LoadReport
 
 /// One worker's counts. Latencies and `measured` are of the measured part, the rest of the whole run.
 struct Statistics {
-  /// By method.
+  /// By method; of Reserves that go out many in a message, by Reserve.
   var latencies = [Latencies](repeating: Latencies(), count: Method.measured.count)
+  /// Of messages of many, by message.
+  var messageLatencies = Latencies()
+  /// Such messages, and what they asked for, over the whole run.
+  var messages = 0
+  var messageRequests = 0
   /// Open loop: from the actual send.
   var serviceTimes = Latencies()
   /// Open loop: how late the generator looked at each tick.
@@ -34,6 +39,9 @@ struct Statistics {
 
   mutating func add(_ other: Statistics) {
     for index in latencies.indices { latencies[index].add(other.latencies[index]) }
+    messageLatencies.add(other.messageLatencies)
+    messages += other.messages
+    messageRequests += other.messageRequests
     serviceTimes.add(other.serviceTimes)
     scheduleLag.add(other.scheduleLag)
     attempts += other.attempts

@@ -14,7 +14,7 @@ struct WatchRecorder {
     case .confirm: count(task, .confirmSent, ledger)
     case .release: count(task, .releaseSent, ledger)
     case .adjustStock: count(task, .restockSent, ledger)
-    case .extend, .getStock, .batchGetStock: break
+    case .extend, .getStock, .batchGetStock, .batchReserve, .reserveStream: break
     }
   }
 

@@ -28,6 +28,8 @@ struct WorkerLoop: ~Copyable {
   /// Where main compares balances while the load runs.
   private let watch: WatchRecorder?
   private var message = MessageBuffer()
+  /// Where Reserves go out many in a message.
+  private var reserves: ReserveMessages
   private var draws: Draws
   private var ledger: Ledger
   private var schedule: Schedule
@@ -62,7 +64,12 @@ struct WorkerLoop: ~Copyable {
     let count = options.share(of: options.connections, worker: number)
     // Key, time to live, and lines of a SKU and a quantity.
     let messageMaximum = 64 + options.workload.lines.upperBound * (names.length + 16)
-    pool = try ConnectionPool(options, count: count, messageMaximum: messageMaximum)
+    // Of a message of many the beginning has to fit; the rest follows as the windows let it through.
+    pool = try ConnectionPool(
+      options, count: count, messageMaximum: max(messageMaximum, WorkerLoop.messageStart(options)))
+    reserves = ReserveMessages(
+      options.workload, requestMaximum: messageMaximum, connections: count,
+      calls: count * options.streams)
     // Each worker draws its own numbers from the one seed.
     var seeds = Random(seed: options.seed &+ UInt64(number))
     draws = Draws(options.workload, weights: weights, seed: seeds.next())
@@ -72,6 +79,10 @@ struct WorkerLoop: ~Copyable {
     retries = RetryQueue(connections: count)
     calls = CallTable(capacity: count * options.streams)
     meter = Meter(options, worker: number, control: control)
+  }
+
+  private static func messageStart(_ options: RunOptions) -> Int {
+    options.workload.api == .unary ? 0 : 16_000
   }
 
   /// Hands the ledger over.
@@ -163,6 +174,7 @@ struct WorkerLoop: ~Copyable {
     }
     giveUpCallsInFlight(now)
     giveUpUnsent(now)
+    pool.endReserveStreams()
     meter.report(all: true)
     meter.handOver(now, isLast: true)
   }
@@ -287,11 +299,10 @@ extension WorkerLoop {
   }
 
   private mutating func pump(_ index: Int, _ now: Int64) {
-    while pool.hasRoom(index), calls.nextNumber != nil,
-      let task = nextTask(
-        index, opens: opensOperations(now) && pool.hasUnpausedStream(index), now)
-    {
-      send(task, by: index, since: now, now)
+    while pool.hasRoom(index), calls.nextNumber != nil {
+      let opens = opensOperations(now) && pool.hasUnpausedStream(index)
+      guard let task = nextTask(index, opens: opens, now) else { return }
+      send(task, by: index, since: now, opens: opens, now)
     }
   }
 
@@ -315,7 +326,7 @@ extension WorkerLoop {
     while let tick = schedule.nextUnsent, let index = nextConnection(),
       let task = nextTask(index, opens: true, now)
     {
-      send(task, by: index, since: tick, now)
+      send(task, by: index, since: tick, opens: true, now)
       schedule.noteSent()
     }
     flushAll()
@@ -332,7 +343,10 @@ extension WorkerLoop {
     let waiting = retries.popFirst(
       for: index, attempts: meter.statistics.attempts, isDraining: schedule.isDraining)
     if let waiting { return waiting }
-    guard opens else { return nil }
+    return opens ? openOperation(now) : nil
+  }
+
+  private mutating func openOperation(_ now: Int64) -> SendTask {
     if schedule.isProbing { return openReserve(lineCount: 1, now) }
     switch draws.opening() {
     case .reserve: return openReserve(lineCount: draws.lineCount(), now)
@@ -355,7 +369,14 @@ extension WorkerLoop {
     return SendTask(operation: operation, method: .reserve)
   }
 
-  private mutating func send(_ task: SendTask, by index: Int, since: Int64, _ now: Int64) {
+  /// - Parameter opens: a message of many may be filled up with new operations; in an open loop with those
+  ///   that are due.
+  private mutating func send(
+    _ task: SendTask, by index: Int, since: Int64, opens: Bool = false, _ now: Int64
+  ) {
+    if task.method == .reserve, !task.isAlone, reserves.method != nil {
+      return sendMessage(task, by: index, since: since, opens: opens, now)
+    }
     ledger.writeRequest(task.operation, task.method, to: &message)
     // hasRoom was asked right before; only a message above its maximum could not be started.
     guard let number = calls.nextNumber,
@@ -374,6 +395,65 @@ extension WorkerLoop {
     if draws.closesConnection() { pool.closeWhenWritten(index) }
   }
 
+  // MARK: Many in a message
+
+  /// Sends a message of `first` and of what else is to be reserved, as far as it has room.
+  private mutating func sendMessage(
+    _ first: SendTask, by index: Int, since: Int64, opens: Bool, _ now: Int64
+  ) {
+    reserves.begin()
+    add(first, since: since, now)
+    // Each takes a tick of the schedule; the last is noted by whoever has the first.
+    let takesTicks = schedule.isOpenLoop && opens
+    while reserves.hasRoom, !takesTicks || schedule.hasAnotherUnsent,
+      let task = nextMember(index, opens: opens && (takesTicks || opensOperations(now)), now)
+    {
+      if takesTicks { schedule.noteSent() }
+      add(task, since: takesTicks ? schedule.nextUnsent ?? now : now, now)
+    }
+    let method = reserves.method ?? .batchReserve
+    let count = reserves.members.count
+    guard let number = calls.nextNumber,
+      let stream = pool.start(method, by: index, callID: number, reserves.body)
+    else { return lose(reserves.members, by: index, now) }
+    calls.add(
+      InFlightCall(
+        task: SendTask(operation: first.operation, method: method), sinceNanoseconds: since,
+        sentNanoseconds: now, connection: Int32(truncatingIfNeeded: index), stream: stream))
+    meter.messageSent(count: count)
+    reserves.sent(number, by: index)
+    if schedule.isProbing { return }
+    if draws.isCut() { cutSoon(number, now) }
+    if draws.closesConnection() { pool.closeWhenWritten(index) }
+  }
+
+  /// Another Reserve for the message under construction. What else is drawn meanwhile waits for the next free
+  /// stream.
+  private mutating func nextMember(_ index: Int, opens: Bool, _ now: Int64) -> SendTask? {
+    let waiting = retries.popReserve(
+      for: index, attempts: meter.statistics.attempts, isDraining: schedule.isDraining)
+    if let waiting { return waiting }
+    guard opens else { return nil }
+    while retries.isIdle || !schedule.isOpenLoop {
+      let task = openOperation(now)
+      if task.method == .reserve { return task }
+      retries.append(task)
+      if !opensOperations(now) { return nil }
+    }
+    return nil
+  }
+
+  /// Adds a Reserve to the message under construction: it is as good as sent.
+  private mutating func add(_ task: SendTask, since: Int64, _ now: Int64) {
+    ledger.writeRequest(task.operation, .reserve, to: &message)
+    reserves.add(MessageMember(task: task, sinceNanoseconds: since), message)
+    meter.sent()
+    if task.isFirst { watch?.sent(task, ledger) }
+    ledger.sent(task.operation, .reserve, at: now)
+    if schedule.isProbing || !task.isFirst { return }
+    for _ in 1..<draws.copies() { duplicate(task) }
+  }
+
   /// The same bytes again: at once by some connection, while the first is in flight, or later.
   private mutating func duplicate(_ task: SendTask) {
     var copy = task
@@ -382,6 +462,8 @@ extension WorkerLoop {
       let count = UInt64(pool.indices.count)
       retries.append(copy, by: Int(draws.random.below(count)))
     } else {
+      // A repetition may come either way: what comes late comes by itself.
+      copy.isAlone = true
       retries.appendLate(copy, attempts: meter.statistics.attempts)
     }
   }
@@ -410,6 +492,11 @@ extension WorkerLoop {
   private mutating func cutOff(_ number: Int, _ stream: UInt32, _ now: Int64) {
     let call = calls[number]
     guard call.stream == stream, pool.cancel(Int(call.connection), stream: stream) else { return }
+    switch call.task.method {
+    case .batchReserve: return end(message: number, .cut, code: nil, now)
+    case .reserveStream: return endReserveStream(Int(call.connection), .cut, code: nil, now)
+    default: break
+    }
     _ = calls.remove(number)
     meter.count(.cut)
     ledger.answered(
@@ -441,26 +528,162 @@ extension WorkerLoop {
 extension WorkerLoop {
   private mutating func takeAnswers(_ index: Int, _ now: Int64) {
     let count = pool.answerCount(index)
-    if count > 0 { quietSince = now }
+    let messages = pool.messageCount(index)
+    if count + messages > 0 { quietSince = now }
+    for position in 0..<messages { takeMessage(index, at: position, now) }
     for position in 0..<count { take(pool.answer(index, at: position), by: index, now) }
     pool.forgetAnswers(index)
   }
 
   private mutating func take(_ answer: ClientResponse, by index: Int, _ now: Int64) {
-    let call = calls.remove(Int(truncatingIfNeeded: answer.callID))
-    // A call that was cut off has no latency.
-    if answer.outcome == .answered || answer.outcome == .malformed {
-      meter.answered(
-        call, now,
-        wasDue: schedule.isOpenLoop ? schedule.wasDueInMeasuredPart(call.sinceNanoseconds) : nil,
-        separatesServiceTime: separatesServiceTime)
+    if answer.callID == ConnectionPool.reserveStreamID {
+      return takeEndOfStream(answer, by: index, now)
     }
+    let number = Int(truncatingIfNeeded: answer.callID)
+    if calls[number].task.method == .batchReserve {
+      return takeBatch(number, answer, by: index, now)
+    }
+    let call = calls.remove(number)
+    // A call that was cut off has no latency.
+    if answer.outcome == .answered || answer.outcome == .malformed { noteAnswered(call, now) }
     let reply = reply(to: call.task.method, answer, index)
     count(reply, call.task.method, answer, index)
+    conclude(call, reply, now)
+  }
+
+  private mutating func noteAnswered(_ call: InFlightCall, _ now: Int64) {
+    meter.answered(
+      call, now,
+      wasDue: schedule.isOpenLoop ? schedule.wasDueInMeasuredPart(call.sinceNanoseconds) : nil,
+      separatesServiceTime: separatesServiceTime)
+  }
+
+  /// Takes down what a call was answered, and goes on.
+  private mutating func conclude(_ call: InFlightCall, _ reply: Reply, _ now: Int64) {
     let isAcceptance = ledger.answered(
       call.task.operation, call.task.method, reply, sentAt: call.sentNanoseconds, at: now)
     watch?.done(call.task, reply, ledger)
     goOn(call, reply, isAcceptance: isAcceptance, now)
+  }
+
+  // MARK: Answers to many
+
+  private mutating func takeBatch(
+    _ number: Int, _ answer: ClientResponse, by index: Int, _ now: Int64
+  ) {
+    guard answer.outcome == .answered, answer.status == .ok else {
+      return takeFailure(of: answer, by: index, now) { loop, outcome, code in
+        loop.end(message: number, outcome, code: code, now)
+      }
+    }
+    reserves.results.removeAll(keepingCapacity: true)
+    let isWhole = pool.readResults(of: answer, by: index, names, into: &reserves.results)
+    takeResults(number, isWhole: isWhole, now)
+  }
+
+  /// A message has come on the connection's ReserveStream: it answers the first that is not answered.
+  private mutating func takeMessage(_ index: Int, at position: Int, _ now: Int64) {
+    guard let number = reserves.popUnanswered(index) else {
+      return meter.noteFailure("ReserveStream: a response to no message")
+    }
+    reserves.results.removeAll(keepingCapacity: true)
+    let isWhole = pool.readMessage(index, at: position, names, into: &reserves.results)
+    takeResults(number, isWhole: isWhole, now)
+  }
+
+  /// The results of a message are those of its Reserves, in their order. One that has none is undecided, as far
+  /// as anybody knows.
+  private mutating func takeResults(_ number: Int, isWhole: Bool, _ now: Int64) {
+    let call = calls.remove(number)
+    let members = reserves.take(number)
+    let isRight = isWhole && (reserves.results.count == members.count || !options.verifies)
+    if !isRight { meter.noteFailure("\(call.task.method.name): results do not match the requests") }
+    meter.messageAnswered(
+      call, now, wasDue: schedule.isOpenLoop
+        ? schedule.wasDueInMeasuredPart(call.sinceNanoseconds) : nil)
+    let malformed = ReserveResult(reply: .unknown, code: 0)
+    let accepted = ReserveResult(
+      reply: .accepted(id: ReservationID(number: 0), expiresNanoseconds: 0, isReplayed: false),
+      code: 0)
+    for (position, member) in members.enumerated() {
+      let result =
+        !options.verifies
+        ? accepted : isRight && position < members.count ? reserves.results[position] : malformed
+      noteAnswered(call.of(member), now)
+      meter.countCode(result.code)
+      count(result)
+      conclude(call.of(member), result.reply, now)
+    }
+    if !schedule.isOpenLoop { pause(Int(call.connection), now) }
+  }
+
+  private mutating func count(_ result: ReserveResult) {
+    let outcome = Outcome(result)
+    meter.count(outcome)
+    if outcome.group == .failed, !meter.hasFailure {
+      let code = grpcCodeNames.indices.contains(result.code) ? grpcCodeNames[result.code] : "?"
+      meter.noteFailure("Reserve: \(outcome.name), \(code)")
+    }
+  }
+
+  /// A connection's ReserveStream is over, with the messages that it did not answer.
+  private mutating func takeEndOfStream(
+    _ answer: ClientResponse, by index: Int, _ now: Int64
+  ) {
+    takeFailure(of: answer, by: index, now) { loop, outcome, code in
+      loop.endReserveStream(index, outcome, code: code, now)
+    }
+  }
+
+  /// A call that carries many has failed as a whole.
+  private mutating func takeFailure(
+    of answer: ClientResponse, by index: Int, _ now: Int64,
+    _ end: (inout WorkerLoop, Outcome, Int?) -> Void
+  ) {
+    let method = reserves.method ?? .batchReserve
+    let reply = pool.reply(answer, to: .reserve, by: index, names)
+    var outcome = Outcome(reply, .reserve, answer)
+    if outcome == .lost, pool.isClosedByUs(index) { outcome = .cut }
+    // What one refusal says of them all is no decision on each.
+    if outcome.group == .refused, outcome != .cut { outcome = .otherFailure }
+    if outcome.group == .accepted { outcome = .malformed }
+    if outcome.group == .failed, !meter.hasFailure { noteFailure(outcome, method, answer, index) }
+    end(&self, outcome, answer.outcome == .answered ? answer.status.rawValue : nil)
+  }
+
+  private mutating func endReserveStream(
+    _ index: Int, _ outcome: Outcome, code: Int?, _ now: Int64
+  ) {
+    pool.reserveStreamEnded(index)
+    while let number = reserves.popUnanswered(index) {
+      end(message: number, outcome, code: code, now)
+    }
+  }
+
+  /// A message is over without results: what the server decided of its requests, nobody knows.
+  private mutating func end(message number: Int, _ outcome: Outcome, code: Int?, _ now: Int64) {
+    let call = calls.remove(number)
+    for member in reserves.take(number) {
+      if code != nil { noteAnswered(call.of(member), now) }
+      end(call.of(member), outcome, code: code, now)
+    }
+    if !schedule.isOpenLoop { pause(Int(call.connection), now) }
+  }
+
+  private mutating func end(_ call: InFlightCall, _ outcome: Outcome, code: Int?, _ now: Int64) {
+    if let code { meter.countCode(code) }
+    meter.count(outcome)
+    conclude(call, outcome == .unprocessed ? .noEffect : .unknown, now)
+  }
+
+  /// A message could not be sent after all: its call had ended.
+  private mutating func lose(_ members: [MessageMember], by index: Int, _ now: Int64) {
+    for member in members {
+      let call = InFlightCall(
+        task: member.task, sinceNanoseconds: member.sinceNanoseconds, sentNanoseconds: now,
+        connection: Int32(truncatingIfNeeded: index), stream: 0)
+      end(call, .unprocessed, code: nil, now)
+    }
   }
 
   /// In a closed loop service times are the latencies.
@@ -482,9 +705,16 @@ extension WorkerLoop {
   private mutating func giveUpCallsInFlight(_ now: Int64) {
     for number in calls.numbers where calls.isInFlight(number) {
       let call = calls.remove(number)
-      giveUp(
-        .unanswered, call.task.method, since: call.sinceNanoseconds, sent: call.sentNanoseconds,
-        now)
+      guard call.task.method == reserves.method else {
+        giveUp(
+          .unanswered, call.task.method, since: call.sinceNanoseconds, sent: call.sentNanoseconds,
+          now)
+        continue
+      }
+      for member in reserves.take(number) {
+        giveUp(
+          .unanswered, .reserve, since: member.sinceNanoseconds, sent: call.sentNanoseconds, now)
+      }
     }
   }
 
@@ -535,7 +765,8 @@ extension WorkerLoop {
     }
     guard task.leads else { return }
     if task.method == .extend { end(task.operation, now) }
-    if !schedule.isOpenLoop, task.method != .confirm, task.method != .release,
+    let isAlone = task.method != .reserve || task.isAlone || reserves.method == nil
+    if !schedule.isOpenLoop, isAlone, task.method != .confirm, task.method != .release,
       task.method != .extend
     {
       pause(Int(call.connection), now)

@@ -1,3 +1,24 @@
+internal import LoadHistory
+
+/// How Reserves go out.
+package enum ReserveAPI: String, CaseIterable, Sendable {
+  /// Each is a call of its own.
+  case unary
+  /// Many in a message: BatchReserve.
+  case batch
+  /// Many in a message, the messages in one call for each connection: ReserveStream.
+  case stream
+
+  /// The method that carries messages of many.
+  var method: Method? {
+    switch self {
+    case .unary: nil
+    case .batch: .batchReserve
+    case .stream: .reserveStream
+    }
+  }
+}
+
 /// What a run asks for: which SKUs, how many units, what becomes of the holds, what goes wrong.
 ///
 /// Shares are 0 to 1; ranges are drawn from uniformly. Every field has a flag and a key of
@@ -5,6 +26,12 @@
 package struct Workload: Equatable, Sendable {
   /// The scenario that it began from, or "custom".
   package var scenario = "custom"
+
+  // MARK: How Reserves go out
+
+  package var api = ReserveAPI.unary
+  /// Reserves of a message, at most, where they do not go out one by one.
+  package var batch = 100
 
   // MARK: Stock
 

@@ -42,7 +42,24 @@ package struct WorkloadField: Sendable {
 
 extension Workload {
   /// In the order in which they are told.
-  package static let fields: [WorkloadField] = stockFields + holdFields + faultFields + mixFields
+  package static let fields: [WorkloadField] =
+    apiFields + stockFields + holdFields + faultFields + mixFields
+
+  /// Requests of a BatchReserve or ReserveStream message, by the API.
+  package static let batchMaximum = 8_192
+
+  private static let apiFields: [WorkloadField] = [
+    WorkloadField(
+      key: "api",
+      summary: "How Reserves go out: each as a call, or many in a message of BatchReserve or "
+        + "ReserveStream; --streams are then the messages in flight on each connection.",
+      range: "unary, batch or stream", valueName: "how",
+      text: { $0.api.rawValue }, assign: { Self.assign(&$0.api, ReserveAPI(rawValue: $1)) },
+      isInRange: { _ in true }),
+    .count(
+      "batch", \.batch, 1...batchMaximum,
+      "Reserves of a message, at most; an open loop sends as many as are due."),
+  ]
 
   private static let stockFields: [WorkloadField] = [
     .count(

@@ -14,6 +14,7 @@ extension Report {
     var rows = measuredMethodNames.compactMap { name in
       latencyMicroseconds[name].map { row(name, $0) }
     }
+    if let messages { rows.append(row("per message", messages.latencyMicroseconds)) }
     if let all = latencyMicroseconds["all"] { rows.append(row("all", all)) }
     if configuration.rate != nil, let service = serviceTimeMicroseconds {
       rows.append(row("from send", service))
