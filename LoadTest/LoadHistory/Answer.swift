@@ -33,8 +33,7 @@ extension Answer {
       return expires == otherExpires && (method != .reserve || id == otherID)
     case (.refused(let refusal), .refused(let other)):
       if refusal.code != other.code || refusal.reason != other.reason { return false }
-      let isWhole = method == .reserve || method == .adjustStock
-      return !isWhole
+      return !method.keeps(refusal.reason)
         || refusal.sku == other.sku && refusal.available == other.available
           && refusal.fingerprint == other.fingerprint
     default: return self == other

@@ -33,17 +33,20 @@ package struct Books: ~Copyable {
 }
 
 /// All lines of all operations, grouped by SKU (a counting sort). Two lines of one cart stand side by
-/// side.
+/// side, and behind them those that a Replace has put in their place.
 struct LinesBySKU {
   struct Entry {
     let reference: OperationReference
-    let units: Int64
+    var units: Int64
+    /// Units of the lines that a Replace asked for.
+    var newUnits: Int64 = 0
   }
 
   private struct Packed {
     var operation: UInt32 = 0
     var quantity: UInt32 = 0
     var ledger: UInt16 = 0
+    var isNew = false
   }
 
   private var starts: [Int]
@@ -51,18 +54,18 @@ struct LinesBySKU {
 
   init(_ books: borrowing Books, skuCount: Int) {
     var counts = [Int](repeating: 0, count: skuCount + 1)
-    LinesBySKU.forEachLine(books) { line, _, _ in
+    LinesBySKU.forEachLine(books) { line, _, _, _ in
       if line.sku < skuCount { counts[Int(line.sku) + 1] += 1 }
     }
     for index in 0..<skuCount { counts[index + 1] += counts[index] }
     var next = counts
     var grouped = [Packed](repeating: Packed(), count: counts[skuCount])
-    LinesBySKU.forEachLine(books) { line, ledger, operation in
+    LinesBySKU.forEachLine(books) { line, ledger, operation, isNew in
       guard line.sku < skuCount else { return }
       let at = next[Int(line.sku)]
       grouped[at] = Packed(
         operation: UInt32(truncatingIfNeeded: operation), quantity: line.quantity,
-        ledger: UInt16(truncatingIfNeeded: ledger))
+        ledger: UInt16(truncatingIfNeeded: ledger), isNew: isNew)
       next[Int(line.sku)] += 1
     }
     starts = counts
@@ -70,13 +73,16 @@ struct LinesBySKU {
   }
 
   private static func forEachLine(
-    _ books: borrowing Books, _ body: (CartLine, Int, Int) -> Void
+    _ books: borrowing Books, _ body: (CartLine, Int, Int, Bool) -> Void
   ) {
     for number in 0..<books.count {
       books.withLedger(number) { ledger in
         for operation in 0..<ledger.count {
           for index in ledger.cart(of: operation) {
-            body(ledger.line(at: index), number, operation)
+            body(ledger.line(at: index), number, operation, false)
+          }
+          for index in ledger.newCart(of: operation) {
+            body(ledger.line(at: index), number, operation, true)
           }
         }
       }
@@ -87,7 +93,7 @@ struct LinesBySKU {
     entries[starts[sku]..<starts[sku + 1]].lazy.map {
       Entry(
         reference: OperationReference(ledger: Int($0.ledger), operation: Int($0.operation)),
-        units: Int64($0.quantity))
+        units: $0.isNew ? 0 : Int64($0.quantity), newUnits: $0.isNew ? Int64($0.quantity) : 0)
     }
   }
 }

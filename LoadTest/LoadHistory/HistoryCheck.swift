@@ -196,6 +196,7 @@ package struct HistoryCheck {
     case .reserve:
       let summary = ReserveSummary(ledger, operation)
       checkDecisions(summary.reserve, .reserve, operation, ledger)
+      checkDecisions(summary.replace, .replace, operation, ledger)
       checkDecisions(summary.confirm, .confirm, operation, ledger)
       checkDecisions(summary.release, .release, operation, ledger)
       if summary.extend.mayHaveActed { findings.unknownOutcomes += 1 }
@@ -303,6 +304,7 @@ package struct HistoryCheck {
       checkEnd(call, method, expiry, operation, ledger)
     }
     if summary.extend.sent > 0 { checkExtends(summary, expiry.earliest, operation, ledger) }
+    if summary.replace.sent > 0 { checkReplace(summary, expiry, operation, ledger) }
   }
 
   /// Each Extend decides anew: it has to come before the expiry that stood until then, and sets a
@@ -341,6 +343,37 @@ package struct HistoryCheck {
           "Extend was OK, sent \(late / 1_000_000) ms or more after expires_at",
           operation, ledger)
       }
+    }
+  }
+
+  private mutating func checkReplace(
+    _ summary: ReserveSummary, _ expiry: (earliest: Int64, latest: Int64), _ operation: Int,
+    _ ledger: borrowing Ledger
+  ) {
+    ledger.forEachAttempt(of: operation) { attempt in
+      guard attempt.method == .replace, attempt.isRefused else { return }
+      if attempt.reason == .insufficientStock {
+        // Only what it adds can be short.
+        let sku = summary.replaceRefusal?.sku ?? Ledger.none
+        if ledger.units(of: sku, in: ledger.newCart(of: operation))
+          <= ledger.units(of: sku, in: ledger.cart(of: operation))
+        {
+          note(
+            .unjustifiedRefusal,
+            "Replace answered \(attempt.reason.name) and named no SKU that it adds", operation,
+            ledger)
+        }
+      } else if summary.justifiesRefusal(of: attempt, expiry.earliest) {
+        findings.refusalsJustified += 1
+      } else {
+        note(.unjustifiedRefusal, "Replace answered \(attempt.reason.name)", operation, ledger)
+      }
+    }
+    let late = summary.replace.sentNanoseconds.minus(expiry.latest)
+    if summary.replace.isAccepted, late > 0 {
+      note(
+        .endedAfterExpiry,
+        "Replace was OK, sent \(late / 1_000_000) ms or more after expires_at", operation, ledger)
     }
   }
 

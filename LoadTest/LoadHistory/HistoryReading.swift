@@ -167,7 +167,9 @@ private struct HistoryDecoder: ~Copyable {
       while let field = reader.next(in: bytes) {
         if field.number != 6 { continue }
         let attempt = try DecodedAttempt(bytes, field.content, start)
-        guard attempt.fits(ledger[operation].kind) else { throw .malformed }
+        guard attempt.fits(ledger[operation].kind),
+          attempt.method != .replace || ledger[operation].newLineCount > 0
+        else { throw .malformed }
         ledger.sent(operation, attempt.method, at: attempt.sent)
         guard let answered = attempt.answered else { continue }
         ledger.answered(
@@ -243,6 +245,8 @@ private struct OperationHead {
   private(set) var number = 0
   private var kind: Operation.Kind?
   private var lines: [CartLine] = []
+  private var newLines: [CartLine] = []
+  private var expectedRevision: UInt8 = 0
   private var timeToLiveNanoseconds: Int64 = 0
 
   init(_ bytes: Span<UInt8>, _ range: Range<Int>, skuCount: Int) throws(HistoryError) {
@@ -258,11 +262,13 @@ private struct OperationHead {
         kind = Operation.Kind(rawValue: value &- 1)
       case 4: lines.append(try OperationHead.line(bytes, field.content, skuCount))
       case 5: timeToLiveNanoseconds = try field.number(in: 0...Plausible.clock.upperBound)
+      case 7: newLines.append(try OperationHead.line(bytes, field.content, skuCount))
+      case 8: expectedRevision = try field.exact()
       default: break
       }
     }
     guard !reader.isMalformed, let kind, (1...64).contains(lines.count),
-      kind == .reserve || lines.count == 1
+      kind == .reserve || lines.count == 1 && newLines.isEmpty, newLines.count <= 64
     else { throw .malformed }
   }
 
@@ -287,8 +293,14 @@ private struct OperationHead {
     case .restock: return ledger.openRestock(sku: lines[0].sku, units: lines[0].quantity)
     case .reserve, nil:
       for line in lines { ledger.addLine(line) }
-      return ledger.openReserve(
+      let operation = ledger.openReserve(
         lineCount: lines.count, timeToLiveNanoseconds: timeToLiveNanoseconds)
+      if !newLines.isEmpty {
+        for line in newLines { ledger.addLine(line) }
+        ledger.openReplace(
+          of: operation, lineCount: newLines.count, expectedRevision: Int(expectedRevision))
+      }
+      return operation
     }
   }
 }
@@ -382,7 +394,7 @@ private struct DecodedAttempt {
   /// Whether an operation of `kind` makes such calls.
   func fits(_ kind: Operation.Kind) -> Bool {
     switch method {
-    case .reserve, .confirm, .release, .extend: kind == .reserve
+    case .reserve, .replace, .confirm, .release, .extend: kind == .reserve
     case .getStock: kind == .read
     case .adjustStock: kind == .restock
     case .batchGetStock, .batchReserve, .reserveStream: false

@@ -104,6 +104,13 @@ extension MessageBuffer {
       endField(line)
     }
     appendField(5, signed: record.timeToLiveNanoseconds)
+    for index in ledger.newCart(of: operation) {
+      let line = beginField(7)
+      appendField(1, varint: UInt64(ledger.line(at: index).sku))
+      appendField(2, varint: UInt64(ledger.line(at: index).quantity))
+      endField(line)
+    }
+    if record.expectedRevision > 0 { appendField(8, varint: UInt64(record.expectedRevision)) }
     for index in ledger.attempts(of: operation) {
       let attempt = beginField(6)
       appendAttempt(ledger.attempt(index), ledger, start)

@@ -16,7 +16,12 @@ package struct Operation: BitwiseCopyable, Sendable {
 
   package let kind: Kind
   package let lineCount: UInt8
+  /// Of the lines that a Replace puts in their place; 0 where there is none.
+  package fileprivate(set) var newLineCount: UInt8 = 0
+  /// What that Replace expects, at most 255; 0: any.
+  package fileprivate(set) var expectedRevision: UInt8 = 0
   fileprivate let firstLine: UInt32
+  fileprivate var firstNewLine: UInt32 = 0
   /// `Ledger.none` before the first send.
   fileprivate var latestAttempt = Ledger.none
   /// The first acceptance of a Reserve; `Ledger.none` until then.
@@ -56,11 +61,20 @@ package struct Attempt: BitwiseCopyable, Sendable {
   package var isDecided: Bool { outcome != .none && outcome != .withoutEffect }
   /// Whether the answer is a decision that the server keeps and repeats to the same key. What refuses
   /// a Confirm, Release or Extend is what the reservation is, found anew each time.
-  var isDecision: Bool {
-    isAccepted || isRefused && (method == .reserve || method == .adjustStock)
-  }
+  var isDecision: Bool { isAccepted || isRefused && method.keeps(reason) }
   /// Whether the server may have acted, or may still act, without our knowing.
   package var isUnknown: Bool { outcome == .none }
+}
+
+extension Method {
+  /// Whether a refusal of such a call is a decision that the server keeps.
+  func keeps(_ reason: RefusalReason) -> Bool {
+    switch self {
+    case .reserve, .adjustStock: true
+    case .replace: reason == .insufficientStock || reason == .itemNotFound
+    default: false
+    }
+  }
 }
 
 /// One worker's book.
@@ -90,6 +104,26 @@ package struct Ledger: ~Copyable {
   /// Opens a reserve of the last `lineCount` lines, 1 to 64. Its number, which also makes its key.
   package mutating func openReserve(lineCount: Int, timeToLiveNanoseconds: Int64) -> Int {
     open(.reserve, lineCount: lineCount, timeToLiveNanoseconds: timeToLiveNanoseconds)
+  }
+
+  /// Has the last `lineCount` lines, 1 to 64, take the place of those of a reservation.
+  /// - Parameter expectedRevision: that the reservation has to be at; 0: any.
+  package mutating func openReplace(of operation: Int, lineCount: Int, expectedRevision: Int) {
+    precondition(operations[operation].newLineCount == 0, "a reservation is replaced once")
+    operations[operation].firstNewLine = UInt32(truncatingIfNeeded: lines.count - lineCount)
+    operations[operation].newLineCount = UInt8(truncatingIfNeeded: lineCount)
+    operations[operation].expectedRevision = UInt8(clamping: expectedRevision)
+  }
+
+  /// The revision of a reservation before its Replace; 0 where nobody knows it.
+  package func knownRevision(of operation: Int) -> Int {
+    var revision = 1
+    for index in attempts(of: operation) where attempts[index].method == .extend {
+      if attempts[index].isUnknown { return 0 }
+      // One that changes nothing is answered as a repetition.
+      if attempts[index].isAccepted, !attempts[index].isReplayed { revision += 1 }
+    }
+    return revision
   }
 
   /// Opens a GetStock of one SKU. Its number.
@@ -123,8 +157,15 @@ package struct Ledger: ~Copyable {
     switch method {
     case .reserve, .batchReserve, .reserveStream:
       message.writeReserveKey(keys, worker: worker, operation: operation)
-      for index in cart(of: operation) { message.appendReserveLine(lines[index], names) }
+      for index in cart(of: operation) { message.appendLine(lines[index], names, field: 2) }
       message.appendTimeToLive(nanoseconds: record.timeToLiveNanoseconds, field: 3)
+    case .replace:
+      message.writeReserveKey(keys, worker: worker, operation: operation)
+      message.appendReplaced(acceptedID(of: operation))
+      for index in newCart(of: operation) { message.appendLine(lines[index], names, field: 3) }
+      if record.expectedRevision > 0 {
+        message.appendField(4, varint: UInt64(record.expectedRevision))
+      }
     case .confirm, .release:
       message.writeEndRequest(acceptedID(of: operation))
     case .extend:
@@ -251,6 +292,17 @@ package struct Ledger: ~Copyable {
   package func cart(of operation: Int) -> Range<Int> {
     let record = operations[operation]
     return Int(record.firstLine)..<Int(record.firstLine) + Int(record.lineCount)
+  }
+
+  /// Where the lines stand that a Replace puts in their place; empty where there is none.
+  package func newCart(of operation: Int) -> Range<Int> {
+    let record = operations[operation]
+    return Int(record.firstNewLine)..<Int(record.firstNewLine) + Int(record.newLineCount)
+  }
+
+  /// Units of one SKU in the lines at `range`.
+  package func units(of sku: UInt32, in range: Range<Int>) -> Int64 {
+    range.reduce(0) { lines[$1].sku == sku ? $0 + Int64(lines[$1].quantity) : $0 }
   }
 
   package func line(at index: Int) -> CartLine { lines[index] }

@@ -28,12 +28,20 @@ extension MessageBuffer {
     endField(key)
   }
 
-  mutating func appendReserveLine(_ line: CartLine, _ names: SKUNames) {
-    let start = beginField(2)
+  /// ReservationLine as field `field`: of Reserve (2), of Replace (3).
+  mutating func appendLine(_ line: CartLine, _ names: SKUNames, field: UInt8) {
+    let start = beginField(field)
     let sku = beginField(1)
     appendSKU(line.sku, names)
     endField(sku)
     appendField(3, varint: UInt64(line.quantity))
+    endField(start)
+  }
+
+  /// ReplaceRequest: behind the key (1), the reservation's id (2); then lines (3), expected_revision (4).
+  mutating func appendReplaced(_ id: ReservationID) {
+    let start = beginField(2)
+    id.append(to: &self)
     endField(start)
   }
 

@@ -3,20 +3,21 @@
 /// The methods that the load generator calls, in the order of `Method.paths`.
 package enum Method: Int, BitwiseCopyable, CaseIterable, Sendable {
   case reserve, confirm, release, extend, getStock, adjustStock, batchGetStock
-  case batchReserve, reserveStream
+  case replace, batchReserve, reserveStream
 
   /// As HTTP/2 names them, by `rawValue`.
   package static let paths = [
     "/holdfast.v1.ReservationService/Reserve", "/holdfast.v1.ReservationService/Confirm",
     "/holdfast.v1.ReservationService/Release", "/holdfast.v1.ReservationService/Extend",
     "/holdfast.v1.StockService/GetStock", "/holdfast.v1.StockService/AdjustStock",
-    "/holdfast.v1.StockService/BatchGetStock", "/holdfast.v1.ReservationService/BatchReserve",
+    "/holdfast.v1.StockService/BatchGetStock", "/holdfast.v1.ReservationService/Replace",
+    "/holdfast.v1.ReservationService/BatchReserve",
     "/holdfast.v1.ReservationService/ReserveStream",
   ]
 
   /// Those of them that a run measures by themselves. What BatchReserve and ReserveStream carry are Reserves.
   package static let measured: [Method] = [
-    .reserve, .confirm, .release, .extend, .getStock, .adjustStock,
+    .reserve, .replace, .confirm, .release, .extend, .getStock, .adjustStock,
   ]
 
   package var name: String {
@@ -28,6 +29,7 @@ package enum Method: Int, BitwiseCopyable, CaseIterable, Sendable {
     case .getStock: "GetStock"
     case .adjustStock: "AdjustStock"
     case .batchGetStock: "BatchGetStock"
+    case .replace: "Replace"
     case .batchReserve: "BatchReserve"
     case .reserveStream: "ReserveStream"
     }

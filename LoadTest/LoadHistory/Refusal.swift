@@ -10,6 +10,8 @@ package enum RefusalReason: UInt8, BitwiseCopyable, CaseIterable, Sendable {
   case other
   /// There are no details, or they don't parse.
   case unnamed
+  /// A history's file numbers them in this order: what is new stands behind.
+  case revisionMismatch
 
   package var name: String {
     switch self {
@@ -26,6 +28,7 @@ package enum RefusalReason: UInt8, BitwiseCopyable, CaseIterable, Sendable {
     case .storageFull: "STORAGE_FULL"
     case .other: "another reason"
     case .unnamed: "no reason given"
+    case .revisionMismatch: "REVISION_MISMATCH"
     }
   }
 

@@ -110,7 +110,8 @@ struct SKUHistory {
     for entry in groups.entries(of: sku) {
       // Lines of one cart for the same SKU count together.
       if let before = last, before.reference == entry.reference {
-        last = LinesBySKU.Entry(reference: entry.reference, units: before.units + entry.units)
+        last?.units += entry.units
+        last?.newUnits += entry.newUnits
         continue
       }
       if let last { add(last, books, clock) }
@@ -126,7 +127,12 @@ struct SKUHistory {
     books.withLedger(entry.reference.ledger) { ledger in
       switch ledger[entry.reference.operation].kind {
       case .reserve:
-        addReserve(entry, ReserveSummary(ledger, entry.reference.operation), clock)
+        let summary = ReserveSummary(ledger, entry.reference.operation)
+        if summary.replace.sent > 0, summary.reserve.isAccepted {
+          addReplaced(entry, summary, clock)
+        } else if entry.units > 0 {
+          addReserve(entry, summary, clock)
+        }
       case .read: addReads(entry.reference, ledger)
       case .restock: addRestock(entry, ledger)
       }
@@ -158,6 +164,67 @@ struct SKUHistory {
       hold.giveFrom = isTooLate ? .max : due
       holds.append(hold)
     }
+  }
+
+  /// A hold whose lines a Replace has changed, or may have: in parts. Units that both lines have are held
+  /// throughout; those that it drops come back at its instant, and those that it adds are taken then. That the
+  /// parts end at the *same* instant is not asked for.
+  private mutating func addReplaced(
+    _ entry: LinesBySKU.Entry, _ summary: ReserveSummary, _ clock: ClockOffset
+  ) {
+    let replace = summary.replace
+    let more = entry.newUnits - entry.units
+    var kept = entry
+    kept.units = replace.decision == .refused ? entry.units : min(entry.units, entry.newUnits)
+    if kept.units > 0 { holds.append(SKUHistory.hold(kept, summary, clock)) }
+    if replace.decision == .refused {
+      guard let refusal = summary.replaceRefusal, refusal.reason == .insufficientStock,
+        refusal.sku == UInt32(sku)
+      else { return }
+      refusals.append(
+        RefusedReserve(
+          reference: entry.reference, units: more, from: replace.sentNanoseconds,
+          to: replace.answeredNanoseconds, available: refusal.available))
+    } else if more < 0 {
+      var dropped = entry
+      dropped.units = -more
+      addDropped(SKUHistory.hold(dropped, summary, clock), replace)
+    } else if more > 0 {
+      var added = entry
+      added.units = more
+      addAdded(SKUHistory.hold(added, summary, clock), replace)
+    }
+  }
+
+  private mutating func addDropped(_ whole: Hold, _ replace: CallSummary) {
+    var hold = whole
+    if replace.isAccepted {
+      hold.fate = .returned
+      hold.isReleased = true
+      hold.giveFrom = max(hold.takeFrom, replace.sentNanoseconds)
+      hold.giveTo = replace.answeredNanoseconds
+      hold.isGivenByClock = false
+    } else {
+      // Nobody knows: it came back then, or had the fate of the others.
+      hold.fate = hold.fate == .returned ? .returned : .either
+      hold.giveFrom = min(hold.giveFrom, max(hold.takeFrom, replace.sentNanoseconds))
+    }
+    holds.append(hold)
+  }
+
+  private mutating func addAdded(_ whole: Hold, _ replace: CallSummary) {
+    var hold = Hold(
+      reference: whole.reference, units: whole.units, isCertain: replace.isAccepted,
+      takeFrom: replace.sentNanoseconds,
+      takeTo: replace.isAccepted ? replace.answeredNanoseconds : .max)
+    hold.fate = replace.isAccepted || whole.fate == .returned ? whole.fate : .either
+    hold.isReleased = whole.isReleased
+    hold.isGivenByClock = whole.isGivenByClock && replace.isAccepted
+    hold.giveFrom = max(whole.giveFrom, hold.takeFrom)
+    hold.giveTo = replace.isAccepted ? max(whole.giveTo, hold.giveFrom) : .max
+    hold.sellFrom = whole.sellFrom
+    hold.sellTo = whole.sellTo
+    holds.append(hold)
   }
 
   /// What became of an accepted reserve.

@@ -64,6 +64,9 @@ struct ReserveSummary {
   var confirm = CallSummary()
   var release = CallSummary()
   var extend = CallSummary()
+  var replace = CallSummary()
+  /// Of the refusal of Replace that came first.
+  var replaceRefusal: Refusal?
   /// expires_at of the acceptance that came first.
   var expiresNanoseconds: Int64 = 0
   /// The latest expires_at that Reserve or Extend was answered.
@@ -94,6 +97,12 @@ struct ReserveSummary {
       if attempt.isAccepted { expiresNanoseconds = attempt.expiresNanoseconds }
       refusal = nil
       if case .refused(let refusal) = ledger.answer(to: attempt) { self.refusal = refusal }
+    case .replace:
+      let before = replace.answeredNanoseconds
+      replace.add(attempt)
+      guard replace.answeredNanoseconds < before else { break }
+      replaceRefusal = nil
+      if case .refused(let refusal) = ledger.answer(to: attempt) { replaceRefusal = refusal }
     case .confirm: confirm.add(attempt)
     case .release: release.add(attempt)
     case .extend:
@@ -108,14 +117,14 @@ struct ReserveSummary {
 
   /// Whether Confirm or Release found that the hold was over.
   var foundExpiredNanoseconds: Int64? {
-    for call in [confirm, release, extend]
+    for call in [confirm, release, extend, replace]
     where call.decision == .refused && call.reason == .reservationExpired {
       return call.answeredNanoseconds
     }
     return nil
   }
 
-  /// Whether an Extend was refused for what had happened, or can have happened, by its answer.
+  /// Whether an Extend or Replace was refused for what had happened, or can have happened, by its answer.
   func justifiesRefusal(of extend: Attempt, _ earliestExpiry: Int64) -> Bool {
     switch extend.reason {
     case .reservationExpired: extend.answeredNanoseconds >= earliestExpiry

@@ -2,7 +2,7 @@
 
 /// How calls ended, by what that means to the shop.
 package enum Outcome: Int, CaseIterable, Sendable {
-  case reserved, confirmed, released, extended, restocked, read, replayed
+  case reserved, replaced, confirmed, released, extended, restocked, read, replayed
   case insufficientStock, expired, otherRefusal, cut, tooBusy
   case malformed, reset, unprocessed, lost, unanswered, unsent, otherFailure
 
@@ -10,6 +10,7 @@ package enum Outcome: Int, CaseIterable, Sendable {
   package var name: String {
     switch self {
     case .reserved: "reserved"
+    case .replaced: "replaced"
     case .confirmed: "confirmed"
     case .released: "released"
     case .extended: "extended"
@@ -43,7 +44,7 @@ package enum Outcome: Int, CaseIterable, Sendable {
 
   package var group: Group {
     switch self {
-    case .reserved, .confirmed, .released, .extended, .restocked, .read, .replayed: .accepted
+    case .reserved, .replaced, .confirmed, .released, .extended, .restocked, .read, .replayed: .accepted
     case .insufficientStock, .expired, .otherRefusal, .cut: .refused
     case .tooBusy, .malformed, .reset, .unprocessed, .lost, .unanswered, .unsent, .otherFailure:
       .failed
@@ -53,7 +54,7 @@ package enum Outcome: Int, CaseIterable, Sendable {
 
 /// The methods that a run measures, as reports name and order them.
 package let measuredMethodNames = [
-  "Reserve", "Confirm", "Release", "Extend", "GetStock", "AdjustStock",
+  "Reserve", "Replace", "Confirm", "Release", "Extend", "GetStock", "AdjustStock",
 ]
 
 /// The codes of gRPC, by number (grpc/doc/statuscodes.md).

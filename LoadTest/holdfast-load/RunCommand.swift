@@ -109,6 +109,7 @@ struct RunCommand: ParsableCommand {
       options.workload.confirmShare = 0
       options.workload.releaseShare = 0
       options.workload.extendShare = 0
+      options.workload.replaceShare = 0
     }
     options.verifies = !check.noVerify
     options.compares = !check.noCheck

@@ -27,6 +27,13 @@ struct WorkloadFlags: ParsableArguments {
 
   // MARK: Stock and carts
 
+  @Option(
+    help: ArgumentHelp(
+      """
+      Take items from this CSV file, a line each: sku,location,on_hand[,weight]; - is standard input. In the place of \
+      --skus, --units and --hot-units, and where it has weights of --distribution.
+      """, valueName: "file"))
+  var skusFile: String?
   @Option(help: help("skus")) var skus: String?
   @Option(help: help("units")) var units: String?
   @Option(help: help("hot_units")) var hotUnits: String?
@@ -42,6 +49,8 @@ struct WorkloadFlags: ParsableArguments {
   @Option(help: help("confirm_share")) var confirmShare: String?
   @Option(help: help("release_share")) var releaseShare: String?
   @Option(help: help("extend_share")) var extendShare: String?
+  @Option(help: help("replace_share")) var replaceShare: String?
+  @Option(help: help("change_time_seconds")) var changeTime: String?
   @Option(help: help("pay_time_seconds")) var payTime: String?
   @Option(help: help("think_time_seconds")) var thinkTime: String?
 
@@ -65,6 +74,7 @@ struct WorkloadFlags: ParsableArguments {
       ("hot_share", hotShare), ("lines", lines), ("quantity", quantity), ("ttl_seconds", ttl),
       ("due_together_seconds", dueTogether), ("confirm_share", confirmShare),
       ("release_share", releaseShare), ("extend_share", extendShare),
+      ("replace_share", replaceShare), ("change_time_seconds", changeTime),
       ("pay_time_seconds", payTime), ("think_time_seconds", thinkTime),
       ("duplicate_share", duplicateShare), ("copies", copies), ("cut_share", cutShare),
       ("close_share", closeShare), ("retries_unknown", retriesUnknown),
@@ -87,6 +97,22 @@ struct WorkloadFlags: ParsableArguments {
     for field in Workload.fields {
       guard let text = given.first(where: { $0.key == field.key })?.text else { continue }
       try field.set(text, in: &workload, name: field.flag)
+    }
+    if let skusFile {
+      for (flag, value) in [("--skus", skus), ("--units", units), ("--hot-units", hotUnits)]
+      where value != nil {
+        throw LoadError("--skus-file goes without \(flag)")
+      }
+      let catalogue = try Catalogue(path: skusFile)
+      if catalogue.weights != nil, distribution != nil {
+        throw LoadError("--skus-file has weights, and goes without --distribution")
+      }
+      workload.catalogue = catalogue
+      // What else the scenario says of SKU 0 is not the file's.
+      workload.hotUnits = nil
+      if case .hot(let count, _) = workload.distribution, count > workload.skuCount {
+        workload.distribution = .uniform
+      }
     }
     try workload.validate()
     return workload

@@ -19,6 +19,8 @@ import Testing
     story.accepted(sale, sent: 9, at: 10, decided: 9, id: 99)
     story.read(3, 1, sent: 11, at: 12)
     story.restock(4, sku: 1, sent: 13, at: 14)
+    let changed = story.sale(2, at: 15)
+    story.replace(changed, [CartLine(sku: 1, quantity: 1)], revision: 1, sent: 16, at: 17)
     var history = story.history(levels)
     history.seed = 12
     history.configuration = "a run"
@@ -41,7 +43,9 @@ import Testing
     #expect(history.levels?[0].level == StockLevel(onHand: 3, held: 0))
     #expect(history.levels?[0].sentNanoseconds == 1_000_000_000)
     history.books.forEachLedger { ledger in
-      #expect(ledger.count == 6)
+      #expect(ledger.count == 7)
+      #expect(ledger.newCart(of: 6).map { ledger.line(at: $0) } == [CartLine(sku: 1, quantity: 1)])
+      #expect(ledger[6].expectedRevision == 1 && ReserveSummary(ledger, 6).replace.isAccepted)
       let sale = ReserveSummary(ledger, 0)
       #expect(sale.reserve.first == 2 && sale.confirm.answeredNanoseconds == 4_000_000)
       #expect(sale.latestExpiresNanoseconds == 1_060_002_000_000)

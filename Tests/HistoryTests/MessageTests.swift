@@ -13,7 +13,7 @@ import Testing
     let names = SKUNames(prefix: "sku-")
     let message = bytes {
       $0.writeReserveKey(KeyNames(run: RunID(0xabc)), worker: 1, operation: 0x2f)
-      $0.appendReserveLine(CartLine(sku: 12, quantity: 300), names)
+      $0.appendLine(CartLine(sku: 12, quantity: 300), names, field: 2)
       $0.appendTimeToLive(nanoseconds: 1_500_000_000, field: 3)
     }
     let fields = Fields(message)
@@ -26,7 +26,7 @@ import Testing
   /// What protoc's own encoder writes for the bench tools' message.
   @Test func reserveLineByteForByte() {
     let message = bytes {
-      $0.appendReserveLine(CartLine(sku: 0, quantity: 1), SKUNames(prefix: "sku-"))
+      $0.appendLine(CartLine(sku: 0, quantity: 1), SKUNames(prefix: "sku-"), field: 2)
     }
     #expect(message == [0x12, 15, 0x0a, 11] + Array("sku-0000000".utf8) + [0x18, 1])
   }

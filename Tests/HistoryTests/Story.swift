@@ -96,6 +96,21 @@ struct Story: ~Copyable {
       sent: sent, at: time)
   }
 
+  /// Sends a Replace, and takes down its answer.
+  mutating func replace(
+    _ operation: Int, _ lines: [CartLine], revision: Int = 0, sent: Int64, at time: Int64,
+    _ reply: Reply? = done
+  ) {
+    for line in lines { ledger.addLine(line) }
+    ledger.openReplace(of: operation, lineCount: lines.count, expectedRevision: revision)
+    call(operation, .replace, sent: sent, at: time, reply)
+  }
+
+  static func short(_ sku: UInt32, available: Int64? = nil) -> Reply {
+    .refused(
+      Refusal(code: 9, reason: .insufficientStock, sku: sku, available: available, fingerprint: 1))
+  }
+
   // MARK: Stock
 
   mutating func read(

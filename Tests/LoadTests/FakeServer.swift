@@ -37,6 +37,14 @@ final class FakeServer: Sendable {
     case stopsReading(after: Int)
     /// After so many calls allows no more streams on the connections that call.
     case allowsNoStreams(after: Int)
+    /// Replaces without a look at what is available.
+    case replacesWithoutStock
+    /// Answers a Replace, and leaves the hold as it was.
+    case replacesNothing
+    /// A Replace has to find all of its lines, its own hold's units not among them.
+    case replacesFromScratch
+    /// Replaces again under a key that it knows.
+    case replacesTwice
     /// Answers the first two requests of a message in each other's place.
     case swapsResults
     /// Leaves the last result of every fourth message out.

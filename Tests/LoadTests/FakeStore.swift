@@ -16,6 +16,7 @@ struct FakeStore {
     var lines: [(sku: String, units: Int64)]
     var expires: Int64
     var state = State.held
+    var revision: UInt64 = 1
   }
 
   private enum Known {
@@ -30,6 +31,8 @@ struct FakeStore {
   private(set) var items: [String: Item] = [:]
   private var reservations: [String: Reservation] = [:]
   private var byKey: [String: Known] = [:]
+  /// Of Replaces: the SKU that was short, or nil.
+  private var replacesByKey: [String: String?] = [:]
   private var adjustments: Set<String> = []
   private var reserves = 0
   private var batchReads = 0
@@ -59,6 +62,7 @@ struct FakeStore {
       let levels = fields.nested(1).compactMap { level($0.text(1), excess: excess) }
       return Frames.answer(stream, levels.flatMap { $0 })
     case "Extend": return extend(fields, stream)
+    case "Replace": return replace(fields, stream)
     default: return end(path, fields.text(1), stream)
     }
   }
@@ -195,12 +199,53 @@ struct FakeStore {
     if let refused = refusalOfEnded(reservation, stream) { return refused }
     let expires = SystemClock.monotonicNanoseconds() + FakeStore.duration(fields.nested(2).first)
     reservations[id]?.expires = expires
+    reservations[id]?.revision += 1
     nextExpiry = min(nextExpiry, expires)
     feed.tell(3, id: id, expires: Self.timestamp(expires))
     return Frames.answer(
       stream,
       Fields.bytes(
         1, Fields.bytes(1, Array(id.utf8)) + Fields.bytes(5, FakeStore.timestamp(expires))))
+  }
+
+  // MARK: Other lines
+
+  private mutating func replace(_ fields: Fields, _ stream: UInt32) -> [UInt8] {
+    let key = fields.text(1)
+    let id = fields.text(2)
+    var isForgetful = false
+    if case .replacesTwice = fault { isForgetful = true }
+    if let known = replacesByKey[key], !isForgetful {
+      guard let short = known else { return Frames.answer(stream, Fields.varint(2, 1)) }
+      return refusal(stream, 9, "INSUFFICIENT_STOCK", sku: short, isReplayed: true)
+    }
+    guard let reservation = reservations[id] else {
+      return refusal(stream, 5, "RESERVATION_NOT_FOUND")
+    }
+    if let refused = refusalOfEnded(reservation, stream) { return refused }
+    let expected = fields.number(4)
+    if expected > 0, expected != reservation.revision, !isForgetful {
+      return refusal(stream, 10, "REVISION_MISMATCH")
+    }
+    let asked = fields.nested(3).map { (sku: $0.text(1), units: Int64($0.number(3))) }
+    let new = Self.merged(asked)
+    let old = Dictionary(
+      uniqueKeysWithValues: Self.merged(reservation.lines).map { ($0.sku, $0.units) })
+    let short = new.first { line in
+      var added = line.units - (old[line.sku] ?? 0)
+      if case .replacesFromScratch = fault { added = line.units }
+      guard added > 0, let item = items[line.sku] else { return false }
+      if case .replacesWithoutStock = fault { return false }
+      return item.onHand - item.held < added
+    }?.sku
+    replacesByKey[key] = .some(short)
+    if let short { return refusal(stream, 9, "INSUFFICIENT_STOCK", sku: short) }
+    if case .replacesNothing = fault { return Frames.answer(stream, []) }
+    change(Self.merged(reservation.lines)) { $0.held -= $1 }
+    change(new) { $0.held += $1 }
+    reservations[id]?.lines = new
+    reservations[id]?.revision += 1
+    return Frames.answer(stream, [])
   }
 
   private mutating func end(_ path: String, _ id: String, _ stream: UInt32) -> [UInt8] {

@@ -34,6 +34,7 @@ import Testing
   @Test(arguments: apis)
   func everyResultIsOfItsRequest(api: ReserveAPI) throws {
     let (report, exitStatus) = try report(.none, api) {
+      $0.workload.units = 60
       $0.workload.readShare = 0.05
       $0.workload.restockShare = 0.02
     }

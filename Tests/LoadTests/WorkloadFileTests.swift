@@ -23,7 +23,7 @@ import Testing
   @Test func everyFieldIsPrintedAndRead() throws {
     let workload = try read(
       """
-      { "skus": 7, "units": 8, "hot_units": 9, "distribution": "hot:2:0.25", "hot_share": 0.125,
+      { "api": "stream", "batch": 12, "replace_share": 0.4, "change_time_seconds": "5ms", "skus": 7, "units": 8, "hot_units": 9, "distribution": "hot:2:0.25", "hot_share": 0.125,
         "lines": "2-3", "quantity": "4-5", "ttl_seconds": "1.5-90", "due_together_seconds": "2m",
         "confirm_share": 0.5, "release_share": 0.25, "extend_share": 0.75,
         "pay_time_seconds": "20ms-0.2", "think_time_seconds": "1ms", "duplicate_share": 0.2,

@@ -33,6 +33,7 @@ struct SchemaTests {
     report.verdict.feedEvents = 1
     report.check?.feed = Report.Feed()
     report.check?.feed?.kinds = ["HELD": 1]
+    report.messages = Report.Messages()
     try compare(try encoded(report), with: schema, at: "report")
   }
 
@@ -42,7 +43,7 @@ struct SchemaTests {
       ("environment", try keys(Report.Environment())),
       ("configuration", try keys(Report.Configuration())), ("check", try keys(Report.Check())),
       ("verdict", try keys(Verdict())), ("oversold", try keys(Verdict.Oversold())),
-      ("feed", try keys(Report.Feed())),
+      ("feed", try keys(Report.Feed())), ("messages", try keys(Report.Messages())),
       ("balance", try keys(Verdict.Balance())), ("server_side", try keys(Report.ServerSide())),
       ("interval", try keys(Report.Interval())),
       ("server_sample", try keys(Report.ServerSample())),

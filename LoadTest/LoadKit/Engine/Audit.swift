@@ -59,7 +59,7 @@ package func audit(
   var forgotten: [Violation] = []
   for number in 0..<history.books.count {
     try history.books.withLedger(number) { (ledger) throws(LoadError) in
-      for method in [Method.adjustStock, .reserve, .confirm, .release] {
+      for method in [Method.adjustStock, .reserve, .replace, .confirm, .release] {
         try client.sendAgain(method, of: &ledger, &audit, &forgotten)
       }
     }

@@ -57,6 +57,7 @@ extension Outcome {
   private static func done(_ method: Method) -> Outcome {
     switch method {
     case .reserve, .batchReserve, .reserveStream: .reserved
+    case .replace: .replaced
     case .confirm: .confirmed
     case .release: .released
     case .extend: .extended

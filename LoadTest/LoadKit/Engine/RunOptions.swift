@@ -91,6 +91,9 @@ package struct RunOptions: Sendable {
     try require(
       verifies && compares || !followsFeed, "--watch goes without --no-verify and --no-check")
     try require(
+      !followsFeed || workload.replaceShare == 0,
+      "--watch does not follow reservations whose lines are replaced (--replace-share)")
+    try require(
       (0.05...3_600).contains(intervalSeconds ?? 1), "--interval must be 0.05 to 3600 s")
     if let intervalSeconds, let measuredSeconds {
       try require(

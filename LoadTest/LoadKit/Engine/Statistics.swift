@@ -5,7 +5,7 @@ internal import LoadReport
 /// One worker's counts. Latencies and `measured` are of the measured part, the rest of the whole run.
 struct Statistics {
   /// By method; of Reserves that go out many in a message, by Reserve.
-  var latencies = [Latencies](repeating: Latencies(), count: Method.measured.count)
+  var latencies = [Latencies](repeating: Latencies(), count: Method.allCases.count)
   /// Of messages of many, by message.
   var messageLatencies = Latencies()
   /// Such messages, and what they asked for, over the whole run.

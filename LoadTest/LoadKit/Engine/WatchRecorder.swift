@@ -11,8 +11,9 @@ struct WatchRecorder {
   func sent(_ task: SendTask, _ ledger: borrowing Ledger) {
     switch task.method {
     case .reserve: count(task, .reserveSent, ledger)
-    case .confirm: count(task, .confirmSent, ledger)
-    case .release: count(task, .releaseSent, ledger)
+    case .replace: countChange(task, added: .reserveSent, dropped: .releaseSent, ledger)
+    case .confirm: countHeld(task, .confirmSent, ledger, atMost: true)
+    case .release: countHeld(task, .releaseSent, ledger, atMost: true)
     case .adjustStock: count(task, .restockSent, ledger)
     case .extend, .getStock, .batchGetStock, .batchReserve, .reserveStream: break
     }
@@ -26,8 +27,10 @@ struct WatchRecorder {
       counters.noteExpiry(unixNanoseconds: expires)
       count(task, .reserveDone, ledger)
     case (.refused, .reserve): count(task, .reserveRefused, ledger)
-    case (.accepted, .confirm): count(task, .confirmDone, ledger)
-    case (.accepted, .release): count(task, .releaseDone, ledger)
+    case (.accepted, .replace):
+      countChange(task, added: .reserveDone, dropped: .releaseDone, ledger)
+    case (.accepted, .confirm): countHeld(task, .confirmDone, ledger, atMost: false)
+    case (.accepted, .release): countHeld(task, .releaseDone, ledger, atMost: false)
     case (.accepted, .adjustStock): count(task, .restockDone, ledger)
     default: break
     }
@@ -36,9 +39,59 @@ struct WatchRecorder {
   private func count(
     _ task: SendTask, _ kind: WatchCounters.Kind, _ ledger: borrowing Ledger
   ) {
-    for index in ledger.cart(of: task.operation) {
+    count(ledger.cart(of: task.operation), kind, ledger)
+  }
+
+  private func count(
+    _ lines: Range<Int>, _ kind: WatchCounters.Kind, _ ledger: borrowing Ledger
+  ) {
+    for index in lines {
       let line = ledger.line(at: index)
       counters.add(line.quantity, kind, sku: line.sku)
+    }
+  }
+
+  /// Counts what a Replace adds and what it drops.
+  private func countChange(
+    _ task: SendTask, added: WatchCounters.Kind, dropped: WatchCounters.Kind,
+    _ ledger: borrowing Ledger
+  ) {
+    forEachSKU(of: task, ledger) { sku, before, after in
+      counters.add(UInt32(clamping: max(0, after - before)), added, sku: sku)
+      counters.add(UInt32(clamping: max(0, before - after)), dropped, sku: sku)
+    }
+  }
+
+  /// Counts what a reservation holds as its end is sent or answered: where nobody knows whether its Replace was
+  /// done, the most or the least that it can be.
+  private func countHeld(
+    _ task: SendTask, _ kind: WatchCounters.Kind, _ ledger: borrowing Ledger, atMost: Bool
+  ) {
+    let new = ledger.newCart(of: task.operation)
+    guard !new.isEmpty else { return count(task, kind, ledger) }
+    switch ledger.decidedAnswer(task.operation, .replace) {
+    case .accepted: count(new, kind, ledger)
+    case .refused: count(task, kind, ledger)
+    default:
+      forEachSKU(of: task, ledger) { sku, before, after in
+        counters.add(
+          UInt32(clamping: atMost ? max(before, after) : min(before, after)), kind, sku: sku)
+      }
+    }
+  }
+
+  private func forEachSKU(
+    of task: SendTask, _ ledger: borrowing Ledger, _ body: (UInt32, Int64, Int64) -> Void
+  ) {
+    let old = ledger.cart(of: task.operation)
+    let new = ledger.newCart(of: task.operation)
+    var seen: [UInt32] = []
+    for range in [old, new] {
+      for index in range where !seen.contains(ledger.line(at: index).sku) {
+        let sku = ledger.line(at: index).sku
+        seen.append(sku)
+        body(sku, ledger.units(of: sku, in: old), ledger.units(of: sku, in: new))
+      }
     }
   }
 }

@@ -30,7 +30,7 @@ struct WorkerLoop: ~Copyable {
   private var message = MessageBuffer()
   /// Where Reserves go out many in a message.
   private var reserves: ReserveMessages
-  private var draws: Draws
+  private var operations: Operations
   private var ledger: Ledger
   private var schedule: Schedule
   private var pool: ConnectionPool
@@ -72,7 +72,7 @@ struct WorkerLoop: ~Copyable {
       calls: count * options.streams)
     // Each worker draws its own numbers from the one seed.
     var seeds = Random(seed: options.seed &+ UInt64(number))
-    draws = Draws(options.workload, weights: weights, seed: seeds.next())
+    operations = Operations(options, weights: weights, seed: seeds.next())
     ledger = Ledger(worker: number, names: names, keys: keys)
     watch = options.watches ? WatchRecorder(control.watched[number]) : nil
     schedule = Schedule(options, worker: number)
@@ -118,7 +118,7 @@ struct WorkerLoop: ~Copyable {
       }
       let grid = IntervalGrid(options, startNanoseconds: start)
       schedule.start(
-        options, at: start, measureFrom: grid.measureFrom, seed: draws.random.next())
+        options, at: start, measureFrom: grid.measureFrom, seed: operations.draws.random.next())
       meter.start(grid, at: start)
       while SystemClock.monotonicNanoseconds() < start {
         try waitAndReceive(timeoutNanoseconds: start - SystemClock.monotonicNanoseconds())
@@ -210,7 +210,7 @@ struct WorkerLoop: ~Copyable {
       switch change {
       case .measuring: meter.beginMeasuring(now)
       case .probing:
-        schedule.beginProbing(now, firstProbe: ledger.count, seed: draws.random.next())
+        schedule.beginProbing(now, firstProbe: ledger.count, seed: operations.draws.random.next())
       case .draining:
         meter.finishMeasuring(now)
         // Nothing new is begun: what was to be sent later is sent now.
@@ -343,30 +343,7 @@ extension WorkerLoop {
     let waiting = retries.popFirst(
       for: index, attempts: meter.statistics.attempts, isDraining: schedule.isDraining)
     if let waiting { return waiting }
-    return opens ? openOperation(now) : nil
-  }
-
-  private mutating func openOperation(_ now: Int64) -> SendTask {
-    if schedule.isProbing { return openReserve(lineCount: 1, now) }
-    switch draws.opening() {
-    case .reserve: return openReserve(lineCount: draws.lineCount(), now)
-    case .read:
-      return SendTask(operation: ledger.openRead(sku: draws.sku()), method: .getStock)
-    case .restock:
-      let operation = ledger.openRestock(sku: draws.sku(), units: draws.restockUnits())
-      return SendTask(operation: operation, method: .adjustStock)
-    }
-  }
-
-  private mutating func openReserve(lineCount: Int, _ now: Int64) -> SendTask {
-    for _ in 0..<lineCount { ledger.addLine(draws.line()) }
-    var timeToLive = draws.timeToLiveNanoseconds()
-    if let storm = schedule.stormNanoseconds, !schedule.isProbing {
-      timeToLive = max(1_000_000_000, storm - now)
-    }
-    let operation = ledger.openReserve(
-      lineCount: lineCount, timeToLiveNanoseconds: timeToLive)
-    return SendTask(operation: operation, method: .reserve)
+    return opens ? operations.open(in: &ledger, schedule, now) : nil
   }
 
   /// - Parameter opens: a message of many may be filled up with new operations; in an open loop with those
@@ -390,9 +367,9 @@ extension WorkerLoop {
     if task.isFirst { watch?.sent(task, ledger) }
     ledger.sent(task.operation, task.method, at: now)
     if schedule.isProbing { return }
-    if task.isFirst { for _ in 1..<draws.copies() { duplicate(task) } }
-    if draws.isCut() { cutSoon(number, now) }
-    if draws.closesConnection() { pool.closeWhenWritten(index) }
+    if task.isFirst { for _ in 1..<operations.draws.copies() { duplicate(task) } }
+    if operations.draws.isCut() { cutSoon(number, now) }
+    if operations.draws.closesConnection() { pool.closeWhenWritten(index) }
   }
 
   // MARK: Many in a message
@@ -423,8 +400,8 @@ extension WorkerLoop {
     meter.messageSent(count: count)
     reserves.sent(number, by: index)
     if schedule.isProbing { return }
-    if draws.isCut() { cutSoon(number, now) }
-    if draws.closesConnection() { pool.closeWhenWritten(index) }
+    if operations.draws.isCut() { cutSoon(number, now) }
+    if operations.draws.closesConnection() { pool.closeWhenWritten(index) }
   }
 
   /// Another Reserve for the message under construction. What else is drawn meanwhile waits for the next free
@@ -435,7 +412,7 @@ extension WorkerLoop {
     if let waiting { return waiting }
     guard opens else { return nil }
     while retries.isIdle || !schedule.isOpenLoop {
-      let task = openOperation(now)
+      let task = operations.open(in: &ledger, schedule, now)
       if task.method == .reserve { return task }
       retries.append(task)
       if !opensOperations(now) { return nil }
@@ -451,16 +428,16 @@ extension WorkerLoop {
     if task.isFirst { watch?.sent(task, ledger) }
     ledger.sent(task.operation, .reserve, at: now)
     if schedule.isProbing || !task.isFirst { return }
-    for _ in 1..<draws.copies() { duplicate(task) }
+    for _ in 1..<operations.draws.copies() { duplicate(task) }
   }
 
   /// The same bytes again: at once by some connection, while the first is in flight, or later.
   private mutating func duplicate(_ task: SendTask) {
     var copy = task
     copy.leads = false
-    if draws.random.chance(0.5) {
+    if operations.draws.random.chance(0.5) {
       let count = UInt64(pool.indices.count)
-      retries.append(copy, by: Int(draws.random.below(count)))
+      retries.append(copy, by: Int(operations.draws.random.below(count)))
     } else {
       // A repetition may come either way: what comes late comes by itself.
       copy.isAlone = true
@@ -481,8 +458,8 @@ extension WorkerLoop {
   /// Cuts the call off in the same write as its request, or while the server may be at it.
   private mutating func cutSoon(_ number: Int, _ now: Int64) {
     let call = calls[number]
-    if draws.random.chance(0.5) { return cutOff(number, call.stream, now) }
-    let delay = draws.random.below(WorkerLoop.cutWithinNanoseconds)
+    if operations.draws.random.chance(0.5) { return cutOff(number, call.stream, now) }
+    let delay = operations.draws.random.below(WorkerLoop.cutWithinNanoseconds)
     cuts.add(
       Cut(call: number, stream: call.stream, token: pool.token(Int(call.connection))),
       at: now + Int64(delay))
@@ -516,7 +493,7 @@ extension WorkerLoop {
     again.retries += 1
     let count = pool.indices.count
     let others = UInt64(max(1, count - 1))
-    let index = (Int(call.connection) + 1 + Int(draws.random.below(others))) % count
+    let index = (Int(call.connection) + 1 + Int(operations.draws.random.below(others))) % count
     let pause = task.retries < 3 ? 0 : Int64(1_000_000) << Int64(min(task.retries - 3, 10))
     sendLater(again, by: index, at: now + min(pause, WorkerLoop.retryPauseLongest), now)
     return true
@@ -724,7 +701,7 @@ extension WorkerLoop {
   /// A tick of the schedule is the call that it would have been: what waits to be sent, else a new one.
   private mutating func giveUpUnsent(_ now: Int64) {
     while let tick = schedule.popUnsent() {
-      let opening = schedule.isProbing ? .reserve : draws.opening().method
+      let opening = schedule.isProbing ? .reserve : operations.draws.opening().method
       giveUp(.unsent, retries.popOverdue()?.method ?? opening, since: tick, sent: tick, now)
     }
     // A duplicate or a retry that is not sent leaves no caller without an answer to a first call.
@@ -755,47 +732,23 @@ extension WorkerLoop {
       case .noEffect, .unknown: false
       }
     if !isDecided, retry(call, now) { return }
-    if isAcceptance {
-      if !schedule.isProbe(task.operation), draws.isExtended() {
-        retries.append(
-          SendTask(operation: task.operation, method: .extend, dueNanoseconds: now))
-      } else {
-        end(task.operation, now)
-      }
+    if isAcceptance || task.leads,
+      let next = operations.next(
+        after: task, isAcceptance: isAcceptance, &ledger, schedule, now)
+    {
+      sendLater(next, at: next.dueNanoseconds, now)
     }
     guard task.leads else { return }
-    if task.method == .extend { end(task.operation, now) }
     let isAlone = task.method != .reserve || task.isAlone || reserves.method == nil
-    if !schedule.isOpenLoop, isAlone, task.method != .confirm, task.method != .release,
-      task.method != .extend
-    {
+    if !schedule.isOpenLoop, isAlone, task.method.opens {
       pause(Int(call.connection), now)
     }
-  }
-
-  /// Has the reservation confirmed or released once the customer has paid, or leaves it to expire.
-  private mutating func end(_ operation: Int, _ now: Int64) {
-    guard options.verifies else { return }
-    if schedule.isProbe(operation) {
-      return retries.append(
-        SendTask(operation: operation, method: .release, dueNanoseconds: now))
-    }
-    let method: Method
-    switch draws.ending() {
-    case .none: return
-    case .confirm: method = .confirm
-    case .release: method = .release
-    }
-    let pause = draws.payTimeNanoseconds()
-    let due = schedule.isDraining ? now : now + pause
-    let task = SendTask(operation: operation, method: method, dueNanoseconds: due)
-    sendLater(task, at: due, now)
   }
 
   /// Closed loop: the stream that made the call thinks before it opens another operation.
   private mutating func pause(_ index: Int, _ now: Int64) {
     guard options.workload.thinkTimeNanoseconds.upperBound > 0, !schedule.isDraining else { return }
-    pool.pause(index, until: now + draws.thinkTimeNanoseconds())
+    pool.pause(index, until: now + operations.draws.thinkTimeNanoseconds())
   }
 
   // MARK: Counting

@@ -73,6 +73,10 @@ package struct AliasTable: Sendable {
 
   /// What draws by weight need, made once for all workers; nil for the other distributions.
   package init?(_ workload: Workload) {
+    if let weights = workload.catalogue?.weights {
+      self.init(weights: weights)
+      return
+    }
     guard case .zipf(let exponent) = workload.distribution else { return nil }
     self.init(zipf: exponent, count: workload.skuCount)
   }

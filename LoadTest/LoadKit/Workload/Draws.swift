@@ -49,6 +49,7 @@ package struct Draws: Sendable {
   /// Also the SKU of a read or of a restock.
   package mutating func sku() -> UInt32 {
     if random.chance(workload.hotShare) { return 0 }
+    if workload.catalogue?.weights != nil, let weights { return UInt32(weights.draw(&random)) }
     switch workload.distribution {
     case .single: return 0
     case .uniform: return below(workload.skuCount)
@@ -70,6 +71,22 @@ package struct Draws: Sendable {
   }
 
   package mutating func isExtended() -> Bool { random.chance(workload.extendShare) }
+
+  package mutating func isReplaced() -> Bool { random.chance(workload.replaceShare) }
+
+  /// A line after a change of the cart: half go up or down, a quarter to another SKU, a quarter away (nil).
+  package mutating func changed(_ line: CartLine) -> CartLine? {
+    switch random.below(4) {
+    case 0: CartLine(sku: line.sku, quantity: line.quantity + 1)
+    case 1: line.quantity > 1 ? CartLine(sku: line.sku, quantity: line.quantity - 1) : line
+    case 2: CartLine(sku: sku(), quantity: line.quantity)
+    default: nil
+    }
+  }
+
+  package mutating func changeTimeNanoseconds() -> Int64 {
+    random.within(workload.changeTimeNanoseconds)
+  }
 
   package mutating func payTimeNanoseconds() -> Int64 { random.within(workload.payTimeNanoseconds) }
 

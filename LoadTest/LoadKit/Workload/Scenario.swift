@@ -29,7 +29,7 @@ package struct Scenario: Sendable {
   }
 
   package static let all = [
-    flashSale, tickets, carts, checkout, retryStorm, expiryStorm, mixed,
+    flashSale, tickets, carts, checkout, retryStorm, expiryStorm, mixed, cartChanges, batch, stream,
   ]
 
   private static let flashSale = Scenario(
@@ -142,5 +142,58 @@ package struct Scenario: Sendable {
     workload.readShare = 0.3
     workload.restockShare = 0.02
     workload.restockUnits = 10...100
+  }
+
+  private static let cartChanges = Scenario(
+    name: "cart-changes",
+    sentence: """
+      Carts of 1 to 3 lines from 200 SKUs that are short, 20 of them hot; 70 % are changed once before they end: \
+      a line up or down by one, to another SKU, or away; 10 % extended first; 50 % confirmed, 30 % released, 2 % \
+      sent twice.
+      """,
+    operations: nil
+  ) { workload, _ in
+    workload.skuCount = 200
+    workload.units = 2_000
+    workload.distribution = .hot(count: 20, share: 0.5)
+    workload.lines = 1...3
+    workload.quantity = 1...3
+    workload.extendShare = 0.1
+    workload.replaceShare = 0.7
+    workload.confirmShare = 0.5
+    workload.releaseShare = 0.3
+    workload.duplicateShare = 0.02
+  }
+
+  private static let batch = Scenario(
+    name: "batch",
+    sentence: """
+      A backend that reserves for many at once: BatchReserve, 1,000 requests a message, one unit each of 200,000 \
+      SKUs; the holds of 5 to 10 s expire, but for one in 100 that is confirmed.
+      """,
+    operations: nil
+  ) { workload, _ in
+    workload.api = .batch
+    manyAtOnce(&workload)
+  }
+
+  private static let stream = Scenario(
+    name: "stream",
+    sentence: """
+      The same over one ReserveStream for each connection, messages in flight as many as --streams.
+      """,
+    operations: nil
+  ) { workload, _ in
+    workload.api = .stream
+    manyAtOnce(&workload)
+  }
+
+  private static func manyAtOnce(_ workload: inout Workload) {
+    workload.batch = 1_000
+    workload.skuCount = 200_000
+    workload.timeToLiveNanoseconds = 5_000_000_000...10_000_000_000
+    workload.confirmShare = 0.01
+    workload.releaseShare = 0
+    workload.duplicateShare = 0.001
   }
 }

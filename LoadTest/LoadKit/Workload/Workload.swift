@@ -62,6 +62,9 @@ package struct Workload: Equatable, Sendable {
   package var releaseShare = 0.3
   /// Share of accepted reservations that are extended before they end as drawn.
   package var extendShare = 0.0
+  /// Share of accepted reservations whose lines are replaced before they end as drawn, and how long after.
+  package var replaceShare = 0.0
+  package var changeTimeNanoseconds: ClosedRange<Int64> = 0...0
   /// From the answer to Reserve until the reservation is ended: how long the customer pays.
   package var payTimeNanoseconds: ClosedRange<Int64> = 0...0
   /// Closed loop: how long a stream pauses before it opens its next operation.
@@ -87,10 +90,18 @@ package struct Workload: Equatable, Sendable {
   package var restockShare = 0.0
   package var restockUnits = 1...100
 
+  // MARK: A catalogue
+
+  /// In the place of `units`, and where it has weights of `distribution`; `skuCount` is its number of items.
+  package var catalogue: Catalogue? {
+    didSet { if let catalogue { skuCount = catalogue.onHand.count } }
+  }
+
   package init() {}
 
   /// Units behind each SKU.
   package var stock: [Int64] {
+    if let catalogue { return catalogue.onHand }
     var stock = [Int64](repeating: units, count: skuCount)
     if let hotUnits, skuCount > 0 { stock[0] = hotUnits }
     return stock

@@ -104,6 +104,12 @@ extension Workload {
       "release_share", \.releaseShare, "Share that is released. The rest is abandoned, and expires."
     ),
     .share("extend_share", \.extendShare, "Share that is extended first."),
+    .share(
+      "replace_share", \.replaceShare,
+      "Share whose lines are replaced once: up, down, to another SKU or away."),
+    .times(
+      "change_time_seconds", \.changeTimeNanoseconds, 0...3_600,
+      "How long after a reservation was made or extended its lines are replaced."),
     .times(
       "pay_time_seconds", \.payTimeNanoseconds, 0...3_600,
       "From the answer to Reserve until the reservation is ended."),

@@ -25,7 +25,7 @@ package struct WorkloadFile: Sendable {
   package init(path: String) throws(LoadError) {
     let bytes: [UInt8]
     do {
-      bytes = try WorkloadFile.read(path)
+      bytes = try WorkloadFile.read(path, upTo: WorkloadFile.bytesMaximum)
     } catch {
       throw LoadError("cannot read the workload \(path): \(error)")
     }
@@ -71,8 +71,9 @@ package struct WorkloadFile: Sendable {
     self.values = values
   }
 
-  /// What the file holds, as far as it could be a workload: one byte more than may be.
-  private static func read(_ path: String) throws(Errno) -> [UInt8] {
+  /// What the file at `path` holds ("-" is standard input), as far as it could be what it is taken for: more than
+  /// may be shows that it is not.
+  static func read(_ path: String, upTo bytesMaximum: Int) throws(Errno) -> [UInt8] {
     let number = path == "-" ? dup(0) : unsafe open(path, O_RDONLY | O_CLOEXEC)
     guard number >= 0 else { throw Errno(code: errno) }
     let file = FileDescriptor(owning: number)

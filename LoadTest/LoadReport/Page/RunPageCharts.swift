@@ -205,6 +205,7 @@ extension Outcome {
   fileprivate var tone: Tone {
     switch self {
     case .reserved: .first
+    case .replaced: .seventh
     case .confirmed: .third
     case .released: .fifth
     case .extended: .seventh
