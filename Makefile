@@ -17,7 +17,7 @@ ARGS ?=
 .PHONY: help demo test serve load compare-strategies clean \
   build test-swift test-end-to-end test-proxies crash power-cuts backups simulate sanitize fuzz format lint \
   proto proto-lint proto-check proto-clients bootstrap bootstrap-dev bootstrap-bench bootstrap-proxies \
-  bench bench-journal bench-generator bench-pause bench-watch bench-stream bench-import count disk-use
+  bench bench-store bench-journal bench-generator bench-pause bench-watch bench-stream bench-import count disk-use
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^# == / { print "\n" substr($$0, 6) } /^[a-z-]+:.*## / { printf "  make %-18s %s\n", $$1, $$2 }' Makefile
@@ -119,6 +119,9 @@ bootstrap-proxies: ## and what test-proxies needs: nginx, haproxy, and Envoy in 
 
 bench: bootstrap-bench build ## CPU per Reserve beside the floor server; the store by itself
 	scripts/bench.sh
+
+bench-store: build ## Replace beside Release + Reserve, bytes of an item and of a live hold, with their bars
+	$(RELEASE)/store-benchmark bars
 
 bench-journal: bootstrap-bench build ## what durability costs beside memory: CPU, latency, bytes; seconds to recover
 	@mkdir -p out; folder=$$(mktemp -d -p out); trap 'rm -rf '$$folder EXIT; \

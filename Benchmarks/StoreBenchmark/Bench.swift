@@ -75,6 +75,13 @@ final class Bench {
     }
   }
 
+  func replaceAll(_ picks: Picks) -> Double {
+    time(worker.holdCount) { worker.replaceHolds(picks) }
+  }
+
+  /// A release and a reserve for each hold.
+  func swapAll(_ picks: Picks) -> Double { time(worker.holdCount) { worker.swapHolds(picks) } }
+
   func reserveSoldOut(count: Int) -> Double {
     let picks = Picks(name: Self.soldOut, count: count)
     return time(count) { worker.reserve(picks, expectAccepted: false) }
@@ -121,14 +128,19 @@ final class Bench {
     return Double(elapsed) / Double(max(1, count))
   }
 
-  func printMemory() {
+  /// Bytes of an item, and of a live hold with its key and timer.
+  var bytes: (item: Double, hold: Double) {
     let statistics = store.statistics()
     let item = Double(statistics.itemBytes + statistics.itemIndexBytes) / Double(statistics.items)
     let hold =
       Double(statistics.reservationBytes + statistics.keyTableBytes + statistics.timerBytes)
       / Double(statistics.liveHolds)
-    print("bytes per item \(Int(item.rounded(.up))) (target 134)")
-    print("bytes per live hold \(Int(hold.rounded(.up))) (target 160)")
+    return (item, hold)
+  }
+
+  func printMemory() {
+    print("bytes per item \(Int(bytes.item.rounded(.up))) (target 134)")
+    print("bytes per live hold \(Int(bytes.hold.rounded(.up))) (target 160)")
   }
 
   func printStatistics() {

@@ -2,6 +2,7 @@
 // otherwise, turns of 16 commands, the system's clock read once a turn. Keys and names are ready before
 // the clock runs: what is measured is hashing them, the idempotency probe, the lookup of the item, the
 // commit, the record of the hold, its timer and the log sequence number.
+internal import Glibc
 internal import Posix
 internal import StockStore
 
@@ -25,6 +26,10 @@ struct StoreBenchmark {
     }
     if CommandLine.arguments.count == 2, CommandLine.arguments[1] == "strategies" {
       return try StrategyBenchmark().run()
+    }
+    if CommandLine.arguments.count == 2, CommandLine.arguments[1] == "bars" {
+      guard printBars() else { exit(1) }
+      return
     }
     if CommandLine.arguments.count == 2, CommandLine.arguments[1] == "pauses" {
       return printPauses()
@@ -71,6 +76,36 @@ struct StoreBenchmark {
     table.print()
     bench.printStatistics()
     printPauses()
+  }
+
+  /// What the store has to keep, with its bars. False where one is missed.
+  static func printBars() -> Bool {
+    let bench = Bench(items: items)
+    bench.fill(liveHolds: liveHolds)
+    let bytes = bench.bytes
+    let picks = Picks(.uniform, items: items, count: operations)
+    let others = Picks(.zipf, items: items, count: operations)
+    var ratios: [Double] = []
+    for _ in 0..<rounds {
+      _ = bench.reserve(picks)
+      let swapped = bench.swapAll(others)
+      _ = bench.releaseAll()
+      _ = bench.reserve(picks)
+      let replaced = bench.replaceAll(others)
+      _ = bench.releaseAll()
+      ratios.append(replaced / swapped)
+    }
+    ratios.sort()
+    let figures = [
+      ("Replace beside Release + Reserve, CPU", ratios[rounds / 2], 0.7),
+      ("bytes per item", bytes.item.rounded(.up), 81),
+      ("bytes per live hold", bytes.hold.rounded(.up), 146),
+    ]
+    for (name, value, bar) in figures {
+      let text = "\((value * 100).rounded() / 100)"
+      print("\(name): \(text) (bar \(bar))\(value <= bar ? "" : "  MISSED")")
+    }
+    return figures.allSatisfy { $0.1 <= $0.2 }
   }
 
   /// The longest turns: what calls may have to wait for.

@@ -94,6 +94,46 @@ internal import StockStore
     nextTurn()
   }
 
+  /// Has every hold of the reserve loops hold one unit of a pick in the place of what it held.
+  func replaceHolds(_ picks: Picks) {
+    changeHolds(picks, releasesFirst: false) { index in
+      // `holds` has `holdCount` ids.
+      let id = unsafe holds[index]
+      let command = ReplaceCommand(scope: nextScope(), reservation: id)
+      precondition(session.replace(command).isAccepted, "a replace was refused")
+    }
+  }
+
+  /// The same without Replace: each hold is released, and another is made.
+  func swapHolds(_ picks: Picks) {
+    changeHolds(picks, releasesFirst: true) { index in
+      let decision = session.reserve(nextScope(), ttlNanoseconds: 600_000_000_000)
+      guard case .accepted(let hold) = decision.result else {
+        preconditionFailure("a reserve was refused")
+      }
+      // The released hold's place.
+      unsafe holds[index] = hold.id
+    }
+  }
+
+  private func changeHolds(_ picks: Picks, releasesFirst: Bool, _ change: (Int) -> Void) {
+    precondition(picks.count >= holdCount, "a pick for each hold")
+    unsafe picks.names.withUnsafeBufferPointer { names in
+      for index in 0..<holdCount {
+        if index % Bench.commandsPerTurn == 0 { nextTurn() }
+        if releasesFirst {
+          // `holds` has `holdCount` ids.
+          let isEnded = unsafe session.release(holds[index]).isAccepted
+          precondition(isEnded, "a release was refused")
+        }
+        session.clearLines()
+        _ = session.appendLine(LineRequest(item: unsafe item(names, index), quantity: 1))
+        change(index)
+      }
+    }
+    nextTurn()
+  }
+
   /// Ends all holds of the reserve loops since the last call, and lets the store forget them.
   func endHolds(_ end: (StoreSession, ReservationID) -> Bool) {
     for index in 0..<holdCount {

@@ -14,6 +14,9 @@ package struct Books: ~Copyable {
 
   package mutating func add(_ ledger: consuming Ledger) { ledgers.append(Box(ledger)) }
 
+  /// What is confirmed stays on hand, as committed, until it is shipped.
+  package var keepsCommitted: Bool { ledgers.first?.ledger.keepsCommitted ?? false }
+
   /// How many workers' ledgers these are.
   package var count: Int { ledgers.count }
 

@@ -131,6 +131,8 @@ struct SKUBounds {
   private(set) var held = Bracket()
   /// Units that left on hand, less what was added.
   private(set) var gone = Bracket()
+  /// Units that were sold and are still on hand.
+  private(set) var committed = Bracket()
 
   init(_ history: SKUHistory) {
     for hold in history.holds {
@@ -144,8 +146,9 @@ struct SKUBounds {
       }
       let holding = hold.possiblyHeld
       held.most.add(hold.units, from: holding.from, until: holding.until)
-      if hold.fate != .returned { gone.most.add(hold.units, at: hold.sellFrom) }
-      if hold.fate == .sold { gone.least.add(hold.units, at: hold.sellTo) }
+      let sold = history.keepsCommitted ? \SKUBounds.committed : \.gone
+      if hold.fate != .returned { self[keyPath: sold].most.add(hold.units, at: hold.sellFrom) }
+      if hold.fate == .sold { self[keyPath: sold].least.add(hold.units, at: hold.sellTo) }
     }
     for restock in history.restocks {
       for path in [\SKUBounds.taken, \.gone] {
@@ -153,5 +156,36 @@ struct SKUBounds {
         if restock.isCertain { self[keyPath: path].most.add(-restock.units, at: restock.to) }
       }
     }
+    for change in history.changes { add(change) }
+  }
+
+  private mutating func add(_ change: StockChange) {
+    switch change.kind {
+    case .ship:
+      rise(\.gone, change.units, change)
+      fall(\.committed, change.units, change)
+    case .uncommit:
+      fall(\.taken, change.units, change)
+      fall(\.committed, change.units, change)
+    case .count:
+      // It finds as many as it expects, or fewer.
+      let missing = change.expected - change.units
+      rise(\.gone, missing, change)
+      rise(\.taken, missing, change)
+    }
+  }
+
+  private mutating func rise(
+    _ path: WritableKeyPath<SKUBounds, Bracket>, _ units: Int64, _ change: StockChange
+  ) {
+    self[keyPath: path].most.add(units, at: change.from)
+    if change.isCertain { self[keyPath: path].least.add(units, at: change.to) }
+  }
+
+  private mutating func fall(
+    _ path: WritableKeyPath<SKUBounds, Bracket>, _ units: Int64, _ change: StockChange
+  ) {
+    self[keyPath: path].least.add(-units, at: change.from)
+    if change.isCertain { self[keyPath: path].most.add(-units, at: change.to) }
   }
 }

@@ -16,6 +16,16 @@ struct Effect: BitwiseCopyable, Equatable {
     case refuse
     /// Balances are stated.
     case read
+    /// On hand and committed fall.
+    case ship
+    /// Committed falls.
+    case uncommit
+    /// On hand, which is as stated, becomes `units`.
+    case count
+    /// On hand is not as stated.
+    case mismatch
+    /// What is held and committed is more than `units`.
+    case shortCount
   }
 
   let kind: Kind
@@ -30,8 +40,20 @@ struct Effect: BitwiseCopyable, Equatable {
   var stated: Int64 = -1
   /// What a read said is held.
   var statedHeld: Int64 = 0
+  /// What a read said is committed.
+  var statedCommitted: Int64 = 0
 
-  var isObservation: Bool { kind == .refuse || kind == .read }
+  var isObservation: Bool {
+    switch kind {
+    case .refuse, .read, .mismatch, .shortCount: true
+    case .take, .give, .sell, .restock, .ship, .uncommit, .count: false
+    }
+  }
+}
+
+extension Effect {
+  /// A change that says by its acceptance what the balances were.
+  var isConditional: Bool { kind == .ship || kind == .uncommit || kind == .count }
 }
 
 /// The calls for one SKU as effects.
@@ -41,11 +63,24 @@ struct Effects {
   private(set) var references: [OperationReference?] = []
   private(set) var holdCount = 0
   let stock: Int64
+  /// What may be held beyond what is on hand.
+  var overcommit: Int64 = 0
+  /// What is sold stays on hand, as committed.
+  var keepsCommitted = false
 
   /// - Parameter level: the balances at the end; nil where they are not known.
   init(_ history: SKUHistory, level: ReadLevel?) {
     stock = history.stock
+    overcommit = history.overcommit
+    keepsCommitted = history.keepsCommitted
     for hold in history.holds { add(hold) }
+    for change in history.changes { add(change) }
+    for count in history.refusedCounts {
+      add(
+        Effect(
+          kind: count.isMismatch ? .mismatch : .shortCount, units: count.counted,
+          from: count.from, to: count.to, stated: count.expected), count.reference)
+    }
     for refusal in history.refusals {
       add(
         Effect(
@@ -71,6 +106,19 @@ struct Effects {
     all = effects
     references = Array(repeating: nil, count: effects.count)
     holdCount = Int((effects.map(\.hold).max() ?? -1) + 1)
+  }
+
+  private mutating func add(_ change: StockChange) {
+    let kind: Effect.Kind =
+      switch change.kind {
+      case .ship: .ship
+      case .uncommit: .uncommit
+      case .count: .count
+      }
+    add(
+      Effect(
+        kind: kind, isRequired: change.isCertain, units: change.units, from: change.from,
+        to: change.to, stated: change.expected), change.reference)
   }
 
   private mutating func add(_ hold: Hold) {
@@ -100,8 +148,8 @@ struct Effects {
   ) {
     add(
       Effect(
-        kind: .read, units: 0, from: from, to: to, stated: level.onHand, statedHeld: level.held),
-      reference)
+        kind: .read, units: 0, from: from, to: to, stated: level.onHand, statedHeld: level.held,
+        statedCommitted: level.committed), reference)
   }
 
   private mutating func add(_ effect: Effect, _ reference: OperationReference?) {
@@ -127,7 +175,7 @@ struct Effects {
   /// What need not have happened before the last answer about this SKU says nothing.
   private mutating func leaveOutWhatCameLater() {
     let last =
-      all.filter { $0.isRequired && ($0.isObservation || $0.kind == .take) }
+      all.filter { $0.isRequired && ($0.isObservation || $0.kind == .take || $0.isConditional) }
       .map(\.to).max() ?? .min
     var kept: [Effect] = []
     var keptReferences: [OperationReference?] = []
@@ -146,15 +194,20 @@ struct Effects {
 struct StockModel {
   private(set) var onHand: Int64
   private(set) var held: Int64 = 0
+  private(set) var committed: Int64 = 0
+  private let overcommit: Int64
+  private let keepsCommitted: Bool
   /// Of each hold: 0 before it was taken, 1 while it is live, 2 after its end.
   private var holds: [UInt8]
 
-  init(stock: Int64, holdCount: Int) {
-    onHand = stock
-    holds = Array(repeating: 0, count: holdCount)
+  init(_ effects: Effects) {
+    onHand = effects.stock
+    overcommit = effects.overcommit
+    keepsCommitted = effects.keepsCommitted
+    holds = Array(repeating: 0, count: effects.holdCount)
   }
 
-  var available: Int64 { onHand - held }
+  var available: Int64 { onHand - held - committed + overcommit }
 
   func isLive(_ hold: Int32) -> Bool { holds[Int(hold)] == 1 }
 
@@ -162,53 +215,62 @@ struct StockModel {
   func allows(_ effect: Effect) -> Bool {
     switch effect.kind {
     case .take: holds[Int(effect.hold)] == 0 && available >= effect.units
-    case .give, .sell: holds[Int(effect.hold)] == 1
+    case .give: holds[Int(effect.hold)] == 1
+    case .sell: holds[Int(effect.hold)] == 1 && (keepsCommitted || onHand >= effect.units)
     case .restock: true
+    case .ship: committed >= effect.units && onHand >= effect.units
+    case .uncommit: committed >= effect.units
+    case .count: onHand == effect.stated && effect.units >= held + committed
     case .refuse: available < effect.units && (effect.stated < 0 || effect.stated == available)
-    case .read: onHand == effect.stated && held == effect.statedHeld
+    case .read:
+      onHand == effect.stated && held == effect.statedHeld && committed == effect.statedCommitted
+    case .mismatch: onHand != effect.stated
+    case .shortCount: effect.units < held + committed
     }
   }
 
   /// `effect`, which is allowed, happens.
   mutating func apply(_ effect: Effect) {
+    change(effect, by: 1)
     switch effect.kind {
-    case .take:
-      held += effect.units
-      holds[Int(effect.hold)] = 1
-    case .give:
-      held -= effect.units
-      holds[Int(effect.hold)] = 2
-    case .sell:
-      held -= effect.units
-      onHand -= effect.units
-      holds[Int(effect.hold)] = 2
-    case .restock: onHand += effect.units
-    case .refuse, .read: break
+    case .take: holds[Int(effect.hold)] = 1
+    case .give, .sell: holds[Int(effect.hold)] = 2
+    default: break
     }
   }
 
   /// `effect`, which has happened last, has not.
   mutating func undo(_ effect: Effect) {
+    change(effect, by: -1)
     switch effect.kind {
-    case .take:
-      held -= effect.units
-      holds[Int(effect.hold)] = 0
-    case .give:
-      held += effect.units
-      holds[Int(effect.hold)] = 1
+    case .take: holds[Int(effect.hold)] = 0
+    case .give, .sell: holds[Int(effect.hold)] = 1
+    default: break
+    }
+  }
+
+  private mutating func change(_ effect: Effect, by sign: Int64) {
+    let units = sign * effect.units
+    switch effect.kind {
+    case .take: held += units
+    case .give: held -= units
     case .sell:
-      held += effect.units
-      onHand += effect.units
-      holds[Int(effect.hold)] = 1
-    case .restock: onHand -= effect.units
-    case .refuse, .read: break
+      held -= units
+      if keepsCommitted { committed += units } else { onHand -= units }
+    case .restock: onHand += units
+    case .ship:
+      onHand -= units
+      committed -= units
+    case .uncommit: committed -= units
+    case .count: onHand += sign * (effect.units - effect.stated)
+    case .refuse, .read, .mismatch, .shortCount: break
     }
   }
 
   /// Whether the effects can happen in `order`, each in its window, and none that is required is
   /// missing: the proof that they are linearizable.
   static func replays(_ effects: Effects, in order: [Int]) -> Bool {
-    var model = StockModel(stock: effects.stock, holdCount: effects.holdCount)
+    var model = StockModel(effects)
     var isDone = [Bool](repeating: false, count: effects.all.count)
     var time = Int64.min
     for index in order {

@@ -11,6 +11,8 @@ package struct History: ~Copyable {
   package let run: RunID
   /// Units put behind each SKU before the run.
   package let stock: [Int64]
+  /// Of every SKU, 0 or below: so many units may be held beyond what is on hand.
+  package var safetyStock: Int64 = 0
   package var seed: UInt64 = 0
   /// What the run was asked to do, in one line.
   package var configuration = ""
@@ -37,7 +39,8 @@ package struct History: ~Copyable {
   /// - Parameter skus: those whose calls are checked together; nil for all.
   package borrowing func check(skus: Range<Int>? = nil) -> Findings {
     var check = HistoryCheck(
-      names: names, stock: stock, levels: levels, startNanoseconds: startNanoseconds,
+      names: names, stock: stock, safetyStock: safetyStock, levels: levels,
+      startNanoseconds: startNanoseconds,
       startedUnixNanoseconds: startedUnixNanoseconds)
     return check.run(books, noted: violations, skus: skus)
   }

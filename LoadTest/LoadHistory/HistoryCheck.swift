@@ -9,6 +9,8 @@ package struct HistoryCheck {
   let names: SKUNames
   /// Units prepared, by SKU.
   let stock: [Int64]
+  /// Of every SKU, 0 or below.
+  let safetyStock: Int64
   let levels: [ReadLevel]?
   let describe: CallDescriber
   /// The generator's wall clock less its monotonic clock; nil if not known.
@@ -23,9 +25,10 @@ package struct HistoryCheck {
   ///   - startNanoseconds: the run's start, for naming calls.
   ///   - startedUnixNanoseconds: the same by the wall clock; 0 if not known.
   package init(
-    names: SKUNames, stock: [Int64], levels: [ReadLevel]?, startNanoseconds: Int64,
-    startedUnixNanoseconds: Int64
+    names: SKUNames, stock: [Int64], safetyStock: Int64 = 0, levels: [ReadLevel]?,
+    startNanoseconds: Int64, startedUnixNanoseconds: Int64
   ) {
+    self.safetyStock = safetyStock
     self.names = names
     self.stock = stock
     self.levels = levels
@@ -79,7 +82,8 @@ package struct HistoryCheck {
   ]
 
   private mutating func check(sku: Int, _ groups: LinesBySKU, _ books: borrowing Books) {
-    let history = SKUHistory(sku, stock: stock[sku], groups, books, clock)
+    let history = SKUHistory(
+      sku, stock: stock[sku], safetyStock: safetyStock, groups, books, clock)
     let check = SKUCheck(
       history, name: names.name(sku), level: levels?[sku], describe: describe)
     guard check.run(books, &findings) else { return }
@@ -187,10 +191,12 @@ package struct HistoryCheck {
   ) {
     switch ledger[operation].kind {
     case .read: break
-    case .restock:
+    case .restock, .ship, .uncommit, .count:
       let call = CallSummary(ledger, operation, .adjustStock)
       checkDecisions(call, .adjustStock, operation, ledger)
-      if call.decision == .refused {
+      // What refuses a count is looked at with the other calls for its SKU.
+      let isCount = ledger[operation].kind == .count
+      if call.decision == .refused, !isCount || call.reason != .insufficientStock {
         note(.unjustifiedRefusal, "AdjustStock answered \(call.reason.name)", operation, ledger)
       }
     case .reserve:

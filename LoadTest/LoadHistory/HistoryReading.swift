@@ -25,6 +25,7 @@ extension History {
     run = decoder.run ?? RunID(0)
     stock = decoder.stock
     seed = decoder.seed
+    safetyStock = decoder.safetyStock
     configuration = decoder.configuration
     startNanoseconds = decoder.startNanoseconds
     startedUnixNanoseconds = decoder.startedUnixNanoseconds
@@ -55,6 +56,8 @@ private enum Plausible {
 private struct HistoryDecoder: ~Copyable {
   private(set) var run: RunID?
   private(set) var seed: UInt64 = 0
+  private(set) var safetyStock: Int64 = 0
+  private var keepsCommitted = false
   private(set) var configuration = ""
   private(set) var startNanoseconds: Int64 = 0
   private(set) var startedUnixNanoseconds: Int64 = 0
@@ -123,6 +126,8 @@ private struct HistoryDecoder: ~Copyable {
       case 4: configuration = HistoryDecoder.text(bytes, field.content)
       case 5: startedUnixNanoseconds = try field.number(in: Plausible.date)
       case 6: startNanoseconds = try field.number(in: Plausible.clock)
+      case 7: safetyStock = try field.number(in: -Plausible.units.upperBound...0)
+      case 8: keepsCommitted = field.varint != 0
       default: break
       }
     }
@@ -154,7 +159,10 @@ private struct HistoryDecoder: ~Copyable {
     let head = try OperationHead(bytes, range, skuCount: stock.count)
     if ledgers[head.worker] == nil {
       ledgers[head.worker] = books.count
-      books.add(Ledger(worker: head.worker, names: SKUNames(run: run), keys: KeyNames(run: run)))
+      books.add(
+        Ledger(
+          worker: head.worker, names: SKUNames(run: run), keys: KeyNames(run: run),
+          keepsCommitted: keepsCommitted))
     }
     let start = startNanoseconds
     try books.withLedger(ledgers[head.worker] ?? 0) { (ledger) throws(HistoryError) in
@@ -194,6 +202,7 @@ private struct HistoryDecoder: ~Copyable {
       case 3: level.held = try field.number(in: Plausible.balance)
       case 4: sent = try field.number(in: Plausible.time)
       case 5: answered = try field.number(in: Plausible.time)
+      case 6: level.committed = try field.number(in: Plausible.balance)
       default: break
       }
     }
@@ -247,6 +256,7 @@ private struct OperationHead {
   private var lines: [CartLine] = []
   private var newLines: [CartLine] = []
   private var expectedRevision: UInt8 = 0
+  private var expectedOnHand: Int64 = -1
   private var timeToLiveNanoseconds: Int64 = 0
 
   init(_ bytes: Span<UInt8>, _ range: Range<Int>, skuCount: Int) throws(HistoryError) {
@@ -264,6 +274,7 @@ private struct OperationHead {
       case 5: timeToLiveNanoseconds = try field.number(in: 0...Plausible.clock.upperBound)
       case 7: newLines.append(try OperationHead.line(bytes, field.content, skuCount))
       case 8: expectedRevision = try field.exact()
+      case 9: expectedOnHand = try field.number(in: Plausible.units)
       default: break
       }
     }
@@ -291,6 +302,13 @@ private struct OperationHead {
     switch kind {
     case .read: return ledger.openRead(sku: lines[0].sku)
     case .restock: return ledger.openRestock(sku: lines[0].sku, units: lines[0].quantity)
+    case .ship, .uncommit:
+      return ledger.openShip(
+        sku: lines[0].sku, units: lines[0].quantity, isUnsold: kind == .uncommit)
+    case .count:
+      let operation = ledger.openCount(sku: lines[0].sku, missing: lines[0].quantity)
+      ledger.setExpected(expectedOnHand, of: operation)
+      return operation
     case .reserve, nil:
       for line in lines { ledger.addLine(line) }
       let operation = ledger.openReserve(
@@ -368,6 +386,7 @@ private struct DecodedAttempt {
     case 12: parts.fingerprint = field.varint
     case 13: parts.level.onHand = try field.number(in: Plausible.balance)
     case 14: parts.level.held = try field.number(in: Plausible.balance)
+    case 15: parts.level.committed = try field.number(in: Plausible.balance)
     default: break
     }
   }
@@ -395,8 +414,8 @@ private struct DecodedAttempt {
   func fits(_ kind: Operation.Kind) -> Bool {
     switch method {
     case .reserve, .replace, .confirm, .release, .extend: kind == .reserve
-    case .getStock: kind == .read
-    case .adjustStock: kind == .restock
+    case .getStock: kind == .read || kind == .count
+    case .adjustStock: kind != .reserve && kind != .read
     case .batchGetStock, .batchReserve, .reserveStream: false
     }
   }

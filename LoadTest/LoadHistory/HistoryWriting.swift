@@ -55,6 +55,8 @@ extension History {
     part.appendField(4, bytes: Array(configuration.utf8))
     part.appendField(5, signed: startedUnixNanoseconds)
     part.appendField(6, signed: startNanoseconds)
+    if safetyStock != 0 { part.appendField(7, signed: safetyStock) }
+    if books.keepsCommitted { part.appendField(8, varint: 1) }
     file.appendField(2, message: part)
     part.removeAll()
     for units in stock { part.appendVarint(UInt64(bitPattern: units)) }
@@ -110,6 +112,7 @@ extension MessageBuffer {
       appendField(2, varint: UInt64(ledger.line(at: index).quantity))
       endField(line)
     }
+    if record.expectedOnHand >= 0 { appendField(9, varint: UInt64(record.expectedOnHand)) }
     if record.expectedRevision > 0 { appendField(8, varint: UInt64(record.expectedRevision)) }
     for index in ledger.attempts(of: operation) {
       let attempt = beginField(6)
@@ -150,6 +153,7 @@ extension MessageBuffer {
       appendField(4, varint: 4)
       appendField(13, signed: level.onHand)
       appendField(14, signed: level.held)
+      if level.committed != 0 { appendField(15, signed: level.committed) }
     }
   }
 
@@ -162,5 +166,6 @@ extension MessageBuffer {
     }
     appendField(4, signed: read.sentNanoseconds &- start)
     appendField(5, signed: read.answeredNanoseconds &- start)
+    if let committed = read.level?.committed, committed != 0 { appendField(6, signed: committed) }
   }
 }

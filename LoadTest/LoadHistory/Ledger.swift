@@ -12,6 +12,10 @@
 package struct Operation: BitwiseCopyable, Sendable {
   package enum Kind: UInt8, BitwiseCopyable, CaseIterable, Sendable {
     case reserve, read, restock
+    /// A read, and the AdjustStock that sets on hand to what was counted, if it is still what was read.
+    case count
+    /// Units that were sold leave the house, or are not sold after all.
+    case ship, uncommit
   }
 
   package let kind: Kind
@@ -22,6 +26,8 @@ package struct Operation: BitwiseCopyable, Sendable {
   package fileprivate(set) var expectedRevision: UInt8 = 0
   fileprivate let firstLine: UInt32
   fileprivate var firstNewLine: UInt32 = 0
+  /// Of a count: what it was told is on hand; -1 before.
+  package fileprivate(set) var expectedOnHand: Int64 = -1
   /// `Ledger.none` before the first send.
   fileprivate var latestAttempt = Ledger.none
   /// The first acceptance of a Reserve; `Ledger.none` until then.
@@ -43,6 +49,8 @@ package struct Attempt: BitwiseCopyable, Sendable {
   fileprivate var first: Int64 = 0
   /// The fingerprint of a refusal, as bits; held.
   fileprivate var second: Int64 = 0
+  /// Of a read: committed.
+  fileprivate var committed: Int64 = 0
   package let operation: UInt32
   fileprivate let previous: UInt32
   /// Where the id of an acceptance stands; the SKU that a refusal names.
@@ -58,7 +66,14 @@ package struct Attempt: BitwiseCopyable, Sendable {
   package var isAccepted: Bool { outcome == .accepted }
   package var isRefused: Bool { outcome == .refused }
   /// Whether it was answered with what the server has decided, or has read.
-  package var isDecided: Bool { outcome != .none && outcome != .withoutEffect }
+  package var isDecided: Bool {
+    switch outcome {
+    case .none, .withoutEffect: false
+    // Compared, and not recorded: the same call may succeed later.
+    case .refused: reason != .onHandMismatch
+    case .accepted, .read: true
+    }
+  }
   /// Whether the answer is a decision that the server keeps and repeats to the same key. What refuses
   /// a Confirm, Release or Extend is what the reservation is, found anew each time.
   var isDecision: Bool { isAccepted || isRefused && method.keeps(reason) }
@@ -68,9 +83,10 @@ package struct Attempt: BitwiseCopyable, Sendable {
 
 extension Method {
   /// Whether a refusal of such a call is a decision that the server keeps.
-  func keeps(_ reason: RefusalReason) -> Bool {
+  package func keeps(_ reason: RefusalReason) -> Bool {
     switch self {
-    case .reserve, .adjustStock: true
+    case .reserve: true
+    case .adjustStock: reason != .onHandMismatch
     case .replace: reason == .insufficientStock || reason == .itemNotFound
     default: false
     }
@@ -85,12 +101,15 @@ package struct Ledger: ~Copyable {
   package let worker: Int
   package let names: SKUNames
   let keys: KeyNames
+  /// What is confirmed stays on hand, as committed, until it is shipped.
+  package let keepsCommitted: Bool
   private var operations = ChunkedArray<Operation>()
   private var lines = ChunkedArray<CartLine>()
   private var attempts = ChunkedArray<Attempt>()
   private var ids = ChunkedArray<ReservationID>()
 
-  package init(worker: Int, names: SKUNames, keys: KeyNames) {
+  package init(worker: Int, names: SKUNames, keys: KeyNames, keepsCommitted: Bool = false) {
+    self.keepsCommitted = keepsCommitted
     self.worker = worker
     self.names = names
     self.keys = keys
@@ -138,6 +157,28 @@ package struct Ledger: ~Copyable {
     return open(.restock, lineCount: 1, timeToLiveNanoseconds: 0)
   }
 
+  /// Opens a count of one SKU that finds `missing` units fewer than are on hand by the server. Its number.
+  package mutating func openCount(sku: UInt32, missing: UInt32) -> Int {
+    lines.append(CartLine(sku: sku, quantity: missing))
+    return open(.count, lineCount: 1, timeToLiveNanoseconds: 0)
+  }
+
+  /// What a count was told is on hand.
+  package mutating func setExpected(_ onHand: Int64, of operation: Int) {
+    operations[operation].expectedOnHand = onHand
+  }
+
+  /// On hand as a count has it.
+  package func counted(_ operation: Int) -> Int64 {
+    max(0, operations[operation].expectedOnHand - Int64(line(of: operation).quantity))
+  }
+
+  /// Opens an AdjustStock that ships units of one SKU that were sold, or has them unsold. Its number.
+  package mutating func openShip(sku: UInt32, units: UInt32, isUnsold: Bool) -> Int {
+    lines.append(CartLine(sku: sku, quantity: units))
+    return open(isUnsold ? .uncommit : .ship, lineCount: 1, timeToLiveNanoseconds: 0)
+  }
+
   private mutating func open(
     _ kind: Operation.Kind, lineCount: Int, timeToLiveNanoseconds: Int64
   ) -> Int {
@@ -168,15 +209,32 @@ package struct Ledger: ~Copyable {
       }
     case .confirm, .release:
       message.writeEndRequest(acceptedID(of: operation))
+      if method == .confirm, keepsCommitted { message.appendField(4, varint: 1) }
     case .extend:
       message.writeEndRequest(acceptedID(of: operation))
       message.appendTimeToLive(nanoseconds: record.timeToLiveNanoseconds, field: 2)
     case .getStock, .batchGetStock:
       message.writeGetStock(line(of: operation).sku, names)
-    case .adjustStock:
-      message.writeRestock(
-        keys, worker: worker, operation: operation, line: line(of: operation), names)
+    case .adjustStock: writeAdjustStock(operation, to: &message)
     }
+  }
+
+  private func writeAdjustStock(_ operation: Int, to message: inout MessageBuffer) {
+    let line = line(of: operation)
+    let units = Int64(line.quantity)
+    let change: StockCall
+    switch operations[operation].kind {
+    case .ship: change = .ship(units: units)
+    case .uncommit: change = .uncommit(units: units)
+    case .count:
+      change = .count(
+        onHand: counted(operation), expected: max(0, operations[operation].expectedOnHand))
+    case .restock, .reserve, .read:
+      return message.writeRestock(
+        keys, worker: worker, operation: operation, line: line, names)
+    }
+    message.writeChange(
+      keys, worker: worker, operation: operation, sku: line.sku, names, change)
   }
 
   /// Takes down that a request of `operation` leaves at `time`.
@@ -215,6 +273,7 @@ package struct Ledger: ~Copyable {
       attempts[index].outcome = .read
       attempts[index].first = level.onHand
       attempts[index].second = level.held
+      attempts[index].committed = level.committed
     case .noEffect: attempts[index].outcome = .withoutEffect
     case .unknown: break
     }
@@ -355,7 +414,9 @@ package struct Ledger: ~Copyable {
     switch attempt.outcome {
     case .none: .none
     case .withoutEffect: .withoutEffect
-    case .read: .read(StockLevel(onHand: attempt.first, held: attempt.second))
+    case .read:
+      .read(
+        StockLevel(onHand: attempt.first, held: attempt.second, committed: attempt.committed))
     case .accepted:
       .accepted(
         id: attempt.third == Ledger.none ? nil : ids[Int(attempt.third)],

@@ -149,6 +149,6 @@ extension Effect {
   fileprivate var withoutDemand: Effect {
     Effect(
       kind: kind, isRequired: false, hold: hold, units: units, from: from, to: .max, stated: stated,
-      statedHeld: statedHeld)
+      statedHeld: statedHeld, statedCommitted: statedCommitted)
   }
 }

@@ -14,6 +14,14 @@ package struct CartLine: Equatable, Sendable, BitwiseCopyable {
 
 // MARK: Requests
 
+/// What an AdjustStock does that is no restock.
+enum StockCall {
+  case ship(units: Int64)
+  case uncommit(units: Int64)
+  /// set_on_hand (5) where it is still expected_on_hand (12).
+  case count(onHand: Int64, expected: Int64)
+}
+
 extension MessageBuffer {
   mutating func appendSKU(_ index: UInt32, _ names: SKUNames) {
     append(names.prefix)
@@ -85,9 +93,34 @@ extension MessageBuffer {
     endField(reason)
   }
 
-  /// AdjustStockRequest: key (1), sku (2), set_on_hand (5), any_version (7), reason (9).
+  /// AdjustStockRequest: key (1), sku (2), then as `change` says, reason (9).
+  mutating func writeChange(
+    _ keys: KeyNames, worker: Int, operation: Int, sku: UInt32, _ names: SKUNames,
+    _ change: StockCall
+  ) {
+    writeReserveKey(keys, worker: worker, operation: operation)
+    let start = beginField(2)
+    appendSKU(sku, names)
+    endField(start)
+    switch change {
+    case .ship(let units):
+      appendField(10, varint: UInt64(units))
+      appendField(7, varint: 1)
+    case .uncommit(let units):
+      appendField(11, varint: UInt64(units))
+      appendField(7, varint: 1)
+    case .count(let counted, let expected):
+      appendField(5, varint: UInt64(counted))
+      appendField(12, varint: UInt64(expected))
+    }
+    appendField(9, bytes: Array("run".utf8))
+  }
+
+  /// AdjustStockRequest: key (1), sku (2), set_on_hand (5), any_version (7), set_safety_stock (8) unless it is 0,
+  /// reason (9).
   package mutating func writeSetOnHand(
-    key: String, sku: UInt32, _ names: SKUNames, units: Int64, reason: String
+    key: String, sku: UInt32, _ names: SKUNames, units: Int64, safetyStock: Int64 = 0,
+    reason: String
   ) {
     removeAll()
     appendField(1, bytes: Array(key.utf8))
@@ -96,6 +129,7 @@ extension MessageBuffer {
     endField(start)
     appendField(5, varint: UInt64(units))
     appendField(7, varint: 1)
+    if safetyStock != 0 { appendField(8, varint: UInt64(bitPattern: safetyStock)) }
     appendField(9, bytes: Array(reason.utf8))
   }
 
@@ -195,14 +229,16 @@ package func readIsReplayed(_ bytes: Span<UInt8>) -> Bool? {
 package struct StockLevel: Equatable, Sendable, BitwiseCopyable {
   package var onHand: Int64
   package var held: Int64
+  package var committed: Int64
 
-  package init(onHand: Int64, held: Int64) {
+  package init(onHand: Int64, held: Int64, committed: Int64 = 0) {
     self.onHand = onHand
     self.held = held
+    self.committed = committed
   }
 }
 
-/// BatchGetStockResponse: stock (1), each with sku (1), on_hand (3), held (4). Calls `each` for the
+/// BatchGetStockResponse: stock (1), each with sku (1), on_hand (3), held (4), committed (8). Calls `each` for the
 /// SKUs of this run. False if malformed.
 package func readStockLevels(
   _ bytes: Span<UInt8>, _ names: SKUNames, each: (Int, StockLevel) -> Void
@@ -227,7 +263,7 @@ func readStockLevel(_ bytes: Span<UInt8>) -> StockLevel? {
   return reader.isMalformed ? nil : level
 }
 
-/// StockLevel: sku (1), on_hand (3), held (4). Where its name stands, and what it says.
+/// StockLevel: sku (1), on_hand (3), held (4), committed (8). Where its name stands, and what it says.
 private func readStockLevel(
   _ bytes: Span<UInt8>, _ range: Range<Int>
 ) -> (name: Range<Int>, level: StockLevel)? {
@@ -239,6 +275,7 @@ private func readStockLevel(
     case 1: name = field.content
     case 3: level.onHand = Int64(truncatingIfNeeded: field.varint)
     case 4: level.held = Int64(truncatingIfNeeded: field.varint)
+    case 8: level.committed = Int64(truncatingIfNeeded: field.varint)
     default: break
     }
   }

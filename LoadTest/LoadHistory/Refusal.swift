@@ -11,7 +11,7 @@ package enum RefusalReason: UInt8, BitwiseCopyable, CaseIterable, Sendable {
   /// There are no details, or they don't parse.
   case unnamed
   /// A history's file numbers them in this order: what is new stands behind.
-  case revisionMismatch
+  case revisionMismatch, onHandMismatch, insufficientCommitted
 
   package var name: String {
     switch self {
@@ -29,6 +29,8 @@ package enum RefusalReason: UInt8, BitwiseCopyable, CaseIterable, Sendable {
     case .other: "another reason"
     case .unnamed: "no reason given"
     case .revisionMismatch: "REVISION_MISMATCH"
+    case .onHandMismatch: "ON_HAND_MISMATCH"
+    case .insufficientCommitted: "INSUFFICIENT_COMMITTED"
     }
   }
 

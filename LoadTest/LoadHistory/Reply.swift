@@ -53,7 +53,7 @@ package enum Reply: Equatable, Sendable {
     // These are not decisions and are not recorded. RESOURCE_EXHAUSTED comes
     // before anything was changed; with no reason it may be another machine's.
     // CONFLICT_TOO_BUSY was ABORTED before it was UNAVAILABLE.
-    case (10, .revisionMismatch): self = .refused(refusal)
+    case (10, .revisionMismatch), (10, .onHandMismatch): self = .refused(refusal)
     case (10, .conflictTooBusy), (14, .conflictTooBusy), (14, .overloaded), (14, .shuttingDown),
       (14, .storageFull):
       self = .noEffect

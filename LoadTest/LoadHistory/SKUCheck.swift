@@ -57,7 +57,7 @@ struct SKUCheck {
 
   private func checkOversold(_ books: borrowing Books, _ findings: inout Findings) {
     let peak = bounds.taken.least.peak()
-    guard peak.units > history.stock else { return }
+    guard peak.units > history.sellable else { return }
     let restocked = history.restocks.filter { $0.from <= peak.time }
     let added = restocked.reduce(Int64(0)) { $0 + $1.units }
     let atOnce = history.holds.filter { hold in
@@ -68,7 +68,7 @@ struct SKUCheck {
     var sum: Int64 = 0
     var shown: [Hold] = []
     for hold in atOnce.sorted(by: { ($0.units, $1.takeTo) > ($1.units, $0.takeTo) })
-    where sum <= history.stock + added {
+    where sum <= history.sellable + added {
       sum += hold.units
       shown.append(hold)
     }
@@ -78,9 +78,9 @@ struct SKUCheck {
       Violation(
         .oversold,
         """
-        SKU \(name): \(peak.units + added) \(peak.units + added == 1 ? "unit" : "units") surely held or sold at once, of \(history.stock)\(more)
+        SKU \(name): \(peak.units + added) \(peak.units + added == 1 ? "unit" : "units") surely held or sold at once, of \(history.sellable)\(more)
         """,
-        sku: name, count: peak.units - history.stock, calls: calls))
+        sku: name, count: peak.units - history.sellable, calls: calls))
   }
 
   private func checkLevel(
@@ -101,13 +101,16 @@ struct SKUCheck {
           .onHandDiffers,
           """
           SKU \(name): \(level.onHand) on hand, but \(history.stock)\(plus) − \
-          \(sum { $0.fate == .sold }) confirmed is \(SKUCheck.text(onHand))
+          \(history.keepsCommitted ? "the shipped and not found" : "\(sum { $0.fate == .sold }) confirmed") \
+          is \(SKUCheck.text(onHand))
           """,
           count: SKUCheck.distance(level.onHand, onHand),
           calls: describe.holds(
             history.holds.filter { $0.fate != .returned }.prefix(SKUCheck.othersNamed), books)
-            + describe.restocks(history.restocks.prefix(SKUCheck.othersNamed), books)))
+            + describe.restocks(history.restocks.prefix(SKUCheck.othersNamed), books)
+            + changes(books)))
     }
+    checkCommitted(level, read, books, &findings)
     let held = bounds.held.range(from: read.sentNanoseconds, through: read.answeredNanoseconds)
     if !held.contains(level.held) {
       findings.note(
@@ -123,6 +126,34 @@ struct SKUCheck {
             history.holds.filter { $0.possiblyHeld.until >= read.sentNanoseconds }
               .prefix(SKUCheck.othersNamed), books)))
     }
+  }
+
+  private func checkCommitted(
+    _ level: StockLevel, _ read: ReadLevel, _ books: borrowing Books, _ findings: inout Findings
+  ) {
+    let committed = bounds.committed.range(
+      from: read.sentNanoseconds, through: read.answeredNanoseconds)
+    if committed.contains(level.committed) { return }
+    findings.note(
+      Violation(
+        .onHandDiffers,
+        """
+        SKU \(name): \(level.committed) committed, but by the answers it is \
+        \(SKUCheck.text(committed)): \(sum { $0.fate == .sold }) confirmed − the shipped
+        """,
+        count: SKUCheck.distance(level.committed, committed),
+        calls: describe.holds(
+          history.holds.filter { $0.fate != .returned }.prefix(SKUCheck.othersNamed), books)
+          + changes(books)))
+  }
+
+  /// Every attempt of what changed stock otherwise than a restock.
+  private func changes(_ books: borrowing Books) -> [CallLine] {
+    var lines: [CallLine] = []
+    for change in history.changes.prefix(SKUCheck.othersNamed) {
+      lines += describe.all(change.reference, units: change.units, books)
+    }
+    return lines
   }
 
   private func sum(where isCounted: (Hold) -> Bool) -> Int64 {
@@ -145,8 +176,9 @@ struct SKUCheck {
     let taken = IndexedBracket(bounds.taken)
     for refusal in history.refusals {
       let range = taken.range(from: refusal.from, through: refusal.to)
-      let available = (history.stock - range.upperBound)...(history.stock - range.lowerBound)
-      guard let problem = SKUCheck.problem(refusal, available, of: history.stock) else {
+      let available =
+        (history.sellable - range.upperBound)...(history.sellable - range.lowerBound)
+      guard let problem = SKUCheck.problem(refusal, available, of: history.sellable) else {
         findings.refusalsJustified += 1
         continue
       }
@@ -179,6 +211,7 @@ struct SKUCheck {
     let gone = IndexedBracket(bounds.gone)
     let held = IndexedBracket(bounds.held)
     let taken = IndexedBracket(bounds.taken)
+    let committed = IndexedBracket(bounds.committed)
     for read in history.reads {
       let stock = history.stock
       let level = read.level
@@ -188,7 +221,10 @@ struct SKUCheck {
         ("on hand", level.onHand, (stock - goneThen.upperBound)...(stock - goneThen.lowerBound)),
         ("held", level.held, held.range(from: read.from, through: read.to)),
         (
-          "available", level.onHand.minus(level.held),
+          "committed", level.committed, committed.range(from: read.from, through: read.to)
+        ),
+        (
+          "not held or sold", level.onHand.minus(level.held).minus(level.committed),
           (stock - takenThen.upperBound)...(stock - takenThen.lowerBound)
         ),
       ]

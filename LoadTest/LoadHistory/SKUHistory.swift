@@ -92,20 +92,63 @@ struct Restock: BitwiseCopyable {
   let isCertain: Bool
 }
 
+/// A change of stock that is no restock.
+struct StockChange: BitwiseCopyable {
+  enum Kind: BitwiseCopyable {
+    /// On hand and committed fall.
+    case ship
+    /// Committed falls.
+    case uncommit
+    /// On hand becomes `units`, where it was `expected`.
+    case count
+  }
+
+  let kind: Kind
+  let reference: OperationReference
+  let units: Int64
+  var expected: Int64 = 0
+  /// `to` is `Int64.max` where nobody knows whether it was done.
+  let from: Int64
+  let to: Int64
+  let isCertain: Bool
+}
+
+/// A count that was refused: on hand was not what it expected, or what it counted is held and sold.
+struct RefusedCount: BitwiseCopyable {
+  let reference: OperationReference
+  let counted: Int64
+  let expected: Int64
+  let isMismatch: Bool
+  let from: Int64
+  let to: Int64
+}
+
 /// All calls for one SKU.
 struct SKUHistory {
   let sku: Int
+  /// On hand before the run.
   let stock: Int64
+  /// What may be held beyond what is on hand.
+  let overcommit: Int64
+  let keepsCommitted: Bool
   private(set) var holds: [Hold] = []
   private(set) var refusals: [RefusedReserve] = []
   private(set) var reads: [BalanceRead] = []
   private(set) var restocks: [Restock] = []
+  private(set) var changes: [StockChange] = []
+  private(set) var refusedCounts: [RefusedCount] = []
+
+  /// What can be held and sold at once before anything is added.
+  var sellable: Int64 { stock.plus(overcommit) }
 
   init(
-    _ sku: Int, stock: Int64, _ groups: LinesBySKU, _ books: borrowing Books, _ clock: ClockOffset
+    _ sku: Int, stock: Int64, safetyStock: Int64 = 0, _ groups: LinesBySKU,
+    _ books: borrowing Books, _ clock: ClockOffset
   ) {
     self.sku = sku
     self.stock = stock
+    overcommit = -safetyStock
+    keepsCommitted = books.keepsCommitted
     var last: LinesBySKU.Entry?
     for entry in groups.entries(of: sku) {
       // Lines of one cart for the same SKU count together.
@@ -135,6 +178,7 @@ struct SKUHistory {
         }
       case .read: addReads(entry.reference, ledger)
       case .restock: addRestock(entry, ledger)
+      case .ship, .uncommit, .count: addChange(entry, ledger)
       }
     }
   }
@@ -287,12 +331,47 @@ struct SKUHistory {
         to: call.answeredNanoseconds, isCertain: call.isAccepted))
   }
 
+  private mutating func addChange(_ entry: LinesBySKU.Entry, _ ledger: borrowing Ledger) {
+    let operation = entry.reference.operation
+    let record = ledger[operation]
+    let call = CallSummary(ledger, operation, .adjustStock)
+    let kind: StockChange.Kind =
+      switch record.kind {
+      case .ship: .ship
+      case .uncommit: .uncommit
+      default: .count
+      }
+    if kind == .count { addReads(entry.reference, ledger) }
+    let counted = ledger.counted(operation)
+    if call.isAccepted || call.mayHaveActed {
+      changes.append(
+        StockChange(
+          kind: kind, reference: entry.reference, units: kind == .count ? counted : entry.units,
+          expected: record.expectedOnHand, from: call.sentNanoseconds,
+          to: call.answeredNanoseconds, isCertain: call.isAccepted))
+    }
+    guard kind == .count else { return }
+    ledger.forEachAttempt(of: operation) { attempt in
+      let isMismatch = attempt.reason == .onHandMismatch
+      guard attempt.method == .adjustStock, attempt.isRefused, !attempt.isReplayed,
+        isMismatch || attempt.reason == .insufficientStock
+      else { return }
+      refusedCounts.append(
+        RefusedCount(
+          reference: entry.reference, counted: counted, expected: record.expectedOnHand,
+          isMismatch: isMismatch, from: attempt.sentNanoseconds,
+          to: attempt.answeredNanoseconds))
+    }
+  }
+
   /// Calls that were under way when a hold fell due may have seen it live.
   private mutating func extendGivesByClock() {
     guard holds.contains(where: \.isGivenByClock) else { return }
     var observers = holds.filter(\.isCertain).map { (from: $0.takeFrom, to: $0.takeTo) }
     observers += refusals.map { (from: $0.from, to: $0.to) }
     observers += reads.map { (from: $0.from, to: $0.to) }
+    observers += refusedCounts.map { (from: $0.from, to: $0.to) }
+    observers += changes.filter(\.isCertain).map { (from: $0.from, to: $0.to) }
     observers.sort { $0.from < $1.from }
     var latest = Int64.min
     for index in observers.indices {

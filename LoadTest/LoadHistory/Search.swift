@@ -32,7 +32,7 @@ struct ExhaustiveSearch {
     sorted = effects.all.indices
       .filter { effects.all[$0].isRequired || !effects.all[$0].isObservation }
       .sorted { effects.all[$0].from < effects.all[$1].from }
-    model = StockModel(stock: effects.stock, holdCount: effects.holdCount)
+    model = StockModel(effects)
     done = Array(repeating: 0, count: (effects.all.count + 63) / 64)
   }
 

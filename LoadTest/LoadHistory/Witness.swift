@@ -36,9 +36,12 @@ struct WitnessScheduler {
   private var model: StockModel
   private var isDone: [Bool]
   private var order: [Int] = []
-  /// Effects whose windows have begun, by kind: take, give, sell, restock.
+  /// Effects whose windows have begun, by kind.
   private var open: [DeadlineHeap]
-  private var openUnits: [Int64] = [0, 0, 0, 0]
+  private var openUnits: [Int64]
+  private let keepsCommitted: Bool
+  /// Kinds that change the counter are below it.
+  private static let kinds = Int(Effect.Kind.mismatch.rawValue)
   /// Where the take of each hold stands.
   private var takes: [Int]
   /// Refusals and reads whose windows have begun, and that are not met.
@@ -60,9 +63,11 @@ struct WitnessScheduler {
     self.effects = effects.all
     self.policy = policy
     self.detours = detours
-    model = StockModel(stock: effects.stock, holdCount: effects.holdCount)
+    model = StockModel(effects)
     isDone = Array(repeating: false, count: effects.all.count)
-    open = Array(repeating: DeadlineHeap(), count: 4)
+    open = Array(repeating: DeadlineHeap(), count: WitnessScheduler.kinds)
+    openUnits = Array(repeating: 0, count: WitnessScheduler.kinds)
+    keepsCommitted = effects.keepsCommitted
     takes = Array(repeating: -1, count: effects.holdCount)
     workMost = 100_000 + effects.all.count * WitnessScheduler.workPerEffect
     workLeft = workMost
@@ -155,7 +160,12 @@ struct WitnessScheduler {
       // What was watched may have brought it forward.
       if isDone[index] { return true }
     case .restock: meetWatched()
-    case .refuse, .read:
+    case .ship, .uncommit:
+      while !isDone[index], !model.allows(effect), let sold = next(.sell) { happen(sold) }
+    case .count:
+      guard let plan = planCount(effect) else { return false }
+      for step in plan { happen(step) }
+    case .refuse, .read, .mismatch, .shortCount:
       guard let plan = plan(for: effect) else { return false }
       for step in plan { happen(step) }
     }
@@ -179,7 +189,7 @@ struct WitnessScheduler {
     return true
   }
 
-  /// `index` happens, and with it whatever is watched and comes true.
+  /// `index` happens, if it can, and with it whatever is watched and comes true.
   private mutating func happen(_ index: Int) {
     if isDone[index] { return }
     isDone[index] = true
@@ -232,7 +242,13 @@ struct WitnessScheduler {
   /// What has to happen first for `effect`, a refusal or read, to be allowed; nil if no way was found.
   private mutating func plan(for effect: Effect) -> [Int]? {
     if model.allows(effect) { return [] }
-    if effect.kind == .read { return planRead(effect) }
+    switch effect.kind {
+    case .read: return planRead(effect)
+    case .mismatch: return planMismatch()
+    case .shortCount:
+      return fill(.take, model.held + model.committed - effect.units + 1, atMost: .max)
+    default: break
+    }
     if effect.stated >= effect.units { return nil }
     if effect.stated >= 0 {
       let surplus = model.available - effect.stated
@@ -245,12 +261,57 @@ struct WitnessScheduler {
 
   private mutating func planRead(_ effect: Effect) -> [Int]? {
     let left = model.onHand - effect.stated
+    if keepsCommitted { return planRead(effect, left: left) }
     guard let sold = left > 0 ? fill(.sell, left) : fill(.restock, -left) else { return nil }
-    let held = model.held - max(0, left)
-    let missing = effect.statedHeld - held
-    let moved = missing > 0 ? fill(.take, missing) : fill(.give, -missing)
-    guard let moved = moved ?? exchange(missing) else { return nil }
+    guard let moved = planHeld(effect, held: model.held - max(0, left)) else { return nil }
     return sold + moved
+  }
+
+  /// The same where what is sold stays on hand until it is shipped.
+  private mutating func planRead(_ effect: Effect, left: Int64) -> [Int]? {
+    guard let onHand = planOnHand(left) else { return nil }
+    let shipped = onHand.reduce(Int64(0)) {
+      $0 + (effects[$1].kind == .ship ? effects[$1].units : 0)
+    }
+    let missing = effect.statedCommitted - (model.committed - shipped)
+    guard let sold = missing > 0 ? fill(.sell, missing) : fill(.uncommit, -missing) else {
+      return nil
+    }
+    guard let moved = planHeld(effect, held: model.held - max(0, missing)) else { return nil }
+    return sold + onHand + moved
+  }
+
+  private mutating func planHeld(_ effect: Effect, held: Int64) -> [Int]? {
+    let missing = effect.statedHeld - held
+    return (missing > 0 ? fill(.take, missing) : fill(.give, -missing)) ?? exchange(missing)
+  }
+
+  /// What takes `left` units from on hand, or adds them where it is below zero.
+  private mutating func planOnHand(_ left: Int64) -> [Int]? {
+    if left <= 0 { return fill(.restock, -left) }
+    if let shipped = fill(.ship, left) { return shipped }
+    guard let count = next(.count) else { return nil }
+    open[Int(Effect.Kind.count.rawValue)].push(count, effects[count])
+    let effect = effects[count]
+    return model.allows(effect) && effect.stated - effect.units == left ? [count] : nil
+  }
+
+  /// On hand has to be what the count expects, and what is promised no more than it has counted.
+  private mutating func planCount(_ effect: Effect) -> [Int]? {
+    guard let onHand = planOnHand(model.onHand - effect.stated) else { return nil }
+    let promised = model.held + model.committed
+    let over = promised - effect.units
+    return over > 0 ? fill(.give, over).map { onHand + $0 } : onHand
+  }
+
+  /// Anything that changes on hand.
+  private mutating func planMismatch() -> [Int]? {
+    for kind in [Effect.Kind.ship, .restock, .count, .sell] {
+      guard kind != .sell || !keepsCommitted, let index = next(kind) else { continue }
+      open[Int(kind.rawValue)].push(index, effects[index])
+      if model.allows(effects[index]) { return [index] }
+    }
+    return nil
   }
 
   /// Open gives and takes that together change the units held by `change`, the gives first.

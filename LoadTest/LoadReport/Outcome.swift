@@ -44,7 +44,8 @@ package enum Outcome: Int, CaseIterable, Sendable {
 
   package var group: Group {
     switch self {
-    case .reserved, .replaced, .confirmed, .released, .extended, .restocked, .read, .replayed: .accepted
+    case .reserved, .replaced, .confirmed, .released, .extended, .restocked, .read, .replayed:
+      .accepted
     case .insufficientStock, .expired, .otherRefusal, .cut: .refused
     case .tooBusy, .malformed, .reset, .unprocessed, .lost, .unanswered, .unsent, .otherFailure:
       .failed

@@ -161,7 +161,9 @@ private struct ReportText {
     for method in measuredMethodNames {
       if let latency = report.latencyMicroseconds[method] { rows.append(row(method, latency)) }
     }
-    if let messages = report.messages { rows.append(row("per message", messages.latencyMicroseconds)) }
+    if let messages = report.messages {
+      rows.append(row("per message", messages.latencyMicroseconds))
+    }
     let all = report.latencyMicroseconds["all"] ?? LatencySummary()
     rows.append(terminal.styled(row("all", all, report.requestsPerSecond), .bold))
     if report.configuration.rate != nil {

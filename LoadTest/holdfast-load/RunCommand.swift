@@ -110,6 +110,7 @@ struct RunCommand: ParsableCommand {
       options.workload.releaseShare = 0
       options.workload.extendShare = 0
       options.workload.replaceShare = 0
+      options.workload.countShare = 0
     }
     options.verifies = !check.noVerify
     options.compares = !check.noCheck

@@ -54,6 +54,16 @@ struct WorkloadFlags: ParsableArguments {
   @Option(help: help("pay_time_seconds")) var payTime: String?
   @Option(help: help("think_time_seconds")) var thinkTime: String?
 
+  // MARK: Stock as it is on the shelf
+
+  @Option(help: help("overcommit")) var overcommit: String?
+  @Option(help: help("keep_committed")) var keepCommitted: String?
+  @Option(help: help("ship_share")) var shipShare: String?
+  @Option(help: help("uncommit_share")) var uncommitShare: String?
+  @Option(help: help("ship_time_seconds")) var shipTime: String?
+  @Option(help: help("count_share")) var countShare: String?
+  @Option(help: help("count_missing")) var countMissing: String?
+
   // MARK: Retries and cuts
 
   @Option(help: help("duplicate_share")) var duplicateShare: String?
@@ -70,11 +80,15 @@ struct WorkloadFlags: ParsableArguments {
 
   private var given: [(key: String, text: String?)] {
     [
-      ("api", api), ("batch", batch), ("skus", skus), ("units", units), ("hot_units", hotUnits), ("distribution", distribution),
+      ("api", api), ("batch", batch), ("skus", skus), ("units", units), ("hot_units", hotUnits),
+      ("distribution", distribution),
       ("hot_share", hotShare), ("lines", lines), ("quantity", quantity), ("ttl_seconds", ttl),
       ("due_together_seconds", dueTogether), ("confirm_share", confirmShare),
       ("release_share", releaseShare), ("extend_share", extendShare),
       ("replace_share", replaceShare), ("change_time_seconds", changeTime),
+      ("overcommit", overcommit), ("keep_committed", keepCommitted), ("ship_share", shipShare),
+      ("uncommit_share", uncommitShare), ("ship_time_seconds", shipTime),
+      ("count_share", countShare), ("count_missing", countMissing),
       ("pay_time_seconds", payTime), ("think_time_seconds", thinkTime),
       ("duplicate_share", duplicateShare), ("copies", copies), ("cut_share", cutShare),
       ("close_share", closeShare), ("retries_unknown", retriesUnknown),

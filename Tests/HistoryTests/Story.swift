@@ -9,12 +9,17 @@ struct Story: ~Copyable {
   static let offset: Int64 = 1_000_000
   static let timeToLive: Int64 = 60_000
 
-  var ledger = Ledger(worker: 0, names: names, keys: KeyNames(run: RunID(1)))
+  var ledger: Ledger
   var stock: [Int64]
   private var nextID: UInt64 = 1
 
-  init(stock: Int64...) { self.stock = stock }
-  init(stock: [Int64]) { self.stock = stock }
+  init(stock: Int64...) { self.init(stock: stock) }
+
+  init(stock: [Int64], keepsCommitted: Bool = false) {
+    self.stock = stock
+    ledger = Ledger(
+      worker: 0, names: Self.names, keys: KeyNames(run: RunID(1)), keepsCommitted: keepsCommitted)
+  }
 
   // MARK: Any call
 
@@ -114,11 +119,31 @@ struct Story: ~Copyable {
   // MARK: Stock
 
   mutating func read(
-    _ onHand: Int64, _ held: Int64, sku: UInt32 = 0, sent: Int64, at time: Int64
+    _ onHand: Int64, _ held: Int64, committed: Int64 = 0, sku: UInt32 = 0, sent: Int64,
+    at time: Int64
   ) {
     let operation = ledger.openRead(sku: sku)
     call(
-      operation, .getStock, sent: sent, at: time, .read(StockLevel(onHand: onHand, held: held)))
+      operation, .getStock, sent: sent, at: time,
+      .read(StockLevel(onHand: onHand, held: held, committed: committed)))
+  }
+
+  @discardableResult
+  mutating func ship(
+    _ units: UInt32, isUnsold: Bool = false, sent: Int64, at time: Int64, _ reply: Reply? = done
+  ) -> Int {
+    let operation = ledger.openShip(sku: 0, units: units, isUnsold: isUnsold)
+    call(operation, .adjustStock, sent: sent, at: time, reply)
+    return operation
+  }
+
+  /// A count that was told `read` before.
+  mutating func count(
+    read: Int64, missing: UInt32, sent: Int64, at time: Int64, _ reply: Reply? = done
+  ) {
+    let operation = ledger.openCount(sku: 0, missing: missing)
+    ledger.setExpected(read, of: operation)
+    call(operation, .adjustStock, sent: sent, at: time, reply)
   }
 
   @discardableResult

@@ -60,7 +60,8 @@ import Testing
     ("a\"b\",,1\n", "f.csv, line 1: its double quotes do not match"),
     ("\"a\"b,,1\n", "f.csv, line 1: its double quotes do not match"),
     (
-      "a,,1\n" + String(repeating: "x", count: 300) + "\n", "f.csv, line 2: it is longer than 256 bytes"
+      "a,,1\n" + String(repeating: "x", count: 300) + "\n",
+      "f.csv, line 2: it is longer than 256 bytes"
     ),
     ("sku,location,on_hand\nsku,location,on_hand\n", "f.csv, line 2: on_hand must be"),
   ]

@@ -49,6 +49,7 @@ import Testing
       $0.workload.restockShare = 0.1
       $0.workload.restockUnits = 1...3
       $0.workload.extendShare = 0.3
+      $0.workload.replaceShare = 0.3
       $0.workload.duplicateShare = 0.2
       $0.workload.copies = 2...4
       $0.workload.payTimeNanoseconds = 0...3_000_000
@@ -57,7 +58,7 @@ import Testing
     let report = ended.report
     #expect(ended.exitStatus == 0, "\(report.text)")
     for outcome in [
-      Outcome.reserved, .confirmed, .released, .extended, .restocked, .read, .replayed,
+      Outcome.reserved, .replaced, .confirmed, .released, .extended, .restocked, .read, .replayed,
     ] {
       #expect(report.outcomes[outcome.name] ?? 0 > 0, "\(outcome.name)")
     }

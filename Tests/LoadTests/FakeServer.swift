@@ -45,6 +45,18 @@ final class FakeServer: Sendable {
     case replacesFromScratch
     /// Replaces again under a key that it knows.
     case replacesTwice
+    /// Offers what is committed.
+    case resellsCommitted
+    /// Ships, but leaves the units on hand.
+    case keepsShipped
+    /// Has units unsold, and does not offer them again.
+    case losesUncommitted
+    /// Sets on hand to what was counted, whatever it is by then.
+    case countsBlindly
+    /// Says that on hand has changed when it has not.
+    case refusesCounts
+    /// Holds twice as much beyond what is on hand as it may.
+    case exceedsOvercommit
     /// Answers the first two requests of a message in each other's place.
     case swapsResults
     /// Leaves the last result of every fourth message out.

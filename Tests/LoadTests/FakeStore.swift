@@ -8,6 +8,8 @@ struct FakeStore {
   struct Item {
     var onHand: Int64
     var held: Int64 = 0
+    var committed: Int64 = 0
+    var safetyStock: Int64 = 0
     var version: UInt64 = 1
   }
 
@@ -36,6 +38,8 @@ struct FakeStore {
   private var adjustments: Set<String> = []
   private var reserves = 0
   private var batchReads = 0
+  private var counts = 0
+  private var refusedCounts: Set<String> = []
   /// No hold is due before.
   private var nextExpiry = Int64.max
 
@@ -63,7 +67,7 @@ struct FakeStore {
       return Frames.answer(stream, levels.flatMap { $0 })
     case "Extend": return extend(fields, stream)
     case "Replace": return replace(fields, stream)
-    default: return end(path, fields.text(1), stream)
+    default: return end(path, fields.text(1), keeps: fields.number(4) == 1, stream)
     }
   }
 
@@ -72,7 +76,8 @@ struct FakeStore {
       Fields.bytes(
         1,
         Fields.bytes(1, Array(sku.utf8)) + Fields.varint(3, UInt64(item.onHand + excess))
-          + Fields.varint(4, UInt64(bitPattern: item.held)))
+          + Fields.varint(4, UInt64(bitPattern: item.held))
+          + Fields.varint(8, UInt64(bitPattern: item.committed)))
     }
   }
 
@@ -82,20 +87,62 @@ struct FakeStore {
     if case .losesEverything = fault, !isDelta, adjustments.contains(fields.text(1)) {
       self = FakeStore(fault)
     }
+    if refusedCounts.contains(fields.text(1)) {
+      return refusal(stream, 9, "INSUFFICIENT_STOCK", sku: sku, isReplayed: true)
+    }
+    if fields.has(12), !adjustments.contains(fields.text(1)),
+      let refused = refusalOfCount(fields, sku, stream)
+    {
+      return refused
+    }
     let isNew = adjustments.insert(fields.text(1)).inserted
-    if isNew, fields.has(8) {
-      // Its safety stock, which is 0.
+    if isNew {
+      items[sku] = changed(items[sku] ?? Item(onHand: 0, version: 0), fields)
       items[sku]?.version += 1
-    } else if isNew, isDelta {
-      items[sku]?.onHand += Int64(fields.number(4))
-      items[sku]?.version += 1
-    } else if isNew {
-      items[sku] = Item(onHand: Int64(fields.number(5)))
     }
     if isNew, let item = items[sku] {
       feed.tell(7, key: fields.text(1), stock: [(sku, item)])
     }
     return Frames.answer(stream, isNew ? [] : Fields.varint(2, 1))
+  }
+
+  private mutating func refusalOfCount(
+    _ fields: Fields, _ sku: String, _ stream: UInt32
+  ) -> [UInt8]? {
+    let item = items[sku] ?? Item(onHand: 0)
+    var isExpected = item.onHand == Int64(fields.number(12))
+    if case .countsBlindly = fault { isExpected = true }
+    counts += 1
+    if case .refusesCounts = fault, counts % 5 == 0 { isExpected = false }
+    if !isExpected { return refusal(stream, 10, "ON_HAND_MISMATCH", sku: sku) }
+    guard Int64(fields.number(5)) < item.held + item.committed else { return nil }
+    refusedCounts.insert(fields.text(1))
+    return refusal(stream, 9, "INSUFFICIENT_STOCK", sku: sku)
+  }
+
+  private func changed(_ item: Item, _ fields: Fields) -> Item {
+    var item = item
+    if fields.has(8) { item.safetyStock = Int64(bitPattern: fields.number(8)) }
+    if fields.has(4) { item.onHand += Int64(fields.number(4)) }
+    if fields.has(5) { item.onHand = Int64(fields.number(5)) }
+    if fields.has(10) {
+      item.committed -= Int64(fields.number(10))
+      if case .keepsShipped = fault { return item }
+      item.onHand -= Int64(fields.number(10))
+    }
+    if fields.has(11) {
+      if case .losesUncommitted = fault { return item }
+      item.committed -= Int64(fields.number(11))
+    }
+    return item
+  }
+
+  /// What may be held of an item.
+  private func available(_ item: Item) -> Int64 {
+    var (committed, overcommit) = (item.committed, -item.safetyStock)
+    if case .resellsCommitted = fault { committed = 0 }
+    if case .exceedsOvercommit = fault { overcommit *= 2 }
+    return item.onHand - item.held - committed + overcommit
   }
 
   // MARK: Reservations
@@ -149,7 +196,7 @@ struct FakeStore {
     reserves += 1
     var short = lines.first { line in
       guard let item = stock[line.sku] else { return true }
-      return item.onHand - item.held < wanted[line.sku] ?? 0
+      return available(item) < wanted[line.sku] ?? 0
     }?.sku
     if case .refusesWithStock = fault, reserves % 7 == 0 { short = lines.first?.sku }
     if let short {
@@ -236,7 +283,7 @@ struct FakeStore {
       if case .replacesFromScratch = fault { added = line.units }
       guard added > 0, let item = items[line.sku] else { return false }
       if case .replacesWithoutStock = fault { return false }
-      return item.onHand - item.held < added
+      return available(item) < added
     }?.sku
     replacesByKey[key] = .some(short)
     if let short { return refusal(stream, 9, "INSUFFICIENT_STOCK", sku: short) }
@@ -248,7 +295,9 @@ struct FakeStore {
     return Frames.answer(stream, [])
   }
 
-  private mutating func end(_ path: String, _ id: String, _ stream: UInt32) -> [UInt8] {
+  private mutating func end(
+    _ path: String, _ id: String, keeps: Bool, _ stream: UInt32
+  ) -> [UInt8] {
     guard let reservation = reservations[id] else {
       return refusal(stream, 5, "RESERVATION_NOT_FOUND")
     }
@@ -260,7 +309,8 @@ struct FakeStore {
     if case .losesConfirms = fault { takesUnits = false }
     change(lines) { item, units in
       item.held -= units
-      if takesUnits { item.onHand -= units }
+      if takesUnits, keeps { item.committed += units }
+      if takesUnits, !keeps { item.onHand -= units }
     }
     reservations[id]?.state = wanted
     feed.tell(wanted == .released ? 5 : 4, id: id, lines: lines, stock: stock(lines))

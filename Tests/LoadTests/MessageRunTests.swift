@@ -8,7 +8,8 @@ import Testing
 /// Runs whose Reserves go out many in a message: what is told of each is as if it had gone alone.
 @Suite(.serialized) struct MessageRunTests {
   private func report(
-    _ fault: FakeServer.Fault = .none, _ api: ReserveAPI, _ change: (inout RunOptions) -> Void = { _ in }
+    _ fault: FakeServer.Fault = .none, _ api: ReserveAPI,
+    _ change: (inout RunOptions) -> Void = { _ in }
   ) throws -> (report: Report, exitStatus: Int32) {
     let server = try FakeServer(fault)
     defer { server.stop() }
@@ -50,7 +51,8 @@ import Testing
     // Late repetitions go alone.
     let reserves = try #require(report.latencyMicroseconds["Reserve"]).count
     #expect(messages.requests < reserves && messages.requests > reserves / 2)
-    for outcome in [Outcome.reserved, .insufficientStock, .confirmed, .replayed, .read, .restocked] {
+    for outcome in [Outcome.reserved, .insufficientStock, .confirmed, .replayed, .read, .restocked]
+    {
       #expect(report.outcomes[outcome.name] ?? 0 > 0, "\(outcome.name)")
     }
     #expect(report.check?.duplicatesCompared ?? 0 > 20)
@@ -149,7 +151,8 @@ import Testing
   @Test(
     arguments: [
       (FakeServer.Fault.swapsResults, "units lost or invented"),
-      (.forgetsKeys, "duplicate answered differently"), (.refusesWithStock, "refused without reason"),
+      (.forgetsKeys, "duplicate answered differently"),
+      (.refusesWithStock, "refused without reason"),
     ], apis)
   func faultsAreFound(fault: (FakeServer.Fault, String), api: ReserveAPI) throws {
     let (report, exitStatus) = try report(fault.0, api) {

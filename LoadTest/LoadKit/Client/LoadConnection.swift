@@ -106,7 +106,8 @@ struct LoadConnection: ~Copyable {
 
   /// The methods of a run, in the order of `Method`.
   private static let runMethods = Method.allCases.map {
-    ClientMethod(path: Method.paths[$0.rawValue], type: $0 == .reserveStream ? .bidirectional : .unary)
+    ClientMethod(
+      path: Method.paths[$0.rawValue], type: $0 == .reserveStream ? .bidirectional : .unary)
   }
 
   /// Starts connecting, watched by `poller` under `token`.

@@ -111,14 +111,14 @@ package struct StockClient: ~Copyable {
   /// `run`. Answers how many SKUs the server had set before, by the same key.
   @discardableResult
   package mutating func setStock(
-    _ units: [Int64], _ names: SKUNames, run: RunID, reason: String
+    _ units: [Int64], safetyStock: Int64 = 0, _ names: SKUNames, run: RunID, reason: String
   ) throws(LoadError) -> Int {
     let endpoint = endpoint
     var replayed = 0
     try callAll(units.count, .adjustStock) { index, message in
       message.writeSetOnHand(
         key: KeyNames.stock(run, sku: index), sku: UInt32(index), names, units: units[index],
-        reason: reason)
+        safetyStock: safetyStock, reason: reason)
     } take: { (index, calls, answer) throws(LoadError) in
       let call = "AdjustStock of \(names.name(index))"
       guard try StockClient.isDone(answer, calls, call, endpoint) else { return false }

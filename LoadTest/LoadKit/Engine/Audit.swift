@@ -50,7 +50,8 @@ package func audit(
   var client = try StockClient.connect(to: target)
   let stock = history.stock
   let replayed = try client.setStock(
-    stock, history.names, run: history.run, reason: RunOptions.stockReason)
+    stock, safetyStock: history.safetyStock, history.names, run: history.run,
+    reason: RunOptions.stockReason)
   if replayed < stock.count {
     history.violations.append(
       Violation(
@@ -133,8 +134,12 @@ extension Ledger {
     }
     audit.acknowledged += 1
     // Refusals of Confirm and Release say what the reservation is, not what was decided.
-    let isAccepted = if case .accepted = before { true } else { false }
-    let mustRepeat = method == .reserve || method == .adjustStock || isAccepted
+    let mustRepeat =
+      switch before {
+      case .accepted: true
+      case .refused(let refusal): method.keeps(refusal.reason)
+      case .none, .withoutEffect, .read: false
+      }
     if mustRepeat, !reply.isReplayed {
       let sku = names.name(Int(line(of: operation).sku))
       let what = "\(method.name) was answered, then decided anew"

@@ -7,6 +7,8 @@ struct Operations {
   private let workload: Workload
   /// Without checked answers there is no reservation to go on with.
   private let goesOn: Bool
+  /// What follows, and was not taken yet.
+  private var following: [SendTask] = []
 
   init(_ options: RunOptions, weights: AliasTable?, seed: UInt64) {
     draws = Draws(options.workload, weights: weights, seed: seed)
@@ -23,6 +25,9 @@ struct Operations {
     case .reserve: return openReserve(lineCount: draws.lineCount(), &ledger, schedule, now)
     case .read:
       return SendTask(operation: ledger.openRead(sku: draws.sku()), method: .getStock)
+    case .count:
+      let operation = ledger.openCount(sku: draws.sku(), missing: draws.missingUnits())
+      return SendTask(operation: operation, method: .getStock)
     case .restock:
       let operation = ledger.openRestock(sku: draws.sku(), units: draws.restockUnits())
       return SendTask(operation: operation, method: .adjustStock)
@@ -44,11 +49,54 @@ struct Operations {
 
   // MARK: Going on
 
+  /// Begins what follows from an answer, or from its absence.
+  ///
+  /// - Parameter isAcceptance: it is the first of a Reserve.
+  mutating func goOn(
+    after task: SendTask, _ reply: Reply, isAcceptance: Bool, _ ledger: inout Ledger,
+    _ schedule: Schedule, _ now: Int64
+  ) {
+    switch (task.method, reply) {
+    case (.confirm, .accepted) where workload.keepsCommitted && goesOn:
+      ship(task.operation, &ledger, schedule, now)
+    case (.getStock, .read(let level)) where ledger[task.operation].kind == .count:
+      ledger.setExpected(level.onHand, of: task.operation)
+      following.append(
+        SendTask(operation: task.operation, method: .adjustStock, dueNanoseconds: now))
+    default:
+      let next = next(after: task, isAcceptance: isAcceptance, &ledger, schedule, now)
+      if let next { following.append(next) }
+    }
+  }
+
+  /// The next of what follows.
+  mutating func popNext() -> SendTask? { following.popLast() }
+
+  /// Ships what was sold, item by item, or has it unsold; or leaves it.
+  private mutating func ship(
+    _ operation: Int, _ ledger: inout Ledger, _ schedule: Schedule, _ now: Int64
+  ) {
+    guard let isUnsold = draws.shipping() else { return }
+    var lines = ledger.cart(of: operation)
+    if !ledger.newCart(of: operation).isEmpty {
+      // Where nobody knows what was sold, nothing can be shipped.
+      guard let answer = ledger.decidedAnswer(operation, .replace) else { return }
+      if case .accepted = answer { lines = ledger.newCart(of: operation) }
+    }
+    let due = schedule.isDraining ? now : now + draws.shipTimeNanoseconds()
+    for index in lines {
+      let line = ledger.line(at: index)
+      let shipped = ledger.openShip(sku: line.sku, units: line.quantity, isUnsold: isUnsold)
+      following.append(
+        SendTask(operation: shipped, method: .adjustStock, dueNanoseconds: due))
+    }
+  }
+
   /// What follows from an answer, or from its absence, and when: a reservation is extended, gets other lines,
   /// and is confirmed or released once the customer has paid, each if it is drawn. nil: nothing.
   ///
   /// - Parameter isAcceptance: it is the first of a Reserve.
-  mutating func next(
+  private mutating func next(
     after task: SendTask, isAcceptance: Bool, _ ledger: inout Ledger, _ schedule: Schedule,
     _ now: Int64
   ) -> SendTask? {

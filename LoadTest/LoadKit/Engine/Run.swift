@@ -67,8 +67,8 @@ package func run(
   if options.verifies {
     var client = try StockClient.connect(to: options.target)
     try client.setStock(
-      options.workload.stock, SKUNames(run: options.run), run: options.run,
-      reason: RunOptions.stockReason)
+      options.workload.stock, safetyStock: -options.workload.overcommit,
+      SKUNames(run: options.run), run: options.run, reason: RunOptions.stockReason)
   }
   var supervisor = try Supervisor(options, monitor)
   try supervisor.work(hooks)
@@ -86,6 +86,7 @@ package func run(
     throw LoadError("no call was sent: \(reason)")
   }
   var history = History(run: options.run, stock: options.workload.stock, books: books)
+  history.safetyStock = -options.workload.overcommit
   history.seed = options.seed
   history.configuration = options.commandLine
   history.startNanoseconds = facts.startNanoseconds
@@ -138,6 +139,6 @@ extension RunFacts {
 }
 
 extension RunOptions {
-  /// Balances are compared while the load runs.
-  var watches: Bool { verifies && compares }
+  /// Balances are compared while the load runs. The bounds of that know holds, their ends and restocks.
+  var watches: Bool { verifies && compares && !workload.hasStockCalls }
 }

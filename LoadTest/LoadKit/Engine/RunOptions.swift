@@ -94,6 +94,9 @@ package struct RunOptions: Sendable {
       !followsFeed || workload.replaceShare == 0,
       "--watch does not follow reservations whose lines are replaced (--replace-share)")
     try require(
+      !followsFeed || !workload.hasStockCalls,
+      "--watch does not follow --keep-committed, --overcommit and --count-share")
+    try require(
       (0.05...3_600).contains(intervalSeconds ?? 1), "--interval must be 0.05 to 3600 s")
     if let intervalSeconds, let measuredSeconds {
       try require(

@@ -73,7 +73,8 @@ struct WorkerLoop: ~Copyable {
     // Each worker draws its own numbers from the one seed.
     var seeds = Random(seed: options.seed &+ UInt64(number))
     operations = Operations(options, weights: weights, seed: seeds.next())
-    ledger = Ledger(worker: number, names: names, keys: keys)
+    ledger = Ledger(
+      worker: number, names: names, keys: keys, keepsCommitted: options.workload.keepsCommitted)
     watch = options.watches ? WatchRecorder(control.watched[number]) : nil
     schedule = Schedule(options, worker: number)
     retries = RetryQueue(connections: count)
@@ -576,7 +577,8 @@ extension WorkerLoop {
     let isRight = isWhole && (reserves.results.count == members.count || !options.verifies)
     if !isRight { meter.noteFailure("\(call.task.method.name): results do not match the requests") }
     meter.messageAnswered(
-      call, now, wasDue: schedule.isOpenLoop
+      call, now,
+      wasDue: schedule.isOpenLoop
         ? schedule.wasDueInMeasuredPart(call.sinceNanoseconds) : nil)
     let malformed = ReserveResult(reply: .unknown, code: 0)
     let accepted = ReserveResult(
@@ -732,11 +734,9 @@ extension WorkerLoop {
       case .noEffect, .unknown: false
       }
     if !isDecided, retry(call, now) { return }
-    if isAcceptance || task.leads,
-      let next = operations.next(
-        after: task, isAcceptance: isAcceptance, &ledger, schedule, now)
-    {
-      sendLater(next, at: next.dueNanoseconds, now)
+    if isAcceptance || task.leads {
+      operations.goOn(after: task, reply, isAcceptance: isAcceptance, &ledger, schedule, now)
+      while let next = operations.popNext() { sendLater(next, at: next.dueNanoseconds, now) }
     }
     guard task.leads else { return }
     let isAlone = task.method != .reserve || task.isAlone || reserves.method == nil

@@ -69,7 +69,8 @@ package struct Catalogue: Equatable, Sendable {
       do throws(LoadError) { try add(fields) } catch { throw refuse(error.description) }
       if let before = items.updateValue(number, forKey: fields[0] + " " + fields[1]) {
         throw refuse(
-          "\(Text.printable(fields[0])) at '\(Text.printable(fields[1]))' stands in line \(before) too")
+          "\(Text.printable(fields[0])) at '\(Text.printable(fields[1]))' stands in line \(before) too"
+        )
       }
     }
     guard !onHand.isEmpty else { throw LoadError("\(name) has no item") }

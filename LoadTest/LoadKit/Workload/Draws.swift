@@ -2,12 +2,12 @@ package import LoadHistory
 
 /// What an operation begins with.
 package enum Opening: BitwiseCopyable, Sendable {
-  case reserve, read, restock
+  case reserve, read, restock, count
 
   package var method: Method {
     switch self {
     case .reserve: .reserve
-    case .read: .getStock
+    case .read, .count: .getStock
     case .restock: .adjustStock
     }
   }
@@ -35,9 +35,11 @@ package struct Draws: Sendable {
   }
 
   package mutating func opening() -> Opening {
-    let others = workload.readShare + workload.restockShare
+    let others = workload.readShare + workload.restockShare + workload.countShare
     guard random.chance(others) else { return .reserve }
-    return random.chance(workload.readShare / others) ? .read : .restock
+    if random.chance(workload.readShare / others) { return .read }
+    let rest = others - workload.readShare
+    return rest > 0 && random.chance(workload.countShare / rest) ? .count : .restock
   }
 
   package mutating func lineCount() -> Int { random.within(workload.lines) }
@@ -71,6 +73,19 @@ package struct Draws: Sendable {
   }
 
   package mutating func isExtended() -> Bool { random.chance(workload.extendShare) }
+
+  package mutating func missingUnits() -> UInt32 { UInt32(random.within(workload.countMissing)) }
+
+  /// What becomes of units that were confirmed and kept: true: they are unsold; nil: nothing.
+  package mutating func shipping() -> Bool? {
+    if random.chance(workload.shipShare) { return false }
+    let rest = 1 - workload.shipShare
+    return rest > 0 && random.chance(workload.uncommitShare / rest) ? true : nil
+  }
+
+  package mutating func shipTimeNanoseconds() -> Int64 {
+    random.within(workload.shipTimeNanoseconds)
+  }
 
   package mutating func isReplaced() -> Bool { random.chance(workload.replaceShare) }
 

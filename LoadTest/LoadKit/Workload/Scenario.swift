@@ -29,7 +29,9 @@ package struct Scenario: Sendable {
   }
 
   package static let all = [
-    flashSale, tickets, carts, checkout, retryStorm, expiryStorm, mixed, cartChanges, batch, stream,
+    flashSale, tickets, carts, checkout, retryStorm, expiryStorm, mixed, cartChanges, preorder,
+    count, batch,
+    stream,
   ]
 
   private static let flashSale = Scenario(
@@ -163,6 +165,46 @@ package struct Scenario: Sendable {
     workload.confirmShare = 0.5
     workload.releaseShare = 0.3
     workload.duplicateShare = 0.02
+  }
+
+  private static let preorder = Scenario(
+    name: "preorder",
+    sentence: """
+      20 products that are not there yet: 100 on hand of each, 400 more may be held; 80 % of the buyers confirm, \
+      and what is sold is kept as committed; deliveries of 10 to 50 units all the while.
+      """,
+    operations: nil
+  ) { workload, _ in
+    workload.skuCount = 20
+    workload.units = 100
+    workload.overcommit = 400
+    workload.keepsCommitted = true
+    workload.shipShare = 0
+    workload.confirmShare = 0.8
+    workload.releaseShare = 0.15
+    workload.quantity = 1...3
+    workload.restockShare = 0.02
+    workload.restockUnits = 10...50
+  }
+
+  private static let count = Scenario(
+    name: "count",
+    sentence: """
+      A shop that is counted while it sells: 500 SKUs, 5 % of the operations count one, by expected_on_hand, and find \
+      0 to 2 units missing; what is confirmed is kept, shipped within 200 ms (90 %) or unsold (5 %).
+      """,
+    operations: nil
+  ) { workload, _ in
+    workload.skuCount = 500
+    workload.units = 2_000
+    workload.keepsCommitted = true
+    workload.shipShare = 0.9
+    workload.uncommitShare = 0.05
+    workload.shipTimeNanoseconds = 0...200_000_000
+    workload.quantity = 1...3
+    workload.countShare = 0.05
+    workload.countMissing = 0...2
+    workload.readShare = 0.1
   }
 
   private static let batch = Scenario(

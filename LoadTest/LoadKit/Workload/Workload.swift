@@ -70,6 +70,23 @@ package struct Workload: Equatable, Sendable {
   /// Closed loop: how long a stream pauses before it opens its next operation.
   package var thinkTimeNanoseconds: ClosedRange<Int64> = 0...0
 
+  // MARK: Stock as it is on the shelf
+
+  /// So many units may be held beyond what is on hand.
+  package var overcommit: Int64 = 0
+  /// Confirmed units stay on hand, as committed.
+  package var keepsCommitted = false
+  /// Of confirmed and kept reservations: shares that are shipped and that are unsold, and how long after.
+  package var shipShare = 1.0
+  package var uncommitShare = 0.0
+  package var shipTimeNanoseconds: ClosedRange<Int64> = 0...0
+  /// Share of opened operations that count one SKU, and how many units they find missing.
+  package var countShare = 0.0
+  package var countMissing = 0...0
+
+  /// Balances move otherwise than by holds, their ends and restocks.
+  package var hasStockCalls: Bool { overcommit > 0 || keepsCommitted || countShare > 0 }
+
   // MARK: Retries and cuts
 
   /// Share of calls that are sent more than once, byte for byte, and how often in all.

@@ -43,7 +43,7 @@ package struct WorkloadField: Sendable {
 extension Workload {
   /// In the order in which they are told.
   package static let fields: [WorkloadField] =
-    apiFields + stockFields + holdFields + faultFields + mixFields
+    apiFields + stockFields + holdFields + shelfFields + faultFields + mixFields
 
   /// Requests of a BatchReserve or ReserveStream message, by the API.
   package static let batchMaximum = 8_192
@@ -118,6 +118,28 @@ extension Workload {
       "Closed loop: pause of a stream before its next operation."),
   ]
 
+  private static let shelfFields: [WorkloadField] = [
+    WorkloadField(
+      key: "overcommit", summary: "Units that may be held beyond what is on hand, for pre-orders.",
+      range: "0 to 2^40", valueName: "n",
+      text: { "\($0.overcommit)" }, assign: { Self.assign(&$0.overcommit, Int64($1)) },
+      isInRange: { (0...1 << 40).contains($0.overcommit) }),
+    WorkloadField(
+      key: "keep_committed", summary: "What is confirmed stays on hand, as committed.",
+      range: "true or false", valueName: "bool",
+      text: { "\($0.keepsCommitted)" },
+      assign: { Self.assign(&$0.keepsCommitted, Bool($1)) }, isInRange: { _ in true }),
+    .share("ship_share", \.shipShare, "Share of what is confirmed and kept that is shipped."),
+    .share("uncommit_share", \.uncommitShare, "Share that is unsold in place of shipped."),
+    .times(
+      "ship_time_seconds", \.shipTimeNanoseconds, 0...3_600,
+      "From the answer to Confirm until the units are shipped or unsold."),
+    .share(
+      "count_share", \.countShare,
+      "Share of operations that count one SKU: on hand is read, and set if it is still that."),
+    .range("count_missing", \.countMissing, 0...1_000_000, "Units that a count finds missing."),
+  ]
+
   private static let faultFields: [WorkloadField] = [
     .share(
       "duplicate_share", \.duplicateShare,
@@ -152,8 +174,18 @@ extension Workload {
     if confirmShare + releaseShare > 1.000001 {
       throw LoadError("--confirm-share and --release-share (confirm_share, release_share) exceed 1")
     }
-    if readShare + restockShare > 1.000001 {
-      throw LoadError("--read-share and --restock-share (read_share, restock_share) exceed 1")
+    if readShare + restockShare + countShare > 1.000001 {
+      throw LoadError("--read-share, --restock-share and --count-share exceed 1")
+    }
+    if shipShare + uncommitShare > 1.000001 {
+      throw LoadError("--ship-share and --uncommit-share (ship_share, uncommit_share) exceed 1")
+    }
+    if overcommit > 0, !keepsCommitted, confirmShare > 0 {
+      throw LoadError(
+        "--overcommit goes with --keep-committed true: what is not there cannot leave")
+    }
+    if overcommit > 0, countShare > 0 || keepsCommitted && shipShare > 0 {
+      throw LoadError("--overcommit goes with --ship-share 0 and without --count-share")
     }
     if case .hot(let count, _) = distribution, count > skuCount {
       throw LoadError("--distribution names \(count) hot SKUs of \(skuCount) (--skus)")
