@@ -64,42 +64,13 @@ struct LimitSet: BitwiseCopyable {
   }
 }
 
-/// Limits as bytes, as holds, the journal and checkpoints have them: one behind the other, each 8 bytes with its
-/// units, 1 with the subject's length, and the subject.
-struct LimitText {
-  static let headBytes = 9
-  static let bytesMax = StoreLimits.subjectsMax * (headBytes + SubjectLimit.bytesMax)
-
-  private let memory = FixedArray<UInt8>(capacity: LimitText.bytesMax, repeating: 0)
-  private var count = 0
-
-  func free() { memory.free() }
-
-  /// Good until it changes.
-  var bytes: BorrowedBytes {
-    unsafe BorrowedBytes(UnsafePointer(memory.address(0)), count: count)
-  }
-
-  mutating func removeAll() { count = 0 }
-
-  mutating func append(_ limit: SubjectLimit) {
-    let length = limit.subject.count
-    precondition(
-      length <= SubjectLimit.bytesMax && count + Self.headBytes + length <= Self.bytesMax)
-    for byte in 0..<8 {
-      memory[count + byte] = UInt8(truncatingIfNeeded: limit.maxUnits >> Int64(8 * byte))
-    }
-    memory[count + 8] = UInt8(truncatingIfNeeded: length)
-    let subject = unsafe limit.subject.pointer
-    for index in 0..<length { memory[count + Self.headBytes + index] = unsafe subject[index] }
-    count += Self.headBytes + length
-  }
-}
-
-/// Reads them.
+/// Reads limits from bytes, as holds, the journal and checkpoints have them: one behind the other, each 8 bytes with its
+/// units, 1 with the subject's length, and the subject (LimitText writes them).
 package struct LimitReader {
+  /// Of one, before the subject.
+  static let headBytes = 9
   /// Of all limits that a reservation may have.
-  package static let bytesMax = LimitText.bytesMax
+  package static let bytesMax = StoreLimits.subjectsMax * (headBytes + SubjectLimit.bytesMax)
 
   private let bytes: BorrowedBytes
   private var offset = 0
@@ -109,14 +80,14 @@ package struct LimitReader {
   /// The next; nil at the end, or where none can be.
   package mutating func next() -> SubjectLimit? {
     let all = unsafe bytes.pointer
-    guard all.count - offset > LimitText.headBytes, let base = all.baseAddress else {
+    guard all.count - offset > Self.headBytes, let base = all.baseAddress else {
       return nil
     }
     // Both lie within the bytes; so does the subject, if there are as many.
     let maxUnits = unsafe Int64(
       littleEndian: base.loadUnaligned(fromByteOffset: offset, as: Int64.self))
     let length = unsafe Int(base.load(fromByteOffset: offset + 8, as: UInt8.self))
-    let start = offset + LimitText.headBytes
+    let start = offset + Self.headBytes
     guard 1...SubjectLimit.unitsMax ~= maxUnits, 1...SubjectLimit.bytesMax ~= length,
       all.count - start >= length
     else { return nil }

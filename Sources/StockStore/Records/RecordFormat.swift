@@ -134,7 +134,7 @@ package enum RecordPart: UInt8, CaseIterable {
     case .committed: byteCount == 8 * lineCount && lineCount > 0
     case .adjustment: byteCount == 8
     case .revision: byteCount == 8
-    case .limits: LimitText.headBytes + 1...LimitText.bytesMax ~= byteCount
+    case .limits: LimitReader.headBytes + 1...LimitReader.bytesMax ~= byteCount
     case .choice: byteCount == 1
     }
   }
@@ -175,7 +175,7 @@ package enum RecordPart: UInt8, CaseIterable {
   /// all texts at their most.
   package static func byteCountMax(lines: Int) -> Int {
     let texts = 2 * 64 + RecordPart.headBytes + StoreLimits.referenceBytesMax
-    let limits = RecordPart.headBytes + LimitText.bytesMax
+    let limits = RecordPart.headBytes + LimitReader.bytesMax
     let replaced =
       replacedBytes + 2 * lines * (lineBytes + 8) + RecordPart.headBytes
     let numbers = 2 * (RecordPart.headBytes + 8)
