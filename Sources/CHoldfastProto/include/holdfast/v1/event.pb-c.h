@@ -59,7 +59,7 @@ typedef enum _Holdfast__V1__EventKind {
    */
   HOLDFAST__V1__EVENT_KIND__EVENT_KIND_EXPIRED = 6,
   /*
-   * Stock was changed.
+   * Stock was changed: of one item, of those of a BatchAdjustStock, or of up to 64 rows of an ImportStock.
    */
   HOLDFAST__V1__EVENT_KIND__EVENT_KIND_ADJUSTED = 7,
   /*
@@ -195,11 +195,12 @@ struct  Holdfast__V1__Event
    */
   char *caller;
   /*
-   * The call's idempotency_key, where it had one. See caller.
+   * The call's idempotency_key, where it had one; of rows of an import, its import_id. See caller.
    */
   char *idempotency_key;
   /*
-   * Reason of an adjustment, or of a refusal (google.rpc.ErrorInfo).
+   * Reason of an adjustment, or of a refusal (google.rpc.ErrorInfo); of rows of an import, "import" and its
+   * import_id. Of rows that were all refused, stock is empty.
    */
   char *reason;
 };
