@@ -135,9 +135,9 @@ package final class EventEncoder {
     case .expired: writeReservation(record, head, first, endsAt: record.fellDueAt)
     case .adjusted:
       if record.isGroup {
-        record.forEachChange { write($0.level) }
+        record.forEachChange { write($0.level, setsSale: false) }
       } else {
-        write(record.level)
+        write(record.level, setsSale: record.setsSale)
       }
       let reason = record.reason
       if record.kind == .imported {
@@ -266,6 +266,7 @@ package final class EventEncoder {
     case .insufficientStock: out.field(11, "INSUFFICIENT_STOCK")
     case .itemsNotFound, .lineNotFound: out.field(11, "ITEM_NOT_FOUND")
     case .onHandLimit: out.field(11, "ON_HAND_LIMIT")
+    case .notOnSale: out.field(11, "NOT_ON_SALE")
     case .insufficientCommitted: out.field(11, "INSUFFICIENT_COMMITTED")
     case .limitExceeded: out.field(11, "LIMIT_EXCEEDED")
     default: break
@@ -327,8 +328,8 @@ package final class EventEncoder {
     }
   }
 
-  /// Of an adjustment.
-  private mutating func write(_ level: StockLevel) {
+  /// Of an adjustment. Only where it has set the sale window is that told.
+  private mutating func write(_ level: StockLevel, setsSale: Bool) {
     let name = core.items.name(level.item.ordinal)
     out.reserve(bytes: name.sku.count + name.location.count, numbers: 9)
     let start = out.begin(8)
@@ -340,6 +341,24 @@ package final class EventEncoder {
     out.field(6, level.available)
     out.field(7, level.version)
     out.field(8, level.committed)
+    if setsSale { write(level.sale) }
+    out.end(start)
+  }
+
+  private mutating func write(_ sale: SaleWindow) {
+    out.reserve(bytes: 0, numbers: 9)
+    let start = out.begin(9)
+    if let from = sale.from { write(1, from) }
+    if let until = sale.until { write(2, until) }
+    if sale.isFrozen { out.field(3, 1 as UInt64) }
+    out.end(start)
+  }
+
+  /// A google.protobuf.Timestamp: seconds = 1, nanos = 2.
+  private mutating func write(_ number: UInt8, _ instant: SaleWindow.Instant) {
+    let start = out.begin(number)
+    out.field(1, instant.seconds)
+    out.field(2, instant.nanoseconds)
     out.end(start)
   }
 }

@@ -6,6 +6,7 @@ internal import ChangeFeed
 internal import GRPC
 internal import Log
 internal import StockStore
+internal import StorePersistence
 
 /// Writes refusals into replies. One per loop.
 final class ErrorReplies {
@@ -84,6 +85,25 @@ final class ErrorReplies {
         }
       }
       if let key { keepFailure(key, response) }
+    case .notOnSale(let handle, let window):
+      let name = session.name(of: handle)
+      begin("not on sale: ", name)
+      text.text(": ")
+      putWindow(window, to: text)
+      putOthers(others)
+      finish(.failedPrecondition, "NOT_ON_SALE", response) {
+        item(name)
+        if let from = window.from { entry("sellable_from", from) }
+        if let until = window.until { entry("sellable_until", until) }
+        if window.isFrozen { entry("frozen", "true") }
+        countBad(others + 1)
+      } details: {
+        preconditionFailure("NOT_ON_SALE", refusal, session) {
+          guard case .notOnSale(let handle, let window) = $0 else { return }
+          subject(session.name(of: handle))
+          writer.nested(3) { putWindow(window, to: writer) }
+        }
+      }
     case .itemNotFound(let line):
       let name = nameOfLine(line)
       if name.sku.count == 0 {
@@ -474,6 +494,20 @@ final class ErrorReplies {
     writer.text(decimal: maxUnits)
   }
 
+  private func putWindow(_ window: SaleWindow, to writer: ProtoWriter) {
+    if let from = window.from {
+      writer.text("sellable from ")
+      writer.text(CalendarTime(from).description)
+    }
+    if let until = window.until {
+      writer.text(window.from == nil ? "sellable until " : " until ")
+      writer.text(CalendarTime(until).description)
+    }
+    if window.isFrozen {
+      writer.text(window.from == nil && window.until == nil ? "frozen" : ", frozen")
+    }
+  }
+
   private func putOthers(_ count: Int) {
     if count == 0 { return }
     text.text("; and ")
@@ -525,6 +559,13 @@ final class ErrorReplies {
     writer.nested(metadataField) {
       writer.field(1, key)
       writer.field(2, value)
+    }
+  }
+
+  private func entry(_ key: StaticString, _ instant: SaleWindow.Instant) {
+    writer.nested(metadataField) {
+      writer.field(1, key)
+      writer.nested(2) { writer.text(CalendarTime(instant).description) }
     }
   }
 

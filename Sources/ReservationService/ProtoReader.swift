@@ -77,7 +77,7 @@ struct UnknownField: Equatable {
   var unknownField: UnknownField? {
     guard fault == .unknown else { return nil }
     let outer = outerIndex < 0 ? "" : "\(outerPlace)[\(outerIndex)]."
-    let path = index < 0 ? "\(place)" : "\(outer)\(place)[\(index)]"
+    let path = "\(outer)\(place)" + (index < 0 ? "" : "[\(index)]")
     return UnknownField(number: unknownNumber, path: path)
   }
 
@@ -157,15 +157,16 @@ struct UnknownField: Equatable {
     unsafe at = end
   }
 
-  /// The unknown field lies in this submessage, or in one of its entries, which is named already.
+  /// The unknown field lies in this submessage, or in one within it, which is named already: the innermost knows its
+  /// path, and what it lies in adds its own where that is an entry of a list.
   @inline(never)
   private mutating func locate(_ name: StaticString, _ index: Int) {
-    if self.index >= 0 {
-      outerPlace = name
-      outerIndex = index
-    } else {
+    if place.utf8CodeUnitCount == 0 {
       place = name
       self.index = index
+    } else if index >= 0 {
+      outerPlace = name
+      outerIndex = index
     }
   }
 

@@ -90,6 +90,7 @@ extension HoldfastHandler {
     if request.key.count > 0 { throw FieldViolation("idempotency_key", rule) }
     if request.reason.count > 0 { throw FieldViolation("reason", rule) }
     if request.reference.count > 0 { throw FieldViolation("reference", rule) }
+    if request.sale.isSet { throw FieldViolation("set_sale", "unset: AdjustStock sets it") }
     return try command(
       request, IdempotencyScope(caller: .empty, key: .empty), reference: .empty, reason: .empty)
   }
@@ -101,12 +102,14 @@ extension HoldfastHandler {
     let item = try rules.item(sku: request.sku, location: request.location)
     let safetyStock = try safetyStock(request)
     let change = try change(request)
-    if case .none = change, safetyStock == nil {
+    let sale = try request.sale.window()
+    if case .none = change, safetyStock == nil, sale == nil {
       throw FieldViolation(
-        "change", "delta, set_on_hand, ship or uncommit, where safety_change is unset")
+        "change",
+        "delta, set_on_hand, ship or uncommit, where safety_change and set_sale are unset")
     }
     return AdjustCommand(
-      scope: scope, item: item, change: change, safetyStock: safetyStock,
+      scope: scope, item: item, change: change, safetyStock: safetyStock, sale: sale,
       check: try check(request), allowsShortage: request.allowsShortage, reference: reference,
       reason: reason)
   }
@@ -279,6 +282,7 @@ extension HoldfastHandler {
       writer.field(6, level.available)
       writer.field(7, level.version)
       writer.field(8, level.committed)
+      writer.field(9, level.sale)
     }
   }
 
@@ -307,6 +311,7 @@ struct AdjustStockRequest {
   var reason = BorrowedBytes.empty
   var allowsShortage = false
   var reference = BorrowedBytes.empty
+  var sale = ProtoSaleWindow()
 
   @inline(__always)
   mutating func read(_ tag: ProtoTag, _ reader: inout ProtoReader) {
@@ -325,7 +330,8 @@ struct AdjustStockRequest {
     case .varint(12): versionCheck = .expected(.onHand(reader.int64()))
     case .varint(13): allowsShortage = reader.bool()
     case .bytes(14): reference = reader.bytes()
-    default: reader.other(tag, known: 1...14)
+    case .bytes(15): sale.read(&reader)
+    default: reader.other(tag, known: 1...15)
     }
   }
 }

@@ -23,11 +23,13 @@
 //            128  8  version that an item is made with (not in version 1, where it is 1)
 //
 //   item       0  4  number                         4  1  length of the SKU
-//              5  1  length of the location         6  2  1 where units are committed, else 0
+//              5  1  length of the location         6  2  1 where units are committed, plus 2 where it has
+//                                                         a sale window
 //              8  8  version                       16  8  on hand
 //             24  8  held                          32  8  safety stock
 //             40  8  log sequence number of its last change
 //             48  8  committed, where there is
+//              … 24  sale window, where it has one: lower bits 4, zero 4, from 8, until 8
 //              …  …  SKU, location; zeros up to a multiple of 8
 //
 //   sales      0 16  subject: a keyed hash of its name
@@ -45,7 +47,8 @@
 //                    10 refused for unknown items, 6 for lack of units, 8 for more on hand than may be,
 //                    7 for an unknown line (the first release), 11 the answer to a Replace; 16 and 17: 2 and 3
 //                    whose units stay on hand as committed; 18 refused for lack of committed units; 20 refused for
-//                    a limit; 40 adjusted together, whose lines are balances; 41 an import
+//                    a limit; 32 refused because items are not on sale; 40 adjusted together, whose lines are
+//                    balances; 41 an import
 //              2  1  number of lines
 //              3  1  flags: 1 details behind the lines, 2 a choice before them, 4 details that end with limits
 //              4  4  generation
@@ -84,8 +87,11 @@
 //   lack of committed (18)     units requested; units committed; one line with the item and quantity 0
 //   a limit (20)               units requested; units that the subject has; one line with the item and quantity 0;
 //                              details with the limit
+//   not on sale (32)           of the first item's window, from and until; one line with the item and the window's
+//                              lower bits, then two for each further item: item and from, lower bits and until
 //   adjusted (9)               on hand; held; one line with the item and its safety stock, one with 0 and the
-//                              version, and where units are committed one with 0 and these
+//                              version, and where units are committed, or there is a sale window, one with 0 and
+//                              these; then of the window one with lower bits and from, one with 0 and until
 //   adjusted together (40)     0; 0; for each item in the place of a line, as numbers of seven bits a byte (Varint.swift):
 //                              item, version, on hand, held, committed, safety stock, which may be below zero;
 //                              behind the last, zeros up to a multiple of 8
@@ -129,6 +135,7 @@ enum BlockKind: UInt32 {
 enum CheckpointFlags {
   /// Of an item.
   static let itemHasCommitted: UInt16 = 1
+  static let itemHasSale: UInt16 = 2
   /// Of a slot.
   static let slotHasDetails: UInt8 = 1
   static let slotHasChoice: UInt8 = 2

@@ -142,16 +142,25 @@ struct CheckpointReader: Sendable {
     let held: Int64 = fields.next()
     let safetyStock: Int64 = fields.next()
     let lsn: UInt64 = fields.next()
-    let committed: Int64 = flags == CheckpointFlags.itemHasCommitted ? fields.next() : 0
+    let committed: Int64 = flags & CheckpointFlags.itemHasCommitted != 0 ? fields.next() : 0
+    let sale = flags & CheckpointFlags.itemHasSale != 0 ? Self.readSale(&fields) : .always
     let name = ItemName(
       sku: fields.text(Int(skuLength)), location: fields.text(Int(locationLength)))
     fields.skipPadding()
-    guard !fields.hasFailed, flags & ~CheckpointFlags.itemHasCommitted == 0, lsn <= end.endLSN
-    else { return false }
+    let known = CheckpointFlags.itemHasCommitted | CheckpointFlags.itemHasSale
+    guard !fields.hasFailed, flags & ~known == 0, lsn <= end.endLSN, let sale else { return false }
     let level = StockLevel(
       item: ItemHandle(ordinal: ordinal), onHand: onHand, held: held, committed: committed,
-      safetyStock: safetyStock, version: version)
+      safetyStock: safetyStock, version: version, sale: sale)
     return try core.restore(level, name, lsn: lsn)
+  }
+
+  /// nil where the zeros are none.
+  private static func readSale(_ fields: inout FieldReader) -> SaleWindow? {
+    let lowBits: UInt32 = fields.next()
+    let zero: UInt32 = fields.next()
+    let sale = SaleWindow(fromWord: fields.next(), untilWord: fields.next(), lowBits: lowBits)
+    return zero == 0 ? sale : nil
   }
 
   private func loadReservations(
@@ -279,6 +288,25 @@ extension ReservationRecord {
             item: ItemHandle(ordinal: requested.item), requested: requested.quantity,
             available: available.quantity))
       }
+    case .refusedNotOnSale:
+      guard count % 2 == 1, count < SavedLines.countMax else { return false }
+      let (item, lowBits) = Self.readLine(&fields)
+      guard let lowBits = UInt32(exactly: lowBits) else { return false }
+      setRefusal(
+        .notOnSale(
+          item: ItemHandle(ordinal: item),
+          SaleWindow(
+            fromWord: UInt64(bitPattern: savedNumbers.first),
+            untilWord: UInt64(bitPattern: savedNumbers.second), lowBits: lowBits)))
+      setShortageCount(count / 2)
+      for index in 0..<(count / 2) {
+        let (first, second) = (Self.readLine(&fields), Self.readLine(&fields))
+        let window = SaleWindow(
+          fromWord: UInt64(bitPattern: first.quantity),
+          untilWord: UInt64(bitPattern: second.quantity), lowBits: second.item)
+        setClosedSale(
+          index, ClosedSale(item: ItemHandle(ordinal: first.item), window: window))
+      }
     case .refusedItemsNotFound:
       guard count == 1 else { return false }
       let line = Self.readLine(&fields)
@@ -306,14 +334,23 @@ extension ReservationRecord {
           item: ItemHandle(ordinal: Self.readLine(&fields).item), requested: savedNumbers.first,
           used: savedNumbers.second))
     case .adjusted:
-      guard count == 2 || count == 3 else { return false }
+      guard count == 2 || count == 3 || count == 5 else { return false }
       let first = Self.readLine(&fields)
       let second = Self.readLine(&fields)
-      let committed = count == 3 ? Self.readLine(&fields).quantity : 0
+      let committed = count >= 3 ? Self.readLine(&fields).quantity : 0
+      var sale = SaleWindow.always
+      if count == 5 {
+        let (from, until) = (Self.readLine(&fields), Self.readLine(&fields))
+        sale = SaleWindow(
+          fromWord: UInt64(bitPattern: from.quantity),
+          untilWord: UInt64(bitPattern: until.quantity), lowBits: from.item)
+        // Of a longer number the record keeps a part.
+        guard sale.isPossible else { return false }
+      }
       adjusted = StockLevel(
         item: ItemHandle(ordinal: first.item), onHand: savedNumbers.first,
         held: savedNumbers.second, committed: committed, safetyStock: first.quantity,
-        version: UInt64(bitPattern: second.quantity))
+        version: UInt64(bitPattern: second.quantity), sale: sale)
       self.kind = kind
     case .imported:
       guard count == 0 else { return false }

@@ -38,7 +38,7 @@ final class CheckpointWriter: CheckpointTask, @unchecked Sendable {
   /// journal's own wait.
   private static let bytesPerSync = 1 << 20
   /// An item with the longest name.
-  private static let itemBytesMax = 56 + 2 * 256
+  private static let itemBytesMax = 80 + 2 * 256
   /// Of lines, or of balances.
   private static let lineBytesMax = max(
     SavedLines.countMax * 16, StoreLimits.linesMax * levelBytesMax + 7)
@@ -215,13 +215,22 @@ final class CheckpointWriter: CheckpointTask, @unchecked Sendable {
     block.append(UInt8(truncatingIfNeeded: name.sku.count))
     block.append(UInt8(truncatingIfNeeded: name.location.count))
     let hasCommitted = level.committed != 0
-    block.append(hasCommitted ? CheckpointFlags.itemHasCommitted : 0)
+    let hasSale = !level.sale.isAlways
+    block.append(
+      (hasCommitted ? CheckpointFlags.itemHasCommitted : 0)
+        | (hasSale ? CheckpointFlags.itemHasSale : 0))
     block.append(level.version)
     block.append(level.onHand)
     block.append(level.held)
     block.append(level.safetyStock)
     block.append(lsn)
     if hasCommitted { block.append(level.committed) }
+    if hasSale {
+      block.append(level.sale.lowBits)
+      block.append(UInt32(0))
+      block.append(level.sale.fromWord)
+      block.append(level.sale.untilWord)
+    }
     block.append(name.sku)
     block.append(name.location)
     block.pad()

@@ -211,6 +211,11 @@ struct JSONObject {
       add("available", available)
       if let tried = record.choice { add("alternatives", Int64(tried)) }
       if record.shortageCount > 0 { addShortages(record, core) }
+    case .notOnSale(let item, let window):
+      add("refusal", "not_on_sale")
+      addItem(item.ordinal, core)
+      addSale(window)
+      if record.closedSaleCount > 1 { addClosedSales(record, core) }
     case .itemsNotFound(_, let places):
       add("refusal", "item_not_found")
       add("unknown_items", places.nonzeroBitCount)
@@ -263,6 +268,25 @@ struct JSONObject {
     }
     begin("also_lacking")
     text += "[" + shortages.joined(separator: ",") + "]"
+  }
+
+  /// The items that are not on sale besides the first.
+  private mutating func addClosedSales(_ record: JournalRecord, _ core: StoreCore) {
+    let sales = (1..<record.closedSaleCount).map { index in
+      let sale = record.closedSale(index)
+      var object = JSONObject()
+      object.addItem(sale.item.ordinal, core)
+      object.addSale(sale.window)
+      return object.closed
+    }
+    begin("also_not_on_sale")
+    text += "[" + sales.joined(separator: ",") + "]"
+  }
+
+  private mutating func addSale(_ window: SaleWindow) {
+    if let from = window.from { add("sellable_from", CalendarTime(from).description) }
+    if let until = window.until { add("sellable_until", CalendarTime(until).description) }
+    if window.isFrozen { add("frozen", "yes") }
   }
 
   private mutating func addAdjustment(_ record: JournalRecord, _ core: StoreCore) {
@@ -406,26 +430,26 @@ struct JSONObject {
 
 /// A time as RFC 3339 writes it, in UTC with nanoseconds.
 package struct CalendarTime: CustomStringConvertible {
-  private let nanoseconds: Int64
+  private let instant: SaleWindow.Instant
 
-  package init(_ nanoseconds: Int64) { self.nanoseconds = nanoseconds }
+  /// - Parameter nanoseconds: since the Unix epoch.
+  package init(_ nanoseconds: Int64) { instant = SaleWindow.Instant(time: nanoseconds) }
+
+  package init(_ instant: SaleWindow.Instant) { self.instant = instant }
 
   package var description: String {
-    let nanosecondsPerDay: Int64 = 86_400_000_000_000
+    let secondsPerDay: Int64 = 86_400
     // Rounded down, also before 1970.
-    let inDay =
-      (nanoseconds % nanosecondsPerDay + nanosecondsPerDay) % nanosecondsPerDay
-    let day = nanoseconds / nanosecondsPerDay - (nanoseconds % nanosecondsPerDay < 0 ? 1 : 0)
+    let seconds = (instant.seconds % secondsPerDay + secondsPerDay) % secondsPerDay
+    let day = instant.seconds / secondsPerDay - (instant.seconds % secondsPerDay < 0 ? 1 : 0)
     let (year, month, date) = Self.date(day)
-    let seconds = inDay / 1_000_000_000
     return Self.digits(year, 4) + "-" + Self.digits(month, 2) + "-" + Self.digits(date, 2) + "T"
       + Self.digits(seconds / 3600, 2) + ":" + Self.digits(seconds / 60 % 60, 2) + ":"
-      + Self.digits(seconds % 60, 2) + "." + Self.digits(inDay % 1_000_000_000, 9) + "Z"
+      + Self.digits(seconds % 60, 2) + "." + Self.digits(instant.nanoseconds, 9) + "Z"
   }
 
   /// The Gregorian date of a day counted from 1970-01-01. Years begin in March here, so that the leap
-  /// day is the last, and lengths of months follow a formula (Hinnant, days_from_civil). 64 bits of
-  /// nanoseconds reach from 1677 to 2262.
+  /// day is the last, and lengths of months follow a formula (Hinnant, days_from_civil). From the year 1 on.
   private static func date(_ day: Int64) -> (year: Int64, month: Int64, date: Int64) {
     let daysPerEra: Int64 = 146_097
     let sinceMarch0 = day + 719_468

@@ -86,6 +86,12 @@ def tables(maker, skus, ids, key):
     def ttl():
         return maker.message({1: (1, 60, 600, 2**40, -1), 2: (0, 5, 10**9 - 1, 10**9, -1, 2**32 + 7)}, 0.02)
 
+    def instant():
+        return maker.message({1: (0, 1, 2**31, -5, 2**60), 2: (0, 5, 10**9 - 1, 10**9, -1)}, 0.02)
+
+    def sale():
+        return maker.message({1: instant, 2: instant, 3: (0, 1)}, 0.02)
+
     def item():
         return maker.message({1: (*skus, "no such"), 2: ("", "", "x")}, 0.02)
 
@@ -111,7 +117,7 @@ def tables(maker, skus, ids, key):
         "StockService/AdjustStock": (s.AdjustStockRequest, True, {
             1: (key, key, ""), 2: skus, 3: ("", "", ""), 4: (1, 2, -1), 5: (100, -1), 6: (1, 2), 7: (1, 1, 1, 0),
             8: (0, 5), 9: ("test", ""), 10: (0, 1), 11: (1, -1), 12: (100, 0, 1), 13: (0, 1),
-            14: ("", "", "order:1", "a b")}),
+            14: ("", "", "order:1", "a b"), 15: sale}),
         "StockService/GetStock": (s.GetStockRequest, False, {1: (*skus, "no such"), 2: ("", "", "x")}),
         "StockService/BatchGetStock": (s.BatchGetStockRequest, False, {1: item}),
         "StockService/ListStock": (s.ListStockRequest, False, page),

@@ -62,7 +62,7 @@ def test_flags_come_before_the_file_and_the_file_before_the_scenario(generator):
 
 def test_scenarios_are_listed(generator):
     listed = [line for line in run(generator, "scenarios").stdout.splitlines() if not line.startswith(" ")]
-    assert len(listed) == 7
+    assert len(listed) == 12
     for name in listed:
         assert workload(generator, "--scenario", name)["scenario"] == name
     assert workload(generator, "--scenario", "flash-sale", "--operations", 50_000)["units"] == 500

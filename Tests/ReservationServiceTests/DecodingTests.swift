@@ -329,17 +329,20 @@ private struct MessageGenerator {
         { $0.chance(4) ? $0.text(4, ["", "order:1", "a b"]) : [] },
       ])
     case "AdjustStock":
-      return fields([
-        { $0.keyField(1) }, { $0.text(2, ["a", "b"]) },
-        { $0.chance(4) ? $0.text(3, ["", "x"]) : [] },
-        { $0.chance(2) ? $0.number(4, [1, 2, -1, 1 << 41, 0]) : $0.number(5, [1000, 2000, -1]) },
-        { $0.chance(6) ? $0.number($0.pick([10, 11]), [1, 2, 0]) : [] },
-        { $0.chance(2) ? $0.number(6, [0, 1, 2, 3]) : $0.number(7, [1, 1, 0]) },
-        { $0.chance(6) ? $0.number(12, [1000, 1001, 0, -1]) : [] },
-        { $0.chance(4) ? $0.number(13, [0, 1]) : [] },
-        { $0.chance(4) ? $0.text(14, ["", "order:1", "a b"]) : [] },
-        { $0.chance(3) ? $0.number(8, [0, 5, -1]) : [] }, { $0.text(9, ["test", "test", ""]) },
-      ])
+      return fields(
+        [
+          { $0.keyField(1) }, { $0.text(2, ["a", "b"]) },
+          { $0.chance(4) ? $0.text(3, ["", "x"]) : [] },
+          {
+            $0.chance(2) ? $0.number(4, [1, 2, -1, 1 << 41, 0]) : $0.number(5, [1000, 2000, -1])
+          },
+          { $0.chance(6) ? $0.number($0.pick([10, 11]), [1, 2, 0]) : [] },
+          { $0.chance(2) ? $0.number(6, [0, 1, 2, 3]) : $0.number(7, [1, 1, 0]) },
+          { $0.chance(6) ? $0.number(12, [1000, 1001, 0, -1]) : [] },
+          { $0.chance(4) ? $0.number(13, [0, 1]) : [] },
+          { $0.chance(4) ? $0.text(14, ["", "order:1", "a b"]) : [] },
+          { $0.chance(3) ? $0.number(8, [0, 5, -1]) : [] }, { $0.text(9, ["test", "test", ""]) },
+        ], once: { $0.chance(2) ? $0.saleField(15) : [] })
     case "GetStock": return item()
     case "BatchGetStock":
       return fields([
@@ -416,6 +419,25 @@ private struct MessageGenerator {
       fields([
         { $0.number(1, [1, 60, 600, 1 << 20, 1 << 40, -1]) },
         { $0.chance(2) ? $0.number(2, [0, 5, 999_999_999, 1_000_000_000, -1, 1 << 32 | 7]) : [] },
+      ]))
+  }
+
+  private mutating func saleField(_ number: Int) -> [UInt8] {
+    // Each bound once: it is a submessage.
+    var parts = [
+      chance(2) ? instantField(1) : [], chance(2) ? instantField(2) : [],
+      chance(3) ? self.number(3, [0, 1]) : [],
+    ]
+    parts.shuffle(using: &generator)
+    return bytes(number, Array(parts.joined()))
+  }
+
+  private mutating func instantField(_ number: Int) -> [UInt8] {
+    bytes(
+      number,
+      fields([
+        { $0.number(1, [0, 1, 1 << 31, -5, 1 << 60]) },
+        { $0.chance(2) ? $0.number(2, [0, 5, 999_999_999, 1_000_000_000, -1]) : [] },
       ]))
   }
 

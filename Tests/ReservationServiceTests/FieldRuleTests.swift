@@ -148,6 +148,17 @@ struct FieldRuleTests {
     Breach("AdjustStock", field, note, adjustment("k", "a", rest))
   }
 
+  private static func sale(_ field: String, _ note: String, _ window: (Message) -> Message)
+    -> Breach
+  {
+    change(field, note) { $0.with(15, window(Message())).with(7, true) }
+  }
+
+  /// A Timestamp, which looks as a Duration does.
+  private static func instant(_ seconds: Int64, nanos: Int64 = 0) -> Message {
+    Message().with(1, seconds).with(2, nanos)
+  }
+
   private static let adjustments = [
     change("change", "nothing to do") { $0.with(7, true) },
     change("delta", "too much") { $0.with(4, quantityMax + 1).with(7, true) },
@@ -167,6 +178,22 @@ struct FieldRuleTests {
     change("reference", "65 bytes") { $0.with(4, 1 as Int64).with(7, true).with(14, long) },
     change("reference", "a space") { $0.with(4, 1 as Int64).with(7, true).with(14, "order 1") },
     change("change", "a shortage of nothing") { $0.with(13, true).with(7, true) },
+    sale("set_sale.sellable_from", "year 0") { $0.with(1, instant(-62_135_596_801)) },
+    sale("set_sale.sellable_from", "year 10000") { $0.with(1, instant(253_402_300_800)) },
+    sale("set_sale.sellable_from", "least") { $0.with(1, instant(.min)) },
+    sale("set_sale.sellable_from", "nanos below 0") { $0.with(1, instant(1, nanos: -1)) },
+    sale("set_sale.sellable_from", "a second of nanos") {
+      $0.with(1, instant(1, nanos: 1_000_000_000))
+    },
+    sale("set_sale.sellable_until", "most") { $0.with(2, instant(.max)) },
+    sale("set_sale.sellable_until", "nanos") { $0.with(2, instant(1, nanos: Int64(Int32.max))) },
+    sale("set_sale.sellable_until", "an empty sale") { $0.with(1, instant(5)).with(2, instant(5)) },
+    sale("set_sale.sellable_until", "a nanosecond before") {
+      $0.with(1, instant(5, nanos: 7)).with(2, instant(5, nanos: 6))
+    },
+    sale("set_sale.sellable_until", "1970 is a bound too") {
+      $0.with(1, instant(0)).with(2, Message())
+    },
     change("version_check", "none") { $0.with(4, 1 as Int64) },
     change("any_version", "false") { $0.with(4, 1 as Int64).with(7, false) },
     Breach(
@@ -238,6 +265,14 @@ struct FieldRuleTests {
     for size in [500, 501, Int64(Int32.max)] {
       #expect(try service.ok("ListStock", Message().with(1, size)).messages(1).count == 1)
     }
+    let sale = Message().with(1, Self.instant(-62_135_596_800))
+      .with(2, Self.instant(253_402_300_799, nanos: 999_999_999)).with(3, false)
+    let made = try service.ok(
+      "AdjustStock",
+      Message().with(1, "sale").with(2, "s").with(15, sale).with(7, true).with(9, "r"))
+    #expect(
+      made.message(1)?.message(9)?.message(1)?.number(1) == -62_135_596_800)
+    #expect(made.message(1)?.message(9)?.message(2)?.number(2) == 999_999_999)
     let down = Message().with(1, "down").with(2, name).with(3, name)
       .with(4, -(quantityMax - 256)).with(7, true).with(9, "r")
     #expect(balances(try service.ok("AdjustStock", down).message(1)).prefix(2) == [0, 0])

@@ -9,13 +9,13 @@ struct UnknownFieldTests {
 
   /// A field of every wire type, also empty ones and the largest number.
   private static let strangers: [(note: String, number: Int, bytes: [UInt8])] = [
-    ("a number", 99, tag(99, 0) + [5]), ("zero", 15, tag(15, 0) + [0]),
+    ("a number", 99, tag(99, 0) + [5]), ("zero", 98, tag(98, 0) + [0]),
     ("eight bytes", 31, tag(31, 1) + [1, 2, 3, 4, 5, 6, 7, 8]),
     ("a text", 100, tag(100, 2) + [1, 65]), ("an empty text", 16, tag(16, 2) + [0]),
     ("four bytes", 300, tag(300, 5) + [1, 2, 3, 4]),
     ("the largest number", 1 << 29 - 1, tag(1 << 29 - 1, 0) + [1]),
     ("a tag that is longer than it need be", 20, [0xa0, 0x81, 0x00, 0x01]),
-    ("an empty group", 15, tag(15, 3) + tag(15, 4)),
+    ("an empty group", 98, tag(98, 3) + tag(98, 4)),
     ("a group", 300, tag(300, 3) + of(id).bytes + tag(1, 5) + [1, 2, 3, 4] + tag(300, 4)),
     (
       "groups in a group", 77,
@@ -74,6 +74,10 @@ struct UnknownFieldTests {
       at(
         "changes[1]", "BatchAdjustStock",
         batch("k", [part("a", by: 1), part("b", by: 1).adding(bytes)])),
+      at("set_sale", "AdjustStock", adjust("k", "a", by: 1).with(15, Message().adding(bytes))),
+      at(
+        "set_sale.sellable_until", "AdjustStock",
+        adjust("k", "a", by: 1).with(15, Message().with(2, Message().adding(bytes)))),
     ]
   }
 

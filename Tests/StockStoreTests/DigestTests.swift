@@ -129,6 +129,18 @@ import Testing
       },
       { session in
         Self.base(session)
+        _ = session.adjust("c", "pear", .none, sale: TestSale(isFrozen: true))
+      },
+      { session in
+        Self.base(session)
+        _ = session.adjust("c", "pear", .none, sale: TestSale(from: 5))
+      },
+      { session in
+        Self.base(session)
+        _ = session.adjust("c", "pear", .none, sale: TestSale(until: 5))
+      },
+      { session in
+        Self.base(session)
         _ = session.adjust("c", "pear", .none, safetyStock: 1)
       },
       // The same units held, by another choice; and the same refusal of other alternatives.

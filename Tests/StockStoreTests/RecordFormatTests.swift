@@ -219,12 +219,13 @@ import Testing
       return bytes
     }
     let table: [(String, [UInt8])] = [
-      ("an unknown tag", harmed { $0[40] = 100 }), ("the highest tag", harmed { $0[40] = 255 }),
+      ("an unknown tag", harmed { $0[40] = 200 }), ("the highest tag", harmed { $0[40] = 255 }),
       ("shorter", harmed { $0[41] = 7 }), ("longer", harmed { $0[41] = 9 }),
       ("beyond the record", harmed { $0[42] = 1 }),
       ("empty", harmed { $0.replaceSubrange(40..<48, with: [1, 0, 0, 0, 0, 0, 0, 0]) }),
       ("for lines that it has not", harmed { $0[40] = 2 }),
       ("a choice of eight bytes", harmed { $0[40] = 6 }),
+      ("a third of a sale window", harmed { $0[40] = 9 }),
       (
         "not up to the end",
         extended { $0.append(.revision, 7) }.dropLast(8) + [UInt8](repeating: 0, count: 24)
@@ -271,6 +272,67 @@ import Testing
       }
       #expect(isRead != nil)
     }
+  }
+
+  @Test("The sale window of an adjustment, asked for or as it was", arguments: [false, true])
+  func adjustedSale(isAsked: Bool) {
+    for sale in [
+      TestSale(), TestSale(isFrozen: true), TestSale(from: 5), TestSale(from: 1 << 60, until: .max),
+    ] {
+      var record = RecordWriter()
+      let level = StockLevel(
+        item: ItemHandle(ordinal: 5), onHand: 10, held: 2, committed: 7, safetyStock: -3,
+        version: 9, sale: sale.window)
+      withScope("key", caller: "office") { scope in
+        withName("sku", "loc") { name in
+          let command = AdjustCommand(
+            scope: scope, item: name, change: .none, safetyStock: nil,
+            sale: isAsked ? sale.window : nil, check: .none, reference: name.sku,
+            reason: name.location)
+          record.beginAdjusted(
+            command, time: 1, slot: 2, generation: 3, fingerprint: 4, level: level, name: nil)
+        }
+      }
+      let isRead: Void? = read(record) {
+        #expect($0.level == level && $0.setsSale == isAsked)
+        #expect(text($0.reference) == "sku" && text($0.reason) == "loc")
+      }
+      #expect(isRead != nil)
+    }
+  }
+
+  @Test("A refusal of items that are not on sale", arguments: [0, 1, 63])
+  func notOnSale(others: Int) {
+    func sale(_ index: Int) -> ClosedSale {
+      ClosedSale(
+        item: ItemHandle(ordinal: UInt32(index)),
+        window: TestSale(from: Int64(index) + 5, until: 1 << 60, isFrozen: index % 2 == 0).window)
+    }
+    var record = RecordWriter()
+    var lines = WriteSet(capacity: 64)
+    var further = RefusalList(capacity: 64)
+    defer {
+      lines.free()
+      further.free()
+    }
+    for index in 0...others {
+      lines.append(ItemChange(ordinal: UInt32(index), required: 1 << 40))
+      if index > 0 { further.append(.notOnSale(item: sale(index).item, sale(index).window)) }
+    }
+    let longText = String(repeating: "x", count: 255)
+    withScope(longText, caller: longText) {
+      record.beginRefused(
+        .reserve, .notOnSale(item: sale(0).item, sale(0).window), time: 1, slot: 2, generation: 3,
+        fingerprint: 4, scope: $0, lines: lines, further: further, name: nil)
+    }
+    withBytes(String(repeating: "r", count: 64)) { record.append(.reference, $0) }
+    let isRead: Void? = read(record) {
+      #expect($0.refusal == .notOnSale(item: sale(0).item, sale(0).window))
+      #expect($0.closedSaleCount == others + 1 && $0.lineCount == others + 1)
+      for index in 0...others { #expect($0.closedSale(index) == sale(index)) }
+      #expect($0.reference.count == 64 && text($0.key) == longText)
+    }
+    #expect(isRead != nil)
   }
 
   @Test func committedOfLines() {

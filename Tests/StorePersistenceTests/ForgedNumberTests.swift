@@ -72,8 +72,8 @@ struct ForgedNumberTests {
     [
       each(0, 4, UInt64(UInt32.max) - 1),
       each(4, 1, 0, 255),
-      // More than the flag that units are committed.
-      each(6, 2, 2, 0xffff),
+      // A sale window that is not there, and flags that nobody knows.
+      each(6, 2, 2, 8, 0xffff),
       each(8, 8, 0, .max),
       each(16, 8, 1 << 47, largest, smallest, .max),
       each(24, 8, 1 << 47, largest, smallest, .max),

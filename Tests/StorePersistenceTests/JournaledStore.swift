@@ -175,7 +175,17 @@ final class Commander {
     _ = session.adjust(
       key(), sku(), change, location: random.chance(50) ? "" : "hall-2",
       safetyStock: random.chance(10) ? random.number(-5...5) : nil,
-      allowsShortage: random.chance(20))
+      sale: random.chance(15) ? sale() : nil, allowsShortage: random.chance(20))
+  }
+
+  /// Mostly open, or most carts would be refused.
+  private func sale() -> TestSale {
+    if random.chance(50) { return TestSale() }
+    let now = clock.now().nanoseconds
+    return TestSale(
+      from: random.chance(50) ? now - random.number(0...seconds(9)) : nil,
+      until: random.chance(50) ? now + random.number(1...seconds(9)) : nil,
+      isFrozen: random.chance(20))
   }
 
   private func importRows() {

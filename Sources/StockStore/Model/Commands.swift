@@ -104,6 +104,8 @@ package struct AdjustCommand: BitwiseCopyable {
   package let change: Change
   /// nil: as it is.
   package let safetyStock: Int64?
+  /// nil: as it is.
+  package let sale: SaleWindow?
   package let check: Check
   /// On hand may fall below what is held and committed, though not below zero.
   package let allowsShortage: Bool
@@ -113,13 +115,14 @@ package struct AdjustCommand: BitwiseCopyable {
 
   package init(
     scope: IdempotencyScope, item: ItemName, change: Change, safetyStock: Int64?,
-    check: Check, allowsShortage: Bool = false, reference: BorrowedBytes = .empty,
-    reason: BorrowedBytes
+    sale: SaleWindow? = nil, check: Check, allowsShortage: Bool = false,
+    reference: BorrowedBytes = .empty, reason: BorrowedBytes
   ) {
     self.scope = scope
     self.item = item
     self.change = change
     self.safetyStock = safetyStock
+    self.sale = sale
     self.check = check
     self.allowsShortage = allowsShortage
     self.reference = reference

@@ -63,21 +63,26 @@ package struct StockLevel: Equatable, Sendable, BitwiseCopyable {
   package let item: ItemHandle
   package let balances: Balances
   package let version: UInt64
+  /// When it may be reserved.
+  package let sale: SaleWindow
 
-  package init(item: ItemHandle, _ balances: Balances, version: UInt64) {
+  package init(
+    item: ItemHandle, _ balances: Balances, version: UInt64, sale: SaleWindow = .always
+  ) {
     self.item = item
     self.balances = balances
     self.version = version
+    self.sale = sale
   }
 
   package init(
     item: ItemHandle, onHand: Int64, held: Int64, committed: Int64, safetyStock: Int64,
-    version: UInt64
+    version: UInt64, sale: SaleWindow = .always
   ) {
     self.init(
       item: item,
       Balances(onHand: onHand, held: held, committed: committed, safetyStock: safetyStock),
-      version: version)
+      version: version, sale: sale)
   }
 
   package var onHand: Int64 { balances.onHand }
@@ -99,6 +104,8 @@ package enum StoreTable: Sendable, BitwiseCopyable {
 /// others.
 package enum Refusal: Equatable, Sendable, BitwiseCopyable {
   case insufficientStock(item: ItemHandle, requested: Int64, available: Int64)
+  /// The item may not be reserved at the time of the decision.
+  case notOnSale(item: ItemHandle, SaleWindow)
   /// Line `line` of the command (0 for commands of one item) names an item that is unknown.
   case itemNotFound(line: Int)
   case reservationNotFound

@@ -48,6 +48,12 @@ package enum DeliberateFault: String, Sendable, CaseIterable {
   case importRowTwice = "import-row-twice"
   /// A replay makes an import's changes and does not see how far it is.
   case importProgressLost = "import-progress-lost"
+  /// An item may still be reserved at the very instant from which it may not.
+  case sellUntilIncluded = "sell-until-included"
+  /// A hold may get more units of an item that is frozen.
+  case replaceFrozen = "replace-frozen"
+  /// What a journal says of sale windows is not read.
+  case loseSaleWindow = "lose-sale-window"
   /// A token is taken for one of this store though a repair has given it other versions since.
   case watchAfterRepair = "watch-after-repair"
   /// The token behind an event covers the whole batch that the event is in.

@@ -23,6 +23,7 @@ package enum RecordKind: UInt8, BitwiseCopyable {
   case confirmedInPartCommitted = 17
   case refusedInsufficientCommitted = 18
   case refusedLimitExceeded = 20
+  case refusedNotOnSale = 32
   /// Several adjustments that were made together.
   case adjustedTogether = 40
   /// How far an import has come.
@@ -56,6 +57,8 @@ package enum RecordedRefusal: Equatable {
   case insufficientCommitted(item: ItemHandle, requested: Int64, committed: Int64)
   /// The limit itself stands beside it.
   case limitExceeded(item: ItemHandle, requested: Int64, used: Int64)
+  /// The first item that is not on sale, and what was said of it; the others are lines of the record.
+  case notOnSale(item: ItemHandle, SaleWindow)
 
   /// Whether `first` is one of these places: numbers from a disk may be anything.
   package static func arePlaces(first: Int, _ places: UInt64) -> Bool {
@@ -73,5 +76,16 @@ package struct Shortage: Equatable {
     self.item = item
     self.requested = requested
     self.available = available
+  }
+}
+
+/// An item that is not on sale, besides the first that the refusal names.
+package struct ClosedSale: Equatable {
+  package var item: ItemHandle
+  package var window: SaleWindow
+
+  package init(item: ItemHandle, window: SaleWindow) {
+    self.item = item
+    self.window = window
   }
 }

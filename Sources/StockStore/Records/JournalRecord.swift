@@ -139,6 +139,8 @@
     case .refusedItemsNotFound: return .itemsNotFound(first: Int(item), places: load(48))
     case .refusedLineNotFound: return .lineNotFound(Int(item))
     case .refusedOnHandLimit: return .onHandLimit(change: Int(item))
+    case .refusedNotOnSale:
+      return sale(0).map { .notOnSale(item: ItemHandle(ordinal: item), $0.window) }
     case .refusedInsufficientCommitted:
       return .insufficientCommitted(
         item: ItemHandle(ordinal: item), requested: load(48), committed: load(56))
@@ -164,6 +166,29 @@
       available: load(offset + 12))
   }
 
+  /// Items that are not on sale, where that is why; the refusal names the first.
+  package var closedSaleCount: Int {
+    isRefused ? (range(.sale)?.count ?? 0) / RecordWriter.saleBytes : 0
+  }
+
+  /// One of them, from 0 to `closedSaleCount` - 1.
+  package func closedSale(_ index: Int) -> ClosedSale {
+    guard let sale = sale(index) else { preconditionFailure("no such item") }
+    return sale
+  }
+
+  /// Entry `index` of the sale windows; nil where there is none.
+  private func sale(_ index: Int) -> ClosedSale? {
+    guard let range = range(.sale), range.count >= RecordWriter.saleBytes * (index + 1) else {
+      return nil
+    }
+    let offset = range.lowerBound + RecordWriter.saleBytes * index
+    return ClosedSale(
+      item: ItemHandle(ordinal: load(offset)),
+      window: SaleWindow(
+        fromWord: load(offset + 8), untilWord: load(offset + 16), lowBits: load(offset + 4)))
+  }
+
   private var refusedKind: RecordKind? { RecordKind(rawValue: byte(41)) }
 
   // MARK: Adjusted
@@ -185,13 +210,16 @@
     return byte(41) & 4 == 0 ? .none : .onHand(load(64))
   }
   package var allowsShortage: Bool { byte(41) & 8 != 0 }
+  /// Whether the sale window is what was asked for; else it is what it was.
+  package var setsSale: Bool { byte(41) & 16 != 0 }
 
   /// The balances after.
   package var level: StockLevel {
     let ordinal: UInt64 = load(72)
     return StockLevel(
       item: ItemHandle(ordinal: UInt32(clamping: ordinal)), onHand: load(88), held: load(96),
-      committed: number(.adjustment, 0) ?? 0, safetyStock: load(104), version: load(80))
+      committed: number(.adjustment, 0) ?? 0, safetyStock: load(104), version: load(80),
+      sale: sale(0)?.window ?? .always)
   }
 
   // MARK: Adjusted together

@@ -47,12 +47,15 @@
 //              6  1: held, where it is not as asked: which alternative, from 1 (0: the lines), plus 16 where the
 //                 answer told what is held; refused for lack of units, where there were alternatives: how many
 //                 were tried, the lines included
+//              9  24 for each sale window: item 4, then the window's 20 bytes: lower bits 4, from 8, until 8
+//                 (SaleWindow.swift). Adjusted: the item's after the decision; without it, it has none. Refused
+//                 because items are not on sale: theirs, that of the item at 44 first
 //   The first zero that stands where a tag would ends the parts: records of the first versions have none.
 //
 //   refused, from 40:
 //        0      1  method whose key it is: 1 Reserve, 2 AdjustStock, 3 Replace, 40 BatchAdjustStock
 //        1      1  why: 6 lack of units, 7 an unknown line (the first release), 8 more on hand than may be,
-//                  10 unknown items, 18 lack of committed units, 20 a limit (the numbers of RecordKind,
+//                  10 unknown items, 18 lack of committed units, 20 a limit, 32 not on sale (the numbers of RecordKind,
 //                  CheckpointFormat.swift)
 //        2      1  length of the SKU, or, for lack of units, how many further items lack some
 //        3      1  length of the location
@@ -64,7 +67,8 @@
 //
 //   adjusted, from 40:
 //        0      1  0 none, 1 delta, 2 set, 3 ship, 4 uncommit
-//        1      1  flags: 1 safety stock, 2 expected version, 4 expected on hand, 8 shortage allowed
+//        1      1  flags: 1 safety stock, 2 expected version, 4 expected on hand, 8 shortage allowed,
+//                  16 sale window
 //        2      1  length of the SKU              3  1  length of the location
 //        4      4  length of the reason           8  8  delta, or units set, shipped, uncommitted
 //       16      8  safety stock asked for        24  8  version or on hand expected
@@ -123,6 +127,7 @@ package enum RecordPart: UInt8, CaseIterable {
   case revision = 4
   case limits = 5
   case choice = 6
+  case sale = 9
 
   /// Bytes before a part's payload: tag and length.
   static let headBytes = 3
@@ -136,6 +141,7 @@ package enum RecordPart: UInt8, CaseIterable {
     case .revision: byteCount == 8
     case .limits: LimitReader.headBytes + 1...LimitReader.bytesMax ~= byteCount
     case .choice: byteCount == 1
+    case .sale: byteCount % RecordWriter.saleBytes == 0 && byteCount / RecordWriter.saleBytes <= 64
     }
   }
 }
@@ -161,6 +167,7 @@ package enum RecordPart: UInt8, CaseIterable {
   static let lineBytes = 36
   static let refusedLineBytes = 12
   static let shortageBytes = 20
+  static let saleBytes = 24
   static let refusedBytes = 24
   static let adjustedBytes = 72
   static let replacedBytes = 32
@@ -285,6 +292,9 @@ package enum RecordPart: UInt8, CaseIterable {
       kind = .refusedLineNotFound
       item = UInt32(clamping: line)
     case .onHandLimit(let change): item = UInt32(clamping: change)
+    case .notOnSale(let handle, _):
+      kind = .refusedNotOnSale
+      item = handle.ordinal
     case .insufficientCommitted(let handle, let requested, let committed):
       kind = .refusedInsufficientCommitted
       item = handle.ordinal
@@ -323,6 +333,15 @@ package enum RecordPart: UInt8, CaseIterable {
     append(scope.caller, at: &offset)
     append(name, at: &offset)
     end(at: offset)
+    if case .notOnSale(let item, let window) = refusal {
+      let place = appendNumbers(.sale, count: 3 * (1 + further.count))
+      setSale(0, at: place, item, window)
+      for index in 0..<further.count {
+        guard case .notOnSale(let item, let window) = further[index]
+        else { preconditionFailure("the further refusals are not of the first one's kind") }
+        setSale(index + 1, at: place, item, window)
+      }
+    }
   }
 
   /// - Parameters:
@@ -346,7 +365,8 @@ package enum RecordPart: UInt8, CaseIterable {
     case .ship(let units): change = (3, units)
     case .uncommit(let units): change = (4, units)
     }
-    var flags: UInt8 = (isAsked ? 1 : 0) | (command.allowsShortage ? 8 : 0)
+    var flags: UInt8 =
+      (isAsked ? 1 : 0) | (command.allowsShortage ? 8 : 0) | (command.sale == nil ? 0 : 16)
     var expected: UInt64 = 0
     switch command.check {
     case .none: break
@@ -379,6 +399,9 @@ package enum RecordPart: UInt8, CaseIterable {
     end(at: offset)
     append(.reference, command.reference)
     if level.committed != 0 { append(.adjustment, UInt64(bitPattern: level.committed)) }
+    if !level.sale.isAlways {
+      setSale(0, at: appendNumbers(.sale, count: 3), level.item, level.sale)
+    }
   }
 
   /// The lines are set later.
@@ -487,6 +510,17 @@ package enum RecordPart: UInt8, CaseIterable {
   package mutating func setNumber(_ index: Int, at place: Int, _ number: Int64) {
     assert(place + 8 * index + 8 <= contentEnd, "no such number")
     store(number, at: place + 8 * index)
+  }
+
+  /// Sets the sale window `index` of those at `place`, with its item.
+  private mutating func setSale(
+    _ index: Int, at place: Int, _ item: ItemHandle, _ window: SaleWindow
+  ) {
+    setNumber(
+      3 * index, at: place,
+      Int64(bitPattern: UInt64(item.ordinal) | UInt64(window.lowBits) << 32))
+    setNumber(3 * index + 1, at: place, Int64(bitPattern: window.fromWord))
+    setNumber(3 * index + 2, at: place, Int64(bitPattern: window.untilWord))
   }
 
   /// - Returns: where what it says goes.

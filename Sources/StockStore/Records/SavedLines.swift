@@ -16,16 +16,22 @@ package enum SavedLines {
     // Of the first change, what it was before there were several.
     case .refusedOnHandLimit: (record.refusal == .onHandLimit(change: 0) ? 0 : 1, 0, 0)
     case .refusedItemsNotFound, .refusedLineNotFound: (1, 0, 0)
-    case .refusedInsufficientStock: (1 + 2 * record.shortageCount, saved.first, saved.second)
+    case .refusedInsufficientStock, .refusedNotOnSale:
+      (1 + 2 * record.shortageCount, saved.first, saved.second)
     case .refusedInsufficientCommitted, .refusedLimitExceeded: (1, saved.first, saved.second)
     case .imported: (0, saved.first, saved.second)
     // Where nothing is committed, what it was before there was anything to commit.
-    case .adjusted: (record.adjusted.committed == 0 ? 2 : 3, saved.first, saved.second)
+    case .adjusted: (adjustedLineCount(record.adjusted), saved.first, saved.second)
     case .replaced: (2 + record.lineCount, saved.first, saved.second)
     case .held, .confirmed, .confirmedInPart, .confirmedCommitted, .confirmedInPartCommitted,
       .released, .expired:
       (record.lineCount + record.firstLineCount, saved.first, saved.second)
     }
+  }
+
+  /// Where it has no sale window either, what it was before there were any.
+  private static func adjustedLineCount(_ level: StockLevel) -> Int {
+    level.sale.isAlways ? level.committed == 0 ? 2 : 3 : 5
   }
 
   /// Line `index` of as many as `numbers` says.
@@ -37,6 +43,12 @@ package enum SavedLines {
       if index == 0 { return (item.ordinal, Int64(record.alternativesTried)) }
       let shortage = record.shortage((index - 1) / 2)
       return (shortage.item.ordinal, index % 2 == 1 ? shortage.requested : shortage.available)
+    case .notOnSale(let item, let window):
+      if index == 0 { return (item.ordinal, Int64(window.lowBits)) }
+      let other = record.closedSale((index - 1) / 2)
+      return index % 2 == 1
+        ? (other.item.ordinal, Int64(bitPattern: other.window.fromWord))
+        : (other.window.lowBits, Int64(bitPattern: other.window.untilWord))
     case .itemsNotFound(let first, let places):
       return (UInt32(clamping: first), Int64(bitPattern: places))
     case .lineNotFound(let line): return (UInt32(clamping: line), 0)
@@ -50,7 +62,9 @@ package enum SavedLines {
       switch index {
       case 0: return (level.item.ordinal, level.safetyStock)
       case 1: return (0, Int64(bitPattern: level.version))
-      default: return (0, level.committed)
+      case 2: return (0, level.committed)
+      case 3: return (level.sale.lowBits, Int64(bitPattern: level.sale.fromWord))
+      default: return (0, Int64(bitPattern: level.sale.untilWord))
       }
     }
     var index = index

@@ -162,10 +162,6 @@ package struct Assembly: Sendable {
   }
 
   private func requirePossible(_ slot: UInt32) throws(JournalError) {
-    for index in 0..<core.slab[slot].lineCount
-    where core.slab[slot].line(index).item.ordinal >= core.items.count {
-      throw impossible("slot \(slot) has units of an item that is not there")
-    }
     guard core.slab[slot].namesItems(below: core.items.count) else {
       throw impossible("slot \(slot) tells of an item that is not there")
     }

@@ -160,7 +160,7 @@ package final class Replay {
       try answerReplace(record, lsn: lsn)
     case .refused: try refuse(record, lsn: lsn)
     case .adjusted:
-      try adjustItem(record.level, record.name, lsn: lsn)
+      try adjustItem(record.level, record.name, tellsSale: true, lsn: lsn)
       try adjust(record, lsn: lsn)
     case .adjustedTogether:
       try adjustItems(record, lsn: lsn)
@@ -201,18 +201,23 @@ package final class Replay {
       if core.fault == .batchHalfReplayed, record.kind == .adjustedTogether, !isFirst { return }
       isFirst = false
       try adjustItem(
-        change.level, change.name ?? ItemName(sku: .empty, location: .empty), lsn: lsn)
+        change.level, change.name ?? ItemName(sku: .empty, location: .empty), tellsSale: false,
+        lsn: lsn)
     }
   }
 
-  /// - Parameter name: empty where the item was there.
+  /// - Parameters:
+  ///   - name: empty where the item was there.
+  ///   - tellsSale: the sale window is that of `level`; else it stays.
   private func adjustItem(
-    _ level: StockLevel, _ name: ItemName, lsn: UInt64
+    _ level: StockLevel, _ name: ItemName, tellsSale: Bool, lsn: UInt64
   ) throws(JournalError) {
     let ordinal = level.item.ordinal
     if ordinal < core.items.count {
       if lsn <= core.items[ordinal].lsn.load(ordering: .relaxed) { return }
-      if name.sku.count == 0 { return try setNext(level, lsn: lsn) }
+      if name.sku.count == 0 {
+        return tellsSale ? try setAdjusted(level, lsn: lsn) : try setNext(level, lsn: lsn)
+      }
     }
     guard level.version == core.firstVersion, try core.restore(level, name, lsn: lsn) else {
       throw impossible("an item that cannot be made")
@@ -227,6 +232,12 @@ package final class Replay {
       throw impossible("version \(level.version) of an item after its version \(version)")
     }
     core.setLevel(level, lsn: lsn)
+  }
+
+  /// The same, of an adjustment, which says what the sale window is.
+  private func setAdjusted(_ level: StockLevel, lsn: UInt64) throws(JournalError) {
+    try setNext(level, lsn: lsn)
+    if core.fault != .loseSaleWindow { core.items.setSale(level.item.ordinal, level.sale) }
   }
 
   /// Adds what is sold to what the subjects have: the checkpoint has it in places of their own, each with the number
@@ -371,7 +382,9 @@ package final class Replay {
       try requireLimits(record, 1...1)
       limits = record.limits
     }
-    guard record.shortageCount < StoreLimits.linesMax else {
+    guard record.shortageCount < StoreLimits.linesMax,
+      record.closedSaleCount <= StoreLimits.linesMax
+    else {
       throw impossible("a refusal of more items than a reservation has")
     }
     guard try beginUse(record, method, lsn: lsn) else { return }
@@ -386,6 +399,12 @@ package final class Replay {
     if record.shortageCount > 0 { core.slab[record.slot].setShortageCount(record.shortageCount) }
     for index in 0..<record.shortageCount {
       core.slab[record.slot].setShortage(index, record.shortage(index))
+    }
+    if record.closedSaleCount > 1 {
+      core.slab[record.slot].setShortageCount(record.closedSaleCount - 1)
+    }
+    for index in 1..<max(1, record.closedSaleCount) {
+      core.slab[record.slot].setClosedSale(index - 1, record.closedSale(index))
     }
     core.slab[record.slot].endedAt = record.time
     try requirePossible(record.slot)

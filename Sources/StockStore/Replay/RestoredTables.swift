@@ -45,6 +45,10 @@ extension ReservationRecord {
       return RecoveryLimits.isPossible(time: replacedTimes.expiresAt)
         && RecoveryLimits.isPossible(time: replacedTimes.createdAt)
     }
+    if case .notOnSale(_, let window) = refusal {
+      return window.isPossible
+        && (0..<shortageCount).allSatisfy { closedSale($0).window.isPossible }
+    }
     if case .insufficientCommitted(_, let requested, let committed) = refusal {
       return RecoveryLimits.isPossible(units: requested)
         && RecoveryLimits.isPossible(units: committed)
@@ -61,11 +65,12 @@ extension ReservationRecord {
       }
   }
 
-  /// Whether the items that a refusal or an adjustment names besides its lines are below `itemCount`.
+  /// Whether all items that it names are below `itemCount`.
   func namesItems(below itemCount: UInt32) -> Bool {
     if kind == .adjusted { return adjusted.item.ordinal < itemCount }
     if state != nil {
-      return (0..<toldLineCount).allSatisfy { toldLine($0).item.ordinal < itemCount }
+      return hasLines(below: itemCount)
+        && (0..<toldLineCount).allSatisfy { toldLine($0).item.ordinal < itemCount }
     }
     if kind == .adjustedTogether {
       return (0..<levelCount).allSatisfy { level($0).item.ordinal < itemCount }
@@ -73,9 +78,16 @@ extension ReservationRecord {
     switch refusal {
     case .insufficientStock(let item, _, _), .insufficientCommitted(let item, _, _),
       .limitExceeded(let item, _, _):
+      return item.ordinal < itemCount && hasLines(below: itemCount)
+    case .notOnSale(let item, _):
       return item.ordinal < itemCount
-    default: return true
+        && (0..<shortageCount).allSatisfy { closedSale($0).item.ordinal < itemCount }
+    default: return hasLines(below: itemCount)
     }
+  }
+
+  private func hasLines(below itemCount: UInt32) -> Bool {
+    (0..<lineCount).allSatisfy { line($0).item.ordinal < itemCount }
   }
 }
 
@@ -83,7 +95,7 @@ extension StockLevel {
   /// Whether an item can have these balances.
   @inline(__always)
   var isPossible: Bool {
-    balances.areStorable && version < UInt64.max >> 1
+    balances.areStorable && version < UInt64.max >> 1 && (sale.isAlways || sale.isPossible)
   }
 }
 
@@ -100,10 +112,11 @@ extension StoreCore {
       return false
     }
     setLevel(level, lsn: lsn)
+    items.setSale(ordinal, level.sale)
     return true
   }
 
-  /// Gives an item that is there these balances and this version.
+  /// Gives an item that is there these balances and this version; its sale window stays.
   @inline(__always)
   func setLevel(_ level: StockLevel, lsn: UInt64) {
     let ordinal = level.item.ordinal

@@ -32,7 +32,8 @@ extension StoreSession {
     }
     let after = StockLevel(
       item: before.item, balances,
-      version: before.version == 0 ? core.firstVersion : before.version + 1)
+      version: before.version == 0 ? core.firstVersion : before.version + 1,
+      sale: scratch.adjustment.command.sale ?? before.sale)
     scratch.adjustment.after = after
     if core.log.isKeeping {
       let command = scratch.adjustment.command
@@ -51,14 +52,18 @@ extension StoreSession {
   func applyAdjustment(lsn: UInt64) {
     apply(
       scratch.changes[0], scratch.adjustment.after,
+      sale: scratch.adjustment.command.sale,
       safetyStockBefore: scratch.adjustment.safetyStockBefore, lsn: lsn)
   }
 
   /// Gives a locked item its balances, and unlocks it.
-  /// - Parameter before: its safety stock, where that changes.
+  /// - Parameters:
+  ///   - sale: its window, where that is set.
+  ///   - before: its safety stock, where that changes.
   @inline(__always)
   private func apply(
-    _ change: ItemChange, _ after: StockLevel, safetyStockBefore before: Int64?, lsn: UInt64
+    _ change: ItemChange, _ after: StockLevel, sale: SaleWindow?,
+    safetyStockBefore before: Int64?, lsn: UInt64
   ) {
     let (ordinal, word) = (change.ordinal, change.word)
     // Before anybody can read the new one: or it would be taken for what it was all along.
@@ -67,6 +72,7 @@ extension StoreSession {
     }
     core.noteShortage(after.balances)
     core.items[ordinal].store(after.balances)
+    if let sale { core.items.setSale(ordinal, sale) }
     core.items[ordinal].lsn.store(lsn, ordering: .releasing)
     unlock(ordinal, (after.version - 1) << 1)
     if word >> 1 == 0 { counters.items.add() }
@@ -121,7 +127,8 @@ extension StoreSession {
       let (before, after) = (scratch.group[index].before, scratch.group[index].after)
       let safetyStockBefore =
         before.version == 0 || after.safetyStock == before.safetyStock ? nil : before.safetyStock
-      apply(scratch.changes[place], after, safetyStockBefore: safetyStockBefore, lsn: lsn)
+      apply(
+        scratch.changes[place], after, sale: nil, safetyStockBefore: safetyStockBefore, lsn: lsn)
     }
   }
 

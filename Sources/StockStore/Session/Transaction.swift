@@ -67,9 +67,13 @@ extension StoreSession {
       let ordinal = scratch.changes[index].ordinal
       guard let word = unlockedWord(ordinal) else { return .conflict }
       scratch.changes[index].word = word
-      scratch.changes[index].before = core.items[ordinal].balances
+      let (before, hasSaleWindow) = core.items[ordinal].balancesAndSale
+      scratch.changes[index].before = before
+      if hasSaleWindow, let refusal = saleRefusal(index) {
+        return refuseAll(from: index, refusal) { saleRefusal($0) }
+      }
       if let lack = scratch.changes[index].lack, isRefused(index) {
-        return refuseShortages(from: index, lack.requested, available: lack.available)
+        return refuseLacks(from: index, lack.requested, available: lack.available)
       }
     }
     if scratch.changes.limits.count > 0, let refused = readLimits() { return refused }
@@ -86,13 +90,45 @@ extension StoreSession {
     return change.before.available + change.before.committed < change.required
   }
 
-  /// Refuses for lack of units of the change at `first`, and names all behind it that lack some. What was
-  /// read of these stood at the moment at which the last was read; the caller sees to the first.
+  /// Refuses for lack of units of the change at `first`, and names all behind it that lack some.
   @inline(never)
-  private func refuseShortages(
-    from first: Int, _ requested: Int64, available: Int64
-  ) -> Reading {
+  private func refuseLacks(from first: Int, _ requested: Int64, available: Int64) -> Reading {
     let least = scratch.alternatives.takesLess ? shortage(first)?.requested : nil
+    return refuseAll(
+      from: first, lackRefusal(first, least ?? requested, available: available)
+    ) { index in
+      shortage(index).map { lackRefusal(index, $0.requested, available: $0.available) }
+    }
+  }
+
+  private func lackRefusal(_ index: Int, _ requested: Int64, available: Int64) -> Refusal {
+    .insufficientStock(
+      item: ItemHandle(ordinal: scratch.changes[index].ordinal), requested: requested,
+      available: available)
+  }
+
+  /// Why the change at `index` may not have more units of its item, which was read, at this time; nil where it may, or
+  /// takes none: what is held already is nobody else's, whatever becomes of the sale.
+  @inline(never)
+  private func saleRefusal(_ index: Int) -> Refusal? {
+    let ordinal = scratch.changes[index].ordinal
+    guard scratch.changes[index].required > 0, core.items[ordinal].balancesAndSale.hasSaleWindow
+    else { return nil }
+    let window = core.items.sale(ordinal)
+    if window.admits(now) { return nil }
+    switch core.fault {
+    case .sellUntilIncluded where window.admits(now - 1): return nil
+    case .replaceFrozen where window.isFrozen && scratch.replacement.isReplacing: return nil
+    default: return .notOnSale(item: ItemHandle(ordinal: ordinal), window)
+    }
+  }
+
+  /// Refuses because of the change at `first`, and names all behind it that are to be refused for the same reason. What
+  /// was read of these stood at the moment at which the last was read; the caller sees to the first.
+  @inline(never)
+  private func refuseAll(
+    from first: Int, _ refusal: Refusal, alike: (_ index: Int) -> Refusal?
+  ) -> Reading {
     let others = (first + 1)..<scratch.changes.count
     scratch.further.removeAll()
     for index in others {
@@ -103,12 +139,7 @@ extension StoreSession {
       }
       scratch.changes[index].word = word
       scratch.changes[index].before = core.items[ordinal].balances
-      if let lack = shortage(index) {
-        scratch.further.append(
-          .insufficientStock(
-            item: ItemHandle(ordinal: ordinal), requested: lack.requested,
-            available: lack.available))
-      }
+      if let other = alike(index) { scratch.further.append(other) }
     }
     for index in others {
       guard isUnchanged(scratch.changes[index].ordinal, scratch.changes[index].word) else {
@@ -116,12 +147,7 @@ extension StoreSession {
         return .conflict
       }
     }
-    let change = scratch.changes[first]
-    return .refused(
-      .insufficientStock(
-        item: ItemHandle(ordinal: change.ordinal), requested: least ?? requested,
-        available: available),
-      lsn: 0, index: first)
+    return .refused(refusal, lsn: 0, index: first)
   }
 
   /// Puts what becomes of the items into the journal's record, by what was read: ahead of the locks.

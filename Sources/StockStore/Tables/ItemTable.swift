@@ -13,7 +13,8 @@ package struct ItemRecord: ~Copyable {
   /// version << 1 | locked. Version 0: the name is taken, but the item was not made yet.
   package let word: Atomic<UInt64>
   // Each has its balance in the upper 48 bits, and 16 bits of committed below: the lowest are in the first.
-  // No balance is as large as 2^47, and a fifth word would cost every item a second cache line.
+  // No balance is as large as 2^47, and a fifth word would cost every item a second cache line. So the third has a
+  // bit to spare, which says that the item has a sale window.
   private let onHandWord: Atomic<Int64>
   private let heldWord: Atomic<Int64>
   private let safetyStockWord: Atomic<Int64>
@@ -23,19 +24,32 @@ package struct ItemRecord: ~Copyable {
 
   private static let committedBits: Int64 = 16
   private static let committedMask: Int64 = 1 << committedBits - 1
+  private static let committedTopMask: Int64 = committedMask >> 1
+  private static let saleWindowBit: Int64 = 1 << (committedBits - 1)
 
   /// The four balances; consistent if the word is the same before and after.
   @inline(__always)
-  var balances: Balances {
+  var balances: Balances { balancesAndSale.balances }
+
+  /// The same, and whether the item has a sale window: ItemTable.sale(_:).
+  @inline(__always)
+  var balancesAndSale: (balances: Balances, hasSaleWindow: Bool) {
     let first = onHandWord.load(ordering: .acquiring)
     let second = heldWord.load(ordering: .acquiring)
     let third = safetyStockWord.load(ordering: .acquiring)
     let bits = Self.committedBits
-    return Balances(
+    let balances = Balances(
       onHand: first >> bits, held: second >> bits,
       committed: first & Self.committedMask | (second & Self.committedMask) << bits
-        | (third & Self.committedMask) << (2 * bits),
+        | (third & Self.committedTopMask) << (2 * bits),
       safetyStock: third >> bits)
+    return (balances, third & Self.saleWindowBit != 0)
+  }
+
+  /// For whoever holds the lock, or has the table to itself.
+  fileprivate borrowing func setHasSaleWindow(_ hasOne: Bool) {
+    let others = safetyStockWord.load(ordering: .relaxed) & ~Self.saleWindowBit
+    safetyStockWord.store(others | (hasOne ? Self.saleWindowBit : 0), ordering: .releasing)
   }
 
   /// For whoever holds the lock, or has the table to itself. On hand, held and committed are not below zero.
@@ -49,8 +63,9 @@ package struct ItemRecord: ~Copyable {
       balances.onHand << bits | committed & Self.committedMask, ordering: .releasing)
     heldWord.store(
       balances.held << bits | committed >> bits & Self.committedMask, ordering: .releasing)
+    let sale = safetyStockWord.load(ordering: .relaxed) & Self.saleWindowBit
     safetyStockWord.store(
-      balances.safetyStock << bits | committed >> (2 * bits) & Self.committedMask,
+      balances.safetyStock << bits | committed >> (2 * bits) & Self.committedTopMask | sale,
       ordering: .releasing)
   }
 
@@ -80,6 +95,14 @@ struct ItemKey {
   }
 }
 
+/// The sale window of an item that has one, guarded as its balances are. Whoever reads it before it has seen that the
+/// item's word is still the same may read anything.
+private struct SaleWindowRecord: ~Copyable {
+  let fromWord: Atomic<UInt64>
+  let untilWord: Atomic<UInt64>
+  let lowBits: Atomic<UInt32>
+}
+
 /// All items. A handle, as Region.
 package struct ItemTable {
   private struct Header: ~Copyable {
@@ -104,11 +127,14 @@ package struct ItemTable {
   }
 
   private let records: Region<ItemRecord>
+  /// By the items' numbers. Small pages: those of items without a window are never touched.
+  private let sales: Region<SaleWindowRecord>
   private let header = PaddedArray<Header>(count: 1) { _ in Header() }
 
   init(capacity: Int) {
     precondition(MemoryLayout<ItemRecord>.size == 64, "an item is one cache line")
     records = Region(capacity: min(capacity, Int(UInt32.max) - 1), pages: .huge)
+    sales = Region(capacity: records.capacity, pages: .small)
     fillPages(0..<1)
   }
 
@@ -118,7 +144,14 @@ package struct ItemTable {
       unsafe records[ordinal].key.copy?.deallocate()
     }
     records.free()
+    sales.free()
     header.free()
+  }
+
+  /// What the tables of so many items take of the address space.
+  static func addressSpace(capacity: Int) -> Int {
+    Region<ItemRecord>.mappedBytes(capacity: capacity)
+      + Region<SaleWindowRecord>.mappedBytes(capacity: capacity)
   }
 
   /// The cap.
@@ -135,8 +168,27 @@ package struct ItemTable {
   /// The balances of an item and `version`, which was read before; consistent if it is the same after.
   @inline(__always)
   package func level(_ ordinal: UInt32, version: UInt64) -> StockLevel {
-    StockLevel(
-      item: ItemHandle(ordinal: ordinal), records[ordinal].balances, version: version)
+    let (balances, hasSaleWindow) = records[ordinal].balancesAndSale
+    return StockLevel(
+      item: ItemHandle(ordinal: ordinal), balances, version: version,
+      sale: hasSaleWindow ? sale(ordinal) : .always)
+  }
+
+  /// The sale window of an item that has one; consistent if the item's word is the same before and after.
+  func sale(_ ordinal: UInt32) -> SaleWindow {
+    SaleWindow(
+      fromWord: sales[ordinal].fromWord.load(ordering: .acquiring),
+      untilWord: sales[ordinal].untilWord.load(ordering: .acquiring),
+      lowBits: sales[ordinal].lowBits.load(ordering: .acquiring))
+  }
+
+  /// For whoever has the item locked, or the table to itself.
+  package func setSale(_ ordinal: UInt32, _ sale: SaleWindow) {
+    if sale.isAlways { return records[ordinal].setHasSaleWindow(false) }
+    sales[ordinal].fromWord.store(sale.fromWord, ordering: .releasing)
+    sales[ordinal].untilWord.store(sale.untilWord, ordering: .releasing)
+    sales[ordinal].lowBits.store(sale.lowBits, ordering: .releasing)
+    records[ordinal].setHasSaleWindow(true)
   }
 
   /// The record of a number that `add` gave.

@@ -413,6 +413,12 @@ package struct ReservationRecord: BitwiseCopyable {
     case .refusedItemsNotFound: .itemsNotFound(first: Int(ordinals[0]), places: spareWord)
     case .refusedLineNotFound: .lineNotFound(Int(ordinals[0]))
     case .refusedOnHandLimit: .onHandLimit(change: Int(ordinals[0]))
+    case .refusedNotOnSale:
+      .notOnSale(
+        item: ItemHandle(ordinal: ordinals[0]),
+        SaleWindow(
+          fromWord: UInt64(bitPattern: firstNumber), untilWord: UInt64(bitPattern: secondNumber),
+          lowBits: quantitiesLow[0]))
     case .refusedInsufficientCommitted:
       .insufficientCommitted(
         item: ItemHandle(ordinal: ordinals[0]), requested: firstNumber, committed: secondNumber)
@@ -433,6 +439,13 @@ package struct ReservationRecord: BitwiseCopyable {
       ordinals[3] = 0
       firstNumber = requested
       secondNumber = available
+    case .notOnSale(let item, let window):
+      kind = .refusedNotOnSale
+      ordinals[0] = item.ordinal
+      ordinals[3] = 0
+      firstNumber = Int64(bitPattern: window.fromWord)
+      secondNumber = Int64(bitPattern: window.untilWord)
+      quantitiesLow[0] = window.lowBits
     case .itemsNotFound(let first, let places):
       precondition(
         RecordedRefusal.arePlaces(first: first, places), "a refusal of items that are none")
@@ -458,12 +471,15 @@ package struct ReservationRecord: BitwiseCopyable {
     }
   }
 
-  // Two lines of a block for each further item that lacks units: requested, available.
+  // Two lines of a block for each further item: that lacks units: requested, available; that is not on sale: the
+  // words of its window, the lower bits in the place of the second line's item.
 
   // In the fourth ordinal: how many there are, and above them how many alternatives were tried.
 
-  /// Items that lack units, besides the first.
-  package var shortageCount: Int { kind == .refusedInsufficientStock ? Int(ordinals[3] & 0xff) : 0 }
+  /// Items that lack units, or are not on sale, besides the first.
+  package var shortageCount: Int {
+    kind == .refusedInsufficientStock || kind == .refusedNotOnSale ? Int(ordinals[3] & 0xff) : 0
+  }
 
   /// Alternatives that were tried, lines included; 0 where there were none besides the lines.
   package var alternativesTried: Int {
@@ -483,7 +499,10 @@ package struct ReservationRecord: BitwiseCopyable {
 
   /// Makes room for the shortages of a refusal that is set already: up to 63.
   package mutating func setShortageCount(_ count: Int) {
-    assert(kind == .refusedInsufficientStock && count < StoreLimits.linesMax)
+    assert(
+      kind == .refusedInsufficientStock || kind == .refusedNotOnSale,
+      "only these have further items")
+    assert(count < StoreLimits.linesMax, "more items than a command has")
     ordinals[3] = ordinals[3] & ~0xff | UInt32(truncatingIfNeeded: count)
     if count == 0 { return }
     let lineCount = max(2 * count, Self.inlineLinesMax + 1)
@@ -503,14 +522,38 @@ package struct ReservationRecord: BitwiseCopyable {
       item: requested.item, requested: requested.quantity, available: available.quantity)
   }
 
-  /// The answer to an adjustment; set it with `kind`.
+  package mutating func setClosedSale(_ index: Int, _ sale: ClosedSale) {
+    let window = sale.window
+    setLine(
+      2 * index, ViewLine(item: sale.item, quantity: Int64(bitPattern: window.fromWord)))
+    setLine(
+      2 * index + 1,
+      ViewLine(
+        item: ItemHandle(ordinal: window.lowBits), quantity: Int64(bitPattern: window.untilWord)))
+  }
+
+  package func closedSale(_ index: Int) -> ClosedSale {
+    let (first, second) = (line(2 * index), line(2 * index + 1))
+    return ClosedSale(
+      item: first.item,
+      window: SaleWindow(
+        fromWord: UInt64(bitPattern: first.quantity),
+        untilWord: UInt64(bitPattern: second.quantity), lowBits: second.item.ordinal))
+  }
+
+  /// The answer to an adjustment; set it with `kind`. Where no block is, quantities have room for a window.
   package var adjusted: StockLevel {
     get {
       StockLevel(
         item: ItemHandle(ordinal: ordinals[0]), onHand: firstNumber, held: secondNumber,
         committed: Int64(bitPattern: UInt64(quantitiesLow[0]) | UInt64(quantitiesLow[1]) << 32),
         safetyStock: Int64(bitPattern: UInt64(ordinals[3]) | UInt64(ordinals[4]) << 32),
-        version: spareWord)
+        version: spareWord,
+        sale: SaleWindow(
+          fromWord: UInt64(quantitiesLow[2]) | UInt64(quantitiesLow[3]) << 32,
+          untilWord: UInt64(quantitiesLow[4]) | UInt64(quantitiesHigh[0]) << 32
+            | UInt64(quantitiesHigh[1]) << 48,
+          lowBits: UInt32(quantitiesHigh[2])))
     }
     set {
       ordinals[0] = newValue.item.ordinal
@@ -521,6 +564,14 @@ package struct ReservationRecord: BitwiseCopyable {
       quantitiesLow[0] = UInt32(truncatingIfNeeded: newValue.committed)
       quantitiesLow[1] = UInt32(truncatingIfNeeded: newValue.committed >> 32)
       spareWord = newValue.version
+      let sale = newValue.sale
+      quantitiesLow[2] = UInt32(truncatingIfNeeded: sale.fromWord)
+      quantitiesLow[3] = UInt32(truncatingIfNeeded: sale.fromWord >> 32)
+      quantitiesLow[4] = UInt32(truncatingIfNeeded: sale.untilWord)
+      quantitiesHigh[0] = UInt16(truncatingIfNeeded: sale.untilWord >> 32)
+      quantitiesHigh[1] = UInt16(truncatingIfNeeded: sale.untilWord >> 48)
+      // 15 bits are in use.
+      quantitiesHigh[2] = UInt16(truncatingIfNeeded: sale.lowBits)
     }
   }
 

@@ -82,7 +82,7 @@ package struct StoreCore: Sendable {
     let partial = shardsMax * ReservationSlab.chunkRecords
     let reservations = limits.reservationsMax + reservationsMaxBefore + partial
     return StrategyTables.addressSpace(concurrency, items: items)
-      + Region<ItemRecord>.mappedBytes(capacity: items)
+      + ItemTable.addressSpace(capacity: items)
       + Region<ReservationRecord>.mappedBytes(capacity: reservations)
       + DueIndex.addressSpace(items: items, holds: reservations)
       + SubjectTable.addressSpace(capacity: limits.subjectEntriesMax)

@@ -140,7 +140,8 @@ extension StoreSession {
     hasher.absorb(command.safetyStock == nil ? 0 : 1)
     hasher.absorb(UInt64(bitPattern: command.safetyStock ?? 0))
     let count = UInt64(command.reference.count)
-    let newer = (command.allowsShortage ? 1 << 8 : 0) | count << 16
+    let newer =
+      (command.allowsShortage ? 1 << 8 : 0) | (command.sale == nil ? 0 : 1 << 9) | count << 16
     switch command.check {
     case .none:
       hasher.absorb(newer | 0)
@@ -151,6 +152,11 @@ extension StoreSession {
     case .onHand(let onHand):
       hasher.absorb(newer | 2)
       hasher.absorb(UInt64(bitPattern: onHand))
+    }
+    if let sale = command.sale {
+      hasher.absorb(sale.fromWord)
+      hasher.absorb(sale.untilWord)
+      hasher.absorb(UInt64(sale.lowBits))
     }
     if count > 0 { unsafe hasher.absorb(bytes: command.reference.pointer) }
   }

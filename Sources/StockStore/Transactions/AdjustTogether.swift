@@ -176,7 +176,7 @@ extension StoreSession {
     case .lineNotFound(let line): line
     case .onHandLimit(let change): change
     case .insufficientStock(let item, _, _), .insufficientCommitted(let item, _, _),
-      .limitExceeded(let item, _, _):
+      .limitExceeded(let item, _, _), .notOnSale(let item, _):
       (0..<scratch.group.count).first {
         core.find(scratch.group[$0].command.item, scratch.group[$0].hash) == item.ordinal
       }

@@ -14,8 +14,8 @@ extension StoreSession {
   ///   - keepCommitted: the units stay on hand as committed; part of what a repeat must repeat.
   /// - Returns: the reservation, `replayed` if it was confirmed before in the same way; or
   ///   `reservationNotFound`, `reservationExpired`, `reservationReleased`, `reservationConfirmed` (in
-  ///   another way), `moreThanHeld`, `insufficientStock` (reacquiring, or not on hand), `limitExceeded`
-  ///   (reacquiring, by the limits of its Reserve), `notOwnHold`, `conflictTooBusy`, `unavailable`.
+  ///   another way), `moreThanHeld`, `insufficientStock` (reacquiring, or not on hand), `notOnSale` (reacquiring),
+  ///   `limitExceeded` (reacquiring, by the limits of its Reserve), `notOwnHold`, `conflictTooBusy`, `unavailable`.
   package func confirm(
     _ id: ReservationID, reacquireIfExpired: Bool, keepCommitted: Bool = false,
     by requester: Requester = .nameless
@@ -109,9 +109,12 @@ extension StoreSession {
   }
 
   private func refusedSale(_ refusal: Refusal, _ slot: UInt32) -> Decision<ReservationView> {
-    guard refusal.mayPassWithExpiry else { return refused(refusal, slot) }
-    // It tells of what others have taken: that must be durable, too.
-    return Decision(.refused(refusal), replayed: false, lsn: core.log.last)
+    switch refusal {
+    case .insufficientStock, .limitExceeded, .notOnSale:
+      // It tells of what others have taken, or set: that must be durable, too.
+      return Decision(.refused(refusal), replayed: false, lsn: core.log.last)
+    default: return refused(refusal, slot)
+    }
   }
 
   /// Makes one change for each line of the reservation, in their order: all that is held goes out of

@@ -105,6 +105,7 @@ extension StoreSession {
       let count = scratch.alternatives.count
       scratch.further.alternativesTried = count == 0 ? 0 : count + 1
     case .limitExceeded: counters.refusedLimitExceeded.add()
+    case .notOnSale: counters.refusedOther.add()
     default:
       counters.refusedOther.add()
       name = scratch.lines[scratch.alternatives.unknownLine].item

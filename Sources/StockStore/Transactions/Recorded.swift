@@ -74,6 +74,9 @@ extension StoreSession {
       refuse(
         .insufficientStock(item: item, requested: requested, available: available), method, scope,
         identity, fingerprint, number, name: nil)
+    case .notOnSale(let item, let window):
+      refuse(
+        .notOnSale(item: item, window), method, scope, identity, fingerprint, number, name: nil)
     case .onHandLimit:
       refuse(
         .onHandLimit(change: method == .adjustTogether ? scratch.group.refused ?? 0 : 0), method,
@@ -134,10 +137,14 @@ extension StoreSession {
     if scratch.further.count == 0 { return }
     core.slab[slot].setShortageCount(scratch.further.count)
     for index in 0..<scratch.further.count {
-      guard case .insufficientStock(let item, let requested, let available) = scratch.further[index]
-      else { preconditionFailure("only what lacks units comes with others") }
-      core.slab[slot].setShortage(
-        index, Shortage(item: item, requested: requested, available: available))
+      switch scratch.further[index] {
+      case .insufficientStock(let item, let requested, let available):
+        core.slab[slot].setShortage(
+          index, Shortage(item: item, requested: requested, available: available))
+      case .notOnSale(let item, let window):
+        core.slab[slot].setClosedSale(index, ClosedSale(item: item, window: window))
+      default: preconditionFailure("only what lacks units or is not on sale comes with others")
+      }
     }
   }
 
@@ -160,6 +167,12 @@ extension StoreSession {
     case .insufficientStock(let item, let requested, let available):
       if core.slab[slot].tellsMore { tellFurther(slot) }
       return .insufficientStock(item: item, requested: requested, available: available)
+    case .notOnSale(let item, let window):
+      for index in 0..<core.slab[slot].shortageCount {
+        let other = core.slab[slot].closedSale(index)
+        scratch.further.append(.notOnSale(item: other.item, other.window))
+      }
+      return .notOnSale(item: item, window)
     case .itemsNotFound(let first, let places):
       return tellUnknownItems(first: first, places: places)
     case .lineNotFound(let line): return .itemNotFound(line: line)

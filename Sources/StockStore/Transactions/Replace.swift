@@ -33,7 +33,8 @@ package struct ReplaceCommand {
 extension StoreSession {
   /// Puts the lines that were appended in the place of those that the reservation holds, or changes nothing.
   /// - Returns: the reservation right after, also where the command is repeated; or `insufficientStock`,
-  ///   `itemNotFound`, `limitExceeded` (all recorded), `reservationNotFound`, `reservationExpired`, `reservationConfirmed`,
+  ///   `notOnSale`, `limitExceeded`, `itemNotFound` (all recorded), `reservationNotFound`, `reservationExpired`,
+  ///   `reservationConfirmed`,
   ///   `reservationReleased`, `notOwnHold`, `revisionMismatch`, `conflictTooBusy`, `idempotencyKeyReused`,
   ///   `longerThanMaxHold`, `tableFull`, `unavailable`.
   package func replace(

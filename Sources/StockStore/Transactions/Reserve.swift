@@ -9,7 +9,7 @@ extension StoreSession {
   ///   - ttlNanoseconds: above 0; nil, which is another payload than any number: the default.
   ///   - reference: empty for none.
   /// - Returns: the hold, whose lines are in the view where its choice tells them; or `insufficientStock`,
-  ///   `limitExceeded`, `itemNotFound` (all recorded), `conflictTooBusy`, `idempotencyKeyReused`,
+  ///   `notOnSale`, `limitExceeded`, `itemNotFound` (all recorded), `conflictTooBusy`, `idempotencyKeyReused`,
   ///   `longerThanMaxHold`, `tableFull`, `unavailable`.
   package func reserve(
     _ scope: IdempotencyScope, ttlNanoseconds: Int64?, reference: BorrowedBytes = .empty
@@ -391,6 +391,7 @@ extension Refusal {
       .insufficientStock(item: item, requested: requested, available: available)
     case .limitExceeded(let item, let requested, let used, _):
       .limitExceeded(item: item, requested: requested, used: used)
+    case .notOnSale(let item, let window): .notOnSale(item: item, window)
     default: nil
     }
   }

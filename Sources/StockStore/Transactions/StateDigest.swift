@@ -95,6 +95,12 @@ extension StoreCore {
     words.append(UInt64(bitPattern: balances.safetyStock))
     // Only where it is: the state of an older version has the digest that it had.
     if balances.committed != 0 { words.append(UInt64(bitPattern: balances.committed)) }
+    let sale = items.level(ordinal, version: version).sale
+    if !sale.isAlways {
+      words.append(sale.fromWord)
+      words.append(sale.untilWord)
+      words.append(UInt64(sale.lowBits))
+    }
     return unsafe keys.digest.hash128(
       words.pointer, name.sku.pointer, name.location.pointer,
       UInt64(name.sku.count) | UInt64(name.location.count) << 32)

@@ -44,15 +44,19 @@ struct FeedConsumer {
     var committed: Int64
     var safetyStock: Int64
     var version: UInt64
+    var sale: TestSale
 
-    init(_ level: SeenEvent.Level) {
+    /// - Parameter before: the sale window, which stays unless the event has set another.
+    init(_ level: SeenEvent.Level, sale before: TestSale?) {
       (onHand, held, committed) = (level.onHand, level.held, level.committed)
       (safetyStock, version) = (level.safetyStock, level.version)
+      sale = level.sale ?? before ?? TestSale()
     }
 
     init(_ item: Model.Item) {
       (onHand, held, committed) = (item.onHand, item.held, item.committed)
       (safetyStock, version) = (item.safetyStock, item.version)
+      sale = item.sale
     }
   }
 
@@ -138,7 +142,7 @@ struct FeedConsumer {
         let isNamed = kind == .refused || kind == .replaced && event.lines[sku] != nil
         return isNamed ? nil : "another item's"
       }
-      return Self.put(level, nil, &books)
+      return Self.put(level, nil, isAdjusted: kind == .adjusted, &books)
     }
     if kind == .refused { return event.stock.isEmpty ? nil : "a refusal that changes stock" }
     if kind == .adjusted {
@@ -147,7 +151,7 @@ struct FeedConsumer {
         return "not of items alone"
       }
       for level in event.stock {
-        if let wrong = Self.put(level, nil, &books) { return wrong }
+        if let wrong = Self.put(level, nil, isAdjusted: event.stock.count == 1, &books) { return wrong }
       }
       return nil
     }
@@ -208,12 +212,15 @@ struct FeedConsumer {
     return nil
   }
 
-  /// - Parameter change: nil: any.
+  /// - Parameters:
+  ///   - change: nil: any.
+  ///   - isAdjusted: the event may have set when the item may be reserved.
   private static func put(
-    _ level: SeenEvent.Level, _ change: Change?, _ books: inout Books
+    _ level: SeenEvent.Level, _ change: Change?, isAdjusted: Bool = false, _ books: inout Books
   ) -> String? {
     let before = books.items[level.sku]
-    books.items[level.sku] = Item(level)
+    books.items[level.sku] = Item(level, sale: before?.sale)
+    if !isAdjusted, level.sale != nil { return "\(level.sku): a sale window" }
     if level.available != level.onHand - level.held - level.committed - level.safetyStock {
       return "\(level.sku): available is not what the others leave"
     }

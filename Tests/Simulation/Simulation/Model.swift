@@ -9,11 +9,12 @@ package struct Model: Sendable {
     package var committed: Int64 = 0
     package var safetyStock: Int64 = 0
     package var version: UInt64 = 0
+    package var sale = TestSale()
 
     package var level: StockLevel {
       StockLevel(
         item: ItemHandle(ordinal: ordinal), onHand: onHand, held: held, committed: committed,
-        safetyStock: safetyStock, version: version)
+        safetyStock: safetyStock, version: version, sale: sale.window)
     }
   }
 
@@ -76,13 +77,17 @@ package struct Model: Sendable {
     package var safetyStock: Int64?
     package var check: AdjustCommand.Check
     package var allowsShortage: Bool
+    /// nil: as it is.
+    package var sale: TestSale?
     package var reference = ""
     package var reason: String
 
     package init(
       sku: String, change: AdjustCommand.Change, safetyStock: Int64? = nil,
-      check: AdjustCommand.Check = .none, allowsShortage: Bool = false, reason: String = "test"
+      sale: TestSale? = nil, check: AdjustCommand.Check = .none, allowsShortage: Bool = false,
+      reason: String = "test"
     ) {
+      self.sale = sale
       self.sku = sku
       self.change = change
       self.safetyStock = safetyStock
@@ -543,19 +548,32 @@ package struct Model: Sendable {
       if merged.contains(where: { items[$0.sku] == nil }) { continue }
       let lacking = lacking(merged)
       if lacking.isEmpty { return (.refused(passing(limits, taking(merged))), []) }
+      guard case .insufficientStock = lacking[0] else { return (.refused(lacking), []) }
       return (.refused(lacking, alternatives: all.count == 1 ? 0 : all.count), [])
     }
     let unknown = Self.merged(all[0]).map(\.sku).filter { items[$0] == nil }
     return (.refused(Self.refusals(unknown: unknown, all[0])), unknown)
   }
 
-  /// What of these lines is not there, each item once.
+  /// Why these lines cannot be had: the reason of the first that cannot, for it and all behind it.
   func lacking(_ merged: [TestLine]) -> [Refusal] {
-    merged.compactMap { line in
-      guard let level = items[line.sku]?.level, level.available < line.enough else { return nil }
-      return .insufficientStock(
-        item: level.item, requested: line.enough, available: level.available)
+    for (index, line) in merged.enumerated() {
+      if closed(line) != nil { return merged[index...].compactMap(closed) }
+      if lack(line) != nil { return merged[index...].compactMap(lack) }
     }
+    return []
+  }
+
+  /// Why the item may not be reserved now; nil where it may.
+  func closed(_ line: TestLine) -> Refusal? {
+    guard let item = items[line.sku], !item.sale.admits(now) else { return nil }
+    return .notOnSale(item: item.level.item, item.sale.window)
+  }
+
+  private func lack(_ line: TestLine) -> Refusal? {
+    guard let level = items[line.sku]?.level, level.available < line.enough else { return nil }
+    return .insufficientStock(
+      item: level.item, requested: line.enough, available: level.available)
   }
 
   /// The first limit that these units would pass, item by item.

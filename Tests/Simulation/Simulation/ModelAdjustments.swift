@@ -81,7 +81,14 @@ extension Model {
       items.append(item)
     }
     for (item, adjustment) in zip(items, batch.adjustments) { put(item, adjustment.sku) }
-    let answer = Answer.levels(items.map(\.level))
+    // Of what is adjusted alone the sale is told.
+    let answer = Answer.levels(
+      items.map {
+        StockLevel(
+          item: $0.level.item, onHand: $0.level.onHand, held: $0.level.held,
+          committed: $0.level.committed, safetyStock: $0.level.safetyStock,
+          version: $0.level.version)
+      })
     record(key, payload, answer, live: false)
     return (answer, false)
   }
@@ -171,6 +178,7 @@ extension Model {
     }
     if let refusal = whyNot(before, item, adjustment) { return .refused(refusal) }
     item.safetyStock = adjustment.safetyStock ?? item.safetyStock
+    item.sale = adjustment.sale ?? item.sale
     item.version = known == nil ? firstVersion : item.version + 1
     return .becomes(item)
   }

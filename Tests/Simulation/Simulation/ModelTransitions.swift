@@ -69,13 +69,21 @@ extension Model {
   private func notThere(
     _ sold: [TestLine], takesAnew: Bool, takesAway: Bool
   ) -> [Refusal] {
-    sold.compactMap { line in
+    func notThere(_ line: TestLine) -> Refusal? {
       guard let level = items[line.sku]?.level else { return nil }
-      if takesAnew, let refusal = lacking([line]).first { return refusal }
+      if takesAnew, level.available < line.quantity {
+        return .insufficientStock(
+          item: level.item, requested: line.quantity, available: level.available)
+      }
       guard takesAway, level.onHand < line.quantity else { return nil }
       return .insufficientStock(
         item: level.item, requested: line.quantity, available: level.onHand)
     }
+    for (index, line) in sold.enumerated() {
+      if takesAnew, closed(line) != nil { return sold[index...].compactMap(closed) }
+      if notThere(line) != nil { return sold[index...].compactMap(notThere) }
+    }
+    return []
   }
 
   /// Whether a confirm asks for what the reservation was confirmed with.

@@ -111,7 +111,7 @@ extension SimulationRun {
 
   func beginTurn(_ session: Int) throws(Violation) {
     guard let store else { return }
-    clock.advance(byNanoseconds: random.number(1...1000))
+    clock.advance(byNanoseconds: stepToTurn())
     let time = sessions[session].beginTurn().nanoseconds
     turnTimes[session] = time
     model.beginSweptTurn(time)
@@ -124,6 +124,16 @@ extension SimulationRun {
     try noteState()
     decisionsBefore[session] = model.decisionCount
     askModel()
+  }
+
+  /// To the next turn: now and then, to the very instant at which a sale begins or ends.
+  private func stepToTurn() -> Int64 {
+    let now = clock.now().nanoseconds
+    let step = random.number(1...Int64(1000))
+    guard settings.salePercent > 0, random.chance(30) else { return step }
+    let bounds = model.items.values.compactMap { $0.sale.nextBound(after: now) }
+    guard let bound = bounds.min(), bound - now <= seconds(60) else { return step }
+    return bound - now
   }
 
   /// Tells the model which holds the store has ended since, each with a state of its own.
@@ -300,11 +310,15 @@ extension SimulationRun {
       var earlier = random.pick(adjustments)
       if random.chance(20) { earlier.adjustment.safetyStock = 1 }
       if random.chance(20) { earlier.adjustment.reference += "x" }
+      if settings.salePercent > 0, random.chance(10) { earlier.adjustment.sale = anySale() }
       return earlier
     }
     let sku = anySKU()
     var adjustment = Model.Adjustment(sku: sku, change: anyChange())
     if random.chance(10) { adjustment.safetyStock = random.number(-5...5) }
+    if settings.salePercent > 0, random.chance(settings.salePercent) {
+      adjustment.sale = anySale()
+    }
     if random.chance(30) { adjustment.check = anyCheck(model.items[sku]) }
     adjustment.allowsShortage = random.chance(15)
     if random.chance(20) { adjustment.reference = "order:\(random.number(0...9))" }
@@ -323,6 +337,22 @@ extension SimulationRun {
     case 6..<8: .uncommit(random.number(1...4))
     default: .delta(random.number(-5...20))
     }
+  }
+
+  /// Often open again, and with bounds at which turns will be.
+  private func anySale() -> TestSale {
+    var sale = TestSale()
+    if random.chance(40) { return sale }
+    sale.isFrozen = random.chance(30)
+    if random.chance(50) {
+      sale.from = model.now + random.pick([0, 1, -1, seconds(1), seconds(50), -seconds(50)])
+    }
+    if random.chance(50) {
+      sale.until =
+        max(model.now, sale.from ?? 0) + random.pick([1, 2, seconds(1), seconds(30), seconds(900)])
+      if sale.from == nil, random.chance(30) { sale.until = model.now }
+    }
+    return sale
   }
 
   func anyCheck(_ item: Model.Item?) -> AdjustCommand.Check {

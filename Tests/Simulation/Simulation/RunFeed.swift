@@ -347,8 +347,10 @@ extension SimulationRun {
       return
     }
     let model = feed.states[at].model
-    for level in event.stock
-    where model.items[level.sku].map(FeedConsumer.Item.init) != FeedConsumer.Item(level) {
+    for level in event.stock {
+      let item = model.items[level.sku]
+      let seen = FeedConsumer.Item(level, sale: item?.sale)
+      if item.map(FeedConsumer.Item.init) == seen { continue }
       throw violation("\(level.sku): \(model.items[level.sku] as Any)", "\(event)")
     }
     if !Self.agrees(event, model) { throw violation("the decision as it was made", "\(event)") }

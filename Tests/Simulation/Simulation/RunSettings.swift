@@ -35,6 +35,8 @@ struct RunSettings {
   var keyBytesMin: Int
   /// Of a hundred changes: those of stock.
   var adjustPercent: Int
+  /// Of a hundred of these: those of the sale window.
+  var salePercent: Int
   /// Changes of a turn.
   var changesMax: Int
   /// Of a hundred reserves: those of many lines.
@@ -85,6 +87,8 @@ struct RunSettings {
     reasonBytesMax = isBulky ? 500 : 60
     keyBytesMin = isBulky ? 64 : 0
     adjustPercent = isBulky ? 80 : 35
+    // Drawn from nothing: the others are the runs that they were before there were sales.
+    salePercent = seed % 7 == 1 ? 30 : 0
     changesMax = isBulky ? 5 : 2
     cartPercent = random.pick([20, 80])
   }

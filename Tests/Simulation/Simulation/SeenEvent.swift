@@ -11,6 +11,8 @@ struct SeenEvent {
     var available: Int64 = 0
     var version: UInt64 = 0
     var committed: Int64 = 0
+    /// Where the event has set it.
+    var sale: TestSale?
   }
 
   var lsn: UInt64 = 0
@@ -63,10 +65,21 @@ struct SeenEvent {
       case 6: level.available = Int64(bitPattern: value)
       case 7: level.version = value
       case 8: level.committed = Int64(bitPattern: value)
+      case 9: level.sale = Self.sale(content)
       default: break
       }
     }
     stock.append(level)
+  }
+
+  private static func sale(_ bytes: Span<UInt8>) -> TestSale {
+    var sale = TestSale()
+    forEachField(bytes) { number, value, content in
+      if number == 1 { sale.from = time(content) }
+      if number == 2 { sale.until = time(content) }
+      if number == 3 { sale.isFrozen = value == 1 }
+    }
+    return sale
   }
 
   /// google.protobuf.Timestamp.

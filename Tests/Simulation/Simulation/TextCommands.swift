@@ -205,8 +205,9 @@ extension StoreSession {
   /// AdjustStock with text.
   package func adjust(
     _ key: String, _ sku: String, _ change: AdjustCommand.Change, location: String = "",
-    safetyStock: Int64? = nil, expectedVersion: UInt64? = nil, expectedOnHand: Int64? = nil,
-    allowsShortage: Bool = false, reason: String = "test", caller: String = ""
+    safetyStock: Int64? = nil, sale: TestSale? = nil, expectedVersion: UInt64? = nil,
+    expectedOnHand: Int64? = nil, allowsShortage: Bool = false, reason: String = "test",
+    caller: String = ""
   ) -> Decision<StockLevel> {
     let check: AdjustCommand.Check =
       expectedVersion.map { .version($0) } ?? expectedOnHand.map { .onHand($0) } ?? .none
@@ -215,8 +216,8 @@ extension StoreSession {
         withBytes(reason) { reason in
           adjust(
             AdjustCommand(
-              scope: scope, item: item, change: change, safetyStock: safetyStock, check: check,
-              allowsShortage: allowsShortage, reason: reason))
+              scope: scope, item: item, change: change, safetyStock: safetyStock,
+              sale: sale?.window, check: check, allowsShortage: allowsShortage, reason: reason))
         }
       }
     }
@@ -233,8 +234,9 @@ extension StoreSession {
             adjust(
               AdjustCommand(
                 scope: scope, item: item, change: adjustment.change,
-                safetyStock: adjustment.safetyStock, check: adjustment.check,
-                allowsShortage: adjustment.allowsShortage, reference: reference, reason: reason))
+                safetyStock: adjustment.safetyStock, sale: adjustment.sale?.window,
+                check: adjustment.check, allowsShortage: adjustment.allowsShortage,
+                reference: reference, reason: reason))
           }
         }
       }

@@ -65,11 +65,7 @@ typedef enum _Holdfast__V1__EventKind {
   /*
    * A call was refused, and the refusal recorded.
    */
-  HOLDFAST__V1__EVENT_KIND__EVENT_KIND_REFUSED = 8,
-  /*
-   * An item was taken away.
-   */
-  HOLDFAST__V1__EVENT_KIND__EVENT_KIND_REMOVED = 9
+  HOLDFAST__V1__EVENT_KIND__EVENT_KIND_REFUSED = 8
     PROTOBUF_C__FORCE_ENUM_TO_BE_INT_SIZE(HOLDFAST__V1__EVENT_KIND)
 } Holdfast__V1__EventKind;
 
@@ -185,7 +181,8 @@ struct  Holdfast__V1__Event
   Google__Protobuf__Timestamp *expires_at;
   /*
    * Every item that was changed, with its balances and version right after. The versions of an item follow
-   * each other without gaps, but for a repair of the data directory, which lifts them.
+   * each other without gaps, but for a repair of the data directory, which lifts them. sale is set only where the
+   * change has set it, and empty where it took it away.
    */
   size_t n_stock;
   Holdfast__V1__StockLevel **stock;

@@ -306,7 +306,7 @@ struct  Holdfast__V1__ConfirmRequest
   Holdfast__V1__ReservationLine **lines;
   /*
    * If the hold has expired, take the units again in the same step. May then fail with
-   * FAILED_PRECONDITION INSUFFICIENT_STOCK or LIMIT_EXCEEDED, and the reservation stays EXPIRED.
+   * FAILED_PRECONDITION INSUFFICIENT_STOCK, NOT_ON_SALE or LIMIT_EXCEEDED, and the reservation stays EXPIRED.
    */
   protobuf_c_boolean reacquire_if_expired;
   /*

@@ -32,8 +32,6 @@ typedef struct Holdfast__V1__BatchAdjustStockResponse Holdfast__V1__BatchAdjustS
 typedef struct Holdfast__V1__ImportStockRequest Holdfast__V1__ImportStockRequest;
 typedef struct Holdfast__V1__ImportStockResponse Holdfast__V1__ImportStockResponse;
 typedef struct Holdfast__V1__ImportFailure Holdfast__V1__ImportFailure;
-typedef struct Holdfast__V1__RemoveItemRequest Holdfast__V1__RemoveItemRequest;
-typedef struct Holdfast__V1__RemoveItemResponse Holdfast__V1__RemoveItemResponse;
 
 
 /* --- enums --- */
@@ -103,7 +101,9 @@ struct  Holdfast__V1__StockLevel
    */
   int64_t committed;
   /*
-   * When it may be reserved; unset: always, unless it is frozen.
+   * When it may be reserved; unset: always. Holds for Reserve, for what a Replace adds,
+   * and for a Confirm that takes an expired hold again. In events, where it was set by the
+   * change; BatchAdjustStock leaves it out.
    */
   Holdfast__V1__SaleWindow *sale;
 };
@@ -113,8 +113,11 @@ struct  Holdfast__V1__StockLevel
 
 
 /*
- * When an item may be reserved: while the server's clock is at sellable_from or later and before sellable_until,
- * and it is not frozen. Holds that there are go on as they were.
+ * When an item may be reserved: while the server's clock, which also says created_at and expires_at, is at
+ * sellable_from or later and before sellable_until, to the nanosecond, and it is not frozen. Else a Reserve is
+ * FAILED_PRECONDITION NOT_ON_SALE. That is a recorded decision as INSUFFICIENT_STOCK is: a retry with the same key
+ * gets it again when the sale has begun, and whoever tries anew takes a new key. Holds that there are go on as they
+ * were: they are confirmed, extended and released. Timestamps are of the years 1 to 9999.
  */
 struct  Holdfast__V1__SaleWindow
 {
@@ -193,8 +196,8 @@ struct  Holdfast__V1__AdjustStockRequest
    */
   char *reference;
   /*
-   * When the item may be reserved from now on: takes the place of what was set before, an empty one of everything.
-   * Unset: no change.
+   * When the item may be reserved from now on. All three of its fields take the place of what was set before; an empty
+   * one: always. Unset: no change. Part of the payload.
    */
   Holdfast__V1__SaleWindow *set_sale;
   Holdfast__V1__AdjustStockRequest__ChangeCase change_case;
@@ -394,7 +397,7 @@ struct  Holdfast__V1__BatchAdjustStockRequest
   char *idempotency_key;
   /*
    * 1-64 changes of different items, whose SKUs and locations have 3,072 bytes together at most (48 each on
-   * average). Their idempotency_key, reason and reference are empty.
+   * average). Their idempotency_key, reason, reference and set_sale are empty.
    */
   size_t n_changes;
   Holdfast__V1__AdjustStockRequest **changes;
@@ -450,7 +453,7 @@ struct  Holdfast__V1__ImportStockRequest
    */
   uint64_t first_row;
   /*
-   * 1-500 rows. Their idempotency_key, reason and reference are empty.
+   * 1-500 rows. Their idempotency_key, reason, reference and set_sale are empty.
    */
   size_t n_rows;
   Holdfast__V1__AdjustStockRequest **rows;
@@ -507,54 +510,6 @@ struct  Holdfast__V1__ImportFailure
 #define HOLDFAST__V1__IMPORT_FAILURE__INIT \
  { PROTOBUF_C_MESSAGE_INIT (&holdfast__v1__import_failure__descriptor) \
     , 0, (char *)protobuf_c_empty_string }
-
-
-/*
- * Asks to take an item away.
- */
-struct  Holdfast__V1__RemoveItemRequest
-{
-  ProtobufCMessage base;
-  /*
-   * Names this attempt, as in AdjustStockRequest; keys of the two never meet.
-   */
-  char *idempotency_key;
-  /*
-   * The product's stock-keeping code: 1-64 bytes of printable ASCII without spaces.
-   */
-  char *sku;
-  /*
-   * Where the units lay: 0-64 bytes of printable ASCII without spaces; empty is the default location.
-   */
-  char *location;
-  /*
-   * Only if its version is this; 0: at any.
-   */
-  uint64_t expected_version;
-  /*
-   * Why, for the audit: 1-256 bytes of valid UTF-8.
-   */
-  char *reason;
-};
-#define HOLDFAST__V1__REMOVE_ITEM_REQUEST__INIT \
- { PROTOBUF_C_MESSAGE_INIT (&holdfast__v1__remove_item_request__descriptor) \
-    , (char *)protobuf_c_empty_string, (char *)protobuf_c_empty_string, (char *)protobuf_c_empty_string, 0, (char *)protobuf_c_empty_string }
-
-
-/*
- * The item is gone.
- */
-struct  Holdfast__V1__RemoveItemResponse
-{
-  ProtobufCMessage base;
-  /*
-   * The key was seen before: this is the first answer again.
-   */
-  protobuf_c_boolean replayed;
-};
-#define HOLDFAST__V1__REMOVE_ITEM_RESPONSE__INIT \
- { PROTOBUF_C_MESSAGE_INIT (&holdfast__v1__remove_item_response__descriptor) \
-    , 0 }
 
 
 /* Holdfast__V1__StockItem methods */
@@ -861,44 +816,6 @@ Holdfast__V1__ImportFailure *
 void   holdfast__v1__import_failure__free_unpacked
                      (Holdfast__V1__ImportFailure *message,
                       ProtobufCAllocator *allocator);
-/* Holdfast__V1__RemoveItemRequest methods */
-void   holdfast__v1__remove_item_request__init
-                     (Holdfast__V1__RemoveItemRequest         *message);
-size_t holdfast__v1__remove_item_request__get_packed_size
-                     (const Holdfast__V1__RemoveItemRequest   *message);
-size_t holdfast__v1__remove_item_request__pack
-                     (const Holdfast__V1__RemoveItemRequest   *message,
-                      uint8_t             *out);
-size_t holdfast__v1__remove_item_request__pack_to_buffer
-                     (const Holdfast__V1__RemoveItemRequest   *message,
-                      ProtobufCBuffer     *buffer);
-Holdfast__V1__RemoveItemRequest *
-       holdfast__v1__remove_item_request__unpack
-                     (ProtobufCAllocator  *allocator,
-                      size_t               len,
-                      const uint8_t       *data);
-void   holdfast__v1__remove_item_request__free_unpacked
-                     (Holdfast__V1__RemoveItemRequest *message,
-                      ProtobufCAllocator *allocator);
-/* Holdfast__V1__RemoveItemResponse methods */
-void   holdfast__v1__remove_item_response__init
-                     (Holdfast__V1__RemoveItemResponse         *message);
-size_t holdfast__v1__remove_item_response__get_packed_size
-                     (const Holdfast__V1__RemoveItemResponse   *message);
-size_t holdfast__v1__remove_item_response__pack
-                     (const Holdfast__V1__RemoveItemResponse   *message,
-                      uint8_t             *out);
-size_t holdfast__v1__remove_item_response__pack_to_buffer
-                     (const Holdfast__V1__RemoveItemResponse   *message,
-                      ProtobufCBuffer     *buffer);
-Holdfast__V1__RemoveItemResponse *
-       holdfast__v1__remove_item_response__unpack
-                     (ProtobufCAllocator  *allocator,
-                      size_t               len,
-                      const uint8_t       *data);
-void   holdfast__v1__remove_item_response__free_unpacked
-                     (Holdfast__V1__RemoveItemResponse *message,
-                      ProtobufCAllocator *allocator);
 /* --- per-message closures --- */
 
 typedef void (*Holdfast__V1__StockItem_Closure)
@@ -949,12 +866,6 @@ typedef void (*Holdfast__V1__ImportStockResponse_Closure)
 typedef void (*Holdfast__V1__ImportFailure_Closure)
                  (const Holdfast__V1__ImportFailure *message,
                   void *closure_data);
-typedef void (*Holdfast__V1__RemoveItemRequest_Closure)
-                 (const Holdfast__V1__RemoveItemRequest *message,
-                  void *closure_data);
-typedef void (*Holdfast__V1__RemoveItemResponse_Closure)
-                 (const Holdfast__V1__RemoveItemResponse *message,
-                  void *closure_data);
 
 /* --- services --- */
 
@@ -974,10 +885,6 @@ struct Holdfast__V1__StockService_Service
                        const Holdfast__V1__ImportStockRequest *input,
                        Holdfast__V1__ImportStockResponse_Closure closure,
                        void *closure_data);
-  void (*remove_item)(Holdfast__V1__StockService_Service *service,
-                      const Holdfast__V1__RemoveItemRequest *input,
-                      Holdfast__V1__RemoveItemResponse_Closure closure,
-                      void *closure_data);
   void (*get_stock)(Holdfast__V1__StockService_Service *service,
                     const Holdfast__V1__GetStockRequest *input,
                     Holdfast__V1__GetStockResponse_Closure closure,
@@ -1001,7 +908,6 @@ void holdfast__v1__stock_service__init (Holdfast__V1__StockService_Service *serv
       function_prefix__ ## adjust_stock,\
       function_prefix__ ## batch_adjust_stock,\
       function_prefix__ ## import_stock,\
-      function_prefix__ ## remove_item,\
       function_prefix__ ## get_stock,\
       function_prefix__ ## batch_get_stock,\
       function_prefix__ ## list_stock  }
@@ -1017,10 +923,6 @@ void holdfast__v1__stock_service__import_stock(ProtobufCService *service,
                                                const Holdfast__V1__ImportStockRequest *input,
                                                Holdfast__V1__ImportStockResponse_Closure closure,
                                                void *closure_data);
-void holdfast__v1__stock_service__remove_item(ProtobufCService *service,
-                                              const Holdfast__V1__RemoveItemRequest *input,
-                                              Holdfast__V1__RemoveItemResponse_Closure closure,
-                                              void *closure_data);
 void holdfast__v1__stock_service__get_stock(ProtobufCService *service,
                                             const Holdfast__V1__GetStockRequest *input,
                                             Holdfast__V1__GetStockResponse_Closure closure,
@@ -1052,8 +954,6 @@ extern const ProtobufCMessageDescriptor holdfast__v1__batch_adjust_stock_respons
 extern const ProtobufCMessageDescriptor holdfast__v1__import_stock_request__descriptor;
 extern const ProtobufCMessageDescriptor holdfast__v1__import_stock_response__descriptor;
 extern const ProtobufCMessageDescriptor holdfast__v1__import_failure__descriptor;
-extern const ProtobufCMessageDescriptor holdfast__v1__remove_item_request__descriptor;
-extern const ProtobufCMessageDescriptor holdfast__v1__remove_item_response__descriptor;
 extern const ProtobufCServiceDescriptor holdfast__v1__stock_service__descriptor;
 
 PROTOBUF_C__END_DECLS
