@@ -66,6 +66,8 @@ final class CheckpointWriter: CheckpointTask, @unchecked Sendable {
   private let copies: FixedArray<Copy>
   /// Of one place.
   private var sales: [SubjectSales] = []
+  /// Names that had no item yet when the items were copied.
+  private var unmadeItems: Set<UInt32> = []
   private var fileBytes = 0
   private var syncedBytes = 0
   private var restNanoseconds: Int64 = 0
@@ -197,7 +199,10 @@ final class CheckpointWriter: CheckpointTask, @unchecked Sendable {
       let word = core.items[ordinal].word.load(ordering: .acquiring)
       // Only a name: whoever makes the item does so after the checkpoint's start. Not so while it is
       // locked: the journal may have written what made it.
-      if word == 0 { return }
+      if word == 0 {
+        unmadeItems.insert(ordinal)
+        return
+      }
       if word & 1 == 0 {
         let level = core.items.level(ordinal, version: word >> 1)
         let lsn = core.items[ordinal].lsn.load(ordering: .acquiring)
@@ -243,7 +248,8 @@ final class CheckpointWriter: CheckpointTask, @unchecked Sendable {
     for place in first..<max(first, pieceEnd) {
       sales.removeAll(keepingCapacity: true)
       core.subjects.forEachSales(at: place) { sales.append($0) }
-      for sale in sales {
+      // Of an item that was made since all are: the journal has them.
+      for sale in sales where sale.ordinal < itemsEnd && !unmadeItems.contains(sale.ordinal) {
         if block.room < Self.salesBytes { try write(.sales) }
         block.append(sale.subject.low)
         block.append(sale.subject.high)

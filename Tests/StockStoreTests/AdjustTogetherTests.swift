@@ -350,7 +350,7 @@ struct AdjustTogetherTests {
   func longestRecord(made: Int) {
     var record = RecordWriter()
     // Each has a byte at least, and no more than two names have.
-    let most = min(128 * made, StoreLimits.adjustedNameBytesMax - (64 - made))
+    let most = min(128 * made, StoreLimits.adjustedNameBytesMax(lines: 64) - (64 - made))
     withScope(String(repeating: "k", count: 64), caller: String(repeating: "c", count: 64)) {
       scope in
       withBytes(String(repeating: "r", count: 500)) { reason in

@@ -13,9 +13,9 @@ package struct StoreLimits: Sendable {
   /// Whether a refusal can be of so many alternatives, its lines included.
   package static func areTried(_ count: Int64) -> Bool { 2...Int64(1 + alternativesMax) ~= count }
 
-  /// Bytes of the names of all items that one command adjusts: 48 for each of 64. So a record of them all is hardly
-  /// longer than others.
-  package static let adjustedNameBytesMax = 3_072
+  /// Bytes of the names of all items that one command adjusts, where it may have so many lines: 48 for each. So a
+  /// record of them all is hardly longer than others.
+  package static func adjustedNameBytesMax(lines: Int) -> Int { 48 * lines }
 
   /// Bytes of a reference.
   package static let referenceBytesMax = 64

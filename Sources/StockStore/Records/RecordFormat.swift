@@ -173,7 +173,7 @@ package enum RecordPart: UInt8, CaseIterable {
   static let replacedBytes = 32
   static let groupBytes = 8
   /// Of a change of a group, but for a name: kind and flags, and numbers of seven bits a byte.
-  static let changeBytesMax = 47
+  static let changeBytesMax = 46
   /// Of any record.
   package static let byteCountMax = byteCountMax(lines: StoreLimits.linesMax)
 
@@ -187,7 +187,7 @@ package enum RecordPart: UInt8, CaseIterable {
       replacedBytes + 2 * lines * (lineBytes + 8) + RecordPart.headBytes
     let numbers = 2 * (RecordPart.headBytes + 8)
     let adjusted = adjustedBytes + 2 * 64 + reasonBytesMax + numbers
-    let names = min(2 * 64 * lines, StoreLimits.adjustedNameBytesMax)
+    let names = StoreLimits.adjustedNameBytesMax(lines: lines)
     let group = groupBytes + lines * changeBytesMax + names + groupReasonBytesMax
     return (headBytes + texts + max(replaced + limits, adjusted, group) + 7) & ~7
   }

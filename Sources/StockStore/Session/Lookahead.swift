@@ -69,6 +69,8 @@ extension StoreSession {
     let prepared = unsafe scratch.prepared.address(scratch.preparedInUse)
     guard let whole = unsafe prepared.pointee.whole else { return nil }
     assertInTurn()
+    // A request before that broke a rule may have left some of it.
+    clearLines()
     unsafe scratch.lines[0] = CommandLine(
       hash: prepared.pointee.itemHash, item: prepared.pointee.item, quantity: whole.quantity,
       candidate: prepared.pointee.candidate)

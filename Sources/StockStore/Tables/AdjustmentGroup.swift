@@ -66,8 +66,9 @@ struct AdjustmentGroup {
     count += 1
   }
 
-  func hasRoom(for name: ItemName) -> Bool {
-    nameBytes + name.byteCount <= StoreLimits.adjustedNameBytesMax
+  /// - Parameter lines: how many changes there may be.
+  func hasRoom(for name: ItemName, lines: Int) -> Bool {
+    nameBytes + name.byteCount <= StoreLimits.adjustedNameBytesMax(lines: lines)
   }
 
   /// The adjustment of this item.

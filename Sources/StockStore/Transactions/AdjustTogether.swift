@@ -23,12 +23,11 @@ extension StoreSession {
   /// Adds a change; its scope, reference and reason are those of all. What it borrows must stay until the command has
   /// returned.
   package func appendChange(_ command: AdjustCommand) -> AppendedChange {
-    if scratch.group.count >= min(core.limits.linesPerReservation, StoreLimits.linesMax) {
-      return .full
-    }
+    let lines = min(core.limits.linesPerReservation, StoreLimits.linesMax)
+    if scratch.group.count >= lines { return .full }
     let hash = core.keys.itemHash(command.item)
     if scratch.group.index(command.item, hash) != nil { return .sameItem }
-    guard scratch.group.hasRoom(for: command.item) else { return .namesTooLong }
+    guard scratch.group.hasRoom(for: command.item, lines: lines) else { return .namesTooLong }
     core.index.prefetch(hash)
     scratch.group.append(command, hash: hash)
     return .appended

@@ -55,7 +55,7 @@ struct RunSettings {
   ]
 
   /// Lines of any command. Few, so that records are short and a small segment has many.
-  static let linesMax = 24
+  static let linesMax = 20
 
   /// - Parameter strategy: nil: as the seed says.
   init(
