@@ -137,7 +137,8 @@ extension StoreCore {
     words.text = slab[slot].reference
     words.last =
       UInt64(slab[slot].kind.rawValue) | UInt64(words.text.count) << 8
-      | (revision == 1 ? 0 : 1 << 16) | (choice == .asAsked ? 0 : 1 << 17) | limitCount << 18 | UInt64(numbers.lineCount) << 32
+      | (revision == 1 ? 0 : 1 << 16) | (choice == .asAsked ? 0 : 1 << 17) | limitCount << 18
+      | UInt64(numbers.lineCount) << 32
   }
 
   /// How many there are.

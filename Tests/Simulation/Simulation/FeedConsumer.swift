@@ -151,7 +151,9 @@ struct FeedConsumer {
         return "not of items alone"
       }
       for level in event.stock {
-        if let wrong = Self.put(level, nil, isAdjusted: event.stock.count == 1, &books) { return wrong }
+        if let wrong = Self.put(level, nil, isAdjusted: event.stock.count == 1, &books) {
+          return wrong
+        }
       }
       return nil
     }
