@@ -61,6 +61,8 @@ extension StoreSession {
           return .refused(.tableFull(.limits), lsn: 0, index: index)
         }
         if (used ?? 0) + added > entry.limit.maxUnits {
+          // An attempt before may have lacked units.
+          scratch.further.removeAll()
           scratch.refusedLimit.removeAll()
           scratch.refusedLimit.append(entry.limit)
           return .refused(
