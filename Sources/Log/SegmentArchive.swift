@@ -212,9 +212,9 @@ package struct SegmentArchive: Sendable {
     }
     while true {
       let place = chain.place
-      let isWhole =
-        endOffset.map { place.offset >= $0 } ?? (place.sequence > name.sequence)
-      if isWhole { break }
+      // Also of a tail that goes on to the segment's end: a journal that failed there stays at it.
+      if place.sequence > name.sequence { break }
+      if let endOffset, place.offset >= endOffset { break }
       let end = try chain.fill(window)
       let count = min(window.batchBytes, (endOffset ?? .max) - place.offset)
       if count == 0 || end != nil { throw Self.incomplete(sourceName, place.offset) }
