@@ -62,6 +62,21 @@ struct SegmentArchiveTests {
     ] { #expect(FileNames.archivedSegment(other) == nil, "\(other)") }
   }
 
+  /// As a journal stands that failed when it had ended a segment.
+  @Test("A tail may go on to the end of its segment")
+  func endedTail() throws {
+    var journal = TestJournal()
+    journal.append(80, run: 1)
+    var end = journal.position
+    end.offset += BatchHeader.byteCount
+    journal.endSegment(run: 1)
+    let archive = MemoryStorage()
+    try SegmentArchive(storage: archive, identity: journal.identity, history: 7)
+      .putTail(until: end, of: journal.storage, syncsSource: false) { _ in }
+    let copy = try #require(archive.file(Self.name(1, tail: true))?.bytes)
+    #expect(copy.count == end.offset)
+  }
+
   @Test("What was written is there, up to its last batch and no further")
   func bytes() throws {
     let journal = Self.journal()

@@ -216,6 +216,26 @@ private let stories = [
     #expect(it.store.audit() == [])
   }
 
+  @Test("A limit that refuses once units are back says nothing of what lacked them")
+  func behindShortage() {
+    var limits = testLimits()
+    limits.expiriesPerTurn = 1
+    let it = fixture(limits)
+    for number in 0..<50 { _ = it.session.reserve("\(number)", "b", 1, ttl: seconds(1)) }
+    _ = it.session.reserve("all", [line("a", 1000), line("b", 950)], ttl: seconds(2))
+    it.advance(0)
+    it.advance(seconds(3))
+    #expect(it.session.hasBacklog)
+    for _ in 0..<2 {
+      let refusal = it.session.reserve("k", [line("a", 3), line("b", 3)], limits: two).refusal
+      #expect(
+        refusal
+          == .limitExceeded(item: ItemHandle(ordinal: 0), requested: 3, used: 0, maxUnits: 2))
+      #expect(it.session.refusedSubjectText == "c" && it.session.furtherRefusalCount == 0)
+    }
+    #expect(it.store.audit() == [])
+  }
+
   @Test("The subject that is refused is told, again too")
   func subject() {
     let it = fixture()
