@@ -108,7 +108,8 @@ final class CatchUpReader {
       let before = end
       try unsafe cursor.read(bytesMax: feed.limits.blockBytes) { batch, records in
         end = batch.end.lsn
-        unsafe Self.forEachSafetyStock(records) { ordinal, before, offset in
+        unsafe Self.forEachSafetyStock(records, feed.store.core.firstVersion) {
+          ordinal, before, offset in
           let lsn = batch.lsn &+ UInt64(offset)
           guard lsn <= until else { return }
           if let before {
@@ -133,21 +134,34 @@ final class CatchUpReader {
   }
 
   /// Calls `body` with each safety stock that was asked for, the one before, and where the record ends. Of an item
-  /// that was made there is nothing to know.
+  /// that was made there is nothing to know, but where it was made anew.
   private static func forEachSafetyStock(
-    _ records: UnsafeRawBufferPointer, _ body: (UInt32, Int64?, Int) -> Void
+    _ records: UnsafeRawBufferPointer, _ firstVersion: UInt64,
+    _ body: (UInt32, Int64?, Int) -> Void
   ) {
     var offset = 0
     while offset < records.count,
       let record = unsafe JournalRecord(UnsafeRawBufferPointer(rebasing: records[offset...]))
     {
       offset += record.byteCount
-      if record.kind == .adjusted, record.name.sku.count == 0, record.safetyStockAsked != nil {
-        body(record.level.item.ordinal, record.safetyStockBefore, offset)
+      if record.kind == .adjusted, record.safetyStockAsked != nil {
+        let level = record.level
+        if record.name.sku.count == 0 {
+          body(level.item.ordinal, record.safetyStockBefore, offset)
+        } else if level.version > firstVersion {
+          body(level.item.ordinal, 0, offset)
+        }
+      }
+      if record.kind == .removed, record.level.safetyStock != 0 {
+        body(record.level.item.ordinal, record.level.safetyStock, offset)
       }
       record.forEachChange { change in
-        if change.name == nil, change.safetyStockAsked != nil {
-          body(change.level.item.ordinal, change.safetyStockBefore, offset)
+        guard change.safetyStockAsked != nil else { return }
+        let level = change.level
+        if change.name == nil {
+          body(level.item.ordinal, change.safetyStockBefore, offset)
+        } else if level.version > firstVersion {
+          body(level.item.ordinal, 0, offset)
         }
       }
     }

@@ -12,6 +12,7 @@ package enum EventKind: UInt8, CaseIterable, Sendable {
   case expired
   case adjusted
   case refused
+  case removed
 
   /// Of a set of kinds.
   var bit: UInt32 { 1 << UInt32(rawValue) }

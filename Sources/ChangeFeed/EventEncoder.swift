@@ -122,7 +122,7 @@ package final class EventEncoder {
     out.field(1, lsn)
     out.field(2, UInt64(kind.rawValue))
     out.field(3, seconds: head.time)
-    if kind != .adjusted, kind != .refused { writeID(record) }
+    if kind != .adjusted, kind != .removed, kind != .refused { writeID(record) }
     let reference = record.reference
     let referenceStart = out.count - begun
     unsafe out.field(5, reference.pointer)
@@ -133,7 +133,7 @@ package final class EventEncoder {
       writeReservation(record, head, first, endsAt: record.expiresAt)
     case .confirmed, .released: writeReservation(record, head, first, endsAt: nil)
     case .expired: writeReservation(record, head, first, endsAt: record.fellDueAt)
-    case .adjusted:
+    case .adjusted, .removed:
       if record.isGroup {
         record.forEachChange { write($0.level, setsSale: false) }
       } else {
@@ -176,7 +176,7 @@ package final class EventEncoder {
     guard interest.takes(kind) else { return false }
     if interest.isOfAllItems { return true }
     switch kind {
-    case .adjusted:
+    case .adjusted, .removed:
       if !record.isGroup { return isWanted(record.level.item.ordinal) }
       var isAnyWanted = false
       record.forEachChange {
@@ -209,7 +209,7 @@ package final class EventEncoder {
   /// Notes what items the event touches, for the filters.
   private mutating func noteItems(_ record: JournalRecord, _ kind: EventKind) {
     switch kind {
-    case .adjusted:
+    case .adjusted, .removed:
       if !record.isGroup { return note(Self.hash(record.level.item.ordinal, core)) }
       record.forEachChange { note(Self.hash($0.level.item.ordinal, core)) }
     case .refused: Self.forEachItem(ofRefusal: record, core) { note($0) }
@@ -228,7 +228,7 @@ package final class EventEncoder {
     for index in 0..<record.lineCount { body(hash(record.line(index).ordinal, core)) }
     switch record.refusal {
     case .insufficientStock(let item, _, _), .insufficientCommitted(let item, _, _),
-      .limitExceeded(let item, _, _):
+      .limitExceeded(let item, _, _), .itemNotEmpty(let item, _, _, _):
       // Of an adjustment, which has no lines.
       if record.lineCount == 0 { body(hash(item.ordinal, core)) }
     case .itemsNotFound, .lineNotFound: body(core.keys.itemHash(record.name))
@@ -269,6 +269,7 @@ package final class EventEncoder {
     case .notOnSale: out.field(11, "NOT_ON_SALE")
     case .insufficientCommitted: out.field(11, "INSUFFICIENT_COMMITTED")
     case .limitExceeded: out.field(11, "LIMIT_EXCEEDED")
+    case .itemNotEmpty: out.field(11, "ITEM_NOT_EMPTY")
     default: break
     }
   }
@@ -371,6 +372,7 @@ extension EventKind {
     case .replaced: self = .replaced
     case .refused: self = .refused
     case .adjusted, .adjustedTogether, .imported: self = .adjusted
+    case .removed: self = .removed
     case .confirmed: self = .confirmed
     case .released: self = .released
     case .expired: self = .expired

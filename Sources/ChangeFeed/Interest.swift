@@ -3,7 +3,7 @@
 /// Which events any of some watchers wants.
 struct Interest {
   /// By the kinds' numbers.
-  private var watchesByKind = [Int](repeating: 0, count: 1 + Int(EventKind.refused.rawValue))
+  private var watchesByKind = [Int](repeating: 0, count: 1 + Int(EventKind.removed.rawValue))
   /// Of those that any wants: bits.
   private var kinds: UInt32 = 0
   private var watchesWithoutItems = 0

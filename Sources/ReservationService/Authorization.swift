@@ -48,7 +48,7 @@ extension HoldfastHandler.Method {
     case .getReservation, .listReservations, .getStock, .batchGetStock, .listStock: .read
     case .watch, .reflection, .reflectionAlpha: .read
     case .reserve, .batchReserve, .reserveStream, .confirm, .release, .extend, .replace: .reserve
-    case .adjustStock, .batchAdjustStock, .importStock: .stock
+    case .adjustStock, .batchAdjustStock, .importStock, .removeItem: .stock
     case .backup: .admin
     case .healthCheck, .healthWatch: nil
     }

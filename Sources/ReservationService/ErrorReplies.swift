@@ -187,6 +187,20 @@ final class ErrorReplies {
           }
         }
       }
+    case .itemNotEmpty(let handle, let onHand, let held, let committed):
+      let name = session.name(of: handle)
+      begin("not empty: ", name)
+      finish(.failedPrecondition, "ITEM_NOT_EMPTY", response) {
+        item(name)
+        entry("on_hand", onHand)
+        entry("held", held)
+        entry("committed", committed)
+      } details: {
+        preconditionFailure("ITEM_NOT_EMPTY", refusal, session) { _ in
+          subject(name)
+          writer.field(3, "it has units on hand, held or committed")
+        }
+      }
     case .conflictTooBusy(let attempts):
       begin("too many others change the same items")
       finish(

@@ -12,7 +12,7 @@ package import StorePersistence
     case reserve, confirm, release, extend, replace, getReservation, listReservations
     case batchReserve, reserveStream
     case adjustStock, getStock, batchGetStock, listStock
-    case batchAdjustStock, importStock
+    case batchAdjustStock, importStock, removeItem
     case watch
     case backup
     case healthCheck, healthWatch
@@ -54,6 +54,7 @@ package import StorePersistence
       case .getStock: return unary(stock, "GetStock")
       case .batchGetStock: return unary(stock, "BatchGetStock")
       case .listStock: return unary(stock, "ListStock")
+      case .removeItem: return unary(stock, "RemoveItem")
       case .watch:
         return MethodDescriptor(
           service: "holdfast.v1.EventService", method: "Watch", type: .serverStreaming)
@@ -294,6 +295,7 @@ package import StorePersistence
     case .getStock: lsn = try getStock(message, response)
     case .batchGetStock: lsn = try batchGetStock(message, response)
     case .listStock: lsn = try listStock(message, response)
+    case .removeItem: lsn = try removeItem(message, caller, response)
     // Batches come in parts (BatchCalls.swift).
     case .watch, .backup, .batchReserve, .reserveStream, .importStock: lsn = 0
     case .healthCheck: lsn = healthCheck(message, response)

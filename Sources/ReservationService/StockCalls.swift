@@ -70,6 +70,33 @@ extension HoldfastHandler {
     return decision.lsn
   }
 
+  func removeItem(
+    _ message: Span<UInt8>, _ caller: BorrowedBytes, _ response: Response
+  ) throws(FieldViolation) -> UInt64 {
+    var reader = unsafe ProtoReader(message.borrowed, refusesUnknown: true)
+    var (key, reason) = (BorrowedBytes.empty, BorrowedBytes.empty)
+    var (sku, location) = (BorrowedBytes.empty, BorrowedBytes.empty)
+    var expectedVersion: UInt64 = 0
+    while let tag = reader.next() {
+      switch tag {
+      case .bytes(1): key = reader.bytes()
+      case .bytes(2): sku = reader.bytes()
+      case .bytes(3): location = reader.bytes()
+      case .varint(4): expectedVersion = reader.varint()
+      case .bytes(5): reason = reader.bytes()
+      default: reader.other(tag, known: 1...5)
+      }
+    }
+    guard reader.isWhole else { return refuse(reader, response) }
+    key = try rules.key(key)
+    let item = try rules.item(sku: sku, location: location)
+    let command = RemoveCommand(
+      scope: IdempotencyScope(caller: caller, key: key), item: item,
+      expectedVersion: expectedVersion, reason: try rules.reason(reason))
+    let decision = session.remove(command)
+    return answer(decision, item, response) { _, writer in writer.field(1, decision.replayed) }
+  }
+
   /// Adds change `index` to those that are made together, or notes what is wrong with it.
   private func append(_ request: AdjustStockRequest, _ index: Int) {
     do throws(FieldViolation) {
@@ -255,13 +282,13 @@ extension HoldfastHandler {
 
   // MARK: Answers
 
-  private func answer(
-    _ decision: Decision<StockLevel>, _ item: ItemName, _ response: Response,
-    body: (StockLevel, ProtoWriter) -> Void
+  private func answer<Value>(
+    _ decision: Decision<Value>, _ item: ItemName, _ response: Response,
+    body: (Value, ProtoWriter) -> Void
   ) -> UInt64 {
     switch decision.result {
-    case .accepted(let level):
-      body(level, response.message)
+    case .accepted(let value):
+      body(value, response.message)
     case .refused(let refusal):
       errors.refuse(refusal, isReplay: decision.replayed, session: session, response: response) {
         _ in

@@ -24,12 +24,14 @@
 //
 //   item       0  4  number                         4  1  length of the SKU
 //              5  1  length of the location         6  2  1 where units are committed, plus 2 where it has
-//                                                         a sale window
+//                                                         a sale window, plus 4 where it was removed,
+//                                                         plus 8 where it ever was
 //              8  8  version                       16  8  on hand
 //             24  8  held                          32  8  safety stock
 //             40  8  log sequence number of its last change
 //             48  8  committed, where there is
 //              … 24  sale window, where it has one: lower bits 4, zero 4, from 8, until 8
+//              …  8  log sequence number of its last removal, where it ever was removed
 //              …  …  SKU, location; zeros up to a multiple of 8
 //
 //   sales      0 16  subject: a keyed hash of its name
@@ -48,7 +50,7 @@
 //                    7 for an unknown line (the first release), 11 the answer to a Replace; 16 and 17: 2 and 3
 //                    whose units stay on hand as committed; 18 refused for lack of committed units; 20 refused for
 //                    a limit; 32 refused because items are not on sale; 40 adjusted together, whose lines are
-//                    balances; 41 an import
+//                    balances; 41 an import; 42 an item was removed, 43 refused since it is not empty
 //              2  1  number of lines
 //              3  1  flags: 1 details behind the lines, 2 a choice before them, 4 details that end with limits
 //              4  4  generation
@@ -89,6 +91,8 @@
 //                              details with the limit
 //   not on sale (32)           of the first item's window, from and until; one line with the item and the window's
 //                              lower bits, then two for each further item: item and from, lower bits and until
+//   removed (42)               0; 0; no lines
+//   not empty (43)             on hand; held; one line with the item and what is committed
 //   adjusted (9)               on hand; held; one line with the item and its safety stock, one with 0 and the
 //                              version, and where units are committed, or there is a sale window, one with 0 and
 //                              these; then of the window one with lower bits and from, one with 0 and until
@@ -136,6 +140,11 @@ enum CheckpointFlags {
   /// Of an item.
   static let itemHasCommitted: UInt16 = 1
   static let itemHasSale: UInt16 = 2
+  /// What is left of an item that was removed.
+  static let itemIsRemoved: UInt16 = 4
+  /// It was removed once, and made again or not.
+  static let itemHasRemoval: UInt16 = 8
+  static let ofItem = itemHasCommitted | itemHasSale | itemIsRemoved | itemHasRemoval
   /// Of a slot.
   static let slotHasDetails: UInt8 = 1
   static let slotHasChoice: UInt8 = 2
@@ -256,7 +265,7 @@ struct CheckpointHeader: Sendable {
       let itemsMax = Int(exactly: itemsMax), itemsMax <= 1 << 31,
       let reservationsMax = Int(exactly: reservationsMax), reservationsMax <= UInt32.max,
       retentionNanoseconds >= 0, RecoveryLimits.isPossible(time: time), firstReleaseUntil >= 0,
-      1..<(UInt64.max >> 1) ~= firstVersion
+      1..<(UInt64.max >> 2) ~= firstVersion
     else { return nil }
     identity = DirectoryIdentity(
       storeID: storeID, secret: secret, shardCount: Int(shardCount), segmentBytes: segmentBytes)

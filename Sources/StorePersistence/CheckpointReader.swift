@@ -144,15 +144,26 @@ struct CheckpointReader: Sendable {
     let lsn: UInt64 = fields.next()
     let committed: Int64 = flags & CheckpointFlags.itemHasCommitted != 0 ? fields.next() : 0
     let sale = flags & CheckpointFlags.itemHasSale != 0 ? Self.readSale(&fields) : .always
+    let hasRemoval = flags & CheckpointFlags.itemHasRemoval != 0
+    let removedAt: UInt64 = hasRemoval ? fields.next() : 0
     let name = ItemName(
       sku: fields.text(Int(skuLength)), location: fields.text(Int(locationLength)))
     fields.skipPadding()
-    let known = CheckpointFlags.itemHasCommitted | CheckpointFlags.itemHasSale
-    guard !fields.hasFailed, flags & ~known == 0, lsn <= end.endLSN, let sale else { return false }
+    guard !fields.hasFailed, flags & ~CheckpointFlags.ofItem == 0, lsn <= end.endLSN, let sale,
+      hasRemoval ? 1...max(1, lsn) ~= removedAt : flags & CheckpointFlags.itemIsRemoved == 0
+    else { return false }
     let level = StockLevel(
       item: ItemHandle(ordinal: ordinal), onHand: onHand, held: held, committed: committed,
       safetyStock: safetyStock, version: version, sale: sale)
-    return try core.restore(level, name, lsn: lsn)
+    guard try core.restore(level, name, lsn: lsn) else { return false }
+    if hasRemoval { core.items.setRemovedAt(ordinal, removedAt) }
+    if flags & CheckpointFlags.itemIsRemoved == 0 { return true }
+    // Nothing is left of it but its version.
+    guard removedAt == lsn, level == StockLevel(item: level.item, .none, version: version) else {
+      return false
+    }
+    core.setRemoved(ordinal, at: lsn)
+    return true
   }
 
   /// nil where the zeros are none.
@@ -316,6 +327,16 @@ extension ReservationRecord {
     case .refusedLineNotFound:
       guard count == 1 else { return false }
       setRefusal(.lineNotFound(Int(Self.readLine(&fields).item)))
+    case .removed:
+      guard count == 0 else { return false }
+      self.kind = kind
+    case .refusedItemNotEmpty:
+      guard count == 1 else { return false }
+      let line = Self.readLine(&fields)
+      setRefusal(
+        .itemNotEmpty(
+          item: ItemHandle(ordinal: line.item), onHand: savedNumbers.first,
+          held: savedNumbers.second, committed: line.quantity))
     case .refusedOnHandLimit:
       guard count <= 1 else { return false }
       let change = count == 0 ? 0 : Int(Self.readLine(&fields).item)

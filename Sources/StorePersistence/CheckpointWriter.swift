@@ -38,7 +38,7 @@ final class CheckpointWriter: CheckpointTask, @unchecked Sendable {
   /// journal's own wait.
   private static let bytesPerSync = 1 << 20
   /// An item with the longest name.
-  private static let itemBytesMax = 80 + 2 * 256
+  private static let itemBytesMax = 96 + 2 * 256
   /// Of lines, or of balances.
   private static let lineBytesMax = max(
     SavedLines.countMax * 16, StoreLimits.linesMax * levelBytesMax + 7)
@@ -204,17 +204,20 @@ final class CheckpointWriter: CheckpointTask, @unchecked Sendable {
         return
       }
       if word & 1 == 0 {
-        let level = core.items.level(ordinal, version: word >> 1)
+        let level = core.items.level(ordinal, version: ItemWord.version(word))
         let lsn = core.items[ordinal].lsn.load(ordering: .acquiring)
+        let removedAt = core.items.removedAt(ordinal)
         if core.items[ordinal].word.load(ordering: .relaxed) == word {
-          return append(level, lsn: lsn)
+          return append(
+            level, lsn: lsn, removedAt: removedAt, isRemoved: ItemWord.isRemoved(word))
         }
       }
       waiting.once()
     }
   }
 
-  private func append(_ level: StockLevel, lsn: UInt64) {
+  /// - Parameter removedAt: 0: it never was.
+  private func append(_ level: StockLevel, lsn: UInt64, removedAt: UInt64, isRemoved: Bool) {
     let name = core.items.name(level.item.ordinal)
     block.append(level.item.ordinal)
     block.append(UInt8(truncatingIfNeeded: name.sku.count))
@@ -223,7 +226,9 @@ final class CheckpointWriter: CheckpointTask, @unchecked Sendable {
     let hasSale = !level.sale.isAlways
     block.append(
       (hasCommitted ? CheckpointFlags.itemHasCommitted : 0)
-        | (hasSale ? CheckpointFlags.itemHasSale : 0))
+        | (hasSale ? CheckpointFlags.itemHasSale : 0)
+        | (isRemoved ? CheckpointFlags.itemIsRemoved : 0)
+        | (removedAt != 0 ? CheckpointFlags.itemHasRemoval : 0))
     block.append(level.version)
     block.append(level.onHand)
     block.append(level.held)
@@ -236,6 +241,7 @@ final class CheckpointWriter: CheckpointTask, @unchecked Sendable {
       block.append(level.sale.fromWord)
       block.append(level.sale.untilWord)
     }
+    if removedAt != 0 { block.append(removedAt) }
     block.append(name.sku)
     block.append(name.location)
     block.pad()

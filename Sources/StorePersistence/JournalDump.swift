@@ -102,7 +102,8 @@ extension StoreCore {
   }
 
   private func remember(_ name: ItemName, _ item: ItemHandle) {
-    if item.ordinal < items.count, items.name(item.ordinal).sku.count > 0 { return }
+    // Another one where the place was a removed item's.
+    if item.ordinal < items.count, items.hasName(item.ordinal, name) { return }
     _ = items.restore(item.ordinal, name)
   }
 }
@@ -158,7 +159,7 @@ struct JSONObject {
       object.addReservation(record, core)
       object.addTime("expired", record.fellDueAt)
     case .refused: object.addRefusal(record, core)
-    case .adjusted: object.addAdjustment(record, core)
+    case .adjusted, .removed: object.addAdjustment(record, core)
     case .adjustedTogether: object.addChanges(record, core)
     case .imported:
       let rows = record.importedRows
@@ -173,7 +174,7 @@ struct JSONObject {
     if record.limits.count > 0 { object.addLimits(record) }
     if record.lineCount > 0 { object.addLines(record, core) }
     switch record.kind {
-    case .held, .replaced, .refused, .adjusted, .adjustedTogether:
+    case .held, .replaced, .refused, .adjusted, .adjustedTogether, .removed:
       object.add("key", record.key)
       object.add("caller", record.caller)
       object.add("fingerprint", String(record.fingerprint, radix: 16))
@@ -216,6 +217,12 @@ struct JSONObject {
       addItem(item.ordinal, core)
       addSale(window)
       if record.closedSaleCount > 1 { addClosedSales(record, core) }
+    case .itemNotEmpty(let item, let onHand, let held, let committed):
+      add("refusal", "item_not_empty")
+      addItem(item.ordinal, core)
+      add("on_hand", onHand)
+      add("held", held)
+      add("committed", committed)
     case .itemsNotFound(_, let places):
       add("refusal", "item_not_found")
       add("unknown_items", places.nonzeroBitCount)

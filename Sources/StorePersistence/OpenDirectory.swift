@@ -155,9 +155,12 @@ extension StockStore {
       core.free()
       throw error
     }
+    // What cannot be told is kept: nothing is lost but room.
+    let oldestLSN = (try? journal.log.oldestLSN()) ?? 0
+    let freed = core.giveUpPlaces(recovery.counts.unnamed, before: oldestLSN)
     let store = StockStore(core: core, clock: clock, journal: journal)
     let session = store.makeSession()
-    recovery.count(in: session)
+    recovery.count(in: session, freed: freed)
     // By the format, a run begins with a batch of its own that says what time it is.
     var record = RecordWriter()
     record.begin(.clock, time: clock.now().nanoseconds)

@@ -66,7 +66,7 @@ struct Recovery {
         throw .damaged(damage)
       }
       let newestTime = isPastTarget ? replay.newestTime : max(replay.newestTime, end.time)
-      counts = try Assembly(core: core, now: newestTime).run()
+      counts = try Assembly(core: core, now: newestTime, givenAway: replay.givenAway).run()
       var position = end.position
       position.lsn = isPastTarget ? replay.endLSN : end.position.lsn
       position.counted = replay.decisions
@@ -123,9 +123,10 @@ struct Recovery {
   }
 
   /// A store goes on counting where it was left.
-  func count(in session: StoreSession) {
+  /// - Parameter freed: places of removed items that others can have.
+  func count(in session: StoreSession, freed: Int = 0) {
     session.restoreCounts(
-      items: counts.items, liveHolds: counts.liveHolds,
+      items: counts.items, removedItems: counts.removedItems - freed, liveHolds: counts.liveHolds,
       recordedDecisions: counts.recordedDecisions)
   }
 }

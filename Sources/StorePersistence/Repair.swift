@@ -222,9 +222,9 @@ extension StoreCore {
   /// Begins another history: no version that was told of an item before comes back.
   mutating func liftVersions(by lift: UInt64) throws(JournalError) {
     let newest = (0..<items.count).reduce(firstVersion) {
-      max($0, items[$1].word.load(ordering: .relaxed) >> 1)
+      max($0, ItemWord.version(items[$1].word.load(ordering: .relaxed)))
     }
-    guard newest < UInt64.max >> 2 else {
+    guard newest < UInt64.max >> 3 else {
       throw .unsuitable("its items have reached the last versions that there are")
     }
     firstVersion += lift

@@ -112,6 +112,10 @@ enum StoreMetrics {
   private static func exposeTables(_ numbers: StoreStatistics, into page: inout Exposition) {
     page.gauge("holdfast_items", help: "Items.", value: Double(numbers.items))
     page.gauge(
+      "holdfast_removed_items",
+      help: "Items that were removed and have their places in the table still.",
+      value: Double(numbers.removedItems))
+    page.gauge(
       "holdfast_recorded_decisions", help: "Decisions kept for retries, live holds included.",
       value: Double(numbers.recordedDecisions))
     page.gauge(

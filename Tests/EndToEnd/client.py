@@ -68,6 +68,10 @@ class Client:
             idempotency_key=fresh("key") if key is None else key, sku=sku, reason=reason, **fields)
         return self.stock.AdjustStock(request, **self.call)
 
+    def remove(self, sku, key=None, reason="test", **fields):
+        return self.stock.RemoveItem(stock_pb2.RemoveItemRequest(
+            idempotency_key=fresh("key") if key is None else key, sku=sku, reason=reason, **fields), **self.call)
+
     def adjust_all(self, changes, key=None, reason="test", **fields):
         """Several changes, all or none: (sku, fields of the change)."""
         return self.stock.BatchAdjustStock(stock_pb2.BatchAdjustStockRequest(

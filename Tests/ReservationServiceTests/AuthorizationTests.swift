@@ -112,7 +112,7 @@ import Testing
       .batchReserve: .reserve, .reserveStream: .reserve,
       .replace: .reserve,
       .getReservation: .read, .listReservations: .read, .adjustStock: .stock, .getStock: .read,
-      .batchAdjustStock: .stock, .importStock: .stock,
+      .batchAdjustStock: .stock, .importStock: .stock, .removeItem: .stock,
       .batchGetStock: .read, .listStock: .read, .watch: .read, .backup: .admin,
       .healthCheck: nil, .healthWatch: nil,
       .reflection: .read, .reflectionAlpha: .read,

@@ -106,7 +106,8 @@ struct DecodingTests {
 
   private static let methods = [
     "Reserve", "Confirm", "Release", "Extend", "Replace", "GetReservation", "ListReservations",
-    "AdjustStock", "BatchAdjustStock", "GetStock", "BatchGetStock", "ListStock", "Check",
+    "AdjustStock", "BatchAdjustStock", "GetStock", "BatchGetStock", "ListStock", "RemoveItem",
+    "Check",
   ]
 
   private static func request(of method: String) -> ProtobufCMessageDescriptor {
@@ -120,6 +121,7 @@ struct DecodingTests {
     case "ListReservations": unsafe holdfast__v1__list_reservations_request__descriptor
     case "AdjustStock": unsafe holdfast__v1__adjust_stock_request__descriptor
     case "BatchAdjustStock": unsafe holdfast__v1__batch_adjust_stock_request__descriptor
+    case "RemoveItem": unsafe holdfast__v1__remove_item_request__descriptor
     case "GetStock": unsafe holdfast__v1__get_stock_request__descriptor
     case "BatchGetStock": unsafe holdfast__v1__batch_get_stock_request__descriptor
     case "ListStock": unsafe holdfast__v1__list_stock_request__descriptor
@@ -327,6 +329,12 @@ private struct MessageGenerator {
         { $0.chance(2) ? $0.bytes(2, $0.change($0.pick(["b", "c", "a"]))) : [] },
         { $0.text(3, ["test", "test", ""]) },
         { $0.chance(4) ? $0.text(4, ["", "order:1", "a b"]) : [] },
+      ])
+    case "RemoveItem":
+      return fields([
+        { $0.keyField(1) }, { $0.text(2, ["a", "b"]) },
+        { $0.chance(4) ? $0.text(3, ["", "x"]) : [] },
+        { $0.chance(3) ? $0.number(4, [0, 1, 2, -1]) : [] }, { $0.text(5, ["test", "test", ""]) },
       ])
     case "AdjustStock":
       return fields(

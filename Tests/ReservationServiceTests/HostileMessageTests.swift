@@ -21,6 +21,7 @@ struct HostileMessageTests {
       Message().with(1, 10 as Int64).with(2, "").with(3, 1 as Int64)
     ),
     ("AdjustStock", adjust("key-2", "a", by: 5, at: "Oslo").with(8, 3 as Int64)),
+    ("RemoveItem", remove("key-6", "a").with(3, "Oslo").with(4, 7 as Int64)),
     ("BatchAdjustStock", batch("key-5", [part("a", by: 1), part("b", by: 2)])),
     (
       "AdjustStock", adjustment("key-3", "b") { $0.with(5, 9 as Int64).with(6, 0 as Int64) }

@@ -272,6 +272,10 @@ func adjust(_ key: String, _ sku: String, by delta: Int64, at location: String =
     .with(9, "test")
 }
 
+func remove(_ key: String, _ sku: String) -> Message {
+  Message().with(1, key).with(2, sku).with(5, "test")
+}
+
 /// AdjustStock with what it says of change, version and safety stock.
 func adjustment(_ key: String, _ sku: String, _ rest: (Message) -> Message) -> Message {
   rest(Message().with(1, key).with(2, sku)).with(9, "test")

@@ -74,6 +74,7 @@ struct UnknownFieldTests {
       at(
         "changes[1]", "BatchAdjustStock",
         batch("k", [part("a", by: 1), part("b", by: 1).adding(bytes)])),
+      at("", "RemoveItem", remove("k", "a").adding(bytes)),
       at("set_sale", "AdjustStock", adjust("k", "a", by: 1).with(15, Message().adding(bytes))),
       at(
         "set_sale.sellable_until", "AdjustStock",

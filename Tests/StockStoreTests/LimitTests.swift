@@ -406,8 +406,12 @@ private let stories = [
 
   @Test("The table has what was added, however it grows and shrinks")
   func table() {
-    let table = SubjectTable(capacity: 1 << 16)
-    defer { table.free() }
+    let items = ItemTable(capacity: 4)
+    let table = SubjectTable(capacity: 1 << 16, items: items)
+    defer {
+      table.free()
+      items.free()
+    }
     struct Key: Hashable {
       var subject: UInt64
       var ordinal: UInt32
@@ -422,7 +426,7 @@ private let stories = [
       let subject = SubjectHash(low: key.subject, high: ~key.subject)
       let has = expected[key] ?? 0
       if step < 40_000 || has == 0 {
-        #expect(table.add(subject, key.ordinal, held: 1, sold: 2, lsn: UInt64(step)))
+        #expect(table.add(subject, key.ordinal, held: 1, sold: 2, lsn: UInt64(step + 1)))
         expected[key] = has + 3
       } else {
         #expect(table.add(subject, key.ordinal, held: -has / 3, sold: -has / 3 * 2, lsn: 1))

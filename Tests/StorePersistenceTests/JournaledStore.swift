@@ -138,7 +138,8 @@ final class Commander {
     if random.chance(20) { clock.advance(byNanoseconds: random.number(0...seconds(3))) }
     _ = session.beginTurn()
     switch random.number(0...99) {
-    case 0..<14: adjust()
+    case 0..<11: adjust()
+    case 11..<14: remove()
     case 14..<17: adjustTogether()
     case 17..<20: importRows()
     case 20..<55: reserve()
@@ -186,6 +187,13 @@ final class Commander {
       from: random.chance(50) ? now - random.number(0...seconds(9)) : nil,
       until: random.chance(50) ? now + random.number(1...seconds(9)) : nil,
       isFrozen: random.chance(20))
+  }
+
+  /// Mostly what has units; now and then one that is emptied for it.
+  private func remove() {
+    let (sku, location) = (sku(), random.chance(50) ? "" : "hall-2")
+    if random.chance(50) { _ = session.adjust(key(), sku, .setOnHand(0), location: location) }
+    _ = session.remove(key(), sku, location: location)
   }
 
   private func importRows() {

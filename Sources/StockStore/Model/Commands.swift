@@ -78,6 +78,24 @@ package struct Requester {
   package static var nameless: Requester { Requester(caller: .empty) }
 }
 
+/// Takes an item away that is empty.
+package struct RemoveCommand {
+  package let scope: IdempotencyScope
+  package let item: ItemName
+  /// 0: at any.
+  package let expectedVersion: UInt64
+  package let reason: BorrowedBytes
+
+  package init(
+    scope: IdempotencyScope, item: ItemName, expectedVersion: UInt64 = 0, reason: BorrowedBytes
+  ) {
+    self.scope = scope
+    self.item = item
+    self.expectedVersion = expectedVersion
+    self.reason = reason
+  }
+}
+
 /// A change of an item's stock.
 package struct AdjustCommand: BitwiseCopyable {
   package enum Change: Equatable, Sendable, BitwiseCopyable {

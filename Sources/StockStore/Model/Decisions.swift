@@ -2,7 +2,8 @@
 package import Log
 package import Posix
 
-/// An item's record, by number. Items are never removed, so a handle stays good.
+/// An item's record, by number. A handle stays good as long as the store is open: the record of an item that is
+/// removed keeps its name.
 package struct ItemHandle: Hashable, Sendable, BitwiseCopyable {
   package let ordinal: UInt32
 
@@ -120,6 +121,8 @@ package enum Refusal: Equatable, Sendable, BitwiseCopyable {
   case onHandMismatch(current: Int64)
   /// More is to be shipped or uncommitted than is committed.
   case insufficientCommitted(item: ItemHandle, requested: Int64, committed: Int64)
+  /// An item that is to be removed has units.
+  case itemNotEmpty(item: ItemHandle, onHand: Int64, held: Int64, committed: Int64)
   /// The subject (`StoreSession.refusedSubject`) would have more than `maxUnits` of the item with the `requested`
   /// units: it has `used`.
   case limitExceeded(item: ItemHandle, requested: Int64, used: Int64, maxUnits: Int64)

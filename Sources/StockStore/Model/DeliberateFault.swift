@@ -54,6 +54,12 @@ package enum DeliberateFault: String, Sendable, CaseIterable {
   case replaceFrozen = "replace-frozen"
   /// What a journal says of sale windows is not read.
   case loseSaleWindow = "lose-sale-window"
+  /// An item is removed though units of it are held.
+  case removeHeldItem = "remove-held-item"
+  /// What a journal says of an item's removal is not read.
+  case loseRemoval = "lose-removal"
+  /// What subjects have bought of an item counts after it was removed.
+  case limitOutlivesItem = "limit-outlives-item"
   /// A token is taken for one of this store though a repair has given it other versions since.
   case watchAfterRepair = "watch-after-repair"
   /// The token behind an event covers the whole batch that the event is in.

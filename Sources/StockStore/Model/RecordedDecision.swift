@@ -28,6 +28,9 @@ package enum RecordKind: UInt8, BitwiseCopyable {
   case adjustedTogether = 40
   /// How far an import has come.
   case imported = 41
+  /// An item was removed.
+  case removed = 42
+  case refusedItemNotEmpty = 43
 
   /// What a sale leaves.
   static func confirmed(inPart: Bool, committed: Bool) -> RecordKind {
@@ -57,6 +60,7 @@ package enum RecordedRefusal: Equatable {
   case insufficientCommitted(item: ItemHandle, requested: Int64, committed: Int64)
   /// The limit itself stands beside it.
   case limitExceeded(item: ItemHandle, requested: Int64, used: Int64)
+  case itemNotEmpty(item: ItemHandle, onHand: Int64, held: Int64, committed: Int64)
   /// The first item that is not on sale, and what was said of it; the others are lines of the record.
   case notOnSale(item: ItemHandle, SaleWindow)
 

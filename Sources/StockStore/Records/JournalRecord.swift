@@ -71,8 +71,9 @@
   package var fellDueAt: Int64 { number(.expired, .expired) }
 
   /// Adjusted: the safety stock before, where it was asked for of an item that there was; nil in records of
-  /// versions that did not say.
+  /// versions that did not say. Removed: the safety stock before.
   package var safetyStockBefore: Int64? {
+    if kind == .removed { return level.safetyStock }
     let value = number(.adjusted, .adjusted)
     return value == 0 ? nil : value > 0 ? value - 1 : value
   }
@@ -139,6 +140,10 @@
     case .refusedItemsNotFound: return .itemsNotFound(first: Int(item), places: load(48))
     case .refusedLineNotFound: return .lineNotFound(Int(item))
     case .refusedOnHandLimit: return .onHandLimit(change: Int(item))
+    case .refusedItemNotEmpty:
+      return .itemNotEmpty(
+        item: ItemHandle(ordinal: item), onHand: load(48), held: load(56),
+        committed: number(.adjustment, 0) ?? 0)
     case .refusedNotOnSale:
       return sale(0).map { .notOnSale(item: ItemHandle(ordinal: item), $0.window) }
     case .refusedInsufficientCommitted:
@@ -191,7 +196,7 @@
 
   private var refusedKind: RecordKind? { RecordKind(rawValue: byte(41)) }
 
-  // MARK: Adjusted
+  // MARK: Adjusted, and removed
 
   /// nil where it is no change that there is.
   package var change: AdjustCommand.Change? {
@@ -213,7 +218,7 @@
   /// Whether the sale window is what was asked for; else it is what it was.
   package var setsSale: Bool { byte(41) & 16 != 0 }
 
-  /// The balances after.
+  /// The balances after; of an item that is removed, those before, and the version after.
   package var level: StockLevel {
     let ordinal: UInt64 = load(72)
     return StockLevel(
@@ -355,7 +360,7 @@
     @inline(__always) get {
       switch kind {
       case .refused: RecordWriter.refusedBytes
-      case .adjusted: RecordWriter.adjustedBytes
+      case .adjusted, .removed: RecordWriter.adjustedBytes
       case .replaced: RecordWriter.replacedBytes
       case .adjustedTogether, .imported: RecordWriter.groupBytes
       default: 0
@@ -384,7 +389,9 @@
   }
   private var nameCounts: (sku: Int, location: Int) {
     @inline(__always) get {
-      guard kind == .refused || kind == .adjusted, shortageCount == 0 else { return (0, 0) }
+      guard kind == .refused || kind == .adjusted || kind == .removed, shortageCount == 0 else {
+        return (0, 0)
+      }
       return (Int(byte(42)), Int(byte(43)))
     }
   }
@@ -393,7 +400,7 @@
       let count: UInt16 = load(42)
       return Int(count)
     }
-    if kind != .adjusted { return 0 }
+    if kind != .adjusted && kind != .removed { return 0 }
     let count: UInt32 = load(44)
     return Int(count)
   }

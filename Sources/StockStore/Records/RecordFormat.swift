@@ -4,16 +4,16 @@
 //        0      4  length of the whole record, a multiple of 8
 //        4      1  kind: 1 held, 2 refused, 3 adjusted, 4 confirmed, 5 released, 6 expired, 7 extended,
 //                  8 clock (no decision: says what time it is), 9 replaced, 10 adjusted together,
-//                  11 imported
+//                  11 imported, 12 removed
 //        5      1  number of lines; of changes, where adjusted together or imported
-//        6      1  length of the key         (held, refused, adjusted, replaced, adjusted together;
+//        6      1  length of the key         (held, refused, adjusted, replaced, adjusted together, removed;
 //                  imported: of the import's id; else 0)
 //        7      1  length of the caller      (the same; confirmed, released, extended: who decided
 //                  it, 0 where it came without a name and in records of versions that did not say)
 //        8      8  time of the decision, nanoseconds since the Unix epoch
 //       16      4  slot of the decision's record (but for clock)
 //       20      4  generation of the slot
-//       24      8  held, refused, adjusted, replaced, adjusted together: fingerprint of the payload
+//       24      8  held, refused, adjusted, replaced, adjusted together, removed: fingerprint of the payload
 //                  confirmed, released, expired, extended: tag of the reservation's id (the first
 //                  release: 0)
 //       32      8  held, extended, replaced: when the hold ends
@@ -26,6 +26,7 @@
 //                  imported: rows of the import that are done after it
 //       40     24  refused: see below          72  adjusted: see below        32  replaced: see below
 //               8  adjusted together, imported: see below
+//                  removed: as adjusted, with 0 for what is not asked; balances before, version after
 //        …     36  for each line: item 4, quantity 8, and after it the item's version 8, on hand 8, held 8
 //                  held: units held; confirmed: units sold; released, expired: units given back;
 //                  replaced: units held from now on, which may be 0 behind all that are not; version and
@@ -40,7 +41,8 @@
 //   tag        1  reference of the reservation or the adjustment, 1 to 64 bytes: where it has one
 //              2  8 for each line: units committed (sold and not shipped) of the item after the decision;
 //                 without it, none are of any of the items
-//              3  8, of an adjustment: units committed after; likewise
+//              3  8, of an adjustment: units committed after; of a refusal of an item that is not empty: units
+//                 committed; likewise
 //              4  8: the reservation's revision after the decision
 //              5  limits, one behind the other, each: units 8, length of the subject 1, the subject. Held: those of
 //                 the hold; confirmed: those that the units sold count for; refused (20): the one that is passed
@@ -53,16 +55,16 @@
 //   The first zero that stands where a tag would ends the parts: records of the first versions have none.
 //
 //   refused, from 40:
-//        0      1  method whose key it is: 1 Reserve, 2 AdjustStock, 3 Replace, 40 BatchAdjustStock
+//        0      1  method whose key it is: 1 Reserve, 2 AdjustStock, 3 Replace, 40 BatchAdjustStock, 42 RemoveItem
 //        1      1  why: 6 lack of units, 7 an unknown line (the first release), 8 more on hand than may be,
-//                  10 unknown items, 18 lack of committed units, 20 a limit, 32 not on sale (the numbers of RecordKind,
-//                  CheckpointFormat.swift)
+//                  10 unknown items, 18 lack of committed units, 20 a limit, 32 not on sale, 43 an item that
+//                  is not empty (the numbers of RecordKind, CheckpointFormat.swift)
 //        2      1  length of the SKU, or, for lack of units, how many further items lack some
 //        3      1  length of the location
 //        4      4  item; of unknown items the place of the first, or the number of the line (7), or of the
 //                  change (8)
-//        8      8  units requested, or the places of all unknown items as bits
-//       16      8  units available, or committed, or those that the subject has
+//        8      8  units requested, or on hand (43), or the places of all unknown items as bits
+//       16      8  units available, or committed, or those that the subject has, or held (43)
 //   Places are those of the command's items in the order of their hashes.
 //
 //   adjusted, from 40:
@@ -161,6 +163,7 @@ package enum RecordPart: UInt8, CaseIterable {
     case replaced = 9
     case adjustedTogether = 10
     case imported = 11
+    case removed = 12
   }
 
   static let headBytes = 40
@@ -295,6 +298,11 @@ package enum RecordPart: UInt8, CaseIterable {
     case .notOnSale(let handle, _):
       kind = .refusedNotOnSale
       item = handle.ordinal
+    case .itemNotEmpty(let handle, let onHand, let held, _):
+      kind = .refusedItemNotEmpty
+      item = handle.ordinal
+      requestedUnits = onHand
+      availableUnits = held
     case .insufficientCommitted(let handle, let requested, let committed):
       kind = .refusedInsufficientCommitted
       item = handle.ordinal
@@ -333,6 +341,9 @@ package enum RecordPart: UInt8, CaseIterable {
     append(scope.caller, at: &offset)
     append(name, at: &offset)
     end(at: offset)
+    if case .itemNotEmpty(_, _, _, let committed) = refusal, committed != 0 {
+      append(.adjustment, UInt64(bitPattern: committed))
+    }
     if case .notOnSale(let item, let window) = refusal {
       let place = appendNumbers(.sale, count: 3 * (1 + further.count))
       setSale(0, at: place, item, window)
@@ -352,9 +363,30 @@ package enum RecordPart: UInt8, CaseIterable {
     _ command: AdjustCommand, time: Int64, slot: UInt32, generation: UInt32, fingerprint: UInt64,
     level: StockLevel, safetyStockBefore: Int64? = nil, name: ItemName?
   ) {
+    beginAdjusted(
+      .adjusted, command, time: time, slot: slot, generation: generation, fingerprint: fingerprint,
+      level: level, safetyStockBefore: safetyStockBefore, name: name)
+  }
+
+  /// - Parameters:
+  ///   - command: of which item, check and reason say how the item is removed.
+  ///   - level: the balances before, which are gone, and the version after.
+  package mutating func beginRemoved(
+    _ command: AdjustCommand, time: Int64, slot: UInt32, generation: UInt32, fingerprint: UInt64,
+    level: StockLevel
+  ) {
+    beginAdjusted(
+      .removed, command, time: time, slot: slot, generation: generation, fingerprint: fingerprint,
+      level: level, safetyStockBefore: nil, name: nil)
+  }
+
+  private mutating func beginAdjusted(
+    _ kind: Kind, _ command: AdjustCommand, time: Int64, slot: UInt32, generation: UInt32,
+    fingerprint: UInt64, level: StockLevel, safetyStockBefore: Int64?, name: ItemName?
+  ) {
     let isAsked = command.safetyStock != nil
     begin(
-      .adjusted, time: time, slot: slot, generation: generation, fingerprint: fingerprint,
+      kind, time: time, slot: slot, generation: generation, fingerprint: fingerprint,
       value: isAsked ? safetyStockBefore.map { $0 < 0 ? $0 : $0 + 1 } ?? 0 : 0, lineCount: 0,
       scope: command.scope)
     var change: (kind: UInt8, units: Int64) = (0, 0)
@@ -441,7 +473,9 @@ package enum RecordPart: UInt8, CaseIterable {
   package mutating func setLine(
     _ index: Int, ordinal: UInt32, quantity: Int64, version: UInt64, onHand: Int64, held: Int64
   ) {
-    assert(kind != .refused && kind != .adjusted && index >= 0 && index < SavedLines.countMax)
+    assert(
+      kind != .refused && kind != .adjusted && kind != .removed && index >= 0
+        && index < SavedLines.countMax)
     let offset = linesOffset + index * Self.lineBytes
     store(ordinal, at: offset)
     store(quantity, at: offset + 4)

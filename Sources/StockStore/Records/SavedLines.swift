@@ -12,13 +12,14 @@ package enum SavedLines {
     let saved = record.savedNumbers
     return switch record.kind {
     // Their balances are kept beside the lines.
-    case .free, .adjustedTogether: (0, 0, 0)
+    case .free, .adjustedTogether, .removed: (0, 0, 0)
     // Of the first change, what it was before there were several.
     case .refusedOnHandLimit: (record.refusal == .onHandLimit(change: 0) ? 0 : 1, 0, 0)
     case .refusedItemsNotFound, .refusedLineNotFound: (1, 0, 0)
     case .refusedInsufficientStock, .refusedNotOnSale:
       (1 + 2 * record.shortageCount, saved.first, saved.second)
-    case .refusedInsufficientCommitted, .refusedLimitExceeded: (1, saved.first, saved.second)
+    case .refusedInsufficientCommitted, .refusedLimitExceeded, .refusedItemNotEmpty:
+      (1, saved.first, saved.second)
     case .imported: (0, saved.first, saved.second)
     // Where nothing is committed, what it was before there was anything to commit.
     case .adjusted: (adjustedLineCount(record.adjusted), saved.first, saved.second)
@@ -49,6 +50,7 @@ package enum SavedLines {
       return index % 2 == 1
         ? (other.item.ordinal, Int64(bitPattern: other.window.fromWord))
         : (other.window.lowBits, Int64(bitPattern: other.window.untilWord))
+    case .itemNotEmpty(let item, _, _, let committed): return (item.ordinal, committed)
     case .itemsNotFound(let first, let places):
       return (UInt32(clamping: first), Int64(bitPattern: places))
     case .lineNotFound(let line): return (UInt32(clamping: line), 0)

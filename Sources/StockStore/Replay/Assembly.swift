@@ -7,6 +7,10 @@ package struct Assembly: Sendable {
   /// What there is.
   package struct Counts: Sendable {
     package fileprivate(set) var items = 0
+    /// What is left of items that were removed.
+    package fileprivate(set) var removedItems = 0
+    /// Those of them that no decision names: for `StoreCore.giveUpPlaces`.
+    package fileprivate(set) var unnamed: [UInt32] = []
     package fileprivate(set) var liveHolds = 0
     /// Live holds included.
     package fileprivate(set) var recordedDecisions = 0
@@ -14,17 +18,27 @@ package struct Assembly: Sendable {
 
   private static let recordsWorthAThread = 100_000
 
-  private let core: StoreCore
+  let core: StoreCore
   /// The newest time in nanoseconds since the Unix epoch: timers run from here.
   private let now: Int64
+  let givenAway: [UInt32: UInt64]
 
-  package init(core: StoreCore, now: Int64) {
+  /// - Parameter givenAway: as Replay has found.
+  package init(core: StoreCore, now: Int64, givenAway: [UInt32: UInt64] = [:]) {
     self.core = core
     self.now = now
+    self.givenAway = givenAway
   }
 
   package func run() throws(JournalError) -> Counts {
     giveAwayChunks()
+    if core.items.hasRemovals {
+      let items = try indexItems()
+      let remains = settleRemains()
+      var counts = try assembleShards()
+      (counts.items, counts.removedItems, counts.unnamed) = (items, remains.count, remains.unnamed)
+      return counts
+    }
     let recordCount = Int(core.items.count) + Int(core.slab.slotCount)
     let (items, counts) = try concurrently(
       isWorthIt: recordCount > Self.recordsWorthAThread,
@@ -63,9 +77,7 @@ package struct Assembly: Sendable {
   }
 
   /// Numbers whose names were taken, but whose items were not made, are lost.
-  private func isItem(_ ordinal: UInt32) -> Bool {
-    core.items[ordinal].word.load(ordering: .relaxed) != 0
-  }
+  private func isItem(_ ordinal: UInt32) -> Bool { core.isMade(ordinal) }
 
   // MARK: Reservations
 

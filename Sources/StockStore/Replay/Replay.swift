@@ -50,6 +50,8 @@ package final class Replay {
   private let fault: LogFault?
   /// There is a record that the target leaves out; it and all behind it are not applied.
   package private(set) var isPastTarget = false
+  /// Places of items that were removed, and where in the log another item has got them.
+  package private(set) var givenAway: [UInt32: UInt64] = [:]
   /// Behind the newest record that was applied.
   package private(set) var endLSN: UInt64
 
@@ -135,7 +137,7 @@ package final class Replay {
     switch record.kind {
     case .held, .replaced, .confirmed, .released, .expired:
       for index in 0..<record.lineCount { core.items.prefetchIfThere(record.line(index).ordinal) }
-    case .adjusted: core.items.prefetchIfThere(record.level.item.ordinal)
+    case .adjusted, .removed: core.items.prefetchIfThere(record.level.item.ordinal)
     case .adjustedTogether, .imported:
       record.forEachChange { core.items.prefetchIfThere($0.level.item.ordinal) }
     case .refused, .extended, .clock: break
@@ -168,6 +170,9 @@ package final class Replay {
     case .imported:
       try adjustItems(record, lsn: lsn)
       if core.fault != .importProgressLost { try importRows(record, lsn: lsn) }
+    case .removed:
+      if core.fault != .loseRemoval { try removeItem(record, lsn: lsn) }
+      try remove(record, lsn: lsn)
     case .confirmed, .released, .expired:
       try applyLines(record, lsn: lsn)
       if record.kind == .confirmed, record.limits.count > 0 { try sell(record, lsn: lsn) }
@@ -190,7 +195,9 @@ package final class Replay {
         item: ItemHandle(ordinal: line.ordinal), onHand: line.onHand, held: line.held,
         committed: core.fault == .loseCommitted ? 0 : line.committed,
         safetyStock: core.items[line.ordinal].safetyStock, version: line.version)
-      guard line.version > 1 else { throw impossible("an item made by a reservation") }
+      guard line.version > 1, !core.isRemoved(line.ordinal) else {
+        throw impossible("an item made by a reservation")
+      }
       try setNext(level, lsn: lsn)
     }
   }
@@ -215,19 +222,54 @@ package final class Replay {
     let ordinal = level.item.ordinal
     if ordinal < core.items.count {
       if lsn <= core.items[ordinal].lsn.load(ordering: .relaxed) { return }
-      if name.sku.count == 0 {
+      let isRemoved = core.isRemoved(ordinal)
+      // Made again where it was, or as it was.
+      if name.sku.count == 0 ? !isRemoved : isRemoved && isNext(level, name) {
         return tellsSale ? try setAdjusted(level, lsn: lsn) : try setNext(level, lsn: lsn)
       }
+      // Another has the place: a server that was started in between knew of nothing that named the first.
+      if isRemoved, name.sku.count > 0 { giveAway(ordinal, lsn: lsn) }
     }
     guard level.version == core.firstVersion, try core.restore(level, name, lsn: lsn) else {
       throw impossible("an item that cannot be made")
     }
   }
 
+  /// Whether this goes on with what is left of the item that has the place.
+  private func isNext(_ level: StockLevel, _ name: ItemName) -> Bool {
+    let word = core.items[level.item.ordinal].word.load(ordering: .relaxed)
+    return level.version == ItemWord.version(word) &+ 1
+      && core.items.hasName(level.item.ordinal, name)
+  }
+
+  /// What was decided before and names the item in this place was forgotten when another got it.
+  private func giveAway(_ ordinal: UInt32, lsn: UInt64) {
+    core.items.clear(ordinal)
+    core.items.setRemovedAt(ordinal, lsn &- 1)
+    givenAway[ordinal] = lsn
+  }
+
+  private func removeItem(_ record: JournalRecord, lsn: UInt64) throws(JournalError) {
+    let before = record.level
+    let ordinal = before.item.ordinal
+    guard ordinal < core.items.count else { throw impossible("an item that is not there") }
+    if lsn <= core.items[ordinal].lsn.load(ordering: .relaxed) { return }
+    guard !core.isRemoved(ordinal) else { throw impossible("an item that is removed twice") }
+    try setNext(StockLevel(item: before.item, .none, version: before.version), lsn: lsn)
+    core.setRemoved(ordinal, at: lsn)
+  }
+
+  private func remove(_ record: JournalRecord, lsn: UInt64) throws(JournalError) {
+    guard try beginUse(record, .remove, lsn: lsn) else { return }
+    core.slab[record.slot].kind = .removed
+    core.slab[record.slot].endedAt = record.time
+    try requirePossible(record.slot)
+  }
+
   /// The item's next version, which must be the one after its last.
   @inline(__always)
   private func setNext(_ level: StockLevel, lsn: UInt64) throws(JournalError) {
-    let version = core.items[level.item.ordinal].word.load(ordering: .relaxed) >> 1
+    let version = ItemWord.version(core.items[level.item.ordinal].word.load(ordering: .relaxed))
     guard version > 0, level.version == version &+ 1, level.isPossible else {
       throw impossible("version \(level.version) of an item after its version \(version)")
     }

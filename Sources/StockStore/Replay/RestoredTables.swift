@@ -49,6 +49,9 @@ extension ReservationRecord {
       return window.isPossible
         && (0..<shortageCount).allSatisfy { closedSale($0).window.isPossible }
     }
+    if case .itemNotEmpty(_, let onHand, let held, let committed) = refusal {
+      return [onHand, held, committed].allSatisfy { RecoveryLimits.isPossible(units: $0) }
+    }
     if case .insufficientCommitted(_, let requested, let committed) = refusal {
       return RecoveryLimits.isPossible(units: requested)
         && RecoveryLimits.isPossible(units: committed)
@@ -66,28 +69,40 @@ extension ReservationRecord {
   }
 
   /// Whether all items that it names are below `itemCount`.
+  @inline(__always)
   func namesItems(below itemCount: UInt32) -> Bool {
-    if kind == .adjusted { return adjusted.item.ordinal < itemCount }
-    if state != nil {
-      return hasLines(below: itemCount)
-        && (0..<toldLineCount).allSatisfy { toldLine($0).item.ordinal < itemCount }
-    }
-    if kind == .adjustedTogether {
-      return (0..<levelCount).allSatisfy { level($0).item.ordinal < itemCount }
-    }
-    switch refusal {
-    case .insufficientStock(let item, _, _), .insufficientCommitted(let item, _, _),
-      .limitExceeded(let item, _, _):
-      return item.ordinal < itemCount && hasLines(below: itemCount)
-    case .notOnSale(let item, _):
-      return item.ordinal < itemCount
-        && (0..<shortageCount).allSatisfy { closedSale($0).item.ordinal < itemCount }
-    default: return hasLines(below: itemCount)
-    }
+    var isRight = true
+    forEachItem { if $0 >= itemCount { isRight = false } }
+    return isRight
   }
 
-  private func hasLines(below itemCount: UInt32) -> Bool {
-    (0..<lineCount).allSatisfy { line($0).item.ordinal < itemCount }
+  /// Calls `body` with the number of each item that it names.
+  @inline(__always)
+  func forEachItem(_ body: (UInt32) -> Void) {
+    switch kind {
+    case .adjusted: return body(adjusted.item.ordinal)
+    case .adjustedTogether:
+      for index in 0..<levelCount { body(level(index).item.ordinal) }
+      return
+    default: break
+    }
+    switch refusal {
+    case .insufficientStock(let item, _, _):
+      body(item.ordinal)
+      for index in 0..<shortageCount { body(shortage(index).item.ordinal) }
+    case .insufficientCommitted(let item, _, _), .limitExceeded(let item, _, _),
+      .itemNotEmpty(let item, _, _, _):
+      body(item.ordinal)
+    case .notOnSale(let item, _):
+      body(item.ordinal)
+      for index in 0..<shortageCount { body(closedSale(index).item.ordinal) }
+    case .itemsNotFound, .lineNotFound, .onHandLimit: break
+    case nil:
+      for index in 0..<lineCount { body(line(index).item.ordinal) }
+      if state != nil {
+        for index in 0..<toldLineCount { body(toldLine(index).item.ordinal) }
+      }
+    }
   }
 }
 
@@ -95,7 +110,7 @@ extension StockLevel {
   /// Whether an item can have these balances.
   @inline(__always)
   var isPossible: Bool {
-    balances.areStorable && version < UInt64.max >> 1 && (sale.isAlways || sale.isPossible)
+    balances.areStorable && version < UInt64.max >> 2 && (sale.isAlways || sale.isPossible)
   }
 }
 
@@ -114,6 +129,14 @@ extension StoreCore {
     setLevel(level, lsn: lsn)
     items.setSale(ordinal, level.sale)
     return true
+  }
+
+  /// Marks an item that has been given its last balances, none, and its last version as removed.
+  package func setRemoved(_ ordinal: UInt32, at lsn: UInt64) {
+    items.setRemovedAt(ordinal, lsn)
+    items.setSale(ordinal, .always)
+    let word = items[ordinal].word.load(ordering: .relaxed)
+    items[ordinal].word.store(word | ItemWord.removed, ordering: .releasing)
   }
 
   /// Gives an item that is there these balances and this version; its sale window stays.

@@ -14,6 +14,8 @@ struct Adjustment {
   var generation: UInt32 = 0
   /// Of an item that there was, where it changes.
   var safetyStockBefore: Int64?
+  /// The item is to be removed: of the command, item, check and reason say how.
+  var removes = false
   /// What becomes of the item.
   var after = StockLevel(item: ItemHandle(ordinal: 0), .none, version: 0)
 }
@@ -25,14 +27,14 @@ extension StoreSession {
     guard let word = unlockedWord(ordinal) else { return .conflict }
     let before = balances(ordinal, word)
     scratch.changes[0].word = word
+    if scratch.adjustment.removes { return readRemoval(before, word) }
     let balances = balances(after: scratch.adjustment.command, before.balances)
     if let refusal = refusal(scratch.adjustment.command, before, balances) {
       let lsn = core.items[ordinal].lsn.load(ordering: .acquiring)
       return .refused(refusal, lsn: lsn, index: 0)
     }
     let after = StockLevel(
-      item: before.item, balances,
-      version: before.version == 0 ? core.firstVersion : before.version + 1,
+      item: before.item, balances, version: nextVersion(word),
       sale: scratch.adjustment.command.sale ?? before.sale)
     scratch.adjustment.after = after
     if core.log.isKeeping {
@@ -43,17 +45,54 @@ extension StoreSession {
         level: after, safetyStockBefore: before.version == 0 ? nil : before.safetyStock,
         name: before.version == 0 ? command.item : nil)
     }
+    // Before an item was made there was nothing to tell of it; before it was made anew there was.
     scratch.adjustment.safetyStockBefore =
-      before.version == 0 || after.safetyStock == before.safetyStock ? nil : before.safetyStock
+      word == 0 || after.safetyStock == before.safetyStock ? nil : before.safetyStock
+    return .writable
+  }
+
+  /// As `readAdjustment`, of an item that is to be removed.
+  @inline(never)
+  private func readRemoval(_ before: StockLevel, _ word: UInt64) -> Reading {
+    let command = scratch.adjustment.command
+    var refusal: Refusal?
+    if before.version == 0 {
+      refusal = .itemNotFound(line: 0)
+    } else if let mismatch = mismatch(command.check, before) {
+      refusal = mismatch
+    } else if before.onHand | before.held | before.committed != 0,
+      core.fault != .removeHeldItem || before.onHand | before.committed != 0
+    {
+      refusal = .itemNotEmpty(
+        item: before.item, onHand: before.onHand, held: before.held, committed: before.committed)
+    }
+    if let refusal {
+      let lsn = core.items[before.item.ordinal].lsn.load(ordering: .acquiring)
+      return .refused(refusal, lsn: lsn, index: 0)
+    }
+    let version = nextVersion(word)
+    scratch.adjustment.after = StockLevel(item: before.item, .none, version: version)
+    scratch.adjustment.safetyStockBefore = before.safetyStock == 0 ? nil : before.safetyStock
+    if core.log.isKeeping {
+      // It tells what there was last.
+      scratch.record.beginRemoved(
+        command, time: now, slot: scratch.adjustment.slot,
+        generation: scratch.adjustment.generation, fingerprint: scratch.adjustment.fingerprint,
+        level: StockLevel(item: before.item, before.balances, version: version))
+    }
     return .writable
   }
 
   /// As `apply`, for the one item of an adjustment, which is locked.
   func applyAdjustment(lsn: UInt64) {
+    let removes = scratch.adjustment.removes
+    if removes, core.fault != .limitOutlivesItem {
+      core.items.setRemovedAt(scratch.changes[0].ordinal, lsn)
+    }
     apply(
       scratch.changes[0], scratch.adjustment.after,
-      sale: scratch.adjustment.command.sale,
-      safetyStockBefore: scratch.adjustment.safetyStockBefore, lsn: lsn)
+      sale: removes ? .always : scratch.adjustment.command.sale,
+      safetyStockBefore: scratch.adjustment.safetyStockBefore, removes: removes, lsn: lsn)
   }
 
   /// Gives a locked item its balances, and unlocks it.
@@ -63,7 +102,7 @@ extension StoreSession {
   @inline(__always)
   private func apply(
     _ change: ItemChange, _ after: StockLevel, sale: SaleWindow?,
-    safetyStockBefore before: Int64?, lsn: UInt64
+    safetyStockBefore before: Int64?, removes: Bool = false, lsn: UInt64
   ) {
     let (ordinal, word) = (change.ordinal, change.word)
     // Before anybody can read the new one: or it would be taken for what it was all along.
@@ -74,8 +113,14 @@ extension StoreSession {
     core.items[ordinal].store(after.balances)
     if let sale { core.items.setSale(ordinal, sale) }
     core.items[ordinal].lsn.store(lsn, ordering: .releasing)
-    unlock(ordinal, (after.version - 1) << 1)
-    if word >> 1 == 0 { counters.items.add() }
+    unlock(ordinal, ItemWord.word(after.version - 1, isRemoved: removes))
+    if removes {
+      counters.items.add(-1)
+      counters.removedItems.add()
+    } else if !ItemWord.isMade(word) {
+      counters.items.add()
+      if ItemWord.isRemoved(word) { counters.removedItems.add(-1) }
+    }
   }
 
   /// As `readAdjustment`, for the group. Of an import, what is refused is left out.
@@ -98,8 +143,7 @@ extension StoreSession {
         return .refused(refusal, lsn: lsn, index: place)
       }
       scratch.group[index].after = StockLevel(
-        item: before.item, balances,
-        version: before.version == 0 ? core.firstVersion : before.version + 1)
+        item: before.item, balances, version: nextVersion(word))
     }
     if core.log.isKeeping { writeGroup() }
     return .writable
@@ -126,7 +170,8 @@ extension StoreSession {
       }
       let (before, after) = (scratch.group[index].before, scratch.group[index].after)
       let safetyStockBefore =
-        before.version == 0 || after.safetyStock == before.safetyStock ? nil : before.safetyStock
+        scratch.changes[place].word == 0 || after.safetyStock == before.safetyStock
+        ? nil : before.safetyStock
       apply(
         scratch.changes[place], after, sale: nil, safetyStockBefore: safetyStockBefore, lsn: lsn)
     }
@@ -138,6 +183,8 @@ extension StoreSession {
     _ command: AdjustCommand, _ before: StockLevel, _ after: Balances
   ) -> Refusal? {
     if let mismatch = mismatch(command.check, before) { return mismatch }
+    // Removed since its name was looked up.
+    if before.version == 0, command.change.needsItem { return .itemNotFound(line: 0) }
     if after.committed < 0 {
       return .insufficientCommitted(
         item: before.item, requested: before.committed - after.committed,

@@ -1,4 +1,4 @@
-// The items' words: version << 1 | locked. Whatever the strategy, who writes an item's balances locks its
+// The items' words: version << 1 | locked, and the highest bit where the item was removed (ItemWord). Whatever the strategy, who writes an item's balances locks its
 // word before and unlocks it with the next version after. Balances are stored with release and loaded with
 // acquire: a reader that got one of them sees the locked word too, so reading the same unlocked word
 // before and after proves them consistent (a sequence lock).
@@ -88,10 +88,17 @@ extension StoreSession {
     counters.rowsAffected.add()
   }
 
-  /// The balances as read since `word` was; consistent if the word has not changed.
+  /// The balances as read since `word` was; consistent if the word has not changed. Of version 0 where there is no
+  /// item, whether it was removed or is yet to be made.
   @inline(__always)
   func balances(_ ordinal: UInt32, _ word: UInt64) -> StockLevel {
-    core.items.level(ordinal, version: word >> 1)
+    core.items.level(ordinal, version: ItemWord.isMade(word) ? word >> 1 : 0)
+  }
+
+  /// The version that a change of the item would give it.
+  @inline(__always)
+  func nextVersion(_ word: UInt64) -> UInt64 {
+    word == 0 ? core.firstVersion : ItemWord.version(word) + 1
   }
 
   /// Waits until `isOver`, which is counted; false where that takes too long.

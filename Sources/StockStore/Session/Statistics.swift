@@ -55,6 +55,8 @@ package struct StoreStatistics: Sendable, Equatable {
   package var liveHolds: Int = 0
   /// Items now.
   package var items: Int = 0
+  /// Items that were removed, and whose places nobody else can have yet.
+  package var removedItems: Int = 0
   /// Subjects and items of which it is kept what the one has of the other, now.
   package var subjectEntries: Int = 0
   /// Recorded decisions now, live holds included.
@@ -118,6 +120,7 @@ struct SessionCounters: ~Copyable {
   let invariantViolations = Counter()
   let liveHolds = Counter()
   let items = Counter()
+  let removedItems = Counter()
   let recordedDecisions = Counter()
   let commitsByAttempts = InlineArray<16, Counter> { _ in Counter() }
 
@@ -149,6 +152,7 @@ struct SessionCounters: ~Copyable {
     // A hold may be made by one session and ended by another: one counter alone may be negative.
     sums.liveHolds += Int(liveHolds.value)
     sums.items += Int(items.value)
+    sums.removedItems += Int(removedItems.value)
     sums.recordedDecisions += Int(recordedDecisions.value)
     for index in 0..<Self.attemptsMax {
       sums.commitsByAttempts[index] += count(commitsByAttempts[index])

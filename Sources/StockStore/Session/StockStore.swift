@@ -233,6 +233,10 @@ extension StockStore {
     keeps(core.keys.identity(.importRows, scope))
   }
 
+  package func keeps(remove scope: IdempotencyScope) -> Bool {
+    keeps(core.keys.identity(.remove, scope))
+  }
+
   package func keeps(replace scope: IdempotencyScope) -> Bool {
     keeps(core.keys.identity(.replace, scope))
   }

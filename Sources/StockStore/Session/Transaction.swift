@@ -93,12 +93,19 @@ extension StoreSession {
   /// Refuses for lack of units of the change at `first`, and names all behind it that lack some.
   @inline(never)
   private func refuseLacks(from first: Int, _ requested: Int64, available: Int64) -> Reading {
+    if isRemoved(first) { return .refused(.itemNotFound(line: 0), lsn: 0, index: first) }
     let least = scratch.alternatives.takesLess ? shortage(first)?.requested : nil
     return refuseAll(
       from: first, lackRefusal(first, least ?? requested, available: available)
     ) { index in
       shortage(index).map { lackRefusal(index, $0.requested, available: $0.available) }
     }
+  }
+
+  /// Whether the item of the change at `index`, which was looked up by its name, has been removed since: whoever asked
+  /// looks again. Whoever takes units of an expired hold again finds that there are none.
+  private func isRemoved(_ index: Int) -> Bool {
+    scratch.changes[index].heldChange > 0 && ItemWord.isRemoved(scratch.changes[index].word)
   }
 
   private func lackRefusal(_ index: Int, _ requested: Int64, available: Int64) -> Refusal {
@@ -139,6 +146,10 @@ extension StoreSession {
       }
       scratch.changes[index].word = word
       scratch.changes[index].before = core.items[ordinal].balances
+      if isRemoved(index) {
+        scratch.further.removeAll()
+        return .refused(.itemNotFound(line: 0), lsn: 0, index: index)
+      }
       if let other = alike(index) { scratch.further.append(other) }
     }
     for index in others {

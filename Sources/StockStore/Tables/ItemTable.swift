@@ -10,7 +10,7 @@ package import Synchronization
 /// only who holds the lock writes them, and readers check the word again after reading. All are
 /// atomics, so that reading beside a writer is defined. The key never changes once it is in the index.
 package struct ItemRecord: ~Copyable {
-  /// version << 1 | locked. Version 0: the name is taken, but the item was not made yet.
+  /// version << 1 | locked, as ItemWord reads it. Version 0: the name is taken, but the item was not made yet.
   package let word: Atomic<UInt64>
   // Each has its balance in the upper 48 bits, and 16 bits of committed below: the lowest are in the first.
   // No balance is as large as 2^47, and a fifth word would cost every item a second cache line. So the third has a
@@ -75,6 +75,28 @@ package struct ItemRecord: ~Copyable {
   }
 }
 
+/// What an item's word says.
+package enum ItemWord {
+  /// The item was removed: its record is what is left of it, and the version that of its removal.
+  package static let removed: UInt64 = 1 << 63
+
+  /// Whether there is an item: it was made, and not removed since.
+  @inline(__always)
+  package static func isMade(_ word: UInt64) -> Bool { Int64(bitPattern: word) > 1 }
+
+  @inline(__always)
+  package static func isRemoved(_ word: UInt64) -> Bool { Int64(bitPattern: word) < 0 }
+
+  /// Of an item, of what is left of one, or 0.
+  @inline(__always)
+  package static func version(_ word: UInt64) -> UInt64 { (word & ~removed) >> 1 }
+
+  /// Of an unlocked word of a version.
+  package static func word(_ version: UInt64, isRemoved: Bool = false) -> UInt64 {
+    version << 1 | (isRemoved ? removed : 0)
+  }
+}
+
 /// An item's name: the two lengths, then SKU and location behind each other where both fit, else the
 /// address of a copy in the last eight bytes.
 struct ItemKey {
@@ -103,6 +125,11 @@ private struct SaleWindowRecord: ~Copyable {
   let lowBits: Atomic<UInt32>
 }
 
+/// When an item was removed last, guarded as its balances are.
+private struct RemovalRecord: ~Copyable {
+  let lsn: Atomic<UInt64>
+}
+
 /// All items. A handle, as Region.
 package struct ItemTable {
   private struct Header: ~Copyable {
@@ -115,6 +142,11 @@ package struct ItemTable {
     let isFilling = Atomic<Bool>(false)
     /// The newest thread that fills a page.
     let filler = Mutex<Thread?>(nil)
+    /// Some item was removed, as far as anything that is kept knows.
+    let hasRemovals = Atomic<Bool>(false)
+    /// Records below `count` that no item has, and another may have.
+    let freeRecords = Mutex<[UInt32]>([])
+    let freeCount = Atomic<Int>(0)
   }
 
   /// Of a huge page.
@@ -129,12 +161,15 @@ package struct ItemTable {
   private let records: Region<ItemRecord>
   /// By the items' numbers. Small pages: those of items without a window are never touched.
   private let sales: Region<SaleWindowRecord>
+  /// By the items' numbers, likewise: the log sequence number of the item's last removal.
+  private let removals: Region<RemovalRecord>
   private let header = PaddedArray<Header>(count: 1) { _ in Header() }
 
   init(capacity: Int) {
     precondition(MemoryLayout<ItemRecord>.size == 64, "an item is one cache line")
     records = Region(capacity: min(capacity, Int(UInt32.max) - 1), pages: .huge)
     sales = Region(capacity: records.capacity, pages: .small)
+    removals = Region(capacity: records.capacity, pages: .small)
     fillPages(0..<1)
   }
 
@@ -145,6 +180,7 @@ package struct ItemTable {
     }
     records.free()
     sales.free()
+    removals.free()
     header.free()
   }
 
@@ -152,6 +188,7 @@ package struct ItemTable {
   static func addressSpace(capacity: Int) -> Int {
     Region<ItemRecord>.mappedBytes(capacity: capacity)
       + Region<SaleWindowRecord>.mappedBytes(capacity: capacity)
+      + Region<RemovalRecord>.mappedBytes(capacity: capacity)
   }
 
   /// The cap.
@@ -191,6 +228,21 @@ package struct ItemTable {
     records[ordinal].setHasSaleWindow(true)
   }
 
+  /// Log sequence number of the last time the item was removed; 0: never, as far as anything that is kept knows. For
+  /// whoever has it locked, or reads its word before and after.
+  package func removedAt(_ ordinal: UInt32) -> UInt64 {
+    removals[ordinal].lsn.load(ordering: .acquiring)
+  }
+
+  /// For whoever has the item locked, or the table to itself.
+  package func setRemovedAt(_ ordinal: UInt32, _ lsn: UInt64) {
+    removals[ordinal].lsn.store(lsn, ordering: .releasing)
+    if lsn != 0, !hasRemovals { header[0].hasRemovals.store(true, ordering: .relaxed) }
+  }
+
+  /// Whether some item was ever removed.
+  package var hasRemovals: Bool { header[0].hasRemovals.load(ordering: .relaxed) }
+
   /// The record of a number that `add` gave.
   @inline(__always)
   package subscript(ordinal: UInt32) -> ItemRecord {
@@ -209,6 +261,10 @@ package struct ItemTable {
   /// Makes a record with `name` at version 0; nil where the table is full. Nobody else sees it until
   /// its number is in the index. The caller holds the lock of the name's stripe.
   func add(_ name: ItemName) -> UInt32? {
+    if let ordinal = takeFree() {
+      setName(ordinal, name)
+      return ordinal
+    }
     var ordinal = header[0].count.load(ordering: .relaxed)
     repeat {
       if ordinal >= records.capacity { return nil }
@@ -223,6 +279,34 @@ package struct ItemTable {
       fillAhead(of: ordinal)
     }
     return ordinal
+  }
+
+  /// Gives these records to the next items, the last first. Only while one thread has the table to itself.
+  package func setFree(_ ordinals: [UInt32]) {
+    header[0].freeRecords.withLock { $0 = ordinals }
+    header[0].freeCount.store(ordinals.count, ordering: .relaxed)
+  }
+
+  /// Those that `setFree` has given and nobody has taken.
+  package var freeRecords: [UInt32] { header[0].freeRecords.withLock { $0 } }
+
+  private func takeFree() -> UInt32? {
+    if header[0].freeCount.load(ordering: .relaxed) == 0 { return nil }
+    return header[0].freeRecords.withLock { free in
+      let ordinal = free.popLast()
+      header[0].freeCount.store(free.count, ordering: .relaxed)
+      return ordinal
+    }
+  }
+
+  /// Empties a record, as if it had never had an item. Only while one thread has the table to itself.
+  package func clear(_ ordinal: UInt32) {
+    removeName(ordinal)
+    setSale(ordinal, .always)
+    setRemovedAt(ordinal, 0)
+    records[ordinal].store(.none)
+    records[ordinal].lsn.store(0, ordering: .relaxed)
+    records[ordinal].word.store(0, ordering: .releasing)
   }
 
   /// Has the next page filled that is not, and comes after this record's.
@@ -269,7 +353,17 @@ package struct ItemTable {
     return true
   }
 
+  private func removeName(_ ordinal: UInt32) {
+    if records[ordinal].key.count > ItemKey.inlineBytesMax {
+      header[0].copiedBytes.wrappingAdd(-records[ordinal].key.count, ordering: .relaxed)
+      unsafe records[ordinal].key.copy?.deallocate()
+    }
+    records[ordinal].key.skuLength = 0
+    records[ordinal].key.locationLength = 0
+  }
+
   private func setName(_ ordinal: UInt32, _ name: ItemName) {
+    removeName(ordinal)
     let skuLength = UInt8(clamping: name.sku.count)
     let locationLength = UInt8(clamping: name.location.count)
     records[ordinal].key.skuLength = skuLength

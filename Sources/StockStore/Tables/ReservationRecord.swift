@@ -419,6 +419,10 @@ package struct ReservationRecord: BitwiseCopyable {
         SaleWindow(
           fromWord: UInt64(bitPattern: firstNumber), untilWord: UInt64(bitPattern: secondNumber),
           lowBits: quantitiesLow[0]))
+    case .refusedItemNotEmpty:
+      .itemNotEmpty(
+        item: ItemHandle(ordinal: ordinals[0]), onHand: firstNumber, held: secondNumber,
+        committed: Int64(bitPattern: UInt64(quantitiesLow[0]) | UInt64(quantitiesLow[1]) << 32))
     case .refusedInsufficientCommitted:
       .insufficientCommitted(
         item: ItemHandle(ordinal: ordinals[0]), requested: firstNumber, committed: secondNumber)
@@ -439,6 +443,13 @@ package struct ReservationRecord: BitwiseCopyable {
       ordinals[3] = 0
       firstNumber = requested
       secondNumber = available
+    case .itemNotEmpty(let item, let onHand, let held, let committed):
+      kind = .refusedItemNotEmpty
+      ordinals[0] = item.ordinal
+      firstNumber = onHand
+      secondNumber = held
+      quantitiesLow[0] = UInt32(truncatingIfNeeded: committed)
+      quantitiesLow[1] = UInt32(truncatingIfNeeded: committed >> 32)
     case .notOnSale(let item, let window):
       kind = .refusedNotOnSale
       ordinals[0] = item.ordinal

@@ -66,7 +66,7 @@ package struct StoreCore: Sendable {
     self.dues = dues
     let references = ReferenceIndex()
     self.references = references
-    subjects = SubjectTable(capacity: limits.subjectEntriesMax)
+    subjects = SubjectTable(capacity: limits.subjectEntriesMax, items: items)
     shards = PaddedArray(count: shardCount) {
       ReservationShard(
         number: $0, slab: slab, dues: dues, references: references, capacity: capacity, now: now)
@@ -149,10 +149,22 @@ package struct StoreCore: Sendable {
     return ordinal
   }
 
-  /// Whether the item has a version: its record is in the index before it is made.
+  /// The number of the record with this name, whether there is an item, was one, or is yet to be; nil where there is
+  /// none.
+  package func findRecord(_ name: ItemName, _ hash: UInt64) -> UInt32? {
+    index.find(hash) { items.hasName($0, name) }
+  }
+
+  /// Whether there is the item: its record is in the index before it is made, and after it was removed. Whoever
+  /// changes it looks again.
   @inline(__always)
   package func isMade(_ ordinal: UInt32) -> Bool {
-    items[ordinal].word.load(ordering: .relaxed) >> 1 != 0
+    ItemWord.isMade(items[ordinal].word.load(ordering: .relaxed))
+  }
+
+  /// Whether a record is what is left of an item.
+  package func isRemoved(_ ordinal: UInt32) -> Bool {
+    ItemWord.isRemoved(items[ordinal].word.load(ordering: .relaxed))
   }
 
   /// The id of the reservation that is in `slot` now.

@@ -8,6 +8,7 @@ package struct StoreKeys: Sendable {
     case replace = 3
     case adjustTogether = 40
     case importRows = 41
+    case remove = 42
   }
 
   private let item: SipKey

@@ -6,6 +6,9 @@
 // come in the order of their log sequence numbers. What links the entries of one stripe is guarded by a lock of the
 // stripe, for a few dozen instructions: nobody takes another lock under it.
 //
+// What was sold of an item before it was removed counts no more: nobody looks for these entries, each says itself when
+// its last sale was. They leave when they are touched, or when the directory is opened.
+//
 // A stripe grows bucket by bucket as its entries do (linear hashing: Litwin, 1980): each new one takes its share of
 // the entries of one other, so nobody ever waits for all to be moved. Entries go by hashes under a key that nobody
 // outside knows, so no bucket is long.
@@ -23,6 +26,10 @@ struct SubjectEntry: BitwiseCopyable {
   var sold: Int64
   /// Log sequence number of the last sale.
   var lsn: UInt64
+
+  /// Units sold since the item was removed last.
+  /// - Parameter removal: its log sequence number; 0: it never was.
+  func sold(since removal: UInt64) -> Int64 { lsn > removal ? sold : 0 }
 }
 
 /// What a checkpoint keeps of an entry: what live holds have follows from these.
@@ -68,9 +75,12 @@ package struct SubjectTable {
   private let stripes = PaddedArray<Stripe>(count: 64) { _ in Stripe() }
   private let header = PaddedArray<Header>(count: 1) { _ in Header() }
   private let countMax: Int
+  /// Of the store: it knows when each was removed.
+  private let items: ItemTable
 
   /// - Parameter capacity: the cap.
-  init(capacity: Int) {
+  init(capacity: Int, items: ItemTable) {
+    self.items = items
     countMax = capacity
     entries = Region(capacity: Self.entryCapacity(capacity), pages: .small)
     heads = Region(capacity: Int(Self.headCapacity(capacity)), pages: .small)
@@ -128,7 +138,7 @@ package struct SubjectTable {
     while next != 0 {
       let entry = entries[next - 1]
       if entry.ordinal == ordinal, entry.subject == subject {
-        return entry.held &+ (heldAlone ? 0 : entry.sold)
+        return entry.held &+ (heldAlone ? 0 : entry.sold(since: items.removedAt(ordinal)))
       }
       next = entry.next
     }
@@ -147,7 +157,8 @@ package struct SubjectTable {
     let stripe = lock(hash)
     defer { stripes[stripe].lock.unlock() }
     let number = find(subject, ordinal, hash, stripe) ?? insert(subject, ordinal, hash, stripe)
-    let (heldAfter, soldAfter) = (entries[number].held &+ held, entries[number].sold &+ sold)
+    let heldAfter = entries[number].held &+ held
+    let soldAfter = entries[number].sold(since: items.removedAt(ordinal)) &+ sold
     entries[number].held = max(0, heldAfter)
     entries[number].sold = max(0, soldAfter)
     if sold != 0 { entries[number].lsn = lsn }
@@ -157,6 +168,8 @@ package struct SubjectTable {
 
   /// Adds a sale that the journal tells of, if the entry has not seen it. While one thread has the table to itself.
   func replay(_ sale: SubjectSales) {
+    let removal = items.removedAt(sale.ordinal)
+    if sale.lsn <= removal { return }
     let hash = Self.hash(sale.subject, sale.ordinal)
     let stripe = lock(hash)
     defer { stripes[stripe].lock.unlock() }
@@ -164,7 +177,7 @@ package struct SubjectTable {
       find(sale.subject, sale.ordinal, hash, stripe)
       ?? insert(sale.subject, sale.ordinal, hash, stripe)
     if sale.lsn <= entries[number].lsn { return }
-    entries[number].sold &+= sale.sold
+    entries[number].sold = entries[number].sold(since: removal) &+ sale.sold
     entries[number].lsn = sale.lsn
   }
 
@@ -199,10 +212,29 @@ package struct SubjectTable {
   /// the last sees every entry that is there all the time, and some twice: what is moved goes to a later place.
   package func forEachSales(at place: UInt32, _ body: (SubjectSales) -> Void) {
     forEach(at: place) { entry in
-      if entry.sold == 0 { return }
+      if entry.sold(since: items.removedAt(entry.ordinal)) == 0 { return }
       body(
         SubjectSales(
           subject: entry.subject, ordinal: entry.ordinal, sold: entry.sold, lsn: entry.lsn))
+    }
+  }
+
+  /// Removes what was sold of items that were removed since. While one thread has the table to itself, and nothing is
+  /// held yet.
+  func removeDead() {
+    for place in 0..<placeEnd {
+      var dead: [UInt32] = []
+      let stripe = Int(place % Self.stripeCount)
+      guard place / Self.stripeCount < stripes[stripe].buckets else { continue }
+      var next = heads[place]
+      while next != 0 {
+        let entry = entries[next - 1]
+        if entry.sold(since: items.removedAt(entry.ordinal)) == 0 { dead.append(next - 1) }
+        next = entry.next
+      }
+      for number in dead {
+        remove(number, Self.hash(entries[number].subject, entries[number].ordinal), stripe)
+      }
     }
   }
 

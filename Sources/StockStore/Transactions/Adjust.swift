@@ -45,7 +45,9 @@ extension StoreSession {
         return refuse(
           .itemsNotFound(first: 0, places: 1), .adjust, command.scope, identity, fingerprint,
           number, name: command.item)
-      case let refusal?: return Decision(.refused(refusal), replayed: false, lsn: 0)
+      case let refusal?:
+        return Decision(
+          .refused(refusal), replayed: false, lsn: removalLSN(command.item, hash))
       case nil: break
       }
       guard let made = takeName(command.item, hash) else {
@@ -64,6 +66,7 @@ extension StoreSession {
       core.log.isKeeping ? core.shards[number].nextSlot() : (0, 0)
     scratch.changes.append(ItemChange(ordinal: ordinal))
     scratch.adjustment.command = command
+    scratch.adjustment.removes = false
     scratch.adjustment.fingerprint = fingerprint
     (scratch.adjustment.slot, scratch.adjustment.generation) = next
     switch commitAdjustment() {
@@ -85,6 +88,11 @@ extension StoreSession {
       }
       // A refusal's record has no lines.
       scratch.changes.removeAll()
+      if case .itemNotFound = refusal {
+        return refuse(
+          .itemsNotFound(first: 0, places: 1), .adjust, command.scope, identity, fingerprint,
+          number, name: command.item)
+      }
       return refuse(refusal, .adjust, command.scope, identity, fingerprint, number)
     }
   }

@@ -61,14 +61,23 @@ extension StoreSession {
     if let unavailable {
       return Decision(.refused(.unavailable(unavailable)), replayed: false, lsn: 0)
     }
-    switch gatherGroup() {
-    case .itemNotFound(let change):
-      return namingChange(
-        refuse(
-          .itemsNotFound(first: change, places: 1 << UInt64(change)), .adjustTogether,
-          command.scope, identity, fingerprint, number, name: scratch.group[change].command.item))
-    case let refusal?: return Decision(.refused(refusal), replayed: false, lsn: 0)
-    case nil: return commitGroup(command, identity, fingerprint, number)
+    while true {
+      switch gatherGroup() {
+      case .itemNotFound(let change):
+        return namingChange(
+          refuse(
+            .itemsNotFound(first: change, places: 1 << UInt64(change)), .adjustTogether,
+            command.scope, identity, fingerprint, number, name: scratch.group[change].command.item))
+      case let refusal?:
+        let lsn = scratch.group.refused.map {
+          removalLSN(scratch.group[$0].command.item, scratch.group[$0].hash)
+        }
+        return Decision(.refused(refusal), replayed: false, lsn: lsn ?? 0)
+      case nil: break
+      }
+      // nil: an item was removed since its name was looked up.
+      if let decision = commitGroup(command, identity, fingerprint, number) { return decision }
+      scratch.group.refused = nil
     }
   }
 
@@ -121,7 +130,7 @@ extension StoreSession {
 
   private func commitGroup(
     _ command: BatchAdjustCommand, _ identity: Identity, _ fingerprint: UInt64, _ number: Int
-  ) -> Decision<Int> {
+  ) -> Decision<Int>? {
     scratch.group.scope = command.scope
     scratch.group.reason = command.reason
     scratch.group.reference = command.reference
@@ -142,6 +151,7 @@ extension StoreSession {
       switch refusal {
       case .versionMismatch, .onHandMismatch:
         return Decision(.refused(refusal), replayed: false, lsn: lsn)
+      case .itemNotFound: return nil
       case .conflictTooBusy: scratch.group.refused = nil
       default: break
       }
@@ -175,9 +185,9 @@ extension StoreSession {
     case .lineNotFound(let line): line
     case .onHandLimit(let change): change
     case .insufficientStock(let item, _, _), .insufficientCommitted(let item, _, _),
-      .limitExceeded(let item, _, _), .notOnSale(let item, _):
+      .limitExceeded(let item, _, _), .notOnSale(let item, _), .itemNotEmpty(let item, _, _, _):
       (0..<scratch.group.count).first {
-        core.find(scratch.group[$0].command.item, scratch.group[$0].hash) == item.ordinal
+        core.findRecord(scratch.group[$0].command.item, scratch.group[$0].hash) == item.ordinal
       }
     }
   }

@@ -97,7 +97,11 @@ extension StockStore {
         for index in 0..<core.slab[slot].lineCount {
           let line = core.slab[slot].line(index)
           var units = expected[subject.low]?[line.item.ordinal] ?? Units()
-          if state == .held { units.held += line.quantity } else { units.sold += line.quantity }
+          if state == .held {
+            units.held += line.quantity
+          } else if core.slab[slot].lsn > core.items.removedAt(line.item.ordinal) {
+            units.sold += line.quantity
+          }
           expected[subject.low, default: [:]][line.item.ordinal] = units
         }
       }
@@ -107,7 +111,8 @@ extension StockStore {
       core.subjects.forEach(at: place) { entry in
         found += 1
         let units = expected[entry.subject.low]?.removeValue(forKey: entry.ordinal) ?? Units()
-        if entry.held != units.held || entry.sold < units.sold || entry.held + entry.sold <= 0 {
+        let sold = entry.sold(since: core.items.removedAt(entry.ordinal))
+        if entry.held != units.held || sold < units.sold || entry.held + entry.sold <= 0 {
           findings.append(
             "item \(entry.ordinal): a subject has \(entry.held) held and \(entry.sold) sold, its "
               + "reservations \(units.held) and \(units.sold)")
@@ -123,13 +128,21 @@ extension StockStore {
   }
 
   private func auditItems(_ heldByItem: [Int64], _ findings: inout [String]) {
-    var made = 0
+    var (made, removed) = (0, 0)
     for ordinal in 0..<core.items.count {
       let word = core.items[ordinal].word.load(ordering: .acquiring)
       let balances = core.items[ordinal].balances
       let (onHand, held, committed) = (balances.onHand, balances.held, balances.committed)
       if word & 1 != 0 { findings.append("item \(ordinal): is locked") }
-      if word >> 1 != 0 { made += 1 }
+      if ItemWord.isMade(word) { made += 1 }
+      if ItemWord.isRemoved(word) {
+        removed += 1
+        if core.items.level(ordinal, version: 0)
+          != StockLevel(item: ItemHandle(ordinal: ordinal), .none, version: 0)
+        {
+          findings.append("item \(ordinal): removed, and there is something of it")
+        }
+      }
       // Where nobody has allowed it, no more is promised than there is.
       if balances != balances.clamped || balances.unpromised < 0 && !core.mayBeShort {
         findings.append(
@@ -143,10 +156,16 @@ extension StockStore {
       // A name that was taken for an item that was never made is not kept over a restart.
       if word == 0 && name.sku.count == 0 { continue }
       let found = core.index.find(core.keys.itemHash(name)) { core.items.hasName($0, name) }
+      // What is left of an item that nothing names is not found, in a store that is only looked at.
+      if found == nil, ItemWord.isRemoved(word) { continue }
       if found != ordinal { findings.append("item \(ordinal): its name does not lead to it") }
     }
     let counted = statisticsWithoutTables().items
     if counted != made { findings.append("\(counted) items counted, \(made) found") }
+    let countedRemoved = statisticsWithoutTables().removedItems
+    if countedRemoved != removed {
+      findings.append("\(countedRemoved) removed items counted, \(removed) found")
+    }
   }
 
   /// - Returns: the lines of its staged holds.

@@ -130,7 +130,9 @@ extension StoreSession {
     }
     var refusal: Refusal?
     for line in 0..<scratch.lineCount {
-      guard let ordinal = ordinal(line: line),
+      // Also of an item that was removed: what was sold of it is not asked for anew.
+      let name = scratch.lines[line]
+      guard let ordinal = core.findRecord(name.item, name.hash),
         let index = scratch.changes.index(ordinal)
       else {
         if !isItemOfEarlierLine(line) { note(.moreThanHeld(line: line, held: 0), &refusal) }

@@ -37,8 +37,11 @@ extension StoreSession {
   }
 
   /// The tables were recovered with so much in them: the store goes on counting from there.
-  package func restoreCounts(items: Int, liveHolds: Int, recordedDecisions: Int) {
+  package func restoreCounts(
+    items: Int, removedItems: Int, liveHolds: Int, recordedDecisions: Int
+  ) {
     counters.items.add(items)
+    counters.removedItems.add(removedItems)
     counters.liveHolds.add(liveHolds)
     counters.recordedDecisions.add(recordedDecisions)
   }

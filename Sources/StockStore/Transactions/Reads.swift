@@ -6,15 +6,19 @@ extension StoreSession {
   package func stock(_ name: ItemName) -> Decision<StockLevel> {
     assertInTurn()
     scratch.further.removeAll()
-    guard let ordinal = core.find(name, core.keys.itemHash(name)) else {
+    guard let ordinal = core.findRecord(name, core.keys.itemHash(name)) else {
       return Decision(.refused(.itemNotFound(line: 0)), replayed: false, lsn: 0)
     }
     if scratch.hasBacklog { finishDueToShow(ordinal) }
     let (level, lsn) = level(ordinal)
+    // That it was removed must be as durable as what it had.
+    if level.version == 0 {
+      return Decision(.refused(.itemNotFound(line: 0)), replayed: false, lsn: lsn)
+    }
     return Decision(.accepted(level), replayed: false, lsn: lsn)
   }
 
-  /// Calls `each` with the balances of items in the order in which they were made, from number
+  /// Calls `each` with the balances of items in the order of their places, from number
   /// `ordinal` (0: the first) until it returns false. The number to go on from; nil at the end.
   package func listStock(from ordinal: UInt32, each: (StockLevel) -> Bool) -> UInt32? {
     let count = core.items.count
@@ -23,7 +27,7 @@ extension StoreSession {
       if scratch.hasBacklog { finishDueToShow(next) }
       let (level, _) = level(next)
       next += 1
-      // Version 0: the name is taken, but the item was not made.
+      // Version 0: the name is taken, but the item was not made, or was removed.
       if level.version != 0, !each(level) { return next < count ? next : nil }
     }
     return nil
@@ -128,6 +132,11 @@ extension StoreSession {
       expiresAt: Timestamp(nanoseconds: core.slab[slot].expiresAt),
       endedAt: state == .held ? nil : Timestamp(nanoseconds: endedAt),
       revision: core.slab[slot].revision)
+  }
+
+  /// Up to which log sequence number must be durable that the item is unknown; 0 where it never was known.
+  func removalLSN(_ name: ItemName, _ hash: UInt64) -> UInt64 {
+    core.findRecord(name, hash).map { core.items[$0].lsn.load(ordering: .acquiring) } ?? 0
   }
 
   /// The balances of one version of the item, and the log sequence number of its last change.

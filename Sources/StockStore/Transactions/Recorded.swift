@@ -74,6 +74,10 @@ extension StoreSession {
       refuse(
         .insufficientStock(item: item, requested: requested, available: available), method, scope,
         identity, fingerprint, number, name: nil)
+    case .itemNotEmpty(let item, let onHand, let held, let committed):
+      refuse(
+        .itemNotEmpty(item: item, onHand: onHand, held: held, committed: committed), method,
+        scope, identity, fingerprint, number, name: nil)
     case .notOnSale(let item, let window):
       refuse(
         .notOnSale(item: item, window), method, scope, identity, fingerprint, number, name: nil)
@@ -105,7 +109,9 @@ extension StoreSession {
         method, refusal, time: now, slot: next.slot, generation: next.generation,
         fingerprint: fingerprint, scope: scope, lines: scratch.changes, further: scratch.further,
         name: name)
-      if method != .adjust { scratch.record.append(.reference, scratch.reference) }
+      if method != .adjust, method != .remove {
+        scratch.record.append(.reference, scratch.reference)
+      }
       if case .limitExceeded = refusal {
         scratch.record.append(.limits, scratch.refusedLimit.bytes)
       }
@@ -176,6 +182,8 @@ extension StoreSession {
     case .itemsNotFound(let first, let places):
       return tellUnknownItems(first: first, places: places)
     case .lineNotFound(let line): return .itemNotFound(line: line)
+    case .itemNotEmpty(let item, let onHand, let held, let committed):
+      return .itemNotEmpty(item: item, onHand: onHand, held: held, committed: committed)
     case .onHandLimit: return .onHandLimit
     case .insufficientCommitted(let item, let requested, let committed):
       return .insufficientCommitted(item: item, requested: requested, committed: committed)

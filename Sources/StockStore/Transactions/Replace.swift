@@ -82,6 +82,12 @@ extension StoreSession {
           lock(locks)
           continue
         }
+        if case .itemNotFound = refusal {
+          // As in `reserve`.
+          scratch.replacement.isReplacing = false
+          scratch.further.removeAll()
+          continue
+        }
         count(refusal)
         if core.fault == .replaceHalfway, case .insufficientStock = refusal {
           giveBack(command.reservation, locks)

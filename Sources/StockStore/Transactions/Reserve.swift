@@ -86,6 +86,11 @@ extension StoreSession {
           finishDueOfLines(unlocking: number)
           continue
         }
+        if case .itemNotFound = refusal {
+          // Removed since its name was looked up: that is done again.
+          scratch.further.removeAll()
+          continue
+        }
         if isChoice, let refusal = refusal.ofAlternative {
           mayFinish = true
           if moveOn(from: refusal) { continue }

@@ -50,7 +50,7 @@ extension StoreCore {
     }
     for ordinal in 0..<items.count {
       let version = items[ordinal].word.load(ordering: .acquiring) >> 1
-      if version != 0 { digest.add(itemHash(ordinal, version, &words)) }
+      if version != 0, isMade(ordinal) { digest.add(itemHash(ordinal, version, &words)) }
     }
     addSales(to: &digest, &words)
     for slot in 0..<slab.slotCount {

@@ -136,6 +136,13 @@ struct FeedConsumer {
     if event.lsn <= books.lsn { return "told before: all up to \(books.lsn) was" }
     books.lsn = event.lsn
     books.decisions += 1
+    if kind == .removed {
+      guard let level = event.stock.first, event.stock.count == 1, event.lines.isEmpty else {
+        return "not of one item"
+      }
+      if let sku, sku != level.sku { return "another item's" }
+      return Self.remove(level, &books)
+    }
     if let sku {
       guard let level = event.stock.first(where: { $0.sku == sku }) else {
         // A refusal names the item, and changes nothing; so may a hold that keeps its units.
@@ -191,6 +198,17 @@ struct FeedConsumer {
       if kind == .expired, hold.expiresAt != event.expiresAt { return "due at another time" }
       return Self.put(event, &books) { Change(held: -(hold.lines[$0] ?? 0)) }
     }
+  }
+
+  private static func remove(_ level: SeenEvent.Level, _ books: inout Books) -> String? {
+    guard let before = books.items.removeValue(forKey: level.sku) else {
+      return "\(level.sku) was never made"
+    }
+    let isRight =
+      level.version == before.version + 1 && level.onHand == 0 && level.held == 0
+      && level.committed == 0 && level.safetyStock == before.safetyStock
+      && level.available == -level.safetyStock
+    return isRight ? nil : "\(level.sku): \(level) behind \(before)"
   }
 
   /// What a reservation does to an item.

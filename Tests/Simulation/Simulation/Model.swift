@@ -51,6 +51,7 @@ package struct Model: Sendable {
       case replace
       case adjustTogether
       case importRows
+      case remove
     }
 
     package var method: Method
@@ -69,6 +70,20 @@ package struct Model: Sendable {
     case replace(Replacement)
     case adjustTogether(Batch)
     case importRows
+    case remove(Removal)
+  }
+
+  package struct Removal: Equatable, Sendable {
+    package var sku: String
+    /// 0: any.
+    package var expectedVersion: UInt64 = 0
+    package var reason = "test"
+  }
+
+  /// What is left of an item that was removed.
+  package struct Remains: Equatable, Sendable {
+    package var ordinal: UInt32
+    package var version: UInt64
   }
 
   package struct Adjustment: Equatable, Sendable {
@@ -169,6 +184,7 @@ package struct Model: Sendable {
       id: ReservationID, expiresAt: Int64, state: ReservationState, remaining: Int64,
       chosen: Chosen)
     case level(StockLevel)
+    case removed
     case replaced(Replaced)
     /// In the order of the changes.
     case levels([StockLevel])
@@ -197,6 +213,11 @@ package struct Model: Sendable {
   package private(set) var items: [String: Item] = [:]
   /// Numbers of names that were taken for items which were not made; the process knows them until it ends.
   private var taken: [String: UInt32] = [:]
+  package private(set) var remains: [String: Remains] = [:]
+  /// What was left of others, whose places were given up: a process may find it again.
+  private var givenUp: [String: Remains] = [:]
+  /// Numbers that no item has, and the next ones get.
+  private var free: [UInt32] = []
   private var nextOrdinal: UInt32 = 0
   /// The version that an item is made with.
   package private(set) var firstVersion: UInt64 = 1
@@ -349,7 +370,7 @@ package struct Model: Sendable {
     nextDue = min(nextDue, expiresAt)
     let reservation = reservations[id]
     var lines: [UInt32: Int64] = [:]
-    for line in merged { lines[items[line.sku]?.ordinal ?? .max] = line.quantity }
+    for line in merged { lines[ordinal(line.sku) ?? .max] = line.quantity }
     let answer = Answer.replaced(
       Replaced(
         id: id, lines: lines, createdAt: reservation?.createdAt ?? 0, expiresAt: expiresAt,
@@ -372,11 +393,18 @@ package struct Model: Sendable {
   package mutating func liftVersions(by lift: UInt64) {
     firstVersion += lift
     for sku in items.keys { items[sku]?.version += lift }
+    for sku in remains.keys { remains[sku]?.version += lift }
+    for sku in givenUp.keys { givenUp[sku]?.version += lift }
   }
 
   /// The number of the item with this name, which is taken where nobody has it; nil where there is no room.
   mutating func takeOrdinal(_ sku: String) -> UInt32? {
-    if let ordinal = items[sku]?.ordinal ?? taken[sku] { return ordinal }
+    if let ordinal = items[sku]?.ordinal ?? remains[sku]?.ordinal ?? taken[sku] { return ordinal }
+    if let ordinal = free.first {
+      free.removeFirst()
+      taken[sku] = ordinal
+      return ordinal
+    }
     guard nextOrdinal < limits.itemsMax else { return nil }
     taken[sku] = nextOrdinal
     nextOrdinal += 1
@@ -386,12 +414,47 @@ package struct Model: Sendable {
   mutating func put(_ item: Item, _ sku: String) {
     items[sku] = item
     taken[sku] = nil
+    remains[sku] = nil
   }
 
-  /// Another process: it knows the items that were made.
-  package mutating func forgetTakenNames() {
+  /// The number of an item, or of what is left of one.
+  package func ordinal(_ sku: String) -> UInt32? { items[sku]?.ordinal ?? remains[sku]?.ordinal }
+
+  /// The version that an item has, or had when it was removed.
+  package func lastVersion(_ sku: String) -> UInt64? {
+    items[sku]?.version ?? remains[sku]?.version
+  }
+
+  /// The version that a change of the item gives it.
+  func nextVersion(_ sku: String) -> UInt64 { lastVersion(sku).map { $0 + 1 } ?? firstVersion }
+
+  mutating func takeAway(_ sku: String) {
+    guard let item = items.removeValue(forKey: sku) else { return }
+    remains[sku] = Remains(ordinal: item.ordinal, version: item.version + 1)
+    for subject in salesBySubject.keys { salesBySubject[subject]?[sku] = nil }
+  }
+
+  /// Another process: it knows the items that were made, and has found this of others. Places that nothing names
+  /// any more it has given up: which, is its own affair.
+  /// - Parameters:
+  ///   - remains: by SKU.
+  ///   - count: numbers are below.
+  /// - Returns: what is wrong with it, in words; or what has lost its place.
+  package mutating func settle(
+    remains found: [String: Remains], count: UInt32
+  ) -> (wrong: String?, lost: [String]) {
+    for (sku, remains) in found where self.remains[sku] ?? givenUp[sku] != remains {
+      return ("\(sku): \(remains), and not \(self.remains[sku] as Any)", [])
+    }
+    let lost = remains.keys.filter { found[$0] == nil }.sorted()
+    for sku in lost { givenUp[sku] = remains[sku] }
+    remains = found
     taken = [:]
-    nextOrdinal = items.values.map { $0.ordinal + 1 }.max() ?? 0
+    let used = Set(items.values.map(\.ordinal) + remains.values.map(\.ordinal))
+    if let last = used.max(), last >= count { return ("\(count) numbers, and \(last)", []) }
+    free = (0..<count).filter { !used.contains($0) }
+    nextOrdinal = count
+    return (nil, lost)
   }
 
   /// An import has come further: it is remembered from now on.

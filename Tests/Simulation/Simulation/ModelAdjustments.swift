@@ -45,6 +45,31 @@ extension Model {
     }
   }
 
+  package mutating func remove(
+    _ key: String, _ removal: Removal, caller: String = ""
+  ) -> (Answer, replayed: Bool) {
+    let key = DecisionKey(method: .remove, caller: caller, key: key)
+    seek(key)
+    let payload = Payload.remove(removal)
+    if let answer = replay(key, payload) { return answer }
+    guard let item = items[removal.sku] else {
+      record(key, payload, .refused([.itemNotFound(line: 0)]), live: false)
+      return (.refused([.itemNotFound(line: 0)]), false)
+    }
+    if removal.expectedVersion != 0, removal.expectedVersion != item.version {
+      return (.refused([.versionMismatch(current: item.version)]), false)
+    }
+    if item.onHand != 0 || item.held != 0 || item.committed != 0 {
+      let refusal = Refusal.itemNotEmpty(
+        item: item.level.item, onHand: item.onHand, held: item.held, committed: item.committed)
+      record(key, payload, .refused([refusal]), live: false)
+      return (.refused([refusal]), false)
+    }
+    takeAway(removal.sku)
+    record(key, payload, .removed, live: false)
+    return (.removed, false)
+  }
+
   package mutating func adjustTogether(
     _ key: String, _ batch: Batch, caller: String = ""
   ) -> (Answer, replayed: Bool) {
@@ -179,7 +204,7 @@ extension Model {
     if let refusal = whyNot(before, item, adjustment) { return .refused(refusal) }
     item.safetyStock = adjustment.safetyStock ?? item.safetyStock
     item.sale = adjustment.sale ?? item.sale
-    item.version = known == nil ? firstVersion : item.version + 1
+    item.version = nextVersion(adjustment.sku)
     return .becomes(item)
   }
 

@@ -70,7 +70,12 @@ extension Model {
     _ sold: [TestLine], takesAnew: Bool, takesAway: Bool
   ) -> [Refusal] {
     func notThere(_ line: TestLine) -> Refusal? {
-      guard let level = items[line.sku]?.level else { return nil }
+      guard let level = items[line.sku]?.level else {
+        // Of an item that was removed there is nothing.
+        return .insufficientStock(
+          item: ItemHandle(ordinal: ordinal(line.sku) ?? .max), requested: line.quantity,
+          available: 0)
+      }
       if takesAnew, level.available < line.quantity {
         return .insufficientStock(
           item: level.item, requested: line.quantity, available: level.available)

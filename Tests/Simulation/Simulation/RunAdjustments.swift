@@ -1,5 +1,15 @@
-// Several changes of stock in one command, by seed.
+// Several changes of stock in one command, and removals, by seed.
 internal import StockStore
+
+struct RemoveCommandText {
+  var key: String
+  var caller: String
+  var removal: Model.Removal
+
+  var decisionKey: Model.DecisionKey {
+    Model.DecisionKey(method: .remove, caller: caller, key: key)
+  }
+}
 
 extension SimulationRun {
   private func anyBatch() -> BatchCommandText {
@@ -59,6 +69,51 @@ extension SimulationRun {
     }
     try compare(
       "adjust together \(command.key)", expected, (seen, decision.replayed), decision.lsn, before,
+      command.decisionKey)
+    try noteState()
+  }
+
+  // MARK: Removals
+
+  /// Mostly of an item that is empty, where there is one.
+  func remove(_ session: Int) throws(Violation) {
+    var removal = Model.Removal(sku: anySKU())
+    let empty = model.items.filter {
+      $0.value.onHand == 0 && $0.value.held == 0 && $0.value.committed == 0
+    }
+    if random.chance(70), let sku = empty.keys.min() { removal.sku = sku }
+    if random.chance(30) {
+      removal.expectedVersion =
+        random.chance(70) ? model.items[removal.sku]?.version ?? 1 : random.number(1...9)
+    }
+    var command = RemoveCommandText(
+      key: anyKey("x"), caller: random.pick(Self.callers), removal: removal)
+    if random.chance(20), let earlier = removals.last {
+      command = earlier
+      if random.chance(20) { command.removal.expectedVersion += 1 }
+    }
+    removals = [command]
+    let decision = sessions[session].remove(command.key, command.removal, caller: command.caller)
+    log("remove \(command): \(decision.result)")
+    try noteExpiries()
+    defer { askModel() }
+    if case .unavailable(let reason) = decision.refusal {
+      model.seek(command.decisionKey)
+      try checkUnavailable(reason, isKnown: model.decision(command.decisionKey) != nil)
+      return try noteState()
+    }
+    let before = model.decisionCount
+    let expected = model.remove(command.key, command.removal, caller: command.caller)
+    let seen = sessions[session].answer(decision)
+    if decision.value == true, !decision.replayed { counts.removed += 1 }
+    if var asked = self.expected {
+      let (answer, replayed) = asked.remove(command.key, command.removal, caller: command.caller)
+      guard seen == answer, decision.replayed == replayed else {
+        throw violation("remove \(command.key), as if all had ended: \(answer)", "\(seen)")
+      }
+    }
+    try compare(
+      "remove \(command.key)", expected, (seen, decision.replayed), decision.lsn, before,
       command.decisionKey)
     try noteState()
   }

@@ -83,6 +83,9 @@ extension SimulationRun {
 
   func change(_ session: Int) throws(Violation) {
     if random.chance(settings.adjustPercent) {
+      if settings.removePercent > 0, random.chance(settings.removePercent) {
+        return try remove(session)
+      }
       switch random.number(0...99) {
       case 0..<20: return try adjustTogether(session)
       case 20..<32: return try importRows(session)
@@ -329,7 +332,8 @@ extension SimulationRun {
   }
 
   func anyChange() -> AdjustCommand.Change {
-    switch random.number(0...13) {
+    if settings.removePercent > 0, random.chance(20) { return .setOnHand(0) }
+    return switch random.number(0...13) {
     case 0: .none
     case 1..<3: .setOnHand(random.number(0...40))
     case 3: .delta(settings.limits.quantityMax)

@@ -55,7 +55,7 @@ extension SimulationRun {
     }
     var lines: [UInt32: Int64] = [:]
     for line in expected.lines where line.quantity > 0 {
-      lines[model.items[line.sku]?.ordinal ?? .max] = line.quantity
+      lines[model.ordinal(line.sku) ?? .max] = line.quantity
     }
     let seen = sessions[session].viewLines
     guard view.id == id, view.state == expected.state,
@@ -233,6 +233,7 @@ extension SimulationRun {
         case .replace: store.keeps(replace: scope)
         case .adjustTogether: store.keeps(adjustTogether: scope)
         case .importRows: store.keeps(importRows: scope)
+        case .remove: store.keeps(remove: scope)
         }
       }
       if !isKept { model.seek(key) }
@@ -260,6 +261,10 @@ extension SimulationRun {
     case .importRows:
       let (rows, lsn) = sessions[session].importedRows(key.key, caller: key.caller)
       seen = (.imported(next: rows, nil), true, lsn)
+    case .remove(let removal):
+      let decision = sessions[session].remove(key.key, removal, caller: key.caller)
+      try noteExpiries()
+      seen = (sessions[session].answer(decision), decision.replayed, decision.lsn)
     case .adjustTogether(let batch):
       let decision = sessions[session].adjustTogether(key.key, batch, caller: key.caller)
       try noteExpiries()

@@ -349,6 +349,10 @@ extension SimulationRun {
     let model = feed.states[at].model
     for level in event.stock {
       let item = model.items[level.sku]
+      if event.kind == .removed {
+        if item == nil, model.lastVersion(level.sku) == level.version { continue }
+        throw violation("\(level.sku) to be gone", "\(event)")
+      }
       let seen = FeedConsumer.Item(level, sale: item?.sale)
       if item.map(FeedConsumer.Item.init) == seen { continue }
       throw violation("\(level.sku): \(model.items[level.sku] as Any)", "\(event)")
@@ -374,9 +378,15 @@ extension SimulationRun {
         default: return false
         }
       } || agreesWithImport(event, model)
+    case .removed:
+      let key = Model.DecisionKey(method: .remove, caller: event.caller, key: event.key)
+      guard case .remove(let removal) = model.decisions[key]?.payload else { return false }
+      return removal.reason == event.reason && [removal.sku] == event.stock.map(\.sku)
     case .refused:
-      return [Model.DecisionKey.Method.reserve, .adjust, .replace, .adjustTogether].contains {
-        method in
+      let methods: [Model.DecisionKey.Method] = [
+        .reserve, .adjust, .replace, .adjustTogether, .remove,
+      ]
+      return methods.contains { method in
         let key = Model.DecisionKey(method: method, caller: event.caller, key: event.key)
         switch model.decisions[key]?.answer {
         case .refused, .refusedTogether: return true

@@ -3,6 +3,7 @@ internal import Log
 internal import Posix
 internal import StockStore
 internal import StorePersistence
+internal import Synchronization
 
 extension SimulationRun {
   /// What a store said of itself before it was closed.
@@ -157,7 +158,7 @@ extension SimulationRun {
     var state = cut.model
     state.liftVersions(by: report.versionLift)
     for (sku, version) in shownVersions
-    where version >= state.items[sku]?.version ?? state.firstVersion {
+    where version >= state.lastVersion(sku) ?? state.firstVersion {
       throw violation("a version of \(sku) above \(version), which was shown", "\(state.items)")
     }
     backups?.noteTold(shownVersions, from: model.firstVersion)
@@ -361,16 +362,16 @@ extension SimulationRun {
     if summary.decisions != state.decisionCount {
       throw violation("\(state.decisionCount) decisions", "\(summary.decisions)")
     }
-    for (sku, version) in shownVersions where state.items[sku]?.version ?? 0 < version {
+    for (sku, version) in shownVersions where state.lastVersion(sku) ?? 0 < version {
       throw violation(
-        "version \(version) of \(sku), which was shown", "\(state.items[sku]?.version ?? 0)")
+        "version \(version) of \(sku), which was shown", "\(state.lastVersion(sku) ?? 0)")
     }
     if clock.now().nanoseconds < state.now {
       throw violation("time not to run back before \(state.now)", "\(clock.now().nanoseconds)")
     }
     if summary.tornBytes > 0 { counts.tornTails += 1 }
     state.limits = settings.limits
-    state.forgetTakenNames()
+    try settlePlaces(&state, store.core)
     cuts.removeAll { $0.lsn > summary.lsn }
     feed?.forget(behind: summary.lsn)
     backups?.forget(behind: summary.lsn)
@@ -394,6 +395,22 @@ extension SimulationRun {
     decisionsBefore = [model.decisionCount, model.decisionCount]
     notePromise()
     noteHistory()
+  }
+
+  /// What the process has found of items that were removed. One whose place was given up begins anew.
+  private func settlePlaces(_ state: inout Model, _ core: StoreCore) throws(Violation) {
+    var remains: [String: Model.Remains] = [:]
+    for ordinal in 0..<core.items.count where core.isRemoved(ordinal) {
+      let sku = unsafe String(
+        decoding: core.items.name(ordinal).sku.pointer, as: UTF8.self)
+      remains[sku] = Model.Remains(
+        ordinal: ordinal,
+        version: ItemWord.version(core.items[ordinal].word.load(ordering: .relaxed)))
+    }
+    let (wrong, lost) = state.settle(remains: remains, count: core.items.count)
+    if let wrong { throw violation("what was left of removed items", wrong) }
+    for sku in lost { shownVersions[sku] = nil }
+    counts.placesGivenUp += lost.count
   }
 
   private func compare(_ summary: RecoverySummary, _ farewell: Farewell?) throws(Violation) {

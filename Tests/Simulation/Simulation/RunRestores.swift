@@ -100,7 +100,7 @@ extension SimulationRun {
   /// No version of an item that was told in a history which was given up.
   private func requireNewVersions(_ model: Model) throws(Violation) {
     for (sku, versions) in backups?.told ?? []
-    where versions.contains(model.items[sku]?.version ?? model.firstVersion) {
+    where versions.contains(model.lastVersion(sku) ?? model.firstVersion) {
       throw violation("a version of \(sku) that none was told", "one of \(versions)")
     }
   }

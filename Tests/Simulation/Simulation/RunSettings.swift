@@ -37,6 +37,8 @@ struct RunSettings {
   var adjustPercent: Int
   /// Of a hundred of these: those of the sale window.
   var salePercent: Int
+  /// Of a hundred of these: those that remove an item.
+  var removePercent: Int
   /// Changes of a turn.
   var changesMax: Int
   /// Of a hundred reserves: those of many lines.
@@ -89,6 +91,8 @@ struct RunSettings {
     adjustPercent = isBulky ? 80 : 35
     // Drawn from nothing: the others are the runs that they were before there were sales.
     salePercent = seed % 7 == 1 ? 30 : 0
+    // Likewise.
+    removePercent = seed % 5 == 3 ? 25 : 0
     changesMax = isBulky ? 5 : 2
     cartPercent = random.pick([20, 80])
   }

@@ -82,6 +82,7 @@ package final class SimulationRun: @unchecked Sendable {
   var reserves: [ReserveCommand] = []
   var adjustments: [AdjustCommandText] = []
   var batches: [BatchCommandText] = []
+  var removals: [RemoveCommandText] = []
   var replaces: [ReplaceCommandText] = []
   var ids: [ReservationID] = []
   /// All ids that were ever given, also in histories that were given up since: none may come again.
@@ -461,6 +462,9 @@ package struct RunCounts: Sendable, Equatable {
   package var alternativesHeld = 0
   package var minimumsHeld = 0
   package var alternativesRefused = 0
+  /// Items that were removed, and those whose places another may have.
+  package var removed = 0
+  package var placesGivenUp = 0
 
   package init() {}
 
@@ -502,5 +506,7 @@ package struct RunCounts: Sendable, Equatable {
     alternativesHeld += other.alternativesHeld
     minimumsHeld += other.minimumsHeld
     alternativesRefused += other.alternativesRefused
+    removed += other.removed
+    placesGivenUp += other.placesGivenUp
   }
 }

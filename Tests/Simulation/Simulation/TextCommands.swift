@@ -223,6 +223,31 @@ extension StoreSession {
     }
   }
 
+  /// RemoveItem with text.
+  package func remove(
+    _ key: String, _ sku: String, location: String = "", expectedVersion: UInt64 = 0,
+    reason: String = "test", caller: String = ""
+  ) -> Decision<Bool> {
+    withScope(key, caller: caller) { scope in
+      withName(sku, location) { item in
+        withBytes(reason) {
+          remove(
+            RemoveCommand(
+              scope: scope, item: item, expectedVersion: expectedVersion, reason: $0))
+        }
+      }
+    }
+  }
+
+  /// The same as the model has it.
+  package func remove(
+    _ key: String, _ removal: Model.Removal, caller: String = ""
+  ) -> Decision<Bool> {
+    remove(
+      key, removal.sku, expectedVersion: removal.expectedVersion, reason: removal.reason,
+      caller: caller)
+  }
+
   /// AdjustStock as the model has it.
   package func adjust(
     _ key: String, _ adjustment: Model.Adjustment, caller: String = ""
@@ -334,6 +359,11 @@ extension StoreSession {
   /// The answer to the adjustment that this session did last.
   package func answer(_ decision: Decision<StockLevel>) -> Model.Answer {
     decision.value.map { .level($0) } ?? .refused(refusals(of: decision))
+  }
+
+  /// The answer to the removal that this session did last.
+  package func answer(_ decision: Decision<Bool>) -> Model.Answer {
+    decision.value == true ? .removed : .refused(refusals(of: decision))
   }
 
   /// The answer to the replace that this session did last.

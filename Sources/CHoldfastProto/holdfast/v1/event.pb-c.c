@@ -464,7 +464,7 @@ const ProtobufCMessageDescriptor holdfast__v1__event__descriptor =
   (ProtobufCMessageInit) holdfast__v1__event__init,
   NULL,NULL,NULL    /* reserved[123] */
 };
-static const ProtobufCEnumValue holdfast__v1__event_kind__enum_values_by_number[9] =
+static const ProtobufCEnumValue holdfast__v1__event_kind__enum_values_by_number[10] =
 {
   { "EVENT_KIND_UNSPECIFIED", "HOLDFAST__V1__EVENT_KIND__EVENT_KIND_UNSPECIFIED", 0 },
   { "EVENT_KIND_HELD", "HOLDFAST__V1__EVENT_KIND__EVENT_KIND_HELD", 1 },
@@ -475,11 +475,12 @@ static const ProtobufCEnumValue holdfast__v1__event_kind__enum_values_by_number[
   { "EVENT_KIND_EXPIRED", "HOLDFAST__V1__EVENT_KIND__EVENT_KIND_EXPIRED", 6 },
   { "EVENT_KIND_ADJUSTED", "HOLDFAST__V1__EVENT_KIND__EVENT_KIND_ADJUSTED", 7 },
   { "EVENT_KIND_REFUSED", "HOLDFAST__V1__EVENT_KIND__EVENT_KIND_REFUSED", 8 },
+  { "EVENT_KIND_REMOVED", "HOLDFAST__V1__EVENT_KIND__EVENT_KIND_REMOVED", 9 },
 };
 static const ProtobufCIntRange holdfast__v1__event_kind__value_ranges[] = {
-{0, 0},{0, 9}
+{0, 0},{0, 10}
 };
-static const ProtobufCEnumValueIndex holdfast__v1__event_kind__enum_values_by_name[9] =
+static const ProtobufCEnumValueIndex holdfast__v1__event_kind__enum_values_by_name[10] =
 {
   { "EVENT_KIND_ADJUSTED", 7 },
   { "EVENT_KIND_CONFIRMED", 4 },
@@ -488,6 +489,7 @@ static const ProtobufCEnumValueIndex holdfast__v1__event_kind__enum_values_by_na
   { "EVENT_KIND_HELD", 1 },
   { "EVENT_KIND_REFUSED", 8 },
   { "EVENT_KIND_RELEASED", 5 },
+  { "EVENT_KIND_REMOVED", 9 },
   { "EVENT_KIND_REPLACED", 2 },
   { "EVENT_KIND_UNSPECIFIED", 0 },
 };
@@ -498,9 +500,9 @@ const ProtobufCEnumDescriptor holdfast__v1__event_kind__descriptor =
   "EventKind",
   "Holdfast__V1__EventKind",
   "holdfast.v1",
-  9,
+  10,
   holdfast__v1__event_kind__enum_values_by_number,
-  9,
+  10,
   holdfast__v1__event_kind__enum_values_by_name,
   1,
   holdfast__v1__event_kind__value_ranges,

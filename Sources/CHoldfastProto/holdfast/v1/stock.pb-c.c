@@ -727,6 +727,96 @@ void   holdfast__v1__import_failure__free_unpacked
   assert(message->base.descriptor == &holdfast__v1__import_failure__descriptor);
   protobuf_c_message_free_unpacked ((ProtobufCMessage*)message, allocator);
 }
+void   holdfast__v1__remove_item_request__init
+                     (Holdfast__V1__RemoveItemRequest         *message)
+{
+  static const Holdfast__V1__RemoveItemRequest init_value = HOLDFAST__V1__REMOVE_ITEM_REQUEST__INIT;
+  *message = init_value;
+}
+size_t holdfast__v1__remove_item_request__get_packed_size
+                     (const Holdfast__V1__RemoveItemRequest *message)
+{
+  assert(message->base.descriptor == &holdfast__v1__remove_item_request__descriptor);
+  return protobuf_c_message_get_packed_size ((const ProtobufCMessage*)(message));
+}
+size_t holdfast__v1__remove_item_request__pack
+                     (const Holdfast__V1__RemoveItemRequest *message,
+                      uint8_t       *out)
+{
+  assert(message->base.descriptor == &holdfast__v1__remove_item_request__descriptor);
+  return protobuf_c_message_pack ((const ProtobufCMessage*)message, out);
+}
+size_t holdfast__v1__remove_item_request__pack_to_buffer
+                     (const Holdfast__V1__RemoveItemRequest *message,
+                      ProtobufCBuffer *buffer)
+{
+  assert(message->base.descriptor == &holdfast__v1__remove_item_request__descriptor);
+  return protobuf_c_message_pack_to_buffer ((const ProtobufCMessage*)message, buffer);
+}
+Holdfast__V1__RemoveItemRequest *
+       holdfast__v1__remove_item_request__unpack
+                     (ProtobufCAllocator  *allocator,
+                      size_t               len,
+                      const uint8_t       *data)
+{
+  return (Holdfast__V1__RemoveItemRequest *)
+     protobuf_c_message_unpack (&holdfast__v1__remove_item_request__descriptor,
+                                allocator, len, data);
+}
+void   holdfast__v1__remove_item_request__free_unpacked
+                     (Holdfast__V1__RemoveItemRequest *message,
+                      ProtobufCAllocator *allocator)
+{
+  if(!message)
+    return;
+  assert(message->base.descriptor == &holdfast__v1__remove_item_request__descriptor);
+  protobuf_c_message_free_unpacked ((ProtobufCMessage*)message, allocator);
+}
+void   holdfast__v1__remove_item_response__init
+                     (Holdfast__V1__RemoveItemResponse         *message)
+{
+  static const Holdfast__V1__RemoveItemResponse init_value = HOLDFAST__V1__REMOVE_ITEM_RESPONSE__INIT;
+  *message = init_value;
+}
+size_t holdfast__v1__remove_item_response__get_packed_size
+                     (const Holdfast__V1__RemoveItemResponse *message)
+{
+  assert(message->base.descriptor == &holdfast__v1__remove_item_response__descriptor);
+  return protobuf_c_message_get_packed_size ((const ProtobufCMessage*)(message));
+}
+size_t holdfast__v1__remove_item_response__pack
+                     (const Holdfast__V1__RemoveItemResponse *message,
+                      uint8_t       *out)
+{
+  assert(message->base.descriptor == &holdfast__v1__remove_item_response__descriptor);
+  return protobuf_c_message_pack ((const ProtobufCMessage*)message, out);
+}
+size_t holdfast__v1__remove_item_response__pack_to_buffer
+                     (const Holdfast__V1__RemoveItemResponse *message,
+                      ProtobufCBuffer *buffer)
+{
+  assert(message->base.descriptor == &holdfast__v1__remove_item_response__descriptor);
+  return protobuf_c_message_pack_to_buffer ((const ProtobufCMessage*)message, buffer);
+}
+Holdfast__V1__RemoveItemResponse *
+       holdfast__v1__remove_item_response__unpack
+                     (ProtobufCAllocator  *allocator,
+                      size_t               len,
+                      const uint8_t       *data)
+{
+  return (Holdfast__V1__RemoveItemResponse *)
+     protobuf_c_message_unpack (&holdfast__v1__remove_item_response__descriptor,
+                                allocator, len, data);
+}
+void   holdfast__v1__remove_item_response__free_unpacked
+                     (Holdfast__V1__RemoveItemResponse *message,
+                      ProtobufCAllocator *allocator)
+{
+  if(!message)
+    return;
+  assert(message->base.descriptor == &holdfast__v1__remove_item_response__descriptor);
+  protobuf_c_message_free_unpacked ((ProtobufCMessage*)message, allocator);
+}
 static const ProtobufCFieldDescriptor holdfast__v1__stock_item__field_descriptors[2] =
 {
   {
@@ -1855,13 +1945,142 @@ const ProtobufCMessageDescriptor holdfast__v1__import_failure__descriptor =
   (ProtobufCMessageInit) holdfast__v1__import_failure__init,
   NULL,NULL,NULL    /* reserved[123] */
 };
-static const ProtobufCMethodDescriptor holdfast__v1__stock_service__method_descriptors[6] =
+static const ProtobufCFieldDescriptor holdfast__v1__remove_item_request__field_descriptors[5] =
+{
+  {
+    "idempotency_key",
+    1,
+    PROTOBUF_C_LABEL_NONE,
+    PROTOBUF_C_TYPE_STRING,
+    0,   /* quantifier_offset */
+    offsetof(Holdfast__V1__RemoveItemRequest, idempotency_key),
+    NULL,
+    &protobuf_c_empty_string,
+    0,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
+  {
+    "sku",
+    2,
+    PROTOBUF_C_LABEL_NONE,
+    PROTOBUF_C_TYPE_STRING,
+    0,   /* quantifier_offset */
+    offsetof(Holdfast__V1__RemoveItemRequest, sku),
+    NULL,
+    &protobuf_c_empty_string,
+    0,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
+  {
+    "location",
+    3,
+    PROTOBUF_C_LABEL_NONE,
+    PROTOBUF_C_TYPE_STRING,
+    0,   /* quantifier_offset */
+    offsetof(Holdfast__V1__RemoveItemRequest, location),
+    NULL,
+    &protobuf_c_empty_string,
+    0,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
+  {
+    "expected_version",
+    4,
+    PROTOBUF_C_LABEL_NONE,
+    PROTOBUF_C_TYPE_UINT64,
+    0,   /* quantifier_offset */
+    offsetof(Holdfast__V1__RemoveItemRequest, expected_version),
+    NULL,
+    NULL,
+    0,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
+  {
+    "reason",
+    5,
+    PROTOBUF_C_LABEL_NONE,
+    PROTOBUF_C_TYPE_STRING,
+    0,   /* quantifier_offset */
+    offsetof(Holdfast__V1__RemoveItemRequest, reason),
+    NULL,
+    &protobuf_c_empty_string,
+    0,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
+};
+static const unsigned holdfast__v1__remove_item_request__field_indices_by_name[] = {
+  3,   /* field[3] = expected_version */
+  0,   /* field[0] = idempotency_key */
+  2,   /* field[2] = location */
+  4,   /* field[4] = reason */
+  1,   /* field[1] = sku */
+};
+static const ProtobufCIntRange holdfast__v1__remove_item_request__number_ranges[1 + 1] =
+{
+  { 1, 0 },
+  { 0, 5 }
+};
+const ProtobufCMessageDescriptor holdfast__v1__remove_item_request__descriptor =
+{
+  PROTOBUF_C__MESSAGE_DESCRIPTOR_MAGIC,
+  "holdfast.v1.RemoveItemRequest",
+  "RemoveItemRequest",
+  "Holdfast__V1__RemoveItemRequest",
+  "holdfast.v1",
+  sizeof(Holdfast__V1__RemoveItemRequest),
+  5,
+  holdfast__v1__remove_item_request__field_descriptors,
+  holdfast__v1__remove_item_request__field_indices_by_name,
+  1,  holdfast__v1__remove_item_request__number_ranges,
+  (ProtobufCMessageInit) holdfast__v1__remove_item_request__init,
+  NULL,NULL,NULL    /* reserved[123] */
+};
+static const ProtobufCFieldDescriptor holdfast__v1__remove_item_response__field_descriptors[1] =
+{
+  {
+    "replayed",
+    1,
+    PROTOBUF_C_LABEL_NONE,
+    PROTOBUF_C_TYPE_BOOL,
+    0,   /* quantifier_offset */
+    offsetof(Holdfast__V1__RemoveItemResponse, replayed),
+    NULL,
+    NULL,
+    0,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
+};
+static const unsigned holdfast__v1__remove_item_response__field_indices_by_name[] = {
+  0,   /* field[0] = replayed */
+};
+static const ProtobufCIntRange holdfast__v1__remove_item_response__number_ranges[1 + 1] =
+{
+  { 1, 0 },
+  { 0, 1 }
+};
+const ProtobufCMessageDescriptor holdfast__v1__remove_item_response__descriptor =
+{
+  PROTOBUF_C__MESSAGE_DESCRIPTOR_MAGIC,
+  "holdfast.v1.RemoveItemResponse",
+  "RemoveItemResponse",
+  "Holdfast__V1__RemoveItemResponse",
+  "holdfast.v1",
+  sizeof(Holdfast__V1__RemoveItemResponse),
+  1,
+  holdfast__v1__remove_item_response__field_descriptors,
+  holdfast__v1__remove_item_response__field_indices_by_name,
+  1,  holdfast__v1__remove_item_response__number_ranges,
+  (ProtobufCMessageInit) holdfast__v1__remove_item_response__init,
+  NULL,NULL,NULL    /* reserved[123] */
+};
+static const ProtobufCMethodDescriptor holdfast__v1__stock_service__method_descriptors[7] =
 {
   { "AdjustStock", &holdfast__v1__adjust_stock_request__descriptor, &holdfast__v1__adjust_stock_response__descriptor },
   { "BatchAdjustStock", &holdfast__v1__batch_adjust_stock_request__descriptor, &holdfast__v1__batch_adjust_stock_response__descriptor },
   { "ImportStock", &holdfast__v1__import_stock_request__descriptor, &holdfast__v1__import_stock_response__descriptor },
   { "GetStock", &holdfast__v1__get_stock_request__descriptor, &holdfast__v1__get_stock_response__descriptor },
   { "BatchGetStock", &holdfast__v1__batch_get_stock_request__descriptor, &holdfast__v1__batch_get_stock_response__descriptor },
+  { "RemoveItem", &holdfast__v1__remove_item_request__descriptor, &holdfast__v1__remove_item_response__descriptor },
   { "ListStock", &holdfast__v1__list_stock_request__descriptor, &holdfast__v1__list_stock_response__descriptor },
 };
 const unsigned holdfast__v1__stock_service__method_indices_by_name[] = {
@@ -1870,7 +2089,8 @@ const unsigned holdfast__v1__stock_service__method_indices_by_name[] = {
   4,        /* BatchGetStock */
   3,        /* GetStock */
   2,        /* ImportStock */
-  5         /* ListStock */
+  6,        /* ListStock */
+  5         /* RemoveItem */
 };
 const ProtobufCServiceDescriptor holdfast__v1__stock_service__descriptor =
 {
@@ -1879,7 +2099,7 @@ const ProtobufCServiceDescriptor holdfast__v1__stock_service__descriptor =
   "StockService",
   "Holdfast__V1__StockService",
   "holdfast.v1",
-  6,
+  7,
   holdfast__v1__stock_service__method_descriptors,
   holdfast__v1__stock_service__method_indices_by_name
 };
@@ -1923,13 +2143,21 @@ void holdfast__v1__stock_service__batch_get_stock(ProtobufCService *service,
   assert(service->descriptor == &holdfast__v1__stock_service__descriptor);
   service->invoke(service, 4, (const ProtobufCMessage *) input, (ProtobufCClosure) closure, closure_data);
 }
+void holdfast__v1__stock_service__remove_item(ProtobufCService *service,
+                                              const Holdfast__V1__RemoveItemRequest *input,
+                                              Holdfast__V1__RemoveItemResponse_Closure closure,
+                                              void *closure_data)
+{
+  assert(service->descriptor == &holdfast__v1__stock_service__descriptor);
+  service->invoke(service, 5, (const ProtobufCMessage *) input, (ProtobufCClosure) closure, closure_data);
+}
 void holdfast__v1__stock_service__list_stock(ProtobufCService *service,
                                              const Holdfast__V1__ListStockRequest *input,
                                              Holdfast__V1__ListStockResponse_Closure closure,
                                              void *closure_data)
 {
   assert(service->descriptor == &holdfast__v1__stock_service__descriptor);
-  service->invoke(service, 5, (const ProtobufCMessage *) input, (ProtobufCClosure) closure, closure_data);
+  service->invoke(service, 6, (const ProtobufCMessage *) input, (ProtobufCClosure) closure, closure_data);
 }
 void holdfast__v1__stock_service__init (Holdfast__V1__StockService_Service *service,
                                         Holdfast__V1__StockService_ServiceDestroy destroy)

@@ -65,7 +65,11 @@ typedef enum _Holdfast__V1__EventKind {
   /*
    * A call was refused, and the refusal recorded.
    */
-  HOLDFAST__V1__EVENT_KIND__EVENT_KIND_REFUSED = 8
+  HOLDFAST__V1__EVENT_KIND__EVENT_KIND_REFUSED = 8,
+  /*
+   * An item was removed. Its next event, if there is one, is an ADJUSTED that makes it anew.
+   */
+  HOLDFAST__V1__EVENT_KIND__EVENT_KIND_REMOVED = 9
     PROTOBUF_C__FORCE_ENUM_TO_BE_INT_SIZE(HOLDFAST__V1__EVENT_KIND)
 } Holdfast__V1__EventKind;
 
@@ -162,7 +166,7 @@ struct  Holdfast__V1__Event
    */
   Google__Protobuf__Timestamp *decided_at;
   /*
-   * The reservation; empty for ADJUSTED and REFUSED.
+   * The reservation; empty for ADJUSTED, REMOVED and REFUSED.
    */
   char *reservation_id;
   /*
@@ -181,8 +185,10 @@ struct  Holdfast__V1__Event
   Google__Protobuf__Timestamp *expires_at;
   /*
    * Every item that was changed, with its balances and version right after. The versions of an item follow
-   * each other without gaps, but for a repair of the data directory, which lifts them. sale is set only where the
-   * change has set it, and empty where it took it away.
+   * each other without gaps, but for a repair of the data directory, which lifts them, and for what comes behind a
+   * REMOVED, which begins with the next version or with 1 (StockLevel.version). sale is set only where the
+   * change has set it, and empty where it took it away. REMOVED: the item's last balances, with the version of its
+   * removal.
    */
   size_t n_stock;
   Holdfast__V1__StockLevel **stock;
@@ -196,7 +202,7 @@ struct  Holdfast__V1__Event
    */
   char *idempotency_key;
   /*
-   * Reason of an adjustment, or of a refusal (google.rpc.ErrorInfo); of rows of an import, "import" and its
+   * Reason of an adjustment or a removal, or of a refusal (google.rpc.ErrorInfo); of rows of an import, "import" and its
    * import_id. Of rows that were all refused, stock is empty.
    */
   char *reason;

@@ -220,7 +220,7 @@ struct  Holdfast__V1__Alternative
 /*
  * At most max_units of each item for one subject, over what it holds and what it has bought. What counts is what was
  * reserved with a limit for the subject, however high, by whichever caller: units of live holds, and units that a
- * Confirm of such a hold has sold, for as long as the item is there. Release, expiry, the remainder of a Confirm and a
+ * Confirm of such a hold has sold, until the item is removed. Release, expiry, the remainder of a Confirm and a
  * Replace with less give back at once; a return (AdjustStock) does not. Each Reserve says its own max_units, and is
  * compared with that alone; its hold keeps it for Replace, and for a Confirm that takes the units again. Two reserves
  * at the same time never pass both where one may.

@@ -32,6 +32,8 @@ typedef struct Holdfast__V1__BatchAdjustStockResponse Holdfast__V1__BatchAdjustS
 typedef struct Holdfast__V1__ImportStockRequest Holdfast__V1__ImportStockRequest;
 typedef struct Holdfast__V1__ImportStockResponse Holdfast__V1__ImportStockResponse;
 typedef struct Holdfast__V1__ImportFailure Holdfast__V1__ImportFailure;
+typedef struct Holdfast__V1__RemoveItemRequest Holdfast__V1__RemoveItemRequest;
+typedef struct Holdfast__V1__RemoveItemResponse Holdfast__V1__RemoveItemResponse;
 
 
 /* --- enums --- */
@@ -92,8 +94,9 @@ struct  Holdfast__V1__StockLevel
    */
   int64_t available;
   /*
-   * Counts the changes of the item: 1 when it is made, +1 at each change. After a repair of the data
-   * directory the versions of all items are above all that were told before.
+   * Counts the changes of the item: 1 when it is made, +1 at each change, its removal included. One that is made anew
+   * goes on with the next; once the server has given its place up, at a start at the earliest, with 1.
+   * After a repair of the data directory the versions of all items are above all that were told before.
    */
   uint64_t version;
   /*
@@ -512,6 +515,54 @@ struct  Holdfast__V1__ImportFailure
     , 0, (char *)protobuf_c_empty_string }
 
 
+/*
+ * Asks for an item to be removed.
+ */
+struct  Holdfast__V1__RemoveItemRequest
+{
+  ProtobufCMessage base;
+  /*
+   * Names this attempt, as in AdjustStockRequest; keys of the two never meet.
+   */
+  char *idempotency_key;
+  /*
+   * The product's stock-keeping code: 1-64 bytes of printable ASCII without spaces.
+   */
+  char *sku;
+  /*
+   * Where the units lie: 0-64 bytes of printable ASCII without spaces; empty is the default location.
+   */
+  char *location;
+  /*
+   * Only if its version is this; 0: at any.
+   */
+  uint64_t expected_version;
+  /*
+   * Why, for the audit: 1-256 bytes of valid UTF-8.
+   */
+  char *reason;
+};
+#define HOLDFAST__V1__REMOVE_ITEM_REQUEST__INIT \
+ { PROTOBUF_C_MESSAGE_INIT (&holdfast__v1__remove_item_request__descriptor) \
+    , (char *)protobuf_c_empty_string, (char *)protobuf_c_empty_string, (char *)protobuf_c_empty_string, 0, (char *)protobuf_c_empty_string }
+
+
+/*
+ * The item was removed.
+ */
+struct  Holdfast__V1__RemoveItemResponse
+{
+  ProtobufCMessage base;
+  /*
+   * The key was seen before: this is the first answer again, whatever became of the item since.
+   */
+  protobuf_c_boolean replayed;
+};
+#define HOLDFAST__V1__REMOVE_ITEM_RESPONSE__INIT \
+ { PROTOBUF_C_MESSAGE_INIT (&holdfast__v1__remove_item_response__descriptor) \
+    , 0 }
+
+
 /* Holdfast__V1__StockItem methods */
 void   holdfast__v1__stock_item__init
                      (Holdfast__V1__StockItem         *message);
@@ -816,6 +867,44 @@ Holdfast__V1__ImportFailure *
 void   holdfast__v1__import_failure__free_unpacked
                      (Holdfast__V1__ImportFailure *message,
                       ProtobufCAllocator *allocator);
+/* Holdfast__V1__RemoveItemRequest methods */
+void   holdfast__v1__remove_item_request__init
+                     (Holdfast__V1__RemoveItemRequest         *message);
+size_t holdfast__v1__remove_item_request__get_packed_size
+                     (const Holdfast__V1__RemoveItemRequest   *message);
+size_t holdfast__v1__remove_item_request__pack
+                     (const Holdfast__V1__RemoveItemRequest   *message,
+                      uint8_t             *out);
+size_t holdfast__v1__remove_item_request__pack_to_buffer
+                     (const Holdfast__V1__RemoveItemRequest   *message,
+                      ProtobufCBuffer     *buffer);
+Holdfast__V1__RemoveItemRequest *
+       holdfast__v1__remove_item_request__unpack
+                     (ProtobufCAllocator  *allocator,
+                      size_t               len,
+                      const uint8_t       *data);
+void   holdfast__v1__remove_item_request__free_unpacked
+                     (Holdfast__V1__RemoveItemRequest *message,
+                      ProtobufCAllocator *allocator);
+/* Holdfast__V1__RemoveItemResponse methods */
+void   holdfast__v1__remove_item_response__init
+                     (Holdfast__V1__RemoveItemResponse         *message);
+size_t holdfast__v1__remove_item_response__get_packed_size
+                     (const Holdfast__V1__RemoveItemResponse   *message);
+size_t holdfast__v1__remove_item_response__pack
+                     (const Holdfast__V1__RemoveItemResponse   *message,
+                      uint8_t             *out);
+size_t holdfast__v1__remove_item_response__pack_to_buffer
+                     (const Holdfast__V1__RemoveItemResponse   *message,
+                      ProtobufCBuffer     *buffer);
+Holdfast__V1__RemoveItemResponse *
+       holdfast__v1__remove_item_response__unpack
+                     (ProtobufCAllocator  *allocator,
+                      size_t               len,
+                      const uint8_t       *data);
+void   holdfast__v1__remove_item_response__free_unpacked
+                     (Holdfast__V1__RemoveItemResponse *message,
+                      ProtobufCAllocator *allocator);
 /* --- per-message closures --- */
 
 typedef void (*Holdfast__V1__StockItem_Closure)
@@ -866,6 +955,12 @@ typedef void (*Holdfast__V1__ImportStockResponse_Closure)
 typedef void (*Holdfast__V1__ImportFailure_Closure)
                  (const Holdfast__V1__ImportFailure *message,
                   void *closure_data);
+typedef void (*Holdfast__V1__RemoveItemRequest_Closure)
+                 (const Holdfast__V1__RemoveItemRequest *message,
+                  void *closure_data);
+typedef void (*Holdfast__V1__RemoveItemResponse_Closure)
+                 (const Holdfast__V1__RemoveItemResponse *message,
+                  void *closure_data);
 
 /* --- services --- */
 
@@ -893,6 +988,10 @@ struct Holdfast__V1__StockService_Service
                           const Holdfast__V1__BatchGetStockRequest *input,
                           Holdfast__V1__BatchGetStockResponse_Closure closure,
                           void *closure_data);
+  void (*remove_item)(Holdfast__V1__StockService_Service *service,
+                      const Holdfast__V1__RemoveItemRequest *input,
+                      Holdfast__V1__RemoveItemResponse_Closure closure,
+                      void *closure_data);
   void (*list_stock)(Holdfast__V1__StockService_Service *service,
                      const Holdfast__V1__ListStockRequest *input,
                      Holdfast__V1__ListStockResponse_Closure closure,
@@ -910,6 +1009,7 @@ void holdfast__v1__stock_service__init (Holdfast__V1__StockService_Service *serv
       function_prefix__ ## import_stock,\
       function_prefix__ ## get_stock,\
       function_prefix__ ## batch_get_stock,\
+      function_prefix__ ## remove_item,\
       function_prefix__ ## list_stock  }
 void holdfast__v1__stock_service__adjust_stock(ProtobufCService *service,
                                                const Holdfast__V1__AdjustStockRequest *input,
@@ -931,6 +1031,10 @@ void holdfast__v1__stock_service__batch_get_stock(ProtobufCService *service,
                                                   const Holdfast__V1__BatchGetStockRequest *input,
                                                   Holdfast__V1__BatchGetStockResponse_Closure closure,
                                                   void *closure_data);
+void holdfast__v1__stock_service__remove_item(ProtobufCService *service,
+                                              const Holdfast__V1__RemoveItemRequest *input,
+                                              Holdfast__V1__RemoveItemResponse_Closure closure,
+                                              void *closure_data);
 void holdfast__v1__stock_service__list_stock(ProtobufCService *service,
                                              const Holdfast__V1__ListStockRequest *input,
                                              Holdfast__V1__ListStockResponse_Closure closure,
@@ -954,6 +1058,8 @@ extern const ProtobufCMessageDescriptor holdfast__v1__batch_adjust_stock_respons
 extern const ProtobufCMessageDescriptor holdfast__v1__import_stock_request__descriptor;
 extern const ProtobufCMessageDescriptor holdfast__v1__import_stock_response__descriptor;
 extern const ProtobufCMessageDescriptor holdfast__v1__import_failure__descriptor;
+extern const ProtobufCMessageDescriptor holdfast__v1__remove_item_request__descriptor;
+extern const ProtobufCMessageDescriptor holdfast__v1__remove_item_response__descriptor;
 extern const ProtobufCServiceDescriptor holdfast__v1__stock_service__descriptor;
 
 PROTOBUF_C__END_DECLS
