@@ -31,6 +31,18 @@ extension StoreSession {
     LimitSet.Entry(limit: limit, subject: core.keys.subjectHash(limit.subject))
   }
 
+  /// Fetches what the command's limits lead to, of the items that `prefetchItems` has found.
+  @inline(never)
+  func prefetchLimits() {
+    for line in 0..<scratch.lineCount {
+      let candidate = scratch.lines[line].candidate
+      if candidate == .max { continue }
+      for place in 0..<scratch.limits.count {
+        core.subjects.prefetch(scratch.limits[place].subject, candidate)
+      }
+    }
+  }
+
   /// The changes that were gathered are of the reservation in `slot`: its limits count.
   @inline(__always)
   func takeLimits(of slot: UInt32) {
@@ -41,7 +53,13 @@ extension StoreSession {
   private func takeLimits(_ text: BorrowedBytes) {
     scratch.changes.limits.removeAll()
     var reader = LimitReader(text)
-    while let limit = reader.next() { scratch.changes.limits.append(entry(limit)) }
+    while let limit = reader.next() {
+      let entry = entry(limit)
+      scratch.changes.limits.append(entry)
+      for index in 0..<scratch.changes.count {
+        core.subjects.prefetch(entry.subject, scratch.changes[index].ordinal)
+      }
+    }
   }
 
   /// Why the changes, as the items were read, would pass a limit; nil where they do not. Of several, the first of the

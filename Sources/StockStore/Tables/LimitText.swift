@@ -19,13 +19,12 @@ struct LimitText {
     precondition(
       length <= SubjectLimit.bytesMax
         && count + LimitReader.headBytes + length <= LimitReader.bytesMax)
-    for byte in 0..<8 {
-      memory[count + byte] = UInt8(truncatingIfNeeded: limit.maxUnits >> Int64(8 * byte))
-    }
-    memory[count + 8] = UInt8(truncatingIfNeeded: length)
-    let subject = unsafe limit.subject.pointer
-    for index in 0..<length {
-      memory[count + LimitReader.headBytes + index] = unsafe subject[index]
+    // There is room for all of it.
+    let target = unsafe UnsafeMutableRawPointer(memory.address(count))
+    unsafe target.storeBytes(of: limit.maxUnits.littleEndian, as: Int64.self)
+    unsafe target.storeBytes(of: UInt8(truncatingIfNeeded: length), toByteOffset: 8, as: UInt8.self)
+    if let subject = unsafe limit.subject.pointer.baseAddress {
+      unsafe (target + LimitReader.headBytes).copyMemory(from: subject, byteCount: length)
     }
     count += LimitReader.headBytes + length
   }

@@ -3,22 +3,23 @@
 //
 // An entry changes only in a commit that has its item locked, before the item is unlocked with its next version.
 // So what a commit reads of it is true if the item is as it was read, like its balances; and the sales of one entry
-// come in the order of their log sequence numbers. What links the entries of one stripe is guarded by a lock of the
-// stripe, for a few dozen instructions: nobody takes another lock under it.
+// come in the order of their log sequence numbers. The entries of one stripe are found by its key table, which is
+// guarded by a lock of the stripe, for a few dozen instructions: nobody takes another lock under it.
 //
 // What was sold of an item before it was removed counts no more: nobody looks for these entries, each says itself when
 // its last sale was. They leave when they are touched, or when the directory is opened.
 //
-// A stripe grows bucket by bucket as its entries do (linear hashing: Litwin, 1980): each new one takes its share of
-// the entries of one other, so nobody ever waits for all to be moved. Entries go by hashes under a key that nobody
-// outside knows, so no bucket is long.
+// An entry never moves, and the key table grows little by little. Most entries are new ones, of a customer who comes
+// for the first time: such a one costs two cache lines, that of its key and its own, and `prefetch` fetches both.
+// Entries go by hashes under a key that nobody outside knows, so no stripe has many more than the others.
+internal import CPlatform
 internal import Synchronization
 
 /// Of one subject and one item.
 struct SubjectEntry: BitwiseCopyable {
   var subject: SubjectHash
   var ordinal: UInt32
-  /// The next one of the bucket, or the next that is not in use: number + 1; 0: none.
+  /// The next that is not in use: number + 1; 0: none.
   var next: UInt32
   /// Units in live holds.
   var held: Int64
@@ -26,6 +27,9 @@ struct SubjectEntry: BitwiseCopyable {
   var sold: Int64
   /// Log sequence number of the last sale.
   var lsn: UInt64
+
+  /// What comes to nothing leaves.
+  var isInUse: Bool { held != 0 || sold != 0 }
 
   /// Units sold since the item was removed last.
   /// - Parameter removal: its log sequence number; 0: it never was.
@@ -54,25 +58,30 @@ package struct SubjectTable {
     let lock = SpinLock()
     /// Entries that were in use once, through `next`; number + 1.
     var free: UInt32 = 0
-    var buckets: UInt32 = 1
-    var count: UInt32 = 0
+    /// Entries of the stripe that were ever in use.
+    var taken: UInt32 = 0
+    /// From an entry's tag to its number.
+    var keys = KeyTable()
+    // What `prefetch` reads: where the keys lay and which entry came next when the lock was last given back, or a
+    // little later.
+    let keyPlace = Atomic<UInt>(0)
+    let numberAhead = Atomic<UInt32>(0)
   }
 
   private struct Header: ~Copyable {
     let count = Atomic<Int>(0)
-    /// Entries that were ever in use.
-    let taken = Atomic<UInt32>(0)
+    /// Entries whose pages are filled: all below.
+    let filled = Atomic<UInt32>(0)
   }
 
   private static let stripeCount: UInt32 = 64
-  private static let stripeBits: UInt64 = 6
-  /// Of one stripe; 2^26 entries come to one in a bucket.
-  private static let bucketsMax: UInt32 = 1 << 20
+  /// 12 pages of 4 KiB in one call to the kernel: a fault for each costs twice as much.
+  private static let entriesFilledAtOnce: UInt32 = 1024
 
+  /// Those of the stripes lie in turns: entry n of stripe s has the number n * stripeCount + s. All stripes grow alike,
+  /// so that there is no gap.
   private let entries: Region<SubjectEntry>
-  /// The first entry of each bucket, number + 1. The buckets of the stripes lie side by side.
-  private let heads: Region<UInt32>
-  private let stripes = PaddedArray<Stripe>(count: 64) { _ in Stripe() }
+  private let stripes = PaddedArray<Stripe>(count: Int(stripeCount)) { _ in Stripe() }
   private let header = PaddedArray<Header>(count: 1) { _ in Header() }
   private let countMax: Int
   /// Of the store: it knows when each was removed.
@@ -83,30 +92,22 @@ package struct SubjectTable {
     self.items = items
     countMax = capacity
     entries = Region(capacity: Self.entryCapacity(capacity), pages: .small)
-    heads = Region(capacity: Int(Self.headCapacity(capacity)), pages: .small)
   }
 
   func free() {
     entries.free()
-    heads.free()
     stripes.free()
     header.free()
   }
 
-  /// Commits that come together may pass the cap, and each stripe keeps the entries that it has had.
+  /// Commits that come together may pass the cap, a stripe has more than its share by chance, and keeps the entries
+  /// that it has had.
   private static func entryCapacity(_ capacity: Int) -> Int {
     min(2 * capacity + (1 << 16), Int(Int32.max))
   }
 
-  private static func headCapacity(_ capacity: Int) -> UInt32 {
-    var buckets: UInt32 = 1
-    while buckets < bucketsMax, Int(buckets) * Int(stripeCount) < capacity { buckets *= 2 }
-    return buckets * stripeCount
-  }
-
   static func addressSpace(capacity: Int) -> Int {
     Region<SubjectEntry>.mappedBytes(capacity: entryCapacity(capacity))
-      + Region<UInt32>.mappedBytes(capacity: Int(headCapacity(capacity)))
   }
 
   /// Entries in use.
@@ -114,19 +115,38 @@ package struct SubjectTable {
 
   /// Bytes in use.
   var bytes: Int {
-    Int(header[0].taken.load(ordering: .relaxed)) * MemoryLayout<SubjectEntry>.stride
-      + Int(placeEnd) * MemoryLayout<UInt32>.stride
+    var bytes = 0
+    for stripe in 0..<stripes.count {
+      stripes[stripe].lock.lock()
+      bytes +=
+        Int(stripes[stripe].taken) * MemoryLayout<SubjectEntry>.stride + stripes[stripe].keys.bytes
+      stripes[stripe].lock.unlock()
+    }
+    return bytes
   }
 
   /// Whether there may be no further entry.
   var isFull: Bool { count >= countMax }
 
   /// The same where a directory is opened, which may have a few more than the cap.
-  package var isBeyondCap: Bool {
-    Int(header[0].taken.load(ordering: .relaxed)) >= entries.capacity - (1 << 10)
-  }
+  package var isBeyondCap: Bool { count >= entries.capacity / 4 * 3 }
 
   // MARK: One entry
+
+  /// Fetches what `used` and `add` look at. A hint: any item is allowed.
+  @inline(__always)
+  func prefetch(_ subject: SubjectHash, _ ordinal: UInt32) {
+    let hash = Self.hash(subject, ordinal)
+    let stripe = Self.stripe(hash)
+    KeyTable.prefetch(
+      Self.tag(hash), at: stripes[stripe].keyPlace.load(ordering: .relaxed))
+    // Its number is one that the stripe had, or comes next.
+    let next = unsafe UnsafeRawPointer(
+      entries.address(stripes[stripe].numberAhead.load(ordering: .relaxed)))
+    unsafe hf_prefetch(next)
+    // An entry may lie on two cache lines.
+    unsafe hf_prefetch(next + MemoryLayout<SubjectEntry>.size - 1)
+  }
 
   /// Units that the subject has of the item, held and sold; nil where there is no entry.
   /// - Parameter heldAlone: `DeliberateFault.limitOfHeldAlone`.
@@ -134,15 +154,9 @@ package struct SubjectTable {
     let hash = Self.hash(subject, ordinal)
     let stripe = lock(hash)
     defer { stripes[stripe].lock.unlock() }
-    var next = heads[head(hash, stripe)]
-    while next != 0 {
-      let entry = entries[next - 1]
-      if entry.ordinal == ordinal, entry.subject == subject {
-        return entry.held &+ (heldAlone ? 0 : entry.sold(since: items.removedAt(ordinal)))
-      }
-      next = entry.next
-    }
-    return nil
+    guard let number = find(subject, ordinal, hash, stripe) else { return nil }
+    let entry = entries[number]
+    return entry.held &+ (heldAlone ? 0 : entry.sold(since: items.removedAt(ordinal)))
   }
 
   /// Adds to what the subject has of the item, which the caller has locked, or the table to itself. What comes to
@@ -181,8 +195,8 @@ package struct SubjectTable {
     entries[number].lsn = sale.lsn
   }
 
-  /// Takes back what a checkpoint has. It may have an entry twice, where its bucket was divided meanwhile: the later
-  /// counts. While one thread has the table to itself.
+  /// Takes back what a checkpoint has. One of an older version may have an entry twice: the later counts. While one
+  /// thread has the table to itself.
   package func restore(_ sales: SubjectSales) {
     let hash = Self.hash(sales.subject, sales.ordinal)
     let stripe = lock(hash)
@@ -197,19 +211,19 @@ package struct SubjectTable {
 
   // MARK: All entries
 
-  /// Buckets of all stripes: places are below.
+  /// The places of all entries that are or were there are below. An entry stays at its place.
   package var placeEnd: UInt32 {
-    var buckets: UInt32 = 0
+    var taken: UInt32 = 0
     for stripe in 0..<stripes.count {
       stripes[stripe].lock.lock()
-      buckets = max(buckets, stripes[stripe].buckets)
+      taken = max(taken, stripes[stripe].taken)
       stripes[stripe].lock.unlock()
     }
-    return buckets * Self.stripeCount
+    return taken * Self.stripeCount
   }
 
-  /// Calls `body` with what was sold to the subjects at `place`. Whoever goes through the places from the first to
-  /// the last sees every entry that is there all the time, and some twice: what is moved goes to a later place.
+  /// Calls `body` with what was sold to the subject at `place`, if anything was. Whoever goes through the places from
+  /// the first to the last sees every entry that is there all the time.
   package func forEachSales(at place: UInt32, _ body: (SubjectSales) -> Void) {
     forEach(at: place) { entry in
       if entry.sold(since: items.removedAt(entry.ordinal)) == 0 { return }
@@ -223,127 +237,109 @@ package struct SubjectTable {
   /// held yet.
   func removeDead() {
     for place in 0..<placeEnd {
-      var dead: [UInt32] = []
       let stripe = Int(place % Self.stripeCount)
-      guard place / Self.stripeCount < stripes[stripe].buckets else { continue }
-      var next = heads[place]
-      while next != 0 {
-        let entry = entries[next - 1]
-        if entry.sold(since: items.removedAt(entry.ordinal)) == 0 { dead.append(next - 1) }
-        next = entry.next
-      }
-      for number in dead {
-        remove(number, Self.hash(entries[number].subject, entries[number].ordinal), stripe)
-      }
+      guard place / Self.stripeCount < stripes[stripe].taken, entries[place].isInUse,
+        entries[place].sold(since: items.removedAt(entries[place].ordinal)) == 0
+      else { continue }
+      entries[place].sold = 0
+      remove(place, Self.hash(entries[place].subject, entries[place].ordinal), stripe)
     }
   }
 
+  /// Calls `body` with the entry at `place`, if there is one.
   func forEach(at place: UInt32, _ body: (SubjectEntry) -> Void) {
     let stripe = Int(place % Self.stripeCount)
     stripes[stripe].lock.lock()
     defer { stripes[stripe].lock.unlock() }
-    guard place / Self.stripeCount < stripes[stripe].buckets else { return }
-    var next = heads[place]
-    while next != 0 {
-      body(entries[next - 1])
-      next = entries[next - 1].next
-    }
+    guard place / Self.stripeCount < stripes[stripe].taken, entries[place].isInUse else { return }
+    body(entries[place])
   }
 
   // MARK: Under the stripe's lock
 
+  @inline(__always)
   private static func hash(_ subject: SubjectHash, _ ordinal: UInt32) -> UInt64 {
     subject.low &+ UInt64(ordinal) &* 0x9e37_79b9_7f4a_7c15
   }
 
+  @inline(__always)
+  private static func stripe(_ hash: UInt64) -> Int {
+    Int(truncatingIfNeeded: hash & UInt64(stripeCount - 1))
+  }
+
+  /// What the key table knows an entry by.
+  @inline(__always)
+  private static func tag(_ hash: UInt64) -> UInt32 { UInt32(truncatingIfNeeded: hash >> 32) }
+
+  @inline(__always)
   private func lock(_ hash: UInt64) -> Int {
-    let stripe = Int(truncatingIfNeeded: hash & UInt64(Self.stripeCount - 1))
+    let stripe = Self.stripe(hash)
     stripes[stripe].lock.lock()
     return stripe
   }
 
-  /// Where the first entry of the bucket stands that the hash leads to.
-  private func head(_ hash: UInt64, _ stripe: Int) -> UInt32 {
-    let buckets = stripes[stripe].buckets
-    let bits = 31 - UInt32(buckets.leadingZeroBitCount)
-    var bucket = Self.bucket(hash, bits + 1)
-    if bucket >= buckets { bucket = Self.bucket(hash, bits) }
-    return bucket * Self.stripeCount + UInt32(stripe)
-  }
-
-  private static func bucket(_ hash: UInt64, _ bits: UInt32) -> UInt32 {
-    UInt32(truncatingIfNeeded: hash >> stripeBits) & (1 << bits - 1)
-  }
-
+  @inline(__always)
   private func find(
     _ subject: SubjectHash, _ ordinal: UInt32, _ hash: UInt64, _ stripe: Int
   ) -> UInt32? {
-    var next = heads[head(hash, stripe)]
-    while next != 0 {
-      let number = next - 1
-      if entries[number].ordinal == ordinal, entries[number].subject == subject { return number }
-      next = entries[number].next
+    stripes[stripe].keys.find(Self.tag(hash)) { number in
+      entries[number].ordinal == ordinal && entries[number].subject == subject
     }
-    return nil
   }
 
   private func insert(
     _ subject: SubjectHash, _ ordinal: UInt32, _ hash: UInt64, _ stripe: Int
   ) -> UInt32 {
     let number = take(stripe)
-    let head = head(hash, stripe)
     entries[number] = SubjectEntry(
-      subject: subject, ordinal: ordinal, next: heads[head], held: 0, sold: 0, lsn: 0)
-    heads[head] = number + 1
-    stripes[stripe].count += 1
+      subject: subject, ordinal: ordinal, next: 0, held: 0, sold: 0, lsn: 0)
+    stripes[stripe].keys.insert(Self.tag(hash), number)
+    stripes[stripe].keyPlace.store(stripes[stripe].keys.place, ordering: .relaxed)
     header[0].count.wrappingAdd(1, ordering: .relaxed)
-    if stripes[stripe].count > stripes[stripe].buckets { divide(stripe) }
     return number
   }
 
   private func take(_ stripe: Int) -> UInt32 {
     let free = stripes[stripe].free
+    let number: UInt32
     if free != 0 {
-      stripes[stripe].free = entries[free - 1].next
-      return free - 1
+      number = free - 1
+      stripes[stripe].free = entries[number].next
+    } else {
+      number = stripes[stripe].taken * Self.stripeCount + UInt32(stripe)
+      precondition(number < entries.capacity, "more subjects than the cap and what comes together")
+      stripes[stripe].taken += 1
+      if number >= header[0].filled.load(ordering: .relaxed) { fillPages(through: number) }
     }
-    let number = header[0].taken.wrappingAdd(1, ordering: .relaxed).oldValue
-    precondition(number < entries.capacity, "more subjects than the cap and what comes together")
+    noteAhead(stripe)
     return number
   }
 
   private func remove(_ number: UInt32, _ hash: UInt64, _ stripe: Int) {
-    let head = head(hash, stripe)
-    if heads[head] == number + 1 {
-      heads[head] = entries[number].next
-    } else {
-      var before = heads[head] - 1
-      while entries[before].next != number + 1 { before = entries[before].next - 1 }
-      entries[before].next = entries[number].next
-    }
+    stripes[stripe].keys.remove(Self.tag(hash), number)
     entries[number].next = stripes[stripe].free
     stripes[stripe].free = number + 1
-    stripes[stripe].count -= 1
+    noteAhead(stripe)
     header[0].count.wrappingSubtract(1, ordering: .relaxed)
   }
 
-  /// Adds a bucket, which takes its entries from the one that had them so far.
-  private func divide(_ stripe: Int) {
-    let new = stripes[stripe].buckets
-    guard Int(new + 1) * Int(Self.stripeCount) <= heads.capacity else { return }
-    stripes[stripe].buckets = new + 1
-    let bits = 31 - UInt32(new.leadingZeroBitCount)
-    let old = (new - 1 << bits) * Self.stripeCount + UInt32(stripe)
-    let added = new * Self.stripeCount + UInt32(stripe)
-    var next = heads[old]
-    (heads[old], heads[added]) = (0, 0)
-    while next != 0 {
-      let number = next - 1
-      next = entries[number].next
-      let hash = Self.hash(entries[number].subject, entries[number].ordinal)
-      let head = Self.bucket(hash, bits + 1) == new ? added : old
-      entries[number].next = heads[head]
-      heads[head] = number + 1
-    }
+  @inline(__always)
+  private func noteAhead(_ stripe: Int) {
+    let free = stripes[stripe].free
+    let next = free != 0 ? free - 1 : stripes[stripe].taken * Self.stripeCount + UInt32(stripe)
+    stripes[stripe].numberAhead.store(
+      min(next, UInt32(entries.capacity - 1)), ordering: .relaxed)
+  }
+
+  /// Has the pages of this entry filled, and of some that come next. Two threads may fill the same.
+  @inline(never)
+  private func fillPages(through number: UInt32) {
+    let end = min(
+      UInt32(entries.capacity),
+      number / Self.entriesFilledAtOnce * Self.entriesFilledAtOnce + Self.entriesFilledAtOnce)
+    let first = header[0].filled.exchange(end, ordering: .relaxed)
+    guard first < end else { return }
+    unsafe hf_fill_pages(
+      entries.address(first), Int(end - first) * MemoryLayout<SubjectEntry>.stride)
   }
 }

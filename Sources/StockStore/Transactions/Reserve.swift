@@ -30,6 +30,7 @@ extension StoreSession {
     // What lies in memory comes while the payload is hashed.
     core.shards[number].prefetch(identity)
     prefetchItems()
+    if isLimited { prefetchLimits() }
     let fingerprint = reserveFingerprint(ttlNanoseconds, isChoice: isChoice, isLimited: isLimited)
     var mayFinish = true
     while true {
