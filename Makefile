@@ -18,7 +18,7 @@ ARGS ?=
   build test-swift test-end-to-end test-proxies crash power-cuts backups simulate sanitize fuzz format lint \
   proto proto-lint proto-check proto-clients bootstrap bootstrap-dev bootstrap-bench bootstrap-proxies \
   bench bench-store bench-journal bench-generator bench-pause bench-watch bench-stream bench-import \
-  bench-limit count disk-use
+  bench-limit bench-replace count disk-use
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^# == / { print "\n" substr($$0, 6) } /^[a-z-]+:.*## / { printf "  make %-18s %s\n", $$1, $$2 }' Makefile
@@ -147,6 +147,9 @@ bench-import: bootstrap-bench bootstrap-dev build ## a million rows of new items
 
 bench-limit: bootstrap-bench build ## CPU of a Reserve with a limit for a new customer beside one without (ARGS)
 	tools/bench/ratio.py --limit --scenarios bc --repetitions 5 --bars b=1.4,c=1.4 $(ARGS)
+
+bench-replace: bootstrap-bench bootstrap-dev build ## CPU of a Replace beside a Release and a Reserve, whole calls (ARGS)
+	.venv/bin/python scripts/bench-replace.py $(ARGS)
 
 count: bootstrap-bench build ## allocations and reference counting per call on the hot path
 	scripts/count-hot-path.py $(ARGS)

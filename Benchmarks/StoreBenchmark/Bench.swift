@@ -13,12 +13,15 @@ final class Bench {
   private let items: Int
   private let worker: Worker
 
+  /// - Parameter retentionNanoseconds: by default ended decisions go at once, so that every round finds the store as
+  ///   it was.
   init(
     items: Int, clock: any Posix.Clock = SystemClock(),
-    concurrency: ConcurrencyControl = .optimistic
+    concurrency: ConcurrencyControl = .optimistic, retentionNanoseconds: Int64 = 1
   ) {
-    store = StockStore(
-      limits: Self.limits(items: items), clock: clock, concurrency: concurrency)
+    var limits = Self.limits(items: items)
+    limits.retentionNanoseconds = retentionNanoseconds
+    store = StockStore(limits: limits, clock: clock, concurrency: concurrency)
     self.items = items
     worker = Worker(store.makeSession(), seed: 1)
   }
@@ -27,7 +30,6 @@ final class Bench {
     StoreLimits(
       linesPerReservation: 64, quantityMax: 1 << 40, ttlNanosecondsMin: 1,
       ttlNanosecondsDefault: 1, holdNanosecondsMax: 86_400_000_000_000,
-      // Ended decisions go at once, so that every round finds the store as it was.
       retentionNanoseconds: 1, itemsMax: items + 1, reservationsMax: 16_000_000)
   }
 

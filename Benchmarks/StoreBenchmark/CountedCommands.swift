@@ -6,6 +6,12 @@ internal import StockStore
 enum CountedCommands: String, CaseIterable {
   /// Reserve one unit of one SKU, then release it.
   case reserve
+  /// The same with a limit for a customer of its own each.
+  case limited
+  /// Reserve one unit of some SKU, put another SKU in its place, then release it.
+  case replace
+  /// The same by a release and another reserve.
+  case swap
   /// Reserve carts of five lines, then confirm them.
   case cart
   /// Reserve what is sold out.
@@ -24,6 +30,14 @@ enum CountedCommands: String, CaseIterable {
     switch self {
     case .reserve:
       _ = bench.reserve(Picks(.hot, items: items, count: count))
+      _ = bench.releaseAll()
+    case .limited:
+      _ = bench.reserve(Picks(.hot, items: items, count: count), isLimited: true)
+      _ = bench.releaseAll()
+    case .replace, .swap:
+      _ = bench.reserve(Picks(.uniform, items: items, count: count))
+      let others = Picks(.zipf, items: items, count: count)
+      _ = self == .replace ? bench.replaceAll(others) : bench.swapAll(others)
       _ = bench.releaseAll()
     case .cart:
       _ = bench.reserve(Picks(.uniform, items: items, count: count * 5), lines: 5)

@@ -80,11 +80,31 @@ struct StoreBenchmark {
 
   /// What the store has to keep, with its bars. False where one is missed.
   static func printBars() -> Bool {
-    let bench = Bench(items: items)
+    let bytes = { () -> (item: Double, hold: Double) in
+      let bench = Bench(items: items)
+      bench.fill(liveHolds: liveHolds)
+      return bench.bytes
+    }()
+    let figures = [
+      ("Replace beside Release + Reserve, CPU", replaceRatio(), 0.7),
+      ("bytes per item", bytes.item.rounded(.up), 81),
+      ("bytes per live hold", bytes.hold.rounded(.up), 146),
+    ]
+    for (name, value, bar) in figures {
+      let text = "\((value * 100).rounded() / 100)"
+      print("\(name): \(text) (bar \(bar))\(value <= bar ? "" : "  MISSED")")
+    }
+    return figures.allSatisfy { $0.1 <= $0.2 }
+  }
+
+  /// What a Replace costs beside a Release and a Reserve that do the same to the items. Decisions are remembered as
+  /// servers do it: else the two would find the record of what they have just ended in the cache, and fill that again,
+  /// while the answer to a Replace stays until its hold was to end.
+  private static func replaceRatio() -> Double {
+    let bench = Bench(items: items, retentionNanoseconds: 86_400_000_000_000)
     bench.fill(liveHolds: liveHolds)
-    let bytes = bench.bytes
-    let picks = Picks(.uniform, items: items, count: operations)
-    let others = Picks(.zipf, items: items, count: operations)
+    let picks = Picks(.uniform, items: items, count: operations / 2)
+    let others = Picks(.zipf, items: items, count: operations / 2)
     var ratios: [Double] = []
     for _ in 0..<rounds {
       _ = bench.reserve(picks)
@@ -95,17 +115,7 @@ struct StoreBenchmark {
       _ = bench.releaseAll()
       ratios.append(replaced / swapped)
     }
-    ratios.sort()
-    let figures = [
-      ("Replace beside Release + Reserve, CPU", ratios[rounds / 2], 0.7),
-      ("bytes per item", bytes.item.rounded(.up), 81),
-      ("bytes per live hold", bytes.hold.rounded(.up), 146),
-    ]
-    for (name, value, bar) in figures {
-      let text = "\((value * 100).rounded() / 100)"
-      print("\(name): \(text) (bar \(bar))\(value <= bar ? "" : "  MISSED")")
-    }
-    return figures.allSatisfy { $0.1 <= $0.2 }
+    return ratios.sorted()[rounds / 2]
   }
 
   /// The longest turns: what calls may have to wait for.

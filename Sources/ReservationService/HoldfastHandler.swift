@@ -246,11 +246,18 @@ package import StorePersistence
     case .reserve: session.expectReserve(IdempotencyScope(caller: caller, key: first))
     case .batchReserve, .reserveStream: ahead.prepare(first, caller, session, rules)
     case .adjustStock: session.expectAdjust(IdempotencyScope(caller: caller, key: first))
+    case .replace:
+      guard reader.next() == .bytes(2), let id = reservationID(reader.bytes()) else { return }
+      session.expectReplace(IdempotencyScope(caller: caller, key: first), id)
     case .confirm, .release, .extend, .getReservation:
-      let text = unsafe first.pointer.bindMemory(to: UInt8.self)
-      if let id = unsafe ReservationID(text: text.span) { session.expect(id) }
+      if let id = reservationID(first) { session.expect(id) }
     default: break
     }
+  }
+
+  private func reservationID(_ bytes: BorrowedBytes) -> ReservationID? {
+    let text = unsafe bytes.pointer.bindMemory(to: UInt8.self)
+    return unsafe ReservationID(text: text.span)
   }
 
   package func handle(_ message: Span<UInt8>, of call: Call, response: Response) -> Completion {

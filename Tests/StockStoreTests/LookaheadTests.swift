@@ -36,14 +36,20 @@ import Testing
   ])
   private func aCommandIsNamedByItsOwnKey(_ expected: [Key]) {
     let it = Fixture()
-    for method in [StoreKeys.Method.reserve, .adjust] {
+    // Any id will do, also of a slot that is nobody's.
+    let id = ReservationID(slot: .max, generation: 7, tag: 1)
+    for method in [StoreKeys.Method.reserve, .adjust, .replace] {
       for key in expected {
         withScope(key.key, caller: key.caller) {
-          method == .reserve ? it.session.expectReserve($0) : it.session.expectAdjust($0)
+          switch method {
+          case .reserve: it.session.expectReserve($0)
+          case .replace: it.session.expectReplace($0, id)
+          default: it.session.expectAdjust($0)
+          }
         }
       }
       for key in [Key("", "a")] + expected + [Key("x", "a"), Key("xa", ""), Key(Self.long, "a")] {
-        for asked in [StoreKeys.Method.reserve, .adjust] {
+        for asked in [StoreKeys.Method.reserve, .adjust, .replace] {
           withScope(key.key, caller: key.caller) {
             #expect(it.session.identity(asked, $0) == identity(it.session, asked, key))
           }

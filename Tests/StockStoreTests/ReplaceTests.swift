@@ -214,6 +214,17 @@ import Testing
     #expect(session.level("b")?.held == 4)
     it.advance(seconds(1))
     #expect(session.level("b")?.held == 0 && session.level("a")?.held == 0)
+    // Long before it is staged, and it ends when it would have; beside others of its list.
+    let ids = try ["l1", "l2", "l3"].map {
+      try #require(session.reserve($0, "a", 1, ttl: seconds(3000)).value).id
+    }
+    #expect(session.replace("r4", Replacement(ids[1], [line("b", 5)])).value != nil)
+    #expect(session.release(ids[0]).value != nil)
+    #expect(it.store.audit() == [])
+    it.advance(seconds(2999))
+    #expect(session.level("b")?.held == 5 && session.level("a")?.held == 1)
+    it.advance(seconds(1))
+    #expect(session.level("b")?.held == 0 && session.level("a")?.held == 0)
     #expect(it.store.audit() == [])
   }
 
@@ -327,6 +338,33 @@ import Testing
     }
     record.removeLines()
     #expect(record.lineCount == 0 && !record.liesElsewhere)
+  }
+
+  @Test(
+    "The answer to a Replace has its reservation's id beside its lines, whatever the record was before",
+    arguments: [0, 1, 2, 3, 64], [false, true])
+  func answer(lines count: Int, hasReference: Bool) {
+    func line(_ index: Int) -> ViewLine {
+      ViewLine(item: ItemHandle(ordinal: UInt32.max - UInt32(index)), quantity: 0xabcd_1234_5678)
+    }
+    var record = ReservationRecord.free
+    for before in [0, 1, 5, 6] {
+      record.kind = .held
+      record.setLineCount(before)
+      for index in 0..<before { record.setLine(index, line(index)) }
+      if before == 6 { record.setChoice(HoldChoice(alternative: 2, tellsLines: true)) }
+      record.removeLines()
+      let id = ReservationID(slot: 0xfedc_ba98, generation: 0x7654_3210, tag: 0xa_9876_5432)
+      record.setReplaced(id, expiresAt: 5, createdAt: 3, revision: 1 << 41, lineCount: count, line)
+      let node = withBytes("order:4711") { ReferenceNode($0, hash: 5, slot: 6) }
+      if hasReference { record.referenceNode = node } else { node.free() }
+      #expect(record.replacedID == id && record.revision == 1 << 41 && record.lineCount == count)
+      #expect((0..<count).allSatisfy { record.line($0) == line($0) })
+      #expect(record.reference.count == (hasReference ? 10 : 0))
+      #expect(record.liesElsewhere == (hasReference || count > 1))
+      record.removeLines()
+      #expect(!record.liesElsewhere)
+    }
   }
 
   @Test("The index finds what it has, in the order of slots") func index() {

@@ -15,6 +15,12 @@ extension StoreSession {
   /// An adjustment under this key comes soon in this turn. A hint: it changes nothing.
   package func expectAdjust(_ scope: IdempotencyScope) { expect(.adjust, scope) }
 
+  /// A replace under this key, of this reservation, comes soon in this turn. A hint: any id is allowed.
+  package func expectReplace(_ scope: IdempotencyScope, _ id: ReservationID) {
+    expect(id)
+    expect(.replace, scope)
+  }
+
   /// A command for this reservation comes soon. A hint: any id is allowed.
   package func expect(_ id: ReservationID) { core.slab.records.prefetch(id.slot) }
 

@@ -208,6 +208,10 @@ extension StoreSession {
 
   /// Keeps the reference for `viewReference`: the record's may go once its shard is unlocked.
   func showReference(_ reference: BorrowedBytes) {
+    if reference.count == 0 {
+      scratch.viewReferenceCount = 0
+      return
+    }
     let text = unsafe reference.pointer
     let count = min(text.count, StoreLimits.referenceBytesMax)
     for index in 0..<count { scratch.viewReference[index] = unsafe text[index] }

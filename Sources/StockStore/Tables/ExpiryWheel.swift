@@ -118,11 +118,15 @@ internal import Posix
     openBlock + 1 + (block - openBlock - 1) & (Self.blockLists - 1)
   }
 
+  /// Whether the hold in `slot` waits in the heaps of its items.
+  @inline(__always)
+  func isStaged(_ slot: UInt32) -> Bool { records[slot].previous == Self.stagedMark }
+
   /// Removes the hold in `slot`; its `expiresAt` is still what it was when it was inserted.
   @inline(__always)
   mutating func remove(_ slot: UInt32) {
+    if isStaged(slot) { return unstage(slot) }
     let previous = records[slot].previous
-    if previous == Self.stagedMark { return unstage(slot) }
     let next = records[slot].next
     if next != 0 { records[next - 1].previous = previous }
     if previous != 0 {

@@ -34,7 +34,11 @@ package struct ReservationRecord: BitwiseCopyable {
   package static let inlineLinesMax = 5
   /// Of a record with details, which lie where the other two lines would.
   static let inlineLinesMaxBesideDetails = 3
+  /// Of the answer to a Replace, which has the id of its reservation there besides.
+  static let inlineLinesMaxOfReplaced = 1
   private static let detailsBit: UInt8 = 0x80
+  /// In the fourth upper half of the quantities, where there are details: the lines lie in a block.
+  private static let blockBit: UInt16 = 1
 
   package var identity: Identity
   /// Of the payload that came with the key.
@@ -158,12 +162,21 @@ package struct ReservationRecord: BitwiseCopyable {
   /// first answer where that told them.
   package mutating func replaceLines(_ count: Int, _ line: (Int) -> ViewLine) {
     addDetails()
+    let inlineMax =
+      kind == .replaced ? Self.inlineLinesMaxOfReplaced : Self.inlineLinesMaxBesideDetails
+    let needsBlock = count > inlineMax || choice.tellsLines
+    if needsBlock || hasBlock { return replaceBlock(count, needsBlock: needsBlock, line) }
+    rawLineCount = UInt8(truncatingIfNeeded: count) | Self.detailsBit
+    for index in 0..<count { setLine(index, line(index)) }
+  }
+
+  /// The same where the lines lie in a block, or will.
+  @inline(never)
+  private mutating func replaceBlock(_ count: Int, needsBlock: Bool, _ line: (Int) -> ViewLine) {
     let old = unsafe hasBlock ? block : nil
     let first = toldLines
     rawLineCount = UInt8(truncatingIfNeeded: count) | Self.detailsBit
-    let needsBlock =
-      count > Self.inlineLinesMaxBesideDetails || kind == .replaced || choice.tellsLines
-    quantitiesHigh[3] = needsBlock ? 1 : 0
+    quantitiesHigh[3] = needsBlock ? Self.blockBit : 0
     // A block has an address also where it has no lines.
     if needsBlock { unsafe block = .allocate(capacity: max(1, count + first.count)) }
     for index in 0..<count { setLine(index, line(index)) }
@@ -191,7 +204,7 @@ package struct ReservationRecord: BitwiseCopyable {
 
   private var hasBlock: Bool {
     @inline(__always) get {
-      hasDetails ? quantitiesHigh[3] != 0 : lineCount > Self.inlineLinesMax
+      hasDetails ? quantitiesHigh[3] & Self.blockBit != 0 : lineCount > Self.inlineLinesMax
     }
   }
 
@@ -252,7 +265,7 @@ package struct ReservationRecord: BitwiseCopyable {
       unsafe self.block = block
     }
     rawLineCount |= Self.detailsBit
-    quantitiesHigh[3] = count > Self.inlineLinesMaxBesideDetails ? 1 : 0
+    quantitiesHigh[3] = count > Self.inlineLinesMaxBesideDetails ? Self.blockBit : 0
     quantitiesHigh[4] = 0
     Self.setDetail(1, of: &ordinals)
     Self.setDetail(0, of: &quantitiesLow)
@@ -317,7 +330,7 @@ package struct ReservationRecord: BitwiseCopyable {
       let lines = UnsafeMutablePointer<ViewLine>.allocate(capacity: count)
       for index in 0..<count { unsafe (lines + index).initialize(to: line(index)) }
       unsafe block = lines
-      quantitiesHigh[3] = 1
+      quantitiesHigh[3] = Self.blockBit
     }
     quantitiesHigh[4] = UInt16(choice.rawValue)
   }
@@ -376,23 +389,27 @@ package struct ReservationRecord: BitwiseCopyable {
     kind = .replaced
     replacedTimes = (expiresAt, createdAt)
     endedAt = expiresAt
-    replacedID = id
     replaceLines(lineCount, line)
     self.revision = revision
+    replacedID = id
   }
 
-  /// Which reservation has got other lines.
-  package var replacedID: ReservationID {
+  /// Which reservation has got other lines. Its id leaves room for one line in place, and lies beside the address of
+  /// a block for more: the upper four bits of the tag beside `blockBit`.
+  package private(set) var replacedID: ReservationID {
     get {
-      ReservationID(
-        slot: quantitiesLow[0], generation: quantitiesLow[1],
-        tag: UInt64(quantitiesLow[2]) | UInt64(quantitiesHigh[0] & 0xf) << 32)
+      let tag =
+        UInt64(quantitiesHigh[1]) | UInt64(quantitiesHigh[2]) << 16
+        | UInt64(quantitiesHigh[3] >> 4 & 0xf) << 32
+      return ReservationID(slot: quantitiesLow[1], generation: quantitiesLow[2], tag: tag)
     }
     set {
-      quantitiesLow[0] = newValue.slot
-      quantitiesLow[1] = newValue.generation
-      quantitiesLow[2] = UInt32(truncatingIfNeeded: newValue.tag)
-      quantitiesHigh[0] = UInt16(truncatingIfNeeded: newValue.tag >> 32)
+      quantitiesLow[1] = newValue.slot
+      quantitiesLow[2] = newValue.generation
+      quantitiesHigh[1] = UInt16(truncatingIfNeeded: newValue.tag)
+      quantitiesHigh[2] = UInt16(truncatingIfNeeded: newValue.tag >> 16)
+      let upperBits = UInt16(truncatingIfNeeded: newValue.tag >> 32) & 0xf
+      quantitiesHigh[3] = quantitiesHigh[3] & Self.blockBit | upperBits << 4
     }
   }
 

@@ -103,6 +103,7 @@ struct WriteSet {
   /// Leaves out what changes nothing.
   mutating func removeUnchanged() {
     let gathered = count
+    guard (0..<gathered).contains(where: { changes[$0].heldChange == 0 }) else { return }
     removeAll()
     // As below.
     for index in 0..<gathered where changes[index].heldChange != 0 { append(changes[index]) }

@@ -167,12 +167,11 @@ extension StoreSession {
 
   /// The same, where the reservation's shard is locked.
   @inline(__always)
-  func withLockedReservation(
+  func withLockedReservation<Value>(
     _ id: ReservationID, _ number: Int, _ useHash: UInt64, toChangeBy requester: Requester,
-    _ body: (_ slot: UInt32, _ state: ReservationState) -> Decision<ReservationView>
-  ) -> Decision<ReservationView> {
-    let notFound = Decision<ReservationView>(
-      .refused(.reservationNotFound), replayed: false, lsn: 0)
+    _ body: (_ slot: UInt32, _ state: ReservationState) -> Decision<Value>
+  ) -> Decision<Value> {
+    let notFound = Decision<Value>(.refused(.reservationNotFound), replayed: false, lsn: 0)
     let slot = id.slot
     guard core.slab[slot].generation == id.generation, core.slab[slot].state != nil,
       core.idTag(useHash, core.slab[slot].identity, createdAt: core.slab[slot].createdAt) == id.tag,
@@ -190,7 +189,8 @@ extension StoreSession {
     return body(slot, state)
   }
 
-  func refused(_ refusal: Refusal, _ slot: UInt32) -> Decision<ReservationView> {
+  @inline(__always)
+  func refused<Value>(_ refusal: Refusal, _ slot: UInt32) -> Decision<Value> {
     Decision(.refused(refusal), replayed: false, lsn: core.slab[slot].lsn)
   }
 

@@ -47,14 +47,17 @@ extension StoreSession {
     scratch.viewCount = 0
     scratch.further.removeAll()
     scratch.reference = command.reference
-    prefetchItems()
+    // What lies in memory comes while the payload is hashed, and the held items while the key is looked for.
     core.slab.records.prefetch(command.reservation.slot)
-    let identity = core.keys.identity(.replace, command.scope)
-    let fingerprint = replaceFingerprint(command)
+    let identity = identity(.replace, command.scope)
     let locks = ShardPair(
       key: core.shardNumber(identity), hold: core.slab.owner(command.reservation.slot))
+    core.shards[locks.key].prefetchUnlocked(identity)
+    prefetchItems()
+    let fingerprint = replaceFingerprint(command)
     lock(locks)
     defer { unlock(locks) }
+    if locks.hold != nil { prefetchHeldItems(command.reservation.slot) }
     var mayFinish = true
     while true {
       if let slot = recorded(identity, locks.key) {
@@ -62,7 +65,10 @@ extension StoreSession {
           slot, isSamePayload: core.slab[slot].fingerprint == fingerprint,
           accepted: recordedReplace)
       }
-      if let refusal = reasonNotToReplace(command, locks, requester) { return refusal }
+      if let refusal = reasonNotToReplace(command, locks, requester) {
+        counters.refusedOther.add()
+        return refusal
+      }
       if let line = gatherHolds() {
         counters.refusedOther.add()
         return refuse(
@@ -108,8 +114,7 @@ extension StoreSession {
     _ command: ReplaceCommand, _ locks: ShardPair, _ requester: Requester
   ) -> Decision<ReservationView>? {
     func rejected(_ refusal: Refusal) -> Decision<ReservationView> {
-      counters.refusedOther.add()
-      return Decision(.refused(refusal), replayed: false, lsn: 0)
+      Decision(.refused(refusal), replayed: false, lsn: 0)
     }
     if let ttl = command.ttlNanoseconds, ttl > core.limits.holdNanosecondsMax {
       return rejected(.longerThanMaxHold)
@@ -118,7 +123,7 @@ extension StoreSession {
     let id = command.reservation
     let useHash = core.keys.useHash(slot: id.slot, generation: id.generation)
     let found = withLockedReservation(id, number, useHash, toChangeBy: requester) {
-      slot, state -> Decision<ReservationView> in
+      slot, state -> Decision<Void> in
       switch state {
       case .confirmed: return refused(.reservationConfirmed, slot)
       case .expired: return refused(.reservationExpired, slot)
@@ -131,11 +136,10 @@ extension StoreSession {
       {
         return refused(.revisionMismatch(current: revision), slot)
       }
-      return accepted(command.reservation, replayed: false)
+      return Decision(.accepted(()), replayed: false, lsn: 0)
     }
-    if case .refused = found.result {
-      counters.refusedOther.add()
-      return found
+    if case .refused(let refusal) = found.result {
+      return Decision(.refused(refusal), replayed: false, lsn: found.lsn)
     }
     guard hasRoom(locks.key) else { return rejected(.tableFull(.reservations)) }
     if let unavailable { return rejected(.unavailable(unavailable)) }
@@ -143,6 +147,14 @@ extension StoreSession {
   }
 
   // MARK: What changes
+
+  /// Fetches the items that the reservation in `slot` holds, if it is one. Its shard is locked.
+  private func prefetchHeldItems(_ slot: UInt32) {
+    guard core.slab[slot].kind == .held else { return }
+    for index in 0..<core.slab[slot].lineCount {
+      core.items.prefetch(core.slab[slot].line(index).item.ordinal)
+    }
+  }
 
   /// Turns the changes of `gatherHolds`, which take all that is wanted, into those between what is held and that.
   /// `scratch.replacement` gets the new lines, and how the hold goes on.
@@ -161,7 +173,6 @@ extension StoreSession {
         scratch.changes[change].heldChange -= line.quantity
         scratch.changes[change].required = max(0, scratch.changes[change].heldChange)
       } else {
-        core.items.prefetch(line.item.ordinal)
         scratch.changes.append(
           ItemChange(ordinal: line.item.ordinal, heldChange: -line.quantity))
       }
@@ -214,14 +225,16 @@ extension StoreSession {
     guard let number = locks.hold else { preconditionFailure("a hold that is nowhere") }
     let slot = command.reservation.slot
     let replacement = scratch.replacement
-    // What is staged names the items.
-    core.shards[number].wheel.remove(slot)
+    // What is staged names the items. Else a hold that ends when it did stays where it waits.
+    let setsTimer =
+      replacement.expiresAt != core.slab[slot].expiresAt || core.shards[number].wheel.isStaged(slot)
+    if setsTimer { core.shards[number].wheel.remove(slot) }
     core.slab[slot].replaceLines(replacement.lineCount) { replacement.lines[$0] }
     core.slab[slot].expiresAt = replacement.expiresAt
     core.slab[slot].revision = replacement.revision
     core.slab[slot].lsn = lsn
     if command.reference.count > 0 { keepReference(slot, number) }
-    startTimer(slot, number)
+    if setsTimer { startTimer(slot, number) }
   }
 
   /// The key has its answer: the reservation as it is now. It is remembered from when the hold is to end, as its
