@@ -9,6 +9,7 @@
 // Nobody waits for room while holding a lock. Whoever is about to change something asks `isAdmitting`
 // first; each session has at most one append between that question and the next, and `headroom` keeps
 // room for one record of every session.
+internal import CPlatform
 internal import Synchronization
 
 #if canImport(Glibc)
@@ -48,6 +49,8 @@ package enum Unavailable: UInt8, Equatable, Sendable, BitwiseCopyable {
   package static let ringBytesMin = 1 << 14
   /// Room for one record of each of 170 sessions in a ring of usual size.
   private static let headroomMax = 1 << 20
+  /// So far ahead of a record, some records are fetched. A multiple of a cache line.
+  private static let bytesAhead = 1024
   /// Of two cache lines: processors fetch them in pairs.
   private static let cellBytes = 128
 
@@ -170,6 +173,15 @@ package enum Unavailable: UInt8, Equatable, Sendable, BitwiseCopyable {
     return start &+ UInt64(count)
   }
 
+  /// Fetches where a record of usual size comes to lie some records later, for who will append so many. A hint.
+  package func prefetchAhead() {
+    guard let ring = unsafe ring else { return }
+    let end = unsafe tail.pointee.lsn.load(ordering: .relaxed)
+    let offset = Int(truncatingIfNeeded: end) + Self.bytesAhead
+    unsafe hf_prefetch(ring + (offset & (capacity - 1)))
+    unsafe hf_prefetch(ring + ((offset + Self.cellBytes / 2) & (capacity - 1)))
+  }
+
   // MARK: The journal
 
   /// Whole records from `start`, at most `bytesMax` bytes of them: how many bytes, and records, and
@@ -188,6 +200,8 @@ package enum Unavailable: UInt8, Equatable, Sendable, BitwiseCopyable {
         littleEndian: word(ring, offset).pointee.load(ordering: .acquiring))
       let length = Int(truncatingIfNeeded: word & 0xffff_ffff)
       if length == 0 { break }
+      // Where a record ends is known once its first word is there: what comes later is asked for now.
+      unsafe hf_prefetch_read(ring + ((offset + Self.bytesAhead) & (capacity - 1)))
       precondition(length % 8 == 0 && length <= shape.bytesMax, "the ring holds what is no record")
       if bytes + length > bytesMax { break }
       bytes += length

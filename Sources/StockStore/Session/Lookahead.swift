@@ -1,6 +1,7 @@
 // Looking ahead: a loop has many calls in hand before it executes the first of them. What the next ones
 // will look up by hash lies anywhere in memory, and comes while those before them are executed.
 internal import CPlatform
+internal import Log
 
 #if canImport(Glibc)
   internal import Glibc
@@ -56,6 +57,7 @@ extension StoreSession {
     core.shards[core.shardNumber(identity)].prefetchUnlocked(identity)
     let hash = core.keys.itemHash(item)
     core.index.prefetch(hash)
+    core.log.prefetchAhead()
     scratch.prepared[place] = PreparedReserve(
       scope: scope, identity: identity, item: item, itemHash: hash, whole: whole)
   }
@@ -66,6 +68,10 @@ extension StoreSession {
       scratch.prepared[place].candidate = ordinal
       core.items.prefetch(ordinal)
     }
+    guard let whole = scratch.prepared[place].whole else { return }
+    let ttl = whole.ttlNanoseconds ?? core.limits.ttlNanosecondsDefault
+    let number = core.shardNumber(scratch.prepared[place].identity)
+    core.shards[number].prefetchUnlocked(expiresAt: now &+ ttl, now: now)
   }
 
   /// Decides the prepared reserve that `usePrepared` has named, where it was prepared whole; else nil.

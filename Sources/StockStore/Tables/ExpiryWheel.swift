@@ -10,6 +10,7 @@
 //
 // However many holds share a list, moving them on stops nobody: a list whose time has come becomes a
 // chain, which is worked off a few holds at a time, long before they are due.
+internal import CPlatform
 internal import Posix
 
 @safe struct ExpiryWheel: ~Copyable {
@@ -100,6 +101,15 @@ internal import Posix
     setOccupied(list, true)
     let block = tick / Self.ticksPerBlock
     return block <= openBlock ? start(tick: tick) : start(block: nextBlock(sharing: block))
+  }
+
+  /// Fetches the list that a hold of this end is put into, for who may not look at what changes: whether the
+  /// block is open is guessed. A hint.
+  @inline(__always)
+  func prefetchUnlocked(expiresAt: Int64, now: Int64) {
+    let tick = Self.tick(expiresAt)
+    let isNear = tick - Self.tick(now) < Self.ticksPerBlock
+    unsafe hf_prefetch(heads + (isNear ? tickList(tick) : blockList(tick / Self.ticksPerBlock)))
   }
 
   /// When staging begins.

@@ -18,6 +18,8 @@ internal import CPlatform
     var moved: Int
     /// Bytes of the old table that are given back already.
     var freedBytes: Int
+    /// Bytes of this table whose pages were filled while entries moved here.
+    var filledBytes: Int
   }
 
   /// In front of the entries, a cache line.
@@ -26,6 +28,8 @@ internal import CPlatform
   static let placesPerInsertion = 32
   /// A table of no more homes is moved at once.
   static let homesMovedAtOnce = 512
+  /// The pages that entries move to are filled in such pieces: a fault for each costs twice as much.
+  private static let bytesFilledAtOnce = 64 * 1024
   /// The old table is given back in such pieces.
   private static let bytesPerPiece = 256 * 1024
   private static let allHomes = UInt32.max
@@ -71,7 +75,7 @@ internal import CPlatform
     let byteCount = byteCount(shift: 32 - homesLog2)
     let memory = unsafe ZeroedMemory.allocate(byteCount: byteCount, isFilled: isFilled)
     unsafe memory.bindMemory(to: Growth.self, capacity: 1)
-      .initialize(to: Growth(old: nil, moved: 0, freedBytes: 0))
+      .initialize(to: Growth(old: nil, moved: 0, freedBytes: 0, filledBytes: 0))
     return unsafe (memory + headerBytes).bindMemory(
       to: UInt64.self, capacity: placeCount(shift: 32 - homesLog2))
   }
@@ -153,11 +157,16 @@ internal import CPlatform
   var place: UInt { unsafe UInt(bitPattern: entries) | UInt(32 - shift) }
 
   /// `prefetch` by what `place` was some time ago. A hint: the entries may have moved since.
+  ///
+  /// A search is a few entries long: of where it begins, and seven entries on, the one is often the same cache
+  /// line as the other, and where it is not, both are looked at.
   @inline(__always)
   static func prefetch(_ tag: UInt32, at place: UInt) {
     // The entries are aligned to a cache line.
     let home = UInt(tag &>> UInt32(truncatingIfNeeded: 32 - place & 63))
-    unsafe hf_prefetch(UnsafeRawPointer(bitPattern: place & ~63 &+ home &* 8))
+    let address = place & ~63 &+ home &* 8
+    unsafe hf_prefetch(UnsafeRawPointer(bitPattern: address))
+    unsafe hf_prefetch(UnsafeRawPointer(bitPattern: address &+ 56))
   }
 
   /// Makes room for `wanted` entries at once. Nobody waits.
@@ -242,6 +251,8 @@ internal import CPlatform
     let end = Self.placeCount(shift: shift + 1)
     var index = unsafe growth.pointee.moved
     let enough = wanted < end - index ? index + wanted : end
+    // The homes of what is at a place of the old table are up to twice as far on.
+    unsafe fillPages(through: enough * 2, growth)
     while index < end {
       // Below the old table's number of places.
       let entry = unsafe old[index]
@@ -268,6 +279,20 @@ internal import CPlatform
         byteCount: Self.byteCount(shift: shift + 1), growth.pointee.freedBytes,
         count: Self.bytesPerPiece)
       unsafe growth.pointee.freedBytes += Self.bytesPerPiece
+    }
+  }
+
+  /// Has the pages filled up to this place, and of some places behind it.
+  private func fillPages(through place: Int, _ growth: UnsafeMutablePointer<Growth>) {
+    let byteCount = Self.byteCount(shift: shift)
+    let wanted = min(Self.headerBytes + place * 8, byteCount)
+    while unsafe growth.pointee.filledBytes < wanted {
+      let filled = unsafe growth.pointee.filledBytes
+      let count = min(Self.bytesFilledAtOnce, byteCount - filled)
+      unsafe ZeroedMemory.fillPages(
+        of: UnsafeMutableRawPointer(entries) - Self.headerBytes, byteCount: byteCount, filled,
+        count: count)
+      unsafe growth.pointee.filledBytes += count
     }
   }
 

@@ -74,6 +74,15 @@ enum ZeroedMemory {
     }
   }
 
+  /// Has the pages of `count` bytes from `offset` on filled, within what `allocate` gave, where that has pages of its
+  /// own.
+  static func fillPages(
+    of memory: UnsafeMutableRawPointer, byteCount: Int, _ offset: Int, count: Int
+  ) {
+    precondition(offset % pageBytes == 0 && offset + count <= byteCount)
+    if byteCount > heapBytesMax { unsafe hf_fill_pages(memory + offset, count) }
+  }
+
   /// Frees `count` bytes from `offset` on, whole pages within what `allocate` gave, where that has pages of
   /// its own.
   static func freePages(
