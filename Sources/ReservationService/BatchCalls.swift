@@ -73,6 +73,11 @@ extension HoldfastHandler {
     _ request: BorrowedBytes, _ caller: BorrowedBytes, _ response: Response
   ) -> UInt64 {
     let writer = response.message
+    let held = session.holdPrepared()
+    if held.isMade {
+      heldTail.writeResult(of: held, now: session.time, to: writer)
+      return held.lsn
+    }
     let prepared = session.reservePrepared()
     if let prepared, case .accepted(let hold) = prepared.result {
       heldTail.writeResult(hold, isReplay: prepared.replayed, to: writer)

@@ -13,8 +13,11 @@ internal import StockStore
   private struct State {
     var expiresAt: Int64 = 0
     var remaining: Int64 = 0
-    var state = ReservationState.held
+    /// Of the state.
+    var stateNumber: UInt8 = 0
     var isReplay = false
+    /// What is kept was written of a hold that was just made.
+    var isOfNewHold = false
     /// 0: nothing is kept.
     var count = 0
     var bytes = InlineArray<64, UInt8>(repeating: 0)
@@ -43,8 +46,9 @@ internal import StockStore
     if case .held = hold.state { writer.field(7, seconds: hold.remainingNanoseconds) }
     unsafe state.pointee.expiresAt = hold.expiresAt.nanoseconds
     unsafe state.pointee.remaining = hold.remainingNanoseconds
-    unsafe state.pointee.state = hold.state
+    unsafe state.pointee.stateNumber = hold.state.rawValue
     unsafe state.pointee.isReplay = isReplay
+    unsafe state.pointee.isOfNewHold = false
     writer.withBytes { bytes in
       let count = bytes.count - start
       unsafe state.pointee.count = count <= Self.bytesMax ? count : 0
@@ -56,26 +60,47 @@ internal import StockStore
 
   @inline(__always)
   private func keeps(_ hold: Hold, _ isReplay: Bool) -> Bool {
+    // By numbers: to compare the states themselves is a call through a table.
     unsafe state.pointee.count > 0 && state.pointee.expiresAt == hold.expiresAt.nanoseconds
       && state.pointee.remaining == hold.remainingNanoseconds
-      && state.pointee.state == hold.state && state.pointee.isReplay == isReplay
+      && state.pointee.stateNumber == hold.state.rawValue && state.pointee.isReplay == isReplay
+  }
+
+  /// The same of a hold that was just made. Of one as before nothing but its numbers is looked at.
+  func writeResult(of held: PreparedHold, now: Int64, to writer: ProtoWriter) {
+    if unsafe state.pointee.isOfNewHold && state.pointee.expiresAt == held.expiresAt
+      && state.pointee.remaining == held.expiresAt - now && state.pointee.resultCount > 0
+    {
+      return copyResult(held.id, to: writer)
+    }
+    let hold = Hold(
+      id: held.id, expiresAt: Timestamp(nanoseconds: held.expiresAt), state: .held,
+      remainingNanoseconds: held.expiresAt - now)
+    writeResult(hold, isReplay: false, to: writer)
+    unsafe state.pointee.isOfNewHold = state.pointee.count > 0
+  }
+
+  /// The result that is kept, with this id.
+  @inline(__always)
+  private func copyResult(_ id: ReservationID, to writer: ProtoWriter) {
+    let count = unsafe state.pointee.resultCount
+    let room = unsafe writer.room(count)
+    // `room` has `count` bytes, and so much of `result` is there.
+    unsafe withUnsafePointer(to: &state.pointee.result) {
+      unsafe room.copyMemory(from: $0, byteCount: count)
+    }
+    let text = unsafe UnsafeMutableBufferPointer(
+      start: (room + Self.idOffset).assumingMemoryBound(to: UInt8.self),
+      count: ReservationID.textLength)
+    var span = unsafe text.mutableSpan
+    id.write(to: &span)
   }
 
   /// Writes a whole ReserveResult of a hold: results = 1, in it held = 1, in that the id = 1 and what `write`
   /// writes.
   func writeResult(_ hold: Hold, isReplay: Bool, to writer: ProtoWriter) {
     if unsafe keeps(hold, isReplay) && state.pointee.resultCount > 0 {
-      let count = unsafe state.pointee.resultCount
-      let room = unsafe writer.room(count)
-      // `room` has `count` bytes, and so much of `result` is there.
-      unsafe withUnsafePointer(to: &state.pointee.result) {
-        unsafe room.copyMemory(from: $0, byteCount: count)
-      }
-      let text = unsafe UnsafeMutableBufferPointer(
-        start: (room + Self.idOffset).assumingMemoryBound(to: UInt8.self),
-        count: ReservationID.textLength)
-      var span = unsafe text.mutableSpan
-      return hold.id.write(to: &span)
+      return copyResult(hold.id, to: writer)
     }
     let start = writer.count
     let result = writer.begin(1)

@@ -61,6 +61,8 @@ extension HoldfastHandler {
   private static let changesPerUnit = 2
   private static let checksPerUnit = 8
 
+  // Inlined into what handles batches, it would have them keep registers for it.
+  @inline(never)
   func importStock(
     _ message: Span<UInt8>, part: inout MessagePart, _ call: Call, _ response: Response
   ) -> Completion {

@@ -185,7 +185,8 @@ extension Calls {
         unsafe slice.consumed += slice.entry.messageBytes
         return .failed
       }
-      if completion == .more { continue }
+      // Not by ==, which is a call through a table for each message.
+      if case .more = completion { continue }
       unsafe finishMessage(&slice)
       if unsafe !slice.context.pointee.type.streamsRequests { return .done }
     }

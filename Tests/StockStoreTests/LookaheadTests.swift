@@ -102,6 +102,67 @@ import Testing
     it.session.usePrepared(nil)
   }
 
+  private typealias Prepared = (
+    key: String, line: TestLine, ttl: Int64?, reason: String, isAtOnce: Bool
+  )
+
+  /// One after the other: what it is about, and whether nothing stands in its way.
+  private static let prepared: [Prepared] = [
+    ("new", TestLine(sku: "plain", quantity: 2), seconds(60), "", true),
+    ("no ttl", TestLine(sku: "plain", quantity: 1), nil, "", true),
+    ("short", TestLine(sku: "plain", quantity: 1), 1, "", true),
+    ("long", TestLine(sku: "plain", quantity: 1), .max, "too long", false),
+    ("new", TestLine(sku: "plain", quantity: 2), seconds(60), "a retry", false),
+    ("new", TestLine(sku: "plain", quantity: 3), seconds(60), "another payload", false),
+    ("new", TestLine(sku: "plain", quantity: 2), nil, "another payload", false),
+    ("last", TestLine(sku: "few", quantity: 5), nil, "", true),
+    ("sold out", TestLine(sku: "few", quantity: 1), nil, "no units", false),
+    ("unknown", TestLine(sku: "nothing", quantity: 1), nil, "no item", false),
+    ("Oslo", TestLine(sku: "few", location: "Oslo", quantity: 1), nil, "no item", false),
+    ("sold", TestLine(sku: "sold", quantity: 1), nil, "some are committed", false),
+    ("frozen", TestLine(sku: "frozen", quantity: 1), nil, "not on sale", false),
+    ("promised", TestLine(sku: "promised", quantity: 7), nil, "", true),
+  ]
+
+  /// A store with what those are about.
+  private static func fixture(_ concurrency: ConcurrencyControl) throws -> Fixture {
+    let it = Fixture(testLimits(), concurrency)
+    for (sku, units) in [("plain", 100), ("few", 5), ("sold", 9), ("frozen", 9)] as [(_, Int64)] {
+      _ = it.session.adjust("make \(sku)", sku, .setOnHand(units))
+    }
+    let sold = try #require(it.session.reserve("sale", "sold", 1).value)
+    _ = it.session.confirm(sold.id, keepCommitted: true)
+    _ = it.session.adjust("freeze", "frozen", .none, sale: TestSale(isFrozen: true))
+    _ = it.session.adjust(
+      "promise", "promised", .setOnHand(2), safetyStock: -5, allowsShortage: true)
+    return it
+  }
+
+  @Test(
+    "What is held at once is held as it is alone, and nothing else is held at once",
+    arguments: ConcurrencyControl.sound)
+  func heldAtOnce(_ concurrency: ConcurrencyControl) throws {
+    let (alone, together) = (try Self.fixture(concurrency), try Self.fixture(concurrency))
+    for (key, line, ttl, reason, isAtOnce) in Self.prepared {
+      let note = Comment(rawValue: "\(key): \(reason)")
+      let before = alone.session.reserve(key, [line], ttl: ttl)
+      let (decision, wasAtOnce) = together.session.reserveInBatch(key, line, ttl: ttl)
+      #expect(wasAtOnce == (isAtOnce && concurrency == .optimistic), note)
+      let after = try #require(decision, note)
+      #expect(after.value == before.value && after.refusal == before.refusal, note)
+      #expect(after.replayed == before.replayed && after.lsn == before.lsn, note)
+      #expect(together.session.furtherRefusalCount == alone.session.furtherRefusalCount, note)
+    }
+    #expect(together.store.statistics() == alone.store.statistics())
+    let time = together.clock.now()
+    #expect(together.store.stateDigest(at: time) == alone.store.stateDigest(at: time))
+    // The timers of both run out at the same time.
+    alone.advance(seconds(61))
+    together.advance(seconds(61))
+    #expect(together.store.statistics() == alone.store.statistics())
+    #expect(together.store.statistics().reservationsExpired == 2)
+  }
+
   /// Borrowed bytes may change between: then it is another command.
   @Test func bytesThatChangedAreAnotherKey() {
     var list = ExpectedIdentities()

@@ -261,7 +261,10 @@ extension SimulationRun {
     if let expected = model.decisionCount.isMultiple(of: 2) ? command : reserves.last {
       withScope(expected.key, caller: expected.caller) { sessions[session].expectReserve($0) }
     }
-    let decision = sessions[session].reserve(command)
+    // As in a batch, which must be the same. Not by chance: the histories of the seeds stay what they are.
+    let inBatch =
+      model.decisionCount.isMultiple(of: 3) ? nil : sessions[session].reserveInBatch(command)
+    let decision = inBatch ?? sessions[session].reserve(command)
     log("reserve \(command): \(decision.result)")
     try noteExpiries()
     try compare(session, decision, command)
@@ -580,6 +583,16 @@ extension StoreSession {
     reserve(
       command.key, command.lines, alternatives: command.alternatives, ttl: command.ttl,
       reference: command.reference, limits: command.limits, caller: command.caller)
+  }
+}
+
+extension StoreSession {
+  /// The same as a batch does; nil where the command is none of those that are prepared whole.
+  fileprivate func reserveInBatch(_ command: ReserveCommand) -> Decision<Hold>? {
+    guard command.lines.count == 1, let line = command.lines.first, line.minimum == 0,
+      command.alternatives.isEmpty, command.reference.isEmpty, command.limits.isEmpty
+    else { return nil }
+    return reserveInBatch(command.key, line, ttl: command.ttl, caller: command.caller).decision
   }
 }
 

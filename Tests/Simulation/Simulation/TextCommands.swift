@@ -75,6 +75,30 @@ extension TestRequester {
 }
 
 extension StoreSession {
+  /// Reserves as a batch does.
+  /// - Returns: `isAtOnce`: nothing stood in the way.
+  package func reserveInBatch(
+    _ key: String, _ line: TestLine, ttl: Int64?, caller: String = ""
+  ) -> (decision: Decision<Hold>?, isAtOnce: Bool) {
+    let whole = WholeReserve(quantity: line.quantity, ttlNanoseconds: ttl)
+    return withScope(key, caller: caller) { scope in
+      withName(line.sku, line.location) { item in
+        prepareReserve(0, scope, item, whole: whole)
+        fetchPrepared(0)
+        usePrepared(0)
+        defer { usePrepared(nil) }
+        let held = holdPrepared()
+        if !held.isMade { return (reservePrepared(), false) }
+        let hold = Hold(
+          id: held.id, expiresAt: Timestamp(nanoseconds: held.expiresAt), state: .held,
+          remainingNanoseconds: held.expiresAt - time)
+        return (Decision(.accepted(hold), replayed: false, lsn: held.lsn), true)
+      }
+    }
+  }
+}
+
+extension StoreSession {
   /// Calls `body` with `lines` as the lines of its command; false in `fit` where they are too many.
   package func withLines<R>(_ lines: [TestLine], _ body: (_ fit: Bool) -> R) -> R {
     clearLines()
