@@ -35,7 +35,7 @@ extension Answer {
       if refusal.code != other.code || refusal.reason != other.reason { return false }
       return !method.keeps(refusal.reason)
         || refusal.sku == other.sku && refusal.available == other.available
-          && refusal.fingerprint == other.fingerprint
+          && refusal.used == other.used && refusal.fingerprint == other.fingerprint
     default: return self == other
     }
   }

@@ -60,7 +60,8 @@ struct CallDescriber {
       return "OK\(name)\(until)\(isReplayed ? ", replayed" : "")"
     case .refused(let refusal):
       let available = refusal.available.map { ", \($0) available" } ?? ""
-      return refusal.reason.name + available + (refusal.isReplayed ? ", replayed" : "")
+      let used = refusal.used.map { ", \($0) used" } ?? ""
+      return refusal.reason.name + available + used + (refusal.isReplayed ? ", replayed" : "")
     }
   }
 }

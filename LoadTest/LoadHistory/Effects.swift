@@ -14,6 +14,8 @@ struct Effect: BitwiseCopyable, Equatable {
     case restock
     /// A reserve finds less than it asks for.
     case refuse
+    /// A reserve finds all that it asks for; where it has a subject, that has too much for it to be held.
+    case overLimit
     /// Balances are stated.
     case read
     /// On hand and committed fall.
@@ -36,7 +38,10 @@ struct Effect: BitwiseCopyable, Equatable {
   let units: Int64
   let from: Int64
   let to: Int64
-  /// What a refusal said is available, or -1 if it said nothing; what a read said is on hand.
+  /// Whom the units are for, among `Effects.subjectCount`; -1 for nobody. And how many that subject may have.
+  var subject: Int32 = -1
+  var limit: Int64 = 0
+  /// What a refusal said is available, or used, or -1 if it said nothing; what a read said is on hand.
   var stated: Int64 = -1
   /// What a read said is held.
   var statedHeld: Int64 = 0
@@ -45,7 +50,7 @@ struct Effect: BitwiseCopyable, Equatable {
 
   var isObservation: Bool {
     switch kind {
-    case .refuse, .read, .mismatch, .shortCount: true
+    case .refuse, .overLimit, .read, .mismatch, .shortCount: true
     case .take, .give, .sell, .restock, .ship, .uncommit, .count: false
     }
   }
@@ -62,6 +67,9 @@ struct Effects {
   /// Of each effect, the operation that it is of; nil for the balances at the end.
   private(set) var references: [OperationReference?] = []
   private(set) var holdCount = 0
+  /// Subjects that have limits, and their numbers.
+  private(set) var subjectCount = 0
+  private var subjects: [UInt32: Int32] = [:]
   let stock: Int64
   /// What may be held beyond what is on hand.
   var overcommit: Int64 = 0
@@ -87,6 +95,13 @@ struct Effects {
           kind: .refuse, units: refusal.units, from: refusal.from, to: refusal.to,
           stated: refusal.available ?? -1), refusal.reference)
     }
+    for refusal in history.limitRefusals {
+      add(
+        Effect(
+          kind: .overLimit, units: refusal.units, from: refusal.from, to: refusal.to,
+          subject: number(of: refusal.limit), limit: Int64(refusal.limit?.maxUnits ?? 0),
+          stated: refusal.used ?? -1), refusal.reference)
+    }
     for read in history.reads { add(read.level, read.from, read.to, read.reference) }
     for restock in history.restocks {
       add(
@@ -106,6 +121,15 @@ struct Effects {
     all = effects
     references = Array(repeating: nil, count: effects.count)
     holdCount = Int((effects.map(\.hold).max() ?? -1) + 1)
+    subjectCount = Int((effects.map(\.subject).max() ?? -1) + 1)
+  }
+
+  private mutating func number(of limit: SubjectLimit?) -> Int32 {
+    guard let limit else { return -1 }
+    if let number = subjects[limit.subject] { return number }
+    subjects[limit.subject] = Int32(truncatingIfNeeded: subjectCount)
+    subjectCount += 1
+    return Int32(truncatingIfNeeded: subjectCount - 1)
   }
 
   private mutating func add(_ change: StockChange) {
@@ -124,15 +148,18 @@ struct Effects {
   private mutating func add(_ hold: Hold) {
     let number = Int32(truncatingIfNeeded: holdCount)
     holdCount += 1
+    let subject = self.number(of: hold.limit)
     add(
       Effect(
         kind: .take, isRequired: hold.isCertain, hold: number, units: hold.units,
-        from: hold.takeFrom, to: hold.takeTo), hold.reference)
+        from: hold.takeFrom, to: hold.takeTo, subject: subject,
+        limit: Int64(hold.limit?.maxUnits ?? 0)), hold.reference)
     if hold.fate != .sold {
       add(
         Effect(
           kind: .give, isRequired: hold.fate == .returned && hold.isCertain, hold: number,
-          units: hold.units, from: hold.giveFrom, to: hold.giveTo), hold.reference)
+          units: hold.units, from: hold.giveFrom, to: hold.giveTo, subject: subject),
+        hold.reference)
     }
     if hold.fate != .returned {
       // A Confirm is not accepted after the hold has ended.
@@ -199,12 +226,23 @@ struct StockModel {
   private let keepsCommitted: Bool
   /// Of each hold: 0 before it was taken, 1 while it is live, 2 after its end.
   private var holds: [UInt8]
+  /// What each subject holds and has bought.
+  private var used: [Int64]
 
   init(_ effects: Effects) {
     onHand = effects.stock
     overcommit = effects.overcommit
     keepsCommitted = effects.keepsCommitted
     holds = Array(repeating: 0, count: effects.holdCount)
+    used = Array(repeating: 0, count: effects.subjectCount)
+  }
+
+  /// What the subject of `effect`, which has one, holds and has bought.
+  func used(by effect: Effect) -> Int64 { used[Int(effect.subject)] }
+
+  /// Whether the subject of `effect`, if there is one, would have more than it may.
+  func passesLimit(_ effect: Effect) -> Bool {
+    effect.subject >= 0 && used(by: effect) > effect.limit - effect.units
   }
 
   var available: Int64 { onHand - held - committed + overcommit }
@@ -214,7 +252,8 @@ struct StockModel {
   /// Whether `effect` can happen now.
   func allows(_ effect: Effect) -> Bool {
     switch effect.kind {
-    case .take: holds[Int(effect.hold)] == 0 && available >= effect.units
+    case .take:
+      holds[Int(effect.hold)] == 0 && available >= effect.units && !passesLimit(effect)
     case .give: holds[Int(effect.hold)] == 1
     case .sell: holds[Int(effect.hold)] == 1 && (keepsCommitted || onHand >= effect.units)
     case .restock: true
@@ -222,6 +261,10 @@ struct StockModel {
     case .uncommit: committed >= effect.units
     case .count: onHand == effect.stated && effect.units >= held + committed
     case .refuse: available < effect.units && (effect.stated < 0 || effect.stated == available)
+    case .overLimit:
+      available >= effect.units
+        && (effect.subject < 0
+          || passesLimit(effect) && (effect.stated < 0 || effect.stated == used(by: effect)))
     case .read:
       onHand == effect.stated && held == effect.statedHeld && committed == effect.statedCommitted
     case .mismatch: onHand != effect.stated
@@ -252,8 +295,13 @@ struct StockModel {
   private mutating func change(_ effect: Effect, by sign: Int64) {
     let units = sign * effect.units
     switch effect.kind {
-    case .take: held += units
-    case .give: held -= units
+    case .take:
+      held += units
+      if effect.subject >= 0 { used[Int(effect.subject)] += units }
+    case .give:
+      held -= units
+      if effect.subject >= 0 { used[Int(effect.subject)] -= units }
+    // What was bought goes on to count.
     case .sell:
       held -= units
       if keepsCommitted { committed += units } else { onHand -= units }
@@ -263,7 +311,7 @@ struct StockModel {
       committed -= units
     case .uncommit: committed -= units
     case .count: onHand += sign * (effect.units - effect.stated)
-    case .refuse, .read, .mismatch, .shortCount: break
+    case .refuse, .overLimit, .read, .mismatch, .shortCount: break
     }
   }
 

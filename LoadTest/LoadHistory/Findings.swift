@@ -38,6 +38,7 @@ package struct Violation: Equatable, Sendable {
   /// In the order of their weight.
   package enum Kind: String, CaseIterable, Sendable {
     case oversold = "oversold"
+    case limitPassed = "more than a limit for one subject"
     case notLinearizable = "not linearizable"
     case onHandDiffers = "units lost or invented"
     case heldDiffers = "held units differ"

@@ -77,7 +77,8 @@ package struct HistoryCheck {
 
   /// The kinds that say that no order of a SKU's calls explains their answers.
   private static let contradictions: Set<Violation.Kind> = [
-    .oversold, .notLinearizable, .onHandDiffers, .heldDiffers, .itemMissing, .outOfBounds,
+    .oversold, .limitPassed, .notLinearizable, .onHandDiffers, .heldDiffers, .itemMissing,
+    .outOfBounds,
     .wrongRead, .unjustifiedRefusal,
   ]
 
@@ -292,8 +293,10 @@ package struct HistoryCheck {
     let isInCart = ledger.cart(of: operation).contains {
       ledger.line(at: $0).sku == summary.refusal?.sku
     }
-    if reason == .insufficientStock, isInCart { return }
-    let which = reason == .insufficientStock ? " and named no SKU of its cart" : ""
+    let hasLimit = ledger[operation].limit != nil
+    let isOfStock = reason == .insufficientStock || reason == .limitExceeded && hasLimit
+    if isOfStock, isInCart { return }
+    let which = isOfStock ? " and named no SKU of its cart" : ""
     note(.unjustifiedRefusal, "Reserve answered \(reason.name)\(which)", operation, ledger)
   }
 
@@ -358,8 +361,9 @@ package struct HistoryCheck {
   ) {
     ledger.forEachAttempt(of: operation) { attempt in
       guard attempt.method == .replace, attempt.isRefused else { return }
-      if attempt.reason == .insufficientStock {
-        // Only what it adds can be short.
+      let hasLimit = ledger[operation].limit != nil
+      if attempt.reason == .insufficientStock || attempt.reason == .limitExceeded && hasLimit {
+        // Only what it adds can be short, or too much for one.
         let sku = summary.replaceRefusal?.sku ?? Ledger.none
         if ledger.units(of: sku, in: ledger.newCart(of: operation))
           <= ledger.units(of: sku, in: ledger.cart(of: operation))

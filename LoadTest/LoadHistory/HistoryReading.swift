@@ -83,8 +83,9 @@ private struct HistoryDecoder: ~Copyable {
   ) throws(HistoryError) {
     switch field.number {
     case 1:
-      guard field.varint == History.format else {
-        throw HistoryError("it has format \(field.varint), and this program reads format 1")
+      guard (1...History.format).contains(field.varint) else {
+        throw HistoryError(
+          "it has format \(field.varint), and this program reads formats 1 to \(History.format)")
       }
     case 2: try takeRun(bytes, field.content)
     case 3: try takeStock(field, bytes)
@@ -257,6 +258,9 @@ private struct OperationHead {
   private var newLines: [CartLine] = []
   private var expectedRevision: UInt8 = 0
   private var expectedOnHand: Int64 = -1
+  private var subject: UInt32 = 0
+  /// 0: there is no limit.
+  private var maxUnits: UInt32 = 0
   private var timeToLiveNanoseconds: Int64 = 0
 
   init(_ bytes: Span<UInt8>, _ range: Range<Int>, skuCount: Int) throws(HistoryError) {
@@ -275,6 +279,8 @@ private struct OperationHead {
       case 7: newLines.append(try OperationHead.line(bytes, field.content, skuCount))
       case 8: expectedRevision = try field.exact()
       case 9: expectedOnHand = try field.number(in: Plausible.units)
+      case 10: subject = try field.exact()
+      case 11: maxUnits = try field.exact()
       default: break
       }
     }
@@ -312,7 +318,8 @@ private struct OperationHead {
     case .reserve, nil:
       for line in lines { ledger.addLine(line) }
       let operation = ledger.openReserve(
-        lineCount: lines.count, timeToLiveNanoseconds: timeToLiveNanoseconds)
+        lineCount: lines.count, timeToLiveNanoseconds: timeToLiveNanoseconds,
+        limit: maxUnits > 0 ? SubjectLimit(subject: subject, maxUnits: maxUnits) : nil)
       if !newLines.isEmpty {
         for line in newLines { ledger.addLine(line) }
         ledger.openReplace(
@@ -339,6 +346,7 @@ private struct DecodedAttempt {
     var reason = RefusalReason.unnamed
     var sku: UInt32?
     var available: Int64?
+    var used: Int64?
     var fingerprint: UInt64 = 0
     var level = StockLevel(onHand: 0, held: 0)
   }
@@ -386,7 +394,9 @@ private struct DecodedAttempt {
     case 12: parts.fingerprint = field.varint
     case 13: parts.level.onHand = try field.number(in: Plausible.balance)
     case 14: parts.level.held = try field.number(in: Plausible.balance)
-    case 15: parts.level.committed = try field.number(in: Plausible.balance)
+    case 15:
+      parts.level.committed = try field.number(in: Plausible.balance)
+      parts.used = parts.level.committed
     default: break
     }
   }
@@ -403,7 +413,7 @@ private struct DecodedAttempt {
       return .refused(
         Refusal(
           code: parts.code, reason: parts.reason, sku: parts.sku, available: parts.available,
-          fingerprint: parts.fingerprint, isReplayed: parts.isReplayed))
+          used: parts.used, fingerprint: parts.fingerprint, isReplayed: parts.isReplayed))
     case 3: return .noEffect
     case 4 where method == .getStock: return .read(parts.level)
     default: throw .malformed

@@ -5,7 +5,8 @@ internal import Glibc
 extension History {
   /// Pieces are at least this long, but for the last.
   private static let pieceBytes = 1 << 20
-  static let format: UInt64 = 1
+  /// 1 knew no limits and no alternatives: a program that reads it alone would call their answers wrong.
+  static let format: UInt64 = 2
 
   /// Hands all bytes to `write`, piece by piece.
   package borrowing func encode<Failure: Error>(
@@ -112,6 +113,10 @@ extension MessageBuffer {
       appendField(2, varint: UInt64(ledger.line(at: index).quantity))
       endField(line)
     }
+    if let limit = record.limit {
+      appendField(10, varint: UInt64(limit.subject))
+      appendField(11, varint: UInt64(limit.maxUnits))
+    }
     if record.expectedOnHand >= 0 { appendField(9, varint: UInt64(record.expectedOnHand)) }
     if record.expectedRevision > 0 { appendField(8, varint: UInt64(record.expectedRevision)) }
     for index in ledger.attempts(of: operation) {
@@ -148,6 +153,7 @@ extension MessageBuffer {
       if let sku = refusal.sku { appendField(10, varint: UInt64(sku)) }
       if let available = refusal.available { appendField(11, signed: available) }
       appendField(12, varint: refusal.fingerprint)
+      if let used = refusal.used { appendField(15, signed: used) }
     case .withoutEffect: appendField(4, varint: 3)
     case .read(let level):
       appendField(4, varint: 4)

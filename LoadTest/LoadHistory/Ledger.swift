@@ -26,6 +26,8 @@ package struct Operation: BitwiseCopyable, Sendable {
   package fileprivate(set) var expectedRevision: UInt8 = 0
   fileprivate let firstLine: UInt32
   fileprivate var firstNewLine: UInt32 = 0
+  /// Of a reserve: the limit that it is made with.
+  package fileprivate(set) var limit: SubjectLimit?
   /// Of a count: what it was told is on hand; -1 before.
   package fileprivate(set) var expectedOnHand: Int64 = -1
   /// `Ledger.none` before the first send.
@@ -34,6 +36,17 @@ package struct Operation: BitwiseCopyable, Sendable {
   fileprivate var acceptance = Ledger.none
   /// What Reserve and Extend ask for; 0 for the others.
   package let timeToLiveNanoseconds: Int64
+}
+
+/// At most so many units of each item for one subject.
+package struct SubjectLimit: Equatable, BitwiseCopyable, Sendable {
+  package let subject: UInt32
+  package let maxUnits: UInt32
+
+  package init(subject: UInt32, maxUnits: UInt32) {
+    self.subject = subject
+    self.maxUnits = maxUnits
+  }
 }
 
 /// One request, and what came back.
@@ -49,7 +62,7 @@ package struct Attempt: BitwiseCopyable, Sendable {
   fileprivate var first: Int64 = 0
   /// The fingerprint of a refusal, as bits; held.
   fileprivate var second: Int64 = 0
-  /// Of a read: committed.
+  /// Of a read: committed. Units that a refusal says a limit's subject has, or -1.
   fileprivate var committed: Int64 = 0
   package let operation: UInt32
   fileprivate let previous: UInt32
@@ -87,7 +100,8 @@ extension Method {
     switch self {
     case .reserve: true
     case .adjustStock: reason != .onHandMismatch
-    case .replace: reason == .insufficientStock || reason == .itemNotFound
+    case .replace:
+      reason == .insufficientStock || reason == .itemNotFound || reason == .limitExceeded
     default: false
     }
   }
@@ -121,8 +135,13 @@ package struct Ledger: ~Copyable {
   package mutating func addLine(_ line: CartLine) { lines.append(line) }
 
   /// Opens a reserve of the last `lineCount` lines, 1 to 64. Its number, which also makes its key.
-  package mutating func openReserve(lineCount: Int, timeToLiveNanoseconds: Int64) -> Int {
-    open(.reserve, lineCount: lineCount, timeToLiveNanoseconds: timeToLiveNanoseconds)
+  package mutating func openReserve(
+    lineCount: Int, timeToLiveNanoseconds: Int64, limit: SubjectLimit? = nil
+  ) -> Int {
+    let operation = open(
+      .reserve, lineCount: lineCount, timeToLiveNanoseconds: timeToLiveNanoseconds)
+    operations[operation].limit = limit
+    return operation
   }
 
   /// Has the last `lineCount` lines, 1 to 64, take the place of those of a reservation.
@@ -200,6 +219,7 @@ package struct Ledger: ~Copyable {
       message.writeReserveKey(keys, worker: worker, operation: operation)
       for index in cart(of: operation) { message.appendLine(lines[index], names, field: 2) }
       message.appendTimeToLive(nanoseconds: record.timeToLiveNanoseconds, field: 3)
+      if let limit = record.limit { message.appendLimit(limit) }
     case .replace:
       message.writeReserveKey(keys, worker: worker, operation: operation)
       message.appendReplaced(acceptedID(of: operation))
@@ -265,6 +285,7 @@ package struct Ledger: ~Copyable {
       attempts[index].outcome = .refused
       attempts[index].first = refusal.available ?? -1
       attempts[index].second = Int64(bitPattern: refusal.fingerprint)
+      attempts[index].committed = refusal.used ?? -1
       attempts[index].third = refusal.sku ?? Ledger.none
       attempts[index].code = refusal.code
       attempts[index].reason = refusal.reason
@@ -427,6 +448,7 @@ package struct Ledger: ~Copyable {
           code: attempt.code, reason: attempt.reason,
           sku: attempt.third == Ledger.none ? nil : attempt.third,
           available: attempt.first < 0 ? nil : attempt.first,
+          used: attempt.committed < 0 ? nil : attempt.committed,
           fingerprint: UInt64(bitPattern: attempt.second), isReplayed: attempt.isReplayed))
     }
   }

@@ -148,7 +148,8 @@ extension Effect {
   /// answer that demands nothing says nothing: it may be left out.
   fileprivate var withoutDemand: Effect {
     Effect(
-      kind: kind, isRequired: false, hold: hold, units: units, from: from, to: .max, stated: stated,
+      kind: kind, isRequired: false, hold: hold, units: units, from: from, to: .max,
+      subject: subject, limit: limit, stated: stated,
       statedHeld: statedHeld, statedCommitted: statedCommitted)
   }
 }

@@ -46,6 +46,18 @@ extension MessageBuffer {
     endField(start)
   }
 
+  /// ReserveRequest: a Limit (6): subject (1), max_units (2). The items are the run's own, and so is what a subject
+  /// has of them.
+  mutating func appendLimit(_ limit: SubjectLimit) {
+    let start = beginField(6)
+    let subject = beginField(1)
+    append(Array("customer:".utf8))
+    appendDecimal(limit.subject, digits: SKUNames.digits)
+    endField(subject)
+    appendField(2, varint: UInt64(limit.maxUnits))
+    endField(start)
+  }
+
   /// ReplaceRequest: behind the key (1), the reservation's id (2); then lines (3), expected_revision (4).
   mutating func appendReplaced(_ id: ReservationID) {
     let start = beginField(2)

@@ -11,7 +11,7 @@ package enum RefusalReason: UInt8, BitwiseCopyable, CaseIterable, Sendable {
   /// There are no details, or they don't parse.
   case unnamed
   /// A history's file numbers them in this order: what is new stands behind.
-  case revisionMismatch, onHandMismatch, insufficientCommitted
+  case revisionMismatch, onHandMismatch, insufficientCommitted, limitExceeded
 
   package var name: String {
     switch self {
@@ -31,6 +31,7 @@ package enum RefusalReason: UInt8, BitwiseCopyable, CaseIterable, Sendable {
     case .revisionMismatch: "REVISION_MISMATCH"
     case .onHandMismatch: "ON_HAND_MISMATCH"
     case .insufficientCommitted: "INSUFFICIENT_COMMITTED"
+    case .limitExceeded: "LIMIT_EXCEEDED"
     }
   }
 
@@ -54,6 +55,8 @@ package struct Refusal: Equatable, Sendable {
   package let sku: UInt32?
   /// The units that the details say are available; nil if they don't.
   package let available: Int64?
+  /// The units that the details say a limit's subject has; nil if they don't.
+  package let used: Int64?
   /// Equal for equal code, reason and metadata, whatever the order of the metadata.
   package let fingerprint: UInt64
   /// The details say that this is the first answer again. Not part of the fingerprint.
@@ -61,12 +64,13 @@ package struct Refusal: Equatable, Sendable {
 
   package init(
     code: UInt8, reason: RefusalReason, sku: UInt32?, available: Int64? = nil,
-    fingerprint: UInt64 = 0, isReplayed: Bool = false
+    used: Int64? = nil, fingerprint: UInt64 = 0, isReplayed: Bool = false
   ) {
     self.code = code
     self.reason = reason
     self.sku = sku
     self.available = available
+    self.used = used
     self.fingerprint = fingerprint
     self.isReplayed = isReplayed
   }
@@ -111,6 +115,7 @@ package struct Refusal: Equatable, Sendable {
     var reason = RefusalReason.unnamed
     var sku: UInt32?
     var available: Int64?
+    var used: Int64?
     var fingerprint: UInt64 = 0
     var isReplayed = false
 
@@ -126,6 +131,7 @@ package struct Refusal: Equatable, Sendable {
       let value = bytes.extracting(entry.value)
       if key.equals(skuKey) { sku = names.index(of: value) }
       if key.equals(availableKey) { available = Refusal.number(value) }
+      if key.equals(usedKey) { used = Refusal.number(value) }
       if key.equals(replayedKey) {
         isReplayed = value.equals(trueValue)
       } else {
@@ -137,7 +143,8 @@ package struct Refusal: Equatable, Sendable {
   private init(code: UInt8, _ parts: Parts) {
     self.init(
       code: code, reason: parts.reason, sku: parts.sku, available: parts.available,
-      fingerprint: UInt64(code) &+ parts.fingerprint, isReplayed: parts.isReplayed)
+      used: parts.used, fingerprint: UInt64(code) &+ parts.fingerprint, isReplayed: parts.isReplayed
+    )
   }
 
   /// google.protobuf.Any: type_url (1), value (2). The range of the value if it is an ErrorInfo.
@@ -181,6 +188,7 @@ package struct Refusal: Equatable, Sendable {
 private let errorInfoType = Array("type.googleapis.com/google.rpc.ErrorInfo".utf8)
 private let skuKey = Array("sku".utf8)
 private let availableKey = Array("available".utf8)
+private let usedKey = Array("used".utf8)
 private let replayedKey = Array("replayed".utf8)
 private let trueValue = Array("true".utf8)
 

@@ -37,6 +37,7 @@ struct SKUCheck {
     checkOversold(books, &findings)
     if let level { checkLevel(level, books, &findings) }
     checkRefusals(books, &findings)
+    checkLimits(books, &findings)
     checkReads(books, &findings)
     checkRefusedCounts(books, &findings)
     return findings.counts == before
@@ -245,6 +246,40 @@ struct SKUCheck {
           calls: findings.keepsAnother(.wrongRead)
             ? describe.all(reference, units: 0, books)
               + others(from: read.from, to: read.to, books) : []))
+    }
+  }
+
+  /// What each subject has of this SKU, and whether that refuses what was refused for it.
+  private func checkLimits(_ books: borrowing Books, _ findings: inout Findings) {
+    if !history.holds.contains(where: { $0.limit != nil }), history.limitRefusals.isEmpty { return }
+    let check = LimitCheck(history)
+    for passed in check.passed {
+      findings.note(
+        Violation(
+          .limitPassed,
+          """
+          SKU \(name), subject \(passed.subject): \(passed.units) units surely held or sold at once, where no \
+          reserve allows more than \(passed.maxUnits)
+          """,
+          sku: name, count: passed.units - passed.maxUnits,
+          calls: describe.holds(passed.holds, books)))
+    }
+    let taken = IndexedBracket(bounds.taken)
+    for refusal in history.limitRefusals {
+      let range = taken.range(from: refusal.from, through: refusal.to)
+      guard let problem = check.problem(refusal, atMost: history.sellable - range.lowerBound)
+      else {
+        findings.refusalsJustified += refusal.limit == nil ? 0 : 1
+        continue
+      }
+      let key = describe.key(refusal.reference, books)
+      findings.note(
+        Violation(
+          .unjustifiedRefusal,
+          "SKU \(name), key \(key): LIMIT_EXCEEDED for \(refusal.units), \(problem)",
+          calls: findings.keepsAnother(.unjustifiedRefusal)
+            ? describe.all(refusal.reference, units: refusal.units, books)
+              + describe.holds(check.holds(of: refusal.limit), books) : []))
     }
   }
 

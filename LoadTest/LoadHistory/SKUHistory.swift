@@ -31,6 +31,8 @@ struct Hold: BitwiseCopyable {
   let isCertain: Bool
   let takeFrom: Int64
   let takeTo: Int64
+  /// What the reserve was made with.
+  var limit: SubjectLimit?
   var fate = Fate.returned
   /// When the units came back, if they did.
   var giveFrom = Int64.max
@@ -72,6 +74,19 @@ struct RefusedReserve: BitwiseCopyable {
   let to: Int64
   /// What the refusal said is available; nil if it said nothing.
   let available: Int64?
+}
+
+/// A reserve, or what a Replace adds, that was refused because a subject would have had more than its limit. Where
+/// units are lacking, that is what is said: there were enough of each of its SKUs.
+struct RefusedByLimit: BitwiseCopyable {
+  let reference: OperationReference
+  let units: Int64
+  /// nil where it was another SKU of the cart of which the subject would have had too many.
+  let limit: SubjectLimit?
+  /// What the refusal said the subject has; nil if it said nothing.
+  let used: Int64?
+  let from: Int64
+  let to: Int64
 }
 
 /// Balances that the server stated.
@@ -133,6 +148,7 @@ struct SKUHistory {
   let keepsCommitted: Bool
   private(set) var holds: [Hold] = []
   private(set) var refusals: [RefusedReserve] = []
+  private(set) var limitRefusals: [RefusedByLimit] = []
   private(set) var reads: [BalanceRead] = []
   private(set) var restocks: [Restock] = []
   private(set) var changes: [StockChange] = []
@@ -171,11 +187,14 @@ struct SKUHistory {
       switch ledger[entry.reference.operation].kind {
       case .reserve:
         let summary = ReserveSummary(ledger, entry.reference.operation)
+        let first = holds.count
+        let limit = ledger[entry.reference.operation].limit
         if summary.replace.sent > 0, summary.reserve.isAccepted {
-          addReplaced(entry, summary, clock)
+          addReplaced(entry, summary, limit, clock)
         } else if entry.units > 0 {
-          addReserve(entry, summary, clock)
+          addReserve(entry, summary, limit, clock)
         }
+        for index in first..<holds.count { holds[index].limit = limit }
       case .read: addReads(entry.reference, ledger)
       case .restock: addRestock(entry, ledger)
       case .ship, .uncommit, .count: addChange(entry, ledger)
@@ -184,20 +203,14 @@ struct SKUHistory {
   }
 
   private mutating func addReserve(
-    _ entry: LinesBySKU.Entry, _ summary: ReserveSummary, _ clock: ClockOffset
+    _ entry: LinesBySKU.Entry, _ summary: ReserveSummary, _ limit: SubjectLimit?,
+    _ clock: ClockOffset
   ) {
     let reserve = summary.reserve
     switch reserve.decision {
     case .accepted:
       holds.append(SKUHistory.hold(entry, summary, clock))
-    case .refused:
-      guard let refusal = summary.refusal, refusal.reason == .insufficientStock,
-        refusal.sku == UInt32(sku)
-      else { return }
-      refusals.append(
-        RefusedReserve(
-          reference: entry.reference, units: entry.units, from: reserve.sentNanoseconds,
-          to: reserve.answeredNanoseconds, available: refusal.available))
+    case .refused: addRefused(entry.reference, entry.units, reserve, summary.refusal, limit)
     case .unknown:
       guard reserve.mayHaveActed else { return }
       var hold = Hold(
@@ -210,11 +223,35 @@ struct SKUHistory {
     }
   }
 
+  /// - Parameter units: that were asked for.
+  private mutating func addRefused(
+    _ reference: OperationReference, _ units: Int64, _ call: CallSummary, _ refusal: Refusal?,
+    _ limit: SubjectLimit?
+  ) {
+    guard let refusal else { return }
+    let isNamed = refusal.sku == UInt32(sku)
+    switch refusal.reason {
+    case .insufficientStock where isNamed:
+      refusals.append(
+        RefusedReserve(
+          reference: reference, units: units, from: call.sentNanoseconds,
+          to: call.answeredNanoseconds, available: refusal.available))
+    case .limitExceeded where limit != nil && units > 0:
+      limitRefusals.append(
+        RefusedByLimit(
+          reference: reference, units: units, limit: isNamed ? limit : nil,
+          used: isNamed ? refusal.used : nil, from: call.sentNanoseconds,
+          to: call.answeredNanoseconds))
+    default: break
+    }
+  }
+
   /// A hold whose lines a Replace has changed, or may have: in parts. Units that both lines have are held
   /// throughout; those that it drops come back at its instant, and those that it adds are taken then. That the
   /// parts end at the *same* instant is not asked for.
   private mutating func addReplaced(
-    _ entry: LinesBySKU.Entry, _ summary: ReserveSummary, _ clock: ClockOffset
+    _ entry: LinesBySKU.Entry, _ summary: ReserveSummary, _ limit: SubjectLimit?,
+    _ clock: ClockOffset
   ) {
     let replace = summary.replace
     let more = entry.newUnits - entry.units
@@ -222,13 +259,7 @@ struct SKUHistory {
     kept.units = replace.decision == .refused ? entry.units : min(entry.units, entry.newUnits)
     if kept.units > 0 { holds.append(SKUHistory.hold(kept, summary, clock)) }
     if replace.decision == .refused {
-      guard let refusal = summary.replaceRefusal, refusal.reason == .insufficientStock,
-        refusal.sku == UInt32(sku)
-      else { return }
-      refusals.append(
-        RefusedReserve(
-          reference: entry.reference, units: more, from: replace.sentNanoseconds,
-          to: replace.answeredNanoseconds, available: refusal.available))
+      addRefused(entry.reference, more, replace, summary.replaceRefusal, limit)
     } else if more < 0 {
       var dropped = entry
       dropped.units = -more
@@ -369,6 +400,7 @@ struct SKUHistory {
     guard holds.contains(where: \.isGivenByClock) else { return }
     var observers = holds.filter(\.isCertain).map { (from: $0.takeFrom, to: $0.takeTo) }
     observers += refusals.map { (from: $0.from, to: $0.to) }
+    observers += limitRefusals.map { (from: $0.from, to: $0.to) }
     observers += reads.map { (from: $0.from, to: $0.to) }
     observers += refusedCounts.map { (from: $0.from, to: $0.to) }
     observers += changes.filter(\.isCertain).map { (from: $0.from, to: $0.to) }

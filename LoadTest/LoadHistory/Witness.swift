@@ -40,6 +40,8 @@ struct WitnessScheduler {
   private var open: [DeadlineHeap]
   private var openUnits: [Int64]
   private let keepsCommitted: Bool
+  /// Takes and gives whose windows have begun, by subject.
+  private var ofSubjects: [[Int]]
   /// Kinds that change the counter are below it.
   private static let kinds = Int(Effect.Kind.mismatch.rawValue)
   /// Where the take of each hold stands.
@@ -68,6 +70,7 @@ struct WitnessScheduler {
     open = Array(repeating: DeadlineHeap(), count: WitnessScheduler.kinds)
     openUnits = Array(repeating: 0, count: WitnessScheduler.kinds)
     keepsCommitted = effects.keepsCommitted
+    ofSubjects = Array(repeating: [], count: effects.subjectCount)
     takes = Array(repeating: -1, count: effects.holdCount)
     workMost = 100_000 + effects.all.count * WitnessScheduler.workPerEffect
     workLeft = workMost
@@ -123,6 +126,7 @@ struct WitnessScheduler {
     } else {
       open[Int(effect.kind.rawValue)].push(index, effect)
       openUnits[Int(effect.kind.rawValue)] += effect.units
+      if effect.subject >= 0 { ofSubjects[Int(effect.subject)].append(index) }
     }
     if let detour = detours.first(where: { $0.from <= now && now <= $0.to }) {
       wander(detour)
@@ -165,7 +169,7 @@ struct WitnessScheduler {
     case .count:
       guard let plan = planCount(effect) else { return false }
       for step in plan { happen(step) }
-    case .refuse, .read, .mismatch, .shortCount:
+    case .refuse, .overLimit, .read, .mismatch, .shortCount:
       guard let plan = plan(for: effect) else { return false }
       for step in plan { happen(step) }
     }
@@ -182,6 +186,10 @@ struct WitnessScheduler {
     while !isDone[index], model.available < effect.units {
       guard let more = next(.give) ?? next(.restock) else { return false }
       happen(more)
+    }
+    while !isDone[index], model.passesLimit(effect) {
+      guard let back = ready(.give, of: effect).first else { return false }
+      happen(back)
     }
     if isDone[index] { return true }
     guard model.allows(effect) else { return false }
@@ -244,6 +252,7 @@ struct WitnessScheduler {
     if model.allows(effect) { return [] }
     switch effect.kind {
     case .read: return planRead(effect)
+    case .overLimit: return planOverLimit(effect)
     case .mismatch: return planMismatch()
     case .shortCount:
       return fill(.take, model.held + model.committed - effect.units + 1, atMost: .max)
@@ -302,6 +311,38 @@ struct WitnessScheduler {
     let promised = model.held + model.committed
     let over = promised - effect.units
     return over > 0 ? fill(.give, over).map { onHand + $0 } : onHand
+  }
+
+  /// The subject has to have as much as was stated, or too much, and the units have to be there.
+  private mutating func planOverLimit(_ effect: Effect) -> [Int]? {
+    let missing = effect.units - model.available
+    let back = missing > 0 ? fill(.give, missing) ?? fill(.restock, missing) : []
+    guard let back, effect.subject >= 0 else { return back }
+    let used = model.used(by: effect)
+    var change = effect.stated - used
+    if effect.stated < 0 { change = max(0, effect.limit - effect.units + 1 - used) }
+    if change == 0 { return back }
+    var sum: Int64 = 0
+    var chosen: [Int] = []
+    for index in ready(change > 0 ? .take : .give, of: effect) where sum < abs(change) {
+      let fits = effects[index].units <= abs(change) - sum || effect.stated < 0
+      guard fits, !back.contains(index) else { continue }
+      chosen.append(index)
+      sum += effects[index].units
+    }
+    return sum >= abs(change) ? back + chosen : nil
+  }
+
+  /// The open effects of `kind` and of the subject of `effect` that may happen now, in the order in which their
+  /// windows end.
+  private mutating func ready(_ kind: Effect.Kind, of effect: Effect) -> [Int] {
+    guard effect.subject >= 0 else { return [] }
+    let subject = Int(effect.subject)
+    workLeft -= ofSubjects[subject].count
+    ofSubjects[subject].removeAll { isDone[$0] || effects[$0].to < now }
+    return ofSubjects[subject].filter {
+      effects[$0].kind == kind && (kind == .take || model.isLive(effects[$0].hold))
+    }.sorted { effects[$0].to < effects[$1].to }
   }
 
   /// Anything that changes on hand.

@@ -3,7 +3,7 @@
 /// How calls ended, by what that means to the shop.
 package enum Outcome: Int, CaseIterable, Sendable {
   case reserved, replaced, confirmed, released, extended, restocked, read, replayed
-  case insufficientStock, expired, otherRefusal, cut, tooBusy
+  case insufficientStock, limitExceeded, expired, otherRefusal, cut, tooBusy
   case malformed, reset, unprocessed, lost, unanswered, unsent, otherFailure
 
   /// As reports and JSON spell it.
@@ -18,6 +18,7 @@ package enum Outcome: Int, CaseIterable, Sendable {
     case .read: "read"
     case .replayed: "replayed"
     case .insufficientStock: "refused, no stock"
+    case .limitExceeded: "refused, over the limit"
     case .expired: "refused, expired"
     case .otherRefusal: "refused otherwise"
     case .cut: "cut off on purpose"
@@ -46,7 +47,7 @@ package enum Outcome: Int, CaseIterable, Sendable {
     switch self {
     case .reserved, .replaced, .confirmed, .released, .extended, .restocked, .read, .replayed:
       .accepted
-    case .insufficientStock, .expired, .otherRefusal, .cut: .refused
+    case .insufficientStock, .limitExceeded, .expired, .otherRefusal, .cut: .refused
     case .tooBusy, .malformed, .reset, .unprocessed, .lost, .unanswered, .unsent, .otherFailure:
       .failed
     }

@@ -42,6 +42,11 @@ struct WorkloadFlags: ParsableArguments {
   @Option(help: help("lines")) var lines: String?
   @Option(help: help("quantity")) var quantity: String?
 
+  // MARK: Limits
+
+  @Option(help: help("limit")) var limit: String?
+  @Option(help: help("subjects")) var subjects: String?
+
   // MARK: Holds and their ends
 
   @Option(help: help("ttl_seconds")) var ttl: String?
@@ -82,7 +87,8 @@ struct WorkloadFlags: ParsableArguments {
     [
       ("api", api), ("batch", batch), ("skus", skus), ("units", units), ("hot_units", hotUnits),
       ("distribution", distribution),
-      ("hot_share", hotShare), ("lines", lines), ("quantity", quantity), ("ttl_seconds", ttl),
+      ("hot_share", hotShare), ("lines", lines), ("quantity", quantity), ("limit", limit),
+      ("subjects", subjects), ("ttl_seconds", ttl),
       ("due_together_seconds", dueTogether), ("confirm_share", confirmShare),
       ("release_share", releaseShare), ("extend_share", extendShare),
       ("replace_share", replaceShare), ("change_time_seconds", changeTime),

@@ -20,6 +20,8 @@ SCENARIOS = {
     "cart-changes": (["--skus", 5, "--distribution", "uniform", "--units", 40, "--operations", 3000, "--duplicate-share", 0.1],
                      {"replaced", "refused, no stock", "replayed"}),
     "preorder": (["--skus", 2, "--operations", 3000], {"confirmed", "restocked", "refused, no stock"}),
+    "per-customer": (["--skus", 3, "--units", 150, "--subjects", 50, "--operations", 3000],
+                     {"confirmed", "released", "refused, no stock", "refused, over the limit", "replayed"}),
     "count": (["--skus", 5, "--units", 200, "--operations", 3000, "--duplicate-share", 0.1],
               {"read", "restocked", "confirmed", "replayed"}),
     "batch": ([*SOME_MESSAGES], {"reserved", "refused, no stock"}),

@@ -21,6 +21,7 @@ import Testing
     story.restock(4, sku: 1, sent: 13, at: 14)
     let changed = story.sale(2, at: 15)
     story.replace(changed, [CartLine(sku: 1, quantity: 1)], revision: 1, sent: 16, at: 17)
+    story.overLimit(1, sku: 1, used: 2, at: 18, subject: 70_000)
     var history = story.history(levels)
     history.seed = 12
     history.configuration = "a run"
@@ -43,7 +44,10 @@ import Testing
     #expect(history.levels?[0].level == StockLevel(onHand: 3, held: 0))
     #expect(history.levels?[0].sentNanoseconds == 1_000_000_000)
     history.books.forEachLedger { ledger in
-      #expect(ledger.count == 7)
+      #expect(ledger.count == 8)
+      #expect(
+        ledger[7].limit == SubjectLimit(subject: 70_000, maxUnits: 2) && ledger[6].limit == nil)
+      #expect(ReserveSummary(ledger, 7).refusal?.used == 2)
       #expect(ledger.newCart(of: 6).map { ledger.line(at: $0) } == [CartLine(sku: 1, quantity: 1)])
       #expect(ledger[6].expectedRevision == 1 && ReserveSummary(ledger, 6).replace.isAccepted)
       let sale = ReserveSummary(ledger, 0)
@@ -69,6 +73,15 @@ import Testing
     let read = try History(file)
     #expect(file.count == history.encoded().count - 2)
     read.books.forEachLedger { #expect($0.attempt(0).sentNanoseconds == 1_000_000) }
+  }
+
+  /// Files of older formats are read, and those of newer ones are not.
+  @Test func formats() throws {
+    let file = file()
+    #expect(file.prefix(2) == [8, 2])
+    for (format, isRead) in [(0, false), (1, true), (2, true), (3, false)] as [(UInt8, Bool)] {
+      #expect(((try? History([8, format] + file.dropFirst(2))) != nil) == isRead, "\(format)")
+    }
   }
 
   /// A file has attempts by operation: how long the run was does not depend on that.

@@ -43,10 +43,14 @@ struct Story: ~Copyable {
 
   // MARK: Reserves
 
-  mutating func open(_ lines: [CartLine], timeToLive: Int64 = timeToLive) -> Int {
+  /// - Parameter subject: who may have two of each item; nil: there is no limit.
+  mutating func open(
+    _ lines: [CartLine], timeToLive: Int64 = timeToLive, subject: UInt32? = nil
+  ) -> Int {
     for line in lines { ledger.addLine(line) }
     return ledger.openReserve(
-      lineCount: lines.count, timeToLiveNanoseconds: timeToLive * 1_000_000)
+      lineCount: lines.count, timeToLiveNanoseconds: timeToLive * 1_000_000,
+      limit: subject.map { SubjectLimit(subject: $0, maxUnits: 2) })
   }
 
   mutating func reserve(_ lines: [CartLine], at time: Int64) -> Int {
@@ -56,8 +60,10 @@ struct Story: ~Copyable {
   }
 
   /// A reserve that was sent. Its number.
-  mutating func reserve(_ units: UInt32 = 1, sku: UInt32 = 0, at time: Int64) -> Int {
-    let operation = open([CartLine(sku: sku, quantity: units)])
+  mutating func reserve(
+    _ units: UInt32 = 1, sku: UInt32 = 0, at time: Int64, subject: UInt32? = nil
+  ) -> Int {
+    let operation = open([CartLine(sku: sku, quantity: units)], subject: subject)
     send(operation, .reserve, at: time)
     return operation
   }
@@ -81,10 +87,29 @@ struct Story: ~Copyable {
 
   /// Reserves and is accepted, in one millisecond.
   @discardableResult
-  mutating func sale(_ units: UInt32 = 1, sku: UInt32 = 0, at time: Int64) -> Int {
-    let operation = reserve(units, sku: sku, at: time)
+  mutating func sale(
+    _ units: UInt32 = 1, sku: UInt32 = 0, at time: Int64, subject: UInt32? = nil
+  ) -> Int {
+    let operation = reserve(units, sku: sku, at: time, subject: subject)
     accepted(operation, sent: time, at: time + 1, decided: time)
     return operation
+  }
+
+  /// Reserves and is refused for what the subject has, in one millisecond.
+  @discardableResult
+  mutating func overLimit(
+    _ units: UInt32, sku: UInt32 = 0, used: Int64?, at time: Int64, subject: UInt32
+  ) -> Int {
+    let operation = reserve(units, sku: sku, at: time, subject: subject)
+    answer(operation, .reserve, Self.overLimit(sku: sku, used: used), sent: time, at: time + 1)
+    return operation
+  }
+
+  static func overLimit(sku: UInt32 = 0, used: Int64?, isReplayed: Bool = false) -> Reply {
+    .refused(
+      Refusal(
+        code: 9, reason: .limitExceeded, sku: sku, used: used, fingerprint: 1,
+        isReplayed: isReplayed))
   }
 
   mutating func refused(

@@ -13,6 +13,7 @@ import Testing
   private func doctored(_ kind: Violation.Kind) -> (findings: Findings, lines: [String])? {
     switch kind {
     case .oversold: oversold()
+    case .limitPassed: limitPassed()
     case .notLinearizable: notLinearizable()
     case .onHandDiffers: unitsLost()
     case .heldDiffers: heldDiffers()
@@ -60,6 +61,19 @@ import Testing
         "\(Self.key(1)) Reserve of 3, 3.000–4.000 ms: OK \(id(2)) until 1060003.000 ms by its clock",
         "\(Self.key(2)) Reserve of 2, 5.000–6.000 ms: OK \(id(3)) until 1060005.000 ms by its clock",
         "\(Self.key(2)) Confirm of 2, 7.000–9.000 ms: OK",
+      ]
+    )
+  }
+
+  private func limitPassed() -> (Findings, [String]) {
+    var story = Story(stock: 9)
+    story.sale(2, at: 1, subject: 7)
+    story.sale(1, at: 3, subject: 7)
+    return (
+      story.check((9, 3)),
+      [
+        "\(Self.key(0)) Reserve of 2, 1.000–2.000 ms: OK \(id(1)) until 1060001.000 ms by its clock",
+        "\(Self.key(1)) Reserve of 1, 3.000–4.000 ms: OK \(id(2)) until 1060003.000 ms by its clock",
       ]
     )
   }

@@ -55,6 +55,14 @@ final class FakeServer: Sendable {
     case refusesCounts
     /// Holds twice as much beyond what is on hand as it may.
     case exceedsOvercommit
+    /// Knows no limits.
+    case ignoresLimits
+    /// Counts what a subject holds, and not what it has bought.
+    case limitsHoldsAlone
+    /// A Release does not give back what the subject may have.
+    case keepsReleasedLimits
+    /// Says LIMIT_EXCEEDED also where units are lacking.
+    case limitsBeforeStock
     /// Answers the first two requests of a message in each other's place.
     case swapsResults
     /// Leaves the last result of every fourth message out.

@@ -19,11 +19,27 @@ struct FakeStore {
     var expires: Int64
     var state = State.held
     var revision: UInt64 = 1
+    var limit: Limit?
+  }
+
+  /// At most so many units of each item for a subject.
+  private struct Limit {
+    let subject: String
+    let maxUnits: Int64
+  }
+
+  /// Why a call is refused.
+  struct Refused {
+    var reason = "INSUFFICIENT_STOCK"
+    let sku: String
+    /// Units that the subject has.
+    var used: Int64?
+    var isReplayed = false
   }
 
   private enum Known {
     case accepted(id: String, expires: Int64)
-    case refused(sku: String)
+    case refused(Refused)
   }
 
   /// What it tells of its decisions.
@@ -33,8 +49,10 @@ struct FakeStore {
   private(set) var items: [String: Item] = [:]
   private var reservations: [String: Reservation] = [:]
   private var byKey: [String: Known] = [:]
-  /// Of Replaces: the SKU that was short, or nil.
-  private var replacesByKey: [String: String?] = [:]
+  /// Of Replaces: why they were refused, or nil.
+  private var replacesByKey: [String: Refused?] = [:]
+  /// Units that a subject holds and has bought, by item.
+  private var used: [String: [String: Int64]] = [:]
   private var adjustments: Set<String> = []
   private var reserves = 0
   private var batchReads = 0
@@ -149,15 +167,14 @@ struct FakeStore {
   /// What became of a Reserve: the message of an OK, or a refusal.
   private enum Decided {
     case held([UInt8])
-    case refused(sku: String, isReplayed: Bool)
+    case refused(Refused)
   }
 
   /// Checks against `stock`, takes from the store. The frames of the answer.
   mutating func reserve(_ message: [UInt8], _ stream: UInt32, stock: [String: Item]) -> [UInt8] {
     switch decide(message, stock: stock) {
     case .held(let response): Frames.answer(stream, response)
-    case .refused(let sku, let isReplayed):
-      refusal(stream, 9, "INSUFFICIENT_STOCK", sku: sku, isReplayed: isReplayed)
+    case .refused(let refused): refusal(stream, refused)
     }
   }
 
@@ -167,10 +184,11 @@ struct FakeStore {
     return Fields(message).bytes(1).map { request in
       switch decide(request, stock: items) {
       case .held(let response): return Fields.bytes(1, response)
-      case .refused(let sku, let isReplayed):
-        let entries = Self.entries(sku: sku, isReplayed: isReplayed, field: 4)
+      case .refused(let refused):
         return Fields.bytes(
-          2, Fields.varint(1, 9) + Fields.bytes(2, Array("INSUFFICIENT_STOCK".utf8)) + entries)
+          2,
+          Fields.varint(1, 9) + Fields.bytes(2, Array(refused.reason.utf8))
+            + Self.entries(refused, field: 4))
       }
     }
   }
@@ -186,32 +204,65 @@ struct FakeStore {
         var later: Int64 = 0
         if case .changesReplays = fault { later = 1_000_000_000 }
         return .held(acceptance(id, expires + later, isReplayed: true))
-      case .refused(let sku): return .refused(sku: sku, isReplayed: true)
+      case .refused(var refused):
+        refused.isReplayed = true
+        return .refused(refused)
       }
     }
     let lines = fields.nested(2).map { (sku: $0.text(1), units: Int64($0.number(3))) }
     let asked = Self.merged(lines)
     let wanted = Dictionary(uniqueKeysWithValues: asked.map { ($0.sku, $0.units) })
     reserves += 1
-    var short = lines.first { line in
+    let limit = fields.nested(6).first.map {
+      Limit(subject: $0.text(1), maxUnits: Int64($0.number(2)))
+    }
+    var refused = lines.first { line in
       guard let item = stock[line.sku] else { return true }
       return available(item) < wanted[line.sku] ?? 0
-    }?.sku
-    if case .refusesWithStock = fault, reserves % 7 == 0 { short = lines.first?.sku }
-    if let short {
-      byKey[key] = .refused(sku: short)
-      feed.tell(8, key: key, lines: asked, reason: "INSUFFICIENT_STOCK")
-      return .refused(sku: short, isReplayed: false)
+    }.map { Refused(sku: $0.sku) }
+    if case .refusesWithStock = fault, reserves % 7 == 0 {
+      refused = lines.first.map { Refused(sku: $0.sku) }
+    }
+    let passed = refusal(by: limit, of: asked)
+    if case .limitsBeforeStock = fault { refused = passed ?? refused }
+    if let refused = refused ?? passed {
+      byKey[key] = .refused(refused)
+      feed.tell(8, key: key, lines: asked, reason: refused.reason)
+      return .refused(refused)
     }
     change(asked) { $0.held += $1 }
+    use(asked, of: limit)
     let id = "00000000000000\(100_000 + reservations.count)"
     let expires = SystemClock.monotonicNanoseconds() + FakeStore.duration(fields.nested(3).first)
-    reservations[id] = Reservation(lines: lines, expires: expires)
+    reservations[id] = Reservation(lines: lines, expires: expires, limit: limit)
     nextExpiry = min(nextExpiry, expires)
     byKey[key] = .accepted(id: id, expires: expires)
     feed.tell(
       1, id: id, key: key, lines: asked, stock: self.stock(asked), expires: Self.timestamp(expires))
     return .held(acceptance(id, expires, isReplayed: false))
+  }
+
+  // MARK: Limits
+
+  /// LIMIT_EXCEEDED, where a subject would have too much of an item.
+  private func refusal(by limit: Limit?, of lines: [(sku: String, units: Int64)]) -> Refused? {
+    guard let limit else { return nil }
+    if case .ignoresLimits = fault { return nil }
+    return lines.compactMap { line in
+      let used = used[limit.subject]?[line.sku] ?? 0
+      return line.units > 0 && used + line.units > limit.maxUnits
+        ? Refused(reason: "LIMIT_EXCEEDED", sku: line.sku, used: used) : nil
+    }.first
+  }
+
+  /// - Parameter sign: -1 gives back.
+  private mutating func use(
+    _ lines: [(sku: String, units: Int64)], of limit: Limit?, sign: Int64 = 1
+  ) {
+    guard let limit else { return }
+    for line in lines {
+      used[limit.subject, default: [:]][line.sku, default: 0] += sign * line.units
+    }
   }
 
   private mutating func change(
@@ -262,8 +313,9 @@ struct FakeStore {
     var isForgetful = false
     if case .replacesTwice = fault { isForgetful = true }
     if let known = replacesByKey[key], !isForgetful {
-      guard let short = known else { return Frames.answer(stream, Fields.varint(2, 1)) }
-      return refusal(stream, 9, "INSUFFICIENT_STOCK", sku: short, isReplayed: true)
+      guard var refused = known else { return Frames.answer(stream, Fields.varint(2, 1)) }
+      refused.isReplayed = true
+      return refusal(stream, refused)
     }
     guard let reservation = reservations[id] else {
       return refusal(stream, 5, "RESERVATION_NOT_FOUND")
@@ -284,10 +336,14 @@ struct FakeStore {
       if case .replacesWithoutStock = fault { return false }
       return available(item) < added
     }?.sku
-    replacesByKey[key] = .some(short)
-    if let short { return refusal(stream, 9, "INSUFFICIENT_STOCK", sku: short) }
+    let added = new.map { (sku: $0.sku, units: $0.units - (old[$0.sku] ?? 0)) }
+    let refused = short.map { Refused(sku: $0) } ?? refusal(by: reservation.limit, of: added)
+    replacesByKey[key] = .some(refused)
+    if let refused { return refusal(stream, refused) }
     if case .replacesNothing = fault { return Frames.answer(stream, []) }
     change(Self.merged(reservation.lines)) { $0.held -= $1 }
+    use(Self.merged(reservation.lines), of: reservation.limit, sign: -1)
+    use(new, of: reservation.limit)
     change(new) { $0.held += $1 }
     reservations[id]?.lines = new
     reservations[id]?.revision += 1
@@ -311,6 +367,10 @@ struct FakeStore {
       if takesUnits, keeps { item.committed += units }
       if takesUnits, !keeps { item.onHand -= units }
     }
+    var givesBack = wanted == .released
+    if case .limitsHoldsAlone = fault { givesBack = true }
+    if case .keepsReleasedLimits = fault { givesBack = false }
+    if givesBack { use(lines, of: reservation.limit, sign: -1) }
     reservations[id]?.state = wanted
     feed.tell(wanted == .released ? 5 : 4, id: id, lines: lines, stock: stock(lines))
     return Frames.answer(stream, [])
@@ -338,6 +398,7 @@ struct FakeStore {
       reservations[id]?.state = .expired
       let lines = Self.merged(reservation.lines)
       change(lines) { $0.held -= $1 }
+      use(lines, of: reservation.limit, sign: -1)
       feed.tell(
         6, id: id, lines: lines, stock: stock(lines), expires: Self.timestamp(reservation.expires))
     }
@@ -366,19 +427,33 @@ struct FakeStore {
   }
 
   /// The metadata of a refusal, a map in `field`.
-  private static func entries(sku: String?, isReplayed: Bool, field: UInt64) -> [UInt8] {
-    [("sku", sku), ("replayed", isReplayed ? "true" : nil)].flatMap { key, value in
+  private static func entries(_ refused: Refused, field: UInt64) -> [UInt8] {
+    [
+      ("sku", refused.sku.isEmpty ? nil : refused.sku), ("used", refused.used.map { "\($0)" }),
+      ("replayed", refused.isReplayed ? "true" : nil),
+    ].flatMap { key, value in
       guard let value else { return [UInt8]() }
       return Fields.bytes(
         field, Fields.bytes(1, Array(key.utf8)) + Fields.bytes(2, Array(value.utf8)))
     }
   }
 
+  private func refusal(_ stream: UInt32, _ refused: Refused) -> [UInt8] {
+    refusal(stream, 9, refused.reason, refused)
+  }
+
   private func refusal(
     _ stream: UInt32, _ code: Int, _ reason: String, sku: String? = nil, isReplayed: Bool = false
   ) -> [UInt8] {
+    refusal(
+      stream, code, reason, Refused(reason: reason, sku: sku ?? "", isReplayed: isReplayed))
+  }
+
+  private func refusal(
+    _ stream: UInt32, _ code: Int, _ reason: String, _ refused: Refused
+  ) -> [UInt8] {
     var info = Fields.bytes(1, Array(reason.utf8)) + Fields.bytes(2, Array("holdfast".utf8))
-    info += Self.entries(sku: sku, isReplayed: isReplayed, field: 3)
+    info += Self.entries(refused, field: 3)
     let any =
       Fields.bytes(1, Array("type.googleapis.com/google.rpc.ErrorInfo".utf8))
       + Fields.bytes(2, info)

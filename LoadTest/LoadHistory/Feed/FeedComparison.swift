@@ -100,7 +100,9 @@ extension FeedCheck {
     _ ledger: borrowing Ledger, _ comparison: Comparison
   ) {
     let call = summary.reserve
-    let isRecorded = call.reason == .insufficientStock || call.reason == .itemNotFound
+    let isRecorded =
+      call.reason == .insufficientStock || call.reason == .itemNotFound
+      || call.reason == .limitExceeded
     switch call.decision {
     case .accepted:
       require(call, told.held, "HELD", reference, ledger, comparison)

@@ -32,6 +32,7 @@ extension Outcome {
     case .refused(let refusal):
       switch refusal.reason {
       case .insufficientStock: return .insufficientStock
+      case .limitExceeded: return .limitExceeded
       case .reservationExpired: return .expired
       default: return .otherRefusal
       }

@@ -43,7 +43,7 @@ struct Operations {
       timeToLive = max(1_000_000_000, storm - now)
     }
     let operation = ledger.openReserve(
-      lineCount: lineCount, timeToLiveNanoseconds: timeToLive)
+      lineCount: lineCount, timeToLiveNanoseconds: timeToLive, limit: draws.limit())
     return SendTask(operation: operation, method: .reserve)
   }
 

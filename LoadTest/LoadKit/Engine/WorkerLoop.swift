@@ -62,8 +62,8 @@ struct WorkerLoop: ~Copyable {
     names = SKUNames(run: options.run)
     keys = KeyNames(run: options.run)
     let count = options.share(of: options.connections, worker: number)
-    // Key, time to live, and lines of a SKU and a quantity.
-    let messageMaximum = 64 + options.workload.lines.upperBound * (names.length + 16)
+    // Key, time to live, a limit, and lines of a SKU and a quantity.
+    let messageMaximum = 96 + options.workload.lines.upperBound * (names.length + 16)
     // Of a message of many the beginning has to fit; the rest follows as the windows let it through.
     pool = try ConnectionPool(
       options, count: count, messageMaximum: max(messageMaximum, WorkerLoop.messageStart(options)))

@@ -62,6 +62,14 @@ package struct Draws: Sendable {
     }
   }
 
+  /// The limit that a reserve is made with; nil where there is none.
+  package mutating func limit() -> SubjectLimit? {
+    if workload.limit == 0 { return nil }
+    return SubjectLimit(
+      subject: below(workload.subjectCount),
+      maxUnits: UInt32(truncatingIfNeeded: workload.limit))
+  }
+
   package mutating func timeToLiveNanoseconds() -> Int64 {
     random.within(workload.timeToLiveNanoseconds)
   }

@@ -30,8 +30,7 @@ package struct Scenario: Sendable {
 
   package static let all = [
     flashSale, tickets, carts, checkout, retryStorm, expiryStorm, mixed, cartChanges, preorder,
-    count, batch,
-    stream,
+    perCustomer, count, batch, stream,
   ]
 
   private static let flashSale = Scenario(
@@ -185,6 +184,26 @@ package struct Scenario: Sendable {
     workload.quantity = 1...3
     workload.restockShare = 0.02
     workload.restockUnits = 10...50
+  }
+
+  private static let perCustomer = Scenario(
+    name: "per-customer",
+    sentence: """
+      Two per person: 2,000 customers and 20 products of 3,000 units, carts of one or two products, one or two \
+      units of each; half is paid for, 30 % given back, the rest expires within 1 to 2 s; 5 % sent twice.
+      """,
+    operations: nil
+  ) { workload, _ in
+    workload.skuCount = 20
+    workload.units = 3_000
+    workload.lines = 1...2
+    workload.quantity = 1...2
+    workload.limit = 2
+    workload.subjectCount = 2_000
+    workload.timeToLiveNanoseconds = 1_000_000_000...2_000_000_000
+    workload.confirmShare = 0.5
+    workload.releaseShare = 0.3
+    workload.duplicateShare = 0.05
   }
 
   private static let count = Scenario(

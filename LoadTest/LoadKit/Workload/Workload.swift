@@ -50,6 +50,13 @@ package struct Workload: Equatable, Sendable {
   /// Units of a line.
   package var quantity = 1...1
 
+  // MARK: Limits
+
+  /// At most so many units of each SKU for one subject, held and bought; 0: there are no limits.
+  package var limit = 0
+  /// Subjects, drawn evenly, where there is a limit.
+  package var subjectCount = 1_000
+
   // MARK: Holds and their ends
 
   package var timeToLiveNanoseconds: ClosedRange<Int64> = 600_000_000_000...600_000_000_000

@@ -43,7 +43,7 @@ package struct WorkloadField: Sendable {
 extension Workload {
   /// In the order in which they are told.
   package static let fields: [WorkloadField] =
-    apiFields + stockFields + holdFields + shelfFields + faultFields + mixFields
+    apiFields + stockFields + limitFields + holdFields + shelfFields + faultFields + mixFields
 
   /// Requests of a BatchReserve or ReserveStream message, by the API.
   package static let batchMaximum = 8_192
@@ -86,6 +86,15 @@ extension Workload {
     .share("hot_share", \.hotShare, "Share of lines for SKU 0, whatever the distribution."),
     .range("lines", \.lines, 1...64, "Lines of a cart."),
     .range("quantity", \.quantity, 1...1_000_000, "Units of a line."),
+  ]
+
+  private static let limitFields: [WorkloadField] = [
+    .count(
+      "limit", \.limit, 0...1_000_000,
+      "Most units of a SKU that one customer may hold and buy; 0: as many as there are."),
+    .count(
+      "subjects", \.subjectCount, 1...SKUNames.countMaximum,
+      "Customers that --limit is for, drawn evenly."),
   ]
 
   private static let holdFields: [WorkloadField] = [

@@ -212,7 +212,7 @@ extension Outcome {
     case .restocked: .sixth
     case .read: .eighth
     case .replayed: .neutral
-    case .insufficientStock: .second
+    case .insufficientStock, .limitExceeded: .second
     case .expired: .fourth
     case .otherRefusal, .cut: .warning
     case .tooBusy, .malformed, .reset, .unprocessed, .lost, .unanswered, .unsent, .otherFailure:
