@@ -6,7 +6,8 @@ package enum Answer: Equatable, Sendable {
   case none
   /// OK. Of a Reserve with its id; of a Reserve or Extend with expires_at, by the server's clock in
   /// nanoseconds since the Unix epoch, otherwise 0.
-  case accepted(id: ReservationID?, expiresNanoseconds: Int64, isReplayed: Bool)
+  case accepted(
+    id: ReservationID?, expiresNanoseconds: Int64, isReplayed: Bool, grant: Grant = Grant())
   case refused(Refusal)
   /// The server says that it did nothing, and that trying again may work.
   case withoutEffect
@@ -16,8 +17,9 @@ package enum Answer: Equatable, Sendable {
 extension Answer {
   package init(_ reply: Reply) {
     switch reply {
-    case .accepted(let id, let expires, let isReplayed):
-      self = .accepted(id: id, expiresNanoseconds: expires, isReplayed: isReplayed)
+    case .accepted(let id, let expires, let isReplayed, let grant):
+      self = .accepted(
+        id: id, expiresNanoseconds: expires, isReplayed: isReplayed, grant: grant)
     case .refused(let refusal): self = .refused(refusal)
     case .read(let level): self = .read(level)
     case .noEffect: self = .withoutEffect
@@ -29,8 +31,12 @@ extension Answer {
   /// and Release say what the reservation is; their values are no decision.
   package func repeats(_ other: Answer, _ method: Method) -> Bool {
     switch (self, other) {
-    case (.accepted(let id, let expires, _), .accepted(let otherID, let otherExpires, _)):
-      return expires == otherExpires && (method != .reserve || id == otherID)
+    case (
+      .accepted(let id, let expires, _, let grant),
+      .accepted(let otherID, let otherExpires, _, let otherGrant)
+    ):
+      return expires == otherExpires
+        && (method != .reserve || id == otherID && grant == otherGrant)
     case (.refused(let refusal), .refused(let other)):
       if refusal.code != other.code || refusal.reason != other.reason { return false }
       return !method.keeps(refusal.reason)

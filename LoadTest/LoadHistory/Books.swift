@@ -36,20 +36,31 @@ package struct Books: ~Copyable {
 }
 
 /// All lines of all operations, grouped by SKU (a counting sort). Two lines of one cart stand side by
-/// side, and behind them those that a Replace has put in their place.
+/// side, behind them those of its alternatives, and those that a Replace has put in their place.
 struct LinesBySKU {
   struct Entry {
     let reference: OperationReference
+    /// Of a reserve, from 1; 0: its lines.
+    let alternative: Int
     var units: Int64
+    /// The fewest that will do.
+    var least: Int64
     /// Units of the lines that a Replace asked for.
     var newUnits: Int64 = 0
+  }
+
+  /// Which of an operation's lines one is of.
+  private enum Part {
+    case alternative(UInt8)
+    case new
   }
 
   private struct Packed {
     var operation: UInt32 = 0
     var quantity: UInt32 = 0
+    var least: UInt32 = 0
     var ledger: UInt16 = 0
-    var isNew = false
+    var part = Part.new
   }
 
   private var starts: [Int]
@@ -63,12 +74,12 @@ struct LinesBySKU {
     for index in 0..<skuCount { counts[index + 1] += counts[index] }
     var next = counts
     var grouped = [Packed](repeating: Packed(), count: counts[skuCount])
-    LinesBySKU.forEachLine(books) { line, ledger, operation, isNew in
+    LinesBySKU.forEachLine(books) { line, ledger, operation, part in
       guard line.sku < skuCount else { return }
       let at = next[Int(line.sku)]
       grouped[at] = Packed(
         operation: UInt32(truncatingIfNeeded: operation), quantity: line.quantity,
-        ledger: UInt16(truncatingIfNeeded: ledger), isNew: isNew)
+        least: line.least, ledger: UInt16(truncatingIfNeeded: ledger), part: part)
       next[Int(line.sku)] += 1
     }
     starts = counts
@@ -76,16 +87,18 @@ struct LinesBySKU {
   }
 
   private static func forEachLine(
-    _ books: borrowing Books, _ body: (CartLine, Int, Int, Bool) -> Void
+    _ books: borrowing Books, _ body: (CartLine, Int, Int, Part) -> Void
   ) {
     for number in 0..<books.count {
       books.withLedger(number) { ledger in
         for operation in 0..<ledger.count {
-          for index in ledger.cart(of: operation) {
-            body(ledger.line(at: index), number, operation, false)
+          for alternative in 0...ledger[operation].alternativeCount {
+            for index in ledger.cart(of: operation, alternative: Int(alternative)) {
+              body(ledger.line(at: index), number, operation, .alternative(alternative))
+            }
           }
           for index in ledger.newCart(of: operation) {
-            body(ledger.line(at: index), number, operation, true)
+            body(ledger.line(at: index), number, operation, .new)
           }
         }
       }
@@ -93,10 +106,19 @@ struct LinesBySKU {
   }
 
   func entries(of sku: Int) -> some Sequence<Entry> {
-    entries[starts[sku]..<starts[sku + 1]].lazy.map {
-      Entry(
-        reference: OperationReference(ledger: Int($0.ledger), operation: Int($0.operation)),
-        units: $0.isNew ? 0 : Int64($0.quantity), newUnits: $0.isNew ? Int64($0.quantity) : 0)
+    entries[starts[sku]..<starts[sku + 1]].lazy.map { packed in
+      let reference = OperationReference(
+        ledger: Int(packed.ledger), operation: Int(packed.operation))
+      switch packed.part {
+      case .alternative(let alternative):
+        return Entry(
+          reference: reference, alternative: Int(alternative), units: Int64(packed.quantity),
+          least: Int64(packed.least))
+      case .new:
+        return Entry(
+          reference: reference, alternative: 0, units: 0, least: 0,
+          newUnits: Int64(packed.quantity))
+      }
     }
   }
 }

@@ -53,11 +53,14 @@ struct CallDescriber {
     case .none: return "no answer"
     case .withoutEffect: return "not done"
     case .read(let level): return "\(level.onHand) on hand, \(level.held) held"
-    case .accepted(let id, let expires, let isReplayed):
+    case .accepted(let id, let expires, let isReplayed, let grant):
       let name = id.map { " \($0.text)" } ?? ""
+      let which = grant.alternative > 0 ? ", alternative \(grant.alternative)" : ""
+      let units = grant.lines.map { "\($0.quantity)" }.joined(separator: " + ")
+      let granted = which + (units.isEmpty ? "" : ", \(units) granted")
       let due = CallLine.milliseconds(expires &- startedUnixNanoseconds)
       let until = expires > 0 ? " until \(due) ms by its clock" : ""
-      return "OK\(name)\(until)\(isReplayed ? ", replayed" : "")"
+      return "OK\(name)\(until)\(granted)\(isReplayed ? ", replayed" : "")"
     case .refused(let refusal):
       let available = refusal.available.map { ", \($0) available" } ?? ""
       let used = refusal.used.map { ", \($0) used" } ?? ""

@@ -41,6 +41,8 @@ struct Effect: BitwiseCopyable, Equatable {
   /// Whom the units are for, among `Effects.subjectCount`; -1 for nobody. And how many that subject may have.
   var subject: Int32 = -1
   var limit: Int64 = 0
+  /// Of a take: more was asked for, and these are all that there are.
+  var takesAll = false
   /// What a refusal said is available, or used, or -1 if it said nothing; what a read said is on hand.
   var stated: Int64 = -1
   /// What a read said is held.
@@ -94,6 +96,11 @@ struct Effects {
         Effect(
           kind: .refuse, units: refusal.units, from: refusal.from, to: refusal.to,
           stated: refusal.available ?? -1), refusal.reference)
+    }
+    for passed in history.passedOver where passed.isAlone {
+      add(
+        Effect(kind: .refuse, units: passed.units, from: passed.from, to: passed.to),
+        passed.reference)
     }
     for refusal in history.limitRefusals {
       add(
@@ -153,7 +160,7 @@ struct Effects {
       Effect(
         kind: .take, isRequired: hold.isCertain, hold: number, units: hold.units,
         from: hold.takeFrom, to: hold.takeTo, subject: subject,
-        limit: Int64(hold.limit?.maxUnits ?? 0)), hold.reference)
+        limit: Int64(hold.limit?.maxUnits ?? 0), takesAll: hold.isPartial), hold.reference)
     if hold.fate != .sold {
       add(
         Effect(
@@ -253,7 +260,9 @@ struct StockModel {
   func allows(_ effect: Effect) -> Bool {
     switch effect.kind {
     case .take:
-      holds[Int(effect.hold)] == 0 && available >= effect.units && !passesLimit(effect)
+      holds[Int(effect.hold)] == 0
+        && (effect.takesAll ? available == effect.units : available >= effect.units)
+        && !passesLimit(effect)
     case .give: holds[Int(effect.hold)] == 1
     case .sell: holds[Int(effect.hold)] == 1 && (keepsCommitted || onHand >= effect.units)
     case .restock: true

@@ -59,6 +59,8 @@ package struct Violation: Equatable, Sendable {
     case endedTwice = "ended twice"
     case idUsedTwice = "reservation id used twice"
     case unjustifiedRefusal = "refused without reason"
+    case passedOver = "alternative passed over without reason"
+    case wrongGrant = "wrong units granted"
     case endedAfterExpiry = "accepted after expiry"
     case wrongExpiry = "wrong expires_at"
   }

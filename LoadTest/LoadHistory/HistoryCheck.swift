@@ -18,6 +18,7 @@ package struct HistoryCheck {
   private var findings = Findings()
   private var clock = ClockOffset(lengthNanoseconds: 0)
   private var searchBudget = Linearization.Budget()
+  private var choices = ChoiceCheck()
 
   /// - Parameters:
   ///   - stock: units put behind each SKU before the run.
@@ -51,6 +52,7 @@ package struct HistoryCheck {
     _ books: borrowing Books, noted: [Violation] = [], skus: Range<Int>? = nil
   ) -> Findings {
     findings = Findings()
+    choices = ChoiceCheck()
     for violation in noted { findings.note(violation) }
     readClock(books)
     var ids: Set<ReservationID> = []
@@ -68,6 +70,7 @@ package struct HistoryCheck {
       findings.stock = findings.stock.plus(stock[sku])
       check(sku: sku, groups, books)
     }
+    choices.conclude(names, describe, books, &findings)
     if findings.skusUndecided > 0 { findings.linearizable = .undecided }
     if findings.counts.keys.contains(where: HistoryCheck.contradictions.contains) {
       findings.linearizable = .no
@@ -79,7 +82,7 @@ package struct HistoryCheck {
   private static let contradictions: Set<Violation.Kind> = [
     .oversold, .limitPassed, .notLinearizable, .onHandDiffers, .heldDiffers, .itemMissing,
     .outOfBounds,
-    .wrongRead, .unjustifiedRefusal,
+    .wrongRead, .unjustifiedRefusal, .passedOver, .wrongGrant,
   ]
 
   private mutating func check(sku: Int, _ groups: LinesBySKU, _ books: borrowing Books) {
@@ -87,7 +90,7 @@ package struct HistoryCheck {
       sku, stock: stock[sku], safetyStock: safetyStock, groups, books, clock)
     let check = SKUCheck(
       history, name: names.name(sku), level: levels?[sku], describe: describe)
-    guard check.run(books, &findings) else { return }
+    guard check.run(books, &findings, &choices) else { return }
     let effects = Effects(history, level: levels?[sku])
     switch Linearization.decide(effects, budget: &searchBudget) {
     case .yes: break
@@ -212,6 +215,9 @@ package struct HistoryCheck {
           note(
             .idUsedTwice, "reservation \(ledger.acceptedID(of: operation).text) is another key's",
             operation, ledger)
+        }
+        if let problem = ChoiceCheck.problem(operation, ledger) {
+          note(.wrongGrant, problem, operation, ledger)
         }
         checkEnds(summary, operation, ledger)
       } else if summary.reserve.decision == .refused {

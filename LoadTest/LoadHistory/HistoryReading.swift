@@ -256,6 +256,8 @@ private struct OperationHead {
   private var kind: Operation.Kind?
   private var lines: [CartLine] = []
   private var newLines: [CartLine] = []
+  /// Of all alternatives, one behind the other.
+  private var alternativeLines: [CartLine] = []
   private var expectedRevision: UInt8 = 0
   private var expectedOnHand: Int64 = -1
   private var subject: UInt32 = 0
@@ -281,26 +283,34 @@ private struct OperationHead {
       case 9: expectedOnHand = try field.number(in: Plausible.units)
       case 10: subject = try field.exact()
       case 11: maxUnits = try field.exact()
+      case 12: alternativeLines.append(try OperationHead.line(bytes, field.content, skuCount))
       default: break
       }
     }
     guard !reader.isMalformed, let kind, (1...64).contains(lines.count),
-      kind == .reserve || lines.count == 1 && newLines.isEmpty, newLines.count <= 64
+      kind == .reserve || lines.count == 1 && newLines.isEmpty && alternativeLines.isEmpty,
+      newLines.count <= 64, alternativeLines.count.isMultiple(of: lines.count),
+      alternativeLines.count <= 8 * lines.count
     else { throw .malformed }
+    // No run asks for both.
+    let hasChoice = !alternativeLines.isEmpty || lines.contains { $0.minimum > 0 }
+    if hasChoice, !newLines.isEmpty || maxUnits > 0 { throw .malformed }
   }
 
-  private static func line(
+  fileprivate static func line(
     _ bytes: Span<UInt8>, _ range: Range<Int>, _ skuCount: Int
   ) throws(HistoryError) -> CartLine {
     var sku: UInt32 = 0
     var quantity: UInt32 = 0
+    var minimum: UInt32 = 0
     var reader = MessageReader(range)
     while let field = reader.next(in: bytes) {
       if field.number == 1 { sku = try field.exact() }
       if field.number == 2 { quantity = try field.exact() }
+      if field.number == 3 { minimum = try field.exact() }
     }
-    guard !reader.isMalformed, sku < skuCount else { throw .malformed }
-    return CartLine(sku: sku, quantity: quantity)
+    guard !reader.isMalformed, sku < skuCount, minimum <= quantity else { throw .malformed }
+    return CartLine(sku: sku, quantity: quantity, minimum: minimum)
   }
 
   /// Its number in `ledger`.
@@ -316,9 +326,10 @@ private struct OperationHead {
       ledger.setExpected(expectedOnHand, of: operation)
       return operation
     case .reserve, nil:
-      for line in lines { ledger.addLine(line) }
+      for line in lines + alternativeLines { ledger.addLine(line) }
       let operation = ledger.openReserve(
-        lineCount: lines.count, timeToLiveNanoseconds: timeToLiveNanoseconds,
+        lineCount: lines.count, alternatives: alternativeLines.count / lines.count,
+        timeToLiveNanoseconds: timeToLiveNanoseconds,
         limit: maxUnits > 0 ? SubjectLimit(subject: subject, maxUnits: maxUnits) : nil)
       if !newLines.isEmpty {
         for line in newLines { ledger.addLine(line) }
@@ -349,6 +360,7 @@ private struct DecodedAttempt {
     var used: Int64?
     var fingerprint: UInt64 = 0
     var level = StockLevel(onHand: 0, held: 0)
+    var grant = Grant()
   }
 
   init(_ bytes: Span<UInt8>, _ range: Range<Int>, _ start: Int64) throws(HistoryError) {
@@ -394,9 +406,15 @@ private struct DecodedAttempt {
     case 12: parts.fingerprint = field.varint
     case 13: parts.level.onHand = try field.number(in: Plausible.balance)
     case 14: parts.level.held = try field.number(in: Plausible.balance)
-    case 15:
-      parts.level.committed = try field.number(in: Plausible.balance)
-      parts.used = parts.level.committed
+    case 15: parts.level.committed = try field.number(in: Plausible.balance)
+    case 16: parts.used = try field.number(in: Plausible.balance)
+    case 17:
+      let alternative: UInt8 = try field.exact()
+      parts.grant.alternative = Int(alternative)
+    case 18:
+      guard parts.grant.lines.count < 64 else { throw .malformed }
+      parts.grant.lines.append(
+        try OperationHead.line(bytes, field.content, Int(Ledger.none) + 1))
     default: break
     }
   }
@@ -408,7 +426,7 @@ private struct DecodedAttempt {
       guard parts.id != nil || method != .reserve, method != .getStock else { throw .malformed }
       return .accepted(
         id: parts.id ?? ReservationID(number: 0), expiresNanoseconds: parts.expires,
-        isReplayed: parts.isReplayed)
+        isReplayed: parts.isReplayed, grant: method == .reserve ? parts.grant : Grant())
     case 2:
       return .refused(
         Refusal(

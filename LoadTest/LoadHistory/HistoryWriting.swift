@@ -100,18 +100,11 @@ extension MessageBuffer {
     appendField(1, varint: UInt64(ledger.worker))
     appendField(2, varint: UInt64(operation))
     appendField(3, varint: UInt64(record.kind.rawValue) + 1)
-    for index in ledger.cart(of: operation) {
-      let line = beginField(4)
-      appendField(1, varint: UInt64(ledger.line(at: index).sku))
-      appendField(2, varint: UInt64(ledger.line(at: index).quantity))
-      endField(line)
-    }
+    appendLines(ledger.cart(of: operation), 4, ledger)
     appendField(5, signed: record.timeToLiveNanoseconds)
-    for index in ledger.newCart(of: operation) {
-      let line = beginField(7)
-      appendField(1, varint: UInt64(ledger.line(at: index).sku))
-      appendField(2, varint: UInt64(ledger.line(at: index).quantity))
-      endField(line)
+    appendLines(ledger.newCart(of: operation), 7, ledger)
+    for number in 0..<Int(record.alternativeCount) {
+      appendLines(ledger.cart(of: operation, alternative: number + 1), 12, ledger)
     }
     if let limit = record.limit {
       appendField(10, varint: UInt64(limit.subject))
@@ -126,6 +119,19 @@ extension MessageBuffer {
     }
   }
 
+  private mutating func appendLines(
+    _ range: Range<Int>, _ field: UInt8, _ ledger: borrowing Ledger
+  ) {
+    for index in range {
+      let line = ledger.line(at: index)
+      let start = beginField(field)
+      appendField(1, varint: UInt64(line.sku))
+      appendField(2, varint: UInt64(line.quantity))
+      if line.minimum > 0 { appendField(3, varint: UInt64(line.minimum)) }
+      endField(start)
+    }
+  }
+
   private mutating func appendAttempt(
     _ attempt: Attempt, _ ledger: borrowing Ledger, _ start: Int64
   ) {
@@ -136,7 +142,7 @@ extension MessageBuffer {
     }
     switch ledger.answer(to: attempt) {
     case .none: break
-    case .accepted(let id, let expires, let isReplayed):
+    case .accepted(let id, let expires, let isReplayed, let grant):
       appendField(4, varint: 1)
       if isReplayed { appendField(5, varint: 1) }
       if let id {
@@ -145,6 +151,13 @@ extension MessageBuffer {
         endField(text)
       }
       if expires != 0 { appendField(7, signed: expires) }
+      if grant.alternative > 0 { appendField(17, varint: UInt64(grant.alternative)) }
+      for line in grant.lines {
+        let start = beginField(18)
+        appendField(1, varint: UInt64(line.sku))
+        appendField(2, varint: UInt64(line.quantity))
+        endField(start)
+      }
     case .refused(let refusal):
       appendField(4, varint: 2)
       if refusal.isReplayed { appendField(5, varint: 1) }
@@ -153,7 +166,7 @@ extension MessageBuffer {
       if let sku = refusal.sku { appendField(10, varint: UInt64(sku)) }
       if let available = refusal.available { appendField(11, signed: available) }
       appendField(12, varint: refusal.fingerprint)
-      if let used = refusal.used { appendField(15, signed: used) }
+      if let used = refusal.used { appendField(16, signed: used) }
     case .withoutEffect: appendField(4, varint: 3)
     case .read(let level):
       appendField(4, varint: 4)

@@ -20,6 +20,8 @@ package struct Operation: BitwiseCopyable, Sendable {
 
   package let kind: Kind
   package let lineCount: UInt8
+  /// Alternatives to a reserve's lines: each has as many, and they stand behind them.
+  package fileprivate(set) var alternativeCount: UInt8 = 0
   /// Of the lines that a Replace puts in their place; 0 where there is none.
   package fileprivate(set) var newLineCount: UInt8 = 0
   /// What that Replace expects, at most 255; 0: any.
@@ -73,6 +75,10 @@ package struct Attempt: BitwiseCopyable, Sendable {
   fileprivate var code: UInt8 = 0
   fileprivate(set) var reason = RefusalReason.unnamed
   package fileprivate(set) var isReplayed = false
+  /// Of an accepted Reserve: which alternative it holds, and where what it was granted stands.
+  fileprivate var alternative: UInt8 = 0
+  fileprivate var grantedCount: UInt8 = 0
+  fileprivate var firstGranted: UInt32 = 0
 
   /// Of an accepted Reserve or Extend.
   var expiresNanoseconds: Int64 { first }
@@ -135,11 +141,14 @@ package struct Ledger: ~Copyable {
   package mutating func addLine(_ line: CartLine) { lines.append(line) }
 
   /// Opens a reserve of the last `lineCount` lines, 1 to 64. Its number, which also makes its key.
+  /// - Parameter alternatives: as many further times `lineCount` lines are these, 0 to 8.
   package mutating func openReserve(
-    lineCount: Int, timeToLiveNanoseconds: Int64, limit: SubjectLimit? = nil
+    lineCount: Int, alternatives: Int = 0, timeToLiveNanoseconds: Int64,
+    limit: SubjectLimit? = nil
   ) -> Int {
     let operation = open(
-      .reserve, lineCount: lineCount, timeToLiveNanoseconds: timeToLiveNanoseconds)
+      .reserve, lineCount: lineCount, alternatives: alternatives,
+      timeToLiveNanoseconds: timeToLiveNanoseconds)
     operations[operation].limit = limit
     return operation
   }
@@ -199,12 +208,14 @@ package struct Ledger: ~Copyable {
   }
 
   private mutating func open(
-    _ kind: Operation.Kind, lineCount: Int, timeToLiveNanoseconds: Int64
+    _ kind: Operation.Kind, lineCount: Int, alternatives: Int = 0, timeToLiveNanoseconds: Int64
   ) -> Int {
-    operations.append(
+    let count = lineCount * (1 + alternatives)
+    return operations.append(
       Operation(
         kind: kind, lineCount: UInt8(truncatingIfNeeded: lineCount),
-        firstLine: UInt32(truncatingIfNeeded: lines.count - lineCount),
+        alternativeCount: UInt8(truncatingIfNeeded: alternatives),
+        firstLine: UInt32(truncatingIfNeeded: lines.count - count),
         timeToLiveNanoseconds: timeToLiveNanoseconds))
   }
 
@@ -219,6 +230,13 @@ package struct Ledger: ~Copyable {
       message.writeReserveKey(keys, worker: worker, operation: operation)
       for index in cart(of: operation) { message.appendLine(lines[index], names, field: 2) }
       message.appendTimeToLive(nanoseconds: record.timeToLiveNanoseconds, field: 3)
+      for number in 0..<Int(record.alternativeCount) {
+        let alternative = message.beginField(5)
+        for index in cart(of: operation, alternative: number + 1) {
+          message.appendLine(lines[index], names, field: 1)
+        }
+        message.endField(alternative)
+      }
       if let limit = record.limit { message.appendLimit(limit) }
     case .replace:
       message.writeReserveKey(keys, worker: worker, operation: operation)
@@ -276,10 +294,11 @@ package struct Ledger: ~Copyable {
     guard let index = openAttempt(operation, method, sentAt) else { return false }
     attempts[index].answeredNanoseconds = time
     switch reply {
-    case .accepted(let id, let expires, let isReplayed):
+    case .accepted(let id, let expires, let isReplayed, let grant):
       attempts[index].outcome = .accepted
       attempts[index].first = expires
       attempts[index].isReplayed = isReplayed
+      if grant != Grant() { take(grant, index) }
       return method == .reserve && takeID(id, operation, index)
     case .refused(let refusal):
       attempts[index].outcome = .refused
@@ -314,6 +333,13 @@ package struct Ledger: ~Copyable {
       next = attempts[index].previous
     }
     return nil
+  }
+
+  private mutating func take(_ grant: Grant, _ index: Int) {
+    attempts[index].alternative = UInt8(clamping: grant.alternative)
+    attempts[index].grantedCount = UInt8(clamping: grant.lines.count)
+    attempts[index].firstGranted = UInt32(truncatingIfNeeded: lines.count)
+    for line in grant.lines.prefix(Int(UInt8.max)) { lines.append(line) }
   }
 
   /// Keeps `id` once where all acceptances name the same. Answers whether this is the first.
@@ -369,10 +395,47 @@ package struct Ledger: ~Copyable {
   package func key(of operation: Int) -> String { keys.name(worker: worker, operation: operation) }
 
   /// Where the lines of an operation stand: `line(at:)`.
-  package func cart(of operation: Int) -> Range<Int> {
+  /// - Parameter alternative: of those to its lines, from 1.
+  package func cart(of operation: Int, alternative: Int = 0) -> Range<Int> {
     let record = operations[operation]
-    return Int(record.firstLine)..<Int(record.firstLine) + Int(record.lineCount)
+    let first = Int(record.firstLine) + alternative * Int(record.lineCount)
+    return first..<first + Int(record.lineCount)
   }
+
+  /// Where the lines stand that a reserve asks for, those of all alternatives among them.
+  package func everyLine(of operation: Int) -> Range<Int> {
+    let last = Int(operations[operation].alternativeCount)
+    return cart(of: operation).lowerBound..<cart(of: operation, alternative: last).upperBound
+  }
+
+  /// Which alternative an accepted reserve says that it holds, from 1; 0: its lines.
+  package func alternative(of operation: Int) -> Int {
+    let acceptance = operations[operation].acceptance
+    return acceptance == Ledger.none ? 0 : Int(attempts[Int(acceptance)].alternative)
+  }
+
+  /// Where the lines stand that an accepted reserve holds, by its answer: what it was granted, or an alternative as it
+  /// was asked for. Where it names none that there is, and where it was not accepted, its lines.
+  package func heldLines(of operation: Int) -> Range<Int> {
+    let acceptance = operations[operation].acceptance
+    if acceptance == Ledger.none { return cart(of: operation) }
+    let attempt = attempts[Int(acceptance)]
+    if attempt.grantedCount > 0 {
+      let first = Int(attempt.firstGranted)
+      return first..<first + Int(attempt.grantedCount)
+    }
+    let isThere = attempt.alternative <= operations[operation].alternativeCount
+    return cart(of: operation, alternative: isThere ? Int(attempt.alternative) : 0)
+  }
+
+  /// Whether what a reserve asks for says more than what it will hold: there are alternatives, or less will do.
+  package func hasChoice(_ operation: Int) -> Bool {
+    operations[operation].alternativeCount > 0
+      || cart(of: operation).contains { lines[$0].minimum > 0 }
+  }
+
+  /// How many lines there are.
+  package var lineCount: Int { lines.count }
 
   /// Where the lines stand that a Replace puts in their place; empty where there is none.
   package func newCart(of operation: Int) -> Range<Int> {
@@ -430,6 +493,13 @@ package struct Ledger: ~Copyable {
 
   func attempt(_ index: Int) -> Attempt { attempts[index] }
 
+  private func grant(_ attempt: Attempt) -> Grant {
+    let first = Int(attempt.firstGranted)
+    return Grant(
+      alternative: Int(attempt.alternative),
+      lines: (first..<first + Int(attempt.grantedCount)).map { lines[$0] })
+  }
+
   /// What the attempt was answered, with all that was kept of it.
   package func answer(to attempt: Attempt) -> Answer {
     switch attempt.outcome {
@@ -441,7 +511,8 @@ package struct Ledger: ~Copyable {
     case .accepted:
       .accepted(
         id: attempt.third == Ledger.none ? nil : ids[Int(attempt.third)],
-        expiresNanoseconds: attempt.first, isReplayed: attempt.isReplayed)
+        expiresNanoseconds: attempt.first, isReplayed: attempt.isReplayed,
+        grant: grant(attempt))
     case .refused:
       .refused(
         Refusal(

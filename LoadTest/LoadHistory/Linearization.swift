@@ -149,7 +149,7 @@ extension Effect {
   fileprivate var withoutDemand: Effect {
     Effect(
       kind: kind, isRequired: false, hold: hold, units: units, from: from, to: .max,
-      subject: subject, limit: limit, stated: stated,
+      subject: subject, limit: limit, takesAll: takesAll, stated: stated,
       statedHeld: statedHeld, statedCommitted: statedCommitted)
   }
 }

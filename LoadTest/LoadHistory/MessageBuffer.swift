@@ -63,39 +63,54 @@
     append(UInt8(truncatingIfNeeded: rest))
   }
 
-  /// A varint field (wire type 0) of number 1 to 15.
+  private mutating func appendTag(_ number: UInt8, _ wireType: UInt8) {
+    if number < 16 { return append(number << 3 | wireType) }
+    appendVarint(UInt64(number) << 3 | UInt64(wireType))
+  }
+
+  /// A varint field (wire type 0).
   mutating func appendField(_ number: UInt8, varint value: UInt64) {
-    append(number << 3)
+    appendTag(number, 0)
     appendVarint(value)
   }
 
-  /// A length-delimited field (wire type 2) of number 1 to 15.
+  /// A length-delimited field (wire type 2).
   mutating func appendField(_ number: UInt8, bytes: [UInt8]) {
-    append(number << 3 | 2)
+    appendTag(number, 2)
     appendVarint(UInt64(bytes.count))
     append(bytes)
   }
 
-  /// A length-delimited field (wire type 2) of number 1 to 15, of any length.
+  /// A length-delimited field (wire type 2), of any length.
   package mutating func appendField(_ number: UInt8, message: borrowing MessageBuffer) {
-    append(number << 3 | 2)
+    appendTag(number, 2)
     appendVarint(UInt64(message.count))
     message.withSpan { append($0) }
   }
 
   /// Begins a length-delimited field; what follows until `endField` is its content.
   mutating func beginField(_ number: UInt8) -> Int {
-    append(number << 3 | 2)
+    appendTag(number, 2)
     append(0)
     return count
   }
 
-  /// Ends the field that began at `start`. Its content is shorter than 128 bytes.
+  /// Ends the field that began at `start`.
   mutating func endField(_ start: Int) {
     let length = count - start
-    precondition(length < 128, "a nested field is short here")
-    // The length byte stands right before the content.
-    unsafe memory[start - 1] = UInt8(length)
+    var more = 0
+    while length >> (7 * (more + 1)) > 0 { more += 1 }
+    if more > 0 {
+      // One byte was kept for the length, and it takes more: the content moves.
+      for _ in 0..<more { append(0) }
+      // Within what has been written; the two overlap.
+      unsafe (memory + start + more).update(from: memory + start, count: length)
+    }
+    for index in 0...more {
+      // The length stands right before the content.
+      let rest = UInt8(truncatingIfNeeded: length >> (7 * index)) & 0x7f
+      unsafe memory[start - 1 + index] = index < more ? rest | 0x80 : rest
+    }
   }
 
   /// `count` decimal digits of `value`, with leading zeros.

@@ -5,10 +5,29 @@
 package struct CartLine: Equatable, Sendable, BitwiseCopyable {
   package let sku: UInt32
   package let quantity: UInt32
+  /// So many of them will do; 0: none but all.
+  package let minimum: UInt32
 
-  package init(sku: UInt32, quantity: UInt32) {
+  package init(sku: UInt32, quantity: UInt32, minimum: UInt32 = 0) {
     self.sku = sku
     self.quantity = quantity
+    self.minimum = minimum
+  }
+
+  /// The fewest units that will do.
+  package var least: UInt32 { minimum == 0 ? quantity : minimum }
+}
+
+/// What an accepted Reserve says is held.
+package struct Grant: Equatable, Sendable {
+  /// Which alternative, from 1; 0: its lines.
+  package var alternative = 0
+  /// Each item once, where a line is content with less; empty: as asked. `Ledger.none` is an item of others.
+  package var lines: [CartLine] = []
+
+  package init(alternative: Int = 0, lines: [CartLine] = []) {
+    self.alternative = alternative
+    self.lines = lines
   }
 }
 
@@ -36,13 +55,14 @@ extension MessageBuffer {
     endField(key)
   }
 
-  /// ReservationLine as field `field`: of Reserve (2), of Replace (3).
+  /// ReservationLine as field `field`: of Reserve (2), of Replace (3), of Alternative (1).
   mutating func appendLine(_ line: CartLine, _ names: SKUNames, field: UInt8) {
     let start = beginField(field)
     let sku = beginField(1)
     appendSKU(line.sku, names)
     endField(sku)
     appendField(3, varint: UInt64(line.quantity))
+    if line.minimum > 0 { appendField(4, varint: UInt64(line.minimum)) }
     endField(start)
   }
 
@@ -160,23 +180,30 @@ extension MessageBuffer {
 
 // MARK: Responses
 
-/// What the generator reads from ReserveResponse: id (1), expires_at (2), replayed (3).
+/// What the generator reads from ReserveResponse: id (1), expires_at (2), replayed (3), alternative (4), lines (5).
 struct ReserveAnswer {
   let id: ReservationID
   /// Nanoseconds since the Unix epoch by the server's clock.
   let expiresNanoseconds: Int64
   let isReplayed: Bool
+  let grant: Grant
 
-  init?(_ bytes: Span<UInt8>) {
+  init?(_ bytes: Span<UInt8>, _ names: SKUNames) {
     var id: ReservationID?
     var expires: Int64?
     var isReplayed = false
+    var grant = Grant()
     var reader = MessageReader(0..<bytes.count)
     while let field = reader.next(in: bytes) {
       switch field.number {
       case 1: id = ReservationID(bytes.extracting(field.content))
       case 2: expires = ReserveAnswer.timestamp(bytes, field.content)
       case 3: isReplayed = field.varint != 0
+      case 4: grant.alternative = Int(UInt8(clamping: field.varint))
+      case 5 where field.isBytes:
+        guard let line = ReserveAnswer.line(bytes, field.content, names), grant.lines.count < 64
+        else { return nil }
+        grant.lines.append(line)
       default: break
       }
     }
@@ -184,6 +211,24 @@ struct ReserveAnswer {
     self.id = id
     expiresNanoseconds = expires
     self.isReplayed = isReplayed
+    self.grant = grant
+  }
+
+  /// ReservationLine: sku (1), quantity (3).
+  private static func line(
+    _ bytes: Span<UInt8>, _ range: Range<Int>, _ names: SKUNames
+  ) -> CartLine? {
+    var name = 0..<0
+    var units: UInt64 = 0
+    var reader = MessageReader(range)
+    while let field = reader.next(in: bytes) {
+      if field.number == 1 { name = field.content }
+      if field.number == 3 { units = field.varint }
+    }
+    if reader.isMalformed { return nil }
+    return CartLine(
+      sku: names.index(of: bytes.extracting(name)) ?? Ledger.none,
+      quantity: UInt32(clamping: units))
   }
 
   /// google.protobuf.Timestamp: seconds (1), nanos (2). nil outside the years that 64 bits can say.

@@ -3,8 +3,9 @@
 /// What the ledger takes down of one answer.
 package enum Reply: Equatable, Sendable {
   /// OK. `id` is of a Reserve alone; `expiresNanoseconds` (by the server's clock) of a Reserve or
-  /// Extend; otherwise they are 0.
-  case accepted(id: ReservationID, expiresNanoseconds: Int64, isReplayed: Bool)
+  /// Extend; otherwise they are 0. `grant` is of a Reserve.
+  case accepted(
+    id: ReservationID, expiresNanoseconds: Int64, isReplayed: Bool, grant: Grant = Grant())
   /// The balances of the SKU that was asked for.
   case read(StockLevel)
   /// A decision against the call.
@@ -17,22 +18,22 @@ package enum Reply: Equatable, Sendable {
   /// Whether the server says that it had decided before.
   package var isReplayed: Bool {
     switch self {
-    case .accepted(_, _, let isReplayed): isReplayed
+    case .accepted(_, _, let isReplayed, _): isReplayed
     case .refused(let refusal): refusal.isReplayed
     case .read, .noEffect, .unknown: false
     }
   }
 
   /// - Parameter message: what an OK came with.
-  package init(message: Span<UInt8>, of method: Method) {
+  package init(message: Span<UInt8>, of method: Method, _ names: SKUNames) {
     self = .unknown
     let noID = ReservationID(number: 0)
     switch method {
     case .reserve:
-      guard let answer = ReserveAnswer(message) else { return }
+      guard let answer = ReserveAnswer(message, names) else { return }
       self = .accepted(
         id: answer.id, expiresNanoseconds: answer.expiresNanoseconds,
-        isReplayed: answer.isReplayed)
+        isReplayed: answer.isReplayed, grant: answer.grant)
     case .extend:
       guard let answer = ExtendAnswer(message) else { return }
       self = .accepted(
@@ -100,7 +101,7 @@ private func readReserveResult(
     guard field.isBytes else { continue }
     if field.number == 1 {
       result = ReserveResult(
-        reply: Reply(message: bytes.extracting(field.content), of: .reserve), code: 0)
+        reply: Reply(message: bytes.extracting(field.content), of: .reserve, names), code: 0)
     } else if field.number == 2 {
       guard let refusal = Refusal(failure: field.content, in: bytes, names) else { return nil }
       result = ReserveResult(reply: Reply(refusal: refusal), code: Int(refusal.code))

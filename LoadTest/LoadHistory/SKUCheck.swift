@@ -31,13 +31,17 @@ struct SKUCheck {
   }
 
   /// - Returns: whether everything lies within its bounds.
-  func run(_ books: borrowing Books, _ findings: inout Findings) -> Bool {
+  /// - Parameter choices: takes down which alternatives of several SKUs were passed over with reason.
+  func run(
+    _ books: borrowing Books, _ findings: inout Findings, _ choices: inout ChoiceCheck
+  ) -> Bool {
     let before = findings.counts
     addUp(&findings)
     checkOversold(books, &findings)
     if let level { checkLevel(level, books, &findings) }
     checkRefusals(books, &findings)
     checkLimits(books, &findings)
+    checkChoices(books, &findings, &choices)
     checkReads(books, &findings)
     checkRefusedCounts(books, &findings)
     return findings.counts == before
@@ -246,6 +250,52 @@ struct SKUCheck {
           calls: findings.keepsAnother(.wrongRead)
             ? describe.all(reference, units: 0, books)
               + others(from: read.from, to: read.to, books) : []))
+    }
+  }
+
+  /// Whatever was passed over lacked units, and whoever was granted less than was asked for got all that there was.
+  private func checkChoices(
+    _ books: borrowing Books, _ findings: inout Findings, _ choices: inout ChoiceCheck
+  ) {
+    let partial = history.holds.filter(\.isPartial)
+    if history.passedOver.isEmpty, partial.isEmpty { return }
+    let taken = IndexedBracket(bounds.taken)
+    for passed in history.passedOver {
+      let least = history.sellable - taken.range(from: passed.from, through: passed.to).upperBound
+      let isJustified = least < passed.units
+      if !passed.isAlone {
+        choices.take(passed, isJustified: isJustified)
+      } else if isJustified {
+        findings.refusalsJustified += 1
+      } else {
+        let key = describe.key(passed.reference, books)
+        findings.note(
+          Violation(
+            .passedOver,
+            """
+            SKU \(name), key \(key): \(passed.alternative == 0 ? "its lines" : "alternative \(passed.alternative)") \
+            for \(passed.units) could be held all the time: at least \(least) were available
+            """,
+            calls: findings.keepsAnother(.passedOver)
+              ? describe.all(passed.reference, units: passed.units, books)
+                + others(from: passed.from, to: passed.to, books) : []))
+      }
+    }
+    for hold in partial {
+      // With it, nothing is left at the instant at which it was taken.
+      let left =
+        history.sellable - taken.range(from: hold.takeFrom, through: hold.takeTo).upperBound
+      if left <= 0 { continue }
+      findings.note(
+        Violation(
+          .wrongGrant,
+          """
+          SKU \(name), key \(describe.key(hold.reference, books)): \(hold.units) were granted, fewer than were asked \
+          for, and at least \(left) more were available all the time
+          """,
+          calls: findings.keepsAnother(.wrongGrant)
+            ? describe.all(hold.reference, units: hold.units, books)
+              + others(from: hold.takeFrom, to: hold.takeTo, books) : []))
     }
   }
 

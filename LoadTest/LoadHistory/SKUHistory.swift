@@ -33,6 +33,8 @@ struct Hold: BitwiseCopyable {
   let takeTo: Int64
   /// What the reserve was made with.
   var limit: SubjectLimit?
+  /// More was asked for, and these are all that there were.
+  var isPartial = false
   var fate = Fate.returned
   /// When the units came back, if they did.
   var giveFrom = Int64.max
@@ -74,6 +76,19 @@ struct RefusedReserve: BitwiseCopyable {
   let to: Int64
   /// What the refusal said is available; nil if it said nothing.
   let available: Int64?
+}
+
+/// What came before the alternative that a reserve holds, or of a refused one any alternative: it could not be held when
+/// the server looked at it, so that one of its SKUs had too little.
+struct PassedOver: BitwiseCopyable {
+  let reference: OperationReference
+  let alternative: Int
+  /// The fewest that would have done.
+  let units: Int64
+  /// There is no other SKU that can have had too little.
+  let isAlone: Bool
+  let from: Int64
+  let to: Int64
 }
 
 /// A reserve, or what a Replace adds, that was refused because a subject would have had more than its limit. Where
@@ -149,6 +164,7 @@ struct SKUHistory {
   private(set) var holds: [Hold] = []
   private(set) var refusals: [RefusedReserve] = []
   private(set) var limitRefusals: [RefusedByLimit] = []
+  private(set) var passedOver: [PassedOver] = []
   private(set) var reads: [BalanceRead] = []
   private(set) var restocks: [Restock] = []
   private(set) var changes: [StockChange] = []
@@ -168,8 +184,11 @@ struct SKUHistory {
     var last: LinesBySKU.Entry?
     for entry in groups.entries(of: sku) {
       // Lines of one cart for the same SKU count together.
-      if let before = last, before.reference == entry.reference {
+      if let before = last, before.reference == entry.reference,
+        before.alternative == entry.alternative
+      {
         last?.units += entry.units
+        last?.least += entry.least
         last?.newUnits += entry.newUnits
         continue
       }
@@ -191,6 +210,8 @@ struct SKUHistory {
         let limit = ledger[entry.reference.operation].limit
         if summary.replace.sent > 0, summary.reserve.isAccepted {
           addReplaced(entry, summary, limit, clock)
+        } else if ledger.hasChoice(entry.reference.operation) {
+          addChoice(entry, summary, ledger, clock)
         } else if entry.units > 0 {
           addReserve(entry, summary, limit, clock)
         }
@@ -211,15 +232,65 @@ struct SKUHistory {
     case .accepted:
       holds.append(SKUHistory.hold(entry, summary, clock))
     case .refused: addRefused(entry.reference, entry.units, reserve, summary.refusal, limit)
-    case .unknown:
-      guard reserve.mayHaveActed else { return }
-      var hold = Hold(
-        reference: entry.reference, units: entry.units, isCertain: false,
-        takeFrom: reserve.sentNanoseconds, takeTo: .max)
-      let (due, isTooLate) = reserve.sentNanoseconds.addingReportingOverflow(
-        clock.lifeAtLeast(timeToLive: summary.timeToLiveNanoseconds))
-      hold.giveFrom = isTooLate ? .max : due
+    case .unknown: addUnknown(entry.reference, entry.units, summary, clock)
+    }
+  }
+
+  /// Units that may be held, or not.
+  private mutating func addUnknown(
+    _ reference: OperationReference, _ units: Int64, _ summary: ReserveSummary,
+    _ clock: ClockOffset
+  ) {
+    guard summary.reserve.mayHaveActed else { return }
+    let sent = summary.reserve.sentNanoseconds
+    var hold = Hold(
+      reference: reference, units: units, isCertain: false, takeFrom: sent, takeTo: .max)
+    let (due, isTooLate) = sent.addingReportingOverflow(
+      clock.lifeAtLeast(timeToLive: summary.timeToLiveNanoseconds))
+    hold.giveFrom = isTooLate ? .max : due
+    holds.append(hold)
+  }
+
+  /// A reserve with alternatives, or that is content with less than it asks for. `entry` is what one of its
+  /// alternatives, or its lines, ask for of this SKU.
+  private mutating func addChoice(
+    _ entry: LinesBySKU.Entry, _ summary: ReserveSummary, _ ledger: borrowing Ledger,
+    _ clock: ClockOffset
+  ) {
+    let operation = entry.reference.operation
+    let reserve = summary.reserve
+    let chosen = ledger.alternative(of: operation)
+    switch reserve.decision {
+    case .accepted where entry.alternative == chosen:
+      var held = entry
+      held.units = ledger.units(of: UInt32(sku), in: ledger.heldLines(of: operation))
+      // That it grants nothing of a line is wrong by itself.
+      guard held.units > 0 else { return }
+      var hold = SKUHistory.hold(held, summary, clock)
+      hold.isPartial = held.units < entry.units
       holds.append(hold)
+    case .accepted where entry.alternative > chosen: break
+    case .refused where entry.alternative == 0:
+      addRefused(entry.reference, entry.least, reserve, summary.refusal, nil)
+    case .accepted, .refused:
+      guard reserve.isAccepted || summary.refusal?.reason == .insufficientStock else { return }
+      let cart = ledger.cart(of: operation, alternative: entry.alternative)
+      passedOver.append(
+        PassedOver(
+          reference: entry.reference, alternative: entry.alternative, units: entry.least,
+          isAlone: cart.allSatisfy { ledger.line(at: $0).sku == UInt32(sku) },
+          from: reserve.sentNanoseconds, to: reserve.answeredNanoseconds))
+    case .unknown:
+      // Nobody knows which is held, if any, and how much of it: any number of units up to all, in parts that add
+      // up to it.
+      addUnknown(entry.reference, entry.least, summary, clock)
+      var rest = entry.units - entry.least
+      var part: Int64 = 1
+      while rest > 0 {
+        addUnknown(entry.reference, min(part, rest), summary, clock)
+        rest -= min(part, rest)
+        part *= 2
+      }
     }
   }
 
@@ -401,6 +472,7 @@ struct SKUHistory {
     var observers = holds.filter(\.isCertain).map { (from: $0.takeFrom, to: $0.takeTo) }
     observers += refusals.map { (from: $0.from, to: $0.to) }
     observers += limitRefusals.map { (from: $0.from, to: $0.to) }
+    observers += passedOver.map { (from: $0.from, to: $0.to) }
     observers += reads.map { (from: $0.from, to: $0.to) }
     observers += refusedCounts.map { (from: $0.from, to: $0.to) }
     observers += changes.filter(\.isCertain).map { (from: $0.from, to: $0.to) }

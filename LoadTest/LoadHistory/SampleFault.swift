@@ -31,7 +31,7 @@ extension History {
     var calls: [CallLine] = []
     books.forEachLedger { ledger in
       for operation in 0..<ledger.count where calls.count < History.callsMost {
-        let units = ledger.cart(of: operation).reduce(Int64(0)) { sum, index in
+        let units = ledger.everyLine(of: operation).reduce(Int64(0)) { sum, index in
           let line = ledger.line(at: index)
           return line.sku == fault.sku ? sum + Int64(line.quantity) : sum
         }

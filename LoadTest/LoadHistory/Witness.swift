@@ -48,6 +48,8 @@ struct WitnessScheduler {
   private var takes: [Int]
   /// Refusals and reads whose windows have begun, and that are not met.
   private var watched: [Int] = []
+  /// Takes of all that there is whose windows have begun, and that have not happened.
+  private var partial: [Int] = []
   private var now = Int64.min
   /// What is left of the work that may be spent.
   private var workLeft: Int
@@ -127,6 +129,9 @@ struct WitnessScheduler {
       open[Int(effect.kind.rawValue)].push(index, effect)
       openUnits[Int(effect.kind.rawValue)] += effect.units
       if effect.subject >= 0 { ofSubjects[Int(effect.subject)].append(index) }
+      if effect.takesAll, policy == .eager {
+        if model.allows(effect) { happen(index) } else { partial.append(index) }
+      }
     }
     if let detour = detours.first(where: { $0.from <= now && now <= $0.to }) {
       wander(detour)
@@ -187,6 +192,9 @@ struct WitnessScheduler {
       guard let more = next(.give) ?? next(.restock) else { return false }
       happen(more)
     }
+    if effect.takesAll, !isDone[index], model.available > effect.units {
+      for step in planTakes(model.available - effect.units, but: index) ?? [] { happen(step) }
+    }
     while !isDone[index], model.passesLimit(effect) {
       guard let back = ready(.give, of: effect).first else { return false }
       happen(back)
@@ -217,6 +225,10 @@ struct WitnessScheduler {
       }
     }
     watched = left
+    partial.removeAll { isDone[$0] }
+    workLeft -= partial.count
+    // What was granted less than it asked for took all that there was.
+    if let all = partial.first(where: { model.allows(effects[$0]) }) { happen(all) }
   }
 
   /// Meets every watched answer for which there is a plan.
@@ -311,6 +323,12 @@ struct WitnessScheduler {
     let promised = model.held + model.committed
     let over = promised - effect.units
     return over > 0 ? fill(.give, over).map { onHand + $0 } : onHand
+  }
+
+  /// Takes that leave exactly what a partial grant has found, itself not among them.
+  private mutating func planTakes(_ units: Int64, but index: Int) -> [Int]? {
+    let others = ready(.take).filter { $0 != index && !effects[$0].takesAll }
+    return subset(of: others, adding: units)
   }
 
   /// The subject has to have as much as was stated, or too much, and the units have to be there.

@@ -42,8 +42,10 @@ struct WorkloadFlags: ParsableArguments {
   @Option(help: help("lines")) var lines: String?
   @Option(help: help("quantity")) var quantity: String?
 
-  // MARK: Limits
+  // MARK: Choice and limits
 
+  @Option(help: help("warehouses")) var warehouses: String?
+  @Option(help: help("partial_share")) var partialShare: String?
   @Option(help: help("limit")) var limit: String?
   @Option(help: help("subjects")) var subjects: String?
 
@@ -87,7 +89,8 @@ struct WorkloadFlags: ParsableArguments {
     [
       ("api", api), ("batch", batch), ("skus", skus), ("units", units), ("hot_units", hotUnits),
       ("distribution", distribution),
-      ("hot_share", hotShare), ("lines", lines), ("quantity", quantity), ("limit", limit),
+      ("hot_share", hotShare), ("lines", lines), ("quantity", quantity),
+      ("warehouses", warehouses), ("partial_share", partialShare), ("limit", limit),
       ("subjects", subjects), ("ttl_seconds", ttl),
       ("due_together_seconds", dueTogether), ("confirm_share", confirmShare),
       ("release_share", releaseShare), ("extend_share", extendShare),

@@ -20,6 +20,8 @@ SCENARIOS = {
     "cart-changes": (["--skus", 5, "--distribution", "uniform", "--units", 40, "--operations", 3000, "--duplicate-share", 0.1],
                      {"replaced", "refused, no stock", "replayed"}),
     "preorder": (["--skus", 2, "--operations", 3000], {"confirmed", "restocked", "refused, no stock"}),
+    "warehouses": (["--skus", 6, "--units", 40, "--operations", 3000, "--restock-units", "1-5"],
+                   {"confirmed", "released", "restocked", "refused, no stock", "replayed"}),
     "per-customer": (["--skus", 3, "--units", 150, "--subjects", 50, "--operations", 3000],
                      {"confirmed", "released", "refused, no stock", "refused, over the limit", "replayed"}),
     "count": (["--skus", 5, "--units", 200, "--operations", 3000, "--duplicate-share", 0.1],

@@ -23,6 +23,25 @@ import Testing
     #expect(fields.nested(3).map { [$0.number(1), $0.number(2)] } == [[1, 500_000_000]])
   }
 
+  /// Alternatives are longer than what one byte can say, and a limit comes last.
+  @Test func reserveRequestWithAlternativesAndALimit() {
+    let names = SKUNames(prefix: "sku-")
+    var ledger = Ledger(worker: 0, names: names, keys: KeyNames(run: RunID(1)))
+    for sku in 0..<24 as Range<UInt32> {
+      ledger.addLine(CartLine(sku: sku, quantity: 300, minimum: 150))
+    }
+    _ = ledger.openReserve(
+      lineCount: 8, alternatives: 2, timeToLiveNanoseconds: 1_000_000_000,
+      limit: SubjectLimit(subject: 12, maxUnits: 2))
+    let fields = Fields(bytes { ledger.writeRequest(0, .reserve, to: &$0) })
+    #expect(fields.nested(2).map { $0.text(1) } == (0..<8).map { names.name($0) })
+    #expect(fields.nested(2).allSatisfy { $0.number(3) == 300 && $0.number(4) == 150 })
+    let alternatives = fields.nested(5).map { $0.nested(1).map { $0.text(1) } }
+    #expect(alternatives == [8..<16, 16..<24].map { $0.map { names.name($0) } })
+    #expect(fields.nested(6).map { $0.text(1) } == ["customer:0000012"])
+    #expect(fields.nested(6).map { $0.number(2) } == [2])
+  }
+
   /// What protoc's own encoder writes for the bench tools' message.
   @Test func reserveLineByteForByte() {
     let message = bytes {
@@ -35,14 +54,14 @@ import Testing
     let id = Array("0123456789abcdefghij".utf8)
     let timestamp = Fields.varint(1, 1_700_000_000) + Fields.varint(2, 5)
     let message = Fields.bytes(1, id) + Fields.bytes(2, timestamp) + Fields.varint(3, 1)
-    let read = ReserveAnswer(message.span)
+    let read = ReserveAnswer(message.span, SKUNames(prefix: "sku-"))
     let answer = try #require(read)
     #expect(answer.id.text == "0123456789abcdefghij")
     #expect(answer.expiresNanoseconds == 1_700_000_000_000_000_005)
     #expect(answer.isReplayed)
     #expect(bytes { $0.writeEndRequest(answer.id) } == Fields.bytes(1, id))
     for length in 0..<message.count - 2 {
-      let cut = ReserveAnswer(Array(message[..<length]).span)
+      let cut = ReserveAnswer(Array(message[..<length]).span, SKUNames(prefix: "sku-"))
       #expect(cut == nil, "cut at \(length)")
     }
   }
@@ -56,7 +75,7 @@ import Testing
         + Fields.bytes(2, Fields.varint(1, UInt64.max)),
     ] as [[UInt8]])
   func answersThatAreNone(message: [UInt8]) {
-    let answer = ReserveAnswer(message.span)
+    let answer = ReserveAnswer(message.span, SKUNames(prefix: "sku-"))
     #expect(answer == nil)
   }
 

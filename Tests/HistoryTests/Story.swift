@@ -105,6 +105,41 @@ struct Story: ~Copyable {
     return operation
   }
 
+  /// A reserve of lines and alternatives that was sent. Its number.
+  mutating func choose(_ carts: [[CartLine]], at time: Int64) -> Int {
+    for line in carts.joined() { ledger.addLine(line) }
+    let operation = ledger.openReserve(
+      lineCount: carts[0].count, alternatives: carts.count - 1,
+      timeToLiveNanoseconds: Self.timeToLive * 1_000_000)
+    send(operation, .reserve, at: time)
+    return operation
+  }
+
+  /// Is accepted, holds alternative `held`, and says what was granted, in one millisecond unless it takes longer.
+  @discardableResult
+  mutating func choice(
+    _ carts: [[CartLine]], held: Int = 0, granted: [CartLine] = [], at time: Int64,
+    until: Int64? = nil
+  ) -> Int {
+    let operation = choose(carts, at: time)
+    self.granted(operation, held, granted, sent: time, at: until ?? time + 1)
+    return operation
+  }
+
+  mutating func granted(
+    _ operation: Int, _ held: Int, _ lines: [CartLine] = [], sent: Int64, at time: Int64,
+    id: UInt64? = nil, isReplayed: Bool = false
+  ) {
+    let expires = (sent + Self.offset) * 1_000_000 + ledger[operation].timeToLiveNanoseconds
+    answer(
+      operation, .reserve,
+      .accepted(
+        id: ReservationID(number: id ?? nextID), expiresNanoseconds: expires,
+        isReplayed: isReplayed, grant: Grant(alternative: held, lines: lines)),
+      sent: sent, at: time)
+    if id == nil { nextID += 1 }
+  }
+
   static func overLimit(sku: UInt32 = 0, used: Int64?, isReplayed: Bool = false) -> Reply {
     .refused(
       Refusal(

@@ -25,6 +25,8 @@ import Testing
     case .endedTwice: endedTwice()
     case .idUsedTwice: idUsedTwice()
     case .unjustifiedRefusal: unjustifiedRefusal()
+    case .passedOver: passedOver()
+    case .wrongGrant: wrongGrant()
     case .endedAfterExpiry: endedAfterExpiry()
     case .wrongExpiry: wrongExpiry()
     // Found by those who ask the server: the audit, and the samples of a run; and in the change feed.
@@ -61,6 +63,31 @@ import Testing
         "\(Self.key(1)) Reserve of 3, 3.000–4.000 ms: OK \(id(2)) until 1060003.000 ms by its clock",
         "\(Self.key(2)) Reserve of 2, 5.000–6.000 ms: OK \(id(3)) until 1060005.000 ms by its clock",
         "\(Self.key(2)) Confirm of 2, 7.000–9.000 ms: OK",
+      ]
+    )
+  }
+
+  private func passedOver() -> (Findings, [String]) {
+    var story = Story(stock: 3, 3)
+    story.choice(
+      [[CartLine(sku: 0, quantity: 2)], [CartLine(sku: 1, quantity: 2)]], held: 1, at: 1)
+    return (
+      story.check((3, 0), (3, 2)),
+      [
+        "\(Self.key(0)) Reserve of 2, 1.000–2.000 ms: OK \(id(1)) until 1060001.000 ms by its clock, alternative 1"
+      ]
+    )
+  }
+
+  private func wrongGrant() -> (Findings, [String]) {
+    var story = Story(stock: 5)
+    story.choice(
+      [[CartLine(sku: 0, quantity: 6, minimum: 3)]], granted: [CartLine(sku: 0, quantity: 4)], at: 1
+    )
+    return (
+      story.check((5, 4)),
+      [
+        "\(Self.key(0)) Reserve of 4, 1.000–2.000 ms: OK \(id(1)) until 1060001.000 ms by its clock, 4 granted"
       ]
     )
   }

@@ -55,6 +55,20 @@ final class FakeServer: Sendable {
     case refusesCounts
     /// Holds twice as much beyond what is on hand as it may.
     case exceedsOvercommit
+    /// Holds the last alternative that fits.
+    case prefersTheLast
+    /// Looks at no alternative.
+    case triesLinesAlone
+    /// Says that it has held the lines, whatever it has held.
+    case misnamesAlternatives
+    /// Grants the fewest units that will do.
+    case grantsTheLeast
+    /// Grants all units that were asked for where the fewest are there.
+    case grantsWhatIsNotThere
+    /// Says that it has granted one unit more than it has.
+    case overstatesGrants
+    /// Says of a repetition that another alternative is held.
+    case changesAlternatives
     /// Knows no limits.
     case ignoresLimits
     /// Counts what a subject holds, and not what it has bought.

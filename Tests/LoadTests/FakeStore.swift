@@ -13,6 +13,26 @@ struct FakeStore {
     var version: UInt64 = 1
   }
 
+  typealias Line = (sku: String, units: Int64)
+
+  /// What a Reserve would have, each item once.
+  private struct Asked {
+    var lines: [Line] = []
+    /// The fewest that will do, by item.
+    var least: [String: Int64] = [:]
+    /// A line is content with less.
+    var isPartial = false
+
+    init(_ fields: [Fields]) {
+      lines = FakeStore.merged(fields.map { ($0.text(1), Int64($0.number(3))) })
+      for line in fields {
+        let least = Int64(line.has(4) ? line.number(4) : line.number(3))
+        self.least[line.text(1), default: 0] += least
+        isPartial = isPartial || line.has(4)
+      }
+    }
+  }
+
   private struct Reservation {
     enum State { case held, confirmed, released, expired }
     var lines: [(sku: String, units: Int64)]
@@ -38,7 +58,7 @@ struct FakeStore {
   }
 
   private enum Known {
-    case accepted(id: String, expires: Int64)
+    case accepted(id: String, expires: Int64, alternative: UInt64, granted: [Line])
     case refused(Refused)
   }
 
@@ -200,46 +220,73 @@ struct FakeStore {
     if case .forgetsKeys = fault { isForgetful = true }
     if let known = byKey[key], !isForgetful {
       switch known {
-      case .accepted(let id, let expires):
+      case .accepted(let id, let expires, var alternative, let granted):
         var later: Int64 = 0
         if case .changesReplays = fault { later = 1_000_000_000 }
-        return .held(acceptance(id, expires + later, isReplayed: true))
+        if case .changesAlternatives = fault { alternative = 1 - min(1, alternative) }
+        return .held(
+          acceptance(id, expires + later, alternative, granted, isReplayed: true))
       case .refused(var refused):
         refused.isReplayed = true
         return .refused(refused)
       }
     }
-    let lines = fields.nested(2).map { (sku: $0.text(1), units: Int64($0.number(3))) }
-    let asked = Self.merged(lines)
-    let wanted = Dictionary(uniqueKeysWithValues: asked.map { ($0.sku, $0.units) })
+    var asked = [Asked(fields.nested(2))] + fields.nested(5).map { Asked($0.nested(1)) }
+    if case .triesLinesAlone = fault { asked.removeLast(asked.count - 1) }
     reserves += 1
     let limit = fields.nested(6).first.map {
       Limit(subject: $0.text(1), maxUnits: Int64($0.number(2)))
     }
-    var refused = lines.first { line in
-      guard let item = stock[line.sku] else { return true }
-      return available(item) < wanted[line.sku] ?? 0
-    }.map { Refused(sku: $0.sku) }
-    if case .refusesWithStock = fault, reserves % 7 == 0 {
-      refused = lines.first.map { Refused(sku: $0.sku) }
-    }
-    let passed = refusal(by: limit, of: asked)
-    if case .limitsBeforeStock = fault { refused = passed ?? refused }
-    if let refused = refused ?? passed {
+    let refusals = asked.map { refusal(of: $0, limit, stock: stock) }
+    var chosen = refusals.firstIndex { $0 == nil }
+    if case .prefersTheLast = fault { chosen = refusals.lastIndex { $0 == nil } }
+    guard let chosen else {
+      let refused = refusals.first.flatMap { $0 } ?? Refused(sku: "")
       byKey[key] = .refused(refused)
-      feed.tell(8, key: key, lines: asked, reason: refused.reason)
+      feed.tell(8, key: key, lines: asked[0].lines, reason: refused.reason)
       return .refused(refused)
     }
-    change(asked) { $0.held += $1 }
-    use(asked, of: limit)
+    let lines = granted(asked[chosen], stock: stock)
+    change(lines) { $0.held += $1 }
+    use(lines, of: limit)
     let id = "00000000000000\(100_000 + reservations.count)"
     let expires = SystemClock.monotonicNanoseconds() + FakeStore.duration(fields.nested(3).first)
     reservations[id] = Reservation(lines: lines, expires: expires, limit: limit)
     nextExpiry = min(nextExpiry, expires)
-    byKey[key] = .accepted(id: id, expires: expires)
     feed.tell(
-      1, id: id, key: key, lines: asked, stock: self.stock(asked), expires: Self.timestamp(expires))
-    return .held(acceptance(id, expires, isReplayed: false))
+      1, id: id, key: key, lines: lines, stock: self.stock(lines), expires: Self.timestamp(expires))
+    var alternative = UInt64(chosen)
+    if case .misnamesAlternatives = fault { alternative = 0 }
+    var told = asked[chosen].isPartial ? lines : []
+    if case .overstatesGrants = fault { told = told.map { ($0.sku, $0.units + 1) } }
+    byKey[key] = .accepted(
+      id: id, expires: expires, alternative: alternative, granted: told)
+    return .held(acceptance(id, expires, alternative, told, isReplayed: false))
+  }
+
+  /// Why what is asked for cannot be held; nil where it can.
+  private func refusal(of asked: Asked, _ limit: Limit?, stock: [String: Item]) -> Refused? {
+    var refused = asked.lines.first { line in
+      guard let item = stock[line.sku] else { return true }
+      return available(item) < asked.least[line.sku] ?? 0
+    }.map { Refused(sku: $0.sku) }
+    if case .refusesWithStock = fault, reserves % 7 == 0 {
+      refused = asked.lines.first.map { Refused(sku: $0.sku) }
+    }
+    let passed = refusal(by: limit, of: asked.lines)
+    if case .limitsBeforeStock = fault { return passed ?? refused }
+    return refused ?? passed
+  }
+
+  /// What is held of what can be held: of each item as much as there is, up to all.
+  private func granted(_ asked: Asked, stock: [String: Item]) -> [Line] {
+    if case .grantsWhatIsNotThere = fault { return asked.lines }
+    guard asked.isPartial else { return asked.lines }
+    return asked.lines.map { line in
+      let least = asked.least[line.sku] ?? line.units
+      if case .grantsTheLeast = fault { return (line.sku, least) }
+      return (line.sku, min(line.units, stock[line.sku].map(available) ?? 0))
+    }
   }
 
   // MARK: Limits
@@ -421,9 +468,15 @@ struct FakeStore {
       + Fields.varint(2, UInt64(time % 1_000_000_000))
   }
 
-  private func acceptance(_ id: String, _ expires: Int64, isReplayed: Bool) -> [UInt8] {
+  private func acceptance(
+    _ id: String, _ expires: Int64, _ alternative: UInt64, _ granted: [Line], isReplayed: Bool
+  ) -> [UInt8] {
     Fields.bytes(1, Array(id.utf8)) + Fields.bytes(2, FakeStore.timestamp(expires))
-      + (isReplayed ? Fields.varint(3, 1) : [])
+      + (isReplayed ? Fields.varint(3, 1) : []) + Fields.varint(4, alternative)
+      + granted.flatMap { line in
+        Fields.bytes(
+          5, Fields.bytes(1, Array(line.sku.utf8)) + Fields.varint(3, UInt64(line.units)))
+      }
   }
 
   /// The metadata of a refusal, a map in `field`.

@@ -9,7 +9,7 @@ extension Reply {
   ) {
     switch answer.outcome {
     case .answered where answer.status == .ok:
-      self = calls.withMessage(of: answer) { Reply(message: $0, of: method) }
+      self = calls.withMessage(of: answer) { Reply(message: $0, of: method, names) }
     case .answered:
       let code = UInt8(truncatingIfNeeded: answer.status.rawValue)
       self = calls.withStatusDetails(of: answer) { details in

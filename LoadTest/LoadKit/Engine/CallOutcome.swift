@@ -26,7 +26,7 @@ extension Outcome {
   /// nil where nothing was decided, as far as anybody knows.
   private static func decided(_ reply: Reply, _ method: Method) -> Outcome? {
     switch reply {
-    case .accepted(_, _, true): return .replayed
+    case .accepted(_, _, true, _): return .replayed
     case .accepted: return done(method)
     case .read: return .read
     case .refused(let refusal):

@@ -37,14 +37,34 @@ struct Operations {
   private mutating func openReserve(
     lineCount: Int, _ ledger: inout Ledger, _ schedule: Schedule, _ now: Int64
   ) -> SendTask {
-    for _ in 0..<lineCount { ledger.addLine(draws.line()) }
+    let first = ledger.lineCount
+    let isPartial = draws.isPartial()
+    for _ in 0..<lineCount {
+      let line = draws.line()
+      let minimum = isPartial ? (line.quantity + 1) / 2 : 0
+      ledger.addLine(CartLine(sku: line.sku, quantity: line.quantity, minimum: minimum))
+    }
+    for alternative in 1..<max(1, workload.warehouses) {
+      for index in first..<first + lineCount {
+        ledger.addLine(elsewhere(ledger.line(at: index), alternative))
+      }
+    }
     var timeToLive = draws.timeToLiveNanoseconds()
     if let storm = schedule.stormNanoseconds, !schedule.isProbing {
       timeToLive = max(1_000_000_000, storm - now)
     }
     let operation = ledger.openReserve(
-      lineCount: lineCount, timeToLiveNanoseconds: timeToLive, limit: draws.limit())
+      lineCount: lineCount, alternatives: workload.warehouses - 1,
+      timeToLiveNanoseconds: timeToLive, limit: draws.limit())
     return SendTask(operation: operation, method: .reserve)
+  }
+
+  /// The same product's units in another warehouse: the one that is so many behind it, in a circle.
+  private func elsewhere(_ line: CartLine, _ alternative: Int) -> CartLine {
+    let products = workload.skuCount / workload.warehouses
+    return CartLine(
+      sku: UInt32((Int(line.sku) + alternative * products) % workload.skuCount),
+      quantity: line.quantity, minimum: line.minimum)
   }
 
   // MARK: Going on
@@ -77,7 +97,7 @@ struct Operations {
     _ operation: Int, _ ledger: inout Ledger, _ schedule: Schedule, _ now: Int64
   ) {
     guard let isUnsold = draws.shipping() else { return }
-    var lines = ledger.cart(of: operation)
+    var lines = ledger.heldLines(of: operation)
     if !ledger.newCart(of: operation).isEmpty {
       // Where nobody knows what was sold, nothing can be shipped.
       guard let answer = ledger.decidedAnswer(operation, .replace) else { return }

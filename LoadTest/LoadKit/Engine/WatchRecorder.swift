@@ -10,7 +10,7 @@ struct WatchRecorder {
   /// Counts what a call that is about to leave for the first time asks for.
   func sent(_ task: SendTask, _ ledger: borrowing Ledger) {
     switch task.method {
-    case .reserve: count(task, .reserveSent, ledger)
+    case .reserve: countAll(task, .reserveSent, ledger)
     case .replace: countChange(task, added: .reserveSent, dropped: .releaseSent, ledger)
     case .confirm: countHeld(task, .confirmSent, ledger, atMost: true)
     case .release: countHeld(task, .releaseSent, ledger, atMost: true)
@@ -23,10 +23,11 @@ struct WatchRecorder {
   func done(_ task: SendTask, _ reply: Reply, _ ledger: borrowing Ledger) {
     guard !reply.isReplayed else { return }
     switch (reply, task.method) {
-    case (.accepted(_, let expires, _), .reserve):
+    case (.accepted(_, let expires, _, _), .reserve):
       counters.noteExpiry(unixNanoseconds: expires)
-      count(task, .reserveDone, ledger)
-    case (.refused, .reserve): count(task, .reserveRefused, ledger)
+      count(ledger.heldLines(of: task.operation), .reserveDone, ledger)
+      if ledger.hasChoice(task.operation) { countLeft(task, ledger) }
+    case (.refused, .reserve): countAll(task, .reserveRefused, ledger)
     case (.accepted, .replace):
       countChange(task, added: .reserveDone, dropped: .releaseDone, ledger)
     case (.accepted, .confirm): countHeld(task, .confirmDone, ledger, atMost: false)
@@ -51,6 +52,28 @@ struct WatchRecorder {
     }
   }
 
+  /// Counts the lines and all alternatives.
+  private func countAll(
+    _ task: SendTask, _ kind: WatchCounters.Kind, _ ledger: borrowing Ledger
+  ) {
+    for alternative in 0...Int(ledger[task.operation].alternativeCount) {
+      count(ledger.cart(of: task.operation, alternative: alternative), kind, ledger)
+    }
+  }
+
+  /// Counts as refused what was asked for, in its lines and all alternatives, and is not held.
+  private func countLeft(_ task: SendTask, _ ledger: borrowing Ledger) {
+    let held = ledger.heldLines(of: task.operation)
+    var seen: [UInt32] = []
+    let asked = ledger.everyLine(of: task.operation)
+    for index in asked where !seen.contains(ledger.line(at: index).sku) {
+      let sku = ledger.line(at: index).sku
+      seen.append(sku)
+      let left = ledger.units(of: sku, in: asked) - ledger.units(of: sku, in: held)
+      counters.add(UInt32(clamping: max(0, left)), .reserveRefused, sku: sku)
+    }
+  }
+
   /// Counts what a Replace adds and what it drops.
   private func countChange(
     _ task: SendTask, added: WatchCounters.Kind, dropped: WatchCounters.Kind,
@@ -68,7 +91,9 @@ struct WatchRecorder {
     _ task: SendTask, _ kind: WatchCounters.Kind, _ ledger: borrowing Ledger, atMost: Bool
   ) {
     let new = ledger.newCart(of: task.operation)
-    guard !new.isEmpty else { return count(task, kind, ledger) }
+    guard !new.isEmpty else {
+      return count(ledger.heldLines(of: task.operation), kind, ledger)
+    }
     switch ledger.decidedAnswer(task.operation, .replace) {
     case .accepted: count(new, kind, ledger)
     case .refused: count(task, kind, ledger)

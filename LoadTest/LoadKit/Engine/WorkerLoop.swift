@@ -63,7 +63,9 @@ struct WorkerLoop: ~Copyable {
     keys = KeyNames(run: options.run)
     let count = options.share(of: options.connections, worker: number)
     // Key, time to live, a limit, and lines of a SKU and a quantity.
-    let messageMaximum = 96 + options.workload.lines.upperBound * (names.length + 16)
+    let requestLines = options.workload.lines.upperBound * options.workload.warehouses
+    let messageMaximum =
+      96 + 4 * options.workload.warehouses + requestLines * (names.length + 20)
     // Of a message of many the beginning has to fit; the rest follows as the windows let it through.
     pool = try ConnectionPool(
       options, count: count, messageMaximum: max(messageMaximum, WorkerLoop.messageStart(options)))

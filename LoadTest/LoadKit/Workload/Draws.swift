@@ -48,6 +48,9 @@ package struct Draws: Sendable {
     CartLine(sku: sku(), quantity: UInt32(random.within(workload.quantity)))
   }
 
+  /// Whether less of each line will do.
+  package mutating func isPartial() -> Bool { random.chance(workload.partialShare) }
+
   /// Also the SKU of a read or of a restock.
   package mutating func sku() -> UInt32 {
     if random.chance(workload.hotShare) { return 0 }

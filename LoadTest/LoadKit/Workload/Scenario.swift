@@ -30,7 +30,7 @@ package struct Scenario: Sendable {
 
   package static let all = [
     flashSale, tickets, carts, checkout, retryStorm, expiryStorm, mixed, cartChanges, preorder,
-    perCustomer, count, batch, stream,
+    warehouses, perCustomer, count, batch, stream,
   ]
 
   private static let flashSale = Scenario(
@@ -184,6 +184,26 @@ package struct Scenario: Sendable {
     workload.quantity = 1...3
     workload.restockShare = 0.02
     workload.restockUnits = 10...50
+  }
+
+  private static let warehouses = Scenario(
+    name: "warehouses",
+    sentence: """
+      60 products in three warehouses, 200 units in each: carts of 1 to 3 lines from the nearest, else whole from the \
+      next; 30 % take half of each line if there is no more; 40 % confirmed, 40 % released, 2 % restocks, 5 % sent twice.
+      """,
+    operations: nil
+  ) { workload, _ in
+    workload.skuCount = 180
+    workload.units = 200
+    workload.warehouses = 3
+    workload.partialShare = 0.3
+    workload.lines = 1...3
+    workload.quantity = 1...4
+    workload.confirmShare = 0.4
+    workload.releaseShare = 0.4
+    workload.restockShare = 0.02
+    workload.duplicateShare = 0.05
   }
 
   private static let perCustomer = Scenario(

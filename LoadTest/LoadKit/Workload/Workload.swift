@@ -50,6 +50,13 @@ package struct Workload: Equatable, Sendable {
   /// Units of a line.
   package var quantity = 1...1
 
+  // MARK: Choice
+
+  /// SKUs that are one product in as many warehouses: a Reserve asks for one, and names the others as alternatives.
+  package var warehouses = 1
+  /// Share of carts of which less will do: of each line half, rounded up.
+  package var partialShare = 0.0
+
   // MARK: Limits
 
   /// At most so many units of each SKU for one subject, held and bought; 0: there are no limits.

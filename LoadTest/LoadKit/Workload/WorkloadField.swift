@@ -43,7 +43,7 @@ package struct WorkloadField: Sendable {
 extension Workload {
   /// In the order in which they are told.
   package static let fields: [WorkloadField] =
-    apiFields + stockFields + limitFields + holdFields + shelfFields + faultFields + mixFields
+    apiFields + stockFields + choiceFields + holdFields + shelfFields + faultFields + mixFields
 
   /// Requests of a BatchReserve or ReserveStream message, by the API.
   package static let batchMaximum = 8_192
@@ -88,7 +88,13 @@ extension Workload {
     .range("quantity", \.quantity, 1...1_000_000, "Units of a line."),
   ]
 
-  private static let limitFields: [WorkloadField] = [
+  private static let choiceFields: [WorkloadField] = [
+    .count(
+      "warehouses", \.warehouses, 1...9,
+      "Warehouses that each product lies in: SKUs of it, tried one after the other (alternatives)."),
+    .share(
+      "partial_share", \.partialShare,
+      "Share of carts of which half of each line will do, rounded up (min_quantity)."),
     .count(
       "limit", \.limit, 0...1_000_000,
       "Most units of a SKU that one customer may hold and buy; 0: as many as there are."),
@@ -196,8 +202,24 @@ extension Workload {
     if overcommit > 0, countShare > 0 || keepsCommitted && shipShare > 0 {
       throw LoadError("--overcommit goes with --ship-share 0 and without --count-share")
     }
+    try validateChoice()
     if case .hot(let count, _) = distribution, count > skuCount {
       throw LoadError("--distribution names \(count) hot SKUs of \(skuCount) (--skus)")
+    }
+  }
+
+  /// Lines of a request, in its lines and all alternatives, by the API.
+  package static let requestLinesMaximum = 128
+
+  private func validateChoice() throws(LoadError) {
+    if warehouses > skuCount {
+      throw LoadError("--warehouses names \(warehouses) of \(skuCount) SKUs (--skus)")
+    }
+    if lines.upperBound * warehouses > Workload.requestLinesMaximum {
+      throw LoadError("--lines times --warehouses exceeds \(Workload.requestLinesMaximum)")
+    }
+    if warehouses > 1 || partialShare > 0, replaceShare > 0 || limit > 0 {
+      throw LoadError("--warehouses and --partial-share go without --replace-share and --limit")
     }
   }
 
