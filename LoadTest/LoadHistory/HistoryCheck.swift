@@ -379,7 +379,9 @@ package struct HistoryCheck {
             "Replace answered \(attempt.reason.name) and named no SKU that it adds", operation,
             ledger)
         }
-      } else if summary.justifiesRefusal(of: attempt, expiry.earliest) {
+      } else if summary.justifiesRefusal(of: attempt, expiry.earliest)
+        || attempt.reason == .revisionMismatch && canMismatch(attempt, operation, ledger)
+      {
         findings.refusalsJustified += 1
       } else {
         note(.unjustifiedRefusal, "Replace answered \(attempt.reason.name)", operation, ledger)
@@ -391,6 +393,25 @@ package struct HistoryCheck {
         .endedAfterExpiry,
         "Replace was OK, sent \(late / 1_000_000) ms or more after expires_at", operation, ledger)
     }
+  }
+
+  /// Whether the reservation can have been at another revision than a Replace expects, at some instant of its call: an
+  /// Extend may have raised it meanwhile, or may have been raising it before.
+  private func canMismatch(
+    _ replace: Attempt, _ operation: Int, _ ledger: borrowing Ledger
+  ) -> Bool {
+    let expected = Int(ledger[operation].expectedRevision)
+    var (least, most) = (1, 1)
+    ledger.forEachAttempt(of: operation) { attempt in
+      guard attempt.method == .extend, attempt.sentNanoseconds <= replace.answeredNanoseconds else {
+        return
+      }
+      // One that changes nothing is answered as a repetition.
+      let isCertain = attempt.isAccepted && !attempt.isReplayed
+      if isCertain || attempt.isUnknown { most += 1 }
+      if isCertain, attempt.answeredNanoseconds < replace.sentNanoseconds { least += 1 }
+    }
+    return expected > 0 && (least...most != expected...expected)
   }
 
   private mutating func checkEnd(

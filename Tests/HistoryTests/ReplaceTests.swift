@@ -102,6 +102,18 @@ import Testing
       $0.replace(
         first, [line(2)], revision: 1, sent: 3, at: 4, Story.refusal(.revisionMismatch))
     },
+    Case("a revision that an Extend has raised meanwhile", nil, (5, 1), (3, 0)) {
+      let first = $0.sale(1, at: 1)
+      $0.call(first, .extend, sent: 3, at: 6, $0.acceptance(first, 4, id: 0))
+      $0.replace(
+        first, [line(2)], revision: 1, sent: 4, at: 5, Story.refusal(.revisionMismatch))
+    },
+    Case("a revision that a later Extend has raised", .unjustifiedRefusal, (5, 1), (3, 0)) {
+      let first = $0.sale(1, at: 1)
+      $0.replace(
+        first, [line(2)], revision: 1, sent: 3, at: 4, Story.refusal(.revisionMismatch))
+      $0.call(first, .extend, sent: 5, at: 6, $0.acceptance(first, 5, id: 0))
+    },
     Case("done twice", .decidedTwice, (5, 2), (3, 0)) {
       let first = $0.sale(1, at: 1)
       $0.replace(first, [line(2)], sent: 3, at: 4)
