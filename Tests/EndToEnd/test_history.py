@@ -72,7 +72,7 @@ def attempts(history, method, answer):
 
 
 def test_every_call_and_every_balance_is_there(history):
-    assert history.format == 1 and len(history.run.id) == 10
+    assert history.format == 2 and len(history.run.id) == 10
     assert list(history.stock) == [300] * 3 and len(history.balances) == 3
     assert history.operation_count == len(history.operations)
     assert sum(len(operation.attempts) for operation in history.operations) >= 3000

@@ -3,16 +3,19 @@ import Testing
 @testable import LoadHistory
 
 /// Tells the feed of a story, as a server would that has decided it.
-private struct Teller {
+struct Teller {
   private(set) var events: [FeedEvent] = []
   private var levels: [FeedLevel] = []
   private var lsn: UInt64 = 100
 
   /// Puts `stock` behind the SKUs.
-  init(stock: [Int64]) {
+  init(stock: [Int64], safetyStock: Int64 = 0) {
     for (sku, units) in stock.enumerated() {
       levels.append(FeedLevel(sku: UInt32(sku)))
-      tell(.adjusted, key: .stock(sku: sku)) { $0[sku].onHand = units }
+      tell(.adjusted, key: .stock(sku: sku)) {
+        $0[sku].onHand = units
+        $0[sku].safetyStock = safetyStock
+      }
     }
   }
 
@@ -37,7 +40,7 @@ private struct Teller {
     for sku in levels.indices where levels[sku] != before[sku] {
       levels[sku].version += 1
       levels[sku].available =
-        levels[sku].onHand - levels[sku].held - levels[sku].safetyStock
+        levels[sku].onHand - levels[sku].held - levels[sku].committed - levels[sku].safetyStock
       event.stock.append(levels[sku])
     }
     events.append(event)
@@ -52,14 +55,35 @@ private struct Teller {
   }
 
   mutating func ended(
-    _ kind: FeedKind, id: UInt64, _ lines: [FeedLine], expires: Int64 = 0, at time: Int64 = 0
+    _ kind: FeedKind, id: UInt64, _ lines: [FeedLine], keeps: Bool = false, expires: Int64 = 0,
+    at time: Int64 = 0
   ) {
     tell(kind, id: id, lines, expires: expires, at: time) { levels in
       for line in lines {
         levels[Int(line.sku)].held -= line.units
-        if kind == .confirmed { levels[Int(line.sku)].onHand -= line.units }
+        if kind == .confirmed, keeps { levels[Int(line.sku)].committed += line.units }
+        if kind == .confirmed, !keeps { levels[Int(line.sku)].onHand -= line.units }
       }
     }
+  }
+
+  /// - Parameter changes: units that are held more, by SKU.
+  mutating func replaced(
+    _ operation: Int, id: UInt64, _ lines: [FeedLine], _ changes: [FeedLine], expires: Int64
+  ) {
+    tell(
+      .replaced, key: .operation(worker: 0, operation: operation), id: id, lines, expires: expires
+    ) { levels in
+      for change in changes { levels[Int(change.sku)].held += change.units }
+    }
+  }
+
+  mutating func adjusted(_ operation: Int, _ change: (inout FeedLevel) -> Void) {
+    tell(.adjusted, key: .operation(worker: 0, operation: operation)) { change(&$0[0]) }
+  }
+
+  mutating func refused(_ operation: Int, _ lines: [FeedLine], _ reason: RefusalReason) {
+    tell(.refused, key: .operation(worker: 0, operation: operation), lines, reason: reason)
   }
 
   /// The decision that ends a watch.
@@ -433,7 +457,8 @@ private struct Teller {
       // Cut anywhere, it is malformed, or has less of the same: never a trap.
       _ = read(Array(message[..<length]))
     }
-    #expect(read(Fields.varint(2, 2)).event.kind == nil)
+    #expect(read(Fields.varint(2, 2)).event.kind == .replaced)
+    #expect(read(Fields.varint(2, 9)).event.kind == nil)
     #expect(read(Fields.varint(2, 300)).event.kind == nil)
     #expect(!read(Fields.bytes(3, Self.time(1 << 60, 0))).isWhole)
   }
@@ -468,7 +493,7 @@ private struct Teller {
       message.writeWatch(start, heartbeatSeconds: 1)
       let fields = Fields(message.withSpan { array($0) })
       #expect(fields.text(1) == token && fields.number(2) == oldest)
-      #expect(fields.text(3) == "\u{1}\u{3}\u{4}\u{5}\u{6}\u{7}\u{8}")
+      #expect(fields.text(3) == "\u{1}\u{2}\u{3}\u{4}\u{5}\u{6}\u{7}\u{8}")
       #expect(fields.nested(6).first?.number(1) == 1)
     }
   }

@@ -98,8 +98,11 @@ struct FakeFeed {
         8,
         Fields.bytes(1, Array(sku.utf8)) + Fields.varint(3, UInt64(item.onHand))
           + Fields.varint(4, UInt64(item.held))
-          + Fields.varint(6, UInt64(bitPattern: item.onHand - item.held))
-          + Fields.varint(7, item.version))
+          + Fields.varint(5, UInt64(bitPattern: item.safetyStock))
+          + Fields.varint(
+            6,
+            UInt64(bitPattern: item.onHand - item.held - item.committed - item.safetyStock))
+          + Fields.varint(7, item.version) + Fields.varint(8, UInt64(bitPattern: item.committed)))
     }
     if !key.isEmpty { event += Fields.bytes(10, Array(key.utf8)) }
     if !reason.isEmpty { event += Fields.bytes(11, Array(reason.utf8)) }

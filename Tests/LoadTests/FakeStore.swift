@@ -154,6 +154,7 @@ struct FakeStore {
     if !isExpected { return refusal(stream, 10, "ON_HAND_MISMATCH", sku: sku) }
     guard Int64(fields.number(5)) < item.held + item.committed else { return nil }
     refusedCounts.insert(fields.text(1))
+    feed.tell(8, key: fields.text(1), reason: "INSUFFICIENT_STOCK")
     return refusal(stream, 9, "INSUFFICIENT_STOCK", sku: sku)
   }
 
@@ -386,14 +387,24 @@ struct FakeStore {
     let added = new.map { (sku: $0.sku, units: $0.units - (old[$0.sku] ?? 0)) }
     let refused = short.map { Refused(sku: $0) } ?? refusal(by: reservation.limit, of: added)
     replacesByKey[key] = .some(refused)
-    if let refused { return refusal(stream, refused) }
+    if let refused {
+      feed.tell(8, key: key, lines: new, reason: refused.reason)
+      return refusal(stream, refused)
+    }
     if case .replacesNothing = fault { return Frames.answer(stream, []) }
-    change(Self.merged(reservation.lines)) { $0.held -= $1 }
     use(Self.merged(reservation.lines), of: reservation.limit, sign: -1)
     use(new, of: reservation.limit)
-    change(new) { $0.held += $1 }
+    // What it keeps sees nothing of it.
+    let dropped = old.filter { old in !new.contains { $0.sku == old.key } }
+    let changed = (added + dropped.map { (sku: $0.key, units: -$0.value) }).filter {
+      $0.units != 0
+    }
+    change(changed) { $0.held += $1 }
     reservations[id]?.lines = new
     reservations[id]?.revision += 1
+    feed.tell(
+      2, id: id, key: key, lines: new, stock: self.stock(changed),
+      expires: Self.timestamp(reservation.expires))
     return Frames.answer(stream, [])
   }
 

@@ -76,6 +76,34 @@ import Testing
     #expect(others.allSatisfy { report.verdict.violations[$0.rawValue] == nil }, "\(report.text)")
   }
 
+  /// What scenarios do beyond holds and their ends is followed too.
+  @Test(arguments: ["cart-changes", "preorder", "count", "warehouses", "per-customer"])
+  func everyScenarioIsFollowed(name: String) throws {
+    func ofScenario(_ feed: FakeFeed.Fault) throws -> (report: Report, exitStatus: Int32) {
+      try result(feed) {
+        let scenario = try? Scenario.named(name)
+        $0.workload = scenario?.workload(operations: nil) ?? $0.workload
+        $0.workload.distribution = .uniform
+        $0.workload.skuCount = 6
+        $0.workload.units = 60
+        $0.workload.shipTimeNanoseconds = 0...2_000_000
+        $0.workload.duplicateShare = 0.1
+      }
+    }
+    let (report, exitStatus) = try ofScenario(.none)
+    #expect(exitStatus == 0, "\(report.text)")
+    let feed = try #require(report.check?.feed)
+    #expect(feed.isWhole && feed.decisionsCompared > 200, "\(report.text)")
+    #expect(feed.kinds["REPLACED"] ?? 0 > 0 || name != "cart-changes", "\(report.text)")
+    // Which event it is, and so what shows it, is up to how the calls fall; that it shows is not.
+    for fault in [FakeFeed.Fault.drops, .misstates] {
+      let (report, exitStatus) = try ofScenario(fault)
+      #expect(exitStatus == 1, "\(report.text)")
+      let shown: [Violation.Kind] = [.feedGap, .feedMissing, .feedBalance, .feedWrongEvent]
+      #expect(shown.contains { report.verdict.violations[$0.rawValue] != nil }, "\(report.text)")
+    }
+  }
+
   @Test func aBrokenStreamGoesOnFromItsToken() throws {
     let (report, exitStatus) = try result(.breaksOff)
     #expect(exitStatus == 0, "\(report.text)")

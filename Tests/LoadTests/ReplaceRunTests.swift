@@ -67,10 +67,4 @@ import Testing
     if let kind { #expect(report.check?.violations[kind] != nil, "\(report.text)") }
   }
 
-  @Test func aFeedOfChangedCartsIsNotFollowed() throws {
-    let error = #expect(throws: LoadError.self) {
-      _ = try report(.none) { $0.followsFeed = true }
-    }
-    #expect(error?.description.contains("--watch does not follow") == true)
-  }
 }

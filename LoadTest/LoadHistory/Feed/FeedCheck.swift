@@ -37,6 +37,10 @@ package final class FeedCheck {
   let keys: KeyNames
   /// Units put behind each SKU before the run.
   let stock: [Int64]
+  /// Of every SKU.
+  let safetyStock: Int64
+  /// What is confirmed stays on hand, as committed.
+  let keepsCommitted: Bool
   /// When the watch began, by the generator's monotonic clock.
   let beganNanoseconds: Int64
   private var items: [Item]
@@ -52,12 +56,21 @@ package final class FeedCheck {
   /// - Parameters:
   ///   - stock: by SKU.
   ///   - workers: how many ledgers there are.
-  package init(run: RunID, stock: [Int64], workers: Int, beganNanoseconds: Int64) {
+  package init(
+    run: RunID, stock: [Int64], safetyStock: Int64 = 0, keepsCommitted: Bool = false, workers: Int,
+    beganNanoseconds: Int64
+  ) {
+    self.safetyStock = safetyStock
+    self.keepsCommitted = keepsCommitted
     names = SKUNames(run: run)
     keys = KeyNames(run: run)
     self.stock = stock
     self.beganNanoseconds = beganNanoseconds
-    items = (0..<UInt32(stock.count)).map { Item(level: FeedLevel(sku: $0)) }
+    items = (0..<UInt32(stock.count)).map { sku in
+      var level = FeedLevel(sku: sku)
+      level.safetyStock = safetyStock
+      return Item(level: level)
+    }
     notes = (0..<workers).map { _ in FeedNotes() }
   }
 
@@ -93,6 +106,7 @@ package final class FeedCheck {
     }
     switch kind {
     case .held: takeHeld(event, operation)
+    case .replaced: takeReplaced(event, operation)
     case .extended: takeExtended(event, operation)
     case .confirmed, .released, .expired: takeEnd(event, kind, operation, at: time)
     case .adjusted: takeAdjusted(event, operation)
@@ -108,7 +122,9 @@ package final class FeedCheck {
     }
     let operation = operation(of: event)
     let note = operation.map { notes[Int($0.worker)][Int($0.number)] }
-    if event.lsn == counts.lastLSN || note?.lsn == event.lsn || note?.endLSN == event.lsn {
+    if event.lsn == counts.lastLSN || note?.lsn == event.lsn || note?.endLSN == event.lsn
+      || note?.replaceLSN == event.lsn
+    {
       self.note(.feedRepeated, event, "it was told before")
       return false
     }
@@ -124,7 +140,8 @@ package final class FeedCheck {
         number < Int(UInt32.max), notes[worker].makeRoom(for: number)
       else { return nil }
       return Operation(worker: Int32(worker), number: UInt32(number))
-    case .extended, .confirmed, .released, .expired: return event.id.flatMap { live[$0] }
+    case .replaced, .extended, .confirmed, .released, .expired:
+      return event.id.flatMap { live[$0] }
     }
   }
 
@@ -155,6 +172,41 @@ package final class FeedCheck {
     }
   }
 
+  /// What was held before follows from what is held now and from what the balances of the changed items have
+  /// become: it has to be what was told before.
+  private func takeReplaced(_ event: FeedEvent, _ operation: Operation?) {
+    guard let operation else {
+      return note(.feedUnknown, event, "no reservation that is held")
+    }
+    let own = FeedKey.operation(worker: Int(operation.worker), operation: Int(operation.number))
+    if event.key != own { note(.feedWrongEvent, event, "its key is not the reservation's") }
+    var before = event.lines
+    for level in event.stock where Int(level.sku) < items.count {
+      let rise = level.held.minus(items[Int(level.sku)].level.held)
+      if let index = before.firstIndex(where: { $0.sku == level.sku }) {
+        before[index].units = before[index].units.minus(rise)
+      } else {
+        before.append(FeedLine(sku: level.sku, units: Int64(0).minus(rise)))
+      }
+      if rise == 0 { note(.feedWrongEvent, event, "it changes an item whose units it keeps") }
+      follow(event, level, onHand: 0, held: rise)
+    }
+    let told = notes[Int(operation.worker)][Int(operation.number)]
+    if FeedFingerprint.lines(before.filter { $0.units != 0 }) != told.heldLines {
+      note(
+        .feedBalance, event,
+        "what it says is held, less what it says has changed, is not what was held before")
+    }
+    if event.expiresNanoseconds != told.expiresNanoseconds {
+      note(.feedWrongEvent, event, "it has another expires_at than the hold had")
+    }
+    change(operation) { note in
+      FeedNote.count(&note.replaced)
+      note.replaceLSN = event.lsn
+      note.newLines = FeedFingerprint.lines(event.lines)
+    }
+  }
+
   private func takeExtended(_ event: FeedEvent, _ operation: Operation?) {
     guard let operation else {
       return note(.feedUnknown, event, "no reservation that is held")
@@ -176,7 +228,7 @@ package final class FeedCheck {
     }
     live[id] = nil
     let before = notes[Int(operation.worker)][Int(operation.number)]
-    if FeedFingerprint.lines(event.lines) != before.lines {
+    if FeedFingerprint.lines(event.lines) != before.heldLines {
       note(.feedWrongEvent, event, "its lines are not those that were held")
     }
     if kind == .expired {
@@ -203,6 +255,12 @@ package final class FeedCheck {
     guard let operation else { return note(.feedUnknown, event, "no call of the run") }
     if !event.stock.isEmpty { note(.feedWrongEvent, event, "it changes stock") }
     change(operation) { note in
+      // A Replace has its Reserve's key.
+      if note.held > 0 {
+        FeedNote.count(&note.refusedReplaces)
+        note.replaceLSN = event.lsn
+        return
+      }
       FeedNote.count(&note.refused)
       note.lsn = event.lsn
       note.lines = FeedFingerprint.lines(event.lines)
@@ -217,6 +275,7 @@ package final class FeedCheck {
       return note(.feedUnknown, event, "a SKU that the run does not have")
     }
     let before = items[Int(level.sku)].level.onHand
+    let committedBefore = items[Int(level.sku)].level.committed
     switch event.key {
     case .stock(let sku):
       follow(event, onHand: (stock[Int(level.sku)]).minus(before), begins: true)
@@ -225,12 +284,13 @@ package final class FeedCheck {
       follow(event, onHand: 0)
       marks.insert(number)
     default:
-      follow(event, onHand: nil)
+      follow(event, onHand: nil, committed: nil)
       guard let operation else { return note(.feedUnknown, event, "no call of the run") }
       change(operation) { note in
         FeedNote.count(&note.adjusted)
         note.lsn = event.lsn
         note.value = level.onHand.minus(before)
+        note.expiresNanoseconds = level.committed.minus(committedBefore)
       }
     }
   }
@@ -248,6 +308,8 @@ package final class FeedCheck {
       let units = event.lines.reduce(Int64(0)) { $1.sku == level.sku ? $0.plus($1.units) : $0 }
       switch kind {
       case .held: follow(event, level, onHand: 0, held: units)
+      case .confirmed where keepsCommitted:
+        follow(event, level, onHand: 0, held: Int64(0).minus(units), committed: units)
       case .confirmed:
         follow(event, level, onHand: Int64(0).minus(units), held: Int64(0).minus(units))
       default: follow(event, level, onHand: 0, held: Int64(0).minus(units))
@@ -256,14 +318,21 @@ package final class FeedCheck {
   }
 
   /// The same for an event without lines.
-  /// - Parameter onHand: what on hand has to rise by; nil: by whatever.
-  private func follow(_ event: FeedEvent, onHand: Int64?, begins: Bool = false) {
-    for level in event.stock { follow(event, level, onHand: onHand, held: 0, begins: begins) }
+  /// - Parameters:
+  ///   - onHand: what on hand has to rise by; nil: by whatever.
+  ///   - committed: the same of committed.
+  private func follow(
+    _ event: FeedEvent, onHand: Int64?, committed: Int64? = 0, begins: Bool = false
+  ) {
+    for level in event.stock {
+      follow(event, level, onHand: onHand, held: 0, committed: committed, begins: begins)
+    }
   }
 
   /// - Parameter begins: it may be the first of its item.
   private func follow(
-    _ event: FeedEvent, _ level: FeedLevel, onHand: Int64?, held: Int64, begins: Bool = false
+    _ event: FeedEvent, _ level: FeedLevel, onHand: Int64?, held: Int64, committed: Int64? = 0,
+    begins: Bool = false
   ) {
     guard Int(level.sku) < items.count else {
       return note(.feedUnknown, event, "a SKU that the run does not have")
@@ -271,10 +340,10 @@ package final class FeedCheck {
     let before = items[Int(level.sku)]
     items[Int(level.sku)] = Item(level: level, isKnown: true)
     let name = names.name(Int(level.sku))
-    // The run sells without keeping units as committed, and allows no shortage.
+    // The run promises no more than there is and may be held beyond.
     let unpromised = level.onHand.minus(level.held).minus(level.committed)
     if level.available != unpromised.minus(level.safetyStock)
-      || level.held < 0 || level.committed < 0 || unpromised < 0
+      || level.held < 0 || level.committed < 0 || level.available < 0
     {
       return note(
         .feedBalance, event, "SKU \(name) has \(Self.text(level)), which no item can have")
@@ -289,13 +358,15 @@ package final class FeedCheck {
     }
     let expected = before.level
     let rise = level.onHand.minus(expected.onHand)
+    let committedRise = level.committed.minus(expected.committed)
     guard rise == onHand ?? rise, level.held == expected.held.plus(held),
-      level.committed == expected.committed, level.safetyStock == expected.safetyStock
+      committedRise == committed ?? committedRise, level.safetyStock == expected.safetyStock
     else {
       return note(
         .feedBalance, event,
         "SKU \(name) has \(Self.text(level)) behind \(Self.text(expected)): on hand has to change "
-          + "by \(onHand.map(String.init) ?? "any"), held by \(held)")
+          + "by \(onHand.map(String.init) ?? "any"), held by \(held), committed by "
+          + "\(committed.map(String.init) ?? "any")")
     }
   }
 

@@ -64,29 +64,23 @@ extension FeedCheck {
     let operation = reference.operation
     let told = notes[ledger.worker][operation]
     switch ledger[operation].kind {
-    // A run that has these does not follow the feed.
-    case .ship, .uncommit, .count: break
     case .read:
       if !told.isEmpty {
         note(.feedUnknown, reference, ledger, comparison, "a read is no decision")
       }
-    case .restock:
+    case .restock, .ship, .uncommit, .count:
       let call = CallSummary(ledger, operation, .adjustStock)
-      require(call, told.adjusted, "ADJUSTED", reference, ledger, comparison)
-      require(told.held, told.refused, "Reserve", reference, ledger, comparison)
-      if told.adjusted > 0, told.value != Int64(ledger.line(of: operation).quantity) {
-        note(
-          .feedWrongEvent, reference, ledger, comparison,
-          "ADJUSTED number \(told.lsn) changes on hand by \(told.value)")
-      }
+      compareAdjusted(call, told, reference, ledger, comparison)
       place(call, told.lsn, reference, &comparison)
     case .reserve:
       let summary = ReserveSummary(ledger, operation)
       require(told.adjusted, 0, "AdjustStock", reference, ledger, comparison)
       compareReserve(summary, told, reference, ledger, comparison)
+      compareReplace(summary.replace, told, reference, ledger, comparison)
       compareEnds(summary, told, reference, ledger, comparison)
       compareExtends(summary, told, reference, ledger, comparison)
       place(summary.reserve, told.lsn, reference, &comparison)
+      place(summary.replace, told.replaceLSN, reference, &comparison)
       for call in [summary.confirm, summary.release] where call.isAccepted {
         place(call, told.endLSN, reference, &comparison)
       }
@@ -94,6 +88,86 @@ extension FeedCheck {
   }
 
   // MARK: One operation
+
+  private func compareAdjusted(
+    _ call: CallSummary, _ told: FeedNote, _ reference: OperationReference,
+    _ ledger: borrowing Ledger, _ comparison: Comparison
+  ) {
+    let operation = reference.operation
+    let units = Int64(ledger.line(of: operation).quantity)
+    let (onHand, committed): (Int64, Int64) =
+      switch ledger[operation].kind {
+      case .ship: (-units, -units)
+      case .uncommit: (0, -units)
+      case .count: (ledger.counted(operation).minus(ledger[operation].expectedOnHand), 0)
+      case .restock, .reserve, .read: (units, 0)
+      }
+    require(told.held, 0, "Reserve", reference, ledger, comparison)
+    if call.decision == .refused, Method.adjustStock.keeps(call.reason) {
+      require(told.adjusted, 0, "ADJUSTED", reference, ledger, comparison)
+      counts.compared += 1
+      requireOnce(told.refused, "REFUSED", reference, ledger, comparison)
+    } else {
+      require(call, told.adjusted, "ADJUSTED", reference, ledger, comparison)
+      // Of unknown outcome it may have been the one or the other.
+      if !call.mayHaveActed {
+        require(told.refused, 0, "a refusal", reference, ledger, comparison)
+      } else if Int(told.adjusted) + Int(told.refused) > 1 {
+        note(.feedRepeated, reference, ledger, comparison, "it was decided more than once")
+      }
+    }
+    if told.adjusted > 0, told.value != onHand || told.expiresNanoseconds != committed {
+      note(
+        .feedWrongEvent, reference, ledger, comparison,
+        "ADJUSTED number \(told.lsn) changes on hand by \(told.value), committed by "
+          + "\(told.expiresNanoseconds)")
+    }
+  }
+
+  private func compareReplace(
+    _ call: CallSummary, _ told: FeedNote, _ reference: OperationReference,
+    _ ledger: borrowing Ledger, _ comparison: Comparison
+  ) {
+    if call.sent == 0, told.replaced == 0, told.refusedReplaces == 0 { return }
+    switch call.decision {
+    case .refused where Method.replace.keeps(call.reason):
+      require(told.replaced, 0, "REPLACED", reference, ledger, comparison)
+      counts.compared += 1
+      requireOnce(told.refusedReplaces, "REFUSED of Replace", reference, ledger, comparison)
+    case .unknown where call.mayHaveActed:
+      if Int(told.replaced) + Int(told.refusedReplaces) > 1 {
+        note(.feedRepeated, reference, ledger, comparison, "Replace was decided more than once")
+      }
+    case .accepted, .refused, .unknown:
+      require(call, told.replaced, "REPLACED", reference, ledger, comparison)
+      require(told.refusedReplaces, 0, "a refusal", reference, ledger, comparison)
+    }
+    let asked = FeedFingerprint.lines(ledger.merged(ledger.newCart(of: reference.operation)))
+    if told.replaced > 0, told.newLines != asked {
+      note(
+        .feedWrongEvent, reference, ledger, comparison,
+        "the lines of number \(told.replaceLSN) are not those that were asked for")
+    }
+  }
+
+  /// Whether lines that were told are what an operation asked for, or says that it holds. Where nobody knows what a
+  /// Reserve was answered it may hold any alternative, and of one that is content with less any number of units.
+  private func areRight(
+    _ lines: UInt32, _ summary: ReserveSummary, _ operation: Int, _ isHeld: Bool,
+    _ ledger: borrowing Ledger
+  ) -> Bool {
+    guard isHeld else {
+      return lines == FeedFingerprint.lines(ledger.merged(ledger.cart(of: operation)))
+    }
+    if summary.reserve.isAccepted {
+      return lines == FeedFingerprint.lines(ledger.merged(ledger.heldLines(of: operation)))
+    }
+    return (0...Int(ledger[operation].alternativeCount)).contains { alternative in
+      let cart = ledger.cart(of: operation, alternative: alternative)
+      return cart.contains { ledger.line(at: $0).minimum > 0 }
+        || lines == FeedFingerprint.lines(ledger.merged(cart))
+    }
+  }
 
   private func compareReserve(
     _ summary: ReserveSummary, _ told: FeedNote, _ reference: OperationReference,
@@ -119,7 +193,7 @@ extension FeedCheck {
     case .unknown: require(told.held, told.refused, "Reserve", reference, ledger, comparison)
     }
     guard told.held > 0 || told.refused > 0 else { return }
-    if told.lines != FeedFingerprint.lines(ledger.mergedCart(of: reference.operation)) {
+    if !areRight(told.lines, summary, reference.operation, told.held > 0, ledger) {
       note(
         .feedWrongEvent, reference, ledger, comparison,
         "the lines of number \(told.lsn) are not those that were asked for")
@@ -292,10 +366,10 @@ extension FeedCheck {
 }
 
 extension Ledger {
-  /// The lines of an operation, each SKU once.
-  func mergedCart(of operation: Int) -> [FeedLine] {
+  /// The lines at `range`, each SKU once.
+  func merged(_ range: Range<Int>) -> [FeedLine] {
     var merged: [FeedLine] = []
-    for index in cart(of: operation) {
+    for index in range {
       let line = line(at: index)
       if let known = merged.firstIndex(where: { $0.sku == line.sku }) {
         merged[known].units += Int64(line.quantity)

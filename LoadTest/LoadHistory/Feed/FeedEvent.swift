@@ -4,12 +4,13 @@
 /// What happened: holdfast.v1.EventKind.
 package enum FeedKind: UInt8, CaseIterable, BitwiseCopyable, Sendable {
   case held = 1
-  case extended = 3
+  case replaced, extended
   case confirmed, released, expired, adjusted, refused
 
   package var name: String {
     switch self {
     case .held: "HELD"
+    case .replaced: "REPLACED"
     case .extended: "EXTENDED"
     case .confirmed: "CONFIRMED"
     case .released: "RELEASED"
@@ -201,14 +202,15 @@ extension MessageBuffer {
 
   /// AdjustStockRequest of a decision that changes nothing but the version: key (1), sku (2), any_version (7),
   /// set_safety_stock (8), reason (9).
-  package mutating func writeMark(key: String, _ names: SKUNames) {
+  /// - Parameter safetyStock: what the item has.
+  package mutating func writeMark(key: String, _ names: SKUNames, safetyStock: Int64) {
     removeAll()
     appendField(1, bytes: Array(key.utf8))
     let sku = beginField(2)
     appendSKU(0, names)
     endField(sku)
     appendField(7, varint: 1)
-    appendField(8, varint: 0)
+    appendField(8, varint: UInt64(bitPattern: safetyStock))
     appendField(9, bytes: Array("holdfast-load watch".utf8))
   }
 }

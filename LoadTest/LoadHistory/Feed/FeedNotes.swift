@@ -1,5 +1,5 @@
-// What the feed has said of each operation of a run, to be held against the ledgers at the end. 64 bytes for
-// an operation: less than half of what its ledger keeps of it.
+// What the feed has said of each operation of a run, to be held against the ledgers at the end. 80 bytes for
+// an operation: about half of what its ledger keeps of it.
 
 /// Of one operation.
 struct FeedNote: BitwiseCopyable {
@@ -8,18 +8,25 @@ struct FeedNote: BitwiseCopyable {
   var endLSN: UInt64 = 0
   /// HELD: expires_at. ADJUSTED: the units that on hand rose by.
   var value: Int64 = 0
-  /// When the hold ends by the newest of HELD and EXTENDED.
+  /// When the hold ends by the newest of HELD and EXTENDED. ADJUSTED: the units that committed rose by.
   var expiresNanoseconds: Int64 = 0
+  /// Of REPLACED.
+  var replaceLSN: UInt64 = 0
   /// Of EXTENDED: the sum of their expires_at, mixed, so that two sets of them are told apart.
   var extensions: UInt64 = 0
   /// Of HELD and REFUSED.
   var id: UInt32 = 0
   var lines: UInt32 = 0
+  /// Of REPLACED: what is held since.
+  var newLines: UInt32 = 0
   /// When EXPIRED came, in milliseconds since the watch began.
   var expiredMilliseconds: UInt32 = 0
   /// How often each was told, up to 255.
   var held: UInt8 = 0
   var refused: UInt8 = 0
+  var replaced: UInt8 = 0
+  /// REFUSED of what is held.
+  var refusedReplaces: UInt8 = 0
   var adjusted: UInt8 = 0
   var extended: UInt8 = 0
   var confirmed: UInt8 = 0
@@ -27,9 +34,12 @@ struct FeedNote: BitwiseCopyable {
   var expired: UInt8 = 0
 
   var isEmpty: Bool {
-    held == 0 && refused == 0 && adjusted == 0 && extended == 0 && confirmed == 0 && released == 0
-      && expired == 0
+    held == 0 && refused == 0 && replaced == 0 && adjusted == 0 && extended == 0 && confirmed == 0
+      && released == 0 && expired == 0
   }
+
+  /// What is held by the newest of HELD and REPLACED.
+  var heldLines: UInt32 { replaced > 0 ? newLines : lines }
 
   static func count(_ counter: inout UInt8) { counter += counter == .max ? 0 : 1 }
 }

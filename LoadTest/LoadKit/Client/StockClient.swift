@@ -129,10 +129,13 @@ package struct StockClient: ~Copyable {
   }
 
   /// Makes a decision that changes nothing but a version.
-  mutating func mark(_ key: String, _ names: SKUNames) throws(LoadError) {
+  /// - Parameter safetyStock: what the run's items have.
+  mutating func mark(
+    _ key: String, _ names: SKUNames, safetyStock: Int64
+  ) throws(LoadError) {
     let endpoint = endpoint
     try callAll(1, .adjustStock) { _, message in
-      message.writeMark(key: key, names)
+      message.writeMark(key: key, names, safetyStock: safetyStock)
     } take: { (_, calls, answer) throws(LoadError) in
       try StockClient.isDone(answer, calls, "AdjustStock", endpoint)
     }

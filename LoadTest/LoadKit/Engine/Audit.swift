@@ -78,7 +78,8 @@ private func readFeed(
   _ history: inout History, _ target: Endpoint
 ) throws(LoadError) -> Report.Feed {
   let watcher = FeedWatcher(
-    target, run: history.run, stock: history.stock, workers: history.books.count, from: .oldest,
+    target, run: history.run, stock: history.stock, safetyStock: history.safetyStock,
+    keepsCommitted: history.books.keepsCommitted, workers: history.books.count, from: .oldest,
     mark: 1 + Machine.random64() >> 8)
   defer { watcher.stop() }
   try watcher.begin()

@@ -7,6 +7,8 @@ struct BalanceSampler: ~Copyable {
   private let target: Endpoint
   private let names: SKUNames
   private let stock: [Int64]
+  private let keepsCommitted: Bool
+  private let overcommit: Int64
   private let workers: [WatchCounters]
   /// From here on a hold may have expired that lives as long as was asked for.
   private let expiryPossibleFrom: Int64
@@ -37,6 +39,8 @@ struct BalanceSampler: ~Copyable {
     target = options.target
     names = SKUNames(run: options.run)
     stock = Array(options.workload.stock.prefix(WatchCounters.skusMaximum))
+    keepsCommitted = options.workload.keepsCommitted
+    overcommit = options.workload.overcommit
     self.workers = workers
     // Holds that are due together may live for a second alone.
     let shortest =
@@ -70,6 +74,8 @@ struct BalanceSampler: ~Copyable {
     var bounds = stock.map { units in
       var bounds = WatchBounds()
       bounds.stock = units
+      bounds.keepsCommitted = keepsCommitted
+      bounds.overcommit = overcommit
       return bounds
     }
     for sku in bounds.indices { bounds[sku].readDone(workers, sku: sku) }

@@ -40,14 +40,16 @@ final class FeedWatcher: @unchecked Sendable {
   ///   - workers: how many ledgers the run has.
   ///   - mark: tells the decision that ends this watch from those that ended others.
   init(
-    _ target: Endpoint, run: RunID, stock: [Int64], workers: Int, from start: FeedStart,
-    mark: UInt64
+    _ target: Endpoint, run: RunID, stock: [Int64], safetyStock: Int64, keepsCommitted: Bool,
+    workers: Int, from start: FeedStart, mark: UInt64
   ) {
     self.target = target
     self.mark = mark
     self.start = start
     let now = SystemClock.monotonicNanoseconds()
-    check = FeedCheck(run: run, stock: stock, workers: workers, beganNanoseconds: now)
+    check = FeedCheck(
+      run: run, stock: stock, safetyStock: safetyStock, keepsCommitted: keepsCommitted,
+      workers: workers, beganNanoseconds: now)
     progress = Mutex(Progress(movedNanoseconds: now))
   }
 
@@ -86,7 +88,8 @@ final class FeedWatcher: @unchecked Sendable {
     let asked = SystemClock.monotonicNanoseconds()
     do throws(LoadError) {
       var client = try StockClient.connect(to: target)
-      try client.mark(KeyNames.mark(history.run, number: mark), history.names)
+      try client.mark(
+        KeyNames.mark(history.run, number: mark), history.names, safetyStock: history.safetyStock)
     } catch {
       return "its end could not be marked: \(error)"
     }

@@ -117,8 +117,9 @@ extension FeedWatcher {
   /// Beside a run: from now on, before anything of it is decided.
   fileprivate convenience init(_ options: RunOptions) {
     self.init(
-      options.target, run: options.run, stock: options.workload.stock, workers: options.threads,
-      from: .now, mark: 0)
+      options.target, run: options.run, stock: options.workload.stock,
+      safetyStock: -options.workload.overcommit, keepsCommitted: options.workload.keepsCommitted,
+      workers: options.threads, from: .now, mark: 0)
   }
 }
 
@@ -139,6 +140,6 @@ extension RunFacts {
 }
 
 extension RunOptions {
-  /// Balances are compared while the load runs. The bounds of that know holds, their ends and restocks.
-  var watches: Bool { verifies && compares && !workload.hasStockCalls }
+  /// Balances are compared while the load runs.
+  var watches: Bool { verifies && compares }
 }

@@ -90,12 +90,7 @@ package struct RunOptions: Sendable {
     try require(verifies || !savesHistory, "--history goes without --no-verify")
     try require(
       verifies && compares || !followsFeed, "--watch goes without --no-verify and --no-check")
-    try require(
-      !followsFeed || workload.replaceShare == 0,
-      "--watch does not follow reservations whose lines are replaced (--replace-share)")
-    try require(
-      !followsFeed || !workload.hasStockCalls,
-      "--watch does not follow --keep-committed, --overcommit and --count-share")
+
     try require(
       (0.05...3_600).contains(intervalSeconds ?? 1), "--interval must be 0.05 to 3600 s")
     if let intervalSeconds, let measuredSeconds {

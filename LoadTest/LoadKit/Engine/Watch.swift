@@ -10,6 +10,12 @@
 //     V.done(s) − C.sent(a) − R.sent(a)  ≤ held ≤   V.sent(a) − N.done(s) − C.done(s) − R.done(s)
 //     0 ≤ held ≤ on hand
 //
+// Where what is confirmed is kept as committed, on hand falls by what is shipped and what a count finds missing, G, in
+// the place of C, and committed by what is shipped and unsold, S:
+//
+//     C.done(s) − S.sent(a)  ≤ committed ≤  C.sent(a) − S.done(s)
+//     held + committed ≤ on hand and what may be held beyond
+//
 // The lower bound of held is left out from the first instant at which a hold can have expired. Only
 // first answers count as done: one that repeats another may have been counted already. Calls of
 // unknown outcome are sent and not done, which widens the bounds, as it has to.
@@ -21,6 +27,7 @@ internal import Synchronization
   enum Kind: Int, CaseIterable {
     case reserveSent, reserveDone, reserveRefused, confirmSent, confirmDone
     case releaseSent, releaseDone, restockSent, restockDone
+    case goneSent, goneDone, settledSent, settledDone
   }
 
   /// The first SKUs, which are the hot ones.
@@ -80,6 +87,15 @@ struct WatchBounds: Equatable {
   var confirmSent: Int64 = 0
   var releaseSent: Int64 = 0
   var restockSent: Int64 = 0
+  /// Shipped, and found missing by counts; shipped, and unsold.
+  var goneDone: Int64 = 0
+  var settledDone: Int64 = 0
+  var goneSent: Int64 = 0
+  var settledSent: Int64 = 0
+  /// What is confirmed stays on hand, as committed.
+  var keepsCommitted = false
+  /// What may be held beyond what is on hand.
+  var overcommit: Int64 = 0
   /// No hold can have expired yet.
   var nothingExpired = false
 
@@ -91,6 +107,8 @@ struct WatchBounds: Equatable {
       confirmDone += worker.units(.confirmDone, sku: sku)
       releaseDone += worker.units(.releaseDone, sku: sku)
       restockDone += worker.units(.restockDone, sku: sku)
+      goneDone += worker.units(.goneDone, sku: sku)
+      settledDone += worker.units(.settledDone, sku: sku)
     }
   }
 
@@ -101,11 +119,15 @@ struct WatchBounds: Equatable {
       confirmSent += worker.units(.confirmSent, sku: sku)
       releaseSent += worker.units(.releaseSent, sku: sku)
       restockSent += worker.units(.restockSent, sku: sku)
+      goneSent += worker.units(.goneSent, sku: sku)
+      settledSent += worker.units(.settledSent, sku: sku)
     }
   }
 
-  var onHandLeast: Int64 { stock + restockDone - confirmSent }
-  var onHandMost: Int64 { stock + restockSent - confirmDone }
+  var onHandLeast: Int64 { stock + restockDone - goneSent - (keepsCommitted ? 0 : confirmSent) }
+  var onHandMost: Int64 { stock + restockSent - goneDone - (keepsCommitted ? 0 : confirmDone) }
+  var committedLeast: Int64 { keepsCommitted ? max(0, confirmDone - settledSent) : 0 }
+  var committedMost: Int64 { keepsCommitted ? confirmSent - settledDone : 0 }
   var heldLeast: Int64 { nothingExpired ? max(0, reserveDone - confirmSent - releaseSent) : 0 }
   var heldMost: Int64 { reserveSent - reserveRefused - confirmDone - releaseDone }
 
@@ -117,8 +139,14 @@ struct WatchBounds: Equatable {
     if level.held < heldLeast || level.held > heldMost {
       return "held \(level.held), where only \(heldLeast) to \(heldMost) can be"
     }
-    if level.held > level.onHand {
-      return "held \(level.held), more than the \(level.onHand) on hand"
+    if level.committed < committedLeast || level.committed > committedMost {
+      return
+        "committed \(level.committed), where only \(committedLeast) to \(committedMost) can be"
+    }
+    if level.held > level.onHand + overcommit - level.committed {
+      let committed = level.committed > 0 ? " and \(level.committed) committed" : ""
+      let beyond = overcommit > 0 ? " and \(overcommit) beyond it" : ""
+      return "held \(level.held)\(committed), more than the \(level.onHand) on hand\(beyond)"
     }
     return nil
   }

@@ -14,7 +14,7 @@ struct WatchRecorder {
     case .replace: countChange(task, added: .reserveSent, dropped: .releaseSent, ledger)
     case .confirm: countHeld(task, .confirmSent, ledger, atMost: true)
     case .release: countHeld(task, .releaseSent, ledger, atMost: true)
-    case .adjustStock: count(task, .restockSent, ledger)
+    case .adjustStock: countAdjusted(task, isDone: false, ledger)
     case .extend, .getStock, .batchGetStock, .batchReserve, .reserveStream: break
     }
   }
@@ -32,7 +32,7 @@ struct WatchRecorder {
       countChange(task, added: .reserveDone, dropped: .releaseDone, ledger)
     case (.accepted, .confirm): countHeld(task, .confirmDone, ledger, atMost: false)
     case (.accepted, .release): countHeld(task, .releaseDone, ledger, atMost: false)
-    case (.accepted, .adjustStock): count(task, .restockDone, ledger)
+    case (.accepted, .adjustStock): countAdjusted(task, isDone: true, ledger)
     default: break
     }
   }
@@ -49,6 +49,26 @@ struct WatchRecorder {
     for index in lines {
       let line = ledger.line(at: index)
       counters.add(line.quantity, kind, sku: line.sku)
+    }
+  }
+
+  /// Counts what an AdjustStock adds, or takes from on hand and from committed.
+  private func countAdjusted(_ task: SendTask, isDone: Bool, _ ledger: borrowing Ledger) {
+    let line = ledger.line(of: task.operation)
+    let gone: WatchCounters.Kind = isDone ? .goneDone : .goneSent
+    let settled: WatchCounters.Kind = isDone ? .settledDone : .settledSent
+    switch ledger[task.operation].kind {
+    case .restock: counters.add(line.quantity, isDone ? .restockDone : .restockSent, sku: line.sku)
+    case .ship:
+      counters.add(line.quantity, gone, sku: line.sku)
+      counters.add(line.quantity, settled, sku: line.sku)
+    case .uncommit: counters.add(line.quantity, settled, sku: line.sku)
+    case .count:
+      // Below zero nothing is counted: then it finds fewer missing.
+      let before = ledger[task.operation].expectedOnHand
+      counters.add(
+        UInt32(clamping: max(0, before - ledger.counted(task.operation))), gone, sku: line.sku)
+    case .reserve, .read: break
     }
   }
 
