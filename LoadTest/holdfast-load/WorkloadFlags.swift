@@ -46,7 +46,7 @@ struct WorkloadFlags: ParsableArguments {
 
   @Option(help: help("warehouses")) var warehouses: String?
   @Option(help: help("partial_share")) var partialShare: String?
-  @Option(help: help("limit")) var limit: String?
+  @Option(help: help("max_units")) var maxUnits: String?
   @Option(help: help("subjects")) var subjects: String?
 
   // MARK: Holds and their ends
@@ -90,7 +90,7 @@ struct WorkloadFlags: ParsableArguments {
       ("api", api), ("batch", batch), ("skus", skus), ("units", units), ("hot_units", hotUnits),
       ("distribution", distribution),
       ("hot_share", hotShare), ("lines", lines), ("quantity", quantity),
-      ("warehouses", warehouses), ("partial_share", partialShare), ("limit", limit),
+      ("warehouses", warehouses), ("partial_share", partialShare), ("max_units", maxUnits),
       ("subjects", subjects), ("ttl_seconds", ttl),
       ("due_together_seconds", dueTogether), ("confirm_share", confirmShare),
       ("release_share", releaseShare), ("extend_share", extendShare),

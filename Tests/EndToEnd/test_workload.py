@@ -12,7 +12,7 @@ WORKLOADS = sorted((REPOSITORY / "LoadTest/workloads").glob("*.json"))
 # A value of each field that no scenario has.
 OTHER_VALUES = {
     "api": "stream", "batch": "76", "skus": "77", "units": "78", "hot_units": "79", "distribution": "hot:3:0.25", "hot_share": "0.01",
-    "lines": "7-8", "quantity": "9", "warehouses": "1", "partial_share": "0", "limit": "7", "subjects": "70", "ttl_seconds": "77-78", "due_together_seconds": "79",
+    "lines": "7-8", "quantity": "9", "warehouses": "1", "partial_share": "0", "max_units": "7", "subjects": "70", "ttl_seconds": "77-78", "due_together_seconds": "79",
     "confirm_share": "0.11", "release_share": "0.12", "extend_share": "0.13",
     "overcommit": "0", "keep_committed": "true", "ship_share": "0.4", "uncommit_share": "0.3",
     "ship_time_seconds": "0.004", "count_share": "0.05", "count_missing": "1-2", "replace_share": "0.135", "change_time_seconds": "0.003", "pay_time_seconds": "0.001-0.002", "think_time_seconds": "3", "duplicate_share": "0.14",
@@ -62,7 +62,7 @@ def test_flags_come_before_the_file_and_the_file_before_the_scenario(generator):
 
 def test_scenarios_are_listed(generator):
     listed = [line for line in run(generator, "scenarios").stdout.splitlines() if not line.startswith(" ")]
-    assert len(listed) == 12
+    assert len(listed) == 14
     for name in listed:
         assert workload(generator, "--scenario", name)["scenario"] == name
     assert workload(generator, "--scenario", "flash-sale", "--operations", 50_000)["units"] == 500

@@ -89,7 +89,7 @@ import Testing
     ("--warehouses", { $0.warehouses = 2 }),
     ("--warehouses", { ($0.skuCount, $0.warehouses) = (20, 10) }),
     ("--lines", { ($0.skuCount, $0.warehouses, $0.lines) = (20, 3, 1...43) }),
-    ("--partial-share", { ($0.partialShare, $0.limit) = (0.5, 2) }),
+    ("--partial-share", { ($0.partialShare, $0.maxUnits) = (0.5, 2) }),
     ("--warehouses", { ($0.skuCount, $0.warehouses, $0.replaceShare) = (20, 2, 0.1) }),
   ]
 

@@ -25,7 +25,7 @@ import Testing
       """
       { "api": "stream", "batch": 12, "overcommit": 9, "keep_committed": true, "ship_share": 0, "uncommit_share": 0.3,
         "ship_time_seconds": "7ms", "count_share": 0, "count_missing": "1-2", "replace_share": 0.4, "change_time_seconds": "5ms", "skus": 7, "units": 8, "hot_units": 9, "distribution": "hot:2:0.25", "hot_share": 0.125,
-        "lines": "2-3", "quantity": "4-5", "limit": 6, "subjects": 70, "ttl_seconds": "1.5-90", "due_together_seconds": "2m",
+        "lines": "2-3", "quantity": "4-5", "max_units": 6, "subjects": 70, "ttl_seconds": "1.5-90", "due_together_seconds": "2m",
         "confirm_share": 0.5, "release_share": 0.25, "extend_share": 0.75,
         "pay_time_seconds": "20ms-0.2", "think_time_seconds": "1ms", "duplicate_share": 0.2,
         "copies": "3-4", "cut_share": 0.01, "close_share": 0.001, "retries_unknown": true,

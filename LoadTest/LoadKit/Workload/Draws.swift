@@ -67,10 +67,10 @@ package struct Draws: Sendable {
 
   /// The limit that a reserve is made with; nil where there is none.
   package mutating func limit() -> SubjectLimit? {
-    if workload.limit == 0 { return nil }
+    if workload.maxUnits == 0 { return nil }
     return SubjectLimit(
       subject: below(workload.subjectCount),
-      maxUnits: UInt32(truncatingIfNeeded: workload.limit))
+      maxUnits: UInt32(truncatingIfNeeded: workload.maxUnits))
   }
 
   package mutating func timeToLiveNanoseconds() -> Int64 {

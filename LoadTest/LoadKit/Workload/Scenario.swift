@@ -218,7 +218,7 @@ package struct Scenario: Sendable {
     workload.units = 3_000
     workload.lines = 1...2
     workload.quantity = 1...2
-    workload.limit = 2
+    workload.maxUnits = 2
     workload.subjectCount = 2_000
     workload.timeToLiveNanoseconds = 1_000_000_000...2_000_000_000
     workload.confirmShare = 0.5

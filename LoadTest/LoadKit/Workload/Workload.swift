@@ -60,7 +60,7 @@ package struct Workload: Equatable, Sendable {
   // MARK: Limits
 
   /// At most so many units of each SKU for one subject, held and bought; 0: there are no limits.
-  package var limit = 0
+  package var maxUnits = 0
   /// Subjects, drawn evenly, where there is a limit.
   package var subjectCount = 1_000
 
@@ -97,9 +97,6 @@ package struct Workload: Equatable, Sendable {
   /// Share of opened operations that count one SKU, and how many units they find missing.
   package var countShare = 0.0
   package var countMissing = 0...0
-
-  /// Balances move otherwise than by holds, their ends and restocks.
-  package var hasStockCalls: Bool { overcommit > 0 || keepsCommitted || countShare > 0 }
 
   // MARK: Retries and cuts
 

@@ -96,11 +96,11 @@ extension Workload {
       "partial_share", \.partialShare,
       "Share of carts of which half of each line will do, rounded up (min_quantity)."),
     .count(
-      "limit", \.limit, 0...1_000_000,
+      "max_units", \.maxUnits, 0...1_000_000,
       "Most units of a SKU that one customer may hold and buy; 0: as many as there are."),
     .count(
       "subjects", \.subjectCount, 1...SKUNames.countMaximum,
-      "Customers that --limit is for, drawn evenly."),
+      "Customers that --max-units is for, drawn evenly."),
   ]
 
   private static let holdFields: [WorkloadField] = [
@@ -218,8 +218,8 @@ extension Workload {
     if lines.upperBound * warehouses > Workload.requestLinesMaximum {
       throw LoadError("--lines times --warehouses exceeds \(Workload.requestLinesMaximum)")
     }
-    if warehouses > 1 || partialShare > 0, replaceShare > 0 || limit > 0 {
-      throw LoadError("--warehouses and --partial-share go without --replace-share and --limit")
+    if warehouses > 1 || partialShare > 0, replaceShare > 0 || maxUnits > 0 {
+      throw LoadError("--warehouses and --partial-share go without --replace-share and --max-units")
     }
   }
 
