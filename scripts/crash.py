@@ -7,7 +7,8 @@ acknowledged decision must be repeated as it was, every call that was cut off is
 balances must be what the ledger says, and each decision must be in the change feed once. Ten rounds share a data directory; in the end all their ledgers
 are audited once more, the server is stopped, and `holdfast verify` has to agree.
 
-What a round does is drawn from the seed; when exactly the kill strikes is up to the machine.
+What a round does is drawn from the seed: plain carts, or a scenario of the load generator (SCENARIOS; --scenario has
+one of them in every round). When exactly the kill strikes is up to the machine.
 Exit status: 0 nothing was lost or applied twice, 1 something was: the data directory is kept and named.
 """
 
@@ -32,8 +33,22 @@ GENERATOR_SECONDS = 60
 HISTORY_BYTES = 8 << 30
 AWAITED_SECONDS = 1  # how long a kill waits for a certain file to appear
 # Violations (see Violation.Kind of the load generator) that a decision which was applied twice shows as.
-TWICE = ("oversold", "units lost or invented", "held units differ", "decided twice", "reservation id used twice",
+TWICE = ("oversold", "more than a limit for one subject", "units lost or invented", "held units differ", "decided twice", "reservation id used twice",
          "twice in the feed")
+
+
+# Scenarios of the load generator, and what else they take to come to something in half a second.
+PLAIN = "plain"
+SCENARIOS = {
+    PLAIN: [],
+    "cart-changes": ["--distribution", "uniform", "--replace-share", "0.6"],
+    "preorder": ["--overcommit", "50"],
+    "count": ["--ship-time", "0-20ms", "--count-share", "0.1"],
+    "warehouses": ["--warehouses", "3", "--partial-share", "0.5"],
+    "per-customer": ["--subjects", "60"],
+    "batch": ["--batch", "50", "--confirm-share", "0.2"],
+    "stream": ["--batch", "50", "--confirm-share", "0.2"],
+}
 
 
 class Failure(Exception):
@@ -127,6 +142,9 @@ class Round:
         self.draw = random.Random(f"{seed}/{number}")
         self.directory = directory
         self.ledger = directory.path / f"ledger-{number:06}"
+        # Half of the rounds are plain.
+        others = [name for name in SCENARIOS if name != PLAIN]
+        self.scenario = directory.options.scenario or self.draw.choice([PLAIN, self.draw.choice(others)])
         self.finding = None
 
     def run(self):
@@ -154,14 +172,18 @@ class Round:
     def load_command(self):
         draw, options = self.draw, self.directory.options
         skus = draw.choice([1, 10, 100, 400])
-        return [options.generator, "run", "--target", self.directory.server.target,
-                "--history", self.ledger, "--no-check", "--duration", "60", "--warm-up", "0",
-                "--seed", str(draw.getrandbits(32)), "--skus", str(skus),
-                "--units", str(draw.choice([5, 100, 10_000])), "--distribution", draw.choice(["uniform", "zipf:0.9"]),
-                "--lines", draw.choice(["1", "1", "1-3", "1-8"]), "--quantity", draw.choice(["1", "1-3"]),
-                "--connections", str(draw.choice([1, 4, 16])), "--streams", str(draw.choice([1, 10, 50])),
-                "--confirm-share", "0.4", "--release-share", "0.4", "--duplicate-share", "0.05",
-                "--ttl", str(draw.choice([600, 600, 2, 1]))]
+        command = [options.generator, "run", "--target", self.directory.server.target,
+                   "--history", self.ledger, "--no-check", "--duration", "60", "--warm-up", "0",
+                   "--seed", str(draw.getrandbits(32)), "--units", str(draw.choice([5, 100, 10_000])),
+                   "--connections", str(draw.choice([1, 4, 16])), "--streams", str(draw.choice([1, 10, 50])),
+                   "--duplicate-share", "0.05", "--ttl", str(draw.choice([600, 600, 2, 1]))]
+        carts = ["--distribution", draw.choice(["uniform", "zipf:0.9"]),
+                 "--lines", draw.choice(["1", "1", "1-3", "1-8"]), "--quantity", draw.choice(["1", "1-3"]),
+                 "--confirm-share", "0.4", "--release-share", "0.4"]
+        if self.scenario == PLAIN:
+            return [*command, "--skus", str(skus), *carts]
+        # Each product lies in three warehouses.
+        return [*command, "--scenario", self.scenario, "--skus", str(3 * skus), *SCENARIOS[self.scenario]]
 
     def wait_for_the_moment(self):
         """Some time under load; where segments are small often until a checkpoint or a segment is being made."""
@@ -175,7 +197,7 @@ class Round:
         time.sleep(self.draw.choice([0, self.draw.uniform(0, 0.003)]))
 
     def line(self):
-        parts = [f"round {self.number:4}", f"killed after {self.load_seconds:.2f} s"]
+        parts = [f"round {self.number:4}", self.scenario, f"killed after {self.load_seconds:.2f} s"]
         parts += [f"in {name}" for name in sorted(self.unfinished)]
         if self.recovery_kills:
             parts.append(f"{self.recovery_kills} × while recovering")
@@ -247,6 +269,7 @@ def main():
     parser.add_argument("--rounds", type=int, default=20)
     parser.add_argument("--seed", type=int, default=random.SystemRandom().getrandbits(32))
     parser.add_argument("--load-seconds", type=float, default=0.5, help="most load before a kill")
+    parser.add_argument("--scenario", choices=SCENARIOS, help="of every round (default: drawn, half of them plain)")
     parser.add_argument("--durability", help="of every directory (default: mostly fsync, now and then os)")
     parser.add_argument("--directory", help="where data directories are made (default: the system's temporary one)")
     parser.add_argument("--server", default=REPOSITORY / ".build/release/holdfast")
