@@ -89,7 +89,7 @@ package struct Attempt: BitwiseCopyable, Sendable {
     switch outcome {
     case .none, .withoutEffect: false
     // Compared, and not recorded: the same call may succeed later.
-    case .refused: reason != .onHandMismatch
+    case .refused: reason != .onHandMismatch && reason != .revisionMismatch
     case .accepted, .read: true
     }
   }

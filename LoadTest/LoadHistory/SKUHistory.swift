@@ -208,7 +208,8 @@ struct SKUHistory {
         let summary = ReserveSummary(ledger, entry.reference.operation)
         let first = holds.count
         let limit = ledger[entry.reference.operation].limit
-        if summary.replace.sent > 0, summary.reserve.isAccepted {
+        let replace = summary.replace
+        if replace.decision != .unknown || replace.mayHaveActed, summary.reserve.isAccepted {
           addReplaced(entry, summary, limit, clock)
         } else if ledger.hasChoice(entry.reference.operation) {
           addChoice(entry, summary, ledger, clock)

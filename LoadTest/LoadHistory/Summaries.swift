@@ -48,7 +48,7 @@ struct CallSummary: BitwiseCopyable {
     if attempt.isDecision {
       if attempt.isReplayed { replayed += 1 } else { first += 1 }
     }
-    if attempt.isRefused { refused += 1 }
+    if attempt.isRefused, attempt.isDecided { refused += 1 }
     if attempt.isDecided { decided += 1 }
     if attempt.isDecided, attempt.answeredNanoseconds < answeredNanoseconds {
       answeredNanoseconds = attempt.answeredNanoseconds

@@ -108,6 +108,14 @@ import Testing
       $0.replace(
         first, [line(2)], revision: 1, sent: 4, at: 5, Story.refusal(.revisionMismatch))
     },
+    Case("a revision that an Extend has raised, and expired by the next try", nil, (5, 0), (3, 0)) {
+      let first = $0.open([line(1)], timeToLive: 100)
+      $0.call(first, .reserve, sent: 1, at: 2, $0.acceptance(first, 1, id: 1))
+      $0.call(first, .extend, sent: 3, at: 6, $0.acceptance(first, 4, id: 0))
+      $0.replace(
+        first, [line(2)], revision: 1, sent: 4, at: 5, Story.refusal(.revisionMismatch))
+      $0.call(first, .replace, sent: 300, at: 301, Story.refusal(.reservationExpired))
+    },
     Case("a revision that a later Extend has raised", .unjustifiedRefusal, (5, 1), (3, 0)) {
       let first = $0.sale(1, at: 1)
       $0.replace(
