@@ -215,14 +215,21 @@ package enum StudentT {
     let logOfBeta = lgamma(a) + lgamma(b) - lgamma(a + b)
     let powers = a * log(x) + b * log(1 - x)
     let front = exp(powers - logOfBeta) / a
-    // The fraction 1 / (1 + d1 / (1 + d2 / ...)), from its end: 200 terms are more than ever needed.
+    // The fraction 1 + d1 / (1 + d2 / ...) from its front, by Lentz's method, until a term changes nothing: a dozen
+    // terms or two. 200 are more than ever needed.
     var fraction = 1.0
-    for term in stride(from: 200, through: 1, by: -1) {
+    var numerators = 1.0
+    var denominators = 0.0
+    for term in 1...200 {
       let m = Double(term / 2)
       let even = m * (b - m) * x / ((a + 2 * m - 1) * (a + 2 * m))
       let odd = -(a + m) * (a + b + m) * x / ((a + 2 * m) * (a + 2 * m + 1))
       let numerator = term % 2 == 0 ? even : odd
-      fraction = 1 + numerator / fraction
+      numerators = 1 + numerator / numerators
+      denominators = 1 / (1 + numerator * denominators)
+      let change = numerators * denominators
+      fraction *= change
+      if abs(change - 1) < 1e-15 { break }
     }
     return front / fraction
   }
