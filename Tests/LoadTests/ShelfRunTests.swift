@@ -61,17 +61,15 @@ import Testing
   ])
   func faultsAreFound(scenario: String, fault: FakeServer.Fault) throws {
     let (report, exitStatus, _) = try report(scenario, fault) {
+      // One call at a time: no other change excuses what is wrong, however the calls fall.
+      ($0.connections, $0.streams) = (1, 1)
       $0.operations = 500
       $0.workload.shipTimeNanoseconds = 0...3_000_000
       $0.workload.units = 40
       if $0.workload.overcommit > 0 { $0.workload.overcommit = 30 }
       $0.workload.uncommitShare = scenario == "count" ? 0.3 : 0
       $0.workload.shipShare = scenario == "count" ? 0.3 : 0
-      if case .refusesCounts = fault {
-        // One call at a time: no other change excuses a refused count, however the calls fall.
-        $0.workload.units = 100_000
-        ($0.connections, $0.streams) = (1, 1)
-      }
+      if case .refusesCounts = fault { $0.workload.units = 100_000 }
     }
     #expect(exitStatus == 1, "\(report.text)")
   }
