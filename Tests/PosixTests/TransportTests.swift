@@ -162,7 +162,7 @@ struct TransportTests {
   func big() throws {
     let sides = try Sides()
     let pair = try sides.pair()
-    let bytes = noise(8 << 20)
+    let bytes = noise(2 << 20)
     #expect(try pair.transfer(bytes, from: \.client, to: \.server) == bytes)
     pair.server.releaseIdleBuffers()
     pair.client.releaseIdleBuffers()

@@ -148,8 +148,8 @@ struct HostileMessageTests {
   }
 
   /// 80 KiB of the shortest things there are, which unpack to the most memory.
-  private static let amplifiers: [(name: String, unit: [UInt8])] = [
-    ("empty submessages", [0x12, 0x00]), ("empty first fields", [0x0a, 0x00]),
+  private static let amplifiers: [(name: String, bytes: [UInt8])] = [
+    ("empty submessages", [0x12, 0x00] as [UInt8]), ("empty first fields", [0x0a, 0x00]),
     ("empty third fields", [0x1a, 0x00]), ("unknown varints", [0x78, 0x00]),
     ("unknown empty strings", [0x7a, 0x00]),
     ("submessages of an unknown field", [0x12, 2, 0x78, 0]),
@@ -158,15 +158,15 @@ struct HostileMessageTests {
     ("submessages of unknown fields", [0x12, 0x10] + [UInt8](repeating: 0x78, count: 16)),
     ("unknown fixed 32", [0x7d, 0, 0, 0, 0]), ("zero varints", [0x08, 0x00]),
     ("unknown groups", [0x7b, 0x7c]), ("groups that do not end", [0x7b]),
-  ]
+  ].map { name, unit in
+    (name, Array(repeatElement(unit, count: messageBytesMax / unit.count).joined()))
+  }
 
   @Test(
     "The worst of 80 KiB", arguments: amplifiers.indices,
     ["Reserve", "Confirm", "Extend", "AdjustStock", "GetStock", "BatchGetStock", "Check"])
   func amplification(index: Int, method: String) throws {
-    let unit = Self.amplifiers[index].unit
-    let bytes = Array(repeatElement(unit, count: messageBytesMax / unit.count).joined())
-    try answer(method, bytes)
+    try answer(method, Self.amplifiers[index].bytes)
     // The next message finds everything as it was.
     _ = try service.ok("ListStock", Message())
   }
