@@ -16,12 +16,14 @@ import argparse
 import json
 import pathlib
 import random
+import re
 import shutil
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
+import urllib.request
 
 REPOSITORY = pathlib.Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(REPOSITORY / "Tests" / "EndToEnd"))
@@ -87,6 +89,13 @@ class Directory:
         self.server = Server(self.options.server, *self.flags)
         self.recovery_seconds = time.monotonic() - begin
 
+    def wait_for_load(self, load):
+        """Until the first Reserve is there, or the generator has ended: a busy machine lets it take its time."""
+        page = f"http://127.0.0.1:{self.server.admin_port}/metrics"
+        begun = re.compile(rb'^grpc_server_started_total{.*grpc_method="Reserve"} [1-9]', re.MULTILINE)
+        while load.poll() is None and not begun.search(urllib.request.urlopen(page, timeout=20).read()):
+            time.sleep(0.02)
+
     def kill(self):
         """SIGKILL. Returns the names of the files that were being made."""
         if not self.server.is_alive():
@@ -151,6 +160,7 @@ class Round:
         draw, directory = self.draw, self.directory
         load = subprocess.Popen(self.load_command(), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
         try:
+            directory.wait_for_load(load)
             begin = time.monotonic()
             self.wait_for_the_moment()
             self.load_seconds = time.monotonic() - begin

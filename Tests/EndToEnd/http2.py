@@ -119,7 +119,7 @@ class Connection:
             except (ConnectionResetError, ssl.SSLEOFError) as error:
                 raise Closed from error
             if not data:
-                raise Closed
+                raise Closed(self.goaway_text)
             self.received += data
         length = int.from_bytes(self.received[:3], "big")
         kind, flags, stream = struct.unpack(">BBI", self.received[3:9])

@@ -132,6 +132,8 @@ class EagerPeer(Peer):
     pending = b""
 
     def send(self, data):
+        if not self.pending:
+            self.pending = bytearray()  # what is taken off its front is not copied: megabytes wait in it
         self.pending += data
 
     def read_frame(self):
@@ -141,10 +143,10 @@ class EagerPeer(Peer):
             if not readable and not writable:
                 raise TimeoutError(f"{len(self.pending)} bytes cannot be sent, and nothing comes")
             if writable:
-                self.pending = self.pending[self.socket.send(self.pending[:1 << 16], socket.MSG_DONTWAIT):]
+                del self.pending[:self.socket.send(self.pending[:1 << 16], socket.MSG_DONTWAIT)]
             if readable:
                 data = self.socket.recv(1 << 16)
                 if not data:
-                    raise Closed
+                    raise Closed(self.goaway_text)
                 self.received += data
         return super().read_frame()

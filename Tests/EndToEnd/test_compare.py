@@ -27,7 +27,7 @@ def compare(generator, *arguments):
 
 
 def side_by_side(generator, folder, *arguments):
-    return compare(generator, "--folder", folder, "--duration", "0.5", "--warm-up", "0.1", "--seed", "1", *arguments)
+    return compare(generator, "--folder", folder, "--duration", "0.3", "--warm-up", "0.05", "--seed", "1", *arguments)
 
 
 def children_of(folder):

@@ -10,6 +10,8 @@ import urllib.request
 
 import pytest
 
+from server import eventually
+
 
 def run(generator, *arguments):
     return subprocess.run([generator, *map(str, arguments)], capture_output=True, text=True, timeout=120)
@@ -130,11 +132,12 @@ def test_a_page_that_goes_away_is_told(generator, start):
     """A page that was right, and is gone at the end: what was counted by then is not all."""
     server = start("--durability", "memory")
     page = urllib.request.urlopen(f"http://127.0.0.1:{server.admin_port}/metrics", timeout=10).read()
+    before = calls(server)
     with web_server(200, page) as port:
         process = subprocess.Popen(
             [generator, "run", "--target", server.target, "--admin", f"127.0.0.1:{port}", "--duration", "3",
              "--rate", "50", "--warm-up", "0"], stdout=subprocess.PIPE, text=True)
-        time.sleep(1)
+        eventually(lambda: calls(server) != before, 30)
     out, _ = process.communicate(timeout=60)
     assert process.returncode == 0, out
     assert "the server's figures end before the run does" in " ".join(out.split())

@@ -31,6 +31,11 @@ def run(generator, server, *flags):
     return subprocess.run(command(generator, server, *flags), capture_output=True, text=True, timeout=120)
 
 
+def said(done):
+    """What it wrote to standard error, without how far it was: a busy machine makes a short run long enough to be told."""
+    return "".join(line for line in done.stderr.splitlines(keepends=True) if "requests/s" not in line)
+
+
 class Balance(html.parser.HTMLParser):
     """Every element that is opened is closed, in its order, and none asks the network for something."""
 
@@ -63,7 +68,7 @@ def test_open_loop_in_all_forms(generator, server, schema, tmp_path):
                "--require", "rate>=10", "--require", "errors<50%", "--fail-if", "conflicts>1000%")
     assert done.returncode == 0, done.stdout + done.stderr
     assert "kept       rate>=10 (" in done.stdout
-    assert done.stderr == (
+    assert said(done) == (
         "holdfast-load: --fail-if 'conflicts>1000%' will go: write --require 'conflicts<=1000%'\n")
     told = json.loads(report.read_text())
     jsonschema.Draft202012Validator.check_schema(schema)
@@ -91,7 +96,7 @@ def histograms(path):
 def test_the_log_has_the_latencies_of_the_report(generator, server, tmp_path):
     """Line by line: the log's histograms are those that the intervals of the report were told from."""
     report, log = tmp_path / "report.json", tmp_path / "report.hdr"
-    done = run(generator, server, "--duration", "2", "--warm-up", "0.5", "--json", report, "--hdr", log)
+    done = run(generator, server, "--rate", "1000", "--duration", "2", "--warm-up", "0.5", "--json", report, "--hdr", log)
     assert done.returncode == 0, done.stdout + done.stderr
     intervals = json.loads(report.read_text())["intervals"]
     logged = histograms(log)
@@ -136,7 +141,7 @@ def test_a_full_disk_costs_one_report_and_no_other(generator, server, tmp_path, 
     flags = [part for pair in files.items() for part in pair]
     done = run(generator, server, "--operations", "2000", *flags, "--require", "p99<1ns")
     assert done.returncode == 2
-    assert done.stderr == "holdfast-load: cannot write /dev/full: No space left on device\n"
+    assert said(done) == "holdfast-load: cannot write /dev/full: No space left on device\n"
     assert done.stdout.startswith("VERDICT: nothing oversold")
     for name, path in files.items():
         assert name == flag or path.stat().st_size > 0
@@ -148,7 +153,7 @@ def test_standard_output_may_be_full_too(generator, server, tmp_path):
         done = subprocess.run(command(generator, server, "--operations", "200", "--html", page),
                               stdout=full, stderr=subprocess.PIPE, text=True, timeout=60)
     assert done.returncode == 2
-    assert done.stderr == "holdfast-load: cannot write standard output: No space left on device\n"
+    assert said(done) == "holdfast-load: cannot write standard output: No space left on device\n"
     assert page.stat().st_size > 0
 
 
@@ -156,7 +161,7 @@ def test_json_on_standard_output_leaves_the_text_to_the_other(generator, server)
     done = run(generator, server, "--operations", "200", "--json", "-")
     assert done.returncode == 0
     assert json.loads(done.stdout)["schema_version"] == 3
-    assert done.stderr.startswith("VERDICT: ")
+    assert said(done).startswith("VERDICT: ")
 
 
 @pytest.mark.parametrize("flag", ["--json", "--html", "--hdr"])
@@ -199,7 +204,7 @@ def test_the_version_is_told(generator, binary):
 def test_an_interrupted_run_has_a_report_of_what_there_was(generator, server, tmp_path):
     files = {flag: tmp_path / flag[2:] for flag in ("--json", "--html", "--hdr")}
     process = subprocess.Popen(
-        command(generator, server, "--duration", "60", *(part for pair in files.items() for part in pair)),
+        command(generator, server, "--rate", "300", "--duration", "60", *(part for pair in files.items() for part in pair)),
         stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     for line in process.stderr:
         if "requests/s" in line:  # it is under way
@@ -218,7 +223,7 @@ def test_an_interrupted_run_has_a_report_of_what_there_was(generator, server, tm
 def test_a_terminal_has_lines_that_are_redrawn(generator, server, environment, has_colours):
     ours, theirs = pty.openpty()
     process = subprocess.Popen(
-        command(generator, server, "--duration", "2", "--warm-up", "0"), stdin=subprocess.DEVNULL,
+        command(generator, server, "--rate", "300", "--duration", "2", "--warm-up", "0"), stdin=subprocess.DEVNULL,
         stdout=theirs, stderr=theirs, env={**os.environ, "TERM": "xterm", "COLUMNS": "90", **environment})
     os.close(theirs)
     shown = b""

@@ -27,8 +27,8 @@ def test_one_hot_sku_on_two_loops(generator, start, strategy):
     server = start("--loops", "2", "--concurrency", strategy)
     done = subprocess.run(
         [generator, "run", "--target", server.target, "--admin", f"127.0.0.1:{server.admin_port}",
-         "--server-pid", str(server.pid), "--seed", "1", "--skus", "1", "--units", "20000",
-         "--operations", "20000", "--connections", "8", "--confirm-share", "0.3", "--release-share", "0.3"],
+         "--server-pid", str(server.pid), "--seed", "1", "--skus", "1", "--units", "8000",
+         "--operations", "8000", "--connections", "8", "--confirm-share", "0.3", "--release-share", "0.3"],
         capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stdout + done.stderr
     assert "VERDICT: nothing oversold, nothing lost" in done.stdout

@@ -5,6 +5,7 @@ import tarfile
 import shutil
 import time
 
+import grpc
 import pytest
 from grpc import StatusCode
 from holdfast.v1 import event_pb2_grpc, reservation_pb2
@@ -261,10 +262,18 @@ SMALL = ("--journal-segment-bytes", "262144", "--loops", "1", "--history", "0")
 
 
 def fill(client, sku, count):
-    """Many records, from several calls at a time."""
-    calls = [client.reservations.Reserve.future(reserve_request(sku, 1), **client.call) for _ in range(count)]
-    for call in calls:
-        call.result()
+    """Many records, from several calls at a time. Where small segments are full for a moment, they are sent again."""
+    requests = [reserve_request(sku, 1) for _ in range(count)]
+    deadline = time.monotonic() + 60
+    while requests:
+        calls = [(client.reservations.Reserve.future(request, **client.call), request) for request in requests]
+        requests = []
+        for call, request in calls:
+            try:
+                call.result()
+            except grpc.RpcError as error:
+                assert Refusal(error).info.reason == "OVERLOADED" and time.monotonic() < deadline
+                requests.append(request)
 
 
 def reserve_request(sku, quantity):

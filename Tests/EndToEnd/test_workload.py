@@ -101,7 +101,7 @@ def test_bad_flags_are_one_clear_line(generator, flags, line):
 def test_a_knee_is_found(generator, start, tmp_path):
     server = start("--durability", "memory")
     path = tmp_path / "knee.json"
-    # The rate itself is the limit: where it breaks is known, however busy this machine is.
+    # The rate itself is the limit: where it breaks is known, unless this machine is too busy to get there.
     result = run(
         generator, "find-knee", "--target", server.target, "--require", "rate<1000/s", "--from", 300,
         "--step-seconds", 0.5, "--warm-up", 0.1, "--resolution", 25, "--arrivals", "constant",
@@ -115,8 +115,9 @@ def test_a_knee_is_found(generator, start, tmp_path):
         return
     assert result.returncode == 0, result.stdout
     assert knee["is_found"] and knee["rate_per_second"] < knee["broke_at_rate_per_second"]
-    assert 500 < knee["rate_per_second"] < 1_100
-    assert "rate<1000/s broke" in knee["broke_because"]
+    assert knee["rate_per_second"] < 1_100
+    if "the schedule was not carried" not in knee["broke_because"]:
+        assert knee["rate_per_second"] > 500 and "rate<1000/s broke" in knee["broke_because"]
     assert [step["is_kept"] for step in knee["steps"] if step["is_confirmation"]][-1]
 
 
