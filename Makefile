@@ -12,6 +12,8 @@ PYTEST := .venv/bin/python -m pytest
 ROUNDS ?= 20
 SEEDS ?= 1000
 SECONDS ?= 60
+# Of the end-to-end tests, which wait more than they compute.
+PROCESSES ?= 6
 ARGS ?=
 
 .PHONY: help demo test serve load compare-strategies clean \
@@ -60,7 +62,7 @@ test-swift: bootstrap-dev ## the Swift tests
 	$(SWIFT_TEST) --filter '^AdminTests\.' $(ARGS)
 
 test-end-to-end: test-swift ## the Python tests against the real server
-	$(PYTEST) Tests/EndToEnd -n 4 --dist loadfile --no-loadscope-reorder -m 'not alone and not proxies'
+	$(PYTEST) Tests/EndToEnd -n $(PROCESSES) --dist loadfile --no-loadscope-reorder -m 'not alone and not proxies'
 	$(PYTEST) Tests/EndToEnd -m alone
 
 test-proxies: bootstrap-proxies build ## nginx, HAProxy and Envoy in front of the release build (ARGS)
