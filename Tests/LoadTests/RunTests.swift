@@ -95,8 +95,8 @@ import Testing
     }
     #expect(result.exitStatus == 0, "\(result.report.text)")
     #expect(result.report.latencyMicroseconds["all"]?.count == 200)
-    // Ticks that fell due while every stream was busy are left out: some, on a busy machine.
-    #expect((1...200).contains(result.report.scheduleLagMicroseconds?.count ?? 0))
+    // Ticks that fell due while every stream was busy are left out: some, or all, on a busy machine.
+    #expect(result.report.scheduleLagMicroseconds?.count ?? 0 <= 200)
     #expect(result.report.unsent == 0)
   }
 
