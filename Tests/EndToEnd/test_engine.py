@@ -8,6 +8,8 @@ import time
 
 import pytest
 
+from server import eventually
+
 REPOSITORY = pathlib.Path(__file__).resolve().parents[2]
 
 
@@ -15,13 +17,19 @@ class Run:
     """`holdfast-load run` beside the test; `report` is its JSON once it has ended."""
 
     def __init__(self, generator, server, report, *flags):
-        self.path = report
+        self.path, self.log = report, report.with_suffix(".hdr")
         self.began = time.monotonic()
         self.process = subprocess.Popen(
-            [generator, "run", "--target", server.target, "--seed", "1", "--json", str(report), *flags],
-            stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+            [generator, "run", "--target", server.target, "--seed", "1", "--json", str(report), "--hdr", str(self.log),
+             *flags], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
-    def end(self, seconds=120):
+    def wait_for_load(self, intervals=3):
+        """Until calls have been answered for so many intervals of the report: of a quarter of a second and more."""
+        # The log has a line for each, and three commas in it.
+        eventually(lambda: self.log.exists() and self.log.read_text().count(",") >= 3 * intervals, 30)
+        self.began = time.monotonic()
+
+    def end(self, seconds=300):
         """Waits for its end. Its exit status."""
         try:
             self.output, self.errors = self.process.communicate(timeout=seconds)
@@ -38,7 +46,7 @@ class Run:
 
 def test_an_interrupt_ends_the_run_with_what_there_is(generator, server, tmp_path):
     run = Run(generator, server, tmp_path / "report.json", "--duration", "60", "--warm-up", "0")
-    time.sleep(2)
+    run.wait_for_load()
     run.process.send_signal(signal.SIGINT)
     assert run.end() == 130, run.output + run.errors
     assert run.seconds < 30
@@ -52,7 +60,7 @@ def test_an_interrupt_ends_the_run_with_what_there_is(generator, server, tmp_pat
 def test_a_second_signal_ends_it_at_once(generator, start, tmp_path):
     server = start()
     run = Run(generator, server, tmp_path / "report.json", "--duration", "60")
-    time.sleep(1.5)
+    run.wait_for_load()
     # Calls that nobody answers: the first signal waits for them.
     server.process.send_signal(signal.SIGSTOP)
     time.sleep(0.3)
@@ -69,7 +77,7 @@ def test_a_server_that_dies_leaves_a_partial_report(generator, start, tmp_path, 
     server = start("--durability", "memory")
     run = Run(generator, server, tmp_path / "report.json", "--duration", "60", "--warm-up", "0",
               "--admin", f"127.0.0.1:{server.admin_port}", "--server-pid", str(server.pid), *flags)
-    time.sleep(2)
+    run.wait_for_load()
     server.kill()
     assert run.end() == 2, run.output + run.errors
     assert run.seconds < 30
@@ -85,7 +93,7 @@ def test_a_server_that_is_killed_and_comes_back_has_lost_nothing(generator, star
     first = start()
     run = Run(generator, first, tmp_path / "report.json", "--duration", "6", "--warm-up", "0",
               "--retries-unknown", "true", "--connections", "4")
-    time.sleep(2)
+    run.wait_for_load()
     first.kill()
     start("--port", str(first.port), data=first.data)
     assert run.end() == 0, run.output + run.errors
@@ -101,7 +109,7 @@ def test_only_an_open_loop_sees_that_the_server_paused(generator, start, tmp_pat
         server = start("--durability", "memory")
         run = Run(generator, server, tmp_path / name, "--duration", "5", "--warm-up", "0.5",
                   "--connections", "4", "--streams", "4", *flags)
-        time.sleep(2.5)
+        run.wait_for_load(8)
         server.process.send_signal(signal.SIGSTOP)
         time.sleep(0.3)
         server.process.send_signal(signal.SIGCONT)

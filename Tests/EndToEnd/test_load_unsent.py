@@ -29,17 +29,20 @@ def run_until_stopped(generator, server, report, stop, *flags):
 
 @pytest.mark.parametrize("how", ["SIGSTOP", "SIGKILL"])
 def test_a_server_that_stops_for_the_rest_of_the_run(generator, start, tmp_path, how):
-    server = start("--durability", "memory")
     requirements = ["errors<50%", "p50<50ms", "Reserve.p99<1s", "service.p90<200ms", f"rate>={RATE * 0.9}/s"]
     flags = [part for each in requirements for part in ("--require", each)]
-    stop = server.kill if how == "SIGKILL" else lambda: os.kill(server.pid, signal.SIGSTOP)
-    try:
-        status, report, text = run_until_stopped(generator, server, tmp_path / "report.json", stop, *flags)
-    finally:
-        if how == "SIGSTOP":
-            os.kill(server.pid, signal.SIGCONT)
     due = RATE * SECONDS
-    answered = sum(report["codes"].values())
+    for number in range(5):
+        server = start("--durability", "memory")
+        stop = server.kill if how == "SIGKILL" else lambda: os.kill(server.pid, signal.SIGSTOP)
+        try:
+            status, report, text = run_until_stopped(generator, server, tmp_path / f"{number}.json", stop, *flags)
+        finally:
+            if how == "SIGSTOP":
+                os.kill(server.pid, signal.SIGCONT)
+        answered = sum(report["codes"].values())
+        if answered <= due * 0.5:
+            break  # else a busy machine let the stop come too late
     assert status == 2, text
     assert due - 5 <= report["attempts"] + report["unsent"] <= due + due // 2, text
     assert report["unsent"] >= due * 0.25 and report["outcomes"]["never sent"] == report["unsent"]

@@ -3,16 +3,23 @@
 import json
 import signal
 import subprocess
-import time
 
 import pytest
 
+from server import eventually
+from test_lifecycle import metric
 from test_load_schemas import run, validate  # noqa: F401
 
 
 def report_of(done, path, status=0):
     assert done.returncode == status, done.stdout + done.stderr
     return json.loads(path.read_text())
+
+
+def wait_for_load(server):
+    """Until a run has made some thousand holds."""
+    reserves = 'grpc_server_started_total{grpc_type="unary",grpc_service="holdfast.v1.ReservationService",grpc_method="Reserve"}'
+    eventually(lambda: metric(server, reserves) > 1_000, 60)
 
 
 def test_every_decision_once(generator, start, validate, tmp_path):  # noqa: F811
@@ -53,7 +60,7 @@ def test_a_server_that_is_started_again_meanwhile(generator, start, tmp_path, en
         [generator, "run", "--target", f"unix:{socket}", "--watch", "--duration", "5", "--warm-up", "0", "--skus", "10",
          "--units", "100000", "--ttl", "1", "--confirm-share", "0.3", "--release-share", "0.3", "--think-time", "2ms",
          "--retries-unknown", "true", "--json", path], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
-    time.sleep(2)
+    wait_for_load(server)
     server.process.send_signal(end)
     server.process.wait(20)
     start("--host", f"unix:{socket}", data=data)
@@ -73,7 +80,7 @@ def test_the_feed_of_all_that_is_kept(generator, start, validate, tmp_path):  # 
         [generator, "run", "--target", server.target, "--duration", "30", "--warm-up", "0", "--no-check",
          "--skus", "10", "--units", "1000", "--ttl", "1", "--think-time", "2ms", "--history", history],
         stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
-    time.sleep(2)
+    wait_for_load(server)
     server.kill()
     process.communicate(timeout=60)
     server = start(data=data)

@@ -15,13 +15,13 @@ def load(generator, server, *flags):
     return subprocess.run(
         [generator, "run", "--target", server.target, "--admin", f"127.0.0.1:{server.admin_port}",
          "--server-pid", str(server.pid), "--seed", "1", *flags],
-        capture_output=True, text=True, timeout=120)
+        capture_output=True, text=True, timeout=300)
 
 
 def test_many_skus_two_loops_and_nothing_lost(generator, start, tmp_path):
     server = start("--loops", "2")
     report = tmp_path / "report.json"
-    done = load(generator, server, "--skus", "1000", "--units", "100", "--operations", "30000",
+    done = load(generator, server, "--skus", "1000", "--units", "100", "--operations", "12000",
                 "--connections", "16", "--threads", "2", "--lines", "1-5", "--distribution", "zipf:0.9",
                 "--duplicate-share", "0.1", "--json", str(report))
     assert done.returncode == 0, done.stdout + done.stderr
@@ -31,8 +31,8 @@ def test_many_skus_two_loops_and_nothing_lost(generator, start, tmp_path):
 
 def test_holds_that_expire_meanwhile(generator, start):
     server = start("--loops", "2")
-    done = load(generator, server, "--skus", "10", "--units", "200", "--duration", "3", "--warm-up", "0",
-                "--ttl", "1", "--confirm-share", "0.1", "--release-share", "0.1")
+    done = load(generator, server, "--skus", "10", "--units", "60", "--duration", "3", "--warm-up", "0",
+                "--rate", "1000", "--ttl", "1", "--confirm-share", "0.1", "--release-share", "0.1")
     assert done.returncode == 0, done.stdout + done.stderr
 
 
