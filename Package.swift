@@ -62,6 +62,9 @@ let package = Package(
     .systemLibrary(
       name: "COpenSSL", path: "Sources/COpenSSL", pkgConfig: "openssl",
       providers: [.apt(["libssl-dev"]), .brew(["openssl@3"])]),
+    .systemLibrary(
+      name: "CPostgres", path: "Sources/CPostgres", pkgConfig: "libpq",
+      providers: [.apt(["libpq-dev"]), .brew(["libpq"])]),
     .target(
       name: "CHoldfastProto", dependencies: ["CProtobufC"], path: "Sources/CHoldfastProto",
       cSettings: [.headerSearchPath("include")]),
@@ -73,6 +76,7 @@ let package = Package(
     module("GRPC", ["Bytes", "HTTP2", "CZlib"]),
     module("Metrics"),
     module("Log", ["Posix", "Bytes", "CPlatform"]),
+    module("PostgresLog", ["Log", "Posix", "CPlatform", "CPostgres"]),
     module("StockStore", ["Log", "Posix", "Bytes", "CPlatform"]),
     module("StorePersistence", ["StockStore", "Log", "Posix", "Bytes", "CPlatform"]),
     module("ChangeFeed", ["StockStore", "Log", "Posix", "Bytes"]),
@@ -117,6 +121,7 @@ let package = Package(
     tests("GRPCTests", ["GRPC", "HTTP2", "Bytes", "WireTesting"]),
     tests("MetricsTests", ["Metrics"]),
     tests("LogTests", ["Log", "Posix", "Bytes", "CPlatform", "LogFixtures"]),
+    tests("PostgresLogTests", ["PostgresLog", "Log", "Posix"]),
     tests("StockStoreTests", ["StockStore", "Log", "Posix", "Bytes", "Simulation"]),
     tests(
       "StorePersistenceTests",

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Installs what the build needs and is missing; silent when nothing is.
 #
-#   scripts/bootstrap.sh         what `make demo` needs: four C libraries and pkg-config
+#   scripts/bootstrap.sh         what `make demo` needs: five C libraries and pkg-config
 #   scripts/bootstrap.sh --dev   also what `make test` needs: protobuf compilers, promtool, and a
 #                                Python environment in .venv for the end-to-end tests and buf
 #   scripts/bootstrap.sh --bench      what measuring needs: a C compiler, taskset, h2load, python3
@@ -19,6 +19,7 @@ needs=(
   "pkg-config --exists libprotobuf-c|libprotobuf-c-dev"
   "pkg-config --exists zlib|zlib1g-dev"
   "pkg-config --exists 'openssl >= 3.0'|libssl-dev"
+  "pkg-config --exists libpq|libpq-dev"
 )
 development_needs=(
   "pkg-config --exists libnghttp2|libnghttp2-dev"

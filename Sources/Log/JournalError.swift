@@ -16,6 +16,8 @@ package enum JournalError: Error, Equatable, CustomStringConvertible {
   case fenced(by: UInt32)
   /// Nobody can say now whether what was appended was taken.
   case unreachable(String)
+  /// A replicated log has not what it had acknowledged, or not as it was; the text says what.
+  case lost(String)
   /// The log does not reach back as far as was asked for: it begins at `oldest`.
   case trimmed(oldest: UInt64)
   /// The directory does not fit what it is opened with; the text says what to do.
@@ -32,7 +34,7 @@ package enum JournalError: Error, Equatable, CustomStringConvertible {
     case .newer(let file, let format, let upTo):
       "\(file) was written by a newer holdfast (format \(format)), this one reads up to \(upTo)"
     case .fenced(let epoch): "the log has another owner since (epoch \(epoch))"
-    case .unreachable(let text): text
+    case .unreachable(let text), .lost(let text): text
     case .trimmed(let oldest): "the log begins at \(oldest): what is before is gone"
     case .unsuitable(let text), .tooLittleMemory(let text): text
     }

@@ -48,6 +48,9 @@ package final class SystemClock: Clock {
   /// CLOCK_MONOTONIC in nanoseconds, for measuring durations: it stands still while the machine sleeps.
   package static func monotonicNanoseconds() -> Int64 { read(CLOCK_MONOTONIC) }
 
+  /// Nanoseconds since the machine's start, while it slept too: for how long ago something was.
+  package static func steadyNanoseconds() -> Int64 { read(steady) }
+
   private static func read(_ id: clockid_t) -> Int64 {
     var time = timespec()
     _ = unsafe clock_gettime(id, &time)

@@ -136,12 +136,13 @@ private let executables: Set = [
 /// The hot modules: what they use is known to the last allocation.
 private let modulesWithoutFoundation: Set = [
   "Metrics", "Log", "StockStore", "StorePersistence", "HTTP2", "GRPC", "Posix", "Server", "Admin",
-  "Access", "Bytes",
+  "Access", "Bytes", "PostgresLog",
 ]
 
 /// Who may import whom among the modules of this package.
 private let arrows: [String: Set<String>] = [
   "CNGHTTP2": [], "CProtobufC": [], "COpenSSL": [], "CPlatform": [], "CZlib": [],
+  "CPostgres": [],
   "CHoldfastProto": ["CProtobufC"],
   "Posix": ["COpenSSL", "CPlatform"],
   "Bytes": [],
@@ -149,6 +150,7 @@ private let arrows: [String: Set<String>] = [
   "GRPC": ["Bytes", "HTTP2", "CZlib"],
   "Metrics": [],
   "Log": ["Posix", "Bytes", "CPlatform"],
+  "PostgresLog": ["Log", "Posix", "CPlatform", "CPostgres"],
   "StockStore": ["Log", "Posix", "Bytes", "CPlatform"],
   "StorePersistence": ["StockStore", "Log", "Posix", "Bytes", "CPlatform"],
   "Access": ["Posix", "CPlatform"],

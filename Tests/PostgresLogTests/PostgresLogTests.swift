@@ -1,0 +1,293 @@
+import Foundation
+import Posix
+import Testing
+
+@testable import Log
+@testable import PostgresLog
+
+@Suite(.serialized, .enabled(if: TestEngine.isInstalled)) struct PostgresLogTests {
+  private static let second: Int64 = 1_000_000_000
+
+  /// A log of its own, with its tables.
+  private func makeLog() throws -> (log: PostgresLog, address: String) {
+    let address = try TestEngine.shared.get().makeDatabase()
+    #expect(try PostgresSchema.make(at: address, role: nil))
+    return (try open(address), address)
+  }
+
+  private func open(
+    _ address: String, _ change: (inout PostgresLog.Options) -> Void = { _ in }
+  ) throws -> PostgresLog {
+    var options = PostgresLog.Options()
+    options.pauseNanoseconds = 20_000_000
+    change(&options)
+    return try PostgresLog(address: address, options: options)
+  }
+
+  /// A batch of `count` bytes of records that say `byte`, at the end of the log.
+  private func append(
+    _ byte: UInt8, count: Int = 64, at lsn: UInt64, epoch: UInt32, to log: PostgresLog
+  ) throws {
+    let bytes = [UInt8](repeating: byte, count: BatchHeader.byteCount + count)
+    unsafe try bytes.withUnsafeBytes { bytes in
+      unsafe try log.append(
+        PlacedBatch(
+          lsn: lsn, byteCount: count, epoch: epoch, sequence: 1, offset: 4096 + Int(lsn),
+          checksum: checksum(bytes), bytes: bytes))
+    }
+  }
+
+  private func checksum(_ bytes: UnsafeRawBufferPointer) -> UInt32 {
+    unsafe BatchHeader.checksum(bytes, salt: 0)
+  }
+
+  /// What the log holds from `lsn` on: where each batch begins, its epoch, and what it says.
+  private func contents(_ log: PostgresLog, from lsn: UInt64 = 0) throws -> [String] {
+    var found: [String] = []
+    var next = lsn
+    while true {
+      let end = try log.read(from: next, bytesMax: 200) { batch in
+        let first = unsafe batch.bytes[0]
+        found.append("\(batch.lsn) \(batch.epoch) \(first) \(batch.sequence) \(batch.offset)")
+      }
+      if end == next { return found }
+      next = end
+    }
+  }
+
+  private func taken(_ log: PostgresLog, by owner: String) throws -> LogState {
+    try #require(try log.take(after: log.state(), owner: owner, address: "\(owner):7000"))
+  }
+
+  @Test func whatWasAppendedIsThere() throws {
+    let (log, address) = try makeLog()
+    try log.check()
+    #expect(log.leaseEnd == .min)
+    let before = SystemClock.steadyNanoseconds()
+    let state = try taken(log, by: "a")
+    #expect(
+      state.epoch == 1 && state.endLSN == 0 && state.owner == "a" && state.address == "a:7000")
+    #expect(log.leaseEnd >= before + 2 * Self.second)
+    for index in 0..<50 {
+      try append(UInt8(index), at: UInt64(index) * 64, epoch: 1, to: log)
+    }
+    let other = try open(address)
+    let found = try contents(other)
+    #expect(found.count == 50)
+    #expect(found[49] == "\(49 * 64) 1 49 1 \(4096 + 49 * 64)")
+    #expect(try contents(other, from: 48 * 64).count == 2)
+    let now = try other.state()
+    #expect(now.endLSN == 3200 && now.beats == state.beats + 50)
+    try log.beat(epoch: 1)
+    #expect(try other.state().beats == now.beats + 1)
+    #expect(log.doubts == 0)
+  }
+
+  @Test func oneOwnerAtATime() throws {
+    let (first, address) = try makeLog()
+    let second = try open(address)
+    let seen = try second.state()
+    #expect(try taken(first, by: "a").epoch == 1)
+    // Something has happened since.
+    #expect(try second.take(after: seen, owner: "b", address: "") == nil)
+    let later = try second.state()
+    try append(1, at: 0, epoch: 1, to: first)
+    #expect(try second.take(after: later, owner: "b", address: "") == nil)
+    #expect(try taken(second, by: "b").epoch == 2)
+    #expect(throws: JournalError.fenced(by: 2)) { try append(2, at: 64, epoch: 1, to: first) }
+    #expect(throws: JournalError.fenced(by: 2)) { try first.beat(epoch: 1) }
+    try append(3, at: 64, epoch: 2, to: second)
+    #expect(try contents(first) == ["0 1 1 1 4096", "64 2 3 1 4160"])
+  }
+
+  @Test func anAppendIsAtTheEndOrNotAtAll() throws {
+    let (log, _) = try makeLog()
+    _ = try taken(log, by: "a")
+    try append(1, at: 0, epoch: 1, to: log)
+    // Whoever holds another end for the newest has lost something, or the engine has.
+    for lsn: UInt64 in [128, 1 << 40] {
+      #expect {
+        try append(2, at: lsn, epoch: 1, to: log)
+      } throws: { if case JournalError.lost = $0 { true } else { false } }
+    }
+    #expect(try contents(log) == ["0 1 1 1 4096"])
+  }
+
+  @Test func checkpointsAndWhatTheyReplace() throws {
+    let (log, _) = try makeLog()
+    _ = try taken(log, by: "a")
+    for index in 0..<5 { try append(UInt8(index), at: UInt64(index) * 64, epoch: 1, to: log) }
+    // Without a checkpoint nothing is given up.
+    try log.trim(before: 128)
+    #expect(try contents(log).count == 5)
+    let parts: [[UInt8]] = [[1, 2], [UInt8](repeating: 3, count: 1 << 20), []]
+    for _ in 0..<2 {
+      var next = 0
+      try log.putCheckpoint(128) {
+        defer { next += 1 }
+        return next < parts.count ? parts[next] : nil
+      }
+    }
+    var found: [UInt8] = []
+    unsafe try log.getCheckpoint(128) { unsafe found += $0 }
+    #expect(found == parts.flatMap { $0 })
+    #expect(try log.checkpoints() == [128])
+    try log.trim(before: 192)
+    #expect(try contents(log).count == 5)
+    try log.trim(before: 128)
+    #expect(try log.state().trimmedLSN == 128)
+    #expect(throws: JournalError.trimmed(oldest: 128)) { try contents(log, from: 64) }
+    #expect(try contents(log, from: 128).count == 3)
+    try log.removeCheckpoint(128)
+    #expect(try log.checkpoints() == [])
+  }
+
+  /// Calls while which the standbys do not answer.
+  private func withoutStandbys(_ body: () throws -> Void) throws {
+    let engine = try TestEngine.shared.get()
+    try engine.run("freeze", "the-standbys")
+    defer { try? engine.run("thaw", "the-standbys") }
+    try body()
+  }
+
+  /// What is done to an append that waits for its standbys.
+  enum Harm: String, CaseIterable { case cancelled, cutOff, outOfTime }
+
+  @Test(arguments: Harm.allCases) func aDoubtIsClearedUp(harm: Harm) throws {
+    let (_, address) = try makeLog()
+    let log = try open(address) {
+      if harm == .outOfTime { $0.writeNanoseconds = 300_000_000 }
+    }
+    _ = try taken(log, by: "a")
+    try append(1, at: 0, epoch: 1, to: log)
+    let done = DispatchGroup()
+    done.enter()
+    let admin = try PostgresConnection(address, nanosecondsEach: 10 * Self.second)
+    try withoutStandbys {
+      Thread.detachNewThread {
+        do { try append(2, at: 64, epoch: 1, to: log) } catch { Issue.record("\(error)") }
+        done.leave()
+      }
+      let waiting =
+        "from pg_stat_activity where wait_event = 'SyncRep' and application_name = 'holdfast'"
+      func run(_ statement: String) throws -> UInt64 {
+        try admin.run(statement, nanoseconds: 5 * Self.second).rows.number(0, 0)
+      }
+      while try run("select count(*) \(waiting)") == 0 { usleep(5_000) }
+      switch harm {
+      case .cancelled: _ = try run("select count(pg_cancel_backend(pid)) \(waiting)")
+      case .cutOff: _ = try run("select count(pg_terminate_backend(pid)) \(waiting)")
+      case .outOfTime: while log.doubts == 0 { usleep(5_000) }
+      }
+      // It is there, and one machine alone has it.
+      #expect(done.wait(timeout: .now() + 0.4) == .timedOut)
+      #expect(log.doubts == 1)
+    }
+    done.wait()
+    #expect(try contents(log) == ["0 1 1 1 4096", "64 1 2 1 4160"])
+    try append(3, at: 128, epoch: 1, to: log)
+    #expect(try log.state().endLSN == 192)
+  }
+
+  @Test func withoutStandbysToWaitForNothingIsAcknowledged() throws {
+    let (log, address) = try makeLog()
+    _ = try taken(log, by: "a")
+    try append(1, at: 0, epoch: 1, to: log)
+    let admin = try PostgresConnection(address, nanosecondsEach: 10 * Self.second)
+    func set(_ names: String) throws {
+      _ = try admin.run(
+        "alter system set synchronous_standby_names = '\(names)'", nanoseconds: 5 * Self.second)
+      _ = try admin.run("select pg_reload_conf()", nanoseconds: 5 * Self.second)
+      let isSet =
+        "select (current_setting('synchronous_standby_names') = '\(names)')::int::int8"
+      while try admin.run(isSet, nanoseconds: 5 * Self.second).rows.number(0, 0) == 0 {
+        usleep(5_000)
+      }
+    }
+    let done = DispatchGroup()
+    done.enter()
+    try set("")
+    Thread.detachNewThread {
+      do { try append(2, at: 64, epoch: 1, to: log) } catch { Issue.record("\(error)") }
+      done.leave()
+    }
+    while log.doubts == 0 { usleep(5_000) }
+    #expect(throws: JournalError.self) { try open(address).check() }
+    #expect(done.wait(timeout: .now() + 0.3) == .timedOut)
+    try set("ANY 1 (*)")
+    done.wait()
+    #expect(try contents(log) == ["0 1 1 1 4096", "64 1 2 1 4160"])
+  }
+
+  @Test func whatAnEngineLacksIsSaid() throws {
+    let engine = try TestEngine.shared.get()
+    let address = try engine.makeDatabase()
+    func check(_ address: String) -> String {
+      do {
+        let log = try open(address)
+        try log.check()
+        return ""
+      } catch { return "\(error)" }
+    }
+    #expect(check(address).contains("no tables for holdfast yet: holdfast engine init makes them"))
+    #expect(try PostgresSchema.make(at: address, role: nil))
+    #expect(try !PostgresSchema.make(at: address, role: nil))
+    #expect(check(address) == "")
+    let admin = try PostgresConnection(address, nanosecondsEach: 10 * Self.second)
+    for (version, words) in [(2, "newer holdfast (version 2), this one knows 1"), (0, "needs 1")] {
+      try admin.run(
+        script: "update holdfast.version set version = \(version)", nanoseconds: 5 * Self.second)
+      #expect(check(address).contains(words))
+    }
+    let wrong = address.replacingOccurrences(of: "//holdfast@", with: "//holdfast:wrong@")
+    #expect(check(wrong).contains("password authentication failed"))
+    #expect(check("postgresql://127.0.0.1:1/x").contains("Connection refused"))
+    #expect(check("no address").contains("missing \"=\""))
+  }
+
+  @Test func aRoleWithNoMoreRightsThanItNeeds() throws {
+    let engine = try TestEngine.shared.get()
+    let address = try engine.makeDatabase()
+    let admin = try PostgresConnection(address, nanosecondsEach: 10 * Self.second)
+    let role = "server \"\(UInt32.random(in: 0 ... .max))"
+    let quoted = role.replacingOccurrences(of: "\"", with: "\"\"")
+    try admin.run(
+      script: "create role \"\(quoted)\" login password 'word'", nanoseconds: 5 * Self.second)
+    #expect(try PostgresSchema.make(at: address, role: role))
+    let escaped = role.replacingOccurrences(of: " ", with: "%20")
+      .replacingOccurrences(of: "\"", with: "%22")
+    let log = try open(
+      address.replacingOccurrences(of: "//holdfast@", with: "//\(escaped):word@"))
+    try log.check()
+    _ = try taken(log, by: "a")
+    try append(1, at: 0, epoch: 1, to: log)
+    try append(2, at: 64, epoch: 1, to: log)
+    var parts: [[UInt8]] = [[1]]
+    try log.putCheckpoint(64) { parts.popLast() }
+    try log.trim(before: 64)
+    #expect(try contents(log, from: 64).count == 1)
+    try log.removeCheckpoint(64)
+  }
+
+  @Test func aFailoverIsAPause() throws {
+    let engine = try TestEngine.shared.get()
+    let (log, address) = try makeLog()
+    _ = try taken(log, by: "a")
+    let appended = DispatchSemaphore(value: 0)
+    Thread.detachNewThread {
+      do {
+        for index in 0..<400 {
+          try append(UInt8(index % 251), at: UInt64(index) * 64, epoch: 1, to: log)
+        }
+      } catch { Issue.record("\(error)") }
+      appended.signal()
+    }
+    while try log.state().endLSN < 40 * 64 { usleep(2_000) }
+    try engine.run("kill", "the-primary")
+    try engine.run("promote")
+    appended.wait()
+    let found = try contents(open(address))
+    #expect(found == (0..<400).map { "\($0 * 64) 1 \($0 % 251) 1 \(4096 + $0 * 64)" })
+    #expect(log.doubts >= 1)
+  }
+}
