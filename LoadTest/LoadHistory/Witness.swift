@@ -37,7 +37,7 @@ struct WitnessScheduler {
   private var isDone: [Bool]
   private var order: [Int] = []
   /// Effects whose windows have begun, by kind.
-  private var open: [DeadlineHeap]
+  private var open: [DeadlineList]
   private var openUnits: [Int64]
   private let keepsCommitted: Bool
   /// Takes and gives whose windows have begun, by subject.
@@ -69,7 +69,7 @@ struct WitnessScheduler {
     self.detours = detours
     model = StockModel(effects)
     isDone = Array(repeating: false, count: effects.all.count)
-    open = Array(repeating: DeadlineHeap(), count: WitnessScheduler.kinds)
+    open = Array(repeating: DeadlineList(), count: WitnessScheduler.kinds)
     openUnits = Array(repeating: 0, count: WitnessScheduler.kinds)
     keepsCommitted = effects.keepsCommitted
     ofSubjects = Array(repeating: [], count: effects.subjectCount)
@@ -126,7 +126,7 @@ struct WitnessScheduler {
     if effect.isObservation {
       if model.allows(effect) { happen(index) } else { watched.append(index) }
     } else {
-      open[Int(effect.kind.rawValue)].push(index, effect)
+      open[Int(effect.kind.rawValue)].insert(index, effect)
       openUnits[Int(effect.kind.rawValue)] += effect.units
       if effect.subject >= 0 { ofSubjects[Int(effect.subject)].append(index) }
       if effect.takesAll, policy == .eager {
@@ -148,11 +148,7 @@ struct WitnessScheduler {
     case 2: if let give = next(.give) { happen(give) }
     case 3, 4:
       guard let take = next(.take) else { return }
-      if model.allows(effects[take]) {
-        happen(take)
-      } else {
-        open[Int(Effect.Kind.take.rawValue)].push(take, effects[take])
-      }
+      if model.allows(effects[take]) { happen(take) }
     default: break
     }
   }
@@ -244,19 +240,36 @@ struct WitnessScheduler {
 
   // MARK: Bringing forward
 
-  /// The open effect of `kind` that may happen now and whose window ends first.
-  private mutating func next(_ kind: Effect.Kind) -> Int? {
-    var passed: [Int] = []
-    defer { for index in passed { open[Int(kind.rawValue)].push(index, effects[index]) } }
-    while let index = open[Int(kind.rawValue)].popFirst() {
-      workLeft -= 1
+  /// Calls `body` with the open effects of `kind`, those whose windows end first at the front, and whether each may
+  /// happen now, until it says that it has seen enough.
+  private mutating func scan(
+    _ kind: Effect.Kind, _ body: (_ index: Int, _ effect: Effect, _ isReady: Bool) -> Bool
+  ) {
+    var list = DeadlineList()
+    swap(&list, &open[Int(kind.rawValue)])
+    workLeft -= list.scan { index in
       let effect = effects[index]
-      if isDone[index] || effect.to < now { continue }
-      if effect.hold < 0 || kind == .take || model.isLive(effect.hold) { return index }
-      passed.append(index)
-      if passed.count > WitnessScheduler.passedOver { return nil }
+      if isDone[index] || effect.to < now { return .over }
+      let isReady = effect.hold < 0 || kind == .take || model.isLive(effect.hold)
+      return body(index, effect, isReady) ? .enough : .more
     }
-    return nil
+    swap(&list, &open[Int(kind.rawValue)])
+  }
+
+  /// The open effect of `kind` that may happen now and whose window ends first.
+  private mutating func next(_ kind: Effect.Kind) -> Int? { ready(kind, atMost: 1).first }
+
+  /// The first few open effects of `kind` that may happen now.
+  private mutating func ready(
+    _ kind: Effect.Kind, atMost most: Int = WitnessScheduler.passedOver
+  ) -> [Int] {
+    var ready: [Int] = []
+    var passed = 0
+    scan(kind) { index, _, isReady in
+      if isReady { ready.append(index) } else { passed += 1 }
+      return ready.count == most || passed > WitnessScheduler.passedOver
+    }
+    return ready
   }
 
   /// What has to happen first for `effect`, a refusal or read, to be allowed; nil if no way was found.
@@ -312,7 +325,6 @@ struct WitnessScheduler {
     if left <= 0 { return fill(.restock, -left) }
     if let shipped = fill(.ship, left) { return shipped }
     guard let count = next(.count) else { return nil }
-    open[Int(Effect.Kind.count.rawValue)].push(count, effects[count])
     let effect = effects[count]
     return model.allows(effect) && effect.stated - effect.units == left ? [count] : nil
   }
@@ -367,7 +379,6 @@ struct WitnessScheduler {
   private mutating func planMismatch() -> [Int]? {
     for kind in [Effect.Kind.ship, .restock, .count, .sell] {
       guard kind != .sell || !keepsCommitted, let index = next(kind) else { continue }
-      open[Int(kind.rawValue)].push(index, effects[index])
       if model.allows(effects[index]) { return [index] }
     }
     return nil
@@ -387,14 +398,6 @@ struct WitnessScheduler {
     return nil
   }
 
-  /// The first few open effects of `kind` that may happen now.
-  private mutating func ready(_ kind: Effect.Kind) -> [Int] {
-    var ready: [Int] = []
-    while ready.count < WitnessScheduler.passedOver, let index = next(kind) { ready.append(index) }
-    for index in ready { open[Int(kind.rawValue)].push(index, effects[index]) }
-    return ready
-  }
-
   /// Open effects of `kind` that add up to `units`, rather those whose windows end first; nil if that is
   /// not found.
   /// - Parameter most: they may add up to more, but not to more than this.
@@ -406,23 +409,19 @@ struct WitnessScheduler {
     let most = most ?? units
     var chosen: [Int] = []
     var ready: [Int] = []
-    var seen: [Int] = []
+    var seen = 0
     var sum: Int64 = 0
-    while sum < units, seen.count - chosen.count <= WitnessScheduler.passedOver,
-      let index = open[Int(kind.rawValue)].popFirst()
-    {
-      workLeft -= 1
-      let effect = effects[index]
-      if isDone[index] || effect.to < now { continue }
-      seen.append(index)
-      guard effect.hold < 0 || kind == .take || model.isLive(effect.hold) else { continue }
-      ready.append(index)
-      if effect.units <= most - sum {
-        chosen.append(index)
-        sum += effect.units
+    scan(kind) { index, effect, isReady in
+      seen += 1
+      if isReady {
+        ready.append(index)
+        if effect.units <= most - sum {
+          chosen.append(index)
+          sum += effect.units
+        }
       }
+      return sum >= units || seen - chosen.count > WitnessScheduler.passedOver
     }
-    for index in seen { open[Int(kind.rawValue)].push(index, effects[index]) }
     return sum >= units ? chosen : subset(of: ready, adding: units)
   }
 
@@ -455,34 +454,53 @@ struct WitnessScheduler {
 }
 
 /// Effects, those that are required and whose window ends first at the front.
-struct DeadlineHeap {
-  private var entries: [(key: Int64, index: Int)] = []
+struct DeadlineList {
+  /// What is said of an effect: it counts no more, look on, or stop.
+  enum Verdict { case over, more, enough }
 
-  mutating func push(_ index: Int, _ effect: Effect) {
-    entries.append((effect.isRequired ? effect.to : .max, index))
-    var child = entries.count - 1
-    while child > 0 {
-      let parent = (child - 1) / 2
-      if entries[parent].key <= entries[child].key { return }
-      entries.swapAt(parent, child)
-      child = parent
+  /// Ascending, from `head` on.
+  private var entries: [(key: Int64, index: Int)] = []
+  private var head = 0
+
+  mutating func insert(_ index: Int, _ effect: Effect) {
+    let key = effect.isRequired ? effect.to : .max
+    var (low, high) = (head, entries.count)
+    // Most come with the latest end of all.
+    if let last = entries.last, last.key <= key { low = high }
+    while low < high {
+      let middle = (low + high) / 2
+      if entries[middle].key <= key { low = middle + 1 } else { high = middle }
     }
+    entries.insert((key, index), at: low)
   }
 
-  mutating func popFirst() -> Int? {
-    guard let first = entries.first else { return nil }
-    entries[0] = entries[entries.count - 1]
-    entries.removeLast()
-    var parent = 0
-    while true {
-      var least = parent
-      for child in [2 * parent + 1, 2 * parent + 2]
-      where child < entries.count && entries[child].key < entries[least].key {
-        least = child
+  /// Calls `judge` with one after the other, and forgets those that count no more.
+  /// - Returns: how many it has seen.
+  mutating func scan(_ judge: (Int) -> Verdict) -> Int {
+    var (end, over) = (head, 0)
+    while end < entries.count {
+      let verdict = judge(entries[end].index)
+      if verdict == .over {
+        entries[end].index = -1
+        over += 1
       }
-      if least == parent { return first.index }
-      entries.swapAt(parent, least)
-      parent = least
+      end += 1
+      if verdict == .enough { break }
     }
+    let seen = end - head
+    if over > 0 {
+      // Those before the end move up to it.
+      var place = end
+      for index in (head..<end).reversed() where entries[index].index >= 0 {
+        place -= 1
+        entries[place] = entries[index]
+      }
+      head = place
+    }
+    if head > entries.count / 2 {
+      entries.removeFirst(head)
+      head = 0
+    }
+    return seen
   }
 }

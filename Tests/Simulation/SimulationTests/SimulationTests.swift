@@ -28,7 +28,7 @@ private let testScale =
     #expect(counts.feedEvents > 5_000 && counts.feedResumed > 150, "\(counts)")
     #expect(counts.feedForeign > 2, "\(counts)")
     #expect(counts.backups > 10 && counts.backupsFailed > 1, "\(counts)")
-    #expect(counts.archiveSteps > 100 && counts.archiveFailures > 5, "\(counts)")
+    #expect(counts.archiveSteps > 100 && counts.archiveFailures > 3, "\(counts)")
     #expect(counts.restores > 10 && counts.restoresProbed > 5, "\(counts)")
     #expect(counts.restoresCut > 1, "\(counts)")
     #expect(counts.alternativesHeld > 100 && counts.minimumsHeld > 100, "\(counts)")
@@ -37,24 +37,20 @@ private let testScale =
 
   /// `make simulate ARGS='--mutant all'` says it.
   private static let foundBy: [String: UInt64] = [
-    "accept-bad-checksum": 160,
-    "act-on-due-hold": 28,
+    "accept-bad-checksum": 33,
+    "act-on-due-hold": 82,
     "archive-before-sync": 60,
-    "archive-forgets-tail": 4348,
+    "archive-forgets-tail": 1148,
     "archive-of-newer": 285,
-    "backup-undercut": 748,
-    "backup-unheld": 433,
-    "forget-fallback": 58,
+    "backup-undercut": 203,
+    "backup-unheld": 203,
+    "forget-fallback": 67,
     "limit-outlives-item": 48,
-    "limit-unchecked-by-replace": 21,
-    "lose-removal": 8,
-    "recycle-too-early": 58,
-    "refuse-before-expiry": 28,
-    "remove-held-item": 3,
+    "recycle-too-early": 67,
+    "replace-frozen": 29,
     "restore-over-gap": 1096,
     "sell-until-included": 29,
     "skip-directory-sync": 54,
-    "watch-after-repair": 79,
     "watch-any-history": 311,
     "watch-before-sync": 58,
     "watch-past-history": 77,
