@@ -314,7 +314,15 @@ final class ConnectionIO {
         // A peer that reads as fast as we write must not keep the loop from the others.
         if written > Self.writtenPerTurnMax { return connections.touch(index) }
       }
-      if http.isFinished { connections[index].isEnding = true }
+      if http.isFinished {
+        if http.drainingCount > 0 {
+          // The end of the connection must not come before theirs: a client that has not ended its side of a
+          // call takes it for the end of the call (grpc's C core).
+          http.resetDraining()
+          return flush(index, at: nowNanoseconds)
+        }
+        connections[index].isEnding = true
+      }
       noteCalls(index, http, at: nowNanoseconds)
       updateReading(index, http, at: nowNanoseconds)
     }

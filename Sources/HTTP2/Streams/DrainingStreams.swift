@@ -162,6 +162,17 @@ extension ServerConnection {
   /// Streams that were answered and whose requests still come.
   package var drainingCount: Int { unsafe state.pointee.draining.count }
 
+  /// Ends them all: by a reset, unless the connection has said already why it ends.
+  package func resetDraining() {
+    for index in unsafe (0..<state.pointee.draining.count).reversed() {
+      if unsafe state.pointee.fault == nil {
+        unsafe state.pointee.resetDraining(index)
+      } else {
+        unsafe state.pointee.endDraining(index)
+      }
+    }
+  }
+
   /// Resets the draining streams whose time is over.
   package func endDraining(nowNanoseconds: Int64) {
     let limit = unsafe state.pointee.context.pointee.limits.drain.nanosecondsMax
