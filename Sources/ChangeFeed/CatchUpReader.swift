@@ -102,14 +102,14 @@ final class CatchUpReader {
     let until = changes.liveFrom
     var found: [(ordinal: UInt32, before: Int64, lsn: UInt64)] = []
     var completeFrom = oldest
+    var removed: Set<UInt32> = []
     let cursor = try feed.log.cursorFromOldest()
     var end = oldest
     while end < until {
       let before = end
       try unsafe cursor.read(bytesMax: feed.limits.blockBytes) { batch, records in
         end = batch.end.lsn
-        unsafe Self.forEachSafetyStock(records, feed.store.core.firstVersion) {
-          ordinal, before, offset in
+        unsafe Self.forEachSafetyStock(records, &removed) { ordinal, before, offset in
           let lsn = batch.lsn &+ UInt64(offset)
           guard lsn <= until else { return }
           if let before {
@@ -135,33 +135,35 @@ final class CatchUpReader {
 
   /// Calls `body` with each safety stock that was asked for, the one before, and where the record ends. Of an item
   /// that was made there is nothing to know, but where it was made anew.
+  /// - Parameter removed: the items that were removed, and not made anew yet.
   private static func forEachSafetyStock(
-    _ records: UnsafeRawBufferPointer, _ firstVersion: UInt64,
+    _ records: UnsafeRawBufferPointer, _ removed: inout Set<UInt32>,
     _ body: (UInt32, Int64?, Int) -> Void
   ) {
     var offset = 0
+    func tell(_ item: ItemHandle, isMade: Bool, before: Int64?) {
+      if !isMade {
+        body(item.ordinal, before, offset)
+      } else if removed.remove(item.ordinal) != nil {
+        body(item.ordinal, 0, offset)
+      }
+    }
     while offset < records.count,
       let record = unsafe JournalRecord(UnsafeRawBufferPointer(rebasing: records[offset...]))
     {
       offset += record.byteCount
       if record.kind == .adjusted, record.safetyStockAsked != nil {
-        let level = record.level
-        if record.name.sku.count == 0 {
-          body(level.item.ordinal, record.safetyStockBefore, offset)
-        } else if level.version > firstVersion {
-          body(level.item.ordinal, 0, offset)
-        }
+        let isMade = record.name.sku.count > 0
+        tell(record.level.item, isMade: isMade, before: record.safetyStockBefore)
       }
-      if record.kind == .removed, record.level.safetyStock != 0 {
-        body(record.level.item.ordinal, record.level.safetyStock, offset)
+      if record.kind == .removed {
+        let level = record.level
+        removed.insert(level.item.ordinal)
+        if level.safetyStock != 0 { body(level.item.ordinal, level.safetyStock, offset) }
       }
       record.forEachChange { change in
-        guard change.safetyStockAsked != nil else { return }
-        let level = change.level
-        if change.name == nil {
-          body(level.item.ordinal, change.safetyStockBefore, offset)
-        } else if level.version > firstVersion {
-          body(level.item.ordinal, 0, offset)
+        if change.safetyStockAsked != nil {
+          tell(change.level.item, isMade: change.name != nil, before: change.safetyStockBefore)
         }
       }
     }

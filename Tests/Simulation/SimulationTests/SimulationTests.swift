@@ -69,6 +69,10 @@ private let testScale =
         || findMutant(fault, seeds: 1..<1001) != nil)
   }
 
+  /// Runs that have found faults of the store. Another draw in a run makes them runs like any other.
+  @Test(arguments: [5043] as [UInt64])
+  func seedsThatFoundSomething(seed: UInt64) throws { try SimulationRun(seed: seed).run() }
+
   @Test func theSameSeedIsTheSameRun() throws {
     for seed in [5, 17, 40] as [UInt64] {
       var told: [[String]] = [[], []]
