@@ -17,27 +17,22 @@ final class TestEngine: Sendable {
   let folder: String
   private let host: String
 
-  /// Ended by itself when this process ends.
+  /// Ended by itself when this process ends. No ChildProcess: tests of that kill the group that was started last.
   private init() throws {
     folder = NSTemporaryDirectory() + "holdfast-engine-\(getpid())"
-    let log = folder + ".log"
-    var child = try ChildProcess([Self.script, "run", folder], log: log)
+    let engine = Process()
+    let output = Pipe()
+    engine.executableURL = URL(fileURLWithPath: Self.script)
+    engine.arguments = ["run", folder]
+    engine.standardOutput = output
+    try engine.run()
     var text = ""
     while text.split(separator: "\n").count < 2 {
-      if let ending = child.poll() { throw Failure("the engine: \(ending): \(text)") }
-      usleep(20_000)
-      text = (try? String(contentsOfFile: log, encoding: .utf8)) ?? ""
+      let data = output.fileHandleForReading.availableData
+      if data.isEmpty { throw Failure("the engine did not come up: \(text)") }
+      text += String(decoding: data, as: UTF8.self)
     }
-    try? FileManager.default.removeItem(atPath: log)
     host = String(text.split(separator: "\n")[0].dropLast("holdfast".count))
-    // It looks after this process itself, and its servers are in no group of it.
-    let kept = KeptChild(child)
-    _ = unsafe Unmanaged.passRetained(kept)
-  }
-
-  private final class KeptChild {
-    let child: ChildProcess
-    init(_ child: consuming ChildProcess) { self.child = child }
   }
 
   private static let script =
@@ -62,14 +57,9 @@ final class TestEngine: Sendable {
 
   /// A command of scripts/engine.py.
   func run(_ command: String, _ name: String? = nil) throws {
-    var child = try ChildProcess(
-      [Self.script, command, folder] + (name.map { [$0] } ?? []), log: folder + "/commands.log")
-    while true {
-      if let ending = child.poll() {
-        #expect(ending == .exited(status: 0))
-        return
-      }
-      usleep(10_000)
-    }
+    let arguments = [command, folder] + (name.map { [$0] } ?? [])
+    let process = try Process.run(URL(fileURLWithPath: Self.script), arguments: arguments)
+    process.waitUntilExit()
+    #expect(process.terminationStatus == 0)
   }
 }
