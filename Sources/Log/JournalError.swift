@@ -18,6 +18,8 @@ package enum JournalError: Error, Equatable, CustomStringConvertible {
   case unreachable(String)
   /// A replicated log has not what it had acknowledged, or not as it was; the text says what.
   case lost(String)
+  /// A replicated log has another batch before this place than the one that was read there, or none.
+  case takenBack(before: UInt64)
   /// The log does not reach back as far as was asked for: it begins at `oldest`.
   case trimmed(oldest: UInt64)
   /// The directory does not fit what it is opened with; the text says what to do.
@@ -35,6 +37,7 @@ package enum JournalError: Error, Equatable, CustomStringConvertible {
       "\(file) was written by a newer holdfast (format \(format)), this one reads up to \(upTo)"
     case .fenced(let epoch): "the log has another owner since (epoch \(epoch))"
     case .unreachable(let text), .lost(let text): text
+    case .takenBack(let lsn): "the log is another one before \(lsn) than it was"
     case .trimmed(let oldest): "the log begins at \(oldest): what is before is gone"
     case .unsuitable(let text), .tooLittleMemory(let text): text
     }

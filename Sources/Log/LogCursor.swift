@@ -19,7 +19,7 @@ package struct LogPoint: Equatable, Sendable {
 
   /// What tells a batch from any other at its place. Its checksum covers all of its records under the
   /// store's secret, and no two histories write the same ones in the same nanosecond.
-  static func mark(_ header: BatchHeader) -> UInt64 {
+  package static func mark(_ header: BatchHeader) -> UInt64 {
     let time = UInt64(bitPattern: header.time) &* 0x9e37_79b9_7f4a_7c15
     return max(1, time ^ (UInt64(header.payloadCRC) << 32 | UInt64(header.run)))
   }

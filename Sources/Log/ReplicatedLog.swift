@@ -14,13 +14,20 @@ package struct LogState: Equatable, Sendable {
   package var endLSN: UInt64
   /// Batches before are not kept.
   package var trimmedLSN: UInt64
-  /// The owner's name, and where clients reach it.
+  /// The owner's name, and where clients reach it. Without a name it was given up: whoever wants it takes it.
   package var owner: String
   package var address: String
+  /// There is a store in it. Until `begin` there is none.
+  package var hasBegun: Bool
+  /// Somebody has asked the owner to give it up.
+  package var isWanted: Bool
 
   package init(
-    epoch: UInt32, beats: UInt64, endLSN: UInt64, trimmedLSN: UInt64, owner: String, address: String
+    epoch: UInt32, beats: UInt64, endLSN: UInt64, trimmedLSN: UInt64, owner: String,
+    address: String, hasBegun: Bool, isWanted: Bool
   ) {
+    self.hasBegun = hasBegun
+    self.isWanted = isWanted
     self.epoch = epoch
     self.beats = beats
     self.endLSN = endLSN
@@ -40,13 +47,13 @@ package struct LogState: Equatable, Sendable {
   /// The segment, and the offset of the batch in it.
   package let sequence: UInt64
   package let offset: Int
-  /// CRC32C of `bytes`.
-  package let checksum: UInt32
+  /// What tells it from any other at its place (LogPoint).
+  package let mark: UInt64
   /// Header and records.
   package let bytes: UnsafeRawBufferPointer
 
   @unsafe package init(
-    lsn: UInt64, byteCount: Int, epoch: UInt32, sequence: UInt64, offset: Int, checksum: UInt32,
+    lsn: UInt64, byteCount: Int, epoch: UInt32, sequence: UInt64, offset: Int, mark: UInt64,
     bytes: UnsafeRawBufferPointer
   ) {
     self.lsn = lsn
@@ -54,11 +61,33 @@ package struct LogState: Equatable, Sendable {
     self.epoch = epoch
     self.sequence = sequence
     self.offset = offset
-    self.checksum = checksum
+    self.mark = mark
     unsafe self.bytes = bytes
   }
 
   package var endLSN: UInt64 { lsn &+ UInt64(byteCount) }
+}
+
+/// A batch by its name: where it begins, and its mark.
+package struct BatchName: Equatable, Sendable {
+  package var lsn: UInt64
+  package var mark: UInt64
+
+  package init(lsn: UInt64, mark: UInt64) {
+    self.lsn = lsn
+    self.mark = mark
+  }
+}
+
+/// A whole checkpoint in the log, and its name there: two machines may have put one of the same place.
+package struct KeptCheckpoint: Equatable, Sendable {
+  package var name: UInt64
+  package var lsn: UInt64
+
+  package init(name: UInt64, lsn: UInt64) {
+    self.name = name
+    self.lsn = lsn
+  }
 }
 
 /// Errors as BatchLog's. What is in doubt, because a connection was cut while the log had not answered, is
@@ -78,37 +107,57 @@ package protocol ReplicatedLog: AnyObject, Sendable {
   func append(_ batch: PlacedBatch) throws(JournalError)
 
   /// Says that the owner is there, where it appends nothing.
+  /// - Throws: `fenced`; `unreachable` when it is closed.
   func beat(epoch: UInt32) throws(JournalError)
+
+  /// Gives the log up, for whoever wants it. The owner appends nothing more, and answers nothing.
+  /// - Throws: `fenced`; `unreachable`.
+  func release(epoch: UInt32) throws(JournalError)
+
+  /// Asks the owner to give it up.
+  /// - Throws: `unreachable`.
+  func want() throws(JournalError)
 
   /// Until when nobody else takes the log, for certain: in nanoseconds of the steady clock.
   var leaseEnd: Int64 { get }
 
   /// Calls `body` with batches from the one that begins at `lsn` on, until about `bytesMax` bytes were read.
   /// What is read there may be taken back until `take` has been acknowledged.
+  /// - Parameter last: the batch before, as the caller has it; nil where it has none.
   /// - Returns: where to go on.
-  /// - Throws: `trimmed`; `unreachable`; `damaged` where a batch is not as it was written; what `body` throws.
+  /// - Throws: `takenBack` where the batch before is another; `trimmed`; `unreachable`; what `body` throws.
   func read(
-    from lsn: UInt64, bytesMax: Int, _ body: (PlacedBatch) throws(JournalError) -> Void
+    from lsn: UInt64, behind last: BatchName?, bytesMax: Int,
+    _ body: (PlacedBatch) throws(JournalError) -> Void
   ) throws(JournalError) -> UInt64
+
+  /// Makes a log that has not begun one that ends at `endLSN`, where a checkpoint says what was before.
+  /// - Parameter nextPart: as for `putCheckpoint`.
+  /// - Throws: `fenced`; `unreachable`.
+  func begin(
+    at endLSN: UInt64, epoch: UInt32, _ nextPart: () throws(JournalError) -> [UInt8]?
+  ) throws(JournalError)
 
   /// Gives up batches before `lsn`, which a checkpoint replaces.
   /// Nothing is given up where no whole checkpoint begins there or behind.
   func trim(before lsn: UInt64) throws(JournalError)
 
-  /// The log sequence numbers of whole checkpoints, ascending.
-  func checkpoints() throws(JournalError) -> [UInt64]
+  /// Whole checkpoints, ascending.
+  func checkpoints() throws(JournalError) -> [KeptCheckpoint]
 
-  /// Puts a checkpoint there, part by part; `nextPart` says nil behind the last.
+  /// Puts a checkpoint there, part by part; `nextPart` says nil behind the last. All that it shows was
+  /// acknowledged before.
   func putCheckpoint(
     _ lsn: UInt64, _ nextPart: () throws(JournalError) -> [UInt8]?
   ) throws(JournalError)
 
   /// Calls `body` with the parts of a checkpoint in order.
+  /// - Throws: `trimmed` where it is not there any more; `unreachable`; what `body` throws.
   func getCheckpoint(
-    _ lsn: UInt64, _ body: (UnsafeRawBufferPointer) throws(JournalError) -> Void
+    _ checkpoint: KeptCheckpoint, _ body: (UnsafeRawBufferPointer) throws(JournalError) -> Void
   ) throws(JournalError)
 
-  func removeCheckpoint(_ lsn: UInt64) throws(JournalError)
+  func removeCheckpoint(_ checkpoint: KeptCheckpoint) throws(JournalError)
 
   /// Ends what waits.
   func close()

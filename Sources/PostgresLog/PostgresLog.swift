@@ -110,8 +110,8 @@ package final class PostgresLog: ReplicatedLog {
     let rows = try once(
       line,
       """
-      select epoch, beats, end_lsn, trimmed_lsn, owner, address from holdfast.shard
-      where shard = $1
+      select epoch, beats, end_lsn, trimmed_lsn, owner, address, has_begun, is_wanted
+      from holdfast.shard where shard = $1
       """,
       [.int8(shard)])
     guard rows.count == 1, let epoch = UInt32(exactly: rows.number(0, 0)) else {
@@ -119,7 +119,8 @@ package final class PostgresLog: ReplicatedLog {
     }
     return LogState(
       epoch: epoch, beats: rows.number(0, 1), endLSN: rows.number(0, 2),
-      trimmedLSN: rows.number(0, 3), owner: rows.text(0, 4), address: rows.text(0, 5))
+      trimmedLSN: rows.number(0, 3), owner: rows.text(0, 4), address: rows.text(0, 5),
+      hasBegun: rows.number(0, 6) == 1, isWanted: rows.number(0, 7) == 1)
   }
 
   /// Runs what waits for nobody.
@@ -150,7 +151,7 @@ package final class PostgresLog: ReplicatedLog {
       update holdfast.shard set end_lsn = end_lsn + $4, beats = beats + 1
       where shard = $1 and epoch = $2 and end_lsn = $3 returning 1
     ), put as (
-      insert into holdfast.log (shard, lsn, byte_count, epoch, sequence, place, checksum, bytes)
+      insert into holdfast.log (shard, lsn, byte_count, epoch, sequence, place, mark, bytes)
       select $1, $3, $4, $2, $5, $6, $7, $8 from own returning 1
     )
     select count(*), current_setting('synchronous_standby_names') <> '' from put
@@ -160,10 +161,27 @@ package final class PostgresLog: ReplicatedLog {
     returning 1, current_setting('synchronous_standby_names') <> '', end_lsn
     """
   private static let take = """
-    update holdfast.shard set epoch = epoch + 1, beats = beats + 1, owner = $4, address = $5
+    update holdfast.shard
+    set epoch = epoch + 1, beats = beats + 1, owner = $4, address = $5, is_wanted = false
     where shard = $1 and epoch = $2 and beats = $3
     returning 1, current_setting('synchronous_standby_names') <> '',
-      epoch, beats, end_lsn, trimmed_lsn
+      epoch, beats, end_lsn, trimmed_lsn, has_begun
+    """
+  private static let release = """
+    update holdfast.shard set owner = '', address = '', beats = beats + 1
+    where shard = $1 and epoch = $2
+    returning 1, current_setting('synchronous_standby_names') <> ''
+    """
+  private static let begin = """
+    with own as (
+      update holdfast.shard
+      set end_lsn = $3, trimmed_lsn = $3, beats = beats + 1, has_begun = true
+      where shard = $1 and epoch = $2 and not has_begun returning 1
+    ), done as (
+      update holdfast.checkpoint set is_complete = true
+      where name = $4 and exists (select 1 from own) returning 1
+    )
+    select count(*), current_setting('synchronous_standby_names') <> '' from done
     """
 
   /// Writes once. The first two columns say whether it has, and whether a standby had to have it.
@@ -187,7 +205,7 @@ package final class PostgresLog: ReplicatedLog {
   package func append(_ batch: PlacedBatch) throws(JournalError) {
     let values: [PostgresValue] = [
       .int8(shard), .int8(UInt64(batch.epoch)), .int8(batch.lsn), .int8(UInt64(batch.byteCount)),
-      .int8(batch.sequence), .int8(UInt64(batch.offset)), .int8(UInt64(batch.checksum)),
+      .int8(batch.sequence), .int8(UInt64(batch.offset)), .int8(batch.mark),
       unsafe .bytes(batch.bytes),
     ]
     if case .acknowledged = write(Self.append, values) { return }
@@ -241,6 +259,33 @@ package final class PostgresLog: ReplicatedLog {
     }
   }
 
+  package func release(epoch: UInt32) throws(JournalError) {
+    if case .acknowledged = write(Self.release, [.int8(shard), .int8(UInt64(epoch))]) { return }
+    // Once is enough: whoever wants it takes it a little later where this was in vain.
+    let found = try state(owner)
+    if found.epoch > epoch { throw .fenced(by: found.epoch) }
+  }
+
+  package func want() throws(JournalError) {
+    _ = try once(
+      others, "update holdfast.shard set is_wanted = true where shard = $1", [.int8(shard)])
+  }
+
+  package func begin(
+    at endLSN: UInt64, epoch: UInt32, _ nextPart: () throws(JournalError) -> [UInt8]?
+  ) throws(JournalError) {
+    let name = try put(endLSN, nextPart)
+    let values: [PostgresValue] = [
+      .int8(shard), .int8(UInt64(epoch)), .int8(endLSN), .int8(name),
+    ]
+    if case .acknowledged = write(Self.begin, values) { return }
+    try clearUp(epoch) { (state) throws(JournalError) in
+      if state.hasBegun { return true }
+      if case .acknowledged = self.write(Self.begin, values) { return true }
+      return false
+    }
+  }
+
   private func pause() { closing.wait(nanoseconds: options.pauseNanoseconds) }
 
   package func take(
@@ -253,7 +298,8 @@ package final class PostgresLog: ReplicatedLog {
     case .acknowledged(let rows):
       return LogState(
         epoch: UInt32(clamping: rows.number(0, 2)), beats: rows.number(0, 3),
-        endLSN: rows.number(0, 4), trimmedLSN: rows.number(0, 5), owner: name, address: address)
+        endLSN: rows.number(0, 4), trimmedLSN: rows.number(0, 5), owner: name, address: address,
+        hasBegun: rows.number(0, 6) == 1, isWanted: false)
     case .nothing: return nil
     case .doubtful:
       // It may be ours, or become so yet: the name is no other's.
@@ -272,15 +318,29 @@ extension PostgresLog {
   private static let rowsMax: UInt64 = 32
 
   package func read(
-    from lsn: UInt64, bytesMax: Int, _ body: (PlacedBatch) throws(JournalError) -> Void
+    from lsn: UInt64, behind last: BatchName?, bytesMax: Int,
+    _ body: (PlacedBatch) throws(JournalError) -> Void
   ) throws(JournalError) -> UInt64 {
+    // The batch before in the same statement: both of one moment of one primary.
     let rows = try once(
       others,
       """
-      select lsn, byte_count, epoch, sequence, place, checksum, bytes from holdfast.log
-      where shard = $1 and lsn >= $2 order by lsn limit $3
-      """, [.int8(shard), .int8(lsn), .int8(Self.rowsMax)])
+      select lsn, byte_count, epoch, sequence, place, mark,
+        case when lsn >= $2 then bytes else ''::bytea end from holdfast.log
+      where shard = $1 and lsn >= $4 order by lsn limit $3
+      """,
+      [.int8(shard), .int8(lsn), .int8(Self.rowsMax), .int8(last?.lsn ?? lsn)])
     var (next, bytesRead, row) = (lsn, 0, 0)
+    if let last {
+      guard rows.count > 0, rows.number(0, 0) == last.lsn, rows.number(0, 5) == last.mark,
+        rows.number(0, 0) &+ rows.number(0, 1) == lsn
+      else {
+        let oldest = try state().trimmedLSN
+        if last.lsn < oldest { throw .trimmed(oldest: oldest) }
+        throw .takenBack(before: lsn)
+      }
+      row = 1
+    }
     while row < rows.count, bytesRead < bytesMax {
       guard rows.number(row, 0) == next else {
         let oldest = try state().trimmedLSN
@@ -288,14 +348,10 @@ extension PostgresLog {
         throw .lost("the engine has no batch at \(next)")
       }
       bytesRead += unsafe try rows.withBytes(row, 6) { (bytes) throws(JournalError) in
-        let checksum = unsafe hf_crc32c(0, bytes.baseAddress, bytes.count)
         let batch = unsafe PlacedBatch(
           lsn: next, byteCount: Int(clamping: rows.number(row, 1)),
           epoch: UInt32(clamping: rows.number(row, 2)), sequence: rows.number(row, 3),
-          offset: Int(clamping: rows.number(row, 4)), checksum: checksum, bytes: bytes)
-        guard UInt64(checksum) == rows.number(row, 5) else {
-          throw .lost("the engine's batch at \(next) is not as it was written")
-        }
+          offset: Int(clamping: rows.number(row, 4)), mark: rows.number(row, 5), bytes: bytes)
         try body(batch)
         next = batch.endLSN
         return bytes.count
@@ -332,58 +388,76 @@ extension PostgresLog {
     }
   }
 
-  package func checkpoints() throws(JournalError) -> [UInt64] {
+  package func checkpoints() throws(JournalError) -> [KeptCheckpoint] {
     let rows = try once(
-      others, "select lsn from holdfast.checkpoint where shard = $1 and is_complete order by lsn",
-      [.int8(shard)])
-    return (0..<rows.count).map { rows.number($0, 0) }
+      others,
+      """
+      select name, lsn from holdfast.checkpoint where shard = $1 and is_complete order by lsn, name
+      """, [.int8(shard)])
+    return (0..<rows.count).map {
+      KeptCheckpoint(name: rows.number($0, 0), lsn: rows.number($0, 1))
+    }
   }
 
   package func putCheckpoint(
     _ lsn: UInt64, _ nextPart: () throws(JournalError) -> [UInt8]?
   ) throws(JournalError) {
-    try removeCheckpoint(lsn)
+    let name = try put(lsn, nextPart)
     _ = try once(
-      others, "insert into holdfast.checkpoint values ($1, $2, false)", [.int8(shard), .int8(lsn)])
+      others, "update holdfast.checkpoint set is_complete = true where name = $1", [.int8(name)])
+  }
+
+  /// Puts it there; it is not complete yet. Its name.
+  private func put(
+    _ lsn: UInt64, _ nextPart: () throws(JournalError) -> [UInt8]?
+  ) throws(JournalError) -> UInt64 {
+    // What was not completed in a day was given up.
+    _ = try once(
+      others,
+      """
+      delete from holdfast.checkpoint
+      where shard = $1 and not is_complete and made_at < now() - interval '1 day'
+      """, [.int8(shard)])
+    let made = try once(
+      others, "insert into holdfast.checkpoint (shard, lsn) values ($1, $2) returning name",
+      [.int8(shard), .int8(lsn)])
+    let name = made.number(0, 0)
     var part: UInt64 = 0
     while let bytes = try nextPart() {
       do throws(PostgresError) {
         unsafe try bytes.span.withUnsafeBytes { (bytes) throws(PostgresError) in
           _ = unsafe try others.run(
-            "insert into holdfast.checkpoint_part values ($1, $2, $3, $4)",
-            [.int8(shard), .int8(lsn), .int8(part), .bytes(bytes)],
-            nanoseconds: options.writeNanoseconds)
+            "insert into holdfast.checkpoint_part values ($1, $2, $3)",
+            [.int8(name), .int8(part), .bytes(bytes)], nanoseconds: options.writeNanoseconds)
         }
       } catch {
         throw .unreachable("the engine: \(error)")
       }
       part += 1
     }
-    _ = try once(
-      others, "update holdfast.checkpoint set is_complete = true where shard = $1 and lsn = $2",
-      [.int8(shard), .int8(lsn)])
+    return name
   }
 
   package func getCheckpoint(
-    _ lsn: UInt64, _ body: (UnsafeRawBufferPointer) throws(JournalError) -> Void
+    _ checkpoint: KeptCheckpoint, _ body: (UnsafeRawBufferPointer) throws(JournalError) -> Void
   ) throws(JournalError) {
     var part: UInt64 = 0
     while true {
       let rows = try once(
-        others,
-        "select bytes from holdfast.checkpoint_part where shard = $1 and lsn = $2 and part = $3",
-        [.int8(shard), .int8(lsn), .int8(part)])
-      if rows.count == 0 { return }
+        others, "select bytes from holdfast.checkpoint_part where checkpoint = $1 and part = $2",
+        [.int8(checkpoint.name), .int8(part)])
+      if rows.count == 0 { break }
       try unsafe rows.withBytes(0, 0, body)
       part += 1
     }
+    // Its parts are removed with it.
+    guard try checkpoints().contains(checkpoint) else {
+      throw .trimmed(oldest: try state().trimmedLSN)
+    }
   }
 
-  package func removeCheckpoint(_ lsn: UInt64) throws(JournalError) {
-    for table in ["checkpoint", "checkpoint_part"] {
-      _ = try once(
-        others, "delete from holdfast.\(table) where shard = $1 and lsn = $2",
-        [.int8(shard), .int8(lsn)])
-    }
+  package func removeCheckpoint(_ checkpoint: KeptCheckpoint) throws(JournalError) {
+    _ = try once(
+      others, "delete from holdfast.checkpoint where name = $1", [.int8(checkpoint.name)])
   }
 }

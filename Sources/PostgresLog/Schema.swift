@@ -12,25 +12,26 @@ enum Schema {
     create table holdfast.version (version bigint not null);
     create table holdfast.shard (
       shard int primary key, epoch bigint not null, beats bigint not null, end_lsn bigint not null,
-      trimmed_lsn bigint not null, owner text not null, address text not null
+      trimmed_lsn bigint not null, owner text not null, address text not null,
+      has_begun boolean not null, is_wanted boolean not null
     ) with (fillfactor = 10);
     create table holdfast.log (
       shard int not null, lsn bigint not null, byte_count bigint not null, epoch bigint not null,
-      sequence bigint not null, place bigint not null, checksum bigint not null,
+      sequence bigint not null, place bigint not null, mark bigint not null,
       bytes bytea not null, primary key (shard, lsn)
     );
     alter table holdfast.log alter column bytes set storage external;
     create table holdfast.checkpoint (
-      shard int not null, lsn bigint not null, is_complete boolean not null,
-      primary key (shard, lsn)
+      name bigint generated always as identity primary key, shard int not null, lsn bigint not null,
+      is_complete boolean not null default false, made_at timestamptz not null default now()
     );
     create table holdfast.checkpoint_part (
-      shard int not null, lsn bigint not null, part bigint not null, bytes bytea not null,
-      primary key (shard, lsn, part)
+      checkpoint bigint not null references holdfast.checkpoint on delete cascade,
+      part bigint not null, bytes bytea not null, primary key (checkpoint, part)
     );
     alter table holdfast.checkpoint_part alter column bytes set storage external;
     insert into holdfast.version values (\(version));
-    insert into holdfast.shard values (0, 0, 0, 0, 0, '', '');
+    insert into holdfast.shard values (0, 0, 0, 0, 0, '', '', false, false);
     """
 
   /// What a server needs, and no more: `role` is quoted as an identifier.
@@ -42,6 +43,7 @@ enum Schema {
     grant insert, delete on holdfast.log to \(role);
     grant insert, update, delete on holdfast.checkpoint to \(role);
     grant insert, delete on holdfast.checkpoint_part to \(role);
+    grant usage on all sequences in schema holdfast to \(role);
     """
   }
 }

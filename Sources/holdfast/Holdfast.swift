@@ -49,7 +49,7 @@ extension CommandFailure {
       let text = error.description.replacing("repair DIR", with: "repair '\(directory)'")
       self.init(description: "\(directory): \(text)", status: Self.damaged)
     case .failed, .displaced, .unsuitable, .tooLittleMemory, .newer, .fenced, .unreachable,
-      .lost, .trimmed:
+      .lost, .takenBack, .trimmed:
       let text = error.description
       self.init(description: text.contains(directory) ? text : "\(directory): \(text)")
     }

@@ -33,12 +33,8 @@ import Testing
       unsafe try log.append(
         PlacedBatch(
           lsn: lsn, byteCount: count, epoch: epoch, sequence: 1, offset: 4096 + Int(lsn),
-          checksum: checksum(bytes), bytes: bytes))
+          mark: UInt64(byte) + 1, bytes: bytes))
     }
-  }
-
-  private func checksum(_ bytes: UnsafeRawBufferPointer) -> UInt32 {
-    unsafe BatchHeader.checksum(bytes, salt: 0)
   }
 
   /// What the log holds from `lsn` on: where each batch begins, its epoch, and what it says.
@@ -46,7 +42,7 @@ import Testing
     var found: [String] = []
     var next = lsn
     while true {
-      let end = try log.read(from: next, bytesMax: 200) { batch in
+      let end = try log.read(from: next, behind: nil, bytesMax: 200) { batch in
         let first = unsafe batch.bytes[0]
         found.append("\(batch.lsn) \(batch.epoch) \(first) \(batch.sequence) \(batch.offset)")
       }
@@ -100,6 +96,46 @@ import Testing
     #expect(try contents(first) == ["0 1 1 1 4096", "64 2 3 1 4160"])
   }
 
+  @Test func aLogBeginsOnceAndIsGivenUp() throws {
+    let (log, address) = try makeLog()
+    #expect(try !log.state().hasBegun)
+    _ = try taken(log, by: "a")
+    var parts: [[UInt8]] = [[2], [1]]
+    try log.begin(at: 640, epoch: 1) { parts.popLast() }
+    let begun = try log.state()
+    #expect(begun.hasBegun && begun.endLSN == 640 && begun.trimmedLSN == 640)
+    #expect(try log.checkpoints().map(\.lsn) == [640])
+    try append(1, at: 640, epoch: 1, to: log)
+    let other = try open(address)
+    try other.want()
+    #expect(try log.state().isWanted)
+    try log.release(epoch: 1)
+    #expect(try other.state().owner == "")
+    let taken = try taken(other, by: "b")
+    #expect(taken.epoch == 2 && taken.hasBegun && !taken.isWanted)
+    #expect(throws: JournalError.fenced(by: 2)) { try log.begin(at: 0, epoch: 1) { nil } }
+    #expect(throws: JournalError.fenced(by: 2)) { try log.release(epoch: 1) }
+    #expect(try log.checkpoints().map(\.lsn) == [640])
+  }
+
+  @Test func whoReadsOnHearsThatTheLogIsAnother() throws {
+    let (log, _) = try makeLog()
+    _ = try taken(log, by: "a")
+    for index in 0..<3 { try append(UInt8(index), at: UInt64(index) * 64, epoch: 1, to: log) }
+    func read(_ lsn: UInt64, behind last: BatchName) throws -> UInt64 {
+      try log.read(from: lsn, behind: last, bytesMax: 1000) { #expect($0.lsn >= lsn) }
+    }
+    #expect(try read(128, behind: BatchName(lsn: 64, mark: 2)) == 192)
+    #expect(try read(192, behind: BatchName(lsn: 128, mark: 3)) == 192)
+    for name in [BatchName(lsn: 64, mark: 9), BatchName(lsn: 72, mark: 2)] {
+      #expect(throws: JournalError.takenBack(before: 128)) { try read(128, behind: name) }
+    }
+    // It has more than the log.
+    #expect(throws: JournalError.takenBack(before: 256)) {
+      try read(256, behind: BatchName(lsn: 192, mark: 4))
+    }
+  }
+
   @Test func anAppendIsAtTheEndOrNotAtAll() throws {
     let (log, _) = try makeLog()
     _ = try taken(log, by: "a")
@@ -129,16 +165,19 @@ import Testing
       }
     }
     var found: [UInt8] = []
-    unsafe try log.getCheckpoint(128) { unsafe found += $0 }
+    let kept = try log.checkpoints()
+    #expect(kept.map(\.lsn) == [128, 128])
+    unsafe try log.getCheckpoint(kept[1]) { unsafe found += $0 }
     #expect(found == parts.flatMap { $0 })
-    #expect(try log.checkpoints() == [128])
+    try log.removeCheckpoint(kept[0])
+    #expect(throws: JournalError.trimmed(oldest: 0)) { unsafe try log.getCheckpoint(kept[0]) { _ in } }
     try log.trim(before: 192)
     #expect(try contents(log).count == 5)
     try log.trim(before: 128)
     #expect(try log.state().trimmedLSN == 128)
     #expect(throws: JournalError.trimmed(oldest: 128)) { try contents(log, from: 64) }
     #expect(try contents(log, from: 128).count == 3)
-    try log.removeCheckpoint(128)
+    try log.removeCheckpoint(kept[1])
     #expect(try log.checkpoints() == [])
   }
 
@@ -266,7 +305,7 @@ import Testing
     try log.putCheckpoint(64) { parts.popLast() }
     try log.trim(before: 64)
     #expect(try contents(log, from: 64).count == 1)
-    try log.removeCheckpoint(64)
+    try log.removeCheckpoint(try #require(log.checkpoints().first))
   }
 
   @Test func aFailoverIsAPause() throws {
