@@ -25,6 +25,12 @@ package struct FileDescriptor: ~Copyable, Sendable {
 }
 
 extension FileDescriptor {
+  /// Another number for what `number` stands for, closed on exec. The kernel goes on with it until both are
+  /// closed; an epoll set that had `number` goes on too, and has to be told first.
+  package static func duplicate(_ number: Int32) throws(Errno) -> FileDescriptor {
+    FileDescriptor(owning: try retrying { fcntl(number, F_DUPFD_CLOEXEC, 0) })
+  }
+
   /// Opens /dev/null as standard input, output and error where the process was started without them:
   /// otherwise the next files that it opens get these numbers, and what is printed goes into them.
   package static func openStandardStreams() throws(Errno) {

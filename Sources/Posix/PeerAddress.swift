@@ -23,11 +23,22 @@ package struct PeerAddress: Hashable, Sendable {
 
   /// Of the peer of a connected socket; `local` where it is none of IP, or gone already.
   package init(ofPeerOf descriptor: Int32) {
+    self = unsafe Self.end { unsafe getpeername(descriptor, $0, $1) }
+  }
+
+  /// Of this side of a connected socket, likewise.
+  package init(ofThisSideOf descriptor: Int32) {
+    self = unsafe Self.end { unsafe getsockname(descriptor, $0, $1) }
+  }
+
+  private static func end(
+    _ ask: (UnsafeMutablePointer<sockaddr>, UnsafeMutablePointer<socklen_t>) -> Int32
+  ) -> PeerAddress {
     var storage = sockaddr_storage()
     var length = socklen_t(MemoryLayout<sockaddr_storage>.size)
     let result = unsafe withUnsafeMutablePointer(to: &storage) { pointer in
       unsafe pointer.withMemoryRebound(to: sockaddr.self, capacity: 1) {
-        unsafe getpeername(descriptor, $0, &length)
+        unsafe ask($0, &length)
       }
     }
     // ip(7) and ipv6(7): the address stands at offset 4, or at offset 8, in network order.
@@ -44,7 +55,7 @@ package struct PeerAddress: Hashable, Sendable {
       default: .local
       }
     }
-    self = result == 0 ? address : .local
+    return result == 0 ? address : .local
   }
 
   /// The address in text; of IPv4 as four numbers.
@@ -66,7 +77,8 @@ package struct PeerAddress: Hashable, Sendable {
     return String(decoding: text.prefix { $0 != 0 }.map { UInt8(bitPattern: $0) }, as: UTF8.self)
   }
 
-  private var ipv4: UInt32? {
+  /// In host order; nil of IPv6.
+  package var ipv4: UInt32? {
     high == 0 && low >> 32 == 0xffff ? UInt32(truncatingIfNeeded: low) : nil
   }
 

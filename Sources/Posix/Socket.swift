@@ -87,11 +87,22 @@ package enum Socket {
 
   /// The port that `number` is bound to.
   package static func localPort(_ number: Int32) throws(Errno) -> UInt16 {
+    unsafe try port { unsafe getsockname(number, $0, $1) }
+  }
+
+  /// The port at the other side of a connected socket.
+  package static func peerPort(_ number: Int32) throws(Errno) -> UInt16 {
+    unsafe try port { unsafe getpeername(number, $0, $1) }
+  }
+
+  private static func port(
+    _ ask: (UnsafeMutablePointer<sockaddr>, UnsafeMutablePointer<socklen_t>) -> Int32
+  ) throws(Errno) -> UInt16 {
     var storage = sockaddr_storage()
     var length = socklen_t(MemoryLayout<sockaddr_storage>.size)
     let result = unsafe withUnsafeMutablePointer(to: &storage) { pointer in
       unsafe pointer.withMemoryRebound(to: sockaddr.self, capacity: 1) { pointer in
-        unsafe getsockname(number, pointer, &length)
+        unsafe ask(pointer, &length)
       }
     }
     if result != 0 { throw .current }

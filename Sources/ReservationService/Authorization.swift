@@ -272,3 +272,45 @@ enum AuthorizationFailure: Error, Equatable, BitwiseCopyable {
     }
   }
 }
+
+// MARK: - Header blocks
+
+extension Authorization {
+  /// Who makes calls of `method` with these header fields; nil where none is to be taken, and `response` says
+  /// why.
+  func principal(
+    of headers: RequestHeaders, calling method: HoldfastHandler.Method, now: Int64,
+    _ errors: ErrorReplies, _ response: Response
+  ) -> Principal? {
+    // Two of them could mean two callers: whoever reads the first and whoever reads the last disagree.
+    for (index, name) in HoldfastHandler.metadata.enumerated()
+    where headers.isMetadataRepeated(index) {
+      errors.badRequest([FieldViolation(name, "at most once")], response: response)
+      return nil
+    }
+    do throws(AuthorizationFailure) {
+      return try principal(of: headers, calling: method, now: now)
+    } catch {
+      errors.unauthorized(error, response: response)
+      return nil
+    }
+  }
+
+  private func principal(
+    of headers: RequestHeaders, calling method: HoldfastHandler.Method, now: Int64
+  ) throws(AuthorizationFailure) -> Principal {
+    let certificate = headers.certificate ?? CertificateName()
+    let result = headers.withMetadata(0) { caller in
+      headers.withMetadata(1) { token in
+        certificate.withName { certificate -> Result<Principal, AuthorizationFailure> in
+          Result { () throws(AuthorizationFailure) in
+            try principal(
+              calling: method, authorization: token, caller: caller, certificate: certificate,
+              now: now)
+          }
+        }
+      }
+    }
+    return try result.get()
+  }
+}

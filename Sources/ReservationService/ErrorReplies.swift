@@ -35,6 +35,8 @@ final class ErrorReplies {
   private static let conflictRetryNanoseconds: Int64 = 5_000_000
   private static let overloadRetryNanoseconds: Int64 = 250_000_000
   private static let storageRetryNanoseconds: Int64 = 2_000_000_000
+  /// The wait while it is not known, or not known here, who owns the store: a tenth of what a takeover takes.
+  private static let ownershipRetryNanoseconds: Int64 = 250_000_000
 
   /// How many bytes details may have: in base64, and beside the other trailers, they stay below the 8 KiB
   /// that many clients take as header fields. What does not fit is counted in the ErrorInfo.
@@ -329,6 +331,32 @@ final class ErrorReplies {
       retryNanoseconds: isTemporary ? Self.overloadRetryNanoseconds : 0,
       httpStatus: rejection.httpStatus, response
     ) {}
+    keepFailure(key, response)
+  }
+
+  // MARK: Ownership
+
+  /// This server is a standby: nothing is decided here.
+  /// - Parameter owner: where the owner is, as HOST:PORT; nil where that is not known.
+  func notOwner(_ owner: String?, response: Response) {
+    begin("this server is a standby and decides nothing")
+    finish(.unavailable, "NOT_OWNER", retryNanoseconds: Self.ownershipRetryNanoseconds, response) {
+      guard let owner else { return }
+      writer.nested(metadataField) {
+        writer.field(1, "owner")
+        writer.nested(2) { writer.text(Array(owner.utf8).span) }
+      }
+    }
+  }
+
+  /// The server cannot say now whether it is the owner: another may have decided since.
+  func leaseOver(response: Response) {
+    let words: StaticString = "this server cannot say now whether it is the owner"
+    let key = constantKey(words)
+    if failAgain(key, response) { return }
+    begin(words)
+    finish(.unavailable, "LEASE_OVER", retryNanoseconds: Self.ownershipRetryNanoseconds, response) {
+    }
     keepFailure(key, response)
   }
 
@@ -725,60 +753,5 @@ final class ErrorReplies {
   private func keepFailure(_ key: FailureKey, _ response: Response) {
     if !isInBand { return response.keepFailure(as: key) }
     response.message.withBytes { inBandFailures.keep(key, $0.extracting(inBandStart...)) }
-  }
-}
-
-/// Failures of results by key, as they are on the wire: direct-mapped, so that a new one takes the place of
-/// another. In a batch of a flash sale nearly all are the same.
-@safe private final class InBandFailures {
-  private static let entryCount = 256
-  private static let bytesMax = 480
-
-  private struct Entry {
-    var key = FailureKey(high: 0, low: 0)
-    /// 0: there is none.
-    var count = 0
-    var bytes = InlineArray<480, UInt8>(repeating: 0)
-  }
-
-  // Made with the first one: loops without batches do without. Behind a constant pointer, since properties of
-  // a class are checked for exclusive access at every use.
-  private let entries: UnsafeMutablePointer<UnsafeMutablePointer<Entry>?>
-
-  init() {
-    unsafe entries = .allocate(capacity: 1)
-    unsafe entries.initialize(to: nil)
-  }
-
-  deinit {
-    unsafe entries.pointee?.deallocate()
-    unsafe entries.deallocate()
-  }
-
-  func write(_ key: FailureKey, to writer: ProtoWriter) -> Bool {
-    guard let entry = unsafe entries.pointee.map({ unsafe $0 + Self.index(of: key) }),
-      unsafe entry.pointee.count > 0 && entry.pointee.key == key
-    else { return false }
-    unsafe writer.text(entry.pointee.bytes.span.extracting(0..<entry.pointee.count))
-    return true
-  }
-
-  func keep(_ key: FailureKey, _ bytes: Span<UInt8>) {
-    guard bytes.count <= Self.bytesMax else { return }
-    if unsafe entries.pointee == nil {
-      unsafe entries.pointee = .allocate(capacity: Self.entryCount)
-      unsafe entries.pointee?.initialize(repeating: Entry(), count: Self.entryCount)
-    }
-    guard let entry = unsafe entries.pointee.map({ unsafe $0 + Self.index(of: key) }) else {
-      return
-    }
-    unsafe entry.pointee.key = key
-    unsafe entry.pointee.count = bytes.count
-    for index in bytes.indices { unsafe entry.pointee.bytes[index] = bytes[index] }
-  }
-
-  private static func index(of key: FailureKey) -> Int {
-    let mixed = (key.high ^ key.low &* 0x9e37_79b9_7f4a_7c15) &* 0xff51_afd7_ed55_8ccd
-    return Int(mixed >> 56)
   }
 }

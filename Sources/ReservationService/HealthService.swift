@@ -1,5 +1,6 @@
 internal import Bytes
 internal import GRPC
+internal import StockStore
 
 /// grpc.health.v1 on one loop: the server's state, and the watchers that want to hear of its change.
 final class HealthService {
@@ -14,20 +15,54 @@ final class HealthService {
   private static let watchersMax = 10_000
 
   private let services: Set<String>
+  private let errors: ErrorReplies
   private var watchers: [CallID: String] = [:]
-  private var isDraining = false
+  private var isServing: Bool
   private var hasNews = false
 
-  init(services: Set<String>) { self.services = services }
+  /// - Parameter isServing: until `drain`; false of a standby, which never does.
+  init(services: Set<String>, errors: ErrorReplies, isServing: Bool = true) {
+    self.services = services
+    self.errors = errors
+    self.isServing = isServing
+  }
+
+  /// Answers a Check.
+  func check(_ message: Span<UInt8>, _ response: Response) {
+    guard let service = Self.service(message) else { return errors.malformed(response: response) }
+    guard let status = status(of: service) else { return errors.unknownService(response: response) }
+    response.message.put(status)
+  }
+
+  /// Answers a Watch with its first message.
+  func watch(_ message: Span<UInt8>, _ call: CallID, _ response: Response) {
+    guard let service = Self.service(message) else { return errors.malformed(response: response) }
+    guard let status = watch(service, call) else { return errors.tooManyWatches(response: response) }
+    response.message.put(status)
+  }
+
+  /// HealthCheckRequest: service = 1. nil where it is malformed.
+  private static func service(_ message: Span<UInt8>) -> String? {
+    var reader = unsafe ProtoReader(message.borrowed, refusesUnknown: false)
+    var bytes = BorrowedBytes.empty
+    while let tag = reader.next() {
+      switch tag {
+      case .bytes(1): bytes = reader.bytes()
+      default: reader.other(tag, known: 1...1)
+      }
+    }
+    guard reader.isWhole else { return nil }
+    return unsafe String(validating: bytes.pointer, as: UTF8.self)
+  }
 
   /// nil for a service that the server does not have; "" is the server as a whole.
-  func status(of service: String) -> Status? {
+  private func status(of service: String) -> Status? {
     guard service.isEmpty || services.contains(service) else { return nil }
-    return isDraining ? .notServing : .serving
+    return isServing ? .serving : .notServing
   }
 
   /// Begins a watch; nil where there are too many.
-  func watch(_ service: String, _ call: CallID) -> Status? {
+  private func watch(_ service: String, _ call: CallID) -> Status? {
     guard watchers.count < Self.watchersMax else { return nil }
     watchers[call] = service
     return status(of: service) ?? .serviceUnknown
@@ -39,8 +74,8 @@ final class HealthService {
   }
 
   func drain() {
-    isDraining = true
-    hasNews = true
+    if isServing { hasNews = true }
+    isServing = false
   }
 
   /// Tells the watchers. A service that is unknown stays so.

@@ -72,6 +72,7 @@ package import StorePersistence
 
   package static let metadata: [StaticString] = ["holdfast-caller", "authorization"]
   package static let methods: [MethodDescriptor] = Method.allCases.map(\.descriptor)
+  static let services = Set(methods.map(\.service))
   private static let paths: [[UInt8]] = methods.map { Array($0.path.utf8) }
 
   let session: StoreSession
@@ -121,8 +122,8 @@ package import StorePersistence
     watches = feed.map { [errors] in WatchService(feed: $0, errors: errors, wake: wake) }
     self.backupsNeedTokens = backupsNeedTokens
     self.backups = backups.map { [errors] in BackupCalls(streams: $0, errors: errors, wake: wake) }
-    health = HealthService(services: Set(Self.methods.map(\.service)))
-    reflection = ReflectionService(services: Array(Set(Self.methods.map(\.service))).sorted())
+    health = HealthService(services: Self.services, errors: errors)
+    reflection = ReflectionService(services: Self.services.sorted())
   }
 
   deinit {
@@ -130,9 +131,11 @@ package import StorePersistence
     unsafe badEntriesMemory.deallocate()
   }
 
-  package func method(atPath path: Span<UInt8>) -> Int? {
+  package func method(atPath path: Span<UInt8>) -> Int? { Self.method(atPath: path) }
+
+  static func method(atPath path: Span<UInt8>) -> Int? {
     // Asked only where a connection's header fields change: a search is good enough.
-    for (number, candidate) in Self.paths.enumerated() where candidate.count == path.count {
+    for (number, candidate) in paths.enumerated() where candidate.count == path.count {
       if candidate.indices.allSatisfy({ candidate[$0] == path[$0] }) { return number }
     }
     return nil
@@ -184,17 +187,8 @@ package import StorePersistence
 
   package func start(method: Int, headers: RequestHeaders, response: Response) -> Principal? {
     guard let method = Method(rawValue: method) else { return nil }
-    // Two of them could mean two callers: whoever reads the first and whoever reads the last disagree.
-    for (index, name) in Self.metadata.enumerated() where headers.isMetadataRepeated(index) {
-      errors.badRequest([FieldViolation(name, "at most once")], response: response)
-      return nil
-    }
-    do throws(AuthorizationFailure) {
-      return try principal(of: headers, calling: method)
-    } catch {
-      errors.unauthorized(error, response: response)
-      return nil
-    }
+    return authorization.principal(
+      of: headers, calling: method, now: session.time, errors, response)
   }
 
   package func renew(_ principal: Principal, method: Int, response: Response) -> Principal? {
@@ -212,24 +206,6 @@ package import StorePersistence
       errors.unauthorized(error, response: response)
       return nil
     }
-  }
-
-  private func principal(
-    of headers: RequestHeaders, calling method: Method
-  ) throws(AuthorizationFailure) -> Principal {
-    let certificate = headers.certificate ?? CertificateName()
-    let result = headers.withMetadata(0) { caller in
-      headers.withMetadata(1) { token in
-        certificate.withName { certificate -> Result<Principal, AuthorizationFailure> in
-          Result { () throws(AuthorizationFailure) in
-            try authorization.principal(
-              calling: method, authorization: token, caller: caller, certificate: certificate,
-              now: session.time)
-          }
-        }
-      }
-    }
-    return try result.get()
   }
 
   package func expect(_ message: Span<UInt8>, of call: Call) {
@@ -305,8 +281,12 @@ package import StorePersistence
     case .removeItem: lsn = try removeItem(message, caller, response)
     // Batches come in parts (BatchCalls.swift).
     case .watch, .backup, .batchReserve, .reserveStream, .importStock: lsn = 0
-    case .healthCheck: lsn = healthCheck(message, response)
-    case .healthWatch: lsn = healthWatch(message, call.id, response)
+    case .healthCheck:
+      health.check(message, response)
+      lsn = 0
+    case .healthWatch:
+      health.watch(message, call.id, response)
+      lsn = 0
     case .reflection, .reflectionAlpha:
       let isAnswered = reflection.answer(message, response: response)
       lsn = isAnswered ? 0 : malformed(response)
@@ -328,41 +308,6 @@ package import StorePersistence
     guard let unknown = reader.unknownField else { return malformed(response) }
     errors.unknownField(unknown, response: response)
     return 0
-  }
-
-  // MARK: Health
-
-  private func healthCheck(_ message: Span<UInt8>, _ response: Response) -> UInt64 {
-    guard let service = healthRequest(message) else { return malformed(response) }
-    guard let status = health.status(of: service) else {
-      errors.unknownService(response: response)
-      return 0
-    }
-    response.message.put(status)
-    return 0
-  }
-
-  private func healthWatch(_ message: Span<UInt8>, _ call: CallID, _ response: Response) -> UInt64 {
-    guard let service = healthRequest(message) else { return malformed(response) }
-    guard let status = health.watch(service, call) else {
-      errors.tooManyWatches(response: response)
-      return 0
-    }
-    response.message.put(status)
-    return 0
-  }
-
-  private func healthRequest(_ message: Span<UInt8>) -> String? {
-    var reader = unsafe ProtoReader(message.borrowed, refusesUnknown: false)
-    var bytes = BorrowedBytes.empty
-    while let tag = reader.next() {
-      switch tag {
-      case .bytes(1): bytes = reader.bytes()
-      default: reader.other(tag, known: 1...1)
-      }
-    }
-    guard reader.isWhole else { return nil }
-    return unsafe String(validating: bytes.pointer, as: UTF8.self)
   }
 }
 

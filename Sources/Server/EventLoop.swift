@@ -254,6 +254,7 @@ final class EventLoop {
 
   private func beginShutdown() {
     shutdown.begin(nowNanoseconds: nowNanoseconds)
+    listener?.leave(io.poller)
     listener = nil
     handler.drain()
     for index in 0..<connections.usedCount where connections[index].descriptor >= 0 {

@@ -38,6 +38,9 @@ struct Listener: ~Copyable {
     self.peers = peers
   }
 
+  /// Before it goes: a port may keep its sockets for a server to come, and they would wake this loop for ever.
+  borrowing func leave(_ poller: borrowing Poller) { try? poller.remove(descriptor.number) }
+
   /// Takes connections off the queue, and calls `body` with those that are not another loop's.
   mutating func accept(_ poller: borrowing Poller, _ body: (Mailbox.Arrival, Placement) -> Void) {
     for _ in 0..<Self.acceptsPerTurnMax {

@@ -2,7 +2,7 @@
 // with which a proxy begins a connection, ahead of TLS, to say where its client comes from.
 internal import Posix
 
-/// Reads a header piece by piece, and knows nothing of sockets. It says how many bytes it may be given, so
+/// Reads a header piece by piece. It says how many bytes it may be given, so
 /// that none of those behind the header are taken off the socket.
 struct ProxyHeader {
   enum Progress: Equatable {
@@ -76,5 +76,36 @@ struct ProxyHeader {
   /// In network order.
   private func number(at start: Int, bytes: Int) -> UInt64 {
     kept[start..<start + bytes].reduce(0) { $0 << 8 | UInt64($1) }
+  }
+}
+
+// MARK: - Writing
+
+extension ProxyHeader {
+  /// The header of a connection that is passed on: whose it is, and where it came in.
+  /// - Parameter connection: the client's socket. Of one that is no more, or of a unix socket, the header names
+  ///   nobody (LOCAL).
+  static func bytes(passingOn connection: Int32) -> [UInt8] {
+    let client = PeerAddress(ofPeerOf: connection)
+    let here = PeerAddress(ofThisSideOf: connection)
+    guard client != .local, here != .local, let clientPort = try? Socket.peerPort(connection),
+      let port = try? Socket.localPort(connection)
+    else { return bytes(command: 0x20, family: 0x00, []) }
+    let ports = bigEndian(clientPort) + bigEndian(port)
+    guard let client4 = client.ipv4, let here4 = here.ipv4 else {
+      let addresses = [client.high, client.low, here.high, here.low].flatMap(bigEndian)
+      return bytes(command: 0x21, family: 0x21, addresses + ports)
+    }
+    return bytes(command: 0x21, family: 0x11, bigEndian(client4) + bigEndian(here4) + ports)
+  }
+
+  private static func bytes(command: UInt8, family: UInt8, _ rest: [UInt8]) -> [UInt8] {
+    signature + [command, family] + bigEndian(UInt16(rest.count)) + rest
+  }
+
+  private static func bigEndian<Number: FixedWidthInteger>(_ number: Number) -> [UInt8] {
+    stride(from: Number.bitWidth - 8, through: 0, by: -8).map {
+      UInt8(truncatingIfNeeded: number >> Number($0))
+    }
   }
 }

@@ -1,59 +1,9 @@
+// The server: an event loop on a thread each, and the way down.
 package import GRPC
-// The server: listeners on one port, an event loop on a thread each, and the way down.
 internal import HTTP2
 package import Metrics
 package import Posix
 internal import Synchronization
-
-/// A port that is this process's, and on which nothing listens yet: clients that connect are refused at
-/// once and can go elsewhere, while a server has still to recover. A unix socket cannot be reserved so: it
-/// is looked whether it could be had.
-package final class ReservedPort: Sendable {
-  /// The address, in text; of a unix socket unix: and the path.
-  package let host: String
-  /// The port; the one that the kernel chose where 0 was asked for. 0 of a unix socket.
-  package let number: UInt16
-  private let socket: FileDescriptor?
-  /// Of a unix socket.
-  private let path: String?
-
-  /// - Parameters:
-  ///   - host: an IP address in text.
-  ///   - port: 0 for a free one.
-  package init(host: String, port: UInt16) throws(Errno) {
-    try Socket.checkUnused(host: host, port: port)
-    self.host = host
-    let socket = try Socket.bind(host: host, port: port)
-    number = try Socket.localPort(socket.number)
-    self.socket = consume socket
-    path = nil
-  }
-
-  /// A unix socket with this path; see `UnixSocket.listen`.
-  package init(unixSocket path: String) throws(Errno) {
-    try UnixSocket.checkUnused(path: path)
-    host = "unix:\(path)"
-    number = 0
-    socket = nil
-    self.path = path
-  }
-
-  /// Begins to listen: a listener for each loop, where the kernel spreads connections over several. A unix
-  /// socket has only one, and its loop hands them on.
-  fileprivate func listen(loops: Int) throws(Errno) -> (listeners: [Int32?], file: UnixSocket.File?)
-  {
-    if let path {
-      let listener = try UnixSocket.listen(path: path)
-      let file = listener.file
-      return ([listener.take()] + Array(repeating: nil, count: loops - 1), file)
-    }
-    // Two servers that started at the same time may both have reserved it: one of them listens first.
-    try Socket.checkUnused(host: host, port: number)
-    var listeners: [Int32?] = []
-    for _ in 0..<loops { listeners.append(try Socket.listen(host: host, port: number).take()) }
-    return (listeners, nil)
-  }
-}
 
 /// A running server. Made by `start`; ends with `shutDown` and `wait`.
 package final class Server: Sendable {
@@ -91,13 +41,16 @@ package final class Server: Sendable {
   ///   - loops: how many threads, at least 1.
   ///   - limits: of the server as a whole, but where they say otherwise.
   ///   - tls: what makes connections of TLS; nil: they are plain.
+  ///   - keepsListening: another server follows on the port (`ReservedPort`).
   ///   - notices: takes what the operator should hear of.
   package static func start(
     on port: ReservedPort, loops: Int, limits: ServerLimits, metrics: RPCMetrics,
-    tls: TLSServerContext? = nil, notices: ConnectionNotices = ConnectionNotices(),
+    tls: TLSServerContext? = nil, keepsListening: Bool = false,
+    notices: ConnectionNotices = ConnectionNotices(),
     makeHandler: @escaping HandlerFactory
   ) throws(Errno) -> Server {
-    let (listeners, socketFile) = try port.listen(loops: max(1, loops))
+    let (listeners, socketFile) = try port.listen(
+      count: max(1, loops), keeps: keepsListening)
     let limits = limits.share(ofLoops: listeners.count)
     var mailboxes: [Mailbox] = []
     for _ in listeners { mailboxes.append(try Mailbox()) }
