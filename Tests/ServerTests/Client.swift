@@ -101,8 +101,10 @@ final class Client {
   /// - Parameters:
   ///   - greets: sends the preface and SETTINGS at once.
   ///   - window: of its streams; nil: so large that no test meets its end.
-  init(port: UInt16, greets: Bool = true, window: UInt32? = nil) throws {
-    socket = try Socket.connect(host: "127.0.0.1", port: port)
+  init(
+    host: String = "127.0.0.1", port: UInt16, greets: Bool = true, window: UInt32? = nil
+  ) throws {
+    socket = try Socket.connect(host: host, port: port)
     speaksHTTP2 = greets
     if greets { try send(Frame.preface + Frame.settings(window: window ?? 1 << 30)) }
   }

@@ -306,7 +306,11 @@ final class Fixture {
       streamingCallsPerConnectionMax: 100, streamingCallsMax: 200)
   }
 
-  init(loops: Int = 1, _ adjust: (inout ServerLimits) -> Void = { _ in }) throws {
+  /// - Parameter port: nil: a free one.
+  init(
+    loops: Int = 1, port: ReservedPort? = nil, keepsListening: Bool = false,
+    _ adjust: (inout ServerLimits) -> Void = { _ in }
+  ) throws {
     var limits = Self.limits
     adjust(&limits)
     let board = Board()
@@ -318,8 +322,8 @@ final class Fixture {
         RPCMethod(service: $0.service, method: $0.method, type: .unary)
       }, nowNanoseconds: { SystemClock.monotonicNanoseconds() })
     server = try Server.start(
-      on: try ReservedPort(host: "127.0.0.1", port: 0), loops: loops, limits: limits,
-      metrics: metrics, notices: notices
+      on: try port ?? ReservedPort(host: "127.0.0.1", port: 0), loops: loops, limits: limits,
+      metrics: metrics, keepsListening: keepsListening, notices: notices
     ) { wake in
       board.change { $0.wakes.append(wake) }
       return FakeHandler(board: board, loop: counter.next())
