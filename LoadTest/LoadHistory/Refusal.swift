@@ -12,6 +12,7 @@ package enum RefusalReason: UInt8, BitwiseCopyable, CaseIterable, Sendable {
   case unnamed
   /// A history's file numbers them in this order: what is new stands behind.
   case revisionMismatch, onHandMismatch, insufficientCommitted, limitExceeded
+  case notOwner, leaseOver
 
   package var name: String {
     switch self {
@@ -32,6 +33,8 @@ package enum RefusalReason: UInt8, BitwiseCopyable, CaseIterable, Sendable {
     case .onHandMismatch: "ON_HAND_MISMATCH"
     case .insufficientCommitted: "INSUFFICIENT_COMMITTED"
     case .limitExceeded: "LIMIT_EXCEEDED"
+    case .notOwner: "NOT_OWNER"
+    case .leaseOver: "LEASE_OVER"
     }
   }
 
@@ -90,6 +93,31 @@ package struct Refusal: Equatable, Sendable {
       }
     }
     self.init(code: code, parts)
+  }
+
+  /// A refusal that says that another server decides: where that is, or empty where it does not say. nil of
+  /// any other refusal.
+  /// - Parameter details: a google.rpc.Status.
+  package static func owner(details: Span<UInt8>) -> String? {
+    var isNotOwner = false
+    var owner = ""
+    var status = MessageReader(0..<details.count)
+    while let field = status.next(in: details) {
+      guard field.number == 3, field.isBytes,
+        let info = errorInfo(in: details, any: field.content)
+      else { continue }
+      var reader = MessageReader(info)
+      while let field = reader.next(in: details) {
+        if field.number == 1 {
+          isNotOwner = RefusalReason(details.extracting(field.content)) == .notOwner
+        }
+        guard field.number == 3, field.isBytes else { continue }
+        let entry = entry(in: details, field.content)
+        guard details.extracting(entry.key).equals(ownerKey) else { continue }
+        owner = String(decoding: entry.value.map { details[$0] }, as: UTF8.self)
+      }
+    }
+    return isNotOwner ? owner : nil
   }
 
   /// Reads a Failure of a batch: code (1), reason (2), message (3), metadata (4). It says what the details of
@@ -189,6 +217,7 @@ private let errorInfoType = Array("type.googleapis.com/google.rpc.ErrorInfo".utf
 private let skuKey = Array("sku".utf8)
 private let availableKey = Array("available".utf8)
 private let usedKey = Array("used".utf8)
+private let ownerKey = Array("owner".utf8)
 private let replayedKey = Array("replayed".utf8)
 private let trueValue = Array("true".utf8)
 

@@ -56,7 +56,7 @@ package enum Reply: Equatable, Sendable {
     // CONFLICT_TOO_BUSY was ABORTED before it was UNAVAILABLE.
     case (10, .revisionMismatch), (10, .onHandMismatch): self = .refused(refusal)
     case (10, .conflictTooBusy), (14, .conflictTooBusy), (14, .overloaded), (14, .shuttingDown),
-      (14, .storageFull):
+      (14, .storageFull), (14, .notOwner), (14, .leaseOver):
       self = .noEffect
     case (8, let reason) where reason != .unnamed: self = .noEffect
     case (7, _), (12, _), (16, _): self = .noEffect

@@ -36,6 +36,13 @@ struct AccessFlags: ParsableArguments {
 
   /// `target`, spoken to as the flags say.
   func apply(to target: Endpoint) throws(LoadError) -> Endpoint {
+    var spoken = try applyToOne(target)
+    spoken.others = []
+    for other in target.others { spoken.others.append(try applyToOne(other)) }
+    return spoken
+  }
+
+  private func applyToOne(_ target: Endpoint) throws(LoadError) -> Endpoint {
     var target = target
     target.metadata = try Metadata.parse(all: metadata)
     if !tls {

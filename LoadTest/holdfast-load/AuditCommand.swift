@@ -17,7 +17,11 @@ struct AuditCommand: ParsableCommand {
 
   @Argument(help: "Files that `run --history` has written.")
   var histories: [String]
-  @Option(help: "The server's gRPC address, a host and a port.", transform: Endpoint.resolving)
+  @Option(
+    help: """
+      The server's gRPC address, a host and a port; of several servers of one store: h1:p1,h2:p2.
+      """,
+    transform: Endpoint.resolvingList)
   var target: Endpoint
   @OptionGroup var access: AccessFlags
   @Flag(

@@ -66,7 +66,11 @@ struct PrepareCommand: ParsableCommand {
     abstract: "Puts stock behind the SKUs sku-0000000, sku-0000001, …",
     discussion: "For tools that bring their own load. Repeating it sets the stock again.")
 
-  @Option(help: "The server's gRPC address, a host and a port.", transform: Endpoint.resolving)
+  @Option(
+    help: """
+      The server's gRPC address, a host and a port; of several servers of one store: h1:p1,h2:p2.
+      """,
+    transform: Endpoint.resolvingList)
   var target: Endpoint
   @Option(help: "How many SKUs.")
   var skus: Int

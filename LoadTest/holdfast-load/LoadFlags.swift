@@ -8,8 +8,11 @@ internal import Posix
 struct TargetFlags: ParsableArguments {
   @Option(
     help: ArgumentHelp(
-      "The server's gRPC address: a host and a port.", valueName: "address"),
-    transform: Endpoint.resolving)
+      """
+      The server's gRPC address: a host and a port. Of servers that take over from each other all, with \
+      commas between them.
+      """, valueName: "address"),
+    transform: Endpoint.resolvingList)
   var target = Endpoint.standard
   @Option(
     help: ArgumentHelp(

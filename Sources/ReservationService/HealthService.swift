@@ -37,7 +37,9 @@ final class HealthService {
   /// Answers a Watch with its first message.
   func watch(_ message: Span<UInt8>, _ call: CallID, _ response: Response) {
     guard let service = Self.service(message) else { return errors.malformed(response: response) }
-    guard let status = watch(service, call) else { return errors.tooManyWatches(response: response) }
+    guard let status = watch(service, call) else {
+      return errors.tooManyWatches(response: response)
+    }
     response.message.put(status)
   }
 

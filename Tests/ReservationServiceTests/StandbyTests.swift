@@ -18,7 +18,8 @@ struct StandbyTests {
   private let response = Response()
   private let owner = Owner()
 
-  private func handler(_ authorization: Authorization = Authorization(file: nil)) -> StandbyHandler {
+  private func handler(_ authorization: Authorization = Authorization(file: nil)) -> StandbyHandler
+  {
     StandbyHandler(authorization: authorization, clock: FixedClock(Timestamp(nanoseconds: 1))) {
       [owner] in owner.text.withLock { $0 }
     }
@@ -147,7 +148,8 @@ struct StandbyTests {
       Issue.record("no message")
       return
     }
-    #expect(fields.message(6)?.messages(1).count == Set(StandbyHandler.methods.map(\.service)).count)
+    let services = Set(StandbyHandler.methods.map(\.service))
+    #expect(fields.message(6)?.messages(1).count == services.count)
   }
 
   @Test("LEASE_OVER, alone and in a batch, made and kept")

@@ -47,7 +47,8 @@ private final class Peer {
       guard try poller.wait(timeoutMilliseconds: 10_000) > 0 else { return nil }
       let result = unsafe buffer.withUnsafeMutableBytes {
         unsafe FileDescriptor.read(
-          socket.number, into: UnsafeMutableRawBufferPointer(rebasing: $0.prefix(count - bytes.count)))
+          socket.number,
+          into: UnsafeMutableRawBufferPointer(rebasing: $0.prefix(count - bytes.count)))
       }
       switch result {
       case .moved(0), .failed: return bytes

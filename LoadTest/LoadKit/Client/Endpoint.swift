@@ -13,6 +13,9 @@ package struct Endpoint: Sendable, CustomStringConvertible {
   package var tls: TLSClientContext?
   /// Goes with every call.
   package var metadata: [ClientMetadata] = []
+  /// Other servers of the same store, one of which decides where this one does not, in the order in which they
+  /// are tried.
+  package var others: [Endpoint] = []
 
   /// - Parameter text: an IP address, or a name to be resolved, and a port: 127.0.0.1:8080, [::1]:8080. Or
   ///   a unix socket, which has no port: unix:/path.
@@ -35,6 +38,24 @@ package struct Endpoint: Sendable, CustomStringConvertible {
     self.host = host
     self.port = port
     name = UnixSocket.path(ofHost: host) == nil ? host : "localhost"
+  }
+
+  /// From a flag: one address, or several of one store, with commas between them.
+  package static func resolvingList(_ text: String) throws(LoadError) -> Endpoint {
+    var endpoints: [Endpoint] = []
+    for part in text.split(separator: ",", omittingEmptySubsequences: false) {
+      endpoints.append(try resolving(String(part)))
+    }
+    var first = endpoints.removeFirst()
+    first.others = endpoints
+    return first
+  }
+
+  /// It and the others; each alone.
+  package var all: [Endpoint] {
+    var first = self
+    first.others = []
+    return [first] + others
   }
 
   /// From a flag: with the address of a name. Of several, the first that takes a connection now.
@@ -61,6 +82,25 @@ package struct Endpoint: Sendable, CustomStringConvertible {
     endpoint.metadata = other.metadata
     if other.tls != nil { endpoint.name = other.name }
     return endpoint
+  }
+
+  /// The one that is tried after this one, with this one as the last of its others.
+  /// - Parameter owner: where a refusal says that the owner is; of the others it is the first choice.
+  func next(owner: String = "") -> Endpoint {
+    let named = others.firstIndex { $0.isNamed(owner) }
+    guard let index = named ?? others.indices.first else { return self }
+    var next = others[index]
+    var last = self
+    last.others = []
+    next.others = others
+    next.others.remove(at: index)
+    next.others.append(last)
+    return next
+  }
+
+  private func isNamed(_ text: String) -> Bool {
+    guard let place = Endpoint(text), place.port == port else { return text == description }
+    return place.host == host || place.host == name
   }
 
   /// A connection on `socket`, whose number it owns from here on.

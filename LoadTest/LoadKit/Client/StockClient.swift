@@ -10,12 +10,15 @@ package struct StockClient: ~Copyable {
   private var connection: LoadConnection
   private let buffer = ReceiveBuffer()
   private var message = MessageBuffer()
-  let endpoint: Endpoint
+  /// The server that it speaks to; of several the one that decides, once a call was answered.
+  private(set) var endpoint: Endpoint
+  /// Where a refusal has said that the owner is.
+  private var owner: String?
 
   /// Calls in flight at once.
   private static let streams = 256
   /// Without any call done for so long the server is given up.
-  private let patienceNanoseconds: Int64
+  private var patienceNanoseconds: Int64
   private static let connectSeconds: Int64 = 5
   /// How long to leave a server alone that turns everything down.
   private static let pauseMilliseconds = 5
@@ -37,6 +40,25 @@ package struct StockClient: ~Copyable {
   /// - Parameter patienceNanoseconds: without any call done for so long the server is given up.
   package static func connect(
     to endpoint: Endpoint, patienceNanoseconds: Int64 = 10_000_000_000
+  ) throws(LoadError) -> StockClient {
+    // Each is tried in its turn: which of them decides, only a call can tell.
+    var endpoint = endpoint
+    var problem: LoadError?
+    let deadline = SystemClock.monotonicNanoseconds() + patienceNanoseconds
+    repeat {
+      for _ in endpoint.all {
+        do throws(LoadError) {
+          return try connectOnce(to: endpoint, patienceNanoseconds: patienceNanoseconds)
+        } catch { problem = error }
+        endpoint = endpoint.next()
+      }
+      if !endpoint.others.isEmpty { sleep(milliseconds: 100) }
+    } while !endpoint.others.isEmpty && SystemClock.monotonicNanoseconds() < deadline
+    throw problem ?? LoadError("\(endpoint) does not answer")
+  }
+
+  private static func connectOnce(
+    to endpoint: Endpoint, patienceNanoseconds: Int64
   ) throws(LoadError) -> StockClient {
     let poller = try orFail("epoll") { () throws(Errno) in try Poller() }
     let connection = try LoadConnection.connect(
@@ -63,7 +85,8 @@ package struct StockClient: ~Copyable {
     if event.isWritable || event.isHungUp { connection.becameWritable(poller) }
     if event.isReadable || event.isHungUp { _ = connection.receive(buffer) }
     connection.flush(poller)
-    if let reason = connection.lostReason {
+    // Of several servers another goes on: `callAll` sends what was lost again.
+    if let reason = connection.lostReason, endpoint.others.isEmpty || !connection.calls.isReady {
       throw LoadError("\(endpoint): \(reason); is a holdfast server running there?")
     }
   }
@@ -76,9 +99,10 @@ package struct StockClient: ~Copyable {
     var next = 0
     var done = 0
     var again: [Int] = []
+    var hasMoved = false
     var deadline = SystemClock.monotonicNanoseconds() + patienceNanoseconds
     while done < count {
-      while next < count || !again.isEmpty, connection.calls.hasRoom(for: 16_000) {
+      while owner == nil, next < count || !again.isEmpty, connection.calls.hasRoom(for: 16_000) {
         let index = again.popLast() ?? next
         if index == next { next += 1 }
         write(index, &message)
@@ -86,25 +110,68 @@ package struct StockClient: ~Copyable {
       }
       connection.flush(poller)
       let before = done
+      if hasMoved, SystemClock.monotonicNanoseconds() > deadline { throw noOwner }
       try turn(deadline: deadline)
       for position in connection.calls.responses.indices {
         let answer = connection.calls.responses[position]
-        if try take(Int(answer.callID), connection.calls, answer) {
+        if isOfNoOwner(answer) {
+          again.append(Int(answer.callID))
+        } else if try take(Int(answer.callID), connection.calls, answer) {
           done += 1
         } else {
           again.append(Int(answer.callID))
         }
       }
       connection.calls.forgetResponses()
+      if connection.isLost || owner != nil && connection.calls.openCalls == 0 {
+        try moveOn(deadline: deadline)
+        hasMoved = true
+      }
       if done > before {
+        hasMoved = false
         deadline = SystemClock.monotonicNanoseconds() + patienceNanoseconds
       } else if !again.isEmpty {
         if SystemClock.monotonicNanoseconds() > deadline {
-          throw LoadError("\(endpoint) is too busy; try again with less load on it")
+          throw hasMoved
+            ? noOwner : LoadError("\(endpoint) is too busy; try again with less load on it")
         }
         sleep(milliseconds: StockClient.pauseMilliseconds)
       }
     }
+  }
+
+  /// Whether the answer leaves a call to another server: this one does not decide, or is gone.
+  private mutating func isOfNoOwner(_ answer: ClientResponse) -> Bool {
+    if endpoint.others.isEmpty { return false }
+    if answer.outcome == .lost { return true }
+    guard answer.outcome == .answered, answer.status == .unavailable,
+      let named = connection.calls.withStatusDetails(of: answer, { Refusal.owner(details: $0) })
+    else { return false }
+    owner = named
+    return true
+  }
+
+  private var noOwner: LoadError {
+    LoadError("\(endpoint.all.count) servers, and none is the owner")
+  }
+
+  /// Goes on with another server. The calls that were in flight were answered, or lost.
+  private mutating func moveOn(deadline: Int64) throws(LoadError) {
+    sleep(milliseconds: StockClient.pauseMilliseconds)
+    let patience = patienceNanoseconds
+    let left = deadline - SystemClock.monotonicNanoseconds()
+    // Where little is left there is still one try: the caller ends it.
+    self = try StockClient.connect(
+      to: endpoint.next(owner: owner ?? ""), patienceNanoseconds: max(left, patience / 10))
+    patienceNanoseconds = patience
+  }
+
+  /// `target` with the server first that decides now.
+  static func findOwner(_ target: Endpoint, run: RunID) throws(LoadError) -> Endpoint {
+    if target.others.isEmpty { return target }
+    var client = try connect(to: target)
+    _ = try client.readLevels(1, SKUNames(run: run))
+    return client.endpoint
   }
 
   /// Sets on hand of every SKU to `units[sku]`. Safe to repeat: every call has its own key, made of

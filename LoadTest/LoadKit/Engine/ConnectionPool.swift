@@ -12,6 +12,11 @@ struct ConnectionPool: ~Copyable {
     var failedDials = 0
     /// How often it was dialled: makes the token.
     var dials: UInt64 = 0
+    /// The server that it goes to.
+    var target: Endpoint
+    /// The server has said that it does not decide: the calls in flight are still answered, and then the
+    /// connection goes to this one.
+    var nextTarget: Endpoint?
     /// Dialled again, and not yet said hello to.
     var isDialling = false
     /// Connected, or about to be.
@@ -42,6 +47,8 @@ struct ConnectionPool: ~Copyable {
     let reason: String
     /// We closed it.
     let isOurs: Bool
+    /// It goes to another server, for this one does not decide.
+    let isMove: Bool
     /// It had been connected; otherwise it is one more dial that failed.
     let wasUp: Bool
   }
@@ -49,7 +56,8 @@ struct ConnectionPool: ~Copyable {
   /// What answers name a ReserveStream by.
   static let reserveStreamID = UInt64.max
 
-  private let target: Endpoint
+  /// Of how many servers one decides.
+  private let targetCount: Int
   /// Calls and messages in flight on each connection, at most.
   private let streams: Int
   /// Streams of HTTP/2: one more for a ReserveStream, which is in flight with or without messages.
@@ -74,13 +82,13 @@ struct ConnectionPool: ~Copyable {
   private static let helloNanoseconds: Int64 = 2_000_000_000
 
   init(_ options: RunOptions, count: Int, messageMaximum: Int) throws(LoadError) {
-    target = options.target
+    targetCount = options.target.all.count
     streams = options.streams
     callsMaximum = options.streams + (options.workload.api == .stream ? 1 : 0)
     self.messageMaximum = messageMaximum
     do { poller = try Poller() } catch { throw LoadError("epoll: \(error)") }
     connections = Table(capacity: count)
-    slots = Array(repeating: Slot(), count: count)
+    slots = Array(repeating: Slot(target: options.target), count: count)
   }
 
   var indices: Range<Int> { 0..<slots.count }
@@ -95,7 +103,8 @@ struct ConnectionPool: ~Copyable {
     for index in indices {
       connections.append(
         try LoadConnection.connect(
-          to: target, callsMaximum: callsMaximum, poller: poller, token: UInt64(index)))
+          to: slots[index].target, callsMaximum: callsMaximum, poller: poller,
+          token: UInt64(index)))
     }
     alive = connections.count
   }
@@ -110,14 +119,20 @@ struct ConnectionPool: ~Copyable {
   ///
   /// - Parameter mayDial: otherwise it is given up, as after too many failures.
   mutating func redial(_ index: Int, _ now: Int64, atOnce: Bool, mayDial: Bool) {
+    let next = slots[index].nextTarget
+    slots[index].nextTarget = nil
+    if let next { slots[index].target = next }
     if atOnce { return timers.add(.dial(index), at: now) }
     let failed = slots[index].failedDials
     slots[index].failedDials += 1
-    guard mayDial, failed < ConnectionPool.failedDialsMaximum else {
+    guard mayDial, failed < ConnectionPool.failedDialsMaximum * targetCount else {
       alive -= 1
       return
     }
-    timers.add(.dial(index), at: now + ConnectionPool.dialPauseNanoseconds << Int64(failed))
+    if next == nil { slots[index].target = slots[index].target.next() }
+    // Each server is tried before the pause grows.
+    let round = Int64(failed / targetCount)
+    timers.add(.dial(index), at: now + ConnectionPool.dialPauseNanoseconds << round)
   }
 
   /// What the next timer that is due has done; nil where none is due.
@@ -143,7 +158,7 @@ struct ConnectionPool: ~Copyable {
     let token = UInt64(index) | slots[index].dials << 32
     do throws(LoadError) {
       connections[index] = try LoadConnection.connect(
-        to: target, callsMaximum: callsMaximum, poller: poller, token: token)
+        to: slots[index].target, callsMaximum: callsMaximum, poller: poller, token: token)
     } catch {
       redial(index, now, atOnce: false, mayDial: true)
       return false
@@ -172,6 +187,7 @@ struct ConnectionPool: ~Copyable {
     slots[index].isUp = false
     return Loss(
       reason: connections[index].lostReason ?? "", isOurs: connections[index].isClosedByUs,
+      isMove: slots[index].nextTarget != nil,
       wasUp: !slots[index].isDialling)
   }
 
@@ -199,9 +215,22 @@ struct ConnectionPool: ~Copyable {
   mutating func retireIfClosing(_ index: Int) {
     // A ReserveStream has no end of its own: without messages in flight it holds nothing up.
     let idle = slots[index].reserveStream != 0 && slots[index].unanswered == 0 ? 1 : 0
+    if slots[index].nextTarget != nil, connections[index].calls.openCalls == idle {
+      connections[index].lose("the server is not the owner")
+    }
     if connections[index].calls.isClosing, connections[index].calls.openCalls == idle {
       connections[index].lose("closed by the server (GOAWAY)")
     }
+  }
+
+  /// Looks whether an answer says that another server decides: nothing new is sent to this one then.
+  mutating func noteOwner(_ answer: ClientResponse, by index: Int) {
+    guard targetCount > 1, slots[index].nextTarget == nil, answer.outcome == .answered,
+      answer.status == .unavailable,
+      let owner = connections[index].calls.withStatusDetails(
+        of: answer, { Refusal.owner(details: $0) })
+    else { return }
+    slots[index].nextTarget = slots[index].target.next(owner: owner)
   }
 
   func answerCount(_ index: Int) -> Int { connections[index].calls.responses.count }
@@ -264,7 +293,8 @@ struct ConnectionPool: ~Copyable {
   // MARK: Sending
 
   func hasRoom(_ index: Int) -> Bool {
-    inFlight(index) < streams && connections[index].hasRoom(for: messageMaximum)
+    slots[index].nextTarget == nil && inFlight(index) < streams
+      && connections[index].hasRoom(for: messageMaximum)
   }
 
   /// Calls in flight, and messages of a ReserveStream in the place of that call.

@@ -125,6 +125,7 @@ final class FeedWatcher: @unchecked Sendable {
 
   private func follow() {
     var pause = Self.pauseShortest
+    var target = target
     while !isLost, !isStopping.load(ordering: .acquiring) {
       let connections = progress.withLock { $0.connections }
       do throws(FeedEnd) {
@@ -136,6 +137,7 @@ final class FeedWatcher: @unchecked Sendable {
         return progress.withLock { $0.failure = reason }
       } catch {
         progress.withLock { $0.broken = "\(error)" }
+        target = target.next()
       }
       let hasAnswered = progress.withLock { $0.connections > connections }
       if hasAnswered { pause = Self.pauseShortest }

@@ -139,7 +139,7 @@ extension RunOptions {
 extension Report.Configuration {
   package init(_ options: RunOptions) {
     self.init()
-    target = options.target.description
+    target = options.target.all.map(\.description).joined(separator: ",")
     loop = options.profile == nil ? "closed" : "open"
     arrivals = options.profile == nil ? nil : options.arrivals.rawValue
     rate = options.profile?.description

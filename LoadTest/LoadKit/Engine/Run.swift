@@ -59,6 +59,8 @@ package func run(
   if let pid = options.serverPID, Machine.processCPUNanoseconds(of: pid) == nil {
     throw LoadError("there is no process \(pid); give the server's process id as --server-pid")
   }
+  var options = options
+  options.target = try StockClient.findOwner(options.target, run: options.run)
   var monitor = ServerMonitor(options)
   try monitor.begin()
   let feed = options.followsFeed ? FeedWatcher(options) : nil

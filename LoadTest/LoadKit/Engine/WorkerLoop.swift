@@ -281,7 +281,7 @@ struct WorkerLoop: ~Copyable {
     // Follow-ups of the calls that it loses go by another connection too.
     retries.connectionWentDown(index)
     takeAnswers(index, now)
-    if !loss.isOurs { meter.noteLoss(loss.reason, wasUp: loss.wasUp) }
+    if !loss.isOurs, !loss.isMove { meter.noteLoss(loss.reason, wasUp: loss.wasUp) }
     pool.redial(index, now, atOnce: loss.isOurs, mayDial: isRunning)
   }
 }
@@ -511,7 +511,11 @@ extension WorkerLoop {
     let messages = pool.messageCount(index)
     if count + messages > 0 { quietSince = now }
     for position in 0..<messages { takeMessage(index, at: position, now) }
-    for position in 0..<count { take(pool.answer(index, at: position), by: index, now) }
+    for position in 0..<count {
+      let answer = pool.answer(index, at: position)
+      pool.noteOwner(answer, by: index)
+      take(answer, by: index, now)
+    }
     pool.forgetAnswers(index)
   }
 
