@@ -84,6 +84,9 @@ struct ForwardedConnection {
   /// Nothing is left to be passed on.
   var isOver: Bool { client.incoming.isOver && owner.incoming.isOver }
 
+  /// One side has ended, and the other goes on.
+  var isHalfOver: Bool { client.incoming.isOver != owner.incoming.isOver }
+
   var isConnecting: Bool { !isConnected && owner.descriptor >= 0 }
 
   /// A side has not taken what waits for it since then; nil where nothing waits.

@@ -13,7 +13,7 @@ package struct ForwarderLimits: Sendable {
   /// Silence after which a connection is closed that goes to who is the owner no more, in nanoseconds. Such a
   /// process may be frozen, or its machine gone without a word. Connections to the owner may be silent.
   package var formerOwnerNanosecondsMax: Int64 = 1_000_000_000
-  /// How long a side may take no byte that waits for it, in nanoseconds.
+  /// How long a side may take no byte that waits for it, and be silent where the other has ended, in nanoseconds.
   package var stalledWriteNanosecondsMax: Int64 = 60_000_000_000
   /// Silence after which the kernel probes a side, in seconds.
   package var keepaliveSeconds: Int32 = 60

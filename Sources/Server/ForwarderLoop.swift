@@ -244,7 +244,9 @@ internal import Synchronization
     {
       return true
     }
-    return connection.address != address
-      && nowNanoseconds - connection.movedNanoseconds >= limits.formerOwnerNanosecondsMax
+    let silence = nowNanoseconds - connection.movedNanoseconds
+    // Who does not end its side when the other has would keep its place for ever.
+    if connection.isHalfOver, silence >= limits.stalledWriteNanosecondsMax { return true }
+    return connection.address != address && silence >= limits.formerOwnerNanosecondsMax
   }
 }
