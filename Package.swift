@@ -92,8 +92,8 @@ let package = Package(
     executable(
       "holdfast",
       [
-        "Posix", "HTTP2", "GRPC", "Metrics", "Log", "StockStore", "StorePersistence", "ChangeFeed",
-        "Access",
+        "Posix", "HTTP2", "GRPC", "Metrics", "Log", "PostgresLog", "StockStore", "StorePersistence",
+        "ChangeFeed", "Access",
         "ReservationService", "Server", "Admin", argumentParser, logging,
         .product(name: "Configuration", package: "swift-configuration"),
         .product(name: "ServiceLifecycle", package: "swift-service-lifecycle"),

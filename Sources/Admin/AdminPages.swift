@@ -7,6 +7,8 @@ package enum ServingState: UInt8, Sendable {
   case starting
   /// Not yet: it reads what an earlier run has left.
   case recovering
+  /// Not yet: another server answers, and it takes over when that one is gone.
+  case standby
   /// Yes.
   case ready
   /// No longer: it finishes the calls that it has.
@@ -17,6 +19,7 @@ package enum ServingState: UInt8, Sendable {
     switch self {
     case .starting: "starting"
     case .recovering: "recovering"
+    case .standby: "standby"
     case .ready: "ready"
     case .draining: "draining"
     }

@@ -4,6 +4,9 @@
 // already and ends with zeros: so the write can go past the system's cache where everything is synced
 // anyway (O_DIRECT), and where it cannot, the system need not read a page before it changes a part of it.
 // Bytes that were synced before are written again as they are.
+//
+// With a replicated log behind it, the directory is a copy of that log, the same to the byte: each batch goes there
+// first, and is written here when it is acknowledged.
 internal import CPlatform
 package import Posix
 internal import Synchronization
@@ -27,6 +30,8 @@ internal import Synchronization
   private let pool: SegmentPool
   private let state: Mutex<State>
   private let statistics: JournalCounters
+  /// Who must have each batch of records first; nil: nobody.
+  private let replica: (any ReplicatedLog)?
   /// When the newest batch was made, in nanoseconds since the Unix epoch.
   private let newestTime: Atomic<Int64>
   private let staging: UnsafeMutableRawBufferPointer
@@ -36,10 +41,11 @@ internal import Synchronization
   /// - Parameters:
   ///   - position: where the journal ends and goes on, with the run that begins now.
   ///   - file: the segment that `position` names.
+  ///   - replica: the log that this is the owner's copy of; nil: it is one of its own, or somebody else's.
   package init(
     storage: any Storage, identity: LogIdentity, shape: RecordShape, options: JournalOptions,
     clock: any Clock, pool: SegmentPool, position: JournalPosition, file: any StorageFile,
-    statistics: JournalCounters
+    statistics: JournalCounters, replica: (any ReplicatedLog)? = nil
   ) throws(JournalError) {
     self.storage = storage
     self.identity = identity
@@ -48,6 +54,7 @@ internal import Synchronization
     self.clock = clock
     self.pool = pool
     self.statistics = statistics
+    self.replica = replica
     epoch = position.run
     newestTime = Atomic(clock.now().nanoseconds)
     state = Mutex(State(position: position, file: file))
@@ -192,7 +199,6 @@ internal import Synchronization
     let salt = identity.key.salt(sequence: position.sequence, run: position.run)
     let staged = stagedBytes(position)
     let end = staged + BatchHeader.byteCount + payloadBytes
-    let padded = (end + Self.blockBytes - 1) & -Self.blockBytes
     // All within the staging memory, by its size.
     let payload = unsafe UnsafeRawBufferPointer(
       rebasing: staging[(staged + BatchHeader.byteCount)..<end])
@@ -202,22 +208,87 @@ internal import Synchronization
       payloadCRC: kind == .end ? 0 : BatchHeader.checksum(payload, salt: salt), kind: kind,
       run: position.run, time: time)
     if let base = unsafe staging.baseAddress { unsafe header.write(to: base + staged, salt: salt) }
+    if kind == .records, let replica {
+      try replica.append(
+        unsafe PlacedBatch(
+          lsn: position.lsn, byteCount: payloadBytes, epoch: position.run,
+          sequence: position.sequence, offset: position.offset, mark: LogPoint.mark(header),
+          bytes: UnsafeRawBufferPointer(rebasing: staging[staged..<end])))
+    }
+    try put(header, to: file, at: &position)
+    return header
+  }
+
+  /// Writes the batch that stands in the staging memory, header and all, and goes on behind it.
+  private func put(
+    _ header: BatchHeader, to file: any StorageFile, at position: inout JournalPosition
+  ) throws(JournalError) {
+    let staged = stagedBytes(position)
+    let end = staged + BatchHeader.byteCount + header.payloadLength
+    let padded = (end + Self.blockBytes - 1) & -Self.blockBytes
     unsafe UnsafeMutableRawBufferPointer(rebasing: staging[end..<padded])
       .initializeMemory(as: UInt8.self, repeating: 0)
     do {
       try unsafe file.write(
         UnsafeRawBufferPointer(rebasing: staging[..<padded]), at: position.offset - staged)
     } catch {
-      throw .failed(operation: "write", file: FileNames.segment(position.sequence), error)
+      // What the replicated log has acknowledged cannot be appended anew: not "write", after which it would be.
+      throw .failed(
+        operation: replica == nil ? "write" : "copy", file: FileNames.segment(position.sequence),
+        error)
     }
-    newestTime.store(time, ordering: .relaxed)
-    position.offset += BatchHeader.byteCount + payloadBytes
-    position.lsn &+= UInt64(payloadBytes)
+    newestTime.store(header.time, ordering: .relaxed)
+    position.offset += BatchHeader.byteCount + header.payloadLength
+    position.lsn &+= UInt64(header.payloadLength)
     // The block that the next batch begins in comes to the front.
     let rest = stagedBytes(position)
     unsafe staging.copyMemory(
       from: UnsafeRawBufferPointer(rebasing: staging[(end - rest)..<end]))
-    return header
+  }
+
+  /// Writes a batch that another process has made, where it has it, then calls `body` with its header and its
+  /// records. Not for a log that is appended to.
+  /// - Throws: `takenBack` where it does not go on what is here: it is another log's; `failed`.
+  package func copy(
+    _ batch: PlacedBatch,
+    _ body: (BatchHeader, UnsafeRawBufferPointer) throws(JournalError) -> Void
+  ) throws(JournalError) {
+    let start = state.withLock { $0.position }
+    guard let header = header(of: batch), header.lsn == start.lsn, header.run >= start.run
+    else { throw .takenBack(before: start.lsn) }
+    // Who made it has the same segments, and went on when this one was full.
+    if batch.sequence == start.sequence + 1 {
+      if pool.readyCount == 0 { _ = try pool.prepareNext() }
+      guard try makeRoom() else { throw .takenBack(before: start.lsn) }
+    }
+    var (position, file) = state.withLock { ($0.position, $0.file) }
+    guard batch.sequence == position.sequence, batch.offset == position.offset,
+      header.payloadLength <= batchBytesMax
+    else { throw .takenBack(before: start.lsn) }
+    let staged = stagedBytes(position)
+    unsafe UnsafeMutableRawBufferPointer(rebasing: staging[staged...])
+      .copyMemory(from: batch.bytes)
+    try put(header, to: file, at: &position)
+    position.run = header.run
+    let newPosition = position
+    state.withLock { ($0.position, $0.mark) = (newPosition, batch.mark) }
+    try unsafe body(
+      header, UnsafeRawBufferPointer(rebasing: batch.bytes[BatchHeader.byteCount...]))
+  }
+
+  /// nil where the bytes are not a batch of this store, or one that does not fit the staging memory.
+  private func header(of batch: PlacedBatch) -> BatchHeader? {
+    let count = unsafe batch.bytes.count
+    guard count >= BatchHeader.byteCount, let base = unsafe batch.bytes.baseAddress,
+      count <= options.groupBytesMax + BatchHeader.byteCount,
+      let header = unsafe BatchHeader.read(base, sequence: batch.sequence, key: identity.key),
+      header.kind == .records, header.run == batch.epoch, header.lsn == batch.lsn,
+      header.payloadLength == batch.byteCount, BatchHeader.byteCount + batch.byteCount == count,
+      LogPoint.mark(header) == batch.mark
+    else { return nil }
+    let salt = identity.key.salt(sequence: batch.sequence, run: header.run)
+    let payload = unsafe UnsafeRawBufferPointer(rebasing: batch.bytes[BatchHeader.byteCount...])
+    return unsafe header.payloadCRC == BatchHeader.checksum(payload, salt: salt) ? header : nil
   }
 
   /// Bytes before `position` in its block: they stand at the front of the staging memory.

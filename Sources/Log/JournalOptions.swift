@@ -4,6 +4,8 @@ package enum Durability: String, Sendable, CaseIterable {
   case fsync
   /// The process: the system has it (write).
   case os
+  /// This machine and its disk: a replicated log has it, and the system (ReplicatedLog.swift).
+  case quorum
 }
 
 /// How the journal works. The values and the reasons for them stand in the executable's Limits.swift.

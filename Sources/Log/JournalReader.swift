@@ -134,6 +134,12 @@ package struct JournalEnd: Equatable {
   package var time: Int64
   /// Bytes of the batch that a crash has torn, as far as can be told; 0 where none was.
   package var tornBytes: Int
+
+  package init(position: JournalPosition, time: Int64, tornBytes: Int) {
+    self.position = position
+    self.time = time
+    self.tornBytes = tornBytes
+  }
 }
 
 /// A stretch of the journal in memory. One thread uses it at a time.

@@ -164,7 +164,7 @@ package final class Maintenance: Sendable {
     // What a checkpoint shows must not be undone by a crash.
     guard durable >= writer.endLSN else { return false }
     // Those before the new start too: should this checkpoint be harmed, the one before needs them.
-    if options.durability == .os { try syncSegments(start.sequence, position.sequence) }
+    if options.durability != .fsync { try syncSegments(start.sequence, position.sequence) }
     let bytes = try writer.finish(keeping: start.lsn)
     let (reached, fallback) = (writer.start, start)
     state.withLock {

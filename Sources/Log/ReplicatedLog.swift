@@ -118,6 +118,11 @@ package protocol ReplicatedLog: AnyObject, Sendable {
   /// - Throws: `unreachable`.
   func want() throws(JournalError)
 
+  /// Whether the log ends at `lsn`, behind that batch, for certain: a quorum has heard it asked.
+  /// - Parameter last: nil: there is none, what is before is a checkpoint's.
+  /// - Throws: `fenced`; `unreachable` when it is closed.
+  func ends(at lsn: UInt64, behind last: BatchName?, epoch: UInt32) throws(JournalError) -> Bool
+
   /// Until when nobody else takes the log, for certain: in nanoseconds of the steady clock.
   var leaseEnd: Int64 { get }
 

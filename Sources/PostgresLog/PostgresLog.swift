@@ -286,6 +286,32 @@ package final class PostgresLog: ReplicatedLog {
     }
   }
 
+  private static let end = """
+    update holdfast.shard set beats = beats + 1
+    where shard = $1 and epoch = $2 and end_lsn = $3 and ($5 = 0 or exists (
+      select 1 from holdfast.log where shard = $1 and lsn = $4 and mark = $5))
+    returning 1, current_setting('synchronous_standby_names') <> ''
+    """
+
+  package func ends(
+    at lsn: UInt64, behind last: BatchName?, epoch: UInt32
+  ) throws(JournalError) -> Bool {
+    let values: [PostgresValue] = [
+      .int8(shard), .int8(UInt64(epoch)), .int8(lsn), .int8(last?.lsn ?? 0), .int8(last?.mark ?? 0),
+    ]
+    var noes = 0
+    while noes < 2 {
+      switch write(Self.end, values) {
+      case .acknowledged: return true
+      // Behind a beat it counts: that one was not said by a primary of the past.
+      case .nothing: noes += 1
+      case .doubtful: noes = 0
+      }
+      try beat(epoch: epoch)
+    }
+    return false
+  }
+
   private func pause() { closing.wait(nanoseconds: options.pauseNanoseconds) }
 
   package func take(
@@ -321,9 +347,10 @@ extension PostgresLog {
     from lsn: UInt64, behind last: BatchName?, bytesMax: Int,
     _ body: (PlacedBatch) throws(JournalError) -> Void
   ) throws(JournalError) -> UInt64 {
-    // The batch before in the same statement: both of one moment of one primary.
+    // The batch before in the same statement: both of one moment of one primary. An owner asks the primary that
+    // acknowledges what it writes.
     let rows = try once(
-      others,
+      renewed.load(ordering: .relaxed) == .min ? others : owner,
       """
       select lsn, byte_count, epoch, sequence, place, mark,
         case when lsn >= $2 then bytes else ''::bytea end from holdfast.log

@@ -30,6 +30,9 @@ enum Schema {
       part bigint not null, bytes bytea not null, primary key (checkpoint, part)
     );
     alter table holdfast.checkpoint_part alter column bytes set storage external;
+    create table holdfast.standby (
+      name text primary key, address text not null, lsn bigint not null, seen_at timestamptz not null
+    );
     insert into holdfast.version values (\(version));
     insert into holdfast.shard values (0, 0, 0, 0, 0, '', '', false, false);
     """
@@ -43,6 +46,7 @@ enum Schema {
     grant insert, delete on holdfast.log to \(role);
     grant insert, update, delete on holdfast.checkpoint to \(role);
     grant insert, delete on holdfast.checkpoint_part to \(role);
+    grant insert, update, delete on holdfast.standby to \(role);
     grant usage on all sequences in schema holdfast to \(role);
     """
   }

@@ -18,18 +18,27 @@ extension HoldfastHandler {
     let base = unsafe message.borrowed
     var reader = unsafe ProtoReader(base.dropping(part.offset), refusesUnknown: true)
     var lookahead = reader
+    let before = session.hasLease ? session.lastLSN : 0
+    var isBacked = true
     // `beginBatch` has seen that requests are all that there is.
     while part.budget > 0, let request = Self.nextRequest(&reader) {
       while ahead.hasRoom, let next = Self.nextRequest(&lookahead) {
         if ahead.isBehindAll(next) { ahead.prepare(next, caller, session, rules) }
       }
       ahead.use(request, session)
-      part.lsn = max(part.lsn, reserveInBand(request, caller, response))
+      let lsn = reserveInBand(request, caller, response)
+      isBacked = isBacked && lsn > before
+      part.lsn = max(part.lsn, lsn)
       part.offset = request.end(in: base)
       part.budget -= 1 + max(0, request.count - Self.usualBytes) / Self.bytesPerUnit
     }
     ahead.end(session)
     session.await(lsn: part.lsn)
+    // What was decided is repeated to whoever asks again.
+    if !isBacked, session.hasLease, !session.isLeaseLive {
+      errors.leaseOver(response: response)
+      return .respond(lsn: 0)
+    }
     return reader.hasMore ? .more : .respond(lsn: part.lsn)
   }
 

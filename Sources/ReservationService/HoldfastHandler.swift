@@ -264,7 +264,8 @@ package import StorePersistence
     let caller = unsafe BorrowedBytes(name.baseAddress, count: name.count)
     let requester = Requester(
       caller: caller, ownHoldsOnly: Permissions(rawValue: call.permissions).ownHoldsOnly)
-    let lsn: UInt64
+    let before = session.hasLease ? session.lastLSN : 0
+    var lsn: UInt64
     switch method {
     case .reserve: lsn = try reserve(message, caller, response)
     case .confirm: lsn = try confirm(message, requester, response)
@@ -291,8 +292,27 @@ package import StorePersistence
       let isAnswered = reflection.answer(message, response: response)
       lsn = isAnswered ? 0 : malformed(response)
     }
+    if session.hasLease, !isHealth(method) { lsn = leased(lsn, since: before, response) }
     session.await(lsn: lsn)
     return .respond(lsn: lsn)
+  }
+
+  private func isHealth(_ method: Method) -> Bool {
+    switch method {
+    case .healthCheck, .healthWatch, .reflection, .reflectionAlpha: true
+    default: false
+    }
+  }
+
+  /// An answer of the owner of a log that others may take. One that waits for a record which is newer than the call
+  /// is shown when that is in the log, and then nobody else had taken it. Any other holds while the lease is live
+  /// now that it was made.
+  /// - Parameter before: the log's end when the call came.
+  /// - Returns: what the answer waits for.
+  func leased(_ lsn: UInt64, since before: UInt64, _ response: Response) -> UInt64 {
+    if lsn > before || session.isLeaseLive { return lsn }
+    errors.leaseOver(response: response)
+    return 0
   }
 
   /// Answers a message that does not follow its .proto; 0, since nothing was decided.

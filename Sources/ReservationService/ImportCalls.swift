@@ -258,7 +258,7 @@ extension HoldfastHandler {
       }
     }
     writer.field(4, rows.failed)
-    let lsn = max(rows.lsn, known.lsn)
+    let lsn = leased(max(rows.lsn, known.lsn), since: .max, response)
     session.await(lsn: lsn)
     return .respond(lsn: lsn)
   }

@@ -328,6 +328,12 @@ extension FileNames {
   /// What a backup says of itself (BackupManifest.swift).
   static let backup = "backup"
 
+  /// The directory is a copy of a log that is kept elsewhere (CopyMark.swift).
+  static let copy = "copy-of-a-log"
+  static let newCopy = "copy-of-a-log.tmp"
+  /// What a copy had that the log has not: kept for whoever wants to know.
+  static let asidePrefix = "set-aside."
+
   private static let checkpointPrefix = "checkpoint-"
 
   static func checkpoint(_ lsn: UInt64) -> String { name(checkpointPrefix, lsn) }

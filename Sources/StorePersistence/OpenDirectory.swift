@@ -6,6 +6,12 @@ package import Posix
 package import StockStore
 internal import Synchronization
 
+/// A replicated log that this process owns.
+struct OwnedLog {
+  let log: any ReplicatedLog
+  let epoch: UInt32
+}
+
 extension StockStore {
   /// Opens the store in a directory, or makes one in an empty directory. Call `startJournal` then.
   /// - Parameters:
@@ -34,6 +40,7 @@ extension StockStore {
     let listing = try DirectoryListing(storage)
     try listing.requireRepaired()
     try listing.requireNoBackup()
+    try CopyMark.requireNone(storage)
     // A new directory begins with an empty checkpoint, under these caps.
     let before =
       listing.checkpoints.isEmpty
@@ -112,7 +119,7 @@ extension StockStore {
   }
 
   /// Makes the first segment and an empty checkpoint, from which the rest goes on.
-  private static func makeDirectory(
+  static func makeDirectory(
     _ storage: any Storage, _ limits: StoreLimits, _ options: JournalOptions,
     _ secret: (UInt64, UInt64), _ time: Timestamp
   ) throws(JournalError) {
@@ -143,14 +150,15 @@ extension StockStore {
 
   /// The recovered store, with a journal that goes on where it ended: nothing is due, and everything is
   /// durable.
-  private static func resume(
+  /// - Parameter replica: the log that the directory is a copy of, which this process owns; nil: none.
+  static func resume(
     _ recovery: Recovery, _ core: StoreCore, _ storage: any Storage, _ archive: (any Storage)?,
-    _ options: JournalOptions, _ clock: any Clock
+    _ options: JournalOptions, _ clock: any Clock, replica: OwnedLog? = nil
   ) throws(JournalError) -> StockStore {
     let journal: Journal
     do throws(JournalError) {
       core.log.resume(after: recovery.position.lsn)
-      journal = try makeJournal(recovery, core, storage, archive, options, clock)
+      journal = try makeJournal(recovery, core, storage, archive, options, clock, replica)
     } catch {
       core.free()
       throw error
@@ -158,7 +166,7 @@ extension StockStore {
     // What cannot be told is kept: nothing is lost but room.
     let oldestLSN = (try? journal.log.oldestLSN()) ?? 0
     let freed = core.giveUpPlaces(recovery.counts.unnamed, before: oldestLSN)
-    let store = StockStore(core: core, clock: clock, journal: journal)
+    let store = StockStore(core: core, clock: clock, journal: journal, replica: replica?.log)
     let session = store.makeSession()
     recovery.count(in: session, freed: freed)
     // By the format, a run begins with a batch of its own that says what time it is.
@@ -175,12 +183,19 @@ extension StockStore {
 
   private static func makeJournal(
     _ recovery: Recovery, _ core: StoreCore, _ storage: any Storage, _ archive: (any Storage)?,
-    _ options: JournalOptions, _ clock: any Clock
+    _ options: JournalOptions, _ clock: any Clock, _ replica: OwnedLog?
   ) throws(JournalError) -> Journal {
     let identity = recovery.checkpoint.header.identity
     var position = recovery.position
-    position.run &+= 1
-    let file = try syncEverything(recovery, storage, writableBytes: options.writableBytes)
+    precondition(replica.map { $0.epoch > position.run } ?? true, "an epoch that was before")
+    position.run = replica?.epoch ?? position.run &+ 1
+    // What a replicated log has is safe there.
+    let file =
+      replica == nil
+      ? try syncEverything(recovery, storage, writableBytes: options.writableBytes)
+      : try JournalError.attempt("open", FileNames.segment(position.sequence)) {
+        () throws(Errno) in try storage.open(FileNames.segment(position.sequence))
+      }
     let (start, fallback) = try settleCheckpoints(recovery, core, storage, options)
     try CheckpointWriter.removeCheckpoints(except: [start.lsn, fallback.lsn], storage)
     let pool = try SegmentPool(
@@ -201,7 +216,7 @@ extension StockStore {
     let log = try DirectoryLog(
       storage: storage, identity: identity.log, shape: .decisions(core.limits), options: options,
       clock: clock,
-      pool: pool, position: position, file: file, statistics: counters)
+      pool: pool, position: position, file: file, statistics: counters, replica: replica?.log)
     return try JournalError.attempt("make", "the journal's threads") { () throws(Errno) in
       let maintenance = try Maintenance(
         storage: storage, pool: pool, options: options, counters: counters, start: start,

@@ -21,13 +21,23 @@ struct Recovery {
   /// The journal has something behind the moment that was asked for.
   let isPastTarget: Bool
 
+  fileprivate init(
+    checkpoint: CheckpointReader, core: StoreCore, position: JournalPosition, newestBatchBytes: Int,
+    counts: Assembly.Counts, summary: RecoverySummary, isPastTarget: Bool
+  ) {
+    self.checkpoint = checkpoint
+    self.core = core
+    self.position = position
+    self.newestBatchBytes = newestBatchBytes
+    self.counts = counts
+    self.summary = summary
+    self.isPastTarget = isPastTarget
+  }
+
   /// - Parameters:
-  ///   - checkpoint: the newest.
   ///   - segmentCount: from the one where the checkpoint begins on.
-  ///   - log: for what comes after.
-  ///   - nonce: as StoreCore's; nil where no ids will be made.
-  ///   - target: where to stop; nil: where the journal ends.
   ///   - progress: called about every half second.
+  ///   - others: as Refill's.
   /// - Throws: `damaged`; `unsuitable` where the limits are too small for what is there.
   init(
     storage: any Storage, checkpoint: CheckpointReader, segmentCount: Int, limits: StoreLimits,
@@ -36,90 +46,11 @@ struct Recovery {
     storeFault: DeliberateFault? = nil, target: RecoveryTarget? = nil,
     progress: (RecoveryProgress) -> Void = { _ in }
   ) throws(JournalError) {
-    let began = SystemClock.monotonicNanoseconds()
-    let header = checkpoint.header
-    let secret = header.identity.secret
-    var core = StoreCore(
-      limits: limits, concurrency: concurrency, secret: (secret.low, secret.high),
-      now: header.time, log: log, shardCount: header.identity.shardCount,
-      reservationsMaxBefore: header.reservationsMax, nonce: nonce,
-      firstReleaseUntil: header.firstReleaseUntil, firstVersion: header.firstVersion)
-    core.fault = storeFault
-    do throws(JournalError) {
-      // First: a server may write it meanwhile.
-      let closing = try ClosingRecord.read(storage, storeID: header.identity.storeID)
-      let reader = JournalReader(
-        storage: storage, identity: header.identity.log, start: header.start,
-        mustReach: checkpoint.mustReach, fault: fault)
-      let readsAhead =
-        (segmentCount - 1) * header.identity.segmentBytes > Self.bytesWorthAThread
-      let (end, newestBatchBytes, replay) = try Self.fill(
-        core, checkpoint, reader, readsAhead: readsAhead, target, began: began, progress)
-      isPastTarget = replay.isPastTarget
-      // The pieces of a checkpoint are of different moments, and a state only together with the journal up to there.
-      if replay.endLSN < checkpoint.end.endLSN, isPastTarget {
-        throw .trimmed(oldest: checkpoint.end.endLSN)
-      }
-      if fault != .ignoreClosing, !isPastTarget,
-        let damage = ClosingRecord.damage(closing, of: end.position, counted: replay.decisions)
-      {
-        throw .damaged(damage)
-      }
-      let newestTime = isPastTarget ? replay.newestTime : max(replay.newestTime, end.time)
-      counts = try Assembly(core: core, now: newestTime, givenAway: replay.givenAway).run()
-      var position = end.position
-      position.lsn = isPastTarget ? replay.endLSN : end.position.lsn
-      position.counted = replay.decisions
-      self.position = position
-      self.newestBatchBytes = newestBatchBytes
-      self.checkpoint = checkpoint
-      self.core = core
-      summary = RecoverySummary(
-        decisions: position.counted, lsn: position.lsn, digest: core.digest(at: newestTime),
-        time: Timestamp(nanoseconds: newestTime), items: counts.items,
-        liveReservations: counts.liveHolds, recordedDecisions: counts.recordedDecisions,
-        damagedCheckpoints: checkpoint.newerDamaged, checkpointLSN: header.start.lsn,
-        recordsReplayed: replay.recordCount,
-        journalBytesRead: position.lsn &- header.start.lsn, tornBytes: end.tornBytes,
-        seconds: Double(SystemClock.monotonicNanoseconds() - began) / 1e9,
-        isNew: isNew, wasClosed: closing.lsn.map { $0 == position.lsn })
-    } catch {
-      core.free()
-      throw error
-    }
-  }
-
-  /// Puts everything into the tables; what the journal ends with, and what came of it.
-  private static func fill(
-    _ core: StoreCore, _ checkpoint: CheckpointReader, _ reader: JournalReader, readsAhead: Bool,
-    _ target: RecoveryTarget?, began: Int64, _ progress: (RecoveryProgress) -> Void
-  ) throws(JournalError) -> (JournalEnd, newestBatchBytes: Int, Replay) {
-    let stamps = Region<UInt64>(capacity: core.slab.chunkCapacity, pages: .small)
-    defer { stamps.free() }
-    try checkpoint.load(into: core, stamps: stamps)
-    let replay = Replay(
-      core: core, stamps: stamps, startLSN: checkpoint.header.start.lsn,
-      decisions: checkpoint.header.start.counted,
-      newestTime: max(checkpoint.header.time, checkpoint.end.time), target: target,
-      fault: reader.fault)
-    let progressEvery: Int64 = 500_000_000
-    var nextProgress = began + progressEvery
-    var newestBatchBytes = 0
-    let wantsMore = { !replay.isPastTarget }
-    let end = unsafe try reader.forEachBatch(readsAhead: readsAhead, while: wantsMore) {
-      (batch, payload) throws(JournalError) in
-      try unsafe replay.apply(batch, payload)
-      newestBatchBytes = BatchHeader.byteCount + batch.payloadLength
-      let now = SystemClock.monotonicNanoseconds()
-      if now >= nextProgress {
-        nextProgress = now + progressEvery
-        progress(
-          RecoveryProgress(
-            records: replay.recordCount, bytes: batch.lsn &- checkpoint.header.start.lsn,
-            seconds: Double(now - began) / 1e9))
-      }
-    }
-    return (end, newestBatchBytes, replay)
+    let refill = try Refill(
+      storage: storage, checkpoint: checkpoint, limits: limits, concurrency: concurrency, log: log,
+      nonce: nonce, fault: fault, storeFault: storeFault, target: target)
+    let end = try refill.readJournal(storage, segmentCount: segmentCount, progress)
+    self = try refill.finish(end, isNew: isNew)
   }
 
   /// A store goes on counting where it was left.
@@ -128,6 +59,126 @@ struct Recovery {
     session.restoreCounts(
       items: counts.items, removedItems: counts.removedItems - freed, liveHolds: counts.liveHolds,
       recordedDecisions: counts.recordedDecisions)
+  }
+}
+
+/// Tables that are being filled: from a checkpoint, then batch by batch of the journal since. Used by one thread
+/// at a time. What `finish` has not handed on is freed with it.
+final class Refill {
+  let checkpoint: CheckpointReader
+  private var core: StoreCore
+  private var ownsCore = true
+  private let stamps: Region<UInt64>
+  private let replay: Replay
+  /// Of the orderly stop before; read first, since a server may write it meanwhile.
+  private let closing: ClosingRecord.Found
+  private let fault: LogFault?
+  private let began = SystemClock.monotonicNanoseconds()
+  /// The newest batch of records; nil where none was read.
+  private(set) var newestBatch: BatchHeader?
+
+  /// Loads the checkpoint.
+  /// - Parameters:
+  ///   - checkpoint: the newest.
+  ///   - log: for what comes after.
+  ///   - nonce: as StoreCore's; nil where no ids will be made.
+  ///   - target: where to stop; nil: where the journal ends.
+  /// - Throws: `damaged`; `unsuitable` where the limits are too small for what is there.
+  init(
+    storage: any Storage, checkpoint: CheckpointReader, limits: StoreLimits,
+    concurrency: ConcurrencyControl, log: LogRing, nonce: UInt64?, fault: LogFault? = nil,
+    storeFault: DeliberateFault? = nil, target: RecoveryTarget? = nil
+  ) throws(JournalError) {
+    let header = checkpoint.header
+    closing = try ClosingRecord.read(storage, storeID: header.identity.storeID)
+    let secret = header.identity.secret
+    core = StoreCore(
+      limits: limits, concurrency: concurrency, secret: (secret.low, secret.high),
+      now: header.time, log: log, shardCount: header.identity.shardCount,
+      reservationsMaxBefore: header.reservationsMax, nonce: nonce,
+      firstReleaseUntil: header.firstReleaseUntil, firstVersion: header.firstVersion)
+    core.fault = storeFault
+    self.checkpoint = checkpoint
+    self.fault = fault
+    stamps = Region<UInt64>(capacity: core.slab.chunkCapacity, pages: .small)
+    replay = Replay(
+      core: core, stamps: stamps, startLSN: header.start.lsn, decisions: header.start.counted,
+      newestTime: max(header.time, checkpoint.end.time), target: target, fault: fault)
+    try checkpoint.load(into: core, stamps: stamps)
+  }
+
+  deinit {
+    stamps.free()
+    if ownsCore { core.free() }
+  }
+
+  /// The newest time seen, in nanoseconds since the Unix epoch.
+  var newestTime: Int64 { replay.newestTime }
+
+  func apply(_ batch: BatchHeader, _ payload: UnsafeRawBufferPointer) throws(JournalError) {
+    try unsafe replay.apply(batch, payload)
+    newestBatch = batch
+  }
+
+  /// Applies what the directory has of the journal; where that ends.
+  func readJournal(
+    _ storage: any Storage, segmentCount: Int, _ progress: (RecoveryProgress) -> Void
+  ) throws(JournalError) -> JournalEnd {
+    let header = checkpoint.header
+    let reader = JournalReader(
+      storage: storage, identity: header.identity.log, start: header.start,
+      mustReach: checkpoint.mustReach, fault: fault)
+    let readsAhead =
+      (segmentCount - 1) * header.identity.segmentBytes > Recovery.bytesWorthAThread
+    let progressEvery: Int64 = 500_000_000
+    var nextProgress = began + progressEvery
+    let wantsMore = { !self.replay.isPastTarget }
+    return unsafe try reader.forEachBatch(readsAhead: readsAhead, while: wantsMore) {
+      (batch, payload) throws(JournalError) in
+      try unsafe apply(batch, payload)
+      let now = SystemClock.monotonicNanoseconds()
+      if now >= nextProgress {
+        nextProgress = now + progressEvery
+        progress(
+          RecoveryProgress(
+            records: replay.recordCount, bytes: batch.lsn &- header.start.lsn,
+            seconds: Double(now - began) / 1e9))
+      }
+    }
+  }
+
+  /// Makes a working store of them.
+  /// - Parameter end: of all that was applied.
+  func finish(_ end: JournalEnd, isNew: Bool) throws(JournalError) -> Recovery {
+    let (start, isPastTarget) = (checkpoint.header.start, replay.isPastTarget)
+    // The pieces of a checkpoint are of different moments, and a state only together with the journal up to there.
+    if replay.endLSN < checkpoint.end.endLSN, isPastTarget {
+      throw .trimmed(oldest: checkpoint.end.endLSN)
+    }
+    if fault != .ignoreClosing, !isPastTarget,
+      let damage = ClosingRecord.damage(closing, of: end.position, counted: replay.decisions)
+    {
+      throw .damaged(damage)
+    }
+    let newestTime = isPastTarget ? replay.newestTime : max(replay.newestTime, end.time)
+    let counts = try Assembly(core: core, now: newestTime, givenAway: replay.givenAway).run()
+    var position = end.position
+    position.lsn = isPastTarget ? replay.endLSN : end.position.lsn
+    position.counted = replay.decisions
+    let summary = RecoverySummary(
+      decisions: position.counted, lsn: position.lsn, digest: core.digest(at: newestTime),
+      time: Timestamp(nanoseconds: newestTime), items: counts.items,
+      liveReservations: counts.liveHolds, recordedDecisions: counts.recordedDecisions,
+      damagedCheckpoints: checkpoint.newerDamaged, checkpointLSN: start.lsn,
+      recordsReplayed: replay.recordCount,
+      journalBytesRead: position.lsn &- start.lsn, tornBytes: end.tornBytes,
+      seconds: Double(SystemClock.monotonicNanoseconds() - began) / 1e9,
+      isNew: isNew, wasClosed: closing.lsn.map { $0 == position.lsn })
+    ownsCore = false
+    return Recovery(
+      checkpoint: checkpoint, core: core, position: position,
+      newestBatchBytes: newestBatch.map { BatchHeader.byteCount + $0.payloadLength } ?? 0,
+      counts: counts, summary: summary, isPastTarget: isPastTarget)
   }
 }
 

@@ -13,7 +13,8 @@ struct Holdfast: AsyncParsableCommand {
     version: Build.version,
     subcommands: [
       ServeCommand.self, BackupCommand.self, RestoreCommand.self, VerifyCommand.self,
-      RepairCommand.self, DumpCommand.self, TokenCommand.self,
+      RepairCommand.self, DumpCommand.self, TokenCommand.self, EngineCommand.self,
+      HandoverCommand.self,
     ])
 
   static func main() async {
@@ -35,6 +36,8 @@ struct CommandFailure: Error, CustomStringConvertible {
   static let usage: Int32 = 64
   /// The disk failed while the server ran (EX_IOERR).
   static let diskFailed: Int32 = 74
+  /// Another server owns the log: start again, as a standby (EX_TEMPFAIL).
+  static let fenced: Int32 = 75
 }
 
 extension CommandFailure {

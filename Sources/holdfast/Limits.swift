@@ -5,6 +5,7 @@ internal import Admin
 internal import ChangeFeed
 internal import HTTP2
 internal import Log
+internal import PostgresLog
 internal import Posix
 internal import ReservationService
 internal import Server
@@ -93,6 +94,30 @@ enum Limits {
   /// journal since the older, so that one may be harmed: the disk holds three times that at most, beside three
   /// checkpoints.
   static let journalCheckpointSegments = 8
+
+  // MARK: The engine
+
+  /// What PostgreSQL and its standbys take at once without a rise in latency: measured, 64 to 256 KiB.
+  static let engineGroupBytesMax = 256 * 1024
+  /// How often a standby looks for what is new: a twentieth of a takeover.
+  static let engineFollowedNanoseconds = second / 20
+  /// How often an owner looks whether it is asked to hand over.
+  static let engineWatchedNanoseconds = second / 4
+  /// How often checkpoints are looked for, to be put into the engine or copied from there.
+  static let checkpointsCarriedNanoseconds = 5 * second
+  /// How often a standby says that it is there.
+  static let memberToldNanoseconds = 2 * second
+  /// A standby that was silent for so long is not counted on.
+  static let memberSecondsMax = 10.0
+  /// The owner's lease ends by so much of it earlier than others take it: no two clocks drift apart so fast.
+  static let leaseMarginPart: Int64 = 5
+
+  static func engine(_ settings: Settings) -> PostgresLog.Options {
+    var options = PostgresLog.Options()
+    options.leaseNanoseconds = settings.leaseNanoseconds
+    options.marginNanoseconds = settings.leaseNanoseconds / leaseMarginPart
+    return options
+  }
 
   // MARK: Watch
 
@@ -277,6 +302,7 @@ enum Limits {
       durability: durability, segmentBytes: settings.journalSegmentBytes, ringBytes: ringBytes,
       groupBytesMax: min(journalGroupBytesMax, ringBytes), spareSegments: journalSpareSegments,
       checkpointSegments: journalCheckpointSegments)
+    if durability == .quorum { options.groupBytesMax = min(engineGroupBytesMax, ringBytes) }
     options.unarchivedBytesMax = unarchivedBytesMax
     options.archiveTailNanoseconds = archiveTailNanoseconds
     options.historyBytes = settings.historyBytes ?? historyBytes

@@ -14,7 +14,8 @@ struct ServeCommand: AsyncParsableCommand {
       Exit status: 0 after SIGTERM or SIGINT, 1 where it cannot start, 3 where the data directory \
       is damaged, 64 for a setting that makes no sense, 74 where the disk failed under the journal, \
       or did not answer until the time of a shutdown was over: nothing was acknowledged from then \
-      on, and everything acknowledged before is there at the next start. 74 too where the data \
+      on, and everything acknowledged before is there at the next start; 75 where another server has the log of \
+      --durability quorum now. 74 too where the data \
       directory or a segment in it was removed or replaced: what was there is where it was taken. SIGHUP: the token file \
       and the TLS files are read again.
       """)
@@ -41,14 +42,34 @@ struct ServeCommand: AsyncParsableCommand {
   @Option(
     help: ArgumentHelp(
       """
-      What an answered decision outlives: fsync a power cut, os the end of the process, memory \
-      nothing, in exchange for speed (fsync).
+      What an answered decision outlives: quorum this machine (--engine), fsync a power cut, os the end of \
+      the process, memory nothing, in exchange for speed (fsync).
       """, valueName: "mode"))
   var durability: String?
   @Option(
     help: ArgumentHelp(
       "Where the journal is kept, by one server alone (holdfast-data).", valueName: "directory"))
   var dataDir: String?
+  @Option(
+    help: ArgumentHelp(
+      """
+      With --durability quorum: the PostgreSQL database that keeps the log, as libpq takes it, with all its hosts. \
+      Passwords come from PGPASSFILE or a service file.
+      """, valueName: "address"))
+  var engine: String?
+  @Flag(
+    help: "With --durability quorum: follow the log, and take it over when its owner is gone.")
+  var standby = false
+  @Option(
+    help: ArgumentHelp(
+      "Where clients reach this server, as others tell them (--host and --port).",
+      valueName: "host:port"))
+  var advertise: String?
+  @Option(
+    help: ArgumentHelp(
+      "How long after its last sign of life the log's owner is taken for gone (2500ms).",
+      valueName: "time"))
+  var lease: String?
   @Option(help: .hidden)
   var journalSegmentBytes: String?
   @Option(
@@ -207,6 +228,7 @@ struct ServeCommand: AsyncParsableCommand {
     let all: [String: String?] = [
       "host": host, "port": port, "admin-host": adminHost, "admin-port": adminPort,
       "loops": loops, "durability": durability, "data-dir": dataDir,
+      "engine": engine, "standby": standby ? "true" : nil, "advertise": advertise, "lease": lease,
       "journal-segment-bytes": journalSegmentBytes, "history": history, "archive": archive,
       "max-items": maxItems,
       "max-reservations": maxReservations, "max-limits": maxLimits,

@@ -44,6 +44,13 @@ enum Service {
     let opening = try StoreOpening(settings, logger, retention)
     // Then the ports: a recovery may take a while, and would be for nothing.
     let (admin, port) = try openPorts(settings, page, state, watcher)
+    let ownership =
+      settings.durability == .quorum
+      ? try LogOwnership(settings, address(port.host, port.number), logger) : nil
+    if let ownership {
+      opening.follow(ownership)
+      page.add { ownership.expose(into: &$0) }
+    }
     // Not before: a host that is none should be the only thing that is said.
     if watcher.tokens == nil, settings.tls == nil, !HostName.isLoopback(settings.host) {
       logger.warning(
@@ -77,6 +84,10 @@ enum Service {
         ], gracefulShutdownSignals: [.sigterm, .sigint], logger: logger))
     try await group.run()
     logger.info("stopped")
+    if ownership?.isWanted ?? false {
+      throw CommandFailure(
+        description: "the log was asked for, and given up", status: CommandFailure.fenced)
+    }
   }
 
   /// A server that runs out of them later could neither take calls nor go on with its journal.
@@ -215,8 +226,11 @@ final class ServiceState: Sendable {
   }
 
   /// Runs `recover`, which a signal may cut short: until it has returned, nobody was promised anything.
-  func recovering<Result>(_ recover: () throws -> Result) rethrows -> Result {
-    set(.recovering, unless: .draining)
+  /// - Parameter standsBy: there is another server, for as long as it takes.
+  func recovering<Result>(
+    standsBy: Bool, _ recover: () throws -> Result
+  ) rethrows -> Result {
+    set(standsBy ? .standby : .recovering, unless: .draining)
     defer { set(.starting, unless: .draining) }
     return try recover()
   }
@@ -233,8 +247,8 @@ final class ServiceState: Sendable {
   /// Begins the way down.
   func drain() {
     value.withLock { value in
-      if value.readiness == .recovering {
-        logger.info("stopped while recovering")
+      if value.readiness == .recovering || value.readiness == .standby {
+        logger.info("stopped while \(value.readiness == .standby ? "standing by" : "recovering")")
         // The journal may be left at any moment.
         _exit(0)
       }
@@ -295,7 +309,7 @@ private struct GRPCService: ServiceLifecycle.Service {
 
   /// Blocks until the server has ended.
   private func serve() throws {
-    let store = try state.recovering { try opening.open() }
+    let store = try state.recovering(standsBy: settings.isStandby) { try opening.open() }
     let feed = try opening.openFeed(store)
     defer { feed?.stop() }
     let backups = opening.backups(of: store)

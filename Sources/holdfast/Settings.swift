@@ -16,6 +16,13 @@ struct Settings {
   /// nil: decisions end with the process (`memory`).
   var durability: Durability?
   var dataDirectory = ""
+  /// Where the replicated log is, as libpq takes it; goes with durability `quorum`.
+  var engine = ""
+  /// Stands by until the log's owner is gone.
+  var isStandby = false
+  /// Where clients reach this server, told by others; empty: as `host` and `port` say.
+  var advertise = ""
+  var leaseNanoseconds: Int64 = 0
   var journalSegmentBytes = 0
   /// nil: `Limits.historyBytes`, in memory while somebody watches.
   var historyBytes: Int?
@@ -70,6 +77,7 @@ struct Settings {
   static let defaults: [(name: String, value: String)] = [
     ("host", "127.0.0.1"), ("port", "7420"), ("admin-host", "127.0.0.1"), ("admin-port", "7421"),
     ("loops", "auto"), ("durability", "fsync"), ("data-dir", "holdfast-data"),
+    ("engine", ""), ("standby", "false"), ("advertise", ""), ("lease", "2500ms"),
     ("journal-segment-bytes", String(Limits.journalSegmentBytes)),
     ("history", "auto"), ("archive", ""),
     ("max-items", String(Limits.itemsMax)),
@@ -134,6 +142,7 @@ struct Settings {
       throw Self.mistake(
         "--archive: with --durability \(Self.memory) there is no journal to be archived")
     }
+    try checkEngine()
     if concurrency == Self.broken && durability != nil {
       throw Self.mistake(
         "--concurrency \(concurrency.rawValue) goes with --durability \(Self.memory) only: "
@@ -155,6 +164,35 @@ extension Settings {
       "skipped \(variable)=\(value): Kubernetes sets it where a service has that name "
         + "(enableServiceLinks: false ends that); --\(name) is not taken from it")
     return true
+  }
+
+  private mutating func checkEngine() throws(CommandFailure) {
+    guard durability == .quorum else {
+      for (name, isSet) in [
+        ("--engine", !engine.isEmpty), ("--standby", isStandby),
+        ("--advertise", !advertise.isEmpty),
+      ] where isSet {
+        throw Self.mistake("\(name): goes with --durability quorum only")
+      }
+      return
+    }
+    guard !engine.isEmpty else {
+      throw Self.mistake(
+        "--durability quorum: --engine says where, such as postgresql://holdfast@db1,db2,db3/holdfast")
+    }
+    guard archive.isEmpty else {
+      throw Self.mistake("--archive: with --durability quorum the engine's own archive does that")
+    }
+    // A password in it is nobody's business.
+    if let index = sources.firstIndex(where: { $0.name == "engine" }) {
+      sources[index].value = Self.withoutPassword(engine)
+    }
+  }
+
+  /// An address of the engine as it may be shown.
+  static func withoutPassword(_ address: String) -> String {
+    address.replacing(/(:\/\/[^:\/@?]*):[^@\/]*@/) { "\($0.output.1):***@" }
+      .replacing(/password=('[^']*'|[^ &]*)/, with: "password=***")
   }
 
   private mutating func checkTLS() throws(CommandFailure) {
@@ -209,6 +247,12 @@ extension Settings {
       durability = Durability(
         rawValue: try Self.choice(text, Durability.allCases.map(\.rawValue) + [Self.memory], at))
     case "data-dir": dataDirectory = try Self.path(text, at)
+    case "engine": engine = text
+    case "standby": isStandby = try Self.choice(text, ["true", "false"], at) == "true"
+    case "advertise": advertise = text
+    case "lease":
+      leaseNanoseconds = try Self.duration(
+        text, (Limits.second / 2)...(60 * Limits.second), at)
     case "tokens": tokens = try Self.file(text, at, source)
     case "tls-cert": tlsCertificate = try Self.file(text, at, source)
     case "tls-key": tlsKey = try Self.file(text, at, source)
@@ -393,7 +437,7 @@ extension Settings {
   ]
 
   /// Settings that are true or false.
-  private static let flags: Set = ["admin-tls", "proxy-protocol"]
+  private static let flags: Set = ["admin-tls", "proxy-protocol", "standby"]
 
   private static func contents(ofFile path: String?) throws -> [String: FileValue] {
     guard let path else { return [:] }

@@ -15,6 +15,8 @@ final class StoreOpening: Sendable {
   private let retention: RetentionWatch
   private let storage: DirectoryStorage?
   private let archive: ArchiveDirectory?
+  /// With durability quorum: the log that the directory is a copy of.
+  private let ownership = Mutex<LogOwnership?>(nil)
   private let clockKeeper = Mutex<ClockKeeper?>(nil)
 
   /// Takes the data directory, which is made if need be.
@@ -37,8 +39,13 @@ final class StoreOpening: Sendable {
     archive = settings.archive.isEmpty ? nil : try ArchiveDirectory(settings, logger)
   }
 
-  /// The store as it was left, its journal running. Blocks while it reads.
+  /// The log is in an engine.
+  func follow(_ log: LogOwnership) { ownership.withLock { $0 = log } }
+
+  /// The store as it was left, its journal running. Blocks while it reads; with a log in an engine, until that is
+  /// this server's.
   func open() throws(CommandFailure) -> StockStore {
+    if let storage, let log = ownership.withLock({ $0 }) { return try open(storage, log) }
     let limits = Limits.store(settings)
     guard let storage, let durability = settings.durability else {
       do throws(JournalError) {
@@ -73,15 +80,7 @@ final class StoreOpening: Sendable {
         }, progress: report)
       report(summary)
       archive?.watch(store)
-      // One session was the opening's.
-      guard settings.loops < store.sessionsMax else {
-        throw CommandFailure(
-          description:
-            "\(settings.dataDirectory) was made with segments too small for \(settings.loops) loops: "
-            + "use --loops \(store.sessionsMax - 1) at most")
-      }
-      try store.startJournal { [logger] error in Self.end(error, logger) }
-      try keepClock(store)
+      try start(store)
       return store
     } catch let error as CommandFailure {
       throw error
@@ -90,6 +89,49 @@ final class StoreOpening: Sendable {
     } catch {
       throw CommandFailure(description: "cannot start the journal: \(error)")
     }
+  }
+
+  private func open(
+    _ storage: DirectoryStorage, _ log: LogOwnership
+  ) throws(CommandFailure) -> StockStore {
+    let follower = Follower(
+      storage: storage, log: log.log,
+      setup: Follower.Setup(
+        limits: Limits.store(settings), concurrency: settings.concurrency,
+        options: Limits.journal(settings, .quorum),
+        makeClock: { (newest) throws(JournalError) in
+          try ServerClock.start(
+            after: newest.nanoseconds == 0 ? nil : newest, self.settings, self.logger)
+        }, progress: report, report: { [logger] in logger.warning("\($0)") }))
+    do {
+      let (store, summary) = try log.own(follower) { [logger] in Self.end($0, logger) }
+      report(summary)
+      try start(store)
+      // As an orderly shutdown; what this process ends with tells it from one (Service.run).
+      try log.begin(storage) { kill(getpid(), SIGTERM) }
+      return store
+    } catch let error as CommandFailure {
+      throw error
+    } catch JournalError.fenced(let epoch) {
+      throw CommandFailure(
+        description: JournalError.fenced(by: epoch).description, status: CommandFailure.fenced)
+    } catch let error as JournalError {
+      throw Self.failure(error, settings)
+    } catch {
+      throw CommandFailure(description: "cannot start the journal: \(error)")
+    }
+  }
+
+  private func start(_ store: StockStore) throws {
+    // One session was the opening's.
+    guard settings.loops < store.sessionsMax else {
+      throw CommandFailure(
+        description:
+          "\(settings.dataDirectory) was made with segments too small for \(settings.loops) loops: "
+          + "use --loops \(store.sessionsMax - 1) at most")
+    }
+    try store.startJournal { [logger] error in Self.end(error, logger) }
+    try keepClock(store)
   }
 
   private func keepClock(_ store: StockStore) throws(JournalError) {
@@ -143,8 +185,10 @@ final class StoreOpening: Sendable {
     }
     clockKeeper.withLock { $0 }?.stop()
     store.memoryLog?.stop()
+    let log = ownership.withLock { $0 }
     do {
-      try store.closeJournal()
+      // At once: whoever takes the log waits for that. Nothing is answered any more.
+      try store.closeJournal { log?.giveUp() }
     } catch {
       throw CommandFailure(
         description: "\(settings.dataDirectory): \(error)", status: CommandFailure.diskFailed)
@@ -168,6 +212,14 @@ final class StoreOpening: Sendable {
   /// (fsync(2)), and clients had better ask a server that has read the directory anew. Or the directory is
   /// not where it was: what is written goes nowhere.
   private static func end(_ error: JournalError, _ logger: Logger) {
+    if case .fenced = error {
+      logger.critical(
+        "another server owns the log now; ending at once, nothing is acknowledged any more",
+        metadata: [
+          "error": "\(error)", "status": .stringConvertible(CommandFailure.fenced),
+        ])
+      _exit(CommandFailure.fenced)
+    }
     let isDisplaced = if case .displaced = error { true } else { false }
     logger.critical(
       isDisplaced

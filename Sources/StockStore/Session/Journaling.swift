@@ -30,7 +30,8 @@ extension StockStore {
 
   /// Makes everything durable, notes the time and where the journal ends, and ends the journal's threads. The sessions have ended
   /// their last turn. Without threads, in a simulation, it steps until nothing is left.
-  package func closeJournal() throws(JournalError) {
+  /// - Parameter isWritten: called when nothing more is written to the log.
+  package func closeJournal(isWritten: () -> Void = {}) throws(JournalError) {
     guard let journal else { return }
     journal.stop()
     if let failure = journal.failure { throw failure }
@@ -44,6 +45,7 @@ extension StockStore {
       _ = core.log.append(record)
       try journal.stepUntilDurable()
     }
+    isWritten()
     try journal.close()
   }
 

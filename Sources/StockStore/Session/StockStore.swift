@@ -13,6 +13,8 @@ package final class StockStore: Sendable {
   package let journal: Journal?
   /// Without a journal: where the newest records are kept for readers; nil: nowhere.
   package let memoryLog: MemoryLog?
+  /// The log that the journal is a copy of, which this process owns; nil: the journal is one of its own.
+  package let replica: (any ReplicatedLog)?
   /// For whoever reads what was decided before.
   package let safetyStockChanges = SafetyStockChanges()
   private let sessions = Mutex<[PaddedArray<SessionShared>]>([])
@@ -55,6 +57,7 @@ package final class StockStore: Sendable {
     self.clock = clock
     journal = nil
     memoryLog = nil
+    replica = nil
   }
 
   /// A store in memory whose newest records are kept for readers, from `keepDecisions` on.
@@ -78,10 +81,14 @@ package final class StockStore: Sendable {
     self.core = core
     self.clock = clock
     journal = nil
+    replica = nil
   }
 
   /// A store whose tables were recovered, and whose decisions go to `journal`, or nowhere.
-  package init(core: StoreCore, clock: any Clock, journal: Journal?) {
+  package init(
+    core: StoreCore, clock: any Clock, journal: Journal?, replica: (any ReplicatedLog)? = nil
+  ) {
+    self.replica = replica
     self.core = core
     self.clock = clock
     self.journal = journal

@@ -14,6 +14,7 @@ package final class StoreSession {
   private let shared: PaddedArray<SessionShared>
   private let journal: Journal?
   private let memoryLog: MemoryLog?
+  private let replica: (any ReplicatedLog)?
   private let scratchMemory: PaddedArray<SessionScratch>
 
   init(store: StockStore, shared: PaddedArray<SessionShared>, number: Int) {
@@ -22,6 +23,7 @@ package final class StoreSession {
     self.shared = shared
     journal = store.journal
     memoryLog = store.memoryLog
+    replica = store.replica
     core = store.core
     clock = store.clock
     epochs = store.epochs
@@ -113,6 +115,17 @@ package final class StoreSession {
 
   /// The log sequence number of the store's newest decision: what a read of many records waits for.
   package var lastLSN: UInt64 { core.log.last }
+
+  /// Others may own the store's log some day: what no record of its own backs is an answer only while
+  /// `isLeaseLive`.
+  @inline(__always)
+  package var hasLease: Bool { replica != nil }
+
+  /// Whether nobody else can have decided anything until now.
+  package var isLeaseLive: Bool {
+    guard let replica else { return true }
+    return SystemClock.steadyNanoseconds() < replica.leaseEnd
+  }
 
   /// Empties lines, alternatives and limits for the next reserve or confirm. Both leave them empty.
   package func clearLines() {

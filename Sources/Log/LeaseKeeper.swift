@@ -1,0 +1,58 @@
+// An owner of a replicated log that has nothing to append says that it is there, now and then.
+package import Posix
+internal import Synchronization
+
+package final class LeaseKeeper: Sendable {
+  private let log: any ReplicatedLog
+  private let epoch: UInt32
+  private let interval: Int64
+  private let stopping: Wakeup
+  private let isStopping = Atomic<Bool>(false)
+  private let thread = Mutex<Thread?>(nil)
+
+  /// Begins at once.
+  /// - Parameters:
+  ///   - interval: in nanoseconds: a fourth of the lease. In an interval in which something was appended it says
+  ///     nothing.
+  ///   - onFailure: called once, from the keeper's thread: the log has another owner.
+  package init(
+    _ log: any ReplicatedLog, epoch: UInt32, interval: Int64,
+    onFailure: @escaping @Sendable (JournalError) -> Void
+  ) throws(Errno) {
+    self.log = log
+    self.epoch = epoch
+    self.interval = interval
+    stopping = try Wakeup()
+    let started = try Thread(name: "lease") { [self] in run(onFailure) }
+    thread.withLock { $0 = started }
+  }
+
+  private func run(_ onFailure: (JournalError) -> Void) {
+    var seen = log.leaseEnd
+    while !stopping.wait(nanoseconds: interval), !isStopping.load(ordering: .acquiring) {
+      let leaseEnd = log.leaseEnd
+      if leaseEnd != seen {
+        seen = leaseEnd
+        continue
+      }
+      do throws(JournalError) {
+        try log.beat(epoch: epoch)
+        seen = log.leaseEnd
+      } catch {
+        if !isStopping.load(ordering: .acquiring) { onFailure(error) }
+        return
+      }
+    }
+  }
+
+  package func stop() {
+    isStopping.store(true, ordering: .releasing)
+    stopping.signal()
+    let started = thread.withLock { thread in
+      let started = thread
+      thread = nil
+      return started
+    }
+    started?.join()
+  }
+}

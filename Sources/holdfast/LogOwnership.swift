@@ -1,0 +1,284 @@
+// With durability quorum: from following the log in the engine to owning it, and what an owner does beside serving.
+internal import class Foundation.ProcessInfo
+internal import Log
+internal import Logging
+internal import Metrics
+internal import Posix
+internal import PostgresLog
+internal import StockStore
+internal import StorePersistence
+internal import Synchronization
+
+/// The log that this server follows, and then owns.
+final class LogOwnership: Sendable {
+  /// What is done while it owns the log.
+  private struct Duties {
+    var epoch: UInt32 = 0
+    var keeper: LeaseKeeper?
+    var carrier: CheckpointCarrier?
+  }
+
+  private let settings: Settings
+  private let logger: Logger
+  /// No other server has it, in this run or any other.
+  let name: String
+  /// Where clients reach this server.
+  let address: String
+  let log: PostgresLog
+  private let members: EngineMembers
+  private let duties = Mutex(Duties())
+  /// The newest that is known of the log.
+  private let seen = Mutex<LogState?>(nil)
+  private let copiedLSN = Atomic<UInt64>(0)
+  private let isEnding = Atomic<Bool>(false)
+  private let wasWanted = Atomic<Bool>(false)
+  private let watching: Wakeup
+  private let watcher = Mutex<Thread?>(nil)
+
+  init(_ settings: Settings, _ address: String, _ logger: Logger) throws(CommandFailure) {
+    self.settings = settings
+    self.logger = logger
+    self.address = settings.advertise.isEmpty ? address : settings.advertise
+    let process = ProcessInfo.processInfo
+    name =
+      "\(process.hostName):\(process.processIdentifier):\(String(Machine.random64(), radix: 36))"
+    members = EngineMembers(address: settings.engine)
+    do {
+      log = try PostgresLog(
+        address: settings.engine, options: Limits.engine(settings)
+      ) { logger.warning("\($0)") }
+      watching = try Wakeup()
+    } catch {
+      throw CommandFailure(description: "cannot prepare for the engine: \(error)")
+    }
+  }
+
+  /// Where the log's owner is reached, as far as is known; nil where there is none, or it is this server.
+  var owner: String? {
+    seen.withLock { state in
+      guard let state, !state.owner.isEmpty, state.owner != name else { return nil }
+      return state.address
+    }
+  }
+
+  /// Somebody has asked this owner for the log.
+  var isWanted: Bool { wasWanted.load(ordering: .acquiring) }
+
+  // MARK: Until it is ours
+
+  /// Follows the log until this server may take it, and takes it.
+  /// - Parameters:
+  ///   - onFenced: called once, from any thread, when somebody else has it.
+  func own(
+    _ follower: Follower, onFenced: @escaping @Sendable (JournalError) -> Void
+  ) throws(JournalError) -> (StockStore, RecoverySummary) {
+    try log.check()
+    var watch = OwnerWatch(lease: settings.leaseNanoseconds)
+    var follow = Following(checkpoint: 0, member: 0)
+    while true {
+      do throws(JournalError) {
+        try look(&watch)
+        while try follower.step() { try look(&watch) }
+        copiedLSN.store(follower.endLSN ?? 0, ordering: .relaxed)
+        if !settings.isStandby { try requireNoOwner(watch) }
+        let now = SystemClock.steadyNanoseconds()
+        if let seen = watch.seen, watch.isOver(now) {
+          if let taken = try log.take(after: seen, owner: name, address: address) {
+            return try begin(follower, taken, onFenced)
+          }
+          continue
+        }
+        try tend(follower, &watch, &follow, now)
+      } catch .unreachable(let reason) {
+        // PostgresLog has said so once.
+        logger.debug("the engine is not reached", metadata: ["reason": "\(reason)"])
+      } catch {
+        throw error
+      }
+      watching.wait(nanoseconds: Limits.engineFollowedNanoseconds)
+    }
+  }
+
+  /// When what is done now and then was done last, in steady nanoseconds.
+  private struct Following {
+    var checkpoint: Int64
+    var member: Int64
+  }
+
+  private func look(_ watch: inout OwnerWatch) throws(JournalError) {
+    let state = try log.state()
+    watch.note(state, at: SystemClock.steadyNanoseconds())
+    seen.withLock { $0 = state }
+  }
+
+  /// A server that was not told to stand by has nothing to wait for while another one is alive.
+  private func requireNoOwner(_ watch: OwnerWatch) throws(JournalError) {
+    guard watch.hasOwnerMoved, let state = watch.seen else { return }
+    throw .unsuitable(
+      "the log has an owner, at \(state.address) (\(state.owner)): start with --standby to take over when it ends")
+  }
+
+  /// What a standby does now and then.
+  private func tend(
+    _ follower: Follower, _ watch: inout OwnerWatch, _ follow: inout Following, _ now: Int64
+  ) throws(JournalError) {
+    if now - follow.member > Limits.memberToldNanoseconds {
+      follow.member = now
+      try? members.note(name: name, address: address, lsn: follower.endLSN ?? 0)
+    }
+    guard now - follow.checkpoint > Limits.checkpointsCarriedNanoseconds else { return }
+    follow.checkpoint = now
+    var ended = false
+    do throws(JournalError) {
+      try follower.takeCheckpoint { () throws(JournalError) in
+        try self.look(&watch)
+        while try follower.step() {}
+        if watch.isOver(SystemClock.steadyNanoseconds()) {
+          ended = true
+          throw .unreachable("the owner is gone")
+        }
+      }
+    } catch {
+      if !ended { throw error }
+    }
+  }
+
+  private func begin(
+    _ follower: Follower, _ taken: LogState, _ onFenced: @escaping @Sendable (JournalError) -> Void
+  ) throws(JournalError) -> (StockStore, RecoverySummary) {
+    let began = SystemClock.monotonicNanoseconds()
+    logger.notice(
+      "has taken the log",
+      metadata: ["epoch": "\(taken.epoch)", "lsn": "\(taken.endLSN)", "owner": "\(name)"])
+    let keeper = try keep(taken.epoch, onFenced)
+    duties.withLock { ($0.keeper, $0.epoch) = (keeper, taken.epoch) }
+    let (store, summary) = try follower.takeOver(taken)
+    let epoch = store.journal?.log.epoch ?? taken.epoch
+    if epoch != taken.epoch {
+      // It has begun the log with a directory of many runs.
+      keeper.stop()
+      let keeper = try keep(epoch, onFenced)
+      duties.withLock { ($0.keeper, $0.epoch) = (keeper, epoch) }
+    }
+    try? members.forget(name: name)
+    logger.info(
+      "serves under it",
+      metadata: [
+        "epoch": "\(epoch)",
+        "seconds": "\(Double(SystemClock.monotonicNanoseconds() - began) / 1e9)",
+      ])
+    return (store, summary)
+  }
+
+  private func keep(
+    _ epoch: UInt32, _ onFenced: @escaping @Sendable (JournalError) -> Void
+  ) throws(JournalError) -> LeaseKeeper {
+    try JournalError.attempt("make", "the lease's thread") { () throws(Errno) in
+      try LeaseKeeper(
+        log, epoch: epoch, interval: settings.leaseNanoseconds / 4, onFailure: onFenced)
+    }
+  }
+
+  // MARK: While it is ours
+
+  /// Begins what an owner does beside serving.
+  /// - Parameter onWanted: called once, when somebody has asked for the log.
+  func begin(
+    _ storage: any Storage, onWanted: @escaping @Sendable () -> Void
+  ) throws(Errno) {
+    let carrier = try CheckpointCarrier(
+      log, from: storage, interval: Limits.checkpointsCarriedNanoseconds)
+    duties.withLock { $0.carrier = carrier }
+    let started = try Thread(name: "engine") { [self] in
+      while !isEnding.load(ordering: .acquiring) {
+        if let state = try? log.state() {
+          seen.withLock { $0 = state }
+          if state.isWanted, state.owner == name {
+            wasWanted.store(true, ordering: .releasing)
+            return onWanted()
+          }
+        }
+        watching.wait(nanoseconds: Limits.engineWatchedNanoseconds)
+      }
+    }
+    watcher.withLock { $0 = started }
+  }
+
+  /// Ends what waits: it will not be appended to any more.
+  func giveUp() {
+    isEnding.store(true, ordering: .releasing)
+    watching.signal()
+    watcher.withLock { $0 }?.join()
+    let duties = duties.withLock { $0 }
+    duties.carrier?.stop()
+    duties.keeper?.stop()
+    do throws(JournalError) {
+      try log.release(epoch: duties.epoch)
+      logger.info("has given the log up", metadata: ["epoch": "\(duties.epoch)"])
+    } catch {
+      // Then it is free when the lease is over.
+      logger.warning("could not give the log up: \(error)")
+    }
+    log.close()
+  }
+
+  // MARK: Metrics
+
+  func expose(into page: inout Exposition) {
+    let (epoch, carried) = duties.withLock { ($0.epoch, $0.carrier?.newestCarried ?? 0) }
+    let state = seen.withLock { $0 }
+    let lease = log.leaseEnd
+    page.gauge(
+      "holdfast_engine_owner", help: "1 while this server owns the log in the engine.",
+      value: epoch > 0 ? 1 : 0)
+    page.gauge(
+      "holdfast_engine_epoch", help: "The epoch of the log's owner, as last seen.",
+      value: Double(state?.epoch ?? epoch))
+    page.gauge(
+      "holdfast_engine_lease_seconds",
+      help: "What is left of this owner's lease; below 0 it answers nothing that it has not recorded.",
+      value: lease == .min ? 0 : Double(lease - SystemClock.steadyNanoseconds()) / 1e9)
+    page.counter(
+      "holdfast_engine_doubts_total",
+      help: "Writes to the engine whose answer was lost, and which were cleared up.",
+      value: log.doubts)
+    page.gauge(
+      "holdfast_engine_log_bytes", help: "Bytes of decisions in the engine's log.",
+      value: Double(state.map { $0.endLSN - min($0.endLSN, $0.trimmedLSN) } ?? 0))
+    page.gauge(
+      "holdfast_engine_checkpoint_lsn",
+      help: "Where the newest checkpoint begins that this owner knows to be in the engine.",
+      value: Double(carried))
+    let copied = copiedLSN.load(ordering: .relaxed)
+    page.gauge(
+      "holdfast_standby_lag_bytes",
+      help: "Bytes of decisions in the engine's log that this standby has not copied yet.",
+      value: epoch > 0 ? 0 : Double(state.map { $0.endLSN - min($0.endLSN, copied) } ?? 0))
+  }
+}
+
+/// Whether a log's owner is still there, by this machine's clock alone.
+struct OwnerWatch {
+  private let lease: Int64
+  private(set) var seen: LogState?
+  private var since: Int64 = 0
+  /// It has done something since it was first looked at.
+  private(set) var hasOwnerMoved = false
+
+  /// - Parameter lease: in nanoseconds.
+  init(lease: Int64) { self.lease = lease }
+
+  /// - Parameter now: steady nanoseconds, when the state had come.
+  mutating func note(_ state: LogState, at now: Int64) {
+    if let seen, seen.epoch == state.epoch, seen.beats == state.beats { return }
+    if seen != nil { hasOwnerMoved = !state.owner.isEmpty }
+    seen = state
+    since = now
+  }
+
+  /// Nobody has been heard of for as long as a lease is, or it was given up. Whether that holds is for `take` to say.
+  func isOver(_ now: Int64) -> Bool {
+    guard let seen else { return false }
+    return seen.owner.isEmpty || now - since >= lease
+  }
+}
