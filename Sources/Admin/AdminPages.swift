@@ -31,7 +31,7 @@ package enum ServingState: UInt8, Sendable {
 struct AdminPages: Sendable {
   let page: MetricsPage
   let readiness: @Sendable () -> ServingState
-  let information: [(name: String, value: String)]
+  let information: @Sendable () -> [(name: String, value: String)]
   /// Whether a request may see what is not a probe; nil where everybody may.
   let isAllowed: (@Sendable (AdminRequest) -> Bool)?
 
@@ -56,7 +56,7 @@ struct AdminPages: Sendable {
     // Paths are compared as they are: //metrics is not /metrics.
     switch request.path {
     case "/":
-      let html = FrontPage.html(readiness: readiness(), information: information)
+      let html = FrontPage.html(readiness: readiness(), information: information())
       return AdminResponse(
         .ok, .bytes(Array(html.utf8)), contentType: "text/html; charset=utf-8")
     case "/metrics":

@@ -29,7 +29,7 @@ package final class AdminServer: Sendable {
   ///   - page: What `/metrics` answers.
   ///   - readiness: What `/readyz` answers; asked at every request, on the server's thread, and must
   ///     not wait for anything.
-  ///   - information: Lines for the front page, such as "Version" and "1.0", in this order.
+  ///   - information: Says the lines for the front page, such as "Version" and "1.0", in this order.
   ///   - isAllowed: Whether a request may see anything but the probes, which everybody may; where it
   ///     answers false, so does the server, with 401. Everybody may where there is none. On the
   ///     server's thread; must not wait for anything.
@@ -38,7 +38,7 @@ package final class AdminServer: Sendable {
     host: String = "127.0.0.1", port: UInt16 = 0, tls: TLSServerContext? = nil, limits: AdminLimits,
     page: MetricsPage,
     readiness: @escaping @Sendable () -> ServingState,
-    information: [(name: String, value: String)] = [],
+    information: @escaping @Sendable () -> [(name: String, value: String)] = { [] },
     isAllowed: (@Sendable (AdminRequest) -> Bool)? = nil
   ) throws(AdminServerError) {
     self.host = host

@@ -224,6 +224,17 @@ final class LogOwnership: Sendable {
 
   // MARK: Metrics
 
+  /// For the admin server's front page.
+  var lines: [(name: String, value: String)] {
+    let epoch = duties.withLock { $0.epoch }
+    let state = seen.withLock { $0 }
+    return [
+      ("Role", epoch > 0 ? "owner of the log" : "standby"),
+      ("Epoch", state.map { "\($0.epoch)" } ?? "unknown"),
+      ("Owner", owner ?? (epoch > 0 ? address : "none")),
+    ]
+  }
+
   func expose(into page: inout Exposition) {
     let (epoch, carried) = duties.withLock { ($0.epoch, $0.carrier?.newestCarried ?? 0) }
     let state = seen.withLock { $0 }

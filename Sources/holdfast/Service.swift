@@ -49,6 +49,7 @@ enum Service {
       ? try LogOwnership(settings, address(port.host, port.number), logger) : nil
     if let ownership {
       opening.follow(ownership)
+      state.show(ownership)
       page.add { ownership.expose(into: &$0) }
     }
     // Not before: a host that is none should be the only thing that is said.
@@ -115,7 +116,9 @@ enum Service {
         host: host, port: settings.adminPort, tls: watcher.certificate?.admin,
         limits: Limits.admin, page: page,
         readiness: { state.readiness },
-        information: [("Version", Build.version), ("Build", Build.configuration)])
+        information: {
+          [("Version", Build.version), ("Build", Build.configuration)] + state.logLines
+        })
     }
     let port = open("", settings.host, &problems, &flags) { (host) throws in
       do {
@@ -209,6 +212,8 @@ enum Service {
 /// How far the server is, as `/readyz` tells it.
 final class ServiceState: Sendable {
   private struct Value {
+    /// With durability quorum.
+    var log: LogOwnership?
     var readiness = ServingState.starting
     var server: Server?
     var drainBegan: Int64?
@@ -224,6 +229,11 @@ final class ServiceState: Sendable {
   var readiness: ServingState {
     ServingState(rawValue: shown.load(ordering: .acquiring)) ?? .starting
   }
+
+  /// The front page tells of it.
+  func show(_ log: LogOwnership) { value.withLock { $0.log = log } }
+
+  var logLines: [(name: String, value: String)] { value.withLock { $0.log }?.lines ?? [] }
 
   /// Runs `recover`, which a signal may cut short: until it has returned, nobody was promised anything.
   /// - Parameter standsBy: there is another server, for as long as it takes.

@@ -200,7 +200,7 @@ final class StoreOpening: Sendable {
   /// The disk has not answered until the time of the shutdown was over.
   private static func endWaiting(_ store: StockStore, _ logger: Logger) {
     logger.critical(
-      "the disk does not answer; ended without its word that the last decisions are on it",
+      "the \(store.replica == nil ? "disk" : "engine") does not answer; ended without its word that the last decisions are on it",
       metadata: [
         "decisions-not-acknowledged": .stringConvertible(store.waitingDecisions),
         "status": .stringConvertible(CommandFailure.diskFailed),

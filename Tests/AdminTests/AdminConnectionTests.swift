@@ -9,7 +9,7 @@ private final class Peer {
   let connection: AdminConnection
   var now: Int64 = 0
   let pages = AdminPages(
-    page: MetricsPage(), readiness: { .ready }, information: [], isAllowed: nil)
+    page: MetricsPage(), readiness: { .ready }, information: { [] }, isAllowed: nil)
   private(set) var requests: [AdminRequest] = []
   private(set) var output = ""
 

@@ -121,7 +121,7 @@ func withAdminServer(
   _ body: (UInt16) async throws -> Void
 ) async throws {
   let server = try AdminServer(
-    limits: limits, page: page, readiness: { readiness }, information: information,
+    limits: limits, page: page, readiness: { readiness }, information: { information },
     isAllowed: isAllowed)
   let running = Task { try await server.run() }
   let result: Result<Void, any Error>
