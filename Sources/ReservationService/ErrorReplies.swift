@@ -395,13 +395,6 @@ final class ErrorReplies {
       response)
   }
 
-  /// The server's lease on its log is over, and nothing is decided. Whoever asks again is answered when it is
-  /// renewed, or by another.
-  func leaseOver(response: Response) {
-    begin("this server cannot say now whether it still is the owner")
-    finish(.unavailable, "LEASE_OVER", retryNanoseconds: Self.overloadRetryNanoseconds, response) {}
-  }
-
   func credentialsChanged(response: Response) {
     begin("the caller has another role: watch again from the last token")
     finish(

@@ -109,6 +109,8 @@ enum Limits {
   static let memberToldNanoseconds = 2 * second
   /// A standby that was silent for so long is not counted on.
   static let memberSecondsMax = 10.0
+  /// When a standby becomes the owner, for calls that are just being refused.
+  static let standbyShutdownNanosecondsMax = second / 2
   /// The owner's lease ends by so much of it earlier than others take it: no two clocks drift apart so fast.
   static let leaseMarginPart: Int64 = 5
 

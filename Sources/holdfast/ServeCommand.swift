@@ -60,6 +60,12 @@ struct ServeCommand: AsyncParsableCommand {
   @Flag(
     help: "With --durability quorum: follow the log, and take it over when its owner is gone.")
   var standby = false
+  @Flag(
+    help: """
+      With --standby: pass connections on to the owner, byte by byte. Without it calls are refused, and told where \
+      the owner is.
+      """)
+  var forward = false
   @Option(
     help: ArgumentHelp(
       "Where clients reach this server, as others tell them (--host and --port).",
@@ -228,7 +234,8 @@ struct ServeCommand: AsyncParsableCommand {
     let all: [String: String?] = [
       "host": host, "port": port, "admin-host": adminHost, "admin-port": adminPort,
       "loops": loops, "durability": durability, "data-dir": dataDir,
-      "engine": engine, "standby": standby ? "true" : nil, "advertise": advertise, "lease": lease,
+      "engine": engine, "standby": standby ? "true" : nil,
+      "forward": forward ? "true" : nil, "advertise": advertise, "lease": lease,
       "journal-segment-bytes": journalSegmentBytes, "history": history, "archive": archive,
       "max-items": maxItems,
       "max-reservations": maxReservations, "max-limits": maxLimits,

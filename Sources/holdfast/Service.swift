@@ -77,6 +77,11 @@ enum Service {
               page.add { retention.expose(into: &$0) }
               if let feed { page.add { WatchMetrics.expose(feed, into: &$0) } }
               return try openServer(settings, port, store, feed, backups, metrics, watcher)
+            } standBy: { () throws(CommandFailure) in
+              guard settings.isStandby, let ownership else { return nil }
+              let front = try StandbyFront(settings, port, ownership, metrics, page, watcher)
+              announceStandby(settings, port, admin, logger)
+              return front
             } announce: {
               announce(settings, port, admin, logger)
             },
@@ -178,16 +183,36 @@ enum Service {
     }
   }
 
-  private static func announce(
-    _ settings: Settings, _ port: ReservedPort, _ admin: AdminServer, _ logger: Logger
+  /// For programs that start this one: all that is on standard output.
+  private static func printLine(
+    _ word: String, _ settings: Settings, _ port: ReservedPort, _ admin: AdminServer
   ) {
     let process = ProcessInfo.processInfo.processIdentifier
     let target = address(port.host, port.number)
     let adminTarget = address(admin.host, admin.port)
     let scheme = settings.adminTLS ? "https" : "http"
-    // For programs that start this one: the only line on standard output.
-    print("holdfast ready: grpc \(target) admin \(scheme)://\(adminTarget) pid \(process)")
+    print("holdfast \(word): grpc \(target) admin \(scheme)://\(adminTarget) pid \(process)")
     fflush(nil)
+  }
+
+  private static func announceStandby(
+    _ settings: Settings, _ port: ReservedPort, _ admin: AdminServer, _ logger: Logger
+  ) {
+    printLine("standby", settings, port, admin)
+    logger.info(
+      "stands by",
+      metadata: [
+        "grpc": "\(address(port.host, port.number))",
+        "admin": "\(address(admin.host, admin.port))", "version": "\(Build.version)",
+      ])
+  }
+
+  private static func announce(
+    _ settings: Settings, _ port: ReservedPort, _ admin: AdminServer, _ logger: Logger
+  ) {
+    printLine("ready", settings, port, admin)
+    let target = address(port.host, port.number)
+    let adminTarget = address(admin.host, admin.port)
     logger.info(
       "ready",
       metadata: [
@@ -300,6 +325,8 @@ private struct GRPCService: ServiceLifecycle.Service {
   let opening: StoreOpening
   let openServer:
     @Sendable (StockStore, ChangeFeed?, BackupStreams?) throws(CommandFailure) -> Server
+  /// What serves until the store is this server's; nil: nothing.
+  let standBy: @Sendable () throws(CommandFailure) -> StandbyFront?
   let announce: @Sendable () -> Void
 
   func run() async throws {
@@ -319,7 +346,9 @@ private struct GRPCService: ServiceLifecycle.Service {
 
   /// Blocks until the server has ended.
   private func serve() throws {
+    let front = try standBy()
     let store = try state.recovering(standsBy: settings.isStandby) { try opening.open() }
+    front?.shutDown()
     let feed = try opening.openFeed(store)
     defer { feed?.stop() }
     let backups = opening.backups(of: store)
@@ -328,6 +357,7 @@ private struct GRPCService: ServiceLifecycle.Service {
     // Not any earlier: only now are the signals caught that whoever reads the line may send.
     state.serve(server)
     announce()
+    try front?.wait()
     try server.wait()
     feed?.stop()
     backups?.stop()

@@ -20,6 +20,8 @@ struct Settings {
   var engine = ""
   /// Stands by until the log's owner is gone.
   var isStandby = false
+  /// A standby passes connections on to the owner, rather than saying where that is.
+  var forwards = false
   /// Where clients reach this server, told by others; empty: as `host` and `port` say.
   var advertise = ""
   var leaseNanoseconds: Int64 = 0
@@ -77,7 +79,8 @@ struct Settings {
   static let defaults: [(name: String, value: String)] = [
     ("host", "127.0.0.1"), ("port", "7420"), ("admin-host", "127.0.0.1"), ("admin-port", "7421"),
     ("loops", "auto"), ("durability", "fsync"), ("data-dir", "holdfast-data"),
-    ("engine", ""), ("standby", "false"), ("advertise", ""), ("lease", "2500ms"),
+    ("engine", ""), ("standby", "false"), ("forward", "false"),
+    ("advertise", ""), ("lease", "2500ms"),
     ("journal-segment-bytes", String(Limits.journalSegmentBytes)),
     ("history", "auto"), ("archive", ""),
     ("max-items", String(Limits.itemsMax)),
@@ -169,7 +172,7 @@ extension Settings {
   private mutating func checkEngine() throws(CommandFailure) {
     guard durability == .quorum else {
       for (name, isSet) in [
-        ("--engine", !engine.isEmpty), ("--standby", isStandby),
+        ("--engine", !engine.isEmpty), ("--standby", isStandby), ("--forward", forwards),
         ("--advertise", !advertise.isEmpty),
       ] where isSet {
         throw Self.mistake("\(name): goes with --durability quorum only")
@@ -180,6 +183,7 @@ extension Settings {
       throw Self.mistake(
         "--durability quorum: --engine says where, such as postgresql://holdfast@db1,db2,db3/holdfast")
     }
+    guard isStandby || !forwards else { throw Self.mistake("--forward: goes with --standby only") }
     guard archive.isEmpty else {
       throw Self.mistake("--archive: with --durability quorum the engine's own archive does that")
     }
@@ -249,6 +253,7 @@ extension Settings {
     case "data-dir": dataDirectory = try Self.path(text, at)
     case "engine": engine = text
     case "standby": isStandby = try Self.choice(text, ["true", "false"], at) == "true"
+    case "forward": forwards = try Self.choice(text, ["true", "false"], at) == "true"
     case "advertise": advertise = text
     case "lease":
       leaseNanoseconds = try Self.duration(
@@ -437,7 +442,7 @@ extension Settings {
   ]
 
   /// Settings that are true or false.
-  private static let flags: Set = ["admin-tls", "proxy-protocol", "standby"]
+  private static let flags: Set = ["admin-tls", "proxy-protocol", "standby", "forward"]
 
   private static func contents(ofFile path: String?) throws -> [String: FileValue] {
     guard let path else { return [:] }
