@@ -54,7 +54,9 @@ package final class CheckpointCarrier: Sendable {
 
   /// Puts the newest checkpoint there, if the log has none as new, and gives up what is too old.
   package func step() throws(JournalError) {
-    guard let lsn = try DirectoryListing(storage).checkpoints.last, lsn > newestCarried else { return }
+    guard let lsn = try DirectoryListing(storage).checkpoints.last, lsn > newestCarried else {
+      return
+    }
     if try log.checkpoints().last?.lsn ?? 0 < lsn {
       let file = try JournalError.attempt("open", FileNames.checkpoint(lsn)) { () throws(Errno) in
         try storage.open(FileNames.checkpoint(lsn))

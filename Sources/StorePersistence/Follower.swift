@@ -101,7 +101,8 @@ package final class Follower {
     do throws(JournalError) {
       return try copyBatches()
     } catch .takenBack(let lsn) {
-      try makeAnew("what was read of it was taken back: it is another before \(lsn)", keepsOld: true)
+      try makeAnew(
+        "what was read of it was taken back: it is another before \(lsn)", keepsOld: true)
       return true
     } catch .trimmed(let oldest) {
       try makeAnew("this copy is too old: the log begins at \(oldest)", keepsOld: false)
@@ -255,7 +256,8 @@ package final class Follower {
         last = BatchName(lsn: batch.lsn, mark: batch.mark)
       }
       if next == begin {
-        throw .unreachable("the engine's log ends before its newest checkpoint: a server of the past")
+        throw .unreachable(
+          "the engine's log ends before its newest checkpoint: a server of the past")
       }
     }
     try fill()

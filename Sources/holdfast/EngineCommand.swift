@@ -49,7 +49,8 @@ struct EngineCommand: AsyncParsableCommand {
           for checkpoint in try log.checkpoints() { print("checkpoint at \(checkpoint.lsn)") }
           for member in try EngineMembers(address: engine).list() {
             print(
-              "standby  \(member.address) (\(member.name)): at \(member.lsn), heard of \(member.secondsAgo) s ago")
+              "standby  \(member.address) (\(member.name)): at \(member.lsn), heard of \(member.secondsAgo) s ago"
+            )
           }
         }
       }
@@ -89,7 +90,8 @@ struct HandoverCommand: AsyncParsableCommand {
 
   func run() async throws {
     try await CommandFailure.report {
-      let patience = try Settings.duration(timeout, Limits.second...(3600 * Limits.second), "--timeout")
+      let patience = try Settings.duration(
+        timeout, Limits.second...(3600 * Limits.second), "--timeout")
       try EngineCommand.attempt { () throws(JournalError) in
         let log = try EngineCommand.log(engine)
         try log.check()
@@ -100,11 +102,13 @@ struct HandoverCommand: AsyncParsableCommand {
         }
         guard !standbys.isEmpty else {
           throw .unsuitable(
-            "no standby has been heard of in \(Int(Limits.memberSecondsMax)) s: nobody would take the log")
+            "no standby has been heard of in \(Int(Limits.memberSecondsMax)) s: nobody would take the log"
+          )
         }
         try log.want()
         let began = SystemClock.monotonicNanoseconds()
-        let pause = try JournalError.attempt("make", "a wake-up") { () throws(Errno) in try Wakeup() }
+        let pause = try JournalError.attempt("make", "a wake-up") { () throws(Errno) in try Wakeup()
+        }
         while SystemClock.monotonicNanoseconds() - began < patience {
           if let now = try? log.state(), now.epoch > before.epoch {
             let seconds = Double(SystemClock.monotonicNanoseconds() - began) / 1e9

@@ -5,8 +5,8 @@ internal import Admin
 internal import ChangeFeed
 internal import HTTP2
 internal import Log
-internal import PostgresLog
 internal import Posix
+internal import PostgresLog
 internal import ReservationService
 internal import Server
 internal import StockStore

@@ -1,5 +1,3 @@
-// With durability quorum: from following the log in the engine to owning it, and what an owner does beside serving.
-internal import class Foundation.ProcessInfo
 internal import Log
 internal import Logging
 internal import Metrics
@@ -8,6 +6,9 @@ internal import PostgresLog
 internal import StockStore
 internal import StorePersistence
 internal import Synchronization
+
+// With durability quorum: from following the log in the engine to owning it, and what an owner does beside serving.
+internal import class Foundation.ProcessInfo
 
 /// The log that this server follows, and then owns.
 final class LogOwnership: Sendable {
@@ -115,7 +116,8 @@ final class LogOwnership: Sendable {
   private func requireNoOwner(_ watch: OwnerWatch) throws(JournalError) {
     guard watch.hasOwnerMoved, let state = watch.seen else { return }
     throw .unsuitable(
-      "the log has an owner, at \(state.address) (\(state.owner)): start with --standby to take over when it ends")
+      "the log has an owner, at \(state.address) (\(state.owner)): start with --standby to take over when it ends"
+    )
   }
 
   /// What a standby does now and then.
@@ -247,7 +249,8 @@ final class LogOwnership: Sendable {
       value: Double(state?.epoch ?? epoch))
     page.gauge(
       "holdfast_engine_lease_seconds",
-      help: "What is left of this owner's lease; below 0 it answers nothing that it has not recorded.",
+      help:
+        "What is left of this owner's lease; below 0 it answers nothing that it has not recorded.",
       value: lease == .min ? 0 : Double(lease - SystemClock.steadyNanoseconds()) / 1e9)
     page.counter(
       "holdfast_engine_doubts_total",

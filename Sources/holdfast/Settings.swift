@@ -181,7 +181,8 @@ extension Settings {
     }
     guard !engine.isEmpty else {
       throw Self.mistake(
-        "--durability quorum: --engine says where, such as postgresql://holdfast@db1,db2,db3/holdfast")
+        "--durability quorum: --engine says where, such as postgresql://holdfast@db1,db2,db3/holdfast"
+      )
     }
     guard isStandby || !forwards else { throw Self.mistake("--forward: goes with --standby only") }
     guard archive.isEmpty else {

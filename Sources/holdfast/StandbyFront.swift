@@ -64,7 +64,8 @@ struct StandbyFront: Sendable {
   private static func expose(_ numbers: ForwarderStatistics, into page: inout Exposition) {
     page.counter(
       "holdfast_forwarded_connections_total",
-      help: "Connections that this standby has accepted for the owner.", value: UInt64(numbers.connections))
+      help: "Connections that this standby has accepted for the owner.",
+      value: UInt64(numbers.connections))
     page.gauge(
       "holdfast_forwarded_open_connections", help: "Connections that it passes on now.",
       value: Double(numbers.open))

@@ -170,7 +170,9 @@ import Testing
     unsafe try log.getCheckpoint(kept[1]) { unsafe found += $0 }
     #expect(found == parts.flatMap { $0 })
     try log.removeCheckpoint(kept[0])
-    #expect(throws: JournalError.trimmed(oldest: 0)) { unsafe try log.getCheckpoint(kept[0]) { _ in } }
+    #expect(throws: JournalError.trimmed(oldest: 0)) {
+      unsafe try log.getCheckpoint(kept[0]) { _ in }
+    }
     try log.trim(before: 192)
     #expect(try contents(log).count == 5)
     try log.trim(before: 128)
