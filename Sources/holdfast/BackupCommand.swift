@@ -30,7 +30,7 @@ struct BackupCommand: AsyncParsableCommand {
       valueName: "address"))
   var target: String?
   @OptionGroup(title: "With --target")
-  var access: BackupAccess
+  var access: ServiceAccess
 
   @Argument(
     help: ArgumentHelp("A new directory for the backup.", valueName: "directory"))
@@ -77,7 +77,7 @@ struct BackupCommand: AsyncParsableCommand {
   }
 
   private static func copy(
-    from server: BackupTarget, to partial: PartialDirectory, _ interruption: Interruption
+    from server: ServiceTarget, to partial: PartialDirectory, _ interruption: Interruption
   ) throws(CommandFailure) -> BackupManifest {
     do throws(BackupClientError) {
       let writer = BackupWriter(partial)
@@ -110,7 +110,7 @@ struct BackupCommand: AsyncParsableCommand {
 }
 
 /// How the server is spoken to; spelt as holdfast-load does.
-struct BackupAccess: ParsableArguments {
+struct ServiceAccess: ParsableArguments {
   @Flag(help: "Speak TLS to the server.")
   var tls = false
   @Option(
@@ -134,8 +134,8 @@ struct BackupAccess: ParsableArguments {
       "Goes with the call: 'authorization=Bearer …'. May be given again.", valueName: "name=value"))
   var metadata: [String] = []
 
-  func target(_ text: String) throws(CommandFailure) -> BackupTarget {
-    guard var target = BackupTarget(text) else {
+  func target(_ text: String) throws(CommandFailure) -> ServiceTarget {
+    guard var target = ServiceTarget(text) else {
       throw Self.mistake(
         "--target: not an address and a port, such as 127.0.0.1:7420, or unix:/path")
     }
