@@ -89,12 +89,13 @@ let package = Package(
       ]),
     module("Server", ["Posix", "HTTP2", "GRPC", "Bytes", "Metrics"]),
     module("Admin", ["Posix", "Metrics"]),
+    module("Projection", ["PostgresLog", "Log", "Posix", "Bytes", "Metrics"]),
     executable(
       "holdfast",
       [
         "Posix", "HTTP2", "GRPC", "Metrics", "Log", "PostgresLog", "StockStore", "StorePersistence",
-        "ChangeFeed", "Access",
-        "ReservationService", "Server", "Admin", argumentParser, logging,
+        "ChangeFeed", "Access", "ReservationService", "Server", "Admin", "Bytes", "Projection",
+        argumentParser, logging,
         .product(name: "Configuration", package: "swift-configuration"),
         .product(name: "ServiceLifecycle", package: "swift-service-lifecycle"),
         .product(name: "UnixSignals", package: "swift-service-lifecycle"),
@@ -122,6 +123,7 @@ let package = Package(
     tests("MetricsTests", ["Metrics"]),
     tests("LogTests", ["Log", "Posix", "Bytes", "CPlatform", "LogFixtures"]),
     tests("PostgresLogTests", ["PostgresLog", "Log", "Posix"]),
+    tests("ProjectionTests", ["Projection", "PostgresLog", "Posix", "Bytes", "Metrics"]),
     tests("StockStoreTests", ["StockStore", "Log", "Posix", "Bytes", "Simulation"]),
     tests(
       "StorePersistenceTests",

@@ -20,10 +20,12 @@ package enum PostgresError: Error, Equatable, CustomStringConvertible {
 }
 
 /// A value of a statement, in PostgreSQL's binary format.
-@safe enum PostgresValue {
+@safe package enum PostgresValue {
   case int8(UInt64)
   case text(String)
   case bytes(UnsafeRawBufferPointer)
+  /// Of a type by its number in pg_type, as its receive function takes it.
+  case binary(type: UInt32, [UInt8])
 
   /// As pg_type numbers the types that are built in.
   var type: Oid {
@@ -31,14 +33,16 @@ package enum PostgresError: Error, Equatable, CustomStringConvertible {
     case .int8: 20
     case .text: 25
     case .bytes: 17
+    case .binary(let type, _): type
     }
   }
 }
 
 /// What a statement has returned, which nobody changes any more. Freed with it.
-@safe final class PostgresRows: @unchecked Sendable {
+@safe package final class PostgresRows: @unchecked Sendable {
   private let result: OpaquePointer
-  let count: Int
+  /// How many rows.
+  package let count: Int
 
   init(_ result: OpaquePointer) {
     unsafe self.result = result
@@ -57,17 +61,18 @@ package enum PostgresError: Error, Equatable, CustomStringConvertible {
   }
 
   /// An int8, or an int4; 0 where it is neither.
-  func number(_ row: Int, _ column: Int) -> UInt64 {
+  package func number(_ row: Int, _ column: Int) -> UInt64 {
     unsafe withBytes(row, column) { bytes in unsafe bytes.reduce(0) { $0 << 8 | UInt64($1) } }
   }
 
-  func text(_ row: Int, _ column: Int) -> String {
+  /// A text as it is stored.
+  package func text(_ row: Int, _ column: Int) -> String {
     unsafe withBytes(row, column) { unsafe String(decoding: $0, as: UTF8.self) }
   }
 }
 
 /// Used by one thread at a time.
-@safe final class PostgresConnection {
+@safe package final class PostgresConnection {
   /// What the server says beside its answers.
   private final class Notices {
     var newest: String?
@@ -83,7 +88,7 @@ package enum PostgresError: Error, Equatable, CustomStringConvertible {
   ///   - address: a URI or keywords and values (libpq, "Connection Strings"); passwords come from where libpq
   ///     looks for them.
   ///   - nanosecondsEach: for each host.
-  init(_ address: String, nanosecondsEach: Int64) throws(PostgresError) {
+  package init(_ address: String, nanosecondsEach: Int64) throws(PostgresError) {
     var reasons: [String] = []
     for host in try Self.hosts(address) {
       do throws(PostgresError) {
@@ -223,7 +228,7 @@ package enum PostgresError: Error, Equatable, CustomStringConvertible {
 
   /// Runs one statement. `notice` is what the server has said beside its answer.
   /// - Parameter isKept: prepared once for the connection.
-  func run(
+  package func run(
     _ statement: String, _ values: [PostgresValue] = [], isKept: Bool = false,
     nanoseconds: Int64
   ) throws(PostgresError) -> (rows: PostgresRows, notice: String?) {
@@ -242,7 +247,7 @@ package enum PostgresError: Error, Equatable, CustomStringConvertible {
   }
 
   /// Runs what returns nothing, several statements among them.
-  func run(script: String, nanoseconds: Int64) throws(PostgresError) {
+  package func run(script: String, nanoseconds: Int64) throws(PostgresError) {
     try check(unsafe PQsendQuery(connection, script))
     _ = try result(until: SystemClock.monotonicNanoseconds() + nanoseconds)
   }
@@ -267,6 +272,7 @@ package enum PostgresError: Error, Equatable, CustomStringConvertible {
           copied.append(UInt8(truncatingIfNeeded: number >> UInt64(shift)))
         }
       case .text(let text): copied += text.utf8
+      case .binary(_, let bytes): copied += bytes
       case .bytes: break
       }
       places.append((start, copied.count - start))

@@ -14,7 +14,7 @@ struct Holdfast: AsyncParsableCommand {
     subcommands: [
       ServeCommand.self, BackupCommand.self, RestoreCommand.self, VerifyCommand.self,
       RepairCommand.self, DumpCommand.self, TokenCommand.self, EngineCommand.self,
-      HandoverCommand.self,
+      HandoverCommand.self, ProjectCommand.self,
     ])
 
   static func main() async {

@@ -136,7 +136,7 @@ private let executables: Set = [
 /// The hot modules: what they use is known to the last allocation.
 private let modulesWithoutFoundation: Set = [
   "Metrics", "Log", "StockStore", "StorePersistence", "HTTP2", "GRPC", "Posix", "Server", "Admin",
-  "Access", "Bytes", "PostgresLog",
+  "Access", "Bytes", "PostgresLog", "Projection",
 ]
 
 /// Who may import whom among the modules of this package.
@@ -161,10 +161,11 @@ private let arrows: [String: Set<String>] = [
   ],
   "Server": ["Posix", "HTTP2", "GRPC", "Bytes", "Metrics"],
   "Admin": ["Posix", "Metrics"],
+  "Projection": ["PostgresLog", "Log", "Posix", "Bytes", "Metrics"],
   "holdfast": [
     "Posix", "HTTP2", "GRPC", "Metrics", "Log", "StockStore", "StorePersistence", "ChangeFeed",
     "Access",
-    "ReservationService", "Server", "Admin",
+    "ReservationService", "Server", "Admin", "Bytes", "PostgresLog", "Projection",
   ],
   "LoadReport": ["Posix", "CZlib"], "LoadHistory": [],
   "LoadKit": ["LoadReport", "LoadHistory", "Posix", "GRPC", "HTTP2"],
