@@ -25,7 +25,7 @@ struct ProjectionSchema {
     """
     create table \(quoted).version (version bigint not null);
     create table \(quoted).position (
-      only boolean primary key default true check (only), changes bigint not null,
+      single boolean primary key default true check (single), changes bigint not null,
       resume_token text, lsn bigint not null, head_lsn bigint not null, complete_lsn bigint not null,
       as_of timestamptz, begun_at timestamptz
     ) with (fillfactor = 10);

@@ -1,14 +1,15 @@
 """`holdfast project`: tables in PostgreSQL that follow a server, whatever is killed."""
 
 import collections
+import contextlib
 import glob
 import json
 import os
 import pathlib
 import re
-import signal
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 import urllib.request
@@ -39,13 +40,10 @@ class Database:
         self.process.stdout.readline()
         self.address = f"{host}?passfile={folder}/pgpass"
 
-    def engine(self, *words):
-        subprocess.run([sys.executable, REPOSITORY / "scripts" / "engine.py", words[0], str(self.folder), *words[1:]],
-                       check=True, stdout=subprocess.DEVNULL)
-
     def rows(self, statement):
         done = subprocess.run([POSTGRES[-1], self.address, "-XAtq", "-v", "ON_ERROR_STOP=1", "-F", "\t", "-c", statement],
-                              capture_output=True, text=True, timeout=120)
+                              capture_output=True, text=True, timeout=120,
+                              env={**os.environ, "PGOPTIONS": "-c default_transaction_read_only=off"})
         assert done.returncode == 0, done.stderr
         return [line.split("\t") for line in done.stdout.splitlines()]
 
@@ -58,10 +56,17 @@ class Database:
 
 
 @pytest.fixture(scope="module")
-def database(tmp_path_factory):
-    database = Database(tmp_path_factory.mktemp("engine") / "e")
+def database():
+    # Not below pytest's folder, which the user postgres may not enter.
+    database = Database(pathlib.Path(tempfile.gettempdir()) / f"holdfast-engine-{os.getpid()}-project")
     yield database
     database.stop()
+
+
+@pytest.fixture
+def cleanup():
+    with contextlib.ExitStack() as stack:
+        yield stack
 
 
 class Project:
@@ -106,6 +111,7 @@ class Project:
         return self.start()
 
     def __exit__(self, *_):
+        print(self.text())
         if self.process.poll() is None:
             self.kill()
 
@@ -190,7 +196,8 @@ def test_the_tables_are_what_the_server_says_whatever_is_killed(binary, database
         # There before the tables: part of them by the listing.
         skus = [client.item(10_000) for _ in range(5)]
         ids = [client.reserve(stock_line(skus[0], 3), reference="early").reservation_id]
-        client.adjust(skus[1], set_sale=stock_pb2.SaleWindow(frozen=True))
+        frozen = client.item(1)
+        client.adjust(frozen, set_sale=stock_pb2.SaleWindow(frozen=True))
         with Watch(client, oldest=True) as watch:
             project = Project(binary, database, server, "killed")
             with project:
@@ -221,7 +228,7 @@ def test_the_tables_are_what_the_server_says_whatever_is_killed(binary, database
                 events = watch.events()
                 caught_up(database, "killed", events[-1].lsn)
                 assert database.rows(ITEMS.format("killed.item_balance")) == balances(client)
-                assert database.value(f"select is_frozen from killed.item_balance where sku = '{skus[1]}'") == "t"
+                assert database.value(f"select is_frozen from killed.item_balance where sku = '{frozen}'") == "t"
                 expect_reservations(client, database, "killed", ids)
                 # Each event once, as Watch has it.
                 names = {number: name.removeprefix("EVENT_KIND_") for name, number in event_pb2.EventKind.items()}
@@ -271,36 +278,40 @@ def test_another_store_is_followed_from_its_beginning(binary, database, start):
             project.stop()
 
 
-def test_trouble_is_said_in_a_line_and_then_it_goes_on(binary, database, start, tmp_path):
+def test_trouble_is_said_in_a_line_and_then_it_goes_on(binary, database, start, tmp_path, cleanup):
     data = tmp_path / "data"
     server = start(data=data)
     with Client(server.target) as client:
         sku = client.item(5)
-        project = Project(binary, database, server, "troubled")
-        with project:
-            eventually(lambda: database.rows("select 1 from pg_tables where schemaname = 'troubled'")
-                       and database.rows("select 1 from troubled.item_balance"))
-            # An operator's lock, the database read-only, the backend killed: the tables wait.
-            database.rows("alter role all in database postgres set default_transaction_read_only = off")
-            name = database.value("select current_database()")
-            database.rows(f"alter database {name} set default_transaction_read_only = on")
-            kill = ("select pg_terminate_backend(pid) from pg_stat_activity "
-                    "where application_name = 'holdfast' and pid <> pg_backend_pid()")
-            database.rows(kill)
-            project.says("read-only")
-            client.adjust(sku, delta=1)
-            database.rows(f"set default_transaction_read_only = off; alter database {name} reset default_transaction_read_only")
-            eventually(lambda: database.value(f"select on_hand from troubled.item_balance where sku = '{sku}'") == "6", 30)
-            # The server is away, and comes back elsewhere: the same history.
-            server.stop()
-            project.says("trying again")
-            # No busy loop: the pause doubles, and a line comes once a minute.
-            time.sleep(2)
-            assert project.text().count("Connection refused") <= 2, project.text()
-            ticks = sum(map(int, pathlib.Path(f"/proc/{project.process.pid}/stat").read_text().split()[13:15]))
-            time.sleep(1)
-            assert sum(map(int, pathlib.Path(f"/proc/{project.process.pid}/stat").read_text().split()[13:15])) - ticks < 30
-            project.stop()
+        project = Project(binary, database, server, "troubled").start()
+        cleanup.callback(lambda: project.__exit__())
+        eventually(lambda: database.rows("select 1 from pg_tables where schemaname = 'troubled'")
+                   and database.rows("select 1 from troubled.item_balance"))
+        # The database is read-only for a while: the tables wait.
+        name = database.value("select current_database()")
+        database.rows(f"alter database {name} set default_transaction_read_only = on")
+        kill = ("select pg_terminate_backend(pid) from pg_stat_activity "
+                "where application_name = 'holdfast' and pid <> pg_backend_pid()")
+        database.rows(kill)
+        project.says("read-only")
+        client.adjust(sku, delta=1)
+        database.rows(f"alter database {name} reset default_transaction_read_only")
+        eventually(lambda: database.value(f"select on_hand from troubled.item_balance where sku = '{sku}'") == "6", 30)
+        # The server is away, and comes back with the same history.
+        server.stop()
+        project.says("trying again")
+        # No busy loop: the pause doubles, and a line comes once a minute.
+        time.sleep(2)
+        assert project.text().count("Connection refused") <= 2, project.text()
+        ticks = sum(map(int, pathlib.Path(f"/proc/{project.process.pid}/stat").read_text().split()[13:15]))
+        time.sleep(1)
+        assert sum(map(int, pathlib.Path(f"/proc/{project.process.pid}/stat").read_text().split()[13:15])) - ticks < 30
+    server = start("--port", str(server.port), data=data)
+    with Client(server.target) as client:
+        client.adjust(sku, delta=1)
+        eventually(lambda: database.value(f"select on_hand from troubled.item_balance where sku = '{sku}'") == "7", 30)
+        assert project.metric("restarts_total") == 0 and project.metric("troubles_total") >= 3
+        project.stop()
         # Tables of a newer version are not touched.
         database.rows("update troubled.version set version = 99")
         project.start()
