@@ -347,7 +347,28 @@ def test_a_role_needs_no_more_than_its_schema(binary, database, start):
             wide.stop()
 
 
-def test_old_events_are_deleted_and_flags_are_checked(binary, database):
+def test_what_is_old_is_deleted(binary, database, start):
+    server = start()
+    with Client(server.target) as client:
+        skus = [client.item(1) for _ in range(20)]
+        held = client.reserve(stock_line(skus[0], 1)).reservation_id
+        client.release(held)
+        project = Project(binary, database, server, "bounded", "--keep-events", "1h", "--keep-reservations", "1h")
+        with project:
+            eventually(lambda: database.rows("select 1 from pg_tables where schemaname = 'bounded'")
+                       and int(database.value("select count(*) from bounded.event")) == 22)
+            # As if two hours had passed over all events but one.
+            newest = database.value("select max(lsn) from bounded.event")
+            database.rows(f"update bounded.event set decided_at = decided_at - interval '2 hours' where lsn < {newest};"
+                          "update bounded.reservation set ended_at = ended_at - interval '2 hours'")
+            eventually(lambda: database.rows("select lsn from bounded.event") == [[newest]])
+            eventually(lambda: database.rows("select distinct lsn from bounded.event_item") == [[newest]])
+            eventually(lambda: database.rows("select 1 from bounded.reservation") == [])
+            assert database.value("select count(*) from bounded.item_balance") == "20"
+            project.stop()
+
+
+def test_flags_are_checked_and_tables_made(binary, database):
     for flags in (["--interval", "1"], ["--interval", "1ms"], ["--keep-events", "1s"], ["--keep-events", "x"],
                   ["--schema", "pg_x"], ["--target", "nowhere"], []):
         command = [binary, "project", "--database", database.address, *flags]
