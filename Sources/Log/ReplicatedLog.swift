@@ -8,7 +8,8 @@
 package struct LogState: Equatable, Sendable {
   /// The owner's: 0 while nobody has ever had it.
   package var epoch: UInt32
-  /// Counts what the owner does: while it does not change, no owner is heard of.
+  /// Another number with all that the owner does, which never comes again: while it does not change, no owner is
+  /// heard of.
   package var beats: UInt64
   /// Behind the newest batch.
   package var endLSN: UInt64
@@ -162,6 +163,7 @@ package protocol ReplicatedLog: AnyObject, Sendable {
     _ checkpoint: KeptCheckpoint, _ body: (UnsafeRawBufferPointer) throws(JournalError) -> Void
   ) throws(JournalError)
 
+  /// Removes a checkpoint, where there is a newer one.
   func removeCheckpoint(_ checkpoint: KeptCheckpoint) throws(JournalError)
 
   /// Ends what waits.

@@ -43,10 +43,12 @@ package enum PostgresError: Error, Equatable, CustomStringConvertible {
   private let result: OpaquePointer
   /// How many rows.
   package let count: Int
+  let columnCount: Int
 
   init(_ result: OpaquePointer) {
     unsafe self.result = result
     count = unsafe Int(PQntuples(result))
+    columnCount = unsafe Int(PQnfields(result))
   }
 
   deinit { unsafe PQclear(result) }
@@ -58,6 +60,11 @@ package enum PostgresError: Error, Equatable, CustomStringConvertible {
     let length = unsafe Int(PQgetlength(result, Int32(row), Int32(column)))
     let start = unsafe PQgetvalue(result, Int32(row), Int32(column))
     return unsafe try body(UnsafeRawBufferPointer(start: start, count: length))
+  }
+
+  func isNull(_ row: Int, _ column: Int) -> Bool {
+    precondition(row < count, "a row that there is not")
+    return unsafe PQgetisnull(result, Int32(row), Int32(column)) == 1
   }
 
   /// An int8, or an int4; 0 where it is neither.

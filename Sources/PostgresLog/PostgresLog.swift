@@ -1,56 +1,41 @@
-// The log in PostgreSQL: a row for each batch, and one row that says where the log ends and whose it is. Consensus,
-// failure detection and promotion are PostgreSQL's and its manager's; here is only what makes an append certain.
-//
-// An append is one statement, which compares epoch and end, moves the end and puts the batch there. Its answer
-// comes when a quorum of standbys has it. Everything else is about answers that do not come:
-//
-// - A statement that changes no row does not say that somebody else is the owner: it may have waited behind the
-//   one before, whose answer was lost. Fenced is who finds a later epoch, and nobody else.
-// - A wait for the standbys that was cancelled ends in success, with a notice. So does one for a primary that has
-//   no standbys any more. Neither is an answer.
-// - What a primary says that was cut off proves nothing. A write that it acknowledges proves what was before it.
-//
-// So after a doubt: look until it is clear whether the batch is there; then beat, and only then it is durable.
-internal import CPlatform
+// The statements of a log in PostgreSQL: a row for each batch, and one row that says where the log ends and whose it
+// is. What their answers are worth is in EngineLog.
 package import Log
 package import Posix
 internal import Synchronization
 
-package final class PostgresLog: ReplicatedLog {
-  package struct Options: Sendable {
-    /// Nobody takes a log for so long after its owner was heard of.
-    package var leaseNanoseconds: Int64 = 2_500_000_000
-    /// By so much earlier the owner ends its lease: the clocks of two machines do not drift apart by more meanwhile.
-    package var marginNanoseconds: Int64 = 500_000_000
-    /// For a host to be reached, and for a statement that waits for nobody.
-    package var timeoutNanoseconds: Int64 = 3_000_000_000
-    /// For what waits for standbys: then the connection is given up, and the doubt begins.
-    package var writeNanoseconds: Int64 = 10_000_000_000
-    /// Between tries.
-    package var pauseNanoseconds: Int64 = 200_000_000
+package typealias PostgresLog = EngineLog<PostgresEngine>
 
-    package init() {}
+extension EngineLog where Engine == PostgresEngine {
+  /// - Parameters:
+  ///   - address: as libpq takes it; of several hosts, the one counts that can be written to.
+  ///   - report: takes what the operator should hear of.
+  package convenience init(
+    address: String, options: EngineOptions = EngineOptions(),
+    report: @escaping @Sendable (String) -> Void = { _ in }
+  ) throws(Errno) {
+    self.init(
+      engine: try PostgresEngine(address: address, options: options, report: report),
+      options: options)
   }
 
+  /// Whether the engine is one that keeps the promise.
+  /// - Throws: `unsuitable`, and what to do; `unreachable`.
+  package func check() throws(JournalError) { try engine.check() }
+}
+
+package final class PostgresEngine: LogEngine {
   private let shard: UInt64 = 0
-  private let options: Options
+  private let options: EngineOptions
   /// For the owner's statements, one at a time.
   private let owner: PostgresLine
   /// For all that must not make an append wait.
   private let others: PostgresLine
-  /// When the newest write that was acknowledged had been sent; Int64.min: none.
-  private let renewed = Atomic<Int64>(.min)
-  private let isClosed = Atomic<Bool>(false)
   /// Ends a pause.
   private let closing: Wakeup
-  private let doubtCount = Atomic<UInt64>(0)
 
-  /// - Parameters:
-  ///   - address: as libpq takes it; of several hosts, the one counts that can be written to.
-  ///   - report: takes what the operator should hear of.
-  package init(
-    address: String, options: Options = Options(),
-    report: @escaping @Sendable (String) -> Void = { _ in }
+  init(
+    address: String, options: EngineOptions, report: @escaping @Sendable (String) -> Void
   ) throws(Errno) {
     self.options = options
     closing = try Wakeup()
@@ -58,24 +43,18 @@ package final class PostgresLog: ReplicatedLog {
     others = PostgresLine(address, timeout: options.timeoutNanoseconds, report)
   }
 
-  /// Writes whose answer was lost, and which were cleared up.
-  package var doubts: UInt64 { doubtCount.load(ordering: .relaxed) }
+  package func close() { closing.signal() }
+  package func pause() { closing.wait(nanoseconds: options.pauseNanoseconds) }
+  package func now() -> Int64 { SystemClock.steadyNanoseconds() }
+  package func uniqueNumber() -> UInt64 { .random(in: 1..<1 << 62) }
 
-  package var leaseEnd: Int64 {
-    let sent = renewed.load(ordering: .acquiring)
-    return sent == .min ? .min : sent + options.leaseNanoseconds - options.marginNanoseconds
-  }
-
-  package func close() {
-    isClosed.store(true, ordering: .releasing)
-    closing.signal()
+  package func note(_ trouble: String?) {
+    if let trouble { owner.note(trouble) } else { owner.noteAllIsWell() }
   }
 
   // MARK: What is asked at a start
 
-  /// Whether the engine is one that keeps the promise.
-  /// - Throws: `unsuitable`, and what to do; `unreachable`.
-  package func check() throws(JournalError) {
+  func check() throws(JournalError) {
     let statement = """
       select (select count(*) from pg_namespace where nspname = 'holdfast'),
         current_setting('synchronous_standby_names') <> '', current_setting('fsync') = 'on',
@@ -104,23 +83,27 @@ package final class PostgresLog: ReplicatedLog {
     }
   }
 
-  package func state() throws(JournalError) -> LogState { try state(others) }
+  /// What is read of the row `s`, whatever a statement does; nine columns.
+  private static let row = """
+    s.epoch, s.beats, s.end_lsn, s.trimmed_lsn, s.owner, s.address, s.has_begun, s.is_wanted,
+    current_setting('synchronous_standby_names') <> ''
+    """
 
-  private func state(_ line: PostgresLine) throws(JournalError) -> LogState {
-    let rows = try once(
-      line,
-      """
-      select epoch, beats, end_lsn, trimmed_lsn, owner, address, has_begun, is_wanted
-      from holdfast.shard where shard = $1
-      """,
-      [.int8(shard)])
-    guard rows.count == 1, let epoch = UInt32(exactly: rows.number(0, 0)) else {
+  private func state(_ rows: PostgresRows) throws(JournalError) -> LogState {
+    guard rows.count > 0, let epoch = UInt32(exactly: rows.number(0, 0)) else {
       throw .lost("the engine has no row for shard \(shard)")
     }
     return LogState(
       epoch: epoch, beats: rows.number(0, 1), endLSN: rows.number(0, 2),
       trimmedLSN: rows.number(0, 3), owner: rows.text(0, 4), address: rows.text(0, 5),
       hasBegun: rows.number(0, 6) == 1, isWanted: rows.number(0, 7) == 1)
+  }
+
+  package func state(asOwner: Bool) throws(JournalError) -> LogState {
+    try state(
+      once(
+        asOwner ? owner : others, "select \(Self.row) from holdfast.shard s where shard = $1",
+        [.int8(shard)]))
   }
 
   /// Runs what waits for nobody.
@@ -136,263 +119,124 @@ package final class PostgresLog: ReplicatedLog {
 
   // MARK: What the owner writes
 
-  /// What a write has come to.
-  private enum Written {
-    /// A quorum has it, and all before.
-    case acknowledged(PostgresRows)
-    /// It has changed nothing.
-    case nothing
-    /// Nobody knows.
-    case doubtful
-  }
-
   private static let append = """
     with own as (
-      update holdfast.shard set end_lsn = end_lsn + $4, beats = beats + 1
-      where shard = $1 and epoch = $2 and end_lsn = $3 returning 1
+      update holdfast.shard s set end_lsn = end_lsn + $5, beats = $2
+      where shard = $1 and epoch = $3 and end_lsn = $4 returning \(row)
     ), put as (
       insert into holdfast.log (shard, lsn, byte_count, epoch, sequence, place, mark, bytes)
-      select $1, $3, $4, $2, $5, $6, $7, $8 from own returning 1
+      select $1, $4, $5, $3, $6, $7, $8, $9 from own
     )
-    select count(*), current_setting('synchronous_standby_names') <> '' from put
+    select * from own
     """
   private static let beat = """
-    update holdfast.shard set beats = beats + 1 where shard = $1 and epoch = $2
-    returning 1, current_setting('synchronous_standby_names') <> '', end_lsn
+    update holdfast.shard s set beats = $2 where shard = $1 and epoch = $3
+    returning \(row), $4 = 1 and exists (
+      select 1 from holdfast.log where shard = $1 and lsn = $5 and mark = $6)
     """
   private static let take = """
-    update holdfast.shard
-    set epoch = epoch + 1, beats = beats + 1, owner = $4, address = $5, is_wanted = false
-    where shard = $1 and epoch = $2 and beats = $3
-    returning 1, current_setting('synchronous_standby_names') <> '',
-      epoch, beats, end_lsn, trimmed_lsn, has_begun
+    update holdfast.shard s
+    set epoch = epoch + 1, beats = $2, owner = $5, address = $6, is_wanted = false
+    where shard = $1 and epoch = $3 and beats = $4 returning \(row)
     """
   private static let release = """
-    update holdfast.shard set owner = '', address = '', beats = beats + 1
-    where shard = $1 and epoch = $2
-    returning 1, current_setting('synchronous_standby_names') <> ''
+    update holdfast.shard s set owner = '', address = '', beats = $2
+    where shard = $1 and epoch = $3 returning \(row)
     """
   private static let begin = """
     with own as (
-      update holdfast.shard
-      set end_lsn = $3, trimmed_lsn = $3, beats = beats + 1, has_begun = true
-      where shard = $1 and epoch = $2 and not has_begun returning 1
+      update holdfast.shard s set end_lsn = $4, trimmed_lsn = $4, beats = $2, has_begun = true
+      where shard = $1 and epoch = $3 and not has_begun and $6 = (
+        select count(*) from holdfast.checkpoint_part p
+        join holdfast.checkpoint c on p.checkpoint = c.name where c.name = $5)
+      returning \(row)
     ), done as (
-      update holdfast.checkpoint set is_complete = true
-      where name = $4 and exists (select 1 from own) returning 1
+      update holdfast.checkpoint set parts = $6, is_complete = true
+      where name = $5 and exists (select 1 from own)
     )
-    select count(*), current_setting('synchronous_standby_names') <> '' from done
+    select * from own
     """
 
-  /// Writes once. The first two columns say whether it has, and whether a standby had to have it.
-  private func write(_ statement: String, _ values: [PostgresValue]) -> Written {
-    let sent = SystemClock.steadyNanoseconds()
-    do throws(PostgresError) {
-      let (rows, notice) = try owner.run(
+  package func write(_ change: EngineWrite, beats: UInt64) -> EngineAnswer {
+    let statement: String
+    var values: [PostgresValue] = [.int8(shard), .int8(beats)]
+    switch change {
+    case .append(let batch):
+      statement = Self.append
+      values += [
+        .int8(UInt64(batch.epoch)), .int8(batch.lsn), .int8(UInt64(batch.byteCount)),
+        .int8(batch.sequence), .int8(UInt64(batch.offset)), .int8(batch.mark),
+        unsafe .bytes(batch.bytes),
+      ]
+    case .beat(let epoch, let last):
+      statement = Self.beat
+      values += [
+        .int8(UInt64(epoch)), .int8(last == nil ? 0 : 1), .int8(last?.lsn ?? 0),
+        .int8(last?.mark ?? 0),
+      ]
+    case .take(let seen, let name, let address):
+      statement = Self.take
+      values += [.int8(UInt64(seen.epoch)), .int8(seen.beats), .text(name), .text(address)]
+    case .release(let epoch):
+      statement = Self.release
+      values.append(.int8(UInt64(epoch)))
+    case .begin(let endLSN, let epoch, let checkpoint, let parts):
+      statement = Self.begin
+      values += [
+        .int8(UInt64(epoch)), .int8(endLSN), .int8(checkpoint), .int8(UInt64(parts)),
+      ]
+    }
+    guard
+      let (rows, notice) = try? owner.run(
         statement, values, isKept: true, nanoseconds: options.writeNanoseconds)
-      guard rows.count == 1, rows.number(0, 0) == 1 else { return .nothing }
-      guard notice == nil, rows.number(0, 1) == 1 else {
-        owner.note(notice ?? "it has no synchronous standby")
-        return .doubtful
-      }
-      renewed.store(max(sent, renewed.load(ordering: .relaxed)), ordering: .releasing)
-      return .acknowledged(rows)
-    } catch {
-      return .doubtful
-    }
-  }
-
-  package func append(_ batch: PlacedBatch) throws(JournalError) {
-    let values: [PostgresValue] = [
-      .int8(shard), .int8(UInt64(batch.epoch)), .int8(batch.lsn), .int8(UInt64(batch.byteCount)),
-      .int8(batch.sequence), .int8(UInt64(batch.offset)), .int8(batch.mark),
-      unsafe .bytes(batch.bytes),
-    ]
-    if case .acknowledged = write(Self.append, values) { return }
-    try clearUp(batch.epoch) { (state) throws(JournalError) in
-      if state.endLSN == batch.endLSN { return true }
-      guard state.endLSN == batch.lsn else {
-        throw .lost(
-          "the engine's log ends at \(state.endLSN), and should at \(batch.lsn) or \(batch.endLSN)")
-      }
-      if case .acknowledged = self.write(Self.append, values) { return true }
-      return false
-    }
-  }
-
-  package func beat(epoch: UInt32) throws(JournalError) {
-    if case .acknowledged = write(Self.beat, [.int8(shard), .int8(UInt64(epoch))]) { return }
-    try clearUp(epoch) { _ in true }
-  }
-
-  /// Tries until `isDone` says that what was written is there, and the engine has acknowledged a beat behind that.
-  /// - Parameter isDone: asked with where the log stands, of a primary that has acknowledged a beat before.
-  private func clearUp(
-    _ epoch: UInt32, _ isDone: (LogState) throws(JournalError) -> Bool
-  ) throws(JournalError) {
-    doubtCount.add(1, ordering: .relaxed)
-    while true {
-      if isClosed.load(ordering: .acquiring) {
-        throw .unreachable("the engine had not answered when the server ended")
-      }
-      // A primary whose beats are acknowledged is the one, and what it says is so.
-      let state: LogState
-      switch write(Self.beat, [.int8(shard), .int8(UInt64(epoch))]) {
-      case .acknowledged:
-        guard let found = try? self.state(owner) else { continue }
-        state = found
-      case .nothing, .doubtful:
-        // Whoever sees a later epoch is fenced, whomever it asked: nobody makes up an epoch.
-        if let found = try? self.state(owner), found.epoch > epoch {
-          throw .fenced(by: found.epoch)
-        }
-        pause()
-        continue
-      }
-      guard state.epoch == epoch else { throw .fenced(by: state.epoch) }
-      if try isDone(state),
-        case .acknowledged = write(Self.beat, [.int8(shard), .int8(UInt64(epoch))])
-      {
-        owner.noteAllIsWell()
-        return
-      }
-    }
-  }
-
-  package func release(epoch: UInt32) throws(JournalError) {
-    if case .acknowledged = write(Self.release, [.int8(shard), .int8(UInt64(epoch))]) { return }
-    // Once is enough: whoever wants it takes it a little later where this was in vain.
-    let found = try state(owner)
-    if found.epoch > epoch { throw .fenced(by: found.epoch) }
+    else { return .none }
+    guard rows.count == 1, let state = try? state(rows) else { return .nothing }
+    return .changed(
+      state: state, hasBatch: rows.columnCount > 9 && rows.number(0, 9) == 1,
+      doubt: notice ?? (rows.number(0, 8) == 1 ? nil : "it has no synchronous standby"))
   }
 
   package func want() throws(JournalError) {
     _ = try once(
       others, "update holdfast.shard set is_wanted = true where shard = $1", [.int8(shard)])
   }
-
-  package func begin(
-    at endLSN: UInt64, epoch: UInt32, _ nextPart: () throws(JournalError) -> [UInt8]?
-  ) throws(JournalError) {
-    let name = try put(endLSN, nextPart)
-    let values: [PostgresValue] = [
-      .int8(shard), .int8(UInt64(epoch)), .int8(endLSN), .int8(name),
-    ]
-    if case .acknowledged = write(Self.begin, values) { return }
-    try clearUp(epoch) { (state) throws(JournalError) in
-      if state.hasBegun { return true }
-      if case .acknowledged = self.write(Self.begin, values) { return true }
-      return false
-    }
-  }
-
-  private static let end = """
-    update holdfast.shard set beats = beats + 1
-    where shard = $1 and epoch = $2 and end_lsn = $3 and ($5 = 0 or exists (
-      select 1 from holdfast.log where shard = $1 and lsn = $4 and mark = $5))
-    returning 1, current_setting('synchronous_standby_names') <> ''
-    """
-
-  package func ends(
-    at lsn: UInt64, behind last: BatchName?, epoch: UInt32
-  ) throws(JournalError) -> Bool {
-    let values: [PostgresValue] = [
-      .int8(shard), .int8(UInt64(epoch)), .int8(lsn), .int8(last?.lsn ?? 0), .int8(last?.mark ?? 0),
-    ]
-    var noes = 0
-    while noes < 2 {
-      switch write(Self.end, values) {
-      case .acknowledged: return true
-      // Behind a beat it counts: that one was not said by a primary of the past.
-      case .nothing: noes += 1
-      case .doubtful: noes = 0
-      }
-      try beat(epoch: epoch)
-    }
-    return false
-  }
-
-  private func pause() { closing.wait(nanoseconds: options.pauseNanoseconds) }
-
-  package func take(
-    after seen: LogState, owner name: String, address: String
-  ) throws(JournalError) -> LogState? {
-    let values: [PostgresValue] = [
-      .int8(shard), .int8(UInt64(seen.epoch)), .int8(seen.beats), .text(name), .text(address),
-    ]
-    switch write(Self.take, values) {
-    case .acknowledged(let rows):
-      return LogState(
-        epoch: UInt32(clamping: rows.number(0, 2)), beats: rows.number(0, 3),
-        endLSN: rows.number(0, 4), trimmedLSN: rows.number(0, 5), owner: name, address: address,
-        hasBegun: rows.number(0, 6) == 1, isWanted: false)
-    case .nothing: return nil
-    case .doubtful:
-      // It may be ours, or become so yet: the name is no other's.
-      let found = try state(owner)
-      guard found.epoch == seen.epoch + 1, found.owner == name else { return nil }
-      try beat(epoch: found.epoch)
-      return try state(owner)
-    }
-  }
 }
 
 // MARK: - Reading, and what the log no longer needs
 
-extension PostgresLog {
+extension PostgresEngine {
   /// Rows of one statement: batches are of 256 KiB at most, by the journal's groups.
   private static let rowsMax: UInt64 = 32
 
   package func read(
-    from lsn: UInt64, behind last: BatchName?, bytesMax: Int,
-    _ body: (PlacedBatch) throws(JournalError) -> Void
-  ) throws(JournalError) -> UInt64 {
-    // The batch before in the same statement: both of one moment of one primary. An owner asks the primary that
-    // acknowledges what it writes.
+    from lsn: UInt64, whole: UInt64, asOwner: Bool,
+    _ body: (PlacedBatch) throws(JournalError) -> Bool
+  ) throws(JournalError) -> LogState {
     let rows = try once(
-      renewed.load(ordering: .relaxed) == .min ? others : owner,
+      asOwner ? owner : others,
       """
-      select lsn, byte_count, epoch, sequence, place, mark,
-        case when lsn >= $2 then bytes else ''::bytea end from holdfast.log
-      where shard = $1 and lsn >= $4 order by lsn limit $3
+      select \(Self.row), l.lsn, l.byte_count, l.epoch, l.sequence, l.place, l.mark, l.bytes
+      from holdfast.shard s left join (
+        select lsn, byte_count, epoch, sequence, place, mark,
+          case when lsn >= $3 then bytes else ''::bytea end as bytes
+        from holdfast.log where shard = $1 and lsn >= $2 order by lsn limit $4
+      ) l on true where s.shard = $1 order by l.lsn
       """,
-      [.int8(shard), .int8(lsn), .int8(Self.rowsMax), .int8(last?.lsn ?? lsn)])
-    var (next, bytesRead, row) = (lsn, 0, 0)
-    if let last {
-      guard rows.count > 0, rows.number(0, 0) == last.lsn, rows.number(0, 5) == last.mark,
-        rows.number(0, 0) &+ rows.number(0, 1) == lsn
-      else {
-        let oldest = try state().trimmedLSN
-        if last.lsn < oldest { throw .trimmed(oldest: oldest) }
-        throw .takenBack(before: lsn)
+      [.int8(shard), .int8(lsn), .int8(whole), .int8(Self.rowsMax)])
+    // Without batches there is one row, and nothing in it for one.
+    for row in 0..<rows.count where !rows.isNull(row, 9) {
+      let goesOn = unsafe try rows.withBytes(row, 15) { (bytes) throws(JournalError) in
+        unsafe try body(
+          PlacedBatch(
+            lsn: rows.number(row, 9), byteCount: Int(clamping: rows.number(row, 10)),
+            epoch: UInt32(clamping: rows.number(row, 11)), sequence: rows.number(row, 12),
+            offset: Int(clamping: rows.number(row, 13)), mark: rows.number(row, 14), bytes: bytes))
       }
-      row = 1
+      if !goesOn { break }
     }
-    while row < rows.count, bytesRead < bytesMax {
-      guard rows.number(row, 0) == next else {
-        let oldest = try state().trimmedLSN
-        if next < oldest { throw .trimmed(oldest: oldest) }
-        throw .lost("the engine has no batch at \(next)")
-      }
-      bytesRead += unsafe try rows.withBytes(row, 6) { (bytes) throws(JournalError) in
-        let batch = unsafe PlacedBatch(
-          lsn: next, byteCount: Int(clamping: rows.number(row, 1)),
-          epoch: UInt32(clamping: rows.number(row, 2)), sequence: rows.number(row, 3),
-          offset: Int(clamping: rows.number(row, 4)), mark: rows.number(row, 5), bytes: bytes)
-        try body(batch)
-        next = batch.endLSN
-        return bytes.count
-      }
-      row += 1
-    }
-    if rows.count == 0 {
-      let oldest = try state().trimmedLSN
-      if lsn < oldest { throw .trimmed(oldest: oldest) }
-    }
-    return next
+    return try state(rows)
   }
 
-  /// Only where a whole checkpoint is there that begins at `lsn` or behind it.
   package func trim(before lsn: UInt64) throws(JournalError) {
     _ = try once(
       others,
@@ -426,18 +270,7 @@ extension PostgresLog {
     }
   }
 
-  package func putCheckpoint(
-    _ lsn: UInt64, _ nextPart: () throws(JournalError) -> [UInt8]?
-  ) throws(JournalError) {
-    let name = try put(lsn, nextPart)
-    _ = try once(
-      others, "update holdfast.checkpoint set is_complete = true where name = $1", [.int8(name)])
-  }
-
-  /// Puts it there; it is not complete yet. Its name.
-  private func put(
-    _ lsn: UInt64, _ nextPart: () throws(JournalError) -> [UInt8]?
-  ) throws(JournalError) -> UInt64 {
+  package func addCheckpoint(_ checkpoint: KeptCheckpoint) throws(JournalError) {
     // What was not completed in a day was given up.
     _ = try once(
       others,
@@ -445,46 +278,64 @@ extension PostgresLog {
       delete from holdfast.checkpoint
       where shard = $1 and not is_complete and made_at < now() - interval '1 day'
       """, [.int8(shard)])
-    let made = try once(
-      others, "insert into holdfast.checkpoint (shard, lsn) values ($1, $2) returning name",
-      [.int8(shard), .int8(lsn)])
-    let name = made.number(0, 0)
-    var part: UInt64 = 0
-    while let bytes = try nextPart() {
-      do throws(PostgresError) {
-        unsafe try bytes.span.withUnsafeBytes { (bytes) throws(PostgresError) in
-          _ = unsafe try others.run(
-            "insert into holdfast.checkpoint_part values ($1, $2, $3)",
-            [.int8(name), .int8(part), .bytes(bytes)], nanoseconds: options.writeNanoseconds)
-        }
-      } catch {
-        throw .unreachable("the engine: \(error)")
-      }
-      part += 1
-    }
-    return name
+    _ = try once(
+      others, "insert into holdfast.checkpoint (name, shard, lsn) values ($1, $2, $3)",
+      [.int8(checkpoint.name), .int8(shard), .int8(checkpoint.lsn)])
   }
 
-  package func getCheckpoint(
-    _ checkpoint: KeptCheckpoint, _ body: (UnsafeRawBufferPointer) throws(JournalError) -> Void
+  package func addPart(
+    _ part: Int, of checkpoint: KeptCheckpoint, _ bytes: [UInt8]
   ) throws(JournalError) {
-    var part: UInt64 = 0
-    while true {
-      let rows = try once(
-        others, "select bytes from holdfast.checkpoint_part where checkpoint = $1 and part = $2",
-        [.int8(checkpoint.name), .int8(part)])
-      if rows.count == 0 { break }
-      try unsafe rows.withBytes(0, 0, body)
-      part += 1
-    }
-    // Its parts are removed with it.
-    guard try checkpoints().contains(checkpoint) else {
-      throw .trimmed(oldest: try state().trimmedLSN)
+    do throws(PostgresError) {
+      unsafe try bytes.span.withUnsafeBytes { (bytes) throws(PostgresError) in
+        _ = unsafe try others.run(
+          "insert into holdfast.checkpoint_part values ($1, $2, $3)",
+          [.int8(checkpoint.name), .int8(UInt64(part)), .bytes(bytes)],
+          nanoseconds: options.writeNanoseconds)
+      }
+    } catch {
+      throw .unreachable("the engine: \(error)")
     }
   }
 
+  package func completeCheckpoint(
+    _ checkpoint: KeptCheckpoint, parts: Int
+  ) throws(JournalError) -> Bool {
+    try once(
+      others,
+      """
+      update holdfast.checkpoint set parts = $2, is_complete = true where name = $1
+        and $2 = (select count(*) from holdfast.checkpoint_part where checkpoint = $1)
+      returning 1
+      """, [.int8(checkpoint.name), .int8(UInt64(parts))]
+    ).count == 1
+  }
+
+  package func part(
+    _ part: Int, of checkpoint: KeptCheckpoint,
+    _ body: (UnsafeRawBufferPointer) throws(JournalError) -> Void
+  ) throws(JournalError) -> Int? {
+    let rows = try once(
+      others,
+      """
+      select c.parts, p.bytes from holdfast.checkpoint c
+      left join holdfast.checkpoint_part p on p.checkpoint = c.name and p.part = $2
+      where c.name = $1 and c.is_complete
+      """,
+      [.int8(checkpoint.name), .int8(UInt64(part))])
+    if rows.count == 0 { return nil }
+    if !rows.isNull(0, 1) { try unsafe rows.withBytes(0, 1, body) }
+    return Int(clamping: rows.number(0, 0))
+  }
+
+  /// The newest stays for certain, also where two do this at the same time.
   package func removeCheckpoint(_ checkpoint: KeptCheckpoint) throws(JournalError) {
     _ = try once(
-      others, "delete from holdfast.checkpoint where name = $1", [.int8(checkpoint.name)])
+      others,
+      """
+      delete from holdfast.checkpoint c where name = $1 and exists (
+        select 1 from holdfast.checkpoint n
+        where n.shard = c.shard and n.is_complete and (n.lsn, n.name) > (c.lsn, c.name))
+      """, [.int8(checkpoint.name)])
   }
 }

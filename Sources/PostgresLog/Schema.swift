@@ -22,7 +22,7 @@ enum Schema {
     );
     alter table holdfast.log alter column bytes set storage external;
     create table holdfast.checkpoint (
-      name bigint generated always as identity primary key, shard int not null, lsn bigint not null,
+      name bigint primary key, shard int not null, lsn bigint not null, parts bigint not null default 0,
       is_complete boolean not null default false, made_at timestamptz not null default now()
     );
     create table holdfast.checkpoint_part (
@@ -47,7 +47,6 @@ enum Schema {
     grant insert, update, delete on holdfast.checkpoint to \(role);
     grant insert, delete on holdfast.checkpoint_part to \(role);
     grant insert, update, delete on holdfast.standby to \(role);
-    grant usage on all sequences in schema holdfast to \(role);
     """
   }
 }
