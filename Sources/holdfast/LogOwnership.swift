@@ -270,29 +270,3 @@ final class LogOwnership: Sendable {
       value: epoch > 0 ? 0 : Double(state.map { $0.endLSN - min($0.endLSN, copied) } ?? 0))
   }
 }
-
-/// Whether a log's owner is still there, by this machine's clock alone.
-struct OwnerWatch {
-  private let lease: Int64
-  private(set) var seen: LogState?
-  private var since: Int64 = 0
-  /// It has done something since it was first looked at.
-  private(set) var hasOwnerMoved = false
-
-  /// - Parameter lease: in nanoseconds.
-  init(lease: Int64) { self.lease = lease }
-
-  /// - Parameter now: steady nanoseconds, when the state had come.
-  mutating func note(_ state: LogState, at now: Int64) {
-    if let seen, seen.epoch == state.epoch, seen.beats == state.beats { return }
-    if seen != nil { hasOwnerMoved = !state.owner.isEmpty }
-    seen = state
-    since = now
-  }
-
-  /// Nobody has been heard of for as long as a lease is, or it was given up. Whether that holds is for `take` to say.
-  func isOver(_ now: Int64) -> Bool {
-    guard let seen else { return false }
-    return seen.owner.isEmpty || now - since >= lease
-  }
-}

@@ -24,10 +24,17 @@ struct Simulate: ParsableCommand {
   var firstSeed: UInt64 = 1
   @Option(help: "Run this one alone and tell all it does.")
   var seed: UInt64?
+  @Flag(
+    help:
+      "Run a log on several database servers instead: nodes that follow it and own it, failovers, lost answers."
+  )
+  var replicated = false
   @Option(
     help: ArgumentHelp(
       "A bug to make on purpose, or `all`: \(Mutant.allCases.map(\.name).joined(separator: ", ")).",
-      discussion: "Runs until it is found, in at most 1,000 seeds."))
+      discussion:
+        "With --replicated: \(EngineFault.allCases.map(\.rawValue).joined(separator: ", ")). Runs until it is found, in at most 1,000 seeds."
+    ))
   var mutant: String?
   @Option(
     help:
@@ -47,8 +54,13 @@ struct Simulate: ParsableCommand {
     if seeds > 1 << 40 || firstSeed > 1 << 60 || bitFlips.map({ $0 < 0 }) ?? false {
       throw ValidationError("numbers of this size are never reached")
     }
-    if let mutant, mutant != "all", !Mutant.allCases.contains(where: { $0.name == mutant }) {
+    let names =
+      replicated ? EngineFault.allCases.map(\.rawValue) : Mutant.allCases.map(\.name)
+    if let mutant, mutant != "all", !names.contains(mutant) {
       throw ValidationError("there is no mutant \(mutant)")
+    }
+    if replicated, bitFlips != nil || concurrency != nil {
+      throw ValidationError("--bit-flips and --concurrency are for one machine's store")
     }
     if let concurrency, strategy == nil {
       throw ValidationError("there is no strategy \(concurrency)")
@@ -63,6 +75,7 @@ struct Simulate: ParsableCommand {
     #if DEBUG
       print("This is a debug build: it is slow. Use make simulate.")
     #endif
+    if replicated { return try runReplicated() }
     let faults = mutant.map { name in
       Mutant.allCases.filter { name == "all" || $0.name == name }
     }
@@ -94,6 +107,50 @@ struct Simulate: ParsableCommand {
     var violations = 0
     for seed in firstSeed..<firstSeed + seeds {
       let run = SimulationRun(seed: seed, strategy: strategy)
+      do throws(Violation) {
+        try run.run()
+      } catch {
+        violations += 1
+        print(error)
+      }
+      counts.add(run.counts)
+      progress.ran(of: seeds, violations)
+    }
+    print(counts)
+    print("\(progress.summary), \(violations) violations")
+    if violations > 0 { throw ExitCode(1) }
+  }
+
+  private func runReplicated() throws {
+    let faults = mutant.map { name in
+      EngineFault.allCases.filter { name == "all" || $0.rawValue == name }
+    }
+    if let seed {
+      let run = ReplicatedRun(seed: seed, fault: faults?.first) { print($0) }
+      do throws(Violation) {
+        try run.run()
+        return print("seed \(seed): nothing found\n\(run.counts)")
+      } catch {
+        print(error)
+        throw ExitCode(1)
+      }
+    }
+    if let faults {
+      var missed = 0
+      for fault in faults {
+        let found = findReplicatedMutant(
+          fault, seeds: firstSeed..<firstSeed + Self.mutantSeedsMax)
+        if found == nil { missed += 1 }
+        print("\(fault.rawValue): \(found.map { "found by \($0)" } ?? "not found")")
+      }
+      if missed > 0 { throw ExitCode(1) }
+      return
+    }
+    var progress = Progress()
+    var counts = SituationCounts()
+    var violations = 0
+    for seed in firstSeed..<firstSeed + seeds {
+      let run = ReplicatedRun(seed: seed)
       do throws(Violation) {
         try run.run()
       } catch {
