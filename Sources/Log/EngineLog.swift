@@ -119,12 +119,24 @@ package enum EngineFault: String, Sendable, CaseIterable {
   case readWithoutLease = "read-without-lease"
   /// A copy is not compared with the log that it goes on with.
   case keepPhantomTail = "keep-phantom-tail"
-  /// Beats are counted, so that another write can leave the same number.
+  /// After a doubt, a statement of its own says where the log ends.
+  case readEndApart = "read-end-apart"
+  /// Who took the log in doubt owns it when a beat under its epoch is acknowledged.
+  case keepDoubtfulTake = "keep-doubtful-take"
+  /// Giving the log up renews the lease, as any write does.
+  case renewByRelease = "renew-by-release"
+  /// The lease begins when the answer comes, not when the write was sent.
+  case renewWhenAnswered = "renew-when-answered"
+  /// Statement: beats are counted, so that another write can leave the same number.
   case countBeats = "count-beats"
   /// Statement: batches are given up without a checkpoint that replaces them.
   case trimBeforeCheckpoint = "trim-before-checkpoint"
   /// Statement: an append compares the end alone.
   case ignoreEpoch = "ignore-epoch"
+  /// Statement: a checkpoint is complete whatever its parts are.
+  case completeAnyParts = "complete-any-parts"
+  /// Statement: also the newest checkpoint can be removed.
+  case removeNewest = "remove-newest"
 }
 
 package final class EngineLog<Engine: LogEngine>: ReplicatedLog {
@@ -137,8 +149,6 @@ package final class EngineLog<Engine: LogEngine>: ReplicatedLog {
   private let isReleased = Atomic<Bool>(false)
   private let isClosed = Atomic<Bool>(false)
   private let doubtCount = Atomic<UInt64>(0)
-  /// Of `EngineFault.countBeats`.
-  private let counted = Atomic<UInt64>(0)
 
   package init(engine: Engine, options: EngineOptions) {
     self.engine = engine
@@ -182,25 +192,20 @@ package final class EngineLog<Engine: LogEngine>: ReplicatedLog {
   /// Writes once.
   private func write(_ change: EngineWrite, beats: UInt64? = nil) -> Written {
     let sent = engine.now()
-    switch engine.write(change, beats: beats ?? nextBeats()) {
+    switch engine.write(change, beats: beats ?? engine.uniqueNumber()) {
     case .nothing: return .nothing
     case .none: return .doubtful
     case .changed(let state, let hasBatch, let doubt):
-      counted.store(state.beats, ordering: .relaxed)
       if let doubt, options.fault != .ignoreNotice {
         engine.note(doubt)
         return .doubtful
       }
       if !isReleased.load(ordering: .acquiring) {
-        renewed.store(max(sent, renewed.load(ordering: .relaxed)), ordering: .releasing)
+        let from = options.fault == .renewWhenAnswered ? engine.now() : sent
+        renewed.store(max(from, renewed.load(ordering: .relaxed)), ordering: .releasing)
       }
       return .acknowledged(state, hasBatch: hasBatch)
     }
-  }
-
-  private func nextBeats() -> UInt64 {
-    options.fault == .countBeats
-      ? counted.load(ordering: .relaxed) + 1 : engine.uniqueNumber()
   }
 
   package func append(_ batch: PlacedBatch) throws(JournalError) {
@@ -238,7 +243,8 @@ package final class EngineLog<Engine: LogEngine>: ReplicatedLog {
       }
       switch write(.beat(epoch: epoch, behind: nil)) {
       case .acknowledged(let state, _):
-        if try isDone(state) {
+        let apart = options.fault == .readEndApart ? try? engine.state(asOwner: true) : nil
+        if try isDone(apart ?? state) {
           engine.note(nil)
           return
         }
@@ -255,7 +261,7 @@ package final class EngineLog<Engine: LogEngine>: ReplicatedLog {
 
   package func release(epoch: UInt32) throws(JournalError) {
     // Whoever sees it takes the log at once, also where this hears no answer.
-    isReleased.store(true, ordering: .releasing)
+    isReleased.store(options.fault != .renewByRelease, ordering: .releasing)
     renewed.store(.min, ordering: .releasing)
     if case .acknowledged = write(.release(epoch: epoch)) { return }
     // Once is enough: whoever wants it takes it a little later where this was in vain.
@@ -309,8 +315,7 @@ package final class EngineLog<Engine: LogEngine>: ReplicatedLog {
     after seen: LogState, owner: String, address: String
   ) throws(JournalError) -> LogState? {
     isReleased.store(false, ordering: .releasing)
-    counted.store(seen.beats, ordering: .relaxed)
-    let mark = nextBeats()
+    let mark = engine.uniqueNumber()
     switch write(.take(after: seen, owner: owner, address: address), beats: mark) {
     case .acknowledged(let state, _): return state
     case .nothing: return nil
@@ -318,6 +323,10 @@ package final class EngineLog<Engine: LogEngine>: ReplicatedLog {
       // It may be ours alone, or become so yet. By its mark it is the one that was just written, after which nobody
       // has done anything: so it can be taken after that, as it was before. Otherwise nobody has it.
       let found = try engine.state(asOwner: true)
+      if options.fault == .keepDoubtfulTake, found.epoch == seen.epoch + 1, found.owner == owner {
+        try beat(epoch: found.epoch)
+        return try state()
+      }
       guard found.epoch == seen.epoch + 1, found.beats == mark, found.owner == owner,
         case .acknowledged(let state, _) = write(
           .take(after: found, owner: owner, address: address))

@@ -11,7 +11,7 @@ package enum Situation: String, CaseIterable, Sendable {
   case appendsLost = "appends lost on their way"
   case frozenBehindTrim = "frozen appends that came where the log was trimmed since"
   case notices = "waits cancelled, with a notice", cuts = "waits ended without an answer"
-  case noStandbys = "commits that waited for no standby"
+  case noStandbys = "times in which commits waited for no standby"
   case answersLost = "answers lost"
   case failovers, isolated = "primaries cut off that went on answering"
   case tailsTakenBack = "failovers that took a tail back"
@@ -20,6 +20,7 @@ package enum Situation: String, CaseIterable, Sendable {
   case madeAnew = "copies made anew", phantoms = "copies of a tail that was taken back"
   case checkpoints, checkpointsFailed = "checkpoints that could not be put"
   case trims, crashes
+  case frozen = "processes frozen when an answer had come"
   case reads, readsRefused = "reads refused without a lease"
   case readsOfStale = "reads refused of a state that was old"
 }
@@ -60,6 +61,7 @@ final class EngineCluster: @unchecked Sendable {
     var unreachable = 0
     var noStandbys = 0
     var slowStandby = 0
+    var freeze = 0
 
     init(_ random: inout SeededRandom) {
       func rate(_ most: Int) -> Int { random.chance(60) ? random.number(0...most) : 0 }
@@ -73,6 +75,7 @@ final class EngineCluster: @unchecked Sendable {
       unreachable = rate(30)
       noStandbys = rate(8)
       slowStandby = rate(700)
+      freeze = rate(20)
     }
   }
 
@@ -191,7 +194,8 @@ final class EngineCluster: @unchecked Sendable {
       }
       if happens(rates.noStandbys) {
         server.waitsForNone = true
-        if server.waiting != nil { server.end("no synchronous standby") }
+        counts[.noStandbys] += 1
+        if server.waiting != nil { server.end("it has no synchronous standby") }
       } else if server.waitsForNone, random.chance(10) {
         server.waitsForNone = false
       }
@@ -249,6 +253,7 @@ final class EngineCluster: @unchecked Sendable {
     // Receivers of the old one are stopped first.
     for server in servers where server !== new && server !== old && !server.isPrimary {
       server.follow(new)
+      tell("server \(server.number) follows \(new.number)")
     }
     tell(
       "server \(new.number) is promoted: epoch \(new.tables.row.epoch), end \(new.tables.row.endLSN)")
@@ -268,6 +273,14 @@ final class EngineCluster: @unchecked Sendable {
   }
 
   func isDisconnected() -> Bool { happens(rates.disconnect) }
+  /// A process stands still for a while, between what it is told and what it makes of that.
+  func freeze() {
+    guard happens(rates.freeze) else { return }
+    counts[.frozen] += 1
+    let until = now + random.number(500...6_000) * Self.millisecond
+    while now < until { step() }
+  }
+
   func losesAnswer() -> Bool { happens(rates.loseAnswer) }
 
   /// When what is sent now arrives.

@@ -210,7 +210,7 @@ final class EngineServer {
 
   private func changes(of write: SentWrite) -> [EngineTables.Change]? {
     var row = tables.row
-    row.beats = write.beats
+    row.beats = fault == .countBeats ? row.beats + 1 : write.beats
     func own(_ epoch: UInt32) -> Bool { row.epoch == epoch }
     switch write.change {
     case .append(let batch):

@@ -68,11 +68,11 @@ final class ReplicatedNode {
   private enum Role {
     case follower
     case owner(epoch: UInt32)
+    /// It has given the log up, and ends when its clients have gone.
+    case leaving(until: Int64)
     /// Until then, of true time.
     case down(until: Int64)
   }
-
-  private static let keptCheckpoints = 2
 
   private let number: Int
   private let run: ReplicatedRun
@@ -138,6 +138,7 @@ final class ReplicatedNode {
       case .down(let until): if cluster.now >= until { start() }
       case .follower: try follow()
       case .owner(let epoch): try own(epoch)
+      case .leaving(let until): if cluster.now >= until { end("has given the log up") }
       }
     } catch .unreachable {
       // Tried again.
@@ -269,8 +270,11 @@ final class ReplicatedNode {
 
   private func release(_ epoch: UInt32) throws(JournalError) {
     cluster.counts[.released] += 1
-    defer { end("gives the log up") }
     try log.release(epoch: epoch)
+    if case .down = role { return }
+    tell("gives the log up")
+    role = .leaving(
+      until: cluster.now + cluster.random.number(0...500) * EngineCluster.millisecond)
   }
 
   private func append(_ epoch: UInt32) throws(JournalError) {
@@ -299,7 +303,11 @@ final class ReplicatedNode {
 
   /// Somebody asks what is in a register. Also while an append waits: others than its thread answer.
   func read() {
-    guard case .owner = role, let copy, run.serves(name) else { return }
+    guard let copy, run.serves(name) else { return }
+    switch role {
+    case .owner, .leaving: break
+    case .follower, .down: return
+    }
     let leaseEnd = log.leaseEnd
     guard leaseEnd != .min, engine.now() < leaseEnd else {
       cluster.counts[.readsRefused] += 1
@@ -325,8 +333,8 @@ final class ReplicatedNode {
         cluster.counts[.checkpoints] += 1
       }
       let kept = try log.checkpoints()
-      for old in kept.dropLast(Self.keptCheckpoints) { try log.removeCheckpoint(old) }
-      if let oldest = kept.suffix(Self.keptCheckpoints).first { try log.trim(before: oldest.lsn) }
+      for old in kept.dropLast(run.keptCheckpoints) { try log.removeCheckpoint(old) }
+      if let oldest = kept.suffix(run.keptCheckpoints).first { try log.trim(before: oldest.lsn) }
     } catch {
       cluster.counts[.checkpointsFailed] += 1
     }

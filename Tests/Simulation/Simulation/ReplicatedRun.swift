@@ -51,6 +51,8 @@ package final class ReplicatedRun {
   /// Who has taken the log over, all of it.
   private var serving: Set<String> = []
   var incarnations = 0
+  /// A server keeps two, for those who are copying the older one: that is not what keeps the log whole.
+  let keptCheckpoints: Int
   private var depth = 0
 
   package var counts: SituationCounts { cluster.counts }
@@ -63,8 +65,9 @@ package final class ReplicatedRun {
     options.writeNanoseconds =
       cluster.random.pick([200, 1_000, 10_000]) * EngineCluster.millisecond
     self.options = options
+    keptCheckpoints = cluster.random.number(1...2)
     nodes = (0..<3).map { number in
-      // As far apart as the margin allows: (lease - margin) / 0.85 < lease / 1.06, and a little.
+      // As far apart as the margin allows: an owner's 2 s are less than a standby's 2.5 s.
       let rate = Double(cluster.random.number(0...18)) / 100 + 0.88
       return ReplicatedNode(
         number, self, clock: (cluster.random.number(0...1 << 50), rate))
@@ -95,6 +98,7 @@ package final class ReplicatedRun {
     }
     // Then all calls end.
     if violation != nil { return nodes.forEach { $0.crash() } }
+    if cluster.steps.isMultiple(of: 16) { checkServers() }
     if cluster.random.chance(30) { cluster.random.pick(nodes).read() }
     if !cluster.isHealing, cluster.random.number(0...999) < 3 { cluster.random.pick(nodes).crash() }
     // Each call waits in the one that began before it.
@@ -103,6 +107,34 @@ package final class ReplicatedRun {
     defer { depth -= 1 }
     if cluster.random.number(0...999) < 15 { return cluster.random.pick(nodes).carry() }
     if cluster.random.chance(50) { cluster.random.pick(nodes).step() }
+  }
+
+  /// Whatever server is promoted, a new copy can be made of what it has.
+  private func checkServers() {
+    for server in cluster.servers where server.tables.row.hasBegun {
+      let (tables, what) = (server.tables, "server \(server.number)")
+      let row = tables.row
+      guard let newest = tables.complete.last, newest.lsn >= row.trimmedLSN,
+        let stored = tables.checkpoints[newest.name]
+      else {
+        return found("a log has a checkpoint of what was trimmed", "\(what): \(row), \(tables.complete)")
+      }
+      let parts = stored.parts.sorted { $0.key < $1.key }.flatMap(\.value)
+      if parts.count != Registers.count * 8
+        || truth.states[newest.lsn].map({ $0 != Registers(parts: parts) }) ?? false
+      {
+        return found("a checkpoint is whole, and as it was written", "\(what): \(newest)")
+      }
+      var next = newest.lsn
+      for batch in tables.batches where batch.lsn >= next {
+        if batch.lsn != next { break }
+        next = batch.endLSN
+      }
+      // An owner may have put one at a server of the past, which has less of the log.
+      if next != max(row.endLSN, newest.lsn) {
+        return found("a log goes on up to its end", "\(what): up to \(next), of \(row)")
+      }
+    }
   }
 
   func found(_ expected: String, _ seen: String) {

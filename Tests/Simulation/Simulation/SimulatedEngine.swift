@@ -46,6 +46,7 @@ final class SimulatedEngine: LogEngine, @unchecked Sendable {
     {
       cluster.step()
     }
+    if write.answer != nil { cluster.freeze() }
     if let answer = write.answer, !isClosed, !write.isCut {
       if !cluster.losesAnswer() { return answer }
       cluster.counts[.answersLost] += 1
@@ -168,7 +169,8 @@ final class SimulatedEngine: LogEngine, @unchecked Sendable {
     _ checkpoint: KeptCheckpoint, parts: Int
   ) throws(JournalError) -> Bool {
     try once { (server) throws(JournalError) in
-      guard var stored = server.tables.checkpoints[checkpoint.name], stored.parts.count == parts
+      guard var stored = server.tables.checkpoints[checkpoint.name],
+        stored.parts.count == parts || self.options.fault == .completeAnyParts
       else { return false }
       stored.count = parts
       server.commit([.checkpoint(checkpoint.name, stored)])
@@ -194,8 +196,8 @@ final class SimulatedEngine: LogEngine, @unchecked Sendable {
 
   func removeCheckpoint(_ checkpoint: KeptCheckpoint) throws(JournalError) {
     try once { (server) throws(JournalError) in
-      guard let newest = server.tables.complete.last, newest != checkpoint,
-        server.tables.checkpoints[checkpoint.name] != nil
+      guard let newest = server.tables.complete.last,
+        newest != checkpoint || self.options.fault == .removeNewest, server.tables.checkpoints[checkpoint.name] != nil
       else { return }
       server.commit([.checkpoint(checkpoint.name, nil)])
     }

@@ -101,3 +101,48 @@ private let testScale =
     for length in directory.tornLengths { try directory.openWithTornTail(length: length) }
   }
 }
+
+/// A few of the runs of `simulate --replicated`.
+@Suite struct ReplicatedSimulationTests {
+  @Test func whatWasAnsweredStaysAndIsRead() throws {
+    var counts = SituationCounts()
+    for seed in 1...200 * testScale {
+      let run = ReplicatedRun(seed: seed)
+      try run.run()
+      counts.add(run.counts)
+    }
+    for situation in Situation.allCases {
+      #expect(counts[situation] > 2, "\(situation): \(counts)")
+    }
+  }
+
+  /// `make simulate ARGS='--replicated --mutant all'` says it.
+  private static let foundBy: [EngineFault: UInt64] = [
+    .zeroRowsIsFenced: 39, .ignoreNotice: 1, .acknowledgeBeforeQuorum: 1, .readWithoutLease: 21,
+    .keepPhantomTail: 11, .readEndApart: 163, .keepDoubtfulTake: 3, .renewByRelease: 2,
+    .renewWhenAnswered: 89, .countBeats: 464, .trimBeforeCheckpoint: 1, .ignoreEpoch: 162,
+    .completeAnyParts: 1440, .removeNewest: 864,
+  ]
+
+  @Test(arguments: EngineFault.allCases) func everyMutantIsFound(_ fault: EngineFault) {
+    let seed = Self.foundBy[fault] ?? 1
+    #expect(
+      findReplicatedMutant(fault, seeds: seed..<(seed + 1)) != nil
+        || findReplicatedMutant(fault, seeds: 1..<3001) != nil)
+  }
+
+  /// Some of these were faults of the rules before they were mutants; none is there without them.
+  @Test func noneOfTheseFindsAnythingElse() throws {
+    for seed in Self.foundBy.values { try ReplicatedRun(seed: seed).run() }
+  }
+
+  @Test func theSameSeedIsTheSameRun() throws {
+    for seed in [5, 17] as [UInt64] {
+      var told: [[String]] = [[], []]
+      for index in 0...1 {
+        try ReplicatedRun(seed: seed) { told[index].append($0) }.run()
+      }
+      #expect(told[0] == told[1] && told[0].count > 20)
+    }
+  }
+}

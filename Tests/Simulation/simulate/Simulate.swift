@@ -33,7 +33,7 @@ struct Simulate: ParsableCommand {
     help: ArgumentHelp(
       "A bug to make on purpose, or `all`: \(Mutant.allCases.map(\.name).joined(separator: ", ")).",
       discussion:
-        "With --replicated: \(EngineFault.allCases.map(\.rawValue).joined(separator: ", ")). Runs until it is found, in at most 1,000 seeds."
+        "With --replicated: \(EngineFault.allCases.map(\.rawValue).joined(separator: ", ")). Runs until it is found, in at most 1,000 seeds, or 20,000."
     ))
   var mutant: String?
   @Option(
@@ -49,6 +49,8 @@ struct Simulate: ParsableCommand {
   var concurrency: String?
 
   private static let mutantSeedsMax: UInt64 = 1000
+  /// Those take a millisecond each.
+  private static let replicatedSeedsMax: UInt64 = 20_000
 
   func validate() throws {
     if seeds > 1 << 40 || firstSeed > 1 << 60 || bitFlips.map({ $0 < 0 }) ?? false {
@@ -139,7 +141,7 @@ struct Simulate: ParsableCommand {
       var missed = 0
       for fault in faults {
         let found = findReplicatedMutant(
-          fault, seeds: firstSeed..<firstSeed + Self.mutantSeedsMax)
+          fault, seeds: firstSeed..<firstSeed + Self.replicatedSeedsMax)
         if found == nil { missed += 1 }
         print("\(fault.rawValue): \(found.map { "found by \($0)" } ?? "not found")")
       }
