@@ -20,6 +20,7 @@ package enum Situation: String, CaseIterable, Sendable {
   case madeAnew = "copies made anew", phantoms = "copies of a tail that was taken back"
   case checkpoints, checkpointsFailed = "checkpoints that could not be put"
   case trims, crashes
+  case gaveUp = "followers that gave up, and began anew"
   case frozen = "processes frozen when an answer had come"
   case reads, readsRefused = "reads refused without a lease"
   case readsOfStale = "reads refused of a state that was old"

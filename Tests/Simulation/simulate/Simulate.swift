@@ -29,6 +29,8 @@ struct Simulate: ParsableCommand {
       "Run a log on several database servers instead: nodes that follow it and own it, failovers, lost answers."
   )
   var replicated = false
+  @Flag(help: "With --replicated: with the real store, its directory and its checkpoints; slower.")
+  var realStore = false
   @Option(
     help: ArgumentHelp(
       "A bug to make on purpose, or `all`: \(Mutant.allCases.map(\.name).joined(separator: ", ")).",
@@ -61,6 +63,7 @@ struct Simulate: ParsableCommand {
     if let mutant, mutant != "all", !names.contains(mutant) {
       throw ValidationError("there is no mutant \(mutant)")
     }
+    if realStore, !replicated { throw ValidationError("--real-store goes with --replicated") }
     if replicated, bitFlips != nil || concurrency != nil {
       throw ValidationError("--bit-flips and --concurrency are for one machine's store")
     }
@@ -123,25 +126,39 @@ struct Simulate: ParsableCommand {
     if violations > 0 { throw ExitCode(1) }
   }
 
+  /// - Returns: what was found, and what was come across.
+  private func runReplicated(
+    _ seed: UInt64, _ fault: EngineFault?, _ trace: ((String) -> Void)? = nil
+  ) -> (Violation?, SituationCounts) {
+    do throws(Violation) {
+      if realStore {
+        let run = StoreRun(seed: seed, fault: fault, trace: trace)
+        try run.run()
+        return (nil, run.counts)
+      }
+      let run = ReplicatedRun(seed: seed, fault: fault, trace: trace)
+      try run.run()
+      return (nil, run.counts)
+    } catch {
+      return (error, SituationCounts())
+    }
+  }
+
   private func runReplicated() throws {
     let faults = mutant.map { name in
       EngineFault.allCases.filter { name == "all" || $0.rawValue == name }
     }
     if let seed {
-      let run = ReplicatedRun(seed: seed, fault: faults?.first) { print($0) }
-      do throws(Violation) {
-        try run.run()
-        return print("seed \(seed): nothing found\n\(run.counts)")
-      } catch {
-        print(error)
-        throw ExitCode(1)
-      }
+      let (violation, counts) = runReplicated(seed, faults?.first) { print($0) }
+      print(violation?.description ?? "seed \(seed): nothing found\n\(counts)")
+      if violation != nil { throw ExitCode(1) }
+      return
     }
     if let faults {
       var missed = 0
       for fault in faults {
-        let found = findReplicatedMutant(
-          fault, seeds: firstSeed..<firstSeed + Self.replicatedSeedsMax)
+        let found = (firstSeed..<firstSeed + Self.replicatedSeedsMax).lazy
+          .compactMap { runReplicated($0, fault).0 }.first
         if found == nil { missed += 1 }
         print("\(fault.rawValue): \(found.map { "found by \($0)" } ?? "not found")")
       }
@@ -152,14 +169,12 @@ struct Simulate: ParsableCommand {
     var counts = SituationCounts()
     var violations = 0
     for seed in firstSeed..<firstSeed + seeds {
-      let run = ReplicatedRun(seed: seed)
-      do throws(Violation) {
-        try run.run()
-      } catch {
+      let (violation, found) = runReplicated(seed, nil)
+      if let violation {
         violations += 1
-        print(error)
+        print(violation)
       }
-      counts.add(run.counts)
+      counts.add(found)
       progress.ran(of: seeds, violations)
     }
     print(counts)
