@@ -177,7 +177,7 @@ struct FollowCommand: AsyncParsableCommand {
       return try AdminServer(
         host: adminHost, port: adminPort, limits: Limits.admin, page: page,
         readiness: { metrics.isFollowing ? .ready : .recovering },
-        information: [("Version", Build.version), ("Build", Build.configuration)])
+        information: { [("Version", Build.version), ("Build", Build.configuration)] })
     } catch {
       throw CommandFailure(description: "\(error)")
     }
