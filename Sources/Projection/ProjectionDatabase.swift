@@ -32,7 +32,8 @@ final class ProjectionDatabase {
     self.nanoseconds = nanoseconds
     statements = Statements(schema.quoted)
     do throws(PostgresError) {
-      connection = try PostgresConnection(address, nanosecondsEach: min(nanoseconds, 10_000_000_000))
+      connection = try PostgresConnection(
+        address, nanosecondsEach: min(nanoseconds, 10_000_000_000))
     } catch {
       throw .database(error)
     }
@@ -213,7 +214,8 @@ final class ProjectionDatabase {
     try deleted(statements.deleteEvents, oldest, rowsMax)
   }
 
-  func deleteReservations(endedBefore oldest: Moment, rowsMax: Int) throws(ProjectionError) -> Bool {
+  func deleteReservations(endedBefore oldest: Moment, rowsMax: Int) throws(ProjectionError) -> Bool
+  {
     try deleted(statements.deleteReservations, oldest, rowsMax)
   }
 

@@ -218,7 +218,8 @@ package final class Projector {
     for kind in kinds where toldKinds.insert(kind).inserted {
       report(
         "event kind \(kind.rawValue) is not known to this version: its balances are applied, and it is in "
-          + "table event as \(kind.name); what it does to a reservation is not seen until this is newer")
+          + "table event as \(kind.name); what it does to a reservation is not seen until this is newer"
+      )
     }
   }
 
@@ -287,7 +288,8 @@ package final class Projector {
         try database.write(batch, keepingFrom: nil)
         return (page.next, page.entries.count)
       }
-      counts.reservations = try list(.listReservations, source) { (message) throws(ProjectionError) in
+      counts.reservations = try list(.listReservations, source) {
+        (message) throws(ProjectionError) in
         guard let page = Page(message, { ListedReservation($0) }) else {
           throw .server("a page is malformed")
         }

@@ -313,10 +313,11 @@ private final class ServiceSource: StockSource {
   }
 
   func ask(_ method: StockMethod, _ request: [UInt8]) throws(ProjectionError) -> [UInt8] {
-    let index = switch method {
+    let index =
+      switch method {
       case .listStock: 1
       case .listReservations: 2
-    }
+      }
     let call = client.start(index, request)
     heardAt = SystemClock.monotonicNanoseconds()
     while !isStopped() {

@@ -278,6 +278,41 @@ def test_another_store_is_followed_from_its_beginning(binary, database, start):
             project.stop()
 
 
+def test_what_the_history_has_lost_is_filled_again(binary, database, start):
+    server = start("--durability", "os", "--journal-segment-bytes", "262144", "--loops", "1", "--history", "0")
+    with Client(server.target) as client:
+        gone, busy = client.item(0), client.item(1 << 30)
+        project = Project(binary, database, server, "late")
+        with project:
+            eventually(lambda: database.rows("select 1 from pg_tables where schemaname = 'late'")
+                       and database.rows(f"select 1 from late.event_item where sku = '{busy}'"))
+            project.kill()
+            token = database.value("select resume_token from late.position")
+            kept = int(database.value("select count(*) from late.event"))
+            client.remove(gone)
+            for number in range(60):
+                client.reservations.BatchReserve(reservation_pb2.BatchReserveRequest(requests=[
+                    reservation_pb2.ReserveRequest(idempotency_key=f"{number}-{row}", lines=[stock_line(busy, 1)])
+                    for row in range(2000)]), **client.call)
+                with Watch(client, resume_token=token) as watch:
+                    watch.wait(lambda: watch.responses or watch.error)
+                    if watch.error:
+                        break
+            assert watch.error
+            project.start()
+            project.says("filling the tables from the beginning", 60)
+            eventually(lambda: database.rows("select 1 from late.status where is_complete"), 60)
+            eventually(lambda: database.rows(ITEMS.format("late.item_balance")) == balances(client), 30)
+            assert project.metric("restarts_total") == 1
+            # Events of the same store stay.
+            assert int(database.value("select count(*) from late.event")) > kept
+            assert database.rows(f"select 1 from late.event_item where sku = '{gone}'")
+            held = int(database.value("select count(*) from late.reservation where state = 'HELD'"))
+            # Some were refused, where small segments were full for a moment.
+            assert held == client.level(busy).held > 0
+            project.stop()
+
+
 def test_trouble_is_said_in_a_line_and_then_it_goes_on(binary, database, start, tmp_path, cleanup):
     data = tmp_path / "data"
     server = start(data=data)

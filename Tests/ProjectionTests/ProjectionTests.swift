@@ -2,8 +2,8 @@
 import Bytes
 import Foundation
 import Metrics
-import PostgresLog
 import Posix
+import PostgresLog
 import Testing
 
 @testable import Projection
@@ -85,11 +85,12 @@ private func event(
     #expect(event.reference == "cart" && event.caller == "shop" && event.expiresAt == nil)
   }
 
-  @Test(arguments: [
-    [], [0x0a], [0x0a, 5, 1], [0x00], [0x08, 0x80], [0x0b], [0x0a, 2, 0x08, 0x80],
-    // Whole, but without a token.
-    [0x0a, 0],
-  ] as [[UInt8]])
+  @Test(
+    arguments: [
+      [], [0x0a], [0x0a, 5, 1], [0x00], [0x08, 0x80], [0x0b], [0x0a, 2, 0x08, 0x80],
+      // Whole, but without a token.
+      [0x0a, 0],
+    ] as [[UInt8]])
   func whatIsNoResponseIsNone(bytes: [UInt8]) {
     #expect(unsafe bytes.withUnsafeBytes { unsafe WatchMessage($0) } == nil)
   }
@@ -98,7 +99,8 @@ private func event(
     let number = "00000000000004d2"
     let zeros = String(repeating: "0", count: 16)
     #expect(WatchMessage.lsn(ofToken: "1" + zeros + number + zeros + zeros) == 1234)
-    for other in ["", "1", "2" + zeros + number + zeros + zeros, String(repeating: "x", count: 65)] {
+    for other in ["", "1", "2" + zeros + number + zeros + zeros, String(repeating: "x", count: 65)]
+    {
       #expect(WatchMessage.lsn(ofToken: other) == nil)
     }
   }
