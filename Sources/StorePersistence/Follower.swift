@@ -372,7 +372,10 @@ package final class Follower {
     guard let copy else { preconditionFailure("it was just looked at") }
     self.copy = nil
     let end = JournalEnd(position: copy.directory.position, time: 0, tornBytes: 0)
-    let recovery = try copy.refill.finish(end, isNew: false)
+    // The one that the tables were filled from may be gone since.
+    let newest = try StockStore.newestCheckpoint(storage, isChecked: false)
+    var recovery = try copy.refill.finish(end, isNew: false)
+    recovery.checkpoint = newest
     return try resume(
       recovery, recovery.core, OwnedLog(log: log, epoch: taken.epoch), copy.options, archive)
   }

@@ -10,7 +10,8 @@ struct Recovery {
   /// Bytes to read below which a second thread is not worth its making.
   static let bytesWorthAThread = 8 << 20
 
-  let checkpoint: CheckpointReader
+  /// Of which the directory can be read anew: of a copy that took newer ones meanwhile, the newest.
+  var checkpoint: CheckpointReader
   let core: StoreCore
   /// Where the journal ends, decisions included.
   let position: JournalPosition

@@ -102,7 +102,7 @@ private let testScale =
   }
 }
 
-/// A few of the runs of `simulate --replicated`.
+/// A few of the runs of `simulate --replicated`, and with `--real-store`.
 @Suite struct ReplicatedSimulationTests {
   @Test func whatWasAnsweredStaysAndIsRead() throws {
     var counts = SituationCounts()
@@ -111,7 +111,7 @@ private let testScale =
       try run.run()
       counts.add(run.counts)
     }
-    for situation in Situation.allCases {
+    for situation in Situation.allCases where situation != .gaveUp {
       #expect(counts[situation] > 2, "\(situation): \(counts)")
     }
   }
@@ -135,6 +135,24 @@ private let testScale =
   @Test func noneOfTheseFindsAnythingElse() throws {
     for seed in Self.foundBy.values { try ReplicatedRun(seed: seed).run() }
   }
+
+  @Test func theRealStoreKeepsItToo() throws {
+    var counts = SituationCounts()
+    for seed in 1...20 * testScale {
+      let run = StoreRun(seed: seed)
+      try run.run()
+      counts.add(run.counts)
+    }
+    let seen: [Situation] = [
+      .appends, .reads, .doubts, .failovers, .tailsTakenBack, .takes, .checkpoints, .trims,
+      .madeAnew,
+    ]
+    for situation in seen { #expect(counts[situation] > 0, "\(situation): \(counts)") }
+  }
+
+  /// Runs that have found faults of the store as an owner of a log.
+  @Test(arguments: [95, 1112, 1177] as [UInt64])
+  func seedsThatFoundSomething(seed: UInt64) throws { try StoreRun(seed: seed).run() }
 
   @Test func theSameSeedIsTheSameRun() throws {
     for seed in [5, 17] as [UInt64] {
