@@ -280,7 +280,9 @@ package final class EngineLog<Engine: LogEngine>: ReplicatedLog {
     try clearUp(epoch) { (state) throws(JournalError) in
       if state.hasBegun { return true }
       // A failover may have taken the checkpoint back, and it cannot be put there from here.
-      if isInVain { throw .unreachable("the engine has lost the checkpoint that the log begins with") }
+      if isInVain {
+        throw .unreachable("the engine has lost the checkpoint that the log begins with")
+      }
       switch self.write(change) {
       case .acknowledged: return true
       case .nothing: isInVain = true

@@ -5,24 +5,33 @@ internal import Posix
 
 /// What runs of a replicated log come across: a simulation in which nothing goes wrong proves nothing.
 package enum Situation: String, CaseIterable, Sendable {
-  case appends, doubts
+  case appends
+  case doubts
   case appendsTakenAfterDoubt = "appends taken though their client had given up"
   case appendsRefusedAfterDoubt = "appends refused that came when their client had given up"
   case appendsLost = "appends lost on their way"
   case frozenBehindTrim = "frozen appends that came where the log was trimmed since"
-  case notices = "waits cancelled, with a notice", cuts = "waits ended without an answer"
+  case notices = "waits cancelled, with a notice"
+  case cuts = "waits ended without an answer"
   case noStandbys = "times in which commits waited for no standby"
   case answersLost = "answers lost"
-  case failovers, isolated = "primaries cut off that went on answering"
+  case failovers
+  case isolated = "primaries cut off that went on answering"
   case tailsTakenBack = "failovers that took a tail back"
-  case takes, takesFailed = "takes that somebody else was faster than"
-  case fenced = "owners fenced", released = "logs given up"
-  case madeAnew = "copies made anew", phantoms = "copies of a tail that was taken back"
-  case checkpoints, checkpointsFailed = "checkpoints that could not be put"
-  case trims, crashes
+  case takes
+  case takesFailed = "takes that somebody else was faster than"
+  case fenced = "owners fenced"
+  case released = "logs given up"
+  case madeAnew = "copies made anew"
+  case phantoms = "copies of a tail that was taken back"
+  case checkpoints
+  case checkpointsFailed = "checkpoints that could not be put"
+  case trims
+  case crashes
   case gaveUp = "followers that gave up, and began anew"
   case frozen = "processes frozen when an answer had come"
-  case reads, readsRefused = "reads refused without a lease"
+  case reads
+  case readsRefused = "reads refused without a lease"
   case readsOfStale = "reads refused of a state that was old"
 }
 
@@ -257,7 +266,8 @@ final class EngineCluster: @unchecked Sendable {
       tell("server \(server.number) follows \(new.number)")
     }
     tell(
-      "server \(new.number) is promoted: epoch \(new.tables.row.epoch), end \(new.tables.row.endLSN)")
+      "server \(new.number) is promoted: epoch \(new.tables.row.epoch), end \(new.tables.row.endLSN)"
+    )
     rejoinAt = now + random.number(500...15_000) * Self.millisecond
   }
 

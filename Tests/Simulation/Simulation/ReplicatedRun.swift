@@ -97,7 +97,10 @@ package final class ReplicatedRun {
       found("the log goes on when all is well again", "nothing was appended any more")
     }
     // Then all calls end.
-    if violation != nil { return nodes.forEach { $0.crash() } }
+    if violation != nil {
+      for node in nodes { node.crash() }
+      return
+    }
     if cluster.steps.isMultiple(of: 16) { checkServers() }
     if cluster.random.chance(30) { cluster.random.pick(nodes).read() }
     if !cluster.isHealing, cluster.random.number(0...999) < 3 { cluster.random.pick(nodes).crash() }
@@ -119,7 +122,8 @@ package final class ReplicatedRun {
       guard let newest = tables.complete.last, newest.lsn >= row.trimmedLSN,
         let stored = tables.checkpoints[newest.name]
       else {
-        return found("a log has a checkpoint of what was trimmed", "\(what): \(row), \(tables.complete)")
+        return found(
+          "a log has a checkpoint of what was trimmed", "\(what): \(row), \(tables.complete)")
       }
       let parts = stored.parts.sorted { $0.key < $1.key }.flatMap(\.value)
       if parts.count != Registers.count * 8
@@ -168,7 +172,9 @@ package final class ReplicatedRun {
       return found("a log has all that was answered, up to \(answered)", "\(name) has \(copy.lsn)")
     }
     for entry in copy.entries {
-      if let wrong = truth.note(entry) { return found("nothing is lost or changed", "\(name): \(wrong)") }
+      if let wrong = truth.note(entry) {
+        return found("nothing is lost or changed", "\(name): \(wrong)")
+      }
     }
     if truth.states[copy.lsn] != copy.registers {
       found("what was rebuilt is what was written", "\(name) has another state at \(copy.lsn)")
@@ -187,7 +193,8 @@ package final class ReplicatedRun {
 
   func wasRead(_ copy: LogCopy, _ name: String) {
     if copy.lsn < truth.answeredLSN {
-      found("what is read has all that was answered, up to \(truth.answeredLSN)",
+      found(
+        "what is read has all that was answered, up to \(truth.answeredLSN)",
         "\(name) answers of \(copy.lsn)")
     }
     if truth.states[copy.lsn] != copy.registers {
@@ -198,7 +205,8 @@ package final class ReplicatedRun {
   func fenced(_ epoch: UInt32, by later: UInt32) {
     if later <= epoch || later > cluster.highestEpoch {
       found(
-        "fenced is who meets a later epoch", "an owner of \(epoch) is fenced by \(later), and there is none")
+        "fenced is who meets a later epoch",
+        "an owner of \(epoch) is fenced by \(later), and there is none")
     }
   }
 }

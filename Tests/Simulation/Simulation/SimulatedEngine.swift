@@ -197,7 +197,8 @@ final class SimulatedEngine: LogEngine, @unchecked Sendable {
   func removeCheckpoint(_ checkpoint: KeptCheckpoint) throws(JournalError) {
     try once { (server) throws(JournalError) in
       guard let newest = server.tables.complete.last,
-        newest != checkpoint || self.options.fault == .removeNewest, server.tables.checkpoints[checkpoint.name] != nil
+        newest != checkpoint || self.options.fault == .removeNewest,
+        server.tables.checkpoints[checkpoint.name] != nil
       else { return }
       server.commit([.checkpoint(checkpoint.name, nil)])
     }

@@ -123,6 +123,10 @@ final class StoreNode {
       // Tried again; an owner's journal does not go on behind it.
       if case .owner = role { end("its journal has failed") }
     } catch .fenced(let epoch) {
+      if epoch > cluster.highestEpoch {
+        run.found(
+          "fenced is who meets a later epoch", "\(name) is fenced by \(epoch), and there is none")
+      }
       cluster.counts[.fenced] += 1
       end("is fenced by epoch \(epoch)")
     } catch {

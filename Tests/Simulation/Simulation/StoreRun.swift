@@ -75,7 +75,10 @@ package final class StoreRun {
       found("the log goes on when all is well again", "nothing was answered any more")
     }
     // Then all calls end.
-    if violation != nil { return nodes.forEach { $0.crash() } }
+    if violation != nil {
+      for node in nodes { node.crash() }
+      return
+    }
     if cluster.random.chance(20) { cluster.random.pick(nodes).read() }
     if !cluster.isHealing, cluster.random.number(0...999) < 3 { cluster.random.pick(nodes).crash() }
     guard depth < 12 else { return }
@@ -133,7 +136,8 @@ package final class StoreRun {
 
   func wasRead(_ sku: String, _ onHand: Int64, isShown: Bool, _ name: String) {
     if onHand < certain[sku] ?? 0 {
-      found("\(sku) is read as it was answered, \(certain[sku] ?? 0), or newer", "\(name): \(onHand)")
+      found(
+        "\(sku) is read as it was answered, \(certain[sku] ?? 0), or newer", "\(name): \(onHand)")
     }
     if isShown { certain[sku] = max(certain[sku] ?? 0, onHand) }
   }
