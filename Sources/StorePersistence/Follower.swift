@@ -48,8 +48,10 @@ package final class Follower {
   private let setup: Setup
   /// nil: the log has not begun.
   private var copy: Copy?
-  /// A copy that cannot be read on from here is made anew once.
+  /// A copy that cannot be read on from here is made anew a few times: a primary of the past may have been asked.
   private var madeAnewAt: UInt64?
+  private var timesMadeAnew = 0
+  private static let timesMadeAnewMax = 20
 
   /// The directory, as far as it has come.
   private struct Copy {
@@ -91,10 +93,8 @@ package final class Follower {
   ///   of its own; `lost` where the log cannot be read; `failed`.
   package func step() throws(JournalError) -> Bool {
     guard copy != nil else {
-      guard try log.state().hasBegun else {
-        try requireFresh()
-        return false
-      }
+      // One that says it has not may be a primary of the past: whoever takes the log knows.
+      guard try log.state().hasBegun else { return false }
       try prepare()
       return true
     }
@@ -127,7 +127,7 @@ package final class Follower {
     return next > begin
   }
 
-  /// While the log has not begun, whoever takes it begins it with what is in the directory.
+  /// Whoever takes a log that has not begun begins it with what is in the directory: not with a copy of another.
   private func requireFresh() throws(JournalError) {
     guard try CopyMark.read(storage) == .copy else { return }
     throw .unsuitable(
@@ -220,7 +220,8 @@ package final class Follower {
   private func makeAnew(_ reason: String?, keepsOld: Bool) throws(JournalError) {
     let end = copy?.directory.position.lsn ?? 0
     if let reason {
-      guard madeAnewAt != end || end == 0 else {
+      timesMadeAnew = madeAnewAt == end ? timesMadeAnew + 1 : 0
+      guard timesMadeAnew < Self.timesMadeAnewMax || end == 0 else {
         throw .lost("a new copy of the engine's log cannot be read on from \(end): \(reason)")
       }
       madeAnewAt = end

@@ -154,7 +154,7 @@ final class LogOwnership: Sendable {
       metadata: ["epoch": "\(taken.epoch)", "lsn": "\(taken.endLSN)", "owner": "\(name)"])
     let keeper = try keep(taken.epoch, onFenced)
     duties.withLock { ($0.keeper, $0.epoch) = (keeper, taken.epoch) }
-    let (store, summary) = try follower.takeOver(taken)
+    let (store, summary) = try takeOver(follower, taken)
     let epoch = store.journal?.log.epoch ?? taken.epoch
     if epoch != taken.epoch {
       // It has begun the log with a directory of many runs.
@@ -170,6 +170,24 @@ final class LogOwnership: Sendable {
         "seconds": "\(Double(SystemClock.monotonicNanoseconds() - began) / 1e9)",
       ])
     return (store, summary)
+  }
+
+  /// The log is ours, and the lease is kept: an engine that goes away meanwhile comes back.
+  private func takeOver(
+    _ follower: Follower, _ taken: LogState
+  ) throws(JournalError) -> (StockStore, RecoverySummary) {
+    while true {
+      do throws(JournalError) {
+        return try follower.takeOver(taken)
+      } catch .unreachable(let reason) {
+        guard taken.hasBegun else {
+          throw .unsuitable("the engine was not reached while its log was begun: \(reason); start again")
+        }
+        watching.wait(nanoseconds: Limits.engineFollowedNanoseconds)
+      } catch {
+        throw error
+      }
+    }
   }
 
   private func keep(
