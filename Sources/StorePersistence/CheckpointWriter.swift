@@ -137,8 +137,8 @@ final class CheckpointWriter: CheckpointTask, @unchecked Sendable {
       if !block.isEmpty { try write(.reservations) }
       stage = .reservations(nextChunk: copied)
       if copied < chunksEnd { return true }
-      // What was copied last may be as new as this.
-      end.endLSN = core.log.last
+      // What was copied last may be as new as this. Before the journal runs, its ring knows of nothing yet.
+      end.endLSN = max(core.log.last, start.lsn)
       end.time = time().nanoseconds
       end.write(to: &block)
       try write(.end)
