@@ -209,11 +209,14 @@ internal import Synchronization
       run: position.run, time: time)
     if let base = unsafe staging.baseAddress { unsafe header.write(to: base + staged, salt: salt) }
     if kind == .records, let replica {
+      let sent = SystemClock.monotonicNanoseconds()
       try replica.append(
         unsafe PlacedBatch(
           lsn: position.lsn, byteCount: payloadBytes, epoch: position.run,
           sequence: position.sequence, offset: position.offset, mark: LogPoint.mark(header),
           bytes: UnsafeRawBufferPointer(rebasing: staging[staged..<end])))
+      statistics.replicated(
+        bytes: end - staged, nanoseconds: SystemClock.monotonicNanoseconds() - sent)
     }
     try put(header, to: file, at: &position)
     return header

@@ -57,6 +57,20 @@ package struct JournalStatistics: Sendable, Equatable {
   package var recoveredRecords: UInt64 = 0
   /// nil: there is no archive.
   package var archive: ArchiveStatistics?
+  /// nil: the log is in the directory alone.
+  package var replica: ReplicaStatistics?
+}
+
+/// What went into a replicated log.
+package struct ReplicaStatistics: Sendable, Equatable {
+  /// Nanoseconds until it had acknowledged a batch: doubts that were cleared up meanwhile included.
+  package var appendNanoseconds = JournalHistogram(
+    upperBounds: [
+      500_000, 1_000_000, 2_000_000, 5_000_000, 10_000_000, 20_000_000, 50_000_000, 100_000_000,
+      200_000_000, 500_000_000, 1_000_000_000, 5_000_000_000, 20_000_000_000,
+    ])
+  /// Bytes of batches, headers included.
+  package var bytes: UInt64 = 0
 }
 
 /// The numbers that the journal's threads write.
@@ -87,6 +101,16 @@ package final class JournalCounters: Sendable {
       $0.syncNanoseconds.record(nanoseconds)
       $0.groupRecords.record(Int64(records))
       $0.bytesWritten += UInt64(bytes)
+    }
+  }
+
+  /// A replicated log has acknowledged a batch.
+  package func replicated(bytes: Int, nanoseconds: Int64) {
+    numbers.withLock {
+      var replica = $0.replica ?? ReplicaStatistics()
+      replica.appendNanoseconds.record(nanoseconds)
+      replica.bytes += UInt64(bytes)
+      $0.replica = replica
     }
   }
 

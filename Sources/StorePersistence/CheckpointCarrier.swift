@@ -20,6 +20,7 @@ package final class CheckpointCarrier: Sendable {
   /// Why the last try failed.
   private let trouble = Mutex<JournalError?>(nil)
   private let carriedLSN = Atomic<UInt64>(0)
+  private let failureCount = Atomic<UInt64>(0)
 
   /// - Parameters:
   ///   - storage: the owner's directory.
@@ -37,6 +38,9 @@ package final class CheckpointCarrier: Sendable {
 
   package var failure: JournalError? { trouble.withLock { $0 } }
 
+  /// Tries that failed.
+  package var failures: UInt64 { failureCount.load(ordering: .relaxed) }
+
   /// Of the newest that the log has, as far as is known.
   package var newestCarried: UInt64 { carriedLSN.load(ordering: .relaxed) }
 
@@ -48,6 +52,7 @@ package final class CheckpointCarrier: Sendable {
       } catch {
         // The next turn tries it again. Nothing waits for it but room at the engine.
         trouble.withLock { $0 = error }
+        failureCount.add(1, ordering: .relaxed)
       }
     }
   }

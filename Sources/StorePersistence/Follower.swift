@@ -52,6 +52,8 @@ package final class Follower {
   private var madeAnewAt: UInt64?
   private var timesMadeAnew = 0
   private static let timesMadeAnewMax = 20
+  /// Copies that were given up for a new one.
+  package private(set) var copiesMadeAnew: UInt64 = 0
 
   /// The directory, as far as it has come.
   private struct Copy {
@@ -225,6 +227,7 @@ package final class Follower {
         throw .lost("a new copy of the engine's log cannot be read on from \(end): \(reason)")
       }
       madeAnewAt = end
+      copiesMadeAnew += 1
       setup.report(
         "the copy is made anew: \(reason)\(keepsOld ? "; what it had is set aside" : "")")
     }

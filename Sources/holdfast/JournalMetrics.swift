@@ -11,6 +11,7 @@ enum JournalMetrics {
     exposeProgress(numbers, into: &page)
     exposeCheckpoints(numbers, into: &page)
     if let archive = numbers.archive { expose(archive, into: &page) }
+    if let replica = numbers.replica { expose(replica, into: &page) }
   }
 
   private static func expose(_ archive: ArchiveStatistics, into page: inout Exposition) {
@@ -35,11 +36,23 @@ enum JournalMetrics {
       value: archive.lost)
   }
 
+  private static func expose(_ replica: ReplicaStatistics, into page: inout Exposition) {
+    let appends = replica.appendNanoseconds
+    page.histogram(
+      "holdfast_engine_append_seconds",
+      help: "Time that the engine took to acknowledge a group, doubts included.",
+      upperBounds: appends.upperBounds.map { Double($0) / 1e9 }, counts: appends.counts,
+      sum: Double(appends.sum) / 1e9)
+    page.counter(
+      "holdfast_engine_bytes_total", help: "Bytes of decisions that the engine has acknowledged.",
+      value: replica.bytes)
+  }
+
   private static func exposeWriting(_ numbers: JournalStatistics, into page: inout Exposition) {
     let syncs = numbers.syncNanoseconds
     page.histogram(
       "holdfast_journal_sync_seconds",
-      help: "Time that the disk took to make a group durable (with durability os, to take it).",
+      help: "Time that the disk took to make a group durable (with durability os, to take it; quorum: the engine's, too).",
       upperBounds: syncs.upperBounds.map { Double($0) / 1e9 }, counts: syncs.counts,
       sum: Double(syncs.sum) / 1e9)
     let groups = numbers.groupRecords

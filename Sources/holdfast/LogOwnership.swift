@@ -31,6 +31,11 @@ final class LogOwnership: Sendable {
   /// The newest that is known of the log.
   private let seen = Mutex<LogState?>(nil)
   private let copiedLSN = Atomic<UInt64>(0)
+  /// When the copy last had all that the log was known to have, in steady nanoseconds; at first, the start.
+  private let caughtUp = Atomic<Int64>(SystemClock.steadyNanoseconds())
+  private let copiesMadeAnew = Atomic<UInt64>(0)
+  private let takeovers = Atomic<UInt64>(0)
+  private let standbys = Atomic<Int>(0)
   private let isEnding = Atomic<Bool>(false)
   private let wasWanted = Atomic<Bool>(false)
   private let watching: Wakeup
@@ -79,8 +84,12 @@ final class LogOwnership: Sendable {
     while true {
       do throws(JournalError) {
         try look(&watch)
-        while try follower.step() { try look(&watch) }
-        copiedLSN.store(follower.endLSN ?? 0, ordering: .relaxed)
+        defer { note(follower) }
+        while try follower.step() {
+          note(follower)
+          try look(&watch)
+        }
+        caughtUp.store(SystemClock.steadyNanoseconds(), ordering: .relaxed)
         if !settings.isStandby { try requireNoOwner(watch) }
         let now = SystemClock.steadyNanoseconds()
         if let seen = watch.seen, watch.isOver(now) {
@@ -110,6 +119,11 @@ final class LogOwnership: Sendable {
     let state = try log.state()
     watch.note(state, at: SystemClock.steadyNanoseconds())
     seen.withLock { $0 = state }
+  }
+
+  private func note(_ follower: Follower) {
+    copiedLSN.store(follower.endLSN ?? 0, ordering: .relaxed)
+    copiesMadeAnew.store(follower.copiesMadeAnew, ordering: .relaxed)
   }
 
   /// A server that was not told to stand by has nothing to wait for while another one is alive.
@@ -149,11 +163,13 @@ final class LogOwnership: Sendable {
     _ follower: Follower, _ taken: LogState, _ onFenced: @escaping @Sendable (JournalError) -> Void
   ) throws(JournalError) -> (StockStore, RecoverySummary) {
     let began = SystemClock.monotonicNanoseconds()
+    takeovers.add(1, ordering: .relaxed)
     logger.notice(
       "has taken the log",
       metadata: ["epoch": "\(taken.epoch)", "lsn": "\(taken.endLSN)", "owner": "\(name)"])
     let keeper = try keep(taken.epoch, onFenced)
     duties.withLock { ($0.keeper, $0.epoch) = (keeper, taken.epoch) }
+    defer { copiesMadeAnew.store(follower.copiesMadeAnew, ordering: .relaxed) }
     let (store, summary) = try takeOver(follower, taken)
     let epoch = store.journal?.log.epoch ?? taken.epoch
     if epoch != taken.epoch {
@@ -210,7 +226,14 @@ final class LogOwnership: Sendable {
       log, from: storage, interval: Limits.checkpointsCarriedNanoseconds)
     duties.withLock { $0.carrier = carrier }
     let started = try Thread(name: "engine") { [self] in
+      var counted: Int64 = 0
       while !isEnding.load(ordering: .acquiring) {
+        let now = SystemClock.steadyNanoseconds()
+        if now - counted > Limits.memberToldNanoseconds, let heard = try? members.list() {
+          counted = now
+          let there = heard.count { $0.secondsAgo < Limits.memberSecondsMax && $0.name != name }
+          standbys.store(there, ordering: .relaxed)
+        }
         if let state = try? log.state() {
           seen.withLock { $0 = state }
           if state.isWanted, state.owner == name {
@@ -256,35 +279,30 @@ final class LogOwnership: Sendable {
   }
 
   func expose(into page: inout Exposition) {
-    let (epoch, carried) = duties.withLock { ($0.epoch, $0.carrier?.newestCarried ?? 0) }
+    let (epoch, carrier) = duties.withLock { ($0.epoch, $0.carrier) }
     let state = seen.withLock { $0 }
-    let lease = log.leaseEnd
-    page.gauge(
-      "holdfast_engine_owner", help: "1 while this server owns the log in the engine.",
-      value: epoch > 0 ? 1 : 0)
-    page.gauge(
-      "holdfast_engine_epoch", help: "The epoch of the log's owner, as last seen.",
-      value: Double(state?.epoch ?? epoch))
-    page.gauge(
-      "holdfast_engine_lease_seconds",
-      help:
-        "What is left of this owner's lease; below 0 it answers nothing that it has not recorded.",
-      value: lease == .min ? 0 : Double(lease - SystemClock.steadyNanoseconds()) / 1e9)
-    page.counter(
-      "holdfast_engine_doubts_total",
-      help: "Writes to the engine whose answer was lost, and which were cleared up.",
-      value: log.doubts)
-    page.gauge(
-      "holdfast_engine_log_bytes", help: "Bytes of decisions in the engine's log.",
-      value: Double(state.map { $0.endLSN - min($0.endLSN, $0.trimmedLSN) } ?? 0))
-    page.gauge(
-      "holdfast_engine_checkpoint_lsn",
-      help: "Where the newest checkpoint begins that this owner knows to be in the engine.",
-      value: Double(carried))
-    let copied = copiedLSN.load(ordering: .relaxed)
-    page.gauge(
-      "holdfast_standby_lag_bytes",
-      help: "Bytes of decisions in the engine's log that this standby has not copied yet.",
-      value: epoch > 0 ? 0 : Double(state.map { $0.endLSN - min($0.endLSN, copied) } ?? 0))
+    let now = SystemClock.steadyNanoseconds()
+    var numbers = EngineNumbers(isOwner: epoch > 0, epoch: epoch > 0 ? epoch : state?.epoch ?? 0)
+    if log.leaseEnd != .min {
+      let lease = settings.leaseNanoseconds
+      numbers.leaseLeft = Double(log.leaseEnd - now) / 1e9
+      numbers.leaseAge =
+        Double(lease - lease / Limits.leaseMarginPart) / 1e9 - numbers.leaseLeft
+    }
+    numbers.takeovers = takeovers.load(ordering: .relaxed)
+    numbers.doubts = log.doubts
+    numbers.standbys = standbys.load(ordering: .relaxed)
+    numbers.checkpointLSN = carrier?.newestCarried ?? 0
+    numbers.checkpointFailures = carrier?.failures ?? 0
+    numbers.copiesMadeAnew = copiesMadeAnew.load(ordering: .relaxed)
+    if let state {
+      let copied = copiedLSN.load(ordering: .relaxed)
+      numbers.logBytes = state.endLSN - min(state.endLSN, state.trimmedLSN)
+      numbers.standbyLagBytes = epoch > 0 ? 0 : state.endLSN - min(state.endLSN, copied)
+    }
+    if epoch == 0 {
+      numbers.standbyLagSeconds = Double(now - caughtUp.load(ordering: .relaxed)) / 1e9
+    }
+    numbers.expose(into: &page)
   }
 }

@@ -163,9 +163,8 @@ private let arrows: [String: Set<String>] = [
   "Admin": ["Posix", "Metrics"],
   "Projection": ["PostgresLog", "Log", "Posix", "Bytes", "Metrics"],
   "holdfast": [
-    "Posix", "HTTP2", "GRPC", "Metrics", "Log", "StockStore", "StorePersistence", "ChangeFeed",
-    "Access",
-    "ReservationService", "Server", "Admin", "Bytes", "PostgresLog", "Projection",
+    "Posix", "HTTP2", "GRPC", "Metrics", "Log", "PostgresLog", "StockStore", "StorePersistence",
+    "ChangeFeed", "Access", "ReservationService", "Server", "Admin", "Bytes", "Projection",
   ],
   "LoadReport": ["Posix", "CZlib"], "LoadHistory": [],
   "LoadKit": ["LoadReport", "LoadHistory", "Posix", "GRPC", "HTTP2"],
