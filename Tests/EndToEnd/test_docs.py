@@ -1,20 +1,23 @@
 """What the documents tell people to paste works when pasted; what they point at is there."""
 
+import os
 import pathlib
 import re
 import shlex
 import shutil
 import subprocess
 import sys
+import urllib.request
 
+import engines
 import grpc
 import pytest
 from client import Client, refused
-from server import Server, holdfast
+from server import STOP_SECONDS, Server, eventually, holdfast, serve_command
 
 REPOSITORY = pathlib.Path(__file__).resolve().parents[2]
 PAGES = ["README.md", "CONTRIBUTING.md", "CHANGELOG.md", "SECURITY.md", "docs/ARCHITECTURE.md", "docs/FORMAT.md",
-         "docs/OPERATIONS.md",
+         "docs/OPERATIONS.md", "docs/HIGH-AVAILABILITY.md",
          "tools/bench/README.md", "LoadTest/README.md"]
 TEXT = {page: (REPOSITORY / page).read_text() for page in PAGES}
 COMMANDS = [(page, block) for page in PAGES for block in
@@ -111,9 +114,127 @@ def test_operations(binary, tmp_path):
             lsn = re.search(r"up to (\d+)", done.stderr)[1]
 
 
+class Servers:
+    """Those that docs/HIGH-AVAILABILITY.md starts, by their directories; a standby is no server to wait for."""
+
+    def __init__(self, binary, environment):
+        self.binary, self.environment, self.running = binary, environment, {}
+
+    def start(self, data, *flags):
+        errors = open(data.with_suffix(".log"), "w+")
+        self.running[data] = subprocess.Popen(
+            serve_command(self.binary, data, *flags), env={**os.environ, **self.environment}, stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE, stderr=errors, text=True)
+
+    def wait_for_owner(self, data):
+        """Until that one answers calls. Where."""
+        for text in self.running[data].stdout:
+            if text.startswith("holdfast ready:"):
+                return text.split()[3]
+        raise AssertionError(data.with_suffix(".log").read_text())
+
+    def stop(self, data):
+        process = self.running.pop(data)
+        process.terminate()
+        return process.wait(STOP_SECONDS)
+
+    def stop_all(self):
+        for data in list(self.running):
+            self.stop(data)
+
+
+@pytest.fixture
+def stock_engine():
+    """An engine in which the SQL of docs/HIGH-AVAILABILITY.md was run, and both roles have a password."""
+    if not engines.is_installed():
+        pytest.skip("PostgreSQL's server is not installed")
+    with engines.Engine() as engine:
+        (statements,) = re.findall(r"^```sql\n(.*?)^```", TEXT["docs/HIGH-AVAILABILITY.md"], re.MULTILINE | re.DOTALL)
+        # The password of every role of this engine is the same, as PGPASSFILE says.
+        word = pathlib.Path(engine.environment["PGPASSFILE"]).read_text().strip().split(":")[-1]
+        statements += "".join(f"alter role {role} password '{word}';" for role in ("stock_admin", "stock_server"))
+        for statement in statements.split(";"):
+            subprocess.run(["psql", "-XAtq", "-v", "ON_ERROR_STOP=1", "-d", engine.url + "?target_session_attrs=read-write",
+                            "-c", statement], check=True, env={**os.environ, **engine.environment}, timeout=60)
+        yield engine
+
+
+HIGH_AVAILABILITY = [line for page, block in COMMANDS if page == "docs/HIGH-AVAILABILITY.md" for line in lines(block)]
+
+
+def test_high_availability(binary, stock_engine, tmp_path):
+    """What the page says to do, in its order, with a directory that had a server before."""
+    a, b = tmp_path / "A", tmp_path / "B"
+    hosts = re.search(r"@(.*)/", stock_engine.url)[1]
+    with Server(binary, data=a) as server, Client(server.target) as client:
+        sku = client.item(10)
+    servers = Servers(binary, stock_engine.environment)
+
+    def run(*words):
+        done = subprocess.run([binary, *words], capture_output=True, text=True, timeout=60,
+                              env={**os.environ, **stock_engine.environment})
+        assert done.returncode == 0, f"{words}: {done.stderr}"
+        return done.stdout
+
+    def level(target):
+        with Client(target) as client:
+            return client.level(sku).on_hand
+
+    try:
+        for text in HIGH_AVAILABILITY:
+            words = [word.replace("db1,db2,db3", hosts).replace("?sslmode=verify-full", "") for word in shlex.split(text)][1:]
+            if text.startswith("rm "):
+                # Here B was the last owner.
+                words = [word.replace("A/", "B/") for word in words]
+                assert servers.stop(b) == 0
+                assert "copy of a log" in holdfast(binary, "serve", "--data-dir", b).stderr
+                (tmp_path / words[0]).unlink()
+            elif words[0] == "serve":
+                data = words.index("--data-dir")
+                folder = b if "fsync" in words else tmp_path / words[data + 1]
+                servers.start(folder, *words[1:data], *words[data + 2:])
+                if folder == a or "fsync" in words:
+                    assert level(servers.wait_for_owner(folder)) == 10, text
+            elif words[0] == "handover":
+                eventually(lambda: "standby" in run("engine", "status", *words[1:]), 30)
+                assert "handed over" in run(*words)
+                assert servers.running.pop(a).wait(STOP_SECONDS) == 75
+                assert level(servers.wait_for_owner(b)) == 10
+            else:
+                assert run(*words), text
+    finally:
+        servers.stop_all()
+
+
+def test_the_metrics_that_are_told_of_are_there(binary, stock_engine, tmp_path):
+    """Those of the page on high availability and of its rules, but for what another program has."""
+    pages = TEXT["docs/HIGH-AVAILABILITY.md"] + (REPOSITORY / "deploy/prometheus/holdfast-ha.rules.yml").read_text()
+    told = {re.sub("_bucket$", "", name) for name in re.findall(r"\bholdfast_(?:engine|standby)_\w+", pages)}
+    environment = stock_engine.environment
+    done = subprocess.run([binary, "engine", "init", "--engine", stock_engine.url], env={**os.environ, **environment})
+    assert done.returncode == 0
+    with Server(binary, "--durability", "quorum", "--engine", stock_engine.url, data=tmp_path / "data",
+                environment=environment) as server:
+        with Client(server.target) as client:
+            client.item(1)
+        address = f"http://127.0.0.1:{server.admin_port}/metrics"
+        page = urllib.request.urlopen(address, timeout=10).read().decode()
+    types = set(re.findall(r"^# TYPE (\w+)", page, re.MULTILINE))
+    assert told - types == set() and len(told) > 10
+    assert {name for name in types if name.startswith(("holdfast_engine_", "holdfast_standby_"))} - told == set()
+    values = dict(re.findall(r"^(holdfast_engine_\w+) (\S+)$", page, re.MULTILINE))
+    assert values["holdfast_engine_owner"] == values["holdfast_engine_takeovers_total"] == "1"
+    assert float(values["holdfast_engine_bytes_total"]) > 0 and float(values["holdfast_engine_append_seconds_count"]) > 0
+    assert 0 < float(values["holdfast_engine_lease_seconds"]) <= 2
+    assert abs(float(values["holdfast_engine_lease_seconds"]) + float(values["holdfast_engine_lease_age_seconds"]) - 2) < 0.01
+    if shutil.which("promtool"):
+        done = subprocess.run(["promtool", "check", "metrics"], input=page, capture_output=True, text=True)
+        assert done.returncode == 0 and not done.stderr, done.stdout + done.stderr
+
+
 def test_every_command_is_run_or_has_a_reason_why_not():
     for page, block in COMMANDS:
-        if page == "docs/OPERATIONS.md" or "grpc_tools.protoc" in block or block.startswith(("holdfast verify", "openssl req")):
+        if page in ("docs/OPERATIONS.md", "docs/HIGH-AVAILABILITY.md") or "grpc_tools.protoc" in block or block.startswith(("holdfast verify", "openssl req")):
             continue
         for line in lines(block):
             assert line.startswith(tuple(NOT_RUN)), f"{page}: nothing runs {line!r}"
