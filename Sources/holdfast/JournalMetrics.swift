@@ -52,7 +52,8 @@ enum JournalMetrics {
     let syncs = numbers.syncNanoseconds
     page.histogram(
       "holdfast_journal_sync_seconds",
-      help: "Time that the disk took to make a group durable (with durability os, to take it; quorum: the engine's, too).",
+      help:
+        "Time that the disk took to make a group durable (os: to take it; quorum: the engine and the disk).",
       upperBounds: syncs.upperBounds.map { Double($0) / 1e9 }, counts: syncs.counts,
       sum: Double(syncs.sum) / 1e9)
     let groups = numbers.groupRecords
