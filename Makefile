@@ -25,7 +25,7 @@ ARGS ?=
 
 .PHONY: help demo test serve load compare-strategies clean \
   build programs test-swift test-end-to-end test-proxies crash power-cuts backups simulate sanitize fuzz format lint \
-  proto proto-lint proto-check proto-clients bootstrap bootstrap-dev bootstrap-bench bootstrap-proxies \
+  proto proto-lint proto-check proto-clients bootstrap bootstrap-dev bootstrap-bench bootstrap-proxies bootstrap-ha \
   bench bench-store bench-journal bench-generator bench-pause bench-watch bench-stream bench-import \
   bench-limit bench-replace count disk-use
 
@@ -50,7 +50,7 @@ compare-strategies: bootstrap programs ## the four strategies of serve --concurr
 	scripts/compare-strategies.sh $(ARGS)
 
 clean: ## remove what was built
-	rm -rf .build .build-thread .build-address .build-fuzz .venv .venv-proxies
+	rm -rf .build .build-thread .build-address .build-fuzz .venv .venv-proxies .venv-patroni
 
 # == For developers
 
@@ -128,6 +128,9 @@ bootstrap-bench: ## and what measuring needs
 
 bootstrap-proxies: ## and what test-proxies needs: nginx, haproxy, and Envoy in .venv-proxies
 	@scripts/bootstrap.sh --proxies
+
+bootstrap-ha: ## and what scripts/patroni.py needs: Patroni and etcd, and a newer Patroni in .venv-patroni
+	@scripts/bootstrap.sh --ha
 
 # == Measuring
 

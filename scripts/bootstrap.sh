@@ -2,10 +2,11 @@
 # Installs what the build needs and is missing; silent when nothing is.
 #
 #   scripts/bootstrap.sh         what `make demo` needs: five C libraries and pkg-config
-#   scripts/bootstrap.sh --dev   also what `make test` needs: protobuf compilers, promtool, and a
+#   scripts/bootstrap.sh --dev   also what `make test` needs: protobuf compilers, promtool, PostgreSQL's server, and a
 #                                Python environment in .venv for the end-to-end tests and buf
 #   scripts/bootstrap.sh --bench      what measuring needs: a C compiler, taskset, h2load, python3
 #   scripts/bootstrap.sh --proxies   also what `make test-proxies` needs: nginx, HAProxy, and Envoy in .venv-proxies
+#   scripts/bootstrap.sh --ha        also what scripts/patroni.py needs: Patroni and etcd, and a newer Patroni in .venv-patroni
 #   scripts/bootstrap.sh --clients   also what `make proto-clients` needs: Go, Java, and their libraries
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -31,6 +32,12 @@ development_needs=(
   "command -v openssl|openssl"
   "command -v python3|python3"
   "python3 -c 'import ensurepip, venv'|python3-venv"
+  "ls /usr/lib/postgresql/*/bin/initdb || command -v initdb|postgresql"
+)
+ha_needs=(
+  "command -v /usr/bin/patroni|patroni"
+  "command -v etcd|etcd-server"
+  "/usr/bin/python3 -c 'import ensurepip, venv'|python3-venv"
 )
 bench_needs=(
   "command -v cc|gcc"
@@ -81,12 +88,12 @@ install_packages() {
 
 # An environment is made anew whenever its requirements change: the stamp holds their checksum.
 make_python_environment() {
-  local folder=$1 requirements=Tests/EndToEnd/$2 stamp=$1/holdfast-requirements wanted
+  local folder=$1 requirements=Tests/EndToEnd/$2 python=${3:-python3} stamp=$1/holdfast-requirements wanted
   wanted=$(cksum <"$requirements")
   [ "$(cat "$stamp" 2>/dev/null)" != "$wanted" ] || return 0
   say "making $folder from $requirements"
   rm -rf "$folder"
-  python3 -m venv "$folder"
+  "$python" -m venv "$folder"
   "$folder"/bin/python -m pip --quiet --disable-pip-version-check install --no-deps -r "$requirements" \
     </dev/null
   echo "$wanted" >"$stamp"
@@ -98,6 +105,7 @@ case ${1:-} in
   --dev) needs+=("${development_needs[@]}") ;;
   --bench) needs+=("${bench_needs[@]}") ;;
   --proxies) needs+=("${development_needs[@]}" "${proxy_needs[@]}") ;;
+  --ha) needs+=("${development_needs[@]}" "${ha_needs[@]}") ;;
   --clients) needs+=("${development_needs[@]}" "${client_needs[@]}") ;;
   *) stop "unknown argument $1" ;;
 esac
@@ -107,5 +115,7 @@ if [ -n "$missing" ]; then
   missing=$(missing_packages "${needs[@]}" | xargs)
   [ -z "$missing" ] || stop "still missing after the installation: $missing"
 fi
-case ${1:-} in --dev | --clients | --proxies) make_python_environment .venv requirements.txt ;; esac
+case ${1:-} in --dev | --clients | --proxies | --ha) make_python_environment .venv requirements.txt ;; esac
 case ${1:-} in --proxies) make_python_environment .venv-proxies requirements-proxies.txt ;; esac
+# With the system's Python: another may lie where the user postgres, who runs this, cannot read it.
+case ${1:-} in --ha) make_python_environment .venv-patroni requirements-patroni.txt /usr/bin/python3 ;; esac

@@ -60,22 +60,28 @@ def free_ports(count):
 
 
 class Engine:
+    file, names = "engine.json", NAMES
+
     def __init__(self, folder):
         self.folder = pathlib.Path(folder).resolve()
         self.bin = programs()
         self.user = pwd.getpwnam("postgres") if os.getuid() == 0 else None
-        file = self.folder / "engine.json"
+        file = self.folder / self.file
         self.state = json.loads(file.read_text()) if file.exists() else None
 
     def save(self):
-        (self.folder / "engine.json").write_text(json.dumps(self.state))
+        (self.folder / self.file).write_text(json.dumps(self.state))
+
+    def identity(self):
+        """Of a process that is not root's."""
+        return {"user": self.user.pw_uid, "group": self.user.pw_gid, "extra_groups": []} if self.user else {}
 
     def run(self, program, *arguments, check=True):
         """A program of PostgreSQL's, as a user that is not root."""
-        identity = {"user": self.user.pw_uid, "group": self.user.pw_gid, "extra_groups": []} if self.user else {}
         environment = {"PATH": os.environ["PATH"], "LC_ALL": "C.UTF-8", "PGPASSFILE": str(self.folder / "pgpass")}
         done = subprocess.run([str(self.bin / program), *map(str, arguments)], stdin=subprocess.DEVNULL, text=True,
-                              stdout=subprocess.PIPE, stderr=subprocess.STDOUT, env=environment, cwd=self.folder, **identity)
+                              stdout=subprocess.PIPE, stderr=subprocess.STDOUT, env=environment, cwd=self.folder,
+                              **self.identity())
         if check and done.returncode != 0:
             stop(f"{program} failed:\n{done.stdout}")
         return done
@@ -86,8 +92,8 @@ class Engine:
     def port(self, name):
         return self.state["ports"][name]
 
-    def sql(self, name, text, check=True):
-        return self.run("psql", "-XAtq", "-h", "127.0.0.1", "-p", self.port(name), "-U", "holdfast", "-d", "holdfast",
+    def sql(self, name, text, check=True, database="holdfast"):
+        return self.run("psql", "-XAtq", "-h", "127.0.0.1", "-p", self.port(name), "-U", "holdfast", "-d", database,
                         "-v", "ON_ERROR_STOP=1", "-c", text, check=check).stdout.strip()
 
     # What `up` does
@@ -155,12 +161,12 @@ class Engine:
 
     # Commands
 
-    def until_the_end(self):
+    def until_the_end(self, *arguments):
         parent = os.getppid()
         ends = []
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, lambda *_: ends.append(True))
-        self.up(None)
+        self.up(*arguments)
         while not ends and os.getppid() == parent:
             time.sleep(0.1)
         self.down()
@@ -173,7 +179,10 @@ class Engine:
             if not self.pid(name):
                 (self.data(name) / "postmaster.pid").unlink(missing_ok=True)
                 self.start(name)
-        hosts = ",".join(f"127.0.0.1:{self.port(name)}" for name in NAMES)
+        self.print_address()
+
+    def print_address(self):
+        hosts = ",".join(f"127.0.0.1:{self.port(name)}" for name in self.names)
         print(f"postgresql://holdfast@{hosts}/holdfast", self.folder / "pgpass", sep="\n", flush=True)
 
     def down(self):
@@ -193,13 +202,17 @@ class Engine:
 
     def signal(self, name, number):
         """To all its processes."""
-        pid = self.pid(name) or stop(f"{name} does not run")
-        children = pathlib.Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
-        for each in [pid, *map(int, children)]:
+        for each in self.processes(name) or stop(f"{name} does not run"):
             try:
                 os.kill(each, number)
             except ProcessLookupError:
                 pass
+
+    def processes(self, name):
+        pid = self.pid(name)
+        if not pid:
+            return []
+        return [pid, *map(int, pathlib.Path(f"/proc/{pid}/task/{pid}/children").read_text().split())]
 
     def kill(self, name):
         self.signal(name, signal.SIGKILL)
@@ -248,22 +261,16 @@ class Engine:
         self.start(name)
 
 
-def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("command", choices=["up", "run", "down", "status", "kill", "freeze", "thaw", "promote", "start"])
-    parser.add_argument("folder")
-    parser.add_argument("name", nargs="?", choices=[*NAMES, "the-primary", "the-standbys"])
-    parser.add_argument("--password")
-    options = parser.parse_args()
-    engine = Engine(options.folder)
+def command(engine, options, arguments):
+    """Does what `options` ask for; `arguments` are those of up."""
     if options.command not in ("up", "run") and not engine.state:
         stop(f"{options.folder} holds no engine")
     if options.command in ("kill", "freeze", "thaw", "start") and not options.name:
-        stop(f"which one: {', '.join(NAMES)}")
+        stop(f"which one: {', '.join(engine.names)}")
     named = engine.named(options.name) if options.name else []
     match options.command:
-        case "up": engine.up(options.password)
-        case "run": engine.until_the_end()
+        case "up": engine.up(*arguments)
+        case "run": engine.until_the_end(*arguments)
         case "down": engine.down()
         case "status": engine.status()
         case "promote": engine.promote()
@@ -273,6 +280,16 @@ def main():
                         "thaw": lambda name: engine.signal(name, signal.SIGCONT)}
             for name in named:
                 commands[options.command](name)
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("command", choices=["up", "run", "down", "status", "kill", "freeze", "thaw", "promote", "start"])
+    parser.add_argument("folder")
+    parser.add_argument("name", nargs="?", choices=[*NAMES, "the-primary", "the-standbys"])
+    parser.add_argument("--password")
+    options = parser.parse_args()
+    command(Engine(options.folder), options, (options.password,))
 
 
 if __name__ == "__main__":
