@@ -57,6 +57,52 @@ class Failure(Exception):
     """Something that must not happen."""
 
 
+def wait_for_load(load, server):
+    """Until the first Reserve is there, or the generator has ended: a busy machine lets it take its time."""
+    page = f"http://{server.admin}/metrics"
+    begun = re.compile(rb'^grpc_server_started_total{.*grpc_method="Reserve"} [1-9]', re.MULTILINE)
+    while load.poll() is None and not begun.search(urllib.request.urlopen(page, timeout=20).read()):
+        time.sleep(0.02)
+
+
+def audit(options, folder, ledgers, target, *flags):
+    """Holds `ledgers` against a running server. Returns one finding for each."""
+    report = folder / "audit.json"
+    done = subprocess.run([options.generator, "audit", *ledgers, "--target", target, "--json", report, *flags],
+                          capture_output=True, text=True, timeout=GENERATOR_SECONDS)
+    if done.returncode != 0:
+        raise Failure(f"audit, status {done.returncode}:\n{done.stdout}{done.stderr}")
+    return [history["audit"] for history in json.loads(report.read_text())["histories"]]
+
+
+def verify(options, data):
+    done = subprocess.run([options.server, "verify", data], capture_output=True, text=True, timeout=GENERATOR_SECONDS)
+    if done.returncode != 0:
+        raise Failure(f"verify, status {done.returncode}:\n{done.stdout}{done.stderr}")
+
+
+def draw_scenario(draw, options):
+    """Half of the rounds are plain."""
+    others = [name for name in SCENARIOS if name != PLAIN]
+    return options.scenario or draw.choice([PLAIN, draw.choice(others)])
+
+
+def load_command(draw, options, scenario, target, ledger, *flags):
+    """The command line of the generator: what a round asks for, as drawn."""
+    skus = draw.choice([1, 10, 100, 400])
+    command = [options.generator, "run", "--target", target, "--history", ledger, "--warm-up", "0", *flags,
+               "--seed", str(draw.getrandbits(32)), "--units", str(draw.choice([5, 100, 10_000])),
+               "--connections", str(draw.choice([1, 4, 16])), "--streams", str(draw.choice([1, 10, 50])),
+               "--duplicate-share", "0.05", "--ttl", str(draw.choice([600, 600, 2, 1]))]
+    carts = ["--distribution", draw.choice(["uniform", "zipf:0.9"]),
+             "--lines", draw.choice(["1", "1", "1-3", "1-8"]), "--quantity", draw.choice(["1", "1-3"]),
+             "--confirm-share", "0.4", "--release-share", "0.4"]
+    if scenario == PLAIN:
+        return [*command, "--skus", str(skus), *carts]
+    # Each product lies in three warehouses.
+    return [*command, "--scenario", scenario, "--skus", str(3 * skus), *SCENARIOS[scenario]]
+
+
 class Directory:
     """A data directory, the server that runs on it, and the ledgers of the rounds that it has seen."""
 
@@ -89,13 +135,6 @@ class Directory:
         self.server = Server(self.options.server, *self.flags)
         self.recovery_seconds = time.monotonic() - begin
 
-    def wait_for_load(self, load):
-        """Until the first Reserve is there, or the generator has ended: a busy machine lets it take its time."""
-        page = f"http://127.0.0.1:{self.server.admin_port}/metrics"
-        begun = re.compile(rb'^grpc_server_started_total{.*grpc_method="Reserve"} [1-9]', re.MULTILINE)
-        while load.poll() is None and not begun.search(urllib.request.urlopen(page, timeout=20).read()):
-            time.sleep(0.02)
-
     def kill(self):
         """SIGKILL. Returns the names of the files that were being made."""
         if not self.server.is_alive():
@@ -114,23 +153,14 @@ class Directory:
             raise Failure(f"the server would not start, status {process.returncode}:\n{log}")
 
     def audit(self, ledgers, *flags):
-        """Holds `ledgers` against the running server. Returns one finding for each."""
-        report = self.path / "audit.json"
-        done = subprocess.run([self.options.generator, "audit", *ledgers, "--target", self.server.target,
-                               "--json", report, *flags], capture_output=True, text=True, timeout=GENERATOR_SECONDS)
-        if done.returncode != 0:
-            raise Failure(f"audit, status {done.returncode}:\n{done.stdout}{done.stderr}")
-        return [history["audit"] for history in json.loads(report.read_text())["histories"]]
+        return audit(self.options, self.path, ledgers, self.server.target, *flags)
 
     def finish(self):
         """All rounds once more, an orderly end, and the verdict of `holdfast verify`."""
         findings = self.audit(self.ledgers) if self.ledgers else []
         if status := self.server.stop():
             raise Failure(f"the server ended with status {status}")
-        done = subprocess.run([self.options.server, "verify", self.data], capture_output=True, text=True,
-                              timeout=GENERATOR_SECONDS)
-        if done.returncode != 0:
-            raise Failure(f"verify, status {done.returncode}:\n{done.stdout}{done.stderr}")
+        verify(self.options, self.data)
         shutil.rmtree(self.path)
         return findings
 
@@ -151,16 +181,16 @@ class Round:
         self.draw = random.Random(f"{seed}/{number}")
         self.directory = directory
         self.ledger = directory.path / f"ledger-{number:06}"
-        # Half of the rounds are plain.
-        others = [name for name in SCENARIOS if name != PLAIN]
-        self.scenario = directory.options.scenario or self.draw.choice([PLAIN, self.draw.choice(others)])
+        self.scenario = draw_scenario(self.draw, directory.options)
         self.finding = None
 
     def run(self):
         draw, directory = self.draw, self.directory
-        load = subprocess.Popen(self.load_command(), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+        command = load_command(draw, directory.options, self.scenario, directory.server.target, self.ledger,
+                               "--no-check", "--duration", "60")
+        load = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
         try:
-            directory.wait_for_load(load)
+            wait_for_load(load, directory.server)
             begin = time.monotonic()
             self.wait_for_the_moment()
             self.load_seconds = time.monotonic() - begin
@@ -178,22 +208,6 @@ class Round:
             directory.ledgers.append(self.ledger)
         elif load.returncode != 2:
             raise Failure(f"the load generator ended with status {load.returncode}:\n{output}")
-
-    def load_command(self):
-        draw, options = self.draw, self.directory.options
-        skus = draw.choice([1, 10, 100, 400])
-        command = [options.generator, "run", "--target", self.directory.server.target,
-                   "--history", self.ledger, "--no-check", "--duration", "60", "--warm-up", "0",
-                   "--seed", str(draw.getrandbits(32)), "--units", str(draw.choice([5, 100, 10_000])),
-                   "--connections", str(draw.choice([1, 4, 16])), "--streams", str(draw.choice([1, 10, 50])),
-                   "--duplicate-share", "0.05", "--ttl", str(draw.choice([600, 600, 2, 1]))]
-        carts = ["--distribution", draw.choice(["uniform", "zipf:0.9"]),
-                 "--lines", draw.choice(["1", "1", "1-3", "1-8"]), "--quantity", draw.choice(["1", "1-3"]),
-                 "--confirm-share", "0.4", "--release-share", "0.4"]
-        if self.scenario == PLAIN:
-            return [*command, "--skus", str(skus), *carts]
-        # Each product lies in three warehouses.
-        return [*command, "--scenario", self.scenario, "--skus", str(3 * skus), *SCENARIOS[self.scenario]]
 
     def wait_for_the_moment(self):
         """Some time under load; where segments are small often until a checkpoint or a segment is being made."""
@@ -246,44 +260,53 @@ def run_all(options):
     return rounds, final_findings
 
 
+def total(findings, name):
+    return sum(finding[name] for finding in findings)
+
+
+def lost(findings):
+    return total(findings, "acknowledged") - total(findings, "standing")
+
+
+def twice(findings):
+    return sum(finding["check"]["violations"].get(kind, 0) for finding in findings for kind in TWICE)
+
+
+def counts(rounds, findings, final_findings):
+    """What the audits counted, in a line."""
+    return (f"{len(rounds)} rounds: {total(findings, 'calls'):,} calls, {total(findings, 'acknowledged'):,} acknowledged "
+            f"decisions; {total(findings, 'unknown'):,} cut off, {total(findings, 'had_happened'):,} of them had happened; "
+            f"{total(final_findings, 'acknowledged'):,} audited again at the end of their directory")
+
+
 def summary(rounds, final_findings):
     findings = [each.finding for each in rounds if each.finding]
-
-    def total(name, of=findings):
-        return sum(finding[name] for finding in of)
-
-    def feed_total():
-        return sum(finding["check"].get("feed", {}).get("decisions_compared", 0) for finding in findings)
-
-    def twice(of):
-        return sum(finding["check"]["violations"].get(kind, 0) for finding in of for kind in TWICE)
-
+    feed_total = sum(finding["check"].get("feed", {}).get("decisions_compared", 0) for finding in findings)
     recoveries = [each.recovery_seconds for each in rounds]
-    audited_again = total("acknowledged", final_findings)
-    lost = (total("acknowledged") - total("standing")
-            + audited_again - total("standing", final_findings))
     return "\n".join([
-        f"{len(rounds)} rounds: {total('calls'):,} calls, {total('acknowledged'):,} acknowledged decisions; "
-        f"{total('unknown'):,} cut off, {total('had_happened'):,} of them had happened; "
-        f"{audited_again:,} audited again at the end of their directory; {feed_total():,} looked up in the feed",
+        f"{counts(rounds, findings, final_findings)}; {feed_total:,} looked up in the feed",
         f"killed while a checkpoint was written: {sum('checkpoint.tmp' in each.unfinished for each in rounds)}, "
         f"while a segment was made: {sum('segment.tmp' in each.unfinished for each in rounds)}, "
         f"while recovering: {sum(each.recovery_kills for each in rounds)}, "
         f"before the load began: {len(rounds) - len(findings)}; "
         f"recovery {statistics.median(recoveries):.2f} s, at most {max(recoveries):.2f} s",
-        f"{lost} acknowledged decisions lost, {twice(findings + final_findings)} applied twice"])
+        f"{lost(findings + final_findings)} acknowledged decisions lost, {twice(findings + final_findings)} applied twice"])
 
 
-def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+def add_arguments(parser):
     parser.add_argument("--rounds", type=int, default=20)
     parser.add_argument("--seed", type=int, default=random.SystemRandom().getrandbits(32))
     parser.add_argument("--load-seconds", type=float, default=0.5, help="most load before a kill")
     parser.add_argument("--scenario", choices=SCENARIOS, help="of every round (default: drawn, half of them plain)")
-    parser.add_argument("--durability", help="of every directory (default: mostly fsync, now and then os)")
     parser.add_argument("--directory", help="where data directories are made (default: the system's temporary one)")
     parser.add_argument("--server", default=REPOSITORY / ".build/release/holdfast")
     parser.add_argument("--generator", default=REPOSITORY / ".build/release/holdfast-load")
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    add_arguments(parser)
+    parser.add_argument("--durability", help="of every directory (default: mostly fsync, now and then os)")
     options = parser.parse_args()
     print(f"seed {options.seed}", flush=True)
     rounds, final_findings = run_all(options)

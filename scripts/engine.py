@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Three PostgreSQL servers on loopback in a folder: a primary, and two standbys of which any one must have a commit.
 
-    engine.py up FOLDER [--password WORD]   makes them where FOLDER is not there yet, starts them, prints how to get at them
+    engine.py up FOLDER [--password WORD] [--address A]   makes them where FOLDER is not there yet, starts them, prints how to get at them
     engine.py run FOLDER                    as `up`; stops them and removes the folder when it is asked to end (SIGTERM), or
                                             when whoever started it has ended
     engine.py down FOLDER                   stops them; the folder stays
@@ -16,7 +16,7 @@
 For trying and testing: nothing here watches over the servers. A product uses a manager of PostgreSQL (Patroni, a cloud's).
 A PostgreSQL server does not run as root: where we are root, it runs as the user postgres, whom the folder then belongs to.
 Ports are chosen by the kernel and kept in FOLDER/engine.json. `up` prints two lines: the address for --engine, and the
-file for PGPASSFILE.
+file for PGPASSFILE. With --address they listen on that one too, and it is the one in the first line.
 """
 import argparse, glob, json, os, pathlib, pwd, secrets, shutil, signal, socket, subprocess, sys, time
 
@@ -98,13 +98,14 @@ class Engine:
 
     # What `up` does
 
-    def make(self, password):
+    def make(self, password, address):
         self.folder.mkdir(parents=True)
         password = password or secrets.token_hex(12)
-        self.state = {"ports": dict(zip(NAMES, free_ports(3))), "primary": "primary"}
+        self.state = {"ports": dict(zip(NAMES, free_ports(3))), "primary": "primary", "address": address}
         self.save()
         (self.folder / "word").write_text(password)
-        (self.folder / "pgpass").write_text(f"127.0.0.1:*:*:*:{password}\n")
+        (self.folder / "pgpass").write_text(
+            "".join(f"{each}:*:*:*:{password}\n" for each in sorted({"127.0.0.1", address})))
         for file in ("word", "pgpass"):
             (self.folder / file).chmod(0o600)
         if self.user:
@@ -114,8 +115,12 @@ class Engine:
                  self.folder / "word", "-E", "UTF8", "--no-sync")
         with open(self.data("primary") / "postgresql.conf", "a") as file:
             file.write(SETTINGS)
+            if address != "127.0.0.1":
+                file.write(f"listen_addresses = '127.0.0.1, {address}'\n")
         with open(self.data("primary") / "pg_hba.conf", "a") as file:
             file.write("host replication all 127.0.0.1/32 scram-sha-256\n")
+            if address != "127.0.0.1":
+                file.write("host holdfast all all scram-sha-256\n")
         self.start("primary")
         self.run("createdb", "-h", "127.0.0.1", "-p", self.port("primary"), "-U", "holdfast", "holdfast")
         for name in NAMES[1:]:
@@ -172,9 +177,9 @@ class Engine:
         self.down()
         shutil.rmtree(self.folder)
 
-    def up(self, password):
+    def up(self, password, address):
         if not self.state:
-            self.make(password)
+            self.make(password, address)
         for name in NAMES:
             if not self.pid(name):
                 (self.data(name) / "postmaster.pid").unlink(missing_ok=True)
@@ -182,7 +187,7 @@ class Engine:
         self.print_address()
 
     def print_address(self):
-        hosts = ",".join(f"127.0.0.1:{self.port(name)}" for name in self.names)
+        hosts = ",".join(f"{self.state.get('address', '127.0.0.1')}:{self.port(name)}" for name in self.names)
         print(f"postgresql://holdfast@{hosts}/holdfast", self.folder / "pgpass", sep="\n", flush=True)
 
     def down(self):
@@ -288,8 +293,9 @@ def main():
     parser.add_argument("folder")
     parser.add_argument("name", nargs="?", choices=[*NAMES, "the-primary", "the-standbys"])
     parser.add_argument("--password")
+    parser.add_argument("--address", default="127.0.0.1")
     options = parser.parse_args()
-    command(Engine(options.folder), options, (options.password,))
+    command(Engine(options.folder), options, (options.password, options.address))
 
 
 if __name__ == "__main__":

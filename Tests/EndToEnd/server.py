@@ -9,7 +9,7 @@ import tempfile
 import threading
 import time
 
-READY = re.compile(r"holdfast ready: grpc (unix:.+|\S+?)(?::(\d+))? admin https?://(\S+):(\d+) pid (\d+)")
+READY = re.compile(r"holdfast (?:ready|standby): grpc (unix:.+|\S+?)(?::(\d+))? admin https?://(\S+):(\d+) pid (\d+)")
 START_SECONDS = 20
 STOP_SECONDS = 20
 # A quarter of what users get: a server's first segments are on the disk sooner.
@@ -54,8 +54,19 @@ class Server:
         # A unix socket has no port.
         self.host, self.port, self.admin_port = ready[1], ready[2] and int(ready[2]), int(ready[4])
         self.target = f"{self.host}:{self.port}" if ready[2] else self.host
+        self.admin = f"{ready[3]}:{ready[4]}"
         self.pid = self.process.pid
         assert int(ready[5]) == self.pid
+        # Set while the server answers calls: of a standby, once it has taken over.
+        self.owns = threading.Event()
+        if ready[0].startswith("holdfast ready"):
+            self.owns.set()
+        else:
+            threading.Thread(target=self.wait_for_ownership, daemon=True).start()
+
+    def wait_for_ownership(self):
+        if any(line.startswith("holdfast ready:") for line in self.process.stdout):
+            self.owns.set()
 
     def log_text(self):
         # Not by seeking: the server writes where this file stands.
