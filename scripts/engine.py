@@ -26,7 +26,6 @@ listen_addresses = '127.0.0.1'
 unix_socket_directories = ''
 fsync = on
 synchronous_commit = on
-max_connections = 50
 shared_buffers = 64MB
 wal_level = replica
 max_wal_senders = 8
@@ -98,7 +97,7 @@ class Engine:
 
     # What `up` does
 
-    def make(self, password, address):
+    def make(self, password, address, connections):
         self.folder.mkdir(parents=True)
         password = password or secrets.token_hex(12)
         self.state = {"ports": dict(zip(NAMES, free_ports(3))), "primary": "primary", "address": address}
@@ -114,7 +113,7 @@ class Engine:
         self.run("initdb", "-D", self.data("primary"), "-U", "holdfast", "-A", "scram-sha-256", "--pwfile",
                  self.folder / "word", "-E", "UTF8", "--no-sync")
         with open(self.data("primary") / "postgresql.conf", "a") as file:
-            file.write(SETTINGS)
+            file.write(f"{SETTINGS}max_connections = {connections}\n")
             if address != "127.0.0.1":
                 file.write(f"listen_addresses = '127.0.0.1, {address}'\n")
         with open(self.data("primary") / "pg_hba.conf", "a") as file:
@@ -177,9 +176,9 @@ class Engine:
         self.down()
         shutil.rmtree(self.folder)
 
-    def up(self, password, address):
+    def up(self, password, address, connections):
         if not self.state:
-            self.make(password, address)
+            self.make(password, address, connections)
         for name in NAMES:
             if not self.pid(name):
                 (self.data(name) / "postmaster.pid").unlink(missing_ok=True)
@@ -279,6 +278,7 @@ def command(engine, options, arguments):
         case "down": engine.down()
         case "status": engine.status()
         case "promote": engine.promote()
+        case "wait": engine.until_safe()
         case _:
             commands = {"kill": engine.kill, "start": engine.start_again,
                         "freeze": lambda name: engine.signal(name, signal.SIGSTOP),
@@ -294,8 +294,9 @@ def main():
     parser.add_argument("name", nargs="?", choices=[*NAMES, "the-primary", "the-standbys"])
     parser.add_argument("--password")
     parser.add_argument("--address", default="127.0.0.1")
+    parser.add_argument("--connections", type=int, default=50, help="max_connections of each")
     options = parser.parse_args()
-    command(Engine(options.folder), options, (options.password, options.address))
+    command(Engine(options.folder), options, (options.password, options.address, options.connections))
 
 
 if __name__ == "__main__":

@@ -12,6 +12,8 @@
                                             the-primary and the-standbys are those who are it now
     patroni.py freeze FOLDER NAME           one of them and its Patroni do not answer, until `thaw`
     patroni.py start FOLDER NAME            starts one again: its Patroni makes it a standby, anew where it has to
+    patroni.py wait FOLDER                  until all run and Patroni has named who may take the primary's place: a primary
+                                            that is lost before is not replaced, since nobody is known to have all
 
 What keeps an acknowledged commit is `synchronous_mode_strict`: without it a primary that has lost its standbys goes on
 alone. `synchronous_mode: quorum` (Patroni 4) waits for any one of the two; `on` (Patroni 3) for one that Patroni has
@@ -95,7 +97,7 @@ class Cluster(engine.Engine):
         for name in NAMES:
             self.start_again(name)
             self.wait(f"{name} does not come up", lambda: self.role(name) in ("primary", "standby"))
-        self.wait("no primary has a standby that it waits for", self.is_safe)
+        self.until_safe()
         primary = self.primary()
         if self.sql(primary, "select count(*) from pg_database where datname = 'holdfast'", database="postgres") == "0":
             self.run("createdb", "-h", "127.0.0.1", "-p", self.port(primary), "-U", "holdfast", "holdfast")
@@ -170,9 +172,15 @@ class Cluster(engine.Engine):
         return next((name for name in NAMES if self.role(name) == "primary"), None)
 
     def is_safe(self):
-        primary = self.primary()
-        waits = "select count(*) from pg_stat_replication where sync_state in ('sync', 'quorum')"
-        return primary and self.sql(primary, waits, check=False, database="postgres") not in ("", "0")
+        """All run, and one may take the primary's place by what stands in etcd."""
+        roles = {self.role(name): name for name in NAMES}
+        if set(roles) != {"primary", "standby"}:
+            return False
+        said = self.answer(f"http://127.0.0.1:{self.state['rest'][roles['primary']]}/cluster") or b"{}"
+        return any(member["role"] in ("sync_standby", "quorum_standby") for member in json.loads(said).get("members", []))
+
+    def until_safe(self):
+        self.wait("no standby may take the primary's place", self.is_safe)
 
     # Commands
 
@@ -205,7 +213,7 @@ class Cluster(engine.Engine):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("command", choices=["up", "run", "down", "status", "kill", "freeze", "thaw", "start"])
+    parser.add_argument("command", choices=["up", "run", "down", "status", "kill", "freeze", "thaw", "start", "wait"])
     parser.add_argument("folder")
     parser.add_argument("name", nargs="?", choices=[*NAMES, "the-primary", "the-standbys"])
     parser.add_argument("--password")

@@ -61,6 +61,8 @@ class Engine:
         """Those that were killed come back, as standbys."""
         for name in self.roles():
             self.do("start", name)
+        if self.manager:
+            self.do("wait")
 
     def make_tables(self, server):
         """holdfast engine init, with that program."""
