@@ -21,13 +21,15 @@ SEEDS ?= 1000
 SECONDS ?= 60
 # Of the end-to-end tests, which wait more than they compute.
 PROCESSES ?= 6
+# Where the user postgres can get at it, if we are root.
+ENGINE ?= .engine
 ARGS ?=
 
-.PHONY: help demo test serve load compare-strategies clean \
-  build programs test-swift test-end-to-end test-proxies crash power-cuts backups simulate sanitize fuzz format lint \
+.PHONY: help demo demo-ha engine-up engine-down test serve load compare-strategies clean \
+  build programs test-swift test-end-to-end test-proxies crash crash-engine power-cuts backups simulate sanitize fuzz format lint \
   proto proto-lint proto-check proto-clients bootstrap bootstrap-dev bootstrap-bench bootstrap-proxies bootstrap-ha \
   bench bench-store bench-journal bench-generator bench-pause bench-watch bench-stream bench-import \
-  bench-limit bench-replace count disk-use
+  bench-limit bench-replace bench-quorum count disk-use
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^# == / { print "\n" substr($$0, 6) } /^[a-z-]+:.*## / { printf "  make %-18s %s\n", $$1, $$2 }' Makefile
@@ -36,6 +38,18 @@ help: ## list the targets
 
 demo: bootstrap programs ## start the server, hammer one hot SKU, print the verdict
 	scripts/demo.sh $(ARGS)
+
+demo-ha: bootstrap bootstrap-dev programs ## two servers and PostgreSQL: load, kill the owner, kill the primary, the verdict (ARGS)
+	scripts/demo-ha.py $(ARGS)
+
+engine-up: bootstrap-dev ## three PostgreSQL servers on loopback, in .engine; says what to type next
+	@scripts/engine.py up $(ENGINE) | { read -r url; read -r pgpass; printf '%s\n' \
+	  "export PGPASSFILE=$$pgpass" "make programs" "$(RELEASE)/holdfast engine init --engine '$$url'" \
+	  "$(RELEASE)/holdfast serve --durability quorum --engine '$$url' --data-dir holdfast-data" \
+	  "$(RELEASE)/holdfast serve --durability quorum --engine '$$url' --data-dir holdfast-standby --standby --port 0 --admin-port 0"; }
+
+engine-down: ## stop them; the folder goes too
+	@if [ -e $(ENGINE) ]; then scripts/engine.py down $(ENGINE); rm -rf $(ENGINE); fi
 
 test: proto-check test-swift test-end-to-end ## every test, from a fresh clone
 
@@ -81,6 +95,9 @@ test-proxies: bootstrap-proxies programs ## nginx, HAProxy and Envoy in front of
 
 crash: bootstrap programs ## kill -9 under load, restart, compare with the ledger (ROUNDS, ARGS)
 	scripts/crash.py --rounds $(ROUNDS) $(ARGS)
+
+crash-engine: bootstrap bootstrap-dev programs ## two servers and PostgreSQL lose what they may lose, under load (ROUNDS, ARGS)
+	.venv/bin/python scripts/crash-engine.py --rounds $(ROUNDS) $(ARGS)
 
 backups: bootstrap bootstrap-dev programs ## backups under load, each restored and audited (ROUNDS, ARGS)
 	.venv/bin/python scripts/backups.py --rounds $(ROUNDS) $(ARGS)
@@ -166,6 +183,9 @@ bench-limit: bootstrap-bench build ## CPU of a Reserve with a limit for a new cu
 
 bench-replace: bootstrap-bench bootstrap-dev build ## CPU of a Replace beside a Release and a Reserve, whole calls (ARGS)
 	.venv/bin/python scripts/bench-replace.py $(ARGS)
+
+bench-quorum: bootstrap-bench bootstrap-dev programs ## durability quorum beside fsync, and beside conditional updates in that PostgreSQL (ARGS)
+	scripts/bench-quorum.py $(ARGS)
 
 count: bootstrap-bench build ## allocations and reference counting per call on the hot path
 	scripts/count-hot-path.py $(ARGS)
