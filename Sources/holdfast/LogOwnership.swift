@@ -197,7 +197,8 @@ final class LogOwnership: Sendable {
         return try follower.takeOver(taken)
       } catch .unreachable(let reason) {
         guard taken.hasBegun else {
-          throw .unsuitable("the engine was not reached while its log was begun: \(reason); start again")
+          throw .unsuitable(
+            "the engine was not reached while its log was begun: \(reason); start again")
         }
         watching.wait(nanoseconds: Limits.engineFollowedNanoseconds)
       } catch {
