@@ -22,26 +22,37 @@ def serve_command(binary, data, *flags):
             "--journal-segment-bytes", str(SEGMENT_BYTES), *flags]
 
 
-def holdfast(binary, *arguments):
+def holdfast(binary, *arguments, environment=()):
     """Runs another command, or a server that is expected not to start."""
-    return subprocess.run([binary, *map(str, arguments)], capture_output=True, text=True, timeout=60)
+    return subprocess.run([binary, *map(str, arguments)], capture_output=True, text=True, timeout=60,
+                          env={**os.environ, **dict(environment)})
 
 
 class Server:
     """`holdfast serve` on free loopback ports, with a journal; up when the constructor returns.
 
     Its data directory is `data`, or else one of its own that goes with it. `prefix` is a command that ends
-    by becoming the one behind it, such as prlimit(1).
+    by becoming the one behind it, such as prlimit(1). With `waits=False` it may have a long way to go, as a standby
+    has: `wait_until_ready` says when it has come there.
     """
 
-    def __init__(self, binary, *flags, data=None, environment=(), prefix=()):
+    def __init__(self, binary, *flags, data=None, environment=(), prefix=(), waits=True):
         self.own_data = None if data else tempfile.TemporaryDirectory(prefix="holdfast-data-")
         self.data = pathlib.Path(data or self.own_data.name)
         self.log = tempfile.TemporaryFile()
         self.process = subprocess.Popen(
             [*prefix, *serve_command(binary, self.data, *flags)], env={**os.environ, **dict(environment)},
             stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=self.log, text=True)
-        watchdog = threading.Timer(START_SECONDS, self.process.kill)
+        self.pid = self.process.pid
+        # Set while the server answers calls: of a standby, once it has taken over.
+        self.owns = threading.Event()
+        self.is_up = False
+        if waits:
+            self.wait_until_up()
+
+    def wait_until_up(self, seconds=START_SECONDS):
+        """Until it answers calls, or says that it stands by."""
+        watchdog = threading.Timer(seconds, self.process.kill)
         watchdog.start()
         ready = None
         for line in self.process.stdout:
@@ -55,10 +66,8 @@ class Server:
         self.host, self.port, self.admin_port = ready[1], ready[2] and int(ready[2]), int(ready[4])
         self.target = f"{self.host}:{self.port}" if ready[2] else self.host
         self.admin = f"{ready[3]}:{ready[4]}"
-        self.pid = self.process.pid
         assert int(ready[5]) == self.pid
-        # Set while the server answers calls: of a standby, once it has taken over.
-        self.owns = threading.Event()
+        self.is_up = True
         if ready[0].startswith("holdfast ready"):
             self.owns.set()
         else:
@@ -67,6 +76,14 @@ class Server:
     def wait_for_ownership(self):
         if any(line.startswith("holdfast ready:") for line in self.process.stdout):
             self.owns.set()
+
+    def wait_until_ready(self, seconds=START_SECONDS):
+        """Until it answers calls: of a standby, until it has taken over."""
+        if not self.is_up:
+            self.wait_until_up(seconds)
+        if not self.owns.wait(seconds):
+            raise RuntimeError(f"the server has not taken over:\n{self.log_text()}")
+        return self
 
     def log_text(self):
         # Not by seeking: the server writes where this file stands.
