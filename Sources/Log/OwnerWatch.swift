@@ -7,21 +7,30 @@ package struct OwnerWatch {
   private var since: Int64 = 0
   /// It has done something since it was first looked at.
   package private(set) var hasOwnerMoved = false
+  private var isBlind = false
 
   /// - Parameter lease: in nanoseconds.
   package init(lease: Int64) { self.lease = lease }
 
   /// - Parameter now: steady nanoseconds, when the state had come.
   package mutating func note(_ state: LogState, at now: Int64) {
-    if let seen, seen.epoch == state.epoch, seen.beats == state.beats { return }
+    if let seen, seen.epoch == state.epoch, seen.beats == state.beats {
+      if isBlind { (since, isBlind) = (now, false) }
+      return
+    }
+    isBlind = false
     if seen != nil { hasOwnerMoved = !state.owner.isEmpty }
     seen = state
     since = now
   }
 
+  /// The engine was not reached, and perhaps not by the owner either: it has a lease's time again once the engine
+  /// is back, or each failover of the engine would be one of the owner too.
+  package mutating func lostSight() { isBlind = true }
+
   /// Nobody has been heard of for as long as a lease is, or it was given up. Whether that holds is for `take` to say.
   package func isOver(_ now: Int64) -> Bool {
     guard let seen else { return false }
-    return seen.owner.isEmpty || now - since >= lease
+    return seen.owner.isEmpty || !isBlind && now - since >= lease
   }
 }

@@ -19,6 +19,32 @@ package enum PostgresError: Error, Equatable, CustomStringConvertible {
   }
 }
 
+package enum PostgresAddress {
+  /// An address as it may be shown: what libpq understands of it, without passwords.
+  package static func shown(_ address: String) -> String {
+    guard let options = unsafe PQconninfoParse(address, nil) else { return "(no address of an engine)" }
+    defer { unsafe PQconninfoFree(options) }
+    var shown: [String] = []
+    var option = unsafe options
+    while let keyword = unsafe option.pointee.keyword {
+      // "*" is what libpq marks passwords with.
+      if let value = unsafe option.pointee.val,
+        unsafe String(cString: option.pointee.dispchar) != "*"
+      {
+        let (keyword, value) = unsafe (String(cString: keyword), String(cString: value))
+        shown.append("\(keyword)=\(isHost(keyword, value) ? value : "***")")
+      }
+      unsafe option += 1
+    }
+    return shown.joined(separator: " ")
+  }
+
+  /// False where a host is the end of a password.
+  static func isHost(_ keyword: String, _ value: String) -> Bool {
+    keyword != "host" || !value.contains("@")
+  }
+}
+
 /// A value of a statement, in PostgreSQL's binary format.
 @safe package enum PostgresValue {
   case int8(UInt64)
@@ -137,15 +163,21 @@ package enum PostgresError: Error, Equatable, CustomStringConvertible {
     guard let options = unsafe PQconninfoParse(address, &message) else {
       let text = unsafe message.map { unsafe String(cString: $0) } ?? "it is no address"
       unsafe PQfreemem(message)
-      throw .refused(state: "", firstLine(text))
+      // What it quotes may be a part of a password.
+      let reason = firstLine(text).prefix { $0 != "\"" }
+      throw .unreachable("it is no address of an engine: \(reason)")
     }
     defer { unsafe PQconninfoFree(options) }
     var lists: [String: [Substring]] = [:]
     var option = unsafe options
     while let keyword = unsafe option.pointee.keyword {
       if let value = unsafe option.pointee.val {
-        unsafe lists[String(cString: keyword)] = unsafe String(cString: value).split(
-          separator: ",", omittingEmptySubsequences: false)
+        let (keyword, value) = unsafe (String(cString: keyword), String(cString: value))
+        guard PostgresAddress.isHost(keyword, value) else {
+          throw .unreachable(
+            "it is no address of an engine: @ in a password is written as %40")
+        }
+        lists[keyword] = value.split(separator: ",", omittingEmptySubsequences: false)
       }
       unsafe option += 1
     }

@@ -412,6 +412,8 @@ package final class Follower {
     do throws(JournalError) {
       owned = try raise(taken, above: recovery.position.run)
       let lsn = try checkpointAtEnd(recovery, core)
+      // Whoever stands by has nothing but this.
+      try CheckpointReader(storage: storage, lsn: lsn).check()
       let name = FileNames.checkpoint(lsn)
       let file = try JournalError.attempt("open", name) { () throws(Errno) in
         try storage.open(name)
@@ -447,10 +449,13 @@ package final class Follower {
   ) throws(JournalError) -> UInt64 {
     let header = recovery.checkpoint.header
     if header.start.lsn == recovery.position.lsn { return header.start.lsn }
+    // Nothing is appended meanwhile: the checkpoint ends where it begins.
+    core.log.resume(after: recovery.position.lsn)
     let writer = try CheckpointWriter(
       core: core, storage: storage, identity: header.identity, start: recovery.position,
       time: recovery.summary.time, fault: setup.options.fault)
     while try writer.step() {}
+    precondition(writer.endLSN == recovery.position.lsn, "somebody has decided something")
     _ = try writer.finish(keeping: header.start.lsn)
     return recovery.position.lsn
   }

@@ -25,8 +25,9 @@ struct EngineCommand: AsyncParsableCommand {
       try await CommandFailure.report {
         try EngineCommand.attempt { () throws(JournalError) in
           let isNew = try PostgresSchema.make(at: engine, role: role)
-          print(isNew ? "made the engine's tables" : "the engine's tables are there already")
+          if isNew { print("made the engine's tables") }
           try EngineCommand.log(engine).check()
+          if !isNew { print("the engine's tables are there already") }
         }
       }
     }

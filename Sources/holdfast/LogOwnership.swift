@@ -100,6 +100,7 @@ final class LogOwnership: Sendable {
         }
         try tend(follower, &watch, &follow, now)
       } catch .unreachable(let reason) {
+        watch.lostSight()
         // PostgresLog has said so once.
         logger.debug("the engine is not reached", metadata: ["reason": "\(reason)"])
       } catch {

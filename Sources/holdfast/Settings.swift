@@ -4,6 +4,7 @@ internal import Configuration
 internal import Foundation
 internal import Log
 internal import Posix
+internal import PostgresLog
 internal import StockStore
 
 /// The settings of `holdfast serve`, all checked.
@@ -190,14 +191,8 @@ extension Settings {
     }
     // A password in it is nobody's business.
     if let index = sources.firstIndex(where: { $0.name == "engine" }) {
-      sources[index].value = Self.withoutPassword(engine)
+      sources[index].value = PostgresAddress.shown(engine)
     }
-  }
-
-  /// An address of the engine as it may be shown.
-  static func withoutPassword(_ address: String) -> String {
-    address.replacing(/(:\/\/[^:\/@?]*):[^@\/]*@/) { "\($0.output.1):***@" }
-      .replacing(/password=('[^']*'|[^ &]*)/, with: "password=***")
   }
 
   private mutating func checkTLS() throws(CommandFailure) {
@@ -476,4 +471,9 @@ extension Settings {
           ? "\(at): not a whole number, such as 1000" : "\(at): not a string, such as \"30s\"")
     }
   }
+}
+
+/// What logs at level debug show of whatever holds the settings: not the engine's password. --print-config shows them.
+extension Settings: CustomStringConvertible {
+  var description: String { "settings" }
 }

@@ -36,7 +36,7 @@ class Engine:
         assert self.passwords, "the engine did not come up"
         self.environment = {"PGPASSFILE": self.passwords}
         self.password = pathlib.Path(self.passwords).read_text().strip().rsplit(":", 1)[1]
-        self.count = 0
+        self.count, self.free = 0, []
 
     def stop(self):
         self.process.terminate()
@@ -66,8 +66,14 @@ class Engine:
         self.sql("select pg_reload_conf()")
 
     def database(self):
-        """The name of one that was just made."""
+        """The name of one that is empty; `give_back` when it is not needed any more."""
+        if self.free:
+            return self.free.pop()
         self.count += 1
         name = f"test_{self.count}"
         self.sql(f"create database {name}")
         return name
+
+    def give_back(self, name):
+        self.sql("set client_min_messages = error; drop schema if exists holdfast cascade", name)
+        self.free.append(name)
