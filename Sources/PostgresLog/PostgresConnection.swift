@@ -22,7 +22,9 @@ package enum PostgresError: Error, Equatable, CustomStringConvertible {
 package enum PostgresAddress {
   /// An address as it may be shown: what libpq understands of it, without passwords.
   package static func shown(_ address: String) -> String {
-    guard let options = unsafe PQconninfoParse(address, nil) else { return "(no address of an engine)" }
+    guard let options = unsafe PQconninfoParse(address, nil) else {
+      return "(no address of an engine)"
+    }
     defer { unsafe PQconninfoFree(options) }
     var shown: [String] = []
     var option = unsafe options

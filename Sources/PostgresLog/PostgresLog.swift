@@ -62,7 +62,8 @@ package final class PostgresEngine: LogEngine {
       """
     let rows = try once(others, statement)
     guard rows.number(0, 0) == 1 else {
-      throw .unsuitable("the engine has no tables for holdfast yet: holdfast engine init makes them")
+      throw .unsuitable(
+        "the engine has no tables for holdfast yet: holdfast engine init makes them")
     }
     guard rows.number(0, 1) == 1 else {
       throw .unsuitable(

@@ -73,7 +73,7 @@ class Log:
 
 
 def complaint(done):
-    assert done.returncode == 1 and not done.stdout, (done.returncode, done.stdout, done.stderr)
+    assert done.returncode == 1 and "ready" not in done.stdout, (done.returncode, done.stdout, done.stderr)
     lines = [row for row in done.stderr.splitlines() if not row.startswith("{")]
     assert len(lines) == 1, done.stderr
     return lines[0]
