@@ -24,6 +24,7 @@ import pathlib
 import random
 import shutil
 import signal
+import socket
 import statistics
 import subprocess
 import sys
@@ -36,7 +37,6 @@ import conftest  # noqa: F401  it generates the clients' modules
 import grpc
 from client import Client, fresh
 from crash import Failure
-from engine import free_ports
 from engines import Engine
 from holdfast.v1 import stock_pb2
 from server import Server, eventually
@@ -49,6 +49,14 @@ END_SECONDS = 30
 LOST_THE_LOG = 75
 IN_NETWORK = "HOLDFAST_CRASH_NETWORK"
 PAUSE_SECONDS = 0.02
+
+
+def free_ports(count):
+    sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
+    ports = [each.getsockname()[1] for each in sockets]
+    for each in sockets:
+        each.close()
+    return ports
 
 
 class Network:
