@@ -53,10 +53,10 @@ class Engine:
     def primary(self):
         return json.loads((self.folder / "engine.json").read_text())["primary"]
 
-    def sql(self, text, database="holdfast"):
+    def sql(self, *texts, database="holdfast"):
         done = subprocess.run(
             ["psql", "-XAtq", "-v", "ON_ERROR_STOP=1", "-d", f"{self.address}{database}?target_session_attrs=read-write",
-             "-c", text], env={**os.environ, **self.environment}, capture_output=True, text=True, timeout=60)
+             *(part for text in texts for part in ("-c", text))], env={**os.environ, **self.environment}, capture_output=True, text=True, timeout=60)
         assert done.returncode == 0, done.stderr
         return done.stdout.strip()
 
@@ -75,5 +75,5 @@ class Engine:
         return name
 
     def give_back(self, name):
-        self.sql("set client_min_messages = error; drop schema if exists holdfast cascade", name)
+        self.sql("set client_min_messages = error; drop schema if exists holdfast cascade", database=name)
         self.free.append(name)
