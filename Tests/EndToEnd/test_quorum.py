@@ -341,7 +341,7 @@ def fill(client, seconds=20):
     """Changes until one is refused: the refusal, and the calls that wait for an answer."""
     waiting, deadline = [], time.monotonic() + seconds
     while time.monotonic() < deadline:
-        changes = [change(fresh("s" * 40), set_on_hand=1) for _ in range(60)]
+        changes = [change(fresh("s" * 40), set_on_hand=1) for _ in range(40)]
         waiting.append(client.stock.BatchAdjustStock.future(stock_pb2.BatchAdjustStockRequest(
             idempotency_key=fresh("key"), reason="test", changes=changes), timeout=60))
         time.sleep(0.005)
@@ -376,7 +376,7 @@ def test_an_engine_without_standbys(log, engine):
             engine.run("thaw", "the-standbys")
         assert waiting.result(30).reservation_id
         for call in held_up:
-            assert len(call.result(30).stock) == 60
+            assert len(call.result(30).stock) == 40
         client.release(waiting.result().reservation_id)
         orders.more(client)
         orders.check(client)
@@ -547,12 +547,12 @@ def test_an_engine_whose_disk_is_full(log, small_disk):
         orders = Orders(client)
         calls = [client.stock.BatchAdjustStock.future(stock_pb2.BatchAdjustStockRequest(
             idempotency_key=fresh("key"), reason="test",
-            changes=[change(fresh("s" * 40), set_on_hand=1) for _ in range(60)]), timeout=60) for _ in range(40)]
+            changes=[change(fresh("s" * 40), set_on_hand=1) for _ in range(40)]), timeout=60) for _ in range(40)]
         eventually(lambda: "No space left" in owner.log_text())
         assert not all(call.done() for call in calls)
         subprocess.run(["mount", "-o", "remount,size=64m", small_disk], check=True)
         for call in calls:
-            assert len(call.result(30).stock) == 60
+            assert len(call.result(30).stock) == 40
         orders.check(client)
     assert owner.stop() == 0
 
