@@ -284,7 +284,7 @@ import Testing
     let wrong = address.replacingOccurrences(of: "//holdfast@", with: "//holdfast:wrong@")
     #expect(check(wrong).contains("password authentication failed"))
     #expect(check("postgresql://127.0.0.1:1/x").contains("Connection refused"))
-    #expect(check("no address").contains("missing \"=\""))
+    #expect(check("no address").contains("it is no address of an engine"))
   }
 
   @Test func aRoleWithNoMoreRightsThanItNeeds() throws {
