@@ -370,6 +370,7 @@ extension EngineLog {
       if last.lsn < state.trimmedLSN { throw .trimmed(oldest: state.trimmedLSN) }
       throw .takenBack(before: lsn)
     }
+    if last == nil, lsn > state.endLSN { throw .takenBack(before: lsn) }
     if next == lsn, lsn < state.trimmedLSN { throw .trimmed(oldest: state.trimmedLSN) }
     if hasGap, next == lsn {
       // Where another primary is asked than the one before, a place of the one may be none of the other.

@@ -4,7 +4,7 @@ internal import Synchronization
 
 package final class LeaseKeeper: Sendable {
   private let log: any ReplicatedLog
-  private let epoch: UInt32
+  private let epoch: Atomic<UInt32>
   private let interval: Int64
   private let stopping: Wakeup
   private let isStopping = Atomic<Bool>(false)
@@ -20,12 +20,15 @@ package final class LeaseKeeper: Sendable {
     onFailure: @escaping @Sendable (JournalError) -> Void
   ) throws(Errno) {
     self.log = log
-    self.epoch = epoch
+    self.epoch = Atomic(epoch)
     self.interval = interval
     stopping = try Wakeup()
     let started = try Thread(name: "lease") { [self] in run(onFailure) }
     thread.withLock { $0 = started }
   }
+
+  /// The owner is about to take the log once more: from now on the keeper beats under that epoch, and waits for it.
+  package func raise(to newEpoch: UInt32) { epoch.store(newEpoch, ordering: .releasing) }
 
   private func run(_ onFailure: (JournalError) -> Void) {
     var seen = log.leaseEnd
@@ -36,7 +39,7 @@ package final class LeaseKeeper: Sendable {
         continue
       }
       do throws(JournalError) {
-        try log.beat(epoch: epoch)
+        try log.beat(epoch: epoch.load(ordering: .acquiring))
         seen = log.leaseEnd
       } catch {
         if !isStopping.load(ordering: .acquiring) { onFailure(error) }

@@ -127,7 +127,9 @@ package enum PostgresAddress {
     var reasons: [String] = []
     for host in try Self.hosts(address) {
       do throws(PostgresError) {
-        unsafe connection = try Self.connect(address, host, nanosecondsEach)
+        unsafe connection = try Self.connect(
+          address, host,
+          host.keywords.isEmpty ? nanosecondsEach * Self.unsplitHosts : nanosecondsEach)
         let box = unsafe Unmanaged.passUnretained(notices).toOpaque()
         unsafe PQsetNoticeReceiver(
           connection,
@@ -198,6 +200,14 @@ package enum PostgresAddress {
     }
   }
 
+  /// A role may be set up otherwise. Notices are part of an answer; and a statement that waits for a lock ends with
+  /// its connection, or a primary without standbys would come to its limit of connections.
+  private static let session =
+    "-c synchronous_commit=on -c lock_timeout=0 -c client_min_messages=warning "
+    + "-c client_connection_check_interval=2000"
+  /// Of a service file or a name with several addresses, libpq tries all in one go.
+  private static let unsplitHosts: Int64 = 3
+
   private static func connect(
     _ address: String, _ host: Host, _ nanoseconds: Int64
   ) throws(PostgresError) -> OpaquePointer {
@@ -206,7 +216,7 @@ package enum PostgresAddress {
       + ["target_session_attrs", "fallback_application_name", "client_encoding", "options"]
     let values =
       [address] + host.values
-      + ["read-write", "holdfast", "UTF8", "-c synchronous_commit=on -c lock_timeout=0"]
+      + ["read-write", "holdfast", "UTF8", session]
     let started = unsafe withCStrings(keywords) { keywords in
       unsafe withCStrings(values) { values in unsafe PQconnectStartParams(keywords, values, 1) }
     }

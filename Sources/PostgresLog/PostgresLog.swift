@@ -74,7 +74,9 @@ package final class PostgresEngine: LogEngine {
       throw .unsuitable(
         "the engine runs with fsync or full_page_writes off: it may lose what it acknowledged")
     }
-    let version = try once(others, "select version from holdfast.version").number(0, 0)
+    let versions = try once(others, "select version from holdfast.version")
+    guard versions.count == 1 else { throw .unsuitable("the engine's tables have no version") }
+    let version = versions.number(0, 0)
     guard version == Schema.version else {
       throw .unsuitable(
         version > Schema.version
@@ -88,6 +90,7 @@ package final class PostgresEngine: LogEngine {
   private static let row = """
     s.epoch, s.beats, s.end_lsn, s.trimmed_lsn, s.owner, s.address, s.has_begun, s.is_wanted,
     current_setting('synchronous_standby_names') <> ''
+      and current_setting('synchronous_commit') in ('on', 'remote_apply')
     """
 
   private func state(_ rows: PostgresRows) throws(JournalError) -> LogState {

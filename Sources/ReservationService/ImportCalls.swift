@@ -165,7 +165,9 @@ extension HoldfastHandler {
           ItemName(sku: .empty, location: .empty)
         }
         imports.remove(call.id)
-        return .respond(lsn: 0)
+        let lsn = leased(decision.lsn, since: .max, response)
+        session.await(lsn: lsn)
+        return .respond(lsn: lsn)
       case .accepted(let progress):
         done = progress.nextRow
         // Another stream of the import was quicker.

@@ -66,7 +66,11 @@ package final class CheckpointCarrier: Sendable {
       let file = try JournalError.attempt("open", FileNames.checkpoint(lsn)) { () throws(Errno) in
         try storage.open(FileNames.checkpoint(lsn))
       }
-      try log.putCheckpoint(lsn, Self.parts(of: file, FileNames.checkpoint(lsn)))
+      let nextPart = Self.parts(of: file, FileNames.checkpoint(lsn))
+      try log.putCheckpoint(lsn) { () throws(JournalError) in
+        if isStopping.load(ordering: .acquiring) { throw .unreachable("the server ends") }
+        return try nextPart()
+      }
     }
     let kept = try log.checkpoints()
     for old in kept.dropLast(Self.keptCount) { try log.removeCheckpoint(old) }

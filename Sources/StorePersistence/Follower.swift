@@ -142,7 +142,15 @@ package final class Follower {
   /// Fills the tables with what the directory has.
   private func prepare() throws(JournalError) {
     let listing = try DirectoryListing(storage)
-    if try CopyMark.read(storage) == nil {
+    let mark = try CopyMark.read(storage)
+    if mark == .beginning {
+      throw .unsuitable(
+        """
+        the engine's log was to begin with what is in it, and that was cut short; the log has begun since, with this \
+        directory or another's: choose another --data-dir, and keep this one until you know which
+        """)
+    }
+    if mark == nil {
       guard listing.checkpoints.isEmpty, listing.segments.isEmpty else {
         throw .unsuitable(
           "it holds a store of its own, and the engine has another: choose another --data-dir")
@@ -327,12 +335,17 @@ package final class Follower {
   /// has little to read, and the disk is not filled.
   /// - Parameter each: called while it is copied; what it throws ends that.
   package func takeCheckpoint(each: () throws(JournalError) -> Void) throws(JournalError) {
+    let copies = copiesMadeAnew
     guard let copy, let newest = try log.checkpoints().last else { return }
     let have = try DirectoryListing(storage).checkpoints
     guard newest.lsn > have.last ?? 0 else { return }
     let checkpoint: CheckpointReader
     do throws(JournalError) {
-      checkpoint = try fetch(newest, each: each)
+      checkpoint = try fetch(newest) { () throws(JournalError) in
+        try each()
+        // Its file is gone with the copy that it was for.
+        if copies != copiesMadeAnew { throw .unreachable("the copy was made anew meanwhile") }
+      }
     } catch {
       try? storage.remove(FileNames.newCheckpoint)
       throw error
@@ -352,12 +365,15 @@ package final class Follower {
   // MARK: Taking over
 
   /// The store, when the log was taken. From here on this follower is of no use.
-  /// - Parameter taken: what `take` has said.
+  /// - Parameters:
+  ///   - taken: what `take` has said.
+  ///   - willRaise: called before it takes the log once more, with that epoch: to begin it with a directory that has
+  ///     had many runs.
   /// - Throws: `fenced` where somebody else has taken it since; else as `step`.
   package func takeOver(
-    _ taken: LogState, archive: (any Storage)? = nil
+    _ taken: LogState, archive: (any Storage)? = nil, willRaise: (UInt32) -> Void = { _ in }
   ) throws(JournalError) -> (store: StockStore, summary: RecoverySummary) {
-    if !taken.hasBegun { return try begin(taken, archive) }
+    if !taken.hasBegun { return try begin(taken, archive, willRaise) }
     var triesLeft = 100
     while true {
       while try step() {}
@@ -386,7 +402,7 @@ package final class Follower {
 
   /// Begins the log with what the directory has, or with nothing.
   private func begin(
-    _ taken: LogState, _ archive: (any Storage)?
+    _ taken: LogState, _ archive: (any Storage)?, _ willRaise: (UInt32) -> Void
   ) throws(JournalError) -> (store: StockStore, summary: RecoverySummary) {
     try requireFresh()
     let listing = try DirectoryListing(storage)
@@ -410,7 +426,7 @@ package final class Follower {
     }
     let owned: OwnedLog
     do throws(JournalError) {
-      owned = try raise(taken, above: recovery.position.run)
+      owned = try raise(taken, above: recovery.position.run, willRaise)
       let lsn = try checkpointAtEnd(recovery, core)
       // Whoever stands by has nothing but this.
       try CheckpointReader(storage: storage, lsn: lsn).check()
@@ -428,9 +444,12 @@ package final class Follower {
   }
 
   /// An epoch above every run that the directory has had: batches of a lower one would not count behind them.
-  private func raise(_ taken: LogState, above run: UInt32) throws(JournalError) -> OwnedLog {
+  private func raise(
+    _ taken: LogState, above run: UInt32, _ willRaise: (UInt32) -> Void
+  ) throws(JournalError) -> OwnedLog {
     var taken = taken
     while taken.epoch <= run {
+      willRaise(taken.epoch + 1)
       let seen = try log.state()
       guard seen.epoch == taken.epoch,
         let next = try log.take(after: seen, owner: taken.owner, address: taken.address)

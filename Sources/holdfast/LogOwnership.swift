@@ -93,6 +93,10 @@ final class LogOwnership: Sendable {
         if !settings.isStandby { try requireNoOwner(watch) }
         let now = SystemClock.steadyNanoseconds()
         if let seen = watch.seen, watch.isOver(now) {
+          // Whoever took it first may have something to begin it with, and comes back.
+          if settings.isStandby, !seen.hasBegun, seen.epoch > 0 {
+            throw .unreachable("the log has not begun")
+          }
           if let taken = try log.take(after: seen, owner: name, address: address) {
             return try begin(follower, taken, onFenced)
           }
@@ -103,6 +107,9 @@ final class LogOwnership: Sendable {
         watch.lostSight()
         // PostgresLog has said so once.
         logger.debug("the engine is not reached", metadata: ["reason": "\(reason)"])
+      } catch .takenBack, .trimmed {
+        // While a new copy was being made: of a primary that is none any more.
+        watch.lostSight()
       } catch {
         throw error
       }
@@ -129,7 +136,7 @@ final class LogOwnership: Sendable {
 
   /// A server that was not told to stand by has nothing to wait for while another one is alive.
   private func requireNoOwner(_ watch: OwnerWatch) throws(JournalError) {
-    guard watch.hasOwnerMoved, let state = watch.seen else { return }
+    guard watch.hasOwnerMoved, let state = watch.seen, state.owner != name else { return }
     throw .unsuitable(
       "the log has an owner, at \(state.address) (\(state.owner)): start with --standby to take over when it ends"
     )
@@ -171,14 +178,11 @@ final class LogOwnership: Sendable {
     let keeper = try keep(taken.epoch, onFenced)
     duties.withLock { ($0.keeper, $0.epoch) = (keeper, taken.epoch) }
     defer { copiesMadeAnew.store(follower.copiesMadeAnew, ordering: .relaxed) }
-    let (store, summary) = try takeOver(follower, taken)
-    let epoch = store.journal?.log.epoch ?? taken.epoch
-    if epoch != taken.epoch {
-      // It has begun the log with a directory of many runs.
-      keeper.stop()
-      let keeper = try keep(epoch, onFenced)
-      duties.withLock { ($0.keeper, $0.epoch) = (keeper, epoch) }
+    let (store, summary) = try takeOver(follower, taken) { epoch in
+      keeper.raise(to: epoch)
+      self.duties.withLock { $0.epoch = epoch }
     }
+    let epoch = store.journal?.log.epoch ?? taken.epoch
     try? members.forget(name: name)
     logger.info(
       "serves under it",
@@ -191,11 +195,13 @@ final class LogOwnership: Sendable {
 
   /// The log is ours, and the lease is kept: an engine that goes away meanwhile comes back.
   private func takeOver(
-    _ follower: Follower, _ taken: LogState
+    _ follower: Follower, _ taken: LogState, _ willRaise: (UInt32) -> Void
   ) throws(JournalError) -> (StockStore, RecoverySummary) {
     while true {
       do throws(JournalError) {
-        return try follower.takeOver(taken)
+        return try follower.takeOver(taken, willRaise: willRaise)
+      } catch .takenBack, .trimmed {
+        watching.wait(nanoseconds: Limits.engineFollowedNanoseconds)
       } catch .unreachable(let reason) {
         guard taken.hasBegun else {
           throw .unsuitable(
@@ -252,10 +258,7 @@ final class LogOwnership: Sendable {
   /// Ends what waits: it will not be appended to any more.
   func giveUp() {
     isEnding.store(true, ordering: .releasing)
-    watching.signal()
-    watcher.withLock { $0 }?.join()
     let duties = duties.withLock { $0 }
-    duties.carrier?.stop()
     duties.keeper?.stop()
     do throws(JournalError) {
       try log.release(epoch: duties.epoch)
@@ -265,6 +268,9 @@ final class LogOwnership: Sendable {
       logger.warning("could not give the log up: \(error)")
     }
     log.close()
+    watching.signal()
+    watcher.withLock { $0 }?.join()
+    duties.carrier?.stop()
   }
 
   // MARK: Metrics

@@ -190,8 +190,10 @@ final class StoreOpening: Sendable {
       // At once: whoever takes the log waits for that. Nothing is answered any more.
       try store.closeJournal { log?.giveUp() }
     } catch {
+      let isFenced = if case .fenced = error { true } else { false }
       throw CommandFailure(
-        description: "\(settings.dataDirectory): \(error)", status: CommandFailure.diskFailed)
+        description: "\(settings.dataDirectory): \(error)",
+        status: isFenced ? CommandFailure.fenced : CommandFailure.diskFailed)
     }
     closed.signal()
     archive?.finish(store)

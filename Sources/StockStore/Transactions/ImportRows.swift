@@ -36,7 +36,8 @@ extension StoreSession {
     let slot = recorded(identity, number)
     let done = slot.map { core.slab[$0].importedRows } ?? 0
     if command.firstRow > done {
-      return Decision(.refused(.importGap(next: done)), replayed: false, lsn: 0)
+      return Decision(
+        .refused(.importGap(next: done)), replayed: false, lsn: slot.map { core.slab[$0].lsn } ?? 0)
     }
     if command.firstRow < done, core.fault != .importRowTwice {
       return Decision(
