@@ -12,7 +12,8 @@ from grpc import StatusCode
 from holdfast.v1 import reservation_pb2, stock_pb2
 
 from client import Client, Refusal, change, fresh, line, refused
-from engine import Engine, is_installed
+from engine_databases import EngineDatabases
+from engines import is_installed
 from server import eventually, holdfast, serve_command
 from test_durability import state_of
 from watching import Books, Watch
@@ -28,7 +29,7 @@ HOUR = 3600
 
 @pytest.fixture(scope="module")
 def engine():
-    running = Engine()
+    running = EngineDatabases()
     yield running
     running.stop()
 
@@ -356,7 +357,7 @@ def test_an_engine_without_standbys(log, engine):
     owner = log.owner("--journal-segment-bytes", "1048576")
     with Client(owner.target) as client:
         orders, other = Orders(client), client.item(1)
-        engine.run("freeze", "the-standbys")
+        engine.do("freeze", "the-standbys")
         try:
             waiting = client.reservations.Reserve.future(reserve_request(orders.sku), timeout=60)
             # What the lease still covers is answered.
@@ -373,7 +374,7 @@ def test_an_engine_without_standbys(log, engine):
             assert refusal.code == StatusCode.UNAVAILABLE and refusal.retry is not None, refusal.message
             assert not waiting.done() and held_up
         finally:
-            engine.run("thaw", "the-standbys")
+            engine.do("thaw", "the-standbys")
         assert waiting.result(30).reservation_id
         for call in held_up:
             assert len(call.result(30).stock) == 40
@@ -393,19 +394,19 @@ def test_a_primary_that_is_lost(log, engine):
     primary = engine.primary()
     with Client(owner.target) as client:
         orders = Orders(client)
-        engine.run("kill", primary)
+        engine.do("kill", primary)
         try:
             waiting = client.reservations.Reserve.future(reserve_request(orders.sku), timeout=60)
             time.sleep(LEASE_SECONDS)
             with refused(StatusCode.UNAVAILABLE, "LEASE_OVER"):
                 client.level(orders.sku)
-            engine.run("promote")
+            engine.do("promote")
             assert waiting.result(30).reservation_id
             client.release(waiting.result().reservation_id)
             orders.more(client)
             orders.check(client)
         finally:
-            engine.run("start", primary)
+            engine.do("start", primary)
     owner.kill()
     standby.wait_until_ready()
     with Client(standby.target) as client:
