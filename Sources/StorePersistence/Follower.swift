@@ -390,6 +390,11 @@ package final class Follower {
       }
     }
     guard let copy else { preconditionFailure("it was just looked at") }
+    guard taken.epoch > copy.directory.position.run else {
+      throw .lost(
+        "the engine's epoch \(taken.epoch) is not above \(copy.directory.position.run), that of its newest batch"
+      )
+    }
     self.copy = nil
     let end = JournalEnd(position: copy.directory.position, time: 0, tornBytes: 0)
     // The one that the tables were filled from may be gone since.

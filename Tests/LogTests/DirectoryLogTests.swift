@@ -8,16 +8,18 @@ import Testing
 
 @Suite("A log in a directory")
 struct DirectoryLogTests {
-  private static let segmentBytes = 16384
+  static let segmentBytes = 16384
 
   private final class FixedClock: Posix.Clock {
     func now() -> Timestamp { Timestamp(nanoseconds: 1000) }
   }
 
   /// An empty log in memory, with the pool that its segments come from.
-  private static func makeLog() throws -> (log: DirectoryLog, pool: SegmentPool, MemoryStorage) {
+  static func makeLog(
+    durability: Durability = .fsync, replica: (any ReplicatedLog)? = nil
+  ) throws -> (log: DirectoryLog, pool: SegmentPool, storage: MemoryStorage) {
     let options = JournalOptions(
-      durability: .fsync, segmentBytes: segmentBytes, ringBytes: 16384, groupBytesMax: 4096,
+      durability: durability, segmentBytes: segmentBytes, ringBytes: 16384, groupBytesMax: 4096,
       spareSegments: 2, checkpointSegments: 2)
     let storage = MemoryStorage()
     let identity = LogIdentity(
@@ -33,11 +35,11 @@ struct DirectoryLogTests {
       options: options, clock: FixedClock(), pool: pool,
       position: JournalPosition(
         sequence: 1, offset: SegmentHeader.blockBytes, lsn: 0, run: 7, counted: 3),
-      file: first.file, statistics: JournalCounters())
+      file: first.file, statistics: JournalCounters(), replica: replica)
     return (log, pool, storage)
   }
 
-  private static func append(
+  static func append(
     _ records: [UInt8], to log: DirectoryLog, epoch: UInt32 = 7
   ) throws(JournalError) -> LogEnd {
     // In two pieces, as from a ring.
@@ -61,7 +63,8 @@ struct DirectoryLogTests {
   }
 
   /// Fills some segments; what was appended, by its log sequence number.
-  private static func fill(_ log: DirectoryLog, _ pool: SegmentPool) throws -> [UInt64: [UInt8]] {
+  @discardableResult
+  static func fill(_ log: DirectoryLog, _ pool: SegmentPool) throws -> [UInt64: [UInt8]] {
     var written: [UInt64: [UInt8]] = [:]
     for index in 0..<40 {
       let records = [UInt8](repeating: UInt8(index), count: 8 * (index % 50 + 20))

@@ -1,5 +1,4 @@
 // A directory as an owner's copy of a replicated log, and as somebody else's.
-import Bytes
 import LogFixtures
 import Posix
 import Synchronization
@@ -66,58 +65,11 @@ struct ReplicaTests {
     func close() {}
   }
 
-  private final class FixedClock: Posix.Clock {
-    func now() -> Timestamp { Timestamp(nanoseconds: 1000) }
-  }
-
-  private static let segmentBytes = 16384
-
-  private static func makeLog(
-    _ replica: (any ReplicatedLog)? = nil
-  ) throws -> (log: DirectoryLog, pool: SegmentPool, storage: MemoryStorage) {
-    let options = JournalOptions(
-      durability: .quorum, segmentBytes: segmentBytes, ringBytes: 16384, groupBytesMax: 4096,
-      spareSegments: 2, checkpointSegments: 2)
-    let storage = MemoryStorage()
-    let identity = LogIdentity(
-      storeID: TestJournal.storeID, key: JournalKey(secret: TestJournal.secret),
-      segmentBytes: segmentBytes)
-    let pool = try SegmentPool(
-      storage: storage, storeID: identity.storeID, segmentBytes: segmentBytes, lastSequence: 0,
-      options: options)
-    while try pool.prepareNext() {}
-    let first = try #require(pool.takeNext())
-    let log = try DirectoryLog(
-      storage: storage, identity: identity, shape: RecordShape(bytesMax: 512, uncountedKind: 8),
-      options: options, clock: FixedClock(), pool: pool,
-      position: JournalPosition(
-        sequence: 1, offset: SegmentHeader.blockBytes, lsn: 0, run: 7, counted: 3),
-      file: first.file, statistics: JournalCounters(), replica: replica)
-    return (log, pool, storage)
-  }
-
-  private static func append(_ count: Int, _ byte: UInt8, to log: DirectoryLog) throws {
-    let records = [UInt8](repeating: byte, count: count)
-    _ = try unsafe records.span.withUnsafeBytes { (bytes) throws(JournalError) in
-      let group = unsafe RecordGroup(
-        first: bytes, second: UnsafeRawBufferPointer(start: nil, count: 0), recordCount: 1,
-        countedCount: 1)
-      return try log.append(group, at: log.end, epoch: 7)
-    }
-  }
-
   /// What an owner has appended: more than a segment holds.
   private static func owned() throws -> (BatchesInMemory, MemoryStorage) {
     let batches = BatchesInMemory()
-    let (log, pool, storage) = try makeLog(batches)
-    for index in 0..<40 {
-      let count = 8 * (index % 50 + 20)
-      while log.batchBytesMax < count {
-        while try pool.prepareNext() {}
-        #expect(try log.makeRoom())
-      }
-      try append(count, UInt8(index), to: log)
-    }
+    let (log, pool, storage) = try DirectoryLogTests.makeLog(durability: .quorum, replica: batches)
+    try DirectoryLogTests.fill(log, pool)
     #expect(log.position.sequence > 1)
     return (batches, storage)
   }
@@ -136,7 +88,7 @@ struct ReplicaTests {
   @Test("A copy is the same to the byte")
   func sameBytes() throws {
     let (batches, theirs) = try Self.owned()
-    let (log, pool, ours) = try Self.makeLog()
+    let (log, pool, ours) = try DirectoryLogTests.makeLog(durability: .quorum)
     for kept in batches.kept.withLock({ $0 }) {
       while try pool.prepareNext() {}
       #expect(try Self.copy(kept, to: log) == kept.byteCount)
@@ -145,7 +97,8 @@ struct ReplicaTests {
       let name = FileNames.segment(sequence)
       let theirBytes = try #require(theirs.file(name)).bytes
       #expect(
-        theirBytes.count == Self.segmentBytes && theirBytes == ours.file(name)?.bytes, "\(name)")
+        theirBytes.count == DirectoryLogTests.segmentBytes && theirBytes == ours.file(name)?.bytes,
+        "\(name)")
     }
   }
 
@@ -170,7 +123,7 @@ struct ReplicaTests {
   func refused(index: Int) throws {
     let (batches, _) = try Self.owned()
     let all = batches.kept.withLock { $0 }
-    let (log, pool, _) = try Self.makeLog()
+    let (log, pool, _) = try DirectoryLogTests.makeLog(durability: .quorum)
     // In the middle of a segment, and where the next one begins.
     let change = try #require(all.firstIndex { $0.sequence == 2 })
     for (number, kept) in all.enumerated() {
@@ -193,11 +146,13 @@ struct ReplicaTests {
   @Test("What the replicated log does not take is not written")
   func fenced() throws {
     let batches = BatchesInMemory()
-    let (log, _, storage) = try Self.makeLog(batches)
-    try Self.append(64, 1, to: log)
+    let (log, _, storage) = try DirectoryLogTests.makeLog(durability: .quorum, replica: batches)
+    _ = try DirectoryLogTests.append([UInt8](repeating: 1, count: 64), to: log)
     let before = (log.end, storage.file(FileNames.segment(1))?.bytes)
     batches.failure.withLock { $0 = .fenced(by: 8) }
-    #expect(throws: JournalError.fenced(by: 8)) { try Self.append(64, 2, to: log) }
+    #expect(throws: JournalError.fenced(by: 8)) {
+      try DirectoryLogTests.append([UInt8](repeating: 2, count: 64), to: log)
+    }
     #expect(log.end == before.0 && storage.file(FileNames.segment(1))?.bytes == before.1)
   }
 }
