@@ -327,7 +327,7 @@ import Testing
     }
     #expect(ended.exitStatus == 0, "\(ended.report.text)")
     #expect(ended.report.attempts == operations)
-    #expect(ended.report.generatorBusyShare <= 1.1)
+    #expect(ended.report.generatorBusyShare <= 1.01)
   }
 
   /// Streams that think are no silence of the server.

@@ -61,6 +61,9 @@ struct Meter {
     isMeasuring = false
     statistics.wallNanoseconds = max(0, end - measureStarted)
     statistics.cpuNanoseconds = Machine.threadCPUNanoseconds() - cpuAtStart
+    // The last answer may be a while ago, and what was done since is in the processor's time.
+    let sinceStart = SystemClock.monotonicNanoseconds() - measureStarted
+    statistics.busyShare = Double(statistics.cpuNanoseconds) / Double(max(1, sinceStart))
     if let serverPID, let start = serverCPUAtStart,
       let now = Machine.processCPUNanoseconds(of: serverPID)
     {

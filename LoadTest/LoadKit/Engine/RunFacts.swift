@@ -46,8 +46,7 @@ struct RunFacts {
     statistics.add(worker.statistics)
     // With fewer calls than threads some have nothing to do, and no time to be busy in.
     guard worker.statistics.attempts > 0 else { return }
-    busyShares.append(
-      Double(worker.statistics.cpuNanoseconds) / Double(max(1, worker.statistics.wallNanoseconds)))
+    busyShares.append(worker.statistics.busyShare)
   }
 
   /// Checks the history. Without balances it can still be found violated, but not found good.
@@ -102,7 +101,7 @@ struct RunFacts {
     evidence.processors = Machine.usableProcessors
     evidence.machineBusy = machineBusy
     let wall = Double(max(1, statistics.wallNanoseconds))
-    evidence.generatorProcessors = Double(statistics.cpuNanoseconds) / wall
+    evidence.generatorProcessors = busyShares.reduce(0, +)
     evidence.serverProcessors = statistics.serverCPUNanoseconds.map { Double($0) / wall }
     return evidence
   }

@@ -34,6 +34,9 @@ struct Statistics {
   /// CPU of this worker's thread and wall time, in the measured part.
   var cpuNanoseconds: Int64 = 0
   var wallNanoseconds: Int64 = 0
+  /// The share of one processor that one worker's thread used from the start of the measured part until it had
+  /// ended; shares are not added up.
+  var busyShare = 0.0
   /// The server's CPU in the measured part, by worker 0 alone.
   var serverCPUNanoseconds: Int64?
 
