@@ -76,7 +76,6 @@ struct FakeStore {
   private var adjustments: Set<String> = []
   private var reserves = 0
   private var batchReads = 0
-  private var counts = 0
   private var refusedCounts: Set<String> = []
   /// No hold is due before.
   private var nextExpiry = Int64.max
@@ -149,8 +148,7 @@ struct FakeStore {
   ) -> [UInt8]? {
     let item = items[sku] ?? Item(onHand: 0)
     var isExpected = item.onHand == Int64(fields.number(12))
-    counts += 1
-    if case .refusesCounts = fault, counts % 5 == 0 { isExpected = false }
+    if case .refusesCounts = fault { isExpected = false }
     if !isExpected { return refusal(stream, 10, "ON_HAND_MISMATCH", sku: sku) }
     guard Int64(fields.number(5)) < item.held + item.committed else { return nil }
     refusedCounts.insert(fields.text(1))

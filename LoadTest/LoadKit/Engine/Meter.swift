@@ -92,9 +92,11 @@ struct Meter {
   }
 
   /// Takes down how late a tick of the schedule was looked at.
-  mutating func recordLag(_ nanoseconds: Int64) {
+  ///
+  /// - Parameter wasDue: in the measured part.
+  mutating func recordLag(_ nanoseconds: Int64, wasDue: Bool) {
     interval.scheduleLag.record(nanoseconds)
-    if isMeasuring { statistics.scheduleLag.record(nanoseconds) }
+    if wasDue { statistics.scheduleLag.record(nanoseconds) }
   }
 
   /// An answer has come.

@@ -325,7 +325,9 @@ extension WorkerLoop {
   private mutating func sendDue(_ now: Int64) {
     // Ticks that fell due while every stream was busy say nothing about the generator: it slept.
     let countsLag = schedule.hasSentAllSeen
-    while let tick = schedule.look(now) { if countsLag { meter.recordLag(now - tick) } }
+    while let tick = schedule.look(now) {
+      if countsLag { meter.recordLag(now - tick, wasDue: schedule.wasDueInMeasuredPart(tick)) }
+    }
     while let tick = schedule.nextUnsent, let index = nextConnection(),
       let task = nextTask(index, opens: true, now)
     {
