@@ -13,11 +13,12 @@ import engines
 import grpc
 import pytest
 from client import Client, refused
+from holdfast.v1 import backup_pb2, event_pb2, reservation_pb2, stock_pb2
 from server import STOP_SECONDS, Server, eventually, holdfast, serve_command
 
 REPOSITORY = pathlib.Path(__file__).resolve().parents[2]
 PAGES = ["README.md", "CONTRIBUTING.md", "CHANGELOG.md", "SECURITY.md", "docs/ARCHITECTURE.md", "docs/FORMAT.md",
-         "docs/OPERATIONS.md", "docs/HIGH-AVAILABILITY.md",
+         "docs/OPERATIONS.md", "docs/HIGH-AVAILABILITY.md", "docs/SECURITY.md",
          "tools/bench/README.md", "LoadTest/README.md"]
 TEXT = {page: (REPOSITORY / page).read_text() for page in PAGES}
 COMMANDS = [(page, block) for page in PAGES for block in
@@ -61,7 +62,7 @@ def test_verify_repair_dump(binary, tmp_path):
 
 
 def test_tls_and_tokens(binary, tmp_path):
-    """The README's way from nothing to a server with both."""
+    """The way from nothing to a server with both."""
     (block,) = [block for _, block in COMMANDS if block.startswith("openssl req")]
     certify, create, serve = lines(block)
     subprocess.run(shlex.split(certify), cwd=tmp_path, check=True, capture_output=True)
@@ -76,6 +77,34 @@ def test_tls_and_tokens(binary, tmp_path):
         with Client(target, credentials=credentials) as client:
             with refused(grpc.StatusCode.UNAUTHENTICATED, "CREDENTIALS_MISSING"):
                 client.level("nothing")
+
+
+def test_the_table_of_roles(binary, tmp_path):
+    """docs/SECURITY.md: every method of the API is in it, and refused to the role before its own alone."""
+    table = dict(re.findall(r"^\| `?(none|read|reserve|stock|admin)`? \| (.*) \|$", TEXT["docs/SECURITY.md"], re.MULTILINE))
+    roles = list(table)
+    assert roles == ["none", "read", "reserve", "stock", "admin"]
+    least = {name: role for role in roles for name in re.findall(r"`([\w/]+)`", table[role])}
+    services = [service for module in (reservation_pb2, stock_pb2, event_pb2, backup_pb2)
+                for service in module.DESCRIPTOR.services_by_name.values()]
+    methods = {f"{service.name}/{method.name}": f"/{service.full_name}/{method.name}"
+               for service in services for method in service.methods}
+    methods |= {f"Health/{name}": f"/grpc.health.v1.Health/{name}" for name in ("Check", "Watch")}
+    named = {name if name in methods else next(full for full in methods if full.endswith("/" + name)): role
+             for name, role in least.items()}
+    assert named.keys() == methods.keys()
+    tokens = {role: holdfast(binary, "token", "create", "--caller", role, "--role", role, "--file",
+                             tmp_path / "tokens").stdout.strip() for role in roles[1:]}
+    with Server(binary, "--tokens", tmp_path / "tokens") as server, grpc.insecure_channel(server.target) as channel:
+        for name, role in named.items():
+            for given in roles:
+                metadata = [("authorization", f"Bearer {tokens[given]}")] if given in tokens else []
+                call = channel.unary_stream(methods[name])(b"", metadata=metadata, timeout=20)
+                # What is allowed ends in its own way, or goes on.
+                allowed = roles.index(given) >= roles.index(role)
+                code = None if allowed and name.endswith("Watch") else call.code()
+                call.cancel()
+                assert (code in (grpc.StatusCode.PERMISSION_DENIED, grpc.StatusCode.UNAUTHENTICATED)) != allowed, (name, given)
 
 
 OPERATIONS = [line for page, block in COMMANDS if page == "docs/OPERATIONS.md" for line in lines(block)]
