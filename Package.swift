@@ -44,7 +44,8 @@ let package = Package(
   ],
   dependencies: [
     .package(url: "https://github.com/apple/swift-argument-parser", from: "1.8.0"),
-    .package(url: "https://github.com/apple/swift-configuration", from: "1.4.0"),
+    // Without its readers of files: those want the whole of Foundation, and so 40 MB of ICU in a static program.
+    .package(url: "https://github.com/apple/swift-configuration", from: "1.4.0", traits: []),
     .package(url: "https://github.com/apple/swift-log", from: "1.14.0"),
     .package(url: "https://github.com/HdrHistogram/hdrhistogram-swift", from: "0.2.0"),
     .package(url: "https://github.com/swift-server/swift-service-lifecycle", from: "2.13.0"),
@@ -69,7 +70,9 @@ let package = Package(
       name: "CHoldfastProto", dependencies: ["CProtobufC"], path: "Sources/CHoldfastProto",
       cSettings: [.headerSearchPath("include")]),
     .target(name: "CPlatform", path: "Sources/CPlatform"),
+    .target(name: "CVersion", path: "Sources/CVersion"),
 
+    module("Version", ["CVersion"]),
     module("Posix", ["COpenSSL", "CPlatform"]),
     module("Bytes"),
     module("HTTP2", ["Bytes"]),
@@ -95,7 +98,7 @@ let package = Package(
       [
         "Posix", "HTTP2", "GRPC", "Metrics", "Log", "PostgresLog", "StockStore", "StorePersistence",
         "ChangeFeed", "Access", "ReservationService", "Server", "Admin", "Bytes", "Projection",
-        argumentParser, logging,
+        "Version", argumentParser, logging,
         .product(name: "Configuration", package: "swift-configuration"),
         .product(name: "ServiceLifecycle", package: "swift-service-lifecycle"),
         .product(name: "UnixSignals", package: "swift-service-lifecycle"),
@@ -107,15 +110,18 @@ let package = Package(
       path: "LoadTest/LoadReport"),
     module("LoadHistory", path: "LoadTest/LoadHistory"),
     module(
-      "LoadKit", ["LoadReport", "LoadHistory", "Posix", "GRPC", "HTTP2"], path: "LoadTest/LoadKit"),
+      "LoadKit", ["LoadReport", "LoadHistory", "Posix", "GRPC", "HTTP2", "Version"],
+      path: "LoadTest/LoadKit"),
     executable(
-      "holdfast-load", ["LoadKit", "LoadReport", "LoadHistory", "Posix", argumentParser],
+      "holdfast-load",
+      ["LoadKit", "LoadReport", "LoadHistory", "Posix", "Version", argumentParser],
       path: "LoadTest/holdfast-load"),
     executable(
       "store-benchmark", ["Log", "StockStore", "StorePersistence", "Posix"],
       path: "Benchmarks/StoreBenchmark"),
     executable("watch-benchmark", ["GRPC", "HTTP2", "Posix"], path: "Benchmarks/WatchBenchmark"),
 
+    tests("VersionTests", ["Version"]),
     tests("PosixTests", ["Posix"]),
     tests("HTTP2Tests", ["HTTP2", "CNGHTTP2", "WireTesting"]),
     tests("BytesTests", ["Bytes"]),

@@ -6,6 +6,7 @@ internal import LoadHistory
 internal import LoadKit
 internal import LoadReport
 internal import Posix
+internal import Version
 
 @main
 struct HoldfastLoad: ParsableCommand {
@@ -23,7 +24,7 @@ struct HoldfastLoad: ParsableCommand {
       Exit status: 0 all is well, 1 an invariant is violated, 2 it could not be run or compared, 3 a \
       --require is broken.
       """,
-    version: RunOptions.version,
+    version: Build.text,
     subcommands: [
       RunCommand.self, FindKneeCommand.self, ScenariosCommand.self, CompareCommand.self,
       CheckCommand.self, AuditCommand.self, PrepareCommand.self,

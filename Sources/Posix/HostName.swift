@@ -11,6 +11,16 @@ package enum HostName {
     package var description: String { "'\(host)' is no address or name of a host (\(reason))" }
   }
 
+  /// This machine's name, as gethostname(2) tells it; `localhost` where it has none.
+  package static var own: String {
+    // 64 bytes and the zero at their end are all that Linux keeps.
+    var buffer = [CChar](repeating: 0, count: 65)
+    guard unsafe gethostname(&buffer, buffer.count - 1) == 0, buffer[0] != 0 else {
+      return "localhost"
+    }
+    return String(decoding: buffer.prefix { $0 != 0 }.map(UInt8.init(bitPattern:)), as: UTF8.self)
+  }
+
   /// The addresses of `host`, a name or an address itself, as text: those of IPv4 before those of IPv6,
   /// so that a server and its client that both say localhost mean the same. At least one. Asks the
   /// system's resolver, which may take seconds: for the start of a program.

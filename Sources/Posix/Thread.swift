@@ -80,6 +80,14 @@ package enum Machine {
     return limit.rlim_cur == .max ? nil : Int(clamping: limit.rlim_cur)
   }
 
+  /// A variable of the environment; nil where it is not set. Nobody sets one while threads run.
+  package static func environment(_ name: String) -> String? {
+    unsafe getenv(name).map { unsafe String(cString: $0) }
+  }
+
+  /// The number of this process.
+  package static var processID: Int32 { getpid() }
+
   /// CPU time of the whole process so far, user and system, in nanoseconds.
   package static func processCPUNanoseconds() -> Int64 {
     var time = timespec()

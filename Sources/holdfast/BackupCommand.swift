@@ -1,6 +1,6 @@
 // `holdfast backup`: a copy of the state that can be restored, also of a server that goes on serving.
 internal import ArgumentParser
-internal import Foundation
+internal import FoundationEssentials
 internal import GRPC
 internal import Log
 internal import Posix

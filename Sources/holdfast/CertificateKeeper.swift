@@ -1,5 +1,5 @@
 // The certificate of a server that runs.
-internal import Foundation
+internal import FoundationEssentials
 internal import Logging
 internal import Metrics
 internal import Posix

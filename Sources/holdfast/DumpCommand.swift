@@ -1,7 +1,8 @@
 // `holdfast dump`: the journal for programs.
 internal import ArgumentParser
-internal import Foundation
+internal import Glibc
 internal import Log
+internal import Posix
 internal import StockStore
 internal import StorePersistence
 
@@ -49,12 +50,12 @@ private final class LineOutput {
   }
 
   func flush() {
-    do {
-      try FileHandle.standardOutput.write(contentsOf: buffer)
+    do throws(Errno) {
+      try OutputFile(duplicating: STDOUT_FILENO).write(buffer)
       buffer.removeAll(keepingCapacity: true)
     } catch {
       // A closed pipe is its reader's wish; anything else is worth a word.
-      if errno == EPIPE { exit(0) }
+      if error.code == EPIPE { exit(0) }
       CommandFailure.complain("cannot write: \(error)")
       exit(1)
     }

@@ -1,16 +1,16 @@
 // The command line: `holdfast serve`, and what is done with a data directory.
 internal import ArgumentParser
-internal import Foundation
 internal import Log
 internal import Posix
 internal import StockStore
+internal import Version
 
 @main
 struct Holdfast: AsyncParsableCommand {
   static let configuration = CommandConfiguration(
     commandName: "holdfast",
     abstract: "A stock-reservation server: holds units while a customer pays, and never oversells.",
-    version: Build.version,
+    version: Build.text,
     subcommands: [
       ServeCommand.self, BackupCommand.self, RestoreCommand.self, VerifyCommand.self,
       RepairCommand.self, DumpCommand.self, TokenCommand.self, EngineCommand.self,
@@ -70,16 +70,6 @@ extension CommandFailure {
 
   /// Writes a line to standard error.
   static func complain(_ text: String) {
-    try? FileHandle.standardError.write(contentsOf: Data("holdfast: \(text)\n".utf8))
+    _ = FileDescriptor.write(2, Array("holdfast: \(text)\n".utf8), patienceMilliseconds: -1)
   }
-}
-
-/// What this build is.
-enum Build {
-  static let version = "0.1.0"
-  #if DEBUG
-    static let configuration = "debug"
-  #else
-    static let configuration = "release"
-  #endif
 }

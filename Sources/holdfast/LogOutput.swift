@@ -1,5 +1,6 @@
 // Structured logs on standard error: text for people on a terminal, one JSON object a line elsewhere.
-internal import Foundation
+internal import FoundationEssentials
+internal import Glibc
 internal import Logging
 internal import Posix
 internal import Synchronization

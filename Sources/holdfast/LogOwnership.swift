@@ -8,7 +8,6 @@ internal import StorePersistence
 internal import Synchronization
 
 // With durability quorum: from following the log in the engine to owning it, and what an owner does beside serving.
-internal import class Foundation.ProcessInfo
 
 /// The log that this server follows, and then owns.
 final class LogOwnership: Sendable {
@@ -45,9 +44,7 @@ final class LogOwnership: Sendable {
     self.settings = settings
     self.logger = logger
     self.address = settings.advertise.isEmpty ? address : settings.advertise
-    let process = ProcessInfo.processInfo
-    name =
-      "\(process.hostName):\(process.processIdentifier):\(String(Machine.random64(), radix: 36))"
+    name = "\(HostName.own):\(Machine.processID):\(String(Machine.random64(), radix: 36))"
     members = EngineMembers(address: settings.engine)
     do {
       log = try PostgresLog(

@@ -1,13 +1,14 @@
 // `holdfast project`: tables in PostgreSQL that follow a server, for reports and joins.
 internal import Admin
 internal import ArgumentParser
-internal import Foundation
 internal import GRPC
+internal import Glibc
 internal import Log
 internal import Metrics
 internal import Posix
 internal import PostgresLog
 internal import Projection
+internal import Version
 
 struct ProjectCommand: AsyncParsableCommand {
   static let configuration = CommandConfiguration(
@@ -177,7 +178,7 @@ struct FollowCommand: AsyncParsableCommand {
       return try AdminServer(
         host: adminHost, port: adminPort, limits: Limits.admin, page: page,
         readiness: { metrics.isFollowing ? .ready : .recovering },
-        information: { [("Version", Build.version), ("Build", Build.configuration)] })
+        information: { [("Version", Build.text), ("Build", Build.configuration)] })
     } catch {
       throw CommandFailure(description: "\(error)")
     }
@@ -185,9 +186,8 @@ struct FollowCommand: AsyncParsableCommand {
 
   private func announce(_ options: ProjectionOptions, _ admin: AdminServer?) {
     let pages = admin.map { " admin http://\($0.host):\($0.port)" } ?? ""
-    let process = ProcessInfo.processInfo.processIdentifier
     // For programs that start this one: the only line on standard output.
-    print("holdfast projecting: schema \(options.schema)\(pages) pid \(process)")
+    print("holdfast projecting: schema \(options.schema)\(pages) pid \(Machine.processID)")
     fflush(nil)
   }
 

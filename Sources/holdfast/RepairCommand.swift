@@ -1,6 +1,5 @@
 // `holdfast repair`: gives up the end of a damaged journal, on purpose and for good.
 internal import ArgumentParser
-internal import Foundation
 internal import Log
 internal import Posix
 internal import StockStore
@@ -38,7 +37,7 @@ struct RepairCommand: AsyncParsableCommand {
   func run() async throws {
     try await CommandFailure.report {
       // An owner makes the directory where there is none: not here.
-      guard FileManager.default.fileExists(atPath: directory) else {
+      guard (try? FileStatus(path: directory)) != nil else {
         throw CommandFailure(description: "\(directory): there is no such directory")
       }
       let path: String
@@ -64,7 +63,7 @@ struct RepairCommand: AsyncParsableCommand {
   private var newListPath: String {
     let stem = "\(directory)/given-up-\(truncateAt)"
     let paths = ["\(stem).jsonl"] + (2...1000).map { "\(stem)-\($0).jsonl" }
-    return paths.first { !FileManager.default.fileExists(atPath: $0) } ?? paths[0]
+    return paths.first { (try? FileStatus(path: $0)) == nil } ?? paths[0]
   }
 }
 

@@ -1,6 +1,6 @@
 // `holdfast restore`: a data directory of a backup, as it was at its end or at any moment since.
 internal import ArgumentParser
-internal import Foundation
+internal import FoundationEssentials
 internal import Log
 internal import Posix
 internal import StockStore

@@ -2,8 +2,8 @@
 internal import Access
 internal import Admin
 internal import ChangeFeed
-internal import Foundation
 internal import GRPC
+internal import Glibc
 internal import Log
 internal import Logging
 internal import Metrics
@@ -15,6 +15,7 @@ internal import StockStore
 internal import StorePersistence
 internal import Synchronization
 internal import UnixSignals
+internal import Version
 
 enum Service {
   /// Serves until SIGTERM or SIGINT, then finishes what is open and returns.
@@ -122,7 +123,7 @@ enum Service {
         limits: Limits.admin, page: page,
         readiness: { state.readiness },
         information: {
-          [("Version", Build.version), ("Build", Build.configuration)] + state.logLines
+          [("Version", Build.text), ("Build", Build.configuration)] + state.logLines
         })
     }
     let port = open("", settings.host, &problems, &flags) { (host) throws in
@@ -187,11 +188,10 @@ enum Service {
   private static func printLine(
     _ word: String, _ settings: Settings, _ port: ReservedPort, _ admin: AdminServer
   ) {
-    let process = ProcessInfo.processInfo.processIdentifier
     let target = address(port.host, port.number)
     let adminTarget = address(admin.host, admin.port)
     let scheme = settings.adminTLS ? "https" : "http"
-    print("holdfast \(word): grpc \(target) admin \(scheme)://\(adminTarget) pid \(process)")
+    print("holdfast \(word): grpc \(target) admin \(scheme)://\(adminTarget) pid \(Machine.processID)")
     fflush(nil)
   }
 
@@ -203,7 +203,7 @@ enum Service {
       "stands by",
       metadata: [
         "grpc": "\(address(port.host, port.number))",
-        "admin": "\(address(admin.host, admin.port))", "version": "\(Build.version)",
+        "admin": "\(address(admin.host, admin.port))", "version": "\(Build.text)",
       ])
   }
 
@@ -221,7 +221,7 @@ enum Service {
         "connections-max": .stringConvertible(settings.maxConnections),
         "durability": "\(settings.durability?.rawValue ?? Settings.memory)",
         "concurrency": "\(settings.concurrency.rawValue)",
-        "version": "\(Build.version)",
+        "version": "\(Build.text)",
       ])
     if Build.configuration == "debug" {
       logger.warning("a debug build: several times slower than a release build")

@@ -1,9 +1,10 @@
 // A connection to a holdfast server, for commands that call one: `backup` and `project`.
 internal import Bytes
-internal import Foundation
+internal import FoundationEssentials
 internal import GRPC
 internal import HTTP2
 internal import Posix
+internal import Version
 
 /// Where a server listens, and how it is spoken to.
 struct ServiceTarget: CustomStringConvertible {

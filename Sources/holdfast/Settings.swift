@@ -1,7 +1,7 @@
 // What the operator may set: a flag, else an environment variable, else the configuration file, else
 // the default. Every value is read as text by one set of rules, so that each says the same of a mistake.
 internal import Configuration
-internal import Foundation
+internal import FoundationEssentials
 internal import Log
 internal import Posix
 internal import PostgresLog

@@ -2,6 +2,7 @@
 internal import Metrics
 internal import Posix
 internal import StockStore
+internal import Version
 
 enum StoreMetrics {
   static func expose(
@@ -143,9 +144,11 @@ enum ProcessMetrics {
   private static let startSeconds = Double(SystemClock.wall().nanoseconds) / 1e9
 
   static func expose(into page: inout Exposition) {
+    var build = [("version", Build.version), ("configuration", Build.configuration)]
+    if let commit = Build.commit { build.append(("commit", commit)) }
     page.gauge(
       "holdfast_build_info", help: "Constant 1, labelled with what this build is.",
-      samples: [([("version", Build.version), ("configuration", Build.configuration)], 1)])
+      samples: [(build, 1)])
     page.counter(
       "process_cpu_seconds_total", help: "CPU time of the process, user and system.",
       samples: [([], Double(Machine.processCPUNanoseconds()) / 1e9)])

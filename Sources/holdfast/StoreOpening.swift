@@ -1,6 +1,6 @@
 // From a data directory to a running store with its journal, and back.
 internal import ChangeFeed
-internal import Foundation
+internal import Glibc
 internal import Log
 internal import Logging
 internal import Posix

@@ -2,7 +2,7 @@
 // once, when it is made, and is nowhere else.
 internal import Access
 internal import ArgumentParser
-internal import Foundation
+internal import FoundationEssentials
 internal import Posix
 
 struct TokenCommand: AsyncParsableCommand {

@@ -1,6 +1,6 @@
 // `holdfast verify`: reads a data directory as a start would, and says what it holds.
 internal import ArgumentParser
-internal import Foundation
+internal import FoundationEssentials
 internal import Log
 internal import StockStore
 internal import StorePersistence

@@ -90,9 +90,15 @@ let rules: [Rule] = [
     }
   },
   Rule(name: "Foundation") { file, report in
-    guard let module = file.module, modulesWithoutFoundation.contains(module) else { return }
+    guard let module = file.module else { return }
+    let isHot = modulesWithoutFoundation.contains(module)
     for (line, imported) in file.imports where imported.hasPrefix("Foundation") {
-      report(line, "`Foundation`", "use the standard library or Posix")
+      if isHot {
+        report(line, "`Foundation`", "use the standard library or Posix")
+      } else if imported != "FoundationEssentials" {
+        // The whole of it links ICU into the programs: 40 MB.
+        report(line, "`\(imported)`", "use FoundationEssentials")
+      }
     }
   },
   Rule(name: "opening") { file, report in
@@ -136,14 +142,15 @@ private let executables: Set = [
 /// The hot modules: what they use is known to the last allocation.
 private let modulesWithoutFoundation: Set = [
   "Metrics", "Log", "StockStore", "StorePersistence", "HTTP2", "GRPC", "Posix", "Server", "Admin",
-  "Access", "Bytes", "PostgresLog", "Projection",
+  "Access", "Bytes", "PostgresLog", "Projection", "Version",
 ]
 
 /// Who may import whom among the modules of this package.
 private let arrows: [String: Set<String>] = [
   "CNGHTTP2": [], "CProtobufC": [], "COpenSSL": [], "CPlatform": [], "CZlib": [],
-  "CPostgres": [],
+  "CPostgres": [], "CVersion": [],
   "CHoldfastProto": ["CProtobufC"],
+  "Version": ["CVersion"],
   "Posix": ["COpenSSL", "CPlatform"],
   "Bytes": [],
   "HTTP2": ["Bytes"],
@@ -165,10 +172,11 @@ private let arrows: [String: Set<String>] = [
   "holdfast": [
     "Posix", "HTTP2", "GRPC", "Metrics", "Log", "PostgresLog", "StockStore", "StorePersistence",
     "ChangeFeed", "Access", "ReservationService", "Server", "Admin", "Bytes", "Projection",
+    "Version",
   ],
   "LoadReport": ["Posix", "CZlib"], "LoadHistory": [],
-  "LoadKit": ["LoadReport", "LoadHistory", "Posix", "GRPC", "HTTP2"],
-  "holdfast-load": ["LoadKit", "LoadReport", "LoadHistory", "Posix"],
+  "LoadKit": ["LoadReport", "LoadHistory", "Posix", "GRPC", "HTTP2", "Version"],
+  "holdfast-load": ["LoadKit", "LoadReport", "LoadHistory", "Posix", "Version"],
   "WatchBenchmark": ["GRPC", "HTTP2", "Posix"],
   "StoreBenchmark": ["Log", "StockStore", "StorePersistence", "Posix"],
   "Simulation": ["ChangeFeed", "StorePersistence", "StockStore", "Log", "Posix"],

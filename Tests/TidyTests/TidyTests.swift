@@ -176,7 +176,10 @@ private let snippets: [Snippet] = [
   breach(
     "Foundation", "Sources/HTTP2/A.swift", "import FoundationEssentials\n",
     "1: `Foundation` is banned, use the standard library or Posix"),
-  clean("Foundation", "Sources/holdfast/A.swift", "internal import Foundation\n"),
+  breach(
+    "Foundation", "Sources/holdfast/A.swift", "internal import struct Foundation.Date\n",
+    "1: `Foundation` is banned, use FoundationEssentials"),
+  clean("Foundation", "Sources/holdfast/A.swift", "internal import FoundationEssentials\n"),
   clean("Foundation", "Sources/HTTP2/A.swift", "// Foundation is not needed here.\n"),
 
   breach(

@@ -2,6 +2,7 @@
 package import LoadHistory
 package import LoadReport
 internal import Posix
+internal import Version
 
 extension Report {
   init(_ options: RunOptions, _ facts: RunFacts) {
@@ -131,9 +132,8 @@ extension Report {
 }
 
 extension RunOptions {
-  package static let version = "0.1.0"
   /// What reports say they were written by.
-  package static let generator = "holdfast-load/\(version)"
+  package static let generator = "holdfast-load/\(Build.version)"
 }
 
 extension Report.Configuration {
