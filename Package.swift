@@ -92,13 +92,14 @@ let package = Package(
       ]),
     module("Server", ["Posix", "HTTP2", "GRPC", "Bytes", "Metrics"]),
     module("Admin", ["Posix", "Metrics"]),
+    module("Supervision", ["Posix"]),
     module("Projection", ["PostgresLog", "Log", "Posix", "Bytes", "Metrics"]),
     executable(
       "holdfast",
       [
         "Posix", "HTTP2", "GRPC", "Metrics", "Log", "PostgresLog", "StockStore", "StorePersistence",
         "ChangeFeed", "Access", "ReservationService", "Server", "Admin", "Bytes", "Projection",
-        "Version", argumentParser, logging,
+        "Supervision", "Version", argumentParser, logging,
         .product(name: "Configuration", package: "swift-configuration"),
         .product(name: "ServiceLifecycle", package: "swift-service-lifecycle"),
         .product(name: "UnixSignals", package: "swift-service-lifecycle"),
@@ -148,6 +149,7 @@ let package = Package(
         "CHoldfastProto", "CProtobufC", "WireTesting",
       ]),
     tests("ServerTests", ["Server", "Posix", "HTTP2", "GRPC", "Bytes", "Metrics"]),
+    tests("SupervisionTests", ["Supervision", "Posix"]),
     tests("AdminTests", ["Admin", "Posix", "Metrics"]),
     tests("HistoryTests", ["LoadHistory"]),
     tests("ReportTests", ["LoadReport", "Posix"]),

@@ -33,9 +33,14 @@ package final class Journal: Sendable {
   private let isStopping = Atomic<Bool>(false)
   private let hasFailed = Atomic<Bool>(false)
   private let firstFailure = Mutex<JournalError?>(nil)
+  private let round = Atomic<Int64>(SystemClock.monotonicNanoseconds())
 
   /// How often the directory is looked at.
   private static let watchNanoseconds: Int64 = 500_000_000
+
+  /// When the thread that makes decisions durable came round last, in monotonic nanoseconds: at most a second ago,
+  /// unless the disk does not answer.
+  package var lastRound: Int64 { round.load(ordering: .relaxed) }
 
   /// What went wrong first.
   package var failure: JournalError? { firstFailure.withLock { $0 } }
@@ -195,6 +200,7 @@ package final class Journal: Sendable {
         let stops = isStopping.load(ordering: .acquiring)
         let before = ring.durable
         let began = SystemClock.monotonicNanoseconds()
+        round.store(began, ordering: .relaxed)
         let records = try step()
         if records > 0 {
           waiting = Waiting()

@@ -122,13 +122,16 @@ package enum UnixSocket {
     return slash == path.startIndex ? "/" : String(path[..<slash])
   }
 
-  private static func open() throws(Errno) -> FileDescriptor {
-    let type = Int32(SOCK_STREAM.rawValue | SOCK_NONBLOCK.rawValue | SOCK_CLOEXEC.rawValue)
+  fileprivate static func open(
+    _ kind: __socket_type = SOCK_STREAM
+  ) throws(Errno) -> FileDescriptor {
+    let type = Int32(kind.rawValue | SOCK_NONBLOCK.rawValue | SOCK_CLOEXEC.rawValue)
     return FileDescriptor(owning: try retrying { socket(AF_UNIX, type, 0) })
   }
 
-  private struct Address {
+  fileprivate struct Address {
     private var storage = sockaddr_un()
+    private var length = MemoryLayout<sockaddr_un>.size
 
     init(path: String) throws(Errno) {
       let bytes = Array(path.utf8)
@@ -140,13 +143,54 @@ package enum UnixSocket {
       unsafe withUnsafeMutableBytes(of: &storage.sun_path) { unsafe $0.copyBytes(from: bytes) }
     }
 
+    /// A name outside the file system: it ends with the address, and no byte ends it.
+    init(abstract name: some StringProtocol) throws(Errno) {
+      let bytes = [0] + Array(name.utf8)
+      guard bytes.count <= UnixSocket.pathBytesMax + 1 else { throw Errno(code: ENAMETOOLONG) }
+      guard bytes.count > 1 else { throw .invalid }
+      storage.sun_family = sa_family_t(AF_UNIX)
+      unsafe withUnsafeMutableBytes(of: &storage.sun_path) { unsafe $0.copyBytes(from: bytes) }
+      length = MemoryLayout<sockaddr_un>.size - UnixSocket.pathBytesMax - 1 + bytes.count
+    }
+
     mutating func with<R>(
       _ body: (UnsafePointer<sockaddr>, socklen_t) throws(Errno) -> R
     ) throws(Errno) -> R {
-      unsafe try withUnsafePointer(to: &storage) { (pointer) throws(Errno) -> R in
+      let length = socklen_t(length)
+      return unsafe try withUnsafePointer(to: &storage) { (pointer) throws(Errno) -> R in
         let raw = unsafe UnsafeRawPointer(pointer).assumingMemoryBound(to: sockaddr.self)
-        return unsafe try body(raw, socklen_t(MemoryLayout<sockaddr_un>.size))
+        return unsafe try body(raw, length)
       }
     }
+  }
+}
+
+/// Sends datagrams to one address, which need not be there yet. Any thread.
+package final class UnixDatagramSocket: Sendable {
+  private let descriptor: FileDescriptor
+  private let address: UnixSocket.Address
+
+  /// - Parameter text: a path from the root, or `@` and an abstract name.
+  /// - Throws: EINVAL for another text, ENAMETOOLONG, and what socket(2) says.
+  package init(to text: String) throws(Errno) {
+    switch text.first {
+    case "/": address = try UnixSocket.Address(path: text)
+    case "@": address = try UnixSocket.Address(abstract: text.dropFirst())
+    default: throw .invalid
+    }
+    descriptor = try UnixSocket.open(SOCK_DGRAM)
+  }
+
+  /// Sends one datagram, or loses it: where nobody takes it, or its reader is behind. Never blocks.
+  package func send(_ bytes: [UInt8]) -> Bool {
+    var address = address
+    let number = descriptor.number
+    let sent = unsafe try? address.with { (pointer, length) throws(Errno) -> Int in
+      // The array and the address are ours for the length of the call.
+      unsafe bytes.withUnsafeBytes {
+        unsafe sendto(number, $0.baseAddress, $0.count, Int32(MSG_NOSIGNAL), pointer, length)
+      }
+    }
+    return sent == bytes.count
   }
 }

@@ -81,6 +81,7 @@ final class EventLoop {
     // 1. Everything that can be read is read.
     let ready = try io.poller.wait(timeoutMilliseconds: waitMilliseconds)
     nowNanoseconds = SystemClock.monotonicNanoseconds()
+    mailbox.noteRound(at: nowNanoseconds)
     calls.nowNanoseconds = nowNanoseconds
     context.setNow(nanoseconds: nowNanoseconds)
     metrics.turnBegan(nowNanoseconds: nowNanoseconds)

@@ -49,6 +49,7 @@ package final class Forwarder: Sendable {
     let isEnding = Atomic<Bool>(false)
     let statistics = Mutex(ForwarderStatistics())
     let error = Mutex<Errno?>(nil)
+    let round = Atomic<Int64>(SystemClock.monotonicNanoseconds())
 
     init() throws(Errno) { wakeup = try Wakeup() }
   }
@@ -57,6 +58,9 @@ package final class Forwarder: Sendable {
     self.shared = shared
     self.thread = thread
   }
+
+  /// When the thread came round last, in monotonic nanoseconds: at most a second ago, unless it hangs or has ended.
+  package var lastRound: Int64 { shared.round.load(ordering: .relaxed) }
 
   package var statistics: ForwarderStatistics { shared.statistics.withLock { $0 } }
 

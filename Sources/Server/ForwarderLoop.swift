@@ -61,6 +61,7 @@ internal import Synchronization
     while true {
       let ready = try poller.wait(timeoutMilliseconds: waitMilliseconds)
       nowNanoseconds = SystemClock.monotonicNanoseconds()
+      shared.round.store(nowNanoseconds, ordering: .relaxed)
       for position in 0..<ready { take(poller.event(at: position)) }
       if nowNanoseconds >= nextTickNanoseconds { tick() }
       if shared.isEnding.load(ordering: .acquiring) { beginEnd() }

@@ -20,6 +20,7 @@ final class Mailbox: Sendable {
   private let contents = Mutex(Contents())
   private let wakeup: Wakeup
   private let connections = Atomic<Int>(0)
+  private let round = Atomic<Int64>(SystemClock.monotonicNanoseconds())
 
   init() throws(Errno) { wakeup = try Wakeup() }
 
@@ -27,6 +28,12 @@ final class Mailbox: Sendable {
 
   /// Connections that the loop has or will have.
   var connectionCount: Int { connections.load(ordering: .relaxed) }
+
+  /// When the loop began its newest iteration, in monotonic nanoseconds.
+  var lastRound: Int64 { round.load(ordering: .relaxed) }
+
+  /// Of the loop's own thread.
+  func noteRound(at nanoseconds: Int64) { round.store(nanoseconds, ordering: .relaxed) }
 
   func addConnections(_ change: Int) { connections.add(change, ordering: .relaxed) }
 

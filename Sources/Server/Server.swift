@@ -80,6 +80,10 @@ package final class Server: Sendable {
       failure: failure)
   }
 
+  /// When each loop began its newest iteration, in monotonic nanoseconds: at most a second ago, unless it hangs, has
+  /// much to do, or has ended.
+  package var lastRounds: [@Sendable () -> Int64] { mailboxes.map { each in { each.lastRound } } }
+
   /// Begins an orderly shutdown: no new connections, clients are told, open calls are finished, and
   /// after the limit the rest is refused. Any thread, any number of times.
   package func shutDown() {

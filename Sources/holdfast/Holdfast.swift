@@ -14,7 +14,7 @@ struct Holdfast: AsyncParsableCommand {
     subcommands: [
       ServeCommand.self, BackupCommand.self, RestoreCommand.self, VerifyCommand.self,
       RepairCommand.self, DumpCommand.self, TokenCommand.self, EngineCommand.self,
-      HandoverCommand.self, ProjectCommand.self,
+      HandoverCommand.self, ProjectCommand.self, HealthCommand.self,
     ])
 
   static func main() async {

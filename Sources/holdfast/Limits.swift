@@ -229,6 +229,10 @@ enum Limits {
   static let shutdownNanosecondsMax = 10 * second
   /// What a disk that works needs for the last decisions, however late the last connection has ended.
   static let closingNanosecondsMin = second
+  /// What an end takes beyond the shutdown's time, at the most: then a service manager may kill.
+  static let endingNanoseconds = 5 * second
+  /// How often a health check looks whether its answer has come, in milliseconds.
+  static let healthPollMilliseconds: Int32 = 100
 
   // MARK: The admin port
 

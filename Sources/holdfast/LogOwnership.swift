@@ -64,6 +64,9 @@ final class LogOwnership: Sendable {
     }
   }
 
+  /// The engine has not answered for a lease.
+  var isLeaseOver: Bool { log.leaseEnd < SystemClock.steadyNanoseconds() }
+
   /// Somebody has asked this owner for the log.
   var isWanted: Bool { wasWanted.load(ordering: .acquiring) }
 

@@ -11,6 +11,9 @@ struct ServeCommand: AsyncParsableCommand {
       as {"port": 7420, "max-hold": "2h"}), else its default. Durations are written 500ms, 30s, \
       10m or 24h. When it is ready, it prints one line that names its ports.
 
+      Where neither says otherwise, --tokens, --tls-cert, --tls-key and --tls-client-ca are the files of these names in \
+      $CREDENTIALS_DIRECTORY, if they are there: credentials of a systemd unit, or /run/secrets of a container.
+
       Exit status: 0 after SIGTERM or SIGINT, 1 where it cannot start, 3 where the data directory \
       is damaged, 64 for a setting that makes no sense, 74 where the disk failed under the journal, \
       or did not answer until the time of a shutdown was over: nothing was acknowledged from then \

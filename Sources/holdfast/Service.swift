@@ -13,6 +13,7 @@ internal import Server
 internal import ServiceLifecycle
 internal import StockStore
 internal import StorePersistence
+internal import Supervision
 internal import Synchronization
 internal import UnixSignals
 internal import Version
@@ -22,9 +23,13 @@ enum Service {
   static func run(_ settings: Settings) async throws {
     ProcessMetrics.begin()
     let logger = LogOutput.logger(settings)
+    let manager = try serviceManager(logger)
     let watcher = try Watcher(settings, logger)
     try watcher.start()
-    try Signals.onHangup { watcher.reload() }
+    try Signals.onHangup {
+      guard let manager else { return watcher.reload() }
+      manager.reloading { watcher.reload() }
+    }
     for warning in settings.warnings { logger.warning("\(warning)") }
     if settings.concurrency == Settings.broken {
       logger.warning("this store oversells on purpose; it is for demonstrations only")
@@ -39,10 +44,12 @@ enum Service {
     if let certificate = watcher.certificate { page.add { certificate.expose(into: &$0) } }
 
     try requireDescriptors(settings)
-    let state = ServiceState(logger: logger)
+    let state = ServiceState(
+      logger: logger, manager: manager,
+      endNanoseconds: settings.shutdownTimeoutNanoseconds + Limits.endingNanoseconds)
     // First of all the directory: whoever starts a second server should hear of that, not of its port.
     let retention = RetentionWatch(Limits.store(settings), logger)
-    let opening = try StoreOpening(settings, logger, retention)
+    let opening = try StoreOpening(settings, logger, retention, manager)
     // Then the ports: a recovery may take a while, and would be for nothing.
     let (admin, port) = try openPorts(settings, page, state, watcher)
     let ownership =
@@ -70,7 +77,10 @@ enum Service {
             successTerminationBehavior: .gracefullyShutdownGroup,
             failureTerminationBehavior: .gracefullyShutdownGroup),
           .init(
-            service: GRPCService(settings: settings, state: state, opening: opening) {
+            service: GRPCService(
+              settings: settings, state: state, opening: opening, ownership: ownership,
+              manager: manager
+            ) {
               store, feed, backups throws(CommandFailure) in
               page.add { StoreMetrics.expose(store.statistics(), store.concurrency, into: &$0) }
               page.add { JournalMetrics.expose(store.journalStatistics, into: &$0) }
@@ -82,9 +92,12 @@ enum Service {
               guard settings.isStandby, let ownership else { return nil }
               let front = try StandbyFront(settings, port, ownership, metrics, page, watcher)
               announceStandby(settings, port, admin, logger)
+              manager?.watch(front.watched)
+              manager?.ready(status: "stands by at \(address(port.host, port.number))")
               return front
             } announce: {
               announce(settings, port, admin, logger)
+              manager?.ready(status: "serves gRPC on \(address(port.host, port.number))")
             },
             successTerminationBehavior: .gracefullyShutdownGroup,
             failureTerminationBehavior: .gracefullyShutdownGroup),
@@ -95,6 +108,18 @@ enum Service {
       throw CommandFailure(
         description: "the log was asked for, and given up", status: CommandFailure.fenced)
     }
+  }
+
+  /// Who started this process and wants to hear of it; nil: nobody.
+  private static func serviceManager(_ logger: Logger) throws(CommandFailure) -> ServiceManager? {
+    let manager = ServiceManager.find(Machine.environment) { logger.error("\($0)") }
+    do throws(Errno) {
+      try manager?.start()
+    } catch {
+      throw CommandFailure(
+        description: "cannot start the thread that tells the service manager: \(error)")
+    }
+    return manager
   }
 
   /// A server that runs out of them later could neither take calls nor go on with its journal.
@@ -191,7 +216,8 @@ enum Service {
     let target = address(port.host, port.number)
     let adminTarget = address(admin.host, admin.port)
     let scheme = settings.adminTLS ? "https" : "http"
-    print("holdfast \(word): grpc \(target) admin \(scheme)://\(adminTarget) pid \(Machine.processID)")
+    print(
+      "holdfast \(word): grpc \(target) admin \(scheme)://\(adminTarget) pid \(Machine.processID)")
     fflush(nil)
   }
 
@@ -248,8 +274,15 @@ final class ServiceState: Sendable {
   /// The value's readiness, for probes: they wait for nothing that is done under the lock.
   private let shown = Atomic<UInt8>(ServingState.starting.rawValue)
   private let logger: Logger
+  private let manager: ServiceManager?
+  /// How long the way down may take.
+  private let endNanoseconds: Int64
 
-  init(logger: Logger) { self.logger = logger }
+  init(logger: Logger, manager: ServiceManager?, endNanoseconds: Int64) {
+    self.logger = logger
+    self.manager = manager
+    self.endNanoseconds = endNanoseconds
+  }
 
   var readiness: ServingState {
     ServingState(rawValue: shown.load(ordering: .acquiring)) ?? .starting
@@ -281,6 +314,7 @@ final class ServiceState: Sendable {
 
   /// Begins the way down.
   func drain() {
+    manager?.stopping(status: "finishes the calls that it has", within: endNanoseconds)
     value.withLock { value in
       if value.readiness == .recovering || value.readiness == .standby {
         logger.info("stopped while \(value.readiness == .standby ? "standing by" : "recovering")")
@@ -323,6 +357,8 @@ private struct GRPCService: ServiceLifecycle.Service {
   let settings: Settings
   let state: ServiceState
   let opening: StoreOpening
+  let ownership: LogOwnership?
+  let manager: ServiceManager?
   let openServer:
     @Sendable (StockStore, ChangeFeed?, BackupStreams?) throws(CommandFailure) -> Server
   /// What serves until the store is this server's; nil: nothing.
@@ -348,6 +384,8 @@ private struct GRPCService: ServiceLifecycle.Service {
   private func serve() throws {
     let front = try standBy()
     let store = try state.recovering(standsBy: settings.isStandby) { try opening.open() }
+    // The front's loops end.
+    manager?.watch([])
     front?.shutDown()
     let feed = try opening.openFeed(store)
     defer { feed?.stop() }
@@ -356,6 +394,7 @@ private struct GRPCService: ServiceLifecycle.Service {
     let server = try openServer(store, feed, backups)
     // Not any earlier: only now are the signals caught that whoever reads the line may send.
     state.serve(server)
+    manager?.watch(watched(server, store))
     announce()
     try front?.wait()
     try server.wait()
@@ -363,6 +402,20 @@ private struct GRPCService: ServiceLifecycle.Service {
     backups?.stop()
     let left = settings.shutdownTimeoutNanoseconds - state.drainingNanoseconds
     try opening.close(store, patienceNanoseconds: max(left, Limits.closingNanosecondsMin))
+  }
+
+  /// What has to go on for calls to be answered.
+  private func watched(_ server: Server, _ store: StockStore) -> [Watched] {
+    var watched = server.lastRounds.enumerated().map { Watched("loop-\($0)", lastRound: $1) }
+    if let journal = store.journal {
+      watched.append(
+        Watched("journal") { [ownership] in
+          // It waits for an engine that is away; that is no hanging, and a start would not help.
+          if ownership?.isLeaseOver ?? false { return SystemClock.monotonicNanoseconds() }
+          return journal.lastRound
+        })
+    }
+    return watched
   }
 }
 

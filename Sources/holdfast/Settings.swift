@@ -1,5 +1,5 @@
 // What the operator may set: a flag, else an environment variable, else the configuration file, else
-// the default. Every value is read as text by one set of rules, so that each says the same of a mistake.
+// for files a credential of the service manager's, else the default. Every value is read as text by one set of rules, so that each says the same of a mistake.
 internal import Configuration
 internal import FoundationEssentials
 internal import Log
@@ -122,6 +122,8 @@ struct Settings {
       } else if let value = file[name] {
         let source = "\(name) in \(path ?? "")"
         try set(name, Self.text(name, value, source), source: source)
+      } else if let credential = Self.credential(name) {
+        try set(name, credential.path, source: "credential \(credential.name)")
       } else {
         try set(name, fallback, source: "default")
       }
@@ -409,6 +411,21 @@ extension Settings {
   }
 
   // MARK: Sources
+
+  /// Settings that are files which nobody but the server should read.
+  private static let secrets: Set = ["tokens", "tls-cert", "tls-key", "tls-client-ca"]
+
+  /// The file that the service manager has put down for a setting, in CREDENTIALS_DIRECTORY (LoadCredential= of
+  /// systemd.exec(5); /run/secrets of a container). It has the setting's name: as it is, or behind `holdfast_`, as
+  /// the files of a whole folder have it (LoadCredential=holdfast:/etc/holdfast/credentials), or behind `holdfast.`,
+  /// as credentials of the machine have it.
+  private static func credential(_ setting: String) -> (name: String, path: String)? {
+    guard secrets.contains(setting),
+      let folder = Machine.environment("CREDENTIALS_DIRECTORY"), !folder.isEmpty
+    else { return nil }
+    return ["", "holdfast_", "holdfast."].lazy.map { ($0 + setting, "\(folder)/\($0)\(setting)") }
+      .first { (try? FileStatus(path: $0.1)) != nil }
+  }
 
   /// An entry of the configuration file. Settings are texts and whole numbers; the rest is of no use.
   private enum FileValue: Decodable {

@@ -4,6 +4,7 @@ internal import Metrics
 internal import Posix
 internal import ReservationService
 internal import Server
+internal import Supervision
 
 /// Serves on the port until this server is the owner: then the real one takes its place there, and nobody is
 /// turned away in between.
@@ -42,6 +43,15 @@ struct StandbyFront: Sendable {
         })
     } catch {
       throw CommandFailure(description: "cannot listen as a standby (\(error))")
+    }
+  }
+
+  /// What has to go on for clients to be answered.
+  var watched: [Watched] {
+    switch kind {
+    case .refuses(let server):
+      server.lastRounds.enumerated().map { Watched("loop-\($0)", lastRound: $1) }
+    case .forwards(let forwarder): [Watched("forward") { forwarder.lastRound }]
     }
   }
 

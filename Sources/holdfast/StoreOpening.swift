@@ -6,6 +6,7 @@ internal import Logging
 internal import Posix
 internal import StockStore
 internal import StorePersistence
+internal import Supervision
 internal import Synchronization
 
 /// A store that is about to be opened. Its data directory, if it has one, is this process's already.
@@ -13,6 +14,7 @@ final class StoreOpening: Sendable {
   private let settings: Settings
   private let logger: Logger
   private let retention: RetentionWatch
+  private let manager: ServiceManager?
   private let storage: DirectoryStorage?
   private let archive: ArchiveDirectory?
   /// With durability quorum: the log that the directory is a copy of.
@@ -21,10 +23,11 @@ final class StoreOpening: Sendable {
 
   /// Takes the data directory, which is made if need be.
   init(
-    _ settings: Settings, _ logger: Logger, _ retention: RetentionWatch
+    _ settings: Settings, _ logger: Logger, _ retention: RetentionWatch, _ manager: ServiceManager?
   ) throws(CommandFailure) {
     self.settings = settings
     self.retention = retention
+    self.manager = manager
     self.logger = logger
     if settings.durability == nil {
       storage = nil
@@ -232,6 +235,8 @@ final class StoreOpening: Sendable {
   }
 
   private func report(_ progress: RecoveryProgress) {
+    manager?.tell(
+      status: "recovers: \(progress.records) decisions, \(progress.bytes >> 20) MiB of the journal")
     logger.info(
       "recovering",
       metadata: [

@@ -142,7 +142,7 @@ private let executables: Set = [
 /// The hot modules: what they use is known to the last allocation.
 private let modulesWithoutFoundation: Set = [
   "Metrics", "Log", "StockStore", "StorePersistence", "HTTP2", "GRPC", "Posix", "Server", "Admin",
-  "Access", "Bytes", "PostgresLog", "Projection", "Version",
+  "Access", "Bytes", "PostgresLog", "Projection", "Supervision", "Version",
 ]
 
 /// Who may import whom among the modules of this package.
@@ -168,11 +168,12 @@ private let arrows: [String: Set<String>] = [
   ],
   "Server": ["Posix", "HTTP2", "GRPC", "Bytes", "Metrics"],
   "Admin": ["Posix", "Metrics"],
+  "Supervision": ["Posix"],
   "Projection": ["PostgresLog", "Log", "Posix", "Bytes", "Metrics"],
   "holdfast": [
     "Posix", "HTTP2", "GRPC", "Metrics", "Log", "PostgresLog", "StockStore", "StorePersistence",
     "ChangeFeed", "Access", "ReservationService", "Server", "Admin", "Bytes", "Projection",
-    "Version",
+    "Supervision", "Version",
   ],
   "LoadReport": ["Posix", "CZlib"], "LoadHistory": [],
   "LoadKit": ["LoadReport", "LoadHistory", "Posix", "GRPC", "HTTP2", "Version"],
