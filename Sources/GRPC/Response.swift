@@ -29,6 +29,15 @@ package import HTTP2
     var trailersStart = 0
     /// The failure where it is kept, with its block.
     var kept: UnsafeMutablePointer<KeptBlock>?
+    /// Of this response alone, so a failure with some is not kept.
+    var trailers = InlineArray<2, Trailer>(repeating: Trailer(name: "", value: 0))
+    var trailerCount = 0
+  }
+
+  /// A field of the trailers that is no gRPC's.
+  private struct Trailer: BitwiseCopyable {
+    let name: StaticString
+    let value: UInt64
   }
 
   package init() {
@@ -46,13 +55,42 @@ package import HTTP2
   /// Begins a message in `room`, which must stay until the response is sent.
   package func begin(in room: UnsafeMutableRawBufferPointer) {
     unsafe state.pointee.kind = .message
+    unsafe state.pointee.trailerCount = 0
     unsafe message.reset(in: room)
   }
 
   /// Begins a message in the response's own memory.
   package func begin() {
     unsafe state.pointee.kind = .message
+    unsafe state.pointee.trailerCount = 0
     message.reset()
+  }
+
+  // MARK: Trailers
+
+  /// Tells a number in the trailers, whatever ends the call; two of a response at most, from its beginning on. Of a
+  /// response in parts, or of a stream of them, nothing is told.
+  package func addTrailer(_ name: StaticString, _ value: UInt64) {
+    let count = unsafe state.pointee.trailerCount
+    precondition(count < 2, "two trailers at most")
+    unsafe state.pointee.trailers[count] = Trailer(name: name, value: value)
+    unsafe state.pointee.trailerCount = count + 1
+  }
+
+  /// The trailers behind a message that ends its call; nil: the constant one alone.
+  package var trailers: HeaderFields? {
+    if unsafe state.pointee.trailerCount == 0 { return nil }
+    fields.begin()
+    fields.add("grpc-status", decimal: 0)
+    addTrailers()
+    return fields
+  }
+
+  private func addTrailers() {
+    for index in 0..<(unsafe state.pointee.trailerCount) {
+      let trailer = unsafe state.pointee.trailers[index]
+      fields.add(trailer.name, decimal: trailer.value)
+    }
   }
 
   // MARK: Failures
@@ -72,7 +110,7 @@ package import HTTP2
     fields.begin(status: httpStatus)
     fields.add(ContentType.field.name, ContentType.field.value)
     let trailersStart = fields.byteCount
-    fields.add("grpc-status", decimal: UInt32(code.rawValue))
+    fields.add("grpc-status", decimal: UInt64(code.rawValue))
     statusText.reset()
     PercentEncoding.append(text, to: statusText)
     statusText.withSpan { fields.add("grpc-message", $0) }
@@ -82,12 +120,13 @@ package import HTTP2
       detailsText.withSpan { fields.add("grpc-status-details-bin", $0) }
     }
     if retryMilliseconds > 0 {
-      fields.add("grpc-retry-pushback-ms", decimal: UInt32(retryMilliseconds))
+      fields.add("grpc-retry-pushback-ms", decimal: UInt64(retryMilliseconds))
     }
     // gRPC over HTTP/2, compression: a rejection for its encoding names those that are taken.
     if code == .unimplemented {
       fields.add("grpc-accept-encoding", MessageEncodings.supportedField)
     }
+    addTrailers()
     unsafe state.pointee.kind = .failure(code)
     fields.withBlock { block in
       unsafe block.withUnsafeBufferPointer {
@@ -103,7 +142,9 @@ package import HTTP2
   /// Keeps the failure that was just made, to be asked for by its key. Two failures with the same key
   /// must be the same.
   package func keepFailure(as key: FailureKey) {
-    guard case .failure(let code) = kind, let block = unsafe state.pointee.block else { return }
+    guard case .failure(let code) = kind, let block = unsafe state.pointee.block,
+      unsafe state.pointee.trailerCount == 0
+    else { return }
     unsafe state.pointee.kept = failures.keep(
       key, code, UnsafeBufferPointer(start: block, count: state.pointee.blockCount),
       trailersStart: state.pointee.trailersStart)
@@ -112,7 +153,9 @@ package import HTTP2
   /// Makes this the failure that was kept under `key`; false where it must be made. A flash sale is 99 %
   /// refusals, and nearly all of them are the same.
   package func failAgain(_ key: FailureKey) -> Bool {
-    guard let found = unsafe failures.find(key) else { return false }
+    guard let found = unsafe failures.find(key), unsafe state.pointee.trailerCount == 0 else {
+      return false
+    }
     let block = unsafe KeptBlock.bytes(FailureCache.kept(found))
     unsafe state.pointee.kind = .failure(found.pointee.code)
     unsafe state.pointee.block = UnsafePointer(block.baseAddress)

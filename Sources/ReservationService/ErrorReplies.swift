@@ -337,9 +337,11 @@ final class ErrorReplies {
   // MARK: Ownership
 
   /// This server is a standby: nothing is decided here.
-  /// - Parameter owner: where the owner is, as HOST:PORT; nil where that is not known.
-  func notOwner(_ owner: String?, response: Response) {
-    begin("this server is a standby and decides nothing")
+  /// - Parameters:
+  ///   - owner: where the owner is, as HOST:PORT; nil where that is not known.
+  ///   - text: another reason than that; nil: none.
+  func notOwner(_ owner: String?, text: StaticString? = nil, response: Response) {
+    begin(text ?? "this server is a standby and decides nothing")
     finish(.unavailable, "NOT_OWNER", retryNanoseconds: Self.ownershipRetryNanoseconds, response) {
       guard let owner else { return }
       writer.nested(metadataField) {

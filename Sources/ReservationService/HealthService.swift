@@ -18,10 +18,18 @@ final class HealthService {
   private let errors: ErrorReplies
   private var watchers: [CallID: String] = [:]
   private var isServing: Bool
+  /// A service with a state of its own, and whether it serves.
+  private let apart: String?
+  private var isApartServing = false
   private var hasNews = false
 
-  /// - Parameter isServing: until `drain`; false of a standby, which never does.
-  init(services: Set<String>, errors: ErrorReplies, isServing: Bool = true) {
+  /// - Parameters:
+  ///   - isServing: until `drain`; false of a standby, which never does.
+  ///   - apart: a service that serves while `setApart` says so; nil: there is none.
+  init(
+    services: Set<String>, errors: ErrorReplies, isServing: Bool = true, apart: String? = nil
+  ) {
+    self.apart = apart
     self.services = services
     self.errors = errors
     self.isServing = isServing
@@ -59,6 +67,7 @@ final class HealthService {
 
   /// nil for a service that the server does not have; "" is the server as a whole.
   private func status(of service: String) -> Status? {
+    if service == apart { return isApartServing ? .serving : .notServing }
     guard service.isEmpty || services.contains(service) else { return nil }
     return isServing ? .serving : .notServing
   }
@@ -78,6 +87,14 @@ final class HealthService {
   func drain() {
     if isServing { hasNews = true }
     isServing = false
+    setApart(false)
+  }
+
+  /// Whether the service with a state of its own serves now.
+  func setApart(_ isServing: Bool) {
+    if isServing == isApartServing { return }
+    isApartServing = isServing
+    hasNews = true
   }
 
   /// Tells the watchers. A service that is unknown stays so.

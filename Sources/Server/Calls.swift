@@ -352,7 +352,7 @@ internal import Metrics
       }
       guard ends else { return true }
       unsafe call.pointee.answered(.ok)
-      context.end(stream)
+      context.end(stream, trailers: response.trailers)
     case .failure(let code):
       unsafe call.pointee.answered(code)
       let hasBegun = context.position(stream) > 0

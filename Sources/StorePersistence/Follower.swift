@@ -24,13 +24,16 @@ package final class Follower {
     package var progress: (RecoveryProgress) -> Void
     /// Takes what the operator should hear of.
     package var report: (String) -> Void
+    /// Shows the tables meanwhile; nil: nobody sees them.
+    package var reads: StandbyReads?
 
     package init(
       limits: StoreLimits, concurrency: ConcurrencyControl, options: JournalOptions,
       makeClock: @escaping (_ notBefore: Timestamp) throws(JournalError) -> any Clock,
       progress: @escaping (RecoveryProgress) -> Void = { _ in },
-      report: @escaping (String) -> Void = { _ in }
+      report: @escaping (String) -> Void = { _ in }, reads: StandbyReads? = nil
     ) {
+      self.reads = reads
       self.limits = limits
       self.concurrency = concurrency
       self.options = options
@@ -81,6 +84,9 @@ package final class Follower {
     self.setup = setup
   }
 
+  // Before the tables go.
+  deinit { setup.reads?.hide() }
+
   /// Behind the newest batch that was copied; nil while the log has not begun.
   package var endLSN: UInt64? { copy?.directory.position.lsn }
 
@@ -90,7 +96,7 @@ package final class Follower {
   // MARK: Following
 
   /// Copies and applies some of what is new.
-  /// - Returns: false where nothing was.
+  /// - Returns: false where nothing was: then the copy has all that the log had when this was called.
   /// - Throws: `unreachable`: try again; anything else is for good: `unsuitable` where the directory holds a store
   ///   of its own; `lost` where the log cannot be read; `failed`.
   package func step() throws(JournalError) -> Bool {
@@ -98,20 +104,36 @@ package final class Follower {
       // One that says it has not may be a primary of the past: whoever takes the log knows.
       guard try log.state().hasBegun else { return false }
       try prepare()
+      show()
       return true
     }
+    let asked = SystemClock.steadyNanoseconds()
     do throws(JournalError) {
-      return try copyBatches()
+      if try copyBatches() { return true }
+      setup.reads?.caughtUp(at: asked)
+      return false
     } catch .takenBack(let lsn) {
       try makeAnew(
         "what was read of it was taken back: it is another before \(lsn)", keepsOld: true)
-      return true
     } catch .trimmed(let oldest) {
       try makeAnew("this copy is too old: the log begins at \(oldest)", keepsOld: false)
-      return true
     } catch {
       throw error
     }
+    show()
+    return true
+  }
+
+  private func show() {
+    guard let reads = setup.reads, let copy else { return }
+    reads.show(copy.refill.show(copy.clock), at: copy.directory.position.lsn)
+  }
+
+  /// The copy, which is nobody's any more.
+  private func giveUpCopy() -> Copy? {
+    setup.reads?.hide()
+    defer { copy = nil }
+    return copy
   }
 
   private func copyBatches() throws(JournalError) -> Bool {
@@ -121,8 +143,12 @@ package final class Follower {
     let next = try log.read(from: begin, behind: copy.last, bytesMax: Self.bytesPerTurn) {
       (batch) throws(JournalError) in
       try unsafe copy.directory.copy(batch) { (header, records) throws(JournalError) in
-        try unsafe copy.refill.apply(header, records)
-        copy.clock.newest.store(header.time, ordering: .relaxed)
+        let apply = { () throws(JournalError) in
+          try unsafe copy.refill.apply(header, records)
+          copy.clock.newest.store(header.time, ordering: .relaxed)
+        }
+        guard let reads = setup.reads else { return try apply() }
+        try reads.change(to: batch.endLSN, apply)
       }
       self.copy?.last = BatchName(lsn: batch.lsn, mark: batch.mark)
     }
@@ -239,7 +265,7 @@ package final class Follower {
       setup.report(
         "the copy is made anew: \(reason)\(keepsOld ? "; what it had is set aside" : "")")
     }
-    copy = nil
+    _ = giveUpCopy()
     guard let newest = try log.checkpoints().last else {
       throw .lost("the engine's log has begun, and there is no checkpoint in it")
     }
@@ -389,13 +415,12 @@ package final class Follower {
           "the engine's log should end at \(taken.endLSN), and can be read up to \(position)")
       }
     }
-    guard let copy else { preconditionFailure("it was just looked at") }
+    guard let copy = giveUpCopy() else { preconditionFailure("it was just looked at") }
     guard taken.epoch > copy.directory.position.run else {
       throw .lost(
         "the engine's epoch \(taken.epoch) is not above \(copy.directory.position.run), that of its newest batch"
       )
     }
-    self.copy = nil
     let end = JournalEnd(position: copy.directory.position, time: 0, tornBytes: 0)
     // The one that the tables were filled from may be gone since.
     let newest = try StockStore.newestCheckpoint(storage, isChecked: false)
@@ -421,8 +446,7 @@ package final class Follower {
     }
     try CopyMark.beginning.write(to: storage)
     try fill()
-    guard let copy else { preconditionFailure("it was just filled") }
-    self.copy = nil
+    guard let copy = giveUpCopy() else { preconditionFailure("it was just filled") }
     let recovery = try copy.refill.finish(
       JournalEnd(position: copy.directory.position, time: 0, tornBytes: 0), isNew: isNew)
     var core = recovery.core

@@ -116,6 +116,14 @@ final class Refill {
   /// The newest time seen, in nanoseconds since the Unix epoch.
   var newestTime: Int64 { replay.newestTime }
 
+  /// A store that shows the tables between two calls of `apply`, until `finish`.
+  /// - Parameter clock: as StockStore's.
+  func show(_ clock: any Clock) -> StockStore {
+    let store = StockStore(showing: core, clock: clock)
+    replay.shown = store
+    return store
+  }
+
   func apply(_ batch: BatchHeader, _ payload: UnsafeRawBufferPointer) throws(JournalError) {
     try unsafe replay.apply(batch, payload)
     newestBatch = batch

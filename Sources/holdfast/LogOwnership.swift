@@ -25,6 +25,8 @@ final class LogOwnership: Sendable {
   /// Where clients reach this server.
   let address: String
   let log: PostgresLog
+  /// What a standby shows of its copy; nil: nothing.
+  let reads: StandbyReads?
   private let members: EngineMembers
   private let duties = Mutex(Duties())
   /// The newest that is known of the log.
@@ -43,6 +45,7 @@ final class LogOwnership: Sendable {
   init(_ settings: Settings, _ address: String, _ logger: Logger) throws(CommandFailure) {
     self.settings = settings
     self.logger = logger
+    reads = settings.readsStale ? StandbyReads() : nil
     self.address = settings.advertise.isEmpty ? address : settings.advertise
     name = "\(HostName.own):\(Machine.processID):\(String(Machine.random64(), radix: 36))"
     members = EngineMembers(address: settings.engine)
@@ -85,11 +88,13 @@ final class LogOwnership: Sendable {
       do throws(JournalError) {
         try look(&watch)
         defer { note(follower) }
+        var asked = SystemClock.steadyNanoseconds()
         while try follower.step() {
           note(follower)
           try look(&watch)
+          asked = SystemClock.steadyNanoseconds()
         }
-        caughtUp.store(SystemClock.steadyNanoseconds(), ordering: .relaxed)
+        caughtUp.store(asked, ordering: .relaxed)
         if !settings.isStandby { try requireNoOwner(watch) }
         let now = SystemClock.steadyNanoseconds()
         if let seen = watch.seen, watch.isOver(now) {

@@ -69,6 +69,12 @@ struct ServeCommand: AsyncParsableCommand {
       the owner is.
       """)
   var forward = false
+  @Flag(
+    help: """
+      With --standby: answer reads from the copy of the log, as old as the trailers holdfast-lsn and \
+      holdfast-age-ms say.
+      """)
+  var staleReads = false
   @Option(
     help: ArgumentHelp(
       "Where clients reach this server, as others tell them (--host and --port).",
@@ -238,7 +244,8 @@ struct ServeCommand: AsyncParsableCommand {
       "host": host, "port": port, "admin-host": adminHost, "admin-port": adminPort,
       "loops": loops, "durability": durability, "data-dir": dataDir,
       "engine": engine, "standby": standby ? "true" : nil,
-      "forward": forward ? "true" : nil, "advertise": advertise, "lease": lease,
+      "forward": forward ? "true" : nil, "stale-reads": staleReads ? "true" : nil,
+      "advertise": advertise, "lease": lease,
       "journal-segment-bytes": journalSegmentBytes, "history": history, "archive": archive,
       "max-items": maxItems,
       "max-reservations": maxReservations, "max-limits": maxLimits,

@@ -21,6 +21,8 @@ struct Settings {
   var engine = ""
   /// Stands by until the log's owner is gone.
   var isStandby = false
+  /// A standby answers reads from its copy of the log.
+  var readsStale = false
   /// A standby passes connections on to the owner, rather than saying where that is.
   var forwards = false
   /// Where clients reach this server, told by others; empty: as `host` and `port` say.
@@ -81,7 +83,7 @@ struct Settings {
     ("host", "127.0.0.1"), ("port", "7420"), ("admin-host", "127.0.0.1"), ("admin-port", "7421"),
     ("loops", "auto"), ("durability", "fsync"), ("data-dir", "holdfast-data"),
     ("engine", ""), ("standby", "false"), ("forward", "false"),
-    ("advertise", ""), ("lease", "2500ms"),
+    ("stale-reads", "false"), ("advertise", ""), ("lease", "2500ms"),
     ("journal-segment-bytes", String(Limits.journalSegmentBytes)),
     ("history", "auto"), ("archive", ""),
     ("max-items", String(Limits.itemsMax)),
@@ -176,7 +178,7 @@ extension Settings {
     guard durability == .quorum else {
       for (name, isSet) in [
         ("--engine", !engine.isEmpty), ("--standby", isStandby), ("--forward", forwards),
-        ("--advertise", !advertise.isEmpty),
+        ("--stale-reads", readsStale), ("--advertise", !advertise.isEmpty),
       ] where isSet {
         throw Self.mistake("\(name): goes with --durability quorum only")
       }
@@ -188,6 +190,12 @@ extension Settings {
       )
     }
     guard isStandby || !forwards else { throw Self.mistake("--forward: goes with --standby only") }
+    guard isStandby || !readsStale else {
+      throw Self.mistake("--stale-reads: goes with --standby only")
+    }
+    guard !forwards || !readsStale else {
+      throw Self.mistake("--stale-reads: with --forward the owner answers every call")
+    }
     guard archive.isEmpty else {
       throw Self.mistake("--archive: with --durability quorum the engine's own archive does that")
     }
@@ -252,6 +260,7 @@ extension Settings {
     case "engine": engine = text
     case "standby": isStandby = try Self.choice(text, ["true", "false"], at) == "true"
     case "forward": forwards = try Self.choice(text, ["true", "false"], at) == "true"
+    case "stale-reads": readsStale = try Self.choice(text, ["true", "false"], at) == "true"
     case "advertise": advertise = text
     case "lease":
       leaseNanoseconds = try Self.duration(
@@ -455,7 +464,7 @@ extension Settings {
   ]
 
   /// Settings that are true or false.
-  private static let flags: Set = ["admin-tls", "proxy-protocol", "standby", "forward"]
+  private static let flags: Set = ["admin-tls", "proxy-protocol", "standby", "forward", "stale-reads"]
 
   private static func contents(ofFile path: String?) throws -> [String: FileValue] {
     guard let path else { return [:] }

@@ -32,13 +32,16 @@ struct StandbyFront: Sendable {
       var limits = Limits.server(settings)
       limits.shutdownNanosecondsMax = Limits.standbyShutdownNanosecondsMax
       let clock = SystemClock()
+      let stale = ownership.reads.map {
+        StaleReads($0, storeLimits: Limits.store(settings), serviceLimits: Limits.service)
+      }
       kind = .refuses(
         try Server.start(
           on: port, loops: 1, limits: limits, metrics: metrics, tls: watcher.certificate?.calls,
           keepsListening: true, notices: watcher.notices
         ) { _ in
           StandbyHandler(
-            authorization: Authorization(file: watcher.tokens?.file), clock: clock,
+            authorization: Authorization(file: watcher.tokens?.file), clock: clock, stale: stale,
             owner: { ownership.owner })
         })
     } catch {

@@ -105,7 +105,8 @@ final class StoreOpening: Sendable {
         makeClock: { (newest) throws(JournalError) in
           try ServerClock.start(
             after: newest.nanoseconds == 0 ? nil : newest, self.settings, self.logger)
-        }, progress: report, report: { [logger] in logger.warning("\($0)") }))
+        }, progress: report, report: { [logger] in logger.warning("\($0)") },
+        reads: log.reads))
     do {
       let (store, summary) = try log.own(follower) { [logger] in Self.end($0, logger) }
       report(summary)

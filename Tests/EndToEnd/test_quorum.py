@@ -1,14 +1,17 @@
 """--durability quorum: owners of a log in PostgreSQL, and the standbys that take it over."""
 
+import contextlib
 import os
 import shutil
 import signal
 import subprocess
+import threading
 import time
 
 import grpc
 import pytest
 from grpc import StatusCode
+from grpc_health.v1 import health_pb2
 from holdfast.v1 import reservation_pb2, stock_pb2
 
 from client import Client, Refusal, change, fresh, line, refused
@@ -438,6 +441,161 @@ def test_clocks_that_do_not_agree(log, wall_clock, hours):
     assert "the newest record" in standby.log_text()
 
 
+# Reads of a standby
+
+
+STALE = "holdfast.stale-reads"
+
+
+class Stale:
+    """Reads of a standby, each with its trailers."""
+
+    def __init__(self, client):
+        self.client, self.lsn = client, 0
+
+    def __call__(self, method, request):
+        """Waits until the standby shows something."""
+        answer, call = method.with_call(request, **self.client.call)
+        self.note(call.trailing_metadata())
+        return answer
+
+    def note(self, trailers):
+        trailers = dict(trailers)
+        # It goes with the log: the copy is not made anew here.
+        assert int(trailers["holdfast-lsn"]) >= self.lsn
+        assert 0 <= int(trailers["holdfast-age-ms"]) < 60_000
+        self.lsn = int(trailers["holdfast-lsn"])
+
+    def level(self, sku):
+        return self(self.client.stock.GetStock, stock_request(sku)).stock
+
+    def refusal(self, method, request):
+        with pytest.raises(grpc.RpcError) as error:
+            method(request, **self.client.call)
+        return Refusal(error.value), error.value.trailing_metadata()
+
+
+def shows(client, sku, on_hand):
+    """Whether the standby shows that already."""
+    try:
+        return client.level(sku).on_hand == on_hand
+    except grpc.RpcError as error:
+        assert error.code() in (StatusCode.UNAVAILABLE, StatusCode.NOT_FOUND), error
+        return False
+
+
+def health(client, service):
+    return client.health.Check(health_pb2.HealthCheckRequest(service=service), timeout=10).status
+
+
+def test_stale_reads(log):
+    """What the owner said a moment ago; all else is the owner's."""
+    owner, standby = log.owner(), log.standby("--stale-reads")
+    standby.wait_until_up()
+    with Client(owner.target) as client, Client(standby.target) as reader:
+        orders = Orders(client)
+        named = client.reserve(line(orders.sku, 2), ttl=HOUR, reference="order-123")
+        gone = client.item(0)
+        client.remove(gone)
+        last = client.item(7)
+        eventually(lambda: shows(reader, last, 7))
+        stale = Stale(reader)
+        assert stale.level(orders.sku) == client.level(orders.sku)
+        batch = stock_pb2.BatchGetStockRequest(items=[stock_pb2.StockItem(sku=sku) for sku in (last, gone, orders.sku)])
+        assert stale(reader.stock.BatchGetStock, batch) == client.stock.BatchGetStock(batch)
+        for method, request in (
+                (lambda each: each.stock.ListStock, stock_pb2.ListStockRequest()),
+                (lambda each: each.reservations.ListReservations, reservation_pb2.ListReservationsRequest()),
+                (lambda each: each.reservations.ListReservations,
+                 reservation_pb2.ListReservationsRequest(reference="order-123")),
+                (lambda each: each.reservations.ListReservations, reservation_pb2.ListReservationsRequest(
+                    state=reservation_pb2.RESERVATION_STATE_CONFIRMED))):
+            mine, theirs = stale(method(reader), request), method(client)(request)
+            assert mine == theirs and not mine.next_page_token
+        # A page that one has begun goes on at the other.
+        page = stale(reader.stock.ListStock, stock_pb2.ListStockRequest(page_size=1))
+        assert len(page.stock) == 1
+        rest = client.stock.ListStock(stock_pb2.ListStockRequest(page_token=page.next_page_token))
+        assert {level.sku for level in (*page.stock, *rest.stock)} == {orders.sku, last}
+        for each in (named.reservation_id, orders.confirmed, orders.released):
+            request = reservation_pb2.GetReservationRequest(reservation_id=each)
+            assert stale(reader.reservations.GetReservation, request).reservation == client.get(each)
+        # What is not there, and what is asked wrongly, is told as it stands, too.
+        for method, request, code in (
+                (reader.stock.GetStock, stock_request(gone), StatusCode.NOT_FOUND),
+                (reader.stock.GetStock, stock_request(fresh()), StatusCode.NOT_FOUND),
+                (reader.reservations.GetReservation, reservation_pb2.GetReservationRequest(
+                    reservation_id=named.reservation_id[:-1] + ("0" if named.reservation_id[-1] != "0" else "1")),
+                 StatusCode.NOT_FOUND),
+                (reader.stock.GetStock, stock_request(""), StatusCode.INVALID_ARGUMENT)):
+            for _ in range(2):
+                refusal, trailers = stale.refusal(method, request)
+                assert refusal.code == code, refusal.message
+                stale.note(trailers)
+        for method, request in (
+                (reader.reservations.GetReservation, reservation_pb2.GetReservationRequest(idempotency_key="key")),
+                (reader.reservations.Reserve, reserve_request(orders.sku)),
+                (reader.stock.AdjustStock, change(orders.sku, delta=1))):
+            refusal, trailers = stale.refusal(method, request)
+            assert (refusal.code, refusal.info.reason) == (StatusCode.UNAVAILABLE, "NOT_OWNER"), refusal.message
+            assert refusal.info.metadata["owner"] == owner.target and "holdfast-lsn" not in dict(trailers)
+        serving = health_pb2.HealthCheckResponse
+        assert health(reader, STALE) == serving.SERVING
+        assert health(reader, "") == health(reader, "holdfast.v1.StockService") == serving.NOT_SERVING
+        with refused(StatusCode.NOT_FOUND):
+            health(client, STALE)
+        # The owner's answers are of now.
+        _, call = client.stock.GetStock.with_call(stock_request(last))
+        assert "holdfast-lsn" not in dict(call.trailing_metadata())
+
+
+def test_stale_reads_are_of_one_moment_until_the_standby_owns(log):
+    """Two items that change together are the same in every answer; what was read is there at the next owner."""
+    owner, standby = log.owner(), log.standby("--stale-reads")
+    standby.wait_until_up()
+    with Client(owner.target) as client, Client(standby.target) as reader:
+        orders = Orders(client)
+        pair = [client.item(0), client.item(0)]
+        both = stock_pb2.BatchGetStockRequest(items=[stock_pb2.StockItem(sku=sku) for sku in pair])
+        eventually(lambda: shows(reader, pair[1], 0))
+        stale, seen, ended = Stale(reader), [], threading.Event()
+
+        def write():
+            # Until the owner is killed.
+            with contextlib.suppress(grpc.RpcError):
+                while not ended.is_set():
+                    client.adjust_all([(sku, {"delta": 1}) for sku in pair])
+
+        writer = threading.Thread(target=write)
+        writer.start()
+        try:
+            killed = None
+            while not standby.owns.is_set():
+                try:
+                    answer = stale(reader.stock.BatchGetStock, both)
+                except grpc.RpcError as error:
+                    assert killed and error.code() == StatusCode.UNAVAILABLE, error
+                    continue
+                except KeyError:
+                    # The owner has no trailers.
+                    assert killed
+                    break
+                first, second = (level.on_hand for level in answer.stock)
+                assert first == second >= (seen[-1] if seen else 0)
+                seen.append(first)
+                if not killed and len(set(seen)) > 5:
+                    owner.kill()
+                    killed = time.monotonic()
+                assert time.monotonic() - (killed or time.monotonic()) < 20
+        finally:
+            ended.set()
+            writer.join()
+            owner.kill()
+        standby.wait_until_ready()
+        assert reader.level(pair[0]).on_hand == reader.level(pair[1]).on_hand >= seen[-1]
+        orders.check(reader)
+
+
 # What is wrong with the engine
 
 
@@ -562,6 +720,9 @@ def test_an_engine_whose_disk_is_full(log, small_disk):
 @pytest.mark.parametrize("flags, told", [
     (("--durability", "quorum"), "--engine"),
     (("--engine", "postgresql://db/x"), "--durability quorum"),
+    (("--durability", "fsync", "--stale-reads"), "--durability quorum"),
+    (("--durability", "quorum", "--engine", "postgresql://db/x", "--stale-reads"), "--standby"),
+    (("--durability", "quorum", "--engine", "postgresql://db/x", "--standby", "--forward", "--stale-reads"), "--forward"),
     (("--durability", "fsync", "--standby"), "--durability quorum"),
     (("--durability", "quorum", "--engine", "postgresql://db/x", "--archive", "/tmp"), "--archive"),
     (("--durability", "quorum", "--engine", "postgresql://db/x", "--lease", "100ms"), "--lease"),

@@ -332,16 +332,16 @@ private struct LiteralFields {
   }
 
   /// Adds a field whose value is a decimal number.
-  package func add(_ name: StaticString, decimal value: UInt32) {
-    var digits = InlineArray<10, UInt8>(repeating: 48)
-    var first = 10
+  package func add(_ name: StaticString, decimal value: UInt64) {
+    var digits = InlineArray<20, UInt8>(repeating: 48)
+    var first = digits.count
     var rest = value
     repeat {
       first -= 1
       digits[first] = 48 + UInt8(truncatingIfNeeded: rest % 10)
       rest /= 10
     } while rest > 0
-    add(name, digits.span.extracting(first..<10))
+    add(name, digits.span.extracting(first..<digits.count))
   }
 
   /// Calls `body` with the block so far.

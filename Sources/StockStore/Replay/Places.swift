@@ -84,7 +84,8 @@ extension StoreCore {
     return givenUp
   }
 
-  fileprivate func insert(_ ordinal: UInt32) {
+  /// Makes an item found by its name. By the only thread that uses the index.
+  func insert(_ ordinal: UInt32) {
     index.insert(keys.itemHash(items.name(ordinal)), ordinal)?.free()
   }
 }

@@ -95,6 +95,17 @@ package final class StockStore: Sendable {
     memoryLog = nil
   }
 
+  /// Shows tables that another thread fills by replay, and frees: between two batches, for reads alone
+  /// (`StoreSession.beginReading`).
+  /// - Parameter clock: what it says is the time of all that is read.
+  package init(showing tables: StoreCore, clock: any Clock) {
+    core = tables.followed()
+    self.clock = clock
+    journal = nil
+    memoryLog = nil
+    replica = nil
+  }
+
   // Sessions keep their store alive, so none is left.
   deinit {
     core.free()

@@ -66,6 +66,18 @@ package final class StoreSession {
     return now
   }
 
+  /// Enters a turn for reads of a store that is filled by replay. It sees each hold as the log has it: one that is
+  /// due is held until its end is recorded, so that holds and balances agree.
+  package func beginReading() {
+    precondition(core.isFollowed, "a store that ends what is due")
+    _ = enterTurn()
+  }
+
+  /// By then holds are due that are not ended: in a store that is filled by replay, none is.
+  var dueTime: Int64 {
+    @inline(__always) get { core.isFollowed ? .min : now }
+  }
+
   /// Index tables that were replaced are kept for sessions that are in a turn, and only for them.
   @inline(__always)
   func assertInTurn() {

@@ -10,7 +10,7 @@ package struct StoreCore: Sendable {
   let tables: StrategyTables
   package let keys: StoreKeys
   package let items: ItemTable
-  package let index = ItemIndex()
+  package private(set) var index = ItemIndex()
   package let slab: ReservationSlab
   package let shards: PaddedArray<ReservationShard>
   let dues: DueIndex
@@ -28,6 +28,8 @@ package struct StoreCore: Sendable {
   package var firstVersion: UInt64
   /// A bug to make on purpose.
   package var fault: DeliberateFault?
+  /// Another thread fills the tables by replay; keys, timers and references are made when that has come to its end.
+  package private(set) var isFollowed = false
 
   package static let shardsMax = 64
   /// Below this many records to a shard, chance would fill one long before the others.
@@ -105,7 +107,20 @@ package struct StoreCore: Sendable {
     count / parts + (count % parts == 0 ? 0 : 1)
   }
 
+  /// The same tables for reading what replay has come to so far, with an index of names of its own.
+  func followed() -> StoreCore {
+    var core = self
+    core.index = ItemIndex()
+    core.isFollowed = true
+    core.index.reserve(Int(items.count))
+    for ordinal in 0..<items.count where items[ordinal].word.load(ordering: .relaxed) != 0 {
+      core.insert(ordinal)
+    }
+    return core
+  }
+
   package func free() {
+    if isFollowed { return index.free() }
     items.free()
     index.free()
     tables.free()
@@ -152,7 +167,8 @@ package struct StoreCore: Sendable {
   /// The number of the record with this name, whether there is an item, was one, or is yet to be; nil where there is
   /// none.
   package func findRecord(_ name: ItemName, _ hash: UInt64) -> UInt32? {
-    index.find(hash) { items.hasName($0, name) }
+    // During a replay an item that was removed may have the name in one place, and the item in another (Places.swift).
+    index.find(hash) { items.hasName($0, name) && (!isFollowed || isMade($0)) }
   }
 
   /// Whether there is the item: its record is in the index before it is made, and after it was removed. Whoever

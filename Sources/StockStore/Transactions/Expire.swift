@@ -145,7 +145,7 @@ extension StoreSession {
   /// this turn. The caller holds the shard's lock.
   @inline(never)
   func endIfDue(_ slot: UInt32, _ number: Int) {
-    guard core.slab[slot].isDue(now) else { return }
+    guard core.slab[slot].isDue(dueTime) else { return }
     if let unavailable { scratch.unavailable = unavailable } else { expire(slot, number) }
   }
 

@@ -48,12 +48,20 @@ extension StoreSession {
   package func listReservations(
     cursor: UInt64, scanMax: Int, state: ReservationState?, each: (ReservationView) -> Bool
   ) -> UInt64? {
+    scan(from: cursor, scanMax, state, .empty, each)
+  }
+
+  /// - Parameter reference: empty for any.
+  private func scan(
+    from cursor: UInt64, _ scanMax: Int, _ state: ReservationState?, _ reference: BorrowedBytes,
+    _ each: (ReservationView) -> Bool
+  ) -> UInt64? {
     let end = core.slab.slotCount
     guard cursor < UInt64(end) else { return nil }
     var slot = UInt32(truncatingIfNeeded: cursor)
     let scanEnd = slot + UInt32(clamping: min(max(1, scanMax), Int(end - slot)))
     while slot < scanEnd {
-      let view = viewIfKnown(slot, state)
+      let view = viewIfKnown(slot, state, reference)
       slot += 1
       if let view, !each(view) { break }
     }
@@ -66,6 +74,8 @@ extension StoreSession {
     cursor: UInt64, scanMax: Int, state: ReservationState?, reference: BorrowedBytes,
     each: (ReservationView) -> Bool
   ) -> UInt64? {
+    // The index is made when the replay has come to its end.
+    if core.isFollowed { return scan(from: cursor, scanMax, state, reference, each) }
     let hash = core.keys.referenceHash(reference)
     var from = UInt32(exactly: cursor)
     var left = max(1, scanMax)
@@ -98,13 +108,13 @@ extension StoreSession {
 
   /// - Parameter reference: empty for any.
   private func viewIfKnown(
-    _ slot: UInt32, _ state: ReservationState?, _ reference: BorrowedBytes = .empty
+    _ slot: UInt32, _ state: ReservationState?, _ reference: BorrowedBytes
   ) -> ReservationView? {
     guard let number = core.slab.owner(slot) else { return nil }
     core.shards[number].lock.lock()
     defer { core.shards[number].lock.unlock() }
     endIfDue(slot, number)
-    guard let current = core.slab[slot].state(at: now), state == nil || state == current,
+    guard let current = core.slab[slot].state(at: dueTime), state == nil || state == current,
       !isForgotten(slot), reference.count == 0 || core.slab[slot].reference.isEqual(reference)
     else { return nil }
     return view(core.id(slot))
@@ -123,9 +133,9 @@ extension StoreSession {
     }
     scratch.viewCount = count
     showReference(core.slab[slot].reference)
-    let state = core.slab[slot].state(at: now) ?? .held
+    let state = core.slab[slot].state(at: dueTime) ?? .held
     let endedAt =
-      core.slab[slot].isDue(now) ? core.slab[slot].expiresAt : core.slab[slot].endedAt
+      core.slab[slot].isDue(dueTime) ? core.slab[slot].expiresAt : core.slab[slot].endedAt
     return ReservationView(
       id: id, state: state,
       createdAt: Timestamp(nanoseconds: core.slab[slot].createdAt),

@@ -177,11 +177,11 @@ extension StoreSession {
       core.idTag(useHash, core.slab[slot].identity, createdAt: core.slab[slot].createdAt) == id.tag,
       !isForgotten(slot)
     else { return notFound }
-    if core.slab[slot].isDue(now) {
+    if core.slab[slot].isDue(dueTime) {
       if core.fault == .actOnDueHold { return body(slot, .held) }
       endIfDue(slot, number)
     }
-    guard let state = core.slab[slot].state(at: now) else { return notFound }
+    guard let state = core.slab[slot].state(at: dueTime) else { return notFound }
     if requester.ownHoldsOnly, state == .held || state == .expired {
       let owner = core.keys.owner(requester.caller)
       if owner == .unknown || core.slab[slot].owner != owner { return refused(.notOwnHold, slot) }
