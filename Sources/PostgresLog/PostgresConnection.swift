@@ -11,9 +11,14 @@ package enum PostgresError: Error, Equatable, CustomStringConvertible {
   /// The server says no: its SQLSTATE, and why.
   case refused(state: String, String)
 
+  /// SQLSTATE disk_full.
+  private static let diskFull = "53100"
+
   package var description: String {
     switch self {
     case .unreachable(let text): text
+    // PostgreSQL's words do not always say so.
+    case .refused(Self.diskFull, let text): "its disk is full: \(text) (\(Self.diskFull))"
     case .refused(let state, let text): "\(text) (\(state))"
     }
   }
