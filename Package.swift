@@ -93,13 +93,14 @@ let package = Package(
     module("Server", ["Posix", "HTTP2", "GRPC", "Bytes", "Metrics"]),
     module("Admin", ["Posix", "Metrics"]),
     module("Supervision", ["Posix"]),
+    module("Client", ["Access", "Posix", "HTTP2", "GRPC", "Bytes"]),
     module("Projection", ["PostgresLog", "Log", "Posix", "Bytes", "Metrics"]),
     executable(
       "holdfast",
       [
         "Posix", "HTTP2", "GRPC", "Metrics", "Log", "PostgresLog", "StockStore", "StorePersistence",
         "ChangeFeed", "Access", "ReservationService", "Server", "Admin", "Bytes", "Projection",
-        "Supervision", "Version", argumentParser, logging,
+        "Supervision", "Version", "Client", argumentParser, logging,
         .product(name: "Configuration", package: "swift-configuration"),
         .product(name: "ServiceLifecycle", package: "swift-service-lifecycle"),
         .product(name: "UnixSignals", package: "swift-service-lifecycle"),
@@ -151,6 +152,7 @@ let package = Package(
     tests("ServerTests", ["Server", "Posix", "HTTP2", "GRPC", "Bytes", "Metrics"]),
     tests("SupervisionTests", ["Supervision", "Posix"]),
     tests("AdminTests", ["Admin", "Posix", "Metrics"]),
+    tests("ClientTests", ["Client", "Posix", "GRPC", "Bytes"]),
     tests("HistoryTests", ["LoadHistory"]),
     tests("ReportTests", ["LoadReport", "Posix"]),
     tests("CompareTests", ["LoadKit", "LoadReport", "Posix"]),

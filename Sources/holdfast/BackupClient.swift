@@ -1,5 +1,6 @@
 // Takes a backup from a server: one connection, one call, and the pieces that come with it.
 internal import Bytes
+internal import Client
 internal import GRPC
 internal import Log
 internal import Posix
@@ -27,7 +28,8 @@ enum BackupClientError: Error {
 
   init(_ target: ServiceTarget) throws(BackupClientError) {
     do throws(ServiceClientError) {
-      client = try ServiceClient(target, methods: [Self.method], program: "holdfast-backup")
+      client = try ServiceClient(
+        target, methods: [Self.method], program: "holdfast-backup/\(Build.version)")
     } catch {
       throw .failed(error.description)
     }

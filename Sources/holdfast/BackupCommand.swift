@@ -1,7 +1,7 @@
 // `holdfast backup`: a copy of the state that can be restored, also of a server that goes on serving.
 internal import ArgumentParser
+internal import Client
 internal import FoundationEssentials
-internal import GRPC
 internal import Log
 internal import Posix
 internal import StorePersistence
@@ -106,72 +106,6 @@ struct BackupCommand: AsyncParsableCommand {
     CommandFailure.complain(
       "\(path) has all \(manifest.decisions) decisions up to LSN \(manifest.lsn), and was read "
         + "back whole")
-  }
-}
-
-/// How the server is spoken to; spelt as holdfast-load does.
-struct ServiceAccess: ParsableArguments {
-  @Flag(help: "Speak TLS to the server.")
-  var tls = false
-  @Option(
-    help: ArgumentHelp(
-      "PEM file of the CAs that the server's certificate may be of (the system's).",
-      valueName: "file"))
-  var tlsCa: String?
-  @Option(
-    help: ArgumentHelp("PEM file of the client's certificate chain.", valueName: "file"))
-  var tlsCert: String?
-  @Option(
-    help: ArgumentHelp("PEM file of the client certificate's key.", valueName: "file"))
-  var tlsKey: String?
-  @Option(
-    help: ArgumentHelp(
-      "The name that the server's certificate must have (the host of the address).",
-      valueName: "name"))
-  var serverName: String?
-  @Option(
-    help: ArgumentHelp(
-      "Goes with the call: 'authorization=Bearer …'. May be given again.", valueName: "name=value"))
-  var metadata: [String] = []
-
-  func target(_ text: String) throws(CommandFailure) -> ServiceTarget {
-    guard var target = ServiceTarget(text) else {
-      throw Self.mistake(
-        "--target: not an address and a port, such as 127.0.0.1:7420, or unix:/path")
-    }
-    for (index, text) in metadata.enumerated() {
-      do {
-        target.metadata.append(try ClientMetadata(parsing: text))
-      } catch {
-        throw Self.mistake("--metadata (\(index + 1) of \(metadata.count)): \(error)")
-      }
-    }
-    if let serverName { target.name = serverName }
-    guard tls else {
-      for (flag, value) in [
-        ("--tls-ca", tlsCa), ("--tls-cert", tlsCert), ("--tls-key", tlsKey),
-        ("--server-name", serverName),
-      ] where value != nil {
-        throw Self.mistake("\(flag) goes with --tls")
-      }
-      return target
-    }
-    var files: TLSFiles?
-    switch (tlsCert, tlsKey) {
-    case (let certificate?, let key?): files = TLSFiles(certificate: certificate, key: key)
-    case (nil, nil): break
-    default: throw Self.mistake("--tls-cert and --tls-key go together")
-    }
-    do throws(TLSFileError) {
-      target.tls = try TLSClientContext(authority: tlsCa, files: files)
-    } catch {
-      throw CommandFailure(description: "\(error)")
-    }
-    return target
-  }
-
-  private static func mistake(_ text: String) -> CommandFailure {
-    CommandFailure(description: text, status: CommandFailure.usage)
   }
 }
 

@@ -1,6 +1,7 @@
 // `holdfast project`: tables in PostgreSQL that follow a server, for reports and joins.
 internal import Admin
 internal import ArgumentParser
+internal import Client
 internal import GRPC
 internal import Glibc
 internal import Log
@@ -268,7 +269,7 @@ private final class ServiceSource: StockSource {
     self.isStopped = isStopped
     do throws(ServiceClientError) {
       client = try ServiceClient(
-        target, methods: Self.methods, program: "holdfast-project", callsMax: 8)
+        target, methods: Self.methods, program: "holdfast-project/\(Build.version)", callsMax: 8)
     } catch {
       throw .server("\(target): \(error)")
     }

@@ -142,7 +142,7 @@ private let executables: Set = [
 /// The hot modules: what they use is known to the last allocation.
 private let modulesWithoutFoundation: Set = [
   "Metrics", "Log", "StockStore", "StorePersistence", "HTTP2", "GRPC", "Posix", "Server", "Admin",
-  "Access", "Bytes", "PostgresLog", "Projection", "Supervision", "Version",
+  "Access", "Bytes", "PostgresLog", "Projection", "Supervision", "Version", "Client",
 ]
 
 /// Who may import whom among the modules of this package.
@@ -169,11 +169,12 @@ private let arrows: [String: Set<String>] = [
   "Server": ["Posix", "HTTP2", "GRPC", "Bytes", "Metrics"],
   "Admin": ["Posix", "Metrics"],
   "Supervision": ["Posix"],
+  "Client": ["Access", "Posix", "HTTP2", "GRPC", "Bytes"],
   "Projection": ["PostgresLog", "Log", "Posix", "Bytes", "Metrics"],
   "holdfast": [
     "Posix", "HTTP2", "GRPC", "Metrics", "Log", "PostgresLog", "StockStore", "StorePersistence",
     "ChangeFeed", "Access", "ReservationService", "Server", "Admin", "Bytes", "Projection",
-    "Supervision", "Version",
+    "Supervision", "Version", "Client",
   ],
   "LoadReport": ["Posix", "CZlib"], "LoadHistory": [],
   "LoadKit": ["LoadReport", "LoadHistory", "Posix", "GRPC", "HTTP2", "Version"],

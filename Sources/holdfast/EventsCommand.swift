@@ -1,0 +1,194 @@
+// `holdfast events`: what was decided, as it is decided.
+internal import ArgumentParser
+internal import Client
+internal import Posix
+
+struct EventsCommand: ParsableCommand {
+  static let configuration = CommandConfiguration(
+    commandName: "events", abstract: "Follow what a server decides.",
+    subcommands: [WatchEvents.self])
+}
+
+struct WatchEvents: ParsableCommand {
+  static let configuration = CommandConfiguration(
+    commandName: "watch", abstract: "Print every decision as it becomes durable, until Ctrl-C.",
+    discussion: """
+      holdfast events watch --sku ticket
+      holdfast events watch --json --resume-file orders.token --kind held,expired
+
+      Goes on by itself where the server or the connection is lost, without a gap. With --resume-file it begins behind \
+      what was printed last time: what is printed is printed at least once, whoever is killed.
+
+      Exit status: 0 after Ctrl-C, --limit, or where nobody reads on; 1 where the server cannot go on from there \
+      (RESUME_TOKEN_TOO_OLD, RESUME_TOKEN_FOREIGN); 64 usage, 69 no such host, 74 output or resume file, 76 TLS, 77 \
+      credentials.
+      """)
+
+  @Option(
+    help: ArgumentHelp(
+      "Where to begin: now, oldest (what is kept), or a resume token (now).", valueName: "place"))
+  var from: String?
+  @Option(
+    help: ArgumentHelp(
+      "Go on behind the token in this file, if it is there, and keep the newest one in it.",
+      valueName: "file"))
+  var resumeFile: String?
+  @Option(
+    name: .customLong("sku"),
+    help: ArgumentHelp(
+      "Only events that touch this item: SKU or SKU@LOCATION. May be given again.",
+      valueName: "item"))
+  var items: [String] = []
+  @Option(help: ArgumentHelp("Only references that begin with this.", valueName: "text"))
+  var reference = ""
+  @Option(
+    help: ArgumentHelp(
+      """
+      Only these, between commas: held, replaced, extended, confirmed, released, expired, adjusted, refused, removed \
+      (all but refused).
+      """, valueName: "kinds"))
+  var kind: String?
+  @Option(help: ArgumentHelp("End after so many events.", valueName: "count"))
+  var limit: Int?
+  @OptionGroup(title: "Results") var results: ResultOptions
+  @OptionGroup(title: "Server") var server: ServerOptions
+
+  func validate() throws {
+    if let limit, limit < 1 { throw ValidationError("--limit: 1 or more") }
+    if items.count > 500 { throw ValidationError("--sku: 500 at most") }
+  }
+
+  func run() throws {
+    try ClientCommand.report(results) {
+      let filter = try filter()
+      let saved = try savedLine()
+      let start = try start(saved)
+      let interruption = Interruption()
+      let watch = EventWatch(
+        try server.targets(), program: ServerOptions.program, filter: filter, from: start
+      ) { CommandFailure.complain($0) }
+      let printer = try EventPrinter(results.output(), saved, limit: limit ?? .max)
+      // Also where the watch ends with an error.
+      defer { printer.save() }
+      try watch.run {
+        printer.take($0)
+      } isStopped: {
+        interruption.hasCome || printer.isDone
+      }
+      printer.save()
+      if let problem = printer.problem { throw problem }
+    }
+  }
+
+  private func filter() throws(CommandFailure) -> WatchFilter {
+    var filter = WatchFilter()
+    let location = LocationOption()
+    for item in items { filter.items.append(try location.item(item)) }
+    filter.referencePrefix = try ServerOptions.code(reference, "--reference")
+    for name in kind?.split(separator: ",") ?? [] {
+      guard let kind = EventKind(name: name) else {
+        throw ServiceAccess.mistake(
+          "--kind: '\(name)' is none of \(EventKind.allNames.map { $0.lowercased() }.joined(separator: ", "))"
+        )
+      }
+      filter.kinds.append(kind)
+    }
+    return filter
+  }
+
+  private func savedLine() throws(CommandFailure) -> SavedLine? {
+    guard let resumeFile else { return nil }
+    do throws(Errno) { return try SavedLine(path: resumeFile) } catch {
+      throw CommandFailure(
+        description: "--resume-file \(resumeFile): \(error)", status: ExitStatus.noInput)
+    }
+  }
+
+  private func start(_ saved: SavedLine?) throws(CommandFailure) -> WatchStart {
+    if let saved {
+      let token: String?
+      do throws(Errno) { token = try saved.read() } catch {
+        throw CommandFailure(
+          description: "--resume-file \(saved.path): \(error)", status: ExitStatus.noInput)
+      }
+      if let token {
+        guard 1...512 ~= token.utf8.count, token.utf8.allSatisfy({ 0x21...0x7e ~= $0 }) else {
+          throw CommandFailure(
+            description: "--resume-file \(saved.path): there is no resume token in it",
+            status: ExitStatus.badData)
+        }
+        return .after(token)
+      }
+    }
+    switch from {
+    case nil, "now": return .now
+    case "oldest": return .oldest
+    case let token?: return .after(token)
+    }
+  }
+}
+
+/// Prints events, and keeps the token of what was printed.
+private final class EventPrinter {
+  private static let saveNanoseconds: Int64 = 250_000_000
+
+  private let output: CommandOutput
+  private let saved: SavedLine?
+  private var left: Int
+  private var token: String?
+  private var savedToken: String?
+  private var savedAt: Int64 = 0
+  private(set) var problem: (any Error)?
+
+  init(_ output: CommandOutput, _ saved: SavedLine?, limit: Int) throws {
+    self.output = output
+    self.saved = saved
+    left = limit
+    try output.begin(Event.columns)
+    try output.flush()
+  }
+
+  /// Whether more is of no use.
+  var isDone: Bool {
+    if left == 0 || problem != nil { return true }
+    if output.isClosed { problem = OutputError.closed }
+    return problem != nil
+  }
+
+  /// False: enough.
+  func take(_ message: WatchMessage) -> Bool {
+    do {
+      let count = min(left, message.events.count)
+      for (index, event) in message.events.prefix(count).enumerated() {
+        // The token covers the whole message.
+        let isLast = index == message.events.count - 1
+        try output.add(
+          event.cells(output.format), json: event.json(resumeToken: isLast ? message.token : nil))
+      }
+      left -= count
+      try output.flush()
+      // Of a message that was not printed wholly, the first events come again: none is lost.
+      if count == message.events.count { token = message.token }
+    } catch {
+      problem = error
+      return false
+    }
+    if SystemClock.monotonicNanoseconds() - savedAt > Self.saveNanoseconds { save() }
+    return left > 0 && problem == nil
+  }
+
+  /// Keeps the token of what was printed.
+  func save() {
+    guard let saved, let token, token != savedToken else { return }
+    do throws(Errno) {
+      try saved.save(token)
+      savedToken = token
+      savedAt = SystemClock.monotonicNanoseconds()
+    } catch {
+      problem =
+        problem
+        ?? CommandFailure(
+          description: "--resume-file \(saved.path): \(error)", status: ExitStatus.outputFailed)
+    }
+  }
+}

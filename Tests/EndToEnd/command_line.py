@@ -1,0 +1,223 @@
+"""How the tests run holdfast's commands as people do: in a pipe, at a terminal, through a network that fails."""
+
+import dataclasses
+import fcntl
+import json
+import os
+import pty
+import select
+import signal
+import socket
+import struct
+import subprocess
+import termios
+import threading
+import time
+
+SECONDS = 60
+# What a developer has set says nothing about the tests.
+CLEAN = {name: value for name, value in os.environ.items()
+         if not name.startswith("HOLDFAST_") and name not in ("NO_COLOR", "COLUMNS")}
+
+
+@dataclasses.dataclass
+class Done:
+    status: int
+    out: str
+    err: str
+
+    @property
+    def objects(self):
+        """Of --json."""
+        return [json.loads(text) for text in self.out.splitlines()]
+
+    @property
+    def error(self):
+        """Of --json, where it failed."""
+        return json.loads(self.err.splitlines()[-1])["error"]
+
+    @property
+    def rows(self):
+        """The fields of plain output, without the names of the columns."""
+        return [text.split("\t") for text in self.out.splitlines()[1:]]
+
+
+class Command:
+    """`holdfast` with an environment of its own: cli("stock", "get", "a") runs it to its end."""
+
+    def __init__(self, binary, target=None, **environment):
+        self.binary = binary
+        self.environment = {**CLEAN, **environment}
+        if target:
+            self.environment["HOLDFAST_TARGET"] = target
+
+    def __call__(self, *arguments, status=0, stdin=subprocess.DEVNULL, **more):
+        done = subprocess.run([self.binary, *map(str, arguments)], stdin=stdin, capture_output=True, timeout=SECONDS,
+                              env={**self.environment, **more})
+        result = Done(done.returncode, done.stdout.decode(), done.stderr.decode())
+        assert result.status == status, f"{arguments}: {result}"
+        return result
+
+    def start(self, *arguments, **options):
+        """Begins it; its output is read by `Lines`."""
+        return subprocess.Popen([self.binary, *map(str, arguments)], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
+                                stderr=subprocess.PIPE, text=True, env=self.environment, **options)
+
+    def at_terminal(self, *arguments, answers="", columns=120, status=0, **more):
+        """Runs it at a terminal, where a person types `answers`. All that is to be seen there."""
+        process, master = os.forkpty()
+        if process == 0:
+            os.execve(self.binary, [str(self.binary), *map(str, arguments)],
+                      {**self.environment, "TERM": "xterm", **more})
+        fcntl.ioctl(master, termios.TIOCSWINSZ, struct.pack("HHHH", 40, columns, 0, 0))
+        os.write(master, answers.encode())
+        seen, deadline = b"", time.monotonic() + SECONDS
+        while time.monotonic() < deadline:
+            if select.select([master], [], [], 1)[0]:
+                try:
+                    seen += os.read(master, 65536)
+                except OSError:  # the other side is closed
+                    break
+        os.close(master)
+        _, ended = os.waitpid(process, 0)
+        assert os.waitstatus_to_exitcode(ended) == status, seen
+        return seen.decode()
+
+
+class Lines:
+    """The lines of a process, as they come."""
+
+    def __init__(self, stream):
+        self.stream, self.lines = stream, []
+        self.changed = threading.Condition()
+        self.has_ended = False
+        threading.Thread(target=self._read, daemon=True).start()
+
+    def _read(self):
+        for line in self.stream:
+            with self.changed:
+                self.lines.append(line.rstrip("\n"))
+                self.changed.notify_all()
+        with self.changed:
+            self.has_ended = True
+            self.changed.notify_all()
+
+    def wait(self, condition, seconds=SECONDS):
+        """Until condition(lines) holds."""
+        with self.changed:
+            assert self.changed.wait_for(lambda: condition(self.lines) or self.has_ended, seconds), self.lines[-3:]
+            assert condition(self.lines), self.lines[-3:]
+            return list(self.lines)
+
+
+class Proxy:
+    """A network between a command and a server, which loses and delays what it is told to.
+
+    `upstream`: where connections lead, HOST:PORT. `answers`: whether what the server says comes through. `hold_after`: so
+    many bytes of a command come through, and the rest waits for `release`.
+    """
+
+    def __init__(self, upstream, answers=True, hold_after=None):
+        self.upstream, self.answers, self.hold_after = upstream, answers, hold_after
+        self.released = threading.Event()
+        self.is_held = threading.Event()
+        self.connections = []
+        self.listener = socket.create_server(("127.0.0.1", 0))
+        self.target = "127.0.0.1:%d" % self.listener.getsockname()[1]
+        threading.Thread(target=self._accept, daemon=True).start()
+
+    def _accept(self):
+        while True:
+            try:
+                client, _ = self.listener.accept()
+            except OSError:
+                return
+            host, port = self.upstream.split(":")
+            try:
+                server = socket.create_connection((host, int(port)))
+            except OSError:
+                client.close()
+                continue
+            self.connections.append((client, server))
+            answers = self.answers
+            threading.Thread(target=self._pump, args=(client, server, True, True), daemon=True).start()
+            threading.Thread(target=self._pump, args=(server, client, False, answers), daemon=True).start()
+
+    def _pump(self, source, goal, is_request, passes):
+        moved = 0
+        try:
+            while data := source.recv(4096):
+                moved += len(data)
+                if is_request and self.hold_after is not None and moved > self.hold_after:
+                    self.is_held.set()
+                    self.released.wait()
+                if passes:
+                    goal.sendall(data)
+        except OSError:
+            pass
+        for end in (source, goal):
+            try:
+                end.shutdown(socket.SHUT_RDWR)
+            except OSError:
+                pass
+
+    def release(self):
+        self.hold_after = None
+        self.released.set()
+
+    def cut(self):
+        """Every connection is lost."""
+        for pair in self.connections:
+            for end in pair:
+                try:
+                    end.shutdown(socket.SHUT_RDWR)
+                except OSError:
+                    pass
+
+    def close(self):
+        self.listener.close()
+        self.release()
+        self.cut()
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.close()
+
+
+class Impostor:
+    """A server that answers every connection with `bytes`, and then is silent, or ends it."""
+
+    def __init__(self, data=b"", ends=False):
+        self.data, self.ends = data, ends
+        self.kept = []
+        self.listener = socket.create_server(("127.0.0.1", 0))
+        self.target = "127.0.0.1:%d" % self.listener.getsockname()[1]
+        threading.Thread(target=self._accept, daemon=True).start()
+
+    def _accept(self):
+        while True:
+            try:
+                client, _ = self.listener.accept()
+                if self.data:
+                    client.sendall(self.data)
+                if self.ends:
+                    client.close()
+                else:
+                    self.kept.append(client)
+            except OSError:
+                if self.listener.fileno() < 0:
+                    return
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.listener.close()
+        for client in self.kept:
+            client.close()
+
+
+def interrupt(process):
+    process.send_signal(signal.SIGINT)
