@@ -72,8 +72,14 @@ package struct CallFailure: Error, Equatable {
     self.init(
       end.isAnswered ? .answered(end.status) : .broken(end.status), end.text, server: server)
     details = end.details
-    isOutcomeUnknown = !end.isAnswered && !end.isUnprocessed
+    // What has no reason of ours was said on the way, by a proxy or the like: the server may have decided.
+    let isOfServer = end.isAnswered && !(details.reason.isEmpty && Self.ofProxies.contains(end.status))
+    isOutcomeUnknown = !isOfServer && !end.isUnprocessed
   }
+
+  private static let ofProxies: Set<StatusCode> = [
+    .unavailable, .deadlineExceeded, .cancelled, .unknown, .internal,
+  ]
 
   /// The same may succeed a little later, or with another server.
   package var isTemporary: Bool {
@@ -180,7 +186,8 @@ extension CallFailure {
     case .connection(.untrusted):
       return "--tls-ca names the CAs to trust, --server-name the name in the certificate."
     case .connection(.malformed), .malformed, .answered(.unimplemented), .broken(.unimplemented):
-      return "Is that a holdfast server, of a version that knows this, and its gRPC port?"
+      return
+        "Is that a holdfast server, and its gRPC port? Where it speaks TLS: --tls, or https:// before the address."
     case .answered(.unauthenticated), .broken(.unauthenticated):
       return "HOLDFAST_TOKEN or --token-file has the token."
     default: return nil

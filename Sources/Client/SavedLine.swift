@@ -35,6 +35,9 @@ package struct SavedLine: Sendable {
     }
   }
 
+  /// Whether it can be saved: throws why not.
+  package func requireWritable() throws(Errno) { try Directory(path: folder).requireWritable() }
+
   /// Writes the line to a file beside it, syncs it, and gives it the name.
   package func save(_ line: String) throws(Errno) {
     try LockedDirectory(path: folder).replace(name, with: Array((line + "\n").utf8))

@@ -176,7 +176,9 @@ package final class ServiceCaller {
       } catch { failure = error }
       isOutcomeUnknown = isOutcomeUnknown || failure.isOutcomeUnknown
       // What the server says of a decision is said of all tries.
-      if case .answered = failure.kind, !failure.isTemporary { isOutcomeUnknown = false }
+      if case .answered = failure.kind, !failure.isTemporary, !failure.isOutcomeUnknown {
+        isOutcomeUnknown = false
+      }
       failure.isOutcomeUnknown = isOutcomeUnknown && method.changesSomething
       failure.idempotencyKey = key
       guard failure.isTemporary, !isHopeless(failure), !Signals.isInterrupted else { throw failure }

@@ -69,15 +69,15 @@ package struct TextTable {
     func excess() -> Int {
       shown.reduce(-Self.gap) { $0 + widths[$1] + Self.gap } - terminalColumns
     }
-    // The widest is cut first, then what can be done without goes, from the right.
+    // What can be done without goes first, from the right; then the widest is cut.
+    while excess() > 0, let last = shown.lastIndex(where: { columns[$0].width == .optional }) {
+      shown.remove(at: last)
+    }
     while excess() > 0,
       let widest = shown.filter({ columns[$0].width == .flexible && widths[$0] > Self.flexibleMin })
         .max(by: { widths[$0] < widths[$1] })
     {
       widths[widest] -= 1
-    }
-    while excess() > 0, let last = shown.lastIndex(where: { columns[$0].width == .optional }) {
-      shown.remove(at: last)
     }
     self.columns = columns
     self.shown = shown

@@ -154,7 +154,11 @@ struct LocationOption: ParsableArguments {
   var location: String?
 
   func item(_ text: String) throws(CommandFailure) -> ItemName {
-    // With a location of its own, an @ is part of the SKU.
+    try Self.item(text, at: location)
+  }
+
+  /// - Parameter location: nil: it is written behind the SKU. With a location of its own, an @ is part of the SKU.
+  static func item(_ text: String, at location: String?) throws(CommandFailure) -> ItemName {
     let item = location.map { ItemName(sku: text, location: $0) } ?? ItemName(parsing: text)
     guard !item.sku.isEmpty else {
       throw ServiceAccess.mistake("'\(text)' names no item: SKU or SKU@LOCATION")
@@ -199,18 +203,18 @@ enum UnitsText {
 enum ClientCommand {
   /// Runs a command. Where it fails, says why on standard error, as a JSON object with --json, and ends with the
   /// failure's status (docs/COMMAND-LINE.md).
-  static func report(_ results: ResultOptions, _ body: () throws -> Void) throws {
+  static func report(json: Bool, _ body: () throws -> Void) throws {
     do {
       try body()
     } catch let failure as CommandFailure {
-      if results.isJSON {
+      if json {
         write(JSONLine.failure(failure.description, exitStatus: failure.status))
       } else {
         CommandFailure.complain(failure.description)
       }
       throw ExitCode(failure.status)
     } catch let failure as CallFailure {
-      tell(failure, results)
+      tell(failure, json: json)
       throw ExitCode(failure.exitStatus)
     } catch OutputError.closed {
       // Its reader has enough.
@@ -221,8 +225,8 @@ enum ClientCommand {
     }
   }
 
-  static func tell(_ failure: CallFailure, _ results: ResultOptions) {
-    if results.isJSON {
+  static func tell(_ failure: CallFailure, json: Bool) {
+    if json {
       write(failure.json)
     } else {
       CommandFailure.complain(failure.lines().joined(separator: "\n"))

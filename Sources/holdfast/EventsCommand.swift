@@ -59,7 +59,7 @@ struct WatchEvents: ParsableCommand {
   }
 
   func run() throws {
-    try ClientCommand.report(results) {
+    try ClientCommand.report(json: results.isJSON) {
       let filter = try filter()
       let saved = try savedLine()
       let start = try start(saved)
@@ -82,8 +82,7 @@ struct WatchEvents: ParsableCommand {
 
   private func filter() throws(CommandFailure) -> WatchFilter {
     var filter = WatchFilter()
-    let location = LocationOption()
-    for item in items { filter.items.append(try location.item(item)) }
+    for item in items { filter.items.append(try LocationOption.item(item, at: nil)) }
     filter.referencePrefix = try ServerOptions.code(reference, "--reference")
     for name in kind?.split(separator: ",") ?? [] {
       guard let kind = EventKind(name: name) else {
@@ -98,9 +97,13 @@ struct WatchEvents: ParsableCommand {
 
   private func savedLine() throws(CommandFailure) -> SavedLine? {
     guard let resumeFile else { return nil }
-    do throws(Errno) { return try SavedLine(path: resumeFile) } catch {
+    do throws(Errno) {
+      let saved = try SavedLine(path: resumeFile)
+      try saved.requireWritable()
+      return saved
+    } catch {
       throw CommandFailure(
-        description: "--resume-file \(resumeFile): \(error)", status: ExitStatus.noInput)
+        description: "--resume-file \(resumeFile): \(error)", status: ExitStatus.outputFailed)
     }
   }
 

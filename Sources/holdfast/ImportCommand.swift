@@ -63,10 +63,7 @@ struct ImportStock: ParsableCommand {
   }
 
   func run() throws {
-    var results = ResultOptions()
-    results.format = json ? .json : nil
-    results.noHeader = false
-    try ClientCommand.report(results) {
+    try ClientCommand.report(json: json) {
       let interruption = Interruption()
       let (source, summary) = try readable { () throws(ImportFileError) in
         let source = try ImportFile(path: file, options: options)

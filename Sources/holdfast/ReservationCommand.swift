@@ -63,7 +63,7 @@ struct GetReservation: ParsableCommand {
   }
 
   func run() throws {
-    try ClientCommand.report(results) {
+    try ClientCommand.report(json: results.isJSON) {
       let caller = try server.connect()
       let output = try ReservationOutput(results)
       if let key {
@@ -112,7 +112,7 @@ struct ListReservations: ParsableCommand {
   }
 
   func run() throws {
-    try ClientCommand.report(results) {
+    try ClientCommand.report(json: results.isJSON) {
       let reference = try ServerOptions.code(reference, "--reference")
       let caller = try server.connect()
       let output = try ReservationOutput(results)
@@ -161,7 +161,7 @@ struct ReserveUnits: ParsableCommand {
   @OptionGroup(title: "Server") var server: ServerOptions
 
   func run() throws {
-    try ClientCommand.report(results) {
+    try ClientCommand.report(json: results.isJSON) {
       var lines: [ReservationLine] = []
       for line in self.lines { lines.append(try location.line(line, hasMinimum: true)) }
       var limits: [(subject: String, units: Int64)] = []
@@ -219,7 +219,7 @@ private struct Each {
           throw failure
         }
         if !results.isJSON { CommandFailure.complain("\(id):") }
-        ClientCommand.tell(failure, results)
+        ClientCommand.tell(failure, json: results.isJSON)
         status = failure.exitStatus
       }
     }
@@ -311,7 +311,7 @@ struct ConfirmReservation: ParsableCommand {
   }
 
   func run() throws {
-    try ClientCommand.report(results) {
+    try ClientCommand.report(json: results.isJSON) {
       var sold: [ReservationLine] = []
       for line in lines { sold.append(try location.line(line)) }
       let caller = try server.connect()
@@ -343,7 +343,7 @@ struct ReleaseReservation: ParsableCommand {
   @OptionGroup(title: "Server") var server: ServerOptions
 
   func run() throws {
-    try ClientCommand.report(results) {
+    try ClientCommand.report(json: results.isJSON) {
       let caller = try server.connect()
       guard let ids = try holds.chosen(caller, to: "release", consent, results) else { return }
       _ = Interruption()
@@ -373,7 +373,7 @@ struct ExtendReservation: ParsableCommand {
   @OptionGroup(title: "Server") var server: ServerOptions
 
   func run() throws {
-    try ClientCommand.report(results) {
+    try ClientCommand.report(json: results.isJSON) {
       let ttl = try ClientCommand.ttl(ttl)
       let caller = try server.connect()
       guard let ids = try holds.chosen(caller, to: "extend", consent, results) else { return }
@@ -419,7 +419,7 @@ struct ReplaceReservation: ParsableCommand {
   }
 
   func run() throws {
-    try ClientCommand.report(results) {
+    try ClientCommand.report(json: results.isJSON) {
       var held: [ReservationLine] = []
       for line in lines { held.append(try location.line(line)) }
       let key = try key.value()

@@ -34,7 +34,7 @@ struct GetStock: ParsableCommand {
   @OptionGroup(title: "Server") var server: ServerOptions
 
   func run() throws {
-    try ClientCommand.report(results) {
+    try ClientCommand.report(json: results.isJSON) {
       var names: [ItemName] = []
       for item in items { names.append(try location.item(item)) }
       let caller = try server.connect()
@@ -68,7 +68,7 @@ struct ListStock: ParsableCommand {
   }
 
   func run() throws {
-    try ClientCommand.report(results) {
+    try ClientCommand.report(json: results.isJSON) {
       let caller = try server.connect()
       let output = results.output()
       try output.begin(StockLevel.columns)
@@ -191,7 +191,7 @@ struct SetStock: ParsableCommand {
   @OptionGroup(title: "Server") var server: ServerOptions
 
   func run() throws {
-    try ClientCommand.report(results) {
+    try ClientCommand.report(json: results.isJSON) {
       var adjustment = Adjustment(try location.item(item), .set(units))
       guard 0...Units.max ~= units else { throw ServiceAccess.mistake("units: 0 to \(Units.max)") }
       adjustment.check = try check.check()
@@ -251,7 +251,7 @@ struct AdjustStock: ParsableCommand {
   }
 
   func run() throws {
-    try ClientCommand.report(results) {
+    try ClientCommand.report(json: results.isJSON) {
       var adjustment = Adjustment(try location.item(item))
       if let text = units.first {
         adjustment.change = .add(try UnitsText.parse(text, -Units.max...Units.max, "units"))
@@ -285,7 +285,7 @@ struct ShipStock: ParsableCommand {
   @OptionGroup(title: "Server") var server: ServerOptions
 
   func run() throws {
-    try ClientCommand.report(results) {
+    try ClientCommand.report(json: results.isJSON) {
       guard 1...Units.max ~= units else { throw ServiceAccess.mistake("units: 1 to \(Units.max)") }
       try OneChange(
         adjustment: Adjustment(try location.item(item), .ship(units)), note: try change.note(),
@@ -311,7 +311,7 @@ struct UncommitStock: ParsableCommand {
   @OptionGroup(title: "Server") var server: ServerOptions
 
   func run() throws {
-    try ClientCommand.report(results) {
+    try ClientCommand.report(json: results.isJSON) {
       guard 1...Units.max ~= units else { throw ServiceAccess.mistake("units: 1 to \(Units.max)") }
       try OneChange(
         adjustment: Adjustment(try location.item(item), .uncommit(units)),
@@ -341,15 +341,11 @@ struct TransferStock: ParsableCommand {
   @OptionGroup(title: "Server") var server: ServerOptions
 
   func run() throws {
-    try ClientCommand.report(results) {
+    try ClientCommand.report(json: results.isJSON) {
       guard 1...Units.max ~= units else { throw ServiceAccess.mistake("units: 1 to \(Units.max)") }
       if from == to { throw ServiceAccess.mistake("--from and --to are the same location") }
-      var source = LocationOption()
-      source.location = from
-      var goal = LocationOption()
-      goal.location = to
       let changes = [
-        Adjustment(try source.item(sku), .add(-units)), Adjustment(try goal.item(sku), .add(units)),
+        Adjustment(try LocationOption.item(sku, at: from), .add(-units)), Adjustment(try LocationOption.item(sku, at: to), .add(units)),
       ]
       let caller = try server.connect()
       let output = results.output()
@@ -423,7 +419,7 @@ struct SaleStock: ParsableCommand {
   }
 
   func run() throws {
-    try ClientCommand.report(results) {
+    try ClientCommand.report(json: results.isJSON) {
       let name = try location.item(item)
       let window = (
         from: try ClientCommand.instant(from, "--from"),
@@ -483,7 +479,7 @@ struct RemoveStock: ParsableCommand {
   }
 
   func run() throws {
-    try ClientCommand.report(results) {
+    try ClientCommand.report(json: results.isJSON) {
       let name = try location.item(item)
       let caller = try server.connect()
       if consent.dryRun { return try foresee(name, caller) }

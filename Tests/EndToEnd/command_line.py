@@ -113,8 +113,8 @@ class Lines:
 class Proxy:
     """A network between a command and a server, which loses and delays what it is told to.
 
-    `upstream`: where connections lead, HOST:PORT. `answers`: whether what the server says comes through. `hold_after`: so
-    many bytes of a command come through, and the rest waits for `release`.
+    `upstream`: where connections lead, HOST:PORT. `answers`: whether all that the server says comes through; else only what
+    it begins with. `hold_after`: so many bytes of a command come through, and the rest waits for `release`.
     """
 
     def __init__(self, upstream, answers=True, hold_after=None):
@@ -151,7 +151,7 @@ class Proxy:
                 if is_request and self.hold_after is not None and moved > self.hold_after:
                     self.is_held.set()
                     self.released.wait()
-                if passes:
+                if passes or moved == len(data):
                     goal.sendall(data)
         except OSError:
             pass
