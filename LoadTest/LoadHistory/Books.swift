@@ -14,6 +14,12 @@ package struct Books: ~Copyable {
 
   package mutating func add(_ ledger: consuming Ledger) { ledgers.append(Box(ledger)) }
 
+  /// Adds all ledgers of `others`, which then has none.
+  package mutating func take(_ others: inout Books) {
+    ledgers += others.ledgers
+    others.ledgers = []
+  }
+
   /// What is confirmed stays on hand, as committed, until it is shipped.
   package var keepsCommitted: Bool { ledgers.first?.ledger.keepsCommitted ?? false }
 

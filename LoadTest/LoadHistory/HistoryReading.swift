@@ -35,6 +35,41 @@ extension History {
   }
 }
 
+/// Reads the operations of one agent, whose clock is another than ours.
+///
+/// Its clock is ours less something between two bounds. What was sent counts as sent as early as it can
+/// have been, and what was answered as answered as late: what the server did lies between the two by
+/// our clock too, and the check takes no order for granted that the clocks do not prove.
+package struct BooksReader: ~Copyable {
+  private var decoder: HistoryDecoder
+
+  /// - Parameters:
+  ///   - run, skuCount, keepsCommitted: what the run is.
+  ///   - workers: whose operations they may be.
+  ///   - sentFrom: the instant that the pieces' times count from, by our clock, at the earliest.
+  ///   - answeredFrom: the same at the latest.
+  package init(
+    run: RunID, skuCount: Int, keepsCommitted: Bool, workers: Range<Int>, sentFrom: Int64,
+    answeredFrom: Int64
+  ) {
+    decoder = HistoryDecoder(
+      run: run, skuCount: skuCount, keepsCommitted: keepsCommitted, workers: workers,
+      sentFrom: sentFrom, answeredFrom: answeredFrom)
+  }
+
+  /// Takes a piece that `Books.encode` has made, in the order in which they were made.
+  package mutating func take(_ piece: [UInt8]) throws(HistoryError) {
+    try decoder.takeOperations(piece)
+  }
+
+  /// What has come.
+  /// - Parameter operations: how many there were to be.
+  package mutating func takeBooks(operations: Int) throws(HistoryError) -> Books {
+    guard decoder.operationCount == operations else { throw .cutOff }
+    return decoder.takeBooks()
+  }
+}
+
 extension HistoryError {
   fileprivate static let malformed = HistoryError(
     "it is not a history that holdfast-load has written")
@@ -67,8 +102,36 @@ private struct HistoryDecoder: ~Copyable {
   private var ledgers: [Int: Int] = [:]
   private(set) var levels: [ReadLevel] = []
   private(set) var violations: [Violation] = []
-  private var operationCount = 0
+  private(set) var operationCount = 0
   private var isWhole = false
+  /// Of the pieces of an agent: how many SKUs there are, and what its answers' times count from.
+  private var agentSKUs: Int?
+  private var answeredFrom: Int64?
+  private var workers = 0..<256
+
+  init() {}
+
+  init(
+    run: RunID, skuCount: Int, keepsCommitted: Bool, workers: Range<Int>, sentFrom: Int64,
+    answeredFrom: Int64
+  ) {
+    self.run = run
+    agentSKUs = skuCount
+    self.keepsCommitted = keepsCommitted
+    self.workers = workers
+    startNanoseconds = sentFrom
+    self.answeredFrom = answeredFrom
+  }
+
+  /// Reads whole operations, and nothing else.
+  mutating func takeOperations(_ bytes: [UInt8]) throws(HistoryError) {
+    var reader = MessageReader(0..<bytes.count)
+    while let field = reader.next(in: bytes.span) {
+      guard field.number == 4 else { throw .malformed }
+      try takeOperation(bytes.span, field.content)
+    }
+    if reader.isMalformed { throw .cutOff }
+  }
 
   /// Reads a whole file. Throws where it is not what `History.encode` makes.
   mutating func take(_ bytes: [UInt8]) throws(HistoryError) {
@@ -157,7 +220,8 @@ private struct HistoryDecoder: ~Copyable {
     _ bytes: Span<UInt8>, _ range: Range<Int>
   ) throws(HistoryError) {
     guard let run else { throw .malformed }
-    let head = try OperationHead(bytes, range, skuCount: stock.count)
+    let head = try OperationHead(bytes, range, skuCount: agentSKUs ?? stock.count)
+    guard workers.contains(head.worker) else { throw .malformed }
     if ledgers[head.worker] == nil {
       ledgers[head.worker] = books.count
       books.add(
@@ -166,6 +230,7 @@ private struct HistoryDecoder: ~Copyable {
           keepsCommitted: keepsCommitted))
     }
     let start = startNanoseconds
+    let answeredFrom = answeredFrom ?? start
     try books.withLedger(ledgers[head.worker] ?? 0) { (ledger) throws(HistoryError) in
       guard head.number == ledger.count else {
         throw HistoryError(
@@ -175,7 +240,7 @@ private struct HistoryDecoder: ~Copyable {
       var reader = MessageReader(range)
       while let field = reader.next(in: bytes) {
         if field.number != 6 { continue }
-        let attempt = try DecodedAttempt(bytes, field.content, start)
+        let attempt = try DecodedAttempt(bytes, field.content, start, answeredFrom)
         guard attempt.fits(ledger[operation].kind),
           attempt.method != .replace || ledger[operation].newLineCount > 0
         else { throw .malformed }
@@ -363,7 +428,9 @@ private struct DecodedAttempt {
     var grant = Grant()
   }
 
-  init(_ bytes: Span<UInt8>, _ range: Range<Int>, _ start: Int64) throws(HistoryError) {
+  init(
+    _ bytes: Span<UInt8>, _ range: Range<Int>, _ start: Int64, _ answeredFrom: Int64
+  ) throws(HistoryError) {
     // Many writers leave out a field that is 0.
     sent = start
     var parts = Parts()
@@ -376,7 +443,7 @@ private struct DecodedAttempt {
         }
         self.method = method
       case 2: sent = start + (try field.number(in: Plausible.time))
-      case 3: answered = start + (try field.number(in: Plausible.time))
+      case 3: answered = answeredFrom + (try field.number(in: Plausible.time))
       default: try DecodedAttempt.take(field, bytes, into: &parts)
       }
     }

@@ -4,7 +4,7 @@ internal import Glibc
 
 extension History {
   /// Pieces are at least this long, but for the last.
-  private static let pieceBytes = 1 << 20
+  fileprivate static let pieceBytes = 1 << 20
   /// 1 knew no limits and no alternatives: a program that reads it alone would call their answers wrong.
   static let format: UInt64 = 2
 
@@ -14,24 +14,8 @@ extension History {
   ) throws(Failure) {
     var file = MessageBuffer()
     writeHead(to: &file)
+    let count = try books.encode(startNanoseconds: startNanoseconds, into: &file, write)
     var part = MessageBuffer()
-    var count = 0
-    for number in 0..<books.count {
-      var operation = 0
-      while true {
-        let isMore = books.withLedger(number) { ledger in
-          while operation < ledger.count, file.count < History.pieceBytes {
-            part.writeOperation(operation, of: ledger, startNanoseconds)
-            file.appendField(4, message: part)
-            operation += 1
-          }
-          return operation < ledger.count
-        }
-        if !isMore { break }
-        try file.flush(write)
-      }
-      count += operation
-    }
     for level in levels ?? [] {
       part.writeBalance(level, startNanoseconds)
       file.appendField(5, message: part)
@@ -76,6 +60,47 @@ extension History {
     let file = try HistoryFile(replacing: path)
     try encode { (piece) throws(HistoryError) in try file.write(piece) }
     try file.finish()
+  }
+}
+
+extension Books {
+  /// Hands all operations to `write`, piece by piece: each is whole `operations` of a History. How many
+  /// there are.
+  ///
+  /// - Parameter startNanoseconds: the instant that times count from.
+  package borrowing func encode<Failure: Error>(
+    startNanoseconds: Int64, _ write: (Span<UInt8>) throws(Failure) -> Void
+  ) throws(Failure) -> Int {
+    var piece = MessageBuffer()
+    let count = try encode(startNanoseconds: startNanoseconds, into: &piece, write)
+    try piece.flush(write)
+    return count
+  }
+
+  /// The last piece stays in `file`.
+  fileprivate borrowing func encode<Failure: Error>(
+    startNanoseconds: Int64, into file: inout MessageBuffer,
+    _ write: (Span<UInt8>) throws(Failure) -> Void
+  ) throws(Failure) -> Int {
+    var part = MessageBuffer()
+    var count = 0
+    for number in 0..<self.count {
+      var operation = 0
+      while true {
+        let isMore = withLedger(number) { ledger in
+          while operation < ledger.count, file.count < History.pieceBytes {
+            part.writeOperation(operation, of: ledger, startNanoseconds)
+            file.appendField(4, message: part)
+            operation += 1
+          }
+          return operation < ledger.count
+        }
+        if !isMore { break }
+        try file.flush(write)
+      }
+      count += operation
+    }
+    return count
   }
 }
 

@@ -7,7 +7,7 @@ package struct SampleFault: Sendable {
   let sentNanoseconds: Int64
   let answeredNanoseconds: Int64
   /// The numbers, and between which they can have been.
-  let text: String
+  package let text: String
 
   package init(sku: UInt32, sentNanoseconds: Int64, answeredNanoseconds: Int64, text: String) {
     self.sku = sku

@@ -15,6 +15,21 @@ package struct Latencies: Sendable {
     histogram.record(min(value, Latencies.maximumNanoseconds))
   }
 
+  /// As if `nanoseconds` were recorded `count` times.
+  package mutating func record(_ nanoseconds: Int64, count: Int) {
+    guard count > 0 else { return }
+    histogram.record(
+      min(UInt64(max(0, nanoseconds)), Latencies.maximumNanoseconds), count: UInt64(count))
+  }
+
+  /// Calls `body` for each value that was recorded, to three digits, from the lowest on.
+  package func forEachValue(_ body: (_ nanoseconds: UInt64, _ count: Int) -> Void) {
+    guard count > 0 else { return }
+    for recorded in histogram.recordedValues() {
+      body(recorded.value, Int(clamping: recorded.count))
+    }
+  }
+
   package mutating func add(_ other: Latencies) { histogram.add(other.histogram) }
 
   /// Forgets everything, and keeps the memory.

@@ -1,12 +1,44 @@
-// How a run stands while it goes on: a few lines that are redrawn in place on a terminal, a plain line
-// every few seconds elsewhere.
+// How a run stands while it goes on: a full screen on a terminal that is wide and high enough, a few
+// lines that are redrawn in place on a smaller one, a plain line every few seconds elsewhere.
 //
-// Lines are never redrawn by hiding the cursor or by another screen: whatever ends the program, the
-// terminal is as it was.
+// The few lines need nothing of the terminal: whatever ends the program, it is as it was. The full screen
+// is the terminal's other one (AlternateScreen.swift), which is left whatever happens but SIGKILL.
 internal import Glibc
 
 /// How a run stands. Counts are of all calls since its start.
 package struct Progress: Sendable {
+  package enum Phase: Sendable {
+    case warmUp, measuring, draining
+    /// It ends before its time.
+    case ending
+  }
+
+  /// One method in a window.
+  package struct MethodWindow: Sendable {
+    package var name: String
+    package var perSecond: Double
+    package var latency: LatencySummary
+
+    package init(name: String, perSecond: Double, latency: LatencySummary) {
+      self.name = name
+      self.perSecond = perSecond
+      self.latency = latency
+    }
+  }
+
+  /// The last second or so.
+  package struct Window: Sendable {
+    /// Since the first call was due.
+    package var endSeconds = 0.0
+    package var requestsPerSecond = 0.0
+    package var latency = LatencySummary()
+    package var buckets = LatencyBuckets()
+    package var methods: [MethodWindow] = []
+
+    package init() {}
+  }
+
+  package var phase = Phase.measuring
   package var elapsedSeconds = 0.0
   package var totalSeconds: Double?
   package var totalOperations: Int?
@@ -16,6 +48,21 @@ package struct Progress: Sendable {
   package var failed = 0
   /// The last whole interval: its rate and percentiles, what the server's metrics said.
   package var interval: Report.Interval?
+  package var window: Window?
+  /// By `Outcome.name` and by gRPC code, since the start.
+  package var outcomes: [String: Int] = [:]
+  package var codes: [String: Int] = [:]
+  /// The last that was read of the server's metrics.
+  package var server: Report.ServerSample?
+  /// Balances that were read and held against the calls; nil where none are.
+  package var balancesCompared: Int?
+  /// What was found wrong with them, and what the server itself counts as violated.
+  package var faults = 0
+  package var firstFault: String?
+  /// What ends the run before its time.
+  package var abort: Report.Abort?
+  /// Generators on other machines: their addresses, and how each stands.
+  package var agents: [(name: String, state: String)] = []
 
   package init() {}
 }
@@ -23,36 +70,58 @@ package struct Progress: Sendable {
 /// Draws progress on standard error.
 package struct LiveView {
   private let canRedraw: Bool
-  private var picture = LivePicture()
+  private var picture: LivePicture
+  private let title: String
   private var shownSeconds: Double?
   private var linesDrawn = 0
   private static let redrawSeconds = 0.2
   private static let plainSeconds = 5.0
 
-  package init() { canRedraw = Terminal(descriptor: 2).canRedraw }
+  /// - Parameter title: what is run, for the head of a full screen.
+  package init(title: String = "") {
+    canRedraw = Terminal(descriptor: 2).canRedraw
+    self.title = title
+    picture = LivePicture()
+  }
 
   /// Draws how the run stands now, if it is time to.
   package mutating func show(_ progress: Progress) {
     picture.take(progress)
     let elapsed = progress.elapsedSeconds - (shownSeconds ?? 0)
-    guard elapsed >= (canRedraw ? LiveView.redrawSeconds : LiveView.plainSeconds) else { return }
+    let isDue = elapsed >= (canRedraw ? LiveView.redrawSeconds : LiveView.plainSeconds)
+    guard isDue || AlternateScreen.wantsRedraw else { return }
     shownSeconds = progress.elapsedSeconds
     guard canRedraw else {
       write(picture.plainLine + "\n")
       return
     }
     // Its size may have changed since the last time.
-    let lines = picture.lines(on: Terminal(descriptor: 2))
+    let terminal = Terminal(descriptor: 2)
+    if LiveScreen.fits(terminal) {
+      if !AlternateScreen.isEntered { takeLinesAway() }
+      guard AlternateScreen.enter() else { return }
+      write(AlternateScreen.drawing(LiveScreen(picture, title: title).rows(on: terminal)))
+      return
+    }
+    AlternateScreen.leave()
+    // Somebody else has the terminal.
+    guard AlternateScreen.isInForeground else { return }
+    let lines = picture.lines(on: terminal)
     write(LiveView.redrawing(linesDrawn, with: lines))
     linesDrawn = lines.count
   }
 
   /// Takes the lines away, for the report to follow.
   package mutating func clear() {
-    if linesDrawn > 0 { write(LiveView.redrawing(linesDrawn, with: [])) }
-    linesDrawn = 0
+    AlternateScreen.leave()
+    takeLinesAway()
     shownSeconds = nil
     picture = LivePicture()
+  }
+
+  private mutating func takeLinesAway() {
+    if linesDrawn > 0 { write(LiveView.redrawing(linesDrawn, with: [])) }
+    linesDrawn = 0
   }
 
   /// Moves up over `count` lines, and writes others in their place.
@@ -70,14 +139,17 @@ package struct LiveView {
 
 /// What there is to be seen, as text.
 struct LivePicture {
-  private var progress = Progress()
+  private(set) var progress = Progress()
   /// At least a second before, and at most two; and the one that follows it.
   private var earlier = Progress()
   private var next = Progress()
-  /// Answers per second of the intervals so far, the last ones.
-  private var rates: [Double] = []
-  private var lastIntervalStart: Double?
-  private static let ratesKept = 60
+  /// Answers per second and 99th percentiles of the intervals so far, the last ones; of seconds, where
+  /// intervals are longer.
+  private(set) var rates: [Double] = []
+  private(set) var tails: [Double] = []
+  private var lastPoint: Double?
+  private static let ratesKept = 300
+  private static let ratesShown = 60
   private static let labelWidth = 10
 
   mutating func take(_ progress: Progress) {
@@ -86,16 +158,27 @@ struct LivePicture {
       earlier = next
       next = progress
     }
-    guard let interval = progress.interval, interval.startSeconds != lastIntervalStart,
-      interval.seconds > 0
-    else { return }
-    lastIntervalStart = interval.startSeconds
-    rates.append(Double(interval.answered) / interval.seconds)
-    if rates.count > LivePicture.ratesKept { rates.removeFirst() }
+    if let interval = progress.interval, interval.seconds <= 1 {
+      guard interval.startSeconds != lastPoint, interval.seconds > 0 else { return }
+      lastPoint = interval.startSeconds
+      add(Double(interval.answered) / interval.seconds, interval.latencyMicroseconds)
+    } else if let window = progress.window, window.endSeconds != lastPoint {
+      lastPoint = window.endSeconds
+      add(window.requestsPerSecond, window.latency)
+    }
+  }
+
+  private mutating func add(_ rate: Double, _ latency: LatencySummary) {
+    rates.append(rate)
+    tails.append(latency.p99)
+    if rates.count > LivePicture.ratesKept {
+      rates.removeFirst()
+      tails.removeFirst()
+    }
   }
 
   /// Over less than a second, it would jump about.
-  private var rateNow: Double {
+  var rateNow: Double {
     let seconds = progress.elapsedSeconds - earlier.elapsedSeconds
     return seconds > 0 ? Double(progress.answered - earlier.answered) / seconds : 0
   }
@@ -122,7 +205,7 @@ struct LivePicture {
         terminal.styled(Text.left(label, LivePicture.labelWidth), .dim) + fitting
           + terminal.styled(gap, tailStyle))
     }
-    let sparkRoom = min(LivePicture.ratesKept, max(0, room - rateText.count - 2))
+    let sparkRoom = min(LivePicture.ratesShown, max(0, room - rateText.count - 2))
     add("rate", rateText, tail: LivePicture.sparkline(Array(rates.suffix(sparkRoom))))
     if let latency { add("latency", latency) }
     let failed = failed ?? ""
@@ -148,7 +231,7 @@ struct LivePicture {
     return label + terminal.styled(bar, .accent) + " \(percent)  \(times)"
   }
 
-  private var share: Double? {
+  var share: Double? {
     if let seconds = progress.totalSeconds, seconds > 0 {
       return min(1, max(0, progress.elapsedSeconds / seconds))
     }
@@ -156,13 +239,13 @@ struct LivePicture {
     return min(1, max(0, Double(progress.answered) / Double(operations)))
   }
 
-  private var goal: String {
+  var goal: String {
     if let seconds = progress.totalSeconds { return "of \(Text.decimal(seconds, 1)) s" }
     guard let operations = progress.totalOperations else { return "s" }
     return "s · \(Text.count(Int64(progress.answered))) of \(Text.counted(operations, "call"))"
   }
 
-  private var rateText: String {
+  var rateText: String {
     var asked = ""
     if let scheduled = progress.interval?.scheduledPerSecond, scheduled > 0 {
       asked = " of \(Text.decimal(scheduled, 0))"
@@ -178,12 +261,12 @@ struct LivePicture {
       .map { "\($0) \(Text.duration(microseconds: $1))" }.joined(separator: " · ")
   }
 
-  private var decided: String {
+  var decided: String {
     "\(Text.count(Int64(progress.accepted))) accepted · "
       + "\(Text.count(Int64(progress.refused))) refused"
   }
 
-  private var failed: String? {
+  var failed: String? {
     progress.failed > 0 ? "\(Text.count(Int64(progress.failed))) FAILED" : nil
   }
 

@@ -40,6 +40,8 @@ package struct Report: Codable, Sendable {
   /// All methods together.
   package var latencySpectrum: [SpectrumPoint] = []
   package var serviceTimeSpectrum: [SpectrumPoint] = []
+  /// By method, where there is more than one.
+  package var methodSpectra: [String: [SpectrumPoint]] = [:]
   /// Calls that were due and never sent: failures, with the time that they had waited as their latency
   /// and as their service time.
   package var unsent = 0
@@ -60,6 +62,12 @@ package struct Report: Codable, Sendable {
   /// Of the busiest thread, 0 to 1.
   package var generatorBusyShare = 0.0
   package var thresholds: [ThresholdResult] = []
+  /// The --abort-if that ended the run, where one did.
+  package var abort: Abort?
+  /// How the warm-up ended, where it was left to the run (--warm-up auto).
+  package var warmUp: WarmUp?
+  /// The generators that made the load, where others did (--agents).
+  package var agents: [AgentSide] = []
   package var warnings: [String] = []
   /// What the figures do not say.
   package var leavesOut: [String] = []
@@ -238,6 +246,8 @@ extension Report {
     /// Of the answers that came in it, open loop from the scheduled send; in the last also of the calls
     /// that were never answered.
     package var latencyMicroseconds = LatencySummary()
+    /// The same by method.
+    package var methods: [String: LatencySummary] = [:]
     package var serviceTimeMicroseconds: LatencySummary?
     /// 99th percentile.
     package var scheduleLagMicroseconds: Double?
@@ -266,6 +276,52 @@ extension Report {
     package var processorShare: Double?
     package var residentBytes: Double?
     package var liveHolds: Double?
+
+    package init() {}
+  }
+
+  /// A condition that ended a run before its time.
+  package struct Abort: Codable, Equatable, Sendable {
+    /// As it was given: "errors>5% for 3s".
+    package var expression = ""
+    /// What was measured in the window, in the unit of the expression.
+    package var actual: Double?
+    /// As a person reads it.
+    package var actualText = ""
+    /// How long the window was, and when it ended, since the first call was due.
+    package var windowSeconds = 0.0
+    package var atSeconds = 0.0
+
+    package init() {}
+  }
+
+  /// A warm-up that lasted until rate and 99th percentile had settled.
+  package struct WarmUp: Codable, Equatable, Sendable {
+    /// How long it took.
+    package var seconds = 0.0
+    /// False where it ended because it had lasted as long as it may.
+    package var isSteady = false
+
+    /// What stands behind its length, in words.
+    var qualification: String { isSteady ? " (until steady)" : " (never steady)" }
+
+    package init() {}
+  }
+
+  /// A generator on another machine.
+  package struct AgentSide: Codable, Equatable, Sendable {
+    package var address = ""
+    /// Kernel name and release.
+    package var system = ""
+    package var processors = 0
+    package var processorModel = ""
+    package var requestsMeasured = 0
+    /// Of its busiest thread, 0 to 1.
+    package var busyShare = 0.0
+    /// How exactly its clock is known by the coordinator's: its calls count as so much longer.
+    package var clockUncertaintyMicroseconds = 0.0
+    /// Why it was lost, where it was.
+    package var lost: String?
 
     package init() {}
   }

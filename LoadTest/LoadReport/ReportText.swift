@@ -114,7 +114,7 @@ private struct ReportText {
     let length =
       shape.operations.map { Text.counted($0, "operation") }
       ?? "\(Text.shortest(shape.durationSeconds ?? 0)) s after "
-      + "\(Text.shortest(shape.warmUpSeconds)) s warm-up"
+      + "\(Text.shortest(shape.warmUpSeconds)) s warm-up\(report.warmUp?.qualification ?? "")"
     let facts = [
       report.label ?? "", shape.scenario, report.messages.map(messageFacts) ?? "",
       shape.rate.map { "open loop, \($0) requests/s\(arrivals)" } ?? "closed loop",

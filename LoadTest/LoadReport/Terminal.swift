@@ -1,4 +1,4 @@
-// What is known of a terminal: whether there is one, how wide it is, and whether it takes colours.
+// What is known of a terminal: whether there is one, how large it is, and whether it takes colours.
 internal import Glibc
 
 package struct Terminal: Equatable, Sendable {
@@ -6,6 +6,7 @@ package struct Terminal: Equatable, Sendable {
   package var canRedraw = false
   package var hasColours = false
   package var columns = 100
+  package var rows = 24
 
   package init() {}
 
@@ -20,6 +21,11 @@ package struct Terminal: Equatable, Sendable {
       columns = Int(size.ws_col)
     } else if let stated = Terminal.environment("COLUMNS").flatMap({ Int($0) }), stated > 0 {
       columns = min(stated, 1_000)
+    }
+    if size.ws_row > 0 {
+      rows = Int(size.ws_row)
+    } else if let stated = Terminal.environment("LINES").flatMap({ Int($0) }), stated > 0 {
+      rows = min(stated, 1_000)
     }
   }
 

@@ -19,7 +19,7 @@ package struct Threshold: Sendable {
   /// Throws where `expression` is none, in one line that says what would be right.
   package init(_ expression: String) throws(ThresholdError) {
     func refuse(_ reason: String) -> ThresholdError {
-      ThresholdError(description: "'\(Text.printable(expression))' is no threshold: \(reason)")
+      ThresholdError("'\(Text.printable(expression))' is no threshold: \(reason)")
     }
     let text = expression.filter { !$0.isWhitespace }
     guard let sign = text.firstIndex(where: { "<>=!".contains($0) }) else {
@@ -51,6 +51,22 @@ package struct Threshold: Sendable {
     self.comparison = comparison
     self.limit = limit
     self.unit = unit
+  }
+
+  /// What a threshold is about.
+  package enum Subject: Equatable, Sendable {
+    case rate, errors, conflicts
+    /// A method, "all", "service", "lag" or "message".
+    case latency(String)
+  }
+
+  package var subject: Subject {
+    switch metric {
+    case .rate: .rate
+    case .errors: .errors
+    case .conflicts: .conflicts
+    case .latency(let subject, _): .latency(subject)
+    }
   }
 
   /// What is required where this is what must not be: 'p99<=5ms' of 'p99>5ms'.
@@ -87,6 +103,8 @@ package struct Threshold: Sendable {
 /// Says why a text is no threshold, in one line.
 package struct ThresholdError: Error, CustomStringConvertible {
   package let description: String
+
+  package init(_ description: String) { self.description = description }
 }
 
 extension Threshold {

@@ -107,6 +107,7 @@ extension Report.Interval {
       outcomes.merge(next.outcomes, uniquingKeysWith: +)
       codes.merge(next.codes, uniquingKeysWith: +)
       latencyMicroseconds = latencyMicroseconds.worst(with: next.latencyMicroseconds)
+      methods.merge(next.methods) { $0.worst(with: $1) }
       generatorBusyShare = max(generatorBusyShare, next.generatorBusyShare)
       if let lag = next.scheduleLagMicroseconds {
         scheduleLagMicroseconds = max(scheduleLagMicroseconds ?? 0, lag)

@@ -33,6 +33,11 @@ struct AuditCommand: ParsableCommand {
   @Option(help: "Write the findings as JSON to this file.")
   var json: String?
 
+  @Option(
+    help: ArgumentHelp(
+      "Write the findings as JUnit XML to this file, for CI.", valueName: "file"))
+  var junit: String?
+
   func run() throws {
     try access.check(usesTLS: access.tls)
     let target = try access.apply(to: target)
@@ -48,6 +53,7 @@ struct AuditCommand: ParsableCommand {
       report.histories.append(AuditReport.History(file: path, run: history.run.text, audit))
     }
     if let json { try save(JSONReport.encode(report), to: json) }
+    if let junit { try save(JUnit(report).xml.utf8, to: junit) }
     if !report.histories.allSatisfy(\.holds) { throw ExitCode(1) }
   }
 }

@@ -32,6 +32,11 @@ struct CheckCommand: ParsableCommand {
       valueName: "file"))
   var json: String?
 
+  @Option(
+    help: ArgumentHelp(
+      "Write the findings as JUnit XML to this file, for CI.", valueName: "file"))
+  var junit: String?
+
   func run() throws {
     var report = CheckReport()
     for path in histories {
@@ -44,6 +49,7 @@ struct CheckCommand: ParsableCommand {
       report.histories.append(found)
     }
     if let json { try save(JSONReport.encode(report), to: json) }
+    if let junit { try save(JUnit(report).xml.utf8, to: junit) }
     if !report.histories.allSatisfy(\.check.holds) { throw ExitCode(1) }
   }
 

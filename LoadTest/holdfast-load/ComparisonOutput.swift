@@ -16,6 +16,10 @@ struct ComparisonFlags: ParsableArguments {
     help: ArgumentHelp(
       "Write the comparison as text, every load with every measure.", valueName: "file"))
   var text: String?
+  @Option(
+    help: ArgumentHelp(
+      "Write the verdict of every run as JUnit XML to this file, for CI.", valueName: "file"))
+  var junit: String?
   @Option(help: ArgumentHelp("What the page is headed by.", valueName: "text"))
   var title = ""
   @Option(
@@ -33,7 +37,7 @@ struct ComparisonOutput {
   /// Throws where a file cannot be opened.
   init(_ flags: ComparisonFlags) throws(LoadError) {
     self.flags = flags
-    planned = try PlannedFiles([flags.json, flags.html, flags.text])
+    planned = try PlannedFiles([flags.json, flags.html, flags.text, flags.junit])
     guard let path = flags.notes else {
       notes = []
       return
@@ -61,6 +65,7 @@ struct ComparisonOutput {
     for (path, bytes) in [
       (flags.json, json), (flags.html, Array(comparison.html.utf8)),
       (flags.text, Array(comparison.text(drawsRatios: true).utf8)),
+      (flags.junit, Array(JUnit(comparison).xml.utf8)),
     ] {
       guard let path, path != "-" else { continue }
       do throws(LoadError) {

@@ -63,6 +63,10 @@ struct FindKneeCommand: ParsableCommand {
       "Write the steps and the answer as JSON to this file; - is standard output.",
       valueName: "file"))
   var json: String?
+  @Option(
+    help: ArgumentHelp(
+      "Write the answer, and the verdict of every step, as JUnit XML to this file, for CI.", valueName: "file"))
+  var junit: String?
 
   func run() throws {
     let limits =
@@ -72,7 +76,7 @@ struct FindKneeCommand: ParsableCommand {
       HoldfastLoad.tell("holdfast-load: --limit '\(text)' will go: write --require '\(text)'")
     }
     let base = try options()
-    let planned = try PlannedFiles([json])
+    let planned = try PlannedFiles([json, junit])
     defer { withExtendedLifetime(planned) {} }
     var report = KneeReport(limits: limits, threads: base.threads)
     // A step that a signal ended has the signal's status.
@@ -176,6 +180,7 @@ struct FindKneeCommand: ParsableCommand {
   private func say(_ line: String) { HoldfastLoad.tell(line, on: json == "-" ? 2 : 1) }
 
   private func write(_ report: KneeReport) throws {
+    if let junit { try save(JUnit(report).xml.utf8, to: junit) }
     guard let json else { return }
     let data = try JSONReport.encode(report)
     try FindKneeCommand.attempt(json) { () throws(Errno) in

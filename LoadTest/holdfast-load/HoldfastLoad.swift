@@ -1,5 +1,5 @@
 // The command line of the load generator. Exit status: 0 all is well, 1 an invariant is violated, 2 it
-// could not be run or compared, 3 a requirement is broken and nothing worse, 128 + N after signal N.
+// could not be run or compared, 3 a requirement is broken, 4 a condition ended the run, and nothing worse; 128 + N after signal N.
 internal import ArgumentParser
 internal import Glibc
 internal import LoadHistory
@@ -22,12 +22,13 @@ struct HoldfastLoad: ParsableCommand {
         holdfast-load find-knee --require 'p99<5ms'
 
       Exit status: 0 all is well, 1 an invariant is violated, 2 it could not be run or compared, 3 a \
-      --require is broken.
+      --require is broken, 4 an --abort-if ended the run.
       """,
     version: Build.text,
     subcommands: [
       RunCommand.self, FindKneeCommand.self, ScenariosCommand.self, CompareCommand.self,
       CheckCommand.self, AuditCommand.self, PrepareCommand.self,
+      AgentCommand.self,
     ])
 
   static func main() {

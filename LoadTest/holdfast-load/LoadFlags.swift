@@ -25,6 +25,7 @@ struct TargetFlags: ParsableArguments {
   var serverPid: Int32?
 
   @OptionGroup var access: AccessFlags
+  @OptionGroup var agents: AgentFlags
 
   func options() throws(LoadError) -> RunOptions {
     try access.check(usesTLS: access.tls || admin?.isSecure ?? false)
@@ -34,6 +35,7 @@ struct TargetFlags: ParsableArguments {
         admin.isSecure ? try access.secure(admin.endpoint, offersHTTP2: false) : admin.endpoint
     }
     options.serverPID = serverPid
+    try agents.apply(to: &options)
     return options
   }
 }
@@ -91,9 +93,11 @@ struct LoadFlags: ParsableArguments {
   var duration: Seconds?
   @Option(
     help: ArgumentHelp(
-      "Load before the measurement, up to an hour; at the first rate of an open loop, none where that is 0.",
-      valueName: "time"))
-  var warmUp = Seconds(1)
+      """
+      Load before the measurement, up to an hour; at the first rate of an open loop, none where that is 0. auto: until rate \
+      and 99th percentile have settled, a minute at most; auto:5m has another most.
+      """, valueName: "time"))
+  var warmUp = WarmUp(seconds: 1)
   @Option(
     help: ArgumentHelp(
       "Calls in all, 1 to 1000000000, in place of --duration and --warm-up.", valueName: "n"))
@@ -123,6 +127,8 @@ struct LoadFlags: ParsableArguments {
     options.profile = rate
     options.arrivals = arrivals
     options.warmUpSeconds = warmUp.seconds
+    // A number of calls has no warm-up, asked for or not; only --operations says so to who asks for auto.
+    options.warmsUpUntilSteady = warmUp.isAuto
     options.intervalSeconds = interval?.seconds
     if let duration { options.durationSeconds = duration.seconds }
     if duration != nil, operations != nil {
@@ -136,6 +142,30 @@ struct LoadFlags: ParsableArguments {
 }
 
 extension Arrivals: ExpressibleByArgument {}
+
+/// How long the warm-up lasts: a time, or until the run is steady.
+struct WarmUp: ExpressibleByArgument {
+  /// With `isAuto` the most.
+  let seconds: Double
+  var isAuto = false
+
+  private static let autoSeconds = 60.0
+
+  init(seconds: Double) { self.seconds = seconds }
+
+  init?(argument: String) {
+    let parts = argument.split(separator: ":", maxSplits: 1, omittingEmptySubsequences: false)
+    isAuto = parts.first == "auto"
+    if isAuto, parts.count == 1 {
+      seconds = WarmUp.autoSeconds
+      return
+    }
+    guard let given = Seconds(isAuto ? String(parts[1]) : argument) else { return nil }
+    seconds = given.seconds
+  }
+
+  var defaultValueDescription: String { Seconds.decimal(seconds) }
+}
 
 extension Seconds: ExpressibleByArgument {
   package init?(argument: String) { self.init(argument) }

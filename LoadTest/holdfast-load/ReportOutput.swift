@@ -9,25 +9,28 @@ internal import Posix
 final class ReportOutput {
   private let thresholds: [Threshold]
   private let files: [(path: String, kind: Kind)]
-  private var live = LiveView()
+  private var live: LiveView
   private var log: HistogramLog?
   private let logPath: String
   private var failures: [String] = []
   private let planned: PlannedFiles
 
   private enum Kind {
-    case json, html
+    case json, html, junit
   }
 
-  /// - Parameter history: where the calls go, if anywhere.
+  /// - Parameters:
+  ///   - history: where the calls go, if anywhere.
+  ///   - title: what is run, in a few words.
   /// - Throws: where a file cannot be opened for writing.
-  init(_ flags: ReportFlags, history: String?) throws {
+  init(_ flags: ReportFlags, history: String?, title: String) throws {
+    live = LiveView(title: title)
     thresholds = try flags.requirements()
     for notice in try flags.notices() { HoldfastLoad.tell("holdfast-load: \(notice)") }
     files =
-      [(flags.json, Kind.json), (flags.html, Kind.html)]
+      [(flags.json, Kind.json), (flags.html, Kind.html), (flags.junit, Kind.junit)]
       .compactMap { path, kind in path.map { ($0, kind) } }
-    planned = try PlannedFiles([flags.json, flags.html, flags.hdr, history])
+    planned = try PlannedFiles([flags.json, flags.html, flags.hdr, flags.junit, history])
     logPath = flags.hdr ?? ""
     if let path = flags.hdr { log = HistogramLog(into: try PlannedFiles.open(path)) }
   }
@@ -73,6 +76,7 @@ final class ReportOutput {
     let bytes: [UInt8]
     switch kind {
     case .html: bytes = Array(report.html.utf8)
+    case .junit: bytes = Array(JUnit(report).xml.utf8)
     case .json:
       do {
         bytes = try Array(JSONReport.encode(report))

@@ -22,7 +22,7 @@ struct RunCommand: ParsableCommand {
         holdfast-load run --rate 5000 --require 'p99<5ms' --json report.json
 
       Exit status: 0 all invariants hold, 1 one is violated, 2 the run could not be made or \
-      compared, 3 a --require is broken.
+      compared, 3 a --require is broken, 4 an --abort-if ended it.
       """)
 
   @OptionGroup(title: "Server") var server: TargetFlags
@@ -81,9 +81,18 @@ struct RunCommand: ParsableCommand {
   private func run(_ options: RunOptions) throws -> Int32 {
     // Before any file is made.
     try options.validate()
-    let output = try ReportOutput(report, history: check.history)
+    let output = try ReportOutput(
+      report, history: check.history, title: Report.Configuration(options).title)
     defer { output.clear() }
     var hooks = RunHooks()
+    var metrics: MetricsServer?
+    if let port = report.metricsPort {
+      let server = try MetricsServer(host: report.metricsHost, port: port)
+      HoldfastLoad.tell("holdfast-load: metrics at http://\(report.metricsHost):\(server.port)/metrics")
+      hooks.metrics = { server.publish($0) }
+      metrics = server
+    }
+    defer { metrics?.stop() }
     hooks.progress = { output.progress($0) }
     hooks.interval = { output.interval($0, $1, startEpochNanoseconds: $2) }
     let result = try LoadKit.run(options, hooks: hooks)
@@ -99,7 +108,7 @@ struct RunCommand: ParsableCommand {
     return status
   }
 
-  private func options() throws(LoadError) -> RunOptions {
+  private func options() throws -> RunOptions {
     var options = try common()
     let (scenario, file) = try scenario.read()
     try load.apply(to: &options, scenario: scenario)
@@ -116,6 +125,7 @@ struct RunCommand: ParsableCommand {
     options.compares = !check.noCheck
     options.followsFeed = check.watch
     options.savesHistory = check.history != nil
+    options.abortConditions = try report.conditions()
     return options
   }
 

@@ -120,7 +120,7 @@ import Testing
       change(&counts)
       handovers[worker].exchange(&counts, next: next)
       #expect(counts.number == next)
-      #expect(counts.answered == 0 && counts.latencies.count == 0)
+      #expect(counts.answered == 0 && counts.latencies.all.count == 0)
     }
     func collect(_ sample: Report.ServerSample? = nil) {
       timeline.collect(handovers, server: sample) { interval, latencies in
@@ -132,7 +132,7 @@ import Testing
     handOver(0, 0, next: 1) {
       $0.answered = 10
       $0.isMeasured = true
-      $0.latencies.record(1_000_000)
+      $0.latencies.record(1_000_000, .reserve)
       $0.outcomes[Outcome.reserved.rawValue] = 10
       $0.cpuNanoseconds = 400_000_000
     }

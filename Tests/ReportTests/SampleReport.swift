@@ -127,6 +127,10 @@ enum Sample {
     report.serviceTimeSpectrum = spectrum([
       (0, 81), (0.3, 240), (1, 410), (1.3, 520), (2, 1_400), (3, 5_100), (4, 61_000),
     ])
+    report.methodSpectra = [
+      "Reserve": report.latencySpectrum, "Confirm": report.serviceTimeSpectrum,
+      "Release": report.serviceTimeSpectrum,
+    ]
     report.unsent = 0
     report.attempts = 1_836_007
     report.outcomes = [
@@ -168,6 +172,9 @@ enum Sample {
       count: interval.answered, mean: 400 * base, p50: 300 * base, p90: 640 * base, p95: 900 * base,
       p99: isPaused ? 180_000 : 1_500 * base, p999: isPaused ? 198_000 : 2_900 * base,
       p9999: isPaused ? 203_000 : 4_000 * base, max: isPaused ? 204_800 : 5_100 * base)
+    interval.methods = [
+      "Reserve": interval.latencyMicroseconds, "Confirm": interval.latencyMicroseconds,
+    ]
     interval.serviceTimeMicroseconds = interval.latencyMicroseconds
     interval.scheduleLagMicroseconds = 120 + ripple * 80
     let answered = Double(interval.answered)

@@ -34,6 +34,9 @@ struct SchemaTests {
     report.check?.feed = Report.Feed()
     report.check?.feed?.kinds = ["HELD": 1]
     report.messages = Report.Messages()
+    report.abort = Report.Abort()
+    report.abort?.actual = 0.05
+    report.warmUp = Report.WarmUp()
     try compare(try encoded(report), with: schema, at: "report")
   }
 
@@ -45,7 +48,8 @@ struct SchemaTests {
       ("verdict", try keys(Verdict())), ("oversold", try keys(Verdict.Oversold())),
       ("feed", try keys(Report.Feed())), ("messages", try keys(Report.Messages())),
       ("balance", try keys(Verdict.Balance())), ("server_side", try keys(Report.ServerSide())),
-      ("interval", try keys(Report.Interval())),
+      ("interval", try keys(Report.Interval())), ("abort", try keys(Report.Abort())),
+      ("warm_up", try keys(Report.WarmUp())),
       ("server_sample", try keys(Report.ServerSample())),
       ("threshold", try keys(Report.ThresholdResult())),
       ("latency_summary", try keys(LatencySummary())),

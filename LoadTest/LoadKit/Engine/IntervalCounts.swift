@@ -1,8 +1,53 @@
-// How workers hand their counts to main, once per interval and never per call.
+// How workers hand their counts to main, once per slice of an interval and never per call.
+internal import LoadHistory
 internal import LoadReport
 internal import Synchronization
 
-/// What was counted in one interval.
+/// Latencies by method. Of a method that is never called there is nothing.
+struct MethodLatencies {
+  private var byMethod = [Latencies?](repeating: nil, count: Method.allCases.count)
+
+  /// The methods that were called, in the order in which reports name them.
+  var methods: [Method] { Method.measured.filter { (self[$0]?.count ?? 0) > 0 } }
+
+  subscript(method: Method) -> Latencies? { byMethod[method.rawValue] }
+
+  /// All methods together.
+  var all: Latencies {
+    var all = Latencies()
+    for case .some(let latencies) in byMethod where latencies.count > 0 { all.add(latencies) }
+    return all
+  }
+
+  mutating func record(_ nanoseconds: Int64, _ method: Method) {
+    if byMethod[method.rawValue] == nil { byMethod[method.rawValue] = Latencies() }
+    byMethod[method.rawValue]?.record(nanoseconds)
+  }
+
+  mutating func add(_ other: Latencies, _ method: Method) {
+    guard other.count > 0 else { return }
+    if byMethod[method.rawValue] == nil {
+      byMethod[method.rawValue] = other
+    } else {
+      byMethod[method.rawValue]?.add(other)
+    }
+  }
+
+  mutating func add(_ other: MethodLatencies) {
+    for method in Method.allCases {
+      if let latencies = other[method] { add(latencies, method) }
+    }
+  }
+
+  /// Forgets everything, and keeps the memory.
+  mutating func removeAll() {
+    for index in byMethod.indices where (byMethod[index]?.count ?? 0) > 0 {
+      byMethod[index]?.removeAll()
+    }
+  }
+}
+
+/// What was counted in one slice of an interval, or in the whole of it.
 struct IntervalCounts {
   /// Of the grid.
   var number = 0
@@ -13,7 +58,7 @@ struct IntervalCounts {
   var answered = 0
   /// Of the answers that came in it, and of the calls that were given up; open loop from the scheduled
   /// send.
-  var latencies = Latencies()
+  var latencies = MethodLatencies()
   /// Open loop: from the actual send. A closed loop leaves it empty.
   var serviceTimes = Latencies()
   var scheduleLag = Latencies()
@@ -23,14 +68,17 @@ struct IntervalCounts {
   /// CPU time of the busiest thread.
   var cpuNanoseconds: Int64 = 0
 
+  /// From the actual send; in a closed loop that is the latency.
+  var serviceTimesOrLatencies: Latencies { serviceTimes.count > 0 ? serviceTimes : latencies.all }
+
   /// Forgets everything, and keeps the memory.
   mutating func removeAll() {
     isMeasured = false
     endNanoseconds = nil
     answered = 0
     latencies.removeAll()
-    serviceTimes.removeAll()
-    scheduleLag.removeAll()
+    if serviceTimes.count > 0 { serviceTimes.removeAll() }
+    if scheduleLag.count > 0 { scheduleLag.removeAll() }
     for index in outcomes.indices { outcomes[index] = 0 }
     for index in codes.indices { codes[index] = 0 }
     cpuNanoseconds = 0
@@ -41,11 +89,19 @@ struct IntervalCounts {
     if let end = other.endNanoseconds { endNanoseconds = max(endNanoseconds ?? end, end) }
     answered += other.answered
     latencies.add(other.latencies)
-    serviceTimes.add(other.serviceTimes)
-    scheduleLag.add(other.scheduleLag)
+    if other.serviceTimes.count > 0 { serviceTimes.add(other.serviceTimes) }
+    if other.scheduleLag.count > 0 { scheduleLag.add(other.scheduleLag) }
     for index in outcomes.indices { outcomes[index] += other.outcomes[index] }
     for index in codes.indices { codes[index] += other.codes[index] }
     cpuNanoseconds = max(cpuNanoseconds, other.cpuNanoseconds)
+  }
+
+  /// Adds a slice that follows. The busiest thread's time is that of each slice's busiest, together.
+  mutating func append(_ slice: IntervalCounts) {
+    let cpu = cpuNanoseconds + slice.cpuNanoseconds
+    add(slice)
+    cpuNanoseconds = cpu
+    endNanoseconds = slice.endNanoseconds
   }
 }
 

@@ -36,6 +36,7 @@ struct Meter {
     serverPID = worker == 0 ? options.serverPID : nil
   }
 
+  /// - Parameter grid: of the slices in which counts are handed over.
   mutating func start(_ grid: IntervalGrid, at start: Int64) {
     self.grid = grid
     interval.number = grid.number(at: start)
@@ -120,7 +121,7 @@ struct Meter {
   private mutating func record(
     _ method: Method, since: Int64, sent: Int64?, _ now: Int64, isMeasured: Bool
   ) {
-    interval.latencies.record(now - since)
+    interval.latencies.record(now - since, method)
     if isMeasured { statistics.latencies[method.rawValue].record(now - since) }
     guard let sent else { return }
     interval.serviceTimes.record(now - sent)

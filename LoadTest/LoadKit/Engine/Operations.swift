@@ -11,7 +11,8 @@ struct Operations {
   private var following: [SendTask] = []
 
   init(_ options: RunOptions, weights: AliasTable?, seed: UInt64) {
-    draws = Draws(options.workload, weights: weights, seed: seed)
+    let owner = options.agentShare.flatMap { $0.ownsSKUs ? ($0.index, $0.count) : nil }
+    draws = Draws(options.workload, weights: weights, owner: owner, seed: seed)
     workload = options.workload
     goesOn = options.verifies
   }

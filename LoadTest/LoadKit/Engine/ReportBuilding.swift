@@ -26,6 +26,10 @@ extension Report {
     connectionsRedialled = statistics.connectionsRedialled
     firstFailure = statistics.firstFailure
     isPartial = facts.endedEarly != nil
+    agents = facts.agents
+    abort = facts.abort
+    warmUp = facts.warmUp
+    if let warmUp { configuration.warmUpSeconds = warmUp.seconds }
     setMeasured(facts)
     setVerdict(options, facts)
     addWarnings(options, facts)
@@ -40,6 +44,11 @@ extension Report {
     for method in Method.measured {
       let latencies = statistics.latencies[method.rawValue]
       if latencies.count > 0 { latencyMicroseconds[method.name] = latencies.summary }
+    }
+    if latencyMicroseconds.count > 1 {
+      for method in Method.measured where latencyMicroseconds[method.name] != nil {
+        methodSpectra[method.name] = statistics.latencies[method.rawValue].spectrum
+      }
     }
     messages = Messages(facts, seconds: measuredSeconds)
     let all = facts.latencies
@@ -90,6 +99,19 @@ extension Report {
       warnings.append(
         "the generator was the limit: \(limitReason); these figures are no limit of the server")
     }
+    if !facts.agentsLost.isEmpty, options.savesHistory {
+      warnings.append("no history was written: the calls of an agent are missing")
+    }
+    if let warmUp, !warmUp.isSteady {
+      warnings.append(
+        "no steady state in \(Text.decimal(warmUp.seconds, 1)) s of warm-up: what was measured may be "
+          + "the beginning of something else (--warm-up auto:TIME gives it longer)")
+    }
+    if options.isSteadyLoad {
+      for sentence in Drift.sentences(intervals) {
+        warnings.append("the measured part was not steady: \(sentence); see --warm-up auto")
+      }
+    }
     if let profile = options.profile, options.warmUpSeconds > 0, profile.rate(atSeconds: 0) == 0 {
       warnings.append(
         "there was no load in the warm-up: the rate begins at 0, and it keeps the first rate")
@@ -126,6 +148,7 @@ extension Report {
         "calls that a stalled server was never asked (closed loop; --rate counts them)")
     }
     leavesOut.append("connection set-up, warm-up and drain")
+    if !options.agents.isEmpty { leavesOut.append("balances during the run (--agents)") }
     if options.serverPID == nil { leavesOut.append("server CPU (--server-pid)") }
     if options.admin == nil { leavesOut.append("conflicts and retries (--admin)") }
   }

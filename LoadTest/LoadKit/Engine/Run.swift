@@ -12,6 +12,10 @@ package struct RunHooks {
   /// loop from the scheduled send; and when the run's first call was due, in nanoseconds since the
   /// Unix epoch.
   package var interval: (Report.Interval, borrowing Latencies, Int64) -> Void = { _, _, _ in }
+  /// About once a second: the run's own metrics, as OpenMetrics text. nil: nobody reads them.
+  package var metrics: ((String) -> Void)?
+  /// Every slice of an interval, with its number.
+  var slice: (Int, Slice) -> Void = { _, _ in }
 
   package init() {}
 }
@@ -20,7 +24,7 @@ package struct RunHooks {
 package struct RunResult: ~Copyable {
   package let report: Report
   /// Status for exit(3): 0 all invariants hold, 1 one is violated, 2 nothing could be said or the
-  /// server went away, 128 and the signal's number where one ended the run.
+  /// server went away, 4 a condition ended the run, 128 and the signal's number where one did.
   package let exitStatus: Int32
   /// With `savesHistory`: every request and every answer.
   package let history: History?
@@ -78,12 +82,11 @@ package func run(
   var facts = RunFacts(options)
   supervisor.tell(&facts)
   var books = Books()
-  for worker in supervisor.workers {
-    if let failure = worker.failure { throw failure }
-    facts.add(worker)
-    if let ledger = worker.takeLedger() { books.add(ledger) }
-  }
-  if facts.statistics.attempts == 0 {
+  try supervisor.takeResults(&facts, &books)
+  if let lost = facts.agentsLost.first {
+    // Its calls are in no ledger: what they took and gave back nobody knows.
+    facts.checkFailure = "\(lost), and its calls with it"
+  } else if facts.statistics.attempts == 0 {
     let reason = facts.statistics.firstConnectionLoss ?? "too short a run"
     throw LoadError("no call was sent: \(reason)")
   }
@@ -94,7 +97,7 @@ package func run(
   history.startNanoseconds = facts.startNanoseconds
   history.startedUnixNanoseconds = facts.startedUnixNanoseconds
   for fault in facts.sampleFaults { history.note(fault) }
-  if options.verifies, options.compares || options.savesHistory {
+  if facts.checkFailure == nil, options.verifies, options.compares || options.savesHistory {
     do throws(LoadError) {
       history.levels = try readLevels(options)
     } catch {
@@ -102,9 +105,9 @@ package func run(
     }
   }
   if let feed { facts.conclude(feed, &history) }
-  if options.verifies, options.compares { facts.check(history) }
+  if options.verifies, options.compares, facts.agentsLost.isEmpty { facts.check(history) }
   let report = Report(options, facts)
-  if !options.savesHistory {
+  if !options.savesHistory || !facts.agentsLost.isEmpty {
     return RunResult(report: report, exitStatus: facts.exitStatus, history: nil)
   }
   return RunResult(report: report, exitStatus: facts.exitStatus, history: consume history)
@@ -121,7 +124,7 @@ extension FeedWatcher {
     self.init(
       options.target, run: options.run, stock: options.workload.stock,
       safetyStock: -options.workload.overcommit, keepsCommitted: options.workload.keepsCommitted,
-      workers: options.threads, from: .now, mark: 0)
+      workers: options.workers, from: .now, mark: 0)
   }
 }
 
@@ -143,5 +146,7 @@ extension RunFacts {
 
 extension RunOptions {
   /// Balances are compared while the load runs.
-  var watches: Bool { verifies && compares }
+  ///
+  /// What agents have sent so far nobody knows at the instant of a read.
+  var watches: Bool { verifies && compares && agents.isEmpty && agentShare == nil }
 }

@@ -8,6 +8,9 @@ final class RunControl: Sendable {
   let startNanoseconds = Atomic<Int64>(0)
   /// Main wants the run to end now: nothing new is begun.
   let isEnding = Atomic<Bool>(false)
+  /// When the measured part begins, where the warm-up has no fixed length; `Int64.max` until that is
+  /// known.
+  let measureFromNanoseconds = Atomic<Int64>(.max)
   let finished = Atomic<Int>(0)
 
   /// For the live view, over all workers.

@@ -30,6 +30,13 @@ struct RunFacts {
   var machineBusy: Double?
   /// The signal that ended the run.
   var signal: Int32?
+  /// Generators on other machines, and why some were lost.
+  var agents: [Report.AgentSide] = []
+  var agentsLost: [String] = []
+  /// The condition that ended the run.
+  var abort: Report.Abort?
+  /// How the warm-up ended, where it had no fixed length.
+  var warmUp: Report.WarmUp?
   /// Balances compared during the run, and what was wrong with them.
   var samplesCompared = 0
   var sampleFaults: [SampleFault] = []
@@ -43,10 +50,15 @@ struct RunFacts {
   init(_ options: RunOptions) { self.options = options }
 
   mutating func add(_ worker: Worker) {
-    statistics.add(worker.statistics)
     // With fewer calls than threads some have nothing to do, and no time to be busy in.
-    guard worker.statistics.attempts > 0 else { return }
-    busyShares.append(worker.statistics.busyShare)
+    let isUsed = worker.statistics.attempts > 0
+    add(worker.statistics, busyShares: isUsed ? [worker.statistics.busyShare] : [])
+  }
+
+  /// - Parameter busyShares: of the threads that have counted it.
+  mutating func add(_ counted: Statistics, busyShares shares: [Double]) {
+    statistics.add(counted)
+    busyShares += shares
   }
 
   /// Checks the history. Without balances it can still be found violated, but not found good.
@@ -58,13 +70,19 @@ struct RunFacts {
   }
 
   var endedEarly: String? {
-    signal.map { "interrupted by signal \($0)" } ?? statistics.endedEarly
+    if let signal { return "interrupted by signal \(signal)" }
+    if let lost = agentsLost.first { return lost }
+    if let ended = statistics.endedEarly { return ended }
+    return abort.map {
+      "--abort-if '\($0.expression)' was so at \(Text.decimal($0.atSeconds, 1)) s: \($0.actualText)"
+    }
   }
 
   var exitStatus: Int32 {
     if let findings, !findings.holds { return 1 }
     if let signal { return 128 + signal }
-    return statistics.endedEarly != nil || checkFailure != nil ? 2 : 0
+    if statistics.endedEarly != nil || checkFailure != nil { return 2 }
+    return abort != nil ? 4 : 0
   }
 
   var measuredSeconds: Double { Double(statistics.wallNanoseconds) / 1e9 }

@@ -12,6 +12,8 @@ package struct RunOptions: Sendable {
   /// Before the measured part; an open loop keeps the first rate of its profile in it, which may
   /// be 0.
   package var warmUpSeconds = 1.0
+  /// The warm-up ends once the run is steady, and `warmUpSeconds` is the longest that it may last.
+  package var warmsUpUntilSteady = false
   /// Calls in all; then there is no warm-up, and the duration is what it takes.
   package var operations: Int?
   /// Calls per second of an open loop, over all connections; nil means a closed loop.
@@ -36,6 +38,15 @@ package struct RunOptions: Sendable {
   /// Length of a report's interval; nil: a 120th of the duration, 0.25 to 10 s, but a
   /// thousandth of the run at least.
   package var intervalSeconds: Double?
+  /// What ends the run before its time.
+  package var abortConditions: [AbortCondition] = []
+  /// Generators that make the load in this one's place, and what they know this one by.
+  package var agents: [Endpoint] = []
+  package var agentSecret: [UInt8] = []
+  /// Each agent asks for SKUs of its own; otherwise all ask for all.
+  package var agentsOwnSKUs = false
+  /// Where this run is an agent's part of another.
+  var agentShare: AgentShare?
   /// For the report: a name that repetitions share, and the command line.
   package var label: String?
   package var commandLine = ""
@@ -48,9 +59,20 @@ package struct RunOptions: Sendable {
     operations == nil ? profile?.seconds ?? durationSeconds : nil
   }
 
+  /// The load is the same from its beginning to its end.
+  var isSteadyLoad: Bool {
+    operations == nil && profile?.seconds == nil && workload.dueTogetherNanoseconds == nil
+  }
+
+  /// Threads of all agents together, and the number of this program's first among them.
+  var workers: Int { agentShare?.workers ?? threads * max(1, agents.count) }
+  var firstWorker: Int { agentShare?.firstWorker ?? 0 }
+
   /// How many of `count` are a worker's: as many as another's, or one more.
+  ///
+  /// - Parameter worker: its number among all of the run's.
   func share(of count: Int, worker: Int) -> Int {
-    count / threads + (worker < count % threads ? 1 : 0)
+    count / workers + (worker < count % workers ? 1 : 0)
   }
 
   /// What the stock is put there for, as the server is told. A part of the payload: `audit` sends the
@@ -73,6 +95,7 @@ package struct RunOptions: Sendable {
     try require(
       (1...min(64, connections)).contains(threads),
       "--threads must be 1 to 64, and no more than --connections")
+    try validateAgents()
     try require(
       (0.05...86_400).contains(durationSeconds), "--duration must be 0.05 to 86400 s")
     try require(
@@ -87,6 +110,13 @@ package struct RunOptions: Sendable {
       (1...1_000_000_000).contains(operations ?? 1), "--operations must be 1 to 1000000000")
     try require(
       profile == nil || operations == nil, "--rate goes with --duration, not --operations")
+    try require(
+      !warmsUpUntilSteady || operations == nil && profile?.seconds == nil
+        && workload.dueTogetherNanoseconds == nil,
+      "--warm-up auto goes with a load that stays the same: a closed loop or one --rate, without "
+        + "--operations and --due-together")
+    try require(
+      abortConditions.count <= 16, "--abort-if may be given 16 times at most")
     try require(verifies || !savesHistory, "--history goes without --no-verify")
     try require(
       verifies && compares || !followsFeed, "--watch goes without --no-verify and --no-check")
@@ -99,6 +129,35 @@ package struct RunOptions: Sendable {
         "--interval must be a 10000th of the run or more")
     }
     try workload.validate()
+  }
+}
+
+/// What part of a run is an agent's.
+struct AgentShare: Sendable {
+  let index: Int
+  let count: Int
+  /// Its first thread among those of all agents.
+  let firstWorker: Int
+  let workers: Int
+  let ownsSKUs: Bool
+}
+
+extension RunOptions {
+  private func validateAgents() throws(LoadError) {
+    func require(_ holds: Bool, _ text: String) throws(LoadError) {
+      if !holds { throw LoadError(text) }
+    }
+    try require(agents.count <= 64, "--agents must be 64 at most")
+    try require(
+      workers <= min(256, connections),
+      "--threads of all --agents together must be 256 at most, and no more than --connections")
+    try require(
+      agents.isEmpty || workload.catalogue == nil, "--agents goes without --skus-file")
+    let owners = agentShare?.count ?? agents.count
+    try require(
+      !(agentShare?.ownsSKUs ?? agentsOwnSKUs)
+        || workload.skuCount >= owners && workload.warehouses == 1,
+      "--agent-skus own needs an SKU for each agent at least, and goes without --warehouses")
   }
 }
 

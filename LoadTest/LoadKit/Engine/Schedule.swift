@@ -14,6 +14,7 @@ struct Schedule {
 
   private(set) var phase = Phase.warmUp
   private(set) var measureFrom: Int64 = 0
+  private var measuredNanoseconds: Int64?
   private(set) var measureTo = Int64.max
   /// When the holds of an expiry storm are due.
   private(set) var stormNanoseconds: Int64?
@@ -35,7 +36,7 @@ struct Schedule {
 
   init(_ options: RunOptions, worker: Int) {
     self.worker = worker
-    workers = options.threads
+    workers = options.workers
     attemptsMaximum = options.operations.map { options.share(of: $0, worker: worker) } ?? .max
   }
 
@@ -46,13 +47,27 @@ struct Schedule {
   mutating func start(
     _ options: RunOptions, at start: Int64, measureFrom: Int64, seed: @autoclosure () -> UInt64
   ) {
-    self.measureFrom = measureFrom
-    if let seconds = options.measuredSeconds { measureTo = measureFrom + Int64(seconds * 1e9) }
+    measuredNanoseconds = options.measuredSeconds.map { Int64($0 * 1e9) }
+    if options.warmsUpUntilSteady {
+      self.measureFrom = .max
+    } else {
+      learn(measureFrom: measureFrom)
+    }
     stormNanoseconds = options.workload.dueTogetherNanoseconds.map { start + $0 }
     guard let profile = options.profile else { return }
     pace(
-      profile.warmedUp(seconds: options.warmUpSeconds), options.arrivals, from: start, seed: seed())
+      options.warmsUpUntilSteady ? profile : profile.warmedUp(seconds: options.warmUpSeconds),
+      options.arrivals, from: start, seed: seed())
   }
+
+  /// The measured part begins then.
+  mutating func learn(measureFrom: Int64) {
+    self.measureFrom = measureFrom
+    if let measuredNanoseconds { measureTo = measureFrom + measuredNanoseconds }
+  }
+
+  /// The warm-up lasts until somebody says when it ends.
+  var awaitsMeasuring: Bool { phase == .warmUp && measureFrom == .max }
 
   private mutating func pace(
     _ profile: LoadProfile, _ arrivals: Arrivals, from start: Int64, seed: UInt64

@@ -1,15 +1,31 @@
-// Puts the workers' intervals together, in the order of time.
+// Puts the workers' slices together, in the order of time, and makes intervals of them.
+internal import LoadHistory
 internal import LoadReport
+
+/// A slice of an interval, once all workers have handed it over.
+struct Slice {
+  /// Of the grid.
+  var number = 0
+  /// Since the first call was due.
+  let startSeconds: Double
+  let seconds: Double
+  let counts: IntervalCounts
+
+  var endSeconds: Double { startSeconds + seconds }
+}
 
 /// The intervals of a run.
 struct Timeline {
   let grid: IntervalGrid
   /// Of an open loop, its warm-up included.
   private let profile: LoadProfile?
-  private let scheduleEnds: Int64
+  private var scheduleEnds: Int64
+  private let slices: IntervalGrid
   private var pending: [Int: IntervalCounts] = [:]
-  /// The number of the next interval to be told.
+  /// The number of the next slice to be told.
   private var next: Int
+  /// What has come of the interval that is not whole, and its number.
+  private var open: (number: Int, counts: IntervalCounts)?
   private(set) var intervals: [Report.Interval] = []
   /// Of all intervals together, by Outcome and by gRPC code.
   private(set) var outcomes = [Int](repeating: 0, count: Outcome.allCases.count)
@@ -18,14 +34,23 @@ struct Timeline {
   /// - Parameter startNanoseconds: when the first call is due.
   init(_ options: RunOptions, startNanoseconds: Int64) {
     grid = IntervalGrid(options, startNanoseconds: startNanoseconds)
-    profile = options.profile?.warmedUp(seconds: options.warmUpSeconds)
-    scheduleEnds = grid.measureFrom + Int64((options.measuredSeconds ?? 0) * 1e9)
-    next = grid.number(at: grid.startNanoseconds)
+    profile =
+      options.warmsUpUntilSteady
+      ? options.profile : options.profile?.warmedUp(seconds: options.warmUpSeconds)
+    scheduleEnds =
+      options.warmsUpUntilSteady
+      ? .max : grid.measureFrom + Int64((options.measuredSeconds ?? 0) * 1e9)
+    slices = grid.slices
+    next = slices.number(at: grid.startNanoseconds)
   }
 
-  /// Takes what the workers have handed over, and tells each interval that is whole.
+  /// The measured part ends there: known late where the warm-up has no fixed length.
+  mutating func endSchedule(at end: Int64) { scheduleEnds = end }
+
+  /// Takes what the workers have handed over, and tells each slice and each interval that is whole.
   mutating func collect(
     _ handovers: [IntervalHandover], server: Report.ServerSample?,
+    slice tellSlice: (Slice) -> Void = { _ in },
     tell: (Report.Interval, borrowing Latencies) -> Void
   ) {
     var doneBelow = Int.max
@@ -35,39 +60,77 @@ struct Timeline {
       }
       doneBelow = min(doneBelow, done)
     }
-    let end = doneBelow == .max ? 1 + (pending.keys.max() ?? next - 1) : doneBelow
-    var sample = server
+    let isOver = doneBelow == .max
+    let end = isOver ? max(next, 1 + (pending.keys.max() ?? next - 1)) : doneBelow
+    var told: [(interval: Report.Interval, latencies: Latencies)] = []
     while next < end {
       let counts = pending.removeValue(forKey: next) ?? IntervalCounts()
       for index in outcomes.indices { outcomes[index] += counts.outcomes[index] }
       for index in codes.indices { codes[index] += counts.codes[index] }
-      var interval = report(counts)
-      // The newest of them has seen the sample.
-      if next + 1 == end { interval.server = sample.take() }
-      intervals.append(interval)
-      tell(interval, counts.latencies)
+      let start = slices.start(of: next)
+      tellSlice(
+        Slice(
+          number: next, startSeconds: seconds(start),
+          seconds: Double(max(0, (counts.endNanoseconds ?? slices.start(of: next + 1)) - start))
+            / 1e9,
+          counts: counts))
+      let number = grid.number(at: start)
+      if let before = open, before.number != number { told.append(close(before)) }
+      if open == nil {
+        open = (number, counts)
+      } else {
+        open?.counts.append(counts)
+      }
       next += 1
+      // The last slice of an interval makes it whole.
+      if let before = open, grid.number(at: slices.start(of: next)) > number {
+        told.append(close(before))
+      }
     }
-    // None was whole: the sample belongs to the one before.
-    if let sample, !intervals.isEmpty { intervals[intervals.count - 1].server = sample }
+    if isOver, let before = open { told.append(close(before)) }
+    // The newest of them has seen the sample; where none was whole, it belongs to the one before.
+    if let server, !told.isEmpty {
+      told[told.count - 1].interval.server = server
+    } else if let server, !intervals.isEmpty {
+      intervals[intervals.count - 1].server = server
+    }
+    for (interval, latencies) in told {
+      intervals.append(interval)
+      tell(interval, latencies)
+    }
   }
 
-  private func report(_ counts: IntervalCounts) -> Report.Interval {
-    let start = grid.start(of: next)
-    let end = max(start, counts.endNanoseconds ?? grid.start(of: next + 1))
+  private func seconds(_ time: Int64) -> Double { Double(time - grid.startNanoseconds) / 1e9 }
+
+  private mutating func close(
+    _ whole: (number: Int, counts: IntervalCounts)
+  ) -> (Report.Interval, Latencies) {
+    open = nil
+    let latencies = whole.counts.latencies.all
+    return (report(whole.number, whole.counts, latencies), latencies)
+  }
+
+  private func report(
+    _ number: Int, _ counts: IntervalCounts, _ latencies: borrowing Latencies
+  ) -> Report.Interval {
+    let start = grid.start(of: number)
+    let end = max(start, counts.endNanoseconds ?? grid.start(of: number + 1))
     var interval = Report.Interval()
     interval.startSeconds = Double(start - grid.startNanoseconds) / 1e9
     interval.seconds = Double(end - start) / 1e9
     interval.isMeasured = counts.isMeasured
     interval.answered = counts.answered
-    interval.latencyMicroseconds = counts.latencies.summary
+    interval.latencyMicroseconds = latencies.summary
+    for method in counts.latencies.methods {
+      interval.methods[method.name] = counts.latencies[method]?.summary
+    }
     interval.serviceTimeMicroseconds =
       counts.serviceTimes.count > 0 ? counts.serviceTimes.summary : interval.latencyMicroseconds
     if let profile {
       interval.scheduleLagMicroseconds = counts.scheduleLag.microseconds(at: 99)
       let calls = [start, end].map { time in
         profile.calls(
-          untilSeconds: Double(min(time, scheduleEnds) - grid.startNanoseconds) / 1e9)
+          untilSeconds: seconds(min(time, scheduleEnds)))
       }
       interval.scheduledPerSecond = (calls[1] - calls[0]) / max(1e-9, interval.seconds)
     }

@@ -20,6 +20,7 @@ struct WorkerLoop: ~Copyable {
     let token: UInt64
   }
 
+  /// Among the threads of all agents.
   private let number: Int
   private let options: RunOptions
   private let control: RunControl
@@ -53,9 +54,11 @@ struct WorkerLoop: ~Copyable {
   /// A call that is cut off while it is under way is cut within this time.
   private static let cutWithinNanoseconds: UInt64 = 1_000_000
 
-  init(number: Int, options: RunOptions, control: RunControl, weights: AliasTable?)
+  /// - Parameter local: its number among this program's threads.
+  init(number local: Int, options: RunOptions, control: RunControl, weights: AliasTable?)
     throws(LoadError)
   {
+    let number = options.firstWorker + local
     self.number = number
     self.options = options
     self.control = control
@@ -77,11 +80,11 @@ struct WorkerLoop: ~Copyable {
     operations = Operations(options, weights: weights, seed: seeds.next())
     ledger = Ledger(
       worker: number, names: names, keys: keys, keepsCommitted: options.workload.keepsCommitted)
-    watch = options.watches ? WatchRecorder(control.watched[number]) : nil
+    watch = options.watches ? WatchRecorder(control.watched[local]) : nil
     schedule = Schedule(options, worker: number)
     retries = RetryQueue(connections: count)
     calls = CallTable(capacity: count * options.streams)
-    meter = Meter(options, worker: number, control: control)
+    meter = Meter(options, worker: local, control: control)
   }
 
   private static func messageStart(_ options: RunOptions) -> Int {
@@ -122,7 +125,7 @@ struct WorkerLoop: ~Copyable {
       let grid = IntervalGrid(options, startNanoseconds: start)
       schedule.start(
         options, at: start, measureFrom: grid.measureFrom, seed: operations.draws.random.next())
-      meter.start(grid, at: start)
+      meter.start(grid.slices, at: start)
       while SystemClock.monotonicNanoseconds() < start {
         try waitAndReceive(timeoutNanoseconds: start - SystemClock.monotonicNanoseconds())
       }
@@ -207,6 +210,10 @@ struct WorkerLoop: ~Copyable {
 
   private mutating func advancePhase(_ now: Int64) {
     let isEnding = control.isEnding.load(ordering: .relaxed)
+    if schedule.awaitsMeasuring {
+      let measureFrom = control.measureFromNanoseconds.load(ordering: .acquiring)
+      if measureFrom < .max { schedule.learn(measureFrom: measureFrom) }
+    }
     while let change = schedule.advance(
       now, attempts: meter.statistics.attempts, isEnding: isEnding)
     {

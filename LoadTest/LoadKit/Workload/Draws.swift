@@ -23,13 +23,19 @@ package enum Ending: UInt8, BitwiseCopyable, Sendable {
 package struct Draws: Sendable {
   private let workload: Workload
   private let weights: AliasTable?
+  /// Of so many agents this one's SKUs alone are drawn; nil: all.
+  private let owner: (index: Int, count: Int)?
   package var random: Random
 
   /// - Parameters:
   ///   - workload: a valid one.
   ///   - weights: `AliasTable(workload)`.
-  package init(_ workload: Workload, weights: AliasTable?, seed: UInt64) {
+  ///   - owner: every `count`th SKU is drawn, from `index` on; nil: all.
+  package init(
+    _ workload: Workload, weights: AliasTable?, owner: (index: Int, count: Int)? = nil, seed: UInt64
+  ) {
     self.workload = workload
+    self.owner = owner
     self.weights = weights
     random = Random(seed: seed)
   }
@@ -53,6 +59,16 @@ package struct Draws: Sendable {
 
   /// Also the SKU of a read or of a restock.
   package mutating func sku() -> UInt32 {
+    let drawn = anySKU()
+    guard let owner else { return drawn }
+    // Of each row of as many SKUs as there are agents one is this agent's: how often the row is asked
+    // for stays as it was. Of a last row that is too short it takes the first.
+    let count = UInt32(owner.count)
+    let own = drawn - drawn % count + UInt32(owner.index)
+    return own < workload.skuCount ? own : UInt32(owner.index)
+  }
+
+  private mutating func anySKU() -> UInt32 {
     if random.chance(workload.hotShare) { return 0 }
     if workload.catalogue?.weights != nil, let weights { return UInt32(weights.draw(&random)) }
     switch workload.distribution {

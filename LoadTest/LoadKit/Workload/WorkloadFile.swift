@@ -9,7 +9,7 @@
 internal import FoundationEssentials
 internal import Glibc
 internal import LoadReport
-internal import Posix
+package import Posix
 
 /// What a workload file says.
 package struct WorkloadFile: Sendable {
@@ -161,5 +161,13 @@ private enum JSONValue: Decodable, CustomStringConvertible {
     case .number, .bool: text ?? ""
     case .other: "null, a list or an object"
     }
+  }
+}
+
+/// Files that have to be short.
+package enum SmallFile {
+  /// What the file at `path` holds, and more than `bytesMaximum` bytes of it where it has more.
+  package static func read(_ path: String, upTo bytesMaximum: Int) throws(Errno) -> [UInt8] {
+    try WorkloadFile.read(path, upTo: bytesMaximum)
   }
 }

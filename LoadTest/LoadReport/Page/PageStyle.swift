@@ -1,7 +1,7 @@
 // How pages look: on a screen, light or dark, on a telephone, on paper.
 
 enum PageStyle {
-  static let sheet = Markup([colours, layout, parts, charts, narrow, paper])
+  static let sheet = Markup([colours, layout, parts, charts, methods, narrow, paper])
 
   /// The colours of series are far apart in hue or in lightness, so that the colour-blind can tell them
   /// apart too, and only one of them is blue; those of percentiles go from faint to strong, so that their
@@ -166,6 +166,34 @@ enum PageStyle {
       "path.\(tone.rawValue), i.\(tone.rawValue) { color: var(--\(tone.rawValue)); }\n"
     })
 
+  /// The choice of a method needs no script: the panel of the radio button that is checked is shown.
+  private static let methods = Markup([
+    """
+    .choice > input { position: absolute; opacity: 0; pointer-events: none; }
+    .choice .tabs { display: flex; flex-wrap: wrap; gap: 6px; margin: 0 0 16px; padding: 0;
+      border: 0; }
+    .choice label { padding: 7px 13px; border: 1px solid var(--hair); border-radius: 999px;
+      background: var(--surface); color: var(--muted); font-size: 13.5px; font-weight: 500;
+      cursor: pointer; }
+    .choice label small { font-size: 12px; font-weight: 400; }
+    .choice .panel { display: none; }
+    .choice .figures { grid-template-columns: repeat(6, 1fr); margin-bottom: 16px; }
+
+    """,
+    Markup(
+      measuredMethodNames.map { name in
+        let id = Chart.identifier("method " + name)
+        return """
+          #\(id):checked ~ .\(id) { display: block; }
+          #\(id):checked ~ .tabs label[for="\(id)"] { background: var(--ink); \
+          border-color: var(--ink); color: var(--paper); }
+          #\(id):focus-visible ~ .tabs label[for="\(id)"] { outline: 2px solid var(--first); \
+          outline-offset: 2px; }
+
+          """
+      }),
+  ])
+
   private static let narrow: Markup = """
     @media (max-width: 640px) {
       main { padding: 24px 16px 40px; }
@@ -173,6 +201,9 @@ enum PageStyle {
       section { margin-top: 36px; }
       .verdict { padding: 14px; gap: 12px; }
       .figures { grid-template-columns: repeat(2, 1fr); }
+      .choice .figures { grid-template-columns: repeat(3, 1fr); }
+      .choice .figures dd { font-size: 18px; }
+      .choice .figures div { padding: 9px 12px; }
       .figures div { padding: 11px 14px 10px; }
       .figures dd { font-size: 21px; }
       .facts { grid-template-columns: 1fr; padding: 6px 14px; }

@@ -21,6 +21,7 @@ extension Report {
     body += .section("Requirements", thresholdTable)
     body += .section(
       "Latency", note: latencyNote, Markup([spectrumMarkup, latencyTableMarkup]))
+    body += .section("By method", note: methodsNote, methodsMarkup)
     body += .section("Over time", note: timeNote, Markup([timeCharts, intervalTable]))
     body += .section("Server", note: serverNote, serverCharts)
     body += .section(
@@ -50,15 +51,7 @@ extension Report {
     return parts.filter { !$0.isEmpty }.joined(separator: " · ")
   }
 
-  /// "open loop, 5,000 requests/s, poisson" or "closed loop, 8 × 100 streams".
-  var loopText: String {
-    guard let rate = configuration.rate else {
-      return
-        "closed loop, \(configuration.connections) × \(Text.counted(configuration.streams, "stream"))"
-    }
-    let arrivals = configuration.arrivals.map { ", \($0) arrivals" } ?? ""
-    return "open loop, \(rate) requests/s\(arrivals)"
-  }
+  var loopText: String { configuration.loopText }
 
   // MARK: Verdict
 
@@ -161,11 +154,31 @@ extension Report {
         + "that it was sent: where a server stands still, only the first shows what callers wait."
   }
 
+  private var methodsNote: String {
+    "Each method by itself: what its callers waited, and when."
+  }
+
   private var timeNote: String {
     "The whole run, warm-up and drain shaded. Point at a chart to read all of them at that instant."
   }
 
   private var serverNote: String {
     server == nil ? "" : "From the server's metrics, read while the run lasted."
+  }
+}
+
+extension Report.Configuration {
+  /// "open loop, 5,000 requests/s, poisson" or "closed loop, 8 × 100 streams".
+  var loopText: String {
+    guard let rate else {
+      return "closed loop, \(connections) × \(Text.counted(streams, "stream"))"
+    }
+    let arrivals = arrivals.map { ", \($0) arrivals" } ?? ""
+    return "open loop, \(rate) requests/s\(arrivals)"
+  }
+
+  /// What is run, in a few words.
+  package var title: String {
+    [scenario, loopText, target].filter { !$0.isEmpty }.joined(separator: " · ")
   }
 }

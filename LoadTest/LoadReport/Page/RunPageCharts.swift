@@ -4,12 +4,20 @@ extension Report {
   // MARK: Spectrum
 
   var spectrumMarkup: Markup {
+    spectrumMarkup(
+      "Latency by percentile", latencySpectrum, serviceTimes: serviceTimeSpectrum)
+  }
+
+  func spectrumMarkup(
+    _ title: String, _ latencySpectrum: [SpectrumPoint],
+    serviceTimes serviceTimeSpectrum: [SpectrumPoint]
+  ) -> Markup {
     guard latencySpectrum.count > 1 else { return "" }
     let all = latencySpectrum + serviceTimeSpectrum
     let lowest = latencySpectrum.first?.microseconds ?? 0
     let highest = latencySpectrum.last?.microseconds ?? 0
     var chart = Chart(
-      title: "Latency by percentile",
+      title: title,
       note: "Each step to the right is one nine more.",
       summary: "Latency from the lowest, \(Text.duration(microseconds: lowest)), to the 99.99th "
         + "percentile, \(Text.duration(microseconds: highest)).",
@@ -45,7 +53,8 @@ extension Report {
     guard !intervals.isEmpty else { return "" }
     let time = Timeline(intervals)
     return Markup([
-      rateChart(time), latencyChart(time), outcomeChart(time), codeChart(time),
+      rateChart(time), latencyChart(time, "Latency over time") { $0.latencyMicroseconds },
+      outcomeChart(time), codeChart(time),
     ])
   }
 
@@ -66,20 +75,23 @@ extension Report {
     return time.markup(chart, columns)
   }
 
-  private func latencyChart(_ time: Timeline) -> Markup {
+  /// - Parameter latency: the latencies of an interval that it is about.
+  func latencyChart(
+    _ time: Timeline, _ title: String, _ latency: (Interval) -> LatencySummary
+  ) -> Markup {
     let figures: [(name: String, tone: Tone)] = [
       ("max", .neutral), ("p99.9", .highest), ("p99", .high), ("p90", .middle), ("p50", .low),
     ]
     let values = figures.map { figure in
       time.intervals.map { interval in
-        interval.latencyMicroseconds.count > 0
-          ? interval.latencyMicroseconds.figure(figure.name) : nil
+        let latency = latency(interval)
+        return latency.count > 0 ? latency.figure(figure.name) : nil
       }
     }
     let all = values.flatMap { $0 }.compactMap { $0 }
     guard !all.isEmpty else { return "" }
     var chart = Chart(
-      title: "Latency over time",
+      title: title,
       note: configuration.rate == nil
         ? "Of the answers of each interval."
         : "Of the answers of each interval, from the scheduled send.",

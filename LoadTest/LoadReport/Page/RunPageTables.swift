@@ -117,7 +117,7 @@ extension Report {
         "Connections × streams",
         "\(Text.count(Int64(shape.connections))) × \(Text.count(Int64(shape.streams)))"
       ),
-      ("Threads", String(shape.threads)), ("Warm-up", seconds(shape.warmUpSeconds)),
+      ("Threads", String(shape.threads)), ("Warm-up", seconds(shape.warmUpSeconds) + (warmUp?.qualification ?? "")),
       ("Duration", shape.durationSeconds.map(seconds)),
       ("Operations", shape.operations.map { Text.count(Int64($0)) }),
       ("Measured", seconds(measuredSeconds)), ("Seed", String(shape.seed)), ("Run", shape.run),
