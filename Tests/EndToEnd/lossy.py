@@ -85,6 +85,8 @@ class Connection:
 
     def forward_requests(self):
         frames, decoder, block = Frames(), hpack.Decoder(), b""
+        # As large as the server, which is not asked here, may let it become.
+        decoder.max_allowed_table_size = 1 << 20
         preface = b""
         with contextlib.suppress(OSError):
             while data := self.client.recv(65_536):

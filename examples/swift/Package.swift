@@ -28,5 +28,7 @@ let package = Package(
         .product(name: "ArgumentParser", package: "swift-argument-parser"),
         .product(name: "GRPCNIOTransportHTTP2", package: "grpc-swift-nio-transport"),
       ],
-      path: "Sources/Checkout"),
+      path: "Sources/Checkout",
+      // A link to proto/retry-policy.json.
+      resources: [.embedInCode("retry-policy.json")]),
   ])
