@@ -5,6 +5,7 @@ internal import GRPC
 internal import Log
 internal import Posix
 internal import StorePersistence
+internal import Version
 
 /// Why there is no backup from there.
 enum BackupClientError: Error {

@@ -4,6 +4,7 @@ internal import ArgumentParser
 internal import Client
 internal import GRPC
 internal import Posix
+internal import Version
 
 /// Where the server is.
 struct ServerOptions: ParsableArguments {

@@ -1,6 +1,7 @@
 // `holdfast health`: whether a server serves, for health checks of containers and for scripts.
 internal import ArgumentParser
 internal import Bytes
+internal import Client
 internal import GRPC
 internal import HTTP2
 internal import Posix
@@ -109,14 +110,14 @@ struct HealthCommand: AsyncParsableCommand {
       while end == nil {
         let left = (deadline - SystemClock.monotonicNanoseconds()) / 1_000_000
         if left <= 0 {
-          throw ServiceClientError("it has not answered in \(timeout)")
+          throw ServiceClientError(.lost, "it has not answered in \(timeout)")
         }
         _ = try unsafe client.wait(
           milliseconds: min(Int32(clamping: left), Limits.healthPollMilliseconds),
           take: { _, _ in }, end: { end = $0 })
       }
       guard let end, end.status == .ok else {
-        throw ServiceClientError(end?.text ?? "")
+        throw ServiceClientError(.lost, end?.text ?? "")
       }
       return Self.status(end.message)
     } catch {

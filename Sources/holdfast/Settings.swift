@@ -464,7 +464,9 @@ extension Settings {
   ]
 
   /// Settings that are true or false.
-  private static let flags: Set = ["admin-tls", "proxy-protocol", "standby", "forward", "stale-reads"]
+  private static let flags: Set = [
+    "admin-tls", "proxy-protocol", "standby", "forward", "stale-reads",
+  ]
 
   private static func contents(ofFile path: String?) throws -> [String: FileValue] {
     guard let path else { return [:] }

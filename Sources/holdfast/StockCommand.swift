@@ -345,7 +345,8 @@ struct TransferStock: ParsableCommand {
       guard 1...Units.max ~= units else { throw ServiceAccess.mistake("units: 1 to \(Units.max)") }
       if from == to { throw ServiceAccess.mistake("--from and --to are the same location") }
       let changes = [
-        Adjustment(try LocationOption.item(sku, at: from), .add(-units)), Adjustment(try LocationOption.item(sku, at: to), .add(units)),
+        Adjustment(try LocationOption.item(sku, at: from), .add(-units)),
+        Adjustment(try LocationOption.item(sku, at: to), .add(units)),
       ]
       let caller = try server.connect()
       let output = results.output()

@@ -4,6 +4,7 @@ internal import LoadHistory
 internal import LoadReport
 internal import Posix
 internal import Synchronization
+internal import Version
 
 struct Supervisor: ~Copyable {
   let options: RunOptions
@@ -153,7 +154,7 @@ struct Supervisor: ~Copyable {
 
   private var information: [(name: String, value: String)] {
     [
-      ("version", RunOptions.version), ("run", options.run.text),
+      ("version", Build.version), ("run", options.run.text),
       ("scenario", options.workload.scenario), ("loop", options.profile == nil ? "closed" : "open"),
       ("target", options.target.description), ("label", options.label ?? ""),
     ]
