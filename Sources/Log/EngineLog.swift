@@ -414,8 +414,15 @@ extension EngineLog {
   ) throws(JournalError) {
     var part = 0
     while true {
-      guard let count = unsafe try engine.part(part, of: checkpoint, body) else {
-        throw .trimmed(oldest: try state().trimmedLSN)
+      var isThere = false
+      let count = unsafe try engine.part(part, of: checkpoint) { (bytes) throws(JournalError) in
+        isThere = true
+        try unsafe body(bytes)
+      }
+      guard let count else { throw .trimmed(oldest: try state().trimmedLSN) }
+      guard isThere || part >= count else {
+        throw .lost(
+          "the engine has not part \(part) of \(count) of its checkpoint at \(checkpoint.lsn)")
       }
       part += 1
       if part >= count { return }

@@ -158,7 +158,8 @@ package protocol ReplicatedLog: AnyObject, Sendable {
   ) throws(JournalError)
 
   /// Calls `body` with the parts of a checkpoint in order.
-  /// - Throws: `trimmed` where it is not there any more; `unreachable`; what `body` throws.
+  /// - Throws: `trimmed` where it is not there any more; `lost` where a part is not; `unreachable`; what `body`
+  ///   throws.
   func getCheckpoint(
     _ checkpoint: KeptCheckpoint, _ body: (UnsafeRawBufferPointer) throws(JournalError) -> Void
   ) throws(JournalError)

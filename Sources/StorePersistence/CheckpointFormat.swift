@@ -329,7 +329,7 @@ extension FileNames {
   static let backup = "backup"
 
   /// The directory is a copy of a log that is kept elsewhere (CopyMark.swift).
-  static let copy = "copy-of-a-log"
+  package static let copy = "copy-of-a-log"
   static let newCopy = "copy-of-a-log.tmp"
   /// What a copy had that the log has not: kept for whoever wants to know.
   static let asidePrefix = "set-aside."

@@ -43,11 +43,24 @@ enum CopyMark: String {
 
   /// A server that keeps its log in its directory alone must not take a copy for it.
   static func requireNone(_ storage: any Storage) throws(JournalError) {
+    try refuse(
+      storage, "which may have another owner by now: start with --durability quorum")
+  }
+
+  /// A copy that has given up what the log has would be none.
+  static func requireNoneToCut(_ storage: any Storage) throws(JournalError) {
+    try refuse(
+      storage,
+      "which keeps what would be given up: one that is damaged is made anew by the next start with --durability quorum"
+    )
+  }
+
+  private static func refuse(
+    _ storage: any Storage, _ reason: String
+  ) throws(JournalError) {
     guard try read(storage) != nil else { return }
     throw .unsuitable(
-      """
-      it is a copy of a log in an engine, which may have another owner by now: start with --durability quorum; \
-      where that log is gone for good, remove the file \(FileNames.copy) in it
-      """)
+      "it is a copy of a log in an engine, \(reason); where that log is gone for good, remove the file "
+        + "\(FileNames.copy) in it")
   }
 }

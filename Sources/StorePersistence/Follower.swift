@@ -409,6 +409,8 @@ package final class Follower {
         if try log.ends(at: position, behind: copy?.last, epoch: taken.epoch) { break }
         try makeAnew("what was read of it was taken back", keepsOld: true)
       }
+      // Somebody else may have taken it since, and have gone on.
+      try log.beat(epoch: taken.epoch)
       triesLeft -= 1
       if triesLeft == 0 {
         throw .lost(

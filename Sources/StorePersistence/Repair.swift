@@ -33,12 +33,13 @@ package enum Repair {
   /// - Parameters:
   ///   - storage: owned.
   ///   - nonce: 64 unpredictable bits, unless a test wants the same again.
-  /// - Throws: `newer` where any file is; `unsuitable` where no batch begins or ends at `lsn`, or the
-  ///   checkpoint needs what is behind it; `damaged` where it is the checkpoint that is; `failed`; `tooLittleMemory`.
+  /// - Throws: `newer` where any file is; `unsuitable` where no batch begins or ends at `lsn`, the
+  ///   checkpoint needs what is behind it, or the directory is a copy of a log that is kept elsewhere; `damaged` where it is the checkpoint that is; `failed`; `tooLittleMemory`.
   package static func truncate(
     storage: any Storage, at lsn: UInt64, nonce: UInt64 = Machine.random64(),
     to line: (String) -> Void = { _ in }, whenListed: () throws(JournalError) -> Void = {}
   ) throws(JournalError) -> RepairReport {
+    try CopyMark.requireNoneToCut(storage)
     let checkpoint = try StockStore.newestCheckpoint(storage)
     // While nothing is changed yet.
     let limits = try StockStore.limits(toRead: checkpoint.header)

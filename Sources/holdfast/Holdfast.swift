@@ -3,6 +3,7 @@ internal import ArgumentParser
 internal import Log
 internal import Posix
 internal import StockStore
+internal import StorePersistence
 internal import Version
 
 @main
@@ -48,6 +49,11 @@ extension CommandFailure {
     switch error {
     case .inUse:
       self.init(description: "\(directory) is in use by another holdfast: \(remedy)")
+    case .damaged(let damage) where Self.isCopy(directory):
+      self.init(
+        description:
+          "\(directory): \(damage.place); it is a copy of a log in an engine: the next start with "
+          + "--durability quorum makes it anew", status: Self.damaged)
     case .damaged:
       // The hint names a command; now it can be pasted.
       let text = error.description.replacing("repair DIR", with: "repair '\(directory)'")
@@ -60,6 +66,11 @@ extension CommandFailure {
   }
 
   /// Runs a command; where it fails, says why on standard error and ends with the failure's status.
+  /// Whether the log of a directory is kept in an engine too.
+  static func isCopy(_ directory: String) -> Bool {
+    FileManager.default.fileExists(atPath: "\(directory)/\(FileNames.copy)")
+  }
+
   static func report(_ body: () async throws -> Void) async throws {
     do {
       try await body()

@@ -17,7 +17,8 @@ struct RepairCommand: AsyncParsableCommand {
 
       Versions of items go on above all that may have been told, so that an expected_version from a \
       decision that was given up is refused. Do the same to a copy that takes the place of a \
-      directory that went on: with the last LSN, which `holdfast verify` names, nothing is given up.
+      directory that went on: with the last LSN, which `holdfast verify` names, nothing is given up. A copy of \
+      a log in an engine is not repaired: the next start makes it anew.
 
       Exit status: 0 where it was done, 1 where nothing was changed, 3 where it is the checkpoint \
       that is damaged: then only a copy helps.

@@ -33,6 +33,10 @@ struct VerifyCommand: AsyncParsableCommand {
       }
       print("state \(summary.decisions) \(summary.digest)")
       for line in Self.details(summary) { CommandFailure.complain(line) }
+      if CommandFailure.isCopy(directory) {
+        CommandFailure.complain(
+          "it is a copy of a log in an engine, as far as it has come: the log may have more")
+      }
     }
   }
 

@@ -441,6 +441,62 @@ def test_clocks_that_do_not_agree(log, wall_clock, hours):
     assert "the newest record" in standby.log_text()
 
 
+def contents(folder):
+    return {path.name: path.read_bytes() for path in folder.iterdir() if path.is_file()}
+
+
+def test_commands_on_a_copy(log, start, tmp_path):
+    """What reads it works; what would make it another than the log is refused, in one line."""
+    owner, standby = log.owner(), log.standby()
+    with Client(owner.target) as client:
+        orders = Orders(client)
+    lsn = log.sql("select end_lsn from holdfast.shard")
+    standby.kill()
+    owner.kill()
+    copy, backup, restored = owner.data, tmp_path / "backup", tmp_path / "restored"
+    before = contents(copy)
+    for command, status, told in (
+            (("verify", copy), 0, "a copy of a log in an engine"),
+            (("dump", copy), 0, '"kind"'),
+            (("backup", "--data-dir", copy, backup), 0, "was read back whole"),
+            (("restore", copy, restored), 1, "backup"),
+            (("restore", backup, copy), 1, "is there already"),
+            (("restore", backup, restored), 0, "restored"),
+            (("repair", copy, "--truncate-at", lsn), 1, "a copy of a log in an engine"),
+            (("repair", copy, "--truncate-at", "0", "--list", tmp_path / "list"), 1, "made anew"),
+            (serve_command(log.binary, copy, "--durability", "fsync")[1:], 1, "a copy of a log in an engine"),
+            (serve_command(log.binary, copy, "--durability", "os")[1:], 1, "--durability quorum"),
+            (serve_command(log.binary, backup, *log.flags())[1:], 1, "a store of its own"),
+            (serve_command(log.binary, restored, *log.flags())[1:], 1, "a store of its own")):
+        done = log.run(*command)
+        assert done.returncode == status and told in done.stdout + done.stderr, (command, done.stdout, done.stderr)
+        if status:
+            complaint(done)
+        assert contents(copy) == before, command
+    assert not (tmp_path / "list").exists()
+    # What was restored is a store of its own.
+    server = start("--durability", "fsync", data=restored)
+    with Client(server.target) as client:
+        assert client.level(orders.sku).held == len(orders.held)
+    server.stop()
+    # Damage is no reason to give anything up: the log has it.
+    segment = min(copy.glob("journal-0*"))
+    bytes_ = bytearray(segment.read_bytes())
+    # In the records of its first batch.
+    bytes_[4096 + 60] ^= 1
+    segment.write_bytes(bytes_)
+    for command in (("verify", copy), ("dump", copy), ("backup", "--data-dir", copy, tmp_path / "another")):
+        done = log.run(*command)
+        assert done.returncode == 3, (command, done.stderr)
+        assert "makes it anew" in done.stderr and "repair" not in done.stderr, (command, done.stderr)
+    owner = log.owner(data=copy)
+    assert "made anew" in owner.log_text()
+    with Client(owner.target) as client:
+        orders.check(client)
+    owner.kill()
+    assert "restored" not in state_of(log.binary, copy)
+
+
 # Reads of a standby
 
 

@@ -32,6 +32,7 @@ package enum Situation: String, CaseIterable, Sendable {
   case frozen = "processes frozen when an answer had come"
   case reads
   case readsRefused = "reads refused without a lease"
+  case staleReads = "reads of standbys"
   case readsOfStale = "reads refused of a state that was old"
 }
 

@@ -12,13 +12,13 @@ internal import Log
 
 /// A batch in a server's table.
 struct StoredBatch {
-  let lsn: UInt64
-  let byteCount: Int
-  let epoch: UInt32
-  let sequence: UInt64
-  let offset: Int
-  let mark: UInt64
-  let bytes: [UInt8]
+  var lsn: UInt64
+  var byteCount: Int
+  var epoch: UInt32
+  var sequence: UInt64
+  var offset: Int
+  var mark: UInt64
+  var bytes: [UInt8]
 
   init(_ batch: PlacedBatch) {
     lsn = batch.lsn
@@ -30,7 +30,7 @@ struct StoredBatch {
     bytes = unsafe Array(batch.bytes)
   }
 
-  var endLSN: UInt64 { lsn + UInt64(byteCount) }
+  var endLSN: UInt64 { lsn &+ UInt64(truncatingIfNeeded: byteCount) }
 
   func withPlaced<Result>(
     isWhole: Bool, _ body: (PlacedBatch) throws(JournalError) -> Result

@@ -4,7 +4,7 @@ internal import Log
 internal import Posix
 
 /// Used by one thread.
-final class SimulatedEngine: LogEngine, @unchecked Sendable {
+final class SimulatedEngine: EngineStatements, @unchecked Sendable {
   private let cluster: EngineCluster
   private let node: Int
   private let options: EngineOptions
@@ -71,11 +71,8 @@ final class SimulatedEngine: LogEngine, @unchecked Sendable {
 
   // MARK: What waits for nobody
 
-  /// Runs a statement at a moment.
-  /// - Parameter needsRow: it waits while the row is locked.
-  private func once<Result>(
-    asOwner: Bool = false, needsRow: Bool = false,
-    _ body: (EngineServer) throws(JournalError) -> Result
+  func once<Result>(
+    asOwner: Bool, needsRow: Bool, _ body: (EngineServer) throws(JournalError) -> Result
   ) throws(JournalError) -> Result {
     cluster.step()
     let failure = JournalError.unreachable("the simulated engine does not answer")
@@ -99,108 +96,7 @@ final class SimulatedEngine: LogEngine, @unchecked Sendable {
     return result
   }
 
-  func state(asOwner: Bool) throws(JournalError) -> LogState {
-    try once(asOwner: asOwner) { (server) throws(JournalError) in server.tables.row }
-  }
+  var fault: EngineFault? { options.fault }
 
-  func want() throws(JournalError) {
-    try once(needsRow: true) { (server) throws(JournalError) in
-      var row = server.tables.row
-      row.isWanted = true
-      server.commit([.row(row)])
-    }
-  }
-
-  func read(
-    from lsn: UInt64, whole: UInt64, asOwner: Bool,
-    _ body: (PlacedBatch) throws(JournalError) -> Bool
-  ) throws(JournalError) -> LogState {
-    // The answer is whole before anything of it is used.
-    let (row, batches) = try once(asOwner: asOwner) { (server) throws(JournalError) in
-      (server.tables.row, server.tables.batches.filter { $0.lsn >= lsn }.prefix(3))
-    }
-    for batch in batches {
-      if try !batch.withPlaced(isWhole: batch.lsn >= whole, body) { break }
-    }
-    return row
-  }
-
-  func trim(before lsn: UInt64) throws(JournalError) {
-    try once(needsRow: true) { (server) throws(JournalError) in
-      var row = server.tables.row
-      let isReplaced = server.tables.complete.contains { $0.lsn >= lsn }
-      guard row.trimmedLSN < lsn,
-        isReplaced || self.options.fault == .trimBeforeCheckpoint
-      else { return }
-      row.trimmedLSN = lsn
-      server.commit([.row(row)])
-      self.cluster.counts[.trims] += 1
-    }
-    try once { (server) throws(JournalError) in
-      let lsn = server.tables.row.trimmedLSN
-      server.commit([.remove(before: lsn)])
-    }
-  }
-
-  func checkpoints() throws(JournalError) -> [KeptCheckpoint] {
-    try once { (server) throws(JournalError) in server.tables.complete }
-  }
-
-  func addCheckpoint(_ checkpoint: KeptCheckpoint) throws(JournalError) {
-    try once { (server) throws(JournalError) in
-      server.commit([.checkpoint(checkpoint.name, StoredCheckpoint(checkpoint: checkpoint))])
-    }
-  }
-
-  func addPart(
-    _ part: Int, of checkpoint: KeptCheckpoint, _ bytes: [UInt8]
-  ) throws(JournalError) {
-    try once { (server) throws(JournalError) in
-      // Its foreign key.
-      guard var stored = server.tables.checkpoints[checkpoint.name] else {
-        throw .unreachable("the engine: there is no such checkpoint")
-      }
-      stored.parts[part] = bytes
-      server.commit([.checkpoint(checkpoint.name, stored)])
-    }
-  }
-
-  func completeCheckpoint(
-    _ checkpoint: KeptCheckpoint, parts: Int
-  ) throws(JournalError) -> Bool {
-    try once { (server) throws(JournalError) in
-      guard var stored = server.tables.checkpoints[checkpoint.name],
-        stored.parts.count == parts || self.options.fault == .completeAnyParts
-      else { return false }
-      stored.count = parts
-      server.commit([.checkpoint(checkpoint.name, stored)])
-      return true
-    }
-  }
-
-  func part(
-    _ part: Int, of checkpoint: KeptCheckpoint,
-    _ body: (UnsafeRawBufferPointer) throws(JournalError) -> Void
-  ) throws(JournalError) -> Int? {
-    let stored = try once { (server) throws(JournalError) in
-      server.tables.checkpoints[checkpoint.name]
-    }
-    guard let stored, let count = stored.count else { return nil }
-    if let bytes = stored.parts[part] {
-      try unsafe bytes.span.withUnsafeBytes { (bytes) throws(JournalError) in
-        try unsafe body(bytes)
-      }
-    }
-    return count
-  }
-
-  func removeCheckpoint(_ checkpoint: KeptCheckpoint) throws(JournalError) {
-    try once { (server) throws(JournalError) in
-      guard let newest = server.tables.complete.last,
-        newest != checkpoint || self.options.fault == .removeNewest,
-        server.tables.checkpoints[checkpoint.name] != nil
-      else { return }
-      server.commit([.checkpoint(checkpoint.name, nil)])
-    }
-  }
+  func hasTrimmed() { cluster.counts[.trims] += 1 }
 }

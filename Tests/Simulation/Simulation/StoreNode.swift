@@ -40,6 +40,9 @@ final class StoreNode {
   private var log: EngineLog<SimulatedEngine>
   private var storage: SimulatedStorage
   private var follower: Follower?
+  private let reads = StandbyReads()
+  /// Of the copy that is shown.
+  private var reader: (store: StockStore, session: StoreSession)?
   private var store: StockStore?
   private var session: StoreSession?
   private var carrier: CheckpointCarrier?
@@ -83,7 +86,7 @@ final class StoreNode {
       report: { [weak self] text in
         self?.tell(text)
         self?.cluster.counts[.madeAnew] += 1
-      })
+      }, reads: reads)
     setup.secret = (cluster.random.next(), cluster.random.next())
     setup.nonce = cluster.random.next()
     follower = Follower(storage: storage, log: log, setup: setup)
@@ -95,7 +98,7 @@ final class StoreNode {
     cluster.counts[.doubts] += Int(log.doubts)
     log.close()
     carrier?.stop()
-    (follower, store, session, carrier) = (nil, nil, nil, nil)
+    (follower, store, session, carrier, reader) = (nil, nil, nil, nil, nil)
     waiting = []
     role = .down(until: cluster.now + cluster.random.number(10...3_000) * EngineCluster.millisecond)
   }
@@ -210,13 +213,13 @@ final class StoreNode {
     while let first = waiting.first, first.lsn <= session.durableLSN {
       waiting.removeFirst()
       cluster.counts[.appends] += 1
-      run.answered(first.command, name)
+      run.answered(first.command, lsn: first.lsn, name)
     }
   }
 
   /// Somebody asks for a level, also while an append waits.
   func read() {
-    guard case .owner = role, let session else { return }
+    guard case .owner = role, let session else { return readStale() }
     let leaseEnd = log.leaseEnd
     guard leaseEnd != .min, engine.now() < leaseEnd else {
       cluster.counts[.readsRefused] += 1
@@ -229,6 +232,20 @@ final class StoreNode {
     cluster.counts[.reads] += 1
     // An answer waits until all that it may have seen is durable.
     run.wasRead(sku, onHand, isShown: session.lastLSN <= session.durableLSN, name)
+  }
+
+  /// A standby shows a place in the log, also while it reads on.
+  private func readStale() {
+    _ = reads.read { store, moment in
+      if reader?.store !== store { reader = (store, store.makeSession()) }
+      guard let session = reader?.session else { return }
+      session.beginReading()
+      for sku in Self.skus {
+        run.wasReadStale(sku, session.level(sku)?.onHand ?? 0, at: moment.lsn, name)
+      }
+      session.endTurn()
+      cluster.counts[.staleReads] += 1
+    }
   }
 
   func carry() {

@@ -27,6 +27,8 @@ package final class StoreRun {
   /// By SKU, the newest that somebody was shown.
   private(set) var certain: [String: Int64] = [:]
   private var answers: [Command] = []
+  /// Where the record of each answer ends, by SKU.
+  private var records: [String: [(lsn: UInt64, number: Int64)]] = [:]
   var incarnations = 0
   private var depth = 0
 
@@ -107,8 +109,9 @@ package final class StoreRun {
       reason: String(repeating: "x", count: 450))
   }
 
-  func answered(_ command: Command, _ name: String) {
+  func answered(_ command: Command, lsn: UInt64, _ name: String) {
     answers.append(command)
+    records[command.sku, default: []].append((lsn, command.number))
     certain[command.sku] = max(certain[command.sku] ?? 0, command.number)
   }
 
@@ -140,5 +143,19 @@ package final class StoreRun {
         "\(sku) is read as it was answered, \(certain[sku] ?? 0), or newer", "\(name): \(onHand)")
     }
     if isShown { certain[sku] = max(certain[sku] ?? 0, onHand) }
+  }
+
+  /// What a standby has shows neither less nor more than the place in the log that it is of: unless it has read a tail
+  /// that was taken back, which it finds out when it reads on.
+  func wasReadStale(_ sku: String, _ onHand: Int64, at lsn: UInt64, _ name: String) {
+    if counts[.tailsTakenBack] > 0 { return }
+    let (before, behind) = (
+      records[sku]?.last { $0.lsn <= lsn }?.number ?? 0,
+      records[sku]?.first { $0.lsn > lsn }?.number ?? .max
+    )
+    if onHand < before || onHand >= behind {
+      found(
+        "\(sku) at \(lsn) is \(before) or newer, and older than \(behind)", "\(name): \(onHand)")
+    }
   }
 }
