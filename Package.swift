@@ -146,8 +146,8 @@ let package = Package(
     tests(
       "ReservationServiceTests",
       [
-        "ReservationService", "StockStore", "Log", "Access", "GRPC", "Bytes", "Metrics", "Posix",
-        "CHoldfastProto", "CProtobufC", "WireTesting",
+        "ReservationService", "StorePersistence", "StockStore", "Log", "Access", "GRPC", "HTTP2",
+        "Bytes", "Metrics", "Posix", "CHoldfastProto", "CProtobufC", "WireTesting", "Simulation",
       ]),
     tests("ServerTests", ["Server", "Posix", "HTTP2", "GRPC", "Bytes", "Metrics"]),
     tests("SupervisionTests", ["Supervision", "Posix"]),

@@ -54,7 +54,8 @@ package struct StaleReads: Sendable {
     self.owner = owner
     self.authorization = authorization
     self.clock = clock
-    health = HealthService(services: HoldfastHandler.services, errors: errors, isServing: false,
+    health = HealthService(
+      services: HoldfastHandler.services, errors: errors, isServing: false,
       apart: stale == nil ? nil : Self.staleService)
     reflection = ReflectionService(services: HoldfastHandler.services.sorted())
   }

@@ -71,6 +71,38 @@ struct ResponseTests {
     #expect(response.kind == .message && response.message.count == 0)
   }
 
+  @Test("Numbers in the trailers go with a message and with a failure, and with no other response")
+  func trailers() {
+    let response = Response()
+    let key = FailureKey(high: 1, low: 2)
+    let plain = [["grpc-status", "5"], ["grpc-message", "no"]]
+    let told = [["n-first", "0"], ["n-last", "\(UInt64.max)"]]
+    func tell() {
+      response.begin()
+      response.addTrailer("n-first", 0)
+      response.addTrailer("n-last", .max)
+    }
+    tell()
+    #expect(
+      response.trailers.flatMap { $0.withBlock { headerFields(of: array($0)) } }
+        == [["grpc-status", "0"]] + told)
+    Self.fail(response, .notFound, "no")
+    #expect(Self.fields(response) == Self.head + plain + told)
+    #expect(Self.fields(response, asTrailers: true) == plain + told)
+    // It is no other call's.
+    response.keepFailure(as: key)
+    response.begin()
+    #expect(response.trailers == nil)
+    #expect(!response.failAgain(key))
+    Self.fail(response, .notFound, "no")
+    #expect(Self.fields(response) == Self.head + plain)
+    response.keepFailure(as: key)
+    tell()
+    #expect(!response.failAgain(key))
+    response.begin()
+    #expect(response.failAgain(key))
+  }
+
   @Test("What is not gRPC has an HTTP status of its own", arguments: [200, 405, 415])
   func httpStatus(status: Int) {
     let response = Response()

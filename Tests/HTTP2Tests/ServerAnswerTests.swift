@@ -46,7 +46,7 @@ import Testing
       if code == 0 { return server.end(stream) }
       let trailers = HeaderFields()
       trailers.begin()
-      trailers.add("grpc-status", decimal: UInt32(code))
+      trailers.add("grpc-status", decimal: UInt64(code))
       server.end(stream, trailers: trailers)
     }
     let decoder = ServerTestDecoder()

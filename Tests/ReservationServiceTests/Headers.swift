@@ -1,5 +1,6 @@
 // Header blocks for the tests of the handler: those that it is asked about, and those of its failures.
 import GRPC
+import HTTP2
 import ReservationService
 import Testing
 import WireTesting
@@ -25,9 +26,10 @@ extension RequestHeaderBlocks {
 enum Trailers {
   /// Its fields; each comes once.
   static func fields(of response: Response) throws -> [String: String] {
-    let block = response.withFailureBlock(asTrailers: true) { span in
-      span.indices.map { span[$0] }
-    }
+    let block =
+      response.kind == .message
+      ? response.trailers?.withBlock(array) ?? []
+      : response.withFailureBlock(asTrailers: true, array)
     var rest = block[...]
     func string() throws -> String {
       let first = rest.popFirst()

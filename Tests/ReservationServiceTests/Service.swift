@@ -69,12 +69,13 @@ final class Service {
     store = StockStore(limits: limits, clock: clock, secret: secret)
     session = store.makeSession()
     handler = HoldfastHandler(
-      session: session, storeLimits: limits,
-      serviceLimits: ServiceLimits(
-        keyBytesMax: 64, skuBytesMax: 64, locationBytesMax: 64, reasonBytesMax: 256,
-        callerBytesMax: 64, batchMax: 500, pageSizeDefault: 100),
+      session: session, storeLimits: limits, serviceLimits: Self.limits,
       authorization: authorization)
   }
+
+  static let limits = ServiceLimits(
+    keyBytesMax: 64, skuBytesMax: 64, locationBytesMax: 64, reasonBytesMax: 256,
+    callerBytesMax: 64, batchMax: 500, pageSizeDefault: 100)
 
   /// The number of the method with this name, or at this path.
   func method(_ name: String) throws -> Int {
