@@ -28,6 +28,9 @@ package struct ProjectionOptions: Sendable {
 package final class Projector {
   private static let second: Int64 = 1_000_000_000
   private static let receiveMilliseconds: Int32 = 50
+  /// Of a listing, more than any server has: 2^31 items, and 2^30 reservations that it looks at some thousands at a time.
+  private static let listedMax = 1 << 32
+  private static let emptyPagesMax = 1 << 20
 
   private let options: ProjectionOptions
   private let metrics: ProjectionMetrics
@@ -319,11 +322,24 @@ package final class Projector {
     _ write: ([UInt8]) throws(ProjectionError) -> (next: String, count: Int)
   ) throws(ProjectionError) -> Int {
     var (token, count) = ("", 0)
+    var empty = 0
+    var toldAt = SystemClock.monotonicNanoseconds()
     repeat {
       if isStopped() { throw .stopped }
       let page = try write(try source.ask(method, Requests.page(token: token)))
+      // A page may be empty, where it has looked at much that is gone; but each goes on where the last has ended.
+      empty = page.count == 0 ? empty + 1 : 0
+      guard page.next != token || token.isEmpty, empty < Self.emptyPagesMax else {
+        throw .server("\(method) has no end")
+      }
       token = page.next
       count += page.count
+      guard count <= Self.listedMax else { throw .server("\(method) lists more than there can be") }
+      let now = SystemClock.monotonicNanoseconds()
+      if now - toldAt >= 60 * Self.second {
+        toldAt = now
+        report("filling the tables: \(count) of \(method) so far")
+      }
     } while !token.isEmpty
     return count
   }

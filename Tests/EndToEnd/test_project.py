@@ -70,9 +70,11 @@ def cleanup():
 
 
 class Project:
+    """Of a server; without one, `flags` say where to look for it."""
+
     def __init__(self, binary, database, server, schema, *flags):
-        self.command = [binary, "project", "--database", database.address, "--target", server.target, "--schema", schema,
-                        "--admin-port", "0", "--interval", "200ms", *flags]
+        where = ["--database", database.address, "--target", server.target] if server else []
+        self.command = [binary, "project", *where, "--schema", schema, "--admin-port", "0", "--interval", "200ms", *flags]
         self.log = []
         self.process = None
 
@@ -401,6 +403,96 @@ def test_what_is_old_is_deleted(binary, database, start):
             eventually(lambda: database.rows("select 1 from bounded.reservation") == [])
             assert database.value("select count(*) from bounded.item_balance") == "20"
             project.stop()
+
+
+def has_table(database, schema):
+    return database.rows(f"select 1 from pg_tables where schemaname = '{schema}'")
+
+
+def test_the_owner_of_a_log_is_followed_wherever_it_is(binary, database, start):
+    """`--engine`, which has the log and the tables, too; each event once over a takeover, and a while without an owner."""
+    done = subprocess.run([binary, "engine", "init", "--engine", database.address], capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr
+    project = Project(binary, database, None, "of_a_log", "--engine", database.address)
+    quorum = ("--durability", "quorum", "--engine", database.address, "--lease", "500ms")
+    with project:
+        # There is no owner yet.
+        project.says("the log has no owner now")
+        owner = start(*quorum)
+        standby = start(*quorum, "--standby", waits=False)
+        eventually(lambda: database.rows("select 1 from holdfast.standby"))
+        with Client(owner.target) as client:
+            skus = [client.item(1000) for _ in range(3)]
+            ids = [client.reserve(stock_line(sku, 2), reference="cart").reservation_id for sku in skus]
+            eventually(lambda: has_table(database, "of_a_log")
+                       and database.rows(ITEMS.format("of_a_log.item_balance")) == balances(client), 60)
+        owner.kill()
+        standby.wait_until_ready()
+        with Client(standby.target) as client:
+            client.confirm(ids[0])
+            client.release(ids[1])
+            ids.append(client.reserve(stock_line(skus[2], 1)).reservation_id)
+            with Watch(client, oldest=True) as watch:
+                watch.wait(lambda: len(watch.events()) >= 9)
+                events = watch.events()
+            caught_up(database, "of_a_log", events[-1].lsn)
+            assert database.rows(ITEMS.format("of_a_log.item_balance")) == balances(client)
+            expect_reservations(client, database, "of_a_log", ids)
+            assert database.rows("select lsn from of_a_log.event order by lsn") == [[str(event.lsn)] for event in events]
+            assert project.metric("restarts_total") == 0
+            standby.stop()
+            project.says("trying again")
+        # A third, with nothing of its own.
+        third = start(*quorum)
+        with Client(third.target) as client:
+            last = client.adjust(skus[0], delta=7).stock
+            eventually(lambda: database.value(f"select version from of_a_log.item_balance where sku = '{skus[0]}'")
+                       == str(last.version), 60)
+            assert project.metric("restarts_total") == 0
+        project.stop()
+
+
+def test_a_server_with_tls_and_tokens_is_followed(binary, database, start, tmp_path, ours, theirs, pair):
+    tokens = tmp_path / "tokens"
+
+    def token(role):
+        done = subprocess.run([binary, "token", "create", "--caller", role, "--role", role, "--file", tokens],
+                              capture_output=True, text=True, timeout=60)
+        assert done.returncode == 0, done.stderr
+        return done.stdout.strip()
+
+    held = {role: token(role) for role in ("read", "stock")}
+    server = start("--tokens", tokens, "--tls-cert", pair.certificate, "--tls-key", pair.key)
+    credentials = grpc.ssl_channel_credentials(ours.authority.read_bytes())
+    target = f"localhost:{server.port}"
+
+    def project(schema, *flags):
+        return Project(binary, database, server, schema, *map(str, flags))
+
+    for name, flags, told in (
+            ("no_tls", (), ""),
+            ("not_trusted", ("--tls", "--tls-ca", theirs.authority), "certificate"),
+            ("other_name", ("--tls", "--tls-ca", ours.authority, "--server-name", "elsewhere"), "certificate"),
+            ("no_token", ("--tls", "--tls-ca", ours.authority), "CREDENTIALS_MISSING"),
+            ("wrong_token", ("--tls", "--tls-ca", ours.authority, "--metadata", "authorization=Bearer x"), "TOKEN_INVALID")):
+        with project(name, *flags) as wrong:
+            wrong.says("trying again")
+            lines = [line for line in wrong.text().splitlines() if "trying again" in line]
+            assert len(lines) == 1 and told in lines[0], lines
+            assert held["read"] not in wrong.text()
+            wrong.stop()
+    with Client(target, token=held["stock"], credentials=credentials) as client:
+        sku = client.item(7)
+        flags = ("--tls", "--tls-ca", ours.authority, "--metadata", f"authorization=Bearer {held['read']}")
+        with project("with_tls", *flags) as right:
+            eventually(lambda: has_table(database, "with_tls")
+                       and database.rows(ITEMS.format("with_tls.item_balance")) == balances(client), 60)
+            client.adjust(sku, delta=1)
+            eventually(lambda: database.value(f"select on_hand from with_tls.item_balance where sku = '{sku}'") == "8")
+            # Who called is not for the role read.
+            assert database.rows("select distinct coalesce(caller, '') from with_tls.event") == [[""]]
+            assert held["read"] not in right.text()
+            right.stop()
 
 
 def test_flags_are_checked_and_tables_made(binary, database):
