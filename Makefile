@@ -26,11 +26,15 @@ SECONDS ?= 60
 PROCESSES ?= 6
 # Where the user postgres can get at it, if we are root.
 ENGINE ?= .engine
+# Of `make install`, as everywhere.
+PREFIX ?= /usr/local
+SYSCONFDIR ?= /etc
+DESTDIR ?=
 ARGS ?=
 
 .PHONY: help demo demo-ha engine-up engine-down test serve load compare-strategies clean \
-  build programs test-swift test-end-to-end test-proxies crash crash-engine power-cuts backups simulate sanitize fuzz format lint \
-  proto proto-lint proto-check proto-clients bootstrap bootstrap-dev bootstrap-bench bootstrap-proxies bootstrap-ha \
+  build programs install uninstall deb release test-package test-swift test-end-to-end test-proxies crash crash-engine power-cuts backups simulate sanitize fuzz format lint \
+  proto proto-lint proto-check proto-clients bootstrap bootstrap-dev bootstrap-bench bootstrap-proxies bootstrap-ha bootstrap-package \
   bench bench-store bench-journal bench-generator bench-pause bench-watch bench-stream bench-import \
   bench-limit bench-replace bench-quorum count disk-use
 
@@ -66,8 +70,17 @@ load: bootstrap programs ## run the load generator (ARGS); out/ is there for its
 compare-strategies: bootstrap programs ## the four strategies of serve --concurrency beside each other (ARGS)
 	scripts/compare-strategies.sh $(ARGS)
 
+install: ## install what `make programs` has built below PREFIX (/usr/local; DESTDIR for packages)
+	@DESTDIR='$(DESTDIR)' PREFIX='$(PREFIX)' SYSCONFDIR='$(SYSCONFDIR)' RELEASE='$(RELEASE)' scripts/install.sh install
+
+uninstall: ## take it away again; what was configured and the data stay
+	@DESTDIR='$(DESTDIR)' PREFIX='$(PREFIX)' SYSCONFDIR='$(SYSCONFDIR)' scripts/install.sh uninstall
+
+deb: bootstrap-package programs ## Debian packages of both programs, in dist/
+	scripts/build-deb.sh dist
+
 clean: ## remove what was built
-	rm -rf .build .build-thread .build-address .build-fuzz .venv .venv-proxies .venv-patroni
+	rm -rf .build .build-thread .build-address .build-fuzz .build-count .venv .venv-proxies .venv-patroni dist
 
 # == For developers
 
@@ -92,11 +105,19 @@ test-swift: bootstrap-dev ## the Swift tests
 	$(SWIFT_TEST) --filter '^AdminTests\.' $(ARGS)
 
 test-end-to-end: test-swift ## the Python tests against the real server
-	$(PYTEST) Tests/EndToEnd -n $(PROCESSES) --dist loadfile --no-loadscope-reorder -m 'not alone and not proxies'
+	$(PYTEST) Tests/EndToEnd -n $(PROCESSES) --dist loadfile --no-loadscope-reorder -m 'not alone and not proxies and not package'
 	$(PYTEST) Tests/EndToEnd -m alone
 
 test-proxies: bootstrap-proxies programs ## nginx, HAProxy and Envoy in front of the release build (ARGS)
 	HOLDFAST_BINARY=$(RELEASE)/holdfast $(PYTEST) Tests/EndToEnd -m proxies $(ARGS)
+
+test-package: bootstrap-dev bootstrap-package programs ## the Debian packages in a root without Swift: installed, called, removed (as root; ARGS)
+	$(PYTEST) Tests/EndToEnd/test_package.py -m package $(ARGS)
+
+release: bootstrap-package ## what a release is published as, in dist/, from the commit that has its tag
+	scripts/release.sh --check
+	$(MAKE) programs
+	scripts/release.sh dist
 
 crash: bootstrap programs ## kill -9 under load, restart, compare with the ledger (ROUNDS, ARGS)
 	scripts/crash.py --rounds $(ROUNDS) $(ARGS)
@@ -153,6 +174,9 @@ bootstrap-proxies: ## and what test-proxies needs: nginx, haproxy, and Envoy in 
 
 bootstrap-ha: ## and what scripts/patroni.py needs: Patroni and etcd, and a newer Patroni in .venv-patroni
 	@scripts/bootstrap.sh --ha
+
+bootstrap-package: ## and what packaging and test-package need: dpkg-dev, lintian, debootstrap, mandoc, zsh, fish
+	@scripts/bootstrap.sh --package
 
 # == Measuring
 

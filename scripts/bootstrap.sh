@@ -7,6 +7,7 @@
 #   scripts/bootstrap.sh --bench      what measuring needs: a C compiler, taskset, h2load, python3
 #   scripts/bootstrap.sh --proxies   also what `make test-proxies` needs: nginx, HAProxy, and Envoy in .venv-proxies
 #   scripts/bootstrap.sh --ha        also what scripts/patroni.py needs: Patroni and etcd, and a newer Patroni in .venv-patroni
+#   scripts/bootstrap.sh --package   what packaging and `make test-package` need: dpkg-dev, lintian, debootstrap, mandoc, strace, shells
 #   scripts/bootstrap.sh --clients   also what `make proto-clients` needs: Go, Java, and their libraries
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -49,6 +50,18 @@ proxy_needs=(
   "PATH=$PATH:/usr/sbin command -v nginx|nginx-light"
   "PATH=$PATH:/usr/sbin command -v haproxy|haproxy"
   "command -v openssl|openssl"
+)
+package_needs=(
+  "command -v dpkg-shlibdeps|dpkg-dev"
+  "command -v strip|binutils"
+  "command -v python3|python3"
+  "command -v lintian|lintian"
+  "PATH=$PATH:/usr/sbin command -v debootstrap|debootstrap"
+  "command -v mandoc|mandoc"
+  "command -v strace|strace"
+  "command -v systemd-analyze|systemd"
+  "command -v zsh|zsh"
+  "command -v fish|fish"
 )
 client_needs=(
   "command -v go|golang-go"
@@ -105,6 +118,7 @@ case ${1:-} in
   --dev) needs+=("${development_needs[@]}") ;;
   --bench) needs+=("${bench_needs[@]}") ;;
   --proxies) needs+=("${development_needs[@]}" "${proxy_needs[@]}") ;;
+  --package) needs+=("${package_needs[@]}") ;;
   --ha) needs+=("${development_needs[@]}" "${ha_needs[@]}") ;;
   --clients) needs+=("${development_needs[@]}" "${client_needs[@]}") ;;
   *) stop "unknown argument $1" ;;
