@@ -73,7 +73,8 @@ package struct CallFailure: Error, Equatable {
       end.isAnswered ? .answered(end.status) : .broken(end.status), end.text, server: server)
     details = end.details
     // What has no reason of ours was said on the way, by a proxy or the like: the server may have decided.
-    let isOfServer = end.isAnswered && !(details.reason.isEmpty && Self.ofProxies.contains(end.status))
+    let isOfServer =
+      end.isAnswered && !(details.reason.isEmpty && Self.ofProxies.contains(end.status))
     isOutcomeUnknown = !isOfServer && !end.isUnprocessed
   }
 
@@ -213,7 +214,7 @@ extension CallFailure {
     "LIMIT_EXCEEDED": "What counts is what the subject holds and has bought under limits.",
     "ON_HAND_LIMIT": "At most 1099511627776 units are on hand.",
     "IDEMPOTENCY_KEY_REUSED":
-      "The key belongs to another change: leave --key out, and a new one is made.",
+      "The key belongs to another change (--reason and --reference count too): without --key a new one is made.",
     "IMPORT_GAP": "The server does not know the rows before.",
     "CONFLICT_TOO_BUSY": "Nothing was changed: try again.",
     "OVERLOADED": "Nothing was changed: try again a little later.",

@@ -11,6 +11,43 @@ package struct WatchFilter: Sendable, Equatable {
   package init() {}
 }
 
+/// How far a watch was printed: what a resume file has in its line.
+package struct WatchPosition: Equatable, Sendable {
+  /// Not now.
+  package let start: WatchStart
+  /// Of what comes from there, events up to this number were printed; 0: none.
+  package let printed: UInt64
+
+  package init(_ start: WatchStart, printed: UInt64 = 0) {
+    self.start = start
+    self.printed = printed
+  }
+
+  /// `TOKEN`; or `TOKEN LSN` or `oldest LSN`, where a message was printed in part. nil for anything else.
+  package init?(_ text: String) {
+    let words = text.split(separator: " ", omittingEmptySubsequences: false)
+    guard let place = words.first, words.count <= 2, 1...512 ~= place.utf8.count,
+      place.utf8.allSatisfy({ 0x21...0x7e ~= $0 })
+    else { return nil }
+    start = place == "oldest" ? .oldest : .after(String(place))
+    guard words.count == 2 else {
+      printed = 0
+      return
+    }
+    guard let lsn = UInt64(words[1]) else { return nil }
+    printed = lsn
+  }
+
+  package var text: String {
+    let place =
+      switch start {
+      case .now, .oldest: "oldest"
+      case .after(let token): token
+      }
+    return printed == 0 ? place : "\(place) \(printed)"
+  }
+}
+
 /// Follows the events of a store. Used by one thread.
 package final class EventWatch {
   private static let pollMilliseconds: Int32 = 200
@@ -68,7 +105,7 @@ package final class EventWatch {
       if !goesOn(after: failure) { throw failure }
       let now = SystemClock.monotonicNanoseconds()
       if now - (reportedAt ?? .min / 2) > Self.reportAgainNanoseconds {
-        report("\(failure.server): \(failure.text); trying again")
+        report("\(failure.server): \(failure.text) (\(failure.label)); trying again")
         reportedAt = now
       }
       let end = now + rotation.failed(failure)

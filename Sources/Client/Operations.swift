@@ -41,7 +41,11 @@ extension ServiceCaller {
     failed: (CallFailure) -> Failure
   ) throws(Failure) {
     try pages(
-      { token in (.listStock, Requests.listStock(pageSize: pageSize ?? Self.pageSize, token: token))
+      { token in
+        (
+          .listStock,
+          Requests.listStock(pageSize: min(pageSize ?? .max, Self.pageSize), token: token)
+        )
       },
       { StockLevel($0) }, take, failed: failed)
   }
@@ -112,7 +116,8 @@ extension ServiceCaller {
         (
           .listReservations,
           Requests.listReservations(
-            pageSize: pageSize ?? Self.pageSize, token: token, state: state, reference: reference)
+            pageSize: min(pageSize ?? .max, Self.pageSize), token: token, state: state,
+            reference: reference)
         )
       }, { Reservation($0) }, take, failed: failed)
   }

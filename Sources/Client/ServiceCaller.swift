@@ -119,7 +119,7 @@ package final class ServiceCaller {
   /// A server that does not even begin to speak.
   private static let connectNanoseconds: Int64 = 3_000_000_000
   /// What a call on its way gets after an interruption.
-  private static let farewellNanoseconds: Int64 = 3_000_000_000
+  private static let farewellNanoseconds: Int64 = 1_000_000_000
   /// What goes wrong is told from then on, and so often.
   private static let reportNanoseconds: Int64 = 1_000_000_000
   private static let reportAgainNanoseconds: Int64 = 10_000_000_000
@@ -192,7 +192,7 @@ package final class ServiceCaller {
       if now - began > Self.reportNanoseconds,
         now - (toldAt ?? .min / 2) > Self.reportAgainNanoseconds
       {
-        report("\(failure.server): \(failure.text); trying again")
+        report("\(failure.server): \(failure.text) (\(failure.label)); trying again")
         toldAt = now
       }
       Self.sleep(wait)

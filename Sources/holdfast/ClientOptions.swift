@@ -37,7 +37,9 @@ struct ServerOptions: ParsableArguments {
       more.append(ClientMetadata(name: "holdfast-caller", value: try Self.code(caller, "--caller")))
     }
     var targets: [ServiceTarget] = []
-    for address in addresses { targets.append(try access.target(String(address), with: more)) }
+    for address in addresses.map({ $0.filter { $0 != " " } }) {
+      targets.append(try access.target(String(address), with: more))
+    }
     return targets
   }
 

@@ -65,9 +65,10 @@ struct WatchEvents: ParsableCommand {
       let start = try start(saved)
       let interruption = Interruption()
       let watch = EventWatch(
-        try server.targets(), program: ServerOptions.program, filter: filter, from: start
+        try server.targets(), program: ServerOptions.program, filter: filter, from: start.0
       ) { CommandFailure.complain($0) }
-      let printer = try EventPrinter(results.output(), saved, limit: limit ?? .max)
+      let printer = try EventPrinter(
+        results.output(), saved, from: start, limit: limit ?? .max)
       // Also where the watch ends with an error.
       defer { printer.save() }
       try watch.run {
@@ -107,45 +108,52 @@ struct WatchEvents: ParsableCommand {
     }
   }
 
-  private func start(_ saved: SavedLine?) throws(CommandFailure) -> WatchStart {
+  /// Where to begin, and what was printed already.
+  private func start(_ saved: SavedLine?) throws(CommandFailure) -> (WatchStart, printed: UInt64) {
     if let saved {
-      let token: String?
-      do throws(Errno) { token = try saved.read() } catch {
+      let text: String?
+      do throws(Errno) { text = try saved.read() } catch {
         throw CommandFailure(
           description: "--resume-file \(saved.path): \(error)", status: ExitStatus.noInput)
       }
-      if let token {
-        guard 1...512 ~= token.utf8.count, token.utf8.allSatisfy({ 0x21...0x7e ~= $0 }) else {
+      if let text {
+        guard let position = WatchPosition(text) else {
           throw CommandFailure(
             description: "--resume-file \(saved.path): there is no resume token in it",
             status: ExitStatus.badData)
         }
-        return .after(token)
+        return (position.start, position.printed)
       }
     }
     switch from {
-    case nil, "now": return .now
-    case "oldest": return .oldest
-    case let token?: return .after(token)
+    case nil, "now": return (.now, 0)
+    case "oldest": return (.oldest, 0)
+    case let token?: return (.after(token), 0)
     }
   }
 }
 
-/// Prints events, and keeps the token of what was printed.
+/// Prints events, and keeps how far it is.
 private final class EventPrinter {
   private static let saveNanoseconds: Int64 = 250_000_000
 
   private let output: CommandOutput
   private let saved: SavedLine?
   private var left: Int
-  private var token: String?
-  private var savedToken: String?
+  /// What the next message begins behind, and what of it was printed.
+  private var place: WatchStart
+  private var printed: UInt64
+  private var savedText: String?
   private var savedAt: Int64 = 0
   private(set) var problem: (any Error)?
 
-  init(_ output: CommandOutput, _ saved: SavedLine?, limit: Int) throws {
+  init(
+    _ output: CommandOutput, _ saved: SavedLine?, from start: (WatchStart, printed: UInt64),
+    limit: Int
+  ) throws {
     self.output = output
     self.saved = saved
+    (place, printed) = start
     left = limit
     try output.begin(Event.columns)
     try output.flush()
@@ -160,32 +168,39 @@ private final class EventPrinter {
 
   /// False: enough.
   func take(_ message: WatchMessage) -> Bool {
+    let events = message.events.drop { $0.lsn <= printed }
+    let count = min(left, events.count)
     do {
-      let count = min(left, message.events.count)
-      for (index, event) in message.events.prefix(count).enumerated() {
+      for (index, event) in events.prefix(count).enumerated() {
         // The token covers the whole message.
-        let isLast = index == message.events.count - 1
+        let isLast = index == events.count - 1
         try output.add(
           event.cells(output.format), json: event.json(resumeToken: isLast ? message.token : nil))
       }
-      left -= count
       try output.flush()
-      // Of a message that was not printed wholly, the first events come again: none is lost.
-      if count == message.events.count { token = message.token }
     } catch {
       problem = error
       return false
+    }
+    left -= count
+    if count == events.count {
+      (place, printed) = (.after(message.token), 0)
+    } else {
+      printed = events[events.startIndex + count - 1].lsn
     }
     if SystemClock.monotonicNanoseconds() - savedAt > Self.saveNanoseconds { save() }
     return left > 0 && problem == nil
   }
 
-  /// Keeps the token of what was printed.
+  /// Keeps how far it is.
   func save() {
-    guard let saved, let token, token != savedToken else { return }
+    let text = WatchPosition(place, printed: printed).text
+    // From now: nothing was printed yet.
+    if place == .now, printed == 0 { return }
+    guard let saved, text != savedText else { return }
     do throws(Errno) {
-      try saved.save(token)
-      savedToken = token
+      try saved.save(text)
+      savedText = text
       savedAt = SystemClock.monotonicNanoseconds()
     } catch {
       problem =

@@ -167,18 +167,41 @@ struct ImportStock: ParsableCommand {
 
 /// The files beside that of an import.
 final class ImportFiles {
+  private static let rejectedHeader = "rejected_line,rejected_reason"
+
   private let saved: SavedLine
-  private let rejectsPath: String
+  let rejectedPath: String
+  /// What is to be written to the file for rejected rows.
   private var rejected: [UInt8] = []
-  private var isOpen = false
+  private var rejectedFile: RejectedFile?
+  private var header: [UInt8] = []
   /// Said once.
   private var saysUnsaved = false
 
+  /// - Throws: also where rejected rows would go into a file that has something else.
   init(path: String, rejects: String?) throws(CommandFailure) {
-    rejectsPath = rejects ?? path + ".rejected.csv"
+    rejectedPath = rejects ?? path + ".rejected.csv"
     do throws(Errno) { saved = try SavedLine(path: path + ".holdfast-import") } catch {
       throw CommandFailure(description: "\(path): \(error)", status: ExitStatus.noInput)
     }
+    if ResolvedPath.of(rejectedPath) == ResolvedPath.of(path) {
+      throw ServiceAccess.mistake("--rejects: \(path) is the file that is imported")
+    }
+    guard let head = Self.head(rejectedPath) else { return }
+    guard head.isEmpty || head.starts(with: Self.rejectedHeader.utf8) else {
+      throw CommandFailure(
+        description:
+          "\(rejectedPath) is there already, and has no rejected rows: --rejects names another",
+        status: ExitStatus.outputFailed)
+    }
+  }
+
+  /// How a file begins; nil where there is none, or it is a pipe or a device.
+  private static func head(_ path: String) -> [UInt8]? {
+    guard let contents = try? FileContents(path: path, byteCountMax: rejectedHeader.utf8.count),
+      contents.status.isRegular
+    else { return nil }
+    return contents.bytes
   }
 
   /// Of an import that was cut off; nil: there is none.
@@ -209,43 +232,55 @@ final class ImportFiles {
   /// The import has ended.
   func forget() { try? saved.remove() }
 
-  /// The beginning of the file for rejected rows, which is there only if there is one.
+  /// An import begins, or goes on: of one that begins, what an earlier one has rejected goes.
   func begin(header: [UInt8], isNew: Bool) {
-    if isNew { rejected = Array("rejected_line,rejected_reason,".utf8) + header + [0x0a] }
+    self.header = Array("\(Self.rejectedHeader),".utf8) + header + [0x0a]
+    if isNew, Self.head(rejectedPath) != nil {
+      try? SavedLine(path: rejectedPath).remove()
+    }
   }
 
   func add(_ row: RejectedRow) {
     rejected += Array("\(row.line),\(CSVReader.quoted(row.reason)),".utf8)
     rejected += row.bytes + [0x0a]
-    isOpen = true
   }
 
-  /// Writes what was added.
-  /// - Parameter isFirst: what an earlier import has left there goes.
-  func flush(isFirst: inout Bool) throws(ImportError) {
-    if !isOpen || rejected.isEmpty { return }
+  /// Writes what was added, for good.
+  func flush() throws(ImportError) {
+    if rejected.isEmpty { return }
     do throws(Errno) {
-      let file = isFirst ? try OutputFile(path: rejectsPath) : try Self.appending(rejectsPath)
-      if isFirst { try file.empty() }
-      try file.write(rejected)
-      try file.sync()
-    } catch  where error != .invalid {
-      throw .output("\(rejectsPath): \(error)")
+      if rejectedFile == nil { rejectedFile = try RejectedFile(rejectedPath, header: header) }
+      try rejectedFile?.write(rejected)
     } catch {
-      // A pipe or a device has nothing to sync.
+      throw .output("\(rejectedPath): \(error)")
     }
-    isFirst = false
     rejected = []
   }
+}
 
-  private static func appending(_ path: String) throws(Errno) -> OutputFile {
-    do throws(Errno) { return try OutputFile(appendingTo: path) } catch {
-      if error == .noSuchFile { return try OutputFile(newPath: path) }
-      throw error
+/// The file for rejected rows, which is there only if there is one.
+private final class RejectedFile {
+  private let file: OutputFile
+
+  /// Goes on behind what is there; where there is nothing, the names of the columns come first.
+  init(_ path: String, header: [UInt8]) throws(Errno) {
+    let isEmpty = (try? FileStatus(path: path))?.byteCount ?? 0 == 0
+    do throws(Errno) {
+      file = try OutputFile(appendingTo: path)
+    } catch {
+      guard error == .noSuchFile else { throw error }
+      file = try OutputFile(newPath: path)
     }
+    if isEmpty { try file.write(header) }
   }
 
-  var rejectedPath: String { rejectsPath }
+  func write(_ bytes: [UInt8]) throws(Errno) {
+    try file.write(bytes)
+    do throws(Errno) { try file.sync() } catch {
+      // A pipe or a device has nothing to sync.
+      if error != .invalid { throw error }
+    }
+  }
 }
 
 /// One run of an import, and what is told of it.
@@ -262,7 +297,6 @@ private struct ImportRun: ~Copyable {
   private var progress: ImportProgress
   private var meter: ImportMeter
   private var savedAt: Int64 = 0
-  private var isFirstReject: Bool
 
   init(
     _ source: ImportFile, _ state: ImportState, isNew: Bool, _ summary: ImportSummary,
@@ -277,7 +311,6 @@ private struct ImportRun: ~Copyable {
     self.asksJSON = asksJSON
     progress = ImportProgress(total: summary.rows)
     meter = ImportMeter(total: summary.rows)
-    isFirstReject = isNew
   }
 
   consuming func run() throws {
@@ -307,7 +340,7 @@ private struct ImportRun: ~Copyable {
   private mutating func advance(_ progress: ImportProgress) throws(ImportError) {
     self.progress = progress
     // What is rejected is written before the state says that it is done.
-    try files.flush(isFirst: &isFirstReject)
+    try files.flush()
     state.done = progress.done
     let now = SystemClock.monotonicNanoseconds()
     if now - savedAt > Self.saveNanoseconds {
@@ -360,7 +393,9 @@ private struct ImportRun: ~Copyable {
       var text =
         "\(count(progress.done)) rows done: \(count(progress.changed)) changed, \(count(progress.refused)) refused"
       if mistakes > 0 { text += ", \(count(mistakes)) with mistakes" }
-      let before = progress.done - progress.changed - progress.refused - progress.unheard
+      // A server that was restored has had some rows again.
+      let told = progress.changed + progress.refused + progress.unheard
+      let before = progress.done > told ? progress.done - told : 0
       if before > 0 { text += ", \(count(before)) in earlier runs" }
       CommandFailure.complain(text)
       if rejected > 0 { CommandFailure.complain("rejected rows are in \(files.rejectedPath)") }

@@ -117,7 +117,7 @@ struct ListReservations: ParsableCommand {
       let caller = try server.connect()
       let output = try ReservationOutput(results)
       var left = limit ?? .max
-      try caller.listReservations(state: state.state, reference: reference) {
+      try caller.listReservations(state: state.state, reference: reference, pageSize: limit) {
         (page: [Reservation]) throws(any Error) in
         for reservation in page where left > 0 {
           try output.add(reservation)

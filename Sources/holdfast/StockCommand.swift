@@ -73,7 +73,9 @@ struct ListStock: ParsableCommand {
       let output = results.output()
       try output.begin(StockLevel.columns)
       var left = limit ?? .max
-      try caller.listStock { (levels: [StockLevel]) throws(any Error) in
+      let isFiltered = !prefix.isEmpty || location != nil || soldOut
+      try caller.listStock(pageSize: isFiltered ? nil : limit) {
+        (levels: [StockLevel]) throws(any Error) in
         for level in levels where isWanted(level) && left > 0 {
           try output.add(level.cells, json: level.json)
           left -= 1

@@ -148,6 +148,19 @@ private func refusal(
     #expect(found.violations == [Violation(subject: "a oslo", description: "none")])
   }
 
+  @Test(arguments: [
+    ("t0k3n", WatchPosition(.after("t0k3n"))),
+    ("t0k3n 7", WatchPosition(.after("t0k3n"), printed: 7)),
+    ("oldest 18446744073709551615", WatchPosition(.oldest, printed: .max)),
+  ]) func aResumeFileIsRead(_ text: String, _ position: WatchPosition) {
+    #expect(WatchPosition(text) == position && position.text == text)
+  }
+
+  @Test(arguments: ["", " ", "a b", "a 1 2", "a\u{e9}", "a -1", String(repeating: "a", count: 513)])
+  func whatIsNoResumeFileIsNone(_ text: String) {
+    #expect(WatchPosition(text) == nil)
+  }
+
   @Test func aServerDoesNotMakeAClientWaitForEver() {
     let found = details([("RetryInfo", { $0.nested(1) {} })])
     #expect(found.retryNanoseconds == 0)

@@ -1,10 +1,10 @@
 """How the tests run holdfast's commands as people do: in a pipe, at a terminal, through a network that fails."""
 
+import concurrent.futures
 import dataclasses
 import fcntl
 import json
 import os
-import pty
 import select
 import signal
 import socket
@@ -13,6 +13,10 @@ import subprocess
 import termios
 import threading
 import time
+
+import grpc
+from google.protobuf import any_pb2
+from google.rpc import error_details_pb2, status_pb2
 
 SECONDS = 60
 # What a developer has set says nothing about the tests.
@@ -221,3 +225,45 @@ class Impostor:
 
 def interrupt(process):
     process.send_signal(signal.SIGINT)
+
+
+def rich_status(code, reason, message="words", **metadata):
+    """The trailers of a refusal."""
+    info = error_details_pb2.ErrorInfo(reason=reason, domain="holdfast", metadata=metadata)
+    packed = any_pb2.Any()
+    packed.Pack(info)
+    status = status_pb2.Status(code=code.value[0], message=message, details=[packed])
+    return (("grpc-status-details-bin", status.SerializeToString()),)
+
+
+class Fake:
+    """A gRPC server that answers every call as `answer(method, request, context)` says, in bytes."""
+
+    def __init__(self, answer):
+        def handler(details):
+            method = details.method.split("/")[-1]
+            if method == "Watch":
+                return grpc.unary_stream_rpc_method_handler(lambda request, context: answer(method, request, context))
+            if method == "ImportStock":
+                return grpc.stream_unary_rpc_method_handler(lambda requests, context: answer(method, list(requests), context))
+            return grpc.unary_unary_rpc_method_handler(lambda request, context: answer(method, request, context))
+
+        class Handler(grpc.GenericRpcHandler):
+            def service(self, details):
+                return handler(details)
+
+        self.server = grpc.server(concurrent.futures.ThreadPoolExecutor(4))
+        self.server.add_generic_rpc_handlers((Handler(),))
+        self.target = "127.0.0.1:%d" % self.server.add_insecure_port("127.0.0.1:0")
+        self.server.start()
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.server.stop(0).wait()
+
+
+def refuse(context, code, reason, message="words", **metadata):
+    context.set_trailing_metadata(rich_status(code, reason, message, **metadata))
+    context.abort(code, message)

@@ -36,7 +36,8 @@ generate_stubs()
 
 from certificates import Certificates  # noqa: E402
 from client import Client  # noqa: E402  the generated modules must be there first
-from server import Server  # noqa: E402
+from command_line import Command  # noqa: E402
+from server import Server, holdfast  # noqa: E402
 
 
 # Files that take longest, begun first so that no worker is left with one at the end: each is one worker's.
@@ -77,6 +78,12 @@ def server(binary):
 def client(server):
     with Client(server.target) as connected:
         yield connected
+
+
+@pytest.fixture
+def cli(binary, server):
+    """cli("stock", "get", "a") is the command's end, against the common server."""
+    return Command(binary, server.target)
 
 
 @pytest.fixture
@@ -131,6 +138,19 @@ def theirs(tmp_path_factory):
 def pair(ours):
     """A server's certificate and key."""
     return ours.issue("server")
+
+
+@pytest.fixture(scope="module")
+def secured(binary, ours, pair, tmp_path_factory):
+    """A server with TLS and tokens, and a token of each role."""
+    folder = tmp_path_factory.mktemp("secured")
+    tokens = {}
+    for role in ("read", "reserve", "stock", "admin"):
+        done = holdfast(binary, "token", "create", "--caller", role, "--role", role, "--file", folder / "tokens")
+        tokens[role] = done.stdout.split()[0]
+    with Server(binary, "--tls-cert", pair.certificate, "--tls-key", pair.key, "--tokens", folder / "tokens") as server:
+        server.tokens, server.folder = tokens, folder
+        yield server
 
 
 @pytest.fixture(scope="session")

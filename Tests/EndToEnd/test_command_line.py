@@ -1,27 +1,20 @@
 """`holdfast stock`, `reservation` and `events`: as people and scripts call them, over TLS, with tokens, and through failures."""
 
-import concurrent.futures
 import json
 import os
+import pathlib
 import re
-import signal
 import subprocess
 import time
 
 import grpc
 import pytest
-from google.protobuf import any_pb2, json_format
-from google.rpc import error_details_pb2, status_pb2
+from google.protobuf import json_format
 from holdfast.v1 import reservation_pb2, stock_pb2
 
 from client import Client, fresh, line
-from command_line import Command, Impostor, Lines, Proxy, interrupt
-from server import Server, eventually, holdfast
-
-
-@pytest.fixture
-def cli(binary, server):
-    return Command(binary, server.target)
+from command_line import CLEAN, Command, Fake, Impostor, Proxy, interrupt, refuse
+from server import eventually, holdfast
 
 
 # What people do
@@ -198,19 +191,6 @@ def test_json_is_what_protobuf_reads(cli, client):
 # TLS and tokens
 
 
-@pytest.fixture(scope="module")
-def secured(binary, ours, pair, tmp_path_factory):
-    """A server with TLS and tokens, and a token of each role."""
-    folder = tmp_path_factory.mktemp("secured")
-    tokens = {}
-    for role in ("read", "reserve", "stock", "admin"):
-        done = holdfast(binary, "token", "create", "--caller", role, "--role", role, "--file", folder / "tokens")
-        tokens[role] = done.stdout.split()[0]
-    with Server(binary, "--tls-cert", pair.certificate, "--tls-key", pair.key, "--tokens", folder / "tokens") as server:
-        server.tokens, server.folder = tokens, folder
-        yield server
-
-
 def test_tls_and_tokens_from_the_environment(binary, secured, ours, tmp_path):
     sku = fresh("mug")
     cli = Command(binary, f"https://localhost:{secured.port}", HOLDFAST_CA=str(ours.authority),
@@ -293,48 +273,6 @@ def test_what_is_no_holdfast_server_is_said_to_be_none(binary, data, ends, statu
         done = subprocess.run([binary, "stock", "set", "a", "1", "-y", "--target", impostor.target, "--timeout", "1s"],
                               capture_output=True, text=True, timeout=60)
     assert done.returncode in statuses and done.stdout == "" and "known whether" not in done.stderr, done
-
-
-def rich_status(code, reason, message="words", **metadata):
-    """The trailers of a refusal."""
-    info = error_details_pb2.ErrorInfo(reason=reason, domain="holdfast", metadata=metadata)
-    packed = any_pb2.Any()
-    packed.Pack(info)
-    status = status_pb2.Status(code=code.value[0], message=message, details=[packed])
-    return (("grpc-status-details-bin", status.SerializeToString()),)
-
-
-class Fake:
-    """A gRPC server that answers every call as `answer(method, request, context)` says, in bytes."""
-
-    def __init__(self, answer):
-        def handler(details):
-            method = details.method.split("/")[-1]
-            if method == "Watch":
-                return grpc.unary_stream_rpc_method_handler(lambda request, context: answer(method, request, context))
-            if method == "ImportStock":
-                return grpc.stream_unary_rpc_method_handler(lambda requests, context: answer(method, list(requests), context))
-            return grpc.unary_unary_rpc_method_handler(lambda request, context: answer(method, request, context))
-
-        class Handler(grpc.GenericRpcHandler):
-            def service(self, details):
-                return handler(details)
-
-        self.server = grpc.server(concurrent.futures.ThreadPoolExecutor(4))
-        self.server.add_generic_rpc_handlers((Handler(),))
-        self.target = "127.0.0.1:%d" % self.server.add_insecure_port("127.0.0.1:0")
-        self.server.start()
-
-    def __enter__(self):
-        return self
-
-    def __exit__(self, *_):
-        self.server.stop(0).wait()
-
-
-def refuse(context, code, reason, message="words", **metadata):
-    context.set_trailing_metadata(rich_status(code, reason, message, **metadata))
-    context.abort(code, message)
 
 
 def test_the_owner_is_found(binary, server, client):
@@ -455,300 +393,71 @@ def test_output_that_cannot_be_written(cli, client, binary, server):
     assert (done.returncode, done.stderr) == (0, "")
 
 
-# Import
+def test_a_unix_socket_and_spaces_between_servers(binary, start, tmp_path):
+    here = start("--host", f"unix:{tmp_path}/socket")
+    cli = Command(binary, f"127.0.0.1:1, unix:{tmp_path}/socket")
+    cli("stock", "set", "a", 3, "-y")
+    assert cli("stock", "get", "a").rows[0][2] == "3" and here.is_alive()
 
 
-def write_rows(path, rows, header="sku,delta"):
-    path.write_text("\n".join([header, *rows]) + "\n")
-    return path
+def test_more_items_than_a_call_takes(cli, client):
+    sku = client.item(4)
+    done = cli("stock", "get", *[f"none-{number}" for number in range(600)], sku, status=1)
+    assert done.rows[0][:3] == [sku, "", "4"] and "none-0, none-1" in done.err and len(done.err) < 1000
 
 
-def levels(client, skus):
-    found = {}
-    for first in range(0, len(skus), 500):
-        items = [stock_pb2.StockItem(sku=sku) for sku in skus[first:first + 500]]
-        response = client.stock.BatchGetStock(stock_pb2.BatchGetStockRequest(items=items), **client.call)
-        found.update((level.sku, level.on_hand) for level in response.stock)
-    return [found.get(sku) for sku in skus]
+def test_a_command_that_is_interrupted_says_what_is_known(binary):
+    asked = []
 
+    def answer(method, request, context):
+        asked.append(stock_pb2.AdjustStockRequest.FromString(request).idempotency_key)
+        time.sleep(20)
 
-def test_a_file_is_imported(cli, client, tmp_path):
-    base = fresh("csv")
-    path = tmp_path / "stock.csv"
-    path.write_bytes(f'\ufeff"On_Hand",sku,location,safety_stock\r\n5,{base}-a,,\r\n"7",{base}-b,oslo,2\r\n'.encode())
-    done = cli("stock", "import", path, "--yes")
-    assert "2 rows done: 2 changed, 0 refused" in done.err and done.out == ""
-    assert client.level(f"{base}-b", "oslo").safety_stock == 2 and client.level(f"{base}-a").on_hand == 5
-    assert sorted(file.name for file in tmp_path.iterdir()) == ["stock.csv"]
-    # A file is imported again: what it says is done once more, not passed over.
-    client.adjust(f"{base}-a", set_on_hand=1)
-    (result,) = cli("stock", "import", path, "--yes", "--json").objects
-    assert (result["rows"], result["changed"], result["refused"], result["rejected_file"]) == ("2", "2", "0", None)
-    assert client.level(f"{base}-a").on_hand == 5
-    assert "give --yes" in cli("stock", "import", path, status=64).err
-    assert "[y/N]" in cli.at_terminal("stock", "import", path, answers="n\n", status=1)
-
-
-def test_a_file_with_mistakes_is_not_sent(cli, client, tmp_path):
-    base = fresh("csv")
-    path = write_rows(tmp_path / "f.csv", [f"{base}-a,1", f"{base} b,1", f"{base}-c,x", f'"{base}-d"e,1', f"{base}-f,1,2"])
-    done = cli("stock", "import", path, status=65)
-    assert [re.sub(r".*f\.csv:", "", text) for text in done.err.splitlines()] == [
-        "3:1: sku: not up to 64 bytes of printable ASCII without spaces",
-        "4:%d: delta: 'x' is no whole number from -1099511627776 to 1099511627776" % (len(base) + 4),
-        "5:%d: something behind the quote that ends a field" % (len(base) + 5),
-        "6:1: 3 fields where the first line has 2", "nothing was sent"]
-    assert levels(client, [f"{base}-a"]) == [None]
-    assert cli("stock", "import", path, "--dry-run", status=65).out == ""
-    done = cli("stock", "import", path, "--skip-mistakes", status=1)
-    assert "1 rows done: 1 changed, 0 refused, 4 with mistakes" in done.err
-    rejected = (tmp_path / "f.csv.rejected.csv").read_text().splitlines()
-    assert rejected[0] == "rejected_line,rejected_reason,sku,delta" and len(rejected) == 5
-    assert rejected[1].startswith(f"3,") and rejected[1].endswith(f",{base} b,1")
-
-
-@pytest.mark.parametrize("content, status, words", [
-    (b"", 65, "is empty"), (b"\xff\xfes\x00", 65, "UTF-16"), (b"sku,delta\na,1\x00\n", 65, "NUL"),
-    (b"sku,delta\n" + b"a" * 100_000 + b",1\n", 65, "more than 65536 bytes"),
-    (b'sku,delta\n"a,1\n' + b"b,2\n" * 50_000, 65, "quote"), (b"sku,delta\n\xff,1\n", 65, "printable ASCII"),
-    (b"\x7fELF\x02\x01\x01\x00" + b"\x00" * 512, 65, "NUL"), (b"sku,delta\n", 0, "0 rows done")])
-def test_hostile_files(cli, tmp_path, content, status, words):
-    path = tmp_path / "f.csv"
-    path.write_bytes(content)
-    done = cli("stock", "import", path, status=status)
-    assert words in done.err and len(done.err) < 4000
-
-
-def test_what_is_no_file(cli, tmp_path):
-    os.mkfifo(tmp_path / "pipe")
-    for path in (tmp_path / "nothing", tmp_path, tmp_path / "pipe"):
-        assert str(path) in cli("stock", "import", path, status=66).err
-
-
-def test_refused_rows_are_in_a_file_that_can_be_imported(cli, client, tmp_path):
-    base = fresh("csv")
-    client.adjust(f"{base}-a", set_on_hand=2)
-    path = write_rows(tmp_path / "f.csv", [f"{base}-a,-5", f"{base}-b,4", f'"{base}-c",-1'])
-    done = cli("stock", "import", path, status=1)
-    assert "3 rows done: 1 changed, 2 refused" in done.err
-    rejects = tmp_path / "f.csv.rejected.csv"
-    assert rejects.read_text() == (
-        "rejected_line,rejected_reason,sku,delta\n"
-        f"2,INSUFFICIENT_STOCK,{base}-a,-5\n" f'4,ITEM_NOT_FOUND,"{base}-c",-1\n')
-    rejects.write_text(rejects.read_text().replace(",-5", ",-2").replace(",-1", ",1"))
-    cli("stock", "import", rejects)
-    assert levels(client, [f"{base}-a", f"{base}-b", f"{base}-c"]) == [0, 4, 1]
-
-
-ROWS = 6_000
-# Bytes of requests that come through before the network holds: some of the rows, not all.
-HELD_AFTER = 60_000
-
-
-@pytest.fixture
-def big(tmp_path):
-    base = fresh("big")
-    skus = [f"{base}-{number}" for number in range(ROWS)]
-    return skus, write_rows(tmp_path / "big.csv", [f"{sku},3" for sku in skus])
-
-
-@pytest.mark.parametrize("end", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
-def test_an_import_that_was_cut_off_goes_on(binary, server, cli, client, big, end):
-    skus, path = big
-    with Proxy(server.target, hold_after=HELD_AFTER) as proxy:
-        process = Command(binary, proxy.target).start("stock", "import", path, "--json")
-        assert proxy.is_held.wait(60)
-        process.send_signal(end)
-        _, err = process.communicate(timeout=60)
-        assert process.returncode == (-9 if end == signal.SIGKILL else 75), err
-        assert end == signal.SIGKILL or "the same command goes on" in err
-    done = levels(client, skus).count(3)
-    assert 0 < done < ROWS
-    name = path.with_name("big.csv.holdfast-import")
-    assert re.match(r"holdfast-import 1 \S+-[0-9a-f]{16} \d+\n", name.read_text())
-    result = cli("stock", "import", path, "--json")
-    assert "going on with import" in result.err and not name.exists()
-    assert levels(client, skus) == [3] * ROWS, "each row once"
-    (told,) = result.objects
-    assert int(told["changed"]) == ROWS - done and told["done"] == str(ROWS)
-
-
-def test_an_import_goes_on_over_a_restart_of_the_server(binary, big, tmp_path):
-    skus, path = big
-    data = tmp_path / "data"
-    with Server(binary, data=data) as first, Proxy(first.target, hold_after=HELD_AFTER) as proxy:
-        process = Command(binary, proxy.target).start("stock", "import", path, "--json")
-        assert proxy.is_held.wait(60)
-        first.kill()
-        with Server(binary, data=data) as second, Client(second.target) as client:
-            proxy.upstream = second.target
-            proxy.release()
-            proxy.cut()
-            out, err = process.communicate(timeout=90)
-            assert process.returncode == 0, err
-            assert levels(client, skus) == [3] * ROWS and json.loads(out)["done"] == str(ROWS)
-
-
-def test_another_file_does_not_go_on(binary, server, cli, big):
-    skus, path = big
-    with Proxy(server.target, hold_after=HELD_AFTER) as proxy:
-        process = Command(binary, proxy.target).start("stock", "import", path)
-        assert proxy.is_held.wait(60)
+    with Fake(answer) as slow:
+        process = Command(binary, slow.target).start("stock", "adjust", "a", "+1", "--timeout", "50s", "--json")
+        eventually(lambda: asked)
         interrupt(process)
-        process.communicate(timeout=60)
-    text = path.read_text()
-    name = re.search(r"1 (\S+) ", path.with_name("big.csv.holdfast-import").read_text())[1]
-    path.write_text(text.replace(",3", ",4", 1))
-    assert "is not the file" in cli("stock", "import", path, status=65).err
-    path.write_text(text)
-    assert "is read otherwise" in cli("stock", "import", path, "--ignore-column", "x", status=65).err
-    path.with_name("big.csv.holdfast-import").unlink()
-    cli("stock", "import", path, "--id", name)
-    cli("stock", "import", path, "--id", "nonsense", status=64)
+        _, err = process.communicate(timeout=30)
+    error = json.loads(err)["error"]
+    assert process.returncode == 75 and error["outcome_unknown"] and error["idempotency_key"] == asked[0]
 
 
-def test_a_server_that_has_forgotten_is_not_told_twice(binary, big):
-    """A server without a journal that starts anew: nobody adds to its stock what another one had."""
-    skus, path = big
-    flags = ("--durability", "memory")
-    with Server(binary, *flags) as first, Proxy(first.target, hold_after=HELD_AFTER) as proxy:
-        process = Command(binary, proxy.target).start("stock", "import", path)
-        assert proxy.is_held.wait(60)
-        interrupt(process)
-        process.communicate(timeout=60)
-    with Server(binary, *flags) as second:
-        cli = Command(binary, second.target)
-        assert "knows nothing of import" in cli("stock", "import", path, status=65).err
-        cli("stock", "import", path, "--restart")
-        assert cli("stock", "get", skus[0], skus[-1]).rows[1][2] == "3"
+# The page
 
 
-def test_progress_is_drawn_at_a_terminal(binary, server, big):
-    _, path = big
-    seen = Command(binary, server.target).at_terminal("stock", "import", path)
-    assert f"{ROWS:,} rows done" in seen and seen.count("\x1b[K") % 2 == 0
+PAGE = (pathlib.Path(__file__).resolve().parents[2] / "docs/COMMAND-LINE.md").read_text()
 
 
-# Events
+def test_every_command_of_the_page_works(binary, secured, ours, tmp_path):
+    """All blocks in their order, as one script: each command of it has to succeed."""
+    (tmp_path / "ca.pem").write_bytes(ours.authority.read_bytes())
+    (tmp_path / "token").write_text(secured.tokens["stock"] + "\n")
+    (tmp_path / "bin").mkdir()
+    (tmp_path / "bin" / "holdfast").symlink_to(binary)
+    blocks = re.findall(r"^```sh\n(.*?)^```", PAGE, re.MULTILINE | re.DOTALL)
+    script = "".join(blocks).replace("stock.example:7420", f"localhost:{secured.port}")
+    done = subprocess.run(["bash", "-euxo", "pipefail", "-c", script], cwd=tmp_path, capture_output=True, text=True,
+                          timeout=120, env={**CLEAN, "PATH": f"{tmp_path}/bin:{os.environ['PATH']}"})
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert script.count("\nholdfast ") > 25 and "order-123" in done.stdout
 
 
-def test_events_are_printed_as_they_come(binary, server, cli, client):
-    sku, order = client.item(9), fresh("order")
-    process = cli.start("events", "watch", "--sku", sku, "--from", "oldest", "--json")
-    lines = Lines(process.stdout)
-    lines.wait(lambda seen: len(seen) == 1)
-    held = client.reserve(line(sku, 2), reference=order)
-    client.release(held.reservation_id)
-    seen = [json.loads(text) for text in lines.wait(lambda seen: len(seen) == 3)]
-    assert [event["kind"] for event in seen] == ["ADJUSTED", "HELD", "RELEASED"]
-    assert seen[1]["lines"] == [{"sku": sku, "location": "", "quantity": 2}] and seen[1]["reference"] == order
-    assert seen[2]["stock"][0]["available"] == 9 and seen[2]["resume_token"]
-    interrupt(process)
-    assert process.wait(30) == 0 and process.stderr.read() == ""
-    # From a token, and only some.
-    (event,) = cli("events", "watch", "--from", seen[1]["resume_token"] or seen[0]["resume_token"], "--sku", sku,
-                   "--kind", "released", "--limit", 1, "--json").objects
-    assert event["lsn"] == seen[2]["lsn"]
-    (row,) = cli("events", "watch", "--from", "oldest", "--reference", order[:-1], "--limit", 1).rows
-    assert row[2:6] == ["HELD", held.reservation_id, order, f"{sku}=2"]
-
-
-def test_a_watch_resumes_behind_what_was_printed(cli, client, tmp_path):
-    sku, file = client.item(9), tmp_path / "token"
-    arguments = ("events", "watch", "--sku", sku, "--resume-file", file, "--from", "oldest", "--json")
-    client.adjust(sku, delta=1)
-    seen = []
-    for end in (signal.SIGKILL, signal.SIGTERM, signal.SIGINT):
-        client.adjust(sku, delta=1)
-        process = cli.start(*arguments)
-        lines = Lines(process.stdout)
-        new = lines.wait(lambda found: len(found) >= 1)
-        if end == signal.SIGKILL:
-            eventually(file.exists)
-        process.send_signal(end)
-        assert process.wait(30) == (-9 if end == signal.SIGKILL else 0)
-        seen += [json.loads(text)["stock"][0]["version"] for text in new]
-    # Nothing is left out; what was printed and not saved may come twice.
-    assert list(dict.fromkeys(seen)) == [str(version) for version in range(1, 6)][:len(dict.fromkeys(seen))]
-    rest = cli("events", "watch", "--sku", sku, "--resume-file", file, "--limit", 1, "--json") if "5" not in seen else None
-    assert rest is None or rest.objects[0]["stock"][0]["version"] == "5"
-    assert [path.name for path in tmp_path.iterdir()] == ["token"]
-
-
-def test_a_watch_goes_on_over_a_restart_without_a_gap(binary, tmp_path):
-    data = tmp_path / "data"
-    with Server(binary, data=data) as first, Proxy(first.target) as proxy:
-        process = Command(binary, proxy.target).start("events", "watch", "--from", "oldest", "--json")
-        lines, errors = Lines(process.stdout), Lines(process.stderr)
-        with Client(first.target) as client:
-            sku = client.item(1)
-            for _ in range(20):
-                client.adjust(sku, delta=1)
-        lines.wait(lambda seen: len(seen) == 21)
-        first.kill()
-        with Server(binary, data=data) as second, Client(second.target) as client:
-            for _ in range(20):
-                client.adjust(sku, delta=1)
-            errors.wait(lambda seen: any("trying again" in text for text in seen))
-            proxy.upstream = second.target
-            seen = lines.wait(lambda seen: len(seen) == 41)
-            assert [json.loads(text)["stock"][0]["version"] for text in seen] == [str(each) for each in range(1, 42)]
-            errors.wait(lambda seen: any("going on" in text for text in seen))
-            interrupt(process)
-            assert process.wait(30) == 0
-
-
-def test_a_watch_ends_where_nobody_reads(cli, client):
-    """While it prints, and while nothing happens."""
-    sku = client.item(9)
-    for _ in range(20):
-        client.adjust(sku, delta=1)
-    script = '"$0" events watch --sku "$1" --from "$2" | head -n "$3"; echo "${PIPESTATUS[0]}"'
-    # The names of the columns are the one line of a watch from now.
-    for place, count in (("oldest", 3), ("now", 1)):
-        done = subprocess.run(["bash", "-c", script, cli.binary, sku, place, str(count)],
-                              capture_output=True, text=True, timeout=60, env=cli.environment)
-        assert done.stdout.splitlines()[-1] == "0" and len(done.stdout.splitlines()) == count + 1, done
-        assert done.stderr == ""
-
-
-def test_a_watch_says_why_it_cannot_go_on(binary, cli, client, tmp_path):
-    sku = client.item(1)
-    (event,) = cli("events", "watch", "--from", "oldest", "--sku", sku, "--limit", 1, "--json").objects
-    with Server(binary) as other:
-        file = tmp_path / "token"
-        file.write_text(event["resume_token"] + "\n")
-        there = Command(binary, other.target)
-        done = there("events", "watch", "--resume-file", file, status=1)
-        assert "(RESUME_TOKEN_FOREIGN)" in done.err and "holdfast stock list" in done.err
-        assert there("events", "watch", "--from", "nonsense", "--json", status=1).error["reason"] == "INVALID_FIELD"
-        file.write_text("two words\n")
-        there("events", "watch", "--resume-file", file, status=65)
-        there("events", "watch", "--resume-file", tmp_path, status=66)
-        assert "No such file" in there("events", "watch", "--from", "oldest", "--limit", 1, "--resume-file",
-                                       tmp_path / "no" / "token", status=74).err
-
-
-def test_a_watch_has_a_new_token_at_every_connection(binary, secured, ours, tmp_path):
-    file = tmp_path / "token"
-    file.write_text(secured.tokens["read"])
-    with Proxy(secured.target) as proxy:
-        cli = Command(binary, f"https://{proxy.target}", HOLDFAST_CA=str(ours.authority), HOLDFAST_TOKEN_FILE=str(file))
-        process = cli.start("events", "watch", "--kind", "adjusted", "--json")
-        eventually(lambda: len(proxy.connections) == 1)
-        file.write_text(secured.tokens["stock"])
-        proxy.cut()
-        eventually(lambda: len(proxy.connections) == 2, 20)
-        lines = Lines(process.stdout)
-        sku = fresh("mug")
-        changer = Command(binary, f"https://{secured.target}", HOLDFAST_CA=str(ours.authority),
-                          HOLDFAST_TOKEN=secured.tokens["stock"])
-        for number in range(100):
-            changer("stock", "set", sku, number, "-y")
-            if lines.lines:
-                break
-        (text, *_) = lines.wait(lambda seen: seen)
-        assert json.loads(text)["caller"] == "stock"
-        file.write_text("x" * 40)
-        proxy.cut()
-        assert process.wait(60) == 77 and "TOKEN_INVALID" in process.stderr.read()
+def test_the_page_has_every_command_flag_and_key(binary, cli, client):
+    helps = {}
+    for group in ("stock", "reservation", "events"):
+        listed = holdfast(binary, group, "--help").stdout.split("SUBCOMMANDS:")[1]
+        for name in re.findall(r"^  ([a-z]+) ", listed, re.MULTILINE):
+            helps[f"{group} {name}"] = holdfast(binary, group, name, "--help").stdout
+    assert len(helps) == 18
+    for command in helps:
+        assert command in PAGE or command.split()[1] in PAGE, command
+    every = "".join(helps.values())
+    for flag in set(re.findall(r"(?<![\w-])--[a-z][a-z-]*", re.sub(r"```sh.*?```", "", PAGE, flags=re.DOTALL))):
+        assert flag in every or flag in ("--help", "--retention"), flag
+    sku = client.item(3)
+    client.reserve(line(sku))
+    for words, name in ((("stock", "get", sku), "`stock get`"), (("reservation", "list", "--limit", 1), "`reservation get`"),
+                        (("events", "watch", "--from", "oldest", "--limit", 1), "`events watch`")):
+        (row,) = [text for text in PAGE.splitlines() if text.startswith("|") and name in text.split("|")[1]]
+        for key in cli(*words, "--json").objects[0]:
+            assert f"`{key}`" in row, f"{name}: {key}"
