@@ -60,8 +60,11 @@ struct AdminPages: Sendable {
       return AdminResponse(
         .ok, .bytes(Array(html.utf8)), contentType: "text/html; charset=utf-8")
     case "/metrics":
-      return AdminResponse(
-        .ok, .bytes(Array(page.render().utf8)), contentType: MetricsPage.contentType)
+      let format = ExpositionFormat.preferred(accept: request.accept)
+      var response = AdminResponse(
+        .ok, .bytes(Array(page.render(format).utf8)), contentType: format.contentType)
+      response.fields.append(("Vary", "Accept"))
+      return response
     case "/livez": return .text(.ok, "ok")
     case "/readyz":
       let readiness = readiness()

@@ -10,6 +10,8 @@ package struct AdminRequest: Equatable, Sendable {
   package var query = ""
   /// The value of Authorization: never to be logged.
   package var authorization: String?
+  /// The values of Accept, with commas; nil without one.
+  package var accept: String?
   /// The connection ends after the response: the client asked for that, speaks HTTP/1.0, or sent
   /// something whose end is not looked for, such as a body.
   var closesConnection = false
@@ -146,6 +148,8 @@ struct RequestParser {
       transferCodings += 1
       guard Self.text(value).lowercased() == "chunked" else { throw .badRequest }
       request.closesConnection = true
+    case "accept":
+      request.accept = (request.accept.map { $0 + "," } ?? "") + Self.text(value)
     case "authorization":
       guard request.authorization == nil else { throw .badRequest }
       request.authorization = Self.text(value)

@@ -10,7 +10,8 @@ package final class HistogramCells: Sendable {
 
   private let cells: CounterCells
   private let sums: CounterCells
-  private let bucketsPerRow: Int
+  /// One more than bounds.
+  let bucketsPerRow: Int
 
   /// Makes empty histograms. `upperBounds` are sorted here; `rows` is at least 1.
   package init(upperBounds: [Int64], rows: Int = 1) {
@@ -26,13 +27,19 @@ package final class HistogramCells: Sendable {
   package func record(_ value: Int64, row: Int = 0, count: UInt64 = 1) {
     let row = UInt(bitPattern: row) < UInt(bitPattern: rows) ? row : rows - 1
     let value = max(value, 0)
+    cells.add(count, at: row * bucketsPerRow + bucket(of: value))
+    sums.add(UInt64(value) &* count, at: row)
+  }
+
+  /// The bucket that counts `value`; the last one lies above all bounds.
+  @inline(__always)
+  func bucket(of value: Int64) -> Int {
     // From the lowest bound up: the common values are the small ones, a few comparisons away.
     var bucket = 0
     while bucket < bucketsPerRow - 1, value > upperBounds[bucket] {
       bucket += 1
     }
-    cells.add(count, at: row * bucketsPerRow + bucket)
-    sums.add(UInt64(value) &* count, at: row)
+    return bucket
   }
 
   /// What stands in a row, from any thread. The sum may be ahead of or behind the counts by the

@@ -2,9 +2,6 @@ internal import Synchronization
 
 /// The metrics page: asks every source for its numbers and writes them as one text.
 package final class MetricsPage: Sendable {
-  /// The content type of the page: the Prometheus text format 0.0.4.
-  package static let contentType = "text/plain; version=0.0.4; charset=utf-8"
-
   /// Adds a part of the program's numbers. Runs on the thread that renders, at every scrape, and
   /// must not wait for the threads that count.
   package typealias Source = @Sendable (inout Exposition) -> Void
@@ -20,10 +17,10 @@ package final class MetricsPage: Sendable {
   }
 
   /// The page as it stands now, from any thread.
-  package func render() -> String {
+  package func render(_ format: ExpositionFormat = .text) -> String {
     // Copied first, so that a slow source holds up nobody who adds or renders.
     let sources = sources.withLock { $0 }
-    var exposition = Exposition()
+    var exposition = Exposition(format: format)
     for source in sources {
       source(&exposition)
     }

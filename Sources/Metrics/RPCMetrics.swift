@@ -8,13 +8,19 @@ package final class RPCMetrics: Sendable {
 
   private let labelledMethods: [RPCMethod]
   private let nowNanoseconds: @Sendable () -> Int64
+  private let wallNanoseconds: (@Sendable () -> Int64)?
   // Taken to add a loop and to scrape, never to count.
   private let recorders = Mutex<[RPCRecorder]>([])
 
   /// Metrics for these methods. `nowNanoseconds` is the monotonic clock whose readings the loops
-  /// pass to `RPCRecorder.turnBegan`; a scrape asks it which latencies are recent.
-  package init(methods: [RPCMethod], nowNanoseconds: @escaping @Sendable () -> Int64) {
+  /// pass to `RPCRecorder.turnBegan`; a scrape asks it which latencies are recent. `wallNanoseconds` is the
+  /// time since the Unix epoch, for exemplars; without it they have no time.
+  package init(
+    methods: [RPCMethod], nowNanoseconds: @escaping @Sendable () -> Int64,
+    wallNanoseconds: (@Sendable () -> Int64)? = nil
+  ) {
     self.methods = methods
+    self.wallNanoseconds = wallNanoseconds
     labelledMethods = methods + [RPCMethod.unknown]
     self.nowNanoseconds = nowNanoseconds
   }
@@ -58,8 +64,13 @@ package final class RPCMetrics: Sendable {
       exposition.histogram(
         "grpc_server_handling_seconds", help: "Time from a call's arrival to its answer.",
         labels: labels[index], upperBounds: RPCRecorder.handlingBoundsNanoseconds,
-        snapshot: recorders.merged { $0.handling.snapshot(row: index) }, unit: 1e-9)
+        snapshot: recorders.merged { $0.handling.snapshot(row: index) }, unit: 1e-9,
+        exemplars: exposition.format == .openMetrics ? exemplars(of: recorders, row: index) : [])
     }
+    exposition.counter(
+      "holdfast_slow_calls_total",
+      help: "Unary calls that took --slow-call and longer, told in the log or not.",
+      value: recorders.sum(.slowCalls))
     exposition.histogram(
       "holdfast_turn_calls", help: "Calls dispatched per event loop turn that had any.",
       upperBounds: RPCRecorder.turnBoundsCalls, snapshot: recorders.merged { $0.turns.snapshot() })
@@ -68,6 +79,28 @@ package final class RPCMetrics: Sendable {
       help: "Time from when a turn's bytes were there to when all its calls were executed.",
       upperBounds: RPCRecorder.turnBoundsNanoseconds,
       snapshot: recorders.merged { $0.turnTimes.snapshot() }, unit: 1e-9)
+  }
+
+  /// The newest of all loops, by bucket.
+  private func exemplars(of recorders: [RPCRecorder], row: Int) -> [Exemplar?] {
+    let buckets = RPCRecorder.handlingBoundsNanoseconds.count + 1
+    let now = nowNanoseconds()
+    return (0..<buckets).map { bucket in
+      let newest = recorders.compactMap { $0.exemplars.value(slot: row * buckets + bucket) }
+        .max { $0.nanoseconds < $1.nanoseconds }
+      guard let newest else { return nil }
+      let wall = wallNanoseconds.map { $0() - (now - newest.nanoseconds) }
+      return Exemplar(
+        traceID: Self.hexadecimal(newest.traceHigh) + Self.hexadecimal(newest.traceLow),
+        value: Double(newest.value) / 1e9,
+        unixSeconds: wall.map { (Double($0) / 1e6).rounded() / 1e3 })
+    }
+  }
+
+  /// 16 digits.
+  private static func hexadecimal(_ value: UInt64) -> String {
+    let digits = String(value, radix: 16)
+    return String(repeating: "0", count: 16 - digits.utf8.count) + digits
   }
 
   private func exposeReservations(of recorders: [RPCRecorder], into exposition: inout Exposition) {
@@ -90,7 +123,7 @@ package final class RPCMetrics: Sendable {
       "holdfast_connections", help: "Open connections.",
       value: Double(opened) - Double(closed))
     exposition.counter(
-      "holdfast_connections_total", help: "Connections that were accepted.", value: opened)
+      "holdfast_connections_accepted_total", help: "Connections that were accepted.", value: opened)
     exposition.counter(
       "holdfast_connections_refused_total", help: "Connections closed at once, over a limit.",
       samples: ConnectionRefusal.allCases.map { reason in

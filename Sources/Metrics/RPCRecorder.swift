@@ -22,12 +22,14 @@ package final class RPCRecorder: Sendable {
   /// Single counters, by their cell.
   enum Counter: Int, CaseIterable {
     case connectionsOpened, connectionsClosed, connectionsEvicted, receivedBytes, sentBytes
-    case reservations, reservationNanoseconds
+    case reservations, reservationNanoseconds, slowCalls
   }
 
   let started: CounterCells
   let handled: CounterCells
   let handling: HistogramCells
+  /// By the cells of `handling`.
+  let exemplars: ExemplarCells
   let turns = HistogramCells(upperBounds: turnBoundsCalls)
   let turnTimes = HistogramCells(upperBounds: turnBoundsNanoseconds)
   let counters = CounterCells(count: Counter.allCases.count)
@@ -42,6 +44,7 @@ package final class RPCRecorder: Sendable {
     started = CounterCells(count: methodCount)
     handled = CounterCells(count: methodCount * StatusCodeLabel.names.count)
     handling = HistogramCells(upperBounds: Self.handlingBoundsNanoseconds, rows: methodCount)
+    exemplars = ExemplarCells(slots: handling.rows * handling.bucketsPerRow)
     unknownMethod = methodCount - 1
   }
 
@@ -64,6 +67,26 @@ package final class RPCRecorder: Sendable {
     handled.add(count, at: method * codes + code)
     handling.record(latencyNanoseconds, row: method, count: count)
   }
+
+  /// A call that was handled belongs to a trace that somebody keeps: it may stand for the calls that took
+  /// as long. Of each bucket one call a second is kept at most.
+  /// - Parameters:
+  ///   - method: its index.
+  ///   - nowNanoseconds: on the clock that `RPCMetrics` was given.
+  package func traced(
+    method: Int, latencyNanoseconds: Int64, traceHigh: UInt64, traceLow: UInt64,
+    nowNanoseconds: Int64
+  ) {
+    let method = UInt(bitPattern: method) < UInt(bitPattern: unknownMethod) ? method : unknownMethod
+    let latency = max(latencyNanoseconds, 0)
+    exemplars.offer(
+      ExemplarCells.Value(
+        traceHigh: traceHigh, traceLow: traceLow, value: latency, nanoseconds: nowNanoseconds),
+      slot: method * handling.bucketsPerRow + handling.bucket(of: latency))
+  }
+
+  /// A call took longer than the operator wants to hear of, told or not.
+  package func slowCall() { counters.add(1, at: Counter.slowCalls.rawValue) }
 
   /// `count` reserve calls were answered, `nanoseconds` each after their arrival. The value belongs
   /// to the turn that `turnBegan` told of last.

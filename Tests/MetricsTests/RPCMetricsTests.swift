@@ -66,7 +66,7 @@ struct RPCMetricsTests {
       "holdfast_turn_calls_bucket{le=\"2\"} 0",
       "holdfast_turn_calls_bucket{le=\"4\"} 2",
       "holdfast_connections 1",
-      "holdfast_connections_total 2",
+      "holdfast_connections_accepted_total 2",
       "holdfast_connections_refused_total{reason=\"limit\"} 2",
       "holdfast_received_bytes_total 200",
       "holdfast_sent_bytes_total 100",

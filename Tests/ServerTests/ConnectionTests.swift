@@ -96,7 +96,7 @@ struct ConnectionTests {
     }
     #expect(fixture.eventually { fixture.metric("holdfast_connections ") == 1 })
     #expect(try fixture.connect().call("echo", [3]).messages == [[3]])
-    #expect(fixture.metric("holdfast_connections_total") == 3)
+    #expect(fixture.metric("holdfast_connections_accepted_total") == 3)
   }
 
   @Test("Who does not say hello in time is cut off", arguments: [0, 10, 24])
@@ -249,7 +249,7 @@ struct ConnectionTests {
       }
     }
     #expect(fixture.eventually { fixture.metric("holdfast_connections ") == 0 })
-    #expect(fixture.metric("holdfast_connections_total") == 4)
+    #expect(fixture.metric("holdfast_connections_accepted_total") == 4)
     #expect(fixture.metric("grpc_server_started_total") == 36)
     #expect(fixture.metric("grpc_server_handled_total") == 36)
     #expect(fixture.metric("grpc_server_handling_seconds_count") == 36)
