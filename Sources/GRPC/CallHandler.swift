@@ -177,8 +177,26 @@ package protocol CallHandler: AnyObject {
   /// The server begins to shut down.
   func drain()
 
+  /// Calls `take`, once at most, with what a message of a unary call is about: the first SKU in it, else the
+  /// reservation's id. The bytes are the client's, and may be anything. For the log of slow calls.
+  func describe(
+    _ message: Span<UInt8>, method: Int, _ take: (CallSubject, Span<UInt8>) -> Void)
+
   /// Makes the failure of a call that the loop rejects.
   func reject(_ rejection: Rejection, response: Response)
+}
+
+/// What one call is about, for a person who reads of it.
+package enum CallSubject: Sendable, BitwiseCopyable {
+  case sku
+  case reservation
+}
+
+/// A handler of which nobody asks what its calls are about.
+extension CallHandler {
+  package func describe(
+    _ message: Span<UInt8>, method: Int, _ take: (CallSubject, Span<UInt8>) -> Void
+  ) {}
 }
 
 /// A handler without batched methods.

@@ -10,6 +10,7 @@ package enum RequestField: Int, CaseIterable {
   case encoding
   case acceptEncoding
   case timeout
+  case traceParent
 
   /// The field's name on the wire.
   package var name: StaticString {
@@ -20,6 +21,7 @@ package enum RequestField: Int, CaseIterable {
     case .encoding: "grpc-encoding"
     case .acceptEncoding: "grpc-accept-encoding"
     case .timeout: "grpc-timeout"
+    case .traceParent: "traceparent"
     }
   }
 }
@@ -41,6 +43,15 @@ package enum ContentType {
     }
     return value.count == length || value[length] == UInt8(ascii: ";")
       || value[length] == UInt8(ascii: "+")
+  }
+}
+
+extension RequestHeaders {
+  /// The trace that the call belongs to; none where the field is absent, came twice, or is none.
+  package var traceParent: TraceParent {
+    let field = RequestField.traceParent.rawValue
+    guard stream.hasField(field), !stream.isFieldRepeated(field) else { return TraceParent() }
+    return stream.withField(field) { TraceParent(field: $0) }
   }
 }
 

@@ -25,6 +25,7 @@ package struct CallContext: BitwiseCopyable {
   package let isBatched: Bool
   /// grpc-timeout, of calls that bring none of their own; the largest number without one.
   package let timeoutNanoseconds: Int64
+  package let traceParent: TraceParent
   package var principal: Principal
 
   /// Its messages are worked off in parts, and one response follows them all.
@@ -33,7 +34,8 @@ package struct CallContext: BitwiseCopyable {
   package init(
     method: Int, type: MethodType, encoding: MessageEncoding = .identity,
     responseEncoding: MessageEncoding = .identity, isBatched: Bool = false,
-    timeoutNanoseconds: Int64 = .max, principal: Principal
+    timeoutNanoseconds: Int64 = .max, traceParent: TraceParent = TraceParent(),
+    principal: Principal
   ) {
     self.method = Int32(method)
     self.type = type
@@ -41,6 +43,7 @@ package struct CallContext: BitwiseCopyable {
     self.responseEncoding = responseEncoding
     self.isBatched = isBatched
     self.timeoutNanoseconds = timeoutNanoseconds
+    self.traceParent = traceParent
     self.principal = principal
   }
 }

@@ -27,7 +27,7 @@ package struct StreamEvent {
   let state: UnsafeMutablePointer<ContextState>
 
   /// - Parameters:
-  ///   - captured: the request header fields that the owner wants to see, eight at most.
+  ///   - captured: the request header fields that the owner wants to see, nine at most.
   ///   - changing: which of them has another value in every call; where it is the only one that is new, it
   ///     is there for the owner in the stream of a known header block too.
   ///   - header: a field that stands in every response, beside :status.
@@ -36,7 +36,7 @@ package struct StreamEvent {
     limits: HTTP2Limits, captured: [StaticString], changing: Int? = nil, header: ConstantField,
     trailer: ConstantField
   ) {
-    precondition(captured.count <= 8, "at most eight fields")
+    precondition(captured.count <= 9, "at most nine fields")
     if let changing { precondition(captured.indices.contains(changing), "a captured field") }
     unsafe state = .allocate(capacity: 1)
     unsafe state.initialize(

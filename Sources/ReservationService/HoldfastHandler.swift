@@ -236,6 +236,50 @@ package import StorePersistence
     return unsafe ReservationID(text: text.span)
   }
 
+  package func describe(
+    _ message: Span<UInt8>, method: Int, _ take: (CallSubject, Span<UInt8>) -> Void
+  ) {
+    guard let method = Method(rawValue: method) else { return }
+    // The numbers of the fields in proto/: where the lines or changes are, and the SKU in one of them.
+    switch method {
+    case .reserve: describe(message, list: 2, take)
+    case .replace: describe(message, list: 3, take)
+    case .batchAdjustStock: describe(message, list: 2, sku: 2, take)
+    case .adjustStock, .removeItem: describe(message, field: 2, .sku, take)
+    case .getStock: describe(message, field: 1, .sku, take)
+    case .batchGetStock: describe(message, list: 1, take)
+    case .confirm, .release, .extend, .getReservation:
+      describe(message, field: 1, .reservation, take)
+    default: break
+    }
+  }
+
+  /// The SKU of the first entry of a list.
+  private func describe(
+    _ message: Span<UInt8>, list: UInt32, sku: UInt32 = 1,
+    _ take: (CallSubject, Span<UInt8>) -> Void
+  ) {
+    describe(message, field: list, .sku) { kind, entry in
+      describe(entry, field: sku, kind, take)
+    }
+  }
+
+  /// The first field of that number.
+  private func describe(
+    _ message: Span<UInt8>, field: UInt32, _ kind: CallSubject,
+    _ take: (CallSubject, Span<UInt8>) -> Void
+  ) {
+    var reader = unsafe ProtoReader(message.borrowed, refusesUnknown: false)
+    while let tag = reader.next() {
+      if tag == .bytes(field) {
+        let bytes = reader.bytes()
+        let found = unsafe bytes.pointer.bindMemory(to: UInt8.self)
+        return unsafe take(kind, found.span)
+      }
+      reader.other(tag, known: field...field)
+    }
+  }
+
   package func handle(_ message: Span<UInt8>, of call: Call, response: Response) -> Completion {
     guard let method = Method(rawValue: call.method) else { return .later }
     do throws(FieldViolation) {

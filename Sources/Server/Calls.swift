@@ -22,7 +22,9 @@ internal import Metrics
   /// Header fields of a compressed response, beside the constant one.
   private let headers = HeaderFields()
   private let gate = DurabilityGate()
-  let table = CallTable()
+  let table = CallTable(empty: ServerCall())
+  /// nil: nobody wants to hear of slow calls, and then nothing is measured.
+  let slowCalls: SlowCallMeter?
   /// Calls of batched methods that may have something to do (BatchedCalls.swift).
   let batches = RingQueue<BatchEntry>(capacity: 64)
   private let streamingCalls: StreamingCallCounts
@@ -45,12 +47,13 @@ internal import Metrics
   /// - Parameter connectionsMax: the numbers of connections are below it.
   init(
     handler: any CallHandler, context: ServerContext, metrics: RPCRecorder, limits: CallLimits,
-    connectionsMax: Int
+    connectionsMax: Int, slowCalls: SlowCalls? = nil
   ) {
     self.handler = handler
     self.context = context
     self.metrics = metrics
     self.limits = limits
+    self.slowCalls = slowCalls.map { SlowCallMeter($0) }
     inflater = Inflater(messageBytesMax: limits.longestMessageBytesMax)
     methods = type(of: handler).methods
     precondition(methods.count <= 64, "a handler has at most 64 methods")
@@ -137,7 +140,8 @@ internal import Metrics
       let (type, isBatched) = (methods[method].type, methods[method].isBatched)
       let notes = CallContext(
         method: method, type: type, encoding: encoding, responseEncoding: responseEncoding,
-        isBatched: isBatched, timeoutNanoseconds: timeout, principal: principal)
+        isBatched: isBatched, timeoutNanoseconds: timeout, traceParent: headers.traceParent,
+        principal: principal)
       guard
         context.accept(
           stream, notes: notes, policy: limits.policy(type, isBatched: isBatched))
@@ -277,6 +281,7 @@ internal import Metrics
       return .ended
     }
     beginResponse(stream)
+    slowCalls?.begin(stream)
     let ongoing = unsafe Call(id: Self.id(stream), context: context)
     let completion =
       isCompressed
@@ -285,7 +290,12 @@ internal import Metrics
         handler.handle(
           $0.extracting(Framing.prefixLength..<end), of: ongoing, response: response)
       }
-    self.context.consume(end, of: stream)
+    // A slow call is asked at its end what it was about: then its message must be there still.
+    if let slowCalls, case .unary = unsafe context.pointee.type {
+      slowCalls.decided(stream)
+    } else {
+      self.context.consume(end, of: stream)
+    }
     if unsafe !context.pointee.type.streamsRequests { unsafe call.pointee.halfClosed() }
     unsafe complete(stream, call, context, completion)
     return .message
@@ -417,6 +427,7 @@ internal import Metrics
   ) {
     let position = position ?? context.position(stream)
     if unsafe lsn <= handler.durableLSN && call.pointee.heldMessages == 0 {
+      slowCalls?.releasedAtOnce(stream)
       return context.release(stream, upTo: position)
     }
     gate.append(DurabilityGate.Entry(stream: stream.id, lsn: lsn, position: position))
@@ -436,6 +447,7 @@ internal import Metrics
       let call = unsafe table.call(stream.index)
       // None is held where the call was rejected meanwhile.
       if unsafe call.pointee.heldMessages > 0 { unsafe call.pointee.heldMessages -= 1 }
+      slowCalls?.released(stream, at: nowNanoseconds)
       context.release(stream, upTo: entry.position)
     }
   }
@@ -498,11 +510,22 @@ internal import Metrics
     if case .idle = ended.phase { metrics.started(method: method) }
     let isCancelled = ended.status < 0 || ended.heldMessages > 0
     if isCancelled { handler.cancelled(Self.id(stream)) }
-    count(
-      method: method, code: isCancelled ? StatusCode.cancelled.rawValue : Int(ended.status),
-      latencyNanoseconds: nowNanoseconds - stream.openedNanoseconds)
+    let code = isCancelled ? StatusCode.cancelled.rawValue : Int(ended.status)
+    let latency = nowNanoseconds - stream.openedNanoseconds
+    count(method: method, code: code, latencyNanoseconds: latency)
+    if let notes = unsafe stream.notes {
+      let trace = unsafe notes.assumingMemoryBound(to: CallContext.self).pointee.traceParent
+      if trace.isSampled {
+        metrics.traced(
+          method: method, latencyNanoseconds: latency, traceHigh: trace.traceHigh,
+          traceLow: trace.traceLow, nowNanoseconds: nowNanoseconds)
+      }
+      if let slowCalls { unsafe tellIfSlow(stream, notes, slowCalls, code: code, latency) }
+    }
     context.release(stream)
   }
+
+  func recordSlowCall() { metrics.slowCall() }
 
   private func count(method: Int, code: Int, latencyNanoseconds: Int64) {
     if unsafe method == closedRun.pointee.method && code == closedRun.pointee.code

@@ -38,7 +38,7 @@ final class EventLoop {
   init(
     limits: ServerLimits, listener: Int32?, mailbox: Mailbox,
     mailboxes: [Mailbox], peers: PeerTable, tls: TLSServerContext?, notices: ConnectionNotices,
-    handler: any CallHandler, metrics: RPCRecorder
+    handler: any CallHandler, metrics: RPCRecorder, slowCalls: SlowCalls? = nil
   ) throws(Errno) {
     self.limits = limits
     self.handler = handler
@@ -53,7 +53,7 @@ final class EventLoop {
       capacity: limits.connectionsMax + limits.evictedConnectionsMax)
     calls = Calls(
       handler: handler, context: context, metrics: metrics, limits: limits.calls,
-      connectionsMax: connections.capacity)
+      connectionsMax: connections.capacity, slowCalls: slowCalls)
     timeouts = ConnectionTimeouts(limits)
     io = try ConnectionIO(
       limits: limits, connections: connections, context: context, metrics: metrics,

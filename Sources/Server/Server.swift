@@ -43,10 +43,11 @@ package final class Server: Sendable {
   ///   - tls: what makes connections of TLS; nil: they are plain.
   ///   - keepsListening: another server follows on the port (`ReservedPort`).
   ///   - notices: takes what the operator should hear of.
+  ///   - slowCalls: takes slow calls; nil: no call is measured for that.
   package static func start(
     on port: ReservedPort, loops: Int, limits: ServerLimits, metrics: RPCMetrics,
     tls: TLSServerContext? = nil, keepsListening: Bool = false,
-    notices: ConnectionNotices = ConnectionNotices(),
+    notices: ConnectionNotices = ConnectionNotices(), slowCalls: SlowCalls? = nil,
     makeHandler: @escaping HandlerFactory
   ) throws(Errno) -> Server {
     let (listeners, socketFile) = try port.listen(
@@ -67,7 +68,8 @@ package final class Server: Sendable {
             let loop = try EventLoop(
               limits: limits, listener: listener, mailbox: mailbox,
               mailboxes: mailboxes, peers: peers, tls: tls, notices: notices,
-              handler: makeHandler { mailbox.wake() }, metrics: recorder)
+              handler: makeHandler { mailbox.wake() }, metrics: recorder,
+              slowCalls: slowCalls)
             try loop.run()
           } catch {
             failure.error.withLock { $0 = $0 ?? error }

@@ -213,6 +213,13 @@ struct ServeCommand: AsyncParsableCommand {
   var concurrency: String?
   @Option(
     help: ArgumentHelp(
+      """
+      Tell in the log of unary calls that took so long: where their time went, the SKU, the caller and the trace; \
+      ten a second at most (0s: of none).
+      """, valueName: "time"))
+  var slowCall: String?
+  @Option(
+    help: ArgumentHelp(
       "trace, debug, info, notice, warning, error or critical (info).", valueName: "level"))
   var logLevel: String?
   @Option(
@@ -259,7 +266,8 @@ struct ServeCommand: AsyncParsableCommand {
       "clock-jump-max": clockJumpMax,
       "tokens": tokens, "tls-cert": tlsCert, "tls-key": tlsKey, "tls-client-ca": tlsClientCa,
       "admin-tls": adminTls ? "true" : nil, "proxy-protocol": proxyProtocol ? "true" : nil,
-      "concurrency": concurrency, "log-level": logLevel, "log-format": logFormat,
+      "concurrency": concurrency, "slow-call": slowCall, "log-level": logLevel,
+      "log-format": logFormat,
     ]
     return all.compactMapValues { $0 }
   }

@@ -37,7 +37,8 @@ enum Service {
     let metrics = RPCMetrics(
       methods: HoldfastHandler.methods.map {
         RPCMethod(service: $0.service, method: $0.method, type: $0.type.metricsKind)
-      }, nowNanoseconds: { SystemClock.monotonicNanoseconds() })
+      }, nowNanoseconds: { SystemClock.monotonicNanoseconds() },
+      wallNanoseconds: { SystemClock.wall().nanoseconds })
     let page = MetricsPage()
     page.add { metrics.expose(into: &$0) }
     page.add { ProcessMetrics.expose(into: &$0) }
@@ -195,7 +196,7 @@ enum Service {
       let isForAnybody = watcher.tokens == nil && !HostName.isLoopback(settings.host)
       return try Server.start(
         on: port, loops: settings.loops, limits: Limits.server(settings), metrics: metrics,
-        tls: watcher.certificate?.calls, notices: watcher.notices
+        tls: watcher.certificate?.calls, notices: watcher.notices, slowCalls: watcher.slowCalls
       ) { wake in
         HoldfastHandler(
           session: store.makeSession(wake: wake), storeLimits: limits,

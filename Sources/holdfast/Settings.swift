@@ -64,6 +64,8 @@ struct Settings {
   /// stay set, it would be of no use.
   var acceptsClock = false
   var concurrency = ConcurrencyControl.optimistic
+  /// 0: none is told in the log.
+  var slowCallNanoseconds: Int64 = 0
   var logLevel = ""
   var logFormat = ""
 
@@ -99,7 +101,7 @@ struct Settings {
     ("tokens", ""), ("tls-cert", ""), ("tls-key", ""), ("tls-client-ca", ""),
     ("admin-tls", "false"), ("proxy-protocol", "false"),
     ("concurrency", ConcurrencyControl.optimistic.rawValue),
-    ("log-level", "info"), ("log-format", "auto"),
+    ("slow-call", "0s"), ("log-level", "info"), ("log-format", "auto"),
   ]
 
   /// - Parameters:
@@ -316,6 +318,7 @@ extension Settings {
       let choices = ConcurrencyControl.sound + [Self.broken]
       let name = try Self.choice(text, choices.map(\.rawValue), at)
       concurrency = choices.first { $0.rawValue == name } ?? .optimistic
+    case "slow-call": slowCallNanoseconds = try Self.lifetime(text, at)
     case "log-level":
       logLevel = try Self.choice(
         text, ["trace", "debug", "info", "notice", "warning", "error", "critical"], at)

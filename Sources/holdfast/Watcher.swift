@@ -9,6 +9,8 @@ final class Watcher: Sendable {
   let tokens: TokenKeeper?
   let certificate: CertificateKeeper?
   let notices = ConnectionNotices()
+  /// nil: no call is slow.
+  let slowCalls: SlowCalls?
   private let logger: Logger
 
   /// Reads the files.
@@ -16,6 +18,9 @@ final class Watcher: Sendable {
     tokens = try TokenKeeper.start(settings, logger)
     certificate = try CertificateKeeper.start(settings, logger)
     self.logger = logger
+    slowCalls =
+      settings.slowCallNanoseconds > 0
+      ? SlowCalls(thresholdNanoseconds: settings.slowCallNanoseconds) : nil
   }
 
   /// Looks every second from now on, until the process ends: there is nothing to be put away.
@@ -44,6 +49,7 @@ final class Watcher: Sendable {
       pause.wait(nanoseconds: Limits.filesWatchedNanoseconds)
       tokens?.look()
       certificate?.look()
+      if let slowCalls { SlowCallLog.tell(slowCalls, logger) }
       let now = SystemClock.monotonicNanoseconds()
       for notice in notices.take(where: { told[$0.rawValue] <= now - Limits.noticeNanoseconds }) {
         told[notice.kind.rawValue] = now

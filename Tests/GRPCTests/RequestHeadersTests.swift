@@ -174,8 +174,9 @@ struct RequestHeadersTests {
     #expect(
       RequestField.allCases.map { "\($0.name)" } == [
         ":method", ":path", "content-type", "grpc-encoding", "grpc-accept-encoding", "grpc-timeout",
+        "traceparent",
       ])
-    #expect(RequestField.allCases.map(\.rawValue) == Array(0..<6))
+    #expect(RequestField.allCases.map(\.rawValue) == Array(0..<7))
   }
 }
 

@@ -60,10 +60,10 @@
 
   /// Whether a captured field came, and whether it came more than once.
   package func hasField(_ index: Int) -> Bool {
-    unsafe record.pointee.fieldsPresent & UInt8(1) << UInt8(index) != 0
+    unsafe record.pointee.fieldsPresent & UInt16(1) << UInt16(index) != 0
   }
   package func isFieldRepeated(_ index: Int) -> Bool {
-    unsafe record.pointee.fieldsRepeated & UInt8(1) << UInt8(index) != 0
+    unsafe record.pointee.fieldsRepeated & UInt16(1) << UInt16(index) != 0
   }
 
   // MARK: The body

@@ -91,11 +91,11 @@ struct StreamFlags: OptionSet {
   var policy = BodyPolicy(bytesMax: 0, tellsAt: 0, isStreaming: false)
   /// The captured header fields, one behind the other, until the owner has seen them.
   var fieldBytes = PoolBytes()
-  var fieldStarts = InlineArray<8, UInt32>(repeating: 0)
-  var fieldCounts = InlineArray<8, UInt32>(repeating: 0)
+  var fieldStarts = InlineArray<9, UInt32>(repeating: 0)
+  var fieldCounts = InlineArray<9, UInt32>(repeating: 0)
   /// Fields that came, be they empty, and those that came again, as bits.
-  var fieldsPresent: UInt8 = 0
-  var fieldsRepeated: UInt8 = 0
+  var fieldsPresent: UInt16 = 0
+  var fieldsRepeated: UInt16 = 0
   /// What the peer sent; the first `bodyOffset` bytes are consumed.
   var body: StreamBytes
   var bodyOffset = 0
@@ -160,7 +160,7 @@ struct StreamFlags: OptionSet {
   mutating func capture(
     _ index: Int, _ value: UnsafeBufferPointer<UInt8>, _ pool: inout MemoryPool
   ) {
-    let bit = UInt8(1) << UInt8(index)
+    let bit = UInt16(1) << UInt16(index)
     if unsafe fieldsPresent & bit != 0 {
       unsafe fieldsRepeated |= bit
       return
