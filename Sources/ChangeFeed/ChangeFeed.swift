@@ -32,6 +32,17 @@ package enum WatchFailure: Error, Equatable, Sendable {
   case unreadable
 }
 
+/// Watches by why they ended, other than by their clients.
+package struct EndedWatches: Sendable, Equatable {
+  package internal(set) var tooOld: UInt64 = 0
+  package internal(set) var foreign: UInt64 = 0
+  package internal(set) var unreadable: UInt64 = 0
+  /// Refused: there were `FeedLimits.watchesMax`.
+  package internal(set) var tooMany: UInt64 = 0
+
+  package init() {}
+}
+
 /// What a watch gets for a request.
 package enum WatchDelivery: Sendable {
   /// It begins behind this point.
@@ -137,6 +148,8 @@ package final class ChangeFeed: Sendable {
   private let stopping = Atomic<Bool>(false)
   private let watches = Atomic<Int>(0)
   private let sent = Atomic<UInt64>(0)
+  private let refusedWatches = Atomic<UInt64>(0)
+  private let endedWatches = Mutex(EndedWatches())
   private let ports = Mutex<[WatchPort]>([])
 
   /// - Parameters:
@@ -203,6 +216,7 @@ package final class ChangeFeed: Sendable {
     let count = watches.add(1, ordering: .relaxed).newValue
     if count > limits.watchesMax {
       watches.subtract(1, ordering: .relaxed)
+      refusedWatches.add(1, ordering: .relaxed)
       return false
     }
     tail.post(Request(port: port, watch: watch, what: .start(start, filter)))
@@ -227,10 +241,27 @@ package final class ChangeFeed: Sendable {
 
   package func countSent(_ events: Int) { sent.add(UInt64(events), ordering: .relaxed) }
 
+  /// A watch ended for that, and its client was told.
+  package func countEnded(_ failure: WatchFailure) {
+    endedWatches.withLock {
+      switch failure {
+      case .tooOld: $0.tooOld += 1
+      case .foreign: $0.foreign += 1
+      case .unreadable: $0.unreadable += 1
+      }
+    }
+  }
+
   // MARK: Numbers
 
   package var watchCount: Int { watches.load(ordering: .relaxed) }
   package var eventsSent: UInt64 { sent.load(ordering: .relaxed) }
+  /// Watches that this server ended or refused, since the start.
+  package var ended: EndedWatches {
+    var ended = endedWatches.withLock { $0 }
+    ended.tooMany = refusedWatches.load(ordering: .relaxed)
+    return ended
+  }
 
   /// Bytes of durable records that the watcher that is furthest behind was not sent yet.
   package var lagBytes: UInt64 {

@@ -256,6 +256,7 @@ package final class Journal: Sendable {
     numbers.archive = archiver?.statistics(log.position)
     numbers.lsn = ring.last
     numbers.durableLSN = ring.durable
+    numbers.lagBytesMax = ring.lagBytesMax
     numbers.counted = log.end.counted
     numbers.segmentBytesOnDisk = pool.bytesOnDisk
     numbers.unavailable =

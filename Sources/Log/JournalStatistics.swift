@@ -37,6 +37,8 @@ package struct JournalStatistics: Sendable, Equatable {
   /// The newest record, and the newest that is durable.
   package var lsn: UInt64 = 0
   package var durableLSN: UInt64 = 0
+  /// What may lie between the two at most, in bytes: with more, no change is taken.
+  package var lagBytesMax = 0
   /// Counted records since the directory was made.
   package var counted: UInt64 = 0
   /// Bytes of all segments, also of those that are ready for use.

@@ -142,6 +142,9 @@ package enum Unavailable: UInt8, Equatable, Sendable, BitwiseCopyable {
       < progress.pointee.admitted.load(ordering: .acquiring)
   }
 
+  /// Bytes that may wait to be durable; with more, nothing is admitted.
+  package var lagBytesMax: Int { capacity - headroom }
+
   /// Why `isAdmitting` is false.
   package var reason: Unavailable {
     Unavailable(rawValue: unsafe progress.pointee.reason.load(ordering: .relaxed)) ?? .journalFull

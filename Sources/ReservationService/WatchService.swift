@@ -109,6 +109,7 @@ final class WatchService {
       if isFirst { watches[call]?.sentNanoseconds = 0 }
       send(call, sink)
     case .failed(let failure):
+      feed.countEnded(failure)
       end(call, sink) { errors.watchEnded(failure, response: $0) }
     }
   }

@@ -80,6 +80,10 @@ enum JournalMetrics {
       "holdfast_journal_lag_bytes", help: "Decisions that wait in memory for the disk, in bytes.",
       value: Double(numbers.lsn - min(numbers.lsn, numbers.durableLSN)))
     page.gauge(
+      "holdfast_journal_lag_bytes_max",
+      help: "Bounds holdfast_journal_lag_bytes: beyond it changes are refused.",
+      value: Double(numbers.lagBytesMax))
+    page.gauge(
       "holdfast_journal_disk_bytes",
       help: "Segment files on the disk, those that are ready for use included.",
       value: Double(numbers.segmentBytesOnDisk))

@@ -175,6 +175,13 @@ enum Limits {
   /// A client that tries again and again must not fill the log.
   static let noticeNanoseconds = 10 * second
 
+  // MARK: Watching the disk
+
+  /// A disk that fills in an hour gives two seconds' warning for every megabyte; one look is two statvfs(2).
+  static let diskWatchedNanoseconds = second / 4
+  /// Longer than any disk that works takes for a sync: a person should hear of it.
+  static let stallToldNanoseconds = second
+
   // MARK: Loops and connections
 
   /// One store and one journal serve them all; no machine has shown a use for more.

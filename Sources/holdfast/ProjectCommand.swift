@@ -173,8 +173,10 @@ struct FollowCommand: AsyncParsableCommand {
 
   private func admin(_ metrics: ProjectionMetrics) throws(CommandFailure) -> AdminServer? {
     guard let adminPort else { return nil }
+    ProcessMetrics.begin()
     let page = MetricsPage()
     page.add { metrics.add(to: &$0) }
+    page.add { ProcessMetrics.expose(into: &$0) }
     do throws(AdminServerError) {
       return try AdminServer(
         host: adminHost, port: adminPort, limits: Limits.admin, page: page,

@@ -42,6 +42,9 @@ enum Service {
     let page = MetricsPage()
     page.add { metrics.expose(into: &$0) }
     page.add { ProcessMetrics.expose(into: &$0) }
+    page.add { LimitMetrics.expose(settings, into: &$0) }
+    let disk = DiskWatch(settings, logger)
+    page.add { disk.expose(into: &$0) }
     if let certificate = watcher.certificate { page.add { certificate.expose(into: &$0) } }
 
     try requireDescriptors(settings)
@@ -51,6 +54,7 @@ enum Service {
     // First of all the directory: whoever starts a second server should hear of that, not of its port.
     let retention = RetentionWatch(Limits.store(settings), logger)
     let opening = try StoreOpening(settings, logger, retention, manager)
+    try disk.start()
     // Then the ports: a recovery may take a while, and would be for nothing.
     let (admin, port) = try openPorts(settings, page, state, watcher)
     let ownership =
@@ -83,6 +87,7 @@ enum Service {
               manager: manager
             ) {
               store, feed, backups throws(CommandFailure) in
+              disk.watch(store)
               page.add { StoreMetrics.expose(store.statistics(), store.concurrency, into: &$0) }
               page.add { JournalMetrics.expose(store.journalStatistics, into: &$0) }
               page.add { ServerClock.expose(store, into: &$0) }

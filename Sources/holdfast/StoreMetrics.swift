@@ -1,8 +1,6 @@
-// The store's numbers, and the process's, as Prometheus metrics.
+// The store's numbers as Prometheus metrics.
 internal import Metrics
-internal import Posix
 internal import StockStore
-internal import Version
 
 enum StoreMetrics {
   static func expose(
@@ -40,6 +38,10 @@ enum StoreMetrics {
       "holdfast_expiry_lag_seconds_max",
       help: "Longest time by which a hold was swept after its end. No call ever saw it live then.",
       value: Double(numbers.expiryLagNanosecondsMax) / 1e9)
+    page.counter(
+      "holdfast_expiry_lag_seconds_total",
+      help: "Sum of the times by which holds were swept after their ends.",
+      samples: [([], Double(numbers.expiryLagNanosecondsSum) / 1e9)])
     page.counter(
       "holdfast_replays_total", help: "Retries that got the first answer again.",
       value: numbers.replays)
@@ -138,25 +140,4 @@ enum StoreMetrics {
         ([("table", "limits")], Double(numbers.subjectBytes)),
       ])
   }
-}
-
-enum ProcessMetrics {
-  private static let startSeconds = Double(SystemClock.wall().nanoseconds) / 1e9
-
-  static func expose(into page: inout Exposition) {
-    var build = [("version", Build.version), ("configuration", Build.configuration)]
-    if let commit = Build.commit { build.append(("commit", commit)) }
-    page.gauge(
-      "holdfast_build_info", help: "Constant 1, labelled with what this build is.",
-      samples: [(build, 1)])
-    page.counter(
-      "process_cpu_seconds_total", help: "CPU time of the process, user and system.",
-      samples: [([], Double(Machine.processCPUNanoseconds()) / 1e9)])
-    page.gauge(
-      "process_start_time_seconds", help: "When the process started, since the Unix epoch.",
-      value: startSeconds)
-  }
-
-  /// Fixes the start time; call it early.
-  static func begin() { _ = startSeconds }
 }
