@@ -22,6 +22,8 @@ PYTEST := .venv/bin/python -m pytest
 ROUNDS ?= 20
 SEEDS ?= 1000
 SECONDS ?= 60
+# Markers of the end-to-end tests that have a target of their own: they need more than there is, or take long.
+SEPARATE := proxies or package or clients or console or alerts
 # Of the end-to-end tests, which wait more than they compute.
 PROCESSES ?= 6
 # Where the user postgres can get at it, if we are root.
@@ -32,11 +34,7 @@ SYSCONFDIR ?= /etc
 DESTDIR ?=
 ARGS ?=
 
-.PHONY: help demo demo-ha engine-up engine-down test serve load compare-strategies clean \
-  build programs install uninstall deb release test-package test-swift test-end-to-end test-proxies crash crash-engine power-cuts backups simulate sanitize fuzz format lint \
-  proto proto-lint proto-check proto-clients bootstrap bootstrap-dev bootstrap-bench bootstrap-proxies bootstrap-ha bootstrap-package \
-  bench bench-store bench-journal bench-generator bench-pause bench-watch bench-stream bench-import \
-  bench-limit bench-replace bench-quorum count disk-use
+.PHONY: $(shell sed -n 's/^\([a-z-]*\):.*/\1/p' $(firstword $(MAKEFILE_LIST)))
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^# == / { print "\n" substr($$0, 6) } /^[a-z-]+:.*## / { printf "  make %-18s %s\n", $$1, $$2 }' Makefile
@@ -105,7 +103,7 @@ test-swift: bootstrap-dev ## the Swift tests
 	$(SWIFT_TEST) --filter '^AdminTests\.' $(ARGS)
 
 test-end-to-end: test-swift ## the Python tests against the real server
-	$(PYTEST) Tests/EndToEnd -n $(PROCESSES) --dist loadfile --no-loadscope-reorder -m 'not alone and not proxies and not package'
+	$(PYTEST) Tests/EndToEnd -n $(PROCESSES) --dist loadfile --no-loadscope-reorder -m 'not alone and not ($(SEPARATE))'
 	$(PYTEST) Tests/EndToEnd -m alone
 
 test-proxies: bootstrap-proxies programs ## nginx, HAProxy and Envoy in front of the release build (ARGS)
@@ -118,6 +116,9 @@ release: bootstrap-package ## what a release is published as, in dist/, from the
 	scripts/release.sh --check
 	$(MAKE) programs
 	scripts/release.sh dist
+
+test-alerts: test-swift ## servers in every condition that there is an alert for, under a real Prometheus (ARGS)
+	$(PYTEST) Tests/EndToEnd -n 4 --dist load -m alerts $(ARGS)
 
 crash: bootstrap programs ## kill -9 under load, restart, compare with the ledger (ROUNDS, ARGS)
 	scripts/crash.py --rounds $(ROUNDS) $(ARGS)

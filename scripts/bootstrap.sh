@@ -2,7 +2,7 @@
 # Installs what the build needs and is missing; silent when nothing is.
 #
 #   scripts/bootstrap.sh         what `make demo` needs: five C libraries and pkg-config
-#   scripts/bootstrap.sh --dev   also what `make test` needs: protobuf compilers, promtool, PostgreSQL's server, and a
+#   scripts/bootstrap.sh --dev   also what `make test` needs: protobuf compilers, Prometheus, PostgreSQL's server, and a
 #                                Python environment in .venv for the end-to-end tests and buf
 #   scripts/bootstrap.sh --bench      what measuring needs: a C compiler, taskset, h2load, python3
 #   scripts/bootstrap.sh --proxies   also what `make test-proxies` needs: nginx, HAProxy, and Envoy in .venv-proxies
@@ -29,7 +29,7 @@ development_needs=(
   "command -v protoc|protobuf-compiler"
   "test -e /usr/include/google/protobuf/duration.proto -o ! -e /etc/debian_version|libprotobuf-dev"
   "test -e /usr/share/grpc-proto/grpc/health/v1/health.proto -o ! -e /etc/debian_version|grpc-proto"
-  "command -v promtool|prometheus"
+  "command -v promtool && command -v prometheus|prometheus"
   "command -v openssl|openssl"
   "command -v python3|python3"
   "python3 -c 'import ensurepip, venv'|python3-venv"
