@@ -58,10 +58,13 @@ final class AdminConnection {
   /// lowest of all connections is the first to go.
   private(set) var sinceNanoseconds: Int64
   private let limits: AdminLimits
+  private let bodyBytesMax: (AdminRequest) -> Int
   private var received: [UInt8] = []
   /// Bytes of `received` that hold no end of a head.
   private var searched = 0
   private var hasSkippedEmptyLine = false
+  /// A request whose body is still to come, in the time and with the bytes that a head may have.
+  private var bodyIsToCome: AdminRequest?
   private var isFirstRequest = true
   private var output: [UInt8] = []
   private var sent = 0
@@ -71,8 +74,13 @@ final class AdminConnection {
   private var streamDueNanoseconds: Int64 = 0
   private var discarded = 0
 
-  init(limits: AdminLimits, nowNanoseconds: Int64) {
+  /// - Parameter bodyBytesMax: how long a body may be that is read for a request; 0: none is.
+  init(
+    limits: AdminLimits, nowNanoseconds: Int64,
+    bodyBytesMax: @escaping (AdminRequest) -> Int = { _ in 0 }
+  ) {
     self.limits = limits
+    self.bodyBytesMax = bodyBytesMax
     sinceNanoseconds = nowNanoseconds
   }
 
@@ -110,6 +118,7 @@ final class AdminConnection {
 
   /// Looks for a request in what was received; pipelined requests wait there for their turn.
   private func readHead(_ nowNanoseconds: Int64) {
+    if bodyIsToCome != nil { return readBody(nowNanoseconds) }
     let carriageReturn = UInt8(ascii: "\r")
     // One empty line may stand before a request (RFC 9112 section 2.2).
     if !hasSkippedEmptyLine, received.starts(with: [carriageReturn, UInt8(ascii: "\n")]) {
@@ -137,10 +146,24 @@ final class AdminConnection {
       hasSkippedEmptyLine = false
       isFirstRequest = false
       closesConnection = closesConnection || request.closesConnection
+      if let length = request.bodyLength, length > 0, length <= bodyBytesMax(request) {
+        bodyIsToCome = request
+        return readBody(nowNanoseconds)
+      }
       enter(.waiting(request), nowNanoseconds)
     } catch {
       reject(error, nowNanoseconds)
     }
+  }
+
+  /// Looks for the body in what was received.
+  private func readBody(_ nowNanoseconds: Int64) {
+    guard var request = bodyIsToCome, let length = request.bodyLength, received.count >= length
+    else { return }
+    request.body = Array(received[..<length])
+    received.removeFirst(length)
+    bodyIsToCome = nil
+    enter(.waiting(request), nowNanoseconds)
   }
 
   // MARK: Output
@@ -240,10 +263,11 @@ final class AdminConnection {
     let duration = nowNanoseconds - sinceNanoseconds
     switch phase {
     case .readingHead:
-      if received.isEmpty {
+      if received.isEmpty, bodyIsToCome == nil {
         let most = isFirstRequest ? limits.headNanosecondsMax : limits.idleNanosecondsMax
         if duration >= most { end() }
       } else if duration >= limits.headNanosecondsMax {
+        bodyIsToCome = nil
         reject(.requestTimeout, nowNanoseconds)
       }
     case .sending: if duration >= limits.sendNanosecondsMax { end() }

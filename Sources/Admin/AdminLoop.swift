@@ -165,7 +165,8 @@ internal import Synchronization
     guard let transport = transport(number) else { return FileDescriptor.close(number: number) }
     let client = Client(
       token: token, transport: transport,
-      connection: AdminConnection(limits: limits, nowNanoseconds: nowNanoseconds))
+      connection: AdminConnection(
+        limits: limits, nowNanoseconds: nowNanoseconds, bodyBytesMax: pages.formBytesMax))
     guard (try? poller.add(number, token: token)) != nil else { return }
     nextToken += 1
     clients[token] = client

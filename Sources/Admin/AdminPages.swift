@@ -34,14 +34,21 @@ struct AdminPages: Sendable {
   let information: @Sendable () -> [(name: String, value: String)]
   /// Whether a request may see what is not a probe; nil where everybody may.
   let isAllowed: (@Sendable (AdminRequest) -> Bool)?
+  /// nil: there is none.
+  var console: ConsolePages?
 
   /// A probe: answered at once, before the pages that others have asked for, and to everybody.
   static func isProbe(_ request: AdminRequest) -> Bool {
     request.path == "/livez" || request.path == "/readyz"
   }
 
+  /// How long a body of the request may be that is read; 0: it is not.
+  func formBytesMax(_ request: AdminRequest) -> Int { console?.formBytesMax(request) ?? 0 }
+
   /// The answer to any request; never fails.
   func response(to request: AdminRequest) -> AdminResponse {
+    // Before the rule of the other pages: it has its own.
+    if let console, let response = console.response(to: request) { return response }
     if let isAllowed, !Self.isProbe(request), !isAllowed(request) {
       var response = AdminResponse.text(.unauthorized, "a token with the role admin is needed")
       // RFC 6750 section 3.
@@ -56,7 +63,8 @@ struct AdminPages: Sendable {
     // Paths are compared as they are: //metrics is not /metrics.
     switch request.path {
     case "/":
-      let html = FrontPage.html(readiness: readiness(), information: information())
+      let html = FrontPage.html(
+        readiness: readiness(), information: information(), hasConsole: console != nil)
       return AdminResponse(
         .ok, .bytes(Array(html.utf8)), contentType: "text/html; charset=utf-8")
     case "/metrics":

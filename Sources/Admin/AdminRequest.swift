@@ -12,6 +12,17 @@ package struct AdminRequest: Equatable, Sendable {
   package var authorization: String?
   /// The values of Accept, with commas; nil without one.
   package var accept: String?
+  /// The value of Host: whoever asks chooses it.
+  package var host: String?
+  /// The value of Cookie: never to be logged.
+  var cookie: String?
+  /// The values of Origin and Sec-Fetch-Site, by which a browser says whose page has sent the request.
+  var origin: String?
+  var fetchSite: String?
+  /// Of the body that was announced; 0 for none, nil where its end is not known before it comes.
+  var bodyLength: Int? = 0
+  /// Read for the paths of `AdminPages.formBytesMax` alone.
+  var body: [UInt8] = []
   /// The connection ends after the response: the client asked for that, speaks HTTP/1.0, or sent
   /// something whose end is not looked for, such as a body.
   var closesConnection = false
@@ -130,7 +141,14 @@ struct RequestParser {
 
   private mutating func note(_ name: String, _ value: ArraySlice<UInt8>) throws(Status) {
     switch name {
-    case "host": hosts += 1
+    case "host":
+      hosts += 1
+      request.host = Self.text(value)
+    case "cookie":
+      // Several fields are one (RFC 9113 section 8.2.3), of proxies from HTTP/2 too.
+      request.cookie = (request.cookie.map { $0 + "; " } ?? "") + Self.text(value)
+    case "origin": request.origin = request.origin == nil ? Self.text(value) : "several"
+    case "sec-fetch-site": request.fetchSite = Self.text(value)
     case "connection":
       let options = Self.text(value).lowercased().split(separator: ",")
       if options.contains(where: { $0.trimmingBlanks == "close" }) {
@@ -142,12 +160,14 @@ struct RequestParser {
       guard (1...18).contains(value.count),
         value.allSatisfy({ (UInt8(ascii: "0")...UInt8(ascii: "9")).contains($0) })
       else { throw .badRequest }
-      // No page takes a body: it is not read, so that nothing can be read behind it either.
+      // Nearly no page takes a body: it is not read, so that nothing can be read behind it either.
       if value.contains(where: { $0 != UInt8(ascii: "0") }) { request.closesConnection = true }
+      request.bodyLength = Int(Self.text(value))
     case "transfer-encoding":
       transferCodings += 1
       guard Self.text(value).lowercased() == "chunked" else { throw .badRequest }
       request.closesConnection = true
+      request.bodyLength = nil
     case "accept":
       request.accept = (request.accept.map { $0 + "," } ?? "") + Self.text(value)
     case "authorization":

@@ -3,11 +3,14 @@
 /// A status code of RFC 9110 section 15 that the admin port answers with.
 package enum Status: Int, Error, Sendable {
   case ok = 200
+  case seeOther = 303
   case badRequest = 400
   case unauthorized = 401
+  case forbidden = 403
   case notFound = 404
   case methodNotAllowed = 405
   case requestTimeout = 408
+  case misdirectedRequest = 421
   case headerFieldsTooLarge = 431
   case serviceUnavailable = 503
   case versionNotSupported = 505
@@ -15,11 +18,14 @@ package enum Status: Int, Error, Sendable {
   var phrase: String {
     switch self {
     case .ok: "OK"
+    case .seeOther: "See Other"
     case .badRequest: "Bad Request"
     case .unauthorized: "Unauthorized"
+    case .forbidden: "Forbidden"
     case .notFound: "Not Found"
     case .methodNotAllowed: "Method Not Allowed"
     case .requestTimeout: "Request Timeout"
+    case .misdirectedRequest: "Misdirected Request"
     case .headerFieldsTooLarge: "Request Header Fields Too Large"
     case .serviceUnavailable: "Service Unavailable"
     case .versionNotSupported: "HTTP Version Not Supported"
@@ -40,6 +46,8 @@ package struct AdminResponse: Sendable {
   /// Beside those that every response has.
   package var fields: [(name: String, value: String)] = []
   package var body: Body
+  /// What a browser may do with the page (Content-Security-Policy).
+  var policy = "default-src 'none'; style-src 'unsafe-inline'"
 
   package init(_ status: Status, _ body: Body, contentType: String) {
     self.status = status
@@ -65,7 +73,7 @@ package struct AdminResponse: Sendable {
     var fields = fields
     fields.append(("Content-Type", contentType))
     fields.append(("Cache-Control", "no-store"))
-    fields.append(("Content-Security-Policy", "default-src 'none'; style-src 'unsafe-inline'"))
+    fields.append(("Content-Security-Policy", policy))
     fields.append(("X-Content-Type-Options", "nosniff"))
     if closes { fields.append(("Connection", "close")) }
     if let framing { fields.append(framing) }

@@ -33,24 +33,28 @@ package final class AdminServer: Sendable {
   ///   - isAllowed: Whether a request may see anything but the probes, which everybody may; where it
   ///     answers false, so does the server, with 401. Everybody may where there is none. On the
   ///     server's thread; must not wait for anything.
+  ///   - console: What `/console` shows, and to whom; nil: there is no such page.
   /// - Throws: `AdminServerError`, where that address cannot be had.
   package init(
     host: String = "127.0.0.1", port: UInt16 = 0, tls: TLSServerContext? = nil, limits: AdminLimits,
     page: MetricsPage,
     readiness: @escaping @Sendable () -> ServingState,
     information: @escaping @Sendable () -> [(name: String, value: String)] = { [] },
-    isAllowed: (@Sendable (AdminRequest) -> Bool)? = nil
+    isAllowed: (@Sendable (AdminRequest) -> Bool)? = nil,
+    console: Console? = nil
   ) throws(AdminServerError) {
     self.host = host
     self.limits = limits
     self.tls = tls
-    pages = AdminPages(
-      page: page, readiness: readiness, information: information, isAllowed: isAllowed)
     do throws(Errno) {
       wakeup = try Wakeup()
       try Socket.checkUnused(host: host, port: port)
       let listener = try Socket.listen(host: host, port: port)
-      self.port = try Socket.localPort(listener.number)
+      let port = try Socket.localPort(listener.number)
+      self.port = port
+      pages = AdminPages(
+        page: page, readiness: readiness, information: information, isAllowed: isAllowed,
+        console: console.map { ConsolePages($0, port: port, isTLS: tls != nil) })
       self.listener = Mutex(consume listener)
     } catch {
       throw AdminServerError(host: host, port: port, cause: error)

@@ -1,7 +1,14 @@
 /// The page for a person who opens the admin port in a browser.
 enum FrontPage {
-  static func html(readiness: ServingState, information: [(name: String, value: String)]) -> String
-  {
+  static func html(
+    readiness: ServingState, information: [(name: String, value: String)], hasConsole: Bool
+  ) -> String {
+    let console =
+      hasConsole
+      ? """
+      <dt><a href="/console">/console</a></dt><dd>What the server does now, for a person; live.</dd>
+
+      """ : ""
     let rows = ([("State", readiness.name)] + information)
       .map { "<tr><th scope=\"row\">\(escaped($0.0))</th><td>\(escaped($0.1))</td></tr>" }
       .joined(separator: "\n")
@@ -28,7 +35,7 @@ enum FrontPage {
       \(rows)
       </table>
       <dl>
-      <dt><a href="/metrics">/metrics</a></dt><dd>What the server counts, as Prometheus reads it.</dd>
+      \(console)<dt><a href="/metrics">/metrics</a></dt><dd>What the server counts, as Prometheus reads it.</dd>
       <dt><a href="/livez">/livez</a></dt><dd>200 while the process serves these pages.</dd>
       <dt><a href="/readyz">/readyz</a></dt><dd>200 when calls are welcome, 503 while starting, recovering or draining.</dd>
       </dl>
@@ -38,7 +45,8 @@ enum FrontPage {
       """
   }
 
-  private static func escaped(_ text: String) -> String {
+  /// The text as HTML shows it, in an element or an attribute.
+  static func escaped(_ text: String) -> String {
     var result = ""
     for character in text {
       switch character {

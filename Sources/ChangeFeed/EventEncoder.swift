@@ -366,7 +366,7 @@ package final class EventEncoder {
 
 extension EventKind {
   /// nil for a record that is no decision.
-  fileprivate init?(_ kind: RecordWriter.Kind) {
+  init?(_ kind: RecordWriter.Kind) {
     switch kind {
     case .held: self = .held
     case .replaced: self = .replaced

@@ -83,6 +83,10 @@ package protocol ReadableLog: AnyObject, Sendable {
 
   /// A cursor that begins with the oldest batch.
   func cursorFromOldest() throws(LogCursorError) -> any LogCursor
+
+  /// A cursor that begins with the newest segment that holds a record before `lsn`, for who reads backwards; a log
+  /// without segments is one. Else with the oldest that is kept.
+  func cursorFromSegment(before lsn: UInt64) throws(LogCursorError) -> any LogCursor
 }
 
 extension DirectoryLog: ReadableLog {
@@ -119,6 +123,18 @@ extension DirectoryLog: ReadableLog {
 
   package func cursorFromOldest() throws(LogCursorError) -> any LogCursor {
     let start = try startOfOldest()
+    return DirectoryCursor(self, at: start, behind: start.lsn)
+  }
+
+  package func cursorFromSegment(before lsn: UInt64) throws(LogCursorError) -> any LogCursor {
+    let start: JournalPosition
+    do throws(LogCursorError) {
+      start = try startOfSegment(before: lsn, position)
+    } catch .trimmed {
+      start = try startOfOldest()
+    } catch {
+      throw error
+    }
     return DirectoryCursor(self, at: start, behind: start.lsn)
   }
 

@@ -204,6 +204,8 @@ extension MemoryLog: ReadableLog {
 
   package func cursorFromOldest() -> any LogCursor { MemoryCursor(self, at: oldestLSN()) }
 
+  package func cursorFromSegment(before lsn: UInt64) -> any LogCursor { cursorFromOldest() }
+
   /// Copies whole records from `lsn` on into `buffer`: how many bytes.
   fileprivate func copy(
     from lsn: UInt64, into buffer: UnsafeMutableRawBufferPointer

@@ -6,11 +6,11 @@ package final class RPCMetrics: Sendable {
   /// `methods.count`, and any other out of range, means a method that the server does not have.
   package let methods: [RPCMethod]
 
-  private let labelledMethods: [RPCMethod]
+  let labelledMethods: [RPCMethod]
   private let nowNanoseconds: @Sendable () -> Int64
   private let wallNanoseconds: (@Sendable () -> Int64)?
   // Taken to add a loop and to scrape, never to count.
-  private let recorders = Mutex<[RPCRecorder]>([])
+  let recorders = Mutex<[RPCRecorder]>([])
 
   /// Metrics for these methods. `nowNanoseconds` is the monotonic clock whose readings the loops
   /// pass to `RPCRecorder.turnBegan`; a scrape asks it which latencies are recent. `wallNanoseconds` is the
@@ -158,11 +158,11 @@ package final class RPCMetrics: Sendable {
 }
 
 extension [RPCRecorder] {
-  fileprivate func sum(_ value: (RPCRecorder) -> UInt64) -> UInt64 {
+  func sum(_ value: (RPCRecorder) -> UInt64) -> UInt64 {
     reduce(0) { $0 &+ value($1) }
   }
 
-  fileprivate func sum(_ counter: RPCRecorder.Counter) -> UInt64 {
+  func sum(_ counter: RPCRecorder.Counter) -> UInt64 {
     sum { $0.counters.value(at: counter.rawValue) }
   }
 

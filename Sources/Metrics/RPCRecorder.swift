@@ -30,6 +30,7 @@ package final class RPCRecorder: Sendable {
   let handling: HistogramCells
   /// By the cells of `handling`.
   let exemplars: ExemplarCells
+  let latencies: LatencyCells
   let turns = HistogramCells(upperBounds: turnBoundsCalls)
   let turnTimes = HistogramCells(upperBounds: turnBoundsNanoseconds)
   let counters = CounterCells(count: Counter.allCases.count)
@@ -45,6 +46,7 @@ package final class RPCRecorder: Sendable {
     handled = CounterCells(count: methodCount * StatusCodeLabel.names.count)
     handling = HistogramCells(upperBounds: Self.handlingBoundsNanoseconds, rows: methodCount)
     exemplars = ExemplarCells(slots: handling.rows * handling.bucketsPerRow)
+    latencies = LatencyCells(rows: methodCount)
     unknownMethod = methodCount - 1
   }
 
@@ -66,6 +68,7 @@ package final class RPCRecorder: Sendable {
     let code = UInt(bitPattern: code) < UInt(bitPattern: codes) ? code : StatusCodeLabel.unknownCode
     handled.add(count, at: method * codes + code)
     handling.record(latencyNanoseconds, row: method, count: count)
+    latencies.record(latencyNanoseconds, row: method, count: count)
   }
 
   /// A call that was handled belongs to a trace that somebody keeps: it may stand for the calls that took

@@ -187,9 +187,9 @@ enum Limits {
   /// One store and one journal serve them all; no machine has shown a use for more.
   static let loopsMax = 128
   /// Without connections: the standard streams, the journal's files and the two that a checkpoint takes, the
-  /// admin port, threads that sleep, the archive, and what the runtime keeps; and of each loop its poller, its listener and
+  /// admin port and the console's look-ups, threads that sleep, the archive, and what the runtime keeps; and of each loop its poller, its listener and
   /// its wake-up.
-  static func descriptorsNeeded(loops: Int) -> Int { 56 + 4 * loops }
+  static func descriptorsNeeded(loops: Int) -> Int { 60 + 4 * loops }
   /// For listeners, the admin pages' connections, those that were evicted, and the journal's files.
   static let descriptorsKept = 320
   /// Idle connections that were told to go, for a new one's sake: each lingers for as long as its peer takes to
@@ -258,6 +258,26 @@ enum Limits {
     // A round trip to anywhere, and a request's body in flight.
     lingerNanosecondsMax: second, lingerBytesMax: 256 * 1024,
     stopNanosecondsMax: second)
+
+  static let console = ConsoleLimits(
+    // A team's screens. Each takes 10 KiB a second, and one of the port's connections.
+    subscribersMax: 32,
+    sessionsMax: 64,
+    // A shift.
+    sessionNanosecondsMax: 8 * 3600 * second,
+    lookupsMax: 8,
+    // All that wait, one after the other.
+    lookupNanosecondsMax: 30 * second,
+    // Proxies give up after a minute.
+    heartbeatNanoseconds: 15 * second,
+    // The longest token, each byte of it as three.
+    formBytesMax: 3 * access.tokenBytesMax + 1024)
+  /// Two milliseconds of a processor, two in a thousand; ten million items take eight minutes.
+  static let itemsSweptPerSecond = 20_000
+  /// An operator's look at what became of an item or a reservation. The newest segments come first; a disk reads as
+  /// much in a second, and half of it is what was asked for.
+  static let history = HistoryLimits(
+    bytesMax: 256 * 1024 * 1024, nanosecondsMax: 2 * second, entriesMax: 100)
 
   // MARK: Abuse budgets, per connection
 

@@ -291,7 +291,10 @@ final class LogOwnership: Sendable {
     ]
   }
 
-  func expose(into page: inout Exposition) {
+  func expose(into page: inout Exposition) { numbers.expose(into: &page) }
+
+  /// As they stand.
+  var numbers: EngineNumbers {
     let (epoch, carrier) = duties.withLock { ($0.epoch, $0.carrier) }
     let state = seen.withLock { $0 }
     let now = SystemClock.steadyNanoseconds()
@@ -316,6 +319,6 @@ final class LogOwnership: Sendable {
     if epoch == 0 {
       numbers.standbyLagSeconds = Double(now - caughtUp.load(ordering: .relaxed)) / 1e9
     }
-    numbers.expose(into: &page)
+    return numbers
   }
 }

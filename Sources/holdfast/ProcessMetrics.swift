@@ -35,6 +35,9 @@ enum ProcessMetrics {
       value: Double(status.openDescriptorsMax))
   }
 
+  /// Since the start.
+  static var uptimeSeconds: Double { Double(SystemClock.wall().nanoseconds) / 1e9 - startSeconds }
+
   /// Fixes the start time; call it early.
   static func begin() { _ = startSeconds }
 }

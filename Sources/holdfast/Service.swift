@@ -56,7 +56,10 @@ enum Service {
     let opening = try StoreOpening(settings, logger, retention, manager)
     try disk.start()
     // Then the ports: a recovery may take a while, and would be for nothing.
-    let (admin, port) = try openPorts(settings, page, state, watcher)
+    let console = try ConsoleKeeper(settings, watcher, metrics, logger) { state.readiness }
+    page.add { console.expose(into: &$0) }
+    let (admin, port) = try openPorts(settings, page, state, watcher, console.console)
+    try console.start()
     let ownership =
       settings.durability == .quorum
       ? try LogOwnership(settings, address(port.host, port.number), logger) : nil
@@ -64,6 +67,7 @@ enum Service {
       opening.follow(ownership)
       state.show(ownership)
       page.add { ownership.expose(into: &$0) }
+      console.attach { $0.ownership = ownership }
     }
     // Not before: a host that is none should be the only thing that is said.
     if watcher.tokens == nil, settings.tls == nil, !HostName.isLoopback(settings.host) {
@@ -93,6 +97,7 @@ enum Service {
               page.add { ServerClock.expose(store, into: &$0) }
               page.add { retention.expose(into: &$0) }
               if let feed { page.add { WatchMetrics.expose(feed, into: &$0) } }
+              console.attach { ($0.store, $0.feed) = (store, feed) }
               return try openServer(settings, port, store, feed, backups, metrics, watcher)
             } standBy: { () throws(CommandFailure) in
               guard settings.isStandby, let ownership else { return nil }
@@ -144,7 +149,8 @@ enum Service {
   /// Takes both ports, or says in one sentence which cannot be had. On the one for calls nothing listens
   /// yet.
   private static func openPorts(
-    _ settings: Settings, _ page: MetricsPage, _ state: ServiceState, _ watcher: Watcher
+    _ settings: Settings, _ page: MetricsPage, _ state: ServiceState, _ watcher: Watcher,
+    _ console: Console
   ) throws(CommandFailure) -> (AdminServer, ReservedPort) {
     var problems: [String] = []
     var flags: [String] = []
@@ -155,7 +161,7 @@ enum Service {
         readiness: { state.readiness },
         information: {
           [("Version", Build.text), ("Build", Build.configuration)] + state.logLines
-        })
+        }, console: console)
     }
     let port = open("", settings.host, &problems, &flags) { (host) throws in
       do {

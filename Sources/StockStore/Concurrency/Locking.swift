@@ -57,6 +57,7 @@ enum Locking: ConcurrencyStrategy {
       guard let token = session.core.tables.locks[ordinal].take() ?? waitFor(ordinal, session)
       else {
         session.counters.conflictsLocked.add()
+        session.noteConflict(ordinal)
         for taken in 0..<position { freeHeld(session, taken) }
         return false
       }

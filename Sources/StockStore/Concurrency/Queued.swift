@@ -14,6 +14,7 @@ enum Queued: ConcurrencyStrategy {
     for position in 0..<changes.count {
       guard waitForTurn(changes.ordinal(lockedAt: position), session) else {
         session.counters.conflictsLocked.add()
+        session.noteConflict(changes.ordinal(lockedAt: position))
         for served in 0..<position { callNext(changes.ordinal(lockedAt: served), session) }
         return .conflict
       }

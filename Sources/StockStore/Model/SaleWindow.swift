@@ -100,7 +100,7 @@ package struct SaleWindow: Equatable, Sendable, BitwiseCopyable {
   }
 
   /// Whether the item may be reserved at this time, in nanoseconds since the Unix epoch.
-  func admits(_ time: Int64) -> Bool {
+  package func admits(_ time: Int64) -> Bool {
     if isFrozen { return false }
     let now = Instant(time: time)
     if let from, now < from { return false }

@@ -29,6 +29,7 @@ extension StoreSession {
       if word & 1 == 0 { return word }
     }
     counters.conflictsLocked.add()
+    noteConflict(ordinal)
     return nil
   }
 
@@ -37,6 +38,7 @@ extension StoreSession {
   func isUnchanged(_ ordinal: UInt32, _ word: UInt64) -> Bool {
     if core.items[ordinal].word.load(ordering: .relaxed) == word { return true }
     counters.conflictsVersionChanged.add()
+    noteConflict(ordinal)
     return false
   }
 
@@ -62,6 +64,7 @@ extension StoreSession {
     let (exchanged, seen) = core.items[ordinal].word.compareExchange(
       expected: word, desired: word | 1, ordering: .acquiringAndReleasing)
     if exchanged { return true }
+    noteConflict(ordinal)
     // Locked by somebody who read what we read: not changed yet.
     if seen == word | 1 {
       counters.conflictsLocked.add()

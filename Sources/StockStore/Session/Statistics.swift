@@ -73,6 +73,9 @@ package struct StoreStatistics: Sendable, Equatable {
   package var subjectBytes: Int = 0
   /// Bytes in use now for the timers of the holds.
   package var timerBytes: Int = 0
+
+  /// Nothing counted yet.
+  package init() {}
 }
 
 /// One session's counters. One thread writes, any may read.

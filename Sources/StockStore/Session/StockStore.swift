@@ -18,6 +18,9 @@ package final class StockStore: Sendable {
   /// For whoever reads what was decided before.
   package let safetyStockChanges = SafetyStockChanges()
   private let sessions = Mutex<[PaddedArray<SessionShared>]>([])
+  private let readers = Mutex<[PaddedArray<EpochMark>]>([])
+  /// In nanoseconds since the Unix epoch.
+  let madeAt: Int64
   let deliberateGap = Mutex<(@Sendable () -> Void)?>(nil)
   /// For a look without the lock.
   let hasDeliberateGap = Atomic<Bool>(false)
@@ -55,6 +58,7 @@ package final class StockStore: Sendable {
       limits: limits, concurrency: concurrency, secret: secret, now: clock.now().nanoseconds,
       log: LogRing(shape: .decisions))
     self.clock = clock
+    madeAt = clock.now().nanoseconds
     journal = nil
     memoryLog = nil
     replica = nil
@@ -80,6 +84,7 @@ package final class StockStore: Sendable {
     }
     self.core = core
     self.clock = clock
+    madeAt = clock.now().nanoseconds
     journal = nil
     replica = nil
   }
@@ -91,6 +96,7 @@ package final class StockStore: Sendable {
     self.replica = replica
     self.core = core
     self.clock = clock
+    madeAt = clock.now().nanoseconds
     self.journal = journal
     memoryLog = nil
   }
@@ -111,6 +117,9 @@ package final class StockStore: Sendable {
     core.free()
     sessions.withLock { list in
       for session in list { session.free() }
+    }
+    readers.withLock { list in
+      for mark in list { mark.free() }
     }
   }
 
@@ -165,6 +174,20 @@ package final class StockStore: Sendable {
     return sums
   }
 
+  /// Calls `body` with what others may see of each session.
+  func forEachSession(_ body: (borrowing SessionShared) -> Void) {
+    sessions.withLock { list in
+      for session in list { body(session[0]) }
+    }
+  }
+
+  /// For a reader of the tables beside the sessions: what it reads in an epoch is kept for it.
+  func makeReaderMark() -> PaddedArray<EpochMark> {
+    let mark = PaddedArray<EpochMark>(count: 1) { _ in EpochMark() }
+    readers.withLock { $0.append(mark) }
+    return mark
+  }
+
   /// Whether the mark of any session says that it is in a turn.
   private var isAnyInTurn: Bool {
     sessions.withLock { list in list.contains { $0[0].mark.isInTurn } }
@@ -193,6 +216,12 @@ package final class StockStore: Sendable {
           let epoch = session[0].mark.epoch.load(ordering: .acquiring)
           if epoch != 0 { oldest = min(oldest, epoch) }
         }
+        readers.withLock { list in
+          for mark in list {
+            let epoch = mark[0].epoch.load(ordering: .acquiring)
+            if epoch != 0 { oldest = min(oldest, epoch) }
+          }
+        }
         return oldest
       }
     }
@@ -205,6 +234,7 @@ struct SessionShared: ~Copyable {
   let awaitedLSN = Atomic<UInt64>(0)
   let mark = EpochMark()
   let counters = SessionCounters()
+  let hot = HotItems()
 }
 
 extension StockStore {

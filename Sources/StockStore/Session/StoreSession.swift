@@ -27,7 +27,10 @@ package final class StoreSession {
     core = store.core
     clock = store.clock
     epochs = store.epochs
-    scratchMemory = PaddedArray(count: 1) { _ in SessionScratch(random: UInt64(number)) }
+    scratchMemory = PaddedArray(count: 1) { _ in
+      // Nobody is to know which of his calls are looked at.
+      SessionScratch(random: UInt64(number), draws: Machine.random64())
+    }
   }
 
   // The counters stay with the store: their sums go on.
@@ -44,6 +47,10 @@ package final class StoreSession {
 
   var counters: SessionCounters {
     @inline(__always) _read { yield shared[0].counters }
+  }
+
+  var hot: HotItems {
+    @inline(__always) _read { yield shared[0].hot }
   }
 
   /// The turn's time in nanoseconds since the Unix epoch.
@@ -268,6 +275,8 @@ struct SessionScratch: ~Copyable {
   var now: Int64 = 0
   /// State of the generator that spreads the back-off.
   var random: UInt64
+  /// Which events the sketches of hot items look at.
+  var hotSamples: HotSamples
   var lineCount = 0
   let lines = FixedArray<CommandLine>(
     capacity: StoreLimits.linesMax,
@@ -332,7 +341,10 @@ struct SessionScratch: ~Copyable {
   /// What the locks of `changes` were granted with, in their order (Locking).
   let tokens = FixedArray<UInt64>(capacity: StoreLimits.changesMax, repeating: 0)
 
-  init(random: UInt64) { self.random = random &* 0x9e37_79b9_7f4a_7c15 | 1 }
+  init(random: UInt64, draws: UInt64) {
+    self.random = random &* 0x9e37_79b9_7f4a_7c15 | 1
+    hotSamples = HotSamples(random: draws)
+  }
 
   deinit {
     lines.free()

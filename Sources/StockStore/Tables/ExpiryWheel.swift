@@ -209,6 +209,21 @@ internal import Posix
     return nil
   }
 
+  /// Staged holds that are due at `now`, `max` at most.
+  func countDue(_ now: Int64, max: Int) -> Int {
+    // Nothing below an entry that is not due is due.
+    var rest = heap.count == 0 ? [] : [0]
+    var (count, looks) = (0, 0)
+    while let index = rest.popLast(), count < max, looks < 4 * max {
+      let entry = heap[index]
+      if entry.expiresAt > now { continue }
+      looks += 1
+      if isLive(entry) { count += 1 }
+      rest += [2 * index + 1, 2 * index + 2].filter { $0 < heap.count }
+    }
+    return count
+  }
+
   /// Nothing need be done before this time; Int64.max where nothing waits.
   var nextWork: Int64 {
     var next = heap.first?.expiresAt ?? .max

@@ -100,12 +100,17 @@ extension StoreSession {
     scratch.swapShort()
     var name: ItemName?
     switch refusal {
-    case .insufficientStock:
+    case .insufficientStock(let item, _, _):
       counters.refusedInsufficientStock.add()
+      noteRefusal(of: item.ordinal)
       let count = scratch.alternatives.count
       scratch.further.alternativesTried = count == 0 ? 0 : count + 1
-    case .limitExceeded: counters.refusedLimitExceeded.add()
-    case .notOnSale: counters.refusedOther.add()
+    case .limitExceeded(let item, _, _):
+      counters.refusedLimitExceeded.add()
+      noteRefusal(of: item.ordinal)
+    case .notOnSale(let item, _):
+      counters.refusedOther.add()
+      noteRefusal(of: item.ordinal)
     default:
       counters.refusedOther.add()
       name = scratch.lines[scratch.alternatives.unknownLine].item

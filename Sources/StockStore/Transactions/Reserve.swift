@@ -121,6 +121,7 @@ extension StoreSession {
   /// Counts a refusal by its reason.
   @inline(never)
   func count(_ refusal: Refusal) {
+    noteRefusal(refusal)
     switch refusal {
     case .insufficientStock: counters.refusedInsufficientStock.add()
     case .limitExceeded: counters.refusedLimitExceeded.add()
@@ -152,6 +153,7 @@ extension StoreSession {
       core.slab[slot].setLine(
         index,
         ViewLine(item: ItemHandle(ordinal: change.ordinal), quantity: change.heldChange))
+      noteReserve(change.ordinal)
     }
     let choice = isChoice ? keepChoice(slot) : .asAsked
     if isLimited {

@@ -105,6 +105,7 @@ extension StoreSession {
     core.slab[slot].setLineCount(1)
     core.slab[slot].setLine(0, ViewLine(item: ItemHandle(ordinal: ordinal), quantity: quantity))
     startTimer(slot, number)
+    noteReserve(ordinal)
     counters.held.add()
     counters.liveHolds.add()
     return PreparedHold(id: core.id(slot), expiresAt: expiresAt, lsn: lsn)

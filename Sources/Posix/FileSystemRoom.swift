@@ -1,0 +1,29 @@
+// How much room a file system has.
+
+#if canImport(Glibc)
+  internal import Glibc
+#else
+  internal import Darwin
+#endif
+
+/// The room on a file system (statvfs(3)).
+package struct FileSystemRoom: Equatable, Sendable {
+  /// What this process may still write: without what is kept for root, unless it is root.
+  package let freeBytes: Int
+  package let totalBytes: Int
+
+  package init(freeBytes: Int, totalBytes: Int) {
+    self.freeBytes = freeBytes
+    self.totalBytes = totalBytes
+  }
+
+  /// Of the file system that has `path`. Waits for it, where it is on a network.
+  package init(path: String) throws(Errno) {
+    var status = statvfs()
+    _ = try retrying { unsafe statvfs(path, &status) }
+    let unit = Int(status.f_frsize)
+    let free = geteuid() == 0 ? status.f_bfree : status.f_bavail
+    freeBytes = Int(clamping: free).multipliedReportingOverflow(by: unit).partialValue
+    totalBytes = Int(clamping: status.f_blocks).multipliedReportingOverflow(by: unit).partialValue
+  }
+}

@@ -1,0 +1,161 @@
+// The console's numbers: taken once a second, on a thread of its own, for as long as the process lives.
+internal import Access
+internal import Admin
+internal import ChangeFeed
+internal import Foundation
+internal import Log
+internal import Logging
+internal import Metrics
+internal import Posix
+internal import StockStore
+internal import Synchronization
+
+/// What the console is fed from. Parts come as the server starts.
+struct ConsoleSources: Sendable {
+  var store: StockStore?
+  var feed: ChangeFeed?
+  var ownership: LogOwnership?
+}
+
+/// Samples the server, publishes what the console shows, and checks balances as it goes.
+final class ConsoleKeeper: Sendable {
+  let console: Console
+  private let settings: Settings
+  private let metrics: RPCMetrics
+  private let readiness: @Sendable () -> ServingState
+  private let logger: Logger
+  private let sources = Mutex(ConsoleSources())
+  private let wakeup: Wakeup
+  private let report = Mutex(SweepReport())
+
+  init(
+    _ settings: Settings, _ watcher: Watcher, _ metrics: RPCMetrics, _ logger: Logger,
+    readiness: @escaping @Sendable () -> ServingState
+  ) throws(CommandFailure) {
+    self.settings = settings
+    self.metrics = metrics
+    self.readiness = readiness
+    self.logger = logger
+    console = Console(rule: ConsoleAccess.rule(settings, watcher.tokens), limits: Limits.console)
+    do throws(Errno) {
+      wakeup = try Wakeup()
+    } catch {
+      throw CommandFailure(description: "cannot prepare for the console: \(error)")
+    }
+  }
+
+  /// Begins; the threads go on until the process ends: there is nothing to be put away.
+  func start() throws(CommandFailure) {
+    let lookups: ConsoleLookups
+    do throws(Errno) {
+      lookups = try ConsoleLookups(console) { [self] in sources.withLock { $0 } }
+      console.onDemand(
+        state: { [wakeup] in wakeup.signal() }, lookup: { lookups.wakeup.signal() })
+      _ = try Thread(name: "console") { [self] in run() }
+      _ = try Thread(name: "look-ups") { lookups.run() }
+    } catch {
+      throw CommandFailure(description: "cannot start the console's threads: \(error)")
+    }
+  }
+
+  /// The server has got more to show.
+  func attach(_ change: @Sendable (inout ConsoleSources) -> Void) {
+    sources.withLock { change(&$0) }
+  }
+
+  /// What the sweep over all balances has found by now.
+  func expose(into page: inout Exposition) {
+    let report = report.withLock { $0 }
+    page.counter(
+      "holdfast_balance_sweep_items_total",
+      help: "Items whose balances the background sweep has checked.",
+      value: report.itemsChecked)
+    page.counter(
+      "holdfast_balance_sweep_sweeps_total",
+      help: "Sweeps over all items that have come to their end.", value: report.sweeps)
+    page.counter(
+      "holdfast_balance_sweep_violations_total",
+      help: "Balances that the sweep found impossible, each time that it met one. Must stay 0.",
+      value: report.violations)
+  }
+
+  private func run() {
+    var samples = ConsoleSamples(settings)
+    var reader: StoreReader?
+    var told: UInt64 = 0
+    var next = SystemClock.monotonicNanoseconds()
+    while true {
+      let now = SystemClock.monotonicNanoseconds()
+      let sources = sources.withLock { $0 }
+      if reader == nil, let store = sources.store { reader = StoreReader(store) }
+      let isDue = now >= next
+      if isDue {
+        next = max(next + Limits.second, now + Limits.second / 2)
+        reader?.sweep(items: Limits.itemsSweptPerSecond)
+        if let found = reader?.report {
+          report.withLock { $0 = found }
+          if found.violations > told {
+            told = found.violations
+            logger.critical(
+              "balances that cannot be",
+              metadata: [
+                "violations": .stringConvertible(found.violations),
+                "newest": "\(found.findings.last ?? "")",
+              ])
+          }
+        }
+      }
+      samples.take(
+        metrics.snapshot(nowNanoseconds: now), sources, reader, isNew: isDue, nowNanoseconds: now)
+      let state = ConsoleState(samples, sources, reader, settings, readiness())
+      console.publish(
+        state.json, lines: state.lines, past: console.wantsPast ? samples.past : nil)
+      wakeup.wait(nanoseconds: max(0, next - SystemClock.monotonicNanoseconds()))
+    }
+  }
+}
+
+/// Who may see the console of this server.
+enum ConsoleAccess {
+  static func rule(_ settings: Settings, _ tokens: TokenKeeper?) -> ConsoleRule {
+    if let tokens {
+      return .tokens { admit($0, tokens.file) }
+    }
+    // Anybody may read stock on the port for calls, or this port is reached from this machine alone: else the console
+    // would show strangers what nothing shows them now.
+    let isShownAnyway =
+      UnixSocket.path(ofHost: settings.host) == nil && !HostName.isLoopback(settings.host)
+      && settings.tls?.clientAuthority == nil
+    guard isShownAnyway || HostName.isLoopback(settings.adminHost) else {
+      return .nobody(
+        """
+        the console shows stock and reservations, and this port is open to a network: with --tokens it asks for a \
+        token; without, it is there where --admin-host is a loopback address
+        """)
+    }
+    return .anybody(hosts: [settings.adminHost, ProcessInfo.processInfo.hostName])
+  }
+
+  private static func admit(_ token: String, _ file: AccessListFile) -> ConsoleAdmission {
+    switch file.list.find(token: Array(token.utf8).span, now: SystemClock.wall().nanoseconds) {
+    case .unknown: return .refused("This token is not known.")
+    case .expired: return .refused("This token has expired.")
+    case .granted(let grant):
+      guard grant.role >= .admin else {
+        return .refused("This token has the role \(grant.role.name); the console needs admin.")
+      }
+      let digest = grant.subject
+      let caller = grant.withCaller { name in
+        unsafe name.withUnsafeBufferPointer { unsafe String(decoding: $0, as: UTF8.self) }
+      }
+      return .granted(
+        ConsoleGrant(caller: caller) {
+          let now = SystemClock.wall().nanoseconds
+          guard case .granted(let still) = file.list.find(tokenDigest: digest, now: now) else {
+            return false
+          }
+          return still.role >= .admin
+        })
+    }
+  }
+}
