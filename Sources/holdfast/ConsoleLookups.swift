@@ -61,6 +61,8 @@ private struct Answer {
     self.reader = reader
   }
 
+  // As ConsoleKeeper.publish: not in the loop.
+  @inline(never)
   func answer(_ question: ConsoleQuestion) -> JSON {
     switch question {
     case .stock(let sku, let location): stock(sku, location)

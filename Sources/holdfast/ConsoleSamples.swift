@@ -46,14 +46,27 @@ struct DiskHorizon {
   }
 }
 
-struct ConsoleSamples {
-  /// What is counted since the start, at one moment.
-  struct Sample {
-    var nanoseconds: Int64
-    var rpc: RPCSnapshot
-    var store = StoreStatistics()
-    var journal: JournalStatistics?
-    var eventsSent: UInt64 = 0
+/// Confined to the console's thread.
+final class ConsoleSamples {
+  /// What is counted since the start, at one moment. A class: some hundred words, in several lists.
+  final class Sample {
+    let nanoseconds: Int64
+    let rpc: RPCSnapshot
+    let store: StoreStatistics
+    let journal: JournalStatistics?
+    let eventsSent: UInt64
+
+    init(
+      nanoseconds: Int64, rpc: RPCSnapshot = RPCSnapshot(),
+      store: StoreStatistics = StoreStatistics(), journal: JournalStatistics? = nil,
+      eventsSent: UInt64 = 0
+    ) {
+      self.nanoseconds = nanoseconds
+      self.rpc = rpc
+      self.store = store
+      self.journal = journal
+      self.eventsSent = eventsSent
+    }
 
     var reserves: UInt64 { store.reservationsHeld }
     var refused: UInt64 {
@@ -93,17 +106,15 @@ struct ConsoleSamples {
   }
 
   /// - Parameter isNew: a second has passed; else what there is is brought up to date.
-  mutating func take(
+  @inline(never)
+  func take(
     _ rpc: RPCSnapshot, _ sources: ConsoleSources, _ reader: StoreReader?, isNew: Bool,
     nowNanoseconds now: Int64
   ) {
     guard isNew || newest == nil else { return }
-    var sample = Sample(nanoseconds: now, rpc: rpc)
-    if let store = sources.store {
-      sample.store = store.statistics()
-      sample.journal = store.journalStatistics
-    }
-    sample.eventsSent = sources.feed?.eventsSent ?? 0
+    let sample = Sample(
+      nanoseconds: now, rpc: rpc, store: sources.store?.statistics() ?? StoreStatistics(),
+      journal: sources.store?.journalStatistics, eventsSent: sources.feed?.eventsSent ?? 0)
     newest = sample
     recent.append(sample)
     if recent.count > Self.rateSamples { recent.removeFirst() }
@@ -124,7 +135,7 @@ struct ConsoleSamples {
     note(sample)
   }
 
-  private mutating func note(_ sample: Sample) {
+  private func note(_ sample: Sample) {
     let before = recent.count > 1 ? recent[recent.count - 2] : sample
     let seconds = max(1e-3, Double(sample.nanoseconds - before.nanoseconds) / 1e9)
     func rate(_ value: (Sample) -> UInt64) -> Double {

@@ -25,7 +25,7 @@ struct ConsoleState {
     _ settings: Settings, _ readiness: ServingState
   ) {
     self.samples = samples
-    newest = samples.newest ?? ConsoleSamples.Sample(nanoseconds: 0, rpc: RPCSnapshot())
+    newest = samples.newest ?? ConsoleSamples.Sample(nanoseconds: 0)
     self.sources = sources
     self.settings = settings
     self.readiness = readiness
@@ -34,6 +34,10 @@ struct ConsoleState {
   }
 
   var json: JSON {
+    @inline(never) get { object }
+  }
+
+  private var object: JSON {
     .object([
       ("now", .int(SystemClock.wall().nanoseconds / 1_000_000)),
       ("server", server), ("rates", rates), ("totals", totals), ("methods", methods),

@@ -70,6 +70,7 @@ SLOW = {
     "idle after an answer": get("/livez"),
     "an answer that is not read": get("/metrics"),
     "many answers that are not read": get("/metrics") * 50,
+    "events that are not read": b"GET /console/events HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n",
     "a body that does not come": get("/livez", "Content-Length: 1000000"),
     "chunks that do not come": get("/livez", "Transfer-Encoding: chunked"),
 }

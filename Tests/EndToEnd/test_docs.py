@@ -1,5 +1,6 @@
 """What the documents tell people to paste works when pasted; what they point at is there."""
 
+import json
 import os
 import pathlib
 import re
@@ -37,7 +38,7 @@ NOT_RUN = {
 RUN_BY_OTHERS = {
     "docs/OPERATIONS.md": "test_operations", "docs/HIGH-AVAILABILITY.md": "test_high_availability",
     "docs/INSTALLATION.md": "test_installation.py", "docs/METRICS.md": "test_metrics.py",
-    "docs/COMMAND-LINE.md": "test_command_line.py",
+    "docs/COMMAND-LINE.md": "test_command_line.py", "docs/CONSOLE.md": "test_the_console_as_json",
 }
 
 
@@ -267,6 +268,18 @@ def test_the_metrics_that_are_told_of_are_there(binary, stock_engine, tmp_path):
     if shutil.which("promtool"):
         done = subprocess.run(["promtool", "check", "metrics"], input=page, capture_output=True, text=True)
         assert done.returncode == 0 and not done.stderr, done.stdout + done.stderr
+
+
+def test_the_console_as_json(binary, tmp_path):
+    """Both commands of docs/CONSOLE.md, against a server with tokens and one without."""
+    (plain,), (bearer,) = [lines(block) for page, block in COMMANDS if page == "docs/CONSOLE.md"]
+    tokens = tmp_path / "tokens"
+    token = holdfast(binary, "token", "create", "--role", "admin", "--caller", "ops", "--file", tokens).stdout.strip()
+    with Server(binary) as open_server, Server(binary, "--tokens", tokens) as guarded:
+        for command, server in ((plain, open_server), (bearer, guarded)):
+            done = subprocess.run(["bash", "-euc", command.replace("127.0.0.1:7421", server.admin)], text=True,
+                                  env={**os.environ, "TOKEN": token}, capture_output=True, timeout=60)
+            assert json.loads(done.stdout)["server"]["state"] == "ready"
 
 
 def test_every_command_is_run_or_has_a_reason_why_not():

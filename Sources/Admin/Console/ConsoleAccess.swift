@@ -36,6 +36,25 @@ package enum ConsoleRule: Sendable {
   case nobody(String)
   /// Whose token this admits.
   case tokens(@Sendable (_ token: String) -> ConsoleAdmission)
+
+  /// The rule where there is no token file: anybody, where what the console shows is open to whoever reaches the port
+  /// anyway; else it would show strangers what nothing shows them now.
+  /// - Parameters:
+  ///   - isPortLocal: the admin port is reached from this machine alone.
+  ///   - areCallsOpen: the port for calls is on a network, and asks nobody for a certificate.
+  ///   - hosts: our names, besides addresses and localhost.
+  package static func withoutTokens(
+    isPortLocal: Bool, areCallsOpen: Bool, hosts: [String]
+  ) -> ConsoleRule {
+    guard isPortLocal || areCallsOpen else {
+      return .nobody(
+        """
+        the console shows stock and reservations, and this port is open to a network: with --tokens it asks for a \
+        token; without, it is there where --admin-host is a loopback address
+        """)
+    }
+    return .anybody(hosts: hosts)
+  }
 }
 
 /// Sessions of browsers. Any thread.

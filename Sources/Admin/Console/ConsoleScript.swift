@@ -140,7 +140,7 @@ enum ConsoleScript {
 
     /** Hours until the disk is full, and how bad that is. */
     function horizon(disk) {
-      if (disk.filling === null) return ["a minute is needed to tell", ""];
+      if (disk.filling === null) return ["trend in a minute", ""];
       if (disk.hours === null) return ["not filling", ""];
       const mark = disk.hours < 4 ? "bad" : disk.hours < 48 ? "warn" : "";
       return [`full in ${disk.hours < 100 ? duration(disk.hours * 3600) : `${Math.round(disk.hours / 24)} days`}`, mark];
@@ -184,6 +184,7 @@ enum ConsoleScript {
         method.name, rate(method.rate), rate(method.failed), milliseconds(method.p50), milliseconds(method.p90),
         milliseconds(method.p99), milliseconds(method.p999),
       ]), "No calls yet.");
+      for (const row of byId("methods").tBodies[0].rows) if (row.cells.length > 4) row.cells[4].className = "p90";
       fillTable(byId("codes"), state.codes.map((code) => [code.name, rate(code.rate), count(code.total)]), "No calls yet.");
       fillTable(byId("hot"), state.hot.map((item) => [
         (cell) => showHotItem(cell, item), rate(item.reserves || 0),
@@ -330,10 +331,10 @@ enum ConsoleScript {
         curve.legend.append(make("li", { class: name }, `${NAMES[name]} `, value));
         return value;
       });
-      curve.top = make("b");
-      curve.legend.append(make("li", { class: "top" }, "top line ", curve.top));
+      curve.top = make("span", { class: "top" });
       curve.svg = svg;
-      byId(curve.box).replaceChildren(svg, curve.legend);
+      const axis = make("p", { class: "axis" }, make("span", { text: "5 minutes ago" }), make("span", { text: "now" }));
+      byId(curve.box).replaceChildren(svg, curve.top, axis, curve.legend);
     }
 
     /** The next of 1, 2, 5, 10, … */
@@ -433,9 +434,16 @@ enum ConsoleScript {
       return `${units}${line.sku}${place}`;
     }
 
-    function balanceText(lines) {
-      return lines.filter((line) => line.onHand !== null)
-        .map((line) => `${count(line.onHand)} on hand, ${count(line.held)} held, ${count(line.committed)} committed`).join("; ") || "–";
+    /** A column of numbers, one for each line. */
+    function numbers(lines, key) {
+      return make("td", { class: "number", text: lines.map((line) => count(line[key])).join(" / ") });
+    }
+
+    /** The time of the day, and the day where it is another one. */
+    function shortTime(ms) {
+      const [day, clock] = new Date(ms).toISOString().slice(0, -1).split("T");
+      const today = new Date().toISOString().slice(0, 10);
+      return make("td", { text: day === today ? clock : `${day} ${clock}`, title: time(ms) });
     }
 
     const ENDS = {
@@ -455,22 +463,23 @@ enum ConsoleScript {
         box.append(make("p", { class: "note", text: `${ENDS[history.end] || ""}${back}` }));
       }
       if (history.entries.length === 0) return box;
-      const table = make("table", {},
-        make("thead", {}, make("tr", {}, ...["Time", "What", "Lines", "Balances after", "Who", "Reservation", "Note"]
-          .map((text) => make("th", { scope: "col", text })))));
+      const headings = [["Time (UTC)"], ["What"], ["Lines"], ["On hand", "number"], ["Held", "number"], ["Committed", "number"],
+        ["Reservation"], ["Caller"], ["Key"], ["Note"]];
+      const table = make("table", {}, make("thead", {}, make("tr", {}, ...headings.map(([text, mark]) =>
+        make("th", { scope: "col", class: mark || "", text })))));
       const body = make("tbody");
       for (const entry of history.entries) {
         const id = make("td");
         if (entry.reservation) {
-          const button = make("button", { type: "button", text: entry.reservation });
+          const button = make("button", { type: "button", class: "link", text: entry.reservation });
           button.addEventListener("click", () => lookUpReservation(entry.reservation));
           id.append(button);
         }
         const until = entry.expiresAt === null ? "" : `until ${time(entry.expiresAt)}`;
-        body.append(make("tr", {}, make("td", { text: time(entry.time) }), make("td", { text: entry.kind }),
-          make("td", { text: entry.lines.map(lineText).join(", ") }), make("td", { text: balanceText(entry.lines) }),
-          make("td", { text: [entry.caller, entry.key].filter(Boolean).join(" / ") }), id,
-          make("td", { text: [entry.note, until].filter(Boolean).join("; ") })));
+        body.append(make("tr", {}, shortTime(entry.time), make("td", { text: entry.kind }),
+          make("td", { text: entry.lines.map(lineText).join(", ") }), numbers(entry.lines, "onHand"),
+          numbers(entry.lines, "held"), numbers(entry.lines, "committed"), id, make("td", { text: entry.caller }),
+          make("td", { text: entry.key }), make("td", { class: entry.note ? "long" : "", text: [entry.note, until].filter(Boolean).join("; ") })));
       }
       table.append(body);
       box.append(make("div", { class: "scroll", tabindex: "0", role: "region", "aria-label": "History from the log" }, table));

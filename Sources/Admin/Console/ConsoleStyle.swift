@@ -68,11 +68,13 @@ enum ConsoleStyle {
 
     main {
       display: grid; gap: .9rem; padding: 1rem; max-width: 120rem; margin: 0 auto;
-      grid-template-columns: repeat(auto-fill, minmax(min(100%, 21rem), 1fr)); align-items: start;
+      grid-template-columns: repeat(12, minmax(0, 1fr)); align-items: start;
     }
+    main > * { grid-column: span 4; }
     .card, .tile { background: var(--card); border: 1px solid var(--line); border-radius: .6rem; min-width: 0; }
     .card { padding: .8rem 1rem 1rem; }
-    .wide { grid-column: span 2; }
+    .wide { grid-column: span 6; }
+    .whole { grid-column: 1 / -1; }
     .tiles { grid-column: 1 / -1; display: grid; gap: .9rem; grid-template-columns: repeat(auto-fit, minmax(9.5rem, 1fr)); }
     .tile { padding: .6rem .9rem .7rem; }
     .tile .label { color: var(--soft); font-size: .82rem; }
@@ -87,34 +89,40 @@ enum ConsoleStyle {
     table { width: 100%; border-collapse: collapse; font-variant-numeric: tabular-nums; font-size: .9rem; }
     th, td { text-align: right; padding: .28rem .4rem; border-top: 1px solid var(--line); vertical-align: top; }
     thead th { border-top: 0; color: var(--soft); font-weight: 500; font-size: .8rem; white-space: nowrap; }
-    th:first-child, td:first-child { text-align: left; padding-left: 0; overflow-wrap: anywhere; }
+    th:first-child, td:first-child { text-align: left; padding-left: 0; }
     th:last-child, td:last-child { padding-right: 0; }
     tbody th { font-weight: 500; }
     caption { text-align: left; font-weight: 600; padding: .3rem 0; }
     .plain { width: auto; margin: 0 1rem; background: var(--card); }
     .plain th { text-align: left; padding-right: 2rem; font-weight: 500; }
     .plain td { text-align: left; overflow-wrap: anywhere; }
-    .scroll { overflow-x: auto; }
+    .scroll { overflow: auto; }
+    #answer .scroll { max-height: 27rem; border: 1px solid var(--line); border-radius: .4rem; }
+    #answer .scroll thead th { position: sticky; top: 0; background: var(--card); }
     .soft { color: var(--soft); }
     .empty { color: var(--soft); font-style: italic; }
     .text { text-align: left; }
     .sku { display: grid; gap: .15rem; min-width: 8rem; max-width: 28rem; }
-    .sku button { text-align: left; border: 0; padding: 0; background: none; color: var(--accent); text-decoration: underline; overflow-wrap: anywhere; min-height: 0; }
+    .link, .sku button { text-align: left; border: 0; padding: 0; background: none; color: var(--accent); text-decoration: underline; overflow-wrap: anywhere; min-height: 0; font-size: inherit; }
+    .link { font-family: ui-monospace, "DejaVu Sans Mono", monospace; font-size: .92em; }
     .bar { height: .3rem; border-radius: .2rem; background: var(--bar); overflow: hidden; }
     .bar span { display: block; height: 100%; background: var(--accent); border-radius: .2rem; }
 
-    dl { display: grid; grid-template-columns: 1fr auto; gap: 0 .8rem; margin: 0; font-size: .9rem; }
+    dl { display: grid; grid-template-columns: 1fr auto; margin: 0; font-size: .9rem; }
     dt, dd { padding: .28rem 0; border-top: 1px solid var(--line); margin: 0; }
     dl > dt:first-of-type, dl > dt:first-of-type + dd { border-top: 0; }
     dt { color: var(--soft); }
-    dd { text-align: right; font-variant-numeric: tabular-nums; overflow-wrap: anywhere; }
+    dd { padding-left: .8rem; text-align: right; font-variant-numeric: tabular-nums; overflow-wrap: anywhere; }
     dd.bad { color: var(--bad); font-weight: 650; }
     dd.warn { color: var(--warn); font-weight: 650; }
     .note { color: var(--soft); font-size: .83rem; margin: .6rem 0 0; }
     noscript .note { margin: 1rem; }
     .problem { color: var(--bad); font-weight: 600; }
 
+    .chart { position: relative; }
     .chart svg { display: block; width: 100%; height: 8.5rem; }
+    .chart .top { position: absolute; top: .1rem; left: .2rem; font-size: .78rem; color: var(--soft); background: var(--card); padding: 0 .2rem; }
+    .axis { display: flex; justify-content: space-between; font-size: .78rem; color: var(--soft); margin: .15rem 0 0; }
     .chart .grid { stroke: var(--line); stroke-width: 1; vector-effect: non-scaling-stroke; }
     .chart .curve { fill: none; stroke-width: 1.8; vector-effect: non-scaling-stroke; stroke-linejoin: round; }
     .legend { display: flex; flex-wrap: wrap; gap: .2rem 1rem; font-size: .82rem; color: var(--soft); margin: .4rem 0 0; padding: 0; list-style: none; }
@@ -125,7 +133,6 @@ enum ConsoleStyle {
     .legend .p99::before { background: var(--other); } .curve.p99 { stroke: var(--other); }
     .legend .sync::before { background: var(--warn); } .curve.sync { stroke: var(--warn); }
     .legend b { color: var(--ink); font-weight: 600; font-variant-numeric: tabular-nums; }
-    .legend .top::before { display: none; }
 
     .forms { display: grid; gap: .9rem; grid-template-columns: repeat(auto-fit, minmax(min(100%, 18rem), 1fr)); }
     .forms form { display: flex; flex-wrap: wrap; gap: .6rem; align-items: end; margin: 0; }
@@ -139,9 +146,9 @@ enum ConsoleStyle {
     #answer:focus { outline: none; }
     .facts { display: flex; flex-wrap: wrap; gap: .3rem 1.4rem; margin: 0; padding: 0; list-style: none; }
     .facts li { color: var(--soft); } .facts b { color: var(--ink); overflow-wrap: anywhere; }
-    #answer td { text-align: left; min-width: 5rem; }
+    #answer td, #answer th { text-align: left; white-space: nowrap; padding: .25rem .55rem; }
     #answer td.number, #answer th.number { text-align: right; }
-    #answer thead th { text-align: left; }
+    #answer td.long { white-space: normal; min-width: 12rem; overflow-wrap: anywhere; }
     footer { padding: 0 1rem 1.5rem; color: var(--soft); font-size: .82rem; max-width: 120rem; margin: 0 auto; overflow-wrap: anywhere; }
 
     .login main { display: block; max-width: 26rem; margin: 10vh auto 0; }
@@ -151,14 +158,22 @@ enum ConsoleStyle {
       .stale main { transition: opacity .3s; }
       .bar span { transition: width .4s; }
     }
+    @media (min-width: 100rem) { main > .card:not(.wide):not(.whole) { grid-column: span 3; } }
+    @media (max-width: 68rem) { main > * { grid-column: span 6; } main > .wide { grid-column: 1 / -1; } main > .tiles { grid-column: 1 / -1; } }
     @media (max-width: 50rem) {
       header { position: static; }
+      .badges { order: 3; flex-basis: 100%; }
+      .tools { margin-left: auto; }
       main { padding: .7rem; gap: .7rem; }
-      .wide { grid-column: auto; }
+      main > * { grid-column: 1 / -1; }
+      .tile:last-child:nth-child(odd) { grid-column: span 2; }
+      h2 small { display: block; margin: 0; }
+      .p90 { display: none; }
       .tiles { grid-template-columns: repeat(2, minmax(0, 1fr)); gap: .7rem; }
       .tile .value { font-size: 1.3rem; }
       .card { padding: .7rem .8rem .8rem; }
-      th, td { padding: .28rem .25rem; }
+      th, td { padding: .28rem .22rem; }
+      table { font-size: .86rem; }
     }
     @media print { header { position: static; } .tools, .forms { display: none; } }
 
