@@ -1,4 +1,4 @@
-// What the kernel says of this process, and of the file system that a path is on.
+// What the kernel says of this process.
 internal import CPlatform
 internal import Glibc
 
@@ -50,27 +50,5 @@ package struct ProcessStatus: Sendable {
     }
     guard case .moved(let count) = result else { return nil }
     return String(decoding: bytes.prefix(count), as: UTF8.self)
-  }
-}
-
-/// The room on a file system (statvfs(3)).
-package struct FileSystemRoom: Equatable, Sendable {
-  /// What this process may still write: without what is kept for root, unless it is root.
-  package let freeBytes: Int
-  package let totalBytes: Int
-
-  package init(freeBytes: Int, totalBytes: Int) {
-    self.freeBytes = freeBytes
-    self.totalBytes = totalBytes
-  }
-
-  /// Of the file system that has `path`. Waits for it, where it is on a network.
-  package init(path: String) throws(Errno) {
-    var status = statvfs()
-    _ = try retrying { unsafe statvfs(path, &status) }
-    let unit = Int(status.f_frsize)
-    let free = geteuid() == 0 ? status.f_bfree : status.f_bavail
-    freeBytes = Int(clamping: free).multipliedReportingOverflow(by: unit).partialValue
-    totalBytes = Int(clamping: status.f_blocks).multipliedReportingOverflow(by: unit).partialValue
   }
 }

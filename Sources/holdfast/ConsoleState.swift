@@ -6,6 +6,7 @@ internal import Log
 internal import Metrics
 internal import Posix
 internal import StockStore
+internal import Version
 
 struct ConsoleState {
   private static let hotItemsShown = 12
@@ -254,7 +255,7 @@ struct ConsoleState {
     }
     let violations = newest.store.invariantViolations + sweep.violations
     var lines: [(name: String, value: String)] = [
-      ("State", readiness.name), ("Version", Build.version),
+      ("State", readiness.name), ("Version", Build.text),
       ("Impossible balances", violations == 0 ? "none found" : "\(violations) found"),
       ("Calls", rate(\.handled)), ("Held", rate(\.reserves)), ("Refused", rate(\.refused)),
       ("Conflicts", rate(\.conflicts)),

@@ -65,12 +65,12 @@ extension CommandFailure {
     }
   }
 
-  /// Runs a command; where it fails, says why on standard error and ends with the failure's status.
   /// Whether the log of a directory is kept in an engine too.
   static func isCopy(_ directory: String) -> Bool {
-    FileManager.default.fileExists(atPath: "\(directory)/\(FileNames.copy)")
+    (try? FileStatus(path: "\(directory)/\(FileNames.copy)")) != nil
   }
 
+  /// Runs a command; where it fails, says why on standard error and ends with the failure's status.
   static func report(_ body: () async throws -> Void) async throws {
     do {
       try await body()

@@ -107,6 +107,7 @@ package final class StockStore: Sendable {
   package init(showing tables: StoreCore, clock: any Clock) {
     core = tables.followed()
     self.clock = clock
+    madeAt = clock.now().nanoseconds
     journal = nil
     memoryLog = nil
     replica = nil
