@@ -91,6 +91,17 @@ package struct CallFailure: Error, Equatable {
     }
   }
 
+  /// The server has looked at the call and refused it. What it says then is so for all tries under the same key, or of the same
+  /// reservation: one that was decided is answered alike. Who may not call hears nothing of what was decided.
+  var saysWhatWasDecided: Bool {
+    guard case .answered(let code) = kind, !details.reason.isEmpty else { return false }
+    switch code {
+    case .failedPrecondition, .notFound, .aborted, .alreadyExists, .invalidArgument, .outOfRange:
+      return true
+    default: return false
+    }
+  }
+
   /// Another server is the owner, or may be.
   package var isNotOwner: Bool { ["NOT_OWNER", "LEASE_OVER"].contains(details.reason) }
 

@@ -166,6 +166,7 @@ package final class ServiceCaller {
     let deadline = began + patience.total
     var toldAt: Int64?
     var isOutcomeUnknown = false
+    var earlier: CallFailure?
     while true {
       var failure: CallFailure
       do throws(CallFailure) {
@@ -175,18 +176,20 @@ package final class ServiceCaller {
         return response
       } catch { failure = error }
       isOutcomeUnknown = isOutcomeUnknown || failure.isOutcomeUnknown
-      // What the server says of a decision is said of all tries.
-      if case .answered = failure.kind, !failure.isTemporary, !failure.isOutcomeUnknown {
-        isOutcomeUnknown = false
+      // A try for which there was hardly time says less than the one before.
+      if failure.kind == .connection(.unreachable), let earlier,
+        SystemClock.monotonicNanoseconds() >= deadline
+      {
+        failure = earlier
       }
+      earlier = failure
+      if failure.saysWhatWasDecided { isOutcomeUnknown = false }
       failure.isOutcomeUnknown = isOutcomeUnknown && method.changesSomething
       failure.idempotencyKey = key
       guard failure.isTemporary, !isHopeless(failure), !Signals.isInterrupted else { throw failure }
-      if case .answered = failure.kind, !failure.isNotOwner {
-      } else {
-        client = nil
-      }
+      let before = rotation.current
       let wait = rotation.failed(failure)
+      if rotation.current != before { client = nil }
       let now = SystemClock.monotonicNanoseconds()
       if now + wait >= deadline { throw failure }
       if now - began > Self.reportNanoseconds,
@@ -219,7 +222,10 @@ package final class ServiceCaller {
     while true {
       if let ended = try wait(client, call) {
         if ended.isAnswered, ended.status == .ok { return ended.message }
-        throw CallFailure(ended, server: server)
+        let failure = CallFailure(ended, server: server)
+        // A server that breaks off a call may do so with the next on the same connection.
+        if case .broken = failure.kind { self.client = nil }
+        throw failure
       }
       let now = SystemClock.monotonicNanoseconds()
       let hasBegun = client.hasBegun(call)

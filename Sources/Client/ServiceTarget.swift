@@ -53,6 +53,9 @@ package struct ServiceTarget: CustomStringConvertible, Sendable {
     return name.contains(":") ? "[\(name)]:\(port)" : "\(name):\(port)"
   }
 
+  /// The metadata says who calls.
+  package var hasTokenInMetadata: Bool { metadata.contains { $0.name == "authorization" } }
+
   /// Whether others could read what goes there.
   package var isInTheClear: Bool { tls == nil && !HostName.isLoopback(host) }
 }

@@ -33,12 +33,13 @@ struct ServerOptions: ParsableArguments {
       throw ServiceAccess.mistake("--target: \(addresses.count) addresses; 16 at most")
     }
     var more: [ClientMetadata] = []
-    if let caller {
+    if let caller, !caller.isEmpty {
       more.append(ClientMetadata(name: "holdfast-caller", value: try Self.code(caller, "--caller")))
     }
     var targets: [ServiceTarget] = []
-    for address in addresses.map({ $0.filter { $0 != " " } }) {
-      targets.append(try access.target(String(address), with: more))
+    for address in addresses {
+      let text = String(address.drop { $0 == " " })
+      targets.append(try access.target(text, with: more, warns: targets.isEmpty))
     }
     return targets
   }

@@ -241,7 +241,7 @@ private enum ServerAddress: Sendable {
         throw .server("nobody says where it is: \(error)")
       }
       do throws(CommandFailure) {
-        if !address.isEmpty { return try access.target(address) }
+        if !address.isEmpty { return try access.target(address, warns: false) }
       } catch {
         throw .server("'\(address)', where the log's owner is: \(error)")
       }

@@ -42,9 +42,11 @@ struct ServiceAccess: ParsableArguments {
   var metadata: [String] = []
 
   /// The server at an address, spoken to as the flags say.
-  /// - Parameter metadata: goes along too.
+  /// - Parameters:
+  ///   - more: metadata that goes along too.
+  ///   - warns: of a token that others may read.
   func target(
-    _ text: String, with more: [ClientMetadata] = []
+    _ text: String, with more: [ClientMetadata] = [], warns: Bool = true
   ) throws(CommandFailure) -> ServiceTarget {
     guard var target = ServiceTarget(text) else {
       throw Self.mistake(
@@ -61,6 +63,7 @@ struct ServiceAccess: ParsableArguments {
     if let serverName { target.name = serverName }
     try secure(&target)
     authenticate(&target)
+    if warns { warn(target) }
     return target
   }
 
@@ -95,16 +98,23 @@ struct ServiceAccess: ParsableArguments {
   private func authenticate(_ target: inout ServiceTarget) {
     if let tokenFile {
       target.token = .file(tokenFile)
-    } else if target.metadata.contains(where: { $0.name == "authorization" }) {
-      CommandFailure.complain(
-        "warning: everybody on this machine can read a token in --metadata (ps): use --token-file or HOLDFAST_TOKEN"
-      )
-    } else if let token = ProcessEnvironment.value("HOLDFAST_TOKEN") {
+      return
+    }
+    if target.hasTokenInMetadata { return }
+    if let token = ProcessEnvironment.value("HOLDFAST_TOKEN") {
       target.token = .text(token)
     } else if let file = ProcessEnvironment.value("HOLDFAST_TOKEN_FILE") {
       target.token = .file(file)
     }
-    if target.token != nil, target.isInTheClear {
+  }
+
+  private func warn(_ target: ServiceTarget) {
+    if target.hasTokenInMetadata {
+      CommandFailure.complain(
+        "warning: everybody on this machine can read a token in --metadata (ps): use --token-file or HOLDFAST_TOKEN"
+      )
+    }
+    if target.token != nil || target.hasTokenInMetadata, target.isInTheClear {
       CommandFailure.complain("warning: the token goes to \(target) in the clear: use --tls")
     }
   }

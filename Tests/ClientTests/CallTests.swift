@@ -204,6 +204,15 @@ private func refusal(
     #expect(failure.exitStatus == status)
   }
 
+  @Test func whoMayNotCallHearsNothingOfWhatWasDecided() {
+    #expect(refusal(.failedPrecondition, "INSUFFICIENT_STOCK").saysWhatWasDecided)
+    #expect(refusal(.aborted, "VERSION_MISMATCH").saysWhatWasDecided)
+    #expect(!refusal(.unauthenticated, "TOKEN_EXPIRED").saysWhatWasDecided)
+    #expect(!refusal(.unavailable, "OVERLOADED").saysWhatWasDecided)
+    #expect(!refusal(.failedPrecondition, "").saysWhatWasDecided)
+    #expect(!CallFailure(.timedOut, "no answer").saysWhatWasDecided)
+  }
+
   @Test func aRefusalIsSaidWithItsReasonAndWhatToDo() {
     #expect(
       refusal(.aborted, "VERSION_MISMATCH", [("current_version", "7")]).lines()

@@ -5,6 +5,7 @@ import dataclasses
 import fcntl
 import json
 import os
+import pty
 import select
 import signal
 import socket
@@ -69,11 +70,11 @@ class Command:
 
     def at_terminal(self, *arguments, answers="", columns=120, status=0, **more):
         """Runs it at a terminal, where a person types `answers`. All that is to be seen there."""
-        process, master = os.forkpty()
-        if process == 0:
-            os.execve(self.binary, [str(self.binary), *map(str, arguments)],
-                      {**self.environment, "TERM": "xterm", **more})
-        fcntl.ioctl(master, termios.TIOCSWINSZ, struct.pack("HHHH", 40, columns, 0, 0))
+        master, slave = pty.openpty()
+        fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", 40, columns, 0, 0))
+        process = subprocess.Popen([self.binary, *map(str, arguments)], stdin=slave, stdout=slave, stderr=slave,
+                                   start_new_session=True, env={**self.environment, "TERM": "xterm", **more})
+        os.close(slave)
         os.write(master, answers.encode())
         seen, deadline = b"", time.monotonic() + SECONDS
         while time.monotonic() < deadline:
@@ -83,8 +84,7 @@ class Command:
                 except OSError:  # the other side is closed
                     break
         os.close(master)
-        _, ended = os.waitpid(process, 0)
-        assert os.waitstatus_to_exitcode(ended) == status, seen
+        assert process.wait(SECONDS) == status, seen
         return seen.decode()
 
 
@@ -105,6 +105,10 @@ class Lines:
         with self.changed:
             self.has_ended = True
             self.changed.notify_all()
+
+    def all(self):
+        """What there was, once the stream has ended."""
+        return self.wait(lambda _: self.has_ended)
 
     def wait(self, condition, seconds=SECONDS):
         """Until condition(lines) holds."""
