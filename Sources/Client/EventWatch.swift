@@ -118,13 +118,15 @@ package final class EventWatch {
 
   private func goesOn(after failure: CallFailure) -> Bool {
     if failure.isTemporary { return true }
+    // A stream that was cut off on the way, by a proxy or the like.
+    if failure.isOutcomeUnknown { return hasBegun }
     switch failure.kind {
     // A name that has no address now, and had one.
     case .connection(.unknownHost): return hasBegun
     // A table is full, now.
     case .answered(.resourceExhausted): return hasBegun
-    // A stream that was cut off.
-    case .broken: return hasBegun
+    // No watch of ours ends so.
+    case .answered(.ok): return hasBegun
     default: return false
     }
   }
@@ -172,7 +174,11 @@ package final class EventWatch {
       if isMalformed {
         throw CallFailure(.malformed, "the server has sent what are no events", server: server)
       }
-      if let ended { throw CallFailure(ended, server: server) }
+      if let ended {
+        var failure = CallFailure(ended, server: server)
+        if ended.status == .ok { failure.text = "the watch was ended" }
+        throw failure
+      }
       let now = SystemClock.monotonicNanoseconds()
       if !client.isReady, now - connectedAt > Self.connectNanoseconds {
         throw failure(ServiceClientError(.unreachable, "nobody answers there"))

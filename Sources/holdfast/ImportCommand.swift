@@ -53,6 +53,9 @@ struct ImportStock: ParsableCommand {
   @OptionGroup(title: "Server") var server: ServerOptions
 
   func validate() throws {
+    if file == "-" {
+      throw ValidationError("standard input cannot be read twice: save it as a file")
+    }
     if id != nil && restart { throw ValidationError("--id goes on, --restart begins anew") }
     if separator != "tab" {
       let bytes = Array(separator.utf8)

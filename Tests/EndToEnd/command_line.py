@@ -183,7 +183,7 @@ class Proxy:
                     pass
 
     def close(self):
-        self.listener.close()
+        close_listener(self.listener)
         self.release()
         self.cut()
 
@@ -222,9 +222,15 @@ class Impostor:
         return self
 
     def __exit__(self, *_):
-        self.listener.close()
+        close_listener(self.listener)
         for client in self.kept:
             client.close()
+
+
+def close_listener(listener):
+    """At once: the kernel keeps one that a thread accepts on."""
+    listener.shutdown(socket.SHUT_RDWR)
+    listener.close()
 
 
 def interrupt(process):

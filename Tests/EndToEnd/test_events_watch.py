@@ -4,8 +4,11 @@ import json
 import signal
 import subprocess
 
+import grpc
+from holdfast.v1 import event_pb2
+
 from client import Client, fresh, line
-from command_line import Command, Lines, Proxy, interrupt
+from command_line import Command, Fake, Lines, Proxy, interrupt, refuse
 from server import Server, eventually
 
 
@@ -142,3 +145,23 @@ def test_a_watch_has_a_new_token_at_every_connection(binary, secured, ours, tmp_
         file.write_text("x" * 40)
         proxy.cut()
         assert process.wait(60) == 77 and "TOKEN_INVALID" in process.stderr.read()
+
+
+def test_a_watch_that_was_ended_goes_on_behind_its_token_and_nonsense_ends_it(binary):
+    asked = []
+
+    def answer(method, request, context):
+        asked.append(event_pb2.WatchRequest.FromString(request))
+        if len(asked) == 1:
+            yield event_pb2.WatchResponse(resume_token="t1", events=[event_pb2.Event(lsn=7, kind=99)]).SerializeToString()
+        elif len(asked) == 2:
+            refuse(context, grpc.StatusCode.UNAVAILABLE, "SHUTTING_DOWN")
+        elif len(asked) == 3:
+            refuse(context, grpc.StatusCode.DEADLINE_EXCEEDED, "", "a proxy's patience is over")
+        else:
+            yield b"\xff\xff"
+
+    with Fake(answer) as hostile:
+        done = Command(binary, hostile.target)("events", "watch", "--from", "oldest", "--json", status=70)
+    assert [event["kind"] for event in done.objects] == ["KIND_99"] and "no events" in done.err
+    assert asked[0].oldest and [each.resume_token for each in asked[1:]] == ["t1"] * 3
