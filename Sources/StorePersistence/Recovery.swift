@@ -75,6 +75,8 @@ final class Refill {
   private let closing: ClosingRecord.Found
   private let fault: LogFault?
   private let began = SystemClock.monotonicNanoseconds()
+  /// What shows the tables meanwhile: its index must not go before the replay has ended.
+  private var shown: StockStore?
   /// The newest batch of records; nil where none was read.
   private(set) var newestBatch: BatchHeader?
 
@@ -120,7 +122,7 @@ final class Refill {
   /// - Parameter clock: as StockStore's.
   func show(_ clock: any Clock) -> StockStore {
     let store = StockStore(showing: core, clock: clock)
-    replay.shown = store
+    (shown, replay.shown) = (store, store.core)
     return store
   }
 

@@ -55,8 +55,8 @@ package final class Replay {
   /// Behind the newest record that was applied.
   package private(set) var endLSN: UInt64
 
-  /// A store that shows the tables between two batches: it is told of every name.
-  package var shown: StockStore?
+  /// The tables as a store shows them between two batches: it finds every name.
+  package var shown: StoreCore?
 
   /// Decisions before the journal's end, since the directory was made.
   package private(set) var decisions: UInt64
@@ -236,7 +236,7 @@ package final class Replay {
     guard level.version == core.firstVersion, try core.restore(level, name, lsn: lsn) else {
       throw impossible("an item that cannot be made")
     }
-    shown?.core.insert(ordinal)
+    shown?.insert(ordinal)
   }
 
   /// Whether this goes on with what is left of the item that has the place.
