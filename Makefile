@@ -32,6 +32,8 @@ ENGINE ?= .engine
 PREFIX ?= /usr/local
 SYSCONFDIR ?= /etc
 DESTDIR ?=
+# Of examples/, those that run where Debian, PyPI and Swift's packages are all there is.
+CLIENTS ?= python go java ruby cpp swift
 ARGS ?=
 
 .PHONY: $(shell sed -n 's/^\([a-z-]*\):.*/\1/p' $(firstword $(MAKEFILE_LIST)))
@@ -78,7 +80,8 @@ deb: bootstrap-package programs ## Debian packages of both programs, in dist/
 	scripts/build-deb.sh dist
 
 clean: ## remove what was built
-	rm -rf .build .build-thread .build-address .build-fuzz .build-count .venv .venv-proxies .venv-patroni .venv-browser dist
+	rm -rf .build .build-thread .build-address .build-fuzz .build-count .venv .venv-proxies .venv-patroni .venv-browser .venv-clients dist
+	for folder in examples/*/; do $(MAKE) -C $$folder clean; done
 
 # == For developers
 
@@ -123,6 +126,11 @@ test-alerts: test-swift ## servers in every condition that there is an alert for
 test-console: bootstrap-browser programs ## the console in Chromium, with the release build (ARGS)
 	HOLDFAST_BINARY=$(RELEASE)/holdfast .venv-browser/bin/python -m pytest Tests/EndToEnd -m browser $(ARGS)
 
+test-clients: bootstrap-clients programs ## build the programs of examples/ and hold each to the same table (CLIENTS, ARGS)
+	set -e; for language in $(CLIENTS); do \
+	  $(MAKE) -C examples/$$language PYTHON=$$PWD/.venv/bin/python GOOGLEAPIS=$$(echo $$PWD/.venv/lib/python3*/site-packages); done
+	HOLDFAST_BINARY=$(RELEASE)/holdfast HOLDFAST_CLIENTS='$(CLIENTS)' $(PYTEST) Tests/EndToEnd -m clients $(ARGS)
+
 crash: bootstrap programs ## kill -9 under load, restart, compare with the ledger (ROUNDS, ARGS)
 	scripts/crash.py --rounds $(ROUNDS) $(ARGS)
 
@@ -166,8 +174,7 @@ proto-lint: bootstrap-dev ## buf's STANDARD and COMMENTS rules; nothing breaks s
 proto-check: bootstrap-dev ## fail if the generated C is stale
 	scripts/generate-proto.sh --check
 
-proto-clients: ## clients in Go, Java and Python from proto/, generated and compiled
-	@scripts/bootstrap.sh --clients
+proto-clients: bootstrap-clients ## clients in every language from proto/, generated, and compiled in four
 	scripts/proto-clients.sh
 
 bootstrap: ## install what the build needs and is missing
@@ -184,6 +191,9 @@ bootstrap-proxies: ## and what test-proxies needs: nginx, haproxy, and Envoy in 
 
 bootstrap-browser: ## and what test-console needs: Chromium and its driver, selenium in .venv-browser
 	@scripts/bootstrap.sh --browser
+
+bootstrap-clients: ## and what test-clients and proto-clients need: Go, Java, Ruby, C++, their libraries, and .venv-clients
+	@scripts/bootstrap.sh --clients
 
 bootstrap-ha: ## and what scripts/patroni.py needs: Patroni and etcd, and a newer Patroni in .venv-patroni
 	@scripts/bootstrap.sh --ha

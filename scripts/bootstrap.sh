@@ -9,7 +9,8 @@
 #   scripts/bootstrap.sh --ha        also what scripts/patroni.py needs: Patroni and etcd, and a newer Patroni in .venv-patroni
 #   scripts/bootstrap.sh --package   what packaging and `make test-package` need: dpkg-dev, lintian, debootstrap, mandoc, strace, shells
 #   scripts/bootstrap.sh --browser   also what `make test-console` needs: Chromium and its driver, and .venv-browser
-#   scripts/bootstrap.sh --clients   also what `make proto-clients` needs: Go, Java, and their libraries
+#   scripts/bootstrap.sh --clients   also what `make proto-clients` and `make test-clients` need: Go, Java, Ruby, a C++ compiler,
+#                                    their libraries; in .venv-clients grpcurl, and parsers for what is not run
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -75,11 +76,28 @@ client_needs=(
   "command -v protoc-gen-go-grpc|protoc-gen-go-grpc"
   "test -e /usr/share/gocode/src/google.golang.org/protobuf/types/known|golang-google-protobuf-dev"
   "test -e /usr/share/gocode/src/google.golang.org/grpc|golang-google-grpc-dev"
+  "test -e /usr/share/gocode/src/google.golang.org/genproto/googleapis/rpc/errdetails|golang-google-genproto-dev"
+  # The older one knows no message of this protoc-gen-go.
+  "test -e /usr/share/gocode/src/github.com/golang/protobuf/proto/registry.go|golang-github-golang-protobuf-1-5-dev"
   "command -v javac|default-jdk-headless"
   "command -v grpc_java_plugin|protobuf-compiler-grpc-java-plugin"
   "test -e /usr/share/java/protobuf.jar|libprotobuf-java"
   "test -e /usr/share/java/grpc-stub.jar|libgrpc-java"
   "test -e /usr/share/java/geronimo-annotation-1.3-spec.jar|libgeronimo-annotation-1.3-spec-java"
+  "test -e /usr/share/java/netty-codec-http2.jar|libnetty-java"
+  "test -e /usr/share/java/perfmark-api.jar|libperfmark-java"
+  "test -e /usr/share/java/gson.jar|libgoogle-gson-java"
+  "test -e /usr/share/java/proto-google-common-protos.jar|libgoogle-common-protos-java"
+  "command -v ruby|ruby"
+  "ruby -e 'require %(grpc)'|ruby-grpc"
+  "ruby -e 'require %(google/protobuf)'|ruby-google-protobuf"
+  "ruby -e 'require %(google/rpc/status_pb)'|ruby-googleapis-common-protos-types"
+  "command -v grpc_ruby_plugin|protobuf-compiler-grpc"
+  "command -v grpc_tools_ruby_protoc|ruby-grpc-tools"
+  "pkg-config --exists grpc++|libgrpc++-dev"
+  "command -v c++|g++"
+  "command -v cmake|cmake"
+  "command -v node|nodejs"
 )
 
 missing_packages() {
@@ -138,6 +156,7 @@ if [ -n "$missing" ]; then
 fi
 case ${1:-} in --dev | --clients | --proxies | --ha) make_python_environment .venv requirements.txt ;; esac
 case ${1:-} in --browser) make_python_environment .venv-browser requirements-browser.txt ;; esac
+case ${1:-} in --clients) make_python_environment .venv-clients requirements-clients.txt ;; esac
 case ${1:-} in --proxies) make_python_environment .venv-proxies requirements-proxies.txt ;; esac
 # With the system's Python: another may lie where the user postgres, who runs this, cannot read it.
 case ${1:-} in --ha) make_python_environment .venv-patroni requirements-patroni.txt /usr/bin/python3 ;; esac

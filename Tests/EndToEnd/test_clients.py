@@ -3,17 +3,22 @@
 `make test-clients` builds them and runs this. HOLDFAST_CLIENTS names those to try; default: all that are built here.
 """
 
+import concurrent.futures
+import contextlib
+import json
 import os
 import re
-import shutil
 import subprocess
 import threading
 
+import grpc
 import pytest
+from google.protobuf import any_pb2
+from google.rpc import error_details_pb2, status_pb2
 
-from client import Client, duration, fresh, line
+from client import duration, fresh, line
 from conftest import REPOSITORY
-from holdfast.v1 import reservation_pb2
+from holdfast.v1 import event_pb2, reservation_pb2
 from lossy import Lossy
 from server import Server, eventually, holdfast
 
@@ -267,15 +272,24 @@ def test_a_token_is_wanted(secure_program, guarded, ours, sku, order):
     assert "  reason CREDENTIALS_MISSING" in [row.split(":")[0] for row in rows]
 
 
-@pytest.mark.parametrize("case", ["another authority", "another name", "no TLS"])
-def test_who_is_not_trusted_gets_no_call(secure_program, guarded, ours, theirs, sku, order, case):
-    server, token = guarded
-    flags = {"another authority": ["--tls-ca", theirs.authority],
-             "another name": ["--tls-ca", ours.authority, "--tls-name", "elsewhere.example"], "no TLS": []}[case]
-    running = Running(secure_program, server.target, sku, order, "--stock", 5, "--deadline", 1, *flags,
-                      environment={"HOLDFAST_TOKEN": token})
+@pytest.fixture(scope="module")
+def elsewhere(binary, ours):
+    """A server whose certificate is another's."""
+    pair = ours.issue("elsewhere", hosts=["DNS:elsewhere.example"])
+    with Server(binary, "--tls-cert", pair.certificate, "--tls-key", pair.key) as server:
+        yield server
+
+
+@pytest.mark.parametrize("case", ["another authority", "another address", "another name", "no TLS"])
+def test_who_is_not_trusted_gets_no_call(secure_program, elsewhere, ours, theirs, sku, order, case):
+    flags = {"another authority": ["--tls-ca", theirs.authority, "--tls-name", "elsewhere.example"],
+             "another address": ["--tls-ca", ours.authority],
+             "another name": ["--tls-ca", ours.authority, "--tls-name", "localhost"], "no TLS": []}[case]
+    running = Running(secure_program, elsewhere.target, sku, order, "--stock", 5, "--deadline", 1, *flags)
     status, rows = running.end()
     assert status == FAILED and re.fullmatch("failed: (DEADLINE_EXCEEDED|UNAVAILABLE)", rows[-1]), (rows, running.errors)
+    check(Running(secure_program, elsewhere.target, sku, order, "--units", 2, "--stock", 5, "--tls-ca", ours.authority,
+                  "--tls-name", "elsewhere.example"), [f"stock {sku}: 5 on hand, 5 available", *sale(sku, order)])
 
 
 @pytest.mark.parametrize("flags", [["--no-such-flag"], ["--payment", "perhaps"], ["--units", "two"]])
@@ -294,3 +308,68 @@ def test_order_ids_that_begin_alike_are_kept_apart(program, server, client, sku,
     client.reservations.Confirm(reservation_pb2.ConfirmRequest(reservation_id=other.reservation_id), **client.call)
     check(running, [f"watching {order}", f"held 2 {sku} (HELD)", "payment? ok or declined", "payment ok",
                     f"confirmed 2 {sku}", f"event HELD 2 {sku}", f"event CONFIRMED 2 {sku}", "sold", SOLD], "ok\n")
+
+
+class Refusing(grpc.GenericRpcHandler):
+    """A server whose Watch stands, and that refuses every other call."""
+
+    def __init__(self, code, reason, pushback):
+        self.code, self.pushback, self.calls = code, pushback, 0
+        self.details = status_pb2.Status(code=code.value[0], message="not now")
+        for detail in (error_details_pb2.ErrorInfo(reason=reason, domain="holdfast", metadata={"b": "2", "a": "1"}),
+                       error_details_pb2.RetryInfo(retry_delay=duration(0.25))):
+            packed = any_pb2.Any()
+            packed.Pack(detail)
+            self.details.details.append(packed)
+
+    def service(self, call):
+        if call.method.endswith("/Watch"):
+            return grpc.unary_stream_rpc_method_handler(self.watch)
+        return grpc.unary_unary_rpc_method_handler(self.refuse)
+
+    def watch(self, _, context):
+        yield event_pb2.WatchResponse(resume_token="token").SerializeToString()
+        ended = threading.Event()
+        if context.add_callback(ended.set):
+            ended.wait()
+
+    def refuse(self, _, context):
+        self.calls += 1
+        trailers = [("grpc-status-details-bin", self.details.SerializeToString())]
+        if self.pushback is not None:
+            trailers.append(("grpc-retry-pushback-ms", str(self.pushback)))
+        context.set_trailing_metadata(trailers)
+        context.abort(self.code, "not now")
+
+
+@contextlib.contextmanager
+def refusing(*arguments):
+    script = Refusing(*arguments)
+    server = grpc.server(concurrent.futures.ThreadPoolExecutor(4), handlers=[script])
+    port = server.add_insecure_port("127.0.0.1:0")
+    server.start()
+    yield script, f"127.0.0.1:{port}"
+    server.stop(None).wait()
+
+
+POLICY = json.loads((REPOSITORY / "proto/retry-policy.json").read_text())["methodConfig"][0]["retryPolicy"]
+
+
+@pytest.mark.parametrize("code, reason, pushback, calls", [
+    (grpc.StatusCode.UNAVAILABLE, "OVERLOADED", 5, POLICY["maxAttempts"]),
+    (grpc.StatusCode.UNAVAILABLE, "OVERLOADED", -1, 1),
+    (grpc.StatusCode.RESOURCE_EXHAUSTED, "TABLE_FULL", None, 1),
+    (grpc.StatusCode.ABORTED, "VERSION_MISMATCH", None, 1),
+    (grpc.StatusCode.FAILED_PRECONDITION, "LIMIT_EXCEEDED", None, 1),
+])
+def test_the_policy_is_obeyed(program, sku, order, code, reason, pushback, calls):
+    """The channel retries what the policy names, as often as it says and as the server asks for, and nothing else.
+
+    Without pushback where nothing is to be retried, as the server does it: gRPC for Java retries any code that has one.
+    """
+    with refusing(code, reason, pushback) as (script, target):
+        status, rows = Running(program, target, sku, order, "--stock", 1).end()
+        assert (status, rows) == (FAILED, [
+            f"refused AdjustStock: {code.name}", "  message not now", f"  reason {reason}: a=1, b=2", "  retry after 250 ms",
+            f"failed: {reason}"])
+        assert script.calls == calls

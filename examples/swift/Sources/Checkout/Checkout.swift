@@ -78,8 +78,11 @@ struct Checkout: AsyncParsableCommand {
     if let authority = options.tlsCa ?? environment["HOLDFAST_TLS_CA"] {
       security = .tls { $0.trustRoots = .certificates([.file(path: authority, format: .pem)]) }
     }
+    let host = String(target[..<colon])
+    // An address is no name: TLS compares it with the addresses of the certificate.
+    let isAddress = host.allSatisfy { $0.isNumber || $0 == "." }
     return try HTTP2ClientTransport.Posix(
-      target: .dns(host: String(target[..<colon]), port: port),
+      target: isAddress ? .ipv4(address: host, port: port) : .dns(host: host, port: port),
       transportSecurity: security,
       config: .defaults {
         $0.http2.authority = options.tlsName

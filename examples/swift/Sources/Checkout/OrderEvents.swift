@@ -21,7 +21,12 @@ struct OrderEvents {
     follower = Task {
       await Self.follow(service, metadata: metadata, order: order, into: continuation)
     }
-    _ = try await next()
+    do {
+      _ = try await next()
+    } catch {
+      follower.cancel()
+      throw error
+    }
   }
 
   func stop() { follower.cancel() }

@@ -60,21 +60,42 @@ struct Sale<Transport: ClientTransport> {
   }
 
   /// A call with its deadline. What is sent has a key or an id, so that it may be sent again as it is.
-  private func call<Response>(
-    _ name: String, _ send: (Metadata, CallOptions) async throws -> Response
+  private func call<Response: Sendable>(
+    _ name: String, _ send: @escaping @Sendable (Metadata, CallOptions) async throws -> Response
   ) async throws -> Response {
-    var call = CallOptions.defaults
-    call.timeout = .seconds(options.deadline)
-    call.waitForReady = true
+    let deadline = Duration.seconds(options.deadline)
+    let call = {
+      var call = CallOptions.defaults
+      call.timeout = deadline
+      call.waitForReady = true
+      return call
+    }()
+    let metadata = metadata
     var tried = 0
     while true {
       tried += 1
       do {
-        return try await send(metadata, call)
+        return try await within(deadline) { try await send(metadata, call) }
       } catch let error as RPCError {
         guard error.code == .deadlineExceeded, tried < Self.tries else { throw Refused(name, error) }
         say("again \(name): DEADLINE_EXCEEDED")
       }
+    }
+  }
+
+  /// The library's own timeout does not end a call with a retry policy while it waits for a connection.
+  private func within<Response: Sendable>(
+    _ deadline: Duration, _ send: @escaping @Sendable () async throws -> Response
+  ) async throws -> Response {
+    try await withThrowingTaskGroup(of: Response.self) { group in
+      group.addTask(operation: send)
+      group.addTask {
+        try await Task.sleep(for: deadline)
+        throw RPCError(code: .deadlineExceeded, message: "no answer within \(deadline)")
+      }
+      defer { group.cancelAll() }
+      guard let response = try await group.next() else { throw CancellationError() }
+      return response
     }
   }
 
@@ -86,7 +107,7 @@ struct Sale<Transport: ClientTransport> {
       $0.anyVersion = true
       $0.reason = "delivery"
     }
-    let level = try await call("AdjustStock") { metadata, call in
+    let level = try await call("AdjustStock") { [stock] metadata, call in
       try await stock.adjustStock(request, metadata: metadata, options: call).stock
     }
     say("stock \(level.sku): \(level.onHand) on hand, \(level.available) available")
@@ -105,7 +126,7 @@ struct Sale<Transport: ClientTransport> {
       ]
       $0.ttl = .with { $0.seconds = options.ttl }
     }
-    let held = try await call("Reserve") { metadata, call in
+    let held = try await call("Reserve") { [reservations] metadata, call in
       try await reservations.reserve(request, metadata: metadata, options: call)
     }
     say("held \(options.units) \(options.sku) (\(held.state.word))\(replayed(held.replayed))")
@@ -126,7 +147,7 @@ struct Sale<Transport: ClientTransport> {
   /// How the hold has ended: a refusal says that it fell due before.
   private func release(_ id: String) async throws -> Holdfast_V1_EventKind {
     do {
-      let response = try await call("Release") { metadata, call in
+      let response = try await call("Release") { [reservations] metadata, call in
         try await reservations.release(.with { $0.reservationID = id }, metadata: metadata, options: call)
       }
       ended("released", response.reservation, isReplay: response.replayed)
@@ -143,7 +164,7 @@ struct Sale<Transport: ClientTransport> {
       $0.reservationID = id
       $0.reacquireIfExpired = true
     }
-    let response = try await call("Confirm") { metadata, call in
+    let response = try await call("Confirm") { [reservations] metadata, call in
       try await reservations.confirm(request, metadata: metadata, options: call)
     }
     ended("confirmed", response.reservation, isReplay: response.replayed)
