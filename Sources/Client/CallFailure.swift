@@ -196,7 +196,8 @@ extension CallFailure {
       return "Is the server running? --target or HOLDFAST_TARGET says where it is."
     case .connection(.unknownHost): return "--target or HOLDFAST_TARGET says where the server is."
     case .connection(.untrusted):
-      return "--tls-ca names the CAs to trust, --server-name the name in the certificate."
+      return
+        "--tls-ca names the CAs to trust, --server-name the name in the certificate, --tls-cert and --tls-key one of our own."
     case .connection(.malformed), .malformed, .answered(.unimplemented), .broken(.unimplemented):
       return
         "Is that a holdfast server, and its gRPC port? Where it speaks TLS: --tls, or https:// before the address."

@@ -335,6 +335,9 @@ package struct ServiceCallEnd {
       return true
     case .wouldBlock: return false
     case .ended: throw ServiceClientError(.lost, "the server closed the connection")
+    // With TLS 1.3 a server says only then that it does not take the client's certificate.
+    case .failed(.tls(let error)) where !calls.isReady:
+      throw Self.handshakeFailure(.tls(error))
     case .failed(let failure): throw ServiceClientError(.lost, "\(failure)")
     }
   }

@@ -31,7 +31,7 @@ struct WatchEvents: ParsableCommand {
   @Option(
     help: ArgumentHelp(
       "Go on behind the token in this file, if it is there, and keep the newest one in it.",
-      valueName: "file"))
+      valueName: "file"), completion: .file())
   var resumeFile: String?
   @Option(
     name: .customLong("sku"),

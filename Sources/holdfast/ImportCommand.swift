@@ -20,7 +20,8 @@ struct ImportStock: ParsableCommand {
       the same command again goes on.
       """)
 
-  @Argument(help: ArgumentHelp("A CSV file (RFC 4180, UTF-8).", valueName: "file"))
+  @Argument(
+    help: ArgumentHelp("A CSV file (RFC 4180, UTF-8).", valueName: "file"), completion: .file())
   var file: String
   @Option(
     help: ArgumentHelp(
@@ -37,7 +38,9 @@ struct ImportStock: ParsableCommand {
   var ignoredColumns: [String] = []
   @Flag(help: "Import rows without mistakes, and reject the others.")
   var skipMistakes = false
-  @Option(help: ArgumentHelp("Where rejected rows go (FILE.rejected.csv).", valueName: "file"))
+  @Option(
+    help: ArgumentHelp("Where rejected rows go (FILE.rejected.csv).", valueName: "file"),
+    completion: .file())
   var rejects: String?
   @Flag(
     help:

@@ -12,15 +12,17 @@ struct ServiceAccess: ParsableArguments {
   @Option(
     help: ArgumentHelp(
       "PEM file of the CAs that the server's certificate may be of (HOLDFAST_CA, or the system's).",
-      valueName: "file"))
+      valueName: "file"), completion: .file())
   var tlsCa: String?
   @Option(
     help: ArgumentHelp(
-      "PEM file of the client's certificate chain (HOLDFAST_CLIENT_CERT).", valueName: "file"))
+      "PEM file of the client's certificate chain (HOLDFAST_CLIENT_CERT).", valueName: "file"),
+    completion: .file())
   var tlsCert: String?
   @Option(
     help: ArgumentHelp(
-      "PEM file of the client certificate's key (HOLDFAST_CLIENT_KEY).", valueName: "file"))
+      "PEM file of the client certificate's key (HOLDFAST_CLIENT_KEY).", valueName: "file"),
+    completion: .file())
   var tlsKey: String?
   @Option(
     help: ArgumentHelp(
@@ -32,7 +34,7 @@ struct ServiceAccess: ParsableArguments {
       """
       File whose first line is the token; read at every connection (HOLDFAST_TOKEN_FILE, or the token itself in \
       HOLDFAST_TOKEN).
-      """, valueName: "file"))
+      """, valueName: "file"), completion: .file())
   var tokenFile: String?
   @Option(
     help: ArgumentHelp(

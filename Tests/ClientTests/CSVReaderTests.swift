@@ -125,6 +125,21 @@ private func read(_ bytes: [UInt8], separator: UInt8 = 0x2c, pieces: Int) -> [St
     #expect(found == ["! 1:256: more than 256 fields", "2 [b]"])
   }
 
+  /// Whatever bytes come: the reader ends, and how they are cut makes no difference.
+  @Test func randomBytesAreReadAlikeHoweverTheyAreCut() {
+    let letters: [UInt8] = [0x22, 0x2c, 0x0a, 0x0d, 0x61, 0x00, 0xff, 0x22, 0x2c, 0x0a]
+    var state: UInt64 = 1
+    func next(_ bound: Int) -> Int {
+      state = state &* 6_364_136_223_846_793_005 &+ 1_442_695_040_888_963_407
+      return Int(state >> 33) % bound
+    }
+    for _ in 0..<2_000 {
+      let bytes = (0..<next(60)).map { _ in letters[next(letters.count)] }
+      let whole = read(bytes, pieces: 1000)
+      #expect(read(bytes, pieces: 1) == whole && read(bytes, pieces: 7) == whole, "\(bytes)")
+    }
+  }
+
   @Test(arguments: [("a", "a"), ("a,b", "\"a,b\""), ("a\"b", "\"a\"\"b\""), ("a\nb", "\"a\nb\"")])
   func textIsQuoted(_ text: String, _ field: String) {
     #expect(CSVReader.quoted(text) == field)

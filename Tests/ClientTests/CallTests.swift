@@ -119,6 +119,28 @@ private func refusal(
     }
   }
 
+  /// A server may send anything.
+  @Test func randomBytesEndNothing() {
+    var state: UInt64 = 7
+    func next() -> UInt8 {
+      state = state &* 6_364_136_223_846_793_005 &+ 1_442_695_040_888_963_407
+      return UInt8(truncatingIfNeeded: state >> 33)
+    }
+    for length in 0..<400 {
+      // Small bytes are tags and lengths more often.
+      let bytes = (0..<length % 40).map { _ in length % 2 == 0 ? next() : next() % 32 }
+      unsafe bytes.withUnsafeBytes { raw in
+        _ = unsafe StatusDetails(raw)
+        let message = unsafe WatchMessage(raw)
+        #expect(message == nil || message?.token.isEmpty == false)
+      }
+      _ = Response(bytes) { StockLevel($0)?.json.line }
+      _ = Response(bytes) { Reservation($0)?.json.line }
+      _ = ImportAnswer(bytes)
+      _ = HeldReservation(bytes)
+    }
+  }
+
   @Test func detailsAreRead() {
     let found = details([
       (

@@ -233,6 +233,18 @@ def test_the_name_in_the_certificate_counts(binary, secured, ours):
     assert "--server-name" in cli("stock", "list", "--server-name", "shop.example", status=76).err
 
 
+def test_a_certificate_says_who_calls(binary, start, ours, pair, tmp_path):
+    (tmp_path / "tokens").write_text("cert cn:ops caller=ops role=stock\n")
+    here = start("--tls-cert", pair.certificate, "--tls-key", pair.key, "--tls-client-ca", ours.authority, "--tokens",
+                 tmp_path / "tokens")
+    ops = ours.issue("ops", hosts=("email:ops@shop.example",))
+    cli = Command(binary, f"https://localhost:{here.port}", HOLDFAST_CA=str(ours.authority))
+    cli("stock", "set", "a", 1, "-y", HOLDFAST_CLIENT_CERT=str(ops.certificate), HOLDFAST_CLIENT_KEY=str(ops.key))
+    cli("stock", "get", "a", "--tls-cert", ops.certificate, "--tls-key", ops.key)
+    assert "go together" in cli("stock", "get", "a", "--tls-cert", ops.certificate, status=64).err
+    assert "--tls-cert" in cli("stock", "get", "a", status=76).err
+
+
 # Failures
 
 
