@@ -39,7 +39,15 @@ struct ServerOptions: ParsableArguments {
     var targets: [ServiceTarget] = []
     for address in addresses {
       let text = String(address.drop { $0 == " " })
-      targets.append(try access.target(text, with: more, warns: targets.isEmpty))
+      do throws(CommandFailure) {
+        targets.append(try access.target(text, with: more, warns: targets.isEmpty))
+      } catch {
+        // What is no mistake of the command line is a file of TLS.
+        guard error.status == CommandFailure.usage else {
+          throw CommandFailure(description: error.description, status: ExitStatus.noInput)
+        }
+        throw error
+      }
     }
     return targets
   }

@@ -52,7 +52,7 @@ struct ServiceAccess: ParsableArguments {
   ) throws(CommandFailure) -> ServiceTarget {
     guard var target = ServiceTarget(text) else {
       throw Self.mistake(
-        "--target: not an address and a port, such as 127.0.0.1:7420, or unix:/path")
+        "--target: '\(text)' is not an address and a port, such as 127.0.0.1:7420, or unix:/path")
     }
     target.metadata = more
     for (index, text) in metadata.enumerated() {
