@@ -184,8 +184,10 @@ private final class EventPrinter {
     }
     left -= count
     if count == events.count {
-      (place, printed) = (.after(message.token), 0)
-    } else {
+      place = .after(message.token)
+      // A message without new events may end before what was printed of a longer one.
+      if count > 0 { printed = 0 }
+    } else if count > 0 {
       printed = events[events.startIndex + count - 1].lsn
     }
     if SystemClock.monotonicNanoseconds() - savedAt > Self.saveNanoseconds { save() }

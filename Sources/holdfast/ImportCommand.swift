@@ -70,13 +70,9 @@ struct ImportStock: ParsableCommand {
 
   func run() throws {
     try ClientCommand.report(json: json) {
-      let interruption = Interruption()
       let (source, summary) = try readable { () throws(ImportFileError) in
         let source = try ImportFile(path: file, options: options)
-        return (source, try source.check { interruption.hasCome })
-      }
-      if interruption.hasCome {
-        throw CommandFailure(description: "interrupted: nothing was sent", status: ExitStatus.again)
+        return (source, try source.check())
       }
       for mistake in summary.mistakes { CommandFailure.complain("\(file):\(mistake): rejected") }
       let wait = try Settings.duration(patience, Limits.second...3600 * Limits.second, "--patience")
@@ -92,6 +88,8 @@ struct ImportStock: ParsableCommand {
         throw ClientCommand.notDone()
       }
       let caller = try server.connect(atLeast: wait, each: 30 * Limits.second)
+      // Until here, nothing was sent: an interruption is the end.
+      _ = Interruption()
       try ImportRun(
         source, state, isNew: isNew, summary, files, caller, asksJSON: json
       ).run()
@@ -109,11 +107,17 @@ struct ImportStock: ParsableCommand {
   private func readable<Value>(
     _ body: () throws(ImportFileError) -> Value
   ) throws(CommandFailure) -> Value {
-    do throws(ImportFileError) { return try body() } catch { throw Self.failure(error, file) }
+    do throws(ImportFileError) { return try body() } catch {
+      throw Self.failure(error, file, "nothing was sent")
+    }
   }
 
-  /// - Parameter path: of the file that has the mistakes, to say it with each.
-  static func failure(_ error: ImportFileError, _ path: String) -> CommandFailure {
+  /// - Parameters:
+  ///   - path: of the file that has the mistakes, to say it with each.
+  ///   - end: what has become of the import.
+  static func failure(
+    _ error: ImportFileError, _ path: String, _ end: String
+  ) -> CommandFailure {
     switch error {
     case .unreadable(let text): return CommandFailure(description: text, status: ExitStatus.noInput)
     case .mistakes(let mistakes, let count):
@@ -121,7 +125,7 @@ struct ImportStock: ParsableCommand {
       if count > mistakes.count {
         lines.append("and \(PlainText.counted(Int64(count - mistakes.count), "more mistake"))")
       }
-      lines.append("nothing was sent")
+      lines.append(end)
       return CommandFailure(
         description: lines.map(PlainText.printable).joined(separator: "\n"),
         status: ExitStatus.badData)
@@ -322,7 +326,7 @@ private struct ImportRun: ~Copyable {
   consuming func run() throws {
     do throws(ImportFileError) {
       files.begin(header: try ImportRows(source).header.bytes, isNew: isNew)
-    } catch { throw ImportStock.failure(error, source.path) }
+    } catch { throw ImportStock.failure(error, source.path, "nothing was sent") }
     files.save(state)
     if isNew {
       CommandFailure.complain(
@@ -366,7 +370,7 @@ private struct ImportRun: ~Copyable {
       failure.isOutcomeUnknown = false
       CommandFailure.complain(goOn)
       return failure
-    case .file(let error): return ImportStock.failure(error, source.path)
+    case .file(let error): return ImportStock.failure(error, source.path, goOn)
     case .interrupted:
       return CommandFailure(description: "interrupted: \(goOn)", status: ExitStatus.again)
     case .forgotten(let done):

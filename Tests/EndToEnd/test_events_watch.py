@@ -3,6 +3,7 @@
 import json
 import signal
 import subprocess
+import time
 
 import grpc
 from holdfast.v1 import event_pb2
@@ -66,6 +67,25 @@ def test_a_limit_within_a_message_loses_nothing(cli, client, tmp_path):
         seen += cli("events", "watch", "--sku", sku, "--from", "oldest", "--resume-file", tmp_path / "token", "--limit", 2,
                     "--json").objects
     assert [event["stock"][0]["version"] for event in seen] == [str(each) for each in range(1, 7)]
+
+
+def test_a_limit_holds_however_messages_are_cut(binary, tmp_path):
+    """Messages may be empty, and cut elsewhere when they come again."""
+    event = lambda lsn: event_pb2.Event(lsn=lsn, kind=1)  # noqa: E731
+    cuts = {"": [("t1", []), ("t6", [1, 2, 3, 4, 5, 6])], "t1": [("t1a", []), ("t3", [1, 2, 3]), ("t6", [4, 5, 6])],
+            "t3": [("t3", []), ("t4", [4]), ("t6", [5, 6])], "t4": [("t6", [5, 6])]}
+
+    def answer(method, request, context):
+        for token, events in cuts[event_pb2.WatchRequest.FromString(request).resume_token]:
+            yield event_pb2.WatchResponse(resume_token=token, events=map(event, events)).SerializeToString()
+        time.sleep(5)
+
+    seen = []
+    with Fake(answer) as server:
+        for _ in range(3):
+            seen += Command(binary, server.target)("events", "watch", "--from", "oldest", "--limit", 2, "--json",
+                                                   "--resume-file", tmp_path / "token").objects
+    assert [event["lsn"] for event in seen] == ["1", "2", "3", "4", "5", "6"]
 
 
 def test_a_watch_goes_on_over_a_restart_without_a_gap(binary, tmp_path):

