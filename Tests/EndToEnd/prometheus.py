@@ -159,4 +159,11 @@ class Watched:
 
     def resolves(self, seconds=90, but=(), meanwhile=lambda: None):
         """Until none fires any more, but those that have another reason."""
-        eventually(lambda: meanwhile() or not set(self.prometheus.firing(self.job)) - set(but), seconds)
+        def is_over():
+            meanwhile()
+            self.left = set(self.prometheus.firing(self.job)) - set(but)
+            return not self.left
+        try:
+            eventually(is_over, seconds)
+        except AssertionError:
+            raise AssertionError(f"{self.left} still fire after {seconds} s") from None
