@@ -17,7 +17,7 @@ SWIFT_TEST = swift test --skip-build --ignore-lock $(TEST_BUILD_FLAGS)
 RELEASE_FLAGS := $(SWIFT_FLAGS) --experimental-lto-mode thin --static-swift-stdlib --disable-local-rpath \
   $(addprefix -Xlinker ,--no-export-dynamic --gc-sections)
 RELEASE := .build/release
-SWIFT_FOLDERS := Package.swift Sources LoadTest Benchmarks Tests
+SWIFT_FOLDERS := Package.swift Sources LoadTest Benchmarks Tests examples/swift/Package.swift examples/swift/Sources/Checkout
 PYTEST := .venv/bin/python -m pytest
 ROUNDS ?= 20
 SEEDS ?= 1000

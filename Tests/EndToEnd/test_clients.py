@@ -108,6 +108,18 @@ def test_a_sale(program, server, client, sku, order):
     assert client.level(sku).on_hand == 3
 
 
+def test_what_its_readme_says(program, start):
+    """Its two lines, in its folder, against a server at which HOLDFAST_TARGET points."""
+    folder = program.parents[1]
+    server = start()
+    rows = [row.split() for row in (folder / "README.md").read_text().splitlines() if row.startswith("    build/checkout")]
+    assert len(rows) == 2
+    for words, last in zip(rows, ["sold", "not sold: no payment"]):
+        done = subprocess.run(words, cwd=folder, env={**os.environ, "HOLDFAST_TARGET": server.target}, text=True,
+                              capture_output=True, timeout=RUN_SECONDS)
+        assert done.stdout.splitlines()[-1] == last, done.stderr
+
+
 def test_a_declined_card(program, server, client, sku, order):
     client.adjust(sku, set_on_hand=5)
     flags = ["--units", 2, "--payment", "declined"]

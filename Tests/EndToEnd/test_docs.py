@@ -20,6 +20,7 @@ from server import STOP_SECONDS, Server, eventually, holdfast, serve_command
 REPOSITORY = pathlib.Path(__file__).resolve().parents[2]
 PAGES = ["README.md", "CONTRIBUTING.md", "CHANGELOG.md", "SECURITY.md",
          *sorted(f"docs/{page.name}" for page in (REPOSITORY / "docs").glob("*.md")),
+         "examples/README.md", *sorted(f"examples/{page.parent.name}/README.md" for page in REPOSITORY.glob("examples/*/README.md")),
          "tools/bench/README.md", "LoadTest/README.md"]
 TEXT = {page: (REPOSITORY / page).read_text() for page in PAGES}
 COMMANDS = [(page, block) for page in PAGES for block in
@@ -38,7 +39,7 @@ NOT_RUN = {
 RUN_BY_OTHERS = {
     "docs/OPERATIONS.md": "test_operations", "docs/HIGH-AVAILABILITY.md": "test_high_availability",
     "docs/INSTALLATION.md": "test_installation.py", "docs/METRICS.md": "test_metrics.py",
-    "docs/COMMAND-LINE.md": "test_command_line.py", "docs/CONSOLE.md": "test_the_console_as_json",
+    "docs/CLIENTS.md": "test_clients_page.py", "docs/COMMAND-LINE.md": "test_command_line.py", "docs/CONSOLE.md": "test_the_console_as_json",
 }
 
 

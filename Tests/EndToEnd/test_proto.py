@@ -46,6 +46,9 @@ def test_it_loads_beside_every_official_package(tmp_path):
     ("protoc-gen-go", "--go_out", "package holdfastv1"),
     ("protoc-gen-go-grpc", "--go-grpc_out", "package holdfastv1"),
     ("protoc", "--java_out", "package holdfast.v1;"),
+    ("protoc", "--ruby_out", "module V1"),
+    ("protoc", "--cpp_out", "namespace holdfast"),
+    ("protoc", "--csharp_out", "namespace Holdfast.V1"),
 ])
 def test_it_generates(tmp_path, tool, option, package):
     if not shutil.which(tool):

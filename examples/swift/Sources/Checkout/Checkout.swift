@@ -71,7 +71,9 @@ struct Checkout: AsyncParsableCommand {
 
   private func transport(_ environment: [String: String]) throws -> HTTP2ClientTransport.Posix {
     let target = options.target ?? environment["HOLDFAST_TARGET"] ?? "127.0.0.1:7420"
-    guard let colon = target.lastIndex(of: ":"), let port = Int(target[target.index(after: colon)...]) else {
+    guard let colon = target.lastIndex(of: ":"),
+      let port = Int(target[target.index(after: colon)...])
+    else {
       throw ValidationError("--target is HOST:PORT")
     }
     var security = HTTP2ClientTransport.Posix.TransportSecurity.plaintext
@@ -86,9 +88,11 @@ struct Checkout: AsyncParsableCommand {
       transportSecurity: security,
       config: .defaults {
         $0.http2.authority = options.tlsName
-        $0.connection.keepalive = .init(time: .seconds(30), timeout: .seconds(20), allowWithoutCalls: false)
+        $0.connection.keepalive = .init(
+          time: .seconds(30), timeout: .seconds(20), allowWithoutCalls: false)
       },
-      serviceConfig: JSONDecoder().decode(ServiceConfig.self, from: Data(PackageResources.retry_policy_json)))
+      serviceConfig: JSONDecoder().decode(
+        ServiceConfig.self, from: Data(PackageResources.retry_policy_json)))
   }
 }
 

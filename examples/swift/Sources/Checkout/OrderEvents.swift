@@ -13,7 +13,8 @@ struct OrderEvents {
 
   /// Returns once the stream stands.
   init(
-    _ service: Holdfast_V1_EventService.Client<some ClientTransport>, metadata: Metadata, order: String
+    _ service: Holdfast_V1_EventService.Client<some ClientTransport>, metadata: Metadata,
+    order: String
   ) async throws {
     let (stream, continuation) = AsyncThrowingStream.makeStream(of: Holdfast_V1_Event?.self)
     iterator = stream.makeAsyncIterator()
@@ -33,7 +34,8 @@ struct OrderEvents {
 
   /// Goes on with the resume token where the stream breaks.
   private static func follow(
-    _ service: Holdfast_V1_EventService.Client<some ClientTransport>, metadata: Metadata, order: String,
+    _ service: Holdfast_V1_EventService.Client<some ClientTransport>, metadata: Metadata,
+    order: String,
     into seen: AsyncThrowingStream<Holdfast_V1_Event?, any Error>.Continuation
   ) async {
     var options = CallOptions.defaults
@@ -46,7 +48,8 @@ struct OrderEvents {
         if let token { $0.resumeToken = token }
       }
       do {
-        token = try await service.watch(request, metadata: metadata, options: options) { [token] response in
+        token = try await service.watch(request, metadata: metadata, options: options) {
+          [token] response in
           var token = token
           do {
             for try await message in response.messages {

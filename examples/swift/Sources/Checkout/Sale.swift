@@ -42,7 +42,8 @@ struct Sale<Transport: ClientTransport> {
     default: return .notSold("the hold is \(held.state.word)")
     }
     // By the server's clock: this machine's may be wrong, so expiresAt says nothing here.
-    let remaining = Duration.seconds(held.remaining.seconds) + .nanoseconds(Int64(held.remaining.nanos))
+    let remaining =
+      Duration.seconds(held.remaining.seconds) + .nanoseconds(Int64(held.remaining.nanos))
     guard remaining >= Self.paymentTime, isPaid() else {
       try await seen.printUntil(release(held.reservationID))
       return .notSold("no payment")
@@ -77,7 +78,9 @@ struct Sale<Transport: ClientTransport> {
       do {
         return try await within(deadline) { try await send(metadata, call) }
       } catch let error as RPCError {
-        guard error.code == .deadlineExceeded, tried < Self.tries else { throw Refused(name, error) }
+        guard error.code == .deadlineExceeded, tried < Self.tries else {
+          throw Refused(name, error)
+        }
         say("again \(name): DEADLINE_EXCEEDED")
       }
     }
@@ -148,7 +151,8 @@ struct Sale<Transport: ClientTransport> {
   private func release(_ id: String) async throws -> Holdfast_V1_EventKind {
     do {
       let response = try await call("Release") { [reservations] metadata, call in
-        try await reservations.release(.with { $0.reservationID = id }, metadata: metadata, options: call)
+        try await reservations.release(
+          .with { $0.reservationID = id }, metadata: metadata, options: call)
       }
       ended("released", response.reservation, isReplay: response.replayed)
       return .released
