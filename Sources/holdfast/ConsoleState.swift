@@ -9,7 +9,7 @@ internal import StockStore
 internal import Version
 
 struct ConsoleState {
-  private static let hotItemsShown = 12
+  private static let hotItemsShown = 10
 
   private let samples: ConsoleSamples
   private let newest: ConsoleSamples.Sample

@@ -17,9 +17,10 @@ import Testing
   @Test("Buckets are in order and within the row, whatever the value")
   func order() {
     var last = -1
-    for shift in 0..<62 {
-      for offset in [Int64(0), 1, (1 << shift) / 2] {
-        let bucket = LatencyCells.bucket(of: (1 << shift) + offset)
+    for shift in Int64(0)..<62 {
+      let value: Int64 = 1 << shift
+      for offset in [0, value / 4, value / 2] {
+        let bucket = LatencyCells.bucket(of: value + offset)
         #expect(bucket >= last && bucket < LatencyCells.bucketCount)
         last = max(last, bucket)
       }

@@ -102,7 +102,8 @@ function fillTable(table, rows, nothing) {
     let row = body.rows[index];
     if (!row) {
       row = body.insertRow();
-      cells.forEach((_, column) => row.append(column === 0 ? make("th", { scope: "row" }) : make("td")));
+      const headings = table.tHead.rows[0].cells;
+      cells.forEach((_, column) => row.append(column === 0 ? make("th", { scope: "row" }) : make("td", { class: headings[column].className })));
     }
     cells.forEach((cell, column) => {
       if (typeof cell === "string") setText(row.cells[column], cell);
@@ -169,7 +170,7 @@ const OUTCOMES = [
   ["held", "held"], ["confirmed", "confirmed"], ["released", "released"], ["expired", "expired"],
   ["replaced", "replaced"], ["refused: insufficient stock", "refusedStock"],
   ["refused: limit exceeded", "refusedLimit"], ["refused: other reasons", "refusedOther"],
-  ["answered again (replays)", "replayed"], ["key reused with another payload", "keysReused"],
+  ["answered again (replays)", "replayed"], ["key reused, other payload", "keysReused"],
   ["stock adjusted", "adjusted"],
 ];
 
@@ -179,7 +180,6 @@ function showTables(state) {
     method.name, rate(method.rate), rate(method.failed), milliseconds(method.p50), milliseconds(method.p90),
     milliseconds(method.p99), milliseconds(method.p999),
   ]), "No calls yet.");
-  for (const row of byId("methods").tBodies[0].rows) if (row.cells.length > 4) row.cells[4].className = "p90";
   fillTable(byId("codes"), state.codes.map((code) => [code.name, rate(code.rate), count(code.total)]), "No calls yet.");
   fillTable(byId("hot"), state.hot.map((item) => [
     (cell) => showHotItem(cell, item), rate(item.reserves || 0),

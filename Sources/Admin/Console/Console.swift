@@ -60,7 +60,7 @@ package final class Console: Sendable {
   struct Published: Sendable {
     /// From 1.
     var number: UInt64 = 0
-    var state: [UInt8] = []
+    var state = Array("{}".utf8)
     /// For pages without scripts: each line's name and value.
     var lines: [(name: String, value: String)] = []
     /// The past, as it was at `pastNumber`.

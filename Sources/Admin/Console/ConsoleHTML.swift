@@ -49,17 +49,21 @@ enum ConsoleHTML {
     <div class="chart" id="chart-latency"></div>
     </section>
 
-    <section class="card wide" aria-labelledby="h-methods">
+    <div class="wide stack">
+    <section class="card" aria-labelledby="h-methods">
     <h2 id="h-methods">Latency by method <small>ms, last minute; within 3 %</small></h2>
     <div class="scroll" tabindex="0" role="region" aria-labelledby="h-methods">
     <table id="methods"><thead><tr><th scope="col">Method</th><th scope="col">calls/s</th><th scope="col">failed/s</th><th scope="col">p50</th><th scope="col" class="p90">p90</th><th scope="col">p99</th><th scope="col">p99.9</th></tr></thead><tbody></tbody></table>
     </div>
     </section>
 
+    <section class="card" aria-labelledby="h-codes"><h2 id="h-codes">Status codes</h2><table id="codes"><thead><tr><th scope="col">Code</th><th scope="col">a second</th><th scope="col">since the start</th></tr></thead><tbody></tbody></table></section>
+    </div>
+
     <section class="card wide" aria-labelledby="h-hot">
     <h2 id="h-hot">Hot SKUs <small>a second, fading over half a minute</small></h2>
     <div class="scroll" tabindex="0" role="region" aria-labelledby="h-hot">
-    <table id="hot"><thead><tr><th scope="col">SKU</th><th scope="col">held/s</th><th scope="col">share</th><th scope="col">refused/s</th><th scope="col">conflicts/s</th></tr></thead><tbody></tbody></table>
+    <table id="hot"><thead><tr><th scope="col">SKU</th><th scope="col">held/s</th><th scope="col" class="share">share</th><th scope="col">refused/s</th><th scope="col">conflicts/s</th></tr></thead><tbody></tbody></table>
     </div>
     </section>
 
@@ -67,8 +71,8 @@ enum ConsoleHTML {
     <h2 id="h-lookup">Look up</h2>
     <div class="forms">
     <form id="form-stock" action="/console/stock" method="get">
-    <label>SKU <input name="sku" required maxlength="128" autocomplete="off" spellcheck="false"></label>
-    <label>Location <input name="location" maxlength="128" autocomplete="off" spellcheck="false" placeholder="default"></label>
+    <label>SKU <input name="sku" required maxlength="64" autocomplete="off" spellcheck="false"></label>
+    <label>Location <input name="location" maxlength="64" autocomplete="off" spellcheck="false" placeholder="default"></label>
     <button type="submit">Look up stock</button>
     </form>
     <form id="form-reservation" action="/console/reservation" method="get">
@@ -91,7 +95,6 @@ enum ConsoleHTML {
     <section class="card" aria-labelledby="h-network"><h2 id="h-network">Connections and watches</h2><dl id="network"></dl></section>
     <section class="card" aria-labelledby="h-replication" id="card-replication" hidden><h2 id="h-replication">Replication</h2><dl id="replication"></dl></section>
     <section class="card" aria-labelledby="h-checks"><h2 id="h-checks">Checks of balances</h2><dl id="checks"></dl><p class="note">A sweep reads every item in turn: nothing below zero, no more promised than on hand unless that was allowed. It does not add up holds.</p></section>
-    <section class="card" aria-labelledby="h-codes"><h2 id="h-codes">Status codes</h2><table id="codes"><thead><tr><th scope="col">Code</th><th scope="col">a second</th><th scope="col">since the start</th></tr></thead><tbody></tbody></table></section>
 
     </main>
     <footer><p id="about"></p></footer>

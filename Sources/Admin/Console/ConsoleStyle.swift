@@ -68,13 +68,15 @@ enum ConsoleStyle {
 
     main {
       display: grid; gap: .9rem; padding: 1rem; max-width: 120rem; margin: 0 auto;
-      grid-template-columns: repeat(12, minmax(0, 1fr)); align-items: start;
+      grid-template-columns: repeat(12, minmax(0, 1fr)); align-items: stretch;
     }
     main > * { grid-column: span 4; }
     .card, .tile { background: var(--card); border: 1px solid var(--line); border-radius: .6rem; min-width: 0; }
     .card { padding: .8rem 1rem 1rem; }
     .wide { grid-column: span 6; }
     .whole { grid-column: 1 / -1; }
+    .stack { display: flex; flex-direction: column; gap: .9rem; min-width: 0; }
+    .stack > .card:last-child { flex: 1; }
     .tiles { grid-column: 1 / -1; display: grid; gap: .9rem; grid-template-columns: repeat(auto-fit, minmax(9.5rem, 1fr)); }
     .tile { padding: .6rem .9rem .7rem; }
     .tile .label { color: var(--soft); font-size: .82rem; }
@@ -148,7 +150,7 @@ enum ConsoleStyle {
     .facts li { color: var(--soft); } .facts b { color: var(--ink); overflow-wrap: anywhere; }
     #answer td, #answer th { text-align: left; white-space: nowrap; padding: .25rem .55rem; }
     #answer td.number, #answer th.number { text-align: right; }
-    #answer td.long { white-space: normal; min-width: 12rem; overflow-wrap: anywhere; }
+    #answer td.long { white-space: normal; min-width: 22rem; overflow-wrap: anywhere; }
     footer { padding: 0 1rem 1.5rem; color: var(--soft); font-size: .82rem; max-width: 120rem; margin: 0 auto; overflow-wrap: anywhere; }
 
     .login main { display: block; max-width: 26rem; margin: 10vh auto 0; }
@@ -168,7 +170,7 @@ enum ConsoleStyle {
       main > * { grid-column: 1 / -1; }
       .tile:last-child:nth-child(odd) { grid-column: span 2; }
       h2 small { display: block; margin: 0; }
-      .p90 { display: none; }
+      .p90, .share { display: none; }
       .tiles { grid-template-columns: repeat(2, minmax(0, 1fr)); gap: .7rem; }
       .tile .value { font-size: 1.3rem; }
       .card { padding: .7rem .8rem .8rem; }
