@@ -154,7 +154,9 @@ let package = Package(
     tests("AdminTests", ["Admin", "Posix", "Metrics"]),
     tests("ClientTests", ["Client", "Posix", "GRPC", "Bytes"]),
     tests("HistoryTests", ["LoadHistory"]),
-    tests("ReportTests", ["LoadReport", "Posix"]),
+    tests(
+      "ReportTests",
+      ["LoadReport", "Posix", .product(name: "Histogram", package: "hdrhistogram-swift")]),
     tests("CompareTests", ["LoadKit", "LoadReport", "Posix"]),
     tests(
       "LoadTests", ["LoadKit", "LoadReport", "LoadHistory", "Posix", "GRPC", "WireTesting"]),

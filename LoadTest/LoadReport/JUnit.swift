@@ -1,5 +1,6 @@
-// What a command found, as JUnit XML: what most CI systems show. The form is that of Jenkins' xUnit plug-in
-// (junit-10.xsd): suites, properties, and a test case for each requirement and each part of a verdict.
+// What a command found, as JUnit XML: what most CI systems show. Nobody owns the form; this is what those of
+// Jenkins (junit-10.xsd), GitLab and others agree on, Tests/EndToEnd/fixtures/junit.xsd: suites, properties,
+// and a test case for each requirement and each part of a verdict.
 
 package struct JUnit: Sendable {
   package enum Outcome: Equatable, Sendable {
@@ -92,7 +93,8 @@ extension JUnit.Suite {
     }
     for each in cases {
       xml += "    <testcase name=\"\(JUnit.escaped(each.name))\""
-      xml += " classname=\"holdfast-load.\(JUnit.escaped(name))\" time=\"\(JUnit.time(each.seconds))\""
+      xml +=
+        " classname=\"holdfast-load.\(JUnit.escaped(name))\" time=\"\(JUnit.time(each.seconds))\""
       xml += each.body
     }
     return xml + "  </testsuite>\n"
@@ -110,7 +112,6 @@ extension JUnit.Case {
       }
     if element.isEmpty { return "/>\n" }
     let head = ">\n      <\(element) message=\"\(JUnit.escaped(message))\""
-    // The schema has no text in what was skipped.
     if element == "skipped" { return "\(head)/>\n    </testcase>\n" }
     return "\(head) type=\"\(element)\">\(JUnit.escaped(details, keepsLines: true))</\(element)>\n"
       + "    </testcase>\n"

@@ -1,7 +1,5 @@
 // Latencies in a few wide buckets, for who looks at a run while it lasts: a picture on a terminal, a
 // histogram for Prometheus.
-internal import Histogram
-
 /// Counts of latencies by buckets whose upper bounds go 10 µs, 20 µs, 50 µs, 100 µs and so on to 10 s.
 package struct LatencyBuckets: Equatable, Sendable {
   /// The upper bounds, in nanoseconds. One more bucket is for what is above all of them.
@@ -25,18 +23,17 @@ package struct LatencyBuckets: Equatable, Sendable {
 
   /// Adds latencies. Within three digits of a bound a latency may be in either bucket.
   package mutating func add(_ latencies: borrowing Latencies) {
-    guard latencies.count > 0 else { return }
     var bucket = 0
-    for recorded in latencies.histogram.recordedValues() {
+    latencies.forEachCount { index, count in
+      let value = Latencies.values(at: index).lowerBound
       // They come in the order of their values.
       while bucket < LatencyBuckets.boundsNanoseconds.count,
-        latencies.histogram.lowestEquivalentForValue(recorded.value)
-          > LatencyBuckets.boundsNanoseconds[bucket]
+        value > LatencyBuckets.boundsNanoseconds[bucket]
       {
         bucket += 1
       }
-      counts[bucket] += Int(clamping: recorded.count)
-      sumSeconds += Double(recorded.value) * Double(recorded.count) / 1e9
+      counts[bucket] += Int(clamping: count)
+      sumSeconds += Double(value) * Double(count) / 1e9
     }
   }
 

@@ -173,7 +173,8 @@ struct LiveScreen {
     let rows: [(String, TextStyle?)] = names.compactMap { name in
       guard let count = counts[name], count > 0 else { return nil }
       // Names are longer than methods': they take the place of a column.
-      let text = Text.left(name, 22) + Text.right(Text.count(Int64(count)), 12)
+      let text =
+        Text.left(name, 22) + Text.right(Text.count(Int64(count)), 12)
         + Text.right(Text.percent(Double(count) / all), 10)
       return (text, style(name))
     }
@@ -214,7 +215,8 @@ struct LiveScreen {
       return ("nothing is compared while the run lasts", .dim)
     }
     return (
-      "nothing wrong so far: \(Text.counted(compared, "balance")) compared; the rest at the end", .good
+      "nothing wrong so far: \(Text.counted(compared, "balance")) compared; the rest at the end",
+      .good
     )
   }
 

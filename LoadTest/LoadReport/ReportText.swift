@@ -38,6 +38,7 @@ private struct ReportText {
       "calls", Outcome.allCases.compactMap { entry($0.name, report.outcomes[$0.name]) })
     lines += wrapped("gRPC", grpcCodeNames.compactMap { entry($0, report.codes[$0]) })
     lines += connectionLines + serverLines
+    lines += wrapped("agents", report.agents.map(agentFact))
     lines += wrapped("generator", generator)
     lines += thresholdLines
     for warning in report.warningsBesideTheLimit {
@@ -210,6 +211,13 @@ private struct ReportText {
       "\(Text.decimal(report.generatorCPUMicrosecondsPerRequest, 2)) µs CPU per request",
       "busiest thread \(Text.percent(report.generatorBusyShare)) of the time",
     ]
+  }
+
+  private func agentFact(_ agent: Report.AgentSide) -> String {
+    if let lost = agent.lost { return "\(printable(agent.address)) LOST: \(printable(lost))" }
+    return "\(printable(agent.address)) \(number(agent.requestsMeasured)) measured, busiest thread "
+      + "\(Text.percent(agent.busyShare)), clock within "
+      + Text.duration(microseconds: agent.clockUncertaintyMicroseconds)
   }
 
   private var thresholdLines: [String] {

@@ -65,7 +65,8 @@ struct FindKneeCommand: ParsableCommand {
   var json: String?
   @Option(
     help: ArgumentHelp(
-      "Write the answer, and the verdict of every step, as JUnit XML to this file, for CI.", valueName: "file"))
+      "Write the answer, and the verdict of every step, as JUnit XML to this file, for CI.",
+      valueName: "file"))
   var junit: String?
 
   func run() throws {

@@ -88,7 +88,8 @@ struct RunCommand: ParsableCommand {
     var metrics: MetricsServer?
     if let port = report.metricsPort {
       let server = try MetricsServer(host: report.metricsHost, port: port)
-      HoldfastLoad.tell("holdfast-load: metrics at http://\(report.metricsHost):\(server.port)/metrics")
+      HoldfastLoad.tell(
+        "holdfast-load: metrics at http://\(report.metricsHost):\(server.port)/metrics")
       hooks.metrics = { server.publish($0) }
       metrics = server
     }

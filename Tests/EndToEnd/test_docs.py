@@ -31,7 +31,7 @@ NOT_RUN = {
     "tools/bench/ratio.py": "measures the release build for minutes",
     ".build/release/": "needs the release build",
     "HOLDFAST": "needs the release build",
-    "holdfast-load": "needs the release build",
+    "holdfast-load": "needs the release build; those of docs/BENCHMARKING.md are run by test_benchmarking.py",
 }
 
 

@@ -1,11 +1,11 @@
 import Foundation
 import Testing
 
+@testable import LoadReport
+
 #if canImport(FoundationXML)
   import FoundationXML
 #endif
-
-@testable import LoadReport
 
 struct JUnitTests {
   /// The elements of a document, in their order, with their attributes.

@@ -1,3 +1,4 @@
+import Histogram
 import Testing
 
 @testable import LoadReport
@@ -139,7 +140,43 @@ struct LiveScreenTests {
       latencies.record(nanoseconds)
     }
     buckets.add(latencies)
-    #expect(buckets.counts.first == 2 && buckets.counts[1] == 2 && buckets.counts.suffix(2) == [1, 1])
+    #expect(
+      buckets.counts.first == 2 && buckets.counts[1] == 2 && buckets.counts.suffix(2) == [1, 1])
     #expect(buckets.count == 6 && abs(buckets.sumSeconds - 20) < 0.02)
+  }
+}
+
+struct LatenciesTests {
+  /// One way through the counts says what the library says of each figure.
+  @Test(arguments: [
+    [0], [5], [0, 1, 2_047, 2_048, 2_049], [1, 1, 1, 999_999_999_999], [7_000_000],
+  ])
+  func figuresAreThoseOfTheHistogram(base: [Int64]) {
+    var latencies = Latencies()
+    var state: UInt64 = 9
+    for value in base { latencies.record(value) }
+    for _ in 0..<1_000 {
+      state = state &* 6_364_136_223_846_793_005 &+ 1_442_695_040_888_963_407
+      latencies.record(Int64(state >> 40) + (base.first ?? 0))
+    }
+    let summary = latencies.summary
+    #expect(abs(summary.mean - latencies.histogram.mean / 1_000) < summary.mean * 1e-9 + 1e-9)
+    for (value, percentile) in [
+      (summary.p50, 50.0), (summary.p90, 90), (summary.p95, 95), (summary.p99, 99),
+      (summary.p999, 99.9), (summary.p9999, 99.99),
+    ] {
+      #expect(value == latencies.microseconds(at: percentile), "\(percentile)")
+    }
+    #expect(
+      latencies.spectrum.allSatisfy { $0.microseconds == latencies.microseconds(at: $0.percentile) }
+    )
+    var recorded: [UInt64] = []
+    latencies.forEachValue { value, count in recorded += [value, UInt64(count)] }
+    let expected = latencies.histogram.recordedValues().flatMap { [$0.value, $0.count] }
+    #expect(recorded == expected)
+  }
+
+  @Test func nothingHasNoFigures() {
+    #expect(Latencies().summary == LatencySummary() && Latencies().spectrum.isEmpty)
   }
 }

@@ -37,6 +37,8 @@ struct SchemaTests {
     report.abort = Report.Abort()
     report.abort?.actual = 0.05
     report.warmUp = Report.WarmUp()
+    report.agents = [Report.AgentSide()]
+    report.agents[0].lost = "it said nothing for 10 s"
     try compare(try encoded(report), with: schema, at: "report")
   }
 
@@ -49,7 +51,7 @@ struct SchemaTests {
       ("feed", try keys(Report.Feed())), ("messages", try keys(Report.Messages())),
       ("balance", try keys(Verdict.Balance())), ("server_side", try keys(Report.ServerSide())),
       ("interval", try keys(Report.Interval())), ("abort", try keys(Report.Abort())),
-      ("warm_up", try keys(Report.WarmUp())),
+      ("warm_up", try keys(Report.WarmUp())), ("agent", try keys(Report.AgentSide())),
       ("server_sample", try keys(Report.ServerSample())),
       ("threshold", try keys(Report.ThresholdResult())),
       ("latency_summary", try keys(LatencySummary())),

@@ -148,7 +148,6 @@ final class AgentLink {
       } catch {
         throw LoadError("epoll: \(error)")
       }
-      if EndSignals.received != nil { return nil }
     }
   }
 
@@ -220,7 +219,8 @@ final class AgentLink {
     if !isCoordinator { try send(.hello, hello + nonce) }
     let nonces = isCoordinator ? nonce + theirs : theirs + nonce
     func proof(ofCoordinator: Bool) -> [UInt8] {
-      MessageDigest.hmac(key: secret, Array((ofCoordinator ? "coordinator" : "agent").utf8) + nonces)
+      MessageDigest.hmac(
+        key: secret, Array((ofCoordinator ? "coordinator" : "agent").utf8) + nonces)
     }
     if isCoordinator { try send(.proof, proof(ofCoordinator: true)) }
     let answer = try expect(.proof)
@@ -233,13 +233,21 @@ final class AgentLink {
   }
 
   /// The payload of the next frame, which has to be of that kind.
-  func expect(_ kind: AgentFrame.Kind, within milliseconds: Int64 = 5_000) throws(LoadError)
-    -> [UInt8]
-  {
-    guard let frame = try next(within: milliseconds) else {
-      if let signal = EndSignals.received { throw LoadError("interrupted by signal \(signal)") }
-      throw LoadError("it does not answer")
+  ///
+  /// - Parameter endsBySignal: somebody who waits for it may end the program. Not once a run has begun:
+  ///   what it has shown by then is collected all the same.
+  func expect(
+    _ kind: AgentFrame.Kind, within milliseconds: Int64 = 5_000, endsBySignal: Bool = true
+  ) throws(LoadError) -> [UInt8] {
+    let deadline = SystemClock.monotonicNanoseconds() + milliseconds * 1_000_000
+    var frame = try next(within: min(200, milliseconds))
+    while frame == nil, SystemClock.monotonicNanoseconds() < deadline {
+      if endsBySignal, let signal = EndSignals.received {
+        throw LoadError("interrupted by signal \(signal)")
+      }
+      frame = try next(within: 200)
     }
+    guard let frame else { throw LoadError("it does not answer") }
     if frame.kind == .refused { throw LoadError("it says: \(AgentLink.text(frame.payload))") }
     guard frame.kind == kind else { throw LoadError("it sent what was not expected of it") }
     return frame.payload

@@ -143,9 +143,12 @@ struct AgentProgress: Codable {
 /// Latencies: values and counts in turn.
 struct AgentLatencies: Codable {
   var values: [UInt64] = []
+  /// The longest, as it was: values are rounded to three digits.
+  var most: UInt64 = 0
 
   init(_ latencies: borrowing Latencies) {
     latencies.forEachValue { value, count in values += [value, UInt64(clamping: count)] }
+    most = latencies.maximumRecorded
   }
 
   func latencies() throws(LoadError) -> Latencies {
@@ -154,8 +157,8 @@ struct AgentLatencies: Codable {
     }
     var latencies = Latencies()
     for index in stride(from: 0, to: values.count, by: 2) {
-      latencies.record(
-        Int64(clamping: values[index]), count: try AgentLatencies.count(values[index + 1]))
+      let value = Int64(clamping: min(values[index], most))
+      latencies.record(value, count: try AgentLatencies.count(values[index + 1]))
     }
     return latencies
   }

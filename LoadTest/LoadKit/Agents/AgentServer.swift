@@ -275,9 +275,8 @@ private final class AgentSession {
           facts.statistics, busyShares: facts.busyShares,
           endedEarly: signal ?? facts.statistics.endedEarly)))
     while true {
+      // A signal has ended the run; it is no reason to keep what it has shown.
       guard let frame = try link.next(within: AgentSession.askMilliseconds) else {
-        // A signal has ended the run; it is no reason to keep what it has shown.
-        if EndSignals.received != nil { continue }
         throw LoadError("it does not ask for the ledger")
       }
       switch frame.kind {

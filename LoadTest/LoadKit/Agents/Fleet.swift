@@ -122,7 +122,7 @@ final class Fleet {
       do throws(LoadError) {
         member.ready = try AgentMessage.decode(
           AgentReady.self, try member.link.expect(.ready, within: Fleet.readyMilliseconds))
-        member.clock = try Fleet.askTime(member.link)
+        member.clock = try Fleet.askTime(member.link, endsBySignal: true)
       } catch {
         stop()
         throw LoadError("agent \(member.name): \(error)")
@@ -132,12 +132,14 @@ final class Fleet {
 
   var count: Int { members.count }
 
-  private static func askTime(_ link: AgentLink) throws(LoadError) -> ClockBounds {
+  private static func askTime(
+    _ link: AgentLink, endsBySignal: Bool
+  ) throws(LoadError) -> ClockBounds {
     var bounds: ClockBounds?
     for _ in 0..<questions {
       let asked = SystemClock.monotonicNanoseconds()
       try link.send(.clock)
-      let payload = try link.expect(.clock)
+      let payload = try link.expect(.clock, endsBySignal: endsBySignal)
       let answered = SystemClock.monotonicNanoseconds()
       let said = try AgentLink.number(in: AgentFrame(kind: .clock, payload: payload))
       guard (0...Int64(1) << 60).contains(said) else { throw LoadError("its clock is none") }
@@ -232,7 +234,7 @@ final class Fleet {
       _ = try statistics.statistics()
       member.statistics = statistics
       control.intervals[member.index].finish()
-      member.clock.widen(try Fleet.askTime(member.link))
+      member.clock.widen(try Fleet.askTime(member.link, endsBySignal: false))
       try askForLedger(member)
     case .ledger where member.statistics != nil:
       do throws(HistoryError) {
@@ -258,7 +260,8 @@ final class Fleet {
     let first = slices.number(at: startNanoseconds)
     let latest = slices.number(at: now + Fleet.silenceNanoseconds)
     var counts = try message.counts(
-      start: startNanoseconds, numbers: max(first, member.doneBelow)...max(latest, member.doneBelow, first))
+      start: startNanoseconds,
+      numbers: max(first, member.doneBelow)...max(latest, member.doneBelow, first))
     member.doneBelow = message.number + 1
     control.intervals[member.index].exchange(&counts, next: message.number + 1)
   }
@@ -292,7 +295,9 @@ final class Fleet {
         side.requestsMeasured = statistics.measured
         side.busyShare = min(1, statistics.busyShares.max() ?? 0)
       }
-      if let loss = member.loss { facts.agentsLost.append("agent \(member.name) was lost: \(loss)") }
+      if let loss = member.loss {
+        facts.agentsLost.append("agent \(member.name) was lost: \(loss)")
+      }
       facts.agents.append(side)
       if var ledgers = member.books.take() { books.take(&ledgers) }
     }

@@ -1,6 +1,7 @@
 // SIGINT, SIGTERM and SIGHUP end a run early: it drains, compares and reports what it has. A second one
 // ends the program at once, and a server that it has started with it.
 internal import Glibc
+internal import LoadReport
 internal import Posix
 internal import Synchronization
 
@@ -29,6 +30,7 @@ package enum EndSignals {
           expected: 0, desired: number, ordering: .acquiringAndReleasing
         ).exchanged
         if isFirst { return }
+        AlternateScreen.leave()
         ChildProcess.killLastGroup()
         _exit(128 + number)
       }

@@ -57,7 +57,8 @@ extension JUnit {
           ? .passed : isViolated ? .skipped(report.conclusion) : .error(report.conclusion))
     ]
     suite.cases += report.steps.enumerated().map { index, step in
-      let name = "step \(index + 1), at \(KneeReport.rate(step.scheduledPerSecond)): invariants hold"
+      let name =
+        "step \(index + 1), at \(KneeReport.rate(step.scheduledPerSecond)): invariants hold"
       switch step.verdict.result {
       case .good: return Case(name, .passed)
       case .violated: return Case(name, .failed(step.verdict.sentence))

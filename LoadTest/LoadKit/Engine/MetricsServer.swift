@@ -64,7 +64,9 @@ package final class MetricsServer: Sendable {
   }
 
   private func answer(_ peer: consuming FileDescriptor) {
-    guard let poller = try? Poller(), (try? poller.add(peer.number, token: 0)) != nil else { return }
+    guard let poller = try? Poller(), (try? poller.add(peer.number, token: 0)) != nil else {
+      return
+    }
     let deadline = SystemClock.monotonicNanoseconds() + MetricsServer.patienceNanoseconds
     var request: [UInt8] = []
     var part = [UInt8](repeating: 0, count: 1_024)
@@ -89,8 +91,10 @@ package final class MetricsServer: Sendable {
   }
 
   private static func hasHead(_ bytes: [UInt8]) -> Bool {
-    bytes.count >= 4 && bytes.indices.dropLast(3).contains { bytes[$0...].starts(with: "\r\n\r\n".utf8) }
-      || bytes.count >= 2 && bytes.indices.dropLast().contains { bytes[$0...].starts(with: "\n\n".utf8) }
+    bytes.count >= 4
+      && bytes.indices.dropLast(3).contains { bytes[$0...].starts(with: "\r\n\r\n".utf8) }
+      || bytes.count >= 2
+        && bytes.indices.dropLast().contains { bytes[$0...].starts(with: "\n\n".utf8) }
   }
 
   static func response(to request: [UInt8], page: [UInt8]) -> [UInt8] {

@@ -11,15 +11,15 @@ struct RunMetrics {
   ///   - progress: how it stands.
   ///   - live: what it has counted.
   init(information: [(name: String, value: String)], _ progress: Progress, _ live: LiveStatistics) {
-    family("holdfast_load_run", "info", "What is run.")
+    // Gauges where OpenMetrics also has info and stateset: promtool does not know these.
+    family("holdfast_load_run_info", "gauge", "What is run.")
     sample("holdfast_load_run_info", information, 1)
-    family("holdfast_load_phase", "stateset", "What part of the run it is.")
+    family("holdfast_load_phase", "gauge", "1 for the part of the run that it is in.")
     for (name, phase) in [
       ("warm-up", Progress.Phase.warmUp), ("measuring", .measuring), ("draining", .draining),
       ("ending", .ending),
     ] {
-      sample(
-        "holdfast_load_phase", [("holdfast_load_phase", name)], progress.phase == phase ? 1 : 0)
+      sample("holdfast_load_phase", [("phase", name)], progress.phase == phase ? 1 : 0)
     }
     family("holdfast_load_elapsed_seconds", "gauge", "Since the first call was due.", "seconds")
     sample("holdfast_load_elapsed_seconds", [], progress.elapsedSeconds)
@@ -62,7 +62,8 @@ struct RunMetrics {
 
   private mutating func gauges(_ progress: Progress, _ live: LiveStatistics) {
     if let scheduled = progress.interval?.scheduledPerSecond {
-      family("holdfast_load_scheduled_rate", "gauge", "Calls per second that the schedule asks for.")
+      family(
+        "holdfast_load_scheduled_rate", "gauge", "Calls per second that the schedule asks for.")
       sample("holdfast_load_scheduled_rate", [], scheduled)
     }
     family(

@@ -111,8 +111,9 @@ package struct RunOptions: Sendable {
     try require(
       profile == nil || operations == nil, "--rate goes with --duration, not --operations")
     try require(
-      !warmsUpUntilSteady || operations == nil && profile?.seconds == nil
-        && workload.dueTogetherNanoseconds == nil,
+      !warmsUpUntilSteady
+        || operations == nil && profile?.seconds == nil
+          && workload.dueTogetherNanoseconds == nil,
       "--warm-up auto goes with a load that stays the same: a closed loop or one --rate, without "
         + "--operations and --due-together")
     try require(

@@ -43,11 +43,11 @@ struct SteadySeries {
     return best.cut
   }
 
-  /// Whether what is left after the cut is at least half of it.
+  /// Whether more than half of it is left after the cut.
   var isSettled: Bool {
     let points = points
     guard let cut = SteadySeries.cut(points) else { return false }
-    return cut <= points.count / 2
+    return 2 * cut < points.count
   }
 
   /// The change from the first third of the points to the last, where it is more than chance; else nil.

@@ -31,10 +31,13 @@ package struct Axis: Sendable {
   package struct Tick: Equatable, Sendable {
     package var value: Double
     package var label: String
+    /// Whether a telephone does without its label; nil: every other one does.
+    package var isMinor: Bool?
 
-    package init(_ value: Double, _ label: String) {
+    package init(_ value: Double, _ label: String, isMinor: Bool? = nil) {
       self.value = value
       self.label = label
+      self.isMinor = isMinor
     }
   }
 
@@ -84,7 +87,10 @@ package struct Axis: Sendable {
   /// Percentiles up to 99.99.
   package static let percentiles = Axis(
     scale: .nines(upTo: 99.99),
-    ticks: [0, 50, 90, 99, 99.9, 99.99].map { Tick($0, "\(Text.shortest($0)) %") })
+    ticks: [0, 50, 90, 99, 99.9, 99.99].map {
+      // The 99th is the one that people look for.
+      Tick($0, "\(Text.shortest($0)) %", isMinor: $0 == 50 || $0 == 99.9)
+    })
 
   /// Time from `start` on, in seconds.
   package static func time(from start: Double = 0, to end: Double) -> Axis {

@@ -62,7 +62,7 @@ extension Chart {
       let place = horizontal.scale.place(tick.value)
       // Labels at the ends stay within the chart; every other one is left out where there is no room.
       let anchor = place > 0.97 ? "end" : place < 0.03 ? "start" : "middle"
-      let odd = index % 2 == 1 ? " odd" : ""
+      let odd = tick.isMinor ?? (index % 2 == 1) ? " odd" : ""
       grid += """
         <line class="tick" x1="\(percent(place))" x2="\(percent(place))" y1="0" y2="100%"/>\
         <text class="horizontal \(anchor)\(odd)" x="\(percent(place))" y="100%" dy="1.5em">\

@@ -178,6 +178,7 @@ enum PageStyle {
     .choice label small { font-size: 12px; font-weight: 400; }
     .choice .panel { display: none; }
     .choice .figures { grid-template-columns: repeat(6, 1fr); margin-bottom: 16px; }
+    .choice .figures dd.detail { display: none; }
 
     """,
     Markup(

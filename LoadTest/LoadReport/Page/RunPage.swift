@@ -27,7 +27,7 @@ extension Report {
     body += .section(
       "Generator",
       note: "Whether the figures are the server's or those of the program that measured.",
-      generatorCharts)
+      Markup([generatorCharts, agentTable]))
     body += .section("Outcomes", outcomeTables)
     if result != .violated { body += checked }
     body += .section("Configuration", configurationMarkup)

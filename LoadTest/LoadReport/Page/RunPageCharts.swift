@@ -10,7 +10,7 @@ extension Report {
 
   func spectrumMarkup(
     _ title: String, _ latencySpectrum: [SpectrumPoint],
-    serviceTimes serviceTimeSpectrum: [SpectrumPoint]
+    serviceTimes serviceTimeSpectrum: [SpectrumPoint], heightPixels: Int = 300
   ) -> Markup {
     guard latencySpectrum.count > 1 else { return "" }
     let all = latencySpectrum + serviceTimeSpectrum
@@ -23,7 +23,7 @@ extension Report {
         + "percentile, \(Text.duration(microseconds: highest)).",
       horizontal: .percentiles,
       vertical: .logarithmic(all.map(\.microseconds)) { Text.shortDuration(microseconds: $0) })
-    chart.heightPixels = 300
+    chart.heightPixels = heightPixels
     func points(_ spectrum: [SpectrumPoint]) -> [ChartPoint] {
       spectrum.map { ChartPoint($0.percentile, $0.microseconds) }
     }

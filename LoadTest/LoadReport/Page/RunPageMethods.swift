@@ -35,16 +35,17 @@ extension Report {
   private func panel(_ name: String, _ time: Timeline) -> Markup {
     let latency = latencyMicroseconds[name] ?? LatencySummary()
     var figures = [
-      Markup.keyFigure("Calls", Text.count(Int64(latency.count))),
+      Markup.keyFigure("Calls", Text.count(Int64(latency.count)))
     ]
     figures += ["p50", "p90", "p99", "p99.9", "max"].map { figure in
       Markup.keyFigure(
         figure, Text.duration(microseconds: latency.figure(figure) ?? 0))
     }
-    return Markup([
-      .keyFigures(figures),
-      spectrumMarkup("\(name) by percentile", methodSpectra[name] ?? [], serviceTimes: []),
+    let charts = [
+      spectrumMarkup(
+        "\(name) by percentile", methodSpectra[name] ?? [], serviceTimes: [], heightPixels: 220),
       latencyChart(time, "\(name) over time") { $0.methods[name] ?? LatencySummary() },
-    ])
+    ]
+    return Markup([.keyFigures(figures), "<div class=\"pair\">\(charts)</div>\n"])
   }
 }

@@ -29,6 +29,26 @@ extension Report {
       ], rows: rows, narrowLeavesOut: ["p95"])
   }
 
+  // MARK: Agents
+
+  var agentTable: Markup {
+    guard !agents.isEmpty else { return "" }
+    return .table(
+      "Agents",
+      columns: ["", "Calls measured", "Busiest thread", "Clock known within", "Machine", "State"],
+      rows: agents.map { agent in
+        let state: Markup =
+          agent.lost.map { "<span class=\"mark bad\">✗ lost: \($0)</span>" }
+          ?? "<span class=\"mark good\">✓ to its end</span>"
+        let machine = "\(agent.processors) × \(agent.processorModel)"
+        return [
+          "\(agent.address)", "\(Text.count(Int64(agent.requestsMeasured)))",
+          "\(Text.percent(agent.busyShare))",
+          "\(Text.duration(microseconds: agent.clockUncertaintyMicroseconds))", "\(machine)", state,
+        ]
+      })
+  }
+
   // MARK: Outcomes
 
   var outcomeTables: Markup {
@@ -117,7 +137,8 @@ extension Report {
         "Connections × streams",
         "\(Text.count(Int64(shape.connections))) × \(Text.count(Int64(shape.streams)))"
       ),
-      ("Threads", String(shape.threads)), ("Warm-up", seconds(shape.warmUpSeconds) + (warmUp?.qualification ?? "")),
+      ("Threads", String(shape.threads)),
+      ("Warm-up", seconds(shape.warmUpSeconds) + (warmUp?.qualification ?? "")),
       ("Duration", shape.durationSeconds.map(seconds)),
       ("Operations", shape.operations.map { Text.count(Int64($0)) }),
       ("Measured", seconds(measuredSeconds)), ("Seed", String(shape.seed)), ("Run", shape.run),
