@@ -6,8 +6,8 @@ internal import GRPC
 internal import Posix
 internal import Version
 
-/// Where the server is.
-struct ServerOptions: ParsableArguments {
+/// Where the server is, and who calls.
+struct TargetOptions: ParsableArguments {
   @Option(
     help: ArgumentHelp(
       """
@@ -21,9 +21,6 @@ struct ServerOptions: ParsableArguments {
       "The name that keys and the journal know the caller by; with tokens, the token's.",
       valueName: "name"))
   var caller: String?
-  @Option(help: ArgumentHelp("How long to try for an answer: 100ms to 1h.", valueName: "duration"))
-  var timeout = "10s"
-
   static let program = "holdfast-cli/\(Build.version)"
 
   func targets() throws(CommandFailure) -> [ServiceTarget] {
@@ -52,14 +49,10 @@ struct ServerOptions: ParsableArguments {
     return targets
   }
 
-  /// Tries for so long; or for at least `atLeast` nanoseconds, each try for `each`.
-  func connect(atLeast: Int64 = 0, each: Int64 = .max) throws(CommandFailure) -> ServiceCaller {
-    let patience = try Settings.duration(
-      timeout, Limits.second / 10...3600 * Limits.second, "--timeout")
-    return ServiceCaller(
-      try targets(), program: Self.program,
-      patience: CallPatience(total: max(patience, atLeast), each: each)
-    ) { CommandFailure.complain($0) }
+  func connect(_ patience: CallPatience) throws(CommandFailure) -> ServiceCaller {
+    ServiceCaller(try targets(), program: Self.program, patience: patience) {
+      CommandFailure.complain($0)
+    }
   }
 
   /// 0 to 64 bytes of printable ASCII without spaces, as names of callers, items and orders are.
@@ -68,6 +61,19 @@ struct ServerOptions: ParsableArguments {
       throw ServiceAccess.mistake("\(flag): not up to 64 bytes of printable ASCII without spaces")
     }
     return text
+  }
+}
+
+/// The same, for commands whose calls are over soon.
+struct ServerOptions: ParsableArguments {
+  @OptionGroup var server: TargetOptions
+  @Option(help: ArgumentHelp("How long to try for an answer: 100ms to 1h.", valueName: "duration"))
+  var timeout = "10s"
+
+  func connect() throws(CommandFailure) -> ServiceCaller {
+    let patience = try Settings.duration(
+      timeout, Limits.second / 10...3600 * Limits.second, "--timeout")
+    return try server.connect(CallPatience(total: patience))
   }
 }
 
@@ -138,7 +144,7 @@ struct ChangeOptions: ParsableArguments {
     }
     return ChangeNote(
       key: try key.value(), reason: reason,
-      reference: try ServerOptions.code(reference ?? "", "--reference"))
+      reference: try TargetOptions.code(reference ?? "", "--reference"))
   }
 }
 
@@ -175,8 +181,8 @@ struct LocationOption: ParsableArguments {
     guard !item.sku.isEmpty else {
       throw ServiceAccess.mistake("'\(text)' names no item: SKU or SKU@LOCATION")
     }
-    _ = try ServerOptions.code(item.sku, "'\(text)'")
-    _ = try ServerOptions.code(item.location, "'\(text)'")
+    _ = try TargetOptions.code(item.sku, "'\(text)'")
+    _ = try TargetOptions.code(item.location, "'\(text)'")
     return item
   }
 

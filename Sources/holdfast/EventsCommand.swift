@@ -51,7 +51,7 @@ struct WatchEvents: ParsableCommand {
   @Option(help: ArgumentHelp("End after so many events.", valueName: "count"))
   var limit: Int?
   @OptionGroup(title: "Results") var results: ResultOptions
-  @OptionGroup(title: "Server") var server: ServerOptions
+  @OptionGroup(title: "Server") var server: TargetOptions
 
   func validate() throws {
     if let limit, limit < 1 { throw ValidationError("--limit: 1 or more") }
@@ -65,7 +65,7 @@ struct WatchEvents: ParsableCommand {
       let start = try start(saved)
       let interruption = Interruption()
       let watch = EventWatch(
-        try server.targets(), program: ServerOptions.program, filter: filter, from: start.0
+        try server.targets(), program: TargetOptions.program, filter: filter, from: start.0
       ) { CommandFailure.complain($0) }
       let printer = try EventPrinter(
         results.output(), saved, from: start, limit: limit ?? .max)
@@ -84,7 +84,7 @@ struct WatchEvents: ParsableCommand {
   private func filter() throws(CommandFailure) -> WatchFilter {
     var filter = WatchFilter()
     for item in items { filter.items.append(try LocationOption.item(item, at: nil)) }
-    filter.referencePrefix = try ServerOptions.code(reference, "--reference")
+    filter.referencePrefix = try TargetOptions.code(reference, "--reference")
     for name in kind?.split(separator: ",") ?? [] {
       guard let kind = EventKind(name: name) else {
         throw ServiceAccess.mistake(

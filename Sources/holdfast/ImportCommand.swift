@@ -53,7 +53,7 @@ struct ImportStock: ParsableCommand {
   @OptionGroup var consent: ConsentOptions
   @Flag(help: "Write the result as a JSON object.")
   var json = false
-  @OptionGroup(title: "Server") var server: ServerOptions
+  @OptionGroup(title: "Server") var server: TargetOptions
 
   func validate() throws {
     if file == "-" {
@@ -87,7 +87,7 @@ struct ImportStock: ParsableCommand {
       {
         throw ClientCommand.notDone()
       }
-      let caller = try server.connect(atLeast: wait, each: 30 * Limits.second)
+      let caller = try server.connect(CallPatience(total: wait, each: 30 * Limits.second))
       // Until here, nothing was sent: an interruption is the end.
       _ = Interruption()
       try ImportRun(

@@ -113,7 +113,7 @@ struct ListReservations: ParsableCommand {
 
   func run() throws {
     try ClientCommand.report(json: results.isJSON) {
-      let reference = try ServerOptions.code(reference, "--reference")
+      let reference = try TargetOptions.code(reference, "--reference")
       let caller = try server.connect()
       let output = try ReservationOutput(results)
       var left = limit ?? .max
@@ -172,12 +172,12 @@ struct ReserveUnits: ParsableCommand {
         let units = String(text[text.index(after: equals)...])
         limits.append(
           (
-            try ServerOptions.code(String(text[..<equals]), "--limit"),
+            try TargetOptions.code(String(text[..<equals]), "--limit"),
             try UnitsText.parse(units, 1...Units.max, "--limit")
           ))
       }
       let key = try key.value()
-      let reference = try ServerOptions.code(reference, "--reference")
+      let reference = try TargetOptions.code(reference, "--reference")
       let caller = try server.connect()
       _ = Interruption()
       let held = try caller.reserve(
@@ -246,7 +246,7 @@ struct HoldSelection: ParsableArguments {
   ) throws -> [String]? {
     var found: [Reservation] = []
     if let reference {
-      _ = try ServerOptions.code(reference, "--reference")
+      _ = try TargetOptions.code(reference, "--reference")
       try caller.listReservations(state: .held, reference: reference) {
         (page: [Reservation]) throws(CallFailure) in
         found += page
@@ -423,7 +423,7 @@ struct ReplaceReservation: ParsableCommand {
       var held: [ReservationLine] = []
       for line in lines { held.append(try location.line(line)) }
       let key = try key.value()
-      let reference = try ServerOptions.code(reference, "--reference")
+      let reference = try TargetOptions.code(reference, "--reference")
       let caller = try server.connect()
       _ = Interruption()
       let changed = try caller.replace(

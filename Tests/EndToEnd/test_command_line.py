@@ -262,7 +262,7 @@ def test_a_certificate_says_who_calls(binary, start, ours, pair, tmp_path):
     ("reservation", "release"), ("reservation", "release", "x", "--reference", "y"),
     ("reservation", "release", "--reference", ""), ("reservation", "confirm", "x", "y", "--line", "a=1"),
     ("reservation", "list", "--state", "lost"), ("reservation", "get"), ("events", "watch", "--kind", "born"),
-    ("events", "watch", "--limit", "0"), ("stock", "get", "a", "--metadata", "x"), ("stock", "import", "f", "--separator", "ab")])
+    ("events", "watch", "--limit", "0"), ("events", "watch", "--timeout", "1s"), ("stock", "get", "a", "--metadata", "x"), ("stock", "import", "f", "--separator", "ab")])
 def test_mistakes_of_the_command_line_are_usage(cli, arguments):
     assert cli(*arguments, status=64).out == ""
 
