@@ -65,7 +65,7 @@ finish() { # PACKAGE
   gzip -9n >"$documents/changelog.Debian.gz" <<END
 holdfast ($debian_version) unstable; urgency=medium
 
-  * Built from commit ${commit:-unknown}; changelog.gz says what changed.
+  * Built from commit ${commit:-unknown}.
 
  -- $maintainer  $(LC_ALL=C date -u -R -d "@$SOURCE_DATE_EPOCH")
 END

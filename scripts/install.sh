@@ -42,7 +42,8 @@ put_programs() {
     # Symbols are four fifths of the file; backtraces of a release build are read beside $release.
     strip -o "$work/$program" "$release/$program"
     put 0755 "$work/$program" "$prefix/bin/$program"
-    "$release/$program" --generate-completion-script bash >"$work/completion"
+    # It is read, and not run.
+    "$release/$program" --generate-completion-script bash | sed '1{/^#!/d}' >"$work/completion"
     put 0644 "$work/completion" "$prefix/share/bash-completion/completions/$program"
     "$release/$program" --generate-completion-script zsh >"$work/completion"
     put 0644 "$work/completion" "$zshdir/_$program"

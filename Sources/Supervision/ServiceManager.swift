@@ -117,14 +117,22 @@ package final class ServiceManager: Sendable {
   /// Says it from now on, until the process ends.
   package func start() throws(Errno) {
     let pause = try Wakeup()
-    _ = try Thread(name: "supervision") { [self] in
-      var lastExtension: (time: Int64, work: Int64) = (.min, 0)
+    var lastExtension: (time: Int64, work: Int64) = (.min, 0)
+    // The first at once: from then on the start has the time that it needs.
+    step(&lastExtension)
+    _ = try Thread(name: "supervision") { [self, first = lastExtension] in
+      var lastExtension = first
       while true {
-        let now = SystemClock.monotonicNanoseconds()
-        step(now: now, work: Machine.processCPUNanoseconds(), &lastExtension)
         pause.wait(nanoseconds: watchdog?.pauseNanoseconds ?? Self.extensionEveryNanoseconds)
+        step(&lastExtension)
       }
     }
+  }
+
+  private func step(_ lastExtension: inout (time: Int64, work: Int64)) {
+    step(
+      now: SystemClock.monotonicNanoseconds(), work: Machine.processCPUNanoseconds(), &lastExtension
+    )
   }
 
   /// Says what there is to be said now.

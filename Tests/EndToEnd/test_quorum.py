@@ -17,6 +17,7 @@ from quorum import (FENCED, HOUR, LEASE_SECONDS, TAKEOVER_SECONDS, Log, Orders, 
                     log, needs_engine, reserve_request, stock_request)
 from server import eventually, holdfast, serve_command
 from test_durability import state_of
+from test_supervision import Manager
 from watching import Books, Watch
 
 pytestmark = needs_engine
@@ -482,3 +483,48 @@ def test_a_password_is_not_shown(binary, tmp_path, address):
     for command in ("init", "status"):
         done = holdfast(binary, "engine", command, "--engine", address)
         assert done.returncode == 1 and "WORD" not in done.stdout + done.stderr
+
+
+def test_a_standby_is_ready_to_a_service_manager(log, binary, tmp_path):
+    manager = Manager(tmp_path / "notify")
+    try:
+        owner = log.owner()
+        standby = log.standby(environment=manager.environment(WATCHDOG_USEC=4_000_000))
+        standby.wait_until_up()
+        ready = manager.wait_for("READY=1")
+        assert ready[1] == f"STATUS=stands by at {standby.target}"
+        done = holdfast(binary, "health", "--target", standby.target)
+        assert (done.returncode, done.stdout) == (1, "NOT_SERVING\n")
+        eventually(manager.pings)
+        owner.kill()
+        standby.wait_until_ready()
+        manager.wait_for(f"STATUS=serves gRPC on {standby.target}")
+        done = holdfast(binary, "health", "--target", standby.target)
+        assert (done.returncode, done.stdout) == (0, "SERVING\n")
+        before = len(manager.pings())
+        eventually(lambda: len(manager.pings()) > before)
+        assert standby.stop() == 0
+    finally:
+        manager.close()
+
+
+def test_an_engine_that_is_away_is_no_hang(log, engine, tmp_path):
+    """The journal waits for it, for longer than the watchdog would have it wait for a disk."""
+    manager = Manager(tmp_path / "notify")
+    try:
+        owner = log.owner(environment=manager.environment(WATCHDOG_USEC=2_000_000))
+        with Client(owner.target) as client:
+            orders = Orders(client, count=1)
+            engine.do("freeze", "the-standbys")
+            try:
+                waiting = client.reservations.Reserve.future(reserve_request(orders.sku), timeout=60)
+                time.sleep(3)
+                before = len(manager.pings())
+                eventually(lambda: len(manager.pings()) > before)
+                assert not waiting.done()
+            finally:
+                engine.do("thaw", "the-standbys")
+            assert waiting.result(30).reservation_id
+        assert "has not come round" not in owner.log_text()
+    finally:
+        manager.close()
