@@ -69,6 +69,7 @@ package_needs=(
 browser_needs=(
   "command -v chromium|chromium"
   "command -v chromedriver|chromium-driver"
+  "command -v pngquant|pngquant"
 )
 client_needs=(
   "command -v go|golang-go"
