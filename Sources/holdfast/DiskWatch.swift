@@ -42,6 +42,8 @@ final class DiskWatch: Sendable {
 
   // MARK: Looking
 
+  // What the loop calls is not put into it: as one large loop it takes the optimizer minutes.
+
   private func run() {
     guard let pause = try? Wakeup() else { return }
     var filling = Condition()
@@ -62,6 +64,7 @@ final class DiskWatch: Sendable {
   }
 
   /// The data directory's room; nil where it cannot be told.
+  @inline(never)
   private func look(_ numbers: JournalStatistics?) -> FileSystemRoom? {
     let data = try? FileSystemRoom(path: settings.dataDirectory)
     let archive = settings.archive.isEmpty ? nil : try? FileSystemRoom(path: settings.archive)
@@ -75,6 +78,7 @@ final class DiskWatch: Sendable {
     return data
   }
 
+  @inline(never)
   private func tellFilling(_ filling: inout Condition, _ room: FileSystemRoom, _ now: Int64) {
     let needed = state.withLock { $0.neededBytes }
     // A quarter more, so that what comes and goes at the border is one condition.
@@ -95,6 +99,7 @@ final class DiskWatch: Sendable {
     }
   }
 
+  @inline(never)
   private func tellFull(
     _ full: inout Condition, _ numbers: JournalStatistics, _ room: FileSystemRoom?, _ now: Int64
   ) {
@@ -111,6 +116,7 @@ final class DiskWatch: Sendable {
     }
   }
 
+  @inline(never)
   private func tellStalled(
     _ stalled: inout Condition, _ progress: inout JournalProgress, _ numbers: JournalStatistics,
     _ now: Int64

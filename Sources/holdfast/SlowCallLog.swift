@@ -6,6 +6,8 @@ internal import Server
 
 enum SlowCallLog {
   /// Tells what the loops have noted since the last call: ten lines at most, and one that counts the others.
+  // Not put into the loop that calls it, nor what it calls into its own: the optimizer takes minutes for large loops.
+  @inline(never)
   static func tell(_ slowCalls: SlowCalls, _ logger: Logger) {
     let (calls, suppressed) = slowCalls.take()
     for call in calls { logger.warning("slow call", metadata: metadata(call)) }
@@ -16,6 +18,7 @@ enum SlowCallLog {
     }
   }
 
+  @inline(never)
   private static func metadata(_ call: SlowCall) -> Logger.Metadata {
     let method =
       HoldfastHandler.methods.indices.contains(call.method)
@@ -47,6 +50,7 @@ enum SlowCallLog {
   /// Bytes of a client as text that cannot be taken for anything else in a line: letters, digits, marks and
   /// signs as they are; blanks, what controls a terminal or turns text around, backslashes, and what is no UTF-8, as
   /// numbers.
+  @inline(never)
   static func shown(_ bytes: [UInt8]) -> String {
     guard let text = String(validating: bytes, as: UTF8.self) else {
       return bytes.reduce(into: "") { $0 += byte($1) }

@@ -56,6 +56,32 @@ struct AdminPagesTests {
   }
 
   @Test(
+    "Metrics are in the format that Accept asks for, be it one field or several",
+    arguments: [
+      ([], false), (["text/plain"], false), (["application/openmetrics-text"], true),
+      (["text/html", "application/openmetrics-text; version=1.0.0"], true),
+      (["application/openmetrics-text;q=0.5", "text/plain"], false),
+      (["", ";;q=,\t,", String(repeating: "a/b;q=0.1,", count: 500)], false),
+    ] as [([String], Bool)])
+  func negotiation(accept: [String], isOpenMetrics: Bool) async throws {
+    let page = MetricsPage()
+    page.add { $0.counter("holdfast_x_total", help: "x", value: 7) }
+    try await withAdminServer(page: page) { port in
+      let fields = accept.map { "Accept: \($0)\r\n" }.joined()
+      let answer = await onThread {
+        RawClient.exchange(port: port, "GET /metrics HTTP/1.0\r\n\(fields)\r\n")
+      }
+      let text = try #require(answer)
+      #expect(text.hasPrefix("HTTP/1.1 200 OK\r\n"))
+      #expect(text.contains("\r\nVary: Accept\r\n"))
+      let type =
+        isOpenMetrics ? "application/openmetrics-text; version=1.0.0" : "text/plain; version=0.0.4"
+      #expect(text.contains("\r\nContent-Type: \(type); charset=utf-8\r\n"))
+      #expect(text.hasSuffix("\nholdfast_x_total 7\n" + (isOpenMetrics ? "# EOF\n" : "")))
+    }
+  }
+
+  @Test(
     "HEAD answers as GET does, without the body", arguments: ["/", "/metrics", "/livez", "/no"])
   func head(path: String) async throws {
     try await withAdminServer { port in
