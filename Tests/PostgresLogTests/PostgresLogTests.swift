@@ -287,6 +287,78 @@ import Testing
     #expect(check("no address").contains("it is no address of an engine"))
   }
 
+  /// What somebody with rights may have made of the tables. Nothing of it comes to more than an error.
+  private static let hostileTables = [
+    "update holdfast.shard set epoch = -1", "update holdfast.shard set epoch = 9223372036854775807",
+    "update holdfast.shard set epoch = 4294967296", "update holdfast.shard set end_lsn = -8",
+    "update holdfast.shard set end_lsn = 9223372036854775807",
+    "update holdfast.shard set trimmed_lsn = -1, beats = -1", "delete from holdfast.shard",
+    "update holdfast.log set lsn = -64 where lsn = 64",
+    "update holdfast.log set lsn = 9223372036854775807 where lsn = 64",
+    "update holdfast.log set byte_count = -1",
+    "update holdfast.log set byte_count = 9223372036854775807",
+    "update holdfast.log set epoch = -1, sequence = -1",
+    "update holdfast.log set place = -1, mark = -1",
+    "update holdfast.log set place = 9223372036854775807, sequence = 9223372036854775807",
+    "update holdfast.log set bytes = ''",
+    "update holdfast.log set bytes = decode(repeat('ff', 1000000), 'hex')",
+    "delete from holdfast.log where lsn = 0",
+    "update holdfast.checkpoint set parts = -1, lsn = -1",
+    "update holdfast.checkpoint set parts = 9223372036854775807",
+    "update holdfast.checkpoint set parts = 0",
+    "update holdfast.checkpoint_part set part = 2 where part = 1",
+    "update holdfast.checkpoint_part set part = -1 where part = 0", "delete from holdfast.checkpoint_part",
+  ]
+
+  @Test func whateverTheTablesHold() throws {
+    let (log, address) = try makeLog()
+    let admin = try PostgresConnection(address, nanosecondsEach: 10 * Self.second)
+    let fresh = """
+      truncate holdfast.log, holdfast.checkpoint, holdfast.checkpoint_part;
+      delete from holdfast.shard;
+      insert into holdfast.shard values (0, 1, 7, 128, 0, 'a', '', true, false);
+      insert into holdfast.log values
+        (0, 0, 64, 1, 1, 4096, 1, repeat('x', 112)::bytea),
+        (0, 64, 64, 1, 1, 4208, 2, repeat('y', 112)::bytea);
+      insert into holdfast.checkpoint values (5, 0, 0, 2, true);
+      insert into holdfast.checkpoint_part values (5, 0, 'ab'), (5, 1, 'cd')
+      """
+    /// What is asked of it, and how many of the answers are errors.
+    func ask() -> Int {
+      var errors = 0
+      func attempt(_ body: () throws(JournalError) -> Void) {
+        do throws(JournalError) { try body() } catch { errors += 1 }
+      }
+      var bytes = 0
+      attempt { () throws(JournalError) in _ = try log.state() }
+      for (lsn, last) in [(0, nil), (64, BatchName(lsn: 0, mark: 1))] as [(UInt64, BatchName?)] {
+        attempt { () throws(JournalError) in
+          _ = try log.read(from: lsn, behind: last, bytesMax: 1 << 20) { batch in
+            bytes += unsafe batch.bytes.count
+          }
+        }
+      }
+      attempt { () throws(JournalError) in
+        for kept in try log.checkpoints() {
+          unsafe try log.getCheckpoint(kept) { part in bytes += part.count }
+        }
+      }
+      return errors
+    }
+    for harm in Self.hostileTables {
+      try admin.run(script: fresh, nanoseconds: 5 * Self.second)
+      #expect(ask() == 0)
+      try admin.run(script: harm, nanoseconds: 5 * Self.second)
+      _ = ask()
+    }
+    try admin.run(script: "\(fresh); delete from holdfast.shard", nanoseconds: 5 * Self.second)
+    #expect(ask() == 3)
+    try admin.run(
+      script: "\(fresh); delete from holdfast.checkpoint_part where part = 1",
+      nanoseconds: 5 * Self.second)
+    #expect(ask() == 1)
+  }
+
   @Test func aRoleWithNoMoreRightsThanItNeeds() throws {
     let engine = try TestEngine.shared.get()
     let address = try engine.makeDatabase()

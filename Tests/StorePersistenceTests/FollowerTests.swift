@@ -439,5 +439,9 @@ struct FollowerTests {
       try standby.readOn()
     }
     #expect(standby.shown != nil && seen.isSet)
+    // The tables become a store while somebody reads them.
+    try standby.own()
+    #expect(standby.shown == nil)
+    try standby.expectAnswers(of: owner)
   }
 }

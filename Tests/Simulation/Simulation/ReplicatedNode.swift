@@ -64,7 +64,7 @@ struct LogCopy {
   }
 }
 
-final class ReplicatedNode {
+final class ReplicatedNode: SimulatedNode {
   private enum Role {
     case follower
     case owner(epoch: UInt32)
@@ -75,7 +75,7 @@ final class ReplicatedNode {
   }
 
   private let number: Int
-  private let run: ReplicatedRun
+  private unowned let run: ReplicatedRun
   private let clock: (offset: Int64, rate: Double)
   private var cluster: EngineCluster { run.cluster }
   private var name = ""
@@ -103,8 +103,7 @@ final class ReplicatedNode {
   // MARK: A process
 
   private func start() {
-    run.incarnations += 1
-    name = "node \(number).\(run.incarnations)"
+    name = "node \(number).\(run.troubles.nextIncarnation())"
     engine = SimulatedEngine(cluster, node: number, options: run.options, clock: clock)
     log = EngineLog(engine: engine, options: run.options)
     watch = OwnerWatch(lease: run.options.leaseNanoseconds)

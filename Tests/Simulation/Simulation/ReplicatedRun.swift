@@ -37,80 +37,29 @@ struct LogTruth {
 
 /// Used by one thread.
 package final class ReplicatedRun {
-  private static let stepsOfTrouble = 900
-  private static let stepsOfHealing = 3_000
-
-  private let seed: UInt64
-  let options: EngineOptions
-  let cluster: EngineCluster
-  private var nodes: [ReplicatedNode] = []
+  let troubles: EngineTroubles<ReplicatedNode>
   private(set) var truth = LogTruth()
-  private var violation: Violation?
   /// Who has had an epoch.
   private var owners: [UInt32: String] = [:]
   /// Who has taken the log over, all of it.
   private var serving: Set<String> = []
-  var incarnations = 0
   /// A server keeps two, for those who are copying the older one: that is not what keeps the log whole.
   let keptCheckpoints: Int
-  private var depth = 0
 
+  var options: EngineOptions { troubles.options }
+  var cluster: EngineCluster { troubles.cluster }
   package var counts: SituationCounts { cluster.counts }
 
   package init(seed: UInt64, fault: EngineFault? = nil, trace: ((String) -> Void)? = nil) {
-    self.seed = seed
-    var options = EngineOptions()
-    options.fault = fault
-    cluster = EngineCluster(seed: seed, fault: fault, trace: trace)
-    options.writeNanoseconds =
-      cluster.random.pick([200, 1_000, 10_000]) * EngineCluster.millisecond
-    self.options = options
-    keptCheckpoints = cluster.random.number(1...2)
-    nodes = (0..<3).map { number in
-      // As far apart as the margin allows: an owner's 2 s are less than a standby's 2.5 s.
-      let rate = Double(cluster.random.number(0...18)) / 100 + 0.88
-      return ReplicatedNode(
-        number, self, clock: (cluster.random.number(0...1 << 50), rate))
-    }
-    cluster.onStep = { [unowned self] in meanwhile() }
+    troubles = EngineTroubles(
+      seed: seed, fault: fault, arguments: "--replicated", readPercent: 30, trace: trace)
+    keptCheckpoints = troubles.cluster.random.number(1...2)
+    troubles.begin(meanwhile: { [unowned self] in
+      if cluster.steps.isMultiple(of: 16) { checkServers() }
+    }) { number, clock in ReplicatedNode(number, self, clock: clock) }
   }
 
-  package func run() throws(Violation) {
-    defer { cluster.onStep = {} }
-    while cluster.steps < Self.stepsOfTrouble, violation == nil { act() }
-    if let violation { throw violation }
-    cluster.heal()
-    let before = truth.answeredLSN
-    while truth.answeredLSN == before, violation == nil { act() }
-    if let violation { throw violation }
-  }
-
-  private func act() {
-    cluster.step()
-    cluster.random.pick(nodes).step()
-  }
-
-  /// What happens while a statement waits.
-  private func meanwhile() {
-    if cluster.steps > Self.stepsOfTrouble, !cluster.isHealing { cluster.heal() }
-    if cluster.steps > Self.stepsOfTrouble + Self.stepsOfHealing {
-      found("the log goes on when all is well again", "nothing was appended any more")
-    }
-    // Then all calls end.
-    if violation != nil {
-      for node in nodes { node.crash() }
-      return
-    }
-    if cluster.steps.isMultiple(of: 16) { checkServers() }
-    if cluster.random.chance(30) { cluster.random.pick(nodes).read() }
-    if !cluster.isHealing, cluster.random.number(0...999) < 3 { cluster.random.pick(nodes).crash() }
-    // Each call waits in the one that began before it.
-    guard depth < 12 else { return }
-    depth += 1
-    defer { depth -= 1 }
-    if cluster.random.number(0...999) < 15 { return cluster.random.pick(nodes).carry() }
-    if cluster.random.chance(50) { cluster.random.pick(nodes).step() }
-  }
+  package func run() throws(Violation) { try troubles.run { truth.answeredLSN } }
 
   /// Whatever server is promoted, a new copy can be made of what it has. A primary of the past, which was promoted
   /// over, is none of them: there a checkpoint may have come to where its log has other batches.
@@ -142,14 +91,7 @@ package final class ReplicatedRun {
     }
   }
 
-  func found(_ expected: String, _ seen: String) {
-    if violation != nil { return }
-    let mutant = options.fault.map { " --mutant \($0.rawValue)" } ?? ""
-    violation = Violation(
-      seed: seed, step: cluster.steps, expected: expected, seen: seen,
-      arguments: "--replicated --seed \(seed)\(mutant)")
-    cluster.tell("found: \(expected): \(seen)")
-  }
+  func found(_ expected: String, _ seen: String) { troubles.found(expected, seen) }
 
   // MARK: What nodes say
 

@@ -20,7 +20,7 @@ private final class WallClock: Clock, @unchecked Sendable {
   func now() -> Timestamp { Timestamp(nanoseconds: max(notBefore, cluster.now + offset)) }
 }
 
-final class StoreNode {
+final class StoreNode: SimulatedNode {
   private enum Role {
     case follower
     case owner(epoch: UInt32)
@@ -66,8 +66,7 @@ final class StoreNode {
   private func tell(_ text: @autoclosure () -> String) { cluster.tell("\(name): \(text())") }
 
   private func start() {
-    run.incarnations += 1
-    name = "node \(number).\(run.incarnations)"
+    name = "node \(number).\(run.troubles.nextIncarnation())"
     engine = SimulatedEngine(cluster, node: number, options: run.options, clock: clock)
     log = EngineLog(engine: engine, options: run.options)
     watch = OwnerWatch(lease: run.options.leaseNanoseconds)

@@ -12,92 +12,34 @@ package final class StoreRun {
     let reason: String
   }
 
-  private static let stepsOfTrouble = 900
-  private static let stepsOfHealing = 3_000
   /// Answers that are asked for again at a takeover.
   private static let askedAgain = 20
 
-  private let seed: UInt64
-  let options: EngineOptions
-  let journal: JournalOptions
-  let cluster: EngineCluster
-  private var nodes: [StoreNode] = []
-  private var violation: Violation?
+  let troubles: EngineTroubles<StoreNode>
+  let journal = JournalOptions(
+    durability: .quorum, segmentBytes: 4096 * 8, ringBytes: 1 << 15, groupBytesMax: 1 << 13,
+    spareSegments: 2, checkpointSegments: 2)
   private var lastNumber: Int64 = 0
   /// By SKU, the newest that somebody was shown.
   private(set) var certain: [String: Int64] = [:]
   private var answers: [Command] = []
   /// Where the record of each answer ends, by SKU.
   private var records: [String: [(lsn: UInt64, number: Int64)]] = [:]
-  var incarnations = 0
-  private var depth = 0
 
+  var options: EngineOptions { troubles.options }
+  var cluster: EngineCluster { troubles.cluster }
   package var counts: SituationCounts { cluster.counts }
 
   package init(seed: UInt64, fault: EngineFault? = nil, trace: ((String) -> Void)? = nil) {
-    self.seed = seed
-    var options = EngineOptions()
-    options.fault = fault
-    cluster = EngineCluster(seed: seed, fault: fault, trace: trace)
-    options.writeNanoseconds =
-      cluster.random.pick([200, 1_000, 10_000]) * EngineCluster.millisecond
-    self.options = options
-    journal = JournalOptions(
-      durability: .quorum, segmentBytes: 4096 * 8, ringBytes: 1 << 15, groupBytesMax: 1 << 13,
-      spareSegments: 2, checkpointSegments: 2)
-    nodes = (0..<3).map { number in
-      let rate = Double(cluster.random.number(0...18)) / 100 + 0.88
-      return StoreNode(number, self, clock: (cluster.random.number(0...1 << 50), rate))
-    }
-    cluster.onStep = { [unowned self] in meanwhile() }
+    troubles = EngineTroubles(
+      seed: seed, fault: fault, arguments: "--replicated --real-store", readPercent: 20,
+      trace: trace)
+    troubles.begin { number, clock in StoreNode(number, self, clock: clock) }
   }
 
-  package func run() throws(Violation) {
-    defer {
-      cluster.onStep = {}
-      for node in nodes { node.crash() }
-    }
-    while cluster.steps < Self.stepsOfTrouble, violation == nil { act() }
-    if let violation { throw violation }
-    cluster.heal()
-    let before = answers.count
-    while answers.count == before, violation == nil { act() }
-    if let violation { throw violation }
-  }
+  package func run() throws(Violation) { try troubles.run { answers.count } }
 
-  private func act() {
-    cluster.step()
-    cluster.random.pick(nodes).step()
-  }
-
-  /// What happens while a statement waits.
-  private func meanwhile() {
-    if cluster.steps > Self.stepsOfTrouble, !cluster.isHealing { cluster.heal() }
-    if cluster.steps > Self.stepsOfTrouble + Self.stepsOfHealing {
-      found("the log goes on when all is well again", "nothing was answered any more")
-    }
-    // Then all calls end.
-    if violation != nil {
-      for node in nodes { node.crash() }
-      return
-    }
-    if cluster.random.chance(20) { cluster.random.pick(nodes).read() }
-    if !cluster.isHealing, cluster.random.number(0...999) < 3 { cluster.random.pick(nodes).crash() }
-    guard depth < 12 else { return }
-    depth += 1
-    defer { depth -= 1 }
-    if cluster.random.number(0...999) < 15 { return cluster.random.pick(nodes).carry() }
-    if cluster.random.chance(50) { cluster.random.pick(nodes).step() }
-  }
-
-  func found(_ expected: String, _ seen: String) {
-    if violation != nil { return }
-    let mutant = options.fault.map { " --mutant \($0.rawValue)" } ?? ""
-    violation = Violation(
-      seed: seed, step: cluster.steps, expected: expected, seen: seen,
-      arguments: "--replicated --real-store --seed \(seed)\(mutant)")
-    cluster.tell("found: \(expected): \(seen)")
-  }
+  func found(_ expected: String, _ seen: String) { troubles.found(expected, seen) }
 
   // MARK: What nodes say
 
