@@ -37,7 +37,7 @@ NOT_RUN = {
 
 # Pages whose every command a test runs.
 RUN_BY_OTHERS = {
-    "docs/OPERATIONS.md": "test_operations", "docs/HIGH-AVAILABILITY.md": "test_high_availability",
+    "docs/GETTING-STARTED.md": "test_getting_started", "docs/OPERATIONS.md": "test_operations", "docs/HIGH-AVAILABILITY.md": "test_high_availability",
     "docs/INSTALLATION.md": "test_installation.py", "docs/METRICS.md": "test_metrics.py",
     "docs/CLIENTS.md": "test_clients_page.py", "docs/COMMAND-LINE.md": "test_command_line.py", "docs/CONSOLE.md": "test_the_console_as_json",
 }
@@ -58,17 +58,28 @@ def test_the_first_call_from_python(server, tmp_path):
     assert "on_hand: 98" in done.stdout
 
 
-def test_verify_repair_dump(binary, tmp_path):
-    """The README's three, on a directory that a server has left."""
-    (block,) = [block for page, block in COMMANDS if page == "README.md" and block.startswith("holdfast verify")]
-    with Server(binary, data=tmp_path / "data"):
-        pass
-    state = holdfast(binary, "verify", tmp_path / "data").stdout.split()
-    assert state[0] == "state"
-    for line in lines(block):
-        arguments = shlex.split(line.replace("DIR", str(tmp_path / "data")).replace("LSN", state[1]))
-        done = holdfast(binary, *arguments[1:])
-        assert done.returncode == 0, f"{line}: {done.stderr}"
+def test_getting_started(binary, generator, tmp_path):
+    """docs/GETTING-STARTED.md and the README's first sale: each line, in order, by a server with nothing in it."""
+    pages = [[line for where, block in COMMANDS if where == page for line in lines(block) if line.startswith("holdfast")]
+             for page in ("docs/GETTING-STARTED.md", "README.md")]
+    assert len(pages[0]) > 15 and len(pages[1]) > 3
+    refused_lines = []
+    for commands in pages:
+        with Server(binary) as server:
+            for text in commands:
+                program, *words = shlex.split(text)
+                if words[0] == "serve":
+                    continue
+                load = ["--target", server.target] if program == "holdfast-load" else []
+                done = subprocess.run(
+                    [generator if load else binary, *words, *load], cwd=tmp_path, capture_output=True, text=True,
+                    timeout=120, stdin=subprocess.DEVNULL, env={**os.environ, "HOLDFAST_TARGET": server.target})
+                if done.returncode == 1 and "INSUFFICIENT_STOCK" in done.stderr:
+                    refused_lines.append(text)
+                else:
+                    assert done.returncode == 0, f"{text}: {done.stdout}{done.stderr}"
+    # The last one, and nothing else.
+    assert refused_lines == ["holdfast reservation reserve ticket=1 --reference order-126"]
 
 
 def test_tls_and_tokens(binary, tmp_path):
@@ -285,7 +296,7 @@ def test_the_console_as_json(binary, tmp_path):
 
 def test_every_command_is_run_or_has_a_reason_why_not():
     for page, block in COMMANDS:
-        if page in RUN_BY_OTHERS or "grpc_tools.protoc" in block or block.startswith(("holdfast verify", "openssl req")):
+        if page in RUN_BY_OTHERS or "grpc_tools.protoc" in block or block.startswith(("holdfast stock", "openssl req")):
             continue
         for line in lines(block):
             assert line.startswith(tuple(NOT_RUN)), f"{page}: nothing runs {line!r}"
