@@ -1,10 +1,12 @@
 """--durability quorum: owners of a log in PostgreSQL, and the standbys that take it over."""
 
+import json
 import os
 import shutil
 import signal
 import subprocess
 import time
+import urllib.request
 
 import grpc
 import pytest
@@ -21,6 +23,27 @@ from test_supervision import Manager
 from watching import Books, Watch
 
 pytestmark = needs_engine
+
+
+def test_the_console_tells_owner_and_standby(log):
+    """Before it has stock of its own, a standby says so to who looks one up."""
+    def state(server, path="state"):
+        with urllib.request.urlopen(f"http://{server.admin}/console/{path}", timeout=10) as response:
+            return json.loads(response.read())
+
+    owner = log.owner()
+    standby = log.standby()
+    standby.wait_until_up()
+    with Client(owner.target) as client:
+        client.item(5)
+    replication = eventually(lambda: (state(owner).get("replication") or {}).get("isOwner") and state(owner)["replication"])
+    assert replication["epoch"] >= 1 and replication["leaseLeft"] is not None and replication["lagBytes"] is None
+    eventually(lambda: state(owner)["replication"]["standbys"] == 1)
+    follows = eventually(lambda: state(standby).get("replication"))
+    assert (follows["isOwner"], follows["owner"], follows["leaseLeft"]) == (False, owner.target, None)
+    eventually(lambda: state(standby)["replication"]["lagBytes"] == 0)
+    assert state(standby)["server"]["state"] == "standby" and not state(standby)["server"]["hasStore"]
+    assert "not ready" in state(standby, "stock?sku=a")["error"]
 
 
 def test_a_machine_that_is_lost(log):
