@@ -47,17 +47,25 @@ final class Watcher: Sendable {
     var told = [Int64](repeating: .min, count: ConnectionNotice.Kind.allCases.count)
     while true {
       pause.wait(nanoseconds: Limits.filesWatchedNanoseconds)
-      tokens?.look()
-      certificate?.look()
-      if let slowCalls { SlowCallLog.tell(slowCalls, logger) }
-      let now = SystemClock.monotonicNanoseconds()
-      for notice in notices.take(where: { told[$0.rawValue] <= now - Limits.noticeNanoseconds }) {
-        told[notice.kind.rawValue] = now
-        tell(notice)
-      }
+      look(&told)
     }
   }
 
+  /// - Parameter told: when each kind of notice was told last.
+  // Not put into the loop: as one large loop it takes the optimizer minutes.
+  @inline(never)
+  private func look(_ told: inout [Int64]) {
+    tokens?.look()
+    certificate?.look()
+    if let slowCalls { SlowCallLog.tell(slowCalls, logger) }
+    let now = SystemClock.monotonicNanoseconds()
+    for notice in notices.take(where: { told[$0.rawValue] <= now - Limits.noticeNanoseconds }) {
+      told[notice.kind.rawValue] = now
+      tell(notice)
+    }
+  }
+
+  @inline(never)
   private func tell(_ notice: ConnectionNotice) {
     let text: Logger.Message =
       switch notice.kind {

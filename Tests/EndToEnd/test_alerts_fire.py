@@ -15,6 +15,7 @@ from holdfast.v1 import event_pb2_grpc, reservation_pb2
 
 import prometheus as real
 from client import Client, Refusal, fresh, line, refused
+from http2 import Connection, grpc_fields, grpc_message, window_update
 from server import Server, eventually
 from test_disk_faults import faults, fill, small_disk  # noqa: F401  fixtures
 from test_lifecycle import metric
@@ -589,25 +590,25 @@ def test_abuse(start, watched):
 
 def test_a_watcher_that_does_not_read(start, watched):
     """First it is behind, and then what it has not read is gone."""
-    server = start(*MEMORY, "--history", str(1 << 20))
+    server = start(*MEMORY, "--history", str(1 << 20), "--stall-timeout", "10m")
     alerts = watched(server)
-    with Client(server.target) as client, Client(server.target) as slow:
-        call = event_pb2_grpc.EventServiceStub(slow.channel).Watch(watch_request())
+    size = metric(server, "holdfast_history_bytes")
+    with Client(server.target) as client, Connection(server) as slow:
+        slow.request(1, grpc_fields("/holdfast.v1.EventService/Watch"), grpc_message(watch_request().SerializeToString()))
         eventually(lambda: metric(server, "holdfast_watches") == 1)
         cart = [line(client.item(100_000_000)) for _ in range(64)]
-        size = metric(server, "holdfast_history_bytes")
 
-        def fill_up():
-            for _ in range(50):
-                if metric(server, "holdfast_watch_lag_bytes") < 0.7 * size:
+        def fall_behind():
+            if metric(server, "holdfast_watch_lag_bytes") < 0.7 * size:
+                for _ in range(20):
                     client.reserve(*cart)
 
-        alerts.fires("HoldfastWatchBehind", meanwhile=fill_up)
-        both = ["HoldfastWatchBehind", "HoldfastWatchesDropped"]
-        # It reads on where it was, and hears that this is gone.
-        while metric(server, "holdfast_watch_lag_bytes") < 2 * size and metric(server, "holdfast_watches") == 1:
-            for _ in range(50):
+        alerts.fires("HoldfastWatchBehind", meanwhile=fall_behind)
+        while metric(server, "holdfast_watch_lag_bytes") < 3 * size:
+            for _ in range(20):
                 client.reserve(*cart)
-        threading.Thread(target=lambda: list(iterate(call)), daemon=True).start()
-        assert alerts.fires("HoldfastWatchesDropped", also=both)["reason"] == "too_old"
+        # It reads on where it was, and hears that this is gone.
+        slow.send(window_update(0, 1 << 24) + window_update(1, 1 << 24))
+        assert slow.response(1).grpc_status == StatusCode.OUT_OF_RANGE.value[0]
+        assert alerts.fires("HoldfastWatchesDropped", also=["HoldfastWatchBehind"])["reason"] == "too_old"
     alerts.resolves()
