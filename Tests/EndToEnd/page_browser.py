@@ -1,6 +1,7 @@
 """Chromium without a window, driven over two pipes (its DevTools protocol): no driver, no port, no network."""
 
 import base64
+import fcntl
 import json
 import os
 import shutil
@@ -19,11 +20,10 @@ class Browser:
         self.input, from_browser = os.pipe()
 
         def pipes():
-            # It reads descriptor 3 and writes 4. First away from them, for they may be in the way.
-            reads, writes = os.dup(to_browser), os.dup(from_browser)
-            high = (os.dup2(reads, 20), os.dup2(writes, 21))
-            os.dup2(high[0], 3)
-            os.dup2(high[1], 4)
+            # It reads descriptor 3 and writes 4. First away from them, for either may be the other's.
+            reads, writes = (fcntl.fcntl(number, fcntl.F_DUPFD, 100) for number in (to_browser, from_browser))
+            os.dup2(reads, 3)
+            os.dup2(writes, 4)
 
         self.process = subprocess.Popen(
             [CHROMIUM, "--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--no-first-run",
