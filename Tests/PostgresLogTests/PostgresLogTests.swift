@@ -307,7 +307,8 @@ import Testing
     "update holdfast.checkpoint set parts = 9223372036854775807",
     "update holdfast.checkpoint set parts = 0",
     "update holdfast.checkpoint_part set part = 2 where part = 1",
-    "update holdfast.checkpoint_part set part = -1 where part = 0", "delete from holdfast.checkpoint_part",
+    "update holdfast.checkpoint_part set part = -1 where part = 0",
+    "delete from holdfast.checkpoint_part",
   ]
 
   @Test func whateverTheTablesHold() throws {

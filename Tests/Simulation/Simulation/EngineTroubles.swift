@@ -49,7 +49,7 @@ final class EngineTroubles<Node: SimulatedNode> {
   /// - Parameter meanwhile: called while a statement waits, before anything else happens.
   func begin(
     meanwhile: @escaping () -> Void = {},
-    _ makeNode: (_ number: Int, _ clock: (offset: Int64, rate: Double)) -> Node
+    makeNode: (_ number: Int, _ clock: (offset: Int64, rate: Double)) -> Node
   ) {
     nodes = (0..<3).map { number in
       // As far apart as the margin allows: an owner's 2 s are less than a standby's 2.5 s.

@@ -54,9 +54,11 @@ package final class ReplicatedRun {
     troubles = EngineTroubles(
       seed: seed, fault: fault, arguments: "--replicated", readPercent: 30, trace: trace)
     keptCheckpoints = troubles.cluster.random.number(1...2)
-    troubles.begin(meanwhile: { [unowned self] in
-      if cluster.steps.isMultiple(of: 16) { checkServers() }
-    }) { number, clock in ReplicatedNode(number, self, clock: clock) }
+    troubles.begin(
+      meanwhile: { [unowned self] in
+        if cluster.steps.isMultiple(of: 16) { checkServers() }
+      },
+      makeNode: { number, clock in ReplicatedNode(number, self, clock: clock) })
   }
 
   package func run() throws(Violation) { try troubles.run { truth.answeredLSN } }
