@@ -2,7 +2,6 @@
 internal import Access
 internal import Admin
 internal import ChangeFeed
-internal import Foundation
 internal import Log
 internal import Logging
 internal import Metrics
