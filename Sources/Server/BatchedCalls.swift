@@ -175,7 +175,7 @@ extension Calls {
         (slice.consumed + Framing.prefixLength)..<(slice.consumed + slice.entry.messageBytes))
       let left = unsafe slice.budget - slice.spent
       unsafe slice.entry.part.budget = left
-      unsafe slowCalls?.begin(slice.stream)
+      if isTimed { unsafe times.begin(slice.stream) }
       let completion = unsafe handler.handle(
         message, part: &slice.entry.part,
         of: Call(id: Self.id(slice.stream), context: slice.context), response: response)
@@ -287,7 +287,7 @@ extension Calls {
       if unsafe slice.entry.drainBytes >= 0 { unsafe slice.entry.drainBytes -= slice.consumed }
     }
     if case .done = end {
-      slowCalls?.decided(stream)
+      if isTimed { times.decided(stream) }
       unsafe call.pointee.halfClosed()
       unsafe call.pointee.answered(.ok)
       context.end(stream)

@@ -23,8 +23,10 @@ internal import Metrics
   private let headers = HeaderFields()
   private let gate = DurabilityGate()
   let table = CallTable(empty: ServerCall())
-  /// nil: nobody wants to hear of slow calls, and then nothing is measured.
-  let slowCalls: SlowCallMeter?
+  /// Somebody wants to hear of slow calls; else nothing is measured.
+  let isTimed: Bool
+  // Not optional: to look into one costs a reference count, at every call.
+  let times: SlowCallMeter
   /// Calls of batched methods that may have something to do (BatchedCalls.swift).
   let batches = RingQueue<BatchEntry>(capacity: 64)
   private let streamingCalls: StreamingCallCounts
@@ -53,7 +55,8 @@ internal import Metrics
     self.context = context
     self.metrics = metrics
     self.limits = limits
-    self.slowCalls = slowCalls.map { SlowCallMeter($0) }
+    isTimed = slowCalls != nil
+    times = SlowCallMeter(slowCalls)
     inflater = Inflater(messageBytesMax: limits.longestMessageBytesMax)
     methods = type(of: handler).methods
     precondition(methods.count <= 64, "a handler has at most 64 methods")
@@ -281,7 +284,7 @@ internal import Metrics
       return .ended
     }
     beginResponse(stream)
-    slowCalls?.begin(stream)
+    if isTimed { times.begin(stream) }
     let ongoing = unsafe Call(id: Self.id(stream), context: context)
     let completion =
       isCompressed
@@ -291,8 +294,8 @@ internal import Metrics
           $0.extracting(Framing.prefixLength..<end), of: ongoing, response: response)
       }
     // A slow call is asked at its end what it was about: then its message must be there still.
-    if let slowCalls, case .unary = unsafe context.pointee.type {
-      slowCalls.decided(stream)
+    if isTimed, case .unary = unsafe context.pointee.type {
+      times.decided(stream)
     } else {
       self.context.consume(end, of: stream)
     }
@@ -427,7 +430,7 @@ internal import Metrics
   ) {
     let position = position ?? context.position(stream)
     if unsafe lsn <= handler.durableLSN && call.pointee.heldMessages == 0 {
-      slowCalls?.releasedAtOnce(stream)
+      if isTimed { times.releasedAtOnce(stream) }
       return context.release(stream, upTo: position)
     }
     gate.append(DurabilityGate.Entry(stream: stream.id, lsn: lsn, position: position))
@@ -447,7 +450,7 @@ internal import Metrics
       let call = unsafe table.call(stream.index)
       // None is held where the call was rejected meanwhile.
       if unsafe call.pointee.heldMessages > 0 { unsafe call.pointee.heldMessages -= 1 }
-      slowCalls?.released(stream, at: nowNanoseconds)
+      if isTimed { times.released(stream, at: nowNanoseconds) }
       context.release(stream, upTo: entry.position)
     }
   }
@@ -520,7 +523,7 @@ internal import Metrics
           method: method, latencyNanoseconds: latency, traceHigh: trace.traceHigh,
           traceLow: trace.traceLow, nowNanoseconds: nowNanoseconds)
       }
-      if let slowCalls { unsafe tellIfSlow(stream, notes, slowCalls, code: code, latency) }
+      if isTimed { unsafe tellIfSlow(stream, notes, code: code, latency) }
     }
     context.release(stream)
   }

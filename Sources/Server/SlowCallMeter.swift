@@ -5,10 +5,18 @@ internal import Posix
 /// When things happened to the open unary calls of one loop. A call costs two readings of the clock, in the
 /// processor's registers and memory alone (vdso(7)), and four stores.
 final class SlowCallMeter {
-  let calls: SlowCalls
+  /// nil: nobody wants to hear of them.
+  private let calls: SlowCalls?
+  /// From so many nanoseconds on a call is slow.
+  let thresholdNanoseconds: Int64
   private let times = CallTable(empty: CallTimes())
 
-  init(_ calls: SlowCalls) { self.calls = calls }
+  init(_ calls: SlowCalls?) {
+    self.calls = calls
+    thresholdNanoseconds = calls?.thresholdNanoseconds ?? .max
+  }
+
+  func note(_ call: SlowCall) { calls?.note(call) }
 
   /// The handler gets the call's message, or the first part of it.
   func begin(_ stream: HTTP2.Stream) {
@@ -48,19 +56,18 @@ extension Calls {
   /// stream last as long as their clients like.
   @inline(never)
   func tellIfSlow(
-    _ stream: HTTP2.Stream, _ notes: UnsafeMutableRawPointer, _ meter: SlowCallMeter, code: Int,
-    _ latency: Int64
+    _ stream: HTTP2.Stream, _ notes: UnsafeMutableRawPointer, code: Int, _ latency: Int64
   ) {
-    let times = meter.take(stream)
+    let taken = times.take(stream)
     let context = unsafe notes.assumingMemoryBound(to: CallContext.self)
-    guard latency >= meter.calls.thresholdNanoseconds, case .unary = unsafe context.pointee.type
+    guard latency >= times.thresholdNanoseconds, case .unary = unsafe context.pointee.type
     else { return }
     var call = unsafe SlowCall(
-      method: Int(context.pointee.method), code: code, total: latency, times: times,
+      method: Int(context.pointee.method), code: code, total: latency, times: taken,
       principal: context.pointee.principal, traceParent: context.pointee.traceParent)
     unsafe describe(stream, context, &call)
     recordSlowCall()
-    meter.calls.note(call)
+    times.note(call)
   }
 
   /// Finds what the call was about in its message, which was not consumed.
