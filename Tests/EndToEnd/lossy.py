@@ -27,28 +27,40 @@ class Frames:
 
 
 class Lossy:
-    """`backend` is (host, port) of the server, and may become another. `lose` arms it for one call:
+    """The server may go `away`, when nobody listens here, and come `back` as another. `lose` arms it for one call:
 
     cut: when the answer comes, the connection is cut in its place.
     late: the answer, and what is behind it, waits until the client has given the call up.
     """
 
     def __init__(self, host, port):
-        self.backend = (host, port)
         self.method = self.how = None
         # Answers that were lost.
         self.lost = 0
-        self.listener = socket.create_server(("127.0.0.1", 0))
-        self.target = "127.0.0.1:%d" % self.listener.getsockname()[1]
-        threading.Thread(target=self.accept, daemon=True).start()
+        # Keeps the port while nobody listens.
+        self.port = bound(0)
+        self.target = "127.0.0.1:%d" % self.port.getsockname()[1]
+        self.back(host, port)
+
+    def back(self, host, port):
+        self.backend = (host, port)
+        self.listener = bound(self.port.getsockname()[1])
+        self.listener.listen()
+        threading.Thread(target=self.accept, args=[self.listener], daemon=True).start()
+
+    def away(self):
+        # Wakes accept(), which close() alone does not.
+        with contextlib.suppress(OSError):
+            self.listener.shutdown(socket.SHUT_RDWR)
+        self.listener.close()
 
     def lose(self, method, how):
         self.method, self.how = f"/holdfast.v1.{method}".encode(), how
 
-    def accept(self):
+    def accept(self, listener):
         while True:
             try:
-                client, _ = self.listener.accept()
+                client, _ = listener.accept()
             except OSError:
                 return
             try:
@@ -64,10 +76,15 @@ class Lossy:
         return self
 
     def __exit__(self, *_):
-        # Wakes accept(), which close() alone does not.
-        with contextlib.suppress(OSError):
-            self.listener.shutdown(socket.SHUT_RDWR)
-        self.listener.close()
+        self.away()
+        self.port.close()
+
+
+def bound(port):
+    made = socket.socket()
+    made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    made.bind(("127.0.0.1", port))
+    return made
 
 
 class Connection:

@@ -53,6 +53,11 @@ struct Refused: Error {
   }
 }
 
+extension RPCError {
+  /// Every error of the server has details.
+  var isOfTheServer: Bool { (try? unpackGoogleRPCStatus()) != nil }
+}
+
 extension RPCError.Code {
   /// As in gRPC's documents: FAILED_PRECONDITION.
   var name: String {

@@ -76,7 +76,17 @@ struct Sale<Transport: ClientTransport> {
     while true {
       tried += 1
       do {
-        return try await within(deadline) { try await send(metadata, call) }
+        return try await within(deadline) {
+          while true {
+            do {
+              return try await send(metadata, call)
+            } catch let error as RPCError where error.code == .unavailable && !error.isOfTheServer {
+              // The policy is for what the server refuses: what the channel itself gives up, such as a
+              // connection that was lost before the call was on it, it does not retry.
+              try await Task.sleep(for: .milliseconds(100))
+            }
+          }
+        }
       } catch let error as RPCError {
         guard error.code == .deadlineExceeded, tried < Self.tries else {
           throw Refused(name, error)
