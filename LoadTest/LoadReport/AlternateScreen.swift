@@ -11,10 +11,6 @@ package enum AlternateScreen {
   /// The handlers are there, and what the terminal was like is known.
   nonisolated(unsafe) private static var settings = termios()
   nonisolated(unsafe) private static var isPrepared = false
-  /// What was done with each signal before, by its number: made once, and never changed.
-  nonisolated(unsafe) private static let before = UnsafeMutablePointer<sigaction>.allocate(
-    capacity: signalsMaximum)
-  private static let signalsMaximum = 65
 
   /// The other screen, no cursor; and back.
   private static let enterSequence: StaticString = "\u{1b}[?1049h\u{1b}[?25l\u{1b}[2J"
@@ -84,14 +80,11 @@ package enum AlternateScreen {
     _ = signal(SIGWINCH) { _ in AlternateScreen.redraw.store(true, ordering: .releasing) }
     _ = signal(SIGTSTP) { _ in AlternateScreen.stop() }
     _ = signal(SIGCONT) { _ in AlternateScreen.redraw.store(true, ordering: .releasing) }
-    // What the program dies of: the terminal first, then the death that it would have died, with
-    // whatever the runtime says of it.
+    // What the program dies of: the terminal first, then the death that it would have died.
     for number in [SIGILL, SIGTRAP, SIGABRT, SIGSEGV, SIGBUS, SIGFPE, SIGQUIT] {
-      _ = unsafe sigaction(number, nil, before + Int(number))
       _ = signal(number) { number in
         AlternateScreen.leave()
-        _ = unsafe sigaction(number, AlternateScreen.before + Int(number), nil)
-        // It comes once this handler has returned.
+        _ = signal(number, SIG_DFL)
         _ = raise(number)
       }
     }

@@ -39,7 +39,7 @@ def said(done):
 class Balance(html.parser.HTMLParser):
     """Every element that is opened is closed, in its order, and none asks the network for something."""
 
-    VOID = {"meta", "link"}
+    VOID = {"meta", "link", "input"}
 
     def __init__(self):
         super().__init__()

@@ -179,6 +179,7 @@ enum PageStyle {
     .choice .panel { display: none; }
     .choice .figures { grid-template-columns: repeat(6, 1fr); margin-bottom: 16px; }
     .choice .figures dd.detail { display: none; }
+    .choice .plot text.odd { display: none; }
 
     """,
     Markup(
