@@ -138,7 +138,7 @@ enum ConsoleAccess {
     return .withoutTokens(
       isPortLocal: HostName.isLoopback(settings.adminHost),
       areCallsOpen: !HostName.isLoopback(settings.host) && settings.tls?.clientAuthority == nil,
-      hosts: [settings.adminHost, ProcessInfo.processInfo.hostName])
+      hosts: [settings.adminHost, HostName.own])
   }
 
   private static func admit(_ token: String, _ file: AccessListFile) -> ConsoleAdmission {
