@@ -87,10 +87,10 @@ package final class StoreRun {
     if isShown { certain[sku] = max(certain[sku] ?? 0, onHand) }
   }
 
-  /// What a standby has shows neither less nor more than the place in the log that it is of: unless it has read a tail
-  /// that was taken back, which it finds out when it reads on.
+  /// What a standby has shows neither less nor more than the place in the log that it is of. After a failover it may have
+  /// asked a primary of the past, or have read a tail that was taken back: it finds that out when it reads on.
   func wasReadStale(_ sku: String, _ onHand: Int64, at lsn: UInt64, _ name: String) {
-    if counts[.tailsTakenBack] > 0 { return }
+    if counts[.failovers] > 0 { return }
     let (before, behind) = (
       records[sku]?.last { $0.lsn <= lsn }?.number ?? 0,
       records[sku]?.first { $0.lsn > lsn }?.number ?? .max
