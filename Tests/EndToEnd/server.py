@@ -126,7 +126,7 @@ class Server:
         self.stop()
 
 
-def eventually(condition, seconds=10):
+def eventually(condition, seconds=30):
     """Waits until condition() is true and returns what it returned; fails after `seconds`."""
     deadline = time.monotonic() + seconds
     while not (result := condition()):

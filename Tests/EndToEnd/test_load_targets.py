@@ -81,7 +81,7 @@ def test_a_run_goes_on_over_a_takeover(generator, start, tmp_path):
         owner.kill()
         eventually(lambda: standby.calls > 20)
     heir = start("--port", str(standby.port), data=tmp_path / "data")
-    text, _ = load.communicate(timeout=60)
+    text, _ = load.communicate(timeout=180)
     assert load.returncode == 0, text
     assert "nothing oversold, nothing lost" in text and "ended early" not in text, text
     done = run(generator, "audit", history, "--target", f"{owner.target},{heir.target}")
