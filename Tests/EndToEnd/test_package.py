@@ -345,10 +345,22 @@ def test_removed_and_purged(installed):
     installed.run("apt-get", "-qy", "remove", "holdfast", "holdfast-load")
     for program in PROGRAMS:
         assert not (installed.path / "usr/bin" / program).exists()
-    # Stock is not given away by a remove.
+    # Stock is not thrown away by a remove.
     assert (installed.path / "var/lib/holdfast").is_dir() and (installed.path / "etc/default/holdfast").exists()
-    installed.run("apt-get", "-qy", "purge", "holdfast", "holdfast-load")
+    said = installed.run("apt-get", "-qy", "purge", "holdfast", "holdfast-load")
+    # Nor by a purge, which says so; what it takes is configuration, with the credentials.
+    data = installed.path / "var/lib/holdfast"
+    assert "/var/lib/holdfast" in said.stdout + said.stderr
+    assert any(data.iterdir()) and not (installed.path / "etc/holdfast").exists()
+    shutil.rmtree(data)
     left = {place for place, digest in installed.files().items() if installed.before.get(place) != digest}
     # The user stays, so that its number is not given to somebody else.
     users = {f"etc/{name}{end}" for name in ("passwd", "group", "shadow", "gshadow") for end in ("", "-")}
     assert left - users - {"etc/ld.so.cache"} == set()
+
+
+def test_purge_takes_an_empty_data_directory(installed, packages):
+    installed.run("apt-get", "-qy", "--no-install-recommends", "install", f"/root/{packages['holdfast'].name}")
+    assert not any((installed.path / "var/lib/holdfast").iterdir())
+    said = installed.run("apt-get", "-qy", "purge", "holdfast")
+    assert "reservations stay" not in said.stdout + said.stderr and not (installed.path / "var/lib/holdfast").exists()
