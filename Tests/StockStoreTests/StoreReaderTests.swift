@@ -61,6 +61,27 @@ import Testing
     #expect(reader.reservation(ReservationID(slot: .max, generation: 1, tag: 1)) == nil)
   }
 
+  @Test(
+    "Due holds are counted, whatever the order they are in, up to a number",
+    arguments: [1, 2, 7, 64, 501, 600])
+  func dueHolds(count: Int) throws {
+    let fixture = Fixture(testLimits(), .optimistic)
+    let session = fixture.session
+    let reader = StoreReader(fixture.store)
+    _ = session.adjust("1", "a", .setOnHand(1000))
+    for number in 0..<count {
+      // Those of odd numbers live on; in no order.
+      let ttl = number % 2 == 0 ? 1_000 + (number * 37) % 89 : 60_000 + number
+      _ = try #require(session.reserve("k\(number)", "a", 1, ttl: Int64(ttl) * 1_000_000).value)
+    }
+    // Staged, and not ended.
+    session.endTurn()
+    _ = session.beginTurn()
+    fixture.clock.advance(byNanoseconds: seconds(2))
+    let due = (count + 1) / 2
+    #expect(reader.dueHolds() == (due, false))
+  }
+
   @Test("The sweep finds balances that cannot be, and none that can")
   func sweep() {
     let fixture = Fixture(testLimits(), .optimistic)

@@ -211,15 +211,18 @@ internal import Posix
 
   /// Staged holds that are due at `now`, `max` at most.
   func countDue(_ now: Int64, max: Int) -> Int {
-    // Nothing below an entry that is not due is due.
-    var rest = heap.count == 0 ? [] : [0]
-    var (count, looks) = (0, 0)
-    while let index = rest.popLast(), count < max, looks < 4 * max {
-      let entry = heap[index]
-      if entry.expiresAt > now { continue }
-      looks += 1
-      if isLive(entry) { count += 1 }
-      rest += [2 * index + 1, 2 * index + 2].filter { $0 < heap.count }
+    var (index, count, looks) = (0, 0, 0)
+    while count < max, looks < 4 * max {
+      if index < heap.count, heap[index].expiresAt <= now {
+        looks += 1
+        if isLive(heap[index]) { count += 1 }
+        index = 2 * index + 1
+      } else {
+        // Nothing below an entry that is not due is due: on to the right, after all that is there up again.
+        while index > 0, index % 2 == 0 { index = (index - 1) / 2 }
+        if index == 0 { break }
+        index += 1
+      }
     }
     return count
   }
