@@ -23,7 +23,13 @@ package struct FileSystemRoom: Equatable, Sendable {
     _ = try retrying { unsafe statvfs(path, &status) }
     let unit = Int(status.f_frsize)
     let free = geteuid() == 0 ? status.f_bfree : status.f_bavail
-    freeBytes = Int(clamping: free).multipliedReportingOverflow(by: unit).partialValue
-    totalBytes = Int(clamping: status.f_blocks).multipliedReportingOverflow(by: unit).partialValue
+    freeBytes = Self.bytes(free, of: unit)
+    totalBytes = Self.bytes(status.f_blocks, of: unit)
+  }
+
+  /// As many bytes as there are numbers for: a file system without a limit may say 2^64 - 1 blocks.
+  static func bytes(_ blocks: some BinaryInteger, of unit: Int) -> Int {
+    let (bytes, isTooMany) = Int(clamping: blocks).multipliedReportingOverflow(by: unit)
+    return isTooMany ? .max : bytes
   }
 }

@@ -25,5 +25,8 @@ struct ProcessStatusTests {
     #expect(room.totalBytes > 0)
     #expect((0...room.totalBytes).contains(room.freeBytes))
     #expect(throws: Errno.self) { try FileSystemRoom(path: "/no/such/path") }
+    // Without a limit is much, and not less than nothing.
+    #expect(FileSystemRoom.bytes(UInt64.max, of: 4096) == .max)
+    #expect(FileSystemRoom.bytes(UInt64(3), of: 4096) == 12_288)
   }
 }
