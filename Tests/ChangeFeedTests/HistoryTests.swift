@@ -3,6 +3,7 @@ import Log
 import Posix
 import Simulation
 import StockStore
+import Synchronization
 import Testing
 
 @testable import ChangeFeed
@@ -82,10 +83,61 @@ import Testing
     #expect(none.searchedBackTo != nil)
   }
 
+  @Test(
+    "What is given up while the search begins does not hide what is newer",
+    arguments: [(1, 1), (7, 1), (8, 0)])
+  func givenUpMeanwhile(times: Int, found: Int) throws {
+    let it = try WatchedStore()
+    adjust(it, "a", 2)
+    it.log.drain()
+    let log = FleetingLog(it.log, times: times)
+    let history = try HistorySearch(store: it.store, log: log, limits: limits()).history(
+      of: .item(ItemHandle(ordinal: 0)))
+    #expect(history.entries.count == found && history.end == (found > 0 ? .complete : .trimmed))
+  }
+
   @Test("Of an empty log there is no history, and that is all")
   func empty() throws {
     let it = try WatchedStore()
     let history = try search(it).history(of: .item(ItemHandle(ordinal: 0)))
     #expect(history == History())
+  }
+}
+
+/// A log whose oldest records are given up, some times, before anybody reads them.
+private final class FleetingLog: ReadableLog {
+  private final class Gone: LogCursor {
+    func read(
+      bytesMax: Int, _ body: (LogBatch, UnsafeRawBufferPointer) -> Void
+    ) throws(LogCursorError) {
+      throw .trimmed(oldest: 1)
+    }
+  }
+
+  private let log: any ReadableLog
+  private let left: Atomic<Int>
+
+  init(_ log: any ReadableLog, times: Int) {
+    self.log = log
+    left = Atomic(times)
+  }
+
+  var endLSN: UInt64 { log.endLSN }
+
+  func endPoint() throws(LogCursorError) -> LogPoint { try log.endPoint() }
+
+  func locate(_ point: LogPoint) throws(LogCursorError) -> LogPoint { try log.locate(point) }
+
+  func cursor(from point: LogPoint) throws(LogCursorError) -> any LogCursor {
+    try log.cursor(from: point)
+  }
+
+  func oldestLSN() throws(LogCursorError) -> UInt64 { try log.oldestLSN() }
+
+  func cursorFromOldest() throws(LogCursorError) -> any LogCursor { try log.cursorFromOldest() }
+
+  func cursorFromSegment(before lsn: UInt64) throws(LogCursorError) -> any LogCursor {
+    if left.subtract(1, ordering: .relaxed).oldValue > 0 { return Gone() }
+    return try log.cursorFromSegment(before: lsn)
   }
 }
