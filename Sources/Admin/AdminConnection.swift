@@ -222,6 +222,8 @@ final class AdminConnection {
 
   private func endStream(_ nowNanoseconds: Int64) {
     stream = nil
+    // A request may have been among what was not read: its sender is to know that nobody answers it here.
+    if discarded > 0 { closesConnection = true }
     if isChunked { output += Array("0\r\n\r\n".utf8) }
     enter(.sending, nowNanoseconds)
     if output.isEmpty { finish(nowNanoseconds) }

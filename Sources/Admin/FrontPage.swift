@@ -45,16 +45,18 @@ enum FrontPage {
       """
   }
 
-  /// The text as HTML shows it, in an element or an attribute.
+  /// The text as HTML shows it, in an element or a quoted attribute, and that no template takes for a place to fill.
   static func escaped(_ text: String) -> String {
     var result = ""
-    for character in text {
-      switch character {
+    // Scalars: with an accent behind it, a quotation mark is another character, and ends an attribute all the same.
+    for scalar in text.unicodeScalars {
+      switch scalar {
       case "&": result += "&amp;"
       case "<": result += "&lt;"
       case ">": result += "&gt;"
       case "\"": result += "&quot;"
-      default: result.append(character)
+      case "'", "{": result += "&#\(scalar.value);"
+      default: result.unicodeScalars.append(scalar)
       }
     }
     return result

@@ -26,6 +26,7 @@ final class ConsoleKeeper: Sendable {
   private let sources = Mutex(ConsoleSources())
   private let wakeup: Wakeup
   private let report = Mutex(SweepReport())
+  private let refused: RefusedTokens
 
   init(
     _ settings: Settings, _ watcher: Watcher, _ metrics: RPCMetrics, _ logger: Logger,
@@ -35,7 +36,9 @@ final class ConsoleKeeper: Sendable {
     self.metrics = metrics
     self.readiness = readiness
     self.logger = logger
-    console = Console(rule: ConsoleAccess.rule(settings, watcher.tokens), limits: Limits.console)
+    refused = RefusedTokens()
+    console = Console(
+      rule: ConsoleAccess.rule(settings, watcher.tokens, refused), limits: Limits.console)
     do throws(Errno) {
       wakeup = try Wakeup()
     } catch {
@@ -90,8 +93,13 @@ final class ConsoleKeeper: Sendable {
       if isDue {
         next = max(next + Limits.second, now + Limits.second / 2)
         if let reader { sweep(reader) }
+        tellRefused()
       }
       publish(samples, sources, reader, isNew: isDue, now)
+      // A page that is opened is shown the past at once, but whoever opens one after the other keeps no processor.
+      wakeup.rest(until: now + Limits.consolePauseNanoseconds)
+      // One that was opened in that time.
+      if console.wantsPast { continue }
       wakeup.wait(nanoseconds: max(0, next - SystemClock.monotonicNanoseconds()))
     }
   }
@@ -111,8 +119,17 @@ final class ConsoleKeeper: Sendable {
       "balances that cannot be",
       metadata: [
         "violations": .stringConvertible(found.violations),
-        "newest": "\(found.findings.last ?? "")",
+        "newest": "\(SlowCallLog.shown(Array((found.findings.last ?? "").utf8)))",
       ])
+  }
+
+  /// Somebody may be trying tokens.
+  @inline(never)
+  private func tellRefused() {
+    let times = refused.take()
+    if times == 0 { return }
+    logger.warning(
+      "the console has refused tokens", metadata: ["times": .stringConvertible(times)])
   }
 
   // Not in the loop that calls it: the optimizer looks for what it could move out of a loop, and of all this that takes minutes.
@@ -129,11 +146,27 @@ final class ConsoleKeeper: Sendable {
   }
 }
 
+/// How often a token was not admitted. Any thread.
+final class RefusedTokens: Sendable {
+  private let times = Atomic<Int>(0)
+
+  func note() { times.add(1, ordering: .relaxed) }
+
+  /// Since the last call.
+  func take() -> Int { times.exchange(0, ordering: .relaxed) }
+}
+
 /// Who may see the console of this server.
 enum ConsoleAccess {
-  static func rule(_ settings: Settings, _ tokens: TokenKeeper?) -> ConsoleRule {
+  static func rule(
+    _ settings: Settings, _ tokens: TokenKeeper?, _ refused: RefusedTokens
+  ) -> ConsoleRule {
     if let tokens {
-      return .tokens { admit($0, tokens.file) }
+      return .tokens { token in
+        let admission = admit(token, tokens.file)
+        if case .refused = admission { refused.note() }
+        return admission
+      }
     }
     return .withoutTokens(
       isPortLocal: HostName.isLoopback(settings.adminHost),
@@ -161,6 +194,17 @@ enum ConsoleAccess {
           }
           return still.role >= .admin
         })
+    }
+  }
+}
+
+extension Wakeup {
+  /// Waits until a monotonic time, whoever signals meanwhile.
+  func rest(until end: Int64) {
+    while true {
+      let left = end - SystemClock.monotonicNanoseconds()
+      if left <= 0 { return }
+      wait(nanoseconds: left)
     }
   }
 }

@@ -26,7 +26,7 @@ final class ConsoleLookups: Sendable {
         wakeup.wait(nanoseconds: .max)
         continue
       }
-      for lookup in lookups {
+      for lookup in lookups where lookup.isWanted {
         let began = SystemClock.monotonicNanoseconds()
         let sources = sources()
         if reader == nil, let store = sources.store { reader = StoreReader(store) }
@@ -36,18 +36,8 @@ final class ConsoleLookups: Sendable {
           lookup.finish(
             .object([("error", .text("this server has no stock yet: it is not ready"))]))
         }
-        rest(since: began)
+        wakeup.rest(until: 2 * SystemClock.monotonicNanoseconds() - began)
       }
-    }
-  }
-
-  private func rest(since began: Int64) {
-    let end = 2 * SystemClock.monotonicNanoseconds() - began
-    // Others may ask meanwhile, which ends a wait.
-    while true {
-      let left = end - SystemClock.monotonicNanoseconds()
-      if left <= 0 { return }
-      wakeup.wait(nanoseconds: left)
     }
   }
 }

@@ -272,6 +272,8 @@ enum Limits {
     heartbeatNanoseconds: 15 * second,
     // The longest token, each byte of it as three.
     formBytesMax: 3 * access.tokenBytesMax + 1024)
+  /// Between two states that are published: a state costs a millisecond or two.
+  static let consolePauseNanoseconds = second / 10
   /// Two milliseconds of a processor, two in a thousand; ten million items take eight minutes.
   static let itemsSweptPerSecond = 20_000
   /// An operator's look at what became of an item or a reservation. The newest segments come first; a disk reads as

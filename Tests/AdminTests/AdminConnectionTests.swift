@@ -398,6 +398,21 @@ struct AdminStreamTests {
     #expect(peer.statuses == ["200", "200"])
   }
 
+  @Test("A request behind a stream is not answered, and its sender is not left to wait for that")
+  func pipelinedBehindStream() {
+    let request = "GET / HTTP/1.1\r\nHost: x\r\n\r\n"
+    let peer = Self.begin(Counting(last: 0), request)
+    peer.take()
+    peer.send(request, answering: false)
+    for _ in 0..<2 {
+      peer.connection.pump(nowNanoseconds: peer.now)
+      peer.take()
+      peer.pass(second / 10)
+    }
+    #expect(Self.body(peer) == "9\r\ndata: 0\n\n\r\n0\r\n\r\n")
+    #expect(peer.connection.phase == .lingering)
+  }
+
   @Test("For HTTP/1.0 the end of the connection is the end")
   func withoutChunks() {
     let peer = Self.begin(Counting(last: 0), "GET / HTTP/1.0\r\n\r\n")

@@ -264,6 +264,8 @@ private let encoded = "token=admin%2B%26%3D%25"
       ("Origin: http://localhost:7421", true),
       ("Origin: https://LOCALHOST:7421\r\nSec-Fetch-Site: same-origin", true),
       ("Sec-Fetch-Site: none", true), ("X: y", true),
+      // Behind a proxy that puts its own Host there.
+      ("Origin: https://shop.example\r\nSec-Fetch-Site: same-origin", true),
     ])
   func origins(fields: String, isTaken: Bool) throws {
     let visitor = Visitor(tokens())
@@ -292,6 +294,17 @@ private let encoded = "token=admin%2B%26%3D%25"
     let text = try Visitor(anybody).get("/console").text
     #expect(text.contains("<th scope=\"row\">State</th><td>&lt;ready&gt;</td>"))
     #expect(!text.contains("{{") && !text.contains("Sign out"))
+  }
+
+  @Test(
+    "No text becomes a tag, ends an attribute or is a place of a template, whatever stands behind its signs",
+    arguments: [
+      ("<b a=\"x\" c='y'>&amp;", "&lt;b a=&quot;x&quot; c=&#39;y&#39;&gt;&amp;amp;"),
+      ("\"\u{301}<\u{338}&\u{301}", "&quot;\u{301}&lt;\u{338}&amp;\u{301}"),
+      ("{{account}}", "&#123;&#123;account}}"), ("é\r\n✓", "é\r\n✓"), ("", ""),
+    ])
+  func escaped(text: String, written: String) {
+    #expect(Array(FrontPage.escaped(text).utf8) == Array(written.utf8))
   }
 
   @Test("Events: the past once, then every newer state, a comment in between, and no state twice")
@@ -365,6 +378,20 @@ private let encoded = "token=admin%2B%26%3D%25"
     }
     #expect(String(decoding: late, as: UTF8.self).contains("error"))
     #expect(try visitor.get("/console/reservation?id=s").status == .ok)
+  }
+
+  @Test("Nothing is looked up for who has left, and it takes nobody's place")
+  func abandonedLookups() throws {
+    let visitor = Visitor(anybody)
+    for _ in 0..<10 { #expect(try visitor.get("/console/stock?sku=a").status == .ok) }
+    let waits = try #require(try visitor.get("/console/stock?sku=b").stream)
+    let leaves = try visitor.get("/console/stock?sku=c").stream
+    #expect(leaves != nil)
+    #expect(try visitor.get("/console/stock?sku=d").status == .serviceUnavailable)
+    let taken = visitor.console.takeLookups()
+    #expect(taken.map(\.question) == ["b", "c"].map { .stock(sku: $0, location: "") })
+    withExtendedLifetime(leaves) { #expect(taken.map(\.isWanted) == [true, true]) }
+    withExtendedLifetime(waits) {}
   }
 
   @Test(

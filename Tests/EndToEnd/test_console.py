@@ -177,6 +177,21 @@ def test_no_more_consoles_than_there_may_be(server):
     eventually(has_room)
 
 
+def test_consoles_opened_without_end_cost_little(server):
+    """Each asks for the past, with the next state; states are at least a tenth of a second apart."""
+    numbers = []
+    began = time.monotonic()
+    while time.monotonic() - began < 2:
+        events = Events(server)
+        # Some are refused: those closed before still count for a moment.
+        while events.status == 200 and "event: state" not in events.pending:
+            events.pending += events.chunk()
+        numbers += map(int, re.findall(r"^id: (\d+)$", events.pending, re.M))
+        events.close()
+    assert len(numbers) > 5
+    assert max(numbers) - min(numbers) <= 11 * (time.monotonic() - began) + 2
+
+
 def test_look_up_an_item(server, client):
     client.adjust(HOSTILE, location="</title>", set_on_hand=10, reason="count")
     held = client.reserve(line(HOSTILE, 3, "</title>")).reservation_id
@@ -281,7 +296,9 @@ def test_a_browser_signs_in_and_out(guarded):
     events.close()
     assert ask(server, "POST", "/console/logout", Cookie=cookie)[0] == 303
     assert ask(server, "GET", "/console/state", Cookie=cookie)[0] == 401
-    assert admin not in server.log_text()
+    # Who tries tokens is seen, and the tokens are not.
+    eventually(lambda: "the console has refused tokens" in server.log_text())
+    assert admin not in server.log_text() and clerk not in server.log_text()
 
 
 def test_a_session_ends_with_its_token(guarded, binary):

@@ -45,8 +45,15 @@ package enum ConsoleQuestion: Sendable, Equatable {
 package final class ConsoleLookup: Sendable {
   package let question: ConsoleQuestion
   private let result = Mutex<[UInt8]?>(nil)
+  private let isGivenUp = Atomic<Bool>(false)
 
   init(_ question: ConsoleQuestion) { self.question = question }
+
+  /// Whether somebody still waits for the answer.
+  package var isWanted: Bool { !isGivenUp.load(ordering: .relaxed) }
+
+  /// Whoever asked has left.
+  func giveUp() { isGivenUp.store(true, ordering: .relaxed) }
 
   /// The answer. Once, from any thread.
   package func finish(_ answer: JSON) { result.withLock { $0 = answer.bytes } }
@@ -161,6 +168,7 @@ package final class Console: Sendable {
   func ask(_ question: ConsoleQuestion) -> ConsoleLookup? {
     let lookup = ConsoleLookup(question)
     let isTaken = lookups.withLock { lookups in
+      lookups.removeAll { !$0.isWanted }
       if lookups.count >= limits.lookupsMax { return false }
       lookups.append(lookup)
       return true

@@ -83,6 +83,9 @@ final class LookupAnswer: ResponseStream, @unchecked Sendable {
     deadline = deadlineNanoseconds
   }
 
+  // The connection's end is the stream's, too: nothing is searched for who has left.
+  deinit { lookup.giveUp() }
+
   func next(nowNanoseconds now: Int64) -> ResponsePart {
     if isDone { return .end }
     if let answer = lookup.answer {
