@@ -88,6 +88,8 @@ final class ConsoleSamples {
   private static let latencyStepNanoseconds = 10 * Limits.second
 
   private(set) var newest: Sample?
+  /// Samples so far: a state that is published twice with one of them is no new point of the curves.
+  private(set) var taken: UInt64 = 0
   /// Of the last seconds, the newest last.
   private var recent: [Sample] = []
   /// Every ten seconds, for a minute.
@@ -116,6 +118,7 @@ final class ConsoleSamples {
       nanoseconds: now, rpc: rpc, store: sources.store?.statistics() ?? StoreStatistics(),
       journal: sources.store?.journalStatistics, eventsSent: sources.feed?.eventsSent ?? 0)
     newest = sample
+    taken += 1
     recent.append(sample)
     if recent.count > Self.rateSamples { recent.removeFirst() }
     if older.isEmpty || now - (older.last?.nanoseconds ?? 0) >= Self.latencyStepNanoseconds {
@@ -157,7 +160,8 @@ final class ConsoleSamples {
 
   /// The last minutes, for the page's curves.
   var past: JSON {
-    .object(series.map { ($0.name, .list($0.values.map { .number($0) })) })
+    .object(
+      series.map { ($0.name, .list($0.values.map { .number($0) })) } + [("sample", .count(taken))])
   }
 
   /// What the curves gain with this state.

@@ -45,7 +45,7 @@ struct ConsoleState {
       ("codes", codes), ("conflicts", conflicts), ("hot", .list(hot.map(\.json))),
       ("holds", holds), ("journal", journal), ("disk", disk), ("tables", tables),
       ("network", network), ("watches", watches), ("replication", replication),
-      ("checks", checks), ("point", samples.point),
+      ("checks", checks), ("point", samples.point), ("sample", .count(samples.taken)),
     ])
   }
 

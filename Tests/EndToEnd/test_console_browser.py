@@ -4,6 +4,7 @@ import pytest
 
 from client import Client, fresh, line
 from server import Server, holdfast
+from test_console import Events
 
 pytestmark = pytest.mark.browser
 pytest.importorskip("selenium")
@@ -53,6 +54,21 @@ def test_numbers_come_alive(server, client):
         wait(driver, lambda it: it.execute_script("return document.querySelector('.curve.held').getAttribute('d').length") > 20)
         assert "30" in text(driver, "#outcomes")
         assert complaints(driver) == []
+
+
+def test_other_pages_add_no_points(server):
+    """Whoever opens a page has a state published in between; the curves have one point for each second all the same."""
+    with browser() as driver:
+        open_console(driver, server)
+        now = "return [past.held.length, lastSample]"
+        points, sample = driver.execute_script(now)
+        for _ in range(20):
+            events = Events(server)
+            while "event: past" not in events.pending:
+                events.pending += events.chunk()
+            events.close()
+        later, last = driver.execute_script(now)
+        assert later - points == last - sample
 
 
 def test_look_ups_by_keyboard(server, client):

@@ -376,7 +376,8 @@ enum ConsoleScript {
     // MARK: Live
 
     let heardAt = 0;
-    let lastNumber = 0;
+    // Of the sample whose point the curves have. A state may come twice with one: when somebody opens another page.
+    let lastSample = 0;
     let source = null;
 
     function show(state) {
@@ -398,11 +399,11 @@ enum ConsoleScript {
 
     function connect() {
       source = new EventSource("/console/events");
-      source.addEventListener("past", (event) => { past = JSON.parse(event.data); lastNumber = Number(event.lastEventId); });
+      source.addEventListener("past", (event) => { past = JSON.parse(event.data); lastSample = past.sample; });
       source.addEventListener("state", (event) => {
         const state = JSON.parse(event.data);
-        // The past has the point of the state with its number.
-        if (Number(event.lastEventId) !== lastNumber) notePoint(state.point);
+        if (state.sample !== lastSample) notePoint(state.point);
+        lastSample = state.sample;
         heardAt = Date.now();
         show(state);
         showLive();
