@@ -91,7 +91,7 @@ let package = Package(
         "CHoldfastProto",
       ]),
     module("Server", ["Posix", "HTTP2", "GRPC", "Bytes", "Metrics"]),
-    module("Admin", ["Posix", "Metrics"]),
+    module("Admin", ["Posix", "Metrics", "Bytes"]),
     module("Supervision", ["Posix"]),
     module("Client", ["Access", "Posix", "HTTP2", "GRPC", "Bytes"]),
     module("Projection", ["PostgresLog", "Log", "Posix", "Bytes", "Metrics"]),
@@ -151,7 +151,7 @@ let package = Package(
       ]),
     tests("ServerTests", ["Server", "Posix", "HTTP2", "GRPC", "Bytes", "Metrics"]),
     tests("SupervisionTests", ["Supervision", "Posix"]),
-    tests("AdminTests", ["Admin", "Posix", "Metrics"]),
+    tests("AdminTests", ["Admin", "Posix", "Metrics", "Bytes"]),
     tests("ClientTests", ["Client", "Posix", "GRPC", "Bytes"]),
     tests("HistoryTests", ["LoadHistory"]),
     tests(

@@ -1,31 +1,29 @@
 // One JSON object a line (RFC 8259), for programs: keys are the names of the .proto files, every key is always there, in
 // one order. Units are numbers, at most 2^40; versions, revisions and LSNs, which may be larger than 2^53, are strings.
 
+internal import Bytes
+
 /// Writes one object.
 package struct JSONLine {
-  private var text = "{"
-  private var isFirst = true
+  private var fields: [(String, JSON)] = []
 
   package init() {}
 
   /// The object as it is now.
-  package var line: String { text + "}" }
+  package var line: String { String(decoding: object.bytes, as: UTF8.self) }
 
-  package mutating func add(_ key: String, _ value: String) {
-    begin(key)
-    text += Self.quoted(value)
-  }
+  private var object: JSON { .object(fields) }
+
+  package mutating func add(_ key: String, _ value: String) { fields.append((key, .text(value))) }
 
   /// null where there is none.
   package mutating func add(_ key: String, _ value: String?) {
-    if let value { add(key, value) } else { add(key, raw: "null") }
+    fields.append((key, value.map { .text($0) } ?? .null))
   }
 
-  package mutating func add(_ key: String, _ value: Int64) { add(key, raw: String(value)) }
+  package mutating func add(_ key: String, _ value: Int64) { fields.append((key, .int(value))) }
 
-  package mutating func add(_ key: String, _ value: Bool) {
-    add(key, raw: value ? "true" : "false")
-  }
+  package mutating func add(_ key: String, _ value: Bool) { fields.append((key, .bool(value))) }
 
   /// As a string, since not every reader has integers of 64 bits.
   package mutating func add(_ key: String, large value: UInt64) { add(key, String(value)) }
@@ -34,39 +32,11 @@ package struct JSONLine {
   package mutating func add(_ key: String, _ instant: Instant?) { add(key, instant?.description) }
 
   package mutating func add(_ key: String, _ object: JSONLine?) {
-    add(key, raw: object?.line ?? "null")
+    fields.append((key, object?.object ?? .null))
   }
 
   package mutating func add(_ key: String, _ objects: [JSONLine]) {
-    add(key, raw: "[" + objects.map(\.line).joined(separator: ",") + "]")
-  }
-
-  private mutating func add(_ key: String, raw: String) {
-    begin(key)
-    text += raw
-  }
-
-  private mutating func begin(_ key: String) {
-    if !isFirst { text += "," }
-    isFirst = false
-    text += Self.quoted(key) + ":"
-  }
-
-  private static func quoted(_ value: String) -> String {
-    var result = "\""
-    for scalar in value.unicodeScalars {
-      switch scalar {
-      case "\"", "\\": result += "\\" + String(scalar)
-      case "\n": result += "\\n"
-      case "\t": result += "\\t"
-      // Also what a terminal would obey, or a reader take for the end of a line.
-      case "\u{0}"..<" ", "\u{7f}"..<"\u{a0}", "\u{2028}", "\u{2029}":
-        let digits = String(scalar.value, radix: 16)
-        result += "\\u" + String(repeating: "0", count: 4 - digits.count) + digits
-      default: result.unicodeScalars.append(scalar)
-      }
-    }
-    return result + "\""
+    fields.append((key, .list(objects.map(\.object))))
   }
 }
 

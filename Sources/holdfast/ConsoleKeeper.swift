@@ -1,6 +1,7 @@
 // The console's numbers: taken once a second, on a thread of its own, for as long as the process lives.
 internal import Access
 internal import Admin
+internal import Bytes
 internal import ChangeFeed
 internal import Log
 internal import Logging

@@ -1,5 +1,6 @@
 // Answers the console's look-ups: one item, or one reservation, with what the log still knows of it.
 internal import Admin
+internal import Bytes
 internal import ChangeFeed
 internal import Log
 internal import Posix

@@ -1,6 +1,7 @@
 // The server's numbers at several moments, and what follows from them: rates, quantiles of the last minute, how long
 // the disk's room lasts.
 internal import Admin
+internal import Bytes
 internal import ChangeFeed
 internal import Log
 internal import Metrics

@@ -1,6 +1,7 @@
 // What the console shows of the newest sample: as JSON for its script, and as a few lines for pages without scripts.
 // docs/CONSOLE.md says what each part means.
 internal import Admin
+internal import Bytes
 internal import ChangeFeed
 internal import Log
 internal import Metrics

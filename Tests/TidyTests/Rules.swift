@@ -167,7 +167,7 @@ private let arrows: [String: Set<String>] = [
     "CHoldfastProto",
   ],
   "Server": ["Posix", "HTTP2", "GRPC", "Bytes", "Metrics"],
-  "Admin": ["Posix", "Metrics"],
+  "Admin": ["Posix", "Metrics", "Bytes"],
   "Supervision": ["Posix"],
   "Client": ["Access", "Posix", "HTTP2", "GRPC", "Bytes"],
   "Projection": ["PostgresLog", "Log", "Posix", "Bytes", "Metrics"],

@@ -1,5 +1,6 @@
 // What the pages of the console and the program that knows the numbers share. The program publishes what is shown once
 // a second, and answers look-ups on a thread of its own; the admin port's thread waits for neither.
+package import Bytes
 internal import Posix
 internal import Synchronization
 

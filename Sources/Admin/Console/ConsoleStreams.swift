@@ -1,4 +1,5 @@
 // Responses that go on: the state, once a second, and the answer to a look-up.
+internal import Bytes
 internal import Posix
 
 /// Server-sent events (WHATWG HTML, section 9.2): the past once, then each state. A slow reader gets the newest state when it has

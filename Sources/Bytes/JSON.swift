@@ -1,4 +1,4 @@
-// JSON as the console writes it (RFC 8259).
+// JSON as the console and the command line write it (RFC 8259).
 
 /// A value, written and never read.
 package enum JSON: Sendable {
@@ -56,7 +56,8 @@ package enum JSON: Sendable {
       bytes += Array("null".utf8)
       return
     }
-    let rounded = (value * 10_000).rounded() / 10_000
+    // Of the largest, ten thousand times as much is endless; they have no fraction.
+    let rounded = abs(value) < 1e15 ? (value * 10_000).rounded() / 10_000 : value
     let whole = rounded == rounded.rounded() && abs(rounded) < 1e15
     bytes += Array((whole ? "\(Int64(rounded))" : "\(rounded)").utf8)
   }
@@ -67,8 +68,9 @@ package enum JSON: Sendable {
       switch scalar {
       case "\"": bytes += Array("\\\"".utf8)
       case "\\": bytes += Array("\\\\".utf8)
-      // Control characters; and what would end a script, or a line of one, if anybody put this into a page.
-      case "\0"..."\u{1f}", "\u{7f}", "<", ">", "&", "\u{2028}", "\u{2029}":
+      // What a terminal would obey, or a reader take for the end of a line; and what would end a script, or a line of one,
+      // if anybody put this into a page.
+      case "\0"..."\u{1f}", "\u{7f}"..."\u{9f}", "<", ">", "&", "\u{2028}", "\u{2029}":
         let digits = String(scalar.value, radix: 16)
         bytes += Array("\\u\(String(repeating: "0", count: 4 - digits.count))\(digits)".utf8)
       default: bytes += Array(String(scalar).utf8)
