@@ -447,7 +447,7 @@ const ENDS = {
   trimmed: "The log does not go back further.",
   entries: "These are the newest; older ones are left out.",
   bytes: "Older decisions were not looked for: the search has read as much as it may.",
-  time: "The search has taken as long as it may: some decisions may be missing.",
+  time: "The search has taken as long as it may: decisions are missing, perhaps newer ones than these.",
   none: "",
 };
 
