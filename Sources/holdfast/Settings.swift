@@ -2,6 +2,7 @@
 // for files a credential of the service manager's, else the default. Every value is read as text by one set of rules, so that each says the same of a mistake.
 internal import Configuration
 internal import FoundationEssentials
+internal import Glibc
 internal import Log
 internal import Posix
 internal import PostgresLog
@@ -436,7 +437,15 @@ extension Settings {
       let folder = Machine.environment("CREDENTIALS_DIRECTORY"), !folder.isEmpty
     else { return nil }
     return ["", "holdfast_", "holdfast."].lazy.map { ($0 + setting, "\(folder)/\($0)\(setting)") }
-      .first { (try? FileStatus(path: $0.1)) != nil }
+      .first { isThere($0.1) }
+  }
+
+  /// Whether there is such a name, a link that leads nowhere too. What cannot be looked at counts: without its tokens a
+  /// server would be open to everybody, so it is to fail at reading them, and to say why.
+  private static func isThere(_ path: String) -> Bool {
+    var status = stat()
+    if unsafe lstat(path, &status) == 0 { return true }
+    return errno != ENOENT && errno != ENOTDIR
   }
 
   /// An entry of the configuration file. Settings are texts and whole numbers; the rest is of no use.

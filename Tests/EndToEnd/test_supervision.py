@@ -205,6 +205,16 @@ def test_a_folder_of_credentials_that_is_none_is_no_mistake(start, folder):
         client.item(1)
 
 
+@pytest.mark.parametrize("leads_to", ["nowhere", "tokens", "folder"])
+def test_a_credential_that_cannot_be_read_is_not_one_that_is_missing(binary, tmp_path, leads_to):
+    """Or a server would be open to everybody, since its tokens are a link that broke."""
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "tokens").symlink_to(leads_to)
+    done = holdfast(binary, "serve", "--port", "0", "--admin-port", "0", "--durability", "memory",
+                    environment={"CREDENTIALS_DIRECTORY": str(tmp_path)})
+    assert done.returncode != 0 and "--tokens" in done.stderr and "ready" not in done.stdout
+
+
 def test_half_a_pair_of_credentials_is_a_mistake(binary, pair, tmp_path):
     (tmp_path / "tls-cert").write_bytes(pair.certificate.read_bytes())
     done = holdfast(binary, "serve", environment={"CREDENTIALS_DIRECTORY": str(tmp_path)})
