@@ -34,7 +34,7 @@ extension Adjustment {
     if let safetyStock { after.safetyStock = safetyStock }
     if let sale { after.sale = sale }
     after.available = after.onHand - after.held - after.committed - after.safetyStock
-    after.version += 1
+    after.version &+= 1
     if let refusal = refusal(after, before: level?.onHand ?? 0) { return .failure(refusal) }
     return .success(after)
   }

@@ -82,7 +82,12 @@ package struct StockLevel: Equatable, Sendable {
       default: break
       }
     }
-    if fields.isMalformed { return nil }
+    if fields.isMalformed || !isPlausible { return nil }
+  }
+
+  /// Balances that no sum of a few can overflow: far beyond what a server keeps.
+  private var isPlausible: Bool {
+    [onHand, held, committed, safetyStock, available].allSatisfy { $0.magnitude <= 1 << 53 }
   }
 }
 

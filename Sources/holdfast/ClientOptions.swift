@@ -215,6 +215,14 @@ enum UnitsText {
     }
     return units
   }
+
+  /// Of --safety-stock; below 0, more is offered than there is.
+  static func safetyStock(_ units: Int64) throws(CommandFailure) -> Int64 {
+    guard -Units.max...Units.max ~= units else {
+      throw ServiceAccess.mistake("--safety-stock: \(-Units.max) to \(Units.max)")
+    }
+    return units
+  }
 }
 
 /// Runs commands that call a server, and tells what becomes of them.

@@ -197,7 +197,7 @@ struct SetStock: ParsableCommand {
       var adjustment = Adjustment(try location.item(item), .set(units))
       guard 0...Units.max ~= units else { throw ServiceAccess.mistake("units: 0 to \(Units.max)") }
       adjustment.check = try check.check()
-      adjustment.safetyStock = safetyStock
+      adjustment.safetyStock = try safetyStock.map(UnitsText.safetyStock)
       adjustment.allowsShortage = allowShortage
       let name = adjustment.item
       try OneChange(
@@ -259,7 +259,7 @@ struct AdjustStock: ParsableCommand {
         adjustment.change = .add(try UnitsText.parse(text, -Units.max...Units.max, "units"))
       }
       adjustment.check = try check.check()
-      adjustment.safetyStock = safetyStock
+      adjustment.safetyStock = try safetyStock.map(UnitsText.safetyStock)
       adjustment.allowsShortage = allowShortage
       try OneChange(
         adjustment: adjustment, note: try change.note(), consent: consent, results: results,

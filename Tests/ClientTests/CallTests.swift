@@ -401,6 +401,21 @@ private func refusal(
     #expect(made.onHand == 4 && made.item.sku == "b" && made.version == 1)
   }
 
+  /// Those that a server lies about: StockLevel takes none beyond 2^53, and sums of such do not trap.
+  @Test func balancesThatAreHugeAreForeseenToo() {
+    let most: Int64 = 1 << 53
+    var level = level(onHand: most, held: most, committed: -most, safety: -most)
+    level.version = .max
+    for change: StockChange in [.add(Units.max), .set(Units.max), .ship(1), .uncommit(Units.max)] {
+      _ = Adjustment(ItemName(sku: "a"), change).foreseen(on: level)
+    }
+    level.held = -most
+    level.committed = most
+    #expect(throws: ForeseenRefusal.self) {
+      try Adjustment(ItemName(sku: "a"), .add(1)).foreseen(on: level).get()
+    }
+  }
+
   @Test func refusalsAreForeseen() {
     func reason(_ adjustment: Adjustment, _ level: StockLevel?) -> String {
       if case .failure(let refusal) = adjustment.foreseen(on: level) { refusal.reason } else { "" }
