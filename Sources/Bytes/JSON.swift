@@ -68,9 +68,10 @@ package enum JSON: Sendable {
       switch scalar {
       case "\"": bytes += Array("\\\"".utf8)
       case "\\": bytes += Array("\\\\".utf8)
-      // What a terminal would obey, or a reader take for the end of a line; and what would end a script, or a line of one,
-      // if anybody put this into a page.
-      case "\0"..."\u{1f}", "\u{7f}"..."\u{9f}", "<", ">", "&", "\u{2028}", "\u{2029}":
+      // What a terminal would obey, what turns the direction of text, or what a reader may take for the end of a line;
+      // and what would end a script, or a line of one, if anybody put this into a page.
+      case "\0"..."\u{1f}", "\u{7f}"..."\u{9f}", "<", ">", "&", "\u{61c}", "\u{200e}", "\u{200f}",
+        "\u{2028}"..."\u{202e}", "\u{2066}"..."\u{2069}":
         let digits = String(scalar.value, radix: 16)
         bytes += Array("\\u\(String(repeating: "0", count: 4 - digits.count))\(digits)".utf8)
       default: bytes += Array(String(scalar).utf8)

@@ -13,7 +13,7 @@ package enum PlainText {
     switch scalar.value {
     case 0..<0x20, 0x7F..<0xA0: false
     // Marks, embeddings, overrides and isolates of direction; separators of lines.
-    case 0x200E...0x200F, 0x2028...0x202E, 0x2066...0x2069, 0xFFFE...0xFFFF: false
+    case 0x061C, 0x200E...0x200F, 0x2028...0x202E, 0x2066...0x2069, 0xFFFE...0xFFFF: false
     default: true
     }
   }

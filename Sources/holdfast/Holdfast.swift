@@ -1,5 +1,6 @@
 // The command line: `holdfast serve`, and what is done with a data directory.
 internal import ArgumentParser
+internal import Client
 internal import Log
 internal import Posix
 internal import StockStore
@@ -80,8 +81,10 @@ extension CommandFailure {
     }
   }
 
-  /// Writes a line to standard error.
+  /// Writes to standard error, line by line. What is told may be a server's words: none of them steers a terminal.
   static func complain(_ text: String) {
-    _ = FileDescriptor.write(2, Array("holdfast: \(text)\n".utf8), patienceMilliseconds: -1)
+    let lines = text.split(separator: "\n", omittingEmptySubsequences: false)
+    let shown = lines.map { PlainText.printable(String($0)) }.joined(separator: "\n")
+    _ = FileDescriptor.write(2, Array("holdfast: \(shown)\n".utf8), patienceMilliseconds: -1)
   }
 }

@@ -392,6 +392,38 @@ def test_a_name_of_the_servers_does_not_steer_the_terminal(binary):
         assert cli("stock", "list", "--json").objects[0]["sku"] == "a\x1b]0;pwned\x07\nb"
 
 
+def test_what_a_busy_server_says_does_not_steer_the_terminal(binary):
+    """What is told while a command waits goes the same way as what is told at its end."""
+    def answer(method, request, context):
+        refuse(context, grpc.StatusCode.UNAVAILABLE, "OVERLOADED\x1b[2J", "\x1b]0;pwned\x07")
+
+    with Fake(answer) as hostile:
+        for command in (["stock", "get", "a", "--timeout", "60s"], ["events", "watch"]):
+            process = Command(binary, hostile.target).start(*command)
+            first = process.stderr.readline()
+            interrupt(process)
+            process.communicate(timeout=60)
+            assert "trying again" in first and not re.search(r"[\x00-\x09\x0b-\x1f\x7f]", first), first
+
+
+@pytest.mark.parametrize("units", ["9223372036854775807", "1099511627777", "-1099511627777"])
+def test_a_safety_stock_beyond_all_units_is_usage(cli, client, units):
+    sku = client.item(3)
+    for command in (["set", sku, "3", "--yes"], ["adjust", sku]):
+        for dry in ([], ["--dry-run"]):
+            assert "--safety-stock" in cli("stock", *command, f"--safety-stock={units}", *dry, status=64).err
+
+
+def test_balances_that_cannot_be_are_found_out(binary):
+    def answer(method, request, context):
+        level = stock_pb2.StockLevel(sku="a", on_hand=2**63 - 1, held=2**63 - 1, version=2**64 - 1)
+        return stock_pb2.BatchGetStockResponse(stock=[level]).SerializeToString()
+
+    with Fake(answer) as hostile:
+        for command in (["stock", "get", "a"], ["stock", "adjust", "a", "+1", "--dry-run"]):
+            Command(binary, hostile.target)(*command, status=70)
+
+
 def test_output_that_cannot_be_written(cli, client, binary, server):
     client.item(1)
     with open("/dev/full", "w") as full:
