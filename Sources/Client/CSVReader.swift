@@ -205,8 +205,8 @@ package struct CSVReader: ~Copyable {
   }
 
   /// `text` as a field: in quotes where it needs them.
-  package static func quoted(_ text: String) -> String {
-    let needsQuotes = text.utf8.contains { [0x22, 0x2c, 0x0a, 0x0d].contains($0) }
+  package static func quoted(_ text: String, separator: UInt8 = UInt8(ascii: ",")) -> String {
+    let needsQuotes = text.utf8.contains { [0x22, separator, 0x0a, 0x0d].contains($0) }
     return needsQuotes ? "\"" + text.replacing("\"", with: "\"\"") + "\"" : text
   }
 }

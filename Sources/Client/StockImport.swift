@@ -116,6 +116,12 @@ package struct StockImport: ~Copyable {
       let done = progress.done
       progress.done = try rowsDone()
       if progress.done == 0, done > 0 { throw .forgotten(done: done) }
+      if progress.done >= done {
+        throw .call(
+          CallFailure(
+            .malformed, "the server refuses rows that follow those that it has",
+            server: caller.server))
+      }
     }
   }
 

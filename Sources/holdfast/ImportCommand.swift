@@ -76,8 +76,8 @@ struct ImportStock: ParsableCommand {
       }
       for mistake in summary.mistakes { CommandFailure.complain("\(file):\(mistake): rejected") }
       let wait = try Settings.duration(patience, Limits.second...3600 * Limits.second, "--patience")
-      if consent.dryRun { return tell(summary) }
-      let files = try ImportFiles(path: file, rejects: rejects)
+      if consent.dryRun { return try tell(summary) }
+      let files = try ImportFiles(path: file, rejects: rejects, separator: options.separator)
       let (state, isNew) = try begin(files, summary)
       if isNew, summary.setsWithoutCheck,
         try !consent.agreed(
@@ -133,14 +133,14 @@ struct ImportStock: ParsableCommand {
   }
 
   /// --dry-run: the file alone.
-  private func tell(_ summary: ImportSummary) {
+  private func tell(_ summary: ImportSummary) throws(OutputError) {
     let rejected = summary.mistakeCount == 0 ? "" : ", \(summary.mistakeCount) rejected"
     let text = PlainText.counted(Int64(clamping: summary.rows), "row")
     if json {
       var line = JSONLine()
       line.add("rows", large: summary.rows)
-      line.add("mistakes", Int64(summary.mistakeCount))
-      try? OutputFile(duplicating: 1).write(line.line + "\n")
+      line.add("mistakes", large: UInt64(summary.mistakeCount))
+      try write(line)
     } else {
       CommandFailure.complain("dry run: \(text) without mistakes\(rejected); nothing was sent")
     }
@@ -175,11 +175,20 @@ struct ImportStock: ParsableCommand {
   }
 }
 
+/// A result, to standard output.
+private func write(_ line: JSONLine) throws(OutputError) {
+  let output = CommandOutput(format: .json, hasHeader: false)
+  try output.add([], json: line)
+  try output.finish()
+}
+
 /// The files beside that of an import.
 final class ImportFiles {
-  private static let rejectedHeader = "rejected_line,rejected_reason"
+  private static let rejectedColumns = ["rejected_line", "rejected_reason"]
 
   private let saved: SavedLine
+  /// Of the file, and so of the one for rejected rows, which have to be read as they stand.
+  private let separator: UInt8
   let rejectedPath: String
   /// What is to be written to the file for rejected rows.
   private var rejected: [UInt8] = []
@@ -189,7 +198,8 @@ final class ImportFiles {
   private var saysUnsaved = false
 
   /// - Throws: also where rejected rows would go into a file that has something else.
-  init(path: String, rejects: String?) throws(CommandFailure) {
+  init(path: String, rejects: String?, separator: UInt8) throws(CommandFailure) {
+    self.separator = separator
     rejectedPath = rejects ?? path + ".rejected.csv"
     do throws(Errno) { saved = try SavedLine(path: path + ".holdfast-import") } catch {
       throw CommandFailure(description: "\(path): \(error)", status: ExitStatus.noInput)
@@ -198,7 +208,7 @@ final class ImportFiles {
       throw ServiceAccess.mistake("--rejects: \(path) is the file that is imported")
     }
     guard let head = Self.head(rejectedPath) else { return }
-    guard head.isEmpty || head.starts(with: Self.rejectedHeader.utf8) else {
+    guard head.isEmpty || Self.isOfRejectedRows(head) else {
       throw CommandFailure(
         description:
           "\(rejectedPath) is there already, and has no rejected rows: --rejects names another",
@@ -208,10 +218,18 @@ final class ImportFiles {
 
   /// How a file begins; nil where there is none, or it is a pipe or a device.
   private static func head(_ path: String) -> [UInt8]? {
-    guard let contents = try? FileContents(path: path, byteCountMax: rejectedHeader.utf8.count),
+    guard
+      let contents = try? FileContents(
+        path: path, byteCountMax: rejectedColumns.joined(separator: ",").utf8.count),
       contents.status.isRegular
     else { return nil }
     return contents.bytes
+  }
+
+  /// Whether a file that begins so is one of rejected rows, whatever its separator is.
+  private static func isOfRejectedRows(_ head: [UInt8]) -> Bool {
+    head.starts(with: rejectedColumns[0].utf8)
+      && head.dropFirst(rejectedColumns[0].utf8.count + 1).starts(with: rejectedColumns[1].utf8)
   }
 
   /// Of an import that was cut off; nil: there is none.
@@ -244,14 +262,15 @@ final class ImportFiles {
 
   /// An import begins, or goes on: of one that begins, what an earlier one has rejected goes.
   func begin(header: [UInt8], isNew: Bool) {
-    self.header = Array("\(Self.rejectedHeader),".utf8) + header + [0x0a]
+    self.header = Self.rejectedColumns.flatMap { Array($0.utf8) + [separator] } + header + [0x0a]
     if isNew, Self.head(rejectedPath) != nil {
       try? SavedLine(path: rejectedPath).remove()
     }
   }
 
   func add(_ row: RejectedRow) {
-    rejected += Array("\(row.line),\(CSVReader.quoted(row.reason)),".utf8)
+    let reason = CSVReader.quoted(PlainText.printable(row.reason), separator: separator)
+    for field in [String(row.line), reason] { rejected += Array(field.utf8) + [separator] }
     rejected += row.bytes + [0x0a]
   }
 
@@ -397,7 +416,7 @@ private struct ImportRun: ~Copyable {
       line.add("mistakes", large: mistakes)
       line.add("unheard", large: progress.unheard)
       line.add("rejected_file", rejected > 0 ? files.rejectedPath : nil)
-      try OutputFile(duplicating: 1).write(line.line + "\n")
+      try write(line)
     } else {
       func count(_ number: UInt64) -> String { PlainText.count(Int64(clamping: number)) }
       var text =

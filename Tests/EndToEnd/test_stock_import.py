@@ -4,14 +4,16 @@ import json
 import os
 import re
 import signal
+import subprocess
 import threading
 import time
 
+import grpc
 import pytest
 from holdfast.v1 import stock_pb2
 
 from client import Client, fresh
-from command_line import Command, Fake, Proxy, interrupt
+from command_line import Command, Fake, Proxy, interrupt, refuse
 from server import Server, eventually
 
 
@@ -95,6 +97,48 @@ def test_refused_rows_are_in_a_file_that_can_be_imported(cli, client, tmp_path):
     rejects.write_text(rejects.read_text().replace(",-5", ",-2").replace(",-1", ",1"))
     cli("stock", "import", rejects)
     assert levels(client, [f"{base}-a", f"{base}-b", f"{base}-c"]) == [0, 4, 1]
+
+
+@pytest.mark.parametrize("name, separator", [("tab", "\t"), (";", ";")])
+def test_refused_rows_have_the_separator_of_their_file(cli, client, tmp_path, name, separator):
+    sku = client.item(2)
+    path = tmp_path / "f.tsv"
+    path.write_text(f"sku,delta\n{sku},-5\n".replace(",", separator))
+    cli("stock", "import", path, "--separator", name, status=1)
+    rejects = tmp_path / "f.tsv.rejected.csv"
+    lines = f"rejected_line,rejected_reason,sku,delta\n2,INSUFFICIENT_STOCK,{sku},-5\n"
+    assert rejects.read_text() == lines.replace(",", separator)
+    # Once more: what is there is the earlier import's, and gives way.
+    cli("stock", "import", path, "--separator", name, status=1)
+    assert rejects.read_text() == lines.replace(",", separator)
+    rejects.write_text(rejects.read_text().replace(f"{separator}-5", f"{separator}-2"))
+    cli("stock", "import", rejects, "--separator", name)
+    assert levels(client, [sku]) == [0]
+
+
+@pytest.mark.parametrize("more", [[], ["--dry-run"]])
+def test_a_result_that_cannot_be_written(binary, server, tmp_path, more):
+    path = write_rows(tmp_path / "f.csv", [f"{fresh('csv')},1"])
+    command = [binary, "stock", "import", path, "--json", "--target", server.target, *more]
+    with open("/dev/full", "w") as full:
+        done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, timeout=60)
+    assert done.returncode == 74 and "standard output: No space left" in done.stderr
+    read, write = os.pipe()
+    os.close(read)
+    done = subprocess.run(command, stdout=write, stderr=subprocess.PIPE, text=True, timeout=60)
+    os.close(write)
+    assert done.returncode == 0 and "Error" not in done.stderr
+
+
+def test_a_server_that_refuses_what_it_asked_for_is_given_up(binary, tmp_path):
+    path = write_rows(tmp_path / "f.csv", ["a,1", "b,1"])
+
+    def answer(method, requests, context):
+        refuse(context, grpc.StatusCode.FAILED_PRECONDITION, "IMPORT_GAP", next_row="1")
+
+    with Fake(answer) as hostile:
+        done = Command(binary, hostile.target)("stock", "import", path, status=70)
+    assert "the server refuses rows that follow those that it has" in done.err
 
 
 ROWS = 6_000
