@@ -137,7 +137,8 @@ import Testing
     message.answered = 0
     message.outcomes = [1]
     #expect(throws: LoadError.self) { try message.counts(start: 0, numbers: 0...0) }
-    for values: [UInt64] in [[1], [5, .max], [5, 1 << 41]] {
+    // The last: each count alone may be, and their sum may not.
+    for values: [UInt64] in [[1], [5, .max], [5, 1 << 41], [5, 1 << 40, 6, 1 << 40]] {
       var latencies = AgentLatencies(Latencies())
       latencies.values = values
       #expect(throws: LoadError.self) { try latencies.latencies() }

@@ -156,9 +156,12 @@ struct AgentLatencies: Codable {
       throw LoadError("it sent latencies that are none")
     }
     var latencies = Latencies()
+    var total = 0
     for index in stride(from: 0, to: values.count, by: 2) {
       let value = Int64(clamping: min(values[index], most))
-      latencies.record(value, count: try AgentLatencies.count(values[index + 1]))
+      let count = try AgentLatencies.count(values[index + 1])
+      total = try AgentLatencies.count(total + count)
+      latencies.record(value, count: count)
     }
     return latencies
   }
