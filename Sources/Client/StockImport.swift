@@ -59,7 +59,8 @@ package struct ImportProgress: Equatable, Sendable {
   /// Of this run.
   package var changed: UInt64 = 0
   package var refused: UInt64 = 0
-  /// Rows of this run that an earlier call had done, whose answer was lost: whether they were refused is not known.
+  /// Rows that are done, of which this import was not told, or has not kept, whether they were refused: the answer was lost,
+  /// or an earlier run was killed.
   package var unheard: UInt64 = 0
 
   package init(total: UInt64) { self.total = total }
@@ -108,7 +109,11 @@ package struct StockImport: ~Copyable {
     _ file: ImportFile, isNew: Bool, reject: (RejectedRow) throws(ImportError) -> Void,
     advance: (ImportProgress) throws(ImportError) -> Void
   ) throws(ImportError) {
-    if !isNew { progress.done = try rowsDone() }
+    if !isNew {
+      progress.done = try rowsDone()
+      // Whoever sent them was killed before it had written down what the server said.
+      if progress.done > doneBefore { progress.unheard = progress.done - doneBefore }
+    }
     if progress.done == 0, doneBefore > 0 { throw .forgotten(done: doneBefore) }
     try advance(progress)
     while try !sendRows(of: file, reject, advance) {

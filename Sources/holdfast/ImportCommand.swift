@@ -194,6 +194,8 @@ final class ImportFiles {
   private var rejected: [UInt8] = []
   private var rejectedFile: RejectedFile?
   private var header: [UInt8] = []
+  /// Of an import that goes on: an earlier run has rejected rows.
+  private(set) var hasEarlierRows = false
   /// Said once.
   private var saysUnsaved = false
 
@@ -263,9 +265,8 @@ final class ImportFiles {
   /// An import begins, or goes on: of one that begins, what an earlier one has rejected goes.
   func begin(header: [UInt8], isNew: Bool) {
     self.header = Self.rejectedColumns.flatMap { Array($0.utf8) + [separator] } + header + [0x0a]
-    if isNew, Self.head(rejectedPath) != nil {
-      try? SavedLine(path: rejectedPath).remove()
-    }
+    guard let head = Self.head(rejectedPath) else { return }
+    if isNew { try? SavedLine(path: rejectedPath).remove() } else { hasEarlierRows = !head.isEmpty }
   }
 
   func add(_ row: RejectedRow) {
@@ -405,7 +406,7 @@ private struct ImportRun: ~Copyable {
 
   private consuming func tell() throws {
     let mistakes = UInt64(summary.mistakeCount)
-    let rejected = progress.refused + mistakes
+    let hasRejected = progress.refused + mistakes > 0 || files.hasEarlierRows
     if asksJSON {
       var line = JSONLine()
       line.add("import_id", state.importID)
@@ -415,7 +416,7 @@ private struct ImportRun: ~Copyable {
       line.add("refused", large: progress.refused)
       line.add("mistakes", large: mistakes)
       line.add("unheard", large: progress.unheard)
-      line.add("rejected_file", rejected > 0 ? files.rejectedPath : nil)
+      line.add("rejected_file", hasRejected ? files.rejectedPath : nil)
       try write(line)
     } else {
       func count(_ number: UInt64) -> String { PlainText.count(Int64(clamping: number)) }
@@ -427,14 +428,14 @@ private struct ImportRun: ~Copyable {
       let before = progress.done > told ? progress.done - told : 0
       if before > 0 { text += ", \(count(before)) in earlier runs" }
       CommandFailure.complain(text)
-      if rejected > 0 { CommandFailure.complain("rejected rows are in \(files.rejectedPath)") }
+      if hasRejected { CommandFailure.complain("rejected rows are in \(files.rejectedPath)") }
     }
     if progress.unheard > 0 {
       CommandFailure.complain(
-        "of \(PlainText.counted(Int64(clamping: progress.unheard), "row")) it is not known whether they were refused: the server's answer was lost"
+        "of \(PlainText.counted(Int64(clamping: progress.unheard), "row")) it is not known here whether they were refused: the server's answer was lost, or not written down when the command was ended"
       )
     }
-    if rejected > 0 { throw ExitCode(ExitStatus.refused) }
+    if hasRejected { throw ExitCode(ExitStatus.refused) }
   }
 }
 

@@ -141,6 +141,40 @@ def test_a_server_that_refuses_what_it_asked_for_is_given_up(binary, tmp_path):
     assert "the server refuses rows that follow those that it has" in done.err
 
 
+def test_what_an_earlier_run_was_told_or_not_is_not_lost(binary, tmp_path):
+    """The first row is refused, and the command is ended before the last ones: the next run still says so."""
+    path = write_rows(tmp_path / "f.csv", [f"a{number},1" for number in range(1500)])
+    state = tmp_path / "f.csv.holdfast-import"
+
+    def answer(method, requests, context):
+        first, count = requests[0].first_row, sum(len(each.rows) for each in requests)
+        if first not in allowed:
+            refuse(context, *((grpc.StatusCode.UNAVAILABLE, "OVERLOADED") if first == 1000 else GAP), next_row="1000")
+        refused = [stock_pb2.ImportFailure(row=0, reason="INSUFFICIENT_STOCK")] if first == 0 else []
+        return stock_pb2.ImportStockResponse(next_row=first + count, changed=count - len(refused), failed=len(refused),
+                                             failures=refused)
+
+    def decoded(method, requests, context):
+        return answer(method, [stock_pb2.ImportStockRequest.FromString(each) for each in requests], context).SerializeToString()
+
+    GAP = grpc.StatusCode.FAILED_PRECONDITION, "IMPORT_GAP"
+    with Fake(decoded) as server:
+        cli = Command(binary, server.target)
+        allowed = {0}
+        assert "1,000 of 1,500 rows are done" in cli("stock", "import", path, "--patience", "1s", status=69).err
+        noted = state.read_text()
+        assert noted.endswith(" 1000\n")
+        allowed = {1000}
+        (told,) = cli("stock", "import", path, "--json", status=1).objects
+        assert (told["refused"], told["unheard"], told["rejected_file"]) == ("0", "0", f"{path}.rejected.csv")
+        # As it is where the command is killed before it has noted the answer.
+        state.write_text(noted.replace(" 1000", " 0"))
+        (tmp_path / "f.csv.rejected.csv").unlink()
+        done = cli("stock", "import", path, "--json")
+        assert (done.objects[0]["unheard"], done.objects[0]["changed"]) == ("1000", "500")
+        assert "of 1,000 rows it is not known here" in done.err
+
+
 ROWS = 6_000
 # Bytes of requests that come through before the network holds: some of the rows, not all.
 HELD_AFTER = 60_000
