@@ -264,6 +264,13 @@ enum ClientCommand {
     try? OutputFile(duplicating: 2).write(line.line + "\n")
   }
 
+  /// So that nobody takes a change that was made before for another one.
+  static func tellReplay(_ isReplayed: Bool) {
+    if !isReplayed { return }
+    CommandFailure.complain(
+      "this was done before, under the same key: the first answer again")
+  }
+
   static func notDone() -> CommandFailure {
     CommandFailure(description: "nothing was changed", status: ExitStatus.refused)
   }

@@ -183,6 +183,10 @@ struct ReserveUnits: ParsableCommand {
       let held = try caller.reserve(
         lines, ttlNanoseconds: try ClientCommand.ttl(ttl), reference: reference, key: key,
         limits: limits)
+      ClientCommand.tellReplay(held.isReplayed)
+      if [.confirmed, .released, .expired].contains(held.state) {
+        CommandFailure.complain("no unit is held by it any more: it is \(held.state.name)")
+      }
       let output = results.output()
       try output.begin(HeldReservation.columns)
       try output.add(
@@ -429,6 +433,7 @@ struct ReplaceReservation: ParsableCommand {
       let changed = try caller.replace(
         id: id, held, expectedRevision: ifRevision ?? 0,
         ttlNanoseconds: try ClientCommand.ttl(ttl), reference: reference, key: key)
+      ClientCommand.tellReplay(changed.isReplayed)
       let output = try ReservationOutput(results)
       try output.add(changed.value, isReplayed: changed.isReplayed, key: key)
       try output.finish()

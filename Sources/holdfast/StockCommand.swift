@@ -134,9 +134,7 @@ struct OneChange {
     }
     _ = Interruption()
     let changed = try caller.adjust(adjustment, note)
-    if changed.isReplayed {
-      CommandFailure.complain("this was done before, under the same key: the first answer again")
-    }
+    ClientCommand.tellReplay(changed.isReplayed)
     try write(changed.value, isReplayed: changed.isReplayed, key: note.key)
   }
 
@@ -355,13 +353,14 @@ struct TransferStock: ParsableCommand {
       try output.begin(StockLevel.columns)
       if consent.dryRun {
         for change in changes {
-          let after = change.foreseen(on: try caller.stock(of: change.item))
-          guard case .success(let level) = after else {
+          switch change.foreseen(on: try caller.stock(of: change.item)) {
+          case .success(let level): try output.add(level.cells, json: level.json)
+          case .failure(let problem):
             throw CommandFailure(
-              description: "dry run: as it stands now, it would be refused at \(change.item)",
+              description:
+                "dry run: as it stands now, it would be refused at \(change.item): \(problem.text) (\(problem.reason))",
               status: ExitStatus.refused)
           }
-          try output.add(level.cells, json: level.json)
         }
         CommandFailure.complain("dry run: nothing was changed; as it stands now, they would become")
         return try output.finish()
@@ -369,6 +368,7 @@ struct TransferStock: ParsableCommand {
       _ = Interruption()
       let note = try change.note()
       let changed = try caller.adjustTogether(changes, note)
+      ClientCommand.tellReplay(changed.isReplayed)
       for level in changed.value {
         var line = JSONLine()
         line.add("stock", level.json)
@@ -494,6 +494,7 @@ struct RemoveStock: ParsableCommand {
       _ = Interruption()
       let note = try change.note()
       let isReplayed = try caller.remove(name, expectedVersion: ifVersion ?? 0, note)
+      ClientCommand.tellReplay(isReplayed)
       let output = results.output()
       let columns = [TableColumn("SKU"), TableColumn("LOCATION"), TableColumn("REMOVED")]
       try output.begin(columns)

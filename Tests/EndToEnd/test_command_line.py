@@ -140,6 +140,24 @@ def test_many_are_released_and_one_failure_keeps_none(cli, client):
     assert client.level(sku).held == 0
 
 
+def test_what_was_done_before_is_not_taken_for_another(cli, client):
+    """Under the same key: a hold that has ended meanwhile is none, whatever the status."""
+    sku, key = client.item(5), fresh("key")
+    reserve = ("reservation", "reserve", f"{sku}=2", "--key", key, "--plain", "--no-header")
+    first = cli(*reserve)
+    assert first.err == ""
+    again = cli(*reserve)
+    assert "done before" in again.err and "no unit is held" not in again.err and again.out == first.out
+    cli("reservation", "release", first.out.split("\t")[0])
+    ended = cli(*reserve)
+    assert "done before" in ended.err and "no unit is held by it any more: it is RELEASED" in ended.err
+    move = ("stock", "transfer", sku, "1", "--to", "oslo", "--key", fresh("key"))
+    assert cli(*move).err == "" and "done before" in cli(*move).err
+    assert client.level(sku, "oslo").on_hand == 1
+    refused = cli("stock", "transfer", sku, "99", "--to", "oslo", "--dry-run", status=1).err
+    assert f"refused at {sku}: fewer are on hand (INSUFFICIENT_STOCK)" in refused
+
+
 def test_dry_runs_change_nothing(cli, client):
     sku = client.item(10)
     client.reserve(line(sku, 4))
