@@ -209,6 +209,9 @@ final class ImportFiles {
     if ResolvedPath.of(rejectedPath) == ResolvedPath.of(path) {
       throw ServiceAccess.mistake("--rejects: \(path) is the file that is imported")
     }
+    if ResolvedPath.of(rejectedPath) == ResolvedPath.of(saved.path) {
+      throw ServiceAccess.mistake("--rejects: \(saved.path) is where the import's state is kept")
+    }
     guard let head = Self.head(rejectedPath) else { return }
     guard head.isEmpty || Self.isOfRejectedRows(head) else {
       throw CommandFailure(

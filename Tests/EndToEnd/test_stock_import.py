@@ -282,6 +282,7 @@ def test_other_files_are_left_alone(cli, client, tmp_path):
     other.write_text("mine\n")
     assert "has no rejected rows" in cli("stock", "import", path, "--rejects", other, status=74).err
     cli("stock", "import", path, "--rejects", path, status=64)
+    cli("stock", "import", path, "--rejects", f"{path}.holdfast-import", status=64)
     assert other.read_text() == "mine\n"
     # What an earlier import has rejected goes with the next that begins.
     cli("stock", "import", path, status=1)
