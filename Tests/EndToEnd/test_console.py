@@ -185,7 +185,9 @@ def test_consoles_opened_without_end_cost_little(server):
         events = Events(server)
         # Some are refused: those closed before still count for a moment.
         while events.status == 200 and "event: state" not in events.pending:
-            events.pending += events.chunk()
+            part = events.chunk()
+            assert part
+            events.pending += part
         numbers += map(int, re.findall(r"^id: (\d+)$", events.pending, re.M))
         events.close()
     assert len(numbers) > 5
