@@ -1,5 +1,6 @@
 import Foundation
 import Posix
+import Synchronization
 import Testing
 
 @testable import Log
@@ -388,21 +389,29 @@ import Testing
     let engine = try TestEngine.shared.get()
     let (log, address) = try makeLog()
     _ = try taken(log, by: "a")
+    // Until the failover is over, so that one is on its way when the primary dies, however long that takes.
+    let isOver = Mutex(false)
     let appended = DispatchSemaphore(value: 0)
+    let count = Mutex(0)
     Thread.detachNewThread {
       do {
-        for index in 0..<400 {
+        var index = 0
+        while index < 100_000, index < 400 || !isOver.withLock({ $0 }) {
           try append(UInt8(index % 251), at: UInt64(index) * 64, epoch: 1, to: log)
+          index += 1
         }
+        count.withLock { $0 = index }
       } catch { Issue.record("\(error)") }
       appended.signal()
     }
     while try log.state().endLSN < 40 * 64 { usleep(2_000) }
     try engine.run("kill", "the-primary")
     try engine.run("promote")
+    isOver.withLock { $0 = true }
     appended.wait()
     let found = try contents(open(address))
-    #expect(found == (0..<400).map { "\($0 * 64) 1 \($0 % 251) 1 \(4096 + $0 * 64)" })
+    #expect(
+      found == (0..<count.withLock { $0 }).map { "\($0 * 64) 1 \($0 % 251) 1 \(4096 + $0 * 64)" })
     #expect(log.doubts >= 1)
   }
 }
