@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# The benchmarks behind the figures in the README. Usage: scripts/bench.sh [arguments of tools/bench/ratio.py]
+# The benchmarks behind the figures in docs/BENCHMARKING.md. Usage: scripts/bench.sh [arguments of tools/bench/ratio.py]
 #   1. CPU per Reserve as a ratio to a C server that answers a constant
 #   2. the same with 100,000 uniform SKUs
 #   3. the store by itself: nanoseconds, bytes per item and per hold
