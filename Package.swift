@@ -66,6 +66,12 @@ let package = Package(
     .systemLibrary(
       name: "CPostgres", path: "Sources/CPostgres", pkgConfig: "libpq",
       providers: [.apt(["libpq-dev"]), .brew(["libpq"])]),
+    .systemLibrary(
+      name: "CRabbitMQ", path: "Sources/CRabbitMQ", pkgConfig: "librabbitmq",
+      providers: [.apt(["librabbitmq-dev"]), .brew(["rabbitmq-c"])]),
+    .systemLibrary(
+      name: "CKafka", path: "Sources/CKafka", pkgConfig: "rdkafka",
+      providers: [.apt(["librdkafka-dev"]), .brew(["librdkafka"])]),
     .target(
       name: "CHoldfastProto", dependencies: ["CProtobufC"], path: "Sources/CHoldfastProto",
       cSettings: [.headerSearchPath("include")]),
@@ -95,12 +101,18 @@ let package = Package(
     module("Supervision", ["Posix"]),
     module("Client", ["Access", "Posix", "HTTP2", "GRPC", "Bytes"]),
     module("Projection", ["PostgresLog", "Log", "Posix", "Bytes", "Metrics"]),
+    module("Messaging", ["Posix"]),
+    module("RabbitMQ", ["Messaging", "Posix", "CRabbitMQ"]),
+    module("Kafka", ["Messaging", "Posix", "CKafka"]),
+    module("Relay", ["Messaging", "Client", "Posix", "Bytes", "Metrics"]),
+    module("Intake", ["Messaging", "Client", "Posix", "Bytes", "Metrics"]),
     executable(
       "holdfast",
       [
         "Posix", "HTTP2", "GRPC", "Metrics", "Log", "PostgresLog", "StockStore", "StorePersistence",
         "ChangeFeed", "Access", "ReservationService", "Server", "Admin", "Bytes", "Projection",
-        "Supervision", "Version", "Client", argumentParser, logging,
+        "Supervision", "Version", "Client", "Messaging", "RabbitMQ", "Kafka", "Relay", "Intake",
+        argumentParser, logging,
         .product(name: "Configuration", package: "swift-configuration"),
         .product(name: "ServiceLifecycle", package: "swift-service-lifecycle"),
         .product(name: "UnixSignals", package: "swift-service-lifecycle"),
@@ -112,7 +124,11 @@ let package = Package(
       path: "LoadTest/LoadReport"),
     module("LoadHistory", path: "LoadTest/LoadHistory"),
     module(
-      "LoadKit", ["LoadReport", "LoadHistory", "Posix", "GRPC", "HTTP2", "Version"],
+      "LoadKit",
+      [
+        "LoadReport", "LoadHistory", "Posix", "GRPC", "HTTP2", "Version", "Messaging", "RabbitMQ",
+        "Kafka",
+      ],
       path: "LoadTest/LoadKit"),
     executable(
       "holdfast-load",
@@ -153,6 +169,11 @@ let package = Package(
     tests("SupervisionTests", ["Supervision", "Posix"]),
     tests("AdminTests", ["Admin", "Posix", "Metrics", "Bytes"]),
     tests("ClientTests", ["Client", "Posix", "GRPC", "Bytes"]),
+    tests("MessagingTests", ["Messaging", "Posix"]),
+    tests("RabbitMQTests", ["RabbitMQ", "Messaging", "Posix"]),
+    tests("KafkaTests", ["Kafka", "Messaging", "Posix"]),
+    tests("RelayTests", ["Relay", "Messaging", "Client", "Posix", "Bytes", "Metrics"]),
+    tests("IntakeTests", ["Intake", "Messaging", "Client", "Posix", "Bytes", "Metrics"]),
     tests("HistoryTests", ["LoadHistory"]),
     tests(
       "ReportTests",

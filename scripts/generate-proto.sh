@@ -17,7 +17,7 @@ grpc_proto=${GRPC_PROTO:-/usr/share/grpc-proto}
 paths=(-Iproto "-I$common_protos" "-I$grpc_proto" -I/usr/include)
 google=(google/protobuf/duration.proto google/protobuf/timestamp.proto)
 # v1alpha is v1 under another package name: the same messages serve both, so only its descriptor is kept.
-files=(holdfast/v1/backup.proto holdfast/v1/event.proto holdfast/v1/reservation.proto holdfast/v1/stock.proto grpc/health/v1/health.proto
+files=(holdfast/v1/backup.proto holdfast/v1/event.proto holdfast/v1/order.proto holdfast/v1/reservation.proto holdfast/v1/stock.proto grpc/health/v1/health.proto
   grpc/reflection/v1/reflection.proto)
 # Errors carry google.rpc messages in their details: clients that reflect read them with these. The
 # server writes them field by field, so their C is not needed.

@@ -143,12 +143,13 @@ private let executables: Set = [
 private let modulesWithoutFoundation: Set = [
   "Metrics", "Log", "StockStore", "StorePersistence", "HTTP2", "GRPC", "Posix", "Server", "Admin",
   "Access", "Bytes", "PostgresLog", "Projection", "Supervision", "Version", "Client",
+  "Messaging", "RabbitMQ", "Kafka", "Relay", "Intake",
 ]
 
 /// Who may import whom among the modules of this package.
 private let arrows: [String: Set<String>] = [
   "CNGHTTP2": [], "CProtobufC": [], "COpenSSL": [], "CPlatform": [], "CZlib": [],
-  "CPostgres": [], "CVersion": [],
+  "CPostgres": [], "CRabbitMQ": [], "CKafka": [], "CVersion": [],
   "CHoldfastProto": ["CProtobufC"],
   "Version": ["CVersion"],
   "Posix": ["COpenSSL", "CPlatform"],
@@ -171,13 +172,20 @@ private let arrows: [String: Set<String>] = [
   "Supervision": ["Posix"],
   "Client": ["Access", "Posix", "HTTP2", "GRPC", "Bytes"],
   "Projection": ["PostgresLog", "Log", "Posix", "Bytes", "Metrics"],
+  "Messaging": ["Posix"],
+  "RabbitMQ": ["Messaging", "Posix", "CRabbitMQ"],
+  "Kafka": ["Messaging", "Posix", "CKafka"],
+  "Relay": ["Messaging", "Client", "Posix", "Bytes", "Metrics"],
+  "Intake": ["Messaging", "Client", "Posix", "Bytes", "Metrics"],
   "holdfast": [
     "Posix", "HTTP2", "GRPC", "Metrics", "Log", "PostgresLog", "StockStore", "StorePersistence",
     "ChangeFeed", "Access", "ReservationService", "Server", "Admin", "Bytes", "Projection",
-    "Supervision", "Version", "Client",
+    "Supervision", "Version", "Client", "Messaging", "RabbitMQ", "Kafka", "Relay", "Intake",
   ],
   "LoadReport": ["Posix", "CZlib"], "LoadHistory": [],
-  "LoadKit": ["LoadReport", "LoadHistory", "Posix", "GRPC", "HTTP2", "Version"],
+  "LoadKit": [
+    "LoadReport", "LoadHistory", "Posix", "GRPC", "HTTP2", "Version", "Messaging", "RabbitMQ", "Kafka",
+  ],
   "holdfast-load": ["LoadKit", "LoadReport", "LoadHistory", "Posix", "Version"],
   "WatchBenchmark": ["GRPC", "HTTP2", "Posix"],
   "StoreBenchmark": ["Log", "StockStore", "StorePersistence", "Posix"],

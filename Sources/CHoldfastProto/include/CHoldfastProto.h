@@ -3,6 +3,7 @@
 #include "google/protobuf/timestamp.pb-c.h"
 #include "holdfast/v1/backup.pb-c.h"
 #include "holdfast/v1/event.pb-c.h"
+#include "holdfast/v1/order.pb-c.h"
 #include "holdfast/v1/reservation.pb-c.h"
 #include "holdfast/v1/stock.pb-c.h"
 #include "grpc/health/v1/health.pb-c.h"

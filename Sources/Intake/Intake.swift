@@ -1,0 +1,2 @@
+// Orders from a broker, reserved and answered.
+internal import Messaging

@@ -1,0 +1,3 @@
+// A connection to Kafka.
+internal import CKafka
+internal import Messaging

@@ -1,0 +1,3 @@
+// A connection to RabbitMQ.
+internal import CRabbitMQ
+internal import Messaging
