@@ -3,15 +3,16 @@ import Messaging
 import Testing
 
 struct AddressTests {
-  @Test(arguments: [
-    ("amqp://localhost", "localhost", 5672, "guest", nil, "/", false),
-    ("amqp://localhost/", "localhost", 5672, "guest", nil, "/", false),
-    ("amqps://mq.example", "mq.example", 5671, "guest", nil, "/", true),
-    ("amqp://shop@10.0.0.1:5673/orders", "10.0.0.1", 5673, "shop", nil, "orders", false),
-    ("amqp://shop:p%40ss%3a@[::1]:5673/%2f", "::1", 5673, "shop", "p@ss:", "/", false),
-    ("AMQP://shop:@host", "host", 5672, "shop", "", "/", false),
-    ("amqp://a:b@c:d@host", "host", 5672, "a", "b@c:d", "/", false),
-  ] as [(String, String, UInt16, String, String?, String, Bool)])
+  @Test(
+    arguments: [
+      ("amqp://localhost", "localhost", 5672, "guest", nil, "/", false),
+      ("amqp://localhost/", "localhost", 5672, "guest", nil, "/", false),
+      ("amqps://mq.example", "mq.example", 5671, "guest", nil, "/", true),
+      ("amqp://shop@10.0.0.1:5673/orders", "10.0.0.1", 5673, "shop", nil, "orders", false),
+      ("amqp://shop:p%40ss%3a@[::1]:5673/%2f", "::1", 5673, "shop", "p@ss:", "/", false),
+      ("AMQP://shop:@host", "host", 5672, "shop", "", "/", false),
+      ("amqp://a:b@c:d@host", "host", 5672, "a", "b@c:d", "/", false),
+    ] as [(String, String, UInt16, String, String?, String, Bool)])
   func readsAMQP(
     _ text: String, _ host: String, _ port: UInt16, _ user: String, _ password: String?,
     _ virtualHost: String, _ isTLS: Bool
@@ -24,11 +25,12 @@ struct AddressTests {
             isTLS: isTLS)))
   }
 
-  @Test(arguments: [
-    ("kafka://a", ["a:9092"], "", nil, false),
-    ("kafka://a:1,b:2,[::1]:3/", ["a:1", "b:2", "[::1]:3"], "", nil, false),
-    ("kafkas://me:secret@a:9093", ["a:9093"], "me", "secret", true),
-  ] as [(String, [String], String, String?, Bool)])
+  @Test(
+    arguments: [
+      ("kafka://a", ["a:9092"], "", nil, false),
+      ("kafka://a:1,b:2,[::1]:3/", ["a:1", "b:2", "[::1]:3"], "", nil, false),
+      ("kafkas://me:secret@a:9093", ["a:9093"], "me", "secret", true),
+    ] as [(String, [String], String, String?, Bool)])
   func readsKafka(
     _ text: String, _ servers: [String], _ user: String, _ password: String?, _ isTLS: Bool
   ) {
