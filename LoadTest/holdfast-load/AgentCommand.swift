@@ -105,13 +105,10 @@ struct AgentCommand: ParsableCommand {
 
   func run() throws {
     var settings = AgentSettings()
-    guard let colon = listen.lastIndex(of: ":"),
-      let port = UInt16(listen[listen.index(after: colon)...])
-    else { throw LoadError("--listen is an IP address and a port, such as 127.0.0.1:7430") }
-    var host = String(listen[..<colon])
-    if host.hasPrefix("["), host.hasSuffix("]") { host = String(host.dropFirst().dropLast()) }
-    settings.host = host
-    settings.port = port
+    guard let place = HostPort(listen, ports: 0...65_535) else {
+      throw LoadError("--listen is an IP address and a port, such as 127.0.0.1:7430")
+    }
+    (settings.host, settings.port) = (place.host, place.port)
     settings.secret = try secret.read()
     settings.runsMaximum = runs
     settings.allowed = try allowTarget.contains("any") ? nil : allowTarget.map { try allowed($0) }
@@ -124,8 +121,8 @@ struct AgentCommand: ParsableCommand {
       return try flags.apply(to: endpoint)
     }
     let server = try AgentServer(settings)
-    let shown = host.contains(":") ? "[\(host)]" : host
-    HoldfastLoad.tell("holdfast-load: agent on \(shown):\(server.port)", on: 1)
+    let shown = HostPort(host: place.host, port: server.port)
+    HoldfastLoad.tell("holdfast-load: agent on \(shown)", on: 1)
     try server.serve { HoldfastLoad.tell("holdfast-load: agent: \($0)") }
   }
 

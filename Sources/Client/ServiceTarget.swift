@@ -33,13 +33,8 @@ package struct ServiceTarget: CustomStringConvertible, Sendable {
       (host, port, name) = (String(address), 0, "localhost")
       return
     }
-    guard let colon = address.lastIndex(of: ":"),
-      let port = UInt16(address[address.index(after: colon)...]), port > 0
-    else { return nil }
-    var host = String(address[..<colon])
-    if host.hasPrefix("["), host.hasSuffix("]") { host = String(host.dropFirst().dropLast()) }
-    if host.isEmpty || host.contains("/") { return nil }
-    (self.host, self.port, name) = (host, port, host)
+    guard let place = HostPort(address) else { return nil }
+    (host, port, name) = (place.host, place.port, place.host)
   }
 
   package var description: String {

@@ -1,4 +1,5 @@
 // Where a broker is: amqp://, amqps://, kafka://.
+internal import Posix
 
 /// The address of a broker, as a flag has it.
 package enum BrokerAddress: Equatable, Sendable {
@@ -100,7 +101,7 @@ extension BrokerAddress {
     switch name {
     case "amqp", "amqps":
       let isTLS = name == "amqps"
-      guard let (host, port) = Self.server(rest, port: isTLS ? 5671 : 5672) else { return nil }
+      guard let server = HostPort(rest, standard: isTLS ? 5671 : 5672) else { return nil }
       var virtualHost = "/"
       if let path {
         guard !path.contains("/"), let decoded = Self.decoded(path) else { return nil }
@@ -108,40 +109,21 @@ extension BrokerAddress {
       }
       self = .amqp(
         AMQPAddress(
-          host: host, port: port, user: user.isEmpty ? "guest" : user, password: password,
+          host: server.host, port: server.port, user: user.isEmpty ? "guest" : user,
+          password: password,
           virtualHost: virtualHost, isTLS: isTLS))
     case "kafka", "kafkas":
       guard path == nil || path == "" else { return nil }
       var servers: [String] = []
       for part in rest.split(separator: ",", omittingEmptySubsequences: false) {
-        guard let (host, port) = Self.server(part, port: 9092) else { return nil }
-        servers.append(host.contains(":") ? "[\(host)]:\(port)" : "\(host):\(port)")
+        guard let server = HostPort(part, standard: 9092) else { return nil }
+        servers.append("\(server)")
       }
       guard 1...Self.serversMax ~= servers.count else { return nil }
       self = .kafka(
         KafkaAddress(servers: servers, user: user, password: password, isTLS: name == "kafkas"))
     default: return nil
     }
-  }
-
-  /// `HOST`, `HOST:PORT`, `[ADDRESS]` or `[ADDRESS]:PORT`.
-  private static func server(_ text: Substring, port: UInt16) -> (host: String, port: UInt16)? {
-    var host = text
-    var rest: Substring = ""
-    if text.first == "[" {
-      guard let end = text.firstIndex(of: "]") else { return nil }
-      host = text[text.index(after: text.startIndex)..<end]
-      rest = text[text.index(after: end)...]
-      guard host.contains(":") else { return nil }
-    } else if let colon = text.firstIndex(of: ":") {
-      (host, rest) = (text[..<colon], text[colon...])
-    }
-    guard !host.isEmpty, host.utf8.count <= 255, host.utf8.allSatisfy({ 0x21...0x7e ~= $0 }) else {
-      return nil
-    }
-    if rest.isEmpty { return (String(host), port) }
-    guard rest.first == ":", let number = UInt16(rest.dropFirst()), number > 0 else { return nil }
-    return (String(host), number)
   }
 
   /// Without %XX; nil where one is cut off, or what comes out is no UTF-8.
@@ -168,8 +150,8 @@ extension BrokerAddress: CustomStringConvertible {
   package var description: String {
     switch self {
     case .amqp(let address):
-      let host = address.host.contains(":") ? "[\(address.host)]" : address.host
-      return "\(address.isTLS ? "amqps" : "amqp")://\(host):\(address.port)"
+      return
+        "\(address.isTLS ? "amqps" : "amqp")://\(HostPort(host: address.host, port: address.port))"
     case .kafka(let address):
       return "\(address.isTLS ? "kafkas" : "kafka")://\(address.servers.joined(separator: ","))"
     }

@@ -163,13 +163,9 @@ internal import Synchronization
     var found: [ForwardedConnection.Address] = []
     if UnixSocket.path(ofHost: text) != nil {
       found = [ForwardedConnection.Address(host: text, port: 0)]
-    } else if let colon = text.lastIndex(of: ":"),
-      let port = UInt16(text[text.index(after: colon)...])
-    {
-      var host = String(text[..<colon])
-      if host.hasPrefix("["), host.hasSuffix("]") { host = String(host.dropFirst().dropLast()) }
-      found = ((try? HostName.addresses(host)) ?? []).map {
-        ForwardedConnection.Address(host: $0, port: port)
+    } else if let owner = HostPort(text) {
+      found = ((try? HostName.addresses(owner.host)) ?? []).map {
+        ForwardedConnection.Address(host: $0, port: owner.port)
       }
     }
     // A name that is not known may be in a moment.

@@ -324,6 +324,7 @@ private func refusal(
 
   @Test(arguments: [
     "", "7420", "a", "a:", ":7420", "a:0", "a:65536", "a:x", "unix:", "https://a", "ftp://a:1",
+    "[::1", "[::1:7420", "::1]:7420", "[[::1]]:7420", "[]:7420",
     "https://a:1/path",
   ]) func whatIsNoAddressIsNone(_ written: String) {
     #expect(ServiceTarget(written) == nil)

@@ -18,6 +18,9 @@ import Testing
     }
     #expect(Endpoint("[::1]:80")?.host == "::1")
     #expect(Endpoint("[::1]:80")?.description == "[::1]:80")
+    for text in ["[::1", "[::1:80", "::1]:80", "[[::1]]:80", "[]:80"] {
+      #expect(Endpoint(text) == nil)
+    }
   }
 }
 

@@ -25,13 +25,8 @@ package struct Endpoint: Sendable, CustomStringConvertible {
       self.init(host: text, port: 0)
       return
     }
-    guard let colon = text.lastIndex(of: ":"), let port = UInt16(text[text.index(after: colon)...]),
-      port > 0
-    else { return nil }
-    var host = String(text[..<colon])
-    if host.hasPrefix("["), host.hasSuffix("]") { host = String(host.dropFirst().dropLast()) }
-    if host.isEmpty { return nil }
-    self.init(host: host, port: port)
+    guard let place = HostPort(text) else { return nil }
+    self.init(host: place.host, port: place.port)
   }
 
   package init(host: String, port: UInt16) {
