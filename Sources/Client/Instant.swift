@@ -31,14 +31,9 @@ package struct Instant: Equatable, Comparable, Sendable, CustomStringConvertible
 
   /// `2026-11-29T03:00:00Z`, with 3, 6 or 9 digits behind the second where there are any.
   package var description: String {
-    let (date, time) = (calendarDate, secondOfDay)
-    var text = Self.digits(date.year, 4) + "-" + Self.digits(date.month, 2) + "-"
-    text += Self.digits(date.day, 2) + "T" + Self.digits(time / 3600, 2) + ":"
-    text += Self.digits(time / 60 % 60, 2) + ":" + Self.digits(time % 60, 2)
-    if nanos == 0 { return text + "Z" }
-    if nanos % 1_000_000 == 0 { return text + "." + Self.digits(Int64(nanos / 1_000_000), 3) + "Z" }
-    if nanos % 1000 == 0 { return text + "." + Self.digits(Int64(nanos / 1000), 6) + "Z" }
-    return text + "." + Self.digits(Int64(nanos), 9) + "Z"
+    var bytes: [UInt8] = []
+    TimeText.append(seconds: seconds, nanos: nanos, to: &bytes)
+    return String(decoding: bytes, as: UTF8.self)
   }
 
   /// `2026-11-29T03:00:00Z`, `…+01:00`, with up to nine digits behind the second, or `2026-11-29` for the beginning of
@@ -68,24 +63,6 @@ package struct Instant: Equatable, Comparable, Sendable, CustomStringConvertible
 
   // MARK: The calendar (Howard Hinnant, "chrono-compatible low-level date algorithms")
 
-  private var secondOfDay: Int64 {
-    let rest = seconds % 86_400
-    return rest < 0 ? rest + 86_400 : rest
-  }
-
-  /// Years begin in March there, so that a leap day is the last one.
-  private var calendarDate: (year: Int64, month: Int64, day: Int64) {
-    let day = (seconds - secondOfDay) / 86_400 + Self.epochDay
-    let era = day / 146_097
-    let ofEra = day - era * 146_097
-    let year = (ofEra - ofEra / 1460 + ofEra / 36_524 - ofEra / 146_096) / 365
-    let ofYear = ofEra - (365 * year + year / 4 - year / 100)
-    let month = (5 * ofYear + 2) / 153
-    let inMonth = ofYear - (153 * month + 2) / 5 + 1
-    let calendarMonth = month < 10 ? month + 3 : month - 9
-    return (year + era * 400 + (calendarMonth <= 2 ? 1 : 0), calendarMonth, inMonth)
-  }
-
   private static func day(_ year: Int64, _ month: Int64, _ day: Int64) -> Int64 {
     let year = month <= 2 ? year - 1 : year
     let era = year / 400
@@ -100,11 +77,6 @@ package struct Instant: Equatable, Comparable, Sendable, CustomStringConvertible
     case 4, 6, 9, 11: 30
     default: 31
     }
-  }
-
-  private static func digits(_ number: Int64, _ count: Int) -> String {
-    let digits = String(number)
-    return String(repeating: "0", count: max(0, count - digits.utf8.count)) + digits
   }
 }
 

@@ -99,6 +99,9 @@ package enum BrokerNotice: Sendable {
   /// The message of this number is not, and would not be if it came again: why, in words. `reason` is one word of
   /// [A-Z_], such as UNROUTABLE, MESSAGE_TOO_LARGE or REJECTED.
   case refused(UInt64, reason: String, text: String)
+  /// The message of this number is not, and may be if it comes again, as it is: why, in words. So says RabbitMQ of a
+  /// queue that is full and rejects what comes (basic.nack).
+  case postponed(UInt64, text: String)
   /// A message of a queue or topic that is consumed.
   case delivery(BrokerDelivery)
   /// The broker takes nothing for now (RabbitMQ's alarm for memory or disk), and why; nil: it does again.

@@ -172,7 +172,7 @@ private let arrows: [String: Set<String>] = [
   "Supervision": ["Posix"],
   "Client": ["Access", "Posix", "HTTP2", "GRPC", "Bytes"],
   "Projection": ["PostgresLog", "Log", "Posix", "Bytes", "Metrics"],
-  "Messaging": ["Posix"],
+  "Messaging": ["Posix", "Bytes"],
   "RabbitMQ": ["Messaging", "Posix", "CRabbitMQ"],
   "Kafka": ["Messaging", "Posix", "CKafka"],
   "Relay": ["Messaging", "Client", "Posix", "Bytes", "Metrics"],

@@ -1,0 +1,368 @@
+// Messages on their way to a broker, which are kept until it has them.
+internal import Posix
+
+/// Publishes at least once and in order, over as many connections as that takes. Used by one thread.
+///
+/// A message is settled once the broker has confirmed it, or its dead letter. What is not settled is in `entries`, oldest
+/// first, and `cursor` is the next one to hand to this connection. Everything that goes wrong ends in the same step: the
+/// cursor goes back to the oldest one that is not settled, and what follows is published again in its order. After a lost
+/// connection that is at once; where the broker has refused messages, it is once everything in flight has got its answer,
+/// for only then is it known what has to come again. A consumer that drops doubles by their ids sees the messages of a
+/// key in order, with one exception: behind a message that the broker has postponed, later ones that were on their way at
+/// the time may be taken before it.
+///
+/// A broker that ends the channel over a message does not say which. So ever fewer are sent at once, down to one: that
+/// one is it, and goes to the dead letters.
+package final class Outbox {
+  /// What goes wrong is told, and told again after so long.
+  private static let reportAgainNanoseconds: Int64 = 30_000_000_000
+  /// Refused messages are told this often.
+  private static let refusalNanoseconds: Int64 = 1_000_000_000
+  /// A connection that lasts so long was a good one.
+  private static let goodConnectionNanoseconds: Int64 = 10_000_000_000
+  /// Counted for what a message has beside its body.
+  private static let overheadBytes = 512
+
+  private struct Entry {
+    /// Empty once it is settled.
+    var message: BrokerMessage?
+    var wasPublished = false
+  }
+
+  private let limits: OutboxLimits
+  private let deadLetters: DeadLetters
+  private let clock: OutboxClock
+  private let connect: () throws(BrokerError) -> any BrokerConnection
+  private let report: (String) -> Void
+  private var random: any RandomNumberGenerator
+
+  private var entries = NumberedQueue<Entry>()
+  /// Of those in `entries`, by number: their dead letters are sent in their place.
+  private var refusals: [UInt64: Refusal] = [:]
+  private var unsettledBytes = 0
+
+  private var connection: (any BrokerConnection)?
+  private var connectedAt: Int64 = 0
+  /// By the numbers of this connection: which entry it was; 0: its fate is known.
+  private var sent = NumberedQueue<UInt64>()
+  private var inFlight = 0
+  private var cursor: UInt64 = 1
+  /// Something came back: nothing is sent until the fate of all in flight is known.
+  private var awaitsRewind = false
+  /// What was said outside of `step` of a connection that is broken.
+  private var brokenBy: BrokerError?
+
+  /// How many may be in flight: grows with every confirmation, up to the limit.
+  private var window: Int
+  /// One of the messages below this number has made the broker end the channel: the window does not grow until they are
+  /// settled. 0: none has.
+  private var suspectsEnd: UInt64 = 0
+  private var backoff = Backoff()
+  private var pausedUntil: Int64 = .min
+
+  private var isTold = false
+  private var toldAt: Int64 = .min / 2
+  private var refusalToldAt: Int64 = .min / 2
+
+  package private(set) var counts = OutboxCounts()
+  /// Why the broker takes nothing for now; nil: it takes messages, or there is no connection.
+  package private(set) var blocked: String?
+  /// Why the oldest message does not get on, though there is a connection: dead letters are refused too, or it is
+  /// postponed.
+  package private(set) var stuck: String?
+  /// Why there is no connection; nil where there is one, or the first was not tried yet.
+  package private(set) var trouble: BrokerError?
+
+  /// - Parameters:
+  ///   - connect: makes a connection, with what has to be declared and consumed.
+  ///   - report: is told, in words, of what goes wrong and when it goes on.
+  package init(
+    _ limits: OutboxLimits = OutboxLimits(), deadLetters: DeadLetters,
+    clock: OutboxClock = .system,
+    random: any RandomNumberGenerator = SystemRandomNumberGenerator(),
+    connect: @escaping () throws(BrokerError) -> any BrokerConnection,
+    report: @escaping (String) -> Void
+  ) {
+    self.limits = limits
+    self.deadLetters = deadLetters
+    self.clock = clock
+    self.random = random
+    self.connect = connect
+    self.report = report
+    window = limits.messagesMax
+  }
+
+  // MARK: Messages
+
+  /// Whether it takes another message now. One more than that is taken too, so that what belongs together may stay
+  /// together.
+  package var hasRoom: Bool {
+    entries.count < limits.messagesMax && unsettledBytes < limits.bytesMax
+  }
+
+  /// Takes a message. It leaves with the next `step`.
+  /// - Returns: its number: one more than the last one's, the first 1.
+  @discardableResult
+  package func add(_ message: BrokerMessage) -> UInt64 {
+    unsettledBytes += Self.byteCount(message)
+    entries.append(Entry(message: message))
+    return entries.end - 1
+  }
+
+  /// All messages up to this number are settled; 0: none.
+  package var settledThrough: UInt64 { entries.first - 1 }
+  /// The number of the newest message; 0: there was none.
+  package var newest: UInt64 { entries.end - 1 }
+  /// Whether the broker has everything.
+  package var isSettled: Bool { entries.isEmpty }
+  /// Messages that are kept.
+  package var count: Int { entries.count }
+  package var isConnected: Bool { connection != nil }
+
+  /// The broker may forget these deliveries, which are of this connection.
+  package func accept(_ tags: [UInt64]) {
+    guard let connection, brokenBy == nil else { return }
+    do throws(BrokerError) { try connection.accept(tags) } catch { brokenBy = error }
+  }
+
+  /// Ends the connection in order, and makes no other.
+  package func close() {
+    connection?.close()
+    connection = nil
+  }
+
+  // MARK: Steps
+
+  /// Connects if need be and if it is time, sends, and takes what has come; waits for it for at most so long.
+  /// - Parameter take: must not call `step`.
+  package func step(milliseconds: Int32, _ take: (OutboxNotice) -> Void) {
+    guard let connection = connection ?? connectAgain(take) else {
+      clock.sleep(pause(atMost: milliseconds))
+      return
+    }
+    do throws(BrokerError) {
+      if let brokenBy { throw brokenBy }
+      try send(connection)
+      // A pause of sending ends it too.
+      let longest = awaitsRewind || inFlight > 0 ? milliseconds : pause(atMost: milliseconds)
+      try connection.poll(milliseconds: longest) { receive($0, take) }
+      if awaitsRewind, inFlight == 0 { rewind() }
+      try send(connection)
+    } catch {
+      lose(connection, error, take)
+    }
+  }
+
+  /// So much of a wait as there is of the pause.
+  private func pause(atMost milliseconds: Int32) -> Int32 {
+    let left = pausedUntil == .min ? 0 : pausedUntil - clock.now()
+    if left <= 0 { return milliseconds }
+    return min(milliseconds, Int32(clamping: left / 1_000_000 + 1))
+  }
+
+  private var isPaused: Bool { pausedUntil != .min && clock.now() < pausedUntil }
+
+  private func rewind() {
+    awaitsRewind = false
+    cursor = entries.first
+  }
+
+  private func send(_ connection: any BrokerConnection) throws(BrokerError) {
+    guard blocked == nil, !awaitsRewind, cursor < entries.end, !isPaused else { return }
+    // What comes next may have been settled before what was sent again.
+    cursor = max(cursor, entries.first)
+    while inFlight < window, cursor < entries.end {
+      let number = cursor
+      if let message = entries[number].message {
+        // Before it is handed over: a connection may break over it.
+        cursor = number + 1
+        sent.append(number)
+        inFlight += 1
+        counts.published += 1
+        if entries[number].wasPublished { counts.resent += 1 }
+        entries[number].wasPublished = true
+        let letter = refusals.isEmpty ? nil : refusals[number]
+        let given = try connection.publish(
+          letter.map { deadLetters.letter(message, $0) } ?? message)
+        precondition(given == sent.end - 1, "a connection counts what it publishes")
+      } else {
+        cursor = number + 1
+      }
+    }
+  }
+
+  // MARK: What the broker says
+
+  private func receive(_ notice: BrokerNotice, _ take: (OutboxNotice) -> Void) {
+    switch notice {
+    case .confirmed(let place):
+      if let number = fate(of: place) { settle(number, take) }
+    case .refused(let place, let reason, let text):
+      guard let number = fate(of: place) else { return }
+      refuse(number, reason, text, isOverBody: reason == Refusal.tooLarge)
+      awaitsRewind = true
+    case .postponed(let place, let text):
+      guard fate(of: place) != nil else { return }
+      counts.postponed += 1
+      awaitsRewind = true
+      waitAWhile("the broker does not take a message for now: \(text)")
+    case .delivery(let delivery): take(.delivery(delivery))
+    case .blocked(let reason):
+      if let reason, blocked == nil { tell("the broker takes nothing for now: \(reason)") }
+      if reason == nil, blocked != nil { tellGoingOn() }
+      blocked = reason
+    }
+  }
+
+  /// The entry that a number of this connection stands for, whose fate is known from now on; nil where it was already.
+  private func fate(of place: UInt64) -> UInt64? {
+    guard sent.contains(place), sent[place] != 0 else { return nil }
+    let number = sent[place]
+    sent[place] = 0
+    inFlight -= 1
+    while !sent.isEmpty, sent[sent.first] == 0 { sent.removeFirst() }
+    return number
+  }
+
+  private func settle(_ number: UInt64, _ take: (OutboxNotice) -> Void) {
+    guard let message = entries[number].message else { return }
+    unsettledBytes -= Self.byteCount(message)
+    entries[number].message = nil
+    let refusal = refusals.removeValue(forKey: number)
+    if let refusal { counts.addDead(refusal.reason) } else { counts.confirmed += 1 }
+    while !entries.isEmpty, entries[entries.first].message == nil { entries.removeFirst() }
+    if entries.first >= suspectsEnd { suspectsEnd = 0 }
+    // What was on its way when something came back says nothing of what comes next.
+    if !awaitsRewind {
+      if window < limits.messagesMax, suspectsEnd == 0 { window += 1 }
+      backoff.reset()
+      pausedUntil = .min
+      stuck = nil
+      tellGoingOn()
+    }
+    take(.settled(number, isDead: refusal != nil))
+  }
+
+  /// The broker does not take a message, or its dead letter.
+  private func refuse(_ number: UInt64, _ reason: String, _ text: String, isOverBody: Bool) {
+    suspectsEnd = 0
+    window = 1
+    guard var refusal = refusals[number] else {
+      refusals[number] = Refusal(
+        reason: reason, text: text, time: clock.wall(), omitsBody: reason == Refusal.tooLarge)
+      tellRefusal(number, reason, text)
+      return
+    }
+    if isOverBody, !refusal.omitsBody {
+      refusal.omitsBody = true
+      refusals[number] = refusal
+      return
+    }
+    // Nobody takes it, and it must not be lost.
+    waitAWhile(
+      "a dead letter is refused too (\(reason): \(text)); messages wait until it is taken")
+  }
+
+  // MARK: The connection
+
+  private func connectAgain(_ take: (OutboxNotice) -> Void) -> (any BrokerConnection)? {
+    if isPaused { return nil }
+    do throws(BrokerError) {
+      let made = try connect()
+      connection = made
+      connectedAt = clock.now()
+      counts.connections += 1
+      trouble = nil
+      sent.restart()
+      inFlight = 0
+      rewind()
+      take(.connected)
+      // With something to send, the first confirmation says that it goes on.
+      if entries.isEmpty { tellGoingOn() }
+      return made
+    } catch {
+      counts.failures += 1
+      trouble = error
+      pauseNow()
+      tell(Self.words(error))
+      return nil
+    }
+  }
+
+  /// The connection is of no more use.
+  private func lose(
+    _ connection: any BrokerConnection, _ error: BrokerError, _ take: (OutboxNotice) -> Void
+  ) {
+    counts.failures += 1
+    connection.close()
+    self.connection = nil
+    trouble = error
+    brokenBy = nil
+    blocked = nil
+    if clock.now() - connectedAt > Self.goodConnectionNanoseconds { backoff.reset() }
+    // What has come back already waits with the rest.
+    if case .messageRefused(let reason, let text) = error, inFlight > 0 {
+      blame(reason, text)
+    } else {
+      pauseNow()
+      tell(Self.words(error))
+    }
+    take(.disconnected)
+  }
+
+  /// The broker has ended the channel over one of the messages in flight.
+  private func blame(_ reason: String, _ text: String) {
+    if inFlight > 1 {
+      window = inFlight / 2
+      suspectsEnd = max(suspectsEnd, cursor)
+      return
+    }
+    guard let place = (sent.first..<sent.end).first(where: { sent[$0] != 0 }) else { return }
+    refuse(sent[place], reason, text, isOverBody: true)
+  }
+
+  private func pauseNow() { pausedUntil = clock.now() + backoff.wait(&random) }
+
+  /// The broker is there, and the oldest message does not get on.
+  private func waitAWhile(_ text: String) {
+    window = 1
+    stuck = text
+    if !isPaused { pauseNow() }
+    tell(text)
+  }
+
+  // MARK: Words
+
+  private static func words(_ error: BrokerError) -> String {
+    switch error {
+    case .away(let text): "the broker is away: \(text); trying again"
+    case .unsuitable(let text): "the broker cannot be used as it is: \(text); trying again"
+    case .messageRefused(let reason, let text):
+      "the broker has ended the channel (\(reason): \(text)); trying again"
+    }
+  }
+
+  private func tell(_ text: String) {
+    let now = clock.now()
+    guard now - toldAt > Self.reportAgainNanoseconds else { return }
+    (isTold, toldAt) = (true, now)
+    report(text)
+  }
+
+  private func tellGoingOn() {
+    if isTold { report("the broker takes messages again: going on") }
+    isTold = false
+  }
+
+  private func tellRefusal(_ number: UInt64, _ reason: String, _ text: String) {
+    let now = clock.now()
+    guard now - refusalToldAt > Self.refusalNanoseconds else { return }
+    refusalToldAt = now
+    let id = entries[number].message?.id ?? ""
+    report("the broker refuses message \(id) (\(reason): \(text)): it goes to the dead letters")
+  }
+
+  private static func byteCount(_ message: BrokerMessage) -> Int {
+    message.body.count + overheadBytes
+  }
+}

@@ -1,0 +1,129 @@
+// What an Outbox is told, and what it tells.
+internal import Bytes
+internal import Glibc
+internal import Posix
+
+/// How many messages may wait for the broker.
+package struct OutboxLimits: Sendable {
+  /// Messages that are not settled, or are and come behind one that is not.
+  package var messagesMax: Int
+  /// Of the messages that are not settled, with their attributes.
+  package var bytesMax: Int
+
+  package init(messagesMax: Int = 20_000, bytesMax: Int = 64 << 20) {
+    precondition(messagesMax > 0 && bytesMax > 0, "an outbox that takes nothing")
+    self.messagesMax = messagesMax
+    self.bytesMax = bytesMax
+  }
+}
+
+/// Where a message goes that the broker refuses for good.
+package struct DeadLetters: Sendable {
+  package let destination: String
+  package let routingKey: String
+
+  /// - Parameter name: a queue; with Kafka a topic.
+  package init(_ name: String, on address: BrokerAddress) {
+    routingKey = name
+    switch address {
+    // The default exchange, which says where there is no such queue.
+    case .amqp: destination = ""
+    case .kafka: destination = name
+    }
+  }
+
+  /// Longer words of a broker are cut.
+  private static let textBytesMax = 1024
+
+  /// A refused message, as it goes there.
+  func letter(_ message: BrokerMessage, _ refusal: Refusal) -> BrokerMessage {
+    var letter = message
+    letter.destination = destination
+    letter.routingKey = routingKey
+    var text = refusal.text
+    while text.utf8.count > Self.textBytesMax { text.removeLast() }
+    letter.attributes += [
+      ("deadreason", refusal.reason), ("deadtext", text),
+      ("deadtime", TimeText.text(nanoseconds: refusal.time)),
+      ("deaddestination", message.destination),
+    ]
+    if refusal.omitsBody {
+      letter.body = []
+      letter.attributes.append(("deadbody", "omitted"))
+    }
+    return letter
+  }
+}
+
+/// Why a message goes to the dead letters.
+struct Refusal {
+  static let tooLarge = "MESSAGE_TOO_LARGE"
+
+  let reason: String
+  let text: String
+  /// Nanoseconds since 1970.
+  let time: Int64
+  /// The body is what is too large.
+  var omitsBody: Bool
+}
+
+/// What an outbox has to tell.
+package enum OutboxNotice: Sendable {
+  /// The message of this number is the broker's; `isDead`: in the queue for dead letters.
+  case settled(UInt64, isDead: Bool)
+  case delivery(BrokerDelivery)
+  /// There is a connection. What an earlier one has delivered, and was not accepted, comes again.
+  case connected
+  /// There is none: tags of deliveries are of no more use.
+  case disconnected
+}
+
+/// What an outbox has done so far, for metrics.
+package struct OutboxCounts: Equatable, Sendable {
+  /// Messages handed to a connection, each time.
+  package var published: UInt64 = 0
+  /// Those of them that had been before.
+  package var resent: UInt64 = 0
+  /// Messages that the broker has confirmed where they belong.
+  package var confirmed: UInt64 = 0
+  /// Messages that went to the dead letters, by reason.
+  package var dead: [String: UInt64] = [:]
+  /// Messages that the broker did not take at the time.
+  package var postponed: UInt64 = 0
+  /// Connections that were made.
+  package var connections: UInt64 = 0
+  /// Connections that were lost, and attempts at one that failed.
+  package var failures: UInt64 = 0
+
+  /// Reasons are a broker's words: so many of them are told apart.
+  private static let reasonsMax = 32
+
+  mutating func addDead(_ reason: String) {
+    let isKnown = dead[reason] != nil || dead.count < Self.reasonsMax
+    dead[isKnown ? reason : "OTHER", default: 0] += 1
+  }
+}
+
+/// Where an outbox has its time from.
+package struct OutboxClock {
+  /// Monotonic nanoseconds.
+  package let now: () -> Int64
+  /// Nanoseconds since 1970.
+  package let wall: () -> Int64
+  /// Lets so many milliseconds pass, or fewer.
+  package let sleep: (Int32) -> Void
+
+  package init(
+    now: @escaping () -> Int64, wall: @escaping () -> Int64, sleep: @escaping (Int32) -> Void
+  ) {
+    self.now = now
+    self.wall = wall
+    self.sleep = sleep
+  }
+
+  package static var system: OutboxClock {
+    OutboxClock(
+      now: { SystemClock.monotonicNanoseconds() }, wall: { SystemClock.wall().nanoseconds },
+      sleep: { _ = poll(nil, 0, $0) })
+  }
+}

@@ -1,0 +1,176 @@
+// A broker in memory whose faults are drawn from a seed: what it has taken outlives its connections.
+import Messaging
+
+/// SplitMix64: the same numbers for the same seed, everywhere.
+struct Seeded: RandomNumberGenerator {
+  private var state: UInt64
+
+  init(_ seed: UInt64) { state = seed }
+
+  mutating func next() -> UInt64 {
+    state &+= 0x9e37_79b9_7f4a_7c15
+    var mixed = state
+    mixed = (mixed ^ (mixed >> 30)) &* 0xbf58_476d_1ce4_e5b9
+    mixed = (mixed ^ (mixed >> 27)) &* 0x94d0_49bb_1331_11eb
+    return mixed ^ (mixed >> 31)
+  }
+}
+
+/// What goes wrong, in hundredths of polls or messages.
+struct Faults {
+  /// Polls that end with a lost connection, before which a part of what was published is taken.
+  var lost = 0
+  /// Confirmations that come later and in any order.
+  var lateConfirmations = 0
+  /// Messages that are postponed.
+  var postponed = 0
+  /// Polls at which the broker blocks or unblocks.
+  var blocked = 0
+  /// Attempts to connect that fail.
+  var unreachable = 0
+  /// Dead letters that are refused.
+  var refusedLetters = 0
+  /// Ids of messages that are refused for good.
+  var poison: Set<String> = []
+  /// Messages with longer bodies make the broker end the channel.
+  var bodyMax = Int.max
+}
+
+final class ScriptedBroker {
+  static let letters = DeadLetters(
+    "dead",
+    on: .amqp(
+      AMQPAddress(
+        host: "a", port: 1, user: "u", password: nil, virtualHost: "/", isTLS: false)))
+
+  var faults: Faults
+  var random: Seeded
+  /// As they were taken, doubles too.
+  private(set) var taken: [BrokerMessage] = []
+  private(set) var dead: [BrokerMessage] = []
+  private(set) var connectionCount = 0
+  private(set) var inFlightMax = 0
+  /// Handed over to any connection.
+  private(set) var publishedCount = 0
+  weak var current: ScriptedConnection?
+
+  init(_ faults: Faults = Faults(), seed: UInt64 = 1) {
+    self.faults = faults
+    random = Seeded(seed)
+  }
+
+  func connect() throws(BrokerError) -> any BrokerConnection {
+    if chance(faults.unreachable) { throw .away("nobody listens") }
+    connectionCount += 1
+    let connection = ScriptedConnection(self)
+    current = connection
+    return connection
+  }
+
+  fileprivate func chance(_ hundredths: Int) -> Bool {
+    hundredths > 0 && Int.random(in: 0..<100, using: &random) < hundredths
+  }
+
+  fileprivate func published(inFlight: Int) {
+    publishedCount += 1
+    inFlightMax = max(inFlightMax, inFlight)
+  }
+
+  fileprivate func take(_ message: BrokerMessage) {
+    if message.destination.isEmpty { dead.append(message) } else { taken.append(message) }
+  }
+}
+
+final class ScriptedConnection: BrokerConnection {
+  private let broker: ScriptedBroker
+  private var published: UInt64 = 0
+  /// Not looked at yet.
+  private var waiting: [(UInt64, BrokerMessage)] = []
+  private var confirmations: [UInt64] = []
+  private var unknown = 0
+  private var isBlocked = false
+  private(set) var isClosed = false
+  private(set) var accepted: [UInt64] = []
+  /// Said by the next poll, before anything else.
+  var notices: [BrokerNotice] = []
+  /// Thrown by the next poll.
+  var failure: BrokerError?
+
+  init(_ broker: ScriptedBroker) { self.broker = broker }
+
+  func declare(_ declarations: [BrokerDeclaration]) throws(BrokerError) {}
+
+  func consume(
+    _ sources: [BrokerDeclaration], prefetch: Int, group: String
+  ) throws(BrokerError) {}
+
+  func publish(_ message: BrokerMessage) throws(BrokerError) -> UInt64 {
+    precondition(!isClosed, "used after its end")
+    published += 1
+    unknown += 1
+    waiting.append((published, message))
+    broker.published(inFlight: unknown)
+    return published
+  }
+
+  func accept(_ tags: [UInt64]) throws(BrokerError) {
+    precondition(!isClosed, "used after its end")
+    accepted += tags
+  }
+
+  func poll(milliseconds: Int32, _ take: (BrokerNotice) -> Void) throws(BrokerError) {
+    precondition(!isClosed, "used after its end")
+    for notice in notices { take(notice) }
+    notices = []
+    if let failure { throw failure }
+    if broker.chance(broker.faults.blocked) || isBlocked && broker.chance(30) {
+      isBlocked.toggle()
+      take(.blocked(isBlocked ? "low on disk" : nil))
+    }
+    let isLost = broker.chance(broker.faults.lost)
+    let looks = isLost ? Int.random(in: 0...waiting.count, using: &broker.random) : waiting.count
+    for (place, message) in waiting.prefix(looks) { try look(place, message, take) }
+    waiting.removeFirst(looks)
+    confirmSome(take)
+    if isLost { throw .away("the connection broke") }
+  }
+
+  private func look(
+    _ place: UInt64, _ message: BrokerMessage, _ take: (BrokerNotice) -> Void
+  ) throws(BrokerError) {
+    if message.body.count > broker.faults.bodyMax {
+      // The channel ends: what was confirmed and not told yet is not told, and what comes behind is not looked at.
+      throw .messageRefused(reason: "MESSAGE_TOO_LARGE", text: "\(message.body.count) bytes")
+    }
+    if message.destination.isEmpty {
+      if broker.chance(broker.faults.refusedLetters) {
+        unknown -= 1
+        return take(.refused(place, reason: "UNROUTABLE", text: "no such queue"))
+      }
+    } else if broker.faults.poison.contains(message.id) {
+      unknown -= 1
+      return take(.refused(place, reason: "REJECTED", text: "poison"))
+    } else if broker.chance(broker.faults.postponed) {
+      unknown -= 1
+      return take(.postponed(place, text: "the queue is full"))
+    }
+    broker.take(message)
+    confirmations.append(place)
+  }
+
+  private func confirmSome(_ take: (BrokerNotice) -> Void) {
+    if broker.faults.lateConfirmations > 0 { confirmations.shuffle(using: &broker.random) }
+    var late: [UInt64] = []
+    for place in confirmations {
+      if broker.chance(broker.faults.lateConfirmations) {
+        late.append(place)
+      } else {
+        unknown -= 1
+        take(.confirmed(place))
+      }
+    }
+    confirmations = late
+  }
+
+  func close() { isClosed = true }
+}
