@@ -23,7 +23,7 @@ ROUNDS ?= 20
 SEEDS ?= 1000
 SECONDS ?= 60
 # Markers of the end-to-end tests that have a target of their own: they need more than there is, or take long.
-SEPARATE := proxies or package or clients or browser or alerts
+SEPARATE := proxies or package or clients or browser or alerts or broker
 # Of the end-to-end tests, which wait more than they compute.
 PROCESSES ?= 6
 # Where the user postgres can get at it, if we are root.
@@ -111,6 +111,9 @@ test-end-to-end: test-swift ## the Python tests against the real server
 
 test-proxies: bootstrap-proxies programs ## nginx, HAProxy and Envoy in front of the release build (ARGS)
 	HOLDFAST_BINARY=$(RELEASE)/holdfast $(PYTEST) Tests/EndToEnd -m proxies $(ARGS)
+
+test-broker: test-swift ## what takes a RabbitMQ of its own: restarts, alarms, limits (ARGS)
+	$(PYTEST) Tests/EndToEnd -m broker $(ARGS)
 
 test-package: bootstrap-dev bootstrap-package programs ## the Debian packages in a root without Swift: installed, called, removed (as root; ARGS)
 	$(PYTEST) Tests/EndToEnd/test_package.py -m package $(ARGS)
