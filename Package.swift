@@ -72,6 +72,9 @@ let package = Package(
     .systemLibrary(
       name: "CKafka", path: "Sources/CKafka", pkgConfig: "rdkafka",
       providers: [.apt(["librdkafka-dev"]), .brew(["librdkafka"])]),
+    .systemLibrary(
+      name: "CKafkaMock", path: "Tests/CKafkaMock", pkgConfig: "rdkafka",
+      providers: [.apt(["librdkafka-dev"]), .brew(["librdkafka"])]),
     .target(
       name: "CHoldfastProto", dependencies: ["CProtobufC"], path: "Sources/CHoldfastProto",
       cSettings: [.headerSearchPath("include")]),
@@ -103,7 +106,7 @@ let package = Package(
     module("Projection", ["PostgresLog", "Log", "Posix", "Bytes", "Metrics"]),
     module("Messaging", ["Posix", "Bytes"]),
     module("RabbitMQ", ["Messaging", "Posix", "CRabbitMQ"]),
-    module("Kafka", ["Messaging", "Posix", "CKafka"]),
+    module("Kafka", ["Messaging", "Posix", "Bytes", "CKafka"]),
     module("Relay", ["Messaging", "Client", "Posix", "Bytes", "Metrics"]),
     module("Intake", ["Messaging", "Client", "Posix", "Bytes", "Metrics"]),
     executable(
@@ -171,7 +174,7 @@ let package = Package(
     tests("ClientTests", ["Client", "Posix", "GRPC", "Bytes"]),
     tests("MessagingTests", ["Messaging", "Posix", "Bytes"]),
     tests("RabbitMQTests", ["RabbitMQ", "Messaging", "Posix"]),
-    tests("KafkaTests", ["Kafka", "Messaging", "Posix"]),
+    tests("KafkaTests", ["Kafka", "Messaging", "Posix", "CKafkaMock"]),
     tests("RelayTests", ["Relay", "Messaging", "Client", "Posix", "Bytes", "Metrics"]),
     tests("IntakeTests", ["Intake", "Messaging", "Client", "Posix", "Bytes", "Metrics"]),
     tests("HistoryTests", ["LoadHistory"]),

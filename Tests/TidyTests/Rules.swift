@@ -174,7 +174,7 @@ private let arrows: [String: Set<String>] = [
   "Projection": ["PostgresLog", "Log", "Posix", "Bytes", "Metrics"],
   "Messaging": ["Posix", "Bytes"],
   "RabbitMQ": ["Messaging", "Posix", "CRabbitMQ"],
-  "Kafka": ["Messaging", "Posix", "CKafka"],
+  "Kafka": ["Messaging", "Posix", "Bytes", "CKafka"],
   "Relay": ["Messaging", "Client", "Posix", "Bytes", "Metrics"],
   "Intake": ["Messaging", "Client", "Posix", "Bytes", "Metrics"],
   "holdfast": [
