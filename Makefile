@@ -140,6 +140,9 @@ crash: bootstrap programs ## kill -9 under load, restart, compare with the ledge
 crash-engine: bootstrap bootstrap-dev programs ## two servers and PostgreSQL lose what they may lose, under load (ROUNDS, ARGS)
 	.venv/bin/python scripts/crash-engine.py --rounds $(ROUNDS) $(ARGS)
 
+crash-events: bootstrap bootstrap-dev programs ## relay, intake, broker and server are killed in turn; every decision is published, every order ends right (ROUNDS, ARGS)
+	.venv/bin/python scripts/crash-events.py --rounds $(ROUNDS) $(ARGS)
+
 backups: bootstrap bootstrap-dev programs ## backups under load, each restored and audited (ROUNDS, ARGS)
 	.venv/bin/python scripts/backups.py --rounds $(ROUNDS) $(ARGS)
 
