@@ -105,7 +105,7 @@ let package = Package(
     module("Client", ["Access", "Posix", "HTTP2", "GRPC", "Bytes"]),
     module("Projection", ["PostgresLog", "Log", "Posix", "Bytes", "Metrics"]),
     module("Messaging", ["Posix", "Bytes"]),
-    module("RabbitMQ", ["Messaging", "Posix", "CRabbitMQ"]),
+    module("RabbitMQ", ["Messaging", "Posix", "Bytes", "CRabbitMQ"]),
     module("Kafka", ["Messaging", "Posix", "Bytes", "CKafka"]),
     module("Relay", ["Messaging", "Client", "Posix", "Bytes", "Metrics"]),
     module("Intake", ["Messaging", "Client", "Posix", "Bytes", "Metrics"]),
@@ -141,6 +141,8 @@ let package = Package(
       "store-benchmark", ["Log", "StockStore", "StorePersistence", "Posix"],
       path: "Benchmarks/StoreBenchmark"),
     executable("watch-benchmark", ["GRPC", "HTTP2", "Posix"], path: "Benchmarks/WatchBenchmark"),
+    executable(
+      "broker-benchmark", ["Messaging", "RabbitMQ", "Posix"], path: "Benchmarks/BrokerBenchmark"),
 
     tests("VersionTests", ["Version"]),
     tests("PosixTests", ["Posix"]),

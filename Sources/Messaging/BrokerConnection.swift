@@ -73,11 +73,13 @@ package struct BrokerDelivery: Sendable {
   /// How often it was delivered before, as far as the broker says: 0, or 1 where it says only that it was.
   package var earlierDeliveries: Int
   package var body: [UInt8]
+  /// The body had so many bytes, more than are kept, and is not here. 0: it is.
+  package var omittedBytes: Int
 
   package init(
     tag: UInt64, origin: String, id: String = "", type: String = "", contentType: String = "",
     partitionKey: String = "", correlationID: String = "", replyTo: String = "",
-    earlierDeliveries: Int = 0, body: [UInt8] = []
+    earlierDeliveries: Int = 0, body: [UInt8] = [], omittedBytes: Int = 0
   ) {
     self.tag = tag
     self.origin = origin
@@ -89,6 +91,7 @@ package struct BrokerDelivery: Sendable {
     self.replyTo = replyTo
     self.earlierDeliveries = earlierDeliveries
     self.body = body
+    self.omittedBytes = omittedBytes
   }
 }
 

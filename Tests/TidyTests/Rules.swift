@@ -136,7 +136,8 @@ let rules: [Rule] = [
 
 /// Only programs speak on standard output.
 private let executables: Set = [
-  "holdfast", "holdfast-load", "StoreBenchmark", "WatchBenchmark", "simulate",
+  "holdfast", "holdfast-load", "StoreBenchmark", "WatchBenchmark", "BrokerBenchmark",
+  "simulate",
 ]
 
 /// The hot modules: what they use is known to the last allocation.
@@ -173,7 +174,7 @@ private let arrows: [String: Set<String>] = [
   "Client": ["Access", "Posix", "HTTP2", "GRPC", "Bytes"],
   "Projection": ["PostgresLog", "Log", "Posix", "Bytes", "Metrics"],
   "Messaging": ["Posix", "Bytes"],
-  "RabbitMQ": ["Messaging", "Posix", "CRabbitMQ"],
+  "RabbitMQ": ["Messaging", "Posix", "Bytes", "CRabbitMQ"],
   "Kafka": ["Messaging", "Posix", "Bytes", "CKafka"],
   "Relay": ["Messaging", "Client", "Posix", "Bytes", "Metrics"],
   "Intake": ["Messaging", "Client", "Posix", "Bytes", "Metrics"],
@@ -188,6 +189,7 @@ private let arrows: [String: Set<String>] = [
   ],
   "holdfast-load": ["LoadKit", "LoadReport", "LoadHistory", "Posix", "Version"],
   "WatchBenchmark": ["GRPC", "HTTP2", "Posix"],
+  "BrokerBenchmark": ["Messaging", "RabbitMQ", "Posix"],
   "StoreBenchmark": ["Log", "StockStore", "StorePersistence", "Posix"],
   "Simulation": ["ChangeFeed", "StorePersistence", "StockStore", "Log", "Posix"],
   "simulate": ["Simulation", "StockStore", "Log", "Posix"],

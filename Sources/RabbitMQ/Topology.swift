@@ -1,0 +1,143 @@
+// Exchanges and queues: made where they are not there, looked at where they are, and consumed.
+internal import CRabbitMQ
+package import Messaging
+internal import Posix
+
+extension RabbitMQConnection {
+  /// An answer to one question. Queues with a log on the disk are made in a second or so.
+  private static let answerNanoseconds: Int64 = 30_000_000_000
+
+  package func declare(_ declarations: [BrokerDeclaration]) throws(BrokerError) {
+    for declaration in declarations {
+      switch declaration {
+      case .destination(let name): try declareExchange(name, type: "topic")
+      case .deadLetters(let name): try declareQueue(name, isShared: true)
+      case .partitioned(let name, let count): try declarePartitions(name, count)
+      case .subscription(let destination, let pattern):
+        _ = try subscription(to: destination, pattern)
+      }
+    }
+  }
+
+  package func consume(
+    _ sources: [BrokerDeclaration], prefetch: Int, group: String
+  ) throws(BrokerError) {
+    var queues: [String] = []
+    for source in sources {
+      switch source {
+      case .destination(let name): throw .unsuitable("exchange '\(name)' is no queue")
+      case .deadLetters(let name): queues.append(name)
+      case .partitioned(let name, let count): queues += Self.partitions(name, count)
+      case .subscription(let destination, let pattern):
+        queues.append(try subscription(to: destination, pattern))
+      }
+    }
+    if queues.isEmpty { return }
+    // The queues' shares: a limit over all consumers is not to be had of quorum queues.
+    let share = UInt16(min(65_535, max(1, prefetch / queues.count)))
+    self.prefetch += Int(share) * queues.count
+    try ask("prefetching \(share)") { () throws(BrokerError) in
+      try send(AMQP_BASIC_QOS_METHOD) { _ in
+        amqp_basic_qos_t(prefetch_size: 0, prefetch_count: share, global: 0)
+      }
+      guard case .qosOK = try answer() else { throw .fault("no basic.qos-ok") }
+    }
+    for queue in queues {
+      // Deliveries come before the answer may.
+      consumers.append(queue)
+      let tag = String(consumers.count - 1)
+      try ask("consuming queue '\(queue)'") { () throws(BrokerError) in
+        try unsafe send(AMQP_BASIC_CONSUME_METHOD) { texts in
+          unsafe amqp_basic_consume_t(
+            ticket: 0, queue: texts(queue), consumer_tag: texts(tag), no_local: 0, no_ack: 0,
+            exclusive: 0, nowait: 0, arguments: texts.table([]))
+        }
+        guard case .consumeOK = try answer() else { throw .fault("no basic.consume-ok") }
+      }
+    }
+  }
+
+  /// The queues behind a consistent-hash exchange.
+  private static func partitions(_ name: String, _ count: Int) -> [String] {
+    (0..<count).map { "\(name).\($0)" }
+  }
+
+  private func declarePartitions(_ name: String, _ count: Int) throws(BrokerError) {
+    try declareExchange(name, type: "x-consistent-hash")
+    for queue in Self.partitions(name, count) {
+      try declareQueue(
+        queue, isShared: true, arguments: [("x-single-active-consumer", .flag(true))])
+      // The routing key says how large the queue's share is.
+      try bind(queue, to: name, key: "10")
+    }
+  }
+
+  /// A queue of this connection alone, gone with it.
+  private func subscription(
+    to destination: String, _ pattern: String
+  ) throws(BrokerError) -> String {
+    if let queue = subscriptions[[destination, pattern]] { return queue }
+    let queue = try declareQueue("", isShared: false)
+    try bind(queue, to: destination, key: pattern)
+    subscriptions[[destination, pattern]] = queue
+    return queue
+  }
+
+  private func declareExchange(_ name: String, type: String) throws(BrokerError) {
+    try ask("exchange '\(name)' of type \(type)") { () throws(BrokerError) in
+      try unsafe send(AMQP_EXCHANGE_DECLARE_METHOD) { texts in
+        unsafe amqp_exchange_declare_t(
+          ticket: 0, exchange: texts(name), type: texts(type), passive: 0, durable: 1,
+          auto_delete: 0, internal: 0, nowait: 0, arguments: texts.table([]))
+      }
+      guard case .exchangeDeclareOK = try answer() else { throw .fault("no exchange.declare-ok") }
+    }
+  }
+
+  /// - Parameter isShared: it outlives this connection, and the loss of a broker of several.
+  /// - Returns: its name, which the broker chooses where it is empty.
+  @discardableResult
+  private func declareQueue(
+    _ name: String, isShared: Bool, arguments: [(String, CTexts.Value)] = []
+  ) throws(BrokerError) -> String {
+    let arguments = isShared ? [("x-queue-type", .text("quorum"))] + arguments : arguments
+    return try ask("queue '\(name)'") { () throws(BrokerError) in
+      try unsafe send(AMQP_QUEUE_DECLARE_METHOD) { texts in
+        unsafe amqp_queue_declare_t(
+          ticket: 0, queue: texts(name), passive: 0, durable: isShared ? 1 : 0,
+          exclusive: isShared ? 0 : 1, auto_delete: isShared ? 0 : 1, nowait: 0,
+          arguments: texts.table(arguments))
+      }
+      guard case .queueDeclareOK(let queue) = try answer() else {
+        throw .fault("no queue.declare-ok")
+      }
+      return queue
+    }
+  }
+
+  private func bind(_ queue: String, to exchange: String, key: String) throws(BrokerError) {
+    try ask("queue '\(queue)' at exchange '\(exchange)'") { () throws(BrokerError) in
+      try unsafe send(AMQP_QUEUE_BIND_METHOD) { texts in
+        unsafe amqp_queue_bind_t(
+          ticket: 0, queue: texts(queue), exchange: texts(exchange), routing_key: texts(key),
+          nowait: 0, arguments: texts.table([]))
+      }
+      guard case .queueBindOK = try answer() else { throw .fault("no queue.bind-ok") }
+    }
+  }
+
+  /// - Parameter what: in words, for the error of a broker that does not do it.
+  private func ask<Result>(
+    _ what: String, _ body: () throws(BrokerError) -> Result
+  ) throws(BrokerError) -> Result {
+    try guarded { () throws(BrokerError) in
+      question = what
+      defer { question = nil }
+      return try body()
+    }
+  }
+
+  private func answer() throws(BrokerError) -> ServerMethod {
+    try reply(by: SystemClock.monotonicNanoseconds() + Self.answerNanoseconds)
+  }
+}
