@@ -18,6 +18,8 @@
 
   private let bytes: UnsafeRawBufferPointer
   private var at = 0
+  /// How many bytes the fields so far have taken.
+  package var offset: Int { at }
   /// The bytes were no message; `next` has ended.
   package private(set) var isMalformed = false
 

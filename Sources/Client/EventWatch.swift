@@ -9,6 +9,13 @@ package struct WatchFilter: Sendable, Equatable {
   package var referencePrefix = ""
 
   package init() {}
+
+  /// All kinds: those that there are, for a watch that names none gets no REFUSED.
+  package static var everything: WatchFilter {
+    var filter = WatchFilter()
+    filter.kinds = EventKind.all
+    return filter
+  }
 }
 
 /// How far a watch was printed: what a resume file has in its line.
@@ -48,6 +55,27 @@ package struct WatchPosition: Equatable, Sendable {
   }
 }
 
+/// What became of a message of a watch.
+package enum WatchReading {
+  /// It was taken, and the next watch begins behind it.
+  case taken(token: String)
+  /// It was not, and no more is wanted.
+  case enough
+  /// It is none.
+  case malformed
+}
+
+/// What a watch is to do next.
+package enum WatchPause {
+  /// Wait for the server, for so many milliseconds at most.
+  case wait(Int32)
+  /// Give the connection up and ask again: nothing more can be taken for a while. A server ends a connection that is
+  /// not read from.
+  case hold
+  /// End.
+  case stop
+}
+
 /// Follows the events of a store. Used by one thread.
 package final class EventWatch {
   private static let pollMilliseconds: Int32 = 200
@@ -57,26 +85,42 @@ package final class EventWatch {
   private static let connectNanoseconds: Int64 = 5_000_000_000
   /// From then on a wait is told, and so often.
   private static let reportAgainNanoseconds: Int64 = 30_000_000_000
+  /// How often the server is asked how far it is.
+  private static let headNanoseconds: Int64 = 5_000_000_000
 
   private let program: String
   private let filter: WatchFilter
+  private let endures: Bool
   private let report: (String) -> Void
   private var rotation: TargetRotation
   private var start: WatchStart
   /// Whether a server has ever taken the watch: what does not end it then.
   private var hasBegun = false
+  private var reportedAt: Int64?
+
+  /// Whether a server tells its events now.
+  package private(set) var isConnected = false
+  /// Watches that were begun.
+  package private(set) var connections: UInt64 = 0
+  /// When the server said something last, in monotonic nanoseconds.
+  package private(set) var heardAt = SystemClock.monotonicNanoseconds()
+  /// A token of the newest decision, as the server said it a few seconds ago; nil: nobody asked, or it did not say.
+  package private(set) var headToken: String?
 
   /// - Parameters:
   ///   - targets: one at least.
   ///   - program: what servers hear as user agent.
+  ///   - endures: credentials and certificates that are of no use any more are waited for, and `headToken` is asked for:
+  ///     as somebody wants it who follows for years.
   ///   - report: is told, in words, of lost and found servers.
   package init(
     _ targets: [ServiceTarget], program: String, filter: WatchFilter, from start: WatchStart,
-    report: @escaping (String) -> Void
+    endures: Bool = false, report: @escaping (String) -> Void
   ) {
     rotation = TargetRotation(targets)
     self.program = program
     self.filter = filter
+    self.endures = endures
     self.start = start
     self.report = report
   }
@@ -89,31 +133,67 @@ package final class EventWatch {
   package func run(
     take: (WatchMessage) -> Bool, isStopped: () -> Bool
   ) throws(CallFailure) {
-    var reportedAt: Int64?
+    try unsafe run(
+      read: { bytes in
+        guard let message = unsafe WatchMessage(bytes) else { return .malformed }
+        // Also where it was not taken wholly: nothing is watched after that.
+        start = .after(message.token)
+        return take(message) ? .taken(token: message.token) : .enough
+      },
+      pause: {
+        isStopped() || Signals.isInterrupted ? .stop : .wait(Self.pollMilliseconds)
+      })
+  }
+
+  /// Follows until `read` or `pause` says so.
+  /// - Parameters:
+  ///   - read: gets the bytes of every WatchResponse.
+  ///   - pause: asked before every wait, also while there is no server.
+  /// - Throws: what waiting does not mend.
+  package func run(
+    read: (UnsafeRawBufferPointer) -> WatchReading, pause: () -> WatchPause
+  ) throws(CallFailure) {
     while true {
-      let failure: CallFailure
+      var failure: CallFailure?
       do throws(CallFailure) {
-        return try follow(
-          take: take, isStopped: isStopped,
-          began: {
-            if reportedAt != nil { report("\(rotation.target) answers: going on") }
-            reportedAt = nil
-            rotation.succeeded()
-            hasBegun = true
-          })
+        if try unsafe follow(read, pause) { return }
       } catch { failure = error }
-      if !goesOn(after: failure) { throw failure }
-      let now = SystemClock.monotonicNanoseconds()
-      if now - (reportedAt ?? .min / 2) > Self.reportAgainNanoseconds {
-        report("\(failure.server): \(failure.text) (\(failure.label)); trying again")
-        reportedAt = now
-      }
-      let end = now + rotation.failed(failure)
-      while SystemClock.monotonicNanoseconds() < end {
-        if isStopped() || Signals.isInterrupted { return }
-        ServiceCaller.sleep(50_000_000)
+      isConnected = false
+      if let failure {
+        guard try wait(after: failure, pause) else { return }
+      } else {
+        var isHeld = true
+        while isHeld {
+          switch pause() {
+          case .stop: return
+          case .hold: break
+          case .wait: isHeld = false
+          }
+        }
       }
     }
+  }
+
+  /// False: it is to end.
+  private func wait(
+    after failure: CallFailure, _ pause: () -> WatchPause
+  ) throws(CallFailure) -> Bool {
+    if !goesOn(after: failure) { throw failure }
+    let now = SystemClock.monotonicNanoseconds()
+    if now - (reportedAt ?? .min / 2) > Self.reportAgainNanoseconds {
+      report("\(failure.server): \(failure.text) (\(failure.label)); trying again")
+      reportedAt = now
+    }
+    let end = now + rotation.failed(failure)
+    while SystemClock.monotonicNanoseconds() < end {
+      switch pause() {
+      case .stop: return false
+      case .hold: break
+      case .wait(let milliseconds):
+        ServiceCaller.sleep(min(Int64(milliseconds), 50) * 1_000_000)
+      }
+    }
+    return true
   }
 
   private func goesOn(after failure: CallFailure) -> Bool {
@@ -127,50 +207,68 @@ package final class EventWatch {
     case .answered(.resourceExhausted): return hasBegun
     // No watch of ours ends so.
     case .answered(.ok): return hasBegun
+    // Somebody changes a token or a certificate, and the other side a little later.
+    case .answered(.unauthenticated), .answered(.permissionDenied), .connection(.credentials),
+      .connection(.untrusted), .connection(.malformed), .connection(.system), .malformed:
+      return endures && hasBegun
     default: return false
     }
   }
 
-  /// One connection. Returns where enough was seen.
+  private func began() {
+    if reportedAt != nil { report("\(rotation.target) answers: going on") }
+    reportedAt = nil
+    rotation.succeeded()
+    hasBegun = true
+    isConnected = true
+    connections += 1
+  }
+
+  private func failure(_ error: ServiceClientError) -> CallFailure {
+    CallFailure(.connection(error.kind), error.description, server: rotation.target.description)
+  }
+
+  /// One connection. Whether it is to end: else it is held.
   private func follow(
-    take: (WatchMessage) -> Bool, isStopped: () -> Bool, began: () -> Void
-  ) throws(CallFailure) {
+    _ read: (UnsafeRawBufferPointer) -> WatchReading, _ pause: () -> WatchPause
+  ) throws(CallFailure) -> Bool {
     let server = rotation.target.description
-    func failure(_ error: ServiceClientError) -> CallFailure {
-      CallFailure(.connection(error.kind), error.description, server: server)
-    }
     let client: ServiceClient
     do throws(ServiceClientError) {
       client = try ServiceClient(
-        rotation.target, methods: ServiceMethod.clientMethods, program: program)
+        rotation.target, methods: ServiceMethod.clientMethods, program: program, callsMax: 2)
     } catch { throw failure(error) }
-    let call = client.start(
-      ServiceMethod.watch.rawValue,
-      Requests.watch(
-        start, kinds: filter.kinds, items: filter.items, referencePrefix: filter.referencePrefix,
-        heartbeatNanoseconds: Self.heartbeatNanoseconds))
+    let call = begin(client, from: start)
     let connectedAt = SystemClock.monotonicNanoseconds()
-    var heardAt = connectedAt
+    heardAt = connectedAt
+    var head = HeadCall()
     var (isFirst, isEnough, isMalformed) = (true, false, false)
-    while !isStopped(), !Signals.isInterrupted {
+    while true {
+      let milliseconds: Int32
+      switch pause() {
+      case .stop: return true
+      case .hold: return false
+      case .wait(let most): milliseconds = most
+      }
       var ended: ServiceCallEnd?
       do throws(ServiceClientError) {
-        let hasCome = try unsafe client.wait(milliseconds: Self.pollMilliseconds) { _, bytes in
-          if isEnough || isMalformed { return }
-          guard let message = unsafe WatchMessage(bytes) else {
-            isMalformed = true
-            return
+        let hasCome = try unsafe client.wait(milliseconds: milliseconds) { id, bytes in
+          if id == head.id { return unsafe head.take(bytes) }
+          if id != call || isEnough || isMalformed { return }
+          switch unsafe read(bytes) {
+          case .taken(let token):
+            if isFirst { began() }
+            isFirst = false
+            start = .after(token)
+          case .enough: isEnough = true
+          case .malformed: isMalformed = true
           }
-          if isFirst { began() }
-          isFirst = false
-          start = .after(message.token)
-          isEnough = !take(message)
         } end: {
           if $0.callID == call { ended = $0 }
         }
         if hasCome { heardAt = SystemClock.monotonicNanoseconds() }
       } catch { throw failure(error) }
-      if isEnough { return }
+      if isEnough { return true }
       if isMalformed {
         throw CallFailure(.malformed, "the server has sent what are no events", server: server)
       }
@@ -186,6 +284,38 @@ package final class EventWatch {
       if now - heardAt > Self.silenceNanoseconds {
         throw failure(ServiceClientError(.lost, "the server is silent"))
       }
+      if endures, !isFirst { ask(client, &head, now) }
     }
+  }
+
+  private func begin(_ client: ServiceClient, from start: WatchStart) -> UInt64 {
+    client.start(
+      ServiceMethod.watch.rawValue,
+      Requests.watch(
+        start, kinds: filter.kinds, items: filter.items, referencePrefix: filter.referencePrefix,
+        heartbeatNanoseconds: Self.heartbeatNanoseconds))
+  }
+
+  /// Asks how far the server is now and then: a watch from now says it in its first message.
+  private func ask(_ client: ServiceClient, _ head: inout HeadCall, _ now: Int64) {
+    if let id = head.id, head.token != nil || now - head.askedAt > Self.headNanoseconds {
+      client.cancel(id)
+      headToken = head.token ?? headToken
+      (head.id, head.token) = (nil, nil)
+    }
+    if head.id == nil, now - head.askedAt > Self.headNanoseconds {
+      (head.id, head.askedAt) = (begin(client, from: .now), now)
+    }
+  }
+}
+
+/// A second watch, of which only the first message is wanted.
+private struct HeadCall {
+  var id: UInt64?
+  var askedAt: Int64 = .min / 2
+  var token: String?
+
+  mutating func take(_ bytes: UnsafeRawBufferPointer) {
+    if token == nil { token = unsafe WatchMessage(bytes)?.token }
   }
 }

@@ -210,6 +210,10 @@ package struct EventKind: RawRepresentable, Hashable, Sendable {
     "REFUSED", "REMOVED",
   ]
 
+  package static var all: [EventKind] {
+    (1..<UInt64(names.count)).map { EventKind(rawValue: $0) }
+  }
+
   /// Those that there are, in words.
   package static var allNames: [String] { Array(names.dropFirst()) }
 

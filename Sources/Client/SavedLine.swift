@@ -38,6 +38,12 @@ package struct SavedLine: Sendable {
   /// Whether it can be saved: throws why not.
   package func requireWritable() throws(Errno) { try Directory(path: folder).requireWritable() }
 
+  /// A file beside it, `FILE.lock`, to be locked by whoever wants the line for itself: the file of the line is another one
+  /// after every save. It stays there.
+  package func openLock() throws(Errno) -> File {
+    try Directory(path: folder).file(name + ".lock", for: .writingOrCreating)
+  }
+
   /// Writes the line to a file beside it, syncs it, and gives it the name.
   package func save(_ line: String) throws(Errno) {
     try LockedDirectory(path: folder).replace(name, with: Array((line + "\n").utf8))

@@ -118,6 +118,8 @@ package final class Outbox {
   /// Messages that are kept.
   package var count: Int { entries.count }
   package var isConnected: Bool { connection != nil }
+  /// The time of the oldest message that is not settled; nil: there is none.
+  package var oldestTime: Int64? { entries.isEmpty ? nil : entries[entries.first].message?.time }
 
   /// The broker may forget these deliveries, which are of this connection.
   package func accept(_ tags: [UInt64]) {

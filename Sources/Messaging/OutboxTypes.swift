@@ -95,6 +95,8 @@ package struct OutboxCounts: Equatable, Sendable {
   /// Connections that were lost, and attempts at one that failed.
   package var failures: UInt64 = 0
 
+  package init() {}
+
   /// Reasons are a broker's words: so many of them are told apart.
   private static let reasonsMax = 32
 
