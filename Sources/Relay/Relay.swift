@@ -12,6 +12,9 @@ package struct RelayOptions: Sendable {
   package var format = EventFormat.json
   /// How long the broker may take to confirm at the end, in nanoseconds.
   package var drainNanoseconds: Int64 = 10_000_000_000
+  /// Without room for so long, the watch is given up until there is some: a server would end a connection that is not
+  /// read from.
+  package var holdNanoseconds: Int64 = 5_000_000_000
 
   package init() {}
 }
@@ -24,8 +27,6 @@ package final class Relay {
   private static let idleMilliseconds: Int32 = 50
   /// While there is no room, the broker is waited for, and the server is not read from.
   private static let fullMilliseconds: Int32 = 100
-  /// A server would end a connection that is not read from for longer.
-  private static let holdNanoseconds: Int64 = 5_000_000_000
   private static let noteNanoseconds: Int64 = 100_000_000
 
   /// A place up to which everything is the broker's once the outbox has settled `number`.
@@ -38,7 +39,7 @@ package final class Relay {
   private let metrics: RelayMetrics
   private let keep: (String) -> Void
   private let isStopped: () -> Bool
-  private let drainNanoseconds: Int64
+  private let options: RelayOptions
   private var maker: MessageMaker
   /// Events up to this number were published by an earlier run.
   private let skipThrough: UInt64
@@ -70,7 +71,7 @@ package final class Relay {
     self.keep = keep
     self.savesFailed = savesFailed
     self.isStopped = isStopped
-    drainNanoseconds = options.drainNanoseconds
+    self.options = options
     maker = MessageMaker(
       destination: options.destination, source: options.source, format: options.format)
     metrics.change { $0.heardAt = SystemClock.wall().nanoseconds }
@@ -110,7 +111,7 @@ package final class Relay {
       let now = SystemClock.monotonicNanoseconds()
       let since = fullSince ?? now
       fullSince = since
-      if now - since > Self.holdNanoseconds { return .hold }
+      if now - since > options.holdNanoseconds { return .hold }
     }
     fullSince = nil
     let isSoon = !outbox.isSettled && outbox.isConnected && outbox.blocked == nil
@@ -147,7 +148,7 @@ package final class Relay {
   /// - Returns: how many messages it has not confirmed: they come again.
   package func drain() -> Int {
     metrics.change { $0.isEnding = true }
-    let end = SystemClock.monotonicNanoseconds() + drainNanoseconds
+    let end = SystemClock.monotonicNanoseconds() + options.drainNanoseconds
     while !outbox.isSettled, SystemClock.monotonicNanoseconds() < end {
       step(Self.idleMilliseconds, nil)
     }

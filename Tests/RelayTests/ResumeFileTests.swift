@@ -1,0 +1,66 @@
+// The file in which a relay keeps how far it is.
+import Client
+import Glibc
+import Posix
+import Relay
+import Testing
+
+struct ResumeFileTests {
+  /// In a folder of its own, which is removed.
+  private func withFolder(_ body: (String) throws -> Void) throws {
+    var template = Array("/tmp/holdfast-resume-XXXXXX\0".utf8CString)
+    let made = unsafe template.withUnsafeMutableBufferPointer { buffer in
+      unsafe mkdtemp(buffer.baseAddress!).map { unsafe String(cString: $0) }
+    }
+    let folder = try #require(made)
+    defer {
+      for name in ["token", "token.lock"] { _ = unsafe unlink("\(folder)/\(name)") }
+      _ = unsafe rmdir(folder)
+    }
+    try body(folder)
+  }
+
+  private func contents(_ path: String) throws -> String {
+    String(decoding: try FileContents(path: path, byteCountMax: 4096).bytes, as: UTF8.self)
+  }
+
+  @Test func keepsTheNewestToken() throws {
+    try withFolder { folder in
+      let file = try ResumeFile(path: "\(folder)/token") { _ in }
+      #expect(try file.position() == nil)
+      try file.start()
+      for number in 1...1000 { file.keep("token-\(number)") }
+      #expect(file.finish() == nil && file.failures == 0)
+      #expect(try contents("\(folder)/token") == "token-1000\n")
+      #expect(try file.position() == WatchPosition(.after("token-1000")))
+    }
+  }
+
+  @Test func isOfOneRelay() throws {
+    try withFolder { folder in
+      var first: ResumeFile? = try ResumeFile(path: "\(folder)/token") { _ in }
+      #expect(throws: ResumeFile.Failure.inUse) {
+        try ResumeFile(path: "\(folder)/token") { _ in }
+      }
+      // A save replaces the file: the lock is another one.
+      try first?.start()
+      first?.keep("a")
+      _ = first?.finish()
+      #expect(throws: ResumeFile.Failure.inUse) {
+        try ResumeFile(path: "\(folder)/token") { _ in }
+      }
+      first = nil
+      _ = try ResumeFile(path: "\(folder)/token") { _ in }
+    }
+  }
+
+  @Test func saysWhatIsInItsPlace() throws {
+    try withFolder { folder in
+      try SavedLine(path: "\(folder)/token").save("not a token at all")
+      let file = try ResumeFile(path: "\(folder)/token") { _ in }
+      #expect(throws: ResumeFile.Failure.noToken) { try file.position() }
+    }
+    #expect(throws: ResumeFile.Failure.self) { try ResumeFile(path: "/nowhere/token") { _ in } }
+    #expect(throws: ResumeFile.Failure.self) { try ResumeFile(path: "") { _ in } }
+  }
+}
