@@ -10,6 +10,9 @@
     /// Of a string or a submessage.
     package let bytes: UnsafeRawBufferPointer
 
+    /// A string, a submessage or a packed list, also an empty one; else a number.
+    package let isBytes: Bool
+
     /// A string; what is not UTF-8 is replaced.
     package var text: String { unsafe String(decoding: bytes, as: UTF8.self) }
     /// A number that may be below zero.
@@ -36,21 +39,22 @@
     switch tag & 7 {
     case 0:
       guard let value = varint() else { return malformed() }
-      return unsafe Field(number: number, value: value, bytes: none)
+      return unsafe Field(number: number, value: value, bytes: none, isBytes: false)
     case 2:
       guard let count = varint().flatMap({ Int(exactly: $0) }), unsafe count <= bytes.count - at
       else { return malformed() }
       let start = at
       at += count
       return unsafe Field(
-        number: number, value: 0, bytes: UnsafeRawBufferPointer(rebasing: bytes[start..<at]))
+        number: number, value: 0, bytes: UnsafeRawBufferPointer(rebasing: bytes[start..<at]),
+        isBytes: true)
     case 1, 5:
       let count = tag & 7 == 1 ? 8 : 4
       guard unsafe count <= bytes.count - at else { return malformed() }
       var value: UInt64 = 0
       for index in (at..<at + count).reversed() { value = unsafe value << 8 | UInt64(bytes[index]) }
       at += count
-      return unsafe Field(number: number, value: value, bytes: none)
+      return unsafe Field(number: number, value: value, bytes: none, isBytes: false)
     default: return malformed()
     }
   }
