@@ -26,6 +26,8 @@ package final class Outbox {
   private struct Entry {
     /// Empty once it is settled.
     var message: BrokerMessage?
+    /// Where nobody has such a queue, it is of no use to anybody.
+    var isDroppable = false
     var wasPublished = false
   }
 
@@ -101,12 +103,30 @@ package final class Outbox {
   }
 
   /// Takes a message. It leaves with the next `step`.
+  /// - Parameter isDroppable: it is settled too where there is no queue for it.
   /// - Returns: its number: one more than the last one's, the first 1.
   @discardableResult
-  package func add(_ message: BrokerMessage) -> UInt64 {
+  package func add(_ message: BrokerMessage, isDroppable: Bool = false) -> UInt64 {
     unsettledBytes += Self.byteCount(message)
-    entries.append(Entry(message: message))
+    entries.append(Entry(message: message, isDroppable: isDroppable))
     return entries.end - 1
+  }
+
+  /// Takes a message that goes to the dead letters, as if the broker had refused it.
+  /// - Parameter reason: one word of [A-Z_].
+  @discardableResult
+  package func addDead(_ message: BrokerMessage, reason: String, text: String) -> UInt64 {
+    let number = add(message)
+    refusals[number] = Refusal(reason: reason, text: text, time: clock.wall(), omitsBody: false)
+    return number
+  }
+
+  /// Forgets all messages, while there is no connection.
+  package func removeAll() {
+    precondition(connection == nil, "what is in flight has a number")
+    while !entries.isEmpty { entries.removeFirst() }
+    refusals.removeAll()
+    (unsettledBytes, suspectsEnd, cursor, awaitsRewind) = (0, 0, entries.first, false)
   }
 
   /// All messages up to this number are settled; 0: none.
@@ -201,6 +221,9 @@ package final class Outbox {
       if let number = fate(of: place) { settle(number, take) }
     case .refused(let place, let reason, let text):
       guard let number = fate(of: place) else { return }
+      if reason == Refusal.unroutable, entries[number].isDroppable, refusals[number] == nil {
+        return settle(number, isDropped: true, take)
+      }
       refuse(number, reason, text, isOverBody: reason == Refusal.tooLarge)
       awaitsRewind = true
     case .postponed(let place, let text):
@@ -226,12 +249,18 @@ package final class Outbox {
     return number
   }
 
-  private func settle(_ number: UInt64, _ take: (OutboxNotice) -> Void) {
+  private func settle(
+    _ number: UInt64, isDropped: Bool = false, _ take: (OutboxNotice) -> Void
+  ) {
     guard let message = entries[number].message else { return }
     unsettledBytes -= Self.byteCount(message)
     entries[number].message = nil
     let refusal = refusals.removeValue(forKey: number)
-    if let refusal { counts.addDead(refusal.reason) } else { counts.confirmed += 1 }
+    switch refusal {
+    case let refusal?: counts.addDead(refusal.reason)
+    case nil where isDropped: counts.dropped += 1
+    case nil: counts.confirmed += 1
+    }
     while !entries.isEmpty, entries[entries.first].message == nil { entries.removeFirst() }
     if entries.first >= suspectsEnd { suspectsEnd = 0 }
     // What was on its way when something came back says nothing of what comes next.

@@ -58,6 +58,7 @@ package struct DeadLetters: Sendable {
 /// Why a message goes to the dead letters.
 struct Refusal {
   static let tooLarge = "MESSAGE_TOO_LARGE"
+  static let unroutable = "UNROUTABLE"
 
   let reason: String
   let text: String
@@ -88,6 +89,8 @@ package struct OutboxCounts: Equatable, Sendable {
   package var confirmed: UInt64 = 0
   /// Messages that went to the dead letters, by reason.
   package var dead: [String: UInt64] = [:]
+  /// Messages for which there was no queue, and nobody missed it.
+  package var dropped: UInt64 = 0
   /// Messages that the broker did not take at the time.
   package var postponed: UInt64 = 0
   /// Connections that were made.
