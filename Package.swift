@@ -108,7 +108,7 @@ let package = Package(
     module("RabbitMQ", ["Messaging", "Posix", "Bytes", "CRabbitMQ"]),
     module("Kafka", ["Messaging", "Posix", "Bytes", "CKafka"]),
     module("Relay", ["Messaging", "Client", "Posix", "Bytes", "Metrics"]),
-    module("Intake", ["Messaging", "Client", "Posix", "Bytes", "Metrics"]),
+    module("Intake", ["Messaging", "Client", "GRPC", "Posix", "Bytes", "Metrics"]),
     executable(
       "holdfast",
       [
@@ -178,7 +178,8 @@ let package = Package(
     tests("RabbitMQTests", ["RabbitMQ", "Messaging", "Posix"]),
     tests("KafkaTests", ["Kafka", "Messaging", "Posix", "CKafkaMock"]),
     tests("RelayTests", ["Relay", "Messaging", "Client", "Posix", "Bytes", "Metrics"]),
-    tests("IntakeTests", ["Intake", "Messaging", "Client", "Posix", "Bytes", "Metrics"]),
+    tests(
+      "IntakeTests", ["Intake", "Messaging", "Client", "GRPC", "Posix", "Bytes", "Metrics"]),
     tests("HistoryTests", ["LoadHistory"]),
     tests(
       "ReportTests",

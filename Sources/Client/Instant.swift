@@ -1,5 +1,5 @@
 // Points in time and durations, as protobuf has them and as people write them (RFC 3339).
-internal import Bytes
+package import Bytes
 
 /// A google.protobuf.Timestamp: of the years 1 to 9999, to the nanosecond.
 package struct Instant: Equatable, Comparable, Sendable, CustomStringConvertible {
@@ -20,7 +20,7 @@ package struct Instant: Equatable, Comparable, Sendable, CustomStringConvertible
   }
 
   /// nil where it is no Timestamp.
-  init?(_ message: WireFields.Field) {
+  package init?(_ message: WireFields.Field) {
     guard let parts = SecondsAndNanos(message) else { return nil }
     self.init(seconds: parts.seconds, nanos: Int32(clamping: parts.nanos))
   }

@@ -1,6 +1,6 @@
 // What a holdfast server says to a command: stock.proto, reservation.proto and event.proto, read field by field. Fields
 // that are not known are passed over: a newer server may say more.
-internal import Bytes
+package import Bytes
 
 /// A StockItem: the place of one product's units.
 package struct ItemName: Hashable, Sendable, CustomStringConvertible {
@@ -104,7 +104,8 @@ package struct ReservationLine: Equatable, Sendable {
     self.minimum = minimum
   }
 
-  init?(_ message: WireFields.Field) {
+  /// nil where it is none.
+  package init?(_ message: WireFields.Field) {
     self.init(ItemName(), 0)
     var fields = unsafe WireFields(message.bytes)
     while let field = fields.next() {

@@ -65,28 +65,30 @@ package struct CallPatience: Sendable {
 
 /// Which of several servers is called next, and after what wait: those of proto/retry-policy.json, or what the server asks
 /// for.
-struct TargetRotation {
+package struct TargetRotation {
   private static let waitMin: Int64 = 50_000_000
   private static let waitMax: Int64 = 2_000_000_000
 
   let targets: [ServiceTarget]
-  private(set) var current = 0
+  /// The place of the one that is called next.
+  package private(set) var current = 0
   /// Servers that were tried since the last wait.
   private var tried = 0
   private var wait = waitMin
 
-  init(_ targets: [ServiceTarget]) {
+  /// - Parameter targets: one at least; the first is called first.
+  package init(_ targets: [ServiceTarget]) {
     precondition(!targets.isEmpty, "no server")
     self.targets = targets
   }
 
-  var target: ServiceTarget { targets[current] }
+  package var target: ServiceTarget { targets[current] }
 
   /// A call has succeeded.
-  mutating func succeeded() { (tried, wait) = (0, Self.waitMin) }
+  package mutating func succeeded() { (tried, wait) = (0, Self.waitMin) }
 
   /// A call has failed for now. How long to wait before the next, in nanoseconds.
-  mutating func failed(_ failure: CallFailure) -> Int64 {
+  package mutating func failed(_ failure: CallFailure) -> Int64 {
     tried += 1
     let ownerIndex = failure.details.value("owner").flatMap { owner in
       targets.firstIndex { $0.description == owner }

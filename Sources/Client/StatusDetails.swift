@@ -1,5 +1,5 @@
 // What a google.rpc.Status says besides its code: the details that a holdfast server sends with every refusal.
-internal import Bytes
+package import Bytes
 package import GRPC
 
 /// One of several things that were wrong: of a PreconditionFailure (subject) or a BadRequest (field).
@@ -39,6 +39,12 @@ package struct StatusDetails: Equatable, Sendable {
     }
   }
 
+  /// The wait that a google.protobuf.Duration asks for; 0 where it is none.
+  package static func retryNanoseconds(_ delay: WireFields.Field) -> Int64 {
+    guard let delay = Duration64(delay) else { return 0 }
+    return max(0, delay.nanoseconds(atMost: retrySecondsMax * 1_000_000_000))
+  }
+
   /// The value of a name in the metadata.
   package func value(_ name: String) -> String? { metadata.first { $0.name == name }?.value }
 
@@ -56,8 +62,7 @@ package struct StatusDetails: Equatable, Sendable {
       }
     } else if type.hasSuffix("/google.rpc.RetryInfo") {
       while let field = fields.next() {
-        guard field.number == 1, let delay = Duration64(field) else { continue }
-        retryNanoseconds = max(0, delay.nanoseconds(atMost: Self.retrySecondsMax * 1_000_000_000))
+        if field.number == 1 { retryNanoseconds = Self.retryNanoseconds(field) }
       }
     } else if type.hasSuffix("/google.rpc.PreconditionFailure") {
       while violations.count < Self.entriesMax, let field = fields.next() {

@@ -177,7 +177,7 @@ private let arrows: [String: Set<String>] = [
   "RabbitMQ": ["Messaging", "Posix", "Bytes", "CRabbitMQ"],
   "Kafka": ["Messaging", "Posix", "Bytes", "CKafka"],
   "Relay": ["Messaging", "Client", "Posix", "Bytes", "Metrics"],
-  "Intake": ["Messaging", "Client", "Posix", "Bytes", "Metrics"],
+  "Intake": ["Messaging", "Client", "GRPC", "Posix", "Bytes", "Metrics"],
   "holdfast": [
     "Posix", "HTTP2", "GRPC", "Metrics", "Log", "PostgresLog", "StockStore", "StorePersistence",
     "ChangeFeed", "Access", "ReservationService", "Server", "Admin", "Bytes", "Projection",
@@ -185,7 +185,8 @@ private let arrows: [String: Set<String>] = [
   ],
   "LoadReport": ["Posix", "CZlib"], "LoadHistory": [],
   "LoadKit": [
-    "LoadReport", "LoadHistory", "Posix", "GRPC", "HTTP2", "Version", "Messaging", "RabbitMQ", "Kafka",
+    "LoadReport", "LoadHistory", "Posix", "GRPC", "HTTP2", "Version", "Messaging", "RabbitMQ",
+    "Kafka",
   ],
   "holdfast-load": ["LoadKit", "LoadReport", "LoadHistory", "Posix", "Version"],
   "WatchBenchmark": ["GRPC", "HTTP2", "Posix"],

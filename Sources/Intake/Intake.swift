@@ -1,2 +1,0 @@
-// Orders from a broker, reserved and answered.
-internal import Messaging

@@ -1,0 +1,38 @@
+// What an intake does, as its flags say.
+internal import Messaging
+
+package struct IntakeOptions: Sendable {
+  /// The queues that orders come from, without their numbers; with Kafka a topic.
+  package var orders = "orders"
+  /// 1 to 256.
+  package var partitions = 4
+  /// Where answers go that have no queue of their own: an exchange, or a topic.
+  package var answers = "orders.answers"
+  package var deadLetters = "orders.dead"
+  /// Orders that may be in hand at once: 1 to 65,535.
+  package var prefetch = 1000
+  /// Orders in a batch: 1 to 8,192, what a server takes.
+  package var batchMax = 1000
+  /// How often an order over which the server fails is tried: 1 to 1,000.
+  package var tries = 5
+  /// How often an order may be delivered, where the broker counts that: what ends the intake comes again and again.
+  package var deliveriesMax = 100
+  /// Of orders that have none, in nanoseconds; nil: the server's.
+  package var ttlNanoseconds: Int64?
+  /// Whose position in topics it is.
+  package var group = "holdfast-intake"
+  /// The source of answers, as CloudEvents have one.
+  package var source = "holdfast-intake"
+  /// Make what is not there.
+  package var declares = true
+  /// For what is in hand when it is to end, in nanoseconds.
+  package var shutdownNanoseconds: Int64 = 10_000_000_000
+
+  package init() {}
+
+  var sources: [BrokerDeclaration] { [.partitioned(orders, count: partitions)] }
+
+  var declarations: [BrokerDeclaration] {
+    sources + [.destination(answers), .deadLetters(deadLetters)]
+  }
+}
