@@ -1,0 +1,205 @@
+// Reading from a mock cluster: positions, groups and back-pressure.
+import CKafkaMock
+import Messaging
+import Posix
+import Testing
+
+@testable import Kafka
+
+struct ConsumeTests {
+  private static let orders = [BrokerDeclaration.partitioned("orders", count: 4)]
+
+  /// A cluster whose topic `orders` has so many messages.
+  private func cluster(_ count: Int, partitions: Int32 = 1) throws -> MockCluster {
+    let cluster = try MockCluster()
+    cluster.create("orders", partitions: partitions)
+    let connection = try cluster.connect()
+    #expect(try connection.settle(messages(count, to: "orders")).confirmed.count == count)
+    connection.close()
+    return cluster
+  }
+
+  /// Accepted out of order, with two left over: a later reader begins at the first that was not accepted.
+  @Test func beginsAgainAtTheFirstThatWasNotAccepted() throws {
+    let cluster = try cluster(20)
+    let first = try cluster.connect()
+    try first.consume(Self.orders, prefetch: 100, group: "shop")
+    let deliveries = try first.deliveries(20)
+    #expect(deliveries.map(\.id) == (0..<20).map { "\($0)" })
+    #expect(deliveries.allSatisfy { $0.origin == "orders[0]" && $0.earlierDeliveries == 0 })
+    let accepted = deliveries.filter { $0.id != "7" && $0.id != "15" }.reversed()
+    try first.accept(accepted.map(\.tag))
+    // Twice is once.
+    try first.accept(accepted.map(\.tag))
+    first.close()
+    let second = try cluster.connect()
+    try second.consume(Self.orders, prefetch: 100, group: "shop")
+    let rest = try second.deliveries(13)
+    #expect(rest.map(\.id) == (7..<20).map { "\($0)" })
+    try second.accept(rest.map(\.tag))
+    second.close()
+    // Another group has a position of its own.
+    let other = try cluster.connect()
+    try other.consume(Self.orders, prefetch: 100, group: "audit")
+    #expect(try other.deliveries(20).count == 20)
+    other.close()
+  }
+
+  /// What is accepted is told while the connection lives: a reader that is gone without a word has lost little.
+  @Test func tellsPositionsWithoutBeingClosed() throws {
+    let cluster = try cluster(10)
+    var first: KafkaConnection? = try cluster.connect()
+    try first?.consume(Self.orders, prefetch: 100, group: "shop")
+    let deliveries = try #require(try first?.deliveries(10))
+    // The first attempts to tell fail.
+    cluster.fail(
+      .offsetCommit,
+      [RD_KAFKA_RESP_ERR_COORDINATOR_LOAD_IN_PROGRESS, RD_KAFKA_RESP_ERR_REBALANCE_IN_PROGRESS])
+    try first?.accept(deliveries.prefix(6).map(\.tag))
+    let end = SystemClock.monotonicNanoseconds() + 2_000_000_000
+    try first?.poll(until: { SystemClock.monotonicNanoseconds() > end }) { _ in }
+    first = nil
+    let second = try cluster.connect()
+    try second.consume(Self.orders, prefetch: 100, group: "shop")
+    #expect(try second.deliveries(4).map(\.id) == ["6", "7", "8", "9"])
+    second.close()
+  }
+
+  @Test func holdsBackWhatThePrefetchDoesNotAllow() throws {
+    let cluster = try cluster(500, partitions: 4)
+    let connection = try cluster.connect()
+    try connection.consume(Self.orders, prefetch: 10, group: "shop")
+    var hand: [BrokerDelivery] = []
+    var seen: Set<String> = []
+    let take = { (notice: BrokerNotice) in
+      guard case .delivery(let delivery) = notice else { return }
+      hand.append(delivery)
+      #expect(seen.insert(delivery.id).inserted)
+    }
+    try connection.poll(until: { hand.count == 10 }, take)
+    for _ in 0..<3 { try connection.poll(milliseconds: 20, take) }
+    #expect(hand.count == 10)
+    try connection.accept(hand.prefix(4).map(\.tag))
+    hand.removeFirst(4)
+    try connection.poll(until: { hand.count == 10 }, take)
+    while seen.count < 500 {
+      try connection.accept(hand.map(\.tag))
+      hand = []
+      try connection.poll(until: { !hand.isEmpty }, take)
+      #expect(hand.count <= 10)
+    }
+    connection.close()
+  }
+
+  /// A second reader gets its part of the partitions; when the first one leaves, all of them.
+  @Test func sharesPartitionsWithAnotherReader() throws {
+    let cluster = try cluster(0, partitions: 4)
+    let producer = try cluster.connect()
+    let (first, second) = (try cluster.connect(), try cluster.connect())
+    try first.consume(Self.orders, prefetch: 1000, group: "shop")
+    _ = try producer.settle(messages(100, to: "orders", keys: 50))
+    var byFirst = try first.deliveries(100)
+    // What is accepted in the moment of parting still counts; what is not, the other one gets.
+    let kept = byFirst.prefix(90)
+    try first.accept(kept.map(\.tag))
+    try second.consume(Self.orders, prefetch: 1000, group: "shop")
+    var bySecond: [BrokerDelivery] = []
+    let end = SystemClock.monotonicNanoseconds() + longest
+    var next = 100
+    while Set(bySecond.map(\.origin)).count < 2 || Set(byFirst.dropFirst(100).map(\.origin)).count < 2 {
+      try #require(SystemClock.monotonicNanoseconds() < end)
+      for message in messages(8, to: "orders", keys: 50, first: next) {
+        _ = try producer.publish(message)
+      }
+      next += 8
+      try producer.poll(milliseconds: 20) { _ in }
+      try first.poll(milliseconds: 20) {
+        if case .delivery(let delivery) = $0 { byFirst.append(delivery) }
+      }
+      try second.poll(milliseconds: 20) {
+        if case .delivery(let delivery) = $0 { bySecond.append(delivery) }
+      }
+    }
+    producer.close()
+    // A delivery of before is no longer ours where the partition has gone: accepting it does nothing.
+    try first.accept(byFirst.map(\.tag))
+    first.close()
+    let late = try second.deliveries(1)
+    try second.accept((bySecond + late).map(\.tag))
+    var seen = Set((byFirst + bySecond + late).map(\.id))
+    try second.poll(until: { seen.count == next }) {
+      if case .delivery(let delivery) = $0 { seen.insert(delivery.id) }
+    }
+    second.close()
+  }
+
+  @Test func readsATopicFromNowOn() throws {
+    let cluster = try cluster(10, partitions: 3)
+    let connection = try cluster.connect()
+    try connection.consume(
+      [.subscription(to: "orders", pattern: "#")], prefetch: 5, group: "")
+    for message in messages(20, to: "orders", first: 10) { _ = try connection.publish(message) }
+    var seen: [String] = []
+    while seen.count < 20 {
+      let come = try connection.deliveries(1)
+      #expect(come.count <= 5)
+      seen += come.map(\.id)
+      try connection.accept(come.map(\.tag))
+    }
+    #expect(Set(seen) == Set((10..<30).map { "\($0)" }))
+    connection.close()
+  }
+
+  @Test func tellsATopicThatIsNotThere() throws {
+    let cluster = try MockCluster()
+    let connection = try cluster.connect()
+    try connection.consume([.partitioned("nowhere", count: 1)], prefetch: 1, group: "shop")
+    let failure = try connection.breaks()
+    guard case .unsuitable(let text) = failure else {
+      Issue.record("\(failure)")
+      return
+    }
+    #expect(text.contains("nowhere"))
+    connection.close()
+  }
+
+  /// Fetches that fail, and a coordinator that moves.
+  @Test func readsOnOverFaults() throws {
+    let cluster = try MockCluster(brokers: 2)
+    cluster.create("orders", partitions: 2)
+    let connection = try cluster.connect()
+    try connection.consume(Self.orders, prefetch: 1000, group: "shop")
+    var seen: Set<String> = []
+    for round in 0..<4 {
+      cluster.fail(
+        .fetch, [RD_KAFKA_RESP_ERR_NOT_LEADER_FOR_PARTITION, RD_KAFKA_RESP_ERR__TRANSPORT])
+      cluster.setCoordinator(Int32(round % 2) + 1, of: "shop")
+      for message in messages(25, to: "orders", first: round * 25) {
+        _ = try connection.publish(message)
+      }
+      try connection.poll(until: { seen.count == (round + 1) * 25 }) {
+        if case .delivery(let delivery) = $0 { seen.insert(delivery.id) }
+      }
+    }
+    connection.close()
+  }
+
+  /// The mock knows no CreateTopics, and makes a topic that is asked for: what is there is left as it is.
+  @Test func findsTopicsThatAreThere() throws {
+    let cluster = try MockCluster()
+    cluster.create("orders", partitions: 2)
+    var lines: [String] = []
+    let connection = try KafkaConnection.connect(cluster.access()) { lines.append($0) }
+    try connection.declare([
+      .destination("events"), .deadLetters("dead"), .partitioned("orders", count: 8),
+      .subscription(to: "events", pattern: "#"),
+    ])
+    #expect(lines.contains { $0.contains("orders has 2 partitions, not 8") })
+    for name in ["", "a b", "..", String(repeating: "a", count: 250)] {
+      let other = try cluster.connect()
+      #expect(throws: BrokerError.self) { try other.declare([.destination(name)]) }
+      other.close()
+    }
+    connection.close()
+  }
+}
