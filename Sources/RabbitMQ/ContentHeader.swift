@@ -83,13 +83,14 @@ struct MessageWriter {
   /// basic.publish. By hand: for this one method the way through the library costs as much as all the rest.
   private func appendPublish(_ message: BrokerMessage, channel: UInt16, to output: inout [UInt8]) {
     let names = message.destination.utf8.count + message.routingKey.utf8.count
-    output.appendFrame(.method, channel: channel, byteCount: 4 + 2 + 2 + names + 1)
-    output.append(bigEndian: UInt32(AMQP_BASIC_PUBLISH_METHOD))
-    output.append(bigEndian: 0 as UInt16)
-    output.appendShort(message.destination)
-    output.appendShort(message.routingKey)
-    output.append(message.isMandatory ? 1 : 0)
-    output.append(Frame.end)
+    output.appendMethod(
+      UInt32(AMQP_BASIC_PUBLISH_METHOD), channel: channel, byteCount: 2 + 2 + names + 1
+    ) {
+      $0.append(bigEndian: 0 as UInt16)
+      $0.appendShort(message.destination)
+      $0.appendShort(message.routingKey)
+      $0.append(message.isMandatory ? 1 : 0)
+    }
   }
 
   private func appendProperties(of message: BrokerMessage, to output: inout [UInt8]) {

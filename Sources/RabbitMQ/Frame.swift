@@ -31,6 +31,18 @@ extension [UInt8] {
     append(bigEndian: UInt32(byteCount))
   }
 
+  /// A frame with a method, in which `appendArguments` puts its arguments.
+  /// - Parameter byteCount: of the arguments.
+  mutating func appendMethod(
+    _ number: UInt32, channel: UInt16, byteCount: Int = 0,
+    _ appendArguments: (inout [UInt8]) -> Void = { _ in }
+  ) {
+    appendFrame(.method, channel: channel, byteCount: 4 + byteCount)
+    append(bigEndian: number)
+    appendArguments(&self)
+    append(Frame.end)
+  }
+
   mutating func append(bigEndian value: some FixedWidthInteger) {
     unsafe Swift.withUnsafeBytes(of: value.bigEndian) { unsafe append(contentsOf: $0) }
   }

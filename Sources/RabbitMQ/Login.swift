@@ -143,7 +143,8 @@ extension RabbitMQConnection {
     link.beginHeartbeats(seconds: seconds)
   }
 
-  private func openChannel(_ channel: UInt16, by deadline: Int64) throws(BrokerError) {
+  /// - Parameter deadline: of the monotonic clock.
+  func openChannel(_ channel: UInt16, by deadline: Int64) throws(BrokerError) {
     try unsafe send(AMQP_CHANNEL_OPEN_METHOD, channel: channel) { texts in
       unsafe amqp_channel_open_t(out_of_band: texts(""))
     }

@@ -16,6 +16,7 @@ enum ServerMethod: Equatable {
   case unblocked
   case channelOpenOK
   case channelClose(CloseReason)
+  case channelCloseOK
   case channelFlow(isActive: Bool)
   case exchangeDeclareOK
   case queueDeclareOK(queue: String)
@@ -165,6 +166,7 @@ extension ServerMethod {
         CloseReason(
           code: method.reply_code, text: text(method.reply_text),
           method: UInt32(method.class_id) << 16 | UInt32(method.method_id)))
+    case AMQP_CHANNEL_CLOSE_OK_METHOD: return .channelCloseOK
     case AMQP_CHANNEL_FLOW_METHOD:
       let method = unsafe decoded.load(as: amqp_channel_flow_t.self)
       return .channelFlow(isActive: method.active != 0)

@@ -13,8 +13,12 @@ package final class RabbitMQConnection: BrokerConnection {
   /// What a body gets room for before it has come.
   private static let bodyBytesTrusted = 64 << 10
   private static let closeNanoseconds: Int64 = 2_000_000_000
+  /// What may come before a reply.
+  private static let untoldMax = 1 << 18
 
   let channel: UInt16 = 1
+  /// Where it is asked whether a queue is there: if not, that ends the channel.
+  let secondChannel: UInt16 = 2
   let link: Link
   let codec = MethodCodec()
   private let writer: MessageWriter
@@ -46,6 +50,8 @@ package final class RabbitMQConnection: BrokerConnection {
   var question: String?
   /// Of no more use, and why.
   private var failure: BrokerError?
+  /// connection.close came.
+  private var isEndedByBroker = false
 
   private enum Content {
     case none
@@ -70,7 +76,13 @@ package final class RabbitMQConnection: BrokerConnection {
     if let failure { throw failure }
     do throws(BrokerError) { return try body() } catch {
       failure = error
-      link.sayLast { appendClose(to: &$0) }
+      link.sayLast { output in
+        if isEndedByBroker {
+          output.appendMethod(UInt32(AMQP_CONNECTION_CLOSE_OK_METHOD), channel: 0)
+        } else {
+          appendClose(to: &output)
+        }
+      }
       link.close()
       throw error
     }
@@ -123,7 +135,8 @@ extension RabbitMQConnection {
     confirms.append(
       number: newest,
       mark: message.isMandatory ? Self.mark(id: message.id, routingKey: message.routingKey) : 0)
-    if link.isFull { try guarded { () throws(BrokerError) in try link.flush() } }
+    // Where that fails, `poll` finds out why.
+    if link.isFull { try? link.flush() }
     return newest
   }
 
@@ -142,11 +155,10 @@ extension RabbitMQConnection {
 
   private func tellAccepted() {
     accepts.tell { tag, multiple in
-      link.output.appendFrame(.method, channel: channel, byteCount: 4 + 8 + 1)
-      link.output.append(bigEndian: UInt32(AMQP_BASIC_ACK_METHOD))
-      link.output.append(bigEndian: tag)
-      link.output.append(multiple ? 1 : 0)
-      link.output.append(Frame.end)
+      link.output.appendMethod(UInt32(AMQP_BASIC_ACK_METHOD), channel: channel, byteCount: 8 + 1) {
+        $0.append(bigEndian: tag)
+        $0.append(multiple ? 1 : 0)
+      }
     }
   }
 }
@@ -166,15 +178,15 @@ extension RabbitMQConnection {
       let notices = untold
       untold.removeAll(keepingCapacity: true)
       notices.forEach(counted)
+      // Of before, while a reply was waited for.
+      try takeFrames(counted)
       let deadline = SystemClock.monotonicNanoseconds() + Int64(milliseconds) * 1_000_000
-      var left = count > 0 ? 0 : milliseconds
+      var left = count > 0 ? 0 : max(0, milliseconds)
       while true {
         tellAccepted()
         try link.flush()
         try link.receive(milliseconds: left)
-        while let frame = try link.nextFrame() {
-          if try handle(frame, counted) != nil { throw .fault("a reply that nobody asked for") }
-        }
+        try takeFrames(counted)
         let rest = deadline - SystemClock.monotonicNanoseconds()
         if count > 0 || rest <= 0 { break }
         left = Int32(clamping: (rest + 999_999) / 1_000_000)
@@ -185,6 +197,12 @@ extension RabbitMQConnection {
     }
   }
 
+  private func takeFrames(_ take: (BrokerNotice) -> Void) throws(BrokerError) {
+    while let frame = try link.nextFrame() {
+      if try handle(frame, take) != nil { throw .fault("a reply that nobody asked for") }
+    }
+  }
+
   /// Sends what waits, and waits for a method that answers it. Notices are kept for the next `poll`.
   /// - Parameter deadline: of the monotonic clock.
   func reply(by deadline: Int64) throws(BrokerError) -> ServerMethod {
@@ -192,6 +210,7 @@ extension RabbitMQConnection {
       try link.flush()
       while let frame = try link.nextFrame() {
         if let reply = try handle(frame, { untold.append($0) }) { return reply }
+        guard untold.count <= Self.untoldMax else { throw .fault("no reply, but all else") }
       }
       let left = deadline - SystemClock.monotonicNanoseconds()
       guard left > 0 else {
@@ -213,6 +232,7 @@ extension RabbitMQConnection {
     switch frame.kind {
     case .method:
       let method = try unsafe codec.decode(frame.payload)
+      if frame.channel == secondChannel, question != nil { return method }
       guard frame.channel == (method.isOfConnection ? 0 : channel) else {
         throw .fault("a method on channel \(frame.channel)")
       }
@@ -258,11 +278,13 @@ extension RabbitMQConnection {
       take(.blocked(nil))
     case .channelFlow(let isActive):
       // RabbitMQ holds connections up by itself; it is owed an answer all the same.
-      link.output.appendFrame(.method, channel: channel, byteCount: 5)
-      link.output.append(bigEndian: UInt32(AMQP_CHANNEL_FLOW_OK_METHOD))
-      link.output.append(isActive ? 1 : 0)
-      link.output.append(Frame.end)
-    case .close(let reason): throw reason.errorOfConnection(asked: question)
+      link.output.appendMethod(UInt32(AMQP_CHANNEL_FLOW_OK_METHOD), channel: channel, byteCount: 1)
+      {
+        $0.append(isActive ? 1 : 0)
+      }
+    case .close(let reason):
+      isEndedByBroker = true
+      throw reason.errorOfConnection(asked: question)
     case .channelClose(let reason): throw reason.errorOfChannel(asked: question)
     default: return method
     }

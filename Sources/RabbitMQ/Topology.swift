@@ -70,6 +70,40 @@ extension RabbitMQConnection {
       // The routing key says how large the queue's share is.
       try bind(queue, to: name, key: "10")
     }
+    let next = "\(name).\(count)"
+    if try hasQueue(next) {
+      throw .unsuitable(
+        "queue '\(next)' is there: \(count) partitions are fewer than there were, and what it gets nobody would read"
+      )
+    }
+  }
+
+  /// As far as this user may know.
+  private func hasQueue(_ name: String) throws(BrokerError) -> Bool {
+    try ask("queue '\(name)'") { () throws(BrokerError) in
+      try openChannel(
+        secondChannel, by: SystemClock.monotonicNanoseconds() + Self.answerNanoseconds)
+      try unsafe send(AMQP_QUEUE_DECLARE_METHOD, channel: secondChannel) { texts in
+        unsafe amqp_queue_declare_t(
+          ticket: 0, queue: texts(name), passive: 1, durable: 0, exclusive: 0, auto_delete: 0,
+          nowait: 0, arguments: texts.table([]))
+      }
+      let isThere: Bool
+      switch try answer() {
+      case .queueDeclareOK:
+        isThere = true
+        try unsafe send(AMQP_CHANNEL_CLOSE_METHOD, channel: secondChannel) { texts in
+          unsafe amqp_channel_close_t(
+            reply_code: 200, reply_text: texts("done"), class_id: 0, method_id: 0)
+        }
+        guard case .channelCloseOK = try answer() else { throw .fault("no channel.close-ok") }
+      case .channelClose:
+        isThere = false
+        link.output.appendMethod(UInt32(AMQP_CHANNEL_CLOSE_OK_METHOD), channel: secondChannel)
+      default: throw .fault("no queue.declare-ok")
+      }
+      return isThere
+    }
   }
 
   /// A queue of this connection alone, gone with it.
