@@ -1,6 +1,7 @@
 // What an intake has done, for the metrics page and for those who ask whether all is well.
 internal import Messaging
 package import Metrics
+internal import Posix
 internal import Synchronization
 
 /// Why orders were tried again.
@@ -41,6 +42,9 @@ package final class IntakeMetrics: Sendable {
     var isServerConnected = false
     var isBlocked = false
     var isStuck = false
+    var isEnding = false
+    /// When the intake's thread came round last, in monotonic nanoseconds.
+    var lastRound = SystemClock.monotonicNanoseconds()
   }
 
   private static let secondsBounds: [Int64] = [
@@ -54,7 +58,23 @@ package final class IntakeMetrics: Sendable {
 
   /// Both sides take what they are sent.
   package var isReady: Bool {
-    state.withLock { $0.isBrokerConnected && $0.isServerConnected && !$0.isStuck }
+    state.withLock { $0.isBrokerConnected && $0.isServerConnected && !$0.isBlocked && !$0.isStuck }
+  }
+
+  /// It finishes what it has.
+  package var isEnding: Bool { state.withLock { $0.isEnding } }
+
+  /// When the intake's thread came round last, in monotonic nanoseconds.
+  package var lastRound: Int64 { state.withLock { $0.lastRound } }
+
+  /// One line on how it is, for an operator.
+  package var status: String {
+    let all = state.withLock { $0 }
+    if all.isEnding { return "answers what the server has" }
+    if !all.isServerConnected { return "waits for the server" }
+    if !all.isBrokerConnected { return "waits for the broker" }
+    if all.isBlocked { return "the broker takes nothing for now" }
+    return all.isStuck ? "an answer or a dead letter does not get on" : "takes orders"
   }
 
   // MARK: The intake's thread
@@ -62,7 +82,7 @@ package final class IntakeMetrics: Sendable {
   /// From a delivery to the confirmation of what was made of it.
   func orderTook(_ nanoseconds: Int64) { seconds.record(nanoseconds) }
 
-  func publish(_ counts: IntakeCounts, _ outbox: Outbox, _ link: ServerLink) {
+  func publish(_ counts: IntakeCounts, _ outbox: Outbox, _ link: ServerLink, isEnding: Bool) {
     state.withLock { state in
       state.counts = counts
       state.outbox = outbox.counts
@@ -71,6 +91,8 @@ package final class IntakeMetrics: Sendable {
       state.isServerConnected = link.isConnected
       state.isBlocked = outbox.blocked != nil
       state.isStuck = outbox.stuck != nil
+      state.isEnding = isEnding
+      state.lastRound = SystemClock.monotonicNanoseconds()
     }
   }
 

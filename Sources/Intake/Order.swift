@@ -67,9 +67,9 @@ package final class OrderReader {
   }
 
   package func read(_ delivery: BrokerDelivery) throws(OrderFault) -> Order {
-    guard delivery.body.count <= Order.bodyBytesMax else {
-      throw OrderFault(
-        "BODY_TOO_LARGE", "\(delivery.body.count) bytes; \(Order.bodyBytesMax) at most")
+    let byteCount = delivery.body.count + delivery.omittedBytes
+    guard byteCount <= Order.bodyBytesMax else {
+      throw OrderFault("BODY_TOO_LARGE", "\(byteCount) bytes; \(Order.bodyBytesMax) at most")
     }
     guard delivery.type.isEmpty || delivery.type == "OrderPlaced" else {
       throw OrderFault("TYPE_UNKNOWN", "type '\(delivery.type.prefix(100))'; OrderPlaced is taken")
@@ -335,7 +335,7 @@ extension OrderReader {
       if unsafe name.utf8.elementsEqual(field) { return true }
       var letters = name.utf8.makeIterator()
       var isCapital = false
-      for index in unsafe field.indices {
+      for index in field.indices {
         let byte = unsafe field[index]
         if byte == underscore {
           isCapital = true

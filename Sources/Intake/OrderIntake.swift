@@ -91,15 +91,15 @@ package final class OrderIntake {
     link = ServerLink(targets, clock: clock, connect: connectServer, report: report)
   }
 
-  /// Until `isStopped`, which is asked several times a second: then what the server has is answered, and the rest left to
-  /// the broker.
+  /// Until `isStopped`, which is asked several times a second.
   package func run(isStopped: () -> Bool) {
     while !isStopped() { turn() }
-    drain()
   }
 
-  /// Ends in order.
-  package func drain() {
+  /// Ends in order: what the server has is answered, and the rest left to the broker.
+  /// - Returns: deliveries that were not accepted.
+  @discardableResult
+  package func drain() -> Int {
     isDraining = true
     let deadline = clock.now() + options.shutdownNanoseconds
     while clock.now() < deadline, link.inFlight > 0 || !unsettled.isEmpty {
@@ -109,7 +109,7 @@ package final class OrderIntake {
     }
     acceptSettled()
     outbox.close()
-    metrics.publish(counts, outbox, link)
+    return counts.inHand
   }
 
   /// Takes what has come from both sides, and sends what is due.
@@ -123,7 +123,7 @@ package final class OrderIntake {
     acceptSettled()
     if outbox.isConnected, !isDraining { depths.ask(now, &counts) }
     loosen(now)
-    metrics.publish(counts, outbox, link)
+    metrics.publish(counts, outbox, link, isEnding: isDraining)
   }
 
   private func idleMilliseconds(_ now: Int64) -> Int32 {
@@ -181,7 +181,8 @@ package final class OrderIntake {
       to: delivery.origin, partitionKey: delivery.partitionKey, id: delivery.id,
       type: delivery.type, source: options.source, contentType: delivery.contentType,
       correlationID: delivery.correlationID, replyTo: delivery.replyTo, body: delivery.body)
-    let number = outbox.addDead(letter, reason: fault.reason, text: fault.text)
+    let number = outbox.addDead(
+      letter, reason: fault.reason, text: fault.text, omitsBody: delivery.omittedBytes > 0)
     unsettled[number] = Unsettled(
       tag: delivery.tag, connection: connection, takenAt: takenAt, answer: nil)
     counts.dead += 1

@@ -113,11 +113,16 @@ package final class Outbox {
   }
 
   /// Takes a message that goes to the dead letters, as if the broker had refused it.
-  /// - Parameter reason: one word of [A-Z_].
+  /// - Parameters:
+  ///   - reason: one word of [A-Z_].
+  ///   - omitsBody: it had a body that is not here.
   @discardableResult
-  package func addDead(_ message: BrokerMessage, reason: String, text: String) -> UInt64 {
+  package func addDead(
+    _ message: BrokerMessage, reason: String, text: String, omitsBody: Bool = false
+  ) -> UInt64 {
     let number = add(message)
-    refusals[number] = Refusal(reason: reason, text: text, time: clock.wall(), omitsBody: false)
+    refusals[number] = Refusal(
+      reason: reason, text: text, time: clock.wall(), omitsBody: omitsBody)
     return number
   }
 

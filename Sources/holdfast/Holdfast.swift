@@ -16,8 +16,8 @@ struct Holdfast: AsyncParsableCommand {
     subcommands: [
       ServeCommand.self, BackupCommand.self, RestoreCommand.self, VerifyCommand.self,
       RepairCommand.self, DumpCommand.self, TokenCommand.self, EngineCommand.self,
-      HandoverCommand.self, ProjectCommand.self, RelayCommand.self, HealthCommand.self,
-      StockCommand.self, ReservationCommand.self, EventsCommand.self,
+      HandoverCommand.self, ProjectCommand.self, RelayCommand.self, IntakeCommand.self,
+      HealthCommand.self, StockCommand.self, ReservationCommand.self, EventsCommand.self,
     ])
 
   static func main() async {
