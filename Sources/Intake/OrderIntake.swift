@@ -141,7 +141,8 @@ package final class OrderIntake {
   private func hear(_ notice: OutboxNotice) {
     switch notice {
     case .delivery(let delivery): if !isDraining { take(delivery) }
-    case .settled(let number, let isDead): settled(number, isDead: isDead)
+    case .settled(let number, let isDead): settled(number, isDead ? .dead : .answered)
+    case .dropped(let number): settled(number, .dropped)
     case .connected: break
     case .disconnected: disconnected()
     }
@@ -188,11 +189,13 @@ package final class OrderIntake {
     counts.dead += 1
   }
 
-  private func settled(_ number: UInt64, isDead: Bool) {
+  private enum AnswerFate { case answered, dead, dropped }
+
+  private func settled(_ number: UInt64, _ fate: AnswerFate) {
     guard let entry = unsettled.removeValue(forKey: number) else { return }
     guard entry.connection == connection else {
       // The search for what ended an earlier connection has found it.
-      if isDead, let answer = entry.answer, unanswerable.count < Self.unanswerableMax {
+      if fate == .dead, let answer = entry.answer, unanswerable.count < Self.unanswerableMax {
         unanswerable[answer.orderID] = OrderFault(
           "ANSWER_REFUSED", "the broker does not take its answer")
       }
@@ -200,7 +203,7 @@ package final class OrderIntake {
     }
     accepted.append(entry.tag)
     counts.inHand -= 1
-    if let answer = entry.answer, !isDead { counts.answers[answer.kind, default: 0] += 1 }
+    if let answer = entry.answer, fate == .answered { counts.answers[answer.kind, default: 0] += 1 }
     metrics.orderTook(clock.now() - entry.takenAt)
   }
 

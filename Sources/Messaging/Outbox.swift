@@ -276,7 +276,7 @@ package final class Outbox {
       stuck = nil
       tellGoingOn()
     }
-    take(.settled(number, isDead: refusal != nil))
+    take(isDropped ? .dropped(number) : .settled(number, isDead: refusal != nil))
   }
 
   /// The broker does not take a message, or its dead letter.

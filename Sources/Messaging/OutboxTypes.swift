@@ -72,6 +72,8 @@ struct Refusal {
 package enum OutboxNotice: Sendable {
   /// The message of this number is the broker's; `isDead`: in the queue for dead letters.
   case settled(UInt64, isDead: Bool)
+  /// There is no queue for the message of this number, which was added as one that is settled then too.
+  case dropped(UInt64)
   case delivery(BrokerDelivery)
   /// There is a connection. What an earlier one has delivered, and was not accepted, comes again.
   case connected

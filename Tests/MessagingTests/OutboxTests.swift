@@ -311,6 +311,7 @@ struct OutboxTests {
       case .delivery(let delivery): "delivery \(delivery.tag)"
       case .connected: "connected"
       case .disconnected: "disconnected"
+      case .dropped: "dropped"
       }
     }
     #expect(words == ["connected", "delivery 9", "disconnected", "connected"])

@@ -45,6 +45,8 @@ final class ScriptedBroker {
 
   var faults: Faults
   var random: Seeded
+  /// It looks at nothing that it is sent.
+  var isSilent = false
   /// As they were taken, doubles too.
   private(set) var taken: [BrokerMessage] = []
   private(set) var dead: [BrokerMessage] = []
@@ -129,6 +131,7 @@ final class ScriptedConnection: BrokerConnection {
     }
     let isLost = broker.chance(broker.faults.lost)
     let looks = isLost ? Int.random(in: 0...waiting.count, using: &broker.random) : waiting.count
+    if broker.isSilent { return }
     for (place, message) in waiting.prefix(looks) { try look(place, message, take) }
     waiting.removeFirst(looks)
     confirmSome(take)

@@ -1,0 +1,193 @@
+"""`holdfast intake` under test, and a shop that places orders and hears what becomes of them: by pika, with protobuf's own
+reader and writer of JSON."""
+
+import collections
+import os
+import re
+import subprocess
+import tempfile
+import urllib.error
+import urllib.request
+
+import pika
+from google.protobuf import duration_pb2, json_format
+from holdfast.v1 import order_pb2, reservation_pb2
+
+from client import fresh
+from rabbitmq import take
+from server import eventually
+
+READY = re.compile(r"holdfast taking orders: broker (\S+) orders (\S+)(?: admin (http://\S+))? pid (\d+)\n")
+STOP_SECONDS = 30
+ANSWERS = {"StockReserved": order_pb2.OrderReserved, "StockRejected": order_pb2.OrderRejected}
+JSON, PROTOBUF = "application/json", "application/protobuf"
+
+
+class Intake:
+    """Started when the constructor returns; with `waits`, it takes orders by then."""
+
+    def __init__(self, binary, target, shop, *flags, waits=True, password_file=None, environment=()):
+        host = shop.host
+        command = [binary, "intake", "--target", target, "--broker", host.address, "--broker-password-file",
+                   password_file or host.broker.password_file, *shop.flags, "--admin-port", "0", *flags]
+        self.log = tempfile.TemporaryFile()
+        self.process = subprocess.Popen([*map(str, command)], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
+                                        stderr=self.log, text=True, env={**os.environ, **dict(environment)})
+        found = READY.fullmatch(self.process.stdout.readline())
+        if not found:
+            self.process.wait(STOP_SECONDS)
+            raise RuntimeError(f"the intake does not come up ({self.process.returncode}): {self.text()}")
+        self.admin, self.pid = found[3], self.process.pid
+        assert int(found[4]) == self.pid
+        if waits:
+            self.wait_until_ready()
+
+    def text(self):
+        """What it has told the operator."""
+        number = self.log.fileno()
+        return os.pread(number, os.fstat(number).st_size, 0).decode()
+
+    def says(self, words, seconds=30):
+        eventually(lambda: words in self.text(), seconds)
+
+    def page(self):
+        return urllib.request.urlopen(f"{self.admin}/metrics", timeout=10).read().decode()
+
+    def metric(self, name, **labels):
+        shown = "{" + ",".join(f'{key}="{value}"' for key, value in labels.items()) + "}" if labels else ""
+        found = re.search(rf"^holdfast_intake_{name}{re.escape(shown)} (\S+)$", self.page(), re.M)
+        return float(found[1]) if found else None
+
+    def is_ready(self):
+        try:
+            return urllib.request.urlopen(f"{self.admin}/readyz", timeout=10).status == 200
+        except urllib.error.HTTPError:
+            return False
+
+    def wait_until_ready(self, seconds=60):
+        eventually(self.is_ready, seconds)
+
+    def kill(self):
+        self.process.kill()
+        self.process.wait()
+
+    def stop(self):
+        """By SIGTERM. Its exit status."""
+        self.process.terminate()
+        return self.process.wait(STOP_SECONDS)
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        if self.process.poll() is None:
+            self.kill()
+        self.process.stdout.close()
+        self.log.close()
+
+
+class Shop:
+    """Places orders, and hears of them: with an exchange, queues and names of its own in a virtual host."""
+
+    def __init__(self, host, partitions=4):
+        self.host = host
+        self.orders, self.answers = fresh("orders"), fresh("answers")
+        self.dead, self.inbox = f"{self.orders}.dead", fresh("inbox")
+        self.flags = ("--orders", self.orders, "--answers", self.answers, "--dead-letters", self.dead,
+                      "--partitions", str(partitions))
+        self.queues = [f"{self.orders}.{number}" for number in range(partitions)]
+        self.heard = []
+        self.connect()
+        self.channel.exchange_declare(self.answers, "topic", durable=True)
+        self.channel.queue_declare(self.inbox, durable=True)
+        self.channel.queue_bind(self.inbox, self.answers, "#")
+
+    def connect(self):
+        self.connection = self.host.connect()
+        self.channel = self.connection.channel()
+        self.channel.confirm_delivery()
+
+    def publish(self, body, sku="sku", content_type=JSON, type="OrderPlaced", message_id=None, reply_to=None):
+        self.channel.basic_publish(
+            self.orders, sku, body, mandatory=True,
+            properties=pika.BasicProperties(content_type=content_type, type=type, message_id=message_id, correlation_id=message_id,
+                                            reply_to=reply_to, delivery_mode=2))
+
+    def place(self, order, form=JSON, reply_to=None):
+        body = json_format.MessageToJson(order).encode() if form == JSON else order.SerializeToString()
+        self.publish(body, order.lines[0].sku if order.lines else "", form, message_id=order.order_id, reply_to=reply_to)
+        return order.order_id
+
+    def hear(self):
+        """All answers so far, doubles too."""
+        self.heard += [Answer(*each) for each in take(self.channel, self.inbox)]
+        return self.heard
+
+    def wait(self, ids, seconds=60):
+        """Until each of these orders is answered. {id: answer}; doubles say the same."""
+        wanted = set(ids)
+        eventually(lambda: wanted <= {each.order_id for each in self.hear()}, seconds)
+        return self.settled()
+
+    def settled(self):
+        """{id: answer} of what was heard; doubles say the same."""
+        found = collections.defaultdict(list)
+        for each in self.heard:
+            found[each.order_id].append(each)
+        for doubles in found.values():
+            assert len({(each.type, getattr(each.message, "reservation_id", "")) for each in doubles}) == 1, doubles
+        return {order_id: doubles[0] for order_id, doubles in found.items()}
+
+    def buried(self, count=None):
+        """The dead letters, taken out."""
+        return take(self.channel, self.dead, count)
+
+    def left(self):
+        """Orders in the queues, in hand or not."""
+        columns = self.host.queues("messages")
+        return sum(columns[queue]["messages"] if isinstance(columns[queue], dict) else columns[queue] for queue in self.queues)
+
+    def wait_until_empty(self, seconds=60):
+        eventually(lambda: self.left() == 0, seconds)
+
+    def close(self):
+        if self.connection.is_open:
+            self.connection.close()
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.close()
+
+
+class Answer:
+    def __init__(self, method, properties, body):
+        self.method, self.properties, self.body = method, properties, body
+        self.order_id, self.type = properties.message_id, properties.type
+        assert properties.correlation_id == self.order_id and properties.delivery_mode == 2
+        self.attributes = {name.removeprefix("cloudEvents_"): value for name, value in properties.headers.items()}
+        kind = ANSWERS[self.type]
+        if properties.content_type == JSON:
+            self.message = json_format.Parse(body.decode(), kind())
+        else:
+            assert properties.content_type == PROTOBUF
+            self.message = kind.FromString(body)
+        assert self.message.order_id == self.order_id
+
+    @property
+    def is_reserved(self):
+        return self.type == "StockReserved"
+
+    def __repr__(self):
+        return f"{self.type} {self.message}"
+
+
+def order(sku, quantity=1, order_id=None, ttl=None, **fields):
+    return order_pb2.OrderPlaced(
+        order_id=order_id or fresh("order"), lines=[reservation_pb2.ReservationLine(sku=sku, quantity=quantity)],
+        ttl=None if ttl is None else duration_pb2.Duration(seconds=ttl), **fields)
+
+
+def reason(letter):
+    return letter[1].headers["cloudEvents_deadreason"]

@@ -1,0 +1,215 @@
+"""`holdfast intake` between a real RabbitMQ and a real server; pika and protobuf's own JSON are the shop."""
+
+import json
+
+import pytest
+from holdfast.v1 import reservation_pb2
+
+from client import Client, fresh
+from ordering import JSON, PROTOBUF, Answer, Intake, Shop, order, reason
+from rabbitmq import RabbitMQ, needs_rabbitmq, take
+from server import eventually, holdfast
+
+pytestmark = needs_rabbitmq
+
+HELD, CONFIRMED = reservation_pb2.RESERVATION_STATE_HELD, reservation_pb2.RESERVATION_STATE_CONFIRMED
+
+
+@pytest.fixture(scope="module")
+def rabbitmq():
+    with RabbitMQ() as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def host(rabbitmq):
+    with rabbitmq.virtual_host() as made:
+        yield made
+
+
+@pytest.fixture(scope="module")
+def shop(host):
+    with Shop(host) as made:
+        yield made
+
+
+@pytest.fixture(scope="module")
+def intake(binary, server, shop):
+    """One for all tests that need no flags of their own; every test has its own SKUs and orders."""
+    with Intake(binary, server.target, shop) as running:
+        yield running
+
+
+@pytest.mark.parametrize("form", [JSON, PROTOBUF])
+def test_an_order_is_held_and_answered(client, shop, intake, form):
+    sku, other = client.item(10), client.item(5)
+    held = shop.place(order(sku, 3, ttl=90), form)
+    refused = shop.place(order(sku, 8), form)
+    unknown = shop.place(order(fresh("nothing")), form)
+    instead = shop.place(order(sku, 8, alternatives=[reservation_pb2.Alternative(
+        lines=[reservation_pb2.ReservationLine(sku=other, quantity=4)])]), form)
+    partly = order(sku, 20)
+    partly.lines[0].min_quantity = 1
+    shop.place(partly, form)
+    answers = shop.wait([held, refused, unknown, instead, partly.order_id])
+
+    answer = answers[held]
+    kept = client.get(key=held)
+    assert answer.is_reserved and answer.message.state == HELD and answer.message.reservation_id == kept.reservation_id
+    assert kept.reference == held and [(each.sku, each.quantity) for each in kept.lines] == [(sku, 3)]
+    assert answer.message.expires_at == kept.expires_at and kept.expires_at.seconds - kept.created_at.seconds == 90
+    assert answer.properties.content_type == form and answer.properties.app_id.startswith("holdfast-intake/")
+    assert answer.method.routing_key == f"StockReserved.{held}" and answer.method.exchange == shop.answers
+    assert answer.attributes.items() >= {"specversion": "1.0", "id": held, "source": "holdfast-intake", "type": "StockReserved",
+                                         "partitionkey": sku}.items()
+
+    answer = answers[refused]
+    assert answer.type == "StockRejected" and answer.message.reason == "INSUFFICIENT_STOCK" and answer.message.message
+    assert dict(answer.message.details).items() >= {"sku": sku, "requested": "8", "available": "7"}.items()
+    assert answers[unknown].message.reason == "ITEM_NOT_FOUND"
+    assert answers[instead].message.alternative == 1
+    assert [(each.sku, each.quantity) for each in answers[partly.order_id].message.lines] == [(sku, 7)]
+    assert client.level(sku).held == 10 and client.level(other).held == 4
+    shop.wait_until_empty()
+
+
+def test_an_order_that_comes_twice_is_held_once(client, shop, intake):
+    sku = client.item(10)
+    again = order(sku, 2)
+    for form in (JSON, PROTOBUF, JSON, JSON):
+        shop.place(again, form)
+    shop.wait_until_empty()
+    shop.wait([again.order_id])
+    doubles = [each for each in shop.heard if each.order_id == again.order_id]
+    assert len(doubles) == 4 and len({each.message.reservation_id for each in doubles}) == 1
+    assert client.level(sku).held == 2
+    # A late double says where the reservation stands.
+    client.confirm(doubles[0].message.reservation_id)
+    shop.place(again)
+    eventually(lambda: [each for each in shop.hear() if each.order_id == again.order_id][-1].message.state == CONFIRMED)
+    # The same order with another payload is somebody's mistake.
+    again.lines[0].quantity = 3
+    shop.place(again)
+    letter, = shop.buried(1)
+    assert reason(letter) == "IDEMPOTENCY_KEY_REUSED" and letter[1].message_id == again.order_id
+    assert client.level(sku).on_hand == 8
+
+
+POISON = [
+    (b"", JSON, "OrderPlaced", "MALFORMED_BODY"),
+    (b"not json", JSON, "OrderPlaced", "MALFORMED_BODY"),
+    (b"\xff\xff\xff", PROTOBUF, "OrderPlaced", "MALFORMED_BODY"),
+    (b'{"orderId": "o"', JSON, "OrderPlaced", "MALFORMED_BODY"),
+    (b'{"orderId": "' + b"x" * 65 + b'"}', JSON, "OrderPlaced", "ORDER_ID_INVALID"),
+    (b'{"orderId": "poison-1", "price": 7}', JSON, "OrderPlaced", "UNKNOWN_FIELD"),
+    (b'{"orderId": "poison-2"}', JSON, "OrderPlaced", "INVALID_FIELD"),
+    (b'{"orderId": "poison-3", "lines": [{"sku": "a", "quantity": "0"}]}', JSON, "OrderPlaced", "INVALID_FIELD"),
+    (b'{"orderId": "poison-4", "lines": [{"sku": "a b", "quantity": 1}]}', JSON, "OrderPlaced", "INVALID_FIELD"),
+    (b"\x0a\x08poison-5\x12\x02\x0a\x05", PROTOBUF, "OrderPlaced", "MALFORMED_MESSAGE"),
+    (b"\x0a\x08poison-6\x12\x05\x0a\x01a\x50\x01", PROTOBUF, "OrderPlaced", "UNKNOWN_FIELD"),
+    (b"<order/>", "text/xml", "OrderPlaced", "CONTENT_TYPE_UNKNOWN"),
+    (b'{"orderId": "poison-7"}', JSON, "OrderCancelled", "TYPE_UNKNOWN"),
+    (b" " * 300_000, JSON, "OrderPlaced", "BODY_TOO_LARGE"),
+]
+
+
+def test_poison_goes_to_the_dead_letters(client, shop, intake):
+    sku = client.item(100)
+    good = []
+    for number, (body, content_type, kind, _) in enumerate(POISON):
+        shop.publish(body, sku, content_type, kind, f"poison-{number}")
+        good.append(shop.place(order(sku)))
+    answers = shop.wait(good)
+    assert all(answers[each].is_reserved for each in good)
+    letters = {letter[1].message_id: letter for letter in shop.buried(len(POISON))}
+    for number, (body, content_type, kind, why) in enumerate(POISON):
+        _, properties, kept = letters[f"poison-{number}"]
+        assert (properties.headers["cloudEvents_deadreason"], kept) == (why, body), f"{body[:60]} {properties.headers}"
+        assert (properties.content_type, properties.type) == (content_type, kind)
+        assert properties.headers["cloudEvents_deadtext"] and properties.headers["cloudEvents_deadtime"]
+        assert properties.headers["cloudEvents_deaddestination"] in shop.queues
+    assert shop.buried() == []
+    assert intake.metric("dead_letters_total", reason="BODY_TOO_LARGE") == 1
+    shop.wait_until_empty()
+
+
+def test_an_answer_goes_where_the_order_says(client, shop, intake):
+    sku = client.item(10)
+    mine = shop.channel.queue_declare("", exclusive=True).method.queue
+    asked = shop.place(order(sku), reply_to=mine)
+    shop.place(order(sku), PROTOBUF, reply_to="nobody-has-this-queue")
+    public = shop.place(order(sku))
+    shop.wait([public])
+    answer = Answer(*take(shop.channel, mine, 1)[0])
+    assert answer.order_id == asked and answer.is_reserved and answer.method.exchange == ""
+    assert asked not in shop.settled()
+    # Nobody misses the other.
+    shop.wait_until_empty()
+    eventually(lambda: intake.metric("answers_dropped_total") == 1)
+    assert shop.buried() == [] and client.level(sku).held == 3
+
+
+def test_direct_replies(client, shop, intake):
+    """RabbitMQ's direct reply-to, which is no queue."""
+    sku = client.item(1)
+    channel = shop.connection.channel()
+    heard = []
+    channel.basic_consume("amq.rabbitmq.reply-to", lambda *each: heard.append(Answer(*each[1:])), auto_ack=True)
+    asked = order(sku)
+    channel.basic_publish(shop.orders, sku, json.dumps({"orderId": asked.order_id, "lines": [{"sku": sku, "quantity": 1}]}).encode(),
+                          pika_properties(reply_to="amq.rabbitmq.reply-to"))
+    eventually(lambda: shop.connection.process_data_events(0.05) or heard)
+    assert heard[0].order_id == asked.order_id and heard[0].is_reserved
+    channel.close()
+    # And of one that does not wait any more.
+    channel = shop.connection.channel()
+    channel.basic_consume("amq.rabbitmq.reply-to", lambda *_: None, auto_ack=True)
+    other = client.item(1)
+    channel.basic_publish(shop.orders, other, json.dumps({"orderId": fresh("o"), "lines": [{"sku": other, "quantity": 1}]}).encode(),
+                          pika_properties(reply_to="amq.rabbitmq.reply-to"))
+    channel.close()
+    shop.wait_until_empty()
+    assert shop.buried() == []
+
+
+def pika_properties(**fields):
+    import pika
+    return pika.BasicProperties(content_type=JSON, type="OrderPlaced", delivery_mode=2, **fields)
+
+
+def test_orders_of_a_sku_are_decided_in_their_order(client, shop, intake):
+    stock = {client.item(units): units for units in (5, 40, 17, 23, 60)}
+    placed = {sku: [] for sku in stock}
+    for number in range(60):
+        for sku in stock:
+            placed[sku].append(shop.place(order(sku), (JSON, PROTOBUF)[number % 2]))
+    answers = shop.wait(sum(placed.values(), []))
+    for sku, units in stock.items():
+        assert [answers[each].is_reserved for each in placed[sku]] == [True] * units + [False] * (60 - units)
+        assert client.level(sku).available == 0
+
+
+def test_it_tells_what_it_does(client, shop, intake):
+    sku = client.item(1)
+    shop.wait([shop.place(order(sku)), shop.place(order(sku))])
+    shop.wait_until_empty()
+    assert intake.metric("orders_total", outcome="reserved") >= 1
+    assert intake.metric("orders_total", outcome="rejected") >= 1
+    eventually(lambda: intake.metric("answers_total", type="StockReserved") == intake.metric("orders_total", outcome="reserved")
+               - intake.metric("answers_dropped_total"))
+    assert intake.metric("in_hand") == 0 and intake.metric("batches_total") >= 1
+    assert intake.metric("connected", side="broker") == 1 == intake.metric("connected", side="server")
+    assert intake.metric("order_seconds_count") >= 2
+    eventually(lambda: intake.metric("queue_messages", queue=shop.dead) == 0)
+    assert intake.metric("queue_messages", queue=shop.queues[0]) == 0
+
+
+def test_a_command_line_that_makes_no_sense(binary, server):
+    broker = ("--broker", "amqp://127.0.0.1:1")
+    for flags, words in [((), "--broker"), ((*broker, "--prefetch", "0"), "--prefetch: 1 to 65535"),
+                         ((*broker, "--partitions", "257"), "--partitions"), ((*broker, "--batch", "9000"), "--batch"),
+                         ((*broker, "--tries", "0"), "--tries"), ((*broker, "--orders", "a b"), "--orders"),
+                         ((*broker, "--ttl", "0s"), "--ttl"), ((*broker, "--group", ""), "--group"),
+                         (("--broker", "http://x"), "--broker")]:
+        done = holdfast(binary, "intake", "--target", server.target, *flags)
+        assert done.returncode == 64 and words in done.stderr and done.stdout == "", (flags, done)
