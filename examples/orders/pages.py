@@ -69,8 +69,8 @@ def way(state):
     at = steps.index(state) if state in steps else -1
     if at < 0:
         return '<ol class="way"><li class="done">SUBMITTED</li><li class="bad">CANCELLED</li></ol>'
-    return '<ol class="way">' + "".join(f'<li{' class="done"' if place <= at else ""}>{name}</li>'
-                                        for place, name in enumerate(steps)) + "</ol>"
+    items = (f'<li class="{"done" if place <= at else ""}">{name}</li>' for place, name in enumerate(steps))
+    return f'<ol class="way">{"".join(items)}</ol>'
 
 
 def order(row, catalogue):

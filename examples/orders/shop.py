@@ -16,6 +16,7 @@ import os
 import pathlib
 import re
 import secrets
+import ssl
 import threading
 import time
 import urllib.parse
@@ -231,6 +232,7 @@ def parse():
     parser.add_argument("--database", default="shop.sqlite", metavar="FILE")
     parser.add_argument("--broker", default=environment("HOLDFAST_BROKER", "amqp://guest@127.0.0.1:5672"), metavar="URL")
     parser.add_argument("--broker-password-file", metavar="FILE", help="instead of HOLDFAST_BROKER_PASSWORD, or of guest's")
+    parser.add_argument("--broker-ca", metavar="FILE", help="whom an amqps:// broker's certificate is of; PEM")
     parser.add_argument("--target", default=environment("HOLDFAST_TARGET", "127.0.0.1:7420"), metavar="HOST:PORT")
     parser.add_argument("--tls-ca", default=environment("HOLDFAST_TLS_CA"), metavar="FILE", help="TLS to Holdfast; PEM. HOLDFAST_TOKEN has its token")
     parser.add_argument("--provider", default="http://127.0.0.1:8081", metavar="URL", help="the payment provider")
@@ -242,14 +244,17 @@ def parse():
 
 
 def broker(options):
-    """Neither the address nor the command line has the password: others can see both."""
-    parameters = pika.URLParameters(options.broker)
-    password = os.environ.get("HOLDFAST_BROKER_PASSWORD", parameters.credentials.password)
+    """As the other programs read it. Better than in the address the password stands in a file: others see a command line."""
+    url = urllib.parse.urlsplit(options.broker)
+    password = os.environ.get("HOLDFAST_BROKER_PASSWORD") or urllib.parse.unquote(url.password or "guest")
     if options.broker_password_file:
         password = pathlib.Path(options.broker_password_file).read_text().strip()
-    user = urllib.parse.urlsplit(options.broker).username or "guest"
-    parameters.credentials = pika.PlainCredentials(user, password)
-    return parameters
+    tls = pika.SSLOptions(ssl.create_default_context(cafile=options.broker_ca), url.hostname) if url.scheme == "amqps" else None
+    return pika.ConnectionParameters(
+        url.hostname, url.port or (5671 if tls else 5672), urllib.parse.unquote(url.path[1:]) or "/",
+        pika.PlainCredentials(urllib.parse.unquote(url.username or "guest"), password), ssl_options=tls, heartbeat=20,
+        # A broker that takes no messages now (its disk is full, say) is waited for, and then left.
+        blocked_connection_timeout=60)
 
 
 def end_with_thread(arguments):
