@@ -23,7 +23,7 @@ ROUNDS ?= 20
 SEEDS ?= 1000
 SECONDS ?= 60
 # Markers of the end-to-end tests that have a target of their own: they need more than there is, or take long.
-SEPARATE := proxies or package or clients or browser or alerts or broker
+SEPARATE := proxies or package or clients or browser or alerts or broker or orders
 # Of the end-to-end tests, which wait more than they compute.
 PROCESSES ?= 6
 # Where the user postgres can get at it, if we are root.
@@ -48,6 +48,9 @@ demo: bootstrap programs ## start the server, hammer one hot SKU, print the verd
 
 demo-ha: bootstrap bootstrap-dev programs ## two servers and PostgreSQL: load, kill the owner, kill the primary, the verdict (ARGS)
 	scripts/demo-ha.py $(ARGS)
+
+demo-orders: bootstrap bootstrap-dev programs ## a shop, a queue and 1,000 shoppers for 100 units: each part killed once, the verdict, naive shops beside (ARGS)
+	.venv/bin/python scripts/demo-orders.py $(ARGS)
 
 engine-up: bootstrap-dev ## three PostgreSQL servers on loopback, in .engine; says what to type next
 	@scripts/engine.py up $(ENGINE) | { read -r url; read -r pgpass; printf '%s\n' \
@@ -114,6 +117,9 @@ test-proxies: bootstrap-proxies programs ## nginx, HAProxy and Envoy in front of
 
 test-broker: test-swift ## what takes a RabbitMQ of its own: restarts, alarms, limits (ARGS)
 	$(PYTEST) Tests/EndToEnd -m broker $(ARGS)
+
+test-orders: bootstrap-dev programs ## examples/orders as a whole, with the release build: every part killed, every order ends (ARGS)
+	HOLDFAST_BINARY=$(RELEASE)/holdfast $(PYTEST) Tests/EndToEnd -m orders $(ARGS)
 
 test-package: bootstrap-dev bootstrap-package programs ## the Debian packages in a root without Swift: installed, called, removed (as root; ARGS)
 	$(PYTEST) Tests/EndToEnd/test_package.py -m package $(ARGS)

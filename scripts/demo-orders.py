@@ -10,8 +10,8 @@ The exit status is the verdict's: 0 all holds, 1 violated, 2 could not run.
 
     demo-orders.py --open        starts all, with no shoppers, and says where the shop is: look for yourself, until Ctrl-C
 """
-import argparse, concurrent.futures, http.client, importlib.resources, json, os, pathlib, re, shutil, signal, sqlite3, subprocess
-import sys, tempfile, threading, time, urllib.parse, urllib.request, uuid
+import argparse, http.client, importlib.resources, json, os, pathlib, re, shutil, signal, sqlite3, subprocess
+import sys, tempfile, threading, time, urllib.parse, urllib.request
 
 REPOSITORY = pathlib.Path(__file__).resolve().parents[1]
 EXAMPLE = REPOSITORY / "examples" / "orders"
@@ -24,6 +24,7 @@ SETTLE_SECONDS = 60
 # Of the shop and the provider here: everything is quicker than it would be for people.
 PROVIDER_TIMEOUT, SILENCE, PATIENCE = 0.5, 1.5, 3.0
 RETRY_SECONDS = 0.2
+STATES = {1: "HELD", 2: "CONFIRMED", 3: "RELEASED", 4: "EXPIRED"}
 
 
 def say(text):
@@ -266,9 +267,9 @@ def wait_until(condition, seconds, what):
         time.sleep(0.1)
 
 
-def kill_each(sale, visits):
+def kill_each(sale):
     """Kills each part once, in the middle of the sale: behind a tenth of the units, two tenths, and so on."""
-    parts = [sale.broker, sale.intake, sale.server, sale.relay, sale.shop, sale.provider]
+    parts = [sale.intake, sale.server, sale.relay, sale.shop, sale.provider, sale.broker]
     for place, part in enumerate(parts, 1):
         wait_until(lambda: sale.sold() >= place * sale.options.units // 10, SETTLE_SECONDS, f"the sale goes on before {part.name} is killed")
         sold = sale.sold()
@@ -304,7 +305,7 @@ def judge(sale, client, visits):
     holds = client.list()
     states = {"CONFIRMED": [], "HELD": []}
     for hold in holds:
-        states.setdefault(STATE_NAMES[hold.state], []).append(hold)
+        states.setdefault(STATES[hold.state], []).append(hold)
     confirmed = [hold.reference for hold in states["CONFIRMED"]]
     sold = sum(line.quantity for hold in states["CONFIRMED"] for line in hold.lines)
     level = client.level(SKU)
@@ -313,7 +314,7 @@ def judge(sale, client, visits):
     checks = {
         f"{units} sold, none more, none left": sold == units and (level.on_hand, level.held, level.available) == (0, 0, 0),
         "nobody paid without a unit": charged <= set(confirmed) and all(
-            payments[id]["amount"] == orders[id]["amount"] == PRICE for id in charged),
+            id in orders and payments[id]["amount"] == orders[id]["amount"] == PRICE for id in charged),
         "nobody has a unit without having paid": set(confirmed) <= charged,
         "no unit without an order": sorted(confirmed) == sorted(paid) and not states["HELD"],
         "every order in a final state": not stuck,
@@ -344,7 +345,7 @@ def sell(sale, options):
         visits = [Visit(sale, each, began) for each in people]
         for visit in visits:
             visit.start()
-        kills = 0 if options.no_kills else kill_each(sale, visits)
+        kills = 0 if options.no_kills else kill_each(sale)
         settle(sale, visits)
         say(f"all have left after {time.monotonic() - began:.0f} s")
     with Client(sale.target) as client:
@@ -405,7 +406,10 @@ def look(sale):
             client.adjust(sku, set_on_hand=sale.options.units, reason="delivery")
     say(f"the shop is open: http://{sale.address} (Ctrl-C closes it); the server's console: "
         f"{re.search('http://[0-9.:]+', sale.server.says)[0]}/console")
-    signal.sigwait({signal.SIGINT, signal.SIGTERM})
+    closed = threading.Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda *_: closed.set())
+    closed.wait()
     return 0
 
 
@@ -430,9 +434,6 @@ def parse():
 def main():
     options = parse()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
-    if options.open:
-        # Taken by sigwait() alone.
-        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM})
     threading.stack_size(512 * 1024)
     folder = pathlib.Path(tempfile.mkdtemp(prefix="holdfast-orders-"))
     try:
@@ -440,14 +441,14 @@ def main():
     except (RuntimeError, AssertionError, OSError) as error:
         say(f"could not run: {error}")
         status = 2
+    except KeyboardInterrupt:
+        status = 130
     finally:
         shutil.rmtree(folder)
     if not options.open:
         say({0: "GOOD: every order ended right", 1: "VIOLATED"}.get(status, "no verdict"))
     sys.exit(status)
 
-
-STATE_NAMES = {1: "HELD", 2: "CONFIRMED", 3: "RELEASED", 4: "EXPIRED"}
 
 if __name__ == "__main__":
     main()

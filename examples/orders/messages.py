@@ -11,6 +11,7 @@ import time
 
 import pika
 from google.protobuf import duration_pb2, json_format
+from google.protobuf.message import DecodeError
 from holdfast.v1 import event_pb2, order_pb2, reservation_pb2
 
 log = logging.getLogger("messages")
@@ -117,7 +118,7 @@ class Consumer:
         try:
             apply = self.read(delivery.exchange, properties, body)
             key = attributes["source"], attributes["id"], attributes.get("subject", "")
-        except (json_format.ParseError, ValueError, KeyError) as error:
+        except (json_format.ParseError, DecodeError, ValueError, KeyError) as error:
             log.error("a message that nobody can read goes to %s: %r", DEAD, error)
             channel.basic_reject(delivery.delivery_tag, requeue=False)
             return

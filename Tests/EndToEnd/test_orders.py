@@ -1,0 +1,820 @@
+"""examples/orders: the shop's rules without a broker, the payment provider, the naive shops, and the whole of it.
+
+The whole (the marker `orders`, `make test-orders`) runs RabbitMQ, the server, relay, intake, provider and shop, kills each, and
+reads the verdict of scripts/demo-orders.py.
+"""
+
+import contextlib
+import http.client
+import importlib.util
+import itertools
+import json
+import re
+import subprocess
+import sys
+import threading
+import types
+import urllib.parse
+
+import pika
+import pytest
+from google.protobuf import json_format
+
+import rabbitmq
+from conftest import REPOSITORY
+from holdfast.v1 import event_pb2, order_pb2
+from server import eventually
+
+EXAMPLE = REPOSITORY / "examples" / "orders"
+sys.path[:0] = [str(EXAMPLE), str(EXAMPLE / "naive")]
+
+import messages  # noqa: E402  the example's folder must be on the path first
+import orders as orders_module  # noqa: E402
+import provider  # noqa: E402
+import run as naive  # noqa: E402
+import shop as shop_module  # noqa: E402
+import till as till_module  # noqa: E402
+from messages import Consumer, Publisher  # noqa: E402
+from orders import Orders  # noqa: E402
+from postgres import Postgres  # noqa: E402
+from shoppers import shoppers  # noqa: E402
+from till import Refused, Till, Unknown  # noqa: E402
+
+CARD = {behaviour: number for number, behaviour in provider.CARDS.items()}
+FAR = 4_000_000_000.0
+
+
+@pytest.fixture
+def orders(tmp_path):
+    return Orders(tmp_path / "shop.sqlite")
+
+
+def place(orders, order="order-1"):
+    orders.place(order, [("ticket", 1)], 4900)
+    return order
+
+
+def at(orders, order="order-1"):
+    row = orders.get(order)
+    return row["state"], row["reason"], row["next"]
+
+
+# The states of an order, each by the way that leads there.
+WAYS = {
+    "submitted": [],
+    "held": [("reserved", "r1", FAR, "HELD")],
+    "asked": [("reserved", "r1", FAR, "HELD"), ("pay", "card")],
+    "authorized": [("reserved", "r1", FAR, "HELD"), ("pay", "card"), ("authorized",)],
+    "confirmed": [("reserved", "r1", FAR, "HELD"), ("pay", "card"), ("authorized",), ("confirmed",)],
+    "paid": [("reserved", "r1", FAR, "HELD"), ("pay", "card"), ("authorized",), ("confirmed",), ("captured",)],
+    "sold out": [("rejected", "INSUFFICIENT_STOCK")],
+    "expired": [("reserved", "r1", FAR, "HELD"), ("ended", "r1", "EXPIRED")],
+    "declined": [("reserved", "r1", FAR, "HELD"), ("pay", "card"), ("declined",)],
+    "cancelled early": [("give_up",)],
+}
+STANDS = {
+    "submitted": ("SUBMITTED", "", "PUBLISH"), "held": ("STOCK_RESERVED", "", "ASK"),
+    "asked": ("STOCK_RESERVED", "", "AUTHORIZE"), "authorized": ("STOCK_RESERVED", "", "CONFIRM"),
+    "confirmed": ("STOCK_RESERVED", "", "CAPTURE"), "paid": ("PAID", "", ""), "sold out": ("CANCELLED", "SOLD_OUT", ""),
+    "expired": ("CANCELLED", "EXPIRED", ""), "declined": ("CANCELLED", "CARD_DECLINED", "RELEASE"),
+    "cancelled early": ("CANCELLED", "BY_CUSTOMER", ""),
+}
+# What each of these does where; everywhere else it changes nothing.
+CHANGES = {
+    ("reserved", "r1", FAR, "HELD"): {"submitted": ("STOCK_RESERVED", "", "ASK"), "sold out": ("CANCELLED", "SOLD_OUT", "RELEASE"),
+                                      "cancelled early": ("CANCELLED", "BY_CUSTOMER", "RELEASE")},
+    ("reserved", "r1", FAR, "EXPIRED"): {"submitted": ("CANCELLED", "EXPIRED", "")},
+    ("rejected", "INSUFFICIENT_STOCK"): {"submitted": ("CANCELLED", "SOLD_OUT", "")},
+    ("rejected", "NOT_ON_SALE"): {"submitted": ("CANCELLED", "NOT_ON_SALE", "")},
+    # The event may come before the answer. With a payment under way Confirm decides; nothing overrides PAID.
+    ("ended", "r1", "EXPIRED"): {"submitted": ("CANCELLED", "EXPIRED", ""), "held": ("CANCELLED", "EXPIRED", "")},
+    ("ended", "another", "EXPIRED"): {"submitted": ("CANCELLED", "EXPIRED", "")},
+    ("pay", "card"): {"held": ("STOCK_RESERVED", "", "AUTHORIZE")},
+    ("give_up",): {"submitted": ("CANCELLED", "BY_CUSTOMER", ""), "held": ("CANCELLED", "BY_CUSTOMER", "RELEASE")},
+    ("authorized",): {"asked": ("STOCK_RESERVED", "", "CONFIRM")},
+    ("declined",): {"asked": ("CANCELLED", "CARD_DECLINED", "RELEASE")},
+    ("unanswered",): {"asked": ("CANCELLED", "PAYMENT_TIMED_OUT", "VOID")},
+    ("confirmed",): {"authorized": ("STOCK_RESERVED", "", "CAPTURE")},
+    ("lost", "EXPIRED"): {"authorized": ("CANCELLED", "EXPIRED", "VOID")},
+    ("captured",): {"confirmed": ("PAID", "", "")},
+    ("voided",): {},
+    ("released",): {"declined": ("CANCELLED", "CARD_DECLINED", "")},
+}
+
+
+@pytest.mark.parametrize("change", CHANGES, ids=lambda it: "-".join(map(str, it)))
+def test_what_changes_an_order(orders, change):
+    name, *arguments = change
+    assert CHANGES[change].keys() <= WAYS.keys()
+    for start, way in WAYS.items():
+        order = place(orders, start)
+        for step, *rest in way:
+            assert getattr(orders, step)(order, *rest)
+        assert at(orders, order) == STANDS[start]
+        changed = getattr(orders, name)(order, *arguments)
+        end = CHANGES[change].get(start, STANDS[start])
+        assert at(orders, order) == end, start
+        assert bool(changed) == (start in CHANGES[change]), start
+        # Once more is nothing more.
+        getattr(orders, name)(order, *arguments)
+        assert at(orders, order) == end, start
+
+
+def test_a_second_click_is_the_same_order(orders):
+    place(orders)
+    orders.reserved("order-1", "r1", FAR, "HELD")
+    assert orders.place("order-1", [("ticket", 1)], 4900)["state"] == "STOCK_RESERVED"
+    assert orders.database.execute("select count(*) from orders").fetchone()[0] == 1
+
+
+# The till, with a crash before and behind every call that it makes
+
+
+class Crash(BaseException):
+    """kill -9, as far as the code can tell: nothing behind it is run."""
+
+
+class Fuse:
+    """Ends the process at one of its calls: before it is made, or when it has been made and nobody has read the answer."""
+
+    def __init__(self, at=None):
+        self.at, self.number = at, itertools.count()
+
+    def around(self, call):
+        before, behind = next(self.number), next(self.number)
+        if before == self.at:
+            raise Crash
+        try:
+            return call()
+        finally:
+            if behind == self.at:
+                raise Crash
+
+
+class Bank:
+    """The provider's own ledger, without HTTP."""
+
+    def __init__(self, path, fuse):
+        self.ledger, self.fuse = provider.Ledger(path), fuse
+
+    def ask(self, path, **body):
+        return self.fuse.around(lambda: self.answer(path, **body))
+
+    def answer(self, path, order, amount=0, card=""):
+        if path == "/authorize":
+            state, in_time = self.ledger.authorize(order, amount, card)
+            if not in_time:
+                raise Unknown(path)
+            if state not in ("AUTHORIZED", "CAPTURED"):
+                raise Refused(state)
+        else:
+            wanted = {"/capture": "CAPTURED", "/void": "VOIDED"}[path]
+            state = getattr(self.ledger, path[1:])(order)
+            if state != wanted:
+                raise Refused(state)
+
+
+class Server:
+    """What Holdfast decides about one hold. `away`: so many calls get no answer; every other one of them has had its effect."""
+
+    def __init__(self, fate, fuse):
+        self.state = {"held": "HELD", "gone": "EXPIRED", "expired": "EXPIRED", "released": "RELEASED", "away": "HELD"}[fate]
+        self.left, self.fuse, self.away = int(fate != "gone"), fuse, 5 if fate == "away" else 0
+
+    def confirm(self, reservation):
+        return self.fuse.around(lambda: self.answer(self.confirm_now))
+
+    def release(self, reservation):
+        return self.fuse.around(lambda: self.answer(self.release_now))
+
+    def answer(self, decide):
+        self.away -= 1
+        if self.away >= 0 and self.away % 2 == 0:
+            raise Unknown("UNAVAILABLE")
+        decide()
+        if self.away >= 0:
+            raise Unknown("DEADLINE_EXCEEDED")
+
+    def confirm_now(self):
+        if self.state == "EXPIRED" and not self.left:
+            raise Refused("INSUFFICIENT_STOCK")
+        if self.state == "RELEASED":
+            raise Refused("RESERVATION_RELEASED")
+        self.state, self.left = "CONFIRMED", 0
+
+    def release_now(self):
+        if self.state not in ("HELD", "RELEASED"):
+            raise Refused(f"RESERVATION_{self.state}")
+        self.state, self.left = "RELEASED", 1
+
+
+class Clock:
+    def __init__(self):
+        self.now = 1_700_000_000.0
+
+    def time(self):
+        return self.now
+
+
+# Card, what has become of the hold: how the order ends, what the provider has, what Holdfast has.
+ENDS = {
+    ("good", "held"): ("PAID", "", "CAPTURED", "CONFIRMED"),
+    ("good", "expired"): ("PAID", "", "CAPTURED", "CONFIRMED"),
+    ("good", "gone"): ("CANCELLED", "EXPIRED", "VOIDED", "EXPIRED"),
+    ("good", "released"): ("CANCELLED", "RESERVATION_RELEASED", "VOIDED", "RELEASED"),
+    ("good", "away"): ("PAID", "", "CAPTURED", "CONFIRMED"),
+    ("declined", "held"): ("CANCELLED", "CARD_DECLINED", "DECLINED", "RELEASED"),
+    ("declined", "gone"): ("CANCELLED", "CARD_DECLINED", "DECLINED", "EXPIRED"),
+    ("declined", "away"): ("CANCELLED", "CARD_DECLINED", "DECLINED", "RELEASED"),
+    ("slow", "held"): ("PAID", "", "CAPTURED", "CONFIRMED"),
+    ("lost", "held"): ("PAID", "", "CAPTURED", "CONFIRMED"),
+    ("lost", "gone"): ("CANCELLED", "EXPIRED", "VOIDED", "EXPIRED"),
+    ("silent", "held"): ("CANCELLED", "PAYMENT_TIMED_OUT", "VOIDED", "RELEASED"),
+    ("silent", "gone"): ("CANCELLED", "PAYMENT_TIMED_OUT", "VOIDED", "EXPIRED"),
+}
+
+
+def pay(folder, monkeypatch, card, fate, crash_at):
+    """Pays one order, with a crash somewhere. Returns how it ends, and whether there was a crash."""
+    clock, fuse = Clock(), Fuse(crash_at)
+    for module in (orders_module, till_module):
+        monkeypatch.setattr(module, "time", clock)
+    bank, server = Bank(folder / "payments.sqlite", fuse), Server(fate, fuse)
+    crashed = False
+    orders = Orders(folder / "shop.sqlite")
+    place(orders)
+    orders.reserved("order-1", "r1", clock.now + 10, "HELD")
+    orders.pay("order-1", CARD[card])
+    till = Till(orders, server, bank, patience=8)
+    while orders.get("order-1")["next"]:
+        assert clock.now < 1_700_003_600, f"no end: {at(orders)}"
+        for row in orders.due(Till.STEPS):
+            # No money is taken before the units are sold.
+            assert bank.ledger.find("order-1")[0] != "CAPTURED" or server.state == "CONFIRMED"
+            try:
+                till.take(row)
+            except Crash:
+                crashed = True
+                orders = Orders(folder / "shop.sqlite")
+                till = Till(orders, server, bank, patience=8)
+        clock.now += 0.5
+    row = orders.get("order-1")
+    return (row["state"], row["reason"], bank.ledger.find("order-1")[0], server.state), crashed
+
+
+@pytest.mark.parametrize("card, fate", ENDS)
+def test_a_payment_ends_right_wherever_the_shop_dies(tmp_path, monkeypatch, card, fate):
+    for crash_at in itertools.count():
+        folder = tmp_path / str(crash_at)
+        folder.mkdir()
+        end, crashed = pay(folder, monkeypatch, card, fate, crash_at)
+        assert end == ENDS[card, fate], f"crash at {crash_at}"
+        if not crashed:
+            break
+    # Two places each: authorize, then capture or void behind Confirm, or Release.
+    assert crash_at >= (4 if card == "declined" else 6)
+
+
+def test_the_server_is_asked_where_no_event_comes(orders, monkeypatch):
+    clock = Clock()
+    monkeypatch.setattr(orders_module, "time", clock)
+    for state, then in (("HELD", "ASK"), ("EXPIRED", ""), ("RELEASED", "")):
+        order = place(orders, f"order-{state}")
+        orders.reserved(order, order, clock.now + 10, "HELD")
+        assert order not in [row["id"] for row in orders.due(["ASK"])]
+        clock.now += 10 + orders.ask_after
+        (row,) = [row for row in orders.due(["ASK"]) if row["id"] == order]
+        till = Till(orders, types.SimpleNamespace(state=lambda _: state), None)
+        till.take(row)
+        assert at(orders, order)[2] == then
+
+
+# The payment provider
+
+
+@contextlib.contextmanager
+def serving(server):
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True)
+    thread.start()
+    try:
+        yield f"127.0.0.1:{server.server_port}"
+    finally:
+        server.shutdown()
+        server.server_close()
+
+
+def ask(address, method, path, body=None, kind="application/json"):
+    """(status, headers, text)"""
+    connection = http.client.HTTPConnection(address, timeout=20)
+    try:
+        connection.request(method, path, body, {"Content-Type": kind} if body is not None else {})
+        answer = connection.getresponse()
+        return answer.status, answer.headers, answer.read().decode()
+    finally:
+        connection.close()
+
+
+NO_ANSWER = None
+AUTHORIZE, CAPTURE, VOID = "/authorize", "/capture", "/void"
+PAYMENTS = [
+    ("good", [(CAPTURE, 409), (AUTHORIZE, 200), (AUTHORIZE, 200), (CAPTURE, 200), (CAPTURE, 200), (VOID, 409), (AUTHORIZE, 200)],
+     "CAPTURED"),
+    ("good", [(AUTHORIZE, 200), (VOID, 200), (VOID, 200), (AUTHORIZE, 409), (CAPTURE, 409)], "VOIDED"),
+    # An authorization that arrives behind its void is refused.
+    ("good", [(VOID, 200), (AUTHORIZE, 409), (CAPTURE, 409)], "VOIDED"),
+    ("declined", [(AUTHORIZE, 402), (AUTHORIZE, 402), (CAPTURE, 409), (VOID, 200)], "DECLINED"),
+    ("slow", [(AUTHORIZE, NO_ANSWER), (AUTHORIZE, 200), (CAPTURE, 200)], "CAPTURED"),
+    ("slow", [(AUTHORIZE, NO_ANSWER), (VOID, 200), (AUTHORIZE, 409)], "VOIDED"),
+    ("lost", [(AUTHORIZE, NO_ANSWER), (CAPTURE, 409), (AUTHORIZE, 200)], "AUTHORIZED"),
+    ("lost", [(AUTHORIZE, NO_ANSWER), (VOID, 200), (AUTHORIZE, 409)], "VOIDED"),
+    ("silent", [(AUTHORIZE, NO_ANSWER), (AUTHORIZE, NO_ANSWER), (VOID, 200)], "VOIDED"),
+]
+
+
+@pytest.mark.parametrize("card, calls, end", PAYMENTS)
+def test_the_provider_is_idempotent(tmp_path, card, calls, end):
+    with serving(provider.Server(provider.Ledger(tmp_path / "payments.sqlite"), silence=0)) as address:
+        for path, wanted in calls:
+            body = json.dumps({"order": "order-1", "amount": 4900, "card": CARD[card]})
+            try:
+                status, _, _ = ask(address, "POST", path, body)
+            except http.client.HTTPException:
+                status = NO_ANSWER
+            assert status == wanted, path
+        (payment,) = json.loads(ask(address, "GET", "/payments")[2])
+        assert payment["state"] == end
+        # After kill -9 it knows the same.
+        assert provider.Ledger(tmp_path / "payments.sqlite").all() == [payment]
+
+
+def test_the_provider_says_what_it_cannot_read(tmp_path):
+    with serving(provider.Server(provider.Ledger(tmp_path / "payments.sqlite"))) as address:
+        for path, body, wanted in [("/authorize", "{", 400), ("/authorize", "{}", 400), ("/authorize", "[]", 400), ("/refund", '{"order": "o"}', 404),
+                                   ("/authorize", '{"order": "o", "amount": "x", "card": ""}', 400)]:
+            assert ask(address, "POST", path, body)[0] == wanted, body
+
+
+# Messages
+
+
+class Channel:
+    """What the broker is told; `publishes` may raise."""
+
+    def __init__(self, trouble=None):
+        self.acknowledged, self.rejected, self.published, self.trouble = [], [], [], trouble
+
+    def basic_ack(self, tag):
+        self.acknowledged.append(tag)
+
+    def basic_reject(self, tag, requeue):
+        assert not requeue
+        self.rejected.append(tag)
+
+    def basic_publish(self, exchange, key, body, properties, mandatory):
+        if self.trouble:
+            raise self.trouble
+        self.published.append((exchange, key, body, properties, mandatory))
+
+
+def answer(order, **fields):
+    if "reason" in fields:
+        return messages.ANSWERS, "StockRejected", order_pb2.OrderRejected(order_id=order, **fields), {"id": order, "source": "intake"}
+    message = order_pb2.OrderReserved(order_id=order, reservation_id="r1", state=fields.get("state", "RESERVATION_STATE_HELD"))
+    message.expires_at.FromSeconds(int(FAR))
+    return messages.ANSWERS, "StockReserved", message, {"id": order, "source": "intake"}
+
+
+def event(kind, order, id="s-1", sku="ticket"):
+    return (messages.EVENTS, kind, event_pb2.Event(lsn=1, reference=order, reservation_id="r1"),
+            {"id": id, "source": "holdfast", "subject": sku})
+
+
+def deliver(consumer, channel, message, tag=1, kind="application/json", body=None):
+    exchange, type, content, attributes = message
+    if body is None:
+        body = json_format.MessageToJson(content).encode() if kind == "application/json" else content.SerializeToString()
+    properties = pika.BasicProperties(content_type=kind, type=type, headers={
+        f"cloudEvents_{name}": value for name, value in attributes.items()})
+    consumer.take(channel, types.SimpleNamespace(exchange=exchange, delivery_tag=tag), properties, body)
+
+
+@pytest.mark.parametrize("kind", ["application/json", "application/protobuf"])
+def test_messages_have_their_effect_once(orders, kind):
+    consumer, channel = Consumer(orders, None), Channel()
+    place(orders)
+    deliver(consumer, channel, answer("order-1"), 1, kind)
+    assert at(orders) == STANDS["held"] and orders.get("order-1")["expires_at"] == FAR
+    deliver(consumer, channel, event("ReservationExpired", "order-1"), 2, kind)
+    assert at(orders) == STANDS["expired"]
+    assert channel.acknowledged == [1, 2]
+    # The same answer again would give the hold back, if it were looked at: it is a double.
+    orders.database.execute("update orders set reservation = ''")
+    deliver(consumer, channel, answer("order-1"), 3, kind)
+    assert at(orders) == STANDS["expired"] and channel.acknowledged == [1, 2, 3]
+
+
+def test_one_decision_about_two_skus_is_two_messages(orders):
+    consumer, channel = Consumer(orders, None), Channel()
+    for sku in ("ticket", "shirt", "shirt"):
+        deliver(consumer, channel, event("ReservationExpired", "order-1", sku=sku))
+    assert [tuple(row) for row in orders.database.execute("select id, subject from seen order by subject")] == [
+        ("s-1", "shirt"), ("s-1", "ticket")]
+
+
+def test_the_id_is_kept_with_the_effect_or_not_at_all(orders, monkeypatch):
+    consumer, channel = Consumer(orders, None), Channel()
+    place(orders)
+
+    def die(*_):
+        raise Crash
+    with monkeypatch.context() as patch:
+        patch.setattr(orders, "reserved", die)
+        with pytest.raises(Crash):
+            deliver(consumer, channel, answer("order-1"))
+    assert channel.acknowledged == [] and at(orders) == STANDS["submitted"]
+    deliver(consumer, channel, answer("order-1"))
+    assert channel.acknowledged == [1] and at(orders) == STANDS["held"]
+
+
+UNREADABLE = {
+    "no JSON": (answer("order-1"), b"{", "application/json"),
+    "another field's type": (answer("order-1"), b'{"orderId": 7}', "application/json"),
+    "no protobuf": (answer("order-1"), b"\xff\xff", "application/protobuf"),
+    "no id": ((*answer("order-1")[:3], {"source": "intake"}), None, "application/json"),
+    "no type": ((messages.ANSWERS, None, order_pb2.OrderReserved(), {"id": "1", "source": "intake"}), None, "application/json"),
+    "an event of another kind": (event("StockAdjusted", ""), None, "application/json"),
+}
+
+
+@pytest.mark.parametrize("name", UNREADABLE)
+def test_what_nobody_can_read_is_put_aside(orders, name):
+    message, body, kind = UNREADABLE[name]
+    channel = Channel()
+    place(orders)
+    deliver(Consumer(orders, None), channel, message, 7, kind, body)
+    assert channel.rejected == [7] and channel.acknowledged == [] and at(orders) == STANDS["submitted"]
+
+
+def test_an_order_goes_out_until_it_is_answered(orders, monkeypatch):
+    clock = Clock()
+    for module in (orders_module, messages):
+        monkeypatch.setattr(module, "time", clock)
+    order = orders.place("order-1", [("shirt", 2), ("ticket", 1)], 9900)["id"]
+    publisher, channel = Publisher(orders, None, 2.5, None), Channel()
+    waits = []
+    while at(orders) == STANDS["submitted"]:
+        (row,) = orders.due(["PUBLISH"])
+        publisher.publish(channel, row)
+        if at(orders) == STANDS["submitted"]:
+            assert orders.due(["PUBLISH"]) == []
+            waits.append(orders.get(order)["due"] - clock.now)
+            clock.now += waits[-1]
+    assert waits[:6] == [5, 10, 20, 40, 60, 60] and sum(waits) >= 600 > sum(waits[:-1])
+    assert at(orders) == ("CANCELLED", "NO_ANSWER", "")
+    exchange, key, body, properties, mandatory = channel.published[0]
+    assert (exchange, key, mandatory) == ("orders", "shirt", True) and all(each == channel.published[0] for each in channel.published)
+    placed = json_format.Parse(body, order_pb2.OrderPlaced())
+    assert placed.order_id == order and placed.ttl.ToMilliseconds() == 2500
+    assert [(line.sku, line.quantity) for line in placed.lines] == [("shirt", 2), ("ticket", 1)]
+    assert properties.delivery_mode == 2 and properties.content_type == "application/json"
+    assert properties.headers["cloudEvents_type"] == "OrderPlaced" and properties.headers["cloudEvents_partitionkey"] == "shirt"
+
+
+@pytest.mark.parametrize("trouble", [pika.exceptions.UnroutableError([]), pika.exceptions.NackError([])])
+def test_an_order_that_the_broker_does_not_keep_goes_out_again(orders, trouble):
+    place(orders)
+    channel = Channel(trouble)
+    Publisher(orders, None, 2, None).publish(channel, orders.get("order-1"))
+    assert at(orders) == STANDS["submitted"] and orders.get("order-1")["tries"] == 0
+
+
+# Pages and the JSON API
+
+
+@pytest.fixture
+def address(orders):
+    holdfast = types.SimpleNamespace(levels=lambda skus: {"ticket": (3, 5), "shirt": (0, 2), "poster": (0, 0)})
+    with serving(shop_module.Server(shop_module.Shop(orders, holdfast))) as found:
+        yield found
+
+
+def post(address, path, **form):
+    return ask(address, "POST", path, urllib.parse.urlencode(form), "application/x-www-form-urlencoded")
+
+
+def test_a_customer_with_a_browser(orders, address):
+    status, headers, cart = ask(address, "GET", "/")
+    assert status == 200 and headers["Cache-Control"] == "no-store"
+    for text in ("3 left", "all in other carts", "sold out"):
+        assert text in cart
+    order = re.search(r'name="order" value="([0-9a-f]+)"', cart)[1]
+    for _ in range(2):
+        status, headers, _ = post(address, "/checkout", order=order, ticket=2, shirt="", poster=0)
+        assert (status, headers["Location"]) == (303, f"/orders/{order}")
+    page = ask(address, "GET", f"/orders/{order}")[2]
+    assert "We have your order" in page and "2 × Concert ticket · 98.00" in page and 'http-equiv="refresh"' in page
+    assert post(address, f"/orders/{order}/pay", card=CARD["good"])[0] == 409
+    orders.reserved(order, "r1", FAR, "HELD")
+    page = ask(address, "GET", f"/orders/{order}")[2]
+    assert "It is held for you" in page and "Pay 98.00" in page and "Cancel the order" in page
+    for wanted in (303, 409):
+        assert post(address, f"/orders/{order}/pay", card=CARD["good"])[0] == wanted
+    assert post(address, f"/orders/{order}/cancel")[0] == 409
+    orders.authorized(order), orders.confirmed(order), orders.captured(order)
+    page = ask(address, "GET", f"/orders/{order}")[2]
+    assert "Paid. It is yours" in page and "refresh" not in page and "Cancel the order" not in page
+
+
+def test_a_program(orders, address):
+    body = {"order_id": "order-json-1", "lines": [{"sku": "ticket", "quantity": 2}]}
+    for wanted in (201, 200):
+        status, _, text = ask(address, "POST", "/api/orders", json.dumps(body))
+        assert status == wanted and json.loads(text)["state"] == "SUBMITTED" and json.loads(text)["amount"] == 9800
+    other = {**body, "lines": [{"sku": "ticket", "quantity": 1}]}
+    assert ask(address, "POST", "/api/orders", json.dumps(other))[0] == 409
+    assert ask(address, "POST", "/api/orders/order-json-1/payment", '{"card": "1"}')[0] == 409
+    for wanted in (202, 409):
+        assert ask(address, "POST", "/api/orders/order-json-1/cancel")[0] == wanted
+    found = json.loads(ask(address, "GET", "/api/orders/order-json-1")[2])
+    assert (found["state"], found["reason"], found["is_final"]) == ("CANCELLED", "BY_CUSTOMER", True)
+    assert json.loads(ask(address, "GET", "/api/stock")[2])["ticket"] == {"available": 3, "on_hand": 5}
+
+
+def lines(*pairs, order="order-bad-1"):
+    return json.dumps({"order_id": order, "lines": [{"sku": sku, "quantity": quantity} for sku, quantity in pairs]})
+
+
+@pytest.mark.parametrize("path, body, wanted", [
+    ("/api/orders", "{", 400), ("/api/orders", "[]", 400), ("/api/orders", "{}", 400), ("/api/orders", "", 400),
+    ("/api/orders", '{"order_id": "order-bad-1", "lines": 7}', 400), ("/api/orders", '{"order_id": "order-bad-1", "lines": [7]}', 400),
+    ("/api/orders", lines(), 400), ("/api/orders", lines(("nothing", 1)), 400), ("/api/orders", lines(("ticket", 0)), 400),
+    ("/api/orders", lines(("ticket", 11)), 400), ("/api/orders", lines(("ticket", -1)), 400), ("/api/orders", lines(("ticket", "x")), 400),
+    ("/api/orders", lines(("ticket", 1.5)), 400), ("/api/orders", lines(("ticket", 1), ("ticket", 1)), 400),
+    ("/api/orders", lines(("ticket", 1), order="short"), 400), ("/api/orders", lines(("ticket", 1), order="<script>alert"), 400),
+    ("/api/orders", lines(("ticket", 1), order="o" * 65), 400), ("/api/orders", "x" * 20_000, 413),
+    ("/api/orders/none-such/payment", "{}", 404), ("/api/orders/none-such/cancel", "", 404), ("/api/nothing", "{}", 404),
+    ("/checkout", "order=order-bad-1", 400), ("/checkout", "order=order-bad-1&ticket=x", 400), ("/checkout", "ticket=1", 400),
+    ("/checkout", "order=%3Cscript%3E&ticket=1", 400), ("/orders/none-such/pay", "card=1", 404), ("/nothing", "", 404),
+])
+def test_what_cannot_be_is_said(orders, address, path, body, wanted):
+    status, headers, text = ask(address, "POST", path, body)
+    assert status == wanted and orders.database.execute("select count(*) from orders").fetchone()[0] == 0
+    if path.startswith("/api/"):
+        assert json.loads(text)["error"]
+    else:
+        assert headers["Content-Type"].startswith("text/html") and "<script" not in text
+
+
+@pytest.mark.parametrize("path", ["/orders/none-such", "/api/orders/none-such", "/x", "/orders/%3Cscript%3E"])
+def test_what_is_not_there_is_said(address, path):
+    assert ask(address, "GET", path)[0] == 404
+
+
+# The naive shops
+
+
+@pytest.fixture(scope="module")
+def database():
+    pytest.importorskip("psycopg")
+    with Postgres() as running:
+        yield running
+
+
+# What each must show: its own faults, and none that it cannot have.
+FAULTS = {
+    "check_then_act": {"oversold", "unpaid_for"},
+    "lock_without_fencing": {"oversold", "unpaid_for"},
+    "validate_then_remove": {"unpaid_for", "stuck"},
+    "queue_without_idempotence": {"oversold", "unpaid_for"},
+}
+
+
+def faults(result):
+    return {name for name in ("oversold", "unpaid_for", "lost", "stuck") if getattr(result, name) > 0}
+
+
+@pytest.mark.parametrize("version", naive.VERSIONS, ids=lambda it: it.__name__)
+def test_a_naive_shop_shows_its_fault(database, version):
+    people = shoppers(300)
+    results = [naive.measure(version, database, people, units=30) for _ in range(2)]
+    assert faults(results[0]) == FAULTS[version.__name__]
+    assert results[0] == results[1], "the same shoppers, another end"
+
+
+def test_a_redelivery_alone_blocks_units_for_nobody(database, monkeypatch):
+    """Customers who all pay at once, with good cards: nothing else can go wrong."""
+    version = next(each for each in naive.VERSIONS if each.__name__ == "queue_without_idempotence")
+    people = [each for each in shoppers(300) if each.kind == "buys"]
+    assert faults(naive.measure(version, database, people, units=30)) == {"lost"}
+    monkeypatch.setattr(naive.Queue, "AGAIN", 0.0)
+    right = [each for each in people if each.clicks == 1]
+    assert faults(naive.measure(version, database, right, units=30)) == set()
+
+
+class Right:
+    """What the last text says, on PostgreSQL: nothing goes wrong here, so what goes wrong above is not the harness's."""
+
+    NAME, SCHEMA = "conditional update, idempotent by order", naive.VERSIONS[0].SCHEMA
+    TAKE = """with taken as (update stock set units = units - 1 where sku = 'ticket' and units > 0
+                             and not exists (select from orders where id = %s) returning sku)
+              insert into orders select %s, 'RESERVED' from taken on conflict do nothing"""
+    GIVE_BACK = """with ended as (update orders set state = 'CANCELLED' where id = %s and state = 'RESERVED' returning id)
+                   update stock set units = units + (select count(*) from ended)"""
+
+    @classmethod
+    def checkout(cls, shop, customer, order):
+        order = re.sub(r"^(\d+-\d+).*", r"\1", order)  # a second click is the same order
+        if not shop.do(cls.TAKE, order, order) and shop.value("select state from orders where id = %s", order) is None:
+            return "SOLD_OUT"
+        yield min(customer.pays_after or shop.hold, shop.hold)
+        if customer.pays_after is None or customer.pays_after > shop.hold:
+            shop.do(cls.GIVE_BACK, order)
+            return "CANCELLED"
+        if not shop.do("update orders set state = 'IN_PAYMENT' where id = %s and state = 'RESERVED'", order):
+            return shop.value("select state from orders where id = %s", order)
+        try:
+            yield from shop.bank.charge(order, customer.card)
+        except (shop.bank.Declined, shop.bank.TimedOut):
+            if order not in shop.bank.charged:  # it asks
+                shop.do("update orders set state = 'RESERVED' where id = %s", order)
+                shop.do(cls.GIVE_BACK, order)
+                return "CANCELLED"
+        shop.do("update orders set state = 'PAID' where id = %s", order)
+        return "PAID"
+
+
+def test_a_right_shop_has_no_fault_with_the_same_shoppers(database):
+    result = naive.measure(Right, database, shoppers(300), units=30)
+    assert faults(result) == set() and result.sold == 30
+
+
+def test_the_naive_shops_are_short_enough_to_read():
+    for version in naive.VERSIONS:
+        text = (EXAMPLE / "naive" / f"{version.__name__}.py").read_text()
+        assert 25 <= len([line for line in text.splitlines() if line.strip()]) <= 60, version.__name__
+
+
+# The whole
+
+
+def demo_module():
+    spec = importlib.util.spec_from_file_location("demo_orders", REPOSITORY / "scripts" / "demo-orders.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+UNITS = 3
+
+
+class World:
+    """A sale that has ended right, as shop, server, provider and shoppers tell it: 3 units, 4 orders."""
+
+    def __init__(self, tmp_path):
+        self.demo = demo_module()
+        self.rows = {id: {"id": id, "state": state, "reason": "", "next": "", "amount": 4900} for id, state in
+                     [("a", "PAID"), ("b", "PAID"), ("c", "PAID"), ("d", "CANCELLED")]}
+        self.payments = {id: {"order": id, "amount": 4900, "state": "CAPTURED"} for id in "abc"}
+        self.payments["d"] = {"order": "d", "amount": 4900, "state": "VOIDED"}
+        self.holds = {id: types.SimpleNamespace(state=2, reference=id, lines=[types.SimpleNamespace(quantity=1)]) for id in "abc"}
+        self.holds["d"] = types.SimpleNamespace(state=4, reference="d", lines=[types.SimpleNamespace(quantity=1)])
+        self.level_now = types.SimpleNamespace(on_hand=0, held=0, available=0)
+        self.visits = [types.SimpleNamespace(told={id: row["state"]}, trouble=None) for id, row in self.rows.items()]
+        self.options, self.file = types.SimpleNamespace(units=UNITS), tmp_path / "payments.json"
+
+    # What judge() asks the sale and the server's client for.
+    def orders(self):
+        return self.rows
+
+    def list(self):
+        return list(self.holds.values())
+
+    def level(self, _):
+        return self.level_now
+
+    def violated(self):
+        self.file.write_text(json.dumps(list(self.payments.values())))
+        self.payments_url = self.file.as_uri()
+        sale = types.SimpleNamespace(orders=self.orders, options=self.options, payments=self.payments_url)
+        checks, _ = self.demo.judge(sale, self, self.visits)
+        return {what for what, holds in checks.items() if not holds}
+
+
+def unit_lost(world):
+    world.level_now.on_hand = 1
+
+
+def oversold(world):
+    world.holds["e"] = types.SimpleNamespace(state=2, reference="e", lines=[types.SimpleNamespace(quantity=1)])
+
+
+def paid_without_a_unit(world):
+    world.payments["d"]["state"] = "CAPTURED"
+
+
+def overcharged(world):
+    world.payments["a"]["amount"] = 9800
+
+
+def given_away(world):
+    world.payments["a"]["state"] = "VOIDED"
+
+
+def sold_without_an_order(world):
+    world.rows["a"]["state"] = "CANCELLED"
+
+
+def still_held(world):
+    world.holds["d"].state = 1
+
+
+def never_ends(world):
+    world.rows["d"]["next"] = "RELEASE"
+
+
+def stays_reserved(world):
+    world.rows["d"]["state"] = "STOCK_RESERVED"
+
+
+def money_set_aside(world):
+    world.payments["d"]["state"] = "AUTHORIZED"
+
+
+def two_orders_of_one_cart(world):
+    world.rows["a2"] = {**world.rows["d"], "id": "a2"}
+
+
+def told_otherwise(world):
+    world.visits[3].told["d"] = "PAID"
+
+
+def a_shopper_in_trouble(world):
+    world.visits[0].trouble = "a page of status 500"
+
+
+VIOLATIONS = {
+    None: set(),
+    unit_lost: {"3 sold, none more, none left"},
+    oversold: {"3 sold, none more, none left", "nobody has a unit without having paid", "no unit without an order"},
+    paid_without_a_unit: {"nobody paid without a unit"},
+    overcharged: {"nobody paid without a unit"},
+    given_away: {"nobody has a unit without having paid"},
+    sold_without_an_order: {"no unit without an order", "what a shopper was told is so"},
+    still_held: {"no unit without an order"},
+    never_ends: {"every order in a final state"},
+    stays_reserved: {"every order in a final state", "what a shopper was told is so"},
+    money_set_aside: {"no money set aside for nothing"},
+    two_orders_of_one_cart: {"a second click is no second order"},
+    told_otherwise: {"what a shopper was told is so"},
+    a_shopper_in_trouble: {"no shopper has seen anything else go wrong"},
+}
+
+
+@pytest.mark.parametrize("violate", VIOLATIONS, ids=lambda it: it.__name__ if it else "nothing")
+def test_the_verdict_sees_it(tmp_path, violate):
+    world = World(tmp_path)
+    if violate:
+        violate(world)
+    assert world.violated() == VIOLATIONS[violate]
+
+
+@pytest.mark.orders
+@rabbitmq.needs_rabbitmq
+def test_every_part_is_killed_and_every_order_ends_right(binary, tmp_path):
+    report = tmp_path / "report.json"
+    done = subprocess.run(
+        [sys.executable, REPOSITORY / "scripts" / "demo-orders.py", "--server", binary, "--shoppers", "60", "--units", "10",
+         "--sale", "6", "--json", report], capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stdout + done.stderr
+    found = json.loads(report.read_text())
+    assert all(found["checks"].values()) and len(found["checks"]) == 9
+    assert (found["sold"], found["charged"], found["kills"]) == (10, 10, 6)
+    *naive_rows, ours = found["table"]
+    assert len(naive_rows) == len(naive.VERSIONS)
+    for row in naive_rows:
+        assert sum(row[3:]) > 0, row
+    assert ours[1:] == [10, 10, 0, 0, 0, 0]
+    assert done.stdout.count("kill -9 of") == 6 and "GOOD" in done.stdout
+
+
+@pytest.mark.orders
+@rabbitmq.needs_rabbitmq
+def test_the_shop_is_open_until_it_is_closed(binary):
+    running = subprocess.Popen([sys.executable, REPOSITORY / "scripts" / "demo-orders.py", "--server", binary, "--open"],
+                               stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    try:
+        for line in running.stdout:
+            if found := re.search(r"the shop is open: http://([0-9.:]+)", line):
+                break
+        cart = ask(found[1], "GET", "/")[2]
+        order = re.search(r'name="order" value="([0-9a-f]+)"', cart)[1]
+        assert post(found[1], "/checkout", order=order, ticket=1, poster=2)[0] == 303
+        state = lambda: json.loads(ask(found[1], "GET", f"/api/orders/{order}")[2])["state"]  # noqa: E731
+        eventually(lambda: state() == "STOCK_RESERVED")
+        assert post(found[1], f"/orders/{order}/pay", card=CARD["good"])[0] == 303
+        eventually(lambda: state() == "PAID")
+        running.terminate()
+        assert running.wait(60) == 0
+    finally:
+        running.kill()
+        running.communicate()
