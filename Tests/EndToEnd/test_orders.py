@@ -20,6 +20,7 @@ import pika
 import pytest
 from google.protobuf import json_format
 
+import engines
 import rabbitmq
 from conftest import REPOSITORY
 from holdfast.v1 import event_pb2, order_pb2
@@ -575,7 +576,8 @@ def test_what_is_not_there_is_said(address, path):
 
 @pytest.fixture(scope="module")
 def database():
-    pytest.importorskip("psycopg")
+    if not engines.is_installed():
+        pytest.skip("PostgreSQL's server is not installed (Debian: postgresql)")
     with Postgres() as running:
         yield running
 
@@ -652,6 +654,33 @@ def test_the_naive_shops_are_short_enough_to_read():
     for version in naive.VERSIONS:
         text = (EXAMPLE / "naive" / f"{version.__name__}.py").read_text()
         assert 25 <= len([line for line in text.splitlines() if line.strip()]) <= 60, version.__name__
+
+
+# The page
+
+
+WHY = (REPOSITORY / "docs" / "WHY.md").read_text()
+
+
+def test_the_table_of_the_page_has_the_shape_of_a_run():
+    """Its rows, its columns, and which figures are faults; the figures themselves are of one run."""
+    header, _, *rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in WHY.splitlines()
+                        if line.startswith("|")][:3 + len(naive.VERSIONS)]
+    assert tuple(header) == naive.HEADINGS
+    assert [row[0] for row in rows] == [*(version.NAME for version in naive.VERSIONS), "Holdfast, each part killed once"]
+    for row, version in zip(rows, naive.VERSIONS):
+        units, sold, oversold, unpaid_for, lost, stuck = map(int, row[1:])
+        found = naive.Result(row[0], units, sold, unpaid_for, lost, stuck)
+        assert units == 100 and found.oversold == oversold and faults(found) == FAULTS[version.__name__], row
+    assert rows[-1][1:] == ["100", "100", "0", "0", "0", "0"]
+
+
+def test_the_page_shows_every_flow():
+    names = re.findall(r"^!\[.+\]\(pictures/(flow-[a-z-]+\.svg)\)$", WHY, re.MULTILINE)
+    assert names == [f"flow-{version.__name__.replace('_', '-')}.svg" for version in naive.VERSIONS] + ["flow-holdfast.svg"]
+    assert re.findall(r"\[(\w+\.py)\]", WHY) == [f"{version.__name__}.py" for version in naive.VERSIONS]
+    done = subprocess.run([sys.executable, REPOSITORY / "scripts" / "flow-pictures.py", "--check"], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
 
 
 # The whole

@@ -15,8 +15,8 @@ STYLE = """
   font: 17px/1.5 system-ui, sans-serif } main { max-width: 36rem; margin: 0 auto; padding: 2.5rem 1rem }
 h1 { font-size: 1.6rem; line-height: 1.2; margin: 0 0 .3rem } p { margin: .3rem 0 1rem } .soft { color: var(--soft) }
 .card { background: var(--card); border: 1px solid var(--line); border-radius: 12px; padding: 1.25rem; margin: 1.25rem 0 }
-.row { display: flex; gap: 1rem; align-items: center; padding: .7rem 0; border-top: 1px solid var(--line) }
-.row:first-child { border-top: 0; padding-top: 0 } .row > :first-child { flex: 1 } .price { white-space: nowrap }
+.row { display: flex; gap: 1rem; align-items: center; padding: .7rem 0 } .row + .row { border-top: 1px solid var(--line) }
+.row > :first-child { flex: 1 } .card > :first-child { margin-top: 0 } .price { white-space: nowrap }
 button, select, input { font: inherit; color: inherit; padding: .5rem .8rem; border-radius: 8px; border: 1px solid var(--line);
   background: var(--paper) } input { width: 4.5rem } select { max-width: 100% }
 button { cursor: pointer } button.main { background: var(--mark); border-color: var(--mark); color: var(--on); font-weight: 600 }
@@ -47,7 +47,7 @@ def page(title, body, refresh=None):
             f"<body><main>{body}</main></body></html>")
 
 
-def cart(catalogue, levels, order, most, message=""):
+def cart(catalogue, levels, order, most):
     """The cart: what there is, how much of it, and a button. `order` is the id that this cart's order will have."""
     rows = []
     for number, (sku, (name, price)) in enumerate(catalogue.items()):
@@ -57,8 +57,7 @@ def cart(catalogue, levels, order, most, message=""):
         rows.append(f'<div class="row"><label for="{sku}"><b>{html.escape(name)}</b><br><span class="soft">{left}</span></label>'
                     f'<span class="price">{money(price)}</span><input id="{sku}" name="{sku}" type="number" min="0" max="{most}" '
                     f'value="{1 if number == 0 else 0}"></div>')
-    warning = f'<p role="alert">{html.escape(message)}</p>' if message else ""
-    return page("Your cart", f'<h1>Your cart</h1><p class="soft">Nothing is held until you check out.</p>{warning}'
+    return page("Your cart", f'<h1>Your cart</h1><p class="soft">Nothing is held until you check out.</p>'
                 f'<form class="card" method="post" action="/checkout"><input type="hidden" name="order" value="{order}">'
                 f'{"".join(rows)}<p></p><button class="main">Check out</button></form>')
 
