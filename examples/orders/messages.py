@@ -110,6 +110,8 @@ class Consumer:
                 for key in keys:
                     channel.queue_bind(queue, exchange, key)
                 channel.basic_consume(queue, self.take)
+            # One queue was deleted: the others would go on without it. From the beginning: it is made again.
+            channel.add_on_cancel_callback(lambda _: channel.stop_consuming())
             self.ready.set()
             channel.start_consuming()
 
