@@ -92,9 +92,9 @@ Description: stock-reservation server that never oversells
  the answer that the first try got, and has each answer on the disk before
  it gives it.
  .
- This package has the server, its systemd unit, the API's definitions and
+ This package has the server, its systemd units, the API's definitions and
  rules for Prometheus."
-echo /etc/default/holdfast >"$work/holdfast/DEBIAN/conffiles"
+printf '%s\n' /etc/default/holdfast /etc/default/holdfast-relay >"$work/holdfast/DEBIAN/conffiles"
 for script in postinst prerm postrm; do install -m 0755 "deploy/debian/$script" "$work/holdfast/DEBIAN/$script"; done
 finish holdfast
 

@@ -22,7 +22,8 @@ release=${RELEASE:-.build/release}
 zshdir=${ZSHDIR:-$prefix/share/zsh/site-functions}
 share=$prefix/share/holdfast
 list=$root$share/installed-files
-default=$sysconfdir/default/holdfast
+# The units, each with the file of its variables and the folder of its credentials in $sysconfdir/holdfast.
+units="holdfast:credentials holdfast-relay:relay"
 
 stop() { echo "install: $*" >&2; exit 1; }
 
@@ -55,13 +56,17 @@ put_programs() {
   for page in "$work"/man/*.1; do put 0644 "$page" "$prefix/share/man/man1/${page##*/}"; done
 }
 
-put_unit() {
-  sed -e "s|@bindir@|$prefix/bin|" -e "s|@sysconfdir@|$sysconfdir|" deploy/systemd/holdfast.service >"$work/unit"
-  put 0644 "$work/unit" "$prefix/lib/systemd/system/holdfast.service"
+put_units() {
+  local unit name default credentials
+  for unit in $units; do
+    name=${unit%:*} default=$root$sysconfdir/default/${unit%:*} credentials=$root$sysconfdir/holdfast/${unit#*:}
+    sed -e "s|@bindir@|$prefix/bin|" -e "s|@sysconfdir@|$sysconfdir|" "deploy/systemd/$name.service" >"$work/unit"
+    put 0644 "$work/unit" "$prefix/lib/systemd/system/$name.service"
+    # A configuration is its owner's.
+    [ -e "$default" ] || install -D -m 0644 "deploy/systemd/$name.default" "$default"
+    [ -e "$credentials" ] || install -d -m 0700 "$credentials"
+  done
   put 0644 deploy/systemd/holdfast.sysusers "$prefix/lib/sysusers.d/holdfast.conf"
-  # A configuration is its owner's.
-  [ -e "$root$default" ] || install -D -m 0644 deploy/systemd/holdfast.default "$root$default"
-  [ -e "$root$sysconfdir/holdfast/credentials" ] || install -d -m 0700 "$root$sysconfdir/holdfast/credentials"
 }
 
 # For people, clients and monitoring.
@@ -79,7 +84,7 @@ install_all() {
   work=$(mktemp -d)
   trap 'rm -rf "$work"' EXIT
   put_programs
-  put_unit
+  put_units
   put_documents
   echo "$share/installed-files" >>"$work/list"
   install -D -m 0644 "$work/list" "$list"
@@ -94,12 +99,17 @@ uninstall_all() {
   local file files
   mapfile -t files <"$list"
   for file in "${files[@]}"; do rm -f "$root$file"; done
-  if cmp -s deploy/systemd/holdfast.default "$root$default"; then rm -f "$root$default"; fi
+  local unit default
+  for unit in $units; do
+    default=$root$sysconfdir/default/${unit%:*}
+    if cmp -s "deploy/systemd/${unit%:*}.default" "$default"; then rm -f "$default"; fi
+    rmdir --ignore-fail-on-non-empty "$root$sysconfdir/holdfast/${unit#*:}" 2>/dev/null || true
+  done
   # Folders that hold nothing any more, as far up as they are Holdfast's.
   for file in "$share" "$prefix/share/doc/holdfast"; do
     [ ! -d "$root$file" ] || find "$root$file" -depth -type d -empty -delete
   done
-  rmdir --ignore-fail-on-non-empty "$root$sysconfdir/holdfast/credentials" "$root$sysconfdir/holdfast" 2>/dev/null || true
+  rmdir --ignore-fail-on-non-empty "$root$sysconfdir/holdfast" 2>/dev/null || true
 }
 
 case ${1:-} in

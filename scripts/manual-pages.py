@@ -31,6 +31,21 @@ SERVE_FILES = [
     ("/etc/holdfast/credentials", "Its credentials, for root to read alone."),
     ("/var/lib/holdfast", "Its data directory."),
 ]
+RELAY_ENVIRONMENT = [
+    ("HOLDFAST_BROKER, HOLDFAST_BROKER_PASSWORD", "The broker, and its user's password: --broker and --broker-password-file."),
+    ("HOLDFAST_TARGET, HOLDFAST_CA, HOLDFAST_CLIENT_CERT, HOLDFAST_CLIENT_KEY, HOLDFAST_TOKEN, HOLDFAST_TOKEN_FILE",
+     "The server, and who calls it: --target, --tls-ca, --tls-cert, --tls-key, --token-file."),
+    ("CREDENTIALS_DIRECTORY", "A folder with the files broker-password and token, where nothing else names them."),
+    ("NOTIFY_SOCKET, WATCHDOG_USEC, WATCHDOG_PID", "As systemd sets them: it says when it is ready and ends, and that it goes "
+     "on."),
+]
+RELAY_FILES = [
+    ("/etc/default/holdfast-relay", "Variables of the packaged unit, HOLDFAST_RELAY_FLAGS among them."),
+    ("/etc/holdfast/relay", "Its credentials, for root to read alone."),
+    ("/var/lib/holdfast-relay/position", "Its resume file."),
+]
+# Commands that run as services.
+SERVICES = {"holdfast serve": (SERVE_ENVIRONMENT, SERVE_FILES), "holdfast relay": (RELAY_ENVIRONMENT, RELAY_FILES)}
 
 
 def escaped(text):
@@ -137,9 +152,10 @@ def page(path, command, date, version, others):
             out += options(each, heading=False)
     if not (len(path) > 1 and visible(command)):
         out += options(command, heading=True)
-    if path == ["holdfast", "serve"]:
-        out += [".Sh ENVIRONMENT", *tagged([("Ev " + escaped(name), text) for name, text in SERVE_ENVIRONMENT])]
-        out += [".Sh FILES", *tagged([("Pa " + name, text) for name, text in SERVE_FILES])]
+    if " ".join(path) in SERVICES:
+        environment, files = SERVICES[" ".join(path)]
+        out += [".Sh ENVIRONMENT", *tagged([("Ev " + escaped(name), text) for name, text in environment])]
+        out += [".Sh FILES", *tagged([("Pa " + name, text) for name, text in files])]
     out += [".Sh SEE ALSO", *[f".Xr {other} 1 ," for other in others[:-1]], f".Xr {others[-1]} 1"]
     return "\n".join(out) + "\n"
 

@@ -89,8 +89,11 @@ package struct OutboxCounts: Equatable, Sendable {
   package var resent: UInt64 = 0
   /// Messages that the broker has confirmed where they belong.
   package var confirmed: UInt64 = 0
-  /// Messages that went to the dead letters, by reason.
-  package var dead: [String: UInt64] = [:]
+  /// Messages that went to the dead letters, by reason. Those that our connections give are there from the beginning: an
+  /// alert sees no first one of a reason that was not.
+  package var dead: [String: UInt64] = [
+    Refusal.tooLarge: 0, "NAME_TOO_LONG": 0, "REJECTED": 0, "UNROUTABLE": 0,
+  ]
   /// Messages for which there was no queue, and nobody missed it.
   package var dropped: UInt64 = 0
   /// Messages that the broker did not take at the time.

@@ -97,7 +97,7 @@ package final class RelayMetrics: Sendable {
     page.gauge(
       "holdfast_relay_lag_seconds",
       help:
-        "Age of the oldest decision that the broker has not confirmed; without the server, since it was heard last.",
+        "Age of the oldest decision that is not confirmed; without the server, since it was heard last.",
       value: lagSeconds(SystemClock.wall().nanoseconds))
     page.gauge(
       "holdfast_relay_lag_lsns",

@@ -19,7 +19,7 @@ struct BrokerFlags: ParsableArguments {
     help: ArgumentHelp(
       """
       File whose first line is the user's password; read at every connection (or the password itself in \
-      HOLDFAST_BROKER_PASSWORD).
+      HOLDFAST_BROKER_PASSWORD; the credential broker-password of a service).
       """, valueName: "file"), completion: .file())
   var brokerPasswordFile: String?
   @Option(
@@ -57,12 +57,19 @@ struct BrokerFlags: ParsableArguments {
     access.properties = try properties(address)
     access.password = ProcessEnvironment.value("HOLDFAST_BROKER_PASSWORD")
     warn(access, isOnCommandLine: broker != nil)
-    let source = BrokerSource(access: access, passwordFile: brokerPasswordFile)
+    let source = BrokerSource(
+      access: access, passwordFile: brokerPasswordFile ?? credential(access))
     // What is wrong with the file is said at once, not at the first connection.
     do throws(BrokerError) { _ = try source.password() } catch {
       throw CommandFailure(description: error.words, status: ExitStatus.noInput)
     }
     return source
+  }
+
+  /// What a service manager has put down, where nobody says a password otherwise.
+  private func credential(_ access: BrokerAccess) -> String? {
+    if access.password != nil || access.address.hasPassword { return nil }
+    return ServiceCredential.file("broker-password")?.path
   }
 
   private func secure(_ access: inout BrokerAccess) throws(CommandFailure) {

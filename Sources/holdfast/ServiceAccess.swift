@@ -33,7 +33,7 @@ struct ServiceAccess: ParsableArguments {
     help: ArgumentHelp(
       """
       File whose first line is the token; read at every connection (HOLDFAST_TOKEN_FILE, or the token itself in \
-      HOLDFAST_TOKEN).
+      HOLDFAST_TOKEN; the credential token of a service).
       """, valueName: "file"), completion: .file())
   var tokenFile: String?
   @Option(
@@ -107,6 +107,8 @@ struct ServiceAccess: ParsableArguments {
       target.token = .text(token)
     } else if let file = ProcessEnvironment.value("HOLDFAST_TOKEN_FILE") {
       target.token = .file(file)
+    } else if let credential = ServiceCredential.file("token") {
+      target.token = .file(credential.path)
     }
   }
 

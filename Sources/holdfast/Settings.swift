@@ -428,24 +428,8 @@ extension Settings {
   /// Settings that are files which nobody but the server should read.
   private static let secrets: Set = ["tokens", "tls-cert", "tls-key", "tls-client-ca"]
 
-  /// The file that the service manager has put down for a setting, in CREDENTIALS_DIRECTORY (LoadCredential= of
-  /// systemd.exec(5); /run/secrets of a container). It has the setting's name: as it is, or behind `holdfast_`, as
-  /// the files of a whole folder have it (LoadCredential=holdfast:/etc/holdfast/credentials), or behind `holdfast.`,
-  /// as credentials of the machine have it.
   private static func credential(_ setting: String) -> (name: String, path: String)? {
-    guard secrets.contains(setting),
-      let folder = Machine.environment("CREDENTIALS_DIRECTORY"), !folder.isEmpty
-    else { return nil }
-    return ["", "holdfast_", "holdfast."].lazy.map { ($0 + setting, "\(folder)/\($0)\(setting)") }
-      .first { isThere($0.1) }
-  }
-
-  /// Whether there is such a name, a link that leads nowhere too. What cannot be looked at counts: without its tokens a
-  /// server would be open to everybody, so it is to fail at reading them, and to say why.
-  private static func isThere(_ path: String) -> Bool {
-    var status = stat()
-    if unsafe lstat(path, &status) == 0 { return true }
-    return errno != ENOENT && errno != ENOTDIR
+    secrets.contains(setting) ? ServiceCredential.file(setting) : nil
   }
 
   /// An entry of the configuration file. Settings are texts and whole numbers; the rest is of no use.

@@ -30,9 +30,15 @@ def pages_of(admin):
 def collect(binary, certificate, client):
     """{mode: (text, OpenMetrics)}; `client(server)` makes some calls of each server that serves."""
     pages = {}
-    with Server(binary, "--durability", "memory") as server:
+    with Server(binary, "--durability", "memory") as server, tempfile.TemporaryDirectory() as folder:
         client(server)
         pages["memory"] = pages_of(server.admin)
+        # Its broker is away: what it shows is the same.
+        with subprocess.Popen([binary, "relay", "--target", server.target, "--broker", "amqp://127.0.0.1:1", "--resume-file",
+                               f"{folder}/token", "--admin-port", "0", "--shutdown-timeout", "0s"], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
+                              text=True) as relay:
+            pages["relay"] = pages_of(relay.stdout.readline().split("admin http://")[1].split()[0])
+            relay.terminate()
     with tempfile.TemporaryDirectory() as folder:
         subprocess.run([binary, "token", "create", "--caller", "shop", "--role", "stock", "--file", f"{folder}/tokens"],
                        check=True, capture_output=True)

@@ -16,6 +16,7 @@ REPOSITORY = pathlib.Path(__file__).resolve().parents[2]
 RULES = REPOSITORY / "deploy/prometheus/holdfast.rules.yml"
 # Of logs in an engine: one of its alerts fires where there is none.
 HA_RULES = REPOSITORY / "deploy/prometheus/holdfast-ha.rules.yml"
+EVENTS_RULES = REPOSITORY / "deploy/prometheus/holdfast-events.rules.yml"
 START_SECONDS = 30
 UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 

@@ -105,7 +105,7 @@ class RabbitMQ:
 
     def close_connections(self, reason="by a test"):
         """As an administrator does: they are told so."""
-        self.ctl("close_all_connections", reason)
+        self.ctl("close_all_connections", "--global", reason)
 
     def set_message_limit(self, size):
         """Bytes that a body may have, of channels that are opened from now on."""

@@ -11,9 +11,10 @@ import pytest
 REPOSITORY = pathlib.Path(__file__).resolve().parents[2]
 HA_RULES = REPOSITORY / "deploy/prometheus/holdfast-ha.rules.yml"
 RULES = REPOSITORY / "deploy/prometheus/holdfast.rules.yml"
+EVENTS_RULES = REPOSITORY / "deploy/prometheus/holdfast-events.rules.yml"
 # Of each file: the alerts by their names, with their severities.
 ALERTS = {file: dict(re.findall(r"- alert: (\w+)\n(?:.*\n)+? +labels: {severity: (\w+)}", file.read_text()))
-          for file in (HA_RULES, RULES)}
+          for file in (HA_RULES, RULES, EVENTS_RULES)}
 PROMTOOL = pytest.mark.skipif(not shutil.which("promtool"), reason="promtool is missing; run `make bootstrap-dev`")
 
 OWNER, STANDBY = '{job="shop", instance="a"}', '{job="shop", instance="b"}'
@@ -139,9 +140,27 @@ CASES = {
     "HoldfastWatchBehind": ({of("holdfast_watch_lag_bytes"): "1000x40 50000000x80"}, {}),
     "HoldfastWatchesDropped": ({of("holdfast_watches_ended_total", ', reason="too_old"'): "1x40 2+1x80"}, {"reason": "too_old"}),
 }
+def relay(name, more=""):
+    return f'holdfast_relay_{name}{{job="relay", instance="r"{more}}}'
+
+
+# Of a relay.
+EVENTS_GOOD = {
+    relay("lag_seconds"): "0.01x120", relay("blocked"): "0x120", relay("stuck"): "0x120",
+    relay("connected", ', side="server"'): "1x120", relay("connected", ', side="broker"'): "1x120",
+    relay("dead_letters_total", ', reason="REJECTED"'): "3x120", relay("resume_saves_failed_total"): "2x120",
+}
+EVENTS_CASES = {
+    "HoldfastRelayBehind": ({relay("lag_seconds"): "0.01x40 0+15x80"}, {}),
+    "HoldfastRelayNotConnected": ({relay("connected", ', side="broker"'): "1x40 0x80"}, {"side": "broker"}),
+    "HoldfastRelayStuck": ({relay("blocked"): "0x40 1x80"}, {}),
+    "HoldfastRelayDeadLetters": (
+        {relay("dead_letters_total", ', reason="REJECTED"'): "3x40 4+1x80"}, {"reason": "REJECTED"}),
+    "HoldfastRelayPositionNotKept": ({relay("resume_saves_failed_total"): "2x40 3+1x80"}, {}),
+}
 # What spends the month in two days spends it in five.
 ALSO = {"HoldfastErrorBudgetBurnsFast": {"HoldfastErrorBudgetBurns"}}
-FILES = {HA_RULES: (HA_GOOD, HA_CASES), RULES: (GOOD, CASES)}
+FILES = {HA_RULES: (HA_GOOD, HA_CASES), RULES: (GOOD, CASES), EVENTS_RULES: (EVENTS_GOOD, EVENTS_CASES)}
 EVERY = [pytest.param(file, alert, id=alert) for file in FILES for alert in ALERTS[file]]
 
 
@@ -150,6 +169,8 @@ def named(file, alert, page):
     labels = {"severity": ALERTS[file][alert], **page}
     if file == HA_RULES:
         return {**labels, "job": labels.get("job", "projection" if page.get("instance") == "p" else "shop")}
+    if file == EVENTS_RULES:
+        return {"job": "relay", "instance": "r", **labels}
     return {name: value for name, value in {"job": "shop", "instance": "a", **labels}.items() if value}
 
 

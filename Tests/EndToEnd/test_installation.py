@@ -11,6 +11,9 @@ import pytest
 
 REPOSITORY = pathlib.Path(__file__).resolve().parents[2]
 PROGRAMS = ["holdfast", "holdfast-load"]
+# What each of them starts.
+UNITS = {"holdfast": "holdfast serve",
+         "holdfast-relay": "holdfast relay --resume-file /var/lib/holdfast-relay/position $HOLDFAST_RELAY_FLAGS"}
 
 
 def run(*words, **options):
@@ -51,14 +54,16 @@ def test_everything_is_installed(root):
                       f"usr/share/bash-completion/completions/{program}", f"usr/share/zsh/site-functions/_{program}",
                       f"usr/share/fish/vendor_completions.d/{program}.fish"):
             assert place in installed
-    for place in ("usr/lib/systemd/system/holdfast.service", "usr/lib/sysusers.d/holdfast.conf", "etc/default/holdfast",
+    for place in (*(f"usr/lib/systemd/system/{name}.service" for name in UNITS), "usr/lib/sysusers.d/holdfast.conf",
+                  *(f"etc/default/{name}" for name in UNITS),
                   "usr/share/holdfast/proto/holdfast/v1/reservation.proto", "usr/share/holdfast/proto/retry-policy.json",
                   "usr/share/holdfast/prometheus/holdfast-ha.rules.yml", "usr/share/doc/holdfast/README.md",
                   "usr/share/doc/holdfast/docs/INSTALLATION.md"):
         assert place in installed
-    assert (root / "etc/holdfast/credentials").stat().st_mode & 0o777 == 0o700
+    for folder in ("credentials", "relay"):
+        assert (root / "etc/holdfast" / folder).stat().st_mode & 0o777 == 0o700
     listed = (root / "usr/share/holdfast/installed-files").read_text().split()
-    assert {"/" + each for each in installed} - set(listed) == {"/etc/default/holdfast"}
+    assert {"/" + each for each in installed} - set(listed) == {f"/etc/default/{name}" for name in UNITS}
 
 
 def test_an_installation_is_taken_away_again(binary, generator, tmp_path):
@@ -154,13 +159,15 @@ def test_bash_completes(root):
 # MARK: the unit
 
 
-@pytest.fixture
-def unit(root, tmp_path):
-    """The unit, with the programs where they are."""
-    text = (root / "usr/lib/systemd/system/holdfast.service").read_text()
-    assert "ExecStart=/usr/bin/holdfast serve\n" in text and "@" not in re.sub(r"@[a-z-]+\b(?!@)", "", text)
-    path = tmp_path / "holdfast.service"
-    path.write_text(text.replace("/usr/bin/", f"{root}/usr/bin/"))
+@pytest.fixture(params=UNITS)
+def unit(root, tmp_path, request):
+    """A unit, with the programs where they are."""
+    text = (root / f"usr/lib/systemd/system/{request.param}.service").read_text()
+    assert f"ExecStart=/usr/bin/{UNITS[request.param]}\n" in text and "@" not in re.sub(r"@[a-z-]+\b(?!@)", "", text)
+    path = tmp_path / f"{request.param}.service"
+    # What starts a unit first is none of this.
+    path.write_text(re.sub(r" holdfast.service rabbitmq-server.service$", "", text, flags=re.MULTILINE)
+                    .replace("/usr/bin/", f"{root}/usr/bin/"))
     return path
 
 
@@ -176,7 +183,7 @@ def test_the_unit_is_one_that_systemd_takes(unit):
 def test_the_unit_is_hardened(unit):
     need("systemd-analyze")
     done = run("systemd-analyze", "security", "--offline=true", "--no-pager", unit)
-    exposure = float(re.search(r"Overall exposure level for holdfast.service: ([\d.]+)", done.stdout)[1])
+    exposure = float(re.search(rf"Overall exposure level for {unit.name}: ([\d.]+)", done.stdout)[1])
     assert exposure <= 1.5, done.stdout
 
 

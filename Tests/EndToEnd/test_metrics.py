@@ -22,7 +22,7 @@ REPOSITORY = pathlib.Path(__file__).resolve().parents[2]
 PAGE = (REPOSITORY / "docs/METRICS.md").read_text()
 # | `name` | type | unit | labels | meaning |
 ROWS = {row[0]: row[1:] for row in re.findall(r"^\| `(\w+)` \| (\w+) \| ([^|]+) \| ([^|]*)\| (.*) \|$", PAGE, re.MULTILINE)}
-RULES = [prometheus.RULES, prometheus.HA_RULES]
+RULES = [prometheus.RULES, prometheus.HA_RULES, prometheus.EVENTS_RULES]
 DASHBOARD = json.loads((REPOSITORY / "deploy/grafana/holdfast.json").read_text())
 PROMTOOL = pytest.mark.skipif(not shutil.which("promtool"), reason="promtool is missing; run `make bootstrap-dev`")
 TRACE = "0af7651916cd43dd8448eb211c80319c"
@@ -285,13 +285,13 @@ def test_every_alert_has_its_section():
     """Each says what to do in the page that it names, and each section is of an alert."""
     runbook = (REPOSITORY / "docs/RUNBOOK.md").read_text()
     sections = re.findall(r"^## (\w+)\n\n\*\*Means\.\*\* .+\n\n\*\*Look\.\*\* .+\n\n\*\*Do\.\*\* .+\n", runbook, re.MULTILINE)
-    alerts = re.findall(r"- alert: (\w+)", prometheus.RULES.read_text())
+    alerts = re.findall(r"- alert: (\w+)", prometheus.RULES.read_text() + prometheus.EVENTS_RULES.read_text())
     assert sorted(sections) == sorted(alerts) and len(set(alerts)) == len(alerts)
     for file in RULES:
         for block in file.read_text().split("- alert: ")[1:]:
             name = block.split()[0]
             page, _, section = re.search(r"runbook_url: (\S+)", block)[1].partition("#")
-            heading = name if file == prometheus.RULES else "Alerts"
+            heading = "Alerts" if file == prometheus.HA_RULES else name
             assert section == heading.lower() and f"## {heading}\n" in (REPOSITORY / page).read_text(), name
             assert re.search(r"summary: .+", block) and re.search(r"description: .+", block), name
             # That page names it too, so that a search finds it.
