@@ -100,9 +100,10 @@ def test_a_broker_that_is_killed_and_started_again(binary, rabbitmq, place, tmp_
 
 
 def test_a_connection_that_is_cut_again_and_again(binary, rabbitmq, place, tmp_path):
+    # Before the relay: what nobody has bound a queue for is gone.
+    inbox = Inbox(place)
     with Server(binary) as server, Client(server.target) as client, \
             Relay(binary, server.target, place, tmp_path / "token") as relay, Load(server.target, 0) as load:
-        inbox = Inbox(place)
         inbox.wait(20)
         for count in range(1, 5):
             rabbitmq.close_connections()
@@ -209,7 +210,8 @@ def test_dead_letters_that_have_no_place(binary, rabbitmq, host, place, tmp_path
             client.reserve(*(line(client.item(5)) for _ in range(20)))
             # Each attempt over a new connection makes the queue again: that is its remedy.
             eventually(lambda: relay.metric("dead_letters_total", reason="MESSAGE_TOO_LARGE") == 20, 60)
-            assert host.queues()[place.dead] == 20
+            inbox.connect()
+            assert len(take(inbox.channel, place.dead, 20)) == 20
     finally:
         rabbitmq.set_message_limit(1 << 24)
 
