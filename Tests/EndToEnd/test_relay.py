@@ -1,11 +1,17 @@
 """`holdfast relay` between a real server and a real RabbitMQ; pika and protobuf's own reader of JSON are the consumer."""
 
 import datetime
+import pathlib
 import re
+import shlex
+import subprocess
+import sys
 import time
 
 import pytest
+from google.protobuf import json_format
 from grpc import StatusCode
+from holdfast.v1 import event_pb2
 
 from client import Client, line, refused
 from rabbitmq import RabbitMQ, needs_rabbitmq
@@ -13,6 +19,7 @@ from relaying import TYPES, Inbox, Place, Relay, check, expected, saved_token, w
 from server import Server, eventually, holdfast
 from watching import kind_name
 
+REPOSITORY = pathlib.Path(__file__).resolve().parents[2]
 pytestmark = needs_rabbitmq
 
 
@@ -288,3 +295,37 @@ def test_the_page_of_metrics_is_complete(binary, place, tmp_path):
     with Server(binary) as server, Relay(binary, server.target, place, tmp_path / "token") as relay:
         names = set(re.findall(r"^# TYPE (holdfast_relay_\w+)", relay.page(), re.M))
         assert len(names) == 15 and "holdfast_relay_lag_seconds" in names, sorted(names)
+
+
+def test_the_page(binary, place, rabbitmq, tmp_path):
+    """docs/EVENTS.md: its commands, its event, and its consumer."""
+    page = (REPOSITORY / "docs/EVENTS.md").read_text()
+    commands = [text for block in re.findall(r"^```sh\n(.*?)^```", page, re.MULTILINE | re.DOTALL)
+                for text in block.splitlines() if text.startswith("holdfast relay ")]
+    assert len(commands) == 2
+    (tmp_path / "broker.password").write_text(rabbitmq.password)
+    (example,) = re.findall(r"^```json\n(.*?)^```", page, re.MULTILINE | re.DOTALL)
+    assert json_format.Parse(example, event_pb2.Event()).stock[0].available == 98
+    (script,) = re.findall(r"^```python\n(.*?)^```", page, re.MULTILINE | re.DOTALL)
+    user, _, rest = place.host.address.partition("://")[2].partition("@")
+    script = script.replace("amqp://holdfast:secret@127.0.0.1:5672/%2F", f"amqp://{user}:{rabbitmq.password}@{rest}")
+    with Server(binary) as server, Client(server.target) as client:
+        for text in commands:
+            words = shlex.split(text.replace("amqp://holdfast@127.0.0.1:5672/", place.host.address)
+                                .replace(":9092", ":1").replace("7422", "0"))
+            process = subprocess.Popen([binary, *words[1:], "--target", server.target, "--shutdown-timeout", "1s"], cwd=tmp_path,
+                                       stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+            assert process.stdout.readline().startswith("holdfast relaying: broker ")
+            if "amqp:" in text:
+                Inbox(Place(place.host, "holdfast.events")).close()
+                consumer = subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, text=True)
+                eventually(lambda: "shop-window" in place.host.queues())
+                sku = client.item(100)
+                client.reserve(line(sku, 2))
+                said = [consumer.stdout.readline().split() for _ in range(2)]
+                assert said == [["StockAdjusted", sku, "100"], ["StockReserved", sku, "98"]]
+                consumer.kill()
+                consumer.communicate()
+            process.terminate()
+            errors = process.communicate(timeout=30)[1]
+            assert process.returncode == 0, errors
