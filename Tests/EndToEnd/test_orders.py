@@ -8,6 +8,7 @@ import http.client
 import itertools
 import json
 import re
+import socket
 import sys
 import threading
 import types
@@ -33,7 +34,7 @@ import shop as shop_module  # noqa: E402
 import till as till_module  # noqa: E402
 from messages import Consumer, Publisher  # noqa: E402
 from orders import Orders  # noqa: E402
-from till import Holdfast, Refused, Till, Unknown  # noqa: E402
+from till import Holdfast, Provider, Refused, Till, Unknown  # noqa: E402
 
 CARD = {behaviour: number for number, behaviour in provider.CARDS.items()}
 FAR = 4_000_000_000.0
@@ -383,6 +384,24 @@ def test_the_provider_is_idempotent(tmp_path, card, calls, end):
         assert provider.Ledger(tmp_path / "payments.sqlite").all() == [payment]
 
 
+def test_the_till_tells_yes_from_no_from_unknown(tmp_path):
+    with serving(provider.Server(provider.Ledger(tmp_path / "payments.sqlite"), silence=0)) as address:
+        ask_for = Provider(f"http://{address}", 5).ask
+        authorize = {"amount": 4900, "card": CARD["good"]}
+        assert ask_for("/authorize", order="order-1", **authorize) is None and ask_for("/capture", order="order-1") is None
+        for path, order, card, wanted in [("/authorize", "order-2", "declined", Refused), ("/void", "order-1", "good", Refused),
+                                          ("/capture", "order-9", "good", Refused), ("/authorize", "order-3", "slow", Unknown),
+                                          ("/authorize", "order-4", "silent", Unknown), ("/refund", "order-1", "good", Unknown)]:
+            with pytest.raises(wanted):
+                ask_for(path, order=order, amount=4900, card=CARD[card])
+    # Nobody is there any more: nobody knows.
+    with pytest.raises(Unknown):
+        ask_for("/capture", order="order-1")
+    # Something is there that says nothing.
+    with socket.create_server(("127.0.0.1", 0)) as mute, pytest.raises(Unknown):
+        Provider(f"http://127.0.0.1:{mute.getsockname()[1]}", 0.1).ask("/capture", order="order-1")
+
+
 def test_the_provider_says_what_it_cannot_read(tmp_path):
     with serving(provider.Server(provider.Ledger(tmp_path / "payments.sqlite"))) as address:
         for path, body, wanted in [("/authorize", "{", 400), ("/authorize", "{}", 400), ("/authorize", "[]", 400), ("/refund", '{"order": "o"}', 404),
@@ -431,7 +450,8 @@ def deliver(consumer, channel, message, tag=1, kind="application/json", body=Non
         body = json_format.MessageToJson(content).encode() if kind == "application/json" else content.SerializeToString()
     properties = pika.BasicProperties(content_type=kind, type=type, headers={
         f"cloudEvents_{name}": value for name, value in attributes.items()})
-    consumer.take(channel, types.SimpleNamespace(exchange=exchange, delivery_tag=tag), properties, body)
+    (read,) = [read for _, source, _, read in consumer.queues if source == exchange]
+    consumer.take(read, channel, types.SimpleNamespace(delivery_tag=tag), properties, body)
 
 
 @pytest.mark.parametrize("kind", ["application/json", "application/protobuf"])
@@ -478,6 +498,9 @@ UNREADABLE = {
     "no protobuf": (answer("order-1"), b"\xff\xff", "application/protobuf"),
     "no id": ((*answer("order-1")[:3], {"source": "intake"}), None, "application/json"),
     "no type": ((messages.ANSWERS, None, order_pb2.OrderReserved(), {"id": "1", "source": "intake"}), None, "application/json"),
+    "no state that there is": (answer("order-1"), b'{"orderId": "order-1", "state": 77}', "application/json"),
+    "far too deep": (answer("order-1"), b'{"x": ' + b"[" * 100_000, "application/json"),
+    "another type": ((messages.ANSWERS, "OrderPlaced", order_pb2.OrderReserved(), {"id": "1", "source": "intake"}), None, "application/json"),
     "an event of another kind": (event("StockAdjusted", ""), None, "application/json"),
 }
 

@@ -4,6 +4,7 @@ Publisher and Consumer are threads with a connection each. Where the broker is a
 lost by that, since the orders table is the outbox, and what is not acknowledged is delivered again.
 """
 
+import functools
 import json
 import logging
 import threading
@@ -11,7 +12,6 @@ import time
 
 import pika
 from google.protobuf import duration_pb2, json_format
-from google.protobuf.message import DecodeError
 from holdfast.v1 import event_pb2, order_pb2, reservation_pb2
 
 log = logging.getLogger("messages")
@@ -88,11 +88,10 @@ class Publisher:
 class Consumer:
     """Acknowledges a message once its effect is committed, together with its id: a double finds its id and has none."""
 
-    QUEUES = [("shop.answers", ANSWERS, ["#"]),
-              ("shop.events", EVENTS, ["ReservationExpired.#", "ReservationReleased.#"])]
-
     def __init__(self, orders, parameters):
         self.orders, self.parameters, self.ready = orders, parameters, threading.Event()
+        self.queues = [("shop.answers", ANSWERS, ["#"], self.answer),
+                       ("shop.events", EVENTS, ["ReservationExpired.#", "ReservationReleased.#"], self.event)]
 
     def run(self):
         for_ever(self.consume)
@@ -102,25 +101,25 @@ class Consumer:
             channel = connection.channel()
             channel.basic_qos(prefetch_count=100)
             channel.queue_declare(DEAD, durable=True)
-            for queue, exchange, keys in self.QUEUES:
+            for queue, exchange, keys, read in self.queues:
                 # As intake and relay declare them: whoever comes first makes them.
                 channel.exchange_declare(exchange, "topic", durable=True)
                 channel.queue_declare(queue, durable=True, arguments={
                     "x-dead-letter-exchange": "", "x-dead-letter-routing-key": DEAD})
                 for key in keys:
                     channel.queue_bind(queue, exchange, key)
-                channel.basic_consume(queue, self.take)
+                channel.basic_consume(queue, functools.partial(self.take, read))
             # One queue was deleted: the others would go on without it. From the beginning: it is made again.
             channel.add_on_cancel_callback(lambda _: channel.stop_consuming())
             self.ready.set()
             channel.start_consuming()
 
-    def take(self, channel, delivery, properties, body):
-        attributes = {name.removeprefix("cloudEvents_"): value for name, value in (properties.headers or {}).items()}
+    def take(self, read, channel, delivery, properties, body):
         try:
-            apply = self.read(delivery.exchange, properties, body)
-            key = attributes["source"], attributes["id"], attributes.get("subject", "")
-        except (json_format.ParseError, DecodeError, ValueError, KeyError) as error:
+            attributes = {name.removeprefix("cloudEvents_"): value for name, value in properties.headers.items()}
+            key = [str(attributes[name]) for name in ("source", "id")] + [str(attributes.get("subject", ""))]
+            apply = read(properties, body)
+        except Exception as error:  # whatever it is: a message must not come back for ever and stop those behind it
             log.error("a message that nobody can read goes to %s: %r", DEAD, error)
             channel.basic_reject(delivery.delivery_tag, requeue=False)
             return
@@ -129,22 +128,29 @@ class Consumer:
                 apply()
         channel.basic_ack(delivery.delivery_tag)
 
-    def read(self, exchange, properties, body):
-        """What the message asks for, as a function."""
-        kind = {"StockReserved": order_pb2.OrderReserved, "StockRejected": order_pb2.OrderRejected}[properties.type] \
-            if exchange == ANSWERS else event_pb2.Event
-        if properties.content_type == "application/json":
-            message = json_format.Parse(body, kind(), ignore_unknown_fields=True)
-        else:
-            message = kind.FromString(body)
-        match properties.type:
-            case "StockReserved":
-                state = reservation_pb2.ReservationState.Name(message.state).removeprefix("RESERVATION_STATE_")
-                return lambda: self.orders.reserved(message.order_id, message.reservation_id,
-                                                    message.expires_at.ToNanoseconds() / 1e9, state)
-            case "StockRejected":
-                return lambda: self.orders.rejected(message.order_id, message.reason)
-            case "ReservationExpired" | "ReservationReleased":
-                reason = properties.type.removeprefix("Reservation").upper()
-                return lambda: self.orders.ended(message.reference, message.reservation_id, reason)
-        raise ValueError(f"a message of the type {properties.type}")
+    def answer(self, properties, body):
+        """What an answer of the intake asks for, as a function."""
+        if properties.type == "StockReserved":
+            found = parse(order_pb2.OrderReserved(), properties, body)
+            state = reservation_pb2.ReservationState.Name(found.state).removeprefix("RESERVATION_STATE_")
+            return lambda: self.orders.reserved(found.order_id, found.reservation_id, found.expires_at.ToNanoseconds() / 1e9, state)
+        if properties.type == "StockRejected":
+            found = parse(order_pb2.OrderRejected(), properties, body)
+            return lambda: self.orders.rejected(found.order_id, found.reason)
+        raise ValueError(f"an answer of the type {properties.type}")
+
+    def event(self, properties, body):
+        """What an event of the relay asks for. Its reference is the order's id: the intake reserves with that."""
+        if properties.type not in ("ReservationExpired", "ReservationReleased"):
+            raise ValueError(f"an event of the type {properties.type}")
+        found = parse(event_pb2.Event(), properties, body)
+        reason = properties.type.removeprefix("Reservation").upper()
+        return lambda: self.orders.ended(found.reference, found.reservation_id, reason)
+
+
+def parse(message, properties, body):
+    """As JSON or protobuf, by the content type. A field that is not known is of a newer program, and does no harm."""
+    if properties.content_type == "application/json":
+        return json_format.Parse(body, message, ignore_unknown_fields=True)
+    message.ParseFromString(body)
+    return message
