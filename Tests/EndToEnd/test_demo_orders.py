@@ -131,10 +131,10 @@ def test_the_table_of_the_page_has_the_shape_of_a_run():
 
 
 def test_the_page_shows_every_flow():
-    names = re.findall(r"^!\[.+\]\(pictures/(flow-[a-z-]+\.svg)\)$", WHY, re.MULTILINE)
-    assert names == [f"flow-{version.__name__.replace('_', '-')}.svg" for version in naive.VERSIONS] + ["flow-holdfast.svg"]
+    names = re.findall(r"^!\[.+\]\(pictures/([a-z-]+\.svg)\)$", WHY, re.MULTILINE)
+    assert names == ["why-figures.svg"] + [f"flow-{version.__name__.replace('_', '-')}.svg" for version in naive.VERSIONS] + ["flow-holdfast.svg"]
     assert re.findall(r"\[(\w+\.py)\]", WHY) == [f"{version.__name__}.py" for version in naive.VERSIONS]
-    done = subprocess.run([sys.executable, REPOSITORY / "scripts" / "flow-pictures.py", "--check"], capture_output=True, text=True)
+    done = subprocess.run([sys.executable, REPOSITORY / "scripts" / "why-pictures.py", "--check"], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
 
 

@@ -1,11 +1,12 @@
 #!/usr/bin/env python3
-"""The drawings of docs/WHY.md, in docs/pictures: who says what to whom, from top to bottom. Light and dark are in each file.
+"""The drawings of docs/WHY.md, in docs/pictures: its table as bars, and for each flow who says what to whom, from top to bottom.
+Light and dark are in each file.
 
-    flow-pictures.py [FOLDER]     with --check: changes nothing, exit status 1 where a drawing is another
+    why-pictures.py [FOLDER]     with --check: changes nothing, exit status 1 where a drawing is another
 
 Look at them before they are committed.
 """
-import html, pathlib, sys
+import html, pathlib, re, sys
 
 HERE = pathlib.Path(__file__).resolve().parent.parent
 WIDTH, MARGIN, TOP, STEP, FOOT = 840, 90, 74, 42, 62
@@ -15,13 +16,13 @@ STYLE = """
   .soft { fill: #5c6675; font-style: italic } .says { stroke: #1d2430 } .tip { fill: #1d2430 }
   .bad { fill: #b3261e; font-weight: 600 } .bad-line { stroke: #b3261e } .bad-tip { fill: #b3261e }
   .good { fill: #17694d; font-weight: 600 } .good-line { stroke: #17694d } .good-tip { fill: #17694d }
-  .bar { fill: #e3c27a; stroke: #a5811f } .halo { fill: #ffffff }
+  .bar { fill: #e3c27a; stroke: #a5811f } .halo { fill: #ffffff } .served { fill: #2e8b68 } .unserved { fill: #c8463c }
   @media (prefers-color-scheme: dark) {
     .paper { fill: #171b21; stroke: #363d48 } .head { fill: #242a33; stroke: #4a5361 } .life { stroke: #4a5361 }
     text { fill: #e8e6e1 } .soft { fill: #a7aebb } .says { stroke: #e8e6e1 } .tip { fill: #e8e6e1 }
     .bad { fill: #ff9386 } .bad-line { stroke: #ff9386 } .bad-tip { fill: #ff9386 }
     .good { fill: #6fd0a8 } .good-line { stroke: #6fd0a8 } .good-tip { fill: #6fd0a8 }
-    .bar { fill: #7a6224; stroke: #d9b65c } .halo { fill: #171b21 }
+    .bar { fill: #7a6224; stroke: #d9b65c } .halo { fill: #171b21 } .served { fill: #3d9c78 } .unserved { fill: #d9604f }
   }
 """
 
@@ -117,8 +118,36 @@ def draw(title, lanes, steps, foot):
     for place, step in enumerate(steps):
         parts.append(draw_step(step, x, TOP + STEP * (place + 0.85)))
     parts.append(f'<text class="soft" x="{WIDTH / 2:.0f}" y="{height - 24}" text-anchor="middle">{html.escape(foot)}</text>')
+    return svg(title, height, parts)
+
+
+def svg(title, height, parts):
     return (f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {height}" width="{WIDTH}" height="{height}" role="img">'
             f"\n<title>{html.escape(title)}</title>\n<style>{STYLE}</style>\n" + "\n".join(parts) + "\n</svg>\n")
+
+
+def draw_table(page):
+    """Those who have paid, as bars: with a unit, and without. The figures are those of the page's table."""
+    rows = []
+    for line in page.splitlines():
+        cells = [cell.strip() for cell in line.strip("|").split("|")]
+        if len(cells) == 7 and cells[1].isdigit():
+            units, sold, without = int(cells[1]), int(cells[2]), int(cells[4])
+            rows.append((cells[0], min(units, sold), without))
+    left, right, top, step = 300, WIDTH - 70, 62, 46
+    scale = (right - left) / max(served + without for _, served, without in rows)
+    height = top + step * len(rows) + 16
+    parts = [f'<rect class="paper" x="0.5" y="0.5" width="{WIDTH - 1}" height="{height - 1}" rx="10"/>',
+             f'<rect class="served" x="{left}" y="22" width="14" height="14" rx="2"/><text x="{left + 22}" y="34">paid, and has a unit</text>',
+             f'<rect class="unserved" x="{left + 200}" y="22" width="14" height="14" rx="2"/>'
+             f'<text x="{left + 222}" y="34">paid for nothing</text>']
+    for place, (name, served, without) in enumerate(rows):
+        y, middle, end = top + step * place, left + served * scale, left + (served + without) * scale
+        parts.append(f'<text x="{left - 14}" y="{y + 20}" text-anchor="end">{html.escape(name)}</text>'
+                     f'<rect class="served" x="{left}" y="{y}" width="{served * scale:.0f}" height="30"/>'
+                     f'<rect class="unserved" x="{middle:.0f}" y="{y}" width="{without * scale:.0f}" height="30"/>'
+                     f'<text class="name" x="{end + 10:.0f}" y="{y + 20}">{without}</text>')
+    return svg("Who has paid, and who has a unit", height, parts)
 
 
 def words(text, kind, x, y, anchor):
@@ -149,14 +178,16 @@ def main():
     arguments = [word for word in sys.argv[1:] if word != "--check"]
     folder = pathlib.Path(arguments[0]) if arguments else HERE / "docs/pictures"
     stale = []
-    for name, flow in FLOWS.items():
-        file, drawing = folder / f"flow-{name}.svg", draw(*flow)
+    drawings = {f"flow-{name}.svg": draw(*flow) for name, flow in FLOWS.items()}
+    drawings["why-figures.svg"] = draw_table((HERE / "docs/WHY.md").read_text())
+    for name, drawing in drawings.items():
+        file = folder / name
         if "--check" not in sys.argv:
             file.write_text(drawing)
         elif not file.exists() or file.read_text() != drawing:
             stale.append(file.name)
     if stale:
-        sys.exit(f"{', '.join(stale)}: stale; run scripts/flow-pictures.py")
+        sys.exit(f"{', '.join(stale)}: stale; run scripts/why-pictures.py")
 
 
 if __name__ == "__main__":
