@@ -132,7 +132,7 @@ release: bootstrap-package ## what a release is published as, in dist/, from the
 test-alerts: test-swift ## servers in every condition that there is an alert for, under a real Prometheus (ARGS)
 	$(PYTEST) Tests/EndToEnd -n 4 --dist load -m alerts $(ARGS)
 
-test-console: bootstrap-browser programs ## the console in Chromium, with the release build (ARGS)
+test-console: bootstrap-browser programs ## the console, and the shop of examples/orders, in Chromium, with the release build (ARGS)
 	HOLDFAST_BINARY=$(RELEASE)/holdfast .venv-browser/bin/python -m pytest Tests/EndToEnd -m browser $(ARGS)
 
 test-clients: bootstrap-clients programs ## build the programs of examples/ and hold each to the same table (CLIENTS, ARGS)

@@ -22,7 +22,7 @@ START_SECONDS, STOP_SECONDS = 30, 20
 # How long the orders may take to end once the last shopper has left.
 SETTLE_SECONDS = 120
 # Of the units, what there is before all parts were killed; the rest is delivered then, so that no kill comes when all is over.
-FIRST_DELIVERY = 0.8
+FIRST_DELIVERY, LAST_KILL = 0.8, 0.6
 # Of the shop and the provider here: everything is quicker than it would be for people.
 PROVIDER_TIMEOUT, SILENCE, PATIENCE = 0.5, 1.5, 3.0
 RETRY_SECONDS = 0.2
@@ -279,10 +279,11 @@ def wait_until(condition, seconds, what):
 
 
 def kill_each(sale):
-    """Kills each part once, in the middle of the sale: once a tenth of the units is sold, two tenths, and so on."""
-    parts = [sale.intake, sale.server, sale.relay, sale.shop, sale.provider, sale.broker]
+    """Kills each part in the middle of the sale, evenly until LAST_KILL of the units are sold. Returns how many kills there were."""
+    parts = [sale.intake, sale.server, sale.relay, sale.shop, sale.provider, sale.broker] * sale.options.kills
     for place, part in enumerate(parts, 1):
-        wait_until(lambda: sale.sold() >= place * sale.options.units // 10, SETTLE_SECONDS, f"the sale goes on before {part.name} is killed")
+        enough = int(place / len(parts) * LAST_KILL * sale.options.units)
+        wait_until(lambda: sale.sold() >= enough, SETTLE_SECONDS, f"the sale goes on before {part.name} is killed")
         sold, began = sale.sold(), time.monotonic()
         part.kill()
         time.sleep(0.5)
@@ -345,17 +346,16 @@ def sell(sale, options):
     """The sale, the kills, the verdict."""
     from client import Client
     from shoppers import shoppers
-    first = options.units if options.no_kills else round(options.units * FIRST_DELIVERY)
-    sale.deliver(first, is_last=options.no_kills)
+    first = round(options.units * FIRST_DELIVERY) if options.kills else options.units
+    sale.deliver(first, is_last=not options.kills)
     people = shoppers(options.shoppers, options.hold, options.sale, options.seed)
     say(f"{len(people)} shoppers, {options.units} units, holds of {options.hold:g} s, seed {options.seed}: http://{sale.address}")
     began = time.monotonic()
     visits = [Visit(sale, each, began) for each in people]
     for visit in visits:
         visit.start()
-    kills = 0
-    if not options.no_kills:
-        kills = kill_each(sale)
+    kills = kill_each(sale)
+    if kills:
         sale.deliver(options.units - first, is_last=True)
     settle(sale, visits)
     say(f"all have left after {time.monotonic() - began:.0f} s")
@@ -373,8 +373,9 @@ def compare(options, figures):
     with Postgres() as database:
         results = [naive.measure(version, database, people, options.units, options.hold, options.seed)
                    for version in naive.VERSIONS]
-    ours = naive.Result("Holdfast" + ("" if options.no_kills else ", each part killed once"), options.units, figures["sold"],
-                        figures["paid_without_unit"], figures["lost"], figures["stuck"])
+    kills = {0: "", 1: ", each part killed once"}.get(options.kills, f", each part killed {options.kills} times")
+    ours = naive.Result(f"Holdfast{kills}", options.units, figures["sold"], figures["paid_without_unit"], figures["lost"],
+                        figures["stuck"])
     return [*results, ours], naive.table([*results, ours])
 
 
@@ -434,7 +435,7 @@ def parse():
     parser.add_argument("--port", type=int, default=0, help="of the shop; 0: a free one")
     parser.add_argument("--server", default=REPOSITORY / ".build/release/holdfast")
     parser.add_argument("--json", metavar="FILE", help="the verdict and the table, for programs")
-    parser.add_argument("--no-kills", action="store_true")
+    parser.add_argument("--kills", type=int, default=1, help="how often each part is killed")
     parser.add_argument("--no-naive", action="store_true")
     parser.add_argument("--open", action="store_true")
     options = parser.parse_args()
