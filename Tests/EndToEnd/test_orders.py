@@ -14,6 +14,7 @@ import threading
 import types
 import urllib.parse
 
+import grpc
 import pika
 import pytest
 from google.protobuf import json_format
@@ -241,7 +242,7 @@ def pay(folder, monkeypatch, card, fate, crash_at):
     place(orders)
     orders.reserved("order-1", "r1", clock.now + 10, "HELD")
     orders.pay("order-1", CARD[card])
-    till = Till(orders, server, bank, patience=8)
+    till = Till(orders, server, bank, patience=2)
     while orders.get("order-1")["next"]:
         assert clock.now < 1_700_003_600, f"no end: {at(orders)}"
         for row in orders.due(Till.STEPS):
@@ -252,7 +253,7 @@ def pay(folder, monkeypatch, card, fate, crash_at):
             except Crash:
                 crashed = True
                 orders = Orders(folder / "shop.sqlite")
-                till = Till(orders, server, bank, patience=8)
+                till = Till(orders, server, bank, patience=2)
         clock.now += 0.5
     row = orders.get("order-1")
     return (row["state"], row["reason"], bank.ledger.find("order-1")[0], server.state), crashed
@@ -295,12 +296,15 @@ ANSWERS = [
 ]
 
 
-def test_what_a_server_says_to_the_shop(binary, tmp_path):
-    """The real one, with the least role: which of its answers are decisions."""
+def test_what_a_server_says_to_the_shop(binary, tmp_path, ours, pair):
+    """The real one, over TLS, with the least role: which of its answers are decisions."""
+    authority = ours.authority.read_bytes()
+    trust = grpc.ssl_channel_credentials(authority)
     tokens = {role: holdfast(binary, "token", "create", "--caller", role, "--role", role, "--file",
                              tmp_path / "tokens").stdout.strip() for role in ("stock", "reserve")}
-    with Server(binary, "--tokens", tmp_path / "tokens") as server, Client(server.target, token=tokens["stock"]) as client:
-        shop = Holdfast(server.target, token=tokens["reserve"])
+    with Server(binary, "--tokens", tmp_path / "tokens", "--tls-cert", pair.certificate, "--tls-key", pair.key) as server, \
+            Client(server.target, token=tokens["stock"], credentials=trust) as client:
+        shop = Holdfast(server.target, token=tokens["reserve"], authority=authority)
         cases = []
         for fate, calls in ANSWERS:
             sku = client.item(1)
@@ -318,8 +322,10 @@ def test_what_a_server_says_to_the_shop(binary, tmp_path):
                     answer = str(refused)
                 assert answer == wanted, (fate, call)
         assert shop.levels(["nothing", sku]) == {sku: (0, 0)}
-        with pytest.raises(Unknown):
-            Holdfast(server.target).confirm(hold)
+        # Whoever has no token, or no TLS, has not been told no.
+        for stranger in (Holdfast(server.target, authority=authority), Holdfast(server.target, seconds=0.2)):
+            with pytest.raises(Unknown):
+                stranger.confirm(hold)
     assert shop.levels([sku]) == {}
     shop.call["timeout"] = 0.2
     with pytest.raises(Unknown):
@@ -547,12 +553,35 @@ def test_an_order_that_the_broker_does_not_keep_goes_out_again(orders, trouble):
     assert at(orders) == STANDS["submitted"] and orders.get("order-1")["tries"] == 0
 
 
+ADDRESSES = [
+    ([], {}, ("127.0.0.1", 5672, "/", "guest", "guest", False)),
+    (["--broker", "amqp://ann:s%40cret@rabbit:7000/shop%2Fone"], {}, ("rabbit", 7000, "shop/one", "ann", "s@cret", False)),
+    (["--broker", "amqp://ann@rabbit/"], {"HOLDFAST_BROKER_PASSWORD": "word"}, ("rabbit", 5672, "/", "ann", "word", False)),
+    (["--broker", "amqp://ann:other@rabbit", "--broker-password-file", "FILE"], {"HOLDFAST_BROKER_PASSWORD": "word"},
+     ("rabbit", 5672, "/", "ann", "of the file", False)),
+    (["--broker", "amqps://ann@rabbit"], {}, ("rabbit", 5671, "/", "ann", "guest", True)),
+    ([], {"HOLDFAST_BROKER": "amqp://eve@[::1]:7/x"}, ("::1", 7, "x", "eve", "guest", False)),
+]
+
+
+@pytest.mark.parametrize("flags, environment, wanted", ADDRESSES)
+def test_where_the_broker_is(tmp_path, monkeypatch, flags, environment, wanted):
+    (tmp_path / "password").write_text("of the file\n")
+    for name in ("HOLDFAST_BROKER", "HOLDFAST_BROKER_PASSWORD"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    found = shop_module.broker(shop_module.parse([str(tmp_path / "password") if word == "FILE" else word for word in flags]))
+    assert (found.host, found.port, found.virtual_host, found.credentials.username, found.credentials.password,
+            found.ssl_options is not None) == wanted
+
+
 @contextlib.contextmanager
-def broker_and_shop(orders):
-    """A RabbitMQ, with Consumer and Publisher at it; and a channel of somebody else's."""
-    with rabbitmq.RabbitMQ() as broker:
-        parameters = pika.ConnectionParameters(
-            broker.host, broker.port, credentials=pika.PlainCredentials("holdfast", broker.password))
+def broker_and_shop(orders, ours, pair):
+    """A RabbitMQ, with Consumer and Publisher at it over TLS; and how others get there."""
+    with rabbitmq.RabbitMQ("--tls-cert", pair.certificate, "--tls-key", pair.key) as broker:
+        parameters = shop_module.broker(shop_module.parse([
+            "--broker", broker.tls_address, "--broker-password-file", str(broker.password_file), "--broker-ca", str(ours.authority)]))
         consumer = Consumer(orders, parameters)
         for work in (consumer, Publisher(orders, parameters, 5, consumer.ready, again=0.5)):
             threading.Thread(target=work.run, daemon=True).start()
@@ -574,9 +603,9 @@ def messages_in(parameters, queue):
 
 @pytest.mark.orders
 @rabbitmq.needs_rabbitmq
-def test_at_a_real_broker(orders):
+def test_at_a_real_broker(orders, ours, pair):
     """Its consumer comes back after whatever ends it, and its orders go out once somebody is there to take them."""
-    with broker_and_shop(orders) as (broker, parameters):
+    with broker_and_shop(orders, ours, pair) as (broker, parameters):
         for number, trouble in enumerate([lambda: None, broker.close_connections, lambda: broker.ctl("delete_queue", "shop.answers"),
                                           lambda: (broker.kill(), broker.start())]):
             trouble()

@@ -225,7 +225,7 @@ class Server(http.server.ThreadingHTTPServer):
         """A customer who has gone is no error; others are logged where they happen."""
 
 
-def parse():
+def parse(arguments=None):
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     environment = os.environ.get
     parser.add_argument("--port", type=int, default=8080)
@@ -240,7 +240,7 @@ def parse():
     parser.add_argument("--patience", type=float, default=30.0, metavar="SECONDS",
                         help="how long the provider is asked again what it did; then the payment is void")
     parser.add_argument("--hold", type=float, default=120.0, metavar="SECONDS", help="how long units are held for a payment")
-    return parser.parse_args()
+    return parser.parse_args(arguments)
 
 
 def broker(options):
