@@ -25,6 +25,8 @@ SETTLE_SECONDS = 120
 FIRST_DELIVERY, LAST_KILL = 0.8, 0.6
 # Of the shop and the provider here: everything is quicker than it would be for people.
 PROVIDER_TIMEOUT, SILENCE, PATIENCE = 0.5, 1.5, 3.0
+# The shop is not to ask what became of a hold: an event that is lost would leave an order without an end, and be seen.
+NEVER = 86400
 RETRY_SECONDS = 0.2
 STATES = {1: "HELD", 2: "CONFIRMED", 3: "RELEASED", 4: "EXPIRED"}
 
@@ -125,7 +127,7 @@ class Sale:
         provider = f"http://127.0.0.1:{self.provider.keep_port('127.0.0.1:([0-9]+)')}"
         self.shop = self.part("shop", sys.executable, EXAMPLE / "shop.py", *broker, "--target", self.target, "--port", options.port,
                               "--provider", provider, "--database", folder / "shop.sqlite", "--provider-timeout", PROVIDER_TIMEOUT,
-                              "--patience", PATIENCE, "--hold", options.hold, environment=example)
+                              "--patience", PATIENCE, "--hold", options.hold, "--ask-after", NEVER, environment=example)
         self.address = f"127.0.0.1:{self.shop.keep_port('127.0.0.1:([0-9]+)')}"
         self.payments = provider + "/payments"
 

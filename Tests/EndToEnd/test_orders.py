@@ -81,6 +81,10 @@ CHANGES = {
     ("reserved", "r1", FAR, "HELD"): {"submitted": ("STOCK_RESERVED", "", "ASK"), "sold out": ("CANCELLED", "SOLD_OUT", "RELEASE"),
                                       "cancelled early": ("CANCELLED", "BY_CUSTOMER", "RELEASE")},
     ("reserved", "r1", FAR, "EXPIRED"): {"submitted": ("CANCELLED", "EXPIRED", "")},
+    ("reserved", "r1", FAR, "RELEASED"): {"submitted": ("CANCELLED", "RELEASED", "")},
+    # The shop's database is an older copy: it has sold this before.
+    ("reserved", "r1", FAR, "CONFIRMED"): {"submitted": ("STOCK_RESERVED", "", "CAPTURE")},
+    ("confirmed_before",): {"held": ("STOCK_RESERVED", "", "CAPTURE")},
     ("rejected", "INSUFFICIENT_STOCK"): {"submitted": ("CANCELLED", "SOLD_OUT", "")},
     ("rejected", "NOT_ON_SALE"): {"submitted": ("CANCELLED", "NOT_ON_SALE", "")},
     # The event may come before the answer. With a payment under way Confirm decides; nothing overrides PAID.
@@ -275,7 +279,7 @@ def test_a_payment_ends_right_wherever_the_shop_dies(tmp_path, monkeypatch, card
 def test_the_server_is_asked_where_no_event_comes(orders, monkeypatch):
     clock = Clock()
     monkeypatch.setattr(orders_module, "time", clock)
-    for state, then in (("HELD", "ASK"), ("EXPIRED", ""), ("RELEASED", "")):
+    for state, then in (("HELD", "ASK"), ("EXPIRED", ""), ("RELEASED", ""), ("CONFIRMED", "CAPTURE")):
         order = place(orders, f"order-{state}")
         orders.reserved(order, order, clock.now + 10, "HELD")
         assert order not in [row["id"] for row in orders.due(["ASK"])]

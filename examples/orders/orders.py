@@ -41,11 +41,9 @@ SEEN_SECONDS = 7 * 24 * 3600
 
 
 class Orders:
-    # How long after the end of a hold the shop waits for the event before it asks Holdfast, in seconds.
-    ask_after = 60.0
-
-    def __init__(self, path):
-        self.path = path
+    def __init__(self, path, ask_after=60.0):
+        """`ask_after`: how long behind the end of a hold the shop waits for the event, before it asks the server, in seconds."""
+        self.path, self.ask_after = path, ask_after
         self.local = threading.local()
         self.database.executescript(SCHEMA)
         self.database.execute("delete from seen where at < ?", (time.time() - SEEN_SECONDS,))
@@ -127,8 +125,11 @@ class Orders:
     def reserved(self, order, reservation, expires_at, state):
         """The intake's answer: the units are held, or were, if the answer is late."""
         hold = {"reservation": reservation, "expires_at": expires_at}
+        if state == "CONFIRMED":
+            # This shop did that, and has forgotten it: its database is an older copy. What may be left is the money.
+            return self.move(order, ["PUBLISH"], state="STOCK_RESERVED", next="CAPTURE", **hold)
         if state != "HELD":
-            return self.move(order, ["PUBLISH"], state="CANCELLED", reason="EXPIRED", next="", **hold)
+            return self.move(order, ["PUBLISH"], state="CANCELLED", reason=state, next="", **hold)
         # Nobody waits for the units of an order that was cancelled before its answer came.
         return (self.move(order, ["PUBLISH"], state="STOCK_RESERVED", next="ASK", due=expires_at + self.ask_after, **hold)
                 or self.database.execute(
@@ -164,6 +165,10 @@ class Orders:
     def confirmed(self, order):
         """The units are this order's, for good. Only now may the money be taken."""
         return self.move(order, ["CONFIRM"], next="CAPTURE")
+
+    def confirmed_before(self, order):
+        """As `confirmed`, of an order that the server knows to be sold, and the shop does not."""
+        return self.move(order, ["ASK"], next="CAPTURE")
 
     def lost(self, order, reason):
         """The hold is gone, and its units too: the money stays with the customer."""

@@ -240,6 +240,8 @@ def parse(arguments=None):
     parser.add_argument("--patience", type=float, default=30.0, metavar="SECONDS",
                         help="how long the provider is asked again what it did; then the payment is void")
     parser.add_argument("--hold", type=float, default=120.0, metavar="SECONDS", help="how long units are held for a payment")
+    parser.add_argument("--ask-after", type=float, default=60.0, metavar="SECONDS",
+                        help="how long behind a hold's end the shop waits for the event, before it asks the server")
     return parser.parse_args(arguments)
 
 
@@ -267,7 +269,7 @@ def main():
     options = parse()
     logging.basicConfig(format="%(asctime)s %(name)s: %(message)s", level=logging.INFO)
     logging.getLogger("pika").setLevel(logging.CRITICAL)
-    orders = Orders(options.database)
+    orders = Orders(options.database, options.ask_after)
     authority = pathlib.Path(options.tls_ca).read_bytes() if options.tls_ca else None
     holdfast = Holdfast(options.target, token=os.environ.get("HOLDFAST_TOKEN", ""), authority=authority)
     parameters = broker(options)

@@ -183,7 +183,6 @@ class Till:
         if state == "HELD":  # it was extended
             self.orders.later(row, self.orders.ask_after)
         elif state == "CONFIRMED":
-            log.error("order %s: its units were confirmed without a payment", row["id"])
-            self.orders.later(row, self.orders.ask_after)
+            self.orders.confirmed_before(row["id"])
         else:
             self.orders.ended(row["id"], row["reservation"], state)

@@ -38,7 +38,8 @@ class Postgres:
     def run(self, program, *arguments):
         identity = {"user": self.user.pw_uid, "group": self.user.pw_gid, "extra_groups": []} if self.user else {}
         done = subprocess.run([self.programs / program, *arguments], cwd=self.folder, stdin=subprocess.DEVNULL, text=True,
-                              stdout=subprocess.PIPE, stderr=subprocess.STDOUT, **identity)
+                              stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+                              env={"PATH": os.environ["PATH"], "LC_ALL": "C.UTF-8"}, **identity)
         if done.returncode != 0:
             raise RuntimeError(f"{program} failed:\n{done.stdout}")
 
