@@ -239,6 +239,9 @@ bench-watch: bootstrap-bench build ## what 100 watches that wait and one of ever
 bench-stream: bootstrap-bench build ## a durable decision of a ReserveStream and of batches, beside unary calls (ARGS)
 	scripts/bench-stream.py $(ARGS)
 
+bench-events: bootstrap-dev programs ## events/s of the relay to a RabbitMQ, CPU per event, and how late they are (ARGS)
+	.venv/bin/python scripts/bench-events.py $(ARGS)
+
 bench-import: bootstrap-bench bootstrap-dev build ## a million rows of new items over ImportStock, from a client in Python (ARGS)
 	.venv/bin/python scripts/bench-import.py $(ARGS)
 

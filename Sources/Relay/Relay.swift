@@ -42,7 +42,7 @@ package final class Relay {
   private let options: RelayOptions
   private var maker: MessageMaker
   /// Events up to this number were published by an earlier run.
-  private let skipThrough: UInt64
+  private var skipThrough: UInt64
 
   /// Oldest first; the first `marksDone` of them are over.
   private var marks: [Mark] = []
@@ -78,6 +78,9 @@ package final class Relay {
   }
 
   // MARK: The server
+
+  /// From now on another watch is read, which does not begin behind what an earlier run has published.
+  package func beginAgain() { skipThrough = 0 }
 
   /// Takes a WatchResponse: its messages wait in the outbox then.
   /// - Safety: nothing of it refers to the bytes afterwards.

@@ -243,6 +243,7 @@ private struct RelayRun: Sendable {
         CommandFailure.complain(
           "\(words); begins again at \(place.rawValue): what lies between is not published")
         (start, nextPlace) = (place.start, nil)
+        relay.beginAgain()
       }
     }
   }

@@ -82,6 +82,7 @@ private final class Rig {
 
   func pause() -> WatchPause { relay.pause(watch) }
   func drain() -> Int { relay.drain() }
+  func beginAgain() { relay.beginAgain() }
 
   /// The messages of an event.
   static func messages(_ event: Wire, _ format: EventFormat = .protobuf) -> [BrokerMessage] {
@@ -327,6 +328,10 @@ struct RelayTests {
     _ = rig.read([held(1, "a"), held(2, "b"), held(3, "c")], upTo: 3)
     _ = rig.pause()
     #expect(rig.broker.published.map(\.id) == ["00c0ffee00c0ffee-3"])
+    rig.beginAgain()
+    _ = rig.read([held(1, "a")], upTo: 1)
+    _ = rig.pause()
+    #expect(rig.broker.published.map(\.id).last == "00c0ffee00c0ffee-1")
   }
 
   @Test func readsNoMoreThanThereIsRoomFor() {
