@@ -17,6 +17,7 @@ from client import Client, line, refused
 from rabbitmq import RabbitMQ, needs_rabbitmq
 from relaying import TYPES, Inbox, Place, Relay, check, expected, saved_token, watched, without_doubles
 from server import Server, eventually, holdfast
+from test_supervision import Manager
 from watching import kind_name
 
 REPOSITORY = pathlib.Path(__file__).resolve().parents[2]
@@ -329,3 +330,28 @@ def test_the_page(binary, place, rabbitmq, tmp_path):
             process.terminate()
             errors = process.communicate(timeout=30)[1]
             assert process.returncode == 0, errors
+
+
+def test_as_a_service(binary, place, rabbitmq, tmp_path):
+    """As the unit starts it: secrets are files of the service manager, which hears how it is."""
+    credentials, tokens = tmp_path / "credentials", tmp_path / "tokens"
+    credentials.mkdir()
+    made = holdfast(binary, "token", "create", "--caller", "relay", "--role", "stock", "--file", tokens)
+    (credentials / "holdfast_token").write_text(made.stdout)
+    (credentials / "holdfast_broker-password").write_text(rabbitmq.password + "\n")
+    manager = Manager(tmp_path / "notify")
+    environment = manager.environment(WATCHDOG_USEC=100_000, CREDENTIALS_DIRECTORY=credentials,
+                                      HOLDFAST_BROKER=place.host.address)
+    with Server(binary, "--tokens", tokens) as server, Inbox(place) as inbox:
+        with Client(server.target, token=made.stdout.strip()) as client:
+            with Relay(binary, server.target, None, tmp_path / "token", *place.flags, environment=environment) as relay:
+                manager.wait_for("READY=1")
+                client.item(1)
+                inbox.wait(1)
+                manager.wait_for("STATUS=relays")
+                eventually(lambda: len(manager.pings()) > 3)
+                assert relay.stop() == 0, relay.text()
+    stopping = manager.wait_for("STOPPING=1")
+    assert "EXTEND_TIMEOUT_USEC=11000000" in stopping
+    assert "not come round" not in "".join(map(str, manager.messages))
+    manager.close()
