@@ -103,7 +103,7 @@ let package = Package(
     module("Admin", ["Posix", "Metrics", "Bytes"]),
     module("Supervision", ["Posix"]),
     module("Client", ["Access", "Posix", "HTTP2", "GRPC", "Bytes"]),
-    module("Projection", ["PostgresLog", "Log", "Posix", "Bytes", "Metrics"]),
+    module("Projection", ["PostgresLog", "Log", "Client", "Posix", "Metrics"]),
     module("Messaging", ["Posix", "Bytes"]),
     module("RabbitMQ", ["Messaging", "Posix", "Bytes", "CRabbitMQ"]),
     module("Kafka", ["Messaging", "Posix", "Bytes", "CKafka"]),
@@ -152,7 +152,7 @@ let package = Package(
     tests("MetricsTests", ["Metrics"]),
     tests("LogTests", ["Log", "Posix", "Bytes", "CPlatform", "LogFixtures"]),
     tests("PostgresLogTests", ["PostgresLog", "Log", "Posix"]),
-    tests("ProjectionTests", ["Projection", "PostgresLog", "Posix", "Bytes", "Metrics"]),
+    tests("ProjectionTests", ["Projection", "PostgresLog", "Client", "Posix", "Bytes", "Metrics"]),
     tests("StockStoreTests", ["StockStore", "Log", "Posix", "Bytes", "Simulation"]),
     tests(
       "StorePersistenceTests",

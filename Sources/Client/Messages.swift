@@ -64,7 +64,7 @@ package struct StockLevel: Equatable, Sendable {
 
   package init() {}
 
-  init?(_ message: WireFields.Field) {
+  package init?(_ message: WireFields.Field) {
     var fields = unsafe WireFields(message.bytes)
     while let field = fields.next() {
       switch field.number {
@@ -152,7 +152,7 @@ package struct Reservation: Equatable, Sendable {
 
   package init() {}
 
-  init?(_ message: WireFields.Field) {
+  package init?(_ message: WireFields.Field) {
     var fields = unsafe WireFields(message.bytes)
     while let field = fields.next() {
       switch field.number {
@@ -206,10 +206,22 @@ package struct EventKind: RawRepresentable, Hashable, Sendable {
 
   package init(rawValue: UInt64) { self.rawValue = rawValue }
 
+  package static let held = EventKind(rawValue: 1)
+  package static let replaced = EventKind(rawValue: 2)
+  package static let extended = EventKind(rawValue: 3)
+  package static let confirmed = EventKind(rawValue: 4)
+  package static let released = EventKind(rawValue: 5)
+  package static let expired = EventKind(rawValue: 6)
+  package static let adjusted = EventKind(rawValue: 7)
+  package static let removed = EventKind(rawValue: 9)
+
   private static let names = [
     "UNSPECIFIED", "HELD", "REPLACED", "EXTENDED", "CONFIRMED", "RELEASED", "EXPIRED", "ADJUSTED",
     "REFUSED", "REMOVED",
   ]
+
+  /// This version knows what it means.
+  package var isKnown: Bool { 1..<UInt64(Self.names.count) ~= rawValue }
 
   package static var all: [EventKind] {
     (1..<UInt64(names.count)).map { EventKind(rawValue: $0) }
@@ -258,7 +270,9 @@ package struct Event: Equatable, Sendable {
     switch field.number {
     case 1: lsn = field.value
     case 2: kind = EventKind(rawValue: field.value)
-    case 3: decidedAt = Instant(field)
+    case 3:
+      guard let instant = Instant(field) else { return false }
+      decidedAt = instant
     case 4: reservationID = field.text
     case 5: reference = field.text
     case 6:
@@ -295,6 +309,17 @@ package struct WatchMessage {
       if field.number == 2 { token = field.text }
     }
     if fields.isMalformed || token.isEmpty { return nil }
+  }
+
+  /// Up to where it covers everything; nil where the token is of a form that is not known.
+  package var lsn: UInt64? { Self.lsn(ofToken: token) }
+
+  /// The LSN in a resume token; nil where it is of a form that is not known. Only to say how far somebody is behind: where
+  /// to go on is the token itself.
+  package static func lsn(ofToken token: String) -> UInt64? {
+    let digits = Array(token.utf8)
+    guard digits.count == 65, digits[0] == UInt8(ascii: "1") else { return nil }
+    return UInt64(String(decoding: digits[17..<33], as: UTF8.self), radix: 16)
   }
 }
 
@@ -335,15 +360,16 @@ package struct ImportAnswer: Equatable {
 }
 
 /// A response that has messages in field 1, and whether it is a replay in field 2, or where the next page is.
-struct Response<Entry> {
-  private(set) var entries: [Entry] = []
+package struct Response<Entry> {
+  package private(set) var entries: [Entry] = []
   private(set) var isReplayed = false
-  private(set) var nextPage = ""
+  /// Empty: there is none.
+  package private(set) var nextPage = ""
   /// Of BatchGetStock: what is not there.
   private(set) var missing: [ItemName] = []
 
   /// nil where the message is none, or `read` takes an entry for none.
-  init?(_ message: [UInt8], _ read: (WireFields.Field) -> Entry?) {
+  package init?(_ message: [UInt8], _ read: (WireFields.Field) -> Entry?) {
     let isWhole = readFields(message) { field in
       if field.number == 1 {
         guard let entry = read(field) else { return false }

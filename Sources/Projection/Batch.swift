@@ -1,12 +1,13 @@
 // Events on their way into one transaction: every event is a row, and of each item and each reservation only what
 // it has come to.
+internal import Client
 
 /// What became of an item.
 struct ItemChange: Equatable {
   /// The newest balances; nil: it was removed.
-  var level: Level?
+  var level: StockLevel?
   /// Set where this batch says so.
-  var sale: Sale?
+  var sale: SaleWindow?
   /// The highest version with which it was removed on the way: rows below are of an item that is gone.
   var removedVersion: UInt64?
   var lsn: UInt64 = 0
@@ -17,7 +18,7 @@ struct ReservationChange: Equatable {
   var state: String
   var reference = ""
   var caller: String?
-  var lines: [Line]?
+  var lines: [ReservationLine]?
   var createdAt: Moment?
   var expiresAt: Moment?
   var endedAt: Moment?
@@ -51,7 +52,7 @@ struct Batch {
   }
 
   /// Also of a listing, with 0 for `lsn`.
-  mutating func add(_ level: Level, _ lsn: UInt64) {
+  mutating func add(_ level: StockLevel, _ lsn: UInt64) {
     var change = items[level.item] ?? ItemChange()
     if let known = change.level, known.version >= level.version { return }
     change.level = level
@@ -60,16 +61,17 @@ struct Batch {
     items[level.item] = change
   }
 
-  private mutating func remove(_ level: Level, _ lsn: UInt64) {
+  private mutating func remove(_ level: StockLevel, _ lsn: UInt64) {
     let before = items[level.item]?.removedVersion ?? 0
     items[level.item] = ItemChange(
       level: nil, sale: nil, removedVersion: max(before, level.version), lsn: lsn)
   }
 
-  mutating func add(_ listed: ListedReservation) {
+  mutating func add(_ listed: Reservation) {
     reservations[listed.id] = ReservationChange(
-      state: listed.stateName, reference: listed.reference, lines: listed.lines,
-      createdAt: listed.createdAt, expiresAt: listed.expiresAt, endedAt: listed.endedAt)
+      state: listed.state.name, reference: listed.reference, lines: listed.lines,
+      createdAt: listed.createdAt.map(Moment.init), expiresAt: listed.expiresAt.map(Moment.init),
+      endedAt: listed.endedAt.map(Moment.init))
   }
 
   private mutating func add(_ change: ReservationChange, to id: String) {
@@ -91,10 +93,11 @@ struct Batch {
   /// nil: of a kind that is not known.
   private static func change(_ event: Event) -> ReservationChange? {
     var change = ReservationChange(
-      state: "HELD", reference: event.reference, expiresAt: event.expiresAt, lsn: event.lsn)
+      state: "HELD", reference: event.reference, expiresAt: event.expiresAt.map(Moment.init),
+      lsn: event.lsn)
     switch event.kind {
     case .held:
-      change.createdAt = event.decidedAt
+      change.createdAt = event.decidedMoment
       change.caller = event.caller
       change.lines = event.lines
     case .replaced: change.lines = event.lines
@@ -102,11 +105,11 @@ struct Batch {
     case .confirmed, .released:
       change.state = event.kind.name
       change.lines = event.lines
-      change.endedAt = event.decidedAt
+      change.endedAt = event.decidedMoment
     case .expired:
       change.state = event.kind.name
       change.lines = event.lines
-      change.endedAt = event.expiresAt
+      change.endedAt = event.expiresAt.map(Moment.init)
     default: return nil
     }
     return change

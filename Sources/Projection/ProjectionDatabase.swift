@@ -1,4 +1,5 @@
 // The statements: all rows of a batch in one of each kind, and the position with them in one transaction.
+internal import Client
 internal import PostgresLog
 
 /// Up to where the tables go.
@@ -170,7 +171,7 @@ final class ProjectionDatabase {
   }
 
   private func writeEvents(_ events: [Event], _ oldest: Moment?) throws(ProjectionError) {
-    let kept = oldest.map { oldest in events.filter { $0.decidedAt >= oldest } } ?? events
+    let kept = oldest.map { oldest in events.filter { $0.decidedMoment >= oldest } } ?? events
     if kept.isEmpty { return }
     let columns = EventColumns(kept)
     try run(statements.events, columns.events, isKept: true)
@@ -246,12 +247,12 @@ private struct EventColumns {
     for event in list {
       lsn.append(event.lsn)
       kind.append(event.kind.name)
-      decided.append(event.decidedAt)
+      decided.append(event.decidedMoment)
       id.append(ifAny: event.reservationID)
       reference.append(ifAny: event.reference)
-      expires.append(event.expiresAt)
+      expires.append(event.expiresAt.map(Moment.init))
       caller.append(ifAny: event.caller)
-      key.append(ifAny: event.key)
+      key.append(ifAny: event.idempotencyKey)
       reason.append(ifAny: event.reason)
       rows.append(event)
     }
@@ -280,7 +281,7 @@ private struct EventItemColumns {
   }
 
   private mutating func append(
-    _ number: UInt64, _ item: ItemName, _ quantity: Int64?, _ level: Level?
+    _ number: UInt64, _ item: ItemName, _ quantity: Int64?, _ level: StockLevel?
   ) {
     hasRows = true
     lsn.append(number)
@@ -324,8 +325,8 @@ private struct ItemColumns {
       sold[0].append(item.sku)
       sold[1].append(item.location)
       soldVersion.append(level.version)
-      times[0].append(sale.from)
-      times[1].append(sale.until)
+      times[0].append(sale.from.map(Moment.init))
+      times[1].append(sale.until.map(Moment.init))
       frozen.append(sale.isFrozen)
     }
   }
@@ -346,7 +347,7 @@ private struct ReservationColumns {
       texts[1].append(change.state)
       texts[2].append(change.reference)
       texts[3].append(ifAny: change.caller ?? "")
-      texts[4].append(change.lines.map(Line.json))
+      texts[4].append(change.lines.map(ReservationLine.json))
       times[0].append(change.createdAt)
       times[1].append(change.expiresAt)
       times[2].append(change.endedAt)

@@ -1,4 +1,5 @@
 // The loop: events of about a second, one transaction, and so on; and from the beginning where there is no going on.
+internal import Client
 internal import Posix
 
 package struct ProjectionOptions: Sendable {
@@ -130,7 +131,7 @@ package final class Projector {
     if again != nil || position.token == nil {
       try fill(&position, database, source)
     }
-    source.watch(Requests.watch(token: position.token))
+    source.watch(WatchMessage.request(from: position.token.map { .after($0) } ?? .now))
     var line = Line(position)
     while !isStopped() {
       try take(from: source, &line)
@@ -163,7 +164,7 @@ package final class Projector {
     let now = SystemClock.monotonicNanoseconds()
     if now - line.headAskedAt >= Self.second {
       line.headAskedAt = now
-      source.askHead(Requests.watch(token: nil))
+      source.askHead(WatchMessage.request(from: .now))
     }
     var isMalformed = false
     try source.receive(milliseconds: Self.receiveMilliseconds) { message in
@@ -176,12 +177,12 @@ package final class Projector {
         for event in message.events { line.batch.add(event) }
         line.position.token = message.token
         line.position.lsn =
-          WatchMessage.lsn(ofToken: message.token) ?? message.events.last?.lsn ?? line.position.lsn
-        if let last = message.events.last { line.position.asOf = last.decidedAt }
+          message.lsn ?? message.events.last?.lsn ?? line.position.lsn
+        if let last = message.events.last { line.position.asOf = last.decidedMoment }
         line.isNew = true
       case .head(let bytes, let asked):
         guard let message = unsafe WatchMessage(bytes) else { return }
-        line.position.head = WatchMessage.lsn(ofToken: message.token) ?? line.position.head
+        line.position.head = message.lsn ?? line.position.head
         line.head = Moment(unixNanoseconds: asked)
         line.isNew = true
       }
@@ -278,37 +279,39 @@ package final class Projector {
       report("\(again.reason): filling the tables from the beginning")
       metrics.change { $0.restarts += 1 }
     }
-    source.watch(Requests.watch(token: nil, fromOldest: fromOldest))
+    source.watch(WatchMessage.request(from: fromOldest ? .oldest : .now))
     let first = try firstMessage(source)
     source.endWatch()
     var counts = (items: 0, reservations: 0)
     let oldest = oldest(options.keptEventsNanoseconds)
     try database.refill(&position, withEvents: isForeign) { () throws(ProjectionError) in
       counts.items = try list(.listStock, source) { (message) throws(ProjectionError) in
-        guard let page = Page(message, { Level($0) }) else { throw .server("a page is malformed") }
+        guard let page = Response(message, { StockLevel($0) }) else {
+          throw .server("a page is malformed")
+        }
         var batch = Batch()
         for level in page.entries { batch.add(level, 0) }
         try database.write(batch, keepingFrom: nil)
-        return (page.next, page.entries.count)
+        return (page.nextPage, page.entries.count)
       }
       counts.reservations = try list(.listReservations, source) {
         (message) throws(ProjectionError) in
-        guard let page = Page(message, { ListedReservation($0) }) else {
+        guard let page = Response(message, { Reservation($0) }) else {
           throw .server("a page is malformed")
         }
         var batch = Batch()
         for reservation in page.entries { batch.add(reservation) }
         try database.write(batch, keepingFrom: nil)
-        return (page.next, page.entries.count)
+        return (page.nextPage, page.entries.count)
       }
       var batch = Batch()
       for event in first.events { batch.add(event) }
       try database.write(batch, keepingFrom: oldest)
       let head = try head(source)
-      let lsn = WatchMessage.lsn(ofToken: first.token) ?? first.events.last?.lsn ?? 0
+      let lsn = first.lsn ?? first.events.last?.lsn ?? 0
       return Position(
         token: first.token, lsn: lsn, head: max(head, lsn), complete: head,
-        asOf: first.events.last?.decidedAt)
+        asOf: first.events.last?.decidedMoment)
     }
     again = nil
     metrics.change { $0.events += UInt64(first.events.count) }
@@ -326,7 +329,7 @@ package final class Projector {
     var toldAt = SystemClock.monotonicNanoseconds()
     repeat {
       if isStopped() { throw .stopped }
-      let page = try write(try source.ask(method, Requests.page(token: token)))
+      let page = try write(try source.ask(method, method.request(page: token)))
       // A page may be empty, where it has looked at much that is gone; but each goes on where the last has ended.
       empty = page.count == 0 ? empty + 1 : 0
       guard page.next != token || token.isEmpty, empty < Self.emptyPagesMax else {
@@ -363,8 +366,8 @@ package final class Projector {
 
   /// Where the server's log ends; 0: unknown.
   private func head(_ source: any StockSource) throws(ProjectionError) -> UInt64 {
-    source.watch(Requests.watch(token: nil))
+    source.watch(WatchMessage.request(from: .now))
     defer { source.endWatch() }
-    return WatchMessage.lsn(ofToken: try firstMessage(source).token) ?? 0
+    return try firstMessage(source).lsn ?? 0
   }
 }

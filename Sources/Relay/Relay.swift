@@ -134,17 +134,12 @@ package final class Relay {
     }
     if marksDone == before { return }
     let token = marks[marksDone - 1].token
-    lsn = Self.lsn(of: token)
+    lsn = WatchMessage.lsn(ofToken: token) ?? lsn
     keep(token)
     if marksDone * 2 > marks.count {
       marks.removeFirst(marksDone)
       marksDone = 0
     }
-  }
-
-  /// The number in a resume token, which stands behind the store's name; 0 where there is none.
-  private static func lsn(of token: String) -> UInt64 {
-    UInt64(token.dropFirst(17).prefix(16), radix: 16) ?? 0
   }
 
   /// Ends: waits for what the broker has not confirmed yet, and no longer than it may.
@@ -176,7 +171,7 @@ package final class Relay {
       if let watch {
         state.heardAt = wall - (now - watch.heardAt)
         state.serverConnections = watch.connections
-        state.head = watch.headToken.map(Self.lsn) ?? state.head
+        state.head = watch.headToken.flatMap(WatchMessage.lsn) ?? state.head
       }
       state.isBrokerConnected = outbox.isConnected
       state.unconfirmed = outbox.count

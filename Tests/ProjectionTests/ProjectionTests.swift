@@ -1,5 +1,6 @@
 // What the server says, and what of it goes into one transaction.
 import Bytes
+import Client
 import Foundation
 import Metrics
 import Posix
@@ -21,9 +22,9 @@ private func text(_ writer: ProtoWriter, _ number: Int, _ text: String) {
 }
 
 private func level(
-  _ version: UInt64, _ onHand: Int64 = 10, sku: String = "a", sale: Sale? = nil
-) -> Level {
-  var level = Level()
+  _ version: UInt64, _ onHand: Int64 = 10, sku: String = "a", sale: SaleWindow? = nil
+) -> StockLevel {
+  var level = StockLevel()
   level.item.sku = sku
   level.version = version
   level.onHand = onHand
@@ -31,17 +32,24 @@ private func level(
   return level
 }
 
+/// - Parameter microseconds: since the year 2000.
+private func instant(_ microseconds: Int64) -> Instant {
+  Instant(
+    seconds: 946_684_800 + microseconds / 1_000_000, nanos: Int32(microseconds % 1_000_000 * 1000))!
+}
+
 private func event(
-  _ lsn: UInt64, _ kind: EventKind, id: String = "", lines: [Line] = [], expires: Int64? = nil,
-  stock: [Level] = [], caller: String = ""
+  _ lsn: UInt64, _ kind: EventKind, id: String = "", lines: [ReservationLine] = [],
+  expires: Int64? = nil,
+  stock: [StockLevel] = [], caller: String = ""
 ) -> Event {
   var event = Event()
   event.lsn = lsn
   event.kind = kind
-  event.decidedAt = Moment(microseconds: Int64(lsn) * 10)
+  event.decidedAt = instant(Int64(lsn) * 10)
   event.reservationID = id
   event.lines = lines
-  event.expiresAt = expires.map { Moment(microseconds: $0) }
+  event.expiresAt = expires.map(instant)
   event.stock = stock
   event.caller = caller
   return event
@@ -79,8 +87,8 @@ private func event(
     #expect(response.token == "token")
     let event = try #require(response.events.first)
     #expect(event.lsn == 7 && event.kind == .held && event.reservationID == "id")
-    #expect(event.decidedAt == Moment(microseconds: 1_000_002))
-    #expect(event.lines == [Line(ItemName(sku: "a", location: "here"), 4)])
+    #expect(event.decidedMoment == Moment(microseconds: 1_000_002))
+    #expect(event.lines == [ReservationLine(ItemName(sku: "a", location: "here"), 4)])
     #expect(event.stock[0].safetyStock == -2 && event.stock[0].sale?.isFrozen == true)
     #expect(event.reference == "cart" && event.caller == "shop" && event.expiresAt == nil)
   }
@@ -107,20 +115,21 @@ private func event(
 
   @Test func linesAreJSONForAnySKU() throws {
     let lines = [
-      Line(ItemName(sku: #"a"b\c"#, location: "\u{1}"), 1), Line(ItemName(sku: "x"), 1 << 40),
+      ReservationLine(ItemName(sku: #"a"b\c"#, location: "\u{1}"), 1),
+      ReservationLine(ItemName(sku: "x"), 1 << 40),
     ]
     struct Entry: Decodable, Equatable {
       let sku: String
       let location: String
       let quantity: Int64
     }
-    let read = try JSONDecoder().decode([Entry].self, from: Data(Line.json(lines).utf8))
+    let read = try JSONDecoder().decode([Entry].self, from: Data(ReservationLine.json(lines).utf8))
     #expect(
       read == [
         Entry(sku: #"a"b\c"#, location: "\u{1}", quantity: 1),
         Entry(sku: "x", location: "", quantity: 1 << 40),
       ])
-    #expect(Line.json([]) == "[]")
+    #expect(ReservationLine.json([]) == "[]")
   }
 
   @Test(arguments: [
@@ -174,19 +183,19 @@ private func event(
   }
 
   @Test func aSaleStaysUntilItIsSetAgain() {
-    var frozen = Sale()
+    var frozen = SaleWindow()
     frozen.isFrozen = true
     var batch = Batch()
     batch.add(event(1, .adjusted, stock: [level(1, sale: frozen)]))
     batch.add(event(2, .adjusted, stock: [level(2)]))
     #expect(batch.items[ItemName(sku: "a")]?.sale == frozen)
-    batch.add(event(3, .adjusted, stock: [level(3, sale: Sale())]))
-    #expect(batch.items[ItemName(sku: "a")]?.sale == Sale())
+    batch.add(event(3, .adjusted, stock: [level(3, sale: SaleWindow())]))
+    #expect(batch.items[ItemName(sku: "a")]?.sale == SaleWindow())
   }
 
   @Test func anItemIsRemovedAndMadeAnew() {
     var batch = Batch()
-    batch.add(event(1, .adjusted, stock: [level(8, sale: Sale())]))
+    batch.add(event(1, .adjusted, stock: [level(8, sale: SaleWindow())]))
     batch.add(event(2, .removed, stock: [level(9, 0)]))
     #expect(
       batch.items[ItemName(sku: "a")] == ItemChange(level: nil, removedVersion: 9, lsn: 2))
@@ -200,8 +209,8 @@ private func event(
   }
 
   @Test func aReservationIsWhatItHasComeTo() {
-    let lines = [Line(ItemName(sku: "a"), 2)]
-    let fewer = [Line(ItemName(sku: "a"), 1)]
+    let lines = [ReservationLine(ItemName(sku: "a"), 2)]
+    let fewer = [ReservationLine(ItemName(sku: "a"), 1)]
     var batch = Batch()
     batch.add(event(1, .held, id: "r", lines: lines, expires: 100, caller: "shop"))
     batch.add(event(2, .extended, id: "r", expires: 200, caller: "other"))

@@ -172,7 +172,7 @@ private let arrows: [String: Set<String>] = [
   "Admin": ["Posix", "Metrics", "Bytes"],
   "Supervision": ["Posix"],
   "Client": ["Access", "Posix", "HTTP2", "GRPC", "Bytes"],
-  "Projection": ["PostgresLog", "Log", "Posix", "Bytes", "Metrics"],
+  "Projection": ["PostgresLog", "Log", "Client", "Posix", "Metrics"],
   "Messaging": ["Posix", "Bytes"],
   "RabbitMQ": ["Messaging", "Posix", "Bytes", "CRabbitMQ"],
   "Kafka": ["Messaging", "Posix", "Bytes", "CKafka"],
