@@ -143,12 +143,11 @@ class Shop:
         return take(self.channel, self.dead, count)
 
     def left(self):
-        """Orders in the queues, in hand or not."""
-        columns = self.host.queues("messages")
-        return sum(columns[queue]["messages"] if isinstance(columns[queue], dict) else columns[queue] for queue in self.queues)
+        """Orders in the queues that are in nobody's hand."""
+        return sum(self.channel.queue_declare(queue, passive=True).method.message_count for queue in self.queues)
 
-    def wait_until_empty(self, seconds=60):
-        eventually(lambda: self.left() == 0, seconds)
+    def wait_until_empty(self, intake, seconds=60):
+        eventually(lambda: self.left() == 0 and intake.metric("in_hand") == 0, seconds)
 
     def close(self):
         if self.connection.is_open:

@@ -70,7 +70,7 @@ def test_an_order_is_held_and_answered(client, shop, intake, form):
     assert answers[instead].message.alternative == 1
     assert [(each.sku, each.quantity) for each in answers[partly.order_id].message.lines] == [(sku, 7)]
     assert client.level(sku).held == 10 and client.level(other).held == 4
-    shop.wait_until_empty()
+    shop.wait_until_empty(intake)
 
 
 def test_an_order_that_comes_twice_is_held_once(client, shop, intake):
@@ -78,7 +78,7 @@ def test_an_order_that_comes_twice_is_held_once(client, shop, intake):
     again = order(sku, 2)
     for form in (JSON, PROTOBUF, JSON, JSON):
         shop.place(again, form)
-    shop.wait_until_empty()
+    shop.wait_until_empty(intake)
     shop.wait([again.order_id])
     doubles = [each for each in shop.heard if each.order_id == again.order_id]
     assert len(doubles) == 4 and len({each.message.reservation_id for each in doubles}) == 1
@@ -130,7 +130,7 @@ def test_poison_goes_to_the_dead_letters(client, shop, intake):
         assert properties.headers["cloudEvents_deaddestination"] in shop.queues
     assert shop.buried() == []
     assert intake.metric("dead_letters_total", reason="BODY_TOO_LARGE") == 1
-    shop.wait_until_empty()
+    shop.wait_until_empty(intake)
 
 
 def test_an_answer_goes_where_the_order_says(client, shop, intake):
@@ -144,7 +144,7 @@ def test_an_answer_goes_where_the_order_says(client, shop, intake):
     assert answer.order_id == asked and answer.is_reserved and answer.method.exchange == ""
     assert asked not in shop.settled()
     # Nobody misses the other.
-    shop.wait_until_empty()
+    shop.wait_until_empty(intake)
     eventually(lambda: intake.metric("answers_dropped_total") == 1)
     assert shop.buried() == [] and client.level(sku).held == 3
 
@@ -168,7 +168,7 @@ def test_direct_replies(client, shop, intake):
     channel.basic_publish(shop.orders, other, json.dumps({"orderId": fresh("o"), "lines": [{"sku": other, "quantity": 1}]}).encode(),
                           pika_properties(reply_to="amq.rabbitmq.reply-to"))
     channel.close()
-    shop.wait_until_empty()
+    shop.wait_until_empty(intake)
     assert shop.buried() == []
 
 
@@ -192,7 +192,7 @@ def test_orders_of_a_sku_are_decided_in_their_order(client, shop, intake):
 def test_it_tells_what_it_does(client, shop, intake):
     sku = client.item(1)
     shop.wait([shop.place(order(sku)), shop.place(order(sku))])
-    shop.wait_until_empty()
+    shop.wait_until_empty(intake)
     assert intake.metric("orders_total", outcome="reserved") >= 1
     assert intake.metric("orders_total", outcome="rejected") >= 1
     eventually(lambda: intake.metric("answers_total", type="StockReserved") == intake.metric("orders_total", outcome="reserved")
