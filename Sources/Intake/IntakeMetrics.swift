@@ -29,8 +29,6 @@ struct IntakeCounts {
   var inHand = 0
   var batches: UInt64 = 0
   var batchedOrders: UInt64 = 0
-  /// By queue: messages that wait in it.
-  var depths: [String: Int] = [:]
 }
 
 package final class IntakeMetrics: Sendable {
@@ -43,6 +41,8 @@ package final class IntakeMetrics: Sendable {
     var isBlocked = false
     var isStuck = false
     var isEnding = false
+    /// By queue: messages that wait in it.
+    var depths: [String: Int] = [:]
     /// When the intake's thread came round last, in monotonic nanoseconds.
     var lastRound = SystemClock.monotonicNanoseconds()
   }
@@ -97,6 +97,9 @@ package final class IntakeMetrics: Sendable {
   }
 
   // MARK: The page
+
+  /// From the thread that asks for them.
+  func publish(depths: [String: Int]) { state.withLock { $0.depths = depths } }
 
   /// Adds its numbers to a page.
   package func add(to page: inout Exposition) {
@@ -155,20 +158,21 @@ package final class IntakeMetrics: Sendable {
     page.gauge(
       "holdfast_intake_in_hand", help: "Deliveries that are not accepted yet.",
       value: Double(counts.inHand))
-    page.gauge(
-      "holdfast_intake_queue_messages",
-      help: "Messages that wait in a queue, as the broker said within the last 10 s.",
-      samples: counts.depths.sorted { $0.key < $1.key }.map {
-        ([("queue", $0.key)], Double($0.value))
-      })
   }
 
   private func addBroker(_ all: State, to page: inout Exposition) {
+    page.gauge(
+      "holdfast_intake_queue_messages",
+      help: "Messages that wait in a queue, as the broker said within the last 10 s.",
+      samples: all.depths.sorted { $0.key < $1.key }.map {
+        ([("queue", $0.key)], Double($0.value))
+      })
     page.counter(
       "holdfast_intake_dead_letters_total",
       help: "Messages that went to the dead letters, by reason.",
-      samples: all.outbox.dead.sorted { $0.key < $1.key }.map {
-        ([("reason", $0.key)], Double($0.value))
+      // An alert sees no first one of a reason that was not there.
+      samples: Set(OrderFault.reasons).union(all.outbox.dead.keys).sorted().map {
+        ([("reason", $0)], Double(all.outbox.dead[$0] ?? 0))
       })
     page.counter(
       "holdfast_intake_answers_dropped_total",

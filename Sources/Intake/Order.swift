@@ -26,11 +26,11 @@ package struct OrderFault: Error, Equatable {
     self.text = text
   }
 
-  /// Metrics are told apart by these; what else a server says is OTHER there.
+  /// Those that there are, but for those of a server that knows more.
   static let reasons = [
     "BODY_TOO_LARGE", "CONTENT_TYPE_UNKNOWN", "TYPE_UNKNOWN", "MALFORMED_BODY", "UNKNOWN_FIELD",
     "ORDER_ID_INVALID", "DELIVERED_TOO_OFTEN", "INVALID_FIELD", "MALFORMED_MESSAGE",
-    "IDEMPOTENCY_KEY_REUSED", "TRIED_TOO_OFTEN", "OTHER",
+    "IDEMPOTENCY_KEY_REUSED", "TRIED_TOO_OFTEN", "ANSWER_REFUSED",
   ]
 }
 

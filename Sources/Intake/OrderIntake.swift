@@ -25,7 +25,6 @@ package final class OrderIntake {
   private let writer = AnswerWriter()
   private let outbox: Outbox
   private let link: ServerLink
-  private let depths: QueueDepths
   private let repliesGoToQueues: Bool
 
   private var counts = IntakeCounts()
@@ -69,8 +68,6 @@ package final class OrderIntake {
     self.metrics = metrics
     self.clock = clock
     reader = OrderReader(ttlNanoseconds: options.ttlNanoseconds)
-    let depths = QueueDepths(options)
-    self.depths = depths
     if case .amqp = address { repliesGoToQueues = true } else { repliesGoToQueues = false }
     outbox = Outbox(
       // What is in hand is limited by the prefetch.
@@ -85,7 +82,6 @@ package final class OrderIntake {
           made.close()
           throw error
         }
-        depths.connection = made
         return made
       }, report: report)
     link = ServerLink(targets, clock: clock, connect: connectServer, report: report)
@@ -121,7 +117,6 @@ package final class OrderIntake {
     link.step(milliseconds: patience ?? 0) { end($0, $1) }
     outbox.step(milliseconds: patience == nil ? idleMilliseconds(now) : 0) { hear($0) }
     acceptSettled()
-    if outbox.isConnected, !isDraining { depths.ask(now, &counts) }
     loosen(now)
     metrics.publish(counts, outbox, link, isEnding: isDraining)
   }

@@ -1,30 +1,66 @@
 // How much waits in the queues: what an operator wants to hear of, and nobody else counts.
-internal import Messaging
+package import Messaging
+internal import Posix
 
-/// Asks now and then, for one queue at a time: an answer is waited for. One thread.
-final class QueueDepths {
+/// Asks now and then, on a connection of its own: an answer is waited for, and may not come while the broker takes no
+/// messages of the one that publishes. One thread.
+package final class QueueDepths {
   private static let roundNanoseconds: Int64 = 10_000_000_000
+  private static let pollMilliseconds: Int32 = 500
 
   private let queues: [String]
-  private var next = 0
+  private let metrics: IntakeMetrics
+  private let clock: OutboxClock
+  private let connect: () throws(BrokerError) -> any BrokerConnection
+  private var connection: (any BrokerConnection)?
   private var nextAt: Int64 = .min
-  /// The connection to ask on.
-  var connection: (any BrokerConnection)?
 
-  init(_ options: IntakeOptions) {
+  /// - Parameter connect: makes a connection, which is used for this alone.
+  package init(
+    _ options: IntakeOptions, metrics: IntakeMetrics, clock: OutboxClock = .system,
+    connect: @escaping () throws(BrokerError) -> any BrokerConnection
+  ) {
     queues = [options.deadLetters] + (0..<options.partitions).map { "\(options.orders).\($0)" }
+    self.metrics = metrics
+    self.clock = clock
+    self.connect = connect
   }
 
-  func ask(_ now: Int64, _ counts: inout IntakeCounts) {
-    guard now >= nextAt, let connection else { return }
-    nextAt = now + Self.roundNanoseconds / Int64(queues.count)
-    let queue = queues[next]
-    next = (next + 1) % queues.count
+  /// Until `isStopped`.
+  package func run(isStopped: () -> Bool) {
+    while !isStopped() { step() }
+    connection?.close()
+  }
+
+  /// Asks if it is time, and else waits a little.
+  package func step() {
     do throws(BrokerError) {
-      counts.depths[queue] = try connection.depth(of: queue)
+      let now = clock.now()
+      if now >= nextAt {
+        nextAt = now + Self.roundNanoseconds
+        let connection = try connected()
+        var depths: [String: Int] = [:]
+        for queue in queues { depths[queue] = try connection.depth(of: queue) }
+        metrics.publish(depths: depths)
+      }
+      if let connection {
+        // It has to show that it is there.
+        try connection.poll(milliseconds: Self.pollMilliseconds) { _ in }
+      } else {
+        clock.sleep(Self.pollMilliseconds)
+      }
     } catch {
-      // What is wrong with the connection shows when it is used next.
-      counts.depths[queue] = nil
+      // The intake's own connection tells what is wrong.
+      connection?.close()
+      connection = nil
+      metrics.publish(depths: [:])
     }
+  }
+
+  private func connected() throws(BrokerError) -> any BrokerConnection {
+    if let connection { return connection }
+    let made = try connect()
+    connection = made
+    return made
   }
 }

@@ -19,7 +19,7 @@ enum ServerMethod: Equatable {
   case channelCloseOK
   case channelFlow(isActive: Bool)
   case exchangeDeclareOK
-  case queueDeclareOK(queue: String)
+  case queueDeclareOK(queue: String, messages: Int)
   case queueBindOK
   case qosOK
   case consumeOK
@@ -182,7 +182,8 @@ extension ServerMethod {
     case AMQP_EXCHANGE_DECLARE_OK_METHOD: return .exchangeDeclareOK
     case AMQP_QUEUE_DECLARE_OK_METHOD:
       let method = unsafe decoded.load(as: amqp_queue_declare_ok_t.self)
-      return unsafe .queueDeclareOK(queue: text(method.queue))
+      return unsafe .queueDeclareOK(
+        queue: text(method.queue), messages: Int(method.message_count))
     case AMQP_QUEUE_BIND_OK_METHOD: return .queueBindOK
     case AMQP_BASIC_QOS_OK_METHOD: return .qosOK
     case AMQP_BASIC_CONSUME_OK_METHOD: return .consumeOK

@@ -71,15 +71,17 @@ extension RabbitMQConnection {
       try bind(queue, to: name, key: "10")
     }
     let next = "\(name).\(count)"
-    if try hasQueue(next) {
+    if try messages(in: next) != nil {
       throw .unsuitable(
         "queue '\(next)' is there: \(count) partitions are fewer than there were, and what it gets nobody would read"
       )
     }
   }
 
-  /// As far as this user may know.
-  private func hasQueue(_ name: String) throws(BrokerError) -> Bool {
+  package func depth(of queue: String) throws(BrokerError) -> Int? { try messages(in: queue) }
+
+  /// How many wait in a queue; nil: it is not there, as far as this user may know.
+  private func messages(in name: String) throws(BrokerError) -> Int? {
     try ask("queue '\(name)'") { () throws(BrokerError) in
       try openChannel(
         secondChannel, by: SystemClock.monotonicNanoseconds() + Self.answerNanoseconds)
@@ -88,21 +90,21 @@ extension RabbitMQConnection {
           ticket: 0, queue: texts(name), passive: 1, durable: 0, exclusive: 0, auto_delete: 0,
           nowait: 0, arguments: texts.table([]))
       }
-      let isThere: Bool
+      let count: Int?
       switch try answer() {
-      case .queueDeclareOK:
-        isThere = true
+      case .queueDeclareOK(_, let messages):
+        count = messages
         try unsafe send(AMQP_CHANNEL_CLOSE_METHOD, channel: secondChannel) { texts in
           unsafe amqp_channel_close_t(
             reply_code: 200, reply_text: texts("done"), class_id: 0, method_id: 0)
         }
         guard case .channelCloseOK = try answer() else { throw .fault("no channel.close-ok") }
       case .channelClose:
-        isThere = false
+        count = nil
         link.output.appendMethod(UInt32(AMQP_CHANNEL_CLOSE_OK_METHOD), channel: secondChannel)
       default: throw .fault("no queue.declare-ok")
       }
-      return isThere
+      return count
     }
   }
 
@@ -142,7 +144,7 @@ extension RabbitMQConnection {
           exclusive: isShared ? 0 : 1, auto_delete: isShared ? 0 : 1, nowait: 0,
           arguments: texts.table(arguments))
       }
-      guard case .queueDeclareOK(let queue) = try answer() else {
+      guard case .queueDeclareOK(let queue, _) = try answer() else {
         throw .fault("no queue.declare-ok")
       }
       return queue

@@ -4,6 +4,7 @@ internal import ArgumentParser
 internal import Client
 internal import Intake
 internal import Messaging
+internal import Posix
 internal import Version
 
 struct IntakeCommand: AsyncParsableCommand {
@@ -103,6 +104,7 @@ struct IntakeCommand: AsyncParsableCommand {
         lastRound: { metrics.lastRound }, status: { metrics.status })
       service.announce("holdfast taking orders: broker \(broker.access.address) orders \(orders)")
       let problem = await service.run { interruption in
+        Self.watchQueues(options, broker, metrics, interruption)
         let intake = Self.intake(options, broker, targets, metrics)
         intake.run(isStopped: { interruption.hasCome })
         service.stopping(within: options.shutdownNanoseconds)
@@ -127,6 +129,21 @@ struct IntakeCommand: AsyncParsableCommand {
       connectServer: { (target) throws(CallFailure) in
         try ServiceOrderServer(target, program: program)
       }, report: { CommandFailure.complain($0) })
+  }
+
+  /// RabbitMQ's alone: how far a group is behind in a topic, Kafka's own tools say.
+  private static func watchQueues(
+    _ options: IntakeOptions, _ broker: BrokerSource, _ metrics: IntakeMetrics,
+    _ interruption: Interruption
+  ) {
+    guard case .amqp = broker.access.address else { return }
+    // Without it, less is known.
+    _ = try? Thread(name: "queue-depths") {
+      let depths = QueueDepths(options, metrics: metrics) { () throws(BrokerError) in
+        try broker.connect()
+      }
+      depths.run(isStopped: { interruption.hasCome })
+    }
   }
 
   private func options() throws(CommandFailure) -> IntakeOptions {

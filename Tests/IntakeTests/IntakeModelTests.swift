@@ -64,7 +64,6 @@ struct IntakeModelTests {
     #expect(rig.metric(#"holdfast_intake_answers_total{type="StockReserved"}"#) == 2000)
     #expect(rig.metric("holdfast_intake_order_seconds_count") == 2000)
     #expect(rig.metric("holdfast_intake_in_hand") == 0)
-    #expect(rig.metric(#"holdfast_intake_queue_messages{queue="orders.dead"}"#) == 7)
     #expect(rig.words.isEmpty)
   }
 }
@@ -233,5 +232,38 @@ struct IntakeTests {
     rig.intake.drain()
     #expect(2_000_000_000...3_000_000_000 ~= rig.time.now - before)
     #expect(rig.broker.accepted.isEmpty)
+  }
+}
+
+struct QueueDepthsTests {
+  @Test func asksForEachQueueNowAndThen() {
+    let rig = Rig { $0.partitions = 2 }
+    var connections = 0
+    var options = IntakeOptions()
+    options.partitions = 2
+    let depths = QueueDepths(options, metrics: rig.metrics, clock: rig.time.clock) {
+      () throws(BrokerError) in
+      connections += 1
+      if connections == 1 { throw .away("nobody listens") }
+      return try rig.broker.connect()
+    }
+    depths.step()
+    #expect(rig.metric(#"holdfast_intake_queue_messages{queue="orders.dead"}"#) == nil)
+    for _ in 0..<30 { depths.step() }
+    for queue in ["orders.dead", "orders.0", "orders.1"] {
+      #expect(rig.metric(#"holdfast_intake_queue_messages{queue="\#(queue)"}"#) == 7)
+    }
+    rig.broker.depth = 9
+    depths.step()
+    #expect(rig.metric(#"holdfast_intake_queue_messages{queue="orders.1"}"#) == 7)
+    for _ in 0..<30 { depths.step() }
+    #expect(rig.metric(#"holdfast_intake_queue_messages{queue="orders.1"}"#) == 9)
+    // What is not known is not told.
+    rig.broker.current?.failure = .away("reset")
+    depths.step()
+    #expect(rig.metric(#"holdfast_intake_queue_messages{queue="orders.1"}"#) == nil)
+    for _ in 0..<30 { depths.step() }
+    #expect(
+      rig.metric(#"holdfast_intake_queue_messages{queue="orders.1"}"#) == 9 && connections == 3)
   }
 }

@@ -56,7 +56,8 @@ struct OutboxOrderTests {
     ] {
       #expect(letters[0].attributes.first { $0.name == name }?.value == value)
     }
-    #expect(rig.box.counts.dead == ["POISON": 1, "TOO_LARGE": 1] && rig.box.counts.confirmed == 1)
+    #expect(rig.box.counts.dead.filter { $0.value > 0 } == ["POISON": 1, "TOO_LARGE": 1])
+    #expect(rig.box.counts.confirmed == 1)
   }
 
   /// A dead letter that is refused too waits, over connections, and is not lost.
