@@ -94,7 +94,7 @@ Description: stock-reservation server that never oversells
  .
  This package has the server, its systemd units, the API's definitions and
  rules for Prometheus."
-printf '%s\n' /etc/default/holdfast /etc/default/holdfast-relay >"$work/holdfast/DEBIAN/conffiles"
+printf '%s\n' /etc/default/holdfast /etc/default/holdfast-relay /etc/default/holdfast-intake >"$work/holdfast/DEBIAN/conffiles"
 for script in postinst prerm postrm; do install -m 0755 "deploy/debian/$script" "$work/holdfast/DEBIAN/$script"; done
 finish holdfast
 

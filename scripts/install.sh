@@ -23,7 +23,7 @@ zshdir=${ZSHDIR:-$prefix/share/zsh/site-functions}
 share=$prefix/share/holdfast
 list=$root$share/installed-files
 # The units, each with the file of its variables and the folder of its credentials in $sysconfdir/holdfast.
-units="holdfast:credentials holdfast-relay:relay"
+units="holdfast:credentials holdfast-relay:relay holdfast-intake:intake"
 
 stop() { echo "install: $*" >&2; exit 1; }
 

@@ -31,7 +31,7 @@ SERVE_FILES = [
     ("/etc/holdfast/credentials", "Its credentials, for root to read alone."),
     ("/var/lib/holdfast", "Its data directory."),
 ]
-RELAY_ENVIRONMENT = [
+BROKER_ENVIRONMENT = [
     ("HOLDFAST_BROKER, HOLDFAST_BROKER_PASSWORD", "The broker, and its user's password: --broker and --broker-password-file."),
     ("HOLDFAST_TARGET, HOLDFAST_CA, HOLDFAST_CLIENT_CERT, HOLDFAST_CLIENT_KEY, HOLDFAST_TOKEN, HOLDFAST_TOKEN_FILE",
      "The server, and who calls it: --target, --tls-ca, --tls-cert, --tls-key, --token-file."),
@@ -44,8 +44,13 @@ RELAY_FILES = [
     ("/etc/holdfast/relay", "Its credentials, for root to read alone."),
     ("/var/lib/holdfast-relay/position", "Its resume file."),
 ]
+INTAKE_FILES = [
+    ("/etc/default/holdfast-intake", "Variables of the packaged unit, HOLDFAST_INTAKE_FLAGS among them."),
+    ("/etc/holdfast/intake", "Its credentials, for root to read alone."),
+]
 # Commands that run as services.
-SERVICES = {"holdfast serve": (SERVE_ENVIRONMENT, SERVE_FILES), "holdfast relay": (RELAY_ENVIRONMENT, RELAY_FILES)}
+SERVICES = {"holdfast serve": (SERVE_ENVIRONMENT, SERVE_FILES), "holdfast relay": (BROKER_ENVIRONMENT, RELAY_FILES),
+            "holdfast intake": (BROKER_ENVIRONMENT, INTAKE_FILES)}
 
 
 def escaped(text):

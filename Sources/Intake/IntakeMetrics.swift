@@ -43,6 +43,8 @@ package final class IntakeMetrics: Sendable {
     var isEnding = false
     /// By queue: messages that wait in it.
     var depths: [String: Int] = [:]
+    func depth(of queue: String) -> Double { depths[queue].map { Double($0) } ?? .nan }
+
     /// When the intake's thread came round last, in monotonic nanoseconds.
     var lastRound = SystemClock.monotonicNanoseconds()
   }
@@ -54,7 +56,14 @@ package final class IntakeMetrics: Sendable {
   private let state = Mutex(State())
   private let seconds = HistogramCells(upperBounds: secondsBounds)
 
-  package init() {}
+  /// Those that orders wait in; none: the broker does not say how many do.
+  private let queues: [String]
+  private let deadLetters: String
+
+  package init(_ options: IntakeOptions, hasDepths: Bool) {
+    queues = hasDepths ? options.queues : []
+    deadLetters = options.deadLetters
+  }
 
   /// Both sides take what they are sent.
   package var isReady: Bool {
@@ -163,10 +172,12 @@ package final class IntakeMetrics: Sendable {
   private func addBroker(_ all: State, to page: inout Exposition) {
     page.gauge(
       "holdfast_intake_queue_messages",
-      help: "Messages that wait in a queue, as the broker said within the last 10 s.",
-      samples: all.depths.sorted { $0.key < $1.key }.map {
-        ([("queue", $0.key)], Double($0.value))
-      })
+      help: "Orders that wait in a queue, as the broker said within the last 10 s; NaN: unknown.",
+      samples: queues.map { ([("queue", $0)], all.depth(of: $0)) })
+    page.gauge(
+      "holdfast_intake_dead_letter_queue_messages",
+      help: "Dead letters that wait for somebody, within the last 10 s; NaN: unknown.",
+      value: all.depth(of: deadLetters))
     page.counter(
       "holdfast_intake_dead_letters_total",
       help: "Messages that went to the dead letters, by reason.",

@@ -20,7 +20,7 @@ package final class QueueDepths {
     _ options: IntakeOptions, metrics: IntakeMetrics, clock: OutboxClock = .system,
     connect: @escaping () throws(BrokerError) -> any BrokerConnection
   ) {
-    queues = [options.deadLetters] + (0..<options.partitions).map { "\(options.orders).\($0)" }
+    queues = [options.deadLetters] + options.queues
     self.metrics = metrics
     self.clock = clock
     self.connect = connect

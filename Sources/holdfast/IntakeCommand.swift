@@ -97,14 +97,15 @@ struct IntakeCommand: AsyncParsableCommand {
       let options = try self.options()
       let broker = try self.broker.source(program: Self.program)
       let targets = try server.targets()
-      let metrics = IntakeMetrics()
+      let hasDepths = if case .amqp = broker.access.address { true } else { false }
+      let metrics = IntakeMetrics(options, hasDepths: hasDepths)
       let service = try ClientService(
         "intake", metrics: { metrics.add(to: &$0) }, adminHost: adminHost, adminPort: adminPort,
         readiness: { metrics.isEnding ? .draining : metrics.isReady ? .ready : .recovering },
         lastRound: { metrics.lastRound }, status: { metrics.status })
       service.announce("holdfast taking orders: broker \(broker.access.address) orders \(orders)")
       let problem = await service.run { interruption in
-        Self.watchQueues(options, broker, metrics, interruption)
+        if hasDepths { Self.watchQueues(options, broker, metrics, interruption) }
         let intake = Self.intake(options, broker, targets, metrics)
         intake.run(isStopped: { interruption.hasCome })
         service.stopping(within: options.shutdownNanoseconds)
@@ -131,12 +132,11 @@ struct IntakeCommand: AsyncParsableCommand {
       }, report: { CommandFailure.complain($0) })
   }
 
-  /// RabbitMQ's alone: how far a group is behind in a topic, Kafka's own tools say.
+  /// How far a group is behind in a topic, Kafka's own tools say.
   private static func watchQueues(
     _ options: IntakeOptions, _ broker: BrokerSource, _ metrics: IntakeMetrics,
     _ interruption: Interruption
   ) {
-    guard case .amqp = broker.access.address else { return }
     // Without it, less is known.
     _ = try? Thread(name: "queue-depths") {
       let depths = QueueDepths(options, metrics: metrics) { () throws(BrokerError) in

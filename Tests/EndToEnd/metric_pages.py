@@ -39,6 +39,10 @@ def collect(binary, certificate, client):
                               text=True) as relay:
             pages["relay"] = pages_of(relay.stdout.readline().split("admin http://")[1].split()[0])
             relay.terminate()
+        with subprocess.Popen([binary, "intake", "--target", server.target, "--broker", "amqp://127.0.0.1:1", "--admin-port", "0"],
+                              stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as intake:
+            pages["intake"] = pages_of(intake.stdout.readline().split("admin http://")[1].split()[0])
+            intake.terminate()
     with tempfile.TemporaryDirectory() as folder:
         subprocess.run([binary, "token", "create", "--caller", "shop", "--role", "stock", "--file", f"{folder}/tokens"],
                        check=True, capture_output=True)

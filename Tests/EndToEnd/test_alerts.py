@@ -144,11 +144,20 @@ def relay(name, more=""):
     return f'holdfast_relay_{name}{{job="relay", instance="r"{more}}}'
 
 
-# Of a relay.
+def intake(name, more=""):
+    # The same instance, so that both cases are told alike.
+    return f'holdfast_intake_{name}{{job="relay", instance="r"{more}}}'
+
+
+# Of a relay and an intake.
 EVENTS_GOOD = {
     relay("lag_seconds"): "0.01x120", relay("blocked"): "0x120", relay("stuck"): "0x120",
     relay("connected", ', side="server"'): "1x120", relay("connected", ', side="broker"'): "1x120",
     relay("dead_letters_total", ', reason="REJECTED"'): "3x120", relay("resume_saves_failed_total"): "2x120",
+    intake("blocked"): "0x120", intake("stuck"): "0x120", intake("dead_letter_queue_messages"): "NaNx10 0x110",
+    intake("connected", ', side="server"'): "1x120", intake("connected", ', side="broker"'): "1x120",
+    intake("dead_letters_total", ', reason="INVALID_FIELD"'): "3x120", intake("retries_total", ', reason="server"'): "0+1x120",
+    intake("queue_messages", ', queue="orders.0"'): "100x120", intake("queue_messages", ', queue="orders.1"'): "NaNx20 800x100",
 }
 EVENTS_CASES = {
     "HoldfastRelayBehind": ({relay("lag_seconds"): "0.01x40 0+15x80"}, {}),
@@ -157,6 +166,13 @@ EVENTS_CASES = {
     "HoldfastRelayDeadLetters": (
         {relay("dead_letters_total", ', reason="REJECTED"'): "3x40 4+1x80"}, {"reason": "REJECTED"}),
     "HoldfastRelayPositionNotKept": ({relay("resume_saves_failed_total"): "2x40 3+1x80"}, {}),
+    "HoldfastIntakeNotConnected": ({intake("connected", ', side="server"'): "1x40 0x80"}, {"side": "server"}),
+    "HoldfastIntakeStuck": ({intake("stuck"): "0x40 1x80"}, {}),
+    "HoldfastIntakeRetries": ({intake("retries_total", ', reason="later"'): "0x40 0+200x80"}, {"reason": "later"}),
+    "HoldfastIntakeDeadLetters": (
+        {intake("dead_letters_total", ', reason="INVALID_FIELD"'): "3x40 4+1x80"}, {"reason": "INVALID_FIELD"}),
+    "HoldfastIntakeDeadLettersWait": ({intake("dead_letter_queue_messages"): "0x40 2x80"}, {}),
+    "HoldfastIntakeBehind": ({intake("queue_messages", ', queue="orders.1"'): "800x40 2000x80"}, {}),
 }
 # What spends the month in two days spends it in five.
 ALSO = {"HoldfastErrorBudgetBurnsFast": {"HoldfastErrorBudgetBurns"}}

@@ -13,7 +13,8 @@ REPOSITORY = pathlib.Path(__file__).resolve().parents[2]
 PROGRAMS = ["holdfast", "holdfast-load"]
 # What each of them starts.
 UNITS = {"holdfast": "holdfast serve",
-         "holdfast-relay": "holdfast relay --resume-file /var/lib/holdfast-relay/position $HOLDFAST_RELAY_FLAGS"}
+         "holdfast-relay": "holdfast relay --resume-file /var/lib/holdfast-relay/position $HOLDFAST_RELAY_FLAGS",
+         "holdfast-intake": "holdfast intake $HOLDFAST_INTAKE_FLAGS"}
 
 
 def run(*words, **options):
@@ -60,7 +61,7 @@ def test_everything_is_installed(root):
                   "usr/share/holdfast/prometheus/holdfast-ha.rules.yml", "usr/share/doc/holdfast/README.md",
                   "usr/share/doc/holdfast/docs/INSTALLATION.md"):
         assert place in installed
-    for folder in ("credentials", "relay"):
+    for folder in ("credentials", "relay", "intake"):
         assert (root / "etc/holdfast" / folder).stat().st_mode & 0o777 == 0o700
     listed = (root / "usr/share/holdfast/installed-files").read_text().split()
     assert {"/" + each for each in installed} - set(listed) == {f"/etc/default/{name}" for name in UNITS}

@@ -174,7 +174,9 @@ def test_the_same_programs_make_the_same_packages(packages, tmp_path):
 def test_what_is_installed(installed):
     modes = {"usr/bin/holdfast": 0o755, "usr/bin/holdfast-load": 0o755, "etc/default/holdfast": 0o644,
              "etc/holdfast/credentials": 0o700, "etc/holdfast/relay": 0o700, "etc/default/holdfast-relay": 0o644,
-             "usr/lib/systemd/system/holdfast-relay.service": 0o644, "usr/share/man/man1/holdfast-relay.1.gz": 0o644, "var/lib/holdfast": 0o750,
+             "usr/lib/systemd/system/holdfast-relay.service": 0o644, "usr/share/man/man1/holdfast-relay.1.gz": 0o644, "etc/holdfast/intake": 0o700,
+             "etc/default/holdfast-intake": 0o644, "usr/lib/systemd/system/holdfast-intake.service": 0o644,
+             "usr/share/man/man1/holdfast-intake.1.gz": 0o644, "var/lib/holdfast": 0o750,
              "usr/lib/systemd/system/holdfast.service": 0o644, "usr/share/man/man1/holdfast-serve.1.gz": 0o644,
              "usr/share/man/man1/holdfast-load-run.1.gz": 0o644, "usr/share/doc/holdfast/README.md": 0o644,
              "usr/share/holdfast/proto/holdfast/v1/stock.proto": 0o644, "usr/share/holdfast/prometheus": 0o755}
@@ -188,7 +190,8 @@ def test_what_is_installed(installed):
     # Enabled for when there is a systemd.
     assert (installed.path / "etc/systemd/system/multi-user.target.wants/holdfast.service").is_symlink()
     # That one only where there is a broker.
-    assert not (installed.path / "etc/systemd/system/multi-user.target.wants/holdfast-relay.service").exists()
+    for name in ("relay", "intake"):
+        assert not (installed.path / f"etc/systemd/system/multi-user.target.wants/holdfast-{name}.service").exists()
 
 
 @pytest.mark.parametrize("program", PROGRAMS)

@@ -11,7 +11,7 @@ final class Rig {
   let time = ScriptedTime()
   let broker: OrderBroker
   let server: StockServer
-  let metrics = IntakeMetrics()
+  let metrics: IntakeMetrics
   private(set) var words: [String] = []
   private(set) var intake: OrderIntake!
   private let options: IntakeOptions
@@ -31,6 +31,7 @@ final class Rig {
     options.prefetch = 50
     change(&options)
     self.options = options
+    metrics = IntakeMetrics(options, hasDepths: true)
     start()
   }
 
