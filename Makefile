@@ -245,6 +245,9 @@ bench-events: bootstrap-dev programs ## events/s of the relay to a RabbitMQ, CPU
 bench-import: bootstrap-bench bootstrap-dev build ## a million rows of new items over ImportStock, from a client in Python (ARGS)
 	.venv/bin/python scripts/bench-import.py $(ARGS)
 
+bench-intake: bootstrap-bench bootstrap-dev programs ## orders a second from a RabbitMQ, and CPU of an order: intake, broker, server (ARGS)
+	.venv/bin/python scripts/bench-intake.py $(ARGS)
+
 bench-limit: bootstrap-bench build ## CPU of a Reserve with a limit for a new customer beside one without (ARGS)
 	tools/bench/ratio.py --limit --scenarios bc --repetitions 5 --bars b=1.4,c=1.4 $(ARGS)
 

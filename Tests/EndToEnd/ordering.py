@@ -142,6 +142,9 @@ class Shop:
         """The dead letters, taken out."""
         return take(self.channel, self.dead, count)
 
+    def dead_count(self):
+        return self.channel.queue_declare(self.dead, passive=True).method.message_count
+
     def left(self):
         """Orders in the queues that are in nobody's hand."""
         return sum(self.channel.queue_declare(queue, passive=True).method.message_count for queue in self.queues)
