@@ -1,5 +1,6 @@
 // One instance of librdkafka: its handle, the queue of its events, and what it says of the cluster.
 internal import CKafka
+internal import Glibc
 internal import Messaging
 internal import Posix
 
@@ -7,10 +8,11 @@ internal import Posix
 @safe final class KafkaClient {
   enum Kind { case producer, consumer }
 
+  private static let noNews = ["will be ignored by this", "enable.gapless.guarantee"]
+
   let handle: OpaquePointer
   /// What the library has to say comes here, as events.
   let queue: OpaquePointer
-  private let kind: Kind
   let log: KafkaLog
   private let wakeup: Wakeup
   private(set) var health = ClusterHealth()
@@ -19,7 +21,6 @@ internal import Posix
   init(
     _ kind: Kind, _ settings: KafkaSettings, wakeup: Wakeup, log: KafkaLog
   ) throws(BrokerError) {
-    self.kind = kind
     self.log = log
     self.wakeup = wakeup
     let configuration = try unsafe settings.configuration()
@@ -89,10 +90,10 @@ internal import Posix
       let facility = unsafe facility, let text = unsafe text
     else { return }
     let name = unsafe String(cString: facility)
-    // The operator's properties are for both kinds of client; that one of them is for the other kind is no news.
-    if kind == .consumer && name == "CONFWARN" { return }
-    log.note(
-      facility: name, unsafe String(cString: text), now: SystemClock.monotonicNanoseconds())
+    let line = unsafe String(cString: text)
+    // The operator's properties are for both kinds of client, and one of ours is called experimental: no news.
+    if name == "CONFWARN", Self.noNews.contains(where: { line.contains($0) }) { return }
+    log.note(facility: name, line, now: SystemClock.monotonicNanoseconds())
   }
 
   private func note(error event: OpaquePointer) throws(BrokerError) {
@@ -121,13 +122,13 @@ internal import Posix
   /// A broker has answered.
   func noteLife() { health.noteLife() }
 
-  /// Asks whether a broker is there at all, where all of them were said to be down for long enough.
+  /// Asks whether a broker is there at all, where connections fail and nobody has answered for long enough.
   /// - Throws: `away` where none is.
   func probe(patience: Int64) throws(BrokerError) {
     guard health.isSuspect(now: SystemClock.monotonicNanoseconds(), patience: patience) else {
       return
     }
-    guard unsafe metadata(of: nil, milliseconds: 1000) == nil else { return health.noteLife() }
+    if unsafe metadata(milliseconds: 1000) == nil { return health.noteLife() }
     throw .away(health.lastWords)
   }
 
@@ -138,11 +139,11 @@ internal import Posix
   func waitForBroker(milliseconds: Int32) throws(BrokerError) {
     var (left, slice): (Int32, Int32) = (milliseconds, 100)
     while left > 0 {
-      let error = unsafe metadata(of: nil, milliseconds: min(slice, left))
+      let error = unsafe metadata(milliseconds: min(slice, left))
       while let event = try unsafe nextEvent() { unsafe rd_kafka_event_destroy(event) }
       guard let error else { return health.noteLife() }
       if KafkaErrors.ofClient(error) == .unsuitable { throw .unsuitable(KafkaErrors.text(error)) }
-      if health.isDown { throw .away(health.lastWords) }
+      if health.areAllDown { throw .away(health.lastWords) }
       left -= slice
       slice *= 2
     }
@@ -151,38 +152,38 @@ internal import Posix
         ? "no broker answered within \(milliseconds / 1000) s" : health.lastWords)
   }
 
-  /// How many partitions a topic has; 0: it is not there, or not yet.
+  /// How many partitions a topic has; 0: it is not there, or not yet to be written and read. All topics are asked for:
+  /// asked for one that is not there, a broker may make it, with as many partitions as it likes.
   /// - Throws: `unsuitable` where this user may not see it; `away` where no broker answers.
-  func partitions(of topic: String, milliseconds: Int32) throws(BrokerError) -> Int32 {
-    guard let handle = unsafe rd_kafka_topic_new(handle, topic, nil) else {
-      throw .unsuitable("the topic \(topic): \(KafkaErrors.text(rd_kafka_last_error()))")
-    }
-    defer { unsafe rd_kafka_topic_destroy(handle) }
-    var (count, code): (Int32, rd_kafka_resp_err_t) = (0, RD_KAFKA_RESP_ERR_NO_ERROR)
-    let error = unsafe metadata(of: handle, milliseconds: milliseconds) { metadata in
-      guard unsafe metadata.topic_cnt == 1 else { return }
-      let topic = unsafe metadata.topics[0]
-      unsafe (count, code) = (topic.partition_cnt, topic.err)
-      for index in unsafe 0..<Int(topic.partition_cnt) {
-        // Without a leader it can be neither written nor read.
-        if unsafe topic.partitions[index].leader < 0 { code = RD_KAFKA_RESP_ERR_LEADER_NOT_AVAILABLE }
+  func partitions(of name: String, milliseconds: Int32) throws(BrokerError) -> Int32 {
+    var (count, code): (Int32, rd_kafka_resp_err_t) = (0, RD_KAFKA_RESP_ERR_UNKNOWN_TOPIC_OR_PART)
+    let error = unsafe metadata(ofAll: true, milliseconds: milliseconds) { metadata in
+      for index in unsafe 0..<Int(metadata.topic_cnt) {
+        let topic = unsafe metadata.topics[index]
+        guard unsafe strcmp(topic.topic, name) == 0 else { continue }
+        unsafe (count, code) = (topic.partition_cnt, topic.err)
+        for index in unsafe 0..<Int(topic.partition_cnt) {
+          let leader = unsafe topic.partitions[index].leader
+          if leader < 0 { code = RD_KAFKA_RESP_ERR_LEADER_NOT_AVAILABLE }
+        }
       }
     }
-    if let error { throw .away("the topic \(topic): \(KafkaErrors.text(error))") }
+    if let error { throw .away("the topic \(name): \(KafkaErrors.text(error))") }
     switch code {
     case RD_KAFKA_RESP_ERR_NO_ERROR: return count
     case RD_KAFKA_RESP_ERR_UNKNOWN_TOPIC_OR_PART, RD_KAFKA_RESP_ERR_LEADER_NOT_AVAILABLE: return 0
-    default: throw .unsuitable("the topic \(topic): \(KafkaErrors.text(code))")
+    default: throw .unsuitable("the topic \(name): \(KafkaErrors.text(code))")
     }
   }
 
   /// - Returns: why there is no answer.
   private func metadata(
-    of topic: OpaquePointer?, milliseconds: Int32,
+    ofAll: Bool = false, milliseconds: Int32,
     _ read: (rd_kafka_metadata_t) -> Void = { _ in }
   ) -> rd_kafka_resp_err_t? {
     var metadata: UnsafePointer<rd_kafka_metadata_t>?
-    let error = unsafe rd_kafka_metadata(handle, 0, topic, &metadata, milliseconds)
+    let error = unsafe rd_kafka_metadata(
+      handle, ofAll ? 1 : 0, nil, &metadata, milliseconds)
     defer { if let metadata = unsafe metadata { unsafe rd_kafka_metadata_destroy(metadata) } }
     guard error == RD_KAFKA_RESP_ERR_NO_ERROR, let metadata = unsafe metadata else { return error }
     unsafe read(metadata.pointee)
@@ -192,24 +193,29 @@ internal import Posix
 
 /// What a client has said of its cluster.
 struct ClusterHealth {
-  /// Since when no broker is up; monotonic nanoseconds.
-  private var downSince: Int64?
+  /// Since when connections fail and no broker has answered; monotonic nanoseconds. Not all brokers need to be down: the
+  /// library counts those too that it never had a connection to.
+  private var troubledSince: Int64?
+  /// Every broker that the library knows of is down.
+  private(set) var areAllDown = false
   /// The newest error, in the library's words.
   private(set) var lastWords = ""
   /// Why the client can publish or read nothing more, and when it said so.
   private(set) var ended: (text: String, since: Int64)?
 
-  var isDown: Bool { downSince != nil }
-
-  mutating func noteLife() { downSince = nil }
+  mutating func noteLife() {
+    troubledSince = nil
+    areAllDown = false
+  }
 
   /// - Throws: `unsuitable` where waiting does not help.
   mutating func note(
     _ error: rd_kafka_resp_err_t, _ text: String, now: Int64
   ) throws(BrokerError) {
     if KafkaErrors.ofClient(error) == .unsuitable { throw .unsuitable(text) }
+    if Self.ofConnections.contains(error.rawValue), troubledSince == nil { troubledSince = now }
     if error == RD_KAFKA_RESP_ERR__ALL_BROKERS_DOWN {
-      if downSince == nil { downSince = now }
+      areAllDown = true
       // "1/1 brokers are down" says less than what came before it.
       if lastWords.isEmpty { lastWords = text }
     } else {
@@ -227,8 +233,14 @@ struct ClusterHealth {
     if ended == nil { ended = (text, now) }
   }
 
-  /// Whether no broker was up for so long.
+  /// Whether connections fail and no broker has answered for so long.
   func isSuspect(now: Int64, patience: Int64) -> Bool {
-    downSince.map { now - $0 >= patience } ?? false
+    troubledSince.map { now - $0 >= patience } ?? false
   }
+
+  private static let ofConnections: Set<Int32> = Set(
+    [
+      RD_KAFKA_RESP_ERR__ALL_BROKERS_DOWN, RD_KAFKA_RESP_ERR__TRANSPORT,
+      RD_KAFKA_RESP_ERR__RESOLVE, RD_KAFKA_RESP_ERR__TIMED_OUT,
+    ].map(\.rawValue))
 }

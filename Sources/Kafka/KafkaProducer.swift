@@ -221,7 +221,7 @@ internal import Posix
   /// Waits until all messages are confirmed, for at most so long.
   func flush(milliseconds: Int64) {
     let end = SystemClock.monotonicNanoseconds() + milliseconds * 1_000_000
-    while outstanding > 0, client.health.ended == nil, !client.health.isDown {
+    while outstanding > 0, client.health.ended == nil, !client.health.areAllDown {
       let left = (end - SystemClock.monotonicNanoseconds()) / 1_000_000
       guard left > 0 else { return }
       // The library ends the wait early where an event comes, which is to be read.

@@ -27,8 +27,19 @@ struct KafkaTopic {
       guard KafkaProducer.isTopic(topic.name) else {
         throw .unsuitable("\(topic.name.prefix(64)) cannot be a topic's name")
       }
+      if try look(for: topic) { continue }
       let reason = try create(topic)
-      try look(for: topic, reason, deadline)
+      // The brokers tell each other of it.
+      while try !look(for: topic) {
+        guard SystemClock.monotonicNanoseconds() < deadline else {
+          let why = reason.map { " and was not made: \($0)" } ?? ""
+          throw .unsuitable("the topic \(topic.name) is not there\(why)")
+        }
+        // Its log and its errors are answered meanwhile.
+        if let event = try unsafe client.nextEvent(waiting: 50) {
+          unsafe rd_kafka_event_destroy(event)
+        }
+      }
     }
   }
 
@@ -78,25 +89,12 @@ struct KafkaTopic {
     }
   }
 
-  /// Waits until a topic can be written to: the brokers tell each other of it.
-  private func look(
-    for topic: KafkaTopic, _ reason: String?, _ deadline: Int64
-  ) throws(BrokerError) {
-    while true {
-      let count = try client.partitions(of: topic.name, milliseconds: milliseconds)
-      if count > 0 {
-        if let wanted = topic.partitions, wanted != count {
-          log.note(
-            "the topic \(topic.name) has \(count) partitions, not \(wanted): it is left as it is")
-        }
-        return
-      }
-      guard SystemClock.monotonicNanoseconds() < deadline else {
-        throw .unsuitable(
-          "the topic \(topic.name) is not there\(reason.map { " and was not made: \($0)" } ?? "")")
-      }
-      // Metadata that is not complete yet is asked for again; the library answers the log and errors meanwhile.
-      if let event = try unsafe client.nextEvent(waiting: 50) { unsafe rd_kafka_event_destroy(event) }
+  /// Whether a topic can be written and read.
+  private func look(for topic: KafkaTopic) throws(BrokerError) -> Bool {
+    let count = try client.partitions(of: topic.name, milliseconds: milliseconds)
+    if count > 0, let wanted = topic.partitions, wanted != count {
+      log.note("the topic \(topic.name) has \(count) partitions, not \(wanted): it is left as it is")
     }
+    return count > 0
   }
 }

@@ -152,6 +152,8 @@ struct ConsumeTests {
 
   @Test func tellsATopicThatIsNotThere() throws {
     let cluster = try MockCluster()
+    cluster.create("nowhere", partitions: 1)
+    cluster.setError(RD_KAFKA_RESP_ERR_UNKNOWN_TOPIC_OR_PART, of: "nowhere")
     let connection = try cluster.connect()
     try connection.consume([.partitioned("nowhere", count: 1)], prefetch: 1, group: "shop")
     let failure = try connection.breaks()
@@ -184,10 +186,11 @@ struct ConsumeTests {
     connection.close()
   }
 
-  /// The mock knows no CreateTopics, and makes a topic that is asked for: what is there is left as it is.
+  /// The mock knows no CreateTopics: what is there is left as it is, and what is not is told.
   @Test func findsTopicsThatAreThere() throws {
     let cluster = try MockCluster()
     cluster.create("orders", partitions: 2)
+    for name in ["events", "dead"] { cluster.create(name, partitions: 1) }
     var lines: [String] = []
     let connection = try KafkaConnection.connect(cluster.access()) { lines.append($0) }
     try connection.declare([
@@ -195,8 +198,10 @@ struct ConsumeTests {
       .subscription(to: "events", pattern: "#"),
     ])
     #expect(lines.contains { $0.contains("orders has 2 partitions, not 8") })
-    for name in ["", "a b", "..", String(repeating: "a", count: 250)] {
-      let other = try cluster.connect()
+    var patience = KafkaConnection.Patience()
+    patience.answerMilliseconds = 500
+    for name in ["nowhere", "", "a b", "..", String(repeating: "a", count: 250)] {
+      let other = try cluster.connect(patience: patience)
       #expect(throws: BrokerError.self) { try other.declare([.destination(name)]) }
       other.close()
     }

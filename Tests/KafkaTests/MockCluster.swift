@@ -34,11 +34,12 @@ enum KafkaRequest: Int16 {
 
   var servers: String { unsafe String(cString: rd_kafka_mock_cluster_bootstraps(cluster)) }
 
-  /// - Parameter properties: beside those with which a lost member of a group is soon missed.
+  /// - Parameter properties: beside those with which a lost member of a group is soon missed. The mock lets a group wait
+  /// for 3 s for members at first.
   func access(_ properties: [(name: String, value: String)] = []) throws -> BrokerAccess {
     var access = BrokerAccess(try #require(BrokerAddress("kafka://\(servers)")), program: "test")
     access.properties =
-      [("session.timeout.ms", "2000"), ("heartbeat.interval.ms", "200")] + properties
+      [("session.timeout.ms", "6000"), ("heartbeat.interval.ms", "200")] + properties
     return access
   }
 
