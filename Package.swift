@@ -135,7 +135,7 @@ let package = Package(
       path: "LoadTest/LoadKit"),
     executable(
       "holdfast-load",
-      ["LoadKit", "LoadReport", "LoadHistory", "Posix", "Version", argumentParser],
+      ["LoadKit", "LoadReport", "LoadHistory", "Posix", "Version", "Messaging", argumentParser],
       path: "LoadTest/holdfast-load"),
     executable(
       "store-benchmark", ["Log", "StockStore", "StorePersistence", "Posix"],

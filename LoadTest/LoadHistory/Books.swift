@@ -23,6 +23,9 @@ package struct Books: ~Copyable {
   /// What is confirmed stays on hand, as committed, until it is shipped.
   package var keepsCommitted: Bool { ledgers.first?.ledger.keepsCommitted ?? false }
 
+  /// Reserves went out as orders: an order's id is its key and its reference.
+  package var isOfOrders: Bool { ledgers.first?.ledger.isOfOrders ?? false }
+
   /// How many workers' ledgers these are.
   package var count: Int { ledgers.count }
 

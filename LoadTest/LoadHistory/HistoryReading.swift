@@ -93,6 +93,7 @@ private struct HistoryDecoder: ~Copyable {
   private(set) var seed: UInt64 = 0
   private(set) var safetyStock: Int64 = 0
   private var keepsCommitted = false
+  private var isOfOrders = false
   private(set) var configuration = ""
   private(set) var startNanoseconds: Int64 = 0
   private(set) var startedUnixNanoseconds: Int64 = 0
@@ -192,6 +193,7 @@ private struct HistoryDecoder: ~Copyable {
       case 6: startNanoseconds = try field.number(in: Plausible.clock)
       case 7: safetyStock = try field.number(in: -Plausible.units.upperBound...0)
       case 8: keepsCommitted = field.varint != 0
+      case 9: isOfOrders = field.varint != 0
       default: break
       }
     }
@@ -227,7 +229,7 @@ private struct HistoryDecoder: ~Copyable {
       books.add(
         Ledger(
           worker: head.worker, names: SKUNames(run: run), keys: KeyNames(run: run),
-          keepsCommitted: keepsCommitted))
+          keepsCommitted: keepsCommitted, isOfOrders: isOfOrders))
     }
     let start = startNanoseconds
     let answeredFrom = answeredFrom ?? start

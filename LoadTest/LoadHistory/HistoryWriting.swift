@@ -42,6 +42,7 @@ extension History {
     part.appendField(6, signed: startNanoseconds)
     if safetyStock != 0 { part.appendField(7, signed: safetyStock) }
     if books.keepsCommitted { part.appendField(8, varint: 1) }
+    if books.isOfOrders { part.appendField(9, varint: 1) }
     file.appendField(2, message: part)
     part.removeAll()
     for units in stock { part.appendVarint(UInt64(bitPattern: units)) }

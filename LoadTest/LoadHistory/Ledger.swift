@@ -123,13 +123,19 @@ package struct Ledger: ~Copyable {
   let keys: KeyNames
   /// What is confirmed stays on hand, as committed, until it is shipped.
   package let keepsCommitted: Bool
+  /// Reserves go out as orders: an order's id is its key and its reference.
+  package let isOfOrders: Bool
   private var operations = ChunkedArray<Operation>()
   private var lines = ChunkedArray<CartLine>()
   private var attempts = ChunkedArray<Attempt>()
   private var ids = ChunkedArray<ReservationID>()
 
-  package init(worker: Int, names: SKUNames, keys: KeyNames, keepsCommitted: Bool = false) {
+  package init(
+    worker: Int, names: SKUNames, keys: KeyNames, keepsCommitted: Bool = false,
+    isOfOrders: Bool = false
+  ) {
     self.keepsCommitted = keepsCommitted
+    self.isOfOrders = isOfOrders
     self.worker = worker
     self.names = names
     self.keys = keys
@@ -237,7 +243,8 @@ package struct Ledger: ~Copyable {
         }
         message.endField(alternative)
       }
-      if let limit = record.limit { message.appendLimit(limit) }
+      if let limit = record.limit { message.appendLimit(limit, field: 6) }
+      if isOfOrders { message.appendReference(keys, worker: worker, operation: operation) }
     case .replace:
       message.writeReserveKey(keys, worker: worker, operation: operation)
       message.appendReplaced(acceptedID(of: operation))
@@ -255,6 +262,22 @@ package struct Ledger: ~Copyable {
       message.writeGetStock(line(of: operation).sku, names)
     case .adjustStock: writeAdjustStock(operation, to: &message)
     }
+  }
+
+  /// Writes a Reserve as OrderPlaced: a key (1), lines (2), ttl (3), alternatives (4), limits (5).
+  package func writeOrder(_ operation: Int, to message: inout MessageBuffer) {
+    let record = operations[operation]
+    message.writeReserveKey(keys, worker: worker, operation: operation)
+    for index in cart(of: operation) { message.appendLine(lines[index], names, field: 2) }
+    message.appendTimeToLive(nanoseconds: record.timeToLiveNanoseconds, field: 3)
+    for number in 0..<Int(record.alternativeCount) {
+      let alternative = message.beginField(4)
+      for index in cart(of: operation, alternative: number + 1) {
+        message.appendLine(lines[index], names, field: 1)
+      }
+      message.endField(alternative)
+    }
+    if let limit = record.limit { message.appendLimit(limit, field: 5) }
   }
 
   private func writeAdjustStock(_ operation: Int, to message: inout MessageBuffer) {

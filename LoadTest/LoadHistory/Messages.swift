@@ -66,15 +66,22 @@ extension MessageBuffer {
     endField(start)
   }
 
-  /// ReserveRequest: a Limit (6): subject (1), max_units (2). The items are the run's own, and so is what a subject
-  /// has of them.
-  mutating func appendLimit(_ limit: SubjectLimit) {
-    let start = beginField(6)
+  /// Limit as field `field`, of Reserve (6), of an order (5): subject (1), max_units (2). The items are the run's own,
+  /// and so is what a subject has of them.
+  mutating func appendLimit(_ limit: SubjectLimit, field: UInt8) {
+    let start = beginField(field)
     let subject = beginField(1)
     append(Array("customer:".utf8))
     appendDecimal(limit.subject, digits: SKUNames.digits)
     endField(subject)
     appendField(2, varint: UInt64(limit.maxUnits))
+    endField(start)
+  }
+
+  /// ReserveRequest: reference (4), which of an order is its id.
+  mutating func appendReference(_ keys: KeyNames, worker: Int, operation: Int) {
+    let start = beginField(4)
+    keys.append(worker: worker, operation: operation, to: &self)
     endField(start)
   }
 
@@ -211,6 +218,31 @@ struct ReserveAnswer {
     self.id = id
     expiresNanoseconds = expires
     self.isReplayed = isReplayed
+    self.grant = grant
+  }
+
+  /// OrderReserved says the same with other numbers: reservation_id (2), expires_at (3), alternative (4), lines (5).
+  init?(order bytes: Span<UInt8>, _ names: SKUNames) {
+    var id: ReservationID?
+    var expires: Int64?
+    var grant = Grant()
+    var reader = MessageReader(0..<bytes.count)
+    while let field = reader.next(in: bytes) {
+      switch field.number {
+      case 2: id = ReservationID(bytes.extracting(field.content))
+      case 3: expires = ReserveAnswer.timestamp(bytes, field.content)
+      case 4: grant.alternative = Int(UInt8(clamping: field.varint))
+      case 5 where field.isBytes:
+        guard let line = ReserveAnswer.line(bytes, field.content, names), grant.lines.count < 64
+        else { return nil }
+        grant.lines.append(line)
+      default: break
+      }
+    }
+    guard let id, let expires, !reader.isMalformed else { return nil }
+    self.id = id
+    expiresNanoseconds = expires
+    isReplayed = false
     self.grant = grant
   }
 

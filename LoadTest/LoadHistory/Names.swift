@@ -96,6 +96,15 @@ package struct KeyNames: Sendable {
     buffer.appendHexadecimal(UInt64(truncatingIfNeeded: operation), digits: 10)
   }
 
+  /// The operation of a worker's key; nil: it is another worker's, or none of this run.
+  package func operation(_ key: String, worker: Int) -> Int? {
+    guard key.utf8.count == 22 else { return nil }
+    guard let operation = Int(key.suffix(10), radix: 16), operation >= 0,
+      name(worker: worker, operation: operation) == key
+    else { return nil }
+    return operation
+  }
+
   package func name(worker: Int, operation: Int) -> String {
     var buffer = MessageBuffer()
     append(worker: worker, operation: operation, to: &buffer)

@@ -138,6 +138,22 @@ package struct Refusal: Equatable, Sendable {
     self.init(code: code, parts)
   }
 
+  /// Reads OrderRejected: reason (2), details (4), a map of what ErrorInfo has as metadata. The code is the one that a
+  /// Reserve is refused with for that reason. nil if it is malformed.
+  init?(order bytes: Span<UInt8>, _ names: SKUNames) {
+    var parts = Parts()
+    var reader = MessageReader(0..<bytes.count)
+    while let field = reader.next(in: bytes) {
+      switch field.number {
+      case 2: parts.takeReason(bytes, field.content)
+      case 4 where field.isBytes: parts.takeEntry(bytes, field.content, names)
+      default: break
+      }
+    }
+    guard !reader.isMalformed, parts.reason != .unnamed else { return nil }
+    self.init(code: parts.reason == .itemNotFound ? 5 : 9, parts)
+  }
+
   /// What is known of a refusal while it is read.
   private struct Parts {
     var reason = RefusalReason.unnamed

@@ -77,6 +77,55 @@ package struct ReserveResult: Equatable, Sendable {
   }
 }
 
+extension ReserveResult {
+  /// A decision for a hold that nothing is known of.
+  package static var accepted: ReserveResult {
+    ReserveResult(
+      reply: .accepted(id: ReservationID(number: 0), expiresNanoseconds: 0, isReplayed: false),
+      code: 0)
+  }
+
+  /// The same as what the server says to a key that it knows already.
+  package var asRepetition: ReserveResult {
+    switch reply {
+    case .accepted(let id, let expires, _, let grant):
+      ReserveResult(
+        reply: .accepted(id: id, expiresNanoseconds: expires, isReplayed: true, grant: grant),
+        code: code)
+    case .refused(let refusal):
+      ReserveResult(
+        reply: .refused(
+          Refusal(
+            code: refusal.code, reason: refusal.reason, sku: refusal.sku,
+            available: refusal.available, used: refusal.used, fingerprint: refusal.fingerprint,
+            isReplayed: true)), code: code)
+    case .read, .noEffect, .unknown: self
+    }
+  }
+
+  /// Reads what an order was answered: OrderReserved or OrderRejected, by the type that came with it. Undecided, as far
+  /// as anybody knows, where it is neither.
+  package init(orderType type: String, _ bytes: Span<UInt8>, _ names: SKUNames) {
+    switch type {
+    case "StockReserved":
+      if let answer = ReserveAnswer(order: bytes, names) {
+        let reply = Reply.accepted(
+          id: answer.id, expiresNanoseconds: answer.expiresNanoseconds, isReplayed: false,
+          grant: answer.grant)
+        self.init(reply: reply, code: 0)
+        return
+      }
+    case "StockRejected":
+      if let refusal = Refusal(order: bytes, names) {
+        self.init(reply: .refused(refusal), code: Int(refusal.code))
+        return
+      }
+    default: break
+    }
+    self.init(reply: .unknown, code: 0)
+  }
+}
+
 /// BatchReserveResponse and ReserveStreamResponse alike: results (1), each held (1), a ReserveResponse, or
 /// failure (2). Appends one for each, in their order. False if the message is malformed: what was appended is
 /// what could be read.

@@ -173,10 +173,10 @@ extension Seconds: ExpressibleByArgument {
 }
 
 extension CommandLine {
-  /// As a shell takes it; without the values of metadata, which may be secrets.
+  /// As a shell takes it; without the values of metadata and the password of --via, which are secrets.
   static var quoted: String {
     let bare = Set("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-_./:=,@%+")
-    return Metadata.hidingValues(arguments).map { argument in
+    return Metadata.hidingValues(OrderRoute.hidingPassword(arguments)).map { argument in
       if !argument.isEmpty, argument.allSatisfy({ bare.contains($0) }) { return argument }
       return "'" + argument.replacing("'", with: "'\\''") + "'"
     }.joined(separator: " ")

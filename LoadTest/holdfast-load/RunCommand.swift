@@ -26,6 +26,7 @@ struct RunCommand: ParsableCommand {
       """)
 
   @OptionGroup(title: "Server") var server: TargetFlags
+  @OptionGroup(title: "Orders") var orders: OrderFlags
   @OptionGroup(title: "Load") var connections: ConnectionFlags
   @OptionGroup(title: "Load") var load: LoadFlags
   @OptionGroup(title: "Workload") var scenario: ScenarioFlags
@@ -132,6 +133,7 @@ struct RunCommand: ParsableCommand {
 
   private func common() throws(LoadError) -> RunOptions {
     var options = try server.options()
+    options.via = try orders.route()
     connections.apply(to: &options)
     options.label = report.label
     options.commandLine = CommandLine.quoted

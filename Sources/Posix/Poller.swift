@@ -19,6 +19,9 @@ internal import Glibc
   /// Most events that one `wait` answers; the kernel keeps the rest for the next.
   package let capacity: Int
 
+  /// Its own descriptor: readable, for another poller, while `wait` would not wait.
+  package var number: Int32 { epoll.number }
+
   package init(capacity: Int = 512) throws(Errno) {
     epoll = FileDescriptor(owning: try retrying { epoll_create1(Int32(EPOLL_CLOEXEC)) })
     unsafe events = .allocate(capacity: capacity)

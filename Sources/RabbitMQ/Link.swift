@@ -142,6 +142,9 @@ internal import Posix
     sent = 0
   }
 
+  /// Readable for a poller while there is something to receive, or room for what waits to be sent.
+  var descriptor: Int32 { poller.number }
+
   // MARK: Sending
 
   /// Bytes that the socket has not taken.

@@ -88,6 +88,10 @@ package final class RabbitMQConnection: BrokerConnection {
     }
   }
 
+  /// For a thread that waits for others too: readable for a poller whenever `poll` has something to do. It polls now and
+  /// then all the same, for heartbeats, and before it waits, to send.
+  package var descriptor: Int32 { link.descriptor }
+
   package func close() {
     let deadline = SystemClock.monotonicNanoseconds() + Self.closeNanoseconds
     _ = try? guarded { () throws(BrokerError) in

@@ -188,7 +188,7 @@ private let arrows: [String: Set<String>] = [
     "LoadReport", "LoadHistory", "Posix", "GRPC", "HTTP2", "Version", "Messaging", "RabbitMQ",
     "Kafka",
   ],
-  "holdfast-load": ["LoadKit", "LoadReport", "LoadHistory", "Posix", "Version"],
+  "holdfast-load": ["LoadKit", "LoadReport", "LoadHistory", "Posix", "Version", "Messaging"],
   "WatchBenchmark": ["GRPC", "HTTP2", "Posix"],
   "BrokerBenchmark": ["Messaging", "RabbitMQ", "Posix"],
   "StoreBenchmark": ["Log", "StockStore", "StorePersistence", "Posix"],

@@ -24,6 +24,8 @@ struct ConnectionPool: ~Copyable {
     /// Its ReserveStream, 0 while it has none, and that call's messages that are not answered.
     var reserveStream: UInt32 = 0
     var unanswered = 0
+    /// Orders in flight through a queue on this connection's account.
+    var orders = 0
   }
 
   private enum Timer: BitwiseCopyable {
@@ -52,6 +54,11 @@ struct ConnectionPool: ~Copyable {
     /// It had been connected; otherwise it is one more dial that failed.
     let wasUp: Bool
   }
+
+  /// What the poller calls the connection to a broker.
+  private static let ordersToken = UInt64.max
+  /// What a call that goes through a queue has in the place of a stream: no stream of HTTP/2 has it.
+  static let orderStream = UInt32.max
 
   /// What answers name a ReserveStream by.
   static let reserveStreamID = UInt64.max
@@ -204,6 +211,7 @@ struct ConnectionPool: ~Copyable {
   /// event of a socket that is gone.
   mutating func receive(event position: Int) -> (index: Int, hasReceived: Bool)? {
     let event = poller.event(at: position)
+    if event.token == ConnectionPool.ordersToken { return nil }
     let index = Int(truncatingIfNeeded: event.token & 0xffff_ffff)
     guard connections[index].token == event.token else { return nil }
     if event.isWritable || event.isHungUp { connections[index].becameWritable(poller) }
@@ -301,7 +309,22 @@ struct ConnectionPool: ~Copyable {
   private func inFlight(_ index: Int) -> Int {
     let stream = slots[index].reserveStream == 0 ? 0 : 1
     return connections[index].calls.openCalls - stream + slots[index].unanswered
+      + slots[index].orders
   }
+
+  // MARK: Orders
+
+  /// Has `wait` end whenever a broker's connection has something to do. Closing that ends it.
+  mutating func watchOrders(_ descriptor: Int32?) throws(LoadError) {
+    guard let descriptor else { return }
+    try orFail("epoll") { () throws(Errno) in
+      try poller.add(descriptor, token: ConnectionPool.ordersToken)
+    }
+  }
+
+  /// An order takes one of the connection's streams until it ends.
+  mutating func beginOrder(_ index: Int) { slots[index].orders += 1 }
+  mutating func endOrder(_ index: Int) { slots[index].orders -= 1 }
 
   /// The next connection in turn that has room.
   mutating func nextWithRoom() -> Int? {

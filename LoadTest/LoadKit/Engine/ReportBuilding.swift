@@ -163,6 +163,7 @@ extension Report.Configuration {
   package init(_ options: RunOptions) {
     self.init()
     target = options.target.all.map(\.description).joined(separator: ",")
+    if let via = options.via { target += " via \(via.description)" }
     loop = options.profile == nil ? "closed" : "open"
     arrivals = options.profile == nil ? nil : options.arrivals.rawValue
     rate = options.profile?.description

@@ -31,6 +31,8 @@ package struct RunOptions: Sendable {
   package var verifies = true
   /// Off: nothing is compared during the run and at its end.
   package var compares = true
+  /// Reserves go through a queue as orders; nil: they are calls to the target.
+  package var via: OrderRoute?
   /// The change feed is followed during the run, and compared with the ledgers.
   package var followsFeed = false
   /// The result has the history, to be written out. The server may die.
@@ -130,6 +132,7 @@ package struct RunOptions: Sendable {
         "--interval must be a 10000th of the run or more")
     }
     try workload.validate()
+    try validateOrders()
   }
 }
 

@@ -22,26 +22,28 @@ struct WorkerLoop: ~Copyable {
 
   /// Among the threads of all agents.
   private let number: Int
-  private let options: RunOptions
+  let options: RunOptions
   private let control: RunControl
-  private let names: SKUNames
+  let names: SKUNames
   private let keys: KeyNames
   /// Where main compares balances while the load runs.
-  private let watch: WatchRecorder?
-  private var message = MessageBuffer()
+  let watch: WatchRecorder?
+  var message = MessageBuffer()
   /// Where Reserves go out many in a message.
-  private var reserves: ReserveMessages
-  private var operations: Operations
-  private var ledger: Ledger
-  private var schedule: Schedule
-  private var pool: ConnectionPool
-  private var retries: RetryQueue
-  private var calls: CallTable
-  private(set) var meter: Meter
+  var reserves: ReserveMessages
+  var operations: Operations
+  var ledger: Ledger
+  var schedule: Schedule
+  var pool: ConnectionPool
+  var retries: RetryQueue
+  var calls: CallTable
+  var meter: Meter
+  /// Where Reserves go through a queue.
+  var orders: OrderLane?
   private var cuts = DelayedTasks<Cut>()
-  private var isRunning = false
+  var isRunning = false
   /// Since then no answer has come, although calls were in flight or waited to be sent.
-  private var quietSince: Int64 = 0
+  var quietSince: Int64 = 0
 
   /// The longest that a worker waits without a look at what main wants.
   private static let waitLongest: Int64 = 100_000_000
@@ -79,7 +81,11 @@ struct WorkerLoop: ~Copyable {
     var seeds = Random(seed: options.seed &+ UInt64(number))
     operations = Operations(options, weights: weights, seed: seeds.next())
     ledger = Ledger(
-      worker: number, names: names, keys: keys, keepsCommitted: options.workload.keepsCommitted)
+      worker: number, names: names, keys: keys, keepsCommitted: options.workload.keepsCommitted,
+      isOfOrders: options.via != nil)
+    if let via = options.via {
+      orders = OrderLane(via, worker: number, names: names, keys: keys)
+    }
     watch = options.watches ? WatchRecorder(control.watched[local]) : nil
     schedule = Schedule(options, worker: number)
     retries = RetryQueue(connections: count)
@@ -111,6 +117,7 @@ struct WorkerLoop: ~Copyable {
         throw LoadError("\(options.target): \(reason); is a holdfast server running there?")
       }
     }
+    try connectOrders()
   }
 
   /// Waits until main has set the start. False if the run is called off.
@@ -160,6 +167,7 @@ struct WorkerLoop: ~Copyable {
         sendWaiting(now)
       }
       if isQuiet(now) { break }
+      try workOrders()
       try waitAndReceive(timeoutNanoseconds: timeout(SystemClock.monotonicNanoseconds()))
       meter.report(all: schedule.isDraining)
     }
@@ -181,6 +189,7 @@ struct WorkerLoop: ~Copyable {
     giveUpCallsInFlight(now)
     giveUpUnsent(now)
     pool.endReserveStreams()
+    orders?.close()
     meter.report(all: true)
     meter.handOver(now, isLast: true)
   }
@@ -204,7 +213,7 @@ struct WorkerLoop: ~Copyable {
 
   private var isDrained: Bool { calls.isEmpty && schedule.hasSentAllSeen && retries.isEmpty }
 
-  private func opensOperations(_ now: Int64) -> Bool {
+  func opensOperations(_ now: Int64) -> Bool {
     schedule.opensOperations(now, attempts: meter.statistics.attempts)
   }
 
@@ -235,7 +244,8 @@ struct WorkerLoop: ~Copyable {
   private func timeout(_ now: Int64) -> Int64 {
     let next = min(
       now + WorkerLoop.waitLongest, meter.nextNanoseconds, retries.nextNanoseconds,
-      min(pool.nextNanoseconds, cuts.nextNanoseconds, schedule.nextNanoseconds))
+      min(pool.nextNanoseconds, cuts.nextNanoseconds, schedule.nextNanoseconds),
+      orders?.nextNanoseconds ?? .max)
     return max(0, next - now)
   }
 
@@ -303,7 +313,7 @@ extension WorkerLoop {
     for index in pool.indices { pumpAndFlush(index, now) }
   }
 
-  private mutating func pumpAndFlush(_ index: Int, _ now: Int64) {
+  mutating func pumpAndFlush(_ index: Int, _ now: Int64) {
     pump(index, now)
     flush(index)
   }
@@ -366,6 +376,9 @@ extension WorkerLoop {
     if task.method == .reserve, !task.isAlone, reserves.method != nil {
       return sendMessage(task, by: index, since: since, opens: opens, now)
     }
+    if task.method == .reserve, orders != nil {
+      return sendOrder(task, by: index, since: since, now)
+    }
     ledger.writeRequest(task.operation, task.method, to: &message)
     // hasRoom was asked right before; only a message above its maximum could not be started.
     guard let number = calls.nextNumber,
@@ -384,67 +397,8 @@ extension WorkerLoop {
     if operations.draws.closesConnection() { pool.closeWhenWritten(index) }
   }
 
-  // MARK: Many in a message
-
-  /// Sends a message of `first` and of what else is to be reserved, as far as it has room.
-  private mutating func sendMessage(
-    _ first: SendTask, by index: Int, since: Int64, opens: Bool, _ now: Int64
-  ) {
-    reserves.begin()
-    add(first, since: since, now)
-    // Each takes a tick of the schedule; the last is noted by whoever has the first.
-    let takesTicks = schedule.isOpenLoop && opens
-    while reserves.hasRoom, !takesTicks || schedule.hasAnotherUnsent,
-      let task = nextMember(index, opens: opens && (takesTicks || opensOperations(now)), now)
-    {
-      if takesTicks { schedule.noteSent() }
-      add(task, since: takesTicks ? schedule.nextUnsent ?? now : now, now)
-    }
-    let method = reserves.method ?? .batchReserve
-    let count = reserves.members.count
-    guard let number = calls.nextNumber,
-      let stream = pool.start(method, by: index, callID: number, reserves.body)
-    else { return lose(reserves.members, by: index, now) }
-    calls.add(
-      InFlightCall(
-        task: SendTask(operation: first.operation, method: method), sinceNanoseconds: since,
-        sentNanoseconds: now, connection: Int32(truncatingIfNeeded: index), stream: stream))
-    meter.messageSent(count: count)
-    reserves.sent(number, by: index)
-    if schedule.isProbing { return }
-    if operations.draws.isCut() { cutSoon(number, now) }
-    if operations.draws.closesConnection() { pool.closeWhenWritten(index) }
-  }
-
-  /// Another Reserve for the message under construction. What else is drawn meanwhile waits for the next free
-  /// stream.
-  private mutating func nextMember(_ index: Int, opens: Bool, _ now: Int64) -> SendTask? {
-    let waiting = retries.popReserve(
-      for: index, attempts: meter.statistics.attempts, isDraining: schedule.isDraining)
-    if let waiting { return waiting }
-    guard opens else { return nil }
-    while retries.isIdle || !schedule.isOpenLoop {
-      let task = operations.open(in: &ledger, schedule, now)
-      if task.method == .reserve { return task }
-      retries.append(task)
-      if !opensOperations(now) { return nil }
-    }
-    return nil
-  }
-
-  /// Adds a Reserve to the message under construction: it is as good as sent.
-  private mutating func add(_ task: SendTask, since: Int64, _ now: Int64) {
-    ledger.writeRequest(task.operation, .reserve, to: &message)
-    reserves.add(MessageMember(task: task, sinceNanoseconds: since), message)
-    meter.sent()
-    if task.isFirst { watch?.sent(task, ledger) }
-    ledger.sent(task.operation, .reserve, at: now)
-    if schedule.isProbing || !task.isFirst { return }
-    for _ in 1..<operations.draws.copies() { duplicate(task) }
-  }
-
   /// The same bytes again: at once by some connection, while the first is in flight, or later.
-  private mutating func duplicate(_ task: SendTask) {
+  mutating func duplicate(_ task: SendTask) {
     var copy = task
     copy.leads = false
     if operations.draws.random.chance(0.5) {
@@ -468,7 +422,7 @@ extension WorkerLoop {
   // MARK: Cutting off
 
   /// Cuts the call off in the same write as its request, or while the server may be at it.
-  private mutating func cutSoon(_ number: Int, _ now: Int64) {
+  mutating func cutSoon(_ number: Int, _ now: Int64) {
     let call = calls[number]
     if operations.draws.random.chance(0.5) { return cutOff(number, call.stream, now) }
     let delay = operations.draws.random.below(WorkerLoop.cutWithinNanoseconds)
@@ -544,7 +498,7 @@ extension WorkerLoop {
     conclude(call, reply, now)
   }
 
-  private mutating func noteAnswered(_ call: InFlightCall, _ now: Int64) {
+  mutating func noteAnswered(_ call: InFlightCall, _ now: Int64) {
     meter.answered(
       call, now,
       wasDue: schedule.isOpenLoop ? schedule.wasDueInMeasuredPart(call.sinceNanoseconds) : nil,
@@ -552,132 +506,11 @@ extension WorkerLoop {
   }
 
   /// Takes down what a call was answered, and goes on.
-  private mutating func conclude(_ call: InFlightCall, _ reply: Reply, _ now: Int64) {
+  mutating func conclude(_ call: InFlightCall, _ reply: Reply, _ now: Int64) {
     let isAcceptance = ledger.answered(
       call.task.operation, call.task.method, reply, sentAt: call.sentNanoseconds, at: now)
     watch?.done(call.task, reply, ledger)
     goOn(call, reply, isAcceptance: isAcceptance, now)
-  }
-
-  // MARK: Answers to many
-
-  private mutating func takeBatch(
-    _ number: Int, _ answer: ClientResponse, by index: Int, _ now: Int64
-  ) {
-    guard answer.outcome == .answered, answer.status == .ok else {
-      return takeFailure(of: answer, by: index, now) { loop, outcome, code in
-        loop.end(message: number, outcome, code: code, now)
-      }
-    }
-    reserves.results.removeAll(keepingCapacity: true)
-    let isWhole = pool.readResults(of: answer, by: index, names, into: &reserves.results)
-    takeResults(number, isWhole: isWhole, now)
-  }
-
-  /// A message has come on the connection's ReserveStream: it answers the first that is not answered.
-  private mutating func takeMessage(_ index: Int, at position: Int, _ now: Int64) {
-    guard let number = reserves.popUnanswered(index) else {
-      return meter.noteFailure("ReserveStream: a response to no message")
-    }
-    reserves.results.removeAll(keepingCapacity: true)
-    let isWhole = pool.readMessage(index, at: position, names, into: &reserves.results)
-    takeResults(number, isWhole: isWhole, now)
-  }
-
-  /// The results of a message are those of its Reserves, in their order. One that has none is undecided, as far
-  /// as anybody knows.
-  private mutating func takeResults(_ number: Int, isWhole: Bool, _ now: Int64) {
-    let call = calls.remove(number)
-    let members = reserves.take(number)
-    let isRight = isWhole && (reserves.results.count == members.count || !options.verifies)
-    if !isRight { meter.noteFailure("\(call.task.method.name): results do not match the requests") }
-    meter.messageAnswered(
-      call, now,
-      wasDue: schedule.isOpenLoop
-        ? schedule.wasDueInMeasuredPart(call.sinceNanoseconds) : nil)
-    let malformed = ReserveResult(reply: .unknown, code: 0)
-    let accepted = ReserveResult(
-      reply: .accepted(id: ReservationID(number: 0), expiresNanoseconds: 0, isReplayed: false),
-      code: 0)
-    for (position, member) in members.enumerated() {
-      let result =
-        !options.verifies
-        ? accepted : isRight && position < members.count ? reserves.results[position] : malformed
-      noteAnswered(call.of(member), now)
-      meter.countCode(result.code)
-      count(result)
-      conclude(call.of(member), result.reply, now)
-    }
-    if !schedule.isOpenLoop { pause(Int(call.connection), now) }
-  }
-
-  private mutating func count(_ result: ReserveResult) {
-    let outcome = Outcome(result)
-    meter.count(outcome)
-    if outcome.group == .failed, !meter.hasFailure {
-      let code = grpcCodeNames.indices.contains(result.code) ? grpcCodeNames[result.code] : "?"
-      meter.noteFailure("Reserve: \(outcome.name), \(code)")
-    }
-  }
-
-  /// A connection's ReserveStream is over, with the messages that it did not answer.
-  private mutating func takeEndOfStream(
-    _ answer: ClientResponse, by index: Int, _ now: Int64
-  ) {
-    takeFailure(of: answer, by: index, now) { loop, outcome, code in
-      loop.endReserveStream(index, outcome, code: code, now)
-    }
-  }
-
-  /// A call that carries many has failed as a whole.
-  private mutating func takeFailure(
-    of answer: ClientResponse, by index: Int, _ now: Int64,
-    _ end: (inout WorkerLoop, Outcome, Int?) -> Void
-  ) {
-    let method = reserves.method ?? .batchReserve
-    let reply = pool.reply(answer, to: .reserve, by: index, names)
-    var outcome = Outcome(reply, .reserve, answer)
-    if outcome == .lost, pool.isClosedByUs(index) { outcome = .cut }
-    // What one refusal says of them all is no decision on each.
-    if outcome.group == .refused, outcome != .cut { outcome = .otherFailure }
-    if outcome.group == .accepted { outcome = .malformed }
-    if outcome.group == .failed, !meter.hasFailure { noteFailure(outcome, method, answer, index) }
-    end(&self, outcome, answer.outcome == .answered ? answer.status.rawValue : nil)
-  }
-
-  private mutating func endReserveStream(
-    _ index: Int, _ outcome: Outcome, code: Int?, _ now: Int64
-  ) {
-    pool.reserveStreamEnded(index)
-    while let number = reserves.popUnanswered(index) {
-      end(message: number, outcome, code: code, now)
-    }
-  }
-
-  /// A message is over without results: what the server decided of its requests, nobody knows.
-  private mutating func end(message number: Int, _ outcome: Outcome, code: Int?, _ now: Int64) {
-    let call = calls.remove(number)
-    for member in reserves.take(number) {
-      if code != nil { noteAnswered(call.of(member), now) }
-      end(call.of(member), outcome, code: code, now)
-    }
-    if !schedule.isOpenLoop { pause(Int(call.connection), now) }
-  }
-
-  private mutating func end(_ call: InFlightCall, _ outcome: Outcome, code: Int?, _ now: Int64) {
-    if let code { meter.countCode(code) }
-    meter.count(outcome)
-    conclude(call, outcome == .unprocessed ? .noEffect : .unknown, now)
-  }
-
-  /// A message could not be sent after all: its call had ended.
-  private mutating func lose(_ members: [MessageMember], by index: Int, _ now: Int64) {
-    for member in members {
-      let call = InFlightCall(
-        task: member.task, sinceNanoseconds: member.sinceNanoseconds, sentNanoseconds: now,
-        connection: Int32(truncatingIfNeeded: index), stream: 0)
-      end(call, .unprocessed, code: nil, now)
-    }
   }
 
   /// In a closed loop service times are the latencies.
@@ -761,7 +594,7 @@ extension WorkerLoop {
   }
 
   /// Closed loop: the stream that made the call thinks before it opens another operation.
-  private mutating func pause(_ index: Int, _ now: Int64) {
+  mutating func pause(_ index: Int, _ now: Int64) {
     guard options.workload.thinkTimeNanoseconds.upperBound > 0, !schedule.isDraining else { return }
     pool.pause(index, until: now + operations.draws.thinkTimeNanoseconds())
   }
@@ -781,7 +614,7 @@ extension WorkerLoop {
   }
 
   /// Keeps the first thing that went wrong, with the server's words.
-  private mutating func noteFailure(
+  mutating func noteFailure(
     _ outcome: Outcome, _ method: Method, _ answer: ClientResponse, _ index: Int
   ) {
     let text = pool.statusText(of: answer, by: index)
