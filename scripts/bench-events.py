@@ -8,7 +8,7 @@ rate    A server with so many events behind it; a relay publishes them all, to a
         confirmed the last, and microseconds of CPU per event: of the relay (which decodes, encodes, publishes and takes
         confirmations) and of the broker. Medians, least and most.
 delay   A live load at half of the median rate to a durable queue: how long after its decision a consumer has an event, of one
-        item in fifty.
+        routing key in fifty.
 
 Broker, server, relay, load and this run on the same machine: on a small one the broker is what ends first, and a machine on which
 others work tells little. `make bench-broker` says what the broker takes without the rest.
@@ -20,7 +20,7 @@ import pika
 HERE = pathlib.Path(__file__).resolve().parent.parent
 RELEASE = HERE / ".build/release"
 TICK = os.sysconf("SC_CLK_TCK")
-ITEMS, SAMPLE = 1000, 20
+ITEMS = 1000
 CELLS = [("nobody listens", "json"), ("nobody listens", "protobuf"), ("one queue", "json"), ("one queue", "protobuf")]
 
 
@@ -55,11 +55,9 @@ class Server:
         if not found:
             sys.exit("bench-events: the server does not come up")
         self.target = found[1]
-        self.items = folder / "items.csv"
-        self.items.write_text("".join(f"sku-{number:07},,1000000000\n" for number in range(ITEMS)))
 
     def load(self, options, *flags):
-        command = [options.load, "run", "--target", self.target, "--skus-file", self.items, *map(str, flags)]
+        command = [options.load, "run", "--target", self.target, "--skus", ITEMS, *map(str, flags)]
         return subprocess.Popen([*map(str, command)], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
 
     def stop(self):
@@ -135,11 +133,12 @@ class Sample(threading.Thread):
         self.delays, self.connection = [], broker.connect()
         self.channel = self.connection.channel()
         self.channel.exchange_declare(exchange, "topic", durable=True)
-        self.channel.queue_declare(f"{exchange}.all", durable=True, arguments={"x-max-length": 100_000})
-        self.channel.queue_bind(f"{exchange}.all", exchange, "#")
-        self.channel.queue_declare(f"{exchange}.sample", durable=True)
-        for number in range(SAMPLE):
-            self.channel.queue_bind(f"{exchange}.sample", exchange, f"*.sku-{number * ITEMS // SAMPLE:07}")
+        # One routing key in fifty, and a queue for the rest.
+        self.channel.exchange_declare(f"{exchange}.hash", "x-consistent-hash", durable=True)
+        self.channel.exchange_bind(f"{exchange}.hash", exchange, "#")
+        for queue, weight in (("sample", "1"), ("rest", "49")):
+            self.channel.queue_declare(f"{exchange}.{queue}", durable=True, arguments={"x-max-length": 100_000})
+            self.channel.queue_bind(f"{exchange}.{queue}", f"{exchange}.hash", weight)
         self.channel.basic_consume(f"{exchange}.sample", self.take, auto_ack=True)
 
     def take(self, channel, method, properties, body):
@@ -166,7 +165,8 @@ def delay(options, server, broker, folder, per_second):
         relay = Relay(options, server, broker, folder, exchange, "--from", "now")
         sample.start()
         load = server.load(options, "--rate", int(per_second), "--duration", f"{options.seconds}s")
-        load.wait()
+        if load.wait() not in (0, 1):
+            sys.exit("bench-events: the load has failed")
         while relay.metrics()["unconfirmed"] > 0:
             time.sleep(0.05)
         relay.stop()
