@@ -100,6 +100,8 @@ package final class EventWatch {
 
   /// Whether a server tells its events now.
   package private(set) var isConnected = false
+  /// Whether its user has the connection given up for now.
+  package private(set) var isHeld = false
   /// Watches that were begun.
   package private(set) var connections: UInt64 = 0
   /// When the server said something last, in monotonic nanoseconds.
@@ -162,7 +164,7 @@ package final class EventWatch {
       if let failure {
         guard try wait(after: failure, pause) else { return }
       } else {
-        var isHeld = true
+        isHeld = true
         while isHeld {
           switch pause() {
           case .stop: return

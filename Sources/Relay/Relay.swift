@@ -167,7 +167,8 @@ package final class Relay {
       state.messages = outbox.newest
       state.lsn = lsn
       state.oldestDecidedAt = outbox.oldestTime
-      state.isServerConnected = watch?.isConnected ?? false
+      // A watch that is held waits for the broker, and not for the server.
+      state.isServerConnected = watch.map { $0.isConnected || $0.isHeld } ?? false
       if let watch {
         state.heardAt = wall - (now - watch.heardAt)
         state.serverConnections = watch.connections

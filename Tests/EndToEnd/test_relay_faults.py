@@ -11,6 +11,7 @@ from client import Client, fresh, line
 from rabbitmq import RabbitMQ, needs_rabbitmq, take
 from relaying import Inbox, Place, Relay, check, saved_token, watched, without_doubles
 from server import Server, eventually
+from test_lifecycle import metric
 
 pytestmark = [needs_rabbitmq, pytest.mark.broker]
 
@@ -294,11 +295,14 @@ def test_a_broker_that_is_away_for_long(binary, rabbitmq, place, tmp_path):
         try:
             skus = [client.item(1) for _ in range(300)]
             # Nothing is read any more, and then the server is let go.
-            eventually(lambda: relay.metric("connected", side="server") == 0 and relay.metric("unconfirmed") >= 100, 60)
+            eventually(lambda: metric(server, "holdfast_watches") == 0 and relay.metric("unconfirmed") >= 100, 60)
             assert relay.metric("unconfirmed") < 300
+            # That is the broker's doing.
+            assert relay.metric("connected", side="server") == 1 and relay.metric("connected", side="broker") == 0
+            assert relay.readiness() == 503
         finally:
             rabbitmq.start()
-        eventually(lambda: relay.metric("connected", side="server") == 1, 60)
+        eventually(lambda: relay.readiness() == 200, 60)
         inbox.connect()
         settle(relay, inbox, client)
         assert {message.sku for message in inbox.messages} >= set(skus)
