@@ -13,6 +13,7 @@ from google.protobuf import json_format
 from grpc import StatusCode
 from holdfast.v1 import event_pb2
 
+from certificates import Certificates
 from client import Client, line, refused
 from rabbitmq import RabbitMQ, needs_rabbitmq
 from relaying import TYPES, Inbox, Place, Relay, check, expected, saved_token, watched, without_doubles
@@ -25,8 +26,14 @@ pytestmark = needs_rabbitmq
 
 
 @pytest.fixture(scope="module")
-def rabbitmq():
-    with RabbitMQ() as running:
+def certificates(tmp_path_factory):
+    return Certificates(tmp_path_factory.mktemp("tls"))
+
+
+@pytest.fixture(scope="module")
+def rabbitmq(certificates):
+    pair = certificates.issue("broker")
+    with RabbitMQ("--tls-cert", pair.certificate, "--tls-key", pair.key) as running:
         yield running
 
 
@@ -163,6 +170,20 @@ def test_waits_for_credentials_of_the_broker(binary, place, rabbitmq, tmp_path):
             eventually(lambda: relay.readiness() == 200)
             assert rabbitmq.password not in relay.text()
             assert relay.stop() == 0
+
+
+def test_speaks_tls_to_a_broker_that_it_knows(binary, place, rabbitmq, certificates, tmp_path):
+    """With the authority of the broker's certificate it publishes; with another it says so, and waits for the right one."""
+    authority = Certificates(tmp_path, "Somebody else").authority
+    flags = ("--broker", place.host.tls_address, "--broker-password-file", rabbitmq.password_file, "--broker-ca", authority)
+    with Server(binary) as server, Client(server.target) as client, Inbox(place) as inbox:
+        client.item(1)
+        with Relay(binary, server.target, None, tmp_path / "token", *flags, *place.flags) as relay:
+            relay.says("cannot be used as it is")
+            assert relay.readiness() == 503
+            authority.write_bytes(certificates.authority.read_bytes())
+            inbox.wait(1)
+            assert "amqps://" in relay.first_line and relay.stop() == 0
 
 
 def test_waits_for_what_it_may_not_make(binary, place, tmp_path):
