@@ -68,7 +68,8 @@ package final class KafkaConnection: BrokerConnection {
     let topics = declarations.compactMap { declaration -> KafkaTopic? in
       switch declaration {
       case .destination(let name), .deadLetters(let name): KafkaTopic(name: name)
-      case .partitioned(let name, let count): KafkaTopic(name: name, partitions: Int32(clamping: count))
+      case .partitioned(let name, let count):
+        KafkaTopic(name: name, partitions: Int32(clamping: count))
       case .subscription: nil
       }
     }
@@ -96,13 +97,13 @@ package final class KafkaConnection: BrokerConnection {
       for name in tails {
         readers.append(
           try KafkaTail(
-            access, topic: name, prefetch: prefetch, wakeup: wakeup, log: log,
+            access, topic: name, wakeup: wakeup, log: log,
             milliseconds: patience.answerMilliseconds))
       }
       guard !topics.isEmpty else { return }
       readers.append(
         try KafkaGroup(
-          access, topics: topics, group: group, prefetch: prefetch, wakeup: wakeup, log: log))
+          access, topics: topics, group: group, wakeup: wakeup, log: log))
     }
   }
 

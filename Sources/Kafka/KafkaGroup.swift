@@ -55,11 +55,11 @@ protocol KafkaReader: AnyObject {
   var unaccepted: Int { ledger.unaccepted }
 
   init(
-    _ access: BrokerAccess, topics: [String], group: String, prefetch: Int, wakeup: Wakeup,
+    _ access: BrokerAccess, topics: [String], group: String, wakeup: Wakeup,
     log: KafkaLog
   ) throws(BrokerError) {
     client = try KafkaClient(
-      .consumer, .consumer(access, group: group, prefetch: prefetch), wakeup: wakeup, log: log)
+      .consumer, .consumer(access, group: group), wakeup: wakeup, log: log)
     // All events come to the main queue, which counts as the application's poll too.
     let redirected = unsafe rd_kafka_poll_set_consumer(client.handle)
     guard redirected == RD_KAFKA_RESP_ERR_NO_ERROR else {
@@ -134,7 +134,8 @@ protocol KafkaReader: AnyObject {
     _ source: Source, atMost count: Int, _ take: (BrokerNotice) -> Void
   ) throws(BrokerError) -> Int {
     let origin = "\(source.partition.topic)[\(source.partition.number)]"
-    return try unsafe KafkaMessages.taken(from: source.queue, atMost: count, of: client) { message in
+    return try unsafe KafkaMessages.taken(from: source.queue, atMost: count, of: client) {
+      message in
       guard let tag = unsafe ledger.deliver(message.pointee.offset, of: source.assignment) else {
         return
       }
@@ -264,7 +265,8 @@ protocol KafkaReader: AnyObject {
       let element = unsafe list.pointee.elems[index]
       let partition = TopicPartition(
         topic: unsafe String(cString: element.topic), number: unsafe element.partition)
-      let isTaken = unsafe error == RD_KAFKA_RESP_ERR_NO_ERROR
+      let isTaken =
+        unsafe error == RD_KAFKA_RESP_ERR_NO_ERROR
         && element.err == RD_KAFKA_RESP_ERR_NO_ERROR
       unsafe ledger.told(partition, element.offset, isTaken: isTaken)
     }

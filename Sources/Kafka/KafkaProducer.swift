@@ -81,7 +81,8 @@ internal import Posix
         // Without a key any partition will do. A body of no bytes is not the same as none, which deletes.
         unsafe holdfast_kafka_produce(
           client.handle, topic, key.isEmpty ? nil : key.baseAddress, key.count,
-          body.baseAddress ?? UnsafeRawPointer(topic), body.count, message.time / 1_000_000, headers,
+          body.baseAddress ?? UnsafeRawPointer(topic), body.count, message.time / 1_000_000,
+          headers,
           token)
       }
     }
@@ -110,8 +111,7 @@ internal import Posix
 
   /// The library keeps a topic for as long as a message for it is on its way.
   private func forgetTopics() {
-    for unsafe topic in unsafe topics.values { unsafe rd_kafka_topic_destroy(topic) }
-    unsafe topics = [:]
+    while let (_, topic) = unsafe topics.popFirst() { unsafe rd_kafka_topic_destroy(topic) }
   }
 
   /// As the broker has it: 1 to 249 of [a-zA-Z0-9._-], but neither . nor ..
@@ -196,7 +196,8 @@ internal import Posix
     _ error: rd_kafka_resp_err_t, _ message: UnsafePointer<rd_kafka_message_t>
   ) -> String {
     guard let topic = unsafe message.pointee.rkt else { return KafkaErrors.text(error) }
-    return unsafe "the topic \(String(cString: rd_kafka_topic_name(topic))): \(KafkaErrors.text(error))"
+    return
+      unsafe "the topic \(String(cString: rd_kafka_topic_name(topic))): \(KafkaErrors.text(error))"
   }
 
   /// Gives the reports that name the cause a moment to come.
@@ -215,7 +216,8 @@ internal import Posix
     let why = client.health.lastWords
     take(
       .blocked(
-        "no message was confirmed for \(silence / 1_000_000_000) s\(why.isEmpty ? "" : ": \(why)")"))
+        "no message was confirmed for \(silence / 1_000_000_000) s\(why.isEmpty ? "" : ": \(why)")")
+    )
   }
 
   /// Waits until all messages are confirmed, for at most so long.

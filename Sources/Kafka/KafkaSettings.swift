@@ -73,7 +73,7 @@ struct KafkaSettings {
 
   /// For reading as a member of a group, or, where `group` is nil, for oneself.
   static func consumer(
-    _ access: BrokerAccess, group: String?, prefetch: Int
+    _ access: BrokerAccess, group: String?
   ) throws(BrokerError) -> KafkaSettings {
     var settings = try KafkaSettings(access)
     if let group { settings.properties.append(("group.id", group)) }
@@ -82,9 +82,10 @@ struct KafkaSettings {
       ("enable.auto.offset.store", "false"),
       ("auto.offset.reset", "earliest"),
       ("fetch.error.backoff.ms", "100"),
-      // Per partition: enough to fill the prefetch while the next fetch is on its way.
-      ("queued.min.messages", "\(max(prefetch, 1) * 2)"),
-      ("queued.max.messages.kbytes", "16384"),
+      // Per partition. A partition that has so many waiting is left alone for a second (librdkafka before 2.2 has no
+      // property for that): fewer, and a fast reader would stand still within it.
+      ("queued.min.messages", "50000"),
+      ("queued.max.messages.kbytes", "32768"),
     ]
     try settings.add(access.properties)
     return settings

@@ -21,11 +21,11 @@ internal import Posix
   var unaccepted: Int { tags.count }
 
   init(
-    _ access: BrokerAccess, topic name: String, prefetch: Int, wakeup: Wakeup, log: KafkaLog,
+    _ access: BrokerAccess, topic name: String, wakeup: Wakeup, log: KafkaLog,
     milliseconds: Int32
   ) throws(BrokerError) {
     client = try KafkaClient(
-      .consumer, .consumer(access, group: nil, prefetch: prefetch), wakeup: wakeup, log: log)
+      .consumer, .consumer(access, group: nil), wakeup: wakeup, log: log)
     self.name = name
     try client.waitForBroker(milliseconds: milliseconds)
     partitions = try client.partitions(of: name, milliseconds: milliseconds)

@@ -50,7 +50,9 @@ struct KafkaTopic {
       unsafe rd_kafka_NewTopic_new(
         topic.name, topic.partitions ?? Self.brokerDefault, Self.brokerDefault, buffer, size)
     }
-    guard let made = unsafe made else { throw .unsuitable("the topic \(topic.name): \(text.value)") }
+    guard let made = unsafe made else {
+      throw .unsuitable("the topic \(topic.name): \(text.value)")
+    }
     defer { unsafe rd_kafka_NewTopic_destroy(made) }
     guard let queue = unsafe rd_kafka_queue_new(client.handle) else { throw .away("out of memory") }
     defer { unsafe rd_kafka_queue_destroy(queue) }
@@ -70,13 +72,15 @@ struct KafkaTopic {
   private func outcome(_ event: OpaquePointer, _ name: String) throws(BrokerError) -> String? {
     var error = unsafe rd_kafka_event_error(event)
     var text = unsafe String(cString: rd_kafka_event_error_string(event))
-    if error == RD_KAFKA_RESP_ERR_NO_ERROR, let result = unsafe rd_kafka_event_CreateTopics_result(event)
+    if error == RD_KAFKA_RESP_ERR_NO_ERROR,
+      let result = unsafe rd_kafka_event_CreateTopics_result(event)
     {
       var count = 0
       let results = unsafe rd_kafka_CreateTopics_result_topics(result, &count)
       if count == 1, let one = unsafe results?[0] {
         error = unsafe rd_kafka_topic_result_error(one)
-        text = unsafe rd_kafka_topic_result_error_string(one).map { unsafe String(cString: $0) } ?? ""
+        text =
+          unsafe rd_kafka_topic_result_error_string(one).map { unsafe String(cString: $0) } ?? ""
       }
     }
     switch error {
@@ -93,7 +97,8 @@ struct KafkaTopic {
   private func look(for topic: KafkaTopic) throws(BrokerError) -> Bool {
     let count = try client.partitions(of: topic.name, milliseconds: milliseconds)
     if count > 0, let wanted = topic.partitions, wanted != count {
-      log.note("the topic \(topic.name) has \(count) partitions, not \(wanted): it is left as it is")
+      log.note(
+        "the topic \(topic.name) has \(count) partitions, not \(wanted): it is left as it is")
     }
     return count > 0
   }

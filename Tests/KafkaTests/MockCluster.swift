@@ -88,13 +88,95 @@ enum KafkaRequest: Int16 {
     #expect(unsafe rd_kafka_mock_broker_set_up(cluster, broker) == RD_KAFKA_RESP_ERR_NO_ERROR)
   }
 
-  /// The first so many messages of a topic, read by a group of its own.
-  func messages(of topic: String, _ count: Int) throws -> [BrokerDelivery] {
-    let connection = try connect()
-    defer { connection.close() }
-    try connection.consume(
-      [.partitioned(topic, count: 1)], prefetch: 65_535, group: "reader-of-\(topic)")
-    return try connection.deliveries(count)
+  /// How far a group has come in a partition; nil: it has not said.
+  func position(of group: String, in topic: String, _ partition: Int32) -> Int64? {
+    guard let client = unsafe reader(group: group),
+      let list = unsafe rd_kafka_topic_partition_list_new(1)
+    else { return nil }
+    defer {
+      unsafe rd_kafka_topic_partition_list_destroy(list)
+      unsafe rd_kafka_destroy(client)
+    }
+    unsafe rd_kafka_topic_partition_list_add(list, topic, partition)
+    guard unsafe rd_kafka_committed(client, list, 10_000) == RD_KAFKA_RESP_ERR_NO_ERROR else {
+      return nil
+    }
+    let offset = unsafe list.pointee.elems[0].offset
+    return offset < 0 ? nil : offset
+  }
+
+  private func reader(group: String) -> OpaquePointer? {
+    var words = KafkaText()
+    let configuration = unsafe rd_kafka_conf_new()
+    for (name, value) in [("bootstrap.servers", servers), ("group.id", group)] {
+      _ = unsafe words.filled { unsafe rd_kafka_conf_set(configuration, name, value, $0, $1) }
+    }
+    return unsafe words.filled { unsafe rd_kafka_new(RD_KAFKA_CONSUMER, configuration, $0, $1) }
+  }
+
+  /// Messages of a topic as they are in its partitions, from the first on, until so many of them differ. Not read by the
+  /// module under test, and without the wait of a group.
+  func records(of topic: String, differing count: Int) throws -> [Record] {
+    let partitions: Int32 = 4
+    let reader = try unsafe #require(unsafe self.reader(group: "nobody"))
+    defer { unsafe rd_kafka_destroy(reader) }
+    let handle = unsafe rd_kafka_topic_new(reader, topic, nil)
+    let queue = unsafe rd_kafka_queue_new(reader)
+    for number in 0..<partitions {
+      let beginning = Int64(RD_KAFKA_OFFSET_BEGINNING)
+      #expect(unsafe rd_kafka_consume_start_queue(handle, number, beginning, queue) == 0)
+    }
+    defer {
+      for number in 0..<partitions { unsafe rd_kafka_consume_stop(handle, number) }
+      unsafe rd_kafka_queue_destroy(queue)
+      unsafe rd_kafka_topic_destroy(handle)
+    }
+    var records: [Record] = []
+    var ids: Set<String> = []
+    let end = SystemClock.monotonicNanoseconds() + longest
+    while ids.count < count {
+      try #require(SystemClock.monotonicNanoseconds() < end, "\(ids.count) of \(count) are there")
+      guard let message = unsafe rd_kafka_consume_queue(queue, 100) else { continue }
+      if unsafe message.pointee.err == RD_KAFKA_RESP_ERR_NO_ERROR {
+        records.append(unsafe Record(message))
+        ids.insert(records[records.count - 1].id)
+      }
+      unsafe rd_kafka_message_destroy(message)
+    }
+    return records
+  }
+}
+
+/// A message as it is in a partition.
+@safe struct Record {
+  let key: String
+  let partition: Int32
+  let milliseconds: Int64
+  let body: String
+  private(set) var headers: [String: String] = [:]
+
+  var id: String { headers["ce_id"] ?? "" }
+
+  init(_ message: UnsafeMutablePointer<rd_kafka_message_t>) {
+    func text(_ start: UnsafeRawPointer?, _ count: Int) -> String {
+      unsafe String(decoding: UnsafeRawBufferPointer(start: start, count: count), as: UTF8.self)
+    }
+    key = unsafe text(message.pointee.key, message.pointee.key_len)
+    partition = unsafe message.pointee.partition
+    milliseconds = unsafe rd_kafka_message_timestamp(message, nil)
+    body = unsafe text(message.pointee.payload, message.pointee.len)
+    var list: OpaquePointer?
+    guard unsafe rd_kafka_message_headers(message, &list) == RD_KAFKA_RESP_ERR_NO_ERROR else {
+      return
+    }
+    var (name, value): (UnsafePointer<CChar>?, UnsafeRawPointer?) = (nil, nil)
+    var (index, size) = (0, 0)
+    while unsafe rd_kafka_header_get_all(list, index, &name, &value, &size)
+      == RD_KAFKA_RESP_ERR_NO_ERROR
+    {
+      if let name = unsafe name { headers[unsafe String(cString: name)] = unsafe text(value, size) }
+      index += 1
+    }
   }
 }
 
@@ -103,7 +185,7 @@ let longest: Int64 = 60_000_000_000
 
 extension KafkaConnection {
   /// Polls until something holds.
-  func poll(until isDone: () -> Bool, _ take: (BrokerNotice) -> Void) throws {
+  func poll(until isDone: @autoclosure () -> Bool, _ take: (BrokerNotice) -> Void) throws {
     let end = SystemClock.monotonicNanoseconds() + longest
     while !isDone() {
       try #require(SystemClock.monotonicNanoseconds() < end, "it did not come to pass")
@@ -114,7 +196,7 @@ extension KafkaConnection {
   /// Polls until so many messages have come, and takes no more than come with them.
   func deliveries(_ count: Int) throws -> [BrokerDelivery] {
     var deliveries: [BrokerDelivery] = []
-    try poll(until: { deliveries.count >= count }) {
+    try poll(until: deliveries.count >= count) {
       if case .delivery(let delivery) = $0 { deliveries.append(delivery) }
     }
     return deliveries
@@ -129,7 +211,7 @@ extension KafkaConnection {
       #expect(number == last + 1)
       last = number
     }
-    try poll(until: { fates.count == messages.count }) { fates.note($0) }
+    try poll(until: fates.count == messages.count) { fates.note($0) }
     return fates
   }
 
@@ -153,7 +235,8 @@ struct Fates: Equatable {
   mutating func note(_ notice: BrokerNotice) {
     switch notice {
     case .confirmed(let number): #expect(confirmed.insert(number).inserted)
-    case .refused(let number, let reason, _): #expect(refused.updateValue(reason, forKey: number) == nil)
+    case .refused(let number, let reason, _):
+      #expect(refused.updateValue(reason, forKey: number) == nil)
     case .postponed, .delivery, .blocked: break
     }
   }

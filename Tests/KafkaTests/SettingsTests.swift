@@ -25,7 +25,7 @@ struct SettingsTests {
     ("sasl.password", "secret"), ("ssl.ca.location", "/x"), ("test.mock.num.brokers", "3"),
   ])
   func refusesWhatWouldCostAMessageOrTheOrder(_ name: String, _ value: String) throws {
-    for make in [KafkaSettings.producer, { try KafkaSettings.consumer($0, group: "g", prefetch: 1) }] {
+    for make in [KafkaSettings.producer, { try KafkaSettings.consumer($0, group: "g") }] {
       do {
         _ = try make(access("kafka://localhost:1", [(name, value)]))
         Issue.record("\(name)=\(value) was taken")
@@ -44,7 +44,7 @@ struct SettingsTests {
     let access = try access("kafka://localhost:1", [(name, value)])
     for settings in [
       try KafkaSettings.producer(access),
-      try KafkaSettings.consumer(access, group: "g", prefetch: 1000),
+      try KafkaSettings.consumer(access, group: "g"),
     ] {
       #expect(settings.properties.last.map { $0 == (name, value) } == true)
       unsafe rd_kafka_conf_destroy(try settings.configuration())
@@ -62,13 +62,14 @@ struct SettingsTests {
     } catch BrokerError.unsuitable(let text) { #expect(text.contains(words)) }
   }
 
-  @Test(arguments: [
-    ("kafka://a:1", [], "PLAINTEXT", nil), ("kafkas://a:1", [], "SSL", nil),
-    ("kafka://me:pw@a:1", [], "SASL_PLAINTEXT", "PLAIN"),
-    ("kafkas://me:pw@a:1", [], "SASL_SSL", "PLAIN"),
-    ("kafkas://me:pw@a:1", [("sasl.mechanism", "SCRAM-SHA-512")], "SASL_SSL", "SCRAM-SHA-512"),
-    ("kafkas://a:1", [("sasl.mechanisms", "OAUTHBEARER")], "SASL_SSL", "OAUTHBEARER"),
-  ] as [(String, [(name: String, value: String)], String, String?)])
+  @Test(
+    arguments: [
+      ("kafka://a:1", [], "PLAINTEXT", nil), ("kafkas://a:1", [], "SSL", nil),
+      ("kafka://me:pw@a:1", [], "SASL_PLAINTEXT", "PLAIN"),
+      ("kafkas://me:pw@a:1", [], "SASL_SSL", "PLAIN"),
+      ("kafkas://me:pw@a:1", [("sasl.mechanism", "SCRAM-SHA-512")], "SASL_SSL", "SCRAM-SHA-512"),
+      ("kafkas://a:1", [("sasl.mechanisms", "OAUTHBEARER")], "SASL_SSL", "OAUTHBEARER"),
+    ] as [(String, [(name: String, value: String)], String, String?)])
   func securesByTheAddress(
     _ address: String, _ given: [(name: String, value: String)], _ transport: String,
     _ mechanism: String?
@@ -142,7 +143,8 @@ struct SettingsTests {
     (RD_KAFKA_RESP_ERR_MSG_SIZE_TOO_LARGE, KafkaVerdict.message("MESSAGE_TOO_LARGE")),
     (RD_KAFKA_RESP_ERR_INVALID_RECORD, .message("REJECTED")),
     (RD_KAFKA_RESP_ERR_TOPIC_AUTHORIZATION_FAILED, .unsuitable),
-    (RD_KAFKA_RESP_ERR__UNKNOWN_TOPIC, .unsuitable), (RD_KAFKA_RESP_ERR__AUTHENTICATION, .unsuitable),
+    (RD_KAFKA_RESP_ERR__UNKNOWN_TOPIC, .unsuitable),
+    (RD_KAFKA_RESP_ERR__AUTHENTICATION, .unsuitable),
     (RD_KAFKA_RESP_ERR_OUT_OF_ORDER_SEQUENCE_NUMBER, .away), (RD_KAFKA_RESP_ERR__FATAL, .away),
     (RD_KAFKA_RESP_ERR__PURGE_INFLIGHT, .away), (RD_KAFKA_RESP_ERR__MSG_TIMED_OUT, .away),
     (RD_KAFKA_RESP_ERR_UNKNOWN, .away), (RD_KAFKA_RESP_ERR_END_ALL, .away),

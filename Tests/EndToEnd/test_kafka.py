@@ -1,0 +1,267 @@
+"""`holdfast relay` and `holdfast intake` over Kafka's protocol: librdkafka's mock cluster, with confluent-kafka as the shop."""
+
+import collections
+import contextlib
+import threading
+import types
+
+import pytest
+from google.protobuf import json_format
+from holdfast.v1 import order_pb2, reservation_pb2
+
+from client import Client, fresh, line
+from kafka import MESSAGE_TOO_LARGE, NOT_LEADER, OUT_OF_ORDER, PRODUCE, TRANSPORT, Kafka, needs_kafka
+from ordering import Intake
+from relaying import Relay, check, expected, watched, without_doubles
+from server import Server, eventually
+
+pytestmark = needs_kafka
+
+# The mock does not look at sequence numbers: with more than one request on its way it would take the second where the
+# first one fails, which a broker does not.
+ONE_AT_A_TIME = ("--broker-option", "max.in.flight=1")
+
+
+@pytest.fixture(scope="module")
+def kafka():
+    with Kafka(brokers=2) as running:
+        yield running
+
+
+class Events:
+    """Topics of their own, and a relay's flags for them."""
+
+    def __init__(self, kafka):
+        self.kafka, self.name = kafka, kafka.topic(fresh("events"))
+        self.dead = kafka.topic(f"{self.name}.dead", 1)
+        self.flags = ("--broker", kafka.address, "--destination", self.name, "--dead-letters", self.dead)
+
+    def relay(self, binary, server, resume_file, *flags):
+        return Relay(binary, server.target, None, resume_file, *self.flags, *flags)
+
+    def wait(self, count):
+        """Until so many different messages are there."""
+        return self.kafka.records(self.name, lambda records: len({each.key for each in records}) >= count)
+
+
+@pytest.fixture
+def events(kafka):
+    return Events(kafka)
+
+
+@contextlib.contextmanager
+def decisions(target, skus):
+    """Somebody who reserves and releases until the block ends."""
+    done = threading.Event()
+
+    def decide():
+        with Client(target) as client:
+            while not done.is_set():
+                for sku in skus:
+                    client.release(client.reserve(line(sku)).reservation_id)
+
+    thread = threading.Thread(target=decide)
+    thread.start()
+    try:
+        yield
+    finally:
+        done.set()
+        thread.join()
+
+
+@pytest.mark.parametrize("form", ["json", "protobuf"])
+def test_every_decision_comes_in_order_in_the_partition_of_its_sku(binary, kafka, events, tmp_path, form):
+    with Server(binary) as server, Client(server.target) as client:
+        skus = [client.item(10) for _ in range(12)]
+        for number, sku in enumerate(skus):
+            held = client.reserve(line(sku), line(skus[number - 1]), reference=f"order-{number}").reservation_id
+            (client.confirm if number % 2 else client.release)(held)
+        with events.relay(binary, server, tmp_path / "position", "--format", form) as relay:
+            decided, token = watched(client)
+            records = events.wait(len(expected(decided)))
+            eventually(lambda: relay.is_caught_up(decided[-1].lsn))
+            assert relay.stop() == 0
+    check(records, decided, token[1:17])
+    assert len(records) == len(without_doubles(records))
+    # An independent producer puts the same keys into the same partitions.
+    other, producer = kafka.topic(fresh("other")), kafka.producer()
+    for sku in skus:
+        producer.produce(other, b"", sku)
+    assert producer.flush(30) == 0
+    elsewhere = {each.sku: each.partition for each in kafka.records(other, lambda found: len(found) == len(skus))}
+    assert {each.sku: each.partition for each in records} == elsewhere
+    record = next(each for each in records if each.type == "StockReserved")
+    assert record.headers.items() >= {
+        "ce_specversion": "1.0", "ce_source": "holdfast", "ce_subject": record.sku, "ce_partitionkey": record.sku,
+        "ce_sequence": f"{record.event.lsn:020}", "ce_reservationid": record.event.reservation_id,
+        "ce_reference": record.event.reference, "content-type": f"application/{form}"}.items()
+    assert record.milliseconds == record.event.decided_at.ToMilliseconds()
+
+
+def test_the_order_holds_over_a_broker_that_is_away_and_a_relay_that_is_killed(binary, kafka, events, tmp_path):
+    flags = (tmp_path / "position", *ONE_AT_A_TIME)
+    with Server(binary) as server, Client(server.target) as client:
+        skus = [client.item(10) for _ in range(8)]
+        relay = events.relay(binary, server, *flags)
+        decided, _ = watched(client)
+        eventually(lambda: relay.is_caught_up(decided[-1].lsn))
+        # Nothing is on its way just now: the mock would take what follows a request without an answer first.
+        with contextlib.ExitStack() as load:
+            with kafka.away():
+                load.enter_context(decisions(server.target, skus))
+                relay.says("the broker is away", 60)
+                eventually(lambda: relay.metric("connected", side="broker") == 0)
+            eventually(lambda: relay.metric("confirmed_total") > 200, 60)
+            for _ in range(2):
+                relay.kill()
+                relay.__exit__()
+                relay = events.relay(binary, server, *flags)
+                eventually(lambda: relay.metric("confirmed_total") > 200, 60)
+        with relay:
+            decided, token = watched(client)
+            eventually(lambda: relay.is_caught_up(decided[-1].lsn), 60)
+            records = events.wait(len(expected(decided)))
+            assert relay.stop() == 0
+    check(records, decided, token[1:17])
+
+
+def test_nothing_is_lost_with_requests_on_their_way(binary, kafka, events, tmp_path):
+    with Server(binary) as server, Client(server.target) as client:
+        skus = [client.item(10) for _ in range(8)]
+        with events.relay(binary, server, tmp_path / "position") as relay:
+            with decisions(server.target, skus):
+                for errors in ([TRANSPORT] * 2, [NOT_LEADER] * 3, [TRANSPORT, OUT_OF_ORDER]):
+                    kafka.tell("errors", PRODUCE, *errors)
+                    confirmed = relay.metric("confirmed_total")
+                    eventually(lambda: relay.metric("confirmed_total") > confirmed + 100, 60)
+                with kafka.away():
+                    pass
+                confirmed = relay.metric("confirmed_total")
+                eventually(lambda: relay.metric("confirmed_total") > confirmed + 100, 60)
+            decided, token = watched(client)
+            eventually(lambda: relay.is_caught_up(decided[-1].lsn), 60)
+            records = events.wait(len(expected(decided)))
+            assert relay.stop() == 0
+    # Their order is the broker's to keep, by sequence numbers, which the mock does not look at.
+    found = {each.key: each.event for each in records}
+    assert found == {(f"{token[1:17]}-{lsn}", sku): event for lsn, sku, event in expected(decided)}
+
+
+def test_a_message_that_is_refused_goes_to_the_dead_letters(binary, kafka, events, tmp_path):
+    with Server(binary) as server, Client(server.target) as client:
+        with events.relay(binary, server, tmp_path / "position") as relay:
+            kafka.tell("errors", PRODUCE, MESSAGE_TOO_LARGE)
+            refused = client.item(3)
+            letter, = kafka.records(events.dead, lambda found: len(found) == 1, partitions=1)
+            taken = client.item(4)
+            records = kafka.records(events.name, lambda found: taken in {each.sku for each in found})
+            assert {each.sku for each in records} == {taken}
+            assert relay.metric("dead_letters_total", reason="MESSAGE_TOO_LARGE") == 1
+    assert letter.sku == refused and letter.body in (b"", None) and letter.headers["ce_type"] == "StockAdjusted"
+    assert letter.headers.items() >= {"ce_deadreason": "MESSAGE_TOO_LARGE", "ce_deaddestination": events.name,
+                                      "ce_deadbody": "omitted"}.items()
+    assert "too large" in letter.headers["ce_deadtext"] and letter.headers["ce_deadtime"]
+
+
+@pytest.mark.parametrize("flags, words", [
+    (("--broker-option", "acks=1"), "the property acks=1 is not to be had: a message could be lost with one broker"),
+    (("--broker-option", "no.such=1"), 'No such configuration property: "no.such"'),
+    (("--broker-option", "ssl.key.password=x", "--broker", "kafka://127.0.0.1:1"), "127.0.0.1:1"),
+    (("--broker", "kafkas://{servers}"), "kafka"),
+])
+def test_it_says_what_is_wrong_and_waits(binary, server, kafka, events, tmp_path, flags, words):
+    flags = [each.format(servers=kafka.servers) for each in flags]
+    with events.relay(binary, server, tmp_path / "position", *flags) as relay:
+        relay.says(words)
+        eventually(lambda: relay.readiness() == 503)
+        assert relay.stop() == 0
+
+
+class Shop:
+    """Places orders in a topic and reads what is answered."""
+
+    def __init__(self, kafka, folder):
+        self.kafka, self.orders, self.answers = kafka, kafka.topic(fresh("orders")), kafka.topic(fresh("answers"))
+        self.dead = kafka.topic(f"{self.orders}.dead", 1)
+        # Nobody is asked for a password without a user.
+        file = folder / "password"
+        file.write_text("unused\n")
+        self.host = types.SimpleNamespace(address=kafka.address, broker=types.SimpleNamespace(password_file=file))
+        self.flags = ("--orders", self.orders, "--answers", self.answers, "--dead-letters", self.dead,
+                      # A killed one is soon missed.
+                      "--broker-option", "session.timeout.ms=6000", "--broker-option", "heartbeat.interval.ms=500",
+                      *ONE_AT_A_TIME)
+        self.producer = kafka.producer()
+
+    def place(self, sku, quantity=1, body=None, **headers):
+        placed = order_pb2.OrderPlaced(
+            order_id=fresh("order"), lines=[reservation_pb2.ReservationLine(sku=sku, quantity=quantity)])
+        self.producer.produce(
+            self.orders, body or json_format.MessageToJson(placed), sku,
+            headers={"content-type": "application/json", "ce_type": "OrderPlaced", "ce_id": placed.order_id, **headers})
+        return placed.order_id
+
+    def wait(self, ids, topic=None):
+        """{id: answer} once each order is answered; doubles say the same."""
+        self.producer.flush(60)
+        wanted = set(ids)
+        records = self.kafka.records(topic or self.answers, lambda found: wanted <= {each.id for each in found})
+        answers = collections.defaultdict(set)
+        for each in records:
+            kind = order_pb2.OrderReserved if each.type == "StockReserved" else order_pb2.OrderRejected
+            answers[each.id].add((each.type, getattr(each.read(kind), "reservation_id", ""), each.headers["ce_correlationid"]))
+        assert all(len(doubles) == 1 for doubles in answers.values())
+        return {order: doubles.pop() for order, doubles in answers.items()}
+
+
+def test_orders_are_answered_once_over_kills_and_a_broker_that_is_away(binary, server, client, kafka, tmp_path):
+    shop = Shop(kafka, tmp_path)
+    scarce, plenty = client.item(30), client.item(10_000)
+    orders = {}
+
+    def place(count):
+        for number in range(count):
+            orders[shop.place(scarce)] = scarce
+            orders[shop.place(plenty, number % 3 + 1)] = plenty
+
+    intake = Intake(binary, server.target, shop)
+    place(40)
+    shop.producer.flush(60)
+    eventually(lambda: client.level(plenty).held > 0, 60)
+    place(100)
+    intake.kill()
+    with intake, Intake(binary, server.target, shop) as intake:
+        place(40)
+        with kafka.away():
+            pass
+        place(40)
+        poison = shop.place(plenty, body=b"not an order")
+        elsewhere = kafka.topic(fresh("elsewhere"))
+        asked = shop.place(plenty, ce_replyto=elsewhere)
+        answers = shop.wait(orders)
+        letter, = kafka.records(shop.dead, lambda found: len(found) == 1, partitions=1)
+        assert list(shop.wait([asked], elsewhere)) == [asked]
+        assert intake.stop() == 0
+    assert answers.keys() == orders.keys()
+    assert letter.id == poison and letter.body == b"not an order" and letter.headers["ce_deadreason"] == "MALFORMED_BODY"
+    assert letter.headers["ce_deaddestination"].startswith(f"{shop.orders}[")
+    kinds = collections.Counter((orders[order], kind) for order, (kind, _, _) in answers.items())
+    assert kinds[scarce, "StockReserved"] == 30 and kinds[scarce, "StockRejected"] == 220 - 30
+    assert kinds[plenty, "StockReserved"] == 220
+    assert all(correlation == order for order, (_, _, correlation) in answers.items())
+    held = sum(number % 3 + 1 for count in (40, 100, 40, 40) for number in range(count)) + 1
+    assert client.level(scarce).held == 30 and client.level(plenty).held == held
+
+
+def test_an_order_that_was_answered_does_not_come_again(binary, server, client, kafka, tmp_path):
+    shop = Shop(kafka, tmp_path)
+    sku = client.item(100)
+    with Intake(binary, server.target, shop) as intake:
+        first = [shop.place(sku) for _ in range(20)]
+        shop.wait(first)
+        assert intake.stop() == 0
+    with Intake(binary, server.target, shop) as intake:
+        second = [shop.place(sku) for _ in range(20)]
+        shop.wait(second)
+        assert intake.metric("answers_total", type="StockReserved") == 20
+        assert intake.stop() == 0
