@@ -257,6 +257,9 @@ bench-replace: bootstrap-bench bootstrap-dev build ## CPU of a Replace beside a 
 bench-quorum: bootstrap-bench bootstrap-dev programs ## durability quorum beside fsync, and beside conditional updates in that PostgreSQL (ARGS)
 	scripts/bench-quorum.py $(ARGS)
 
+bench-broker: bootstrap-bench bootstrap-dev build ## CPU of a message through RabbitMQ, published and consumed (ARGS)
+	scripts/bench-broker.py $(ARGS)
+
 # Built with Swift's libraries beside the programs: calls into them can only be counted from outside.
 count: bootstrap-bench ## allocations and reference counting per call on the hot path
 	swift build -c release --scratch-path .build-count --product holdfast $(SWIFT_FLAGS) --experimental-lto-mode thin

@@ -186,7 +186,8 @@ let package = Package(
       ["LoadReport", "Posix", .product(name: "Histogram", package: "hdrhistogram-swift")]),
     tests("CompareTests", ["LoadKit", "LoadReport", "Posix"]),
     tests(
-      "LoadTests", ["LoadKit", "LoadReport", "LoadHistory", "Posix", "GRPC", "WireTesting"]),
+      "LoadTests",
+      ["LoadKit", "LoadReport", "LoadHistory", "Posix", "GRPC", "WireTesting", "Messaging"]),
     module("WireTesting", ["GRPC", "HTTP2"], path: "Tests/WireTesting"),
     module("LogFixtures", ["Log", "Posix", "Bytes"], path: "Tests/LogFixtures"),
     module(

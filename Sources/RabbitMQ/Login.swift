@@ -69,7 +69,7 @@ extension RabbitMQConnection {
   ) throws(BrokerError) {
     try guarded { () throws(BrokerError) in
       link.output.append(contentsOf: "AMQP\u{0}\u{0}\u{9}\u{1}".utf8)
-      question = "logging in as '\(address.user)'"
+      question = "logging in as '\(plainWords(address.user))'"
       defer { question = nil }
       guard case .start(let mechanisms) = try reply(by: deadline) else {
         throw .fault("no connection.start")

@@ -98,9 +98,11 @@ package final class RabbitMQConnection: BrokerConnection {
       tellAccepted()
       appendClose(to: &link.output)
       // The broker has read all before it answers.
-      while SystemClock.monotonicNanoseconds() < deadline {
+      while true {
+        let left = deadline - SystemClock.monotonicNanoseconds()
+        if left <= 0 { return }
         try link.flush()
-        try link.receive(milliseconds: Int32(Self.closeNanoseconds / 1_000_000))
+        try link.receive(milliseconds: Int32(clamping: left / 1_000_000 + 1))
         while let frame = try link.nextFrame() {
           if case .closeOK = try handle(frame, { _ in }) { return }
         }

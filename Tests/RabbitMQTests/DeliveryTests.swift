@@ -203,7 +203,9 @@ struct DeliveryTests {
     }
     let connection = try consumer(peer)
     var errors: [BrokerError] = []
+    var notices: [BrokerNotice] = []
     try connection.poll(milliseconds: 20_000) { notice in
+      notices.append(notice)
       guard case .delivery(let delivery) = notice else { return }
       do throws(BrokerError) {
         try connection.accept([delivery.tag])
@@ -211,7 +213,9 @@ struct DeliveryTests {
       } catch { errors.append(error) }
     }
     #expect(errors == [])
-    #expect(words(try told(connection)) == ["confirmed 1"])
+    // The answer may have come with the same poll already.
+    if notices.count == 1 { notices += try told(connection) }
+    #expect(words(notices) == ["delivery 1", "confirmed 1"])
     connection.close()
     #expect(peer.finish() == [])
   }

@@ -192,6 +192,8 @@ struct LoginTests {
     access.password = long
     #expect(kind(failure(access)) == .unsuitable)
     _ = peer.finish()
+    // Until here the port is nobody else's.
+    #expect(nobody.number >= 0)
   }
 
   @Test func refusesAPlainPortForTLS() throws {
