@@ -128,7 +128,7 @@ import Testing
 
   @Test func aBrokerThatIsGone() throws {
     try run(.diesAfter(orders: 100)) {
-      $0.quietSeconds = 0.5
+      $0.quietSeconds = 2
     } _: { result in
       #expect(result.report.isPartial)
       #expect(result.report.connectionsLost == 1)
