@@ -154,10 +154,10 @@ EVENTS_GOOD = {
     relay("lag_seconds"): "0.01x120", relay("blocked"): "0x120", relay("stuck"): "0x120",
     relay("connected", ', side="server"'): "1x120", relay("connected", ', side="broker"'): "1x120",
     relay("dead_letters_total", ', reason="REJECTED"'): "3x120", relay("resume_saves_failed_total"): "2x120",
-    intake("blocked"): "0x120", intake("stuck"): "0x120", intake("dead_letter_queue_messages"): "NaNx10 0x110",
+    intake("blocked"): "0x120", intake("stuck"): "0x120", intake("dead_letter_queue_messages"): "_x10 0x110",
     intake("connected", ', side="server"'): "1x120", intake("connected", ', side="broker"'): "1x120",
     intake("dead_letters_total", ', reason="INVALID_FIELD"'): "3x120", intake("retries_total", ', reason="server"'): "0+1x120",
-    intake("queue_messages", ', queue="orders.0"'): "100x120", intake("queue_messages", ', queue="orders.1"'): "NaNx20 800x100",
+    intake("queue_messages", ', queue="orders.0"'): "100x120", intake("queue_messages", ', queue="orders.1"'): "_x20 800x100",
 }
 EVENTS_CASES = {
     "HoldfastRelayBehind": ({relay("lag_seconds"): "0.01x40 0+15x80"}, {}),
@@ -168,7 +168,7 @@ EVENTS_CASES = {
     "HoldfastRelayPositionNotKept": ({relay("resume_saves_failed_total"): "2x40 3+1x80"}, {}),
     "HoldfastIntakeNotConnected": ({intake("connected", ', side="server"'): "1x40 0x80"}, {"side": "server"}),
     "HoldfastIntakeStuck": ({intake("stuck"): "0x40 1x80"}, {}),
-    "HoldfastIntakeRetries": ({intake("retries_total", ', reason="later"'): "0x40 0+200x80"}, {"reason": "later"}),
+    "HoldfastIntakeRetries": ({intake("retries_total", ', reason="server"'): "0x40 0+200x80"}, {"reason": "server"}),
     "HoldfastIntakeDeadLetters": (
         {intake("dead_letters_total", ', reason="INVALID_FIELD"'): "3x40 4+1x80"}, {"reason": "INVALID_FIELD"}),
     "HoldfastIntakeDeadLettersWait": ({intake("dead_letter_queue_messages"): "0x40 2x80"}, {}),

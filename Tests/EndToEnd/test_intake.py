@@ -1,9 +1,15 @@
 """`holdfast intake` between a real RabbitMQ and a real server; pika and protobuf's own JSON are the shop."""
 
 import json
+import pathlib
+import re
+import shlex
+import subprocess
 
+import pika
 import pytest
-from holdfast.v1 import reservation_pb2
+from google.protobuf import json_format
+from holdfast.v1 import order_pb2, reservation_pb2
 
 from client import Client, fresh
 from ordering import JSON, PROTOBUF, Answer, Intake, Shop, order, reason
@@ -12,6 +18,7 @@ from server import eventually, holdfast
 
 pytestmark = needs_rabbitmq
 
+REPOSITORY = pathlib.Path(__file__).resolve().parents[2]
 HELD, CONFIRMED = reservation_pb2.RESERVATION_STATE_HELD, reservation_pb2.RESERVATION_STATE_CONFIRMED
 
 
@@ -173,7 +180,6 @@ def test_direct_replies(client, shop, intake):
 
 
 def pika_properties(**fields):
-    import pika
     return pika.BasicProperties(content_type=JSON, type="OrderPlaced", delivery_mode=2, **fields)
 
 
@@ -215,3 +221,29 @@ def test_a_command_line_that_makes_no_sense(binary, server):
                          (("--broker", "http://x"), "--broker")]:
         done = holdfast(binary, "intake", "--target", server.target, *flags)
         assert done.returncode == 64 and words in done.stderr and done.stdout == "", (flags, done)
+
+
+def test_the_page(binary, client, server, rabbitmq, host, tmp_path):
+    """docs/EVENTS.md, Orders: its command, its order, and its answers."""
+    page = (REPOSITORY / "docs/EVENTS.md").read_text().partition("\n## Orders\n")[2]
+    (command,) = re.findall(r"^```sh\n(holdfast intake .*)\n```", page, re.MULTILINE)
+    order_block, answer_block = re.findall(r"^```json\n(.*?)^```", page, re.MULTILINE | re.DOTALL)
+    reserved, rejected = answer_block.splitlines()
+    assert json_format.Parse(reserved, order_pb2.OrderReserved()).state == HELD
+    assert json_format.Parse(rejected, order_pb2.OrderRejected()).details["available"] == "1"
+    (tmp_path / "broker.password").write_text(rabbitmq.password)
+    words = shlex.split(command.replace("amqp://holdfast@127.0.0.1:5672/", host.address).replace("7423", "0"))
+    process = subprocess.Popen([binary, *words[1:], "--target", server.target], cwd=tmp_path, stdin=subprocess.DEVNULL,
+                               stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    assert process.stdout.readline().startswith("holdfast taking orders: broker ")
+    client.adjust("ticket", set_on_hand=5)
+    eventually(lambda: {"orders.0", "orders.3", "orders.dead"} <= set(host.queues()))
+    with host.connect() as connection:
+        channel = connection.channel()
+        channel.queue_declare("heard")
+        channel.queue_bind("heard", "orders.answers", "StockReserved.order-123")
+        channel.basic_publish("orders", "ticket", order_block.encode(), pika_properties())
+        answer = Answer(*take(channel, "heard", 1)[0])
+        assert answer.message.order_id == "order-123" and client.level("ticket").held == 2
+    process.terminate()
+    assert process.communicate(timeout=30)[1] == "" and process.returncode == 0
