@@ -132,6 +132,7 @@ package final class Outbox {
     while !entries.isEmpty { entries.removeFirst() }
     refusals.removeAll()
     (unsettledBytes, suspectsEnd, cursor, awaitsRewind) = (0, 0, entries.first, false)
+    stuck = nil
   }
 
   /// All messages up to this number are settled; 0: none.

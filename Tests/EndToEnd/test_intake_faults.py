@@ -1,5 +1,6 @@
 """`holdfast intake` where something is killed, cut off, full, deleted or not allowed (`make test-broker`)."""
 
+import signal
 import subprocess
 import threading
 import time
@@ -147,16 +148,28 @@ def test_a_broker_that_is_killed(binary, server, client, rabbitmq, host, shop, s
         assert shop.wait([shop.place(order(more))])
 
 
-def test_a_broker_that_takes_nothing(binary, server, client, rabbitmq, host, shop):
-    """The disk is full: orders are decided and their answers wait, and nothing is accepted."""
-    sku = client.item(5)
-    with Intake(binary, server.target, shop) as intake:
-        shop.wait([shop.place(order(sku))])
-        rabbitmq.alarm()
-        eventually(lambda: intake.metric("blocked") in (0, 1))
-        rabbitmq.quiet()
-        shop.wait([shop.place(order(sku))])
-        shop.wait_until_empty(intake)
+def test_a_broker_that_takes_nothing(binary, rabbitmq, shop):
+    """The disk is full: orders are decided, their answers wait, and nothing is accepted."""
+    with Server(binary) as server, Client(server.target) as client:
+        sku = client.item(5)
+        with Intake(binary, server.target, shop) as intake:
+            shop.wait([shop.place(order(sku))])
+            server.process.send_signal(signal.SIGSTOP)
+            ids = [shop.place(order(sku)) for _ in range(6)]
+            eventually(lambda: intake.metric("in_hand") == 6)
+            rabbitmq.alarm()
+            try:
+                server.process.send_signal(signal.SIGCONT)
+                eventually(lambda: intake.metric("blocked") == 1)
+                eventually(lambda: intake.metric("orders_total", outcome="rejected") == 2)
+                assert not intake.is_ready() and intake.metric("in_hand") == 6 and len(shop.hear()) == 1
+                intake.says("takes nothing for now")
+            finally:
+                rabbitmq.quiet()
+            answers = shop.wait(ids)
+            assert [answers[each].is_reserved for each in ids] == [True] * 4 + [False] * 2
+            shop.wait_until_empty(intake)
+            assert intake.is_ready()
 
 
 def test_two_intakes_of_which_one_is_killed(binary, server, client, host, shop, skus):
