@@ -130,7 +130,6 @@ let package = Package(
       "LoadKit",
       [
         "LoadReport", "LoadHistory", "Posix", "GRPC", "HTTP2", "Version", "Messaging", "RabbitMQ",
-        "Kafka",
       ],
       path: "LoadTest/LoadKit"),
     executable(

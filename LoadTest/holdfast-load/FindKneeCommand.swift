@@ -55,6 +55,7 @@ struct FindKneeCommand: ParsableCommand {
   var arrivals = Arrivals.poisson
 
   @OptionGroup(title: "Server") var server: TargetFlags
+  @OptionGroup(title: "Orders") var orders: OrderFlags
   @OptionGroup(title: "Load") var connections: ConnectionFlags
   @OptionGroup(title: "Workload") var scenario: ScenarioFlags
   @OptionGroup(title: "Workload") var workload: WorkloadFlags
@@ -136,6 +137,7 @@ struct FindKneeCommand: ParsableCommand {
       throw LoadError("--resolution must be 0.5 to 100 percent")
     }
     var options = try server.options()
+    options.via = try orders.route()
     connections.apply(to: &options)
     let (scenario, file) = try scenario.read()
     options.workload = try workload.workload(scenario, file, operations: nil)

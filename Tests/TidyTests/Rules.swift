@@ -186,7 +186,6 @@ private let arrows: [String: Set<String>] = [
   "LoadReport": ["Posix", "CZlib"], "LoadHistory": [],
   "LoadKit": [
     "LoadReport", "LoadHistory", "Posix", "GRPC", "HTTP2", "Version", "Messaging", "RabbitMQ",
-    "Kafka",
   ],
   "holdfast-load": ["LoadKit", "LoadReport", "LoadHistory", "Posix", "Version", "Messaging"],
   "WatchBenchmark": ["GRPC", "HTTP2", "Posix"],
