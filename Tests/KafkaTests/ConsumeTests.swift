@@ -6,6 +6,7 @@ import Testing
 
 @testable import Kafka
 
+@Suite(OwnThreads())
 struct ConsumeTests {
   private static let orders = [BrokerDeclaration.partitioned("orders", count: 4)]
 

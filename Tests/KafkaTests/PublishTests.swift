@@ -6,6 +6,7 @@ import Testing
 
 @testable import Kafka
 
+@Suite(OwnThreads())
 struct PublishTests {
   @Test func confirmsEachMessageAndKeepsTheOrderOfAKey() throws {
     let cluster = try MockCluster(brokers: 3)

@@ -5,6 +5,7 @@ import Testing
 
 @testable import Kafka
 
+@Suite(OwnThreads())
 struct SettingsTests {
   private func access(
     _ address: String = "kafka://localhost:1", _ properties: [(name: String, value: String)] = []
