@@ -45,7 +45,8 @@ LONGEST_FIRST = ("test_backup", "test_report", "test_process", "test_directory",
                  "test_power_cuts", "test_crash_engine", "test_watch_consumers", "test_strategies", "test_load_api", "test_verdict",
                  "test_load_agents", "test_load_live", "test_benchmarking", "test_load_signs",
                  "test_relay", "test_engine", "test_crash", "test_load_unsent", "test_clock", "test_batch", "test_watch",
-                 "test_load_watch", "test_load_schemas", "test_damage", "test_load_tls", "test_tls", "test_durability",
+                 "test_load_watch", "test_kafka_intake", "test_kafka_relay", "test_load_schemas", "test_damage", "test_load_tls",
+                 "test_tls", "test_durability",
                  "test_hostile", "test_admin_hostile")
 
 
