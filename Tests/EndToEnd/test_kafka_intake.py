@@ -68,13 +68,13 @@ def test_orders_are_answered_once_over_kills_and_a_broker_that_is_away(binary, s
             orders[shop.place(scarce)] = scarce
             orders[shop.place(plenty, number % 3 + 1)] = plenty
 
-    intake = Intake(binary, server.target, shop)
-    place(40)
-    shop.producer.flush(60)
-    eventually(lambda: client.level(plenty).held > 0, 60)
-    place(100)
-    intake.kill()
-    with intake, Intake(binary, server.target, shop) as intake:
+    with Intake(binary, server.target, shop) as intake:
+        place(40)
+        shop.producer.flush(60)
+        eventually(lambda: client.level(plenty).held > 0, 60)
+        place(100)
+        intake.kill()
+    with Intake(binary, server.target, shop) as intake:
         place(40)
         with kafka.away():
             pass

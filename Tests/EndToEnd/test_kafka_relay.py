@@ -91,13 +91,13 @@ def test_every_decision_comes_in_order_in_the_partition_of_its_sku(binary, kafka
 
 def test_the_order_holds_over_a_broker_that_is_away_and_a_relay_that_is_killed(binary, kafka, events, tmp_path):
     flags = (tmp_path / "position", *ONE_AT_A_TIME)
-    with Server(binary) as server, Client(server.target) as client:
+    with Server(binary) as server, Client(server.target) as client, contextlib.ExitStack() as relays:
         skus = [client.item(10) for _ in range(8)]
-        relay = events.relay(binary, server, *flags)
+        relay = relays.enter_context(events.relay(binary, server, *flags))
         decided, _ = watched(client)
         eventually(lambda: relay.is_caught_up(decided[-1].lsn))
-        # Nothing is on its way just now: the mock would take what follows a request without an answer first.
         with contextlib.ExitStack() as load:
+            # Nothing is on its way just now: the mock would take what follows a request without an answer first.
             with kafka.away():
                 load.enter_context(decisions(server.target, skus))
                 relay.says("the broker is away", 60)
@@ -105,14 +105,12 @@ def test_the_order_holds_over_a_broker_that_is_away_and_a_relay_that_is_killed(b
             eventually(lambda: relay.metric("confirmed_total") > 200, 60)
             for _ in range(2):
                 relay.kill()
-                relay.__exit__()
-                relay = events.relay(binary, server, *flags)
+                relay = relays.enter_context(events.relay(binary, server, *flags))
                 eventually(lambda: relay.metric("confirmed_total") > 200, 60)
-        with relay:
-            decided, token = watched(client)
-            eventually(lambda: relay.is_caught_up(decided[-1].lsn), 60)
-            records = events.wait(len(expected(decided)))
-            assert relay.stop() == 0
+        decided, token = watched(client)
+        eventually(lambda: relay.is_caught_up(decided[-1].lsn), 60)
+        records = events.wait(len(expected(decided)))
+        assert relay.stop() == 0
     check(records, decided, token[1:17])
 
 
