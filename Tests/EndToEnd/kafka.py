@@ -22,7 +22,7 @@ needs_kafka = pytest.mark.skipif(
     reason="needs a C compiler and librdkafka's headers (Debian: librdkafka-dev)")
 # Requests and errors by their numbers in the protocol.
 PRODUCE = 0
-NOT_LEADER, MESSAGE_TOO_LARGE, TRANSPORT = 6, 10, -195
+NOT_LEADER, MESSAGE_TOO_LARGE = 6, 10
 OUT_OF_ORDER = 45
 # With more than one request on its way the mock would take the second where the first one fails, which a broker does not.
 ONE_AT_A_TIME = ("--broker-option", "max.in.flight=1")
