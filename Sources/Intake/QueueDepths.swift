@@ -6,6 +6,8 @@ internal import Posix
 /// messages of the one that publishes. One thread.
 package final class QueueDepths {
   private static let roundNanoseconds: Int64 = 10_000_000_000
+  /// Where a queue is not there yet.
+  private static let soonNanoseconds: Int64 = 1_000_000_000
   private static let pollMilliseconds: Int32 = 500
 
   private let queues: [String]
@@ -42,6 +44,7 @@ package final class QueueDepths {
         var depths: [String: Int] = [:]
         for queue in queues { depths[queue] = try connection.depth(of: queue) }
         metrics.publish(depths: depths)
+        if depths.count < queues.count { nextAt = now + Self.soonNanoseconds }
       }
       if let connection {
         // It has to show that it is there.
