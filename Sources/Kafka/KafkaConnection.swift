@@ -41,7 +41,7 @@ package final class KafkaConnection: BrokerConnection {
 
   /// Waits until a broker is there.
   /// - Parameters:
-  ///   - report: gets what librdkafka has to say to an operator, a line at a time, one of a kind each second.
+  ///   - report: gets what librdkafka has to say to an operator, a line at a time, less and less often of one kind.
   /// - Throws: `unsuitable` for credentials, certificates and properties; `away` where no broker answers.
   package static func connect(
     _ access: BrokerAccess, patience: Patience = Patience(),
@@ -50,6 +50,12 @@ package final class KafkaConnection: BrokerConnection {
     let connection = try KafkaConnection(access, patience, KafkaLog(report))
     try connection.producer.client.waitForBroker(milliseconds: patience.answerMilliseconds)
     return connection
+  }
+
+  /// Finds what is wrong with the properties of an operator, without a connection.
+  /// - Throws: `unsuitable`.
+  package static func check(_ access: BrokerAccess) throws(BrokerError) {
+    unsafe rd_kafka_conf_destroy(try KafkaSettings.producer(access).configuration())
   }
 
   private init(

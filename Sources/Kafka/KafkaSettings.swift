@@ -96,7 +96,8 @@ struct KafkaSettings {
   ) throws(BrokerError) {
     for (name, value) in given {
       if let reason = Self.objection(to: name, value) {
-        throw .unsuitable("the property \(name)=\(value) is not to be had: \(reason)")
+        // Not the value: it may be a secret.
+        throw .unsuitable("the property \(name) cannot be set so: \(reason)")
       }
       properties.append((name, value))
     }

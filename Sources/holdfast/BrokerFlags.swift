@@ -60,9 +60,10 @@ struct BrokerFlags: ParsableArguments {
     let source = BrokerSource(
       access: access, passwordFile: brokerPasswordFile ?? credential(access))
     // What is wrong with the file is said at once, not at the first connection.
-    do throws(BrokerError) { _ = try source.password() } catch {
+    do throws(BrokerError) { access.password = try source.password() } catch {
       throw CommandFailure(description: error.words, status: ExitStatus.noInput)
     }
+    try check(access)
     return source
   }
 
@@ -115,6 +116,15 @@ struct BrokerFlags: ParsableArguments {
       properties.append((String(text[..<equals]), String(text[text.index(after: equals)...])))
     }
     return properties
+  }
+
+  /// A property that there is not, or not so, does not become right by waiting.
+  private func check(_ access: BrokerAccess) throws(CommandFailure) {
+    guard case .kafka = access.address else { return }
+    do throws(BrokerError) { try KafkaConnection.check(access) } catch {
+      let flag = brokerOption.isEmpty ? "--broker" : "--broker-option"
+      throw Self.mistake("\(flag): \(error.words)")
+    }
   }
 
   private func warn(_ access: BrokerAccess, isOnCommandLine: Bool) {
