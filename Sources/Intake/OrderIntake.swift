@@ -17,6 +17,8 @@ package final class OrderIntake {
   private static let stuckNanoseconds: Int64 = 10_000_000_000
   /// Orders are remembered whose answers have ended a connection.
   private static let unanswerableMax = 10_000
+  /// Of orders that go to the dead letters one is told of in so long.
+  private static let buriedNanoseconds: Int64 = 10_000_000_000
 
   private let options: IntakeOptions
   private let metrics: IntakeMetrics
@@ -26,6 +28,7 @@ package final class OrderIntake {
   private let outbox: Outbox
   private let link: ServerLink
   private let repliesGoToQueues: Bool
+  private let report: (String) -> Void
 
   private var counts = IntakeCounts()
   /// By origin: where in `lanes`. There are as many as partitions.
@@ -41,6 +44,9 @@ package final class OrderIntake {
   /// By order id: what the broker has said of its answer. Such an order comes again, since the connection ended.
   private var unanswerable: [String: OrderFault] = [:]
   private var stuckSince: Int64?
+  private var buriedToldAt: Int64?
+  /// Since then.
+  private var buriedUntold = 0
   private var isDraining = false
 
   private struct Unsettled {
@@ -67,6 +73,7 @@ package final class OrderIntake {
     self.options = options
     self.metrics = metrics
     self.clock = clock
+    self.report = report
     reader = OrderReader(ttlNanoseconds: options.ttlNanoseconds)
     if case .amqp = address { repliesGoToQueues = true } else { repliesGoToQueues = false }
     outbox = Outbox(
@@ -83,7 +90,7 @@ package final class OrderIntake {
           throw error
         }
         return made
-      }, report: report)
+      }, report: { report("\(address): \($0)") })
     link = ServerLink(targets, clock: clock, connect: connectServer, report: report)
   }
 
@@ -182,6 +189,20 @@ package final class OrderIntake {
     unsettled[number] = Unsettled(
       tag: delivery.tag, connection: connection, takenAt: takenAt, answer: nil)
     counts.dead += 1
+    tellBuried(delivery.origin, fault)
+  }
+
+  /// Whoever looks for an order finds in the log that there is such a letter, and its reason in the letter.
+  private func tellBuried(_ origin: String, _ fault: OrderFault) {
+    let now = clock.now()
+    if let toldAt = buriedToldAt, now - toldAt < Self.buriedNanoseconds {
+      buriedUntold += 1
+      return
+    }
+    let others = buriedUntold == 0 ? "" : "; \(buriedUntold) others since the last that was told of"
+    report(
+      "an order of \(origin) goes to the dead letters (\(fault.reason): \(fault.text))\(others)")
+    (buriedToldAt, buriedUntold) = (now, 0)
   }
 
   private enum AnswerFate { case answered, dead, dropped }

@@ -98,7 +98,9 @@ internal import Posix
     switch failure {
     case .socket: .away("TLS: \(failure)")
     case .endedInHandshake, .truncated: .away("TLS: \(failure) (does it speak TLS?)")
-    case .notTLS, .handshakeTooLarge, .tls: .unsuitable("TLS: \(failure)")
+    // A broker's first words are AMQP, which look like a word of HTTP.
+    case .notTLS: .unsuitable("TLS: the port does not speak TLS (amqps:// at a port of amqp://?)")
+    case .handshakeTooLarge, .tls: .unsuitable("TLS: \(failure)")
     }
   }
 

@@ -23,7 +23,8 @@ struct IntakeCommand: AsyncParsableCommand {
       what the server has. What can never be decided goes to the queue of dead letters with its reason. With callers, the \
       server wants the role reserve.
 
-      Exit status: 0 after a signal; 64 usage; 66 a file that cannot be read.
+      Exit status: 0 after a signal; 1 where --admin-port is taken; 64 usage; 66 a file that cannot be read. What else goes \
+      wrong it tells on standard error, and tries again.
       """)
 
   @Option(
@@ -66,7 +67,7 @@ struct IntakeCommand: AsyncParsableCommand {
   @Option(
     help: ArgumentHelp(
       """
-      How long to hold, of orders that do not say it: 1s to 366d (the server's). Part of what an order asks for: those \
+      How long to hold, of orders that do not say it: 1s to 8784h (the server's). Part of what an order asks for: those \
       that come again after it was changed are refused as others.
       """, valueName: "duration"))
   var ttl: String?

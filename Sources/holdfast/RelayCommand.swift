@@ -26,7 +26,7 @@ struct RelayCommand: AsyncParsableCommand {
       for what is not confirmed. A message that the broker refuses for good goes to the queue of dead letters. With \
       callers, the server wants the role read, and stock to tell keys and callers.
 
-      Exit status: 0 after a signal; 64 usage; 65 where the server cannot go on from the position in the resume file \
+      Exit status: 0 after a signal; 1 where --admin-port is taken; 64 usage; 65 where the server cannot go on from the position in the resume file \
       (RESUME_TOKEN_TOO_OLD, RESUME_TOKEN_FOREIGN); 66 or 74 where a file cannot be read or written; 69 no such host, 75 \
       where another relay has the resume file, 76 TLS, 77 credentials.
       """)

@@ -137,6 +137,7 @@ def test_poison_goes_to_the_dead_letters(client, shop, intake):
         assert properties.headers["cloudEvents_deaddestination"] in shop.queues
     assert shop.buried() == []
     assert intake.metric("dead_letters_total", reason="BODY_TOO_LARGE") == 1
+    intake.says("goes to the dead letters (")
     shop.wait_until_empty(intake)
 
 

@@ -173,6 +173,21 @@ struct IntakeTests {
     rig.checkAnswers(but: ["o-7", "o-8"])
   }
 
+  /// The first at once, and then how many there were.
+  @Test func tellsOfDeadLettersNowAndThen() {
+    let rig = Rig { $0.prefetch = 500 }
+    for _ in 0..<100 { rig.putBody(Array("{".utf8)) }
+    #expect(rig.settle())
+    #expect(rig.words.count == 1)
+    #expect(rig.words[0].hasPrefix("an order of orders.0 goes to the dead letters (MALFORMED_BODY: "))
+    rig.time.now += 10_000_000_000
+    rig.putBody(Array(#"{"orderId":"o-1","qty":1}"#.utf8))
+    #expect(rig.settle())
+    #expect(rig.words.count == 2)
+    #expect(rig.words[1].contains("UNKNOWN_FIELD") && rig.words[1].contains("'qty'"))
+    #expect(rig.words[1].hasSuffix("; 99 others since the last that was told of"))
+  }
+
   @Test func waitsForWhoeverMayNotCall() {
     let rig = Rig()
     rig.server.isForbidden = true
