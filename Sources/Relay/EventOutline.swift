@@ -3,7 +3,7 @@ internal import Bytes
 
 /// A WatchResponse: where its events are.
 @safe struct ResponseOutline {
-  /// Of `SKU` bytes, the store's name in a resume token: behind the digit that says its form.
+  /// Where a resume token has the store's name: behind the digit that says its form.
   private static let storeRange = 1..<17
 
   private(set) var events: [UnsafeRawBufferPointer]
