@@ -229,6 +229,7 @@ extension ServerMethod {
   enum Value {
     case text(String)
     case flag(Bool)
+    case number(Int64)
     case table([(String, Value)])
   }
 
@@ -245,6 +246,9 @@ extension ServerMethod {
       case .flag(let flag):
         unsafe value.kind = UInt8(AMQP_FIELD_KIND_BOOLEAN.rawValue)
         unsafe value.value.boolean = flag ? 1 : 0
+      case .number(let number):
+        unsafe value.kind = UInt8(AMQP_FIELD_KIND_I64.rawValue)
+        unsafe value.value.i64 = number
       case .table(let rows):
         unsafe value.kind = UInt8(AMQP_FIELD_KIND_TABLE.rawValue)
         unsafe value.value.table = unsafe table(rows)

@@ -6,6 +6,9 @@ internal import Posix
 extension RabbitMQConnection {
   /// An answer to one question. Queues with a log on the disk are made in a second or so.
   private static let answerNanoseconds: Int64 = 30_000_000_000
+  /// How often a broker may deliver a message of a shared queue before it throws it away. RabbitMQ 4 does so after 20 times
+  /// if nobody says a number, and lost connections count. 3.10 knows no word for never.
+  private static let deliveriesMax: Int64 = 1_000_000_000
 
   package func declare(_ declarations: [BrokerDeclaration]) throws(BrokerError) {
     for declaration in declarations {
@@ -136,7 +139,10 @@ extension RabbitMQConnection {
   private func declareQueue(
     _ name: String, isShared: Bool, arguments: [(String, CTexts.Value)] = []
   ) throws(BrokerError) -> String {
-    let arguments = isShared ? [("x-queue-type", .text("quorum"))] + arguments : arguments
+    let shared: [(String, CTexts.Value)] = [
+      ("x-queue-type", .text("quorum")), ("x-delivery-limit", .number(Self.deliveriesMax)),
+    ]
+    let arguments = isShared ? shared + arguments : arguments
     return try ask("queue '\(name)'") { () throws(BrokerError) in
       try unsafe send(AMQP_QUEUE_DECLARE_METHOD) { texts in
         unsafe amqp_queue_declare_t(

@@ -254,7 +254,9 @@ struct TopologyTests {
         guard try peer.expect(M.queueBind) == expected else { throw PeerError("bind \(queue)") }
         try peer.send(method(M.queueBindOK))
       }
-      let quorum = short("x-queue-type") + [0x53] + long("quorum")
+      let quorum =
+        short("x-queue-type") + [0x53] + long("quorum") + short("x-delivery-limit") + [0x6c]
+        + u64(1_000_000_000)
       let single = short("x-single-active-consumer") + [0x74, 1]
       try exchange("holdfast.events", "topic")
       try queue("holdfast.events.dead", bits: 0b0010, quorum)
