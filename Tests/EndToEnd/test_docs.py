@@ -38,7 +38,7 @@ NOT_RUN = {
 # Pages whose every command a test runs.
 RUN_BY_OTHERS = {
     "docs/GETTING-STARTED.md": "test_getting_started", "docs/OPERATIONS.md": "test_operations", "docs/HIGH-AVAILABILITY.md": "test_high_availability",
-    "docs/INSTALLATION.md": "test_installation.py", "docs/METRICS.md": "test_metrics.py", "docs/EVENTS.md": "test_relay.py",
+    "docs/INSTALLATION.md": "test_installation.py", "docs/METRICS.md": "test_metrics.py", "docs/EVENTS.md": "test_relay.py, test_intake.py",
     "docs/CLIENTS.md": "test_clients_page.py", "docs/COMMAND-LINE.md": "test_command_line.py", "docs/CONSOLE.md": "test_the_console_as_json",
 }
 

@@ -5,20 +5,23 @@ import pathlib
 import re
 import shlex
 import subprocess
+import sys
+import types
 
 import pika
 import pytest
 from google.protobuf import json_format
 from holdfast.v1 import order_pb2, reservation_pb2
 
-from client import Client, fresh
+from client import Client, fresh, line
 from ordering import JSON, PROTOBUF, Answer, Intake, Shop, order, reason
 from rabbitmq import RabbitMQ, needs_rabbitmq, take
-from server import eventually, holdfast
+from relaying import Relay
+from server import Server, eventually, holdfast
 
 pytestmark = needs_rabbitmq
 
-REPOSITORY = pathlib.Path(__file__).resolve().parents[2]
+PAGE = (pathlib.Path(__file__).resolve().parents[2] / "docs/EVENTS.md").read_text()
 HELD, CONFIRMED = reservation_pb2.RESERVATION_STATE_HELD, reservation_pb2.RESERVATION_STATE_CONFIRMED
 
 
@@ -224,27 +227,88 @@ def test_a_command_line_that_makes_no_sense(binary, server):
         assert done.returncode == 64 and words in done.stderr and done.stdout == "", (flags, done)
 
 
-def test_the_page(binary, client, server, rabbitmq, host, tmp_path):
-    """docs/EVENTS.md, Orders: its command, its order, and its answers."""
-    page = (REPOSITORY / "docs/EVENTS.md").read_text().partition("\n## Orders\n")[2]
-    (command,) = re.findall(r"^```sh\n(holdfast intake .*)\n```", page, re.MULTILINE)
-    order_block, answer_block = re.findall(r"^```json\n(.*?)^```", page, re.MULTILINE | re.DOTALL)
-    reserved, rejected = answer_block.splitlines()
-    assert json_format.Parse(reserved, order_pb2.OrderReserved()).state == HELD
-    assert json_format.Parse(rejected, order_pb2.OrderRejected()).details["available"] == "1"
-    (tmp_path / "broker.password").write_text(rabbitmq.password)
-    words = shlex.split(command.replace("amqp://holdfast@127.0.0.1:5672/", host.address).replace("7423", "0"))
-    process = subprocess.Popen([binary, *words[1:], "--target", server.target], cwd=tmp_path, stdin=subprocess.DEVNULL,
-                               stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-    assert process.stdout.readline().startswith("holdfast taking orders: broker ")
-    client.adjust("ticket", set_on_hand=5)
-    eventually(lambda: {"orders.0", "orders.3", "orders.dead"} <= set(host.queues()))
-    with host.connect() as connection:
-        channel = connection.channel()
-        channel.queue_declare("heard")
-        channel.queue_bind("heard", "orders.answers", "StockReserved.order-123")
-        channel.basic_publish("orders", "ticket", order_block.encode(), pika_properties())
-        answer = Answer(*take(channel, "heard", 1)[0])
-        assert answer.message.order_id == "order-123" and client.level("ticket").held == 2
-    process.terminate()
-    assert process.communicate(timeout=30)[1] == "" and process.returncode == 0
+def test_the_page(binary, rabbitmq, tmp_path):
+    """docs/EVENTS.md, "Orders": its command, its messages, its shop, and its look at the dead letters."""
+    page = PAGE.partition("\n## Orders\n")[2]
+    (command,) = [text for block in re.findall(r"^```sh\n(.*?)^```", page, re.MULTILINE | re.DOTALL) for text in block.splitlines()]
+    placed, answers = re.findall(r"^```json\n(.*?)^```", page, re.MULTILINE | re.DOTALL)
+    example = json_format.Parse(placed, order_pb2.OrderPlaced())
+    reserved, rejected = answers.splitlines()
+    reserved, rejected = json_format.Parse(reserved, order_pb2.OrderReserved()), json_format.Parse(rejected, order_pb2.OrderRejected())
+    assert (example.ttl.seconds, reserved.state) == (600, HELD)
+    scripts = re.findall(r"^```python\n(.*?)^```", page, re.MULTILINE | re.DOTALL)
+    assert len(scripts) == 2
+    with rabbitmq.virtual_host() as host, Server(binary) as server, Client(server.target) as client:
+        user, _, rest = host.address.partition("://")[2].partition("@")
+        shop, look = [text.replace("amqp://holdfast:secret@127.0.0.1:5672/%2F", f"amqp://{user}:{rabbitmq.password}@{rest}")
+                      for text in scripts]
+        client.adjust("ticket", set_on_hand=3, any_version=True)
+        (tmp_path / "broker.password").write_text(rabbitmq.password)
+        words = shlex.split(command.replace("amqp://holdfast@127.0.0.1:5672/", host.address).replace("7423", "0"))
+        process = subprocess.Popen([binary, *words[1:], "--target", server.target], cwd=tmp_path, stdin=subprocess.DEVNULL,
+                                   stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        try:
+            assert process.stdout.readline().startswith("holdfast taking orders: broker ")
+            eventually(lambda: "orders.3" in host.queues())
+            with host.connect() as connection:
+                channel = connection.channel()
+                channel.confirm_delivery()
+                # The page's second answer, and a letter.
+                channel.queue_declare("aside")
+                channel.queue_bind("aside", "orders.answers", "StockRejected.order-124")
+                done = subprocess.run([sys.executable, "-c", shop], capture_output=True, text=True, timeout=60)
+                assert done.returncode == 0 and done.stdout.startswith("StockReserved "), done
+                answer = json_format.Parse(done.stdout.partition(" ")[2], order_pb2.OrderReserved())
+                assert answer.order_id == reserved.order_id == example.order_id
+                assert len(answer.reservation_id) == len(reserved.reservation_id)
+                for body in (placed.replace("order-123", "order-124"), "{}"):
+                    channel.basic_publish("orders", "ticket", body.encode(), pika.BasicProperties(), mandatory=True)
+                ((_, _, body),) = take(channel, "aside", 1)
+                assert json_format.Parse(body, order_pb2.OrderRejected()) == rejected
+                for _ in range(2):
+                    done = subprocess.run([sys.executable, "-c", look], capture_output=True, text=True, timeout=60)
+                    assert done.returncode == 0 and " ORDER_ID_INVALID " in done.stdout and "b'{}'" in done.stdout, done
+        finally:
+            process.terminate()
+            errors = process.communicate(timeout=60)[1]
+        assert process.returncode == 0, errors
+
+
+def test_the_permissions_of_the_page(binary, rabbitmq, tmp_path):
+    """docs/EVENTS.md, "The broker": what each row of its table lets a user do is enough, for dead letters and replies too."""
+    rows = {row[0]: [text.replace("\\|", "|") for text in row[1:]]
+            for row in re.findall(r"^\| `((?:relay|intake)[^`]*)` \| `(.+?)` \| `(.+?)` \| `(.+?)` \|$", PAGE, re.MULTILINE)}
+    assert len(rows) == 4
+    secret = tmp_path / "password"
+    secret.write_text("little")
+    with rabbitmq.virtual_host() as host, Server(binary) as server, Client(server.target) as client:
+        name = fresh("user")
+        rabbitmq.add_user(name, "little", host.name, *rows["relay"])
+        address = f"amqp://{name}@{host.address.rpartition('@')[2]}"
+        sku = client.item(100)
+        client.reserve(line(sku, 1))
+        flags = ("--broker", address, "--broker-password-file", secret)
+        rabbitmq.set_message_limit(200)
+        try:
+            for row in ["relay", "relay --no-declare"]:
+                rabbitmq.permit(name, host.name, *rows[row])
+                with Relay(binary, server.target, None, tmp_path / row.replace(" ", ""), *flags, *row.split()[1:]) as relay:
+                    eventually(lambda: relay.metric("dead_letters_total", reason="MESSAGE_TOO_LARGE") > 0)
+                    assert "ACCESS_REFUSED" not in relay.text()
+        finally:
+            rabbitmq.set_message_limit(128 << 20)
+        like_a_shop = types.SimpleNamespace(flags=(), host=types.SimpleNamespace(
+            address=address, broker=types.SimpleNamespace(password_file=secret)))
+        with host.connect() as connection:
+            channel = connection.channel()
+            channel.confirm_delivery()
+            channel.queue_declare("mine")
+            for row in ["intake", "intake --no-declare"]:
+                rabbitmq.permit(name, host.name, *rows[row])
+                with Intake(binary, server.target, like_a_shop, *row.split()[1:]) as intake:
+                    for body, reply_to in [(b"{", None), (json_format.MessageToJson(order(sku)).encode(), "mine"),
+                                           (json_format.MessageToJson(order(sku)).encode(), None)]:
+                        channel.basic_publish("orders", sku, body, pika.BasicProperties(reply_to=reply_to), mandatory=True)
+                    eventually(lambda: intake.metric("answers_total", type="StockReserved") == 2)
+                    eventually(lambda: intake.metric("dead_letters_total", reason="MALFORMED_BODY") == 1)
+                    assert len(take(channel, "mine", 1)) == 1 and "ACCESS_REFUSED" not in intake.text()

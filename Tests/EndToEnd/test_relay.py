@@ -324,8 +324,7 @@ def test_the_page_of_metrics_is_complete(binary, place, tmp_path):
 
 
 def test_the_page(binary, place, rabbitmq, tmp_path):
-    """docs/EVENTS.md: its commands, its event, and its consumer."""
-    # The orders' part is test_intake.py's.
+    """docs/EVENTS.md up to the orders, which test_intake.py has: its commands, its event, and its consumer."""
     page = (REPOSITORY / "docs/EVENTS.md").read_text().partition("\n## Orders\n")[0]
     commands = [text for block in re.findall(r"^```sh\n(.*?)^```", page, re.MULTILINE | re.DOTALL)
                 for text in block.splitlines() if text.startswith("holdfast relay ")]
