@@ -154,10 +154,11 @@ EVENTS_GOOD = {
     relay("lag_seconds"): "0.01x120", relay("blocked"): "0x120", relay("stuck"): "0x120",
     relay("connected", ', side="server"'): "1x120", relay("connected", ', side="broker"'): "1x120",
     relay("dead_letters_total", ', reason="REJECTED"'): "3x120", relay("resume_saves_failed_total"): "2x120",
-    intake("blocked"): "0x120", intake("stuck"): "0x120", intake("dead_letter_queue_messages"): "_x10 0x110",
+    intake("blocked"): "0x120", intake("stuck"): "0x120", intake("dead_letter_queue_messages"): "NaN NaN NaN 0x117",
     intake("connected", ', side="server"'): "1x120", intake("connected", ', side="broker"'): "1x120",
     intake("dead_letters_total", ', reason="INVALID_FIELD"'): "3x120", intake("retries_total", ', reason="server"'): "0+1x120",
-    intake("queue_messages", ', queue="orders.0"'): "100x120", intake("queue_messages", ', queue="orders.1"'): "_x20 800x100",
+    intake("retries_total", ', reason="later"'): "0x120",
+    intake("queue_messages", ', queue="orders.0"'): "100x120", intake("queue_messages", ', queue="orders.1"'): "NaN NaN NaN 800x117",
 }
 EVENTS_CASES = {
     "HoldfastRelayBehind": ({relay("lag_seconds"): "0.01x40 0+15x80"}, {}),
