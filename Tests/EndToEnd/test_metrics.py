@@ -257,7 +257,7 @@ def test_the_dashboard_is_one():
         assert len(set(letters)) == len(letters)
     rows = [panel["title"] for panel in panels if panel["type"] == "row"]
     assert [row.split()[0] for row in rows] == ["Overview", "Calls", "Latency", "Refusals", "Journal", "Watchers", "Replication", "Brokers",
-                                                "Process", "Limits"]
+                                                "Orders", "Process", "Limits"]
     assert any(target.get("exemplar") for panel in panels for target in panel.get("targets", []))
 
 
