@@ -103,6 +103,20 @@ CHANGES = {
 }
 
 
+def test_the_same_trouble_is_told_once(caplog, monkeypatch):
+    """A broker that is away for a night does not fill the log."""
+    caplog.set_level("INFO", "messages")
+    monkeypatch.setattr(messages, "RECONNECT_SECONDS", 0)
+    errors = iter([*(OSError("away") for _ in range(50)), OSError("refused"), OSError("away"), KeyboardInterrupt()])
+
+    def work():
+        raise next(errors)
+
+    with pytest.raises(KeyboardInterrupt):
+        messages.for_ever(work)
+    assert [re.search(r"'(\w+)'", record.getMessage())[1] for record in caplog.records] == ["away", "refused", "away"]
+
+
 @pytest.mark.parametrize("change", CHANGES, ids=lambda it: "-".join(map(str, it)))
 def test_what_changes_an_order(orders, change):
     name, *arguments = change

@@ -23,15 +23,21 @@ DEAD = "shop.dead"                  # what nobody here can read
 SOURCE = "shop"
 TROUBLE = (pika.exceptions.AMQPError, OSError)
 RECONNECT_SECONDS = 0.5
+WORKED_SECONDS = 10                 # no attempt to connect takes as long
 
 
 def for_ever(work):
-    """work() returns when its connection is lost."""
+    """work() returns when its connection is lost. Trouble is told when it begins and when it changes."""
+    told = None
     while True:
+        began = time.monotonic()
         try:
             work()
         except TROUBLE as error:
-            log.info("%s: %r; again", work.__qualname__, error)
+            has_worked = time.monotonic() - began > WORKED_SECONDS
+            if has_worked or repr(error) != told:
+                log.info("%s: %r; again, until it works", work.__qualname__, error)
+            told = repr(error)
         time.sleep(RECONNECT_SECONDS)
 
 
