@@ -157,6 +157,8 @@ package final class Outbox {
   package func close() {
     connection?.close()
     connection = nil
+    // Of that connection: another one is told by itself.
+    (blocked, brokenBy) = (nil, nil)
   }
 
   // MARK: Steps

@@ -32,18 +32,29 @@ package struct DeadLetters: Sendable {
     }
   }
 
-  /// Longer words of a broker are cut.
+  /// Longer words and attributes are cut.
   private static let textBytesMax = 1024
+  /// RabbitMQ has no room for longer names.
+  private static let nameBytesMax = 255
 
-  /// A refused message, as it goes there.
+  /// A refused message, as it goes there. What makes a message too long for a broker must not keep its letter from being
+  /// taken: an order's producer sets what it likes, and text that was no UTF-8 has grown.
   func letter(_ message: BrokerMessage, _ refusal: Refusal) -> BrokerMessage {
     var letter = message
     letter.destination = destination
     letter.routingKey = routingKey
-    var text = refusal.text
-    while text.utf8.count > Self.textBytesMax { text.removeLast() }
+    for name in [\.id, \.type, \.contentType, \.partitionKey, \.correlationID, \.replyTo]
+      as [WritableKeyPath<BrokerMessage, String>]
+    {
+      letter[keyPath: name] = Self.cut(letter[keyPath: name], to: Self.nameBytesMax)
+    }
+    for index in letter.attributes.indices {
+      letter.attributes[index].value = Self.cut(
+        letter.attributes[index].value, to: Self.textBytesMax)
+    }
     letter.attributes += [
-      ("deadreason", refusal.reason), ("deadtext", text),
+      ("deadreason", refusal.reason),
+      ("deadtext", Self.cut(refusal.text, to: Self.textBytesMax)),
       ("deadtime", TimeText.text(nanoseconds: refusal.time)),
       ("deaddestination", message.destination),
     ]
@@ -52,6 +63,15 @@ package struct DeadLetters: Sendable {
       letter.attributes.append(("deadbody", "omitted"))
     }
     return letter
+  }
+
+  private static func cut(_ text: String, to count: Int) -> String {
+    let bytes = text.utf8
+    if bytes.count <= count { return text }
+    var end = bytes.index(bytes.startIndex, offsetBy: count)
+    // Not within a character.
+    while UTF8.isContinuation(bytes[end]) { end = bytes.index(before: end) }
+    return String(text[..<end])
   }
 }
 

@@ -1,5 +1,6 @@
 """`holdfast intake` between a real RabbitMQ and a real server; pika and protobuf's own JSON are the shop."""
 
+import copy
 import json
 import pathlib
 import re
@@ -144,6 +145,29 @@ def test_poison_goes_to_the_dead_letters(client, shop, intake):
     shop.wait_until_empty(intake)
 
 
+# What a producer may set and no name of AMQP's has room for; what is no UTF-8 grows when it is read.
+UNRULY = [
+    {"headers": {"cloudEvents_id": "x" * 300}}, {"headers": {"cloudEvents_type": "x" * 300}},
+    {"headers": {"cloudEvents_partitionkey": "x" * 130_700}},
+    {"correlation_id": b"\xe4" * 120}, {"message_id": b"\xff" * 255}, {"type": "x" * 255, "reply_to": b"\xe4" * 255},
+    {"content_type": "\x1b[31m" * 50}, {"headers": {"x-delivery-count": 2**62}},
+]
+
+
+def test_names_of_any_kind_hold_nobody_up(client, shop, intake):
+    sku = client.item(100)
+    for properties in UNRULY:
+        shop.channel.basic_publish(shop.orders, sku, b"no order", mandatory=True,
+                                   properties=pika.BasicProperties(delivery_mode=2, **properties))
+    good = shop.place(order(sku))
+    assert shop.wait([good])[good].is_reserved
+    letters = shop.buried(len(UNRULY))
+    assert all(body == b"no order" and len(properties.headers["cloudEvents_deadtext"]) <= 1024
+               for _, properties, body in letters)
+    shop.wait_until_empty(intake)
+    assert intake.metric("stuck") == 0
+
+
 def test_an_answer_goes_where_the_order_says(client, shop, intake):
     sku = client.item(10)
     mine = shop.channel.queue_declare("", exclusive=True).method.queue
@@ -163,6 +187,7 @@ def test_an_answer_goes_where_the_order_says(client, shop, intake):
 def test_direct_replies(client, shop, intake):
     """RabbitMQ's direct reply-to, which is no queue."""
     sku = client.item(1)
+    dropped = intake.metric("answers_dropped_total")
     channel = shop.connection.channel()
     heard = []
     channel.basic_consume("amq.rabbitmq.reply-to", lambda *each: heard.append(Answer(*each[1:])), auto_ack=True)
@@ -171,6 +196,8 @@ def test_direct_replies(client, shop, intake):
                           pika_properties(reply_to="amq.rabbitmq.reply-to"))
     eventually(lambda: shop.connection.process_data_events(0.05) or heard)
     assert heard[0].order_id == asked.order_id and heard[0].is_reserved
+    shop.wait_until_empty(intake)
+    assert intake.metric("answers_dropped_total") == dropped
     channel.close()
     # And of one that does not wait any more.
     channel = shop.connection.channel()
@@ -197,6 +224,33 @@ def test_orders_of_a_sku_are_decided_in_their_order(client, shop, intake):
     for sku, units in stock.items():
         assert [answers[each].is_reserved for each in placed[sku]] == [True] * units + [False] * (60 - units)
         assert client.level(sku).available == 0
+
+
+def test_the_permissions_of_the_page(binary, server, client, rabbitmq):
+    """docs/EVENTS.md: they are enough, for dead letters too."""
+    page = (REPOSITORY / "docs/EVENTS.md").read_text()
+    with rabbitmq.virtual_host() as host, Shop(host) as shop:
+        users = {}
+        for name, *patterns in (shlex.split(text)[2:] for text in re.findall("^rabbitmqctl set_permissions .*$", page, re.M)):
+            rabbitmq.add_user(name, rabbitmq.password, host.name, *patterns)
+            users[name] = copy.copy(host)
+            users[name].address = host.address.replace("//" + host.address.partition("://")[2].partition("@")[0], "//" + name)
+        assert set(users) == {"relay", "intake"}
+        shop.host = users["intake"]
+        with Intake(binary, server.target, shop, "--answers", "orders.answers") as intake:
+            good = shop.place(order(client.item(1)))
+            shop.publish(b"no order")
+            letter, = shop.buried(1)
+            assert reason(letter) == "MALFORMED_BODY"
+            shop.wait_until_empty(intake)
+            assert client.get(key=good).state == HELD
+        channel = users["relay"].connect().channel()
+        channel.confirm_delivery()
+        channel.exchange_declare("holdfast.events", "topic", durable=True)
+        channel.queue_declare("holdfast.events.dead", durable=True)
+        channel.basic_publish("holdfast.events", "StockReserved.a", b"")
+        channel.basic_publish("", "holdfast.events.dead", b"", mandatory=True)
+        channel.connection.close()
 
 
 def test_it_tells_what_it_does(client, shop, intake):

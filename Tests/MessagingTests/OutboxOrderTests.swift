@@ -60,6 +60,47 @@ struct OutboxOrderTests {
     #expect(rig.box.counts.confirmed == 1)
   }
 
+  /// A producer of orders sets names as it likes, and they are no reason to refuse its letter.
+  @Test(arguments: [
+    (String(repeating: "x", count: 256), 255), (String(repeating: "x", count: 100_000), 255),
+    (String(repeating: "\u{fffd}", count: 120), 255), (String(repeating: "ä", count: 200), 254),
+    (String(repeating: "x", count: 255), 255),
+    ("e" + String(repeating: "\u{301}", count: 500), 255),
+    ("", 0),
+  ])
+  func aDeadLetterHasNoLongerNamesThanABrokerTakes(_ name: String, _ count: Int) {
+    let rig = Rig()
+    let long = String(repeating: "y", count: 5000)
+    let message = BrokerMessage(
+      to: "orders.0", partitionKey: name, id: name, type: name, contentType: name,
+      correlationID: name, replyTo: name, attributes: [("reference", long)], body: [1])
+    rig.box.addDead(message, reason: "POISON", text: long + name)
+    rig.step(2)
+    let letter = rig.broker.dead[0]
+    for text in [
+      letter.id, letter.type, letter.contentType, letter.partitionKey, letter.correlationID,
+      letter.replyTo,
+    ] {
+      #expect(text.utf8.count == count && name.utf8.starts(with: text.utf8))
+    }
+    #expect(letter.attributes.allSatisfy { $0.value.utf8.count <= 1024 })
+    #expect(letter.attributes.first { $0.name == "deadtext" }?.value.utf8.count == 1024)
+  }
+
+  /// Another connection says by itself that it takes nothing.
+  @Test func anAlarmEndsWithItsConnection() {
+    let rig = Rig()
+    rig.step()
+    rig.broker.current?.notices = [.blocked("low on disk")]
+    rig.step()
+    rig.box.add(Rig.message("m-1"))
+    rig.step(3)
+    #expect(rig.box.blocked == "low on disk" && rig.notices.isEmpty)
+    rig.box.close()
+    rig.step(3)
+    #expect(rig.box.blocked == nil && rig.notices == ["sent 1"])
+  }
+
   /// A dead letter that is refused too waits, over connections, and is not lost.
   @Test func aDeadLetterIsNotLost() {
     for seed in UInt64(1)...20 {
