@@ -109,10 +109,12 @@ struct Lane {
     suspects = count >= 4096 ? nil : count * 2
   }
 
-  /// When the first of those that wait is due; nil: none has to wait, or a batch is in flight.
+  /// When the first of those that wait may be taken; nil: none has to wait, or a batch is in flight. The first of its SKU
+  /// says when those behind it may.
   var nextDue: Int64? {
     guard hasDelayed, inFlight.isEmpty else { return nil }
-    return waiting[taken...].lazy.map(\.dueAt).min()
+    var seen: Set<String> = []
+    return waiting[taken...].lazy.filter { seen.insert($0.order.sku).inserted }.map(\.dueAt).min()
   }
 
   /// Nothing that waits is of use any more.

@@ -13,8 +13,10 @@ package final class OrderIntake {
   private static let batchBytesMax = 768 << 10
   /// A wait for broker or server while there is nothing to do.
   private static let idleMilliseconds: Int32 = 100
-  /// Dead letters that nobody takes: what was declared may be gone, and is declared again with a new connection.
+  /// Dead letters that nobody takes: what was declared may be gone, and is declared again with a new connection. Each time
+  /// everything in hand is delivered again: so after twice as long each time, up to an hour.
   private static let stuckNanoseconds: Int64 = 10_000_000_000
+  private static let stuckNanosecondsMax: Int64 = 3600_000_000_000
   /// Orders are remembered whose answers have ended a connection.
   private static let unanswerableMax = 10_000
   /// Of orders that go to the dead letters one is told of in so long.
@@ -27,7 +29,6 @@ package final class OrderIntake {
   private let writer = AnswerWriter()
   private let outbox: Outbox
   private let link: ServerLink
-  private let repliesGoToQueues: Bool
   private let report: (String) -> Void
 
   private var counts = IntakeCounts()
@@ -44,6 +45,7 @@ package final class OrderIntake {
   /// By order id: what the broker has said of its answer. Such an order comes again, since the connection ended.
   private var unanswerable: [String: OrderFault] = [:]
   private var stuckSince: Int64?
+  private var stuckPatience = OrderIntake.stuckNanoseconds
   private var buriedToldAt: Int64?
   /// Since then.
   private var buriedUntold = 0
@@ -75,7 +77,6 @@ package final class OrderIntake {
     self.clock = clock
     self.report = report
     reader = OrderReader(ttlNanoseconds: options.ttlNanoseconds)
-    if case .amqp = address { repliesGoToQueues = true } else { repliesGoToQueues = false }
     outbox = Outbox(
       // What is in hand is limited by the prefetch.
       OutboxLimits(messagesMax: 65_536, bytesMax: .max),
@@ -132,7 +133,7 @@ package final class OrderIntake {
     var next = now + Int64(Self.idleMilliseconds) * 1_000_000
     if !isDraining {
       let opens = now + link.wait(now: now)
-      for lane in lanes where !lane.isEmpty { next = min(next, lane.nextDue ?? opens) }
+      for lane in lanes where !lane.isEmpty { next = min(next, max(opens, lane.nextDue ?? opens)) }
       if !link.isConnected { next = min(next, opens) }
     }
     return next > now ? Int32(clamping: (next - now + 999_999) / 1_000_000) : 0
@@ -155,7 +156,9 @@ package final class OrderIntake {
     counts.inHand += 1
     if delivery.earlierDeliveries > 0 { counts.redelivered += 1 }
     do throws(OrderFault) {
-      guard delivery.earlierDeliveries < options.deliveriesMax else {
+      // The ends of this process's own connections are no order's fault: it has lived through them.
+      let unexplained = delivery.earlierDeliveries - Int(clamping: connection)
+      guard unexplained < options.deliveriesMax else {
         throw OrderFault(
           "DELIVERED_TOO_OFTEN",
           "delivered \(delivery.earlierDeliveries) times before, and never decided")
@@ -217,7 +220,9 @@ package final class OrderIntake {
       }
       return
     }
-    accepted.append(entry.tag)
+    if fate == .dead || unsettled.isEmpty { stuckPatience = Self.stuckNanoseconds }
+    // At once: what nobody wants may end the connection with it, and would come again.
+    if fate == .dropped { outbox.accept([entry.tag]) } else { accepted.append(entry.tag) }
     counts.inHand -= 1
     if let answer = entry.answer, fate == .answered { counts.answers[answer.kind, default: 0] += 1 }
     metrics.orderTook(clock.now() - entry.takenAt)
@@ -249,8 +254,9 @@ package final class OrderIntake {
     }
     let since = stuckSince ?? now
     stuckSince = since
-    guard now - since > Self.stuckNanoseconds, outbox.isConnected else { return }
+    guard now - since > stuckPatience, outbox.isConnected else { return }
     stuckSince = nil
+    stuckPatience = min(stuckPatience * 2, Self.stuckNanosecondsMax)
     outbox.close()
     disconnected()
   }
@@ -360,7 +366,7 @@ package final class OrderIntake {
     let replyTo = order.delivery.replyTo
     let isReply = !replyTo.isEmpty
     let message = BrokerMessage(
-      to: isReply ? (repliesGoToQueues ? "" : replyTo) : options.answers,
+      to: isReply ? "" : options.answers,
       routingKey: isReply ? replyTo : "\(answer.kind.rawValue).\(id)",
       partitionKey: order.order.sku, id: id, type: answer.kind.rawValue, source: options.source,
       contentType: order.order.format.contentType, time: clock.wall(), correlationID: id,

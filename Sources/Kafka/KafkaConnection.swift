@@ -13,6 +13,8 @@ package final class KafkaConnection: BrokerConnection {
     package var answerMilliseconds: Int32 = 10_000
     /// How long all brokers may be down until the connection is given up.
     package var downMilliseconds: Int32 = 5_000
+    /// How long nothing may be confirmed until that is told.
+    package var silenceMilliseconds: Int32 = 10_000
     /// How long `close` may take for what was published and for what was accepted, each.
     package var closeMilliseconds: Int32 = 5_000
 
@@ -65,7 +67,8 @@ package final class KafkaConnection: BrokerConnection {
     self.patience = patience
     self.log = log
     do throws(Errno) { wakeup = try Wakeup() } catch { throw .away(error.description) }
-    producer = try KafkaProducer(access, wakeup: wakeup, log: log)
+    producer = try KafkaProducer(
+      access, silenceMax: Int64(patience.silenceMilliseconds) * 1_000_000, wakeup: wakeup, log: log)
   }
 
   // MARK: Topics

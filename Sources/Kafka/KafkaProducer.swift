@@ -12,8 +12,6 @@ internal import Posix
   private static let eventsMax = 1024
   /// Destinations come from configuration, and some from orders: beyond so many they are forgotten and looked up anew.
   private static let topicsMax = 256
-  /// How long a broker may take to confirm before that is told.
-  private static let silenceMax: Int64 = 10_000_000_000
   /// How long after its end a producer may take to say which message was the cause.
   private static let lastWordsNanoseconds: Int64 = 1_000_000_000
 
@@ -28,8 +26,13 @@ internal import Posix
   /// Since when nothing was confirmed, though something is on its way; monotonic nanoseconds.
   private var silentSince: Int64 = 0
   private var isBlocked = false
+  /// How long a broker may take to confirm before that is told, in nanoseconds.
+  private let silenceMax: Int64
 
-  init(_ access: BrokerAccess, wakeup: Wakeup, log: KafkaLog) throws(BrokerError) {
+  init(
+    _ access: BrokerAccess, silenceMax: Int64, wakeup: Wakeup, log: KafkaLog
+  ) throws(BrokerError) {
+    self.silenceMax = silenceMax
     client = try KafkaClient(.producer, .producer(access), wakeup: wakeup, log: log)
   }
 
@@ -153,7 +156,7 @@ internal import Posix
     reports event: OpaquePointer, _ take: (BrokerNotice) -> Void
   ) throws(BrokerError) {
     var failure: BrokerError?
-    var hasConfirmed = false
+    var (hasConfirmed, hasRefused) = (false, false)
     while let message = unsafe rd_kafka_event_message_next(event) {
       let token = unsafe UInt64(UInt(bitPattern: message.pointee._private))
       let error = unsafe message.pointee.err
@@ -162,14 +165,16 @@ internal import Posix
         hasConfirmed = true
         take(.confirmed(token >> 1))
       } else if token & 1 == 1, KafkaErrors.isOfTopic(error) {
+        hasRefused = true
         take(.refused(token >> 1, reason: "UNROUTABLE", text: unsafe words(error, message)))
       } else if failure == nil {
         // What the other messages of the event have come to is still worth knowing.
         failure = unsafe self.failure(error, message)
       }
     }
-    if hasConfirmed {
-      client.noteLife()
+    if hasConfirmed { client.noteLife() }
+    // Where all that was on its way is refused, nothing is left that could be confirmed.
+    if hasConfirmed || hasRefused {
       silentSince = SystemClock.monotonicNanoseconds()
       if isBlocked {
         isBlocked = false
@@ -211,7 +216,7 @@ internal import Posix
   private func tellSilence(_ take: (BrokerNotice) -> Void) {
     guard outstanding > 0, !isBlocked else { return }
     let silence = SystemClock.monotonicNanoseconds() - silentSince
-    guard silence > Self.silenceMax else { return }
+    guard silence > silenceMax else { return }
     isBlocked = true
     let why = client.health.lastWords
     take(

@@ -3,7 +3,8 @@
 
 /// A message on its way to a broker: a CloudEvent in binary mode, whose attributes travel beside the body.
 package struct BrokerMessage: Equatable, Sendable {
-  /// The exchange or the topic. Empty, with RabbitMQ: the queue that `routingKey` names.
+  /// The exchange or the topic. Empty: the queue or topic that `routingKey` names; where there is none, that is this
+  /// message's own mistake, and no other's.
   package var destination: String
   /// What RabbitMQ routes by, up to 255 bytes; Kafka does not look at it.
   package var routingKey: String

@@ -71,8 +71,12 @@ struct IntakeModelTests {
 // MARK: One at a time
 
 struct IntakeTests {
-  @Test func answersWhereTheOrderSays() {
-    let rig = Rig(Faults(missingQueues: ["gone"]))
+  /// Also with Kafka it is the order that names the place, so that one that is not there is no trouble of the others.
+  @Test(arguments: [
+    Rig.address, .kafka(KafkaAddress(servers: ["a:1"], user: "", password: nil, isTLS: false)),
+  ])
+  func answersWhereTheOrderSays(_ address: BrokerAddress) {
+    let rig = Rig(Faults(missingQueues: ["gone"]), address: address)
     rig.put("o-1")
     rig.put("o-2", replyTo: "mine", type: "")
     rig.put("o-3", isJSON: true, replyTo: "gone")
@@ -139,9 +143,10 @@ struct IntakeTests {
   }
 
   @Test func ordersOfASKUWaitForTheOneThatIsTriedAgain() {
-    let rig = Rig(Faults(fails: ["bad"]))
+    let rig = Rig(Faults(fails: ["bad"])) { $0.tries = 1000 }
     rig.put("bad", "a")
-    rig.turn(6)
+    // It waits for 0.8 s at least then, and a turn for 0.1 s at most.
+    rig.turn { $0.counted == 5 }
     rig.put("o-1", "a")
     rig.put("o-2", "e")
     rig.turn(6)
@@ -222,6 +227,66 @@ struct IntakeTests {
     #expect(rig.settle())
     #expect(rig.broker.dead.map(\.id) == ["o-1"])
     #expect(rig.broker.dead[0].attributes.contains { $0.value == "DELIVERED_TOO_OFTEN" })
+  }
+
+  /// It is the connection that ends, again and again, and not the intake: no order is at fault.
+  @Test func aConnectionThatEndsOftenBuriesNothing() {
+    let rig = Rig { $0.deliveriesMax = 3 }
+    rig.server.isForbidden = true
+    rig.put("o-1")
+    for _ in 0..<20 {
+      for _ in 0..<1000 where rig.broker.current == nil { rig.turn() }
+      rig.turn(5)
+      rig.broker.current?.failure = .away("reset")
+      rig.turn()
+    }
+    #expect(rig.broker.connections == 20)
+    rig.server.isForbidden = false
+    #expect(rig.settle())
+    rig.checkAnswers()
+    #expect(rig.broker.dead.isEmpty)
+  }
+
+  /// Orders in hand are delivered again by each connection that is made for it: so they are ever fewer.
+  @Test func aDeadLetterThatNobodyTakesEndsFewConnections() {
+    let rig = Rig(Faults(hasNoLetters: true))
+    rig.putBody([0xff], id: "poison")
+    rig.put("o-1")
+    let start = rig.time.now
+    while rig.time.now - start < 900 * 1_000_000_000 { rig.turn() }
+    #expect(4...8 ~= rig.broker.connections)
+    rig.broker.faults.hasNoLetters = false
+    #expect(rig.settle())
+    rig.checkAnswers()
+    #expect(rig.broker.dead.map(\.id) == ["poison"])
+    #expect(rig.broker.dead[0].attributes.contains { $0.value == "MALFORMED_BODY" })
+  }
+
+  /// What nobody wants is accepted with its answer's end, also where the connection ends over it.
+  @Test func anAnswerThatNobodyWantsDoesNotComeAgain() {
+    let rig = Rig(Faults(missingQueues: ["gone"], endsOverMissingQueues: true))
+    for number in 0..<5 { rig.put("o-\(number)", replyTo: number == 2 ? "gone" : "") }
+    #expect(rig.settle(5000))
+    rig.checkAnswers(but: ["o-2"])
+    #expect(rig.metric("holdfast_intake_answers_dropped_total") == 1)
+  }
+
+  /// While an order has to wait, and others behind it, nothing is to be done: with the server, and without it.
+  @Test(arguments: [false, true])
+  func doesNotSpinWhileOrdersWait(_ isServerAway: Bool) {
+    let rig = Rig(Faults(fails: ["bad"])) { $0.tries = 1000 }
+    rig.put("bad", "a")
+    rig.turn { $0.counted == 5 }
+    for number in 0..<10 { rig.put("o-\(number)", "a") }
+    if isServerAway {
+      (rig.server.faults.serverLost, rig.server.faults.serverUnreachable) = (100, 100)
+    }
+    let start = rig.time.now
+    rig.turn(500)
+    #expect(rig.time.now - start > 10_000_000_000)
+    rig.server.faults = Faults()
+    #expect(rig.settle())
+    rig.checkAnswers()
   }
 
   /// What is on its way is answered and accepted; the rest is left to the broker.

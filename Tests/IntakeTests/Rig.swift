@@ -15,6 +15,7 @@ final class Rig {
   private(set) var words: [String] = []
   private(set) var intake: OrderIntake!
   private let options: IntakeOptions
+  private let address: BrokerAddress
   /// Of orders that a server can decide, as they were put: where each stands in its queue.
   private(set) var good: [String: (sku: String, place: Int, body: [UInt8])] = [:]
 
@@ -23,8 +24,9 @@ final class Rig {
 
   init(
     _ faults: Faults = Faults(), seed: UInt64 = 1, stock: [String: Int64] = ["a": 1_000_000],
-    change: (inout IntakeOptions) -> Void = { _ in }
+    address: BrokerAddress = Rig.address, change: (inout IntakeOptions) -> Void = { _ in }
   ) {
+    self.address = address
     broker = OrderBroker(faults, time, seed: seed &* 3)
     server = StockServer(faults, time, seed: seed &* 5, stock: stock)
     var options = IntakeOptions()
@@ -39,7 +41,7 @@ final class Rig {
   func start() {
     intake = OrderIntake(
       options, [ServiceTarget("127.0.0.1:1")!], metrics: metrics, clock: time.clock,
-      address: Self.address,
+      address: address,
       connectBroker: { [broker] () throws(BrokerError) in try broker.connect() },
       connectServer: { [server] (_) throws(CallFailure) in try server.connect() },
       report: { [unowned self] in words.append($0) })
@@ -98,6 +100,15 @@ final class Rig {
       time.now += 50_000
     }
   }
+
+  /// Until something holds; for as many turns as that could ever take.
+  func turn(until isDone: (Rig) -> Bool) {
+    for _ in 0..<1000 where !isDone(self) { turn() }
+    #expect(isDone(self))
+  }
+
+  /// How often the server has failed over an order.
+  var counted: Double? { metric(#"holdfast_intake_retries_total{reason="counted"}"#) }
 
   /// Until the queues are empty and everything is accepted. False: it does not come to that.
   func settle(_ turns: Int = 50_000) -> Bool {

@@ -51,6 +51,10 @@ struct Faults {
   var deadlyAnswers: Set<String> = []
   /// Queues that are not there.
   var missingQueues: Set<String> = []
+  /// The connection ends once the broker has said of one that it is not there.
+  var endsOverMissingQueues = false
+  /// The queue of dead letters is not there.
+  var hasNoLetters = false
 }
 
 /// Time that passes as somebody waits.
@@ -87,6 +91,7 @@ final class OrderBroker {
   fileprivate(set) var confirmed: Set<String> = []
   fileprivate(set) var declared: [BrokerDeclaration] = []
   fileprivate(set) var unacceptedMax = 0
+  private(set) var connections = 0
   fileprivate(set) var current: OrderConnection?
   var depth = 7
 
@@ -110,6 +115,7 @@ final class OrderBroker {
     if random.chance(faults.brokerUnreachable) { throw .away("nobody listens") }
     precondition(current == nil, "one connection at a time")
     let connection = OrderConnection(self)
+    connections += 1
     current = connection
     return connection
   }
@@ -199,6 +205,9 @@ final class OrderConnection: BrokerConnection {
     _ number: UInt64, _ message: BrokerMessage, _ take: (BrokerNotice) -> Void
   ) throws(BrokerError) {
     if message.destination.isEmpty, message.routingKey == "orders.dead" {
+      if broker.faults.hasNoLetters {
+        return take(.refused(number, reason: "UNROUTABLE", text: "no such queue"))
+      }
       broker.dead.append(message)
     } else if broker.faults.deadlyAnswers.contains(message.id) {
       throw .messageRefused(reason: "PRECONDITION_FAILED", text: "not this one")
@@ -206,7 +215,9 @@ final class OrderConnection: BrokerConnection {
       broker.faults.missingQueues.contains(message.routingKey)
     {
       broker.confirmed.insert(message.correlationID)
-      return take(.refused(number, reason: "UNROUTABLE", text: "no such queue"))
+      take(.refused(number, reason: "UNROUTABLE", text: "no such queue"))
+      if broker.faults.endsOverMissingQueues { throw .away("the producer is at its end") }
+      return
     } else {
       broker.answers.append(message)
     }

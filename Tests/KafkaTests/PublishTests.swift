@@ -185,6 +185,44 @@ struct PublishTests {
     connection.close()
   }
 
+  /// All that was on its way was for a topic that is not there: what comes then must not wait for a confirmation.
+  @Test func goesOnOnceNothingIsOnItsWay() throws {
+    let cluster = try MockCluster()
+    cluster.create("gone", partitions: 1)
+    cluster.setError(RD_KAFKA_RESP_ERR_UNKNOWN_TOPIC_OR_PART, of: "gone")
+    var patience = KafkaConnection.Patience()
+    patience.silenceMilliseconds = 50
+    let connection = try cluster.connect(
+      [("topic.metadata.propagation.max.ms", "1500")], patience: patience)
+    _ = try connection.publish(BrokerMessage(to: "", routingKey: "gone", id: "1"))
+    var words: [String] = []
+    try connection.poll(until: words.last == "goes on") { notice in
+      switch notice {
+      case .blocked(let reason): words.append(reason == nil ? "goes on" : "blocked")
+      case .refused(1, let reason, _): words.append(reason)
+      default: Issue.record("\(notice)")
+      }
+    }
+    #expect(words == ["blocked", "UNROUTABLE", "goes on"])
+    connection.close()
+  }
+
+  /// The user may not write to a topic that an order has named: that is told before the producer ends.
+  @Test func saysWhichMessageItWasBeforeItEnds() throws {
+    let cluster = try MockCluster()
+    let connection = try cluster.connect()
+    cluster.fail(.produce, [RD_KAFKA_RESP_ERR_TOPIC_AUTHORIZATION_FAILED])
+    _ = try connection.publish(BrokerMessage(to: "", routingKey: "others", id: "1"))
+    var fates = Fates()
+    do throws(BrokerError) {
+      for _ in 0..<600 where fates.count == 0 {
+        try connection.poll(milliseconds: 100) { fates.note($0) }
+      }
+    } catch { #expect({ if case .away = error { true } else { false } }(), "\(error)") }
+    #expect(fates == Fates(refused: [1: "UNROUTABLE"]))
+    connection.close()
+  }
+
   @Test func followsALeaderThatChanges() throws {
     let cluster = try MockCluster(brokers: 2)
     cluster.create("events", partitions: 1)
