@@ -152,8 +152,9 @@ struct MessageWriter {
 }
 
 extension BrokerMessage {
-  /// Nobody else would have it: the queue that it names has to be there.
-  var isMandatory: Bool { destination.isEmpty }
+  /// Nobody else would have it: the queue that it names has to be there. A direct reply-to is no queue, so that a broker
+  /// returns what is mandatory also where it has given it to whoever waits for it.
+  var isMandatory: Bool { destination.isEmpty && !routingKey.hasPrefix("amq.rabbitmq.reply-to.") }
 }
 
 extension [UInt8] {

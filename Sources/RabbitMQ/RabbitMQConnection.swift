@@ -10,6 +10,10 @@ internal import Posix
 package final class RabbitMQConnection: BrokerConnection {
   /// A delivery's body of more bytes is not kept.
   package static let bodyBytesMax = 16 << 20
+  /// Shorter ones are kept in any case: as many as are prefetched.
+  package static let largeBodyBytes = 256 << 10
+  /// Of larger ones, as many as fit into this are kept at once: a queue may be full of them.
+  package static let largeBodiesBytesMax = 32 << 20
   /// What a body gets room for before it has come.
   private static let bodyBytesTrusted = 64 << 10
   private static let closeNanoseconds: Int64 = 2_000_000_000
@@ -28,6 +32,9 @@ package final class RabbitMQConnection: BrokerConnection {
 
   private var confirms = PendingConfirms()
   private var accepts = PendingAccepts()
+  /// Bytes of the large bodies that are not accepted, by tag, and of all of them.
+  private var largeBodies: [UInt64: Int] = [:]
+  private var largeBodiesBytes = 0
   /// The number of the newest message.
   private var newest: UInt64 = 0
   /// What is to be told with the next `poll`.
@@ -56,7 +63,7 @@ package final class RabbitMQConnection: BrokerConnection {
   private enum Content {
     case none
     case header(Envelope)
-    case body(Envelope, ContentHeader, left: UInt64)
+    case body(Envelope, ContentHeader, left: UInt64, isKept: Bool)
   }
 
   private enum Envelope {
@@ -156,7 +163,12 @@ extension RabbitMQConnection {
 
   package func accept(_ tags: [UInt64]) throws(BrokerError) {
     if let failure { throw failure }
-    for tag in tags { accepts.accept(tag) }
+    for tag in tags {
+      accepts.accept(tag)
+      if !largeBodies.isEmpty, let count = largeBodies.removeValue(forKey: tag) {
+        largeBodiesBytes -= count
+      }
+    }
   }
 
   private func tellAccepted() {
@@ -323,34 +335,40 @@ extension RabbitMQConnection {
     guard case .header(let envelope) = content else { throw .fault("a header where none belongs") }
     let header = try unsafe reader.read(payload)
     body = []
-    guard header.bodyBytes > 0 else { return finish(envelope, header, take) }
-    if isKept(envelope, header) {
-      body.reserveCapacity(min(Int(header.bodyBytes), Self.bodyBytesTrusted))
-    }
-    content = .body(envelope, header, left: header.bodyBytes)
+    guard header.bodyBytes > 0 else { return finish(envelope, header, isKept: true, take) }
+    let isKept = keeps(envelope, header)
+    if isKept { body.reserveCapacity(min(Int(header.bodyBytes), Self.bodyBytesTrusted)) }
+    content = .body(envelope, header, left: header.bodyBytes, isKept: isKept)
   }
 
   private func takeBody(
     _ payload: UnsafeRawBufferPointer, _ take: (BrokerNotice) -> Void
   ) throws(BrokerError) {
-    guard case .body(let envelope, let header, let left) = content, UInt64(payload.count) <= left
+    guard case .body(let envelope, let header, let left, let isKept) = content,
+      UInt64(payload.count) <= left
     else {
       throw .fault("a body where none belongs")
     }
-    if isKept(envelope, header) { unsafe body.append(contentsOf: payload) }
+    if isKept { unsafe body.append(contentsOf: payload) }
     let rest = left - UInt64(payload.count)
-    if rest == 0 { return finish(envelope, header, take) }
-    content = .body(envelope, header, left: rest)
+    if rest == 0 { return finish(envelope, header, isKept: isKept, take) }
+    content = .body(envelope, header, left: rest, isKept: isKept)
   }
 
-  /// Whether the body is. Of a message of ours that came back it is not.
-  private func isKept(_ envelope: Envelope, _ header: ContentHeader) -> Bool {
-    guard case .delivery = envelope else { return false }
-    return header.bodyBytes <= Self.bodyBytesMax
+  /// Whether the body that comes is kept: from now on there is room for it. Of a message of ours that came back it is not.
+  private func keeps(_ envelope: Envelope, _ header: ContentHeader) -> Bool {
+    guard case .delivery(_, let tag, _) = envelope else { return false }
+    guard header.bodyBytes > Self.largeBodyBytes else { return true }
+    guard header.bodyBytes <= Self.bodyBytesMax,
+      largeBodiesBytes + Int(header.bodyBytes) <= Self.largeBodiesBytesMax
+    else { return false }
+    largeBodies[tag] = Int(header.bodyBytes)
+    largeBodiesBytes += Int(header.bodyBytes)
+    return true
   }
 
   private func finish(
-    _ envelope: Envelope, _ header: ContentHeader, _ take: (BrokerNotice) -> Void
+    _ envelope: Envelope, _ header: ContentHeader, isKept: Bool, _ take: (BrokerNotice) -> Void
   ) {
     content = .none
     switch envelope {
@@ -364,7 +382,7 @@ extension RabbitMQConnection {
             contentType: header.contentType, partitionKey: header.partitionKey,
             correlationID: header.correlationID, replyTo: header.replyTo,
             earlierDeliveries: max(header.earlierDeliveries, isRedelivered ? 1 : 0), body: body,
-            omittedBytes: isKept(envelope, header) ? 0 : Int(clamping: header.bodyBytes))))
+            omittedBytes: isKept ? 0 : Int(clamping: header.bodyBytes))))
     case .returned(let text, let routingKey):
       // Its answer comes right behind it. Without a message of ours like it, it is not ours.
       confirms.markReturned(Self.mark(id: header.id, routingKey: routingKey), because: text)

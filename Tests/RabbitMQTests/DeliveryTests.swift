@@ -115,6 +115,43 @@ struct DeliveryTests {
     #expect(peer.finish() == [])
   }
 
+  /// A queue may be full of them: of large bodies so many are kept as fit, until they are accepted. What an order may have
+  /// is kept in any case.
+  @Test func keepsNoMoreLargeBodiesThanFit() throws {
+    let size = 12 << 20
+    let fitting = RabbitMQConnection.largeBodiesBytesMax / size
+    let small = [UInt8](repeating: 2, count: RabbitMQConnection.largeBodyBytes)
+    let sendLarge: @Sendable (Peer, UInt64) throws -> Void = { peer, tag in
+      try peer.send(deliver(tag) + header(UInt64(size)))
+      let part = body([UInt8](repeating: 1, count: 1 << 16))
+      for _ in 0..<(size >> 16) { try peer.send(part) }
+    }
+    let last = UInt64(fitting + 3)
+    let peer = try ScriptedPeer { peer in
+      try peer.logIn()
+      try peer.beginDeliveries()
+      for tag in 1..<last - 1 { try sendLarge(peer, tag) }
+      let parts = stride(from: 0, to: small.count, by: 1 << 16).map {
+        body(Array(small[$0..<min($0 + 1 << 16, small.count)]))
+      }
+      try peer.send(deliver(last - 1) + header(UInt64(small.count)) + parts.flatMap { $0 })
+      // The acknowledgement of the first one.
+      _ = try peer.expect(M.ack)
+      try sendLarge(peer, last)
+      peer.waitForEnd()
+    }
+    let connection = try consumer(peer)
+    let taken = deliveries(try told(connection, until: fitting + 2))
+    #expect(
+      taken.map(\.omittedBytes) == Array(repeating: 0, count: fitting) + [size, 0])
+    #expect(taken.map(\.body.count) == Array(repeating: size, count: fitting) + [0, small.count])
+    try connection.accept([1])
+    let next = deliveries(try told(connection))
+    #expect(next.map(\.tag) == [last] && next.map(\.body.count) == [size])
+    connection.close()
+    #expect(peer.finish() == [])
+  }
+
   private static let faults: [[UInt8]] = [
     deliver(2), deliver(0), deliver(1, consumer: "1"), deliver(1, consumer: "x"),
     deliver(1, consumer: "-1"), deliver(1) + deliver(2), deliver(1) + body([1]),

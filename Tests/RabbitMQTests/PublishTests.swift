@@ -66,6 +66,29 @@ struct PublishTests {
     #expect(peer.finish() == [])
   }
 
+  /// What names a queue comes back where there is none. A direct reply-to is no queue: it would come back in any case.
+  @Test(
+    arguments: [
+      ("events", "a", 0), ("", "inbox", 1), ("", "amq.rabbitmq.reply-to.g1h.abc==", 0),
+      ("", "amq.rabbitmq.reply-to", 1),
+    ] as [(String, String, UInt8)])
+  func asksForItsReturn(_ destination: String, _ key: String, _ isMandatory: UInt8) throws {
+    let peer = try ScriptedPeer { peer in
+      try peer.logIn()
+      let publish = try peer.expectMessage().publish
+      guard publish == u16(0) + short(destination) + short(key) + [isMandatory] else {
+        throw PeerError("\(publish)")
+      }
+      try peer.send(method(M.ack, u64(1) + [0]))
+      peer.waitForEnd()
+    }
+    let connection = try peer.connect()
+    _ = try connection.publish(BrokerMessage(to: destination, routingKey: key, id: "id"))
+    #expect(words(try told(connection)) == ["confirmed 1"])
+    connection.close()
+    #expect(peer.finish() == [])
+  }
+
   @Test func tellsWhatComesBack() throws {
     let peer = try ScriptedPeer { peer in
       try peer.logIn()
