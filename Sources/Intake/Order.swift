@@ -72,7 +72,7 @@ package final class OrderReader {
       throw OrderFault("BODY_TOO_LARGE", "\(byteCount) bytes; \(Order.bodyBytesMax) at most")
     }
     guard delivery.type.isEmpty || delivery.type == "OrderPlaced" else {
-      throw OrderFault("TYPE_UNKNOWN", "type '\(delivery.type.prefix(100))'; OrderPlaced is taken")
+      throw OrderFault("TYPE_UNKNOWN", "type '\(Self.cut(delivery.type))'; OrderPlaced is taken")
     }
     let format = try Self.format(delivery)
     fields.reset()
@@ -100,6 +100,9 @@ package final class OrderReader {
     var hasTTL = false
   }
 
+  /// Some of a text of whoever has placed the order. Not by characters: one may have any number of marks.
+  fileprivate static func cut(_ text: String) -> String { String(text.unicodeScalars.prefix(100)) }
+
   private static func format(_ delivery: BrokerDelivery) throws(OrderFault) -> BodyFormat {
     let type = delivery.contentType.prefix { $0 != ";" }.lowercased().filter { $0 != " " }
     switch type {
@@ -113,7 +116,7 @@ package final class OrderReader {
     default:
       throw OrderFault(
         "CONTENT_TYPE_UNKNOWN",
-        "content type '\(delivery.contentType.prefix(100))'; application/json or application/protobuf is taken"
+        "content type '\(Self.cut(delivery.contentType))'; application/json or application/protobuf is taken"
       )
     }
   }
@@ -318,7 +321,7 @@ extension OrderReader {
         let offset = reader.offset
         guard let name = try reader.nextName() else { return nil }
         guard let index = names.firstIndex(where: { Self.isMatch(name, $0) }) else {
-          throw JSONError(.unknownMember, "unknown field '\(name.prefix(64))'", at: offset)
+          throw JSONError(.unknownMember, "unknown field '\(OrderReader.cut(name))'", at: offset)
         }
         if seen & 1 << index != 0 {
           throw JSONError(.malformed, "'\(name)' stands there twice", at: offset)

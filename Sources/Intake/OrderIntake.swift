@@ -203,8 +203,9 @@ package final class OrderIntake {
       return
     }
     let others = buriedUntold == 0 ? "" : "; \(buriedUntold) others since the last that was told of"
-    report(
-      "an order of \(origin) goes to the dead letters (\(fault.reason): \(fault.text))\(others)")
+    // Some of it is the words of whoever has placed the order, and is not to look like a line of ours.
+    let text = fault.text.split(whereSeparator: \.isNewline).joined(separator: " ")
+    report("an order of \(origin) goes to the dead letters (\(fault.reason): \(text))\(others)")
     (buriedToldAt, buriedUntold) = (now, 0)
   }
 

@@ -126,6 +126,22 @@ struct IntakeTests {
     #expect(rig.metric(#"holdfast_intake_dead_letters_total{reason="INVALID_FIELD"}"#) == 1)
   }
 
+  /// What a producer has set is told in one line, and not all of it.
+  @Test(arguments: [
+    "a\nholdfast: all is well", "a\r\nb", "a" + String(repeating: "\u{301}", count: 9000),
+  ])
+  func tellsOfPoisonInALine(_ name: String) {
+    for isType in [true, false] {
+      let rig = Rig()
+      rig.putBody(
+        Array("{\"\(name.replacing("\n", with: "\\n").replacing("\r", with: "\\r"))\": 1}".utf8),
+        type: isType ? name : "")
+      #expect(rig.settle() && rig.broker.dead.count == 1)
+      #expect(rig.words.count == 1)
+      #expect(rig.words.allSatisfy { $0.utf8.count < 500 && !$0.contains(where: \.isNewline) })
+    }
+  }
+
   /// An order over which the server fails is tried so often; those of its SKU wait for it, others do not.
   @Test func triesAnOrderSoOften() {
     let rig = Rig(Faults(fails: ["bad"])) { $0.tries = 4 }
@@ -184,7 +200,8 @@ struct IntakeTests {
     for _ in 0..<100 { rig.putBody(Array("{".utf8)) }
     #expect(rig.settle())
     #expect(rig.words.count == 1)
-    #expect(rig.words[0].hasPrefix("an order of orders.0 goes to the dead letters (MALFORMED_BODY: "))
+    #expect(
+      rig.words[0].hasPrefix("an order of orders.0 goes to the dead letters (MALFORMED_BODY: "))
     rig.time.now += 10_000_000_000
     rig.putBody(Array(#"{"orderId":"o-1","qty":1}"#.utf8))
     #expect(rig.settle())
