@@ -17,6 +17,8 @@ package final class KafkaConnection: BrokerConnection {
     package var silenceMilliseconds: Int32 = 10_000
     /// How long `close` may take for what was published and for what was accepted, each.
     package var closeMilliseconds: Int32 = 5_000
+    /// Of bodies that are large, about as many bytes may be unaccepted at once: a topic may be full of them.
+    package var largeBodiesBytesMax = 32 << 20
 
     package init() {}
   }
@@ -27,6 +29,8 @@ package final class KafkaConnection: BrokerConnection {
   private static let healthNanoseconds: Int64 = 500_000_000
   /// Sources of one call of `consume`.
   private static let readersMax = 64
+  /// Larger bodies than an order has.
+  private static let largeBodyBytes = 256 << 10
   /// Above these bits a tag says which reader it is of.
   private static let readerShift: UInt64 = 58
 
@@ -37,6 +41,9 @@ package final class KafkaConnection: BrokerConnection {
   private let producer: KafkaProducer
   private var readers: [any KafkaReader] = []
   private var prefetch = 0
+  /// Bytes of the large bodies that are not accepted, by tag, and of all of them.
+  private var largeBodies: [UInt64: Int] = [:]
+  private var largeBodiesBytes = 0
   /// Why the connection is of no more use.
   private var failure: BrokerError?
   private var isClosed = false
@@ -125,6 +132,9 @@ package final class KafkaConnection: BrokerConnection {
   package func accept(_ tags: [UInt64]) throws(BrokerError) {
     if let failure { throw failure }
     for tag in tags {
+      if !largeBodies.isEmpty, let count = largeBodies.removeValue(forKey: tag) {
+        largeBodiesBytes -= count
+      }
       let index = Int(tag >> Self.readerShift)
       guard index < readers.count else { continue }
       readers[index].accept(tag & (1 << Self.readerShift - 1))
@@ -152,15 +162,25 @@ package final class KafkaConnection: BrokerConnection {
   private func drain(_ take: (BrokerNotice) -> Void) throws(BrokerError) -> Bool {
     var hasCome = try producer.drain(take)
     for (index, reader) in readers.enumerated() {
-      let room = prefetch - readers.reduce(0) { $0 + $1.unaccepted }
-      let came = try reader.drain(room: max(0, room)) { notice in
+      let came = try reader.drain(room: room) { notice in
         guard case .delivery(var delivery) = notice else { return take(notice) }
         delivery.tag |= UInt64(index) << Self.readerShift
+        if delivery.body.count > Self.largeBodyBytes {
+          largeBodies[delivery.tag] = delivery.body.count
+          largeBodiesBytes += delivery.body.count
+        }
         take(.delivery(delivery))
       }
       if came { hasCome = true }
     }
     return hasCome
+  }
+
+  /// How many deliveries may be taken. While there are large ones in hand, one at a time, and none once they are too many.
+  private var room: Int {
+    if largeBodiesBytes >= patience.largeBodiesBytesMax { return 0 }
+    let room = max(0, prefetch - readers.reduce(0) { $0 + $1.unaccepted })
+    return largeBodiesBytes > 0 ? min(room, 1) : room
   }
 
   private func probe() throws(BrokerError) {

@@ -86,6 +86,45 @@ struct ConsumeTests {
     connection.close()
   }
 
+  /// A topic may be full of them, and the prefetch does not look at bytes.
+  @Test func holdsBackLargeBodies() throws {
+    let cluster = try MockCluster()
+    cluster.create("orders", partitions: 1)
+    func publish(_ numbers: ClosedRange<Int>) throws {
+      let producer = try cluster.connect()
+      defer { producer.close() }
+      _ = try producer.settle(
+        numbers.map {
+          BrokerMessage(
+            to: "orders", partitionKey: "a", id: "\($0)", body: Array(repeating: 32, count: 400_000)
+          )
+        })
+    }
+    var patience = KafkaConnection.Patience()
+    patience.largeBodiesBytesMax = 1_000_000
+    let connection = try cluster.connect(patience: patience)
+    try connection.consume(Self.orders, prefetch: 1000, group: "shop")
+    try publish(1...1)
+    var hand = try connection.deliveries(1)
+    try publish(2...8)
+    var ids = hand.map(\.id)
+    let take = { (notice: BrokerNotice) in
+      guard case .delivery(let delivery) = notice else { return }
+      hand.append(delivery)
+      ids.append(delivery.id)
+    }
+    try connection.poll(until: hand.count == 3, take)
+    for _ in 0..<10 { try connection.poll(milliseconds: 50, take) }
+    #expect(hand.count == 3)
+    while ids.count < 8 {
+      try connection.accept(hand.map(\.tag))
+      hand = []
+      try connection.poll(until: !hand.isEmpty, take)
+    }
+    #expect(ids == (1...8).map { "\($0)" })
+    connection.close()
+  }
+
   /// A second reader gets its part of the partitions; when the first one leaves, all of them.
   @Test func sharesPartitionsWithAnotherReader() throws {
     let cluster = try cluster(0, partitions: 4)
