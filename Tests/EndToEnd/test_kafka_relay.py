@@ -8,7 +8,7 @@ import pytest
 from client import Client, fresh, line
 from kafka import MESSAGE_TOO_LARGE, NOT_LEADER, ONE_AT_A_TIME, OUT_OF_ORDER, PRODUCE, Kafka, needs_kafka
 from relaying import Relay, check, expected, watched, without_doubles
-from server import Server, eventually
+from server import Server, eventually, holdfast
 
 pytestmark = needs_kafka
 
@@ -148,9 +148,17 @@ def test_a_message_that_is_refused_goes_to_the_dead_letters(binary, kafka, event
     assert "too large" in letter.headers["ce_deadtext"] and letter.headers["ce_deadtime"]
 
 
+@pytest.mark.parametrize("property, words", [
+    ("acks=1", "the property acks=1 is not to be had: a message could be lost with one broker"),
+    ("no.such=1", 'No such configuration property: "no.such"'),
+])
+def test_a_property_that_is_not_to_be_had_ends_it(binary, server, kafka, tmp_path, property, words):
+    done = holdfast(binary, "relay", "--broker", kafka.address, "--target", server.target, "--resume-file", tmp_path / "position",
+                    "--broker-option", property)
+    assert (done.returncode, done.stdout) == (64, "") and words in done.stderr, done
+
+
 @pytest.mark.parametrize("flags, words", [
-    (("--broker-option", "acks=1"), "the property acks=1 is not to be had: a message could be lost with one broker"),
-    (("--broker-option", "no.such=1"), 'No such configuration property: "no.such"'),
     (("--broker-option", "ssl.key.password=x", "--broker", "kafka://127.0.0.1:1"), "127.0.0.1:1"),
     (("--broker", "kafkas://{servers}"), "kafka"),
 ])
