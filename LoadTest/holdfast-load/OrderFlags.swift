@@ -28,15 +28,18 @@ struct OrderFlags: ParsableArguments {
   @Option(help: ArgumentHelp("PEM file of that certificate's key.", valueName: "file"))
   var brokerKey: String?
   @Option(help: ArgumentHelp("The exchange that orders go to.", valueName: "name"))
-  var orders = "orders"
+  var orders = Self.orders
   @Option(help: ArgumentHelp("The topic exchange that answers come from.", valueName: "name"))
-  var answers = "orders.answers"
+  var answers = Self.answers
+
+  private static let orders = "orders"
+  private static let answers = "orders.answers"
 
   /// nil: no order goes through a queue.
   func route() throws(LoadError) -> OrderRoute? {
     guard let via else {
       let given = [brokerPasswordFile, brokerCa, brokerCert, brokerKey].contains { $0 != nil }
-      if given { throw LoadError("the flags of a broker go with --via") }
+      if given || orders != Self.orders || answers != Self.answers { throw LoadError("the flags of a broker go with --via") }
       return nil
     }
     guard let address = BrokerAddress(via) else {

@@ -305,6 +305,8 @@ package struct ServiceCallEnd {
     // So ends a server that stops, and a port that takes no TLS.
     case .endedInHandshake, .truncated:
       ServiceClientError(.lost, "TLS: \(failure) (does the server speak TLS?)")
+    case .tls(let error) where error.isCertificateProblem:
+      ServiceClientError(.untrusted, "TLS: \(failure)")
     case .notTLS, .handshakeTooLarge, .tls:
       ServiceClientError(.untrusted, "TLS: \(failure) (does the server speak TLS?)")
     }

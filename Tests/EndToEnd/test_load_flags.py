@@ -52,6 +52,12 @@ def one_line(text):
     (["--history", "/nonexistent/folder/history"], "/nonexistent/folder/history"),
     (["--server-pid", "999999999"], "--server-pid"),
     (["--admin", "127.0.0.1:1"], "--admin"),
+    (["--orders", "mine"], "--via"),
+    (["--answers", "mine"], "--via"),
+    (["--broker-ca", "/etc/hostname"], "--via"),
+    (["--via", "nowhere"], "--via"),
+    (["--via", "kafka://127.0.0.1"], "--via"),
+    (["--via", "amqp://127.0.0.1", "--broker-ca", "/etc/hostname"], "amqps://"),
 ])
 def test_a_flag_that_cannot_be_is_named_before_anything_is_sent(generator, server, flags, named):
     before = calls(server)
