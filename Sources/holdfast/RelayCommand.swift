@@ -238,7 +238,7 @@ private struct RelayRun: Sendable {
         return nil
       } catch {
         let isLost = ["RESUME_TOKEN_TOO_OLD", "RESUME_TOKEN_FOREIGN"].contains(error.details.reason)
-        guard isLost, let place = nextPlace else { return failure(error, isLost: isLost) }
+        guard isLost, let place = nextPlace else { return failure(error, isLost: isLost, start) }
         let words = "\(error.server): \(error.text) (\(error.label))"
         CommandFailure.complain(
           "\(words); begins again at \(place.rawValue): what lies between is not published")
@@ -249,7 +249,15 @@ private struct RelayRun: Sendable {
   }
 
   /// - Parameter isLost: there are decisions that this relay does not get any more: somebody has to know.
-  private func failure(_ error: CallFailure, isLost: Bool) -> CommandFailure {
+  private func failure(
+    _ error: CallFailure, isLost: Bool, _ start: WatchStart
+  ) -> CommandFailure {
+    // Damaged, or another file.
+    if error.kind == .answered(.invalidArgument), case .after = start {
+      return CommandFailure(
+        description: "--resume-file \(resumeFile.path): \(error.text) (\(error.label))",
+        status: ExitStatus.badData)
+    }
     guard isLost else {
       return CommandFailure(
         description: error.lines().joined(separator: "\n"), status: error.exitStatus)

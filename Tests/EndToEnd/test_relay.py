@@ -268,6 +268,11 @@ def test_one_relay_has_a_resume_file(binary, place, tmp_path):
     (tmp_path / "other").write_text("what is no token\n")
     done = holdfast(binary, "relay", "--broker", place.host.address, "--resume-file", tmp_path / "other")
     assert done.returncode == 65 and "no resume token" in done.stderr
+    # It looks like one.
+    (tmp_path / "other").write_text("1" * 60 + "\n")
+    with Server(binary) as server:
+        done = holdfast(binary, "relay", "--target", server.target, "--broker", place.host.address, "--resume-file", tmp_path / "other")
+    assert done.returncode == 65 and f"--resume-file {tmp_path}/other: " in done.stderr
 
 
 @pytest.mark.parametrize("status, words, flags", [
