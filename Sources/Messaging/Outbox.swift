@@ -20,6 +20,11 @@ package final class Outbox {
   private static let refusalNanoseconds: Int64 = 1_000_000_000
   /// A connection that lasts so long was a good one.
   private static let goodConnectionNanoseconds: Int64 = 10_000_000_000
+  /// A queue that somebody has named as his own, and that is full, is waited for so many times. Then its messages go to the
+  /// dead letters, as long as it stays full: nobody else waits for it.
+  private static let ownWaitsMax = 3
+  /// Such queues are remembered.
+  private static let ownQueuesMax = 1000
   /// Counted for what a message has beside its body.
   private static let overheadBytes = 512
 
@@ -42,6 +47,8 @@ package final class Outbox {
   /// Of those in `entries`, by number: their dead letters are sent in their place.
   private var refusals: [UInt64: Refusal] = [:]
   private var unsettledBytes = 0
+  /// How often a message to a queue that somebody has named was postponed since that took one, by the queue's name.
+  private var ownWaits: [String: Int] = [:]
 
   private var connection: (any BrokerConnection)?
   private var connectedAt: Int64 = 0
@@ -235,9 +242,12 @@ package final class Outbox {
       refuse(number, reason, text, isOverBody: reason == Refusal.tooLarge)
       awaitsRewind = true
     case .postponed(let place, let text):
-      guard fate(of: place) != nil else { return }
+      guard let number = fate(of: place) else { return }
       counts.postponed += 1
       awaitsRewind = true
+      if isGivenUp(number) {
+        return refuse(number, Refusal.postponed, text, isOverBody: false)
+      }
       waitAWhile("the broker does not take a message for now: \(text)")
     case .delivery(let delivery): take(.delivery(delivery))
     case .blocked(let reason):
@@ -257,6 +267,17 @@ package final class Outbox {
     return number
   }
 
+  /// Whether a message that is postponed is one of somebody's own queue, which others have waited for long enough.
+  private func isGivenUp(_ number: UInt64) -> Bool {
+    guard entries[number].isDroppable, refusals[number] == nil,
+      let queue = entries[number].message?.routingKey
+    else { return false }
+    if ownWaits.count >= Self.ownQueuesMax { ownWaits.removeAll() }
+    // Once for all that come back together.
+    if !isPaused { ownWaits[queue, default: 0] += 1 }
+    return ownWaits[queue, default: 0] > Self.ownWaitsMax
+  }
+
   private func settle(
     _ number: UInt64, isDropped: Bool = false, _ take: (OutboxNotice) -> Void
   ) {
@@ -264,6 +285,9 @@ package final class Outbox {
     unsettledBytes -= Self.byteCount(message)
     entries[number].message = nil
     let refusal = refusals.removeValue(forKey: number)
+    if !ownWaits.isEmpty, refusal == nil, entries[number].isDroppable {
+      ownWaits[message.routingKey] = nil
+    }
     switch refusal {
     case let refusal?: counts.addDead(refusal.reason)
     case nil where isDropped: counts.dropped += 1

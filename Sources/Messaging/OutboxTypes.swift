@@ -56,7 +56,13 @@ package struct DeadLetters: Sendable {
       ("deadreason", refusal.reason),
       ("deadtext", Self.cut(refusal.text, to: Self.textBytesMax)),
       ("deadtime", TimeText.text(nanoseconds: refusal.time)),
-      ("deaddestination", message.destination),
+      // Of a queue that is named by itself, its name.
+      (
+        "deaddestination",
+        Self.cut(
+          message.destination.isEmpty ? message.routingKey : message.destination,
+          to: Self.nameBytesMax)
+      ),
     ]
     if refusal.omitsBody {
       letter.body = []
@@ -79,6 +85,7 @@ package struct DeadLetters: Sendable {
 struct Refusal {
   static let tooLarge = "MESSAGE_TOO_LARGE"
   static let unroutable = "UNROUTABLE"
+  static let postponed = "QUEUE_FULL"
 
   let reason: String
   let text: String
@@ -112,7 +119,8 @@ package struct OutboxCounts: Equatable, Sendable {
   /// Messages that went to the dead letters, by reason. Those that our connections give are there from the beginning: an
   /// alert sees no first one of a reason that was not.
   package var dead: [String: UInt64] = [
-    Refusal.tooLarge: 0, "NAME_TOO_LONG": 0, "REJECTED": 0, "UNROUTABLE": 0,
+    Refusal.tooLarge: 0, "NAME_TOO_LONG": 0, "REJECTED": 0, Refusal.unroutable: 0,
+    Refusal.postponed: 0,
   ]
   /// Messages for which there was no queue, and nobody missed it.
   package var dropped: UInt64 = 0

@@ -184,6 +184,21 @@ def test_an_answer_goes_where_the_order_says(client, shop, intake):
     assert shop.buried() == [] and client.level(sku).held == 3
 
 
+def test_a_full_reply_queue_holds_nobody_up(client, shop, intake):
+    sku = client.item(100)
+    shop.channel.queue_declare("tight", arguments={"x-max-length": 1, "x-overflow": "reject-publish"})
+    theirs = [shop.place(order(sku), reply_to="tight") for _ in range(6)]
+    mine = shop.place(order(sku))
+    assert shop.wait([mine])[mine].is_reserved
+    shop.wait_until_empty(intake)
+    letters = shop.buried()
+    answered = [Answer(*each).order_id for each in take(shop.channel, "tight")]
+    assert sorted(answered + [letter[1].message_id for letter in letters]) == sorted(theirs) and answered
+    assert {(reason(each), each[1].headers["cloudEvents_deaddestination"], each[1].type) for each in letters} == {
+        ("QUEUE_FULL", "tight", "StockReserved")}
+    shop.channel.queue_delete("tight")
+
+
 def test_direct_replies(client, shop, intake):
     """RabbitMQ's direct reply-to, which is no queue."""
     sku = client.item(1)
@@ -260,7 +275,7 @@ def test_it_tells_what_it_does(client, shop, intake):
     assert intake.metric("orders_total", outcome="reserved") >= 1
     assert intake.metric("orders_total", outcome="rejected") >= 1
     eventually(lambda: intake.metric("answers_total", type="StockReserved") == intake.metric("orders_total", outcome="reserved")
-               - intake.metric("answers_dropped_total"))
+               - intake.metric("answers_dropped_total") - intake.metric("dead_letters_total", reason="QUEUE_FULL"))
     assert intake.metric("in_hand") == 0 and intake.metric("batches_total") >= 1
     assert intake.metric("connected", side="broker") == 1 == intake.metric("connected", side="server")
     assert intake.metric("order_seconds_count") >= 2

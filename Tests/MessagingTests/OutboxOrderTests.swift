@@ -62,13 +62,11 @@ struct OutboxOrderTests {
 
   /// A producer of orders sets names as it likes, and they are no reason to refuse its letter.
   @Test(arguments: [
-    (String(repeating: "x", count: 256), 255), (String(repeating: "x", count: 100_000), 255),
-    (String(repeating: "\u{fffd}", count: 120), 255), (String(repeating: "ä", count: 200), 254),
-    (String(repeating: "x", count: 255), 255),
-    ("e" + String(repeating: "\u{301}", count: 500), 255),
-    ("", 0),
+    ("x", 256, 255), ("x", 100_000, 255), ("\u{fffd}", 120, 255), ("ä", 200, 254), ("x", 255, 255),
+    ("\u{301}", 500, 254), ("", 0, 0),
   ])
-  func aDeadLetterHasNoLongerNamesThanABrokerTakes(_ name: String, _ count: Int) {
+  func aDeadLetterHasNoLongerNamesThanABrokerTakes(_ part: String, _ times: Int, _ count: Int) {
+    let name = String(repeating: part, count: times)
     let rig = Rig()
     let long = String(repeating: "y", count: 5000)
     let message = BrokerMessage(
@@ -85,6 +83,33 @@ struct OutboxOrderTests {
     }
     #expect(letter.attributes.allSatisfy { $0.value.utf8.count <= 1024 })
     #expect(letter.attributes.first { $0.name == "deadtext" }?.value.utf8.count == 1024)
+  }
+
+  /// Somebody's own queue is full, and stays so: others wait for it a few times, and no longer.
+  @Test func aFullQueueOfSomebodysOwnHoldsNobodyUp() {
+    let rig = Rig(Faults(fullQueues: ["full"]))
+    func add(_ id: String, _ queue: String) {
+      var message = Rig.message(id)
+      message.routingKey = queue
+      rig.box.add(message, isDroppable: true)
+    }
+    for number in 1...20 { add("m-\(number)", number % 2 == 0 ? "full" : "q") }
+    for _ in 0..<200 where !rig.box.isSettled { rig.step() }
+    #expect(rig.box.isSettled)
+    #expect(rig.broker.dead.map(\.id) == (1...10).map { "m-\($0 * 2)" })
+    #expect(Set(rig.broker.taken.map(\.id)) == Set((0..<10).map { "m-\($0 * 2 + 1)" }))
+    #expect(rig.box.counts.dead["QUEUE_FULL"] == 10 && rig.box.counts.postponed < 30)
+    // Once it has room again, it is waited for again.
+    rig.broker.faults.fullQueues = []
+    add("m-21", "full")
+    rig.step(2)
+    rig.broker.faults.fullQueues = ["full"]
+    add("m-22", "full")
+    rig.step(2)
+    #expect(rig.box.counts.dead["QUEUE_FULL"] == 10 && rig.box.stuck != nil)
+    rig.broker.faults.fullQueues = []
+    for _ in 0..<100 where !rig.box.isSettled { rig.step() }
+    #expect(rig.broker.taken.suffix(2).map(\.id) == ["m-21", "m-22"])
   }
 
   /// Another connection says by itself that it takes nothing.

@@ -32,6 +32,8 @@ struct Faults {
   var refusedLetters = 0
   /// Ids of messages that are refused for good.
   var poison: Set<String> = []
+  /// Routing keys of messages that are postponed.
+  var fullQueues: Set<String> = []
   /// Messages with longer bodies make the broker end the channel.
   var bodyMax = Int.max
 }
@@ -153,7 +155,9 @@ final class ScriptedConnection: BrokerConnection {
     } else if broker.faults.poison.contains(message.id) {
       unknown -= 1
       return take(.refused(place, reason: "REJECTED", text: "poison"))
-    } else if broker.chance(broker.faults.postponed) {
+    } else if broker.faults.fullQueues.contains(message.routingKey)
+      || broker.chance(broker.faults.postponed)
+    {
       unknown -= 1
       return take(.postponed(place, text: "the queue is full"))
     }
