@@ -39,7 +39,9 @@ struct OrderFlags: ParsableArguments {
   func route() throws(LoadError) -> OrderRoute? {
     guard let via else {
       let given = [brokerPasswordFile, brokerCa, brokerCert, brokerKey].contains { $0 != nil }
-      if given || orders != Self.orders || answers != Self.answers { throw LoadError("the flags of a broker go with --via") }
+      if given || orders != Self.orders || answers != Self.answers {
+        throw LoadError("the flags of a broker go with --via")
+      }
       return nil
     }
     guard let address = BrokerAddress(via) else {
