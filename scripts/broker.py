@@ -76,6 +76,7 @@ class Broker:
         self.folder = pathlib.Path(folder).resolve()
         self.bin = programs()
         self.user = pwd.getpwnam("rabbitmq") if os.getuid() == 0 else None
+        self.log_start = 0
         self.load()
 
     def load(self):
@@ -171,15 +172,26 @@ class Broker:
         if not self.pid("epmd"):
             self.state["epmd"] = self.spawn(["epmd", "-address", "127.0.0.1", "-port", self.port("epmd")], "epmd.log")
         if not self.pid():
-            self.state["server"] = self.spawn([self.bin / "rabbitmq-server"], "server.log")
+            self.begin()
         self.save()
         deadline = time.monotonic() + START_SECONDS
         while not self.answers():
-            if time.monotonic() > deadline or not pathlib.Path(f"/proc/{self.state['server']}").exists():
+            has_ended = not is_there(self.state["server"])
+            if has_ended and time.monotonic() < deadline and "eaddrinuse" in self.log_text()[self.log_start:]:
+                # Its port was free and is not: whoever calls a port that nobody listens at, again and again, sooner or later has
+                # that very port as its own, and is connected to itself, until it sees that this is no broker.
+                self.begin()
+                self.save()
+            elif has_ended or time.monotonic() > deadline:
                 log = self.log_text()
                 self.down(signal.SIGKILL)
                 stop(f"it does not come up:\n{log[-4000:]}")
             time.sleep(0.05)
+
+    def begin(self):
+        log = self.folder / "log" / "server.log"
+        self.log_start = len(self.log_text()) if log.exists() else 0
+        self.state["server"] = self.spawn([self.bin / "rabbitmq-server"], "server.log")
 
     def answers(self):
         try:
