@@ -89,6 +89,7 @@ def test_every_decision_comes_in_order_in_the_partition_of_its_sku(binary, kafka
     assert record.milliseconds == record.event.decided_at.ToMilliseconds()
 
 
+@pytest.mark.broker
 def test_the_order_holds_over_a_broker_that_is_away_and_a_relay_that_is_killed(binary, kafka, events, tmp_path):
     flags = (tmp_path / "position", *ONE_AT_A_TIME)
     with Server(binary) as server, Client(server.target) as client, contextlib.ExitStack() as relays:

@@ -333,11 +333,11 @@ import Testing
   /// Streams that think are no silence of the server.
   @Test func thinkingIsNotWaiting() throws {
     let ended = try result(.none) {
-      $0.operations = 24
-      $0.quietSeconds = 0.15
+      $0.operations = 16
+      $0.quietSeconds = 1
       $0.workload.confirmShare = 0
       $0.workload.releaseShare = 0
-      $0.workload.thinkTimeNanoseconds = 400_000_000...400_000_000
+      $0.workload.thinkTimeNanoseconds = 1_300_000_000...1_300_000_000
     }
     #expect(ended.exitStatus == 0, "\(ended.report.text)")
     #expect(!ended.report.isPartial)
