@@ -2,88 +2,39 @@
 reader and writer of JSON."""
 
 import collections
-import os
 import re
-import subprocess
-import tempfile
-import urllib.error
-import urllib.request
 
 import pika
 from google.protobuf import duration_pb2, json_format
 from holdfast.v1 import order_pb2, reservation_pb2
 
+from broker_service import BrokerService
 from client import fresh
 from rabbitmq import take
 from server import eventually
 
 READY = re.compile(r"holdfast taking orders: broker (\S+) orders (\S+)(?: admin (http://\S+))? pid (\d+)\n")
-STOP_SECONDS = 30
 ANSWERS = {"StockReserved": order_pb2.OrderReserved, "StockRejected": order_pb2.OrderRejected}
 JSON, PROTOBUF = "application/json", "application/protobuf"
 
 
-class Intake:
+class Intake(BrokerService):
     """Started when the constructor returns; with `waits`, it takes orders by then."""
+
+    name, ready = "intake", READY
 
     def __init__(self, binary, target, shop, *flags, waits=True, password_file=None, environment=()):
         host = shop.host
-        command = [binary, "intake", "--target", target, "--broker", host.address, "--broker-password-file",
-                   password_file or host.broker.password_file, *shop.flags, "--admin-port", "0", *flags]
-        self.log = tempfile.TemporaryFile()
-        self.process = subprocess.Popen([*map(str, command)], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
-                                        stderr=self.log, text=True, env={**os.environ, **dict(environment)})
-        found = READY.fullmatch(self.process.stdout.readline())
-        if not found:
-            self.process.wait(STOP_SECONDS)
-            raise RuntimeError(f"the intake does not come up ({self.process.returncode}): {self.text()}")
-        self.admin, self.pid = found[3], self.process.pid
-        assert int(found[4]) == self.pid
+        super().__init__([binary, "intake", "--target", target, "--broker", host.address, "--broker-password-file",
+                          password_file or host.broker.password_file, *shop.flags, "--admin-port", "0", *flags], environment)
         if waits:
             self.wait_until_ready()
 
-    def text(self):
-        """What it has told the operator."""
-        number = self.log.fileno()
-        return os.pread(number, os.fstat(number).st_size, 0).decode()
-
-    def says(self, words, seconds=30):
-        eventually(lambda: words in self.text(), seconds)
-
-    def page(self):
-        return urllib.request.urlopen(f"{self.admin}/metrics", timeout=10).read().decode()
-
-    def metric(self, name, **labels):
-        shown = "{" + ",".join(f'{key}="{value}"' for key, value in labels.items()) + "}" if labels else ""
-        found = re.search(rf"^holdfast_intake_{name}{re.escape(shown)} (\S+)$", self.page(), re.M)
-        return float(found[1]) if found else None
-
     def is_ready(self):
-        try:
-            return urllib.request.urlopen(f"{self.admin}/readyz", timeout=10).status == 200
-        except urllib.error.HTTPError:
-            return False
+        return self.readiness() == 200
 
     def wait_until_ready(self, seconds=60):
         eventually(self.is_ready, seconds)
-
-    def kill(self):
-        self.process.kill()
-        self.process.wait()
-
-    def stop(self):
-        """By SIGTERM. Its exit status."""
-        self.process.terminate()
-        return self.process.wait(STOP_SECONDS)
-
-    def __enter__(self):
-        return self
-
-    def __exit__(self, *_):
-        if self.process.poll() is None:
-            self.kill()
-        self.process.stdout.close()
-        self.log.close()
 
 
 class Shop:

@@ -2,23 +2,18 @@
 
 import collections
 import json
-import os
 import pathlib
 import re
-import subprocess
-import tempfile
-import urllib.error
-import urllib.request
 
 from google.protobuf import json_format
 from holdfast.v1 import event_pb2
 
+from broker_service import BrokerService
 from client import fresh
 from server import eventually
 from watching import KINDS, Watch
 
 READY = re.compile(r"holdfast relaying: broker (\S+) destination (\S+)(?: admin (http://\S+))? pid (\d+)\n")
-STOP_SECONDS = 30
 TYPES = {"HELD": "StockReserved", "REPLACED": "ReservationReplaced", "EXTENDED": "ReservationExtended",
          "CONFIRMED": "ReservationConfirmed", "RELEASED": "ReservationReleased", "EXPIRED": "ReservationExpired",
          "ADJUSTED": "StockAdjusted", "REFUSED": "StockRejected", "REMOVED": "ItemRemoved"}
@@ -34,71 +29,20 @@ class Place:
         self.flags = ("--destination", self.name, "--dead-letters", self.dead)
 
 
-class Relay:
+class Relay(BrokerService):
     """Up when the constructor returns. `place` is where it publishes, or None where the flags say so."""
+
+    name, ready = "relay", READY
 
     def __init__(self, binary, target, place, resume_file, *flags, environment=()):
         where = ["--broker", place.host.address, "--broker-password-file", place.host.broker.password_file,
                  *place.flags] if place else []
-        command = [binary, "relay", "--target", target, *where, "--resume-file", resume_file, "--admin-port", "0", *flags]
-        self.log = tempfile.TemporaryFile()
-        self.process = subprocess.Popen([*map(str, command)], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
-                                        stderr=self.log, text=True, env={**os.environ, **dict(environment)})
-        self.first_line = self.process.stdout.readline()
-        found = READY.fullmatch(self.first_line)
-        if not found:
-            self.process.wait(STOP_SECONDS)
-            raise RuntimeError(f"the relay does not come up ({self.process.returncode}): {self.text()}")
-        self.admin, self.pid = found[3], self.process.pid
-        assert int(found[4]) == self.pid
-
-    def text(self):
-        """What it has told the operator."""
-        number = self.log.fileno()
-        return os.pread(number, os.fstat(number).st_size, 0).decode()
-
-    def says(self, words, seconds=30):
-        eventually(lambda: words in self.text(), seconds)
-
-    def page(self):
-        return urllib.request.urlopen(f"{self.admin}/metrics", timeout=10).read().decode()
-
-    def metric(self, name, **labels):
-        shown = "{" + ",".join(f'{key}="{value}"' for key, value in labels.items()) + "}" if labels else ""
-        found = re.search(rf"^holdfast_relay_{name}{re.escape(shown)} (\S+)$", self.page(), re.M)
-        return float(found[1]) if found else None
-
-    def readiness(self):
-        try:
-            return urllib.request.urlopen(f"{self.admin}/readyz", timeout=10).status
-        except urllib.error.HTTPError as error:
-            return error.code
+        super().__init__([binary, "relay", "--target", target, *where, "--resume-file", resume_file, "--admin-port", "0", *flags],
+                         environment)
 
     def is_caught_up(self, lsn):
         """Whether the broker has everything up to there."""
         return self.metric("lsn") >= lsn
-
-    def kill(self):
-        self.process.kill()
-        self.process.wait()
-
-    def end(self, seconds=STOP_SECONDS):
-        """Its exit status, once it has ended by itself."""
-        return self.process.wait(seconds)
-
-    def stop(self):
-        """By SIGTERM. Its exit status."""
-        self.process.terminate()
-        return self.process.wait(STOP_SECONDS)
-
-    def __enter__(self):
-        return self
-
-    def __exit__(self, *_):
-        if self.process.poll() is None:
-            self.kill()
-        self.process.stdout.close()
-        self.log.close()
 
 
 class Inbox:
