@@ -183,11 +183,15 @@ import Testing
     return store
   }
 
+  /// Where the threads happen to run one after another, nobody comes too late: such a run shows nothing.
   @Test func leasesThatEndAllTheTime() throws {
-    let store = try takeLocksOver(.locking)
-    #expect(store.audit() == [])
-    #expect(store.statistics().fenced > 0)
-    #expect(store.statistics().conflictsVersionChanged == 0)
+    for _ in 0..<100 {
+      let store = try takeLocksOver(.locking)
+      #expect(store.audit() == [])
+      #expect(store.statistics().conflictsVersionChanged == 0)
+      if store.statistics().fenced > 0 { return }
+    }
+    Issue.record("100 runs in which nobody came too late")
   }
 
   /// Without the fence something is lost: the test above can fail.
