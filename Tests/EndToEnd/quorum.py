@@ -11,8 +11,8 @@ from server import eventually, holdfast, serve_command
 needs_engine = pytest.mark.skipif(not is_installed(), reason="PostgreSQL's server is not installed (Debian: postgresql)")
 
 LEASE_SECONDS = 0.5
-# A takeover is a lease, a look at the log, and the rest of it.
-TAKEOVER_SECONDS = LEASE_SECONDS + 1.5
+# A takeover is a lease, a look at the log, and the rest of it; and what the tests beside this one take of the machine.
+TAKEOVER_SECONDS = LEASE_SECONDS + 4.5
 FENCED = 75
 HOUR = 3600
 
@@ -32,11 +32,12 @@ class Log:
         self._start = start
         self.address = engine.address + database
 
-    def flags(self, *flags):
-        return ("--durability", "quorum", "--engine", self.address, "--lease", f"{int(LEASE_SECONDS * 1000)}ms", *flags)
+    def flags(self, *flags, lease=LEASE_SECONDS):
+        return ("--durability", "quorum", "--engine", self.address, "--lease", f"{int(lease * 1000)}ms", *flags)
 
-    def owner(self, *flags, environment=(), **options):
-        return self._start(*self.flags(*flags), environment={**self.engine.environment, **dict(environment)}, **options)
+    def owner(self, *flags, lease=LEASE_SECONDS, environment=(), **options):
+        return self._start(*self.flags(*flags, lease=lease), environment={**self.engine.environment, **dict(environment)},
+                           **options)
 
     def standby(self, *flags, **options):
         """Returns when it follows the log."""

@@ -225,7 +225,7 @@ def test_a_shutdown_does_not_wait_for_a_disk_that_hangs(start, tmp_path, faults)
             began = time.monotonic()
             server.terminate()
             assert server.process.wait(20) == 74
-            assert time.monotonic() - began < 4
+            assert time.monotonic() - began < 10
         finally:
             marker.unlink()
         for call in calls:

@@ -169,7 +169,7 @@ def test_heartbeats_cover_what_was_filtered_out(either):
             began, first = time.monotonic(), watch.token()
             client.reserve(line(sku))
             watch.wait(lambda: len(watch.responses) >= 3)
-            assert 1.5 < time.monotonic() - began < 3.5
+            assert 1.5 < time.monotonic() - began < 8
             assert not watch.events() and watch.token() != first
             token = watch.token()
         with Watch(client, resume_token=token).begun() as watch:
