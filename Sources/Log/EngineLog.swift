@@ -22,7 +22,7 @@ package enum EngineWrite {
   case append(PlacedBatch)
   /// Asks besides whether a batch is in the log; nil: no question.
   case beat(epoch: UInt32, behind: BatchName?)
-  case take(after: LogState, owner: String, address: String)
+  case take(after: LogState, owner: String, address: String, lease: Int64)
   case release(epoch: UInt32)
   /// Completes a checkpoint of so many parts, too, without which it changes nothing.
   case begin(at: UInt64, epoch: UInt32, checkpoint: UInt64, parts: Int)
@@ -90,7 +90,7 @@ package protocol LogEngine: AnyObject, Sendable {
 }
 
 package struct EngineOptions: Sendable {
-  /// Nobody takes a log for so long after its owner was heard of.
+  /// Nobody takes the log for so long after its owner was heard of: it is told with the log, as `LogState.lease`.
   package var leaseNanoseconds: Int64 = 2_500_000_000
   /// By so much earlier the owner ends its lease: the clocks of two machines do not drift apart by more meanwhile.
   package var marginNanoseconds: Int64 = 500_000_000
@@ -123,6 +123,8 @@ package enum EngineFault: String, Sendable, CaseIterable {
   case readEndApart = "read-end-apart"
   /// Who took the log in doubt owns it when a beat under its epoch is acknowledged.
   case keepDoubtfulTake = "keep-doubtful-take"
+  /// Who waits for the end of the owner's lease waits for as long as its own would be.
+  case trustOwnLease = "trust-own-lease"
   /// Giving the log up renews the lease, as any write does.
   case renewByRelease = "renew-by-release"
   /// The lease begins when the answer comes, not when the write was sent.
@@ -318,7 +320,8 @@ package final class EngineLog<Engine: LogEngine>: ReplicatedLog {
   ) throws(JournalError) -> LogState? {
     isReleased.store(false, ordering: .releasing)
     let mark = engine.uniqueNumber()
-    switch write(.take(after: seen, owner: owner, address: address), beats: mark) {
+    let lease = options.leaseNanoseconds
+    switch write(.take(after: seen, owner: owner, address: address, lease: lease), beats: mark) {
     case .acknowledged(let state, _): return state
     case .nothing: return nil
     case .doubtful:
@@ -331,7 +334,7 @@ package final class EngineLog<Engine: LogEngine>: ReplicatedLog {
       }
       guard found.epoch == seen.epoch + 1, found.beats == mark, found.owner == owner,
         case .acknowledged(let state, _) = write(
-          .take(after: found, owner: owner, address: address))
+          .take(after: found, owner: owner, address: address, lease: lease))
       else { return nil }
       return state
     }

@@ -18,6 +18,9 @@ package struct LogState: Equatable, Sendable {
   /// The owner's name, and where clients reach it. Without a name it was given up: whoever wants it takes it.
   package var owner: String
   package var address: String
+  /// The owner's, in nanoseconds: nobody takes the log for so long after it was heard of. nil where it does not say: an
+  /// older server, or none.
+  package var lease: Int64?
   /// There is a store in it. Until `begin` there is none.
   package var hasBegun: Bool
   /// Somebody has asked the owner to give it up.
@@ -25,7 +28,7 @@ package struct LogState: Equatable, Sendable {
 
   package init(
     epoch: UInt32, beats: UInt64, endLSN: UInt64, trimmedLSN: UInt64, owner: String,
-    address: String, hasBegun: Bool, isWanted: Bool
+    address: String, lease: Int64?, hasBegun: Bool, isWanted: Bool
   ) {
     self.hasBegun = hasBegun
     self.isWanted = isWanted
@@ -35,6 +38,7 @@ package struct LogState: Equatable, Sendable {
     self.trimmedLSN = trimmedLSN
     self.owner = owner
     self.address = address
+    self.lease = lease
   }
 }
 

@@ -97,10 +97,11 @@ package final class PostgresEngine: LogEngine {
     guard rows.count > 0, let epoch = UInt32(exactly: rows.number(0, 0)) else {
       throw .lost("the engine has no row for shard \(shard)")
     }
+    let owner = OwnerColumn(text: rows.text(0, 4))
     return LogState(
       epoch: epoch, beats: rows.number(0, 1), endLSN: rows.number(0, 2),
-      trimmedLSN: rows.number(0, 3), owner: rows.text(0, 4), address: rows.text(0, 5),
-      hasBegun: rows.number(0, 6) == 1, isWanted: rows.number(0, 7) == 1)
+      trimmedLSN: rows.number(0, 3), owner: owner.name, address: rows.text(0, 5),
+      lease: owner.lease, hasBegun: rows.number(0, 6) == 1, isWanted: rows.number(0, 7) == 1)
   }
 
   package func state(asOwner: Bool) throws(JournalError) -> LogState {
@@ -178,9 +179,10 @@ package final class PostgresEngine: LogEngine {
         .int8(UInt64(epoch)), .int8(last == nil ? 0 : 1), .int8(last?.lsn ?? 0),
         .int8(last?.mark ?? 0),
       ]
-    case .take(let seen, let name, let address):
+    case .take(let seen, let name, let address, let lease):
       statement = Self.take
-      values += [.int8(UInt64(seen.epoch)), .int8(seen.beats), .text(name), .text(address)]
+      let owner = OwnerColumn(name: name, lease: lease)
+      values += [.int8(UInt64(seen.epoch)), .int8(seen.beats), .text(owner.text), .text(address)]
     case .release(let epoch):
       statement = Self.release
       values.append(.int8(UInt64(epoch)))

@@ -46,6 +46,7 @@ struct EngineCommand: AsyncParsableCommand {
           let state = try log.state()
           print("epoch    \(state.epoch)")
           print("owner    \(state.owner.isEmpty ? "none" : "\(state.address) (\(state.owner))")")
+          if let lease = state.lease { print("lease    \(Double(lease) / 1e9) s") }
           print("log      from \(state.trimmedLSN) to \(state.endLSN)")
           for checkpoint in try log.checkpoints() { print("checkpoint at \(checkpoint.lsn)") }
           for member in try EngineMembers(address: engine).list() {

@@ -108,7 +108,7 @@ def test_handover_and_back(log):
     assert time.monotonic() - asked < lease / 3
     with Client(second.target) as client:
         orders.more(client)
-    # With its old directory.
+    # With its old directory, and with another lease than the owner's.
     third = log.standby(data=first.data)
     assert log.run("handover", "--engine", log.address).returncode == 0
     assert second.process.wait(10) == FENCED
@@ -119,6 +119,20 @@ def test_handover_and_back(log):
     third.kill()
     for server in (second, third):
         state_of(log.binary, server.data)
+
+
+def test_leases_that_differ(log):
+    """They are changed on one server after the other: the owner's counts."""
+    owner, _ = log.owner(lease=10), log.standby()
+    assert "lease    10.0 s" in log.run("engine", "status", "--engine", log.address).stdout
+    with Client(owner.target) as client:
+        orders = Orders(client)
+        owner.process.send_signal(signal.SIGSTOP)
+        time.sleep(LEASE_SECONDS * 4)
+        owner.process.send_signal(signal.SIGCONT)
+        orders.check(client)
+        orders.more(client)
+    assert log.sql("select epoch from holdfast.shard") == "1"
 
 
 def test_handover_needs_an_owner_and_a_standby(log):

@@ -9,9 +9,11 @@ import Testing
 struct OwnerWatchTests {
   private static let lease: Int64 = 100
 
-  private func state(_ epoch: UInt32, _ beats: UInt64, owner: String = "a") -> LogState {
+  private func state(
+    _ epoch: UInt32, _ beats: UInt64, owner: String = "a", lease: Int64? = nil
+  ) -> LogState {
     LogState(
-      epoch: epoch, beats: beats, endLSN: 0, trimmedLSN: 0, owner: owner, address: "",
+      epoch: epoch, beats: beats, endLSN: 0, trimmedLSN: 0, owner: owner, address: "", lease: lease,
       hasBegun: true, isWanted: false)
   }
 
@@ -19,6 +21,7 @@ struct OwnerWatchTests {
   private enum Look {
     case state(Int64, UInt32, UInt64)
     case free(Int64, UInt32, UInt64)
+    case telling(Int64, UInt32, lease: Int64)
     case blind
   }
 
@@ -36,6 +39,15 @@ struct OwnerWatchTests {
       [(110, false)], true
     ),
     ("another owner", [.state(10, 1, 5), .state(90, 2, 5)], [(110, false), (190, true)], true),
+    (
+      "its lease is longer", [.telling(10, 1, lease: 1000)],
+      [(110, false), (1009, false), (1010, true)], false
+    ),
+    ("its lease is shorter", [.telling(10, 1, lease: 30)], [(39, false), (40, true)], false),
+    (
+      "taken by one with another lease",
+      [.telling(10, 1, lease: 1000), .telling(20, 2, lease: 50)], [(69, false), (70, true)], true
+    ),
     ("given up", [.free(10, 1, 5)], [(10, true)], false),
     ("given up since", [.state(10, 1, 5), .free(20, 1, 6)], [(20, true)], false),
     ("taken by another", [.free(10, 1, 5), .state(20, 2, 6)], [(119, false), (120, true)], true),
@@ -58,6 +70,8 @@ struct OwnerWatchTests {
     for look in looks {
       switch look {
       case .state(let now, let epoch, let beats): watch.note(state(epoch, beats), at: now)
+      case .telling(let now, let epoch, let lease):
+        watch.note(state(epoch, 5, lease: lease), at: now)
       case .free(let now, let epoch, let beats): watch.note(state(epoch, beats, owner: ""), at: now)
       case .blind: watch.lostSight()
       }

@@ -84,7 +84,9 @@ import Testing
     let (first, address) = try makeLog()
     let second = try open(address)
     let seen = try second.state()
-    #expect(try taken(first, by: "a").epoch == 1)
+    let own = try taken(first, by: "a")
+    #expect(own.epoch == 1 && own.owner == "a" && own.lease == EngineOptions().leaseNanoseconds)
+    #expect(try second.state().lease == own.lease)
     // Something has happened since.
     #expect(try second.take(after: seen, owner: "b", address: "") == nil)
     let later = try second.state()
@@ -95,6 +97,26 @@ import Testing
     #expect(throws: JournalError.fenced(by: 2)) { try first.beat(epoch: 1) }
     try append(3, at: 64, epoch: 2, to: second)
     #expect(try contents(first) == ["0 1 1 1 4096", "64 2 3 1 4160"])
+  }
+
+  @Test(
+    arguments: [
+      ("", "", nil), ("shop-1:12:abc", "shop-1:12:abc", nil), ("a/2500ms", "a", 2_500_000_000),
+      ("a/b/1ms", "a/b", 1_000_000), ("a/3600000ms", "a", 3_600_000_000_000),
+      ("a/3600001ms", "a/3600001ms", nil), ("a/0ms", "a/0ms", nil), ("a/-5ms", "a/-5ms", nil),
+      ("a/ms", "a/ms", nil), ("a/5s", "a/5s", nil), ("/7ms", "", 7_000_000),
+      ("a/99999999999999999999ms", "a/99999999999999999999ms", nil),
+    ] as [(String, String, Int64?)])
+  func whoHasTheLogAndForHowLong(text: String, name: String, lease: Int64?) {
+    let owner = OwnerColumn(text: text)
+    #expect((owner.name, owner.lease) == (name, lease))
+    #expect(owner.text == text)
+  }
+
+  @Test func aLeaseIsToldInWholeMilliseconds() {
+    #expect(OwnerColumn(name: "a", lease: 1).text == "a/1ms")
+    #expect(OwnerColumn(name: "a", lease: 2_000_000).text == "a/2ms")
+    #expect(OwnerColumn(name: "a", lease: 2_000_001).text == "a/3ms")
   }
 
   @Test func aLogBeginsOnceAndIsGivenUp() throws {

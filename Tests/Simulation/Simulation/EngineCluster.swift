@@ -158,7 +158,7 @@ final class EngineCluster: @unchecked Sendable {
 
   private func run(_ server: EngineServer) {
     server.run(now: now) { write, isDone in
-      if isDone, case .take(let seen, _, _) = write.change {
+      if isDone, case .take(let seen, _, _, _) = write.change {
         highestEpoch = max(highestEpoch, seen.epoch + 1)
       }
       guard let batch = write.append, write.isGivenUp else { return }

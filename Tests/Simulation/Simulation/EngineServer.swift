@@ -62,8 +62,8 @@ struct EngineTables {
   }
 
   var row = LogState(
-    epoch: 0, beats: 0, endLSN: 0, trimmedLSN: 0, owner: "", address: "", hasBegun: false,
-    isWanted: false)
+    epoch: 0, beats: 0, endLSN: 0, trimmedLSN: 0, owner: "", address: "", lease: nil,
+    hasBegun: false, isWanted: false)
   /// Ascending.
   var batches: [StoredBatch] = []
   var checkpoints: [UInt64: StoredCheckpoint] = [:]
@@ -95,7 +95,7 @@ final class SentWrite {
   enum Change {
     case append(StoredBatch)
     case beat(epoch: UInt32, behind: BatchName?)
-    case take(after: LogState, owner: String, address: String)
+    case take(after: LogState, owner: String, address: String, lease: Int64)
     case release(epoch: UInt32)
     case begin(at: UInt64, epoch: UInt32, checkpoint: UInt64, parts: Int)
   }
@@ -116,8 +116,8 @@ final class SentWrite {
       switch change {
       case .append(let batch): .append(StoredBatch(batch))
       case .beat(let epoch, let last): .beat(epoch: epoch, behind: last)
-      case .take(let seen, let owner, let address):
-        .take(after: seen, owner: owner, address: address)
+      case .take(let seen, let owner, let address, let lease):
+        .take(after: seen, owner: owner, address: address, lease: lease)
       case .release(let epoch): .release(epoch: epoch)
       case .begin(let lsn, let epoch, let checkpoint, let parts):
         .begin(at: lsn, epoch: epoch, checkpoint: checkpoint, parts: parts)
@@ -218,13 +218,13 @@ final class EngineServer {
       row.endLSN = batch.endLSN
       return [.row(row), .put(batch)]
     case .beat(let epoch, _): return own(epoch) ? [.row(row)] : nil
-    case .take(let seen, let owner, let address):
+    case .take(let seen, let owner, let address, let lease):
       guard own(seen.epoch), tables.row.beats == seen.beats else { return nil }
       row.epoch += 1
-      (row.owner, row.address, row.isWanted) = (owner, address, false)
+      (row.owner, row.address, row.lease, row.isWanted) = (owner, address, lease, false)
       return [.row(row)]
     case .release(let epoch):
-      (row.owner, row.address) = ("", "")
+      (row.owner, row.address, row.lease) = ("", "", nil)
       return own(epoch) ? [.row(row)] : nil
     case .begin(let lsn, let epoch, let checkpoint, let parts):
       guard own(epoch), !row.hasBegun, var stored = tables.checkpoints[checkpoint],

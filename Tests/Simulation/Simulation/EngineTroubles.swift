@@ -104,6 +104,14 @@ final class EngineTroubles<Node: SimulatedNode> {
     return incarnations
   }
 
+  /// What the server of this incarnation is told: leases are changed on one server after the other.
+  func options(of incarnation: Int) -> EngineOptions {
+    var options = options
+    options.leaseNanoseconds = options.leaseNanoseconds * [2, 1, 4][incarnation % 3] / 2
+    options.marginNanoseconds = options.leaseNanoseconds / 5
+    return options
+  }
+
   func found(_ expected: String, _ seen: String) {
     if violation != nil { return }
     let mutant = options.fault.map { " --mutant \($0.rawValue)" } ?? ""

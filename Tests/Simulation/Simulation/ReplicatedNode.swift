@@ -103,10 +103,12 @@ final class ReplicatedNode: SimulatedNode {
   // MARK: A process
 
   private func start() {
-    name = "node \(number).\(run.troubles.nextIncarnation())"
-    engine = SimulatedEngine(cluster, node: number, options: run.options, clock: clock)
-    log = EngineLog(engine: engine, options: run.options)
-    watch = OwnerWatch(lease: run.options.leaseNanoseconds)
+    let incarnation = run.troubles.nextIncarnation()
+    let options = run.troubles.options(of: incarnation)
+    name = "node \(number).\(incarnation)"
+    engine = SimulatedEngine(cluster, node: number, options: options, clock: clock)
+    log = EngineLog(engine: engine, options: options)
+    watch = OwnerWatch(lease: options.leaseNanoseconds, fault: options.fault)
     doubtsCounted = 0
     role = .follower
     // Its disk may be gone with it.

@@ -66,10 +66,12 @@ final class StoreNode: SimulatedNode {
   private func tell(_ text: @autoclosure () -> String) { cluster.tell("\(name): \(text())") }
 
   private func start() {
-    name = "node \(number).\(run.troubles.nextIncarnation())"
-    engine = SimulatedEngine(cluster, node: number, options: run.options, clock: clock)
-    log = EngineLog(engine: engine, options: run.options)
-    watch = OwnerWatch(lease: run.options.leaseNanoseconds)
+    let incarnation = run.troubles.nextIncarnation()
+    let options = run.troubles.options(of: incarnation)
+    name = "node \(number).\(incarnation)"
+    engine = SimulatedEngine(cluster, node: number, options: options, clock: clock)
+    log = EngineLog(engine: engine, options: options)
+    watch = OwnerWatch(lease: options.leaseNanoseconds, fault: options.fault)
     // Its disk may be gone with it.
     storage =
       cluster.random.chance(30)
