@@ -1,5 +1,6 @@
 """`holdfast relay` over Kafka's protocol: librdkafka's mock cluster, with confluent-kafka as the consumer."""
 
+import concurrent.futures
 import contextlib
 import threading
 
@@ -42,22 +43,24 @@ def events(kafka):
 
 @contextlib.contextmanager
 def decisions(target, skus):
-    """Somebody who reserves and releases until the block ends."""
+    """Somebody who reserves and releases until the block ends: some 150 decisions a second, however long that is, for the
+    mock keeps 5 MB of a partition, and the check reads it from its beginning."""
     done = threading.Event()
 
     def decide():
         with Client(target) as client:
-            while not done.is_set():
+            while not done.wait(0.1):
                 for sku in skus:
                     client.release(client.reserve(line(sku)).reservation_id)
 
-    thread = threading.Thread(target=decide)
-    thread.start()
-    try:
-        yield
-    finally:
-        done.set()
-        thread.join()
+    with concurrent.futures.ThreadPoolExecutor(1) as pool:
+        deciding = pool.submit(decide)
+        try:
+            yield
+        finally:
+            done.set()
+        # What ended it early is why something was waited for in vain.
+        deciding.result()
 
 
 @pytest.mark.parametrize("form", ["json", "protobuf"])
