@@ -173,12 +173,15 @@ let package = Package(
     tests("SupervisionTests", ["Supervision", "Posix"]),
     tests("AdminTests", ["Admin", "Posix", "Metrics", "Bytes"]),
     tests("ClientTests", ["Client", "Posix", "GRPC", "Bytes"]),
-    tests("MessagingTests", ["Messaging", "Posix", "Bytes"]),
-    tests("RabbitMQTests", ["RabbitMQ", "Messaging", "Posix"]),
+    tests("MessagingTests", ["Messaging", "Posix", "Bytes", "BrokerTesting"]),
+    tests("RabbitMQTests", ["RabbitMQ", "Messaging", "Posix", "BrokerTesting"]),
     tests("KafkaTests", ["Kafka", "Messaging", "Posix", "CKafkaMock"]),
     tests("RelayTests", ["Relay", "Messaging", "Client", "Posix", "Bytes", "Metrics"]),
     tests(
-      "IntakeTests", ["Intake", "Messaging", "Client", "GRPC", "Posix", "Bytes", "Metrics"]),
+      "IntakeTests",
+      [
+        "Intake", "Messaging", "Client", "GRPC", "Posix", "Bytes", "Metrics", "BrokerTesting",
+      ]),
     tests("HistoryTests", ["LoadHistory"]),
     tests(
       "ReportTests",
@@ -188,6 +191,7 @@ let package = Package(
       "LoadTests",
       ["LoadKit", "LoadReport", "LoadHistory", "Posix", "GRPC", "WireTesting", "Messaging"]),
     module("WireTesting", ["GRPC", "HTTP2"], path: "Tests/WireTesting"),
+    module("BrokerTesting", ["Messaging", "Posix"], path: "Tests/BrokerTesting"),
     module("LogFixtures", ["Log", "Posix", "Bytes"], path: "Tests/LogFixtures"),
     module(
       "Simulation", ["ChangeFeed", "StorePersistence", "StockStore", "Log", "Posix"],
@@ -205,5 +209,8 @@ let package = Package(
 // The fuzz targets bring libFuzzer's main function along, so that no other build may see them (scripts/fuzz.sh).
 if Context.environment["HOLDFAST_FUZZ"] != nil {
   package.products = [.library(name: "Fuzz", type: .static, targets: ["Fuzz"])]
-  package.targets.append(module("Fuzz", ["GRPC", "HTTP2"], path: "Tests/Fuzz"))
+  package.targets.append(
+    module(
+      "Fuzz", ["GRPC", "HTTP2", "RabbitMQ", "Messaging", "Posix", "BrokerTesting"],
+      path: "Tests/Fuzz"))
 }

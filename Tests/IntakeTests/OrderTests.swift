@@ -1,4 +1,5 @@
 // Orders as they are read: what is taken, what is refused, and that nothing a body may be does more than that.
+import BrokerTesting
 import Bytes
 import Messaging
 import Testing

@@ -1,5 +1,6 @@
 // A broker with queues of orders and a server with stock, in memory, whose faults are drawn from a seed. What they have
 // taken and decided outlives their connections.
+import BrokerTesting
 import Bytes
 import Client
 import GRPC
@@ -7,25 +8,6 @@ import Messaging
 import Testing
 
 @testable import Intake
-
-/// SplitMix64: the same numbers for the same seed, everywhere.
-struct Seeded: RandomNumberGenerator {
-  private var state: UInt64
-
-  init(_ seed: UInt64) { state = seed }
-
-  mutating func next() -> UInt64 {
-    state &+= 0x9e37_79b9_7f4a_7c15
-    var mixed = state
-    mixed = (mixed ^ (mixed >> 30)) &* 0xbf58_476d_1ce4_e5b9
-    mixed = (mixed ^ (mixed >> 27)) &* 0x94d0_49bb_1331_11eb
-    return mixed ^ (mixed >> 31)
-  }
-
-  mutating func chance(_ hundredths: Int) -> Bool {
-    hundredths > 0 && Int.random(in: 0..<100, using: &self) < hundredths
-  }
-}
 
 /// What goes wrong, in hundredths of calls, messages or orders.
 struct Faults {

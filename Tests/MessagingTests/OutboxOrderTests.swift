@@ -1,5 +1,6 @@
 // What an outbox does for whoever answers orders: letters that are dead from the start, answers that nobody misses, and a
 // fresh start between two connections.
+import BrokerTesting
 import Messaging
 import Testing
 

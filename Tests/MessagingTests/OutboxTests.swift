@@ -1,4 +1,5 @@
 // What an outbox promises: nothing is lost, in order by key, and nothing is called settled that the broker has not.
+import BrokerTesting
 import Messaging
 import Testing
 

@@ -1,20 +1,6 @@
 // A broker in memory whose faults are drawn from a seed: what it has taken outlives its connections.
+import BrokerTesting
 import Messaging
-
-/// SplitMix64: the same numbers for the same seed, everywhere.
-struct Seeded: RandomNumberGenerator {
-  private var state: UInt64
-
-  init(_ seed: UInt64) { state = seed }
-
-  mutating func next() -> UInt64 {
-    state &+= 0x9e37_79b9_7f4a_7c15
-    var mixed = state
-    mixed = (mixed ^ (mixed >> 30)) &* 0xbf58_476d_1ce4_e5b9
-    mixed = (mixed ^ (mixed >> 27)) &* 0x94d0_49bb_1331_11eb
-    return mixed ^ (mixed >> 31)
-  }
-}
 
 /// What goes wrong, in hundredths of polls or messages.
 struct Faults {
@@ -64,15 +50,11 @@ final class ScriptedBroker {
   }
 
   func connect() throws(BrokerError) -> any BrokerConnection {
-    if chance(faults.unreachable) { throw .away("nobody listens") }
+    if random.chance(faults.unreachable) { throw .away("nobody listens") }
     connectionCount += 1
     let connection = ScriptedConnection(self)
     current = connection
     return connection
-  }
-
-  fileprivate func chance(_ hundredths: Int) -> Bool {
-    hundredths > 0 && Int.random(in: 0..<100, using: &random) < hundredths
   }
 
   fileprivate func published(inFlight: Int) {
@@ -127,11 +109,11 @@ final class ScriptedConnection: BrokerConnection {
     for notice in notices { take(notice) }
     notices = []
     if let failure { throw failure }
-    if broker.chance(broker.faults.blocked) || isBlocked && broker.chance(30) {
+    if broker.random.chance(broker.faults.blocked) || isBlocked && broker.random.chance(30) {
       isBlocked.toggle()
       take(.blocked(isBlocked ? "low on disk" : nil))
     }
-    let isLost = broker.chance(broker.faults.lost)
+    let isLost = broker.random.chance(broker.faults.lost)
     let looks = isLost ? Int.random(in: 0...waiting.count, using: &broker.random) : waiting.count
     if broker.isSilent { return }
     for (place, message) in waiting.prefix(looks) { try look(place, message, take) }
@@ -148,7 +130,7 @@ final class ScriptedConnection: BrokerConnection {
       throw .messageRefused(reason: "MESSAGE_TOO_LARGE", text: "\(message.body.count) bytes")
     }
     if message.destination.isEmpty {
-      if broker.chance(broker.faults.refusedLetters) {
+      if broker.random.chance(broker.faults.refusedLetters) {
         unknown -= 1
         return take(.refused(place, reason: "UNROUTABLE", text: "no such queue"))
       }
@@ -156,7 +138,7 @@ final class ScriptedConnection: BrokerConnection {
       unknown -= 1
       return take(.refused(place, reason: "REJECTED", text: "poison"))
     } else if broker.faults.fullQueues.contains(message.routingKey)
-      || broker.chance(broker.faults.postponed)
+      || broker.random.chance(broker.faults.postponed)
     {
       unknown -= 1
       return take(.postponed(place, text: "the queue is full"))
@@ -169,7 +151,7 @@ final class ScriptedConnection: BrokerConnection {
     if broker.faults.lateConfirmations > 0 { confirmations.shuffle(using: &broker.random) }
     var late: [UInt64] = []
     for place in confirmations {
-      if broker.chance(broker.faults.lateConfirmations) {
+      if broker.random.chance(broker.faults.lateConfirmations) {
         late.append(place)
       } else {
         unknown -= 1

@@ -1,4 +1,5 @@
 // What is delivered, and what the broker is told of it; and the queues and exchanges that are declared.
+import BrokerTesting
 import Messaging
 import Posix
 import Testing

@@ -1,23 +1,11 @@
 // Bytes of a broker, right and wrong, in any pieces: what reads them neither traps nor depends on how they were cut.
+import BrokerTesting
 import Messaging
 import Testing
 
 @testable import RabbitMQ
 
 struct FrameTests {
-  /// The same numbers for the same seed.
-  private struct Seeded: RandomNumberGenerator {
-    var state: UInt64
-
-    mutating func next() -> UInt64 {
-      state &+= 0x9e37_79b9_7f4a_7c15
-      var mixed = state
-      mixed = (mixed ^ (mixed >> 30)) &* 0xbf58_476d_1ce4_e5b9
-      mixed = (mixed ^ (mixed >> 27)) &* 0x94d0_49bb_1331_11eb
-      return mixed ^ (mixed >> 31)
-    }
-  }
-
   private static let table =
     short("x-delivery-count") + [0x6c] + u64(3) + short("cloudEvents_id") + [0x53] + long("order")
     + short("nested") + [0x46] + long(short("a") + [0x41] + long([0x74, 1]))
@@ -77,7 +65,7 @@ struct FrameTests {
   }
 
   @Test func survivesWhateverComes() {
-    var random = Seeded(state: 15)
+    var random = Seeded(15)
     for _ in 0..<3000 {
       var bytes = (0..<Int.random(in: 1...4, using: &random)).flatMap { _ in
         Self.frames.randomElement(using: &random)!

@@ -1,4 +1,5 @@
 // How a connection begins, and how it does not.
+import BrokerTesting
 import Messaging
 import Posix
 import Testing

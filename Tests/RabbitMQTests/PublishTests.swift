@@ -1,4 +1,5 @@
 // What becomes of messages: confirmed, postponed, refused; and how connections end over them.
+import BrokerTesting
 import Messaging
 import Posix
 import Testing

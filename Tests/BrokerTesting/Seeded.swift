@@ -1,0 +1,21 @@
+// Numbers that are the same for the same seed, everywhere.
+
+/// SplitMix64.
+package struct Seeded: RandomNumberGenerator {
+  private var state: UInt64
+
+  package init(_ seed: UInt64) { state = seed }
+
+  package mutating func next() -> UInt64 {
+    state &+= 0x9e37_79b9_7f4a_7c15
+    var mixed = state
+    mixed = (mixed ^ (mixed >> 30)) &* 0xbf58_476d_1ce4_e5b9
+    mixed = (mixed ^ (mixed >> 27)) &* 0x94d0_49bb_1331_11eb
+    return mixed ^ (mixed >> 31)
+  }
+
+  /// Whether it happens now, what happens in so many of a hundred cases.
+  package mutating func chance(_ hundredths: Int) -> Bool {
+    hundredths > 0 && Int.random(in: 0..<100, using: &self) < hundredths
+  }
+}
