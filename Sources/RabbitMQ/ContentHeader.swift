@@ -168,7 +168,7 @@ extension [UInt8] {
 }
 
 /// What a broker says of a message in its header frame.
-struct ContentHeader {
+struct ContentHeader: Equatable {
   var bodyBytes: UInt64 = 0
   var id = ""
   var type = ""

@@ -18,6 +18,8 @@ package func fuzzOneInput(_ data: UnsafePointer<UInt8>?, _ count: Int) -> CInt {
   case "headers": FuzzTargets.headers(input)
   case "calls": FuzzTargets.calls(input)
   case "hpack": fuzzHPACK(input.span.extracting(1..<input.count), cut: Int(input[0]))
+  case "amqp": BrokerFuzz.frames(input)
+  case "broker": BrokerFuzz.connection(input)
   default: preconditionFailure("no fuzz target \(target)")
   }
   return 0
@@ -55,10 +57,8 @@ enum FuzzTargets {
   private static func inputs(
     of body: [UInt8], _ type: MethodType, _ encoding: MessageEncoding, step: Int
   ) -> [ServerCall.Input] {
-    let context = CallContext(
-      method: 0, type: type, encoding: encoding, principal: Principal(permissions: 0))
     var call = ServerCall()
-    call.start(context, openedNanoseconds: 0, connection: 0)
+    call.start(timeoutNanoseconds: .max, openedNanoseconds: 0, connection: 0)
     var heard: [ServerCall.Input] = []
     var used = 0
     var end = 0
