@@ -140,6 +140,7 @@ extension RabbitMQConnection {
         frame_max: frames, heartbeat: seconds)
     }
     frameBytesMax = Int(frames)
+    hasSecondChannel = channels != 1
     link.beginHeartbeats(seconds: seconds)
   }
 

@@ -17,6 +17,8 @@ package final class RabbitMQConnection: BrokerConnection {
   /// What a body gets room for before it has come.
   private static let bodyBytesTrusted = 64 << 10
   private static let closeNanoseconds: Int64 = 2_000_000_000
+  /// How often a broker may stop the channel's flow, or let it go on: each is owed an answer.
+  private static let flowsMax = 1000
   /// What may come before a reply.
   private static let untoldMax = 1 << 18
 
@@ -29,6 +31,8 @@ package final class RabbitMQConnection: BrokerConnection {
   private var reader = HeaderReader()
   /// As the broker wants it, all around the payload included.
   var frameBytesMax = 4096
+  /// Whether the broker allows a channel beside the first.
+  var hasSecondChannel = true
 
   private var confirms = PendingConfirms()
   private var accepts = PendingAccepts()
@@ -52,7 +56,12 @@ package final class RabbitMQConnection: BrokerConnection {
   /// Of the message that comes.
   private var body: [UInt8] = []
   /// Why the broker takes nothing; nil: it does.
-  private(set) var blocked: String?
+  var blocked: String? { alarm ?? (isFlowing ? nil : "it has stopped the channel's flow") }
+  /// What connection.blocked has said; nil: nothing, or that is over.
+  private var alarm: String?
+  /// Unless channel.flow has stopped it.
+  private var isFlowing = true
+  private var flows = 0
   /// What the broker is asked for just now, in words.
   var question: String?
   /// Of no more use, and why.
@@ -289,17 +298,20 @@ extension RabbitMQConnection {
       throw .away(
         "the broker no longer delivers from queue \(queue ?? "?"): it was deleted or moved")
     case .blocked(let text):
-      blocked = plainWords(text)
+      alarm = plainWords(text)
       take(.blocked(blocked))
     case .unblocked:
-      blocked = nil
-      take(.blocked(nil))
+      alarm = nil
+      take(.blocked(blocked))
     case .channelFlow(let isActive):
-      // RabbitMQ holds connections up by itself; it is owed an answer all the same.
+      flows += 1
+      guard flows <= Self.flowsMax else { throw .fault("channel.flow, again and again") }
+      isFlowing = isActive
       link.output.appendMethod(UInt32(AMQP_CHANNEL_FLOW_OK_METHOD), channel: channel, byteCount: 1)
       {
         $0.append(isActive ? 1 : 0)
       }
+      take(.blocked(blocked))
     case .close(let reason):
       isEndedByBroker = true
       throw reason.errorOfConnection(asked: question)

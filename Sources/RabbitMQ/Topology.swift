@@ -83,9 +83,11 @@ extension RabbitMQConnection {
 
   package func depth(of queue: String) throws(BrokerError) -> Int? { try messages(in: queue) }
 
-  /// How many wait in a queue; nil: it is not there, as far as this user may know.
+  /// How many wait in a queue; nil: it is not there, as far as this user may know, or it cannot be asked for.
   private func messages(in name: String) throws(BrokerError) -> Int? {
-    try ask("queue '\(name)'") { () throws(BrokerError) in
+    // To ask on the first one would end it where there is no such queue.
+    if !hasSecondChannel { return nil }
+    return try ask("queue '\(name)'") { () throws(BrokerError) in
       try openChannel(
         secondChannel, by: SystemClock.monotonicNanoseconds() + Self.answerNanoseconds)
       try unsafe send(AMQP_QUEUE_DECLARE_METHOD, channel: secondChannel) { texts in

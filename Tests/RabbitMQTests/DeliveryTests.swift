@@ -258,20 +258,54 @@ struct DeliveryTests {
     #expect(peer.finish() == [])
   }
 
-  @Test func answersFlow() throws {
-    let peer = try peer(delivering: method(M.flow, [0])) { peer in
+  /// Flow and alarm end apart: what is left of the two holds.
+  @Test func heedsFlow() throws {
+    let alarm = method(M.blocked, short("low on disk"), channel: 0)
+    let peer = try peer(delivering: method(M.flow, [0]) + alarm) { peer in
       guard try peer.expect(M.flowOK) == [0] else { throw PeerError("no flow-ok") }
-      try peer.send(deliver(1) + header(0))
+      try peer.send(method(M.unblocked, channel: 0) + alarm + method(M.flow, [1]))
+      guard try peer.expect(M.flowOK) == [1] else { throw PeerError("no flow-ok") }
+      try peer.send(method(M.unblocked, channel: 0) + deliver(1) + header(0))
       peer.waitForEnd()
     }
     let connection = try consumer(peer)
-    #expect(words(try told(connection)) == ["delivery 1"])
+    let stopped = "blocked it has stopped the channel's flow"
+    #expect(
+      words(try told(connection, until: 7)) == [
+        stopped, "blocked low on disk", stopped, "blocked low on disk", "blocked low on disk",
+        "blocked no more", "delivery 1",
+      ])
+    connection.close()
+    #expect(peer.finish() == [])
+  }
+
+  /// Each is owed an answer, which a broker that does not read lets pile up.
+  @Test func endsOverAFloodOfFlow() throws {
+    let flood = Array(repeating: method(M.flow, [0]), count: 2000).joined()
+    let peer = try peer(delivering: Array(flood)) { $0.waitForEnd() }
+    let connection = try consumer(peer)
+    #expect(ending(connection) == .away("not AMQP: channel.flow, again and again"))
     connection.close()
     #expect(peer.finish() == [])
   }
 }
 
 struct TopologyTests {
+  /// Asked on the channel of the messages, a queue that is not there would end it.
+  @Test func asksForNoDepthWhereThereIsOneChannel() throws {
+    let peer = try ScriptedPeer { peer in
+      var manners = Peer.Manners()
+      manners.channelsMax = 1
+      try peer.logIn(manners)
+      try peer.expect(M.close, channel: 0)
+      try peer.send(method(M.closeOK, channel: 0))
+    }
+    let connection = try peer.connect()
+    #expect(try connection.depth(of: "orders.0") == nil)
+    connection.close()
+    #expect(peer.finish() == [])
+  }
+
   @Test func makesWhatIsNotThere() throws {
     let peer = try ScriptedPeer { peer in
       try peer.logIn()
