@@ -40,7 +40,8 @@ package final class ResumeFile: Sendable {
     let isLocked: Bool
     self.report = report
     do throws(Errno) {
-      saved = try SavedLine(path: path)
+      // A save would replace a symbolic link, and not what it leads to; and two links are no two files.
+      saved = try SavedLine(path: ResolvedPath.of(path))
       try saved.requireWritable()
       lock = try saved.openLock()
       wakeup = try Wakeup()

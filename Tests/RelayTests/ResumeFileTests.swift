@@ -14,7 +14,7 @@ struct ResumeFileTests {
     }
     let folder = try #require(made)
     defer {
-      for name in ["token", "token.lock"] { _ = unsafe unlink("\(folder)/\(name)") }
+      for name in ["token", "token.lock", "link", "link.lock"] { _ = unsafe unlink("\(folder)/\(name)") }
       _ = unsafe rmdir(folder)
     }
     try body(folder)
@@ -51,6 +51,24 @@ struct ResumeFileTests {
       }
       first = nil
       _ = try ResumeFile(path: "\(folder)/token") { _ in }
+    }
+  }
+
+  @Test func isWhereALinkLeads() throws {
+    try withFolder { folder in
+      try SavedLine(path: "\(folder)/token").save("a")
+      #expect(unsafe symlink("token", "\(folder)/link") == 0)
+      let file = try ResumeFile(path: "\(folder)/link") { _ in }
+      #expect(throws: ResumeFile.Failure.inUse) {
+        try ResumeFile(path: "\(folder)/token") { _ in }
+      }
+      #expect(try file.position() == WatchPosition(.after("a")))
+      try file.start()
+      file.keep("b")
+      #expect(file.finish() == nil)
+      #expect(try contents("\(folder)/token") == "b\n")
+      var status = stat()
+      #expect(unsafe lstat("\(folder)/link", &status) == 0 && status.st_mode & S_IFMT == S_IFLNK)
     }
   }
 
