@@ -9,7 +9,8 @@ internal import Posix
 /// connection that is at once; where the broker has refused messages, it is once everything in flight has got its answer,
 /// for only then is it known what has to come again. A consumer that drops doubles by their ids sees the messages of a
 /// key in order, with one exception: behind a message that the broker has postponed, later ones that were on their way at
-/// the time may be taken before it.
+/// the time may be taken before it. That is not to happen again and again: from then on one message of that key is in
+/// flight at a time, until the broker has taken many of them in a row.
 ///
 /// A broker that ends the channel over a message does not say which. So ever fewer are sent at once, down to one: that
 /// one is it, and goes to the dead letters.
@@ -25,8 +26,21 @@ package final class Outbox {
   private static let ownWaitsMax = 3
   /// Such queues are remembered.
   private static let ownQueuesMax = 1000
+  /// So many messages of a key have to be taken in a row, one by one, after one was postponed.
+  private static let carefulMessages = 64
+  /// Such keys are remembered.
+  private static let carefulKeysMax = 10_000
+  /// A broker that has confirmed nothing for so long is told of.
+  private static let silenceNanoseconds: Int64 = 30_000_000_000
   /// Counted for what a message has beside its body.
   private static let overheadBytes = 512
+
+  /// A key of which a message was postponed.
+  private struct Care {
+    /// Messages that are still to go one by one.
+    var left = Outbox.carefulMessages
+    var isInFlight = false
+  }
 
   private struct Entry {
     /// Empty once it is settled.
@@ -49,12 +63,16 @@ package final class Outbox {
   private var unsettledBytes = 0
   /// How often a message to a queue that somebody has named was postponed since that took one, by the queue's name.
   private var ownWaits: [String: Int] = [:]
+  /// Keys whose messages go one by one.
+  private var careful: [String: Care] = [:]
 
   private var connection: (any BrokerConnection)?
   private var connectedAt: Int64 = 0
   /// By the numbers of this connection: which entry it was; 0: its fate is known.
   private var sent = NumberedQueue<UInt64>()
   private var inFlight = 0
+  /// Since when nothing was said of what is in flight; nil: something was since it was last asked.
+  private var silentSince: Int64?
   private var cursor: UInt64 = 1
   /// Something came back: nothing is sent until the fate of all in flight is known.
   private var awaitsRewind = false
@@ -76,8 +94,8 @@ package final class Outbox {
   package private(set) var counts = OutboxCounts()
   /// Why the broker takes nothing for now; nil: it takes messages, or there is no connection.
   package private(set) var blocked: String?
-  /// Why the oldest message does not get on, though there is a connection: dead letters are refused too, or it is
-  /// postponed.
+  /// Why the oldest message does not get on, though there is a connection: dead letters are refused too, it is
+  /// postponed, or nothing has been confirmed for half a minute.
   package private(set) var stuck: String?
   /// Why there is no connection; nil where there is one, or the first was not tried yet.
   package private(set) var trouble: BrokerError?
@@ -138,6 +156,7 @@ package final class Outbox {
     precondition(connection == nil, "what is in flight has a number")
     while !entries.isEmpty { entries.removeFirst() }
     refusals.removeAll()
+    careful.removeAll()
     (unsettledBytes, suspectsEnd, cursor, awaitsRewind) = (0, 0, entries.first, false)
     stuck = nil
   }
@@ -184,6 +203,7 @@ package final class Outbox {
       let longest = awaitsRewind || inFlight > 0 ? milliseconds : pause(atMost: milliseconds)
       try connection.poll(milliseconds: longest) { receive($0, take) }
       if awaitsRewind, inFlight == 0 { rewind() }
+      tellSilence()
       try send(connection)
     } catch {
       lose(connection, error, take)
@@ -211,6 +231,11 @@ package final class Outbox {
     while inFlight < window, cursor < entries.end {
       let number = cursor
       if let message = entries[number].message {
+        // What comes behind it waits too: to step over it would cost a second list of what is to be sent.
+        if !careful.isEmpty {
+          if careful[message.partitionKey]?.isInFlight == true { return }
+          careful[message.partitionKey]?.isInFlight = true
+        }
         // Before it is handed over: a connection may break over it.
         cursor = number + 1
         sent.append(number)
@@ -248,6 +273,7 @@ package final class Outbox {
       if isGivenUp(number) {
         return refuse(number, Refusal.postponed, text, isOverBody: false)
       }
+      takeCare(of: number)
       waitAWhile("the broker does not take a message for now: \(text)")
     case .delivery(let delivery): take(.delivery(delivery))
     case .blocked(let reason):
@@ -263,8 +289,21 @@ package final class Outbox {
     let number = sent[place]
     sent[place] = 0
     inFlight -= 1
+    silentSince = nil
+    if !careful.isEmpty, let key = entries[number].message?.partitionKey {
+      careful[key]?.isInFlight = false
+    }
     while !sent.isEmpty, sent[sent.first] == 0 { sent.removeFirst() }
     return number
+  }
+
+  /// From now on the messages of its key go one by one. Those to somebody's own queue have no order to keep with others.
+  private func takeCare(of number: UInt64) {
+    guard !entries[number].isDroppable, let key = entries[number].message?.partitionKey,
+      !key.isEmpty
+    else { return }
+    if careful.count >= Self.carefulKeysMax { careful.removeAll() }
+    careful[key] = Care()
   }
 
   /// Whether a message that is postponed is one of somebody's own queue, which others have waited for long enough.
@@ -297,6 +336,7 @@ package final class Outbox {
     if entries.first >= suspectsEnd { suspectsEnd = 0 }
     // What was on its way when something came back says nothing of what comes next.
     if !awaitsRewind {
+      if !careful.isEmpty { relax(message.partitionKey) }
       if window < limits.messagesMax, suspectsEnd == 0 { window += 1 }
       backoff.reset()
       pausedUntil = .min
@@ -304,6 +344,12 @@ package final class Outbox {
       tellGoingOn()
     }
     take(isDropped ? .dropped(number) : .settled(number, isDead: refusal != nil))
+  }
+
+  /// A message of this key was taken.
+  private func relax(_ key: String) {
+    careful[key]?.left -= 1
+    if let care = careful[key], care.left <= 0 { careful[key] = nil }
   }
 
   /// The broker does not take a message, or its dead letter.
@@ -338,6 +384,7 @@ package final class Outbox {
       trouble = nil
       sent.restart()
       inFlight = 0
+      for key in careful.keys { careful[key]?.isInFlight = false }
       rewind()
       take(.connected)
       // With something to send, the first confirmation says that it goes on.
@@ -385,6 +432,23 @@ package final class Outbox {
   }
 
   private func pauseNow() { pausedUntil = clock.now() + backoff.wait(&random) }
+
+  /// A broker may be there and well, and a queue of its not: one without a majority of its machines confirms nothing, and
+  /// says so to nobody.
+  private func tellSilence() {
+    guard inFlight > 0, blocked == nil, stuck == nil else {
+      silentSince = nil
+      return
+    }
+    let now = clock.now()
+    let since = silentSince ?? now
+    silentSince = since
+    guard now - since > Self.silenceNanoseconds else { return }
+    let seconds = (now - since) / 1_000_000_000
+    let text = "the broker is there, and has confirmed nothing for \(seconds) s"
+    stuck = text
+    tell(text)
+  }
 
   /// The broker is there, and the oldest message does not get on.
   private func waitAWhile(_ text: String) {

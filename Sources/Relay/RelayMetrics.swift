@@ -56,7 +56,7 @@ package final class RelayMetrics: Sendable {
     if !all.isServerConnected { return "waits for the server" }
     if !all.isBrokerConnected { return "waits for the broker" }
     if all.blocked { return "the broker takes nothing for now" }
-    return all.isStuck ? "a message does not get on" : "relays"
+    return all.isStuck ? "the oldest message does not get on" : "relays"
   }
 
   /// A server that is well says something within this, in nanoseconds: only then nothing came.
@@ -134,7 +134,7 @@ package final class RelayMetrics: Sendable {
       value: all.blocked ? 1 : 0)
     page.gauge(
       "holdfast_relay_stuck",
-      help: "1 while the oldest message does not get on: its letter is refused, or a queue full.",
+      help: "1 while the oldest message does not get on: its letter is refused, a queue full, or nothing confirmed.",
       value: all.isStuck ? 1 : 0)
   }
 }

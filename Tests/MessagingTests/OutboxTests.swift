@@ -277,6 +277,65 @@ struct OutboxTests {
     rig.check()
   }
 
+  /// What was on its way when the first one was postponed may pass it; nothing does later, however often one is.
+  @Test(arguments: UInt64(1)...20)
+  func isOvertakenOnce(_ seed: UInt64) {
+    let rig = Rig(ScriptedBroker(Faults(postponed: 30), seed: seed))
+    for number in 0..<400 { rig.add(number % 4 == 0 ? "b" : "a") }
+    for _ in 0..<5000 where !rig.box.isSettled {
+      rig.step()
+      rig.pass(10)
+    }
+    rig.check(inOrder: false)
+    var seen: Set<String> = []
+    var last: [String: Int] = [:]
+    for message in rig.broker.taken where seen.insert(message.id).inserted {
+      let number = Int(message.id.dropFirst(2))!
+      if number <= 50 { continue }
+      #expect(last[message.partitionKey, default: 0] < number, "overtaken: \(message.id)")
+      last[message.partitionKey] = number
+    }
+  }
+
+  @Test func goesFastAgainOnceManyWereTaken() {
+    let rig = Rig(ScriptedBroker(Faults(postponed: 100)))
+    for _ in 0..<1000 { rig.add("a") }
+    rig.step()
+    rig.step()
+    rig.broker.faults.postponed = 0
+    rig.pass(20)
+    // 64 one by one, and then ever more at once.
+    #expect(!rig.drain(60))
+    #expect(rig.drain(60))
+    rig.check()
+  }
+
+  /// A queue without a majority of its machines says nothing, and its broker sends heartbeats.
+  @Test func tellsThatNothingIsConfirmed() {
+    let rig = Rig(ScriptedBroker())
+    rig.step()
+    rig.pass(100)
+    rig.add("a")
+    rig.broker.isSilent = true
+    for _ in 0..<3 { rig.step() }
+    #expect(rig.box.stuck == nil && rig.words.isEmpty)
+    rig.pass(31)
+    rig.step()
+    #expect(rig.box.stuck?.contains("confirmed nothing for 31 s") == true && rig.words.count == 1)
+    rig.broker.isSilent = false
+    #expect(rig.drain(3))
+    #expect(rig.box.stuck == nil && rig.words.count == 2)
+    // An alarm is told as one.
+    rig.add("a")
+    rig.broker.isSilent = true
+    rig.step(0)
+    rig.connection.notices = [.blocked("low on disk")]
+    rig.step()
+    rig.pass(100)
+    rig.step()
+    #expect(rig.box.stuck == nil && rig.box.blocked != nil)
+  }
+
   // MARK: The rest
 
   @Test func sendsNothingWhileItIsBlocked() {
