@@ -21,14 +21,16 @@ package struct OutboxLimits: Sendable {
 package struct DeadLetters: Sendable {
   package let destination: String
   package let routingKey: String
+  /// Kafka refuses records whose time is too far from its own, and would refuse their letters.
+  private let hasOwnTime: Bool
 
   /// - Parameter name: a queue; with Kafka a topic.
   package init(_ name: String, on address: BrokerAddress) {
     routingKey = name
     switch address {
     // The default exchange, which says where there is no such queue.
-    case .amqp: destination = ""
-    case .kafka: destination = name
+    case .amqp: (destination, hasOwnTime) = ("", false)
+    case .kafka: (destination, hasOwnTime) = (name, true)
     }
   }
 
@@ -51,6 +53,10 @@ package struct DeadLetters: Sendable {
     for index in letter.attributes.indices {
       letter.attributes[index].value = Self.cut(
         letter.attributes[index].value, to: Self.textBytesMax)
+    }
+    if hasOwnTime, message.time != 0 {
+      letter.attributes.append(("time", TimeText.text(nanoseconds: message.time)))
+      letter.time = 0
     }
     letter.attributes += [
       ("deadreason", refusal.reason),

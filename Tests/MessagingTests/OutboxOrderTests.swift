@@ -1,8 +1,9 @@
 // What an outbox does for whoever answers orders: letters that are dead from the start, answers that nobody misses, and a
 // fresh start between two connections.
 import BrokerTesting
-import Messaging
 import Testing
+
+@testable import Messaging
 
 private final class Rig {
   let broker: ScriptedBroker
@@ -59,6 +60,20 @@ struct OutboxOrderTests {
     }
     #expect(rig.box.counts.dead.filter { $0.value > 0 } == ["POISON": 1, "TOO_LARGE": 1])
     #expect(rig.box.counts.confirmed == 1)
+  }
+
+  /// A record of Kafka's whose time is refused has a letter whose time is not: it is the broker's own.
+  @Test(arguments: [
+    ("amqp://a", 1_900_000_000_000_000_000, []),
+    ("kafka://a", 0, ["2030-03-17T17:46:40Z"]),
+  ] as [(String, Int64, [String])])
+  func aDeadLetterHasATimeThatIsTaken(_ address: String, _ time: Int64, _ attributes: [String]) {
+    var message = Rig.message("m-1")
+    message.time = 1_900_000_000_000_000_000
+    let letter = DeadLetters("dead", on: BrokerAddress(address)!).letter(
+      message, Refusal(reason: "REJECTED", text: "", time: 0, omitsBody: false))
+    #expect(letter.time == time)
+    #expect(letter.attributes.filter { $0.name == "time" }.map(\.value) == attributes)
   }
 
   /// A producer of orders sets names as it likes, and they are no reason to refuse its letter.
