@@ -134,7 +134,8 @@ package final class RelayMetrics: Sendable {
       value: all.blocked ? 1 : 0)
     page.gauge(
       "holdfast_relay_stuck",
-      help: "1 while the oldest message does not get on: its letter is refused, a queue full, or nothing confirmed.",
+      help:
+        "1 while the oldest message does not get on: its letter is refused, a queue full, or nothing confirmed.",
       value: all.isStuck ? 1 : 0)
   }
 }

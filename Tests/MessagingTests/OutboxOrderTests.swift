@@ -63,10 +63,11 @@ struct OutboxOrderTests {
   }
 
   /// A record of Kafka's whose time is refused has a letter whose time is not: it is the broker's own.
-  @Test(arguments: [
-    ("amqp://a", 1_900_000_000_000_000_000, []),
-    ("kafka://a", 0, ["2030-03-17T17:46:40Z"]),
-  ] as [(String, Int64, [String])])
+  @Test(
+    arguments: [
+      ("amqp://a", 1_900_000_000_000_000_000, []),
+      ("kafka://a", 0, ["2030-03-17T17:46:40Z"]),
+    ] as [(String, Int64, [String])])
   func aDeadLetterHasATimeThatIsTaken(_ address: String, _ time: Int64, _ attributes: [String]) {
     var message = Rig.message("m-1")
     message.time = 1_900_000_000_000_000_000

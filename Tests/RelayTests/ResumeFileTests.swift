@@ -14,7 +14,9 @@ struct ResumeFileTests {
     }
     let folder = try #require(made)
     defer {
-      for name in ["token", "token.lock", "link", "link.lock"] { _ = unsafe unlink("\(folder)/\(name)") }
+      for name in ["token", "token.lock", "link", "link.lock"] {
+        _ = unsafe unlink("\(folder)/\(name)")
+      }
       _ = unsafe rmdir(folder)
     }
     try body(folder)
