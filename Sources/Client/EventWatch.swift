@@ -241,17 +241,21 @@ package final class EventWatch {
         rotation.target, methods: ServiceMethod.clientMethods, program: program, callsMax: 2)
     } catch { throw failure(error) }
     let call = begin(client, from: start)
-    let connectedAt = SystemClock.monotonicNanoseconds()
-    heardAt = connectedAt
+    heardAt = SystemClock.monotonicNanoseconds()
+    // Up to when it has to answer.
+    var readyBy = heardAt + Self.connectNanoseconds
     var head = HeadCall()
     var (isFirst, isEnough, isMalformed) = (true, false, false)
     while true {
       let milliseconds: Int32
+      let asked = SystemClock.monotonicNanoseconds()
       switch pause() {
       case .stop: return true
       case .hold: return false
       case .wait(let most): milliseconds = most
       }
+      // A broker may have been waited for meanwhile, which is not the server's doing.
+      readyBy += SystemClock.monotonicNanoseconds() - asked
       var ended: ServiceCallEnd?
       do throws(ServiceClientError) {
         let hasCome = try unsafe client.wait(milliseconds: milliseconds) { id, bytes in
@@ -280,7 +284,7 @@ package final class EventWatch {
         throw failure
       }
       let now = SystemClock.monotonicNanoseconds()
-      if !client.isReady, now - connectedAt > Self.connectNanoseconds {
+      if !client.isReady, now > readyBy {
         throw failure(ServiceClientError(.unreachable, "nobody answers there"))
       }
       if now - heardAt > Self.silenceNanoseconds {

@@ -24,9 +24,8 @@ package struct SavedLine: Sendable {
   package func read() throws(Errno) -> String? {
     do throws(Errno) {
       let contents = try FileContents(path: path, byteCountMax: Self.byteCountMax)
-      guard contents.status.isRegular, contents.bytes.count <= Self.byteCountMax else {
-        throw .notRegular
-      }
+      guard contents.status.isRegular else { throw .notRegular }
+      guard contents.bytes.count <= Self.byteCountMax else { throw .tooLarge }
       let line = contents.bytes.prefix { $0 != 0x0a }
       return String(decoding: line, as: UTF8.self)
     } catch {

@@ -24,6 +24,7 @@ package struct Errno: Error, Equatable, CustomStringConvertible {
   package static let brokenPipe = Errno(code: EPIPE)
   /// No error of a system call: the name is one of a directory, a pipe, a socket or a device.
   package static let notRegular = Errno(code: -1)
+  package static let tooLarge = Errno(code: EFBIG)
   package static let noSpace = Errno(code: ENOSPC)
 
   /// There was no room for what was to be written: on the disk, in a quota, below the limit of a file's

@@ -213,4 +213,14 @@ package enum ResolvedPath {
     // realpath's text ends with a NUL and is ours.
     return unsafe String(cString: resolved)
   }
+
+  /// The same, of a file that is to be replaced.
+  /// - Throws: `noSuchFile` where it is a link that leads nowhere, perhaps to a disk that is not mounted.
+  package static func replaceable(_ path: String) throws(Errno) -> String {
+    let resolved = of(path)
+    var status = stat()
+    let isLink = unsafe lstat(path, &status) == 0 && status.st_mode & S_IFMT == S_IFLNK
+    if isLink, resolved == path { throw .noSuchFile }
+    return resolved
+  }
 }

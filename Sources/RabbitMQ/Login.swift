@@ -26,21 +26,28 @@ extension RabbitMQConnection {
     guard access.properties.isEmpty else {
       throw .unsuitable("RabbitMQ's connections have no properties to set")
     }
-    let tls = address.isTLS ? try context(access) : nil
     let hosts: [String]
     do throws(HostName.Unknown) { hosts = try HostName.addresses(address.host) } catch {
       throw .away("\(error)")
     }
+    return try connect(access, address, at: hosts)
+  }
+
+  /// - Parameter hosts: the address's, as IP has them. One that takes the connection and says nothing leaves the others time.
+  static func connect(
+    _ access: BrokerAccess, _ address: AMQPAddress, at hosts: [String]
+  ) throws(BrokerError) -> RabbitMQConnection {
+    let tls = address.isTLS ? try context(access) : nil
     let end = SystemClock.monotonicNanoseconds() + connectNanoseconds
     var failure = BrokerError.away("no address")
     for (index, host) in hosts.enumerated() {
       let share = SystemClock.monotonicNanoseconds() + addressNanoseconds
+      let deadline = index == hosts.count - 1 ? end : min(share, end)
       do throws(BrokerError) {
         let link = try Link(
-          address: host, port: address.port, name: address.host, tls: tls,
-          deadline: index == hosts.count - 1 ? end : min(share, end))
+          address: host, port: address.port, name: address.host, tls: tls, deadline: deadline)
         let connection = RabbitMQConnection(link: link, program: access.program)
-        try connection.logIn(address, access, by: end)
+        try connection.logIn(address, access, by: deadline)
         return connection
       } catch {
         failure = error

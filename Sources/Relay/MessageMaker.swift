@@ -75,14 +75,16 @@ struct MessageMaker {
     attributes.reserveCapacity(4)
     if !sku.isEmpty { attributes.append(("subject", sku)) }
     attributes.append(("sequence", sequence(event.lsn)))
-    if unsafe !event.reservationID.isEmpty {
-      attributes.append(("reservationid", unsafe Self.string(event.reservationID)))
-    }
+    let reservation = unsafe Self.string(event.reservationID)
+    if !reservation.isEmpty { attributes.append(("reservationid", reservation)) }
     if !reference.isEmpty { attributes.append(("reference", reference)) }
-    // What is about no item that there is: whoever asked has its messages in order.
+    // What is about no item that there is, and a hold that goes on for longer: whoever asked has its messages in order.
     let key =
       !sku.isEmpty
-      ? sku : !reference.isEmpty ? reference : unsafe Self.string(event.idempotencyKey)
+      ? sku
+      : !reference.isEmpty
+        ? reference
+        : !reservation.isEmpty ? reservation : unsafe Self.string(event.idempotencyKey)
     return BrokerMessage(
       to: destination, routingKey: routingKey(type, sku), partitionKey: key,
       id: id(store, event.lsn), type: type, source: source, contentType: contentType,

@@ -41,7 +41,7 @@ package final class ResumeFile: Sendable {
     self.report = report
     do throws(Errno) {
       // A save would replace a symbolic link, and not what it leads to; and two links are no two files.
-      saved = try SavedLine(path: ResolvedPath.of(path))
+      saved = try SavedLine(path: ResolvedPath.replaceable(path))
       try saved.requireWritable()
       lock = try saved.openLock()
       wakeup = try Wakeup()

@@ -99,7 +99,7 @@ struct WatchEvents: ParsableCommand {
   private func savedLine() throws(CommandFailure) -> SavedLine? {
     guard let resumeFile else { return nil }
     do throws(Errno) {
-      let saved = try SavedLine(path: ResolvedPath.of(resumeFile))
+      let saved = try SavedLine(path: ResolvedPath.replaceable(resumeFile))
       try saved.requireWritable()
       return saved
     } catch {

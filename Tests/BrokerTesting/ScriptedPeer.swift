@@ -175,9 +175,12 @@ package final class ScriptedPeer: Sendable {
   private let outcome = Mutex<[String]>([])
   private let thread = Mutex<Thread?>(nil)
 
-  package init(_ script: @escaping @Sendable (Peer) throws -> Void) throws {
-    let socket = try Socket.listen(host: "127.0.0.1", port: 0)
-    port = try Socket.localPort(socket.number)
+  package init(
+    host: String = "127.0.0.1", port: UInt16 = 0,
+    _ script: @escaping @Sendable (Peer) throws -> Void
+  ) throws {
+    let socket = try Socket.listen(host: host, port: port)
+    self.port = try Socket.localPort(socket.number)
     listener = socket.take()
     wakeup = try Wakeup()
     let thread = try Thread(name: "peer") { [listener, wakeup, outcome = self] in

@@ -2,6 +2,7 @@
 
 import contextlib
 import random
+import socket
 import threading
 import time
 
@@ -160,6 +161,18 @@ def test_a_broker_that_does_not_answer(binary, rabbitmq, place, tmp_path):
         with Relay(binary, server.target, place, file) as relay:
             inbox.wait(21)
             settle(relay, inbox, client)
+
+
+def test_a_broker_that_takes_connections_and_says_nothing(binary, tmp_path):
+    """An attempt takes ten seconds. The server is no less there for that."""
+    with Server(binary) as server, Client(server.target) as client, socket.create_server(("127.0.0.1", 0)) as mute:
+        client.item(1)
+        address = f"amqp://127.0.0.1:{mute.getsockname()[1]}"
+        with Relay(binary, server.target, None, tmp_path / "token", "--broker", address, "--shutdown-timeout", "1s") as relay:
+            relay.says("it does not answer")
+            eventually(lambda: relay.metric("connected", side="server") == 1)
+            assert "nobody answers" not in relay.text()
+            assert relay.readiness() == 503 and relay.stop() == 0
 
 
 def test_a_message_that_is_too_large(binary, rabbitmq, place, tmp_path):

@@ -153,6 +153,23 @@ struct LoginTests {
     #expect(peer.finish() == [])
   }
 
+  /// Of two addresses one takes connections and says nothing, such as a machine that stands still.
+  @Test func passesOverAnAddressThatSaysNothing() throws {
+    let isOver = try Wakeup()
+    let mute = try ScriptedPeer { _ in _ = isOver.wait(nanoseconds: 60_000_000_000) }
+    let peer = try ScriptedPeer(host: "127.0.0.2", port: mute.port) { peer in
+      try peer.logIn()
+      peer.waitForEnd()
+    }
+    let access = mute.access()
+    guard case .amqp(let address) = access.address else { return }
+    let connection = try RabbitMQConnection.connect(
+      access, address, at: ["127.0.0.1", "127.0.0.2"])
+    connection.close()
+    isOver.signal()
+    #expect(mute.finish() == [] && peer.finish() == [])
+  }
+
   @Test func wantsALoginThatItKnows() throws {
     var manners = Peer.Manners()
     manners.mechanisms = "SCRAM-SHA-256"

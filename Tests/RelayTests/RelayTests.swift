@@ -167,8 +167,10 @@ struct MessageTests {
     #expect(messages.count == 1 && messages[0].body == event.bytes)
   }
 
-  /// What is about no item has the key of whoever asked.
+  /// What is about no item, as a hold that goes on for longer, has the key of whoever asked.
   @Test(arguments: [
+    (Wire().adding(4, "r-1").adding(5, "order-1"), ["order-1"], "StockRejected."),
+    (Wire().adding(4, "r-1").adding(10, "key"), ["r-1"], "StockRejected."),
     (Wire().adding(6, line("a", 1)).adding(6, line("b", 2)), ["a", "b"], "StockRejected.a"),
     (Wire().adding(5, "order-1").adding(10, "key"), ["order-1"], "StockRejected."),
     (Wire().adding(10, "key"), ["key"], "StockRejected."),

@@ -74,6 +74,24 @@ struct ResumeFileTests {
     }
   }
 
+  /// What it leads to may be on a disk that is not there: to begin anew would skip or repeat.
+  @Test func isNoLinkToNowhere() throws {
+    try withFolder { folder in
+      #expect(unsafe symlink("nowhere/token", "\(folder)/link") == 0)
+      #expect(throws: ResumeFile.Failure.unusable(.noSuchFile)) {
+        try ResumeFile(path: "\(folder)/link") { _ in }
+      }
+    }
+  }
+
+  @Test func isNotTooLong() throws {
+    try withFolder { folder in
+      try SavedLine(path: "\(folder)/token").save(String(repeating: "a", count: 5000))
+      let file = try ResumeFile(path: "\(folder)/token") { _ in }
+      #expect(throws: ResumeFile.Failure.unusable(.tooLarge)) { try file.position() }
+    }
+  }
+
   @Test func saysWhatIsInItsPlace() throws {
     try withFolder { folder in
       try SavedLine(path: "\(folder)/token").save("not a token at all")
