@@ -116,9 +116,7 @@ final class OrderBroker {
 
 final class OrderConnection: BrokerConnection {
   private let broker: OrderBroker
-  private var published: UInt64 = 0
-  private var waiting: [(UInt64, BrokerMessage)] = []
-  private var confirmations: [(UInt64, BrokerMessage)] = []
+  private var published = Published()
   fileprivate var unaccepted: [UInt64: OrderBroker.Queued] = [:]
   private var nextTag: UInt64 = 1
   private var prefetch = 0
@@ -137,9 +135,7 @@ final class OrderConnection: BrokerConnection {
 
   func publish(_ message: BrokerMessage) throws(BrokerError) -> UInt64 {
     precondition(!isClosed, "used after its end")
-    published += 1
-    waiting.append((published, message))
-    return published
+    return published.append(message)
   }
 
   func accept(_ tags: [UInt64]) throws(BrokerError) {
@@ -166,15 +162,20 @@ final class OrderConnection: BrokerConnection {
       throw failure
     }
     let isLost = broker.random.chance(broker.faults.brokerLost)
-    let looks = isLost ? Int.random(in: 0...waiting.count, using: &broker.random) : waiting.count
+    let count = published.unseenCount
+    let looks = isLost ? Int.random(in: 0...count, using: &broker.random) : count
     do throws(BrokerError) {
-      for (number, message) in waiting.prefix(looks) { try look(number, message, take) }
+      try published.look(atMost: looks) { (number, message) throws(BrokerError) in
+        try look(number, message, take)
+      }
     } catch {
       broker.end(self)
       throw error
     }
-    waiting.removeFirst(looks)
-    let hasConfirmed = confirm(take)
+    let hasConfirmed = published.confirm(late: broker.faults.lateConfirmations, &broker.random) {
+      broker.confirmed.insert($1.correlationID)
+      take(.confirmed($0))
+    }
     let hasDelivered = deliver(take)
     if isLost {
       broker.end(self)
@@ -185,10 +186,11 @@ final class OrderConnection: BrokerConnection {
 
   private func look(
     _ number: UInt64, _ message: BrokerMessage, _ take: (BrokerNotice) -> Void
-  ) throws(BrokerError) {
+  ) throws(BrokerError) -> Bool {
     if message.destination.isEmpty, message.routingKey == "orders.dead" {
       if broker.faults.hasNoLetters {
-        return take(.refused(number, reason: "UNROUTABLE", text: "no such queue"))
+        take(.refused(number, reason: "UNROUTABLE", text: "no such queue"))
+        return false
       }
       broker.dead.append(message)
     } else if broker.faults.deadlyAnswers.contains(message.id) {
@@ -199,26 +201,11 @@ final class OrderConnection: BrokerConnection {
       broker.confirmed.insert(message.correlationID)
       take(.refused(number, reason: "UNROUTABLE", text: "no such queue"))
       if broker.faults.endsOverMissingQueues { throw .away("the producer is at its end") }
-      return
+      return false
     } else {
       broker.answers.append(message)
     }
-    confirmations.append((number, message))
-  }
-
-  private func confirm(_ take: (BrokerNotice) -> Void) -> Bool {
-    var late: [(UInt64, BrokerMessage)] = []
-    let count = confirmations.count
-    for (number, message) in confirmations {
-      if broker.random.chance(broker.faults.lateConfirmations) {
-        late.append((number, message))
-      } else {
-        broker.confirmed.insert(message.correlationID)
-        take(.confirmed(number))
-      }
-    }
-    confirmations = late
-    return count > 0
+    return true
   }
 
   private func deliver(_ take: (BrokerNotice) -> Void) -> Bool {

@@ -69,10 +69,7 @@ final class ScriptedBroker {
 
 final class ScriptedConnection: BrokerConnection {
   private let broker: ScriptedBroker
-  private var published: UInt64 = 0
-  /// Not looked at yet.
-  private var waiting: [(UInt64, BrokerMessage)] = []
-  private var confirmations: [UInt64] = []
+  private var published = Published()
   private var unknown = 0
   private var isBlocked = false
   private(set) var isClosed = false
@@ -92,11 +89,9 @@ final class ScriptedConnection: BrokerConnection {
 
   func publish(_ message: BrokerMessage) throws(BrokerError) -> UInt64 {
     precondition(!isClosed, "used after its end")
-    published += 1
     unknown += 1
-    waiting.append((published, message))
     broker.published(inFlight: unknown)
-    return published
+    return published.append(message)
   }
 
   func accept(_ tags: [UInt64]) throws(BrokerError) {
@@ -114,51 +109,46 @@ final class ScriptedConnection: BrokerConnection {
       take(.blocked(isBlocked ? "low on disk" : nil))
     }
     let isLost = broker.random.chance(broker.faults.lost)
-    let looks = isLost ? Int.random(in: 0...waiting.count, using: &broker.random) : waiting.count
+    let count = published.unseenCount
+    let looks = isLost ? Int.random(in: 0...count, using: &broker.random) : count
     if broker.isSilent { return }
-    for (place, message) in waiting.prefix(looks) { try look(place, message, take) }
-    waiting.removeFirst(looks)
-    confirmSome(take)
+    try published.look(atMost: looks) { (place, message) throws(BrokerError) in
+      try look(place, message, take)
+    }
+    published.confirm(late: broker.faults.lateConfirmations, &broker.random) { place, _ in
+      unknown -= 1
+      take(.confirmed(place))
+    }
     if isLost { throw .away("the connection broke") }
   }
 
   private func look(
     _ place: UInt64, _ message: BrokerMessage, _ take: (BrokerNotice) -> Void
-  ) throws(BrokerError) {
+  ) throws(BrokerError) -> Bool {
     if message.body.count > broker.faults.bodyMax {
       // The channel ends: what was confirmed and not told yet is not told, and what comes behind is not looked at.
       throw .messageRefused(reason: "MESSAGE_TOO_LARGE", text: "\(message.body.count) bytes")
     }
-    if message.destination.isEmpty {
-      if broker.random.chance(broker.faults.refusedLetters) {
-        unknown -= 1
-        return take(.refused(place, reason: "UNROUTABLE", text: "no such queue"))
-      }
-    } else if broker.faults.poison.contains(message.id) {
-      unknown -= 1
-      return take(.refused(place, reason: "REJECTED", text: "poison"))
-    } else if broker.faults.fullQueues.contains(message.routingKey)
-      || broker.random.chance(broker.faults.postponed)
-    {
-      unknown -= 1
-      return take(.postponed(place, text: "the queue is full"))
+    guard let refusal = refusal(of: message, place) else {
+      broker.take(message)
+      return true
     }
-    broker.take(message)
-    confirmations.append(place)
+    unknown -= 1
+    take(refusal)
+    return false
   }
 
-  private func confirmSome(_ take: (BrokerNotice) -> Void) {
-    if broker.faults.lateConfirmations > 0 { confirmations.shuffle(using: &broker.random) }
-    var late: [UInt64] = []
-    for place in confirmations {
-      if broker.random.chance(broker.faults.lateConfirmations) {
-        late.append(place)
-      } else {
-        unknown -= 1
-        take(.confirmed(place))
-      }
+  private func refusal(of message: BrokerMessage, _ place: UInt64) -> BrokerNotice? {
+    if message.destination.isEmpty {
+      return broker.random.chance(broker.faults.refusedLetters)
+        ? .refused(place, reason: "UNROUTABLE", text: "no such queue") : nil
     }
-    confirmations = late
+    if broker.faults.poison.contains(message.id) {
+      return .refused(place, reason: "REJECTED", text: "poison")
+    }
+    let isFull = broker.faults.fullQueues.contains(message.routingKey)
+    return isFull || broker.random.chance(broker.faults.postponed)
+      ? .postponed(place, text: "the queue is full") : nil
   }
 
   func close() { isClosed = true }
