@@ -14,7 +14,8 @@ package final class LeaseKeeper: Sendable {
   /// - Parameters:
   ///   - interval: in nanoseconds: a fourth of the lease. In an interval in which something was appended it says
   ///     nothing.
-  ///   - onFailure: called once, from the keeper's thread: the log has another owner.
+  ///   - onFailure: called once, from the keeper's thread: the log has another owner, of an epoch above all that this
+  ///     one has told of.
   package init(
     _ log: any ReplicatedLog, epoch: UInt32, interval: Int64,
     onFailure: @escaping @Sendable (JournalError) -> Void
@@ -41,6 +42,8 @@ package final class LeaseKeeper: Sendable {
       do throws(JournalError) {
         try log.beat(epoch: epoch.load(ordering: .acquiring))
         seen = log.leaseEnd
+      } catch .fenced(let other) where other <= epoch.load(ordering: .acquiring) {
+        // By this owner itself, which has taken the log once more while the beat was on its way.
       } catch {
         if !isStopping.load(ordering: .acquiring) { onFailure(error) }
         return

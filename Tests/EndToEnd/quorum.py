@@ -10,7 +10,7 @@ from server import eventually, holdfast, serve_command
 
 needs_engine = pytest.mark.skipif(not is_installed(), reason="PostgreSQL's server is not installed (Debian: postgresql)")
 
-LEASE_SECONDS = 0.5
+LEASE_SECONDS = 1
 # A takeover is a lease, a look at the log, and the rest of it; and what the tests beside this one take of the machine.
 TAKEOVER_SECONDS = LEASE_SECONDS + 4.5
 FENCED = 75

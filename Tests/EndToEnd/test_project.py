@@ -414,7 +414,7 @@ def test_the_owner_of_a_log_is_followed_wherever_it_is(binary, database, start):
     done = subprocess.run([binary, "engine", "init", "--engine", database.address], capture_output=True, text=True, timeout=60)
     assert done.returncode == 0, done.stderr
     project = Project(binary, database, None, "of_a_log", "--engine", database.address)
-    quorum = ("--durability", "quorum", "--engine", database.address, "--lease", "500ms")
+    quorum = ("--durability", "quorum", "--engine", database.address, "--lease", "1s")
     with project:
         # There is no owner yet.
         project.says("the log has no owner now")

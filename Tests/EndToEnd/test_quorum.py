@@ -128,7 +128,7 @@ def test_leases_that_differ(log):
     with Client(owner.target) as client:
         orders = Orders(client)
         owner.process.send_signal(signal.SIGSTOP)
-        time.sleep(LEASE_SECONDS * 4)
+        time.sleep(LEASE_SECONDS * 3)
         owner.process.send_signal(signal.SIGCONT)
         orders.check(client)
         orders.more(client)

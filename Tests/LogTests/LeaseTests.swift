@@ -184,6 +184,20 @@ struct LeaseKeeperTests {
     #expect(log.epochs == epochs)
   }
 
+  @Test("A beat that its owner has fenced itself, by taking the log once more, is no failure")
+  func raisedMeanwhile() throws {
+    let (log, told) = (try Beats(), try Told())
+    let keeper = try LeaseKeeper(log, epoch: 4, interval: Self.interval, onFailure: told.tell)
+    keeper.raise(to: 9)
+    log.heard.withLock { $0.failure = .fenced(by: 9) }
+    #expect(log.wait(for: log.epochs.count + 3))
+    #expect(told.errors.withLock { $0.isEmpty })
+    log.heard.withLock { $0.failure = .fenced(by: 10) }
+    #expect(told.wakeup.wait(nanoseconds: 20_000_000_000))
+    keeper.stop()
+    #expect(told.errors.withLock { $0 } == [.fenced(by: 10)])
+  }
+
   @Test("An owner that appends need not beat")
   func appends() throws {
     let (log, told) = (try Beats(), try Told())
