@@ -34,6 +34,7 @@ struct HoldfastLoad: ParsableCommand {
   static func main() {
     // A report that outgrows the limit of a file's size is told of like any that cannot be written.
     Signals.makeFailedWritesErrors()
+    TLSLibrary.keepUntilTheEnd()
     do {
       var command = try parseAsRoot()
       try command.run()

@@ -3,6 +3,17 @@ internal import COpenSSL
 internal import Glibc
 internal import Synchronization
 
+/// The library itself, which others of this process use as well (libpq, librdkafka).
+package enum TLSLibrary {
+  /// exit(3) leaves the library as it is. By itself it would free then what threads use that still run, or that end at the
+  /// same moment: now and then a program that was asked to end would die of a double free instead. To be called before
+  /// anybody uses the library.
+  package static func keepUntilTheEnd() {
+    // OPENSSL_init_crypto: 1, or 0 without memory; then whoever uses the library hears of it.
+    _ = OPENSSL_init_crypto(UInt64(OPENSSL_INIT_NO_ATEXIT), nil)
+  }
+}
+
 /// A file that TLS needs cannot be used, or the library not be set up. One line.
 package struct TLSFileError: Error, Equatable, CustomStringConvertible {
   package let description: String

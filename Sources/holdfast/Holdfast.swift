@@ -22,6 +22,7 @@ struct Holdfast: AsyncParsableCommand {
 
   static func main() async {
     Signals.makeFailedWritesErrors()
+    TLSLibrary.keepUntilTheEnd()
     // Nothing can be told where this fails.
     try? FileDescriptor.openStandardStreams()
     await main(nil)

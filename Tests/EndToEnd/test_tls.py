@@ -2,12 +2,14 @@
 
 import json
 import os
+import pathlib
 import re
 import shutil
 import signal
 import socket
 import ssl
 import subprocess
+import sys
 import threading
 import time
 import urllib.error
@@ -393,3 +395,26 @@ def test_a_shutdown_tells_its_tls_clients(start, pair, ours):
         codes = {call.exception().code() if call.exception() else StatusCode.OK for call in calls}
         assert codes <= {StatusCode.OK, StatusCode.UNAVAILABLE}
     assert server.stop() == 0
+
+
+@pytest.mark.parametrize("program, flags", [
+    ("holdfast", ("health", "--target", "https://127.0.0.1:1")),
+    ("holdfast-load", ("run", "--tls", "--target", "127.0.0.1:1")),
+])
+def test_the_library_is_left_alone_at_the_end(binary, generator, tmp_path, program, flags):
+    """By itself it tidies up at exit(3), under threads that still use it: some ends in a hundred were a SIGSEGV."""
+    if not shutil.which("cc"):
+        pytest.skip("needs a C compiler")
+    library = tmp_path / "exit_handlers.so"
+    source = pathlib.Path(__file__).with_name("exit_handlers.c")
+    subprocess.run(["cc", "-shared", "-fPIC", "-O1", "-o", library, source, "-ldl"], check=True)
+
+    def handlers(*command):
+        done = subprocess.run(list(map(str, command)), capture_output=True, text=True, timeout=60,
+                              env={**os.environ, "LD_PRELOAD": str(library)})
+        return done.stderr
+
+    # Another program has it tidied up, and is seen.
+    assert "at exit: OPENSSL_cleanup" in handlers(sys.executable, "-c", "import ssl; ssl.create_default_context()")
+    said = handlers({"holdfast": binary, "holdfast-load": generator}[program], *flags)
+    assert "Connection refused" in said and "OPENSSL_cleanup" not in said
