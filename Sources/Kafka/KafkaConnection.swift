@@ -49,14 +49,12 @@ package final class KafkaConnection: BrokerConnection {
   private var isClosed = false
 
   /// Waits until a broker is there.
-  /// - Parameters:
-  ///   - report: gets what librdkafka has to say to an operator, a line at a time, less and less often of one kind.
+  /// - Parameter log: gets what librdkafka has to say to an operator.
   /// - Throws: `unsuitable` for credentials, certificates and properties; `away` where no broker answers.
   package static func connect(
-    _ access: BrokerAccess, patience: Patience = Patience(),
-    report: @escaping (String) -> Void = { _ in }
+    _ access: BrokerAccess, patience: Patience = Patience(), log: KafkaLog = KafkaLog()
   ) throws(BrokerError) -> KafkaConnection {
-    let connection = try KafkaConnection(access, patience, KafkaLog(report))
+    let connection = try KafkaConnection(access, patience, log)
     try connection.producer.client.waitForBroker(milliseconds: patience.answerMilliseconds)
     return connection
   }

@@ -1,7 +1,8 @@
 // The library's log, passed on a line at a time, and no more than somebody would read.
+internal import Synchronization
 
-/// One for each connection; used by its thread.
-final class KafkaLog {
+/// What was told, and when. Outlives the connections of a program: a cluster that is away is connected to again and again.
+package final class KafkaLog: Sendable {
   /// Lines of one kind within so many nanoseconds: the first one is told. Twice as many after each one that is, so that a
   /// cluster that is away does not fill a log; after silence for as long as it may be, the first ones again.
   private static let intervals: ClosedRange<Int64> = 1_000_000_000...64_000_000_000
@@ -14,31 +15,36 @@ final class KafkaLog {
     var leftOut = 0
   }
 
-  private let report: (String) -> Void
-  private var kinds: [String: Kind] = [:]
+  private let report: @Sendable (String) -> Void
+  private let kinds = Mutex<[String: Kind]>([:])
 
-  init(_ report: @escaping (String) -> Void) { self.report = report }
+  /// - Parameter report: gets a line at a time, less and less often of one kind.
+  package init(_ report: @escaping @Sendable (String) -> Void = { _ in }) { self.report = report }
 
   /// - Parameters:
   ///   - facility: the library's word for the kind of line.
   ///   - now: monotonic nanoseconds.
   func note(facility: String, _ text: String, now: Int64) {
-    if var kind = kinds[facility] {
-      guard now - kind.toldAt >= kind.interval else {
-        kind.leftOut += 1
-        kinds[facility] = kind
-        return
-      }
-      let leftOut = kind.leftOut == 0 ? "" : " (\(kind.leftOut) more of \(facility) before it)"
-      let isNew = now - kind.toldAt >= Self.intervals.upperBound && kind.leftOut == 0
-      let next = isNew ? Self.intervals.lowerBound : kind.interval * 2
-      kinds[facility] = Kind(toldAt: now, interval: min(next, Self.intervals.upperBound))
-      report("\(text)\(leftOut)")
-      return
+    if let line = kinds.withLock({ Self.line(facility, text, now, &$0) }) { report(line) }
+  }
+
+  /// What is to be told; nil: nothing.
+  private static func line(
+    _ facility: String, _ text: String, _ now: Int64, _ kinds: inout [String: Kind]
+  ) -> String? {
+    guard let kind = kinds[facility] else {
+      guard kinds.count < facilitiesMax else { return nil }
+      kinds[facility] = Kind(toldAt: now, interval: intervals.lowerBound)
+      return text
     }
-    guard kinds.count < Self.facilitiesMax else { return }
-    kinds[facility] = Kind(toldAt: now, interval: Self.intervals.lowerBound)
-    report(text)
+    guard now - kind.toldAt >= kind.interval else {
+      kinds[facility]?.leftOut += 1
+      return nil
+    }
+    let isNew = now - kind.toldAt >= intervals.upperBound && kind.leftOut == 0
+    let next = isNew ? intervals.lowerBound : min(kind.interval * 2, intervals.upperBound)
+    kinds[facility] = Kind(toldAt: now, interval: next)
+    return kind.leftOut == 0 ? text : "\(text) (\(kind.leftOut) more of \(facility) before it)"
   }
 
   /// A line of this module's own.

@@ -150,6 +150,7 @@ struct BrokerFlags: ParsableArguments {
 struct BrokerSource: Sendable {
   /// Longer ones are no passwords.
   private static let passwordBytesMax = 4096
+  private static let kafkaLog = KafkaLog { CommandFailure.complain("kafka: \($0)") }
 
   /// Its password is that of the environment.
   let access: BrokerAccess
@@ -179,7 +180,7 @@ struct BrokerSource: Sendable {
     switch access.address {
     case .amqp: return try RabbitMQConnection.connect(access)
     case .kafka:
-      return try KafkaConnection.connect(access) { CommandFailure.complain("kafka: \($0)") }
+      return try KafkaConnection.connect(access, log: Self.kafkaLog)
     }
   }
 }

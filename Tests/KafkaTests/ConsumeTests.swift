@@ -2,6 +2,7 @@
 import CKafkaMock
 import Messaging
 import Posix
+import Synchronization
 import Testing
 
 @testable import Kafka
@@ -233,13 +234,15 @@ struct ConsumeTests {
     let cluster = try MockCluster()
     cluster.create("orders", partitions: 2)
     for name in ["events", "dead"] { cluster.create(name, partitions: 1) }
-    var lines: [String] = []
-    let connection = try KafkaConnection.connect(cluster.access()) { lines.append($0) }
+    let lines = Mutex<[String]>([])
+    let connection = try KafkaConnection.connect(
+      cluster.access(), log: KafkaLog { line in lines.withLock { $0.append(line) } })
     try connection.declare([
       .destination("events"), .deadLetters("dead"), .partitioned("orders", count: 8),
       .subscription(to: "events", pattern: "#"),
     ])
-    #expect(lines.contains { $0.contains("orders has 2 partitions, not 8") })
+    let told = lines.withLock { $0 }
+    #expect(told.contains { $0.contains("orders has 2 partitions, not 8") })
     var patience = KafkaConnection.Patience()
     patience.answerMilliseconds = 500
     for name in ["nowhere", "", "a b", "..", String(repeating: "a", count: 250)] {

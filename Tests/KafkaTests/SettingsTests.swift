@@ -1,6 +1,7 @@
 // Properties, what the log passes on, and what errors mean.
 import CKafkaMock
 import Messaging
+import Synchronization
 import Testing
 
 @testable import Kafka
@@ -127,8 +128,9 @@ struct SettingsTests {
   }
 
   @Test func passesOnLinesOfAKindLessAndLessOften() {
-    var lines: [String] = []
-    let log = KafkaLog { lines.append($0) }
+    let told = Mutex<[String]>([])
+    let log = KafkaLog { line in told.withLock { $0.append(line) } }
+    var lines: [String] { told.withLock { $0 } }
     let second: Int64 = 1_000_000_000
     log.note(facility: "FAIL", "a", now: 0)
     log.note(facility: "FAIL", "b", now: 1)
