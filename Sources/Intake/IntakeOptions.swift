@@ -33,7 +33,7 @@ package struct IntakeOptions: Sendable {
   var sources: [BrokerDeclaration] { [.partitioned(orders, count: partitions)] }
 
   /// Those of the partitions, as RabbitMQ has them.
-  var queues: [String] { (0..<partitions).map { "\(orders).\($0)" } }
+  package var queues: [String] { (0..<partitions).map { "\(orders).\($0)" } }
 
   var declarations: [BrokerDeclaration] {
     sources + [.destination(answers), .deadLetters(deadLetters)]

@@ -101,7 +101,9 @@ extension BrokerAddress {
     switch name {
     case "amqp", "amqps":
       let isTLS = name == "amqps"
-      guard let server = HostPort(rest, standard: isTLS ? 5671 : 5672) else { return nil }
+      // Several hosts are Kafka's.
+      guard let server = HostPort(rest, standard: isTLS ? 5671 : 5672), !server.host.contains(",")
+      else { return nil }
       var virtualHost = "/"
       if let path {
         guard !path.contains("/"), let decoded = Self.decoded(path) else { return nil }

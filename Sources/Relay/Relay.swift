@@ -142,12 +142,12 @@ package final class Relay {
     }
   }
 
-  /// Ends: waits for what the broker has not confirmed yet, and no longer than it may.
+  /// Ends: waits for what the broker has not confirmed yet, and no longer than it may; not at all for a broker that is away.
   /// - Returns: how many messages it has not confirmed: they come again.
   package func drain() -> Int {
     metrics.change { $0.isEnding = true }
     let end = SystemClock.monotonicNanoseconds() + options.drainNanoseconds
-    while !outbox.isSettled, SystemClock.monotonicNanoseconds() < end {
+    while outbox.isConnected, !outbox.isSettled, SystemClock.monotonicNanoseconds() < end {
       step(Self.idleMilliseconds, nil)
     }
     outbox.close()

@@ -167,8 +167,15 @@ struct IntakeCommand: AsyncParsableCommand {
         throw Self.mistake("\(flag): \(range.lowerBound) to \(range.upperBound)")
       }
     }
+    // An order that nobody can read would be buried among the orders, and dug up again, without end.
+    guard Set([orders, answers, deadLetters]).count == 3 else {
+      throw Self.mistake("--orders, --answers, --dead-letters: three names")
+    }
     (options.orders, options.partitions) = (orders, partitions)
     (options.answers, options.deadLetters) = (answers, deadLetters)
+    guard !options.queues.contains(deadLetters) else {
+      throw Self.mistake("--dead-letters: \(deadLetters) is a queue of orders")
+    }
     (options.prefetch, options.batchMax) = (prefetch, batch)
     (options.tries, options.deliveriesMax) = (tries, deliveries)
     (options.group, options.source, options.declares) = (group, source, !noDeclare)

@@ -119,6 +119,9 @@ struct RelayCommand: AsyncParsableCommand {
           "\(flag): not 1 to \(Self.nameBytesMax) bytes of printable ASCII without spaces")
       }
     }
+    guard destination != deadLetters else {
+      throw Self.mistake("--dead-letters: another name than --destination")
+    }
     guard 1...255 ~= source.utf8.count, source.utf8.allSatisfy({ 0x21...0x7e ~= $0 }) else {
       throw Self.mistake("--source: not 1 to 255 bytes of printable ASCII without spaces")
     }
@@ -255,8 +258,10 @@ private struct RelayRun: Sendable {
     // Damaged, or another file.
     if error.kind == .answered(.invalidArgument), case .after = start {
       return CommandFailure(
-        description: "--resume-file \(resumeFile.path): \(error.text) (\(error.label))",
-        status: ExitStatus.badData)
+        description: """
+          --resume-file \(resumeFile.path): the server cannot read the resume token in it: the file is damaged, or is \
+          another one (\(error.label))
+          """, status: ExitStatus.badData)
     }
     guard isLost else {
       return CommandFailure(

@@ -402,20 +402,28 @@ extension Settings {
     return text
   }
 
+  /// The smallest one first.
+  private static let durationUnits: [(suffix: String, nanoseconds: Int64)] = [
+    ("ms", 1_000_000), ("s", 1_000_000_000), ("m", 60_000_000_000), ("h", 3_600_000_000_000),
+  ]
+
+  /// As `duration` reads it, in the largest unit that has no rest.
+  private static func durationText(_ nanoseconds: Int64) -> String {
+    let unit = durationUnits.last { nanoseconds > 0 && nanoseconds % $0.nanoseconds == 0 }
+    guard let unit else { return "\(nanoseconds / 1_000_000_000)s" }
+    return "\(nanoseconds / unit.nanoseconds)\(unit.suffix)"
+  }
+
   /// A duration such as 500ms, 30s, 10m or 24h, in nanoseconds.
   static func duration(_ text: String, _ range: ClosedRange<Int64>, _ at: String)
     throws(CommandFailure) -> Int64
   {
-    let units: [(suffix: String, nanoseconds: Int64)] = [
-      ("ms", 1_000_000), ("s", 1_000_000_000), ("m", 60_000_000_000), ("h", 3_600_000_000_000),
-    ]
-    for unit in units where text.hasSuffix(unit.suffix) {
+    for unit in durationUnits where text.hasSuffix(unit.suffix) {
       guard let value = Int64(text.dropLast(unit.suffix.count)) else { continue }
       let (nanoseconds, overflow) = value.multipliedReportingOverflow(by: unit.nanoseconds)
       guard !overflow, range.contains(nanoseconds) else {
-        let least = Double(range.lowerBound) / 1e9
-        throw Self.mistake(
-          "\(at): '\(text)' is not from \(least)s to \(range.upperBound / 1_000_000_000)s")
+        let (least, most) = (durationText(range.lowerBound), durationText(range.upperBound))
+        throw Self.mistake("\(at): '\(text)' is not from \(least) to \(most)")
       }
       return nanoseconds
     }

@@ -44,7 +44,8 @@ struct AddressTests {
     "amqp://host:65536", "amqp://host:-1", "amqp://host:+5", "amqp://@host", "amqp://:secret@host",
     "amqp://[::1", "amqp://[::1]5672", "amqp://[host]", "amqp://::1", "amqp://host/a/b",
     "amqp://host/%2", "amqp://host/%zz", "amqp://u%ff@host", "amqp://host?heartbeat=1",
-    "amqp://ho st", "kafka://", "kafka://a,,b", "kafka://a/topic", "http://host",
+    "amqp://ho st", "amqp://a,b", "amqp://a:1,b", "kafka://", "kafka://a,,b", "kafka://a/topic",
+    "http://host",
     "kafka://" + Array(repeating: "a", count: 65).joined(separator: ","),
     "amqp://" + String(repeating: "a", count: 256),
   ])

@@ -368,6 +368,18 @@ struct RelayTests {
     #expect(other.drain() == 2 && other.kept.isEmpty)
   }
 
+  /// A minute for a broker that is not there would be a minute for nothing: what it has not confirmed comes again.
+  @Test func doesNotWaitForABrokerThatIsAway() {
+    var options = RelayOptions()
+    options.drainNanoseconds = .max / 2
+    let rig = Rig(options)
+    _ = rig.read([held(1, "a"), held(2, "b")], upTo: 2)
+    _ = rig.pause()
+    rig.broker.failure = .away("gone")
+    _ = rig.pause()
+    #expect(rig.drain() == 2 && rig.kept.isEmpty)
+  }
+
   @Test func tellsHowFarItIs() {
     let rig = Rig()
     _ = rig.read([held(1, "a"), held(2, "b")], upTo: 2)
