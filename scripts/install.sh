@@ -72,7 +72,9 @@ put_units() {
 # For people, clients and monitoring.
 put_documents() {
   local file
-  for file in README.md SECURITY.md CHANGELOG.md docs/*.md; do
+  # Of the pictures, those that these pages show.
+  for file in README.md SECURITY.md CHANGELOG.md docs/*.md $(sed -n 's|^!\[.*\](\(docs/\)\{0,1\}\(pictures/[^)]*\))$|docs/\2|p' \
+    README.md docs/*.md | LC_ALL=C sort -u); do
     put 0644 "$file" "$prefix/share/doc/holdfast/$file"
   done
   while read -r file; do

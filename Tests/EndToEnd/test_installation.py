@@ -67,6 +67,18 @@ def test_everything_is_installed(root):
     assert {"/" + each for each in installed} - set(listed) == {f"/etc/default/{name}" for name in UNITS}
 
 
+def shown(page):
+    """The pictures of a page, as files."""
+    return [(page.parent / target).resolve() for target in re.findall(r"!\[[^]]*\]\(([^)]+)\)", page.read_text())]
+
+
+def test_pages_are_installed_with_their_pictures(root):
+    documents = root / "usr/share/doc/holdfast"
+    pictures = {picture for page in documents.rglob("*.md") for picture in shown(page)}
+    assert len(pictures) > 5
+    assert {path.resolve() for path in documents.rglob("*") if path.suffix in (".png", ".svg")} == pictures
+
+
 def test_an_installation_is_taken_away_again(binary, generator, tmp_path):
     stranger = tmp_path / "usr/share/holdfast/of-somebody-else"
     stranger.parent.mkdir(parents=True)

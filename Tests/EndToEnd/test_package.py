@@ -187,6 +187,10 @@ def test_what_is_installed(installed):
     shell = installed.run("getent", "passwd", "holdfast").stdout.strip().split(":")[-1]
     assert shell.endswith("nologin")
     assert installed.run("dpkg", "--verify", "holdfast", "holdfast-load").stdout == ""
+    documents = installed.path / "usr/share/doc/holdfast"
+    pictures = {(page.parent / target).resolve() for page in documents.rglob("*.md")
+                for target in re.findall(r"!\[[^]]*\]\(([^)]+)\)", page.read_text())}
+    assert pictures and all(picture.is_file() for picture in pictures)
     # Enabled for when there is a systemd.
     assert (installed.path / "etc/systemd/system/multi-user.target.wants/holdfast.service").is_symlink()
     # That one only where there is a broker.
