@@ -39,6 +39,7 @@ from client import Client, fresh
 from crash import Failure
 from engines import Engine
 from holdfast.v1 import stock_pb2
+from lifetime import tied
 from server import Server, eventually
 
 ROUNDS_PER_ENGINE = 10
@@ -314,7 +315,7 @@ class Round:
         command = crash.load_command(draw, pair.options, self.scenario, ",".join(pair.targets), self.ledger,
                                      "--retries-unknown", "true", "--duration", "600", "--json", report)
         probe = None
-        load = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+        load = subprocess.Popen(tied(*command), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
         try:
             crash.wait_for_load(load, pair.servers[pair.owner])
             probe = Probe(pair.targets, pair.owner)

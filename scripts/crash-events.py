@@ -39,6 +39,7 @@ from client import Client
 from crash import Failure
 from google.protobuf import json_format
 from holdfast.v1 import event_pb2, event_pb2_grpc, order_pb2, reservation_pb2, stock_pb2
+from lifetime import tied
 from rabbitmq import RabbitMQ
 from server import Server, eventually
 
@@ -70,7 +71,7 @@ class Part:
         self.start()
 
     def start(self):
-        self.process = subprocess.Popen(self.command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
+        self.process = subprocess.Popen(tied(*self.command), stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
                                         stderr=self.log.open("ab"), text=True)
         line = self.process.stdout.readline()
         if not line.startswith("holdfast "):

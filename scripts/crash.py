@@ -28,6 +28,7 @@ import urllib.request
 REPOSITORY = pathlib.Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(REPOSITORY / "Tests" / "EndToEnd"))
 
+from lifetime import tied  # noqa: E402
 from server import Server  # noqa: E402
 
 ROUNDS_PER_DIRECTORY = 10
@@ -144,7 +145,7 @@ class Directory:
         return {path.name for path in self.data.glob("*.tmp")}
 
     def kill_while_it_recovers(self, after_seconds):
-        process = subprocess.Popen([self.options.server, "serve", "--port", "0", "--admin-port", "0", *self.flags],
+        process = subprocess.Popen(tied(self.options.server, "serve", "--port", "0", "--admin-port", "0", *self.flags),
                                    stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
         time.sleep(after_seconds)
         process.kill()
@@ -188,7 +189,7 @@ class Round:
         draw, directory = self.draw, self.directory
         command = load_command(draw, directory.options, self.scenario, directory.server.target, self.ledger,
                                "--no-check", "--duration", "60")
-        load = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+        load = subprocess.Popen(tied(*command), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
         try:
             wait_for_load(load, directory.server)
             begin = time.monotonic()

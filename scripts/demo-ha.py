@@ -5,12 +5,13 @@ Kills the owner under load, and removes its data; a standby takes over. Kills th
 the owner goes on. Then the load generator says whether anything that was acknowledged is lost or wrong. Everything is
 stopped and removed. The exit status is the verdict's: 0 every invariant holds, 1 violated, 2 could not run.
 """
-import argparse, json, pathlib, re, shutil, signal, subprocess, sys, tempfile, time, urllib.request
+import argparse, json, pathlib, re, shutil, signal, subprocess, sys, time, urllib.request
 
 REPOSITORY = pathlib.Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(REPOSITORY / "Tests" / "EndToEnd"))
 
 from engines import Engine  # noqa: E402
+from lifetime import Folder, tied  # noqa: E402
 from server import Server, eventually  # noqa: E402
 
 TAKEOVER_SECONDS = 60
@@ -47,8 +48,8 @@ def demo(options, folder, started):
     say(f"owner {owner.target}, standby {standby.target}, engine {engine.url}")
     report, ledger = folder / "report.json", folder / "ledger"
     load = subprocess.Popen(
-        [options.generator, "run", "--target", f"{owner.target},{standby.target}", "--scenario", "mixed", "--warm-up", "0",
-         "--duration", "600", "--retries-unknown", "true", "--history", ledger, "--json", report],
+        tied(options.generator, "run", "--target", f"{owner.target},{standby.target}", "--scenario", "mixed", "--warm-up", "0",
+             "--duration", "600", "--retries-unknown", "true", "--history", ledger, "--json", report),
         stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
     try:
         wait_for_more(owner)
@@ -89,16 +90,16 @@ def main():
     parser.add_argument("--server", default=REPOSITORY / ".build/release/holdfast")
     parser.add_argument("--generator", default=REPOSITORY / ".build/release/holdfast-load")
     options = parser.parse_args()
-    folder, started = pathlib.Path(tempfile.mkdtemp(prefix="holdfast-demo-")), []
+    folder, started = Folder("holdfast-demo-"), []
     try:
-        status = demo(options, folder, started)
+        status = demo(options, folder.path, started)
     except (RuntimeError, AssertionError, OSError) as error:
         say(f"could not run: {error}")
         status = 2
     finally:
         for each in reversed(started):
             (each.kill if isinstance(each, Server) else each.stop)()
-        shutil.rmtree(folder)
+        folder.remove()
     say({0: "GOOD: nothing acknowledged was lost", 1: "VIOLATED"}.get(status, "no verdict"))
     sys.exit(status)
 

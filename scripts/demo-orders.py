@@ -10,12 +10,14 @@ The exit status is the verdict's: 0 all holds, 1 violated, 2 could not run.
 
     demo-orders.py --open        starts all, with no shoppers, and says where the shop is: look for yourself, until Ctrl-C
 """
-import argparse, http.client, importlib.resources, json, os, pathlib, re, shutil, signal, sqlite3, subprocess
-import sys, tempfile, threading, time, urllib.parse, urllib.request
+import argparse, http.client, importlib.resources, json, os, pathlib, re, signal, sqlite3, subprocess
+import sys, threading, time, urllib.parse, urllib.request
 
 REPOSITORY = pathlib.Path(__file__).resolve().parents[1]
 EXAMPLE = REPOSITORY / "examples" / "orders"
 sys.path[:0] = [str(REPOSITORY / "Tests" / "EndToEnd"), str(EXAMPLE), str(EXAMPLE / "naive")]
+
+from lifetime import Folder, tied  # noqa: E402  the tests' folder must be on the path first
 
 SKU, PRICE = "ticket", 4900
 START_SECONDS, STOP_SECONDS = 30, 20
@@ -57,7 +59,7 @@ class Part:
 
     def start(self):
         with open(self.log, "ab") as log:
-            self.process = subprocess.Popen(self.command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=log,
+            self.process = subprocess.Popen(tied(*self.command), stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=log,
                                             text=True, env=self.environment)
         watchdog = threading.Timer(START_SECONDS, self.process.kill)
         watchdog.start()
@@ -449,16 +451,16 @@ def main():
     options = parse()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     threading.stack_size(512 * 1024)
-    folder = pathlib.Path(tempfile.mkdtemp(prefix="holdfast-orders-"))
+    folder = Folder("holdfast-orders-")
     try:
-        status = demo(options, folder)
+        status = demo(options, folder.path)
     except (RuntimeError, AssertionError, OSError) as error:
         say(f"could not run: {error}")
         status = 2
     except KeyboardInterrupt:
         status = 130
     finally:
-        shutil.rmtree(folder)
+        folder.remove()
     if not options.open:
         say({0: "GOOD: every order ended right", 1: "VIOLATED"}.get(status, "no verdict"))
     sys.exit(status)

@@ -12,6 +12,12 @@ binaries=${HOLDFAST_BINARIES:-.build/release}
 [ $# -gt 0 ] || set -- --demo
 work=$(mktemp -d)
 server=
+# A kill -9 of this script runs no trap, and is to end the server all the same: see setpriv(1).
+tied=()
+if command -v setpriv >/dev/null; then
+  # Whose parent has ended before the kernel was asked would never hear of it.
+  tied=(setpriv --pdeathsig KILL -- sh -c '[ "$PPID" = "$0" ] && exec "$@"' $$)
+fi
 
 clean_up() {
   if [ -n "$server" ]; then
@@ -31,7 +37,7 @@ trap 'exit 143' TERM
 
 : >"$work/ready"
 # As users get it: every answer is on the disk first.
-"$binaries/holdfast" serve --port 0 --admin-port 0 --data-dir "$work/data" >"$work/ready" 2>"$work/log" &
+"${tied[@]}" "$binaries/holdfast" serve --port 0 --admin-port 0 --data-dir "$work/data" >"$work/ready" 2>"$work/log" &
 server=$!
 for _ in $(seq 200); do
   grep -q '^holdfast ready:' "$work/ready" && break
@@ -47,7 +53,7 @@ read -r _ _ _ target _ admin _ < <(grep '^holdfast ready:' "$work/ready") || {
 echo "server: $binaries/holdfast on $target, metrics on $admin/metrics, every answer synced to the disk"
 
 status=0
-"$binaries/holdfast-load" run --target "$target" --admin "${admin#http://}" --server-pid "$server" "$@" ||
+"${tied[@]}" "$binaries/holdfast-load" run --target "$target" --admin "${admin#http://}" --server-pid "$server" "$@" ||
   status=$?
 if ! kill -0 "$server" 2>/dev/null; then
   cat "$work/log" >&2

@@ -7,6 +7,7 @@ import tempfile
 import urllib.error
 import urllib.request
 
+from lifetime import tied
 from server import eventually
 
 STOP_SECONDS = 30
@@ -21,7 +22,7 @@ class BrokerService:
 
     def __init__(self, command, environment=()):
         self.log = tempfile.TemporaryFile()
-        self.process = subprocess.Popen([*map(str, command)], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
+        self.process = subprocess.Popen(tied(*command), stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
                                         stderr=self.log, text=True, env={**os.environ, **dict(environment)})
         self.first_line = self.process.stdout.readline()
         found = self.ready.fullmatch(self.first_line)

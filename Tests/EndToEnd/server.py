@@ -9,6 +9,8 @@ import tempfile
 import threading
 import time
 
+from lifetime import tied
+
 READY = re.compile(r"holdfast (?:ready|standby): grpc (unix:.+|\S+?)(?::(\d+))? admin https?://(\S+):(\d+) pid (\d+)")
 START_SECONDS = 20
 STOP_SECONDS = 20
@@ -41,7 +43,7 @@ class Server:
         self.data = pathlib.Path(data or self.own_data.name)
         self.log = tempfile.TemporaryFile()
         self.process = subprocess.Popen(
-            [*prefix, *serve_command(binary, self.data, *flags)], env={**os.environ, **dict(environment)},
+            tied(*prefix, *serve_command(binary, self.data, *flags)), env={**os.environ, **dict(environment)},
             stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=self.log, text=True)
         self.pid = self.process.pid
         # Set while the server answers calls: of a standby, once it has taken over.

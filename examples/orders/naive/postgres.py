@@ -1,4 +1,4 @@
-"""A PostgreSQL of its own for as long as it is needed: on a socket in a temporary folder, gone afterwards."""
+"""A PostgreSQL of its own for as long as it is needed: on a socket in a temporary folder, gone afterwards, however this ends."""
 
 import glob
 import os
@@ -9,6 +9,9 @@ import subprocess
 import tempfile
 
 import psycopg
+
+# Reads until this program has ended or has closed the pipe; then it stops the server, and removes the folder.
+KEEPER = 'cat; "$1/pg_ctl" stop -m immediate -D "$0/data"; rm -rf "$0"'
 
 
 class Postgres:
@@ -25,6 +28,9 @@ class Postgres:
         self.folder = pathlib.Path(tempfile.mkdtemp(prefix="naive-"))
         if self.user:
             os.chown(self.folder, self.user.pw_uid, self.user.pw_gid)
+        self.keeper = subprocess.Popen(["sh", "-c", KEEPER, self.folder, self.programs], cwd="/", start_new_session=True,
+                                       stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+                                       **self.identity())
         try:
             self.run("initdb", "-D", self.folder / "data", "-U", "shop", "-A", "trust", "--no-sync")
             # What it says is compared, not what outlives a power cut.
@@ -35,11 +41,13 @@ class Postgres:
             self.stop()
             raise
 
+    def identity(self):
+        return {"user": self.user.pw_uid, "group": self.user.pw_gid, "extra_groups": []} if self.user else {}
+
     def run(self, program, *arguments):
-        identity = {"user": self.user.pw_uid, "group": self.user.pw_gid, "extra_groups": []} if self.user else {}
         done = subprocess.run([self.programs / program, *arguments], cwd=self.folder, stdin=subprocess.DEVNULL, text=True,
                               stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-                              env={"PATH": os.environ["PATH"], "LC_ALL": "C.UTF-8"}, **identity)
+                              env={"PATH": os.environ["PATH"], "LC_ALL": "C.UTF-8"}, **self.identity())
         if done.returncode != 0:
             raise RuntimeError(f"{program} failed:\n{done.stdout}")
 
@@ -53,9 +61,8 @@ class Postgres:
     def stop(self):
         if hasattr(self, "connection"):
             self.connection.close()
-        if (self.folder / "data" / "postmaster.pid").exists():
-            self.run("pg_ctl", "stop", "-m", "immediate", "-D", self.folder / "data")
-        shutil.rmtree(self.folder)
+        self.keeper.stdin.close()
+        self.keeper.wait()
 
     def __enter__(self):
         return self
