@@ -138,7 +138,8 @@ def test_what_changes_an_order(orders, change):
 def test_a_second_click_is_the_same_order(orders):
     place(orders)
     orders.reserved("order-1", "r1", FAR, "HELD")
-    assert orders.place("order-1", [("ticket", 1)], 4900)["state"] == "STOCK_RESERVED"
+    row, is_new = orders.place("order-1", [("ticket", 1)], 4900)
+    assert row["state"] == "STOCK_RESERVED" and not is_new
     assert orders.database.execute("select count(*) from orders").fetchone()[0] == 1
 
 
@@ -542,7 +543,7 @@ def test_an_order_goes_out_until_it_is_answered(orders, monkeypatch):
     clock = Clock()
     for module in (orders_module, messages):
         monkeypatch.setattr(module, "time", clock)
-    order = orders.place("order-1", [("shirt", 2), ("ticket", 1)], 9900)["id"]
+    order = orders.place("order-1", [("shirt", 2), ("ticket", 1)], 9900)[0]["id"]
     publisher, channel = Publisher(orders, None, 2.5, None), Channel()
     waits = []
     while at(orders) == STANDS["submitted"]:
@@ -662,7 +663,7 @@ def post(address, path, **form):
 
 def test_a_customer_with_a_browser(orders, address):
     status, headers, cart = ask(address, "GET", "/")
-    assert status == 200 and headers["Cache-Control"] == "no-store"
+    assert status == 200 and headers["Cache-Control"] == "no-store" and "default-src 'none'" in headers["Content-Security-Policy"]
     for text in ("3 left", "all in other carts", "sold out"):
         assert text in cart
     order = re.search(r'name="order" value="([0-9a-f]+)"', cart)[1]
@@ -678,7 +679,10 @@ def test_a_customer_with_a_browser(orders, address):
     for wanted in (303, 409):
         assert post(address, f"/orders/{order}/pay", card=CARD["good"])[0] == wanted
     assert post(address, f"/orders/{order}/cancel")[0] == 409
-    orders.authorized(order), orders.confirmed(order), orders.captured(order)
+    assert orders.get(order)["card"] == CARD["good"]
+    orders.authorized(order)
+    assert orders.get(order)["card"] == "", "a card is kept no longer than it is needed"
+    orders.confirmed(order), orders.captured(order)
     page = ask(address, "GET", f"/orders/{order}")[2]
     assert "Paid. It is yours" in page and "refresh" not in page and "Cancel the order" not in page
 
@@ -690,7 +694,7 @@ def test_a_program(orders, address):
         assert status == wanted and json.loads(text)["state"] == "SUBMITTED" and json.loads(text)["amount"] == 9800
     other = {**body, "lines": [{"sku": "ticket", "quantity": 1}]}
     assert ask(address, "POST", "/api/orders", json.dumps(other))[0] == 409
-    assert ask(address, "POST", "/api/orders/order-json-1/payment", '{"card": "1"}')[0] == 409
+    assert ask(address, "POST", "/api/orders/order-json-1/payment", json.dumps({"card": CARD["good"]}))[0] == 409
     for wanted in (202, 409):
         assert ask(address, "POST", "/api/orders/order-json-1/cancel")[0] == wanted
     found = json.loads(ask(address, "GET", "/api/orders/order-json-1")[2])
@@ -710,6 +714,8 @@ def lines(*pairs, order="order-bad-1"):
     ("/api/orders", lines(("ticket", 1.5)), 400), ("/api/orders", lines(("ticket", 1), ("ticket", 1)), 400),
     ("/api/orders", lines(("ticket", 1), order="short"), 400), ("/api/orders", lines(("ticket", 1), order="<script>alert"), 400),
     ("/api/orders", lines(("ticket", 1), order="o" * 65), 400), ("/api/orders", "x" * 20_000, 413),
+    ("/api/orders", "[" * 16_000, 400), ("/api/orders", '{"order_id": "order-bad-1", "lines": [{"sku": "\\ud800", "quantity": 1}]}', 400),
+    ("/api/orders", lines(("ticket", "\u0663")), 400), ("/api/orders", lines(("ticket", 1), order="' or '1'='1"), 400),
     ("/api/orders/none-such/payment", "{}", 404), ("/api/orders/none-such/cancel", "", 404), ("/api/nothing", "{}", 404),
     ("/checkout", "order=order-bad-1", 400), ("/checkout", "order=order-bad-1&ticket=x", 400), ("/checkout", "ticket=1", 400),
     ("/checkout", "order=%3Cscript%3E&ticket=1", 400), ("/orders/none-such/pay", "card=1", 404), ("/nothing", "", 404),
@@ -726,3 +732,46 @@ def test_what_cannot_be_is_said(orders, address, path, body, wanted):
 @pytest.mark.parametrize("path", ["/orders/none-such", "/api/orders/none-such", "/x", "/orders/%3Cscript%3E"])
 def test_what_is_not_there_is_said(address, path):
     assert ask(address, "GET", path)[0] == 404
+
+
+@pytest.mark.parametrize("card", ["", "1", "4242 4242 4242 4242", "4" * 20, "\ud800" * 12, "'; drop table orders --", None])
+def test_what_is_no_card_begins_no_payment(orders, address, card):
+    order = place(orders, "order-card-1")
+    orders.reserved(order, "r1", FAR, "HELD")
+    assert ask(address, "POST", f"/api/orders/{order}/payment", json.dumps({"card": card}))[0] == 400
+    assert at(orders, order) == STANDS["held"]
+
+
+@pytest.mark.parametrize("headers, wanted", [
+    ("Content-Length: \xb2", 413), (f"Content-Length: {'9' * 5000}", 413), ("Content-Length: -1", 413), ("Content-Length: +1", 413),
+    ("Content-Length: 2\r\nContent-Length: 5", 411), ("Transfer-Encoding: chunked", 411),
+    ("Content-Length: 5\r\nTransfer-Encoding: chunked", 411),
+])
+def test_nothing_in_a_body_is_taken_for_a_request(address, headers, wanted):
+    """Behind a proxy the next request of this connection is somebody else's."""
+    host, port = address.split(":")
+    with socket.create_connection((host, int(port)), 20) as connection:
+        connection.sendall(f"POST /api/orders HTTP/1.1\r\nHost: shop\r\n{headers}\r\n\r\nGET / HTTP/1.1\r\n\r\n".encode("latin-1"))
+        said = b""
+        while part := connection.recv(65536):
+            said += part
+    assert said.startswith(f"HTTP/1.1 {wanted} ".encode()) and said.count(b"HTTP/1.1") == 1
+
+
+def test_a_fault_of_the_shop_is_told(orders, address, monkeypatch, caplog):
+    monkeypatch.setattr(orders, "get", lambda _: 1 / 0)
+    status, _, text = ask(address, "GET", "/api/orders/order-1")
+    assert status == 500 and "no harm" in json.loads(text)["error"]
+    assert "ZeroDivisionError" in caplog.text
+
+
+def test_no_card_goes_to_a_provider_in_the_clear(tmp_path):
+    """Whose address says https://, and whose port does not."""
+    ledger = provider.Ledger(tmp_path / "payments.sqlite")
+    with serving(provider.Server(ledger)) as address:
+        with pytest.raises(Unknown):
+            Provider(f"https://{address}/v1", 5).ask("/authorize", order="order-1", amount=1, card=CARD["good"])
+        assert ledger.all() == []
+        # The address may have a path, which this provider does not know.
+        with pytest.raises(Unknown, match="404"):
+            Provider(f"http://{address}/v1/", 5).ask("/authorize", order="order-1", amount=1, card=CARD["good"])

@@ -23,7 +23,7 @@ create table if not exists orders (
   tries integer not null default 0,       -- of this step
   reservation text not null default '',
   expires_at real not null default 0,
-  card text not null default '',
+  card text not null default '',          -- until the provider has set the money aside, or will not
   paid_at real not null default 0,        -- when the customer asked to pay
   placed_at real not null
 ) strict;
@@ -92,18 +92,18 @@ class Orders:
             self.to_do.set()
         return moved
 
-    def cancel(self, order, steps, reason, next=""):
-        return self.move(order, steps, state="CANCELLED", reason=reason, next=next)
+    def cancel(self, order, steps, reason, next="", **changes):
+        return self.move(order, steps, state="CANCELLED", reason=reason, next=next, **changes)
 
     # What the customer does
 
     def place(self, order, lines, amount):
-        """A new order, or the one that a first click has placed."""
+        """A new order, or the one that a first click has placed; and whether it is new."""
         now = time.time()
-        self.database.execute("insert or ignore into orders (id, lines, amount, due, placed_at) values (?, ?, ?, ?, ?)",
+        done = self.database.execute("insert or ignore into orders (id, lines, amount, due, placed_at) values (?, ?, ?, ?, ?)",
                               (order, json.dumps(lines), amount, now, now))
         self.to_publish.set()
-        return self.get(order)
+        return self.get(order), done.rowcount == 1
 
     def pay(self, order, card):
         """Whether a payment begins with this: the units must be held, and none be under way."""
@@ -153,14 +153,14 @@ class Orders:
         return self.move(order, ["PUBLISH"], due=again_at, tries=tries)
 
     def authorized(self, order):
-        return self.move(order, ["AUTHORIZE"], next="CONFIRM")
+        return self.move(order, ["AUTHORIZE"], next="CONFIRM", card="")
 
     def declined(self, order):
-        return self.cancel(order, ["AUTHORIZE"], "CARD_DECLINED", next="RELEASE")
+        return self.cancel(order, ["AUTHORIZE"], "CARD_DECLINED", next="RELEASE", card="")
 
     def unanswered(self, order):
         """The payment provider has not said what it did, for too long. It may have the money: take it back."""
-        return self.cancel(order, ["AUTHORIZE"], "PAYMENT_TIMED_OUT", next="VOID")
+        return self.cancel(order, ["AUTHORIZE"], "PAYMENT_TIMED_OUT", next="VOID", card="")
 
     def confirmed(self, order):
         """The units are this order's, for good. Only now may the money be taken."""

@@ -30,8 +30,14 @@ from till import Holdfast, Provider, Till
 # SKU: name, price in cents.
 CATALOGUE = {"ticket": ("Concert ticket", 4900), "shirt": ("Tour shirt", 2500), "poster": ("Signed poster", 1200)}
 ORDER_ID = re.compile(r"[A-Za-z0-9-]{8,64}")
+# Stands for what a real provider's page would give the shop instead: a token. A shop never sees a card's number.
+CARD = re.compile(r"[0-9]{12,19}")
+# No script, nothing from elsewhere, in nobody's frame. The address of an order's page is all that it takes to pay or cancel it.
+SAFETY = {"Content-Security-Policy": "default-src 'none'; style-src 'unsafe-inline'; form-action 'self'; frame-ancestors 'none'",
+          "X-Content-Type-Options": "nosniff", "Referrer-Policy": "same-origin"}
 UNITS_MAX = 10
 BODY_BYTES = 16384
+log = logging.getLogger("shop")
 
 
 class Bad(Exception):
@@ -68,8 +74,7 @@ class Shop:
                 raise Bad(400, f"quantity: 1 to {UNITS_MAX}")
         if not lines or len({sku for sku, _ in lines}) < len(lines):
             raise Bad(400, "an order has one line for each product, and at least one")
-        is_new = self.orders.get(order) is None
-        row = self.orders.place(order, lines, sum(CATALOGUE[sku][1] * quantity for sku, quantity in lines))
+        row, is_new = self.orders.place(order, lines, sum(CATALOGUE[sku][1] * quantity for sku, quantity in lines))
         if json.loads(row["lines"]) != [list(line) for line in lines]:
             raise Bad(409, "there is another order with this id")
         return row, is_new
@@ -82,7 +87,9 @@ class Shop:
 
     def pay(self, order, card):
         self.row(order)
-        if not self.orders.pay(order, card[:32]):
+        if not CARD.fullmatch(card):
+            raise Bad(400, "card: 12 to 19 digits")
+        if not self.orders.pay(order, card):
             raise Bad(409, "this order cannot be paid now: its units must be held, and no payment be under way")
 
     def cancel(self, order):
@@ -107,15 +114,23 @@ class Handler(http.server.BaseHTTPRequestHandler):
         self.serve(self.post)
 
     def serve(self, method):
-        is_api = self.path.startswith("/api/")
         try:
             method(self.path.split("?")[0].strip("/").split("/"))
         except Bad as bad:
-            self.close_connection = bad.status == 413
-            if is_api:
-                self.send_json(bad.status, {"error": str(bad)})
-            else:
-                self.send(bad.status, "text/html", pages.trouble(str(bad)))
+            self.refuse(bad)
+        except OSError:
+            raise  # the customer has gone
+        except Exception:
+            log.exception("%s %s", self.command, self.path)
+            self.refuse(Bad(500, "something went wrong here; the same request again does no harm"))
+
+    def refuse(self, bad):
+        # What was not read of a body would be taken for the next request.
+        self.close_connection = self.close_connection or bad.status in (411, 413, 500)
+        if self.path.startswith("/api/"):
+            self.send_json(bad.status, {"error": str(bad)})
+        else:
+            self.send(bad.status, "text/html", pages.trouble(str(bad)))
 
     def get(self, path):
         shop = self.server.shop
@@ -162,7 +177,9 @@ class Handler(http.server.BaseHTTPRequestHandler):
 
     def body(self):
         length = self.headers.get("Content-Length", "0")
-        if not length.isdigit() or int(length) > BODY_BYTES:
+        if "Transfer-Encoding" in self.headers or len(self.headers.get_all("Content-Length", [])) > 1:
+            raise Bad(411, "one Content-Length, and no Transfer-Encoding")
+        if not re.fullmatch("[0-9]{1,9}", length) or int(length) > BODY_BYTES:
             raise Bad(413, f"at most {BODY_BYTES} bytes, with a Content-Length")
         return self.rfile.read(int(length))
 
@@ -172,7 +189,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
     def json(self, body):
         try:
             value = json.loads(body or b"{}")
-        except ValueError:
+        except (ValueError, RecursionError):
             value = None
         if not isinstance(value, dict):
             raise Bad(400, "the body is no JSON object")
@@ -185,7 +202,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
             raise Bad(400, 'needed: {"order_id": …, "lines": [{"sku": …, "quantity": …}]}') from error
 
     def number(self, text):
-        if not re.fullmatch(r"\d{1,6}", str(text)):
+        if not re.fullmatch("[0-9]{1,6}", str(text)):
             raise Bad(400, "quantity: a number")
         return int(text)
 
@@ -198,6 +215,8 @@ class Handler(http.server.BaseHTTPRequestHandler):
         self.send_header("Content-Length", str(len(body)))
         # A cart from the browser's cache would have the id of an order that is placed already.
         self.send_header("Cache-Control", "no-store")
+        for name, value in SAFETY.items():
+            self.send_header(name, value)
         self.end_headers()
         self.wfile.write(body)
 

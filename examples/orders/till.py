@@ -35,12 +35,14 @@ class Provider:
     """The payment provider, over HTTP. Its idempotency key is the order's id."""
 
     def __init__(self, address, seconds):
-        self.host, self.seconds = urllib.parse.urlsplit(address).netloc, seconds
+        url = urllib.parse.urlsplit(address)
+        self.connect = {"http": http.client.HTTPConnection, "https": http.client.HTTPSConnection}[url.scheme]
+        self.host, self.path, self.seconds = url.netloc, url.path.rstrip("/"), seconds
 
     def ask(self, path, **body):
-        connection = http.client.HTTPConnection(self.host, timeout=self.seconds)
+        connection = self.connect(self.host, timeout=self.seconds)
         try:
-            connection.request("POST", path, json.dumps(body), {"Content-Type": "application/json"})
+            connection.request("POST", self.path + path, json.dumps(body), {"Content-Type": "application/json"})
             answer = connection.getresponse()
             state = json.loads(answer.read()).get("state", "")
         except (OSError, http.client.HTTPException, ValueError) as error:
