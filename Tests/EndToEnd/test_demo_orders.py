@@ -68,6 +68,15 @@ def test_a_redelivery_alone_blocks_units_for_nobody(database, monkeypatch):
     assert faults(naive.measure(version, database, right, units=30)) == set()
 
 
+def test_it_is_not_the_shoppers_fault(database, monkeypatch):
+    """One click, banks that answer, no redelivery: customers who pay late are enough."""
+    monkeypatch.setattr(naive.Queue, "AGAIN", 0.0)
+    people = naive.gentle(shoppers(300))
+    for version in naive.VERSIONS:
+        assert faults(naive.measure(version, database, people, units=30)) == FAULTS[version.__name__], version.__name__
+    assert faults(naive.measure(Right, database, people, units=30)) == set()
+
+
 class Right:
     """What the last text says, on PostgreSQL: nothing goes wrong here, so what goes wrong above is not the harness's."""
 
