@@ -17,6 +17,8 @@ internal import Posix
 package final class Outbox {
   /// What goes wrong is told, and told again after so long.
   private static let reportAgainNanoseconds: Int64 = 30_000_000_000
+  /// Another kind of trouble is told sooner: a broker that comes back may refuse the password.
+  private static let reportOtherNanoseconds: Int64 = 1_000_000_000
   /// Refused messages are told this often.
   private static let refusalNanoseconds: Int64 = 1_000_000_000
   /// A connection that lasts so long was a good one.
@@ -89,6 +91,7 @@ package final class Outbox {
 
   private var isTold = false
   private var toldAt: Int64 = .min / 2
+  private var toldKind = Trouble.away
   private var refusalToldAt: Int64 = .min / 2
 
   package private(set) var counts = OutboxCounts()
@@ -277,7 +280,7 @@ package final class Outbox {
       waitAWhile("the broker does not take a message for now: \(text)")
     case .delivery(let delivery): take(.delivery(delivery))
     case .blocked(let reason):
-      if let reason, blocked == nil { tell("the broker takes nothing for now: \(reason)") }
+      if let reason, blocked == nil { tell(.stuck, "the broker takes nothing for now: \(reason)") }
       if reason == nil, blocked != nil { tellGoingOn() }
       blocked = reason
     }
@@ -368,8 +371,10 @@ package final class Outbox {
       return
     }
     // Nobody takes it, and it must not be lost.
+    let queue = deadLetters.routingKey
     waitAWhile(
-      "a dead letter is refused too (\(reason): \(text)); messages wait until it is taken")
+      "a dead letter is refused too, by \(queue) (\(reason): \(text)); messages wait until it is taken"
+    )
   }
 
   // MARK: The connection
@@ -394,7 +399,7 @@ package final class Outbox {
       counts.failures += 1
       trouble = error
       pauseNow()
-      tell(Self.words(error))
+      tell(error)
       return nil
     }
   }
@@ -415,7 +420,7 @@ package final class Outbox {
       blame(reason, text)
     } else {
       pauseNow()
-      tell(Self.words(error))
+      tell(error)
     }
     take(.disconnected)
   }
@@ -447,7 +452,7 @@ package final class Outbox {
     let seconds = (now - since) / 1_000_000_000
     let text = "the broker is there, and has confirmed nothing for \(seconds) s"
     stuck = text
-    tell(text)
+    tell(.stuck, text)
   }
 
   /// The broker is there, and the oldest message does not get on.
@@ -455,24 +460,30 @@ package final class Outbox {
     window = 1
     stuck = text
     if !isPaused { pauseNow() }
-    tell(text)
+    tell(.stuck, text)
   }
 
   // MARK: Words
 
-  private static func words(_ error: BrokerError) -> String {
+  private enum Trouble {
+    case away, unsuitable, refusing, stuck
+  }
+
+  private func tell(_ error: BrokerError) {
     switch error {
-    case .away(let text): "the broker is away: \(text); trying again"
-    case .unsuitable(let text): "the broker cannot be used as it is: \(text); trying again"
+    case .away(let text): tell(.away, "the broker is away: \(text); trying again")
+    case .unsuitable(let text):
+      tell(.unsuitable, "the broker cannot be used as it is: \(text); trying again")
     case .messageRefused(let reason, let text):
-      "the broker has ended the channel (\(reason): \(text)); trying again"
+      tell(.refusing, "the broker has ended the channel (\(reason): \(text)); trying again")
     }
   }
 
-  private func tell(_ text: String) {
+  private func tell(_ kind: Trouble, _ text: String) {
     let now = clock.now()
-    guard now - toldAt > Self.reportAgainNanoseconds else { return }
-    (isTold, toldAt) = (true, now)
+    let pause = kind == toldKind ? Self.reportAgainNanoseconds : Self.reportOtherNanoseconds
+    guard now - toldAt > pause else { return }
+    (isTold, toldAt, toldKind) = (true, now, kind)
     report(text)
   }
 

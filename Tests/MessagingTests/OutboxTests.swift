@@ -167,6 +167,25 @@ struct OutboxTests {
     rig.check()
   }
 
+  /// A broker that comes back and refuses the password is not "away" any more.
+  @Test func tellsSoonWhatElseGoesWrong() {
+    let rig = Rig(ScriptedBroker())
+    rig.step()
+    for error in [BrokerError.away("one"), .away("two"), .unsuitable("three"), .unsuitable("four")]
+    {
+      rig.pass(2)
+      rig.step()
+      rig.connection.failure = error
+      rig.add("a")
+      rig.step()
+    }
+    #expect(
+      rig.words.filter { $0.hasSuffix("trying again") } == [
+        "the broker is away: one; trying again",
+        "the broker cannot be used as it is: three; trying again",
+      ])
+  }
+
   @Test func waitsLongerEachTimeAndTellsSometimes() {
     let rig = Rig(ScriptedBroker(Faults(unreachable: 100)))
     rig.add("a")
