@@ -1,6 +1,5 @@
 """`holdfast intake` between a real RabbitMQ and a real server; pika and protobuf's own JSON are the shop."""
 
-import copy
 import json
 import pathlib
 import re
@@ -241,33 +240,6 @@ def test_orders_of_a_sku_are_decided_in_their_order(client, shop, intake):
         assert client.level(sku).available == 0
 
 
-def test_the_permissions_of_the_page(binary, server, client, rabbitmq):
-    """docs/EVENTS.md: they are enough, for dead letters too."""
-    page = (REPOSITORY / "docs/EVENTS.md").read_text()
-    with rabbitmq.virtual_host() as host, Shop(host) as shop:
-        users = {}
-        for name, *patterns in (shlex.split(text)[2:] for text in re.findall("^rabbitmqctl set_permissions .*$", page, re.M)):
-            rabbitmq.add_user(name, rabbitmq.password, host.name, *patterns)
-            users[name] = copy.copy(host)
-            users[name].address = host.address.replace("//" + host.address.partition("://")[2].partition("@")[0], "//" + name)
-        assert set(users) == {"relay", "intake"}
-        shop.host = users["intake"]
-        with Intake(binary, server.target, shop, "--answers", "orders.answers") as intake:
-            good = shop.place(order(client.item(1)))
-            shop.publish(b"no order")
-            letter, = shop.buried(1)
-            assert reason(letter) == "MALFORMED_BODY"
-            shop.wait_until_empty(intake)
-            assert client.get(key=good).state == HELD
-        channel = users["relay"].connect().channel()
-        channel.confirm_delivery()
-        channel.exchange_declare("holdfast.events", "topic", durable=True)
-        channel.queue_declare("holdfast.events.dead", durable=True)
-        channel.basic_publish("holdfast.events", "StockReserved.a", b"")
-        channel.basic_publish("", "holdfast.events.dead", b"", mandatory=True)
-        channel.connection.close()
-
-
 def test_it_tells_what_it_does(client, shop, intake):
     sku = client.item(1)
     shop.wait([shop.place(order(sku)), shop.place(order(sku))])
@@ -291,13 +263,15 @@ def test_a_command_line_that_makes_no_sense(binary, server):
                          ((*broker, "--partitions", "257"), "--partitions"), ((*broker, "--batch", "9000"), "--batch"),
                          ((*broker, "--tries", "0"), "--tries"), ((*broker, "--orders", "a b"), "--orders"),
                          ((*broker, "--ttl", "0s"), "--ttl"), ((*broker, "--group", ""), "--group"),
+                         ((*broker, "--answers", "orders"), "three names"), ((*broker, "--dead-letters", "orders"), "three names"),
+                         ((*broker, "--dead-letters", "orders.3"), "orders.3 is a queue of orders"),
                          (("--broker", "http://x"), "--broker")]:
         done = holdfast(binary, "intake", "--target", server.target, *flags)
         assert done.returncode == 64 and words in done.stderr and done.stdout == "", (flags, done)
 
 
 def test_the_page(binary, rabbitmq, tmp_path):
-    """docs/EVENTS.md, "Orders": its command, its messages, its shop, and its look at the dead letters."""
+    """docs/EVENTS.md, "Orders": its command, its messages, its shop, its look at the dead letters, and how one is sent again."""
     page = PAGE.partition("\n## Orders\n")[2]
     (command,) = [text for block in re.findall(r"^```sh\n(.*?)^```", page, re.MULTILINE | re.DOTALL) for text in block.splitlines()]
     placed, answers = re.findall(r"^```json\n(.*?)^```", page, re.MULTILINE | re.DOTALL)
@@ -306,10 +280,10 @@ def test_the_page(binary, rabbitmq, tmp_path):
     reserved, rejected = json_format.Parse(reserved, order_pb2.OrderReserved()), json_format.Parse(rejected, order_pb2.OrderRejected())
     assert (example.ttl.seconds, reserved.state) == (600, HELD)
     scripts = re.findall(r"^```python\n(.*?)^```", page, re.MULTILINE | re.DOTALL)
-    assert len(scripts) == 2
+    assert len(scripts) == 3
     with rabbitmq.virtual_host() as host, Server(binary) as server, Client(server.target) as client:
         user, _, rest = host.address.partition("://")[2].partition("@")
-        shop, look = [text.replace("amqp://holdfast:secret@127.0.0.1:5672/%2F", f"amqp://{user}:{rabbitmq.password}@{rest}")
+        shop, look, again = [text.replace("amqp://holdfast:secret@127.0.0.1:5672/%2F", f"amqp://{user}:{rabbitmq.password}@{rest}")
                       for text in scripts]
         client.adjust("ticket", set_on_hand=3, any_version=True)
         (tmp_path / "broker.password").write_text(rabbitmq.password)
@@ -337,6 +311,16 @@ def test_the_page(binary, rabbitmq, tmp_path):
                 for _ in range(2):
                     done = subprocess.run([sys.executable, "-c", look], capture_output=True, text=True, timeout=60)
                     assert done.returncode == 0 and " ORDER_ID_INVALID " in done.stdout and "b'{}'" in done.stdout, done
+                # One that can be mended is sent again, and the other one stays.
+                mended = {**json.loads(placed), "orderId": "order-125", "giftWrap": True, "lines": [{"sku": "ticket", "quantity": 1}]}
+                channel.basic_publish("orders", "ticket", json.dumps(mended).encode(), pika.BasicProperties(
+                    reply_to="aside"), mandatory=True)
+                eventually(lambda: host.queues()["orders.dead"] == 2)
+                done = subprocess.run([sys.executable, "-c", again], capture_output=True, text=True, timeout=60)
+                assert done.returncode == 0, done
+                ((_, properties, _),) = take(channel, "aside", 1)
+                assert (properties.type, properties.correlation_id) == ("StockReserved", "order-125")
+                eventually(lambda: host.queues()["orders.dead"] == 1)
         finally:
             process.terminate()
             errors = process.communicate(timeout=60)[1]
@@ -346,8 +330,8 @@ def test_the_page(binary, rabbitmq, tmp_path):
 def test_the_permissions_of_the_page(binary, rabbitmq, tmp_path):
     """docs/EVENTS.md, "The broker": what each row of its table lets a user do is enough, for dead letters and replies too."""
     rows = {row[0]: [text.replace("\\|", "|") for text in row[1:]]
-            for row in re.findall(r"^\| `((?:relay|intake)[^`]*)` \| `(.+?)` \| `(.+?)` \| `(.+?)` \|$", PAGE, re.MULTILINE)}
-    assert len(rows) == 4
+            for row in re.findall(r"^\| `([^`]+)` \| `(\^.+?)` \| `(\^.+?)` \| `(\^.+?)` \|$", PAGE, re.MULTILINE)}
+    assert len(rows) == 7
     secret = tmp_path / "password"
     secret.write_text("little")
     with rabbitmq.virtual_host() as host, Server(binary) as server, Client(server.target) as client:
@@ -381,3 +365,33 @@ def test_the_permissions_of_the_page(binary, rabbitmq, tmp_path):
                     eventually(lambda: intake.metric("answers_total", type="StockReserved") == 2)
                     eventually(lambda: intake.metric("dead_letters_total", reason="MALFORMED_BODY") == 1)
                     assert len(take(channel, "mine", 1)) == 1 and "ACCESS_REFUSED" not in intake.text()
+        act_as_the_shop(rabbitmq, host, name, address, rows, sku)
+
+
+def act_as_the_shop(rabbitmq, host, name, address, rows, sku):
+    """What the last rows are for, with no more rights than they give."""
+    def connection(row):
+        rabbitmq.permit(name, host.name, *rows[row])
+        return pika.BlockingConnection(pika.URLParameters(address.replace("@", ":little@")))
+
+    with connection("consumer of events") as consumer:
+        channel = consumer.channel()
+        channel.queue_declare("shop.dead", durable=True)
+        channel.exchange_declare("shop.dead", "fanout", durable=True)
+        channel.queue_bind("shop.dead", "shop.dead")
+        channel.queue_declare("shop-window", durable=True, arguments={"x-dead-letter-exchange": "shop.dead"})
+        channel.queue_bind("shop-window", "holdfast.events", "#")
+        assert channel.basic_get("shop-window")[0] is None
+    with connection("sender of orders") as sender:
+        channel = sender.channel()
+        channel.confirm_delivery()
+        channel.queue_declare("shop-answers", durable=True)
+        channel.queue_bind("shop-answers", "orders.answers", "#")
+        channel.basic_publish("orders", sku, b"{}", pika.BasicProperties(reply_to="shop-answers"), mandatory=True)
+        assert channel.basic_get("shop-answers")[0] is None
+    with connection("reader of dead letters") as reader:
+        channel = reader.channel()
+        channel.confirm_delivery()
+        assert channel.basic_get("holdfast.events.dead")[0] and channel.basic_get("orders.dead")[0]
+        for exchange, key in (("orders", sku), ("holdfast.events", f"StockReserved.{sku}")):
+            channel.basic_publish(exchange, key, b"{}", mandatory=exchange == "orders")

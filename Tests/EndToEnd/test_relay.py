@@ -292,8 +292,11 @@ def test_one_relay_has_a_resume_file(binary, place, tmp_path):
     (64, "not NAME=VALUE", ("--broker", "kafka://127.0.0.1", "--broker-option", "secret")),
     (64, "--destination", ("--broker", "amqp://127.0.0.1", "--destination", "")),
     (64, "--dead-letters", ("--broker", "amqp://127.0.0.1", "--dead-letters", "a b")),
+    (64, "--dead-letters: another name", ("--broker", "kafka://127.0.0.1", "--destination", "a", "--dead-letters", "a")),
+    (64, "--broker: not an address", ("--broker", "amqp://one,two")),
     (64, "--source", ("--broker", "amqp://127.0.0.1", "--source", "")),
     (64, "--window", ("--broker", "amqp://127.0.0.1", "--window", "0")),
+    (64, "--shutdown-timeout: '11m' is not from 0s to 10m", ("--broker", "amqp://127.0.0.1", "--shutdown-timeout", "11m")),
     (64, "--shutdown-timeout", ("--broker", "amqp://127.0.0.1", "--shutdown-timeout", "1d")),
     (64, "format", ("--broker", "amqp://127.0.0.1", "--format", "xml")),
     (64, "--target", ("--broker", "amqp://127.0.0.1", "--target", "nowhere")),
@@ -304,6 +307,27 @@ def test_what_makes_no_sense(binary, tmp_path, status, words, flags):
     assert (done.returncode, done.stdout) == (status, ""), done.stderr
     assert words in done.stderr and "secret" not in done.stderr
     assert not any(each.name == "token" for each in tmp_path.iterdir())
+
+
+def test_a_broker_that_is_not_there_is_not_waited_for_at_the_end(binary, tmp_path):
+    """There is nothing to be confirmed: what was decided comes from the position again."""
+    with Server(binary) as server, Client(server.target) as client:
+        client.item(1)
+        flags = ("--broker", "amqp://127.0.0.1:1", "--shutdown-timeout", "10m")
+        with Relay(binary, server.target, None, tmp_path / "token", *flags) as relay:
+            relay.says("the broker is away")
+            eventually(lambda: relay.metric("unconfirmed") == 1)
+            assert relay.stop() == 0 and "1 messages were not confirmed" in relay.text()
+
+
+def test_a_file_that_is_no_position(binary, tmp_path):
+    """It says so, and leaves the file as it is."""
+    (tmp_path / "notes").write_text("garbage\n")
+    with Server(binary) as server:
+        done = holdfast(binary, "relay", "--broker", "amqp://127.0.0.1:1", "--target", server.target,
+                        "--resume-file", tmp_path / "notes")
+    assert done.returncode == 65 and "cannot read the resume token in it" in done.stderr, done.stderr
+    assert (tmp_path / "notes").read_text() == "garbage\n"
 
 
 def test_a_password_is_warned_of(binary, place, rabbitmq, tmp_path):
@@ -337,7 +361,16 @@ def test_the_page(binary, place, rabbitmq, tmp_path):
     (tmp_path / "broker.password").write_text(rabbitmq.password)
     (example,) = re.findall(r"^```json\n(.*?)^```", page, re.MULTILINE | re.DOTALL)
     assert json_format.Parse(example, event_pb2.Event()).stock[0].available == 98
-    (script,) = re.findall(r"^```python\n(.*?)^```", page, re.MULTILINE | re.DOTALL)
+    reader, script = re.findall(r"^```python\n(.*?)^```", page, re.MULTILINE | re.DOTALL)
+    names = {}
+    exec(reader, names)  # the page's own words
+    event = json_format.Parse(example, event_pb2.Event())
+    assert names["read"]("application/json", example) == event
+    assert names["read"]("application/protobuf", event.SerializeToString()) == event
+    (generate,) = [block for block in re.findall(r"^```sh\n(.*?)^```", page, re.MULTILINE | re.DOTALL) if "protoc" in block]
+    subprocess.run(["bash", "-euc", generate.replace(".venv/bin/python", sys.executable).replace("out/python", str(tmp_path / "stubs"))],
+                   cwd=REPOSITORY, check=True)
+    assert len(list((tmp_path / "stubs/holdfast/v1").iterdir())) == 4
     user, _, rest = place.host.address.partition("://")[2].partition("@")
     script = script.replace("amqp://holdfast:secret@127.0.0.1:5672/%2F", f"amqp://{user}:{rabbitmq.password}@{rest}")
     with Server(binary) as server, Client(server.target) as client:
