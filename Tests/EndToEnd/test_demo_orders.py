@@ -6,9 +6,12 @@ ends in its verdict.
 
 import importlib.util
 import json
+import os
+import pathlib
 import re
 import subprocess
 import sys
+import tempfile
 import types
 
 import pytest
@@ -311,3 +314,41 @@ def test_the_shop_is_open_until_it_is_closed(binary):
     finally:
         running.kill()
         running.communicate()
+
+
+def descendants(pid):
+    children = [int(each) for task in pathlib.Path(f"/proc/{pid}/task").iterdir() for each in (task / "children").read_text().split()]
+    return [each for child in children for each in (child, *descendants(child))]
+
+
+def is_there(pid):
+    try:
+        return pathlib.Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
+
+
+@pytest.fixture
+def place():
+    """For temporary files, where the user rabbitmq gets at them too."""
+    with tempfile.TemporaryDirectory() as folder:
+        pathlib.Path(folder).chmod(0o755)
+        yield pathlib.Path(folder)
+
+
+@pytest.mark.orders
+@rabbitmq.needs_rabbitmq
+def test_a_demo_that_is_killed_leaves_nothing(binary, place):
+    """kill -9: no handler of its runs. Its six programs end all the same, and what they have written goes."""
+    running = subprocess.Popen([sys.executable, REPOSITORY / "scripts" / "demo-orders.py", "--server", binary, "--open"],
+                               stdout=subprocess.PIPE, text=True, env={**os.environ, "TMPDIR": str(place)})
+    started = []
+    try:
+        assert any("the shop is open" in line for line in running.stdout)
+        started = descendants(running.pid)
+        assert len(started) >= 6 and list(place.glob("holdfast-orders-*"))
+    finally:
+        running.kill()
+        running.wait()
+    eventually(lambda: not any(map(is_there, started)), 60)
+    eventually(lambda: {path.name for path in place.rglob("*") if path.is_file()} <= {"password"}, 60)
