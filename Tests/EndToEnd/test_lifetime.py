@@ -70,3 +70,17 @@ def test_a_thread_ties_nothing():
     thread.start()
     thread.join()
     assert words == ["sleep", "1"]
+
+
+def test_the_demo_takes_its_server_along(binary, generator, tmp_path):
+    """scripts/demo.sh, killed under load."""
+    assert binary.parent == generator.parent
+    demo = subprocess.Popen([REPOSITORY / "scripts/demo.sh", "--duration", "60"], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True,
+                            env={**os.environ, "HOLDFAST_BINARIES": str(binary.parent), "TMPDIR": str(tmp_path)})
+    assert demo.stdout.readline().startswith("server: ")
+    (ready,) = tmp_path.glob("*/ready")
+    server = ready.read_text().split()[-1]
+    assert is_there(server)
+    demo.kill()
+    demo.communicate(timeout=60)
+    eventually(lambda: not is_there(server))
