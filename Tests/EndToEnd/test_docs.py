@@ -50,7 +50,7 @@ def lines(block):
 
 
 def test_the_first_call_from_python(server, tmp_path):
-    (script,) = [block for _, block in COMMANDS if "grpc_tools.protoc" in block]
+    (script,) = [block for page, block in COMMANDS if page == "README.md" and "grpc_tools.protoc" in block]
     script = script.replace(".venv/bin/python", sys.executable).replace("out/python", str(tmp_path))
     script = script.replace("127.0.0.1:7420", server.target)
     done = subprocess.run(["bash", "-euc", script], cwd=REPOSITORY, capture_output=True, text=True, timeout=60)
