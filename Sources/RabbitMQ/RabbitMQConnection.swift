@@ -292,7 +292,9 @@ extension RabbitMQConnection {
     case .ack(let tag, let multiple):
       try settle(tag, multiple, take) { .confirmed($0) }
     case .nack(let tag, let multiple):
-      try settle(tag, multiple, take) { .postponed($0, text: "a queue that it goes to is full, and rejects") }
+      try settle(tag, multiple, take) {
+        .postponed($0, text: "a queue that it goes to is full, and rejects")
+      }
     case .cancel(let consumer):
       let queue = Int(consumer).flatMap { consumers.indices.contains($0) ? consumers[$0] : nil }
       throw .away(
