@@ -26,6 +26,8 @@ struct IntakeCounts {
   var answers: [Answer.Kind: UInt64] = [:]
   var retries: [RetryReason: UInt64] = [:]
   var redelivered: UInt64 = 0
+  /// Orders that went to the queue of suspects.
+  var suspects: UInt64 = 0
   var inHand = 0
   var batches: UInt64 = 0
   var batchedOrders: UInt64 = 0
@@ -41,8 +43,11 @@ package final class IntakeMetrics: Sendable {
     var isBlocked = false
     var isStuck = false
     var isEnding = false
+    var hasSuspects = false
     /// By queue: messages that wait in it.
     var depths: [String: Int] = [:]
+    /// When that was so; monotonic nanoseconds.
+    var depthsAt: Int64 = .min
     func depth(of queue: String) -> Double { depths[queue].map { Double($0) } ?? .nan }
 
     /// When the intake's thread came round last, in monotonic nanoseconds.
@@ -58,10 +63,12 @@ package final class IntakeMetrics: Sendable {
 
   /// Those that orders wait in; none: the broker does not say how many do.
   private let queues: [String]
+  private let suspects: String
   private let deadLetters: String
 
   package init(_ options: IntakeOptions, hasDepths: Bool) {
-    queues = hasDepths ? options.queues : []
+    queues = hasDepths ? options.queues + [options.suspects] : []
+    suspects = options.suspects
     deadLetters = options.deadLetters
   }
 
@@ -83,7 +90,8 @@ package final class IntakeMetrics: Sendable {
     if !all.isServerConnected { return "waits for the server" }
     if !all.isBrokerConnected { return "waits for the broker" }
     if all.isBlocked { return "the broker takes nothing for now" }
-    return all.isStuck ? "an answer or a dead letter does not get on" : "takes orders"
+    if all.isStuck { return "an answer or a dead letter does not get on" }
+    return all.hasSuspects ? "tries suspects one by one" : "takes orders"
   }
 
   // MARK: The intake's thread
@@ -91,7 +99,10 @@ package final class IntakeMetrics: Sendable {
   /// From a delivery to the confirmation of what was made of it.
   func orderTook(_ nanoseconds: Int64) { seconds.record(nanoseconds) }
 
-  func publish(_ counts: IntakeCounts, _ outbox: Outbox, _ link: ServerLink, isEnding: Bool) {
+  func publish(
+    _ counts: IntakeCounts, _ outbox: Outbox, _ link: ServerLink, _ mode: OrderSources.Mode,
+    isEnding: Bool
+  ) {
     state.withLock { state in
       state.counts = counts
       state.outbox = outbox.counts
@@ -101,14 +112,22 @@ package final class IntakeMetrics: Sendable {
       state.isBlocked = outbox.blocked != nil
       state.isStuck = outbox.stuck != nil
       state.isEnding = isEnding
+      state.hasSuspects = mode != .all
       state.lastRound = SystemClock.monotonicNanoseconds()
     }
   }
 
   // MARK: The page
 
-  /// From the thread that asks for them.
-  func publish(depths: [String: Int]) { state.withLock { $0.depths = depths } }
+  /// From the thread that asks for them, with the monotonic time at which it began to.
+  func publish(depths: [String: Int], at now: Int64) {
+    state.withLock { ($0.depths, $0.depthsAt) = (depths, now) }
+  }
+
+  /// Suspects that waited in their queue, where that was found out after this time.
+  func suspects(since time: Int64) -> Int {
+    state.withLock { $0.depthsAt > time ? $0.depths[suspects] ?? 0 : 0 }
+  }
 
   /// Adds its numbers to a page.
   package func add(to page: inout Exposition) {
@@ -164,6 +183,10 @@ package final class IntakeMetrics: Sendable {
       "holdfast_intake_redelivered_total",
       help: "Deliveries of which the broker says that they came before.",
       value: counts.redelivered)
+    page.counter(
+      "holdfast_intake_suspects_total",
+      help: "Orders that came too often without an answer, and are tried alone.",
+      value: counts.suspects)
     page.gauge(
       "holdfast_intake_in_hand", help: "Deliveries that are not accepted yet.",
       value: Double(counts.inHand))

@@ -15,8 +15,9 @@ package struct IntakeOptions: Sendable {
   package var batchMax = 1000
   /// How often an order over which the server fails is tried: 1 to 1,000.
   package var tries = 5
-  /// How often an order may be delivered, where the broker counts that: what ends the intake comes again and again.
-  package var deliveriesMax = 100
+  /// How often an order may be delivered, where the broker counts that, before it is a suspect (`OrderSources`); and how
+  /// often then, alone, before it goes to the dead letters.
+  package var deliveriesMax = 10
   /// Of orders that have none, in nanoseconds; nil: the server's.
   package var ttlNanoseconds: Int64?
   /// Whose position in topics it is.
@@ -34,6 +35,9 @@ package struct IntakeOptions: Sendable {
 
   /// Those of the partitions, as RabbitMQ has them.
   package var queues: [String] { (0..<partitions).map { "\(orders).\($0)" } }
+
+  /// Orders that may be what ends the intake.
+  var suspects: String { "\(orders).suspects" }
 
   var declarations: [BrokerDeclaration] {
     sources + [.destination(answers), .deadLetters(deadLetters)]

@@ -21,12 +21,15 @@ package final class OrderIntake {
   private static let unanswerableMax = 10_000
   /// Of orders that go to the dead letters one is told of in so long.
   private static let buriedNanoseconds: Int64 = 10_000_000_000
+  /// Without a delivery for so long there are no more suspects.
+  private static let suspectNanoseconds: Int64 = 1_000_000_000
 
   private let options: IntakeOptions
   private let metrics: IntakeMetrics
   private let clock: OutboxClock
   private let reader: OrderReader
   private let writer = AnswerWriter()
+  private let sources: OrderSources
   private let outbox: Outbox
   private let link: ServerLink
   private let report: (String) -> Void
@@ -40,6 +43,8 @@ package final class OrderIntake {
   private var unsettled: [UInt64: Unsettled] = [:]
   /// Which connection to the broker this is.
   private var connection: UInt64 = 0
+  /// Monotonic nanoseconds.
+  private var connectedAt: Int64 = 0
   /// What the broker may forget, of this connection.
   private var accepted: [UInt64] = []
   /// By order id: what the broker has said of its answer. Such an order comes again, since the connection ended.
@@ -50,13 +55,17 @@ package final class OrderIntake {
   /// Since then.
   private var buriedUntold = 0
   private var isDraining = false
+  /// When a suspect came, or could have; monotonic nanoseconds.
+  private var suspectAt: Int64 = 0
+  private var suspectsToldAt: Int64?
 
   private struct Unsettled {
     let tag: UInt64
     let connection: UInt64
     let takenAt: Int64
-    /// nil: a dead letter.
+    /// nil: a dead letter, or a suspect on its way to their queue.
     let answer: (orderID: String, kind: Answer.Kind)?
+    var isSuspect = false
   }
 
   /// - Parameters:
@@ -77,16 +86,15 @@ package final class OrderIntake {
     self.clock = clock
     self.report = report
     reader = OrderReader(ttlNanoseconds: options.ttlNanoseconds)
+    let sources = OrderSources(options, address: address)
+    self.sources = sources
     outbox = Outbox(
       // What is in hand is limited by the prefetch.
       OutboxLimits(messagesMax: 65_536, bytesMax: .max),
       deadLetters: DeadLetters(options.deadLetters, on: address), clock: clock,
       connect: { () throws(BrokerError) in
         let made = try connectBroker()
-        do throws(BrokerError) {
-          if options.declares { try made.declare(options.declarations) }
-          try made.consume(options.sources, prefetch: options.prefetch, group: options.group)
-        } catch {
+        do throws(BrokerError) { try sources.begin(made) } catch {
           made.close()
           throw error
         }
@@ -126,7 +134,8 @@ package final class OrderIntake {
     outbox.step(milliseconds: patience == nil ? idleMilliseconds(now) : 0) { hear($0) }
     acceptSettled()
     loosen(now)
-    metrics.publish(counts, outbox, link, isEnding: isDraining)
+    if !isDraining { readOn(now) }
+    metrics.publish(counts, outbox, link, sources.mode, isEnding: isDraining)
   }
 
   private func idleMilliseconds(_ now: Int64) -> Int32 {
@@ -146,7 +155,7 @@ package final class OrderIntake {
     case .delivery(let delivery): if !isDraining { take(delivery) }
     case .settled(let number, let isDead): settled(number, isDead ? .dead : .answered)
     case .dropped(let number): settled(number, .dropped)
-    case .connected: break
+    case .connected: connectedAt = clock.now()
     case .disconnected: disconnected()
     }
   }
@@ -155,13 +164,21 @@ package final class OrderIntake {
     let now = clock.now()
     counts.inHand += 1
     if delivery.earlierDeliveries > 0 { counts.redelivered += 1 }
+    suspectAt = now
+    // The ends of this process's own connections are no order's fault: it has lived through them.
+    let isSuspect =
+      delivery.earlierDeliveries - Int(clamping: connection) >= options.deliveriesMax
+    if isSuspect, sources.mode != .alone, sources.canMove, delivery.omittedBytes == 0 {
+      return moveToSuspects(delivery, takenAt: now)
+    }
+    // It comes again with the next connection.
+    if sources.mode == .moving { return }
     do throws(OrderFault) {
-      // The ends of this process's own connections are no order's fault: it has lived through them.
-      let unexplained = delivery.earlierDeliveries - Int(clamping: connection)
-      guard unexplained < options.deliveriesMax else {
+      if isSuspect, delivery.omittedBytes == 0 {
+        let why = sources.mode == .alone ? "alone" : "without a queue \(options.suspects)"
         throw OrderFault(
           "DELIVERED_TOO_OFTEN",
-          "delivered \(delivery.earlierDeliveries) times before, and never decided")
+          "delivered \(delivery.earlierDeliveries) times before, \(why), and never decided")
       }
       let order = try reader.read(delivery)
       lanes[laneIndex(delivery.origin)].add(
@@ -183,16 +200,23 @@ package final class OrderIntake {
     _ delivery: BrokerDelivery, _ fault: OrderFault, connection: UInt64, takenAt: Int64
   ) {
     guard connection == self.connection else { return }
-    let letter = BrokerMessage(
-      to: delivery.origin, partitionKey: delivery.partitionKey, id: delivery.id,
-      type: delivery.type, source: options.source, contentType: delivery.contentType,
-      correlationID: delivery.correlationID, replyTo: delivery.replyTo, body: delivery.body)
     let number = outbox.addDead(
-      letter, reason: fault.reason, text: fault.text, omitsBody: delivery.omittedBytes > 0)
+      asItCame(delivery, to: delivery.origin), reason: fault.reason, text: fault.text,
+      omitsBody: delivery.omittedBytes > 0)
     unsettled[number] = Unsettled(
       tag: delivery.tag, connection: connection, takenAt: takenAt, answer: nil)
     counts.dead += 1
     tellBuried(delivery.origin, fault)
+  }
+
+  private func asItCame(
+    _ delivery: BrokerDelivery, to destination: String, routingKey: String = ""
+  ) -> BrokerMessage {
+    BrokerMessage(
+      to: destination, routingKey: routingKey, partitionKey: delivery.partitionKey,
+      id: delivery.id, type: delivery.type, source: options.source,
+      contentType: delivery.contentType, correlationID: delivery.correlationID,
+      replyTo: delivery.replyTo, body: delivery.body)
   }
 
   /// Whoever looks for an order finds in the log that there is such a letter, and its reason in the letter.
@@ -225,6 +249,10 @@ package final class OrderIntake {
     // At once: what nobody wants may end the connection with it, and would come again.
     if fate == .dropped { outbox.accept([entry.tag]) } else { accepted.append(entry.tag) }
     counts.inHand -= 1
+    if entry.isSuspect {
+      if fate == .dead { counts.dead += 1 } else { counts.suspects += 1 }
+      return
+    }
     if let answer = entry.answer, fate == .answered { counts.answers[answer.kind, default: 0] += 1 }
     metrics.orderTook(clock.now() - entry.takenAt)
   }
@@ -258,14 +286,61 @@ package final class OrderIntake {
     guard now - since > stuckPatience, outbox.isConnected else { return }
     stuckSince = nil
     stuckPatience = min(stuckPatience * 2, Self.stuckNanosecondsMax)
+    connectAnew()
+  }
+
+  private func connectAnew() {
     outbox.close()
     disconnected()
+  }
+
+  // MARK: Suspects
+
+  private func moveToSuspects(_ delivery: BrokerDelivery, takenAt: Int64) {
+    guard let suspects = sources.suspects else { return }
+    if sources.mode != .moving { stopLooking() }
+    let number = outbox.add(asItCame(delivery, to: "", routingKey: suspects))
+    unsettled[number] = Unsettled(
+      tag: delivery.tag, connection: connection, takenAt: takenAt, answer: nil, isSuspect: true)
+  }
+
+  private func stopLooking() {
+    sources.move()
+    for index in lanes.indices { lanes[index].forgetWaiting() }
+  }
+
+  /// Goes from one way of reading to the next.
+  private func readOn(_ now: Int64) {
+    guard outbox.isConnected else { return }
+    switch sources.mode {
+    case .all:
+      // Another intake has left some behind.
+      if metrics.suspects(since: connectedAt) > 0 { stopLooking() }
+    case .moving:
+      // What has come is moved, and what the server had is answered.
+      if unsettled.isEmpty, laneOfCall.isEmpty { connectAnew() }
+    case .alone where !sources.isReading:
+      guard link.isOpen else { return }
+      tellSuspects(now)
+      suspectAt = now
+      outbox.use { (connection) throws(BrokerError) in try sources.readSuspects(connection) }
+    case .alone:
+      if counts.inHand == 0, now - suspectAt > Self.suspectNanoseconds { connectAnew() }
+    }
+  }
+
+  private func tellSuspects(_ now: Int64) {
+    if let toldAt = suspectsToldAt, now - toldAt < Self.buriedNanoseconds { return }
+    suspectsToldAt = now
+    report(
+      "\(sources.waiting) orders that were delivered \(options.deliveriesMax) times and never answered are tried one "
+        + "by one, from \(options.suspects): something ends intakes; the others wait")
   }
 
   // MARK: To the server
 
   private func sendBatches(_ now: Int64) {
-    if !link.isOpen { return }
+    if !link.isOpen || sources.mode == .moving { return }
     for index in lanes.indices {
       let batch = lanes[index].take(
         now: now, countMax: options.batchMax, bytesMax: Self.batchBytesMax)

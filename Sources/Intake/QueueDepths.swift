@@ -11,6 +11,8 @@ package final class QueueDepths {
   private static let pollMilliseconds: Int32 = 500
 
   private let queues: [String]
+  /// May be missing.
+  private let suspects: String
   private let metrics: IntakeMetrics
   private let clock: OutboxClock
   private let connect: () throws(BrokerError) -> any BrokerConnection
@@ -23,6 +25,7 @@ package final class QueueDepths {
     connect: @escaping () throws(BrokerError) -> any BrokerConnection
   ) {
     queues = [options.deadLetters] + options.queues
+    suspects = options.suspects
     self.metrics = metrics
     self.clock = clock
     self.connect = connect
@@ -43,8 +46,9 @@ package final class QueueDepths {
         let connection = try connected()
         var depths: [String: Int] = [:]
         for queue in queues { depths[queue] = try connection.depth(of: queue) }
-        metrics.publish(depths: depths)
         if depths.count < queues.count { nextAt = now + Self.soonNanoseconds }
+        depths[suspects] = try connection.depth(of: suspects)
+        metrics.publish(depths: depths, at: now)
       }
       if let connection {
         // It has to show that it is there.
@@ -56,7 +60,7 @@ package final class QueueDepths {
       // The intake's own connection tells what is wrong.
       connection?.close()
       connection = nil
-      metrics.publish(depths: [:])
+      metrics.publish(depths: [:], at: clock.now())
     }
   }
 

@@ -84,7 +84,7 @@ package final class KafkaConnection: BrokerConnection {
       case .destination(let name), .deadLetters(let name): KafkaTopic(name: name)
       case .partitioned(let name, let count):
         KafkaTopic(name: name, partitions: Int32(clamping: count))
-      case .subscription: nil
+      case .subscription, .single: nil
       }
     }
     let maker = KafkaTopics(
@@ -103,7 +103,7 @@ package final class KafkaConnection: BrokerConnection {
       switch source {
       case .partitioned(let name, _): topics.append(name)
       case .subscription(let name, _): tails.append(name)
-      case .destination, .deadLetters: preconditionFailure("\(source) is only written to")
+      case .destination, .deadLetters, .single: preconditionFailure("\(source) is not for reading")
       }
     }
     precondition(readers.count + tails.count < Self.readersMax, "too many sources")

@@ -71,7 +71,8 @@ package struct BrokerDelivery: Sendable {
   package var partitionKey: String
   package var correlationID: String
   package var replyTo: String
-  /// How often it was delivered before, as far as the broker says: 0, or 1 where it says only that it was.
+  /// How often it was delivered before, as far as the broker says: 0, or 1 where it says only that it was. What its sender
+  /// says of that does not count.
   package var earlierDeliveries: Int
   package var body: [UInt8]
   /// The body had so many bytes, more than are kept, and is not here. 0: it is.
@@ -132,6 +133,8 @@ package enum BrokerDeclaration: Equatable, Sendable {
   /// Queues `name.0` and on behind a consistent-hash exchange `name`, which hashes the routing key, each with one
   /// active consumer at a time; with Kafka a topic of so many partitions.
   case partitioned(String, count: Int)
+  /// A durable queue with one active consumer at a time, which is written to directly. RabbitMQ alone.
+  case single(String)
   /// A queue of this consumer alone, gone with it, bound to a destination by a pattern (`#`: everything); with Kafka:
   /// the topic is read from now on.
   case subscription(to: String, pattern: String)
@@ -145,7 +148,7 @@ package protocol BrokerConnection: AnyObject {
 
   /// Begins to deliver messages.
   /// - Parameters:
-  ///   - sources: queues, or topics; `.partitioned` and `.subscription` alone.
+  ///   - sources: queues, or topics; `.partitioned`, `.single` and `.subscription` alone.
   ///   - prefetch: deliveries that may be unaccepted at once, over all of them: 1 to 65,535.
   ///   - group: whose position in topics it is (Kafka).
   func consume(

@@ -178,8 +178,13 @@ package final class Outbox {
 
   /// The broker may forget these deliveries, which are of this connection.
   package func accept(_ tags: [UInt64]) {
+    use { (connection) throws(BrokerError) in try connection.accept(tags) }
+  }
+
+  /// Asks something else of the connection, if there is one. Where that fails, it is of no more use: the next step says so.
+  package func use(_ body: (any BrokerConnection) throws(BrokerError) -> Void) {
     guard let connection, brokenBy == nil else { return }
-    do throws(BrokerError) { try connection.accept(tags) } catch { brokenBy = error }
+    do throws(BrokerError) { try body(connection) } catch { brokenBy = error }
   }
 
   /// Ends the connection in order, and makes no other.

@@ -395,7 +395,8 @@ extension RabbitMQConnection {
             tag: tag, origin: consumers[consumer], id: header.id, type: header.type,
             contentType: header.contentType, partitionKey: header.partitionKey,
             correlationID: header.correlationID, replyTo: header.replyTo,
-            earlierDeliveries: max(header.earlierDeliveries, isRedelivered ? 1 : 0), body: body,
+            // Of what is delivered for the first time, the number is its sender's.
+            earlierDeliveries: isRedelivered ? max(header.earlierDeliveries, 1) : 0, body: body,
             omittedBytes: isKept ? 0 : Int(clamping: header.bodyBytes))))
     case .returned(let text, let routingKey):
       // Its answer comes right behind it. Without a message of ours like it, it is not ours.

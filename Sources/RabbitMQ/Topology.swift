@@ -16,6 +16,7 @@ extension RabbitMQConnection {
       case .destination(let name): try declareExchange(name, type: "topic")
       case .deadLetters(let name): try declareQueue(name, isShared: true)
       case .partitioned(let name, let count): try declarePartitions(name, count)
+      case .single(let name): try declareOrderQueue(name)
       case .subscription(let destination, let pattern):
         _ = try subscription(to: destination, pattern)
       }
@@ -29,7 +30,7 @@ extension RabbitMQConnection {
     for source in sources {
       switch source {
       case .destination(let name): throw .unsuitable("exchange '\(name)' is no queue")
-      case .deadLetters(let name): queues.append(name)
+      case .deadLetters(let name), .single(let name): queues.append(name)
       case .partitioned(let name, let count): queues += Self.partitions(name, count)
       case .subscription(let destination, let pattern):
         queues.append(try subscription(to: destination, pattern))
@@ -68,8 +69,7 @@ extension RabbitMQConnection {
   private func declarePartitions(_ name: String, _ count: Int) throws(BrokerError) {
     try declareExchange(name, type: "x-consistent-hash")
     for queue in Self.partitions(name, count) {
-      try declareQueue(
-        queue, isShared: true, arguments: [("x-single-active-consumer", .flag(true))])
+      try declareOrderQueue(queue)
       // The routing key says how large the queue's share is.
       try bind(queue, to: name, key: "10")
     }
@@ -79,6 +79,11 @@ extension RabbitMQConnection {
         "queue '\(next)' is there: \(count) partitions are fewer than there were, and what it gets nobody would read"
       )
     }
+  }
+
+  /// What is taken from it is taken in its order.
+  private func declareOrderQueue(_ name: String) throws(BrokerError) {
+    try declareQueue(name, isShared: true, arguments: [("x-single-active-consumer", .flag(true))])
   }
 
   package func depth(of queue: String) throws(BrokerError) -> Int? { try messages(in: queue) }

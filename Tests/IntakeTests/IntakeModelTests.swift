@@ -234,19 +234,6 @@ struct IntakeTests {
     rig.checkAnswers()
   }
 
-  @Test func anOrderThatComesTooOftenIsBuried() {
-    let rig = Rig { $0.deliveriesMax = 3 }
-    rig.put("o-1")
-    // Each time it ends before the order is decided.
-    for _ in 0..<3 {
-      rig.turn(1)
-      rig.kill()
-    }
-    #expect(rig.settle())
-    #expect(rig.broker.dead.map(\.id) == ["o-1"])
-    #expect(rig.broker.dead[0].attributes.contains { $0.value == "DELIVERED_TOO_OFTEN" })
-  }
-
   /// It is the connection that ends, again and again, and not the intake: no order is at fault.
   @Test func aConnectionThatEndsOftenBuriesNothing() {
     let rig = Rig { $0.deliveriesMax = 3 }

@@ -98,6 +98,10 @@ final class Rig {
     for _ in 0..<count {
       intake.turn()
       time.now += 50_000
+      if server.hasKilled {
+        server.hasKilled = false
+        kill()
+      }
     }
   }
 

@@ -37,6 +37,10 @@ struct Faults {
   var endsOverMissingQueues = false
   /// The queue of dead letters is not there.
   var hasNoLetters = false
+  /// Nor that of suspects.
+  var hasNoSuspects = false
+  /// Ids of orders that end the intake as soon as the server has them.
+  var killers: Set<String> = []
 }
 
 /// Time that passes as somebody waits.
@@ -83,10 +87,18 @@ final class OrderBroker {
     random = Seeded(seed)
   }
 
+  static let suspects = "orders.suspects"
+
   func put(_ delivery: BrokerDelivery) {
     placed[delivery.origin, default: 0] += 1
     ready[delivery.origin, default: []].append(
       Queued(delivery: delivery, place: placed[delivery.origin]!))
+  }
+
+  /// Of a queue, as a broker says it.
+  func depth(of queue: String) -> Int? {
+    guard queue == Self.suspects else { return depth }
+    return faults.hasNoSuspects ? nil : ready[queue]?.count ?? 0
   }
 
   var isEmpty: Bool {
@@ -120,6 +132,7 @@ final class OrderConnection: BrokerConnection {
   fileprivate var unaccepted: [UInt64: OrderBroker.Queued] = [:]
   private var nextTag: UInt64 = 1
   private var prefetch = 0
+  private var readsSuspects = false
   private(set) var isClosed = false
   var failure: BrokerError?
 
@@ -131,7 +144,11 @@ final class OrderConnection: BrokerConnection {
 
   func consume(
     _ sources: [BrokerDeclaration], prefetch: Int, group: String
-  ) throws(BrokerError) { self.prefetch = prefetch }
+  ) throws(BrokerError) {
+    self.prefetch = prefetch
+    readsSuspects = sources == [.single(OrderBroker.suspects)]
+    #expect(!readsSuspects || prefetch == 1)
+  }
 
   func publish(_ message: BrokerMessage) throws(BrokerError) -> UInt64 {
     precondition(!isClosed, "used after its end")
@@ -152,7 +169,7 @@ final class OrderConnection: BrokerConnection {
     }
   }
 
-  func depth(of queue: String) throws(BrokerError) -> Int? { broker.depth }
+  func depth(of queue: String) throws(BrokerError) -> Int? { broker.depth(of: queue) }
 
   func poll(milliseconds: Int32, _ take: (BrokerNotice) -> Void) throws(BrokerError) {
     precondition(!isClosed, "used after its end")
@@ -193,6 +210,12 @@ final class OrderConnection: BrokerConnection {
         return false
       }
       broker.dead.append(message)
+    } else if message.destination.isEmpty, message.routingKey == OrderBroker.suspects {
+      broker.put(
+        BrokerDelivery(
+          tag: 0, origin: message.routingKey, id: message.id, type: message.type,
+          contentType: message.contentType, correlationID: message.correlationID,
+          replyTo: message.replyTo, body: message.body))
     } else if broker.faults.deadlyAnswers.contains(message.id) {
       throw .messageRefused(reason: "PRECONDITION_FAILED", text: "not this one")
     } else if message.destination.isEmpty,
@@ -210,7 +233,8 @@ final class OrderConnection: BrokerConnection {
 
   private func deliver(_ take: (BrokerNotice) -> Void) -> Bool {
     var hasDelivered = false
-    for origin in broker.ready.keys.sorted() {
+    for origin in broker.ready.keys.sorted() where (origin == OrderBroker.suspects) == readsSuspects
+    {
       while unaccepted.count < prefetch, var queued = broker.ready[origin]?.first {
         broker.ready[origin]?.removeFirst()
         queued.delivery.tag = nextTag
@@ -247,6 +271,8 @@ final class StockServer {
   private(set) var putOffIn: [String: Set<Int>] = [:]
   private var batches = 0
   private(set) var largestBatch = 0
+  /// An order has come that ends the intake.
+  var hasKilled = false
   fileprivate(set) var connections = 0
 
   init(_ faults: Faults, _ time: ScriptedTime, seed: UInt64, stock: [String: Int64]) {
@@ -407,6 +433,10 @@ final class StockConnection: OrderServer {
     while count > 0 {
       count -= 1
       let (call, request) = waiting.removeFirst()
+      if TestReserve.all(request).contains(where: { server.faults.killers.contains($0.key) }) {
+        server.hasKilled = true
+        return
+      }
       let end = server.decide(request)
       if !isLost || count > 0 { take(call, end) }
     }
