@@ -66,8 +66,9 @@ package final class IntakeMetrics: Sendable {
   private let suspects: String
   private let deadLetters: String
 
-  package init(_ options: IntakeOptions, hasDepths: Bool) {
-    queues = hasDepths ? options.queues + [options.suspects] : []
+  /// - Parameter hasQueues: orders wait in queues, not in a topic.
+  package init(_ options: IntakeOptions, hasQueues: Bool) {
+    queues = hasQueues ? options.queues + [options.suspects] : []
     suspects = options.suspects
     deadLetters = options.deadLetters
   }
@@ -199,7 +200,7 @@ package final class IntakeMetrics: Sendable {
       samples: queues.map { ([("queue", $0)], all.depth(of: $0)) })
     page.gauge(
       "holdfast_intake_dead_letter_queue_messages",
-      help: "Dead letters that wait for somebody, within the last 10 s; NaN: unknown.",
+      help: "Dead letters in their queue or topic, within the last 10 s; NaN: unknown.",
       value: all.depth(of: deadLetters))
     page.counter(
       "holdfast_intake_dead_letters_total",

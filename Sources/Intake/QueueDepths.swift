@@ -12,20 +12,23 @@ package final class QueueDepths {
 
   private let queues: [String]
   /// May be missing.
-  private let suspects: String
+  private let suspects: String?
   private let metrics: IntakeMetrics
   private let clock: OutboxClock
   private let connect: () throws(BrokerError) -> any BrokerConnection
   private var connection: (any BrokerConnection)?
   private var nextAt: Int64 = .min
 
-  /// - Parameter connect: makes a connection, which is used for this alone.
+  /// - Parameters:
+  ///   - hasQueues: orders wait in queues. How far a group is behind in a topic, Kafka's own tools say.
+  ///   - connect: makes a connection, which is used for this alone.
   package init(
-    _ options: IntakeOptions, metrics: IntakeMetrics, clock: OutboxClock = .system,
+    _ options: IntakeOptions, hasQueues: Bool, metrics: IntakeMetrics,
+    clock: OutboxClock = .system,
     connect: @escaping () throws(BrokerError) -> any BrokerConnection
   ) {
-    queues = [options.deadLetters] + options.queues
-    suspects = options.suspects
+    queues = [options.deadLetters] + (hasQueues ? options.queues : [])
+    suspects = hasQueues ? options.suspects : nil
     self.metrics = metrics
     self.clock = clock
     self.connect = connect
@@ -47,7 +50,7 @@ package final class QueueDepths {
         var depths: [String: Int] = [:]
         for queue in queues { depths[queue] = try connection.depth(of: queue) }
         if depths.count < queues.count { nextAt = now + Self.soonNanoseconds }
-        depths[suspects] = try connection.depth(of: suspects)
+        if let suspects { depths[suspects] = try connection.depth(of: suspects) }
         metrics.publish(depths: depths, at: now)
       }
       if let connection {

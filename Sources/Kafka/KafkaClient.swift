@@ -176,6 +176,21 @@ internal import Posix
     }
   }
 
+  /// The first offset of a partition, and the one behind its last.
+  /// - Throws: `unsuitable` where this user may not know; `away` where no broker answers.
+  func watermarks(
+    of topic: String, _ partition: Int32, milliseconds: Int32
+  ) throws(BrokerError) -> Range<Int64> {
+    var (first, end): (Int64, Int64) = (0, 0)
+    let error = unsafe rd_kafka_query_watermark_offsets(
+      handle, topic, partition, &first, &end, milliseconds)
+    guard error == RD_KAFKA_RESP_ERR_NO_ERROR else {
+      let text = "the topic \(topic): \(KafkaErrors.text(error))"
+      throw KafkaErrors.ofClient(error) == .unsuitable ? .unsuitable(text) : .away(text)
+    }
+    return first..<max(first, end)
+  }
+
   /// - Returns: why there is no answer.
   private func metadata(
     ofAll: Bool = false, milliseconds: Int32,

@@ -121,6 +121,22 @@ package final class KafkaConnection: BrokerConnection {
     }
   }
 
+  /// Messages that a topic has, read or not, until its retention or somebody takes them away. Where records were compacted
+  /// or transactions ended, that is more than can be read.
+  package func depth(of topic: String) throws(BrokerError) -> Int? {
+    try settled { () throws(BrokerError) in
+      let client = producer.client
+      let milliseconds = patience.answerMilliseconds
+      let partitions = try client.partitions(of: topic, milliseconds: milliseconds)
+      if partitions == 0 { return nil }
+      var count = 0
+      for number in 0..<partitions {
+        count += try client.watermarks(of: topic, number, milliseconds: milliseconds).count
+      }
+      return count
+    }
+  }
+
   // MARK: Messages
 
   package func publish(_ message: BrokerMessage) throws(BrokerError) -> UInt64 {

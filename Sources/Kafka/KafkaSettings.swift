@@ -64,8 +64,9 @@ struct KafkaSettings {
       // The outbox has the limit, by count and by bytes.
       ("queue.buffering.max.messages", "10000000"),
       ("queue.buffering.max.kbytes", "2147483647"),
-      // How long a topic that was made just now may be unknown to a broker.
-      ("topic.metadata.propagation.max.ms", "10000"),
+      // How long a topic that was made just now may be unknown to a broker. So long an answer waits whose topic is not there,
+      // and its order is in hand: well below the silence after which a connection counts as blocked.
+      ("topic.metadata.propagation.max.ms", "3000"),
     ]
     try settings.add(access.properties)
     return settings

@@ -41,13 +41,7 @@ internal import Posix
 
   /// The end is asked for now: what is published behind this call is read.
   private func start(_ number: Int32, _ milliseconds: Int32) throws(BrokerError) {
-    var (first, end): (Int64, Int64) = (0, 0)
-    let asked = unsafe rd_kafka_query_watermark_offsets(
-      client.handle, name, number, &first, &end, milliseconds)
-    guard asked == RD_KAFKA_RESP_ERR_NO_ERROR else {
-      let text = "the topic \(name): \(KafkaErrors.text(asked))"
-      throw KafkaErrors.ofClient(asked) == .unsuitable ? .unsuitable(text) : .away(text)
-    }
+    let end = try client.watermarks(of: name, number, milliseconds: milliseconds).upperBound
     guard unsafe rd_kafka_consume_start_queue(topic, number, end, queue) == 0 else {
       throw .away("the topic \(name): \(KafkaErrors.text(rd_kafka_last_error()))")
     }

@@ -168,8 +168,8 @@ package protocol BrokerConnection: AnyObject {
   /// The broker may forget these deliveries. Tells it now or with the next `poll`.
   func accept(_ tags: [UInt64]) throws(BrokerError)
 
-  /// Messages in a queue that wait for a consumer; nil where it is not there, or the broker does not say. Waits for the
-  /// answer.
+  /// Messages in a queue that wait for a consumer, or that a topic has; nil where it is not there, or the broker does not
+  /// say. Waits for the answer.
   func depth(of queue: String) throws(BrokerError) -> Int?
 
   /// Ends in order: what was accepted is told. Nothing is called behind it.

@@ -60,10 +60,10 @@ struct IntakeCommand: AsyncParsableCommand {
   @Option(
     help: ArgumentHelp(
       """
-      How often an order may be delivered, where the broker counts that, before it goes to the dead letters: 1 to 100000. \
-      It counts the ends of intakes and of connections.
+      How often an order may be delivered, where the broker counts that (RabbitMQ), before it is tried alone; and how often \
+      then before it goes to the dead letters: 1 to 100000. Ends of intakes count, and of connections of other intakes.
       """, valueName: "count"))
-  var deliveries = 100
+  var deliveries = 10
   @Option(
     help: ArgumentHelp(
       """
@@ -98,15 +98,15 @@ struct IntakeCommand: AsyncParsableCommand {
       let options = try self.options()
       let broker = try self.broker.source(program: Self.program)
       let targets = try server.targets()
-      let hasDepths = if case .amqp = broker.access.address { true } else { false }
-      let metrics = IntakeMetrics(options, hasDepths: hasDepths)
+      let hasQueues = if case .amqp = broker.access.address { true } else { false }
+      let metrics = IntakeMetrics(options, hasQueues: hasQueues)
       let service = try ClientService(
         "intake", metrics: { metrics.add(to: &$0) }, adminHost: adminHost, adminPort: adminPort,
         readiness: { metrics.isEnding ? .draining : metrics.isReady ? .ready : .recovering },
         lastRound: { metrics.lastRound }, status: { metrics.status })
       service.announce("holdfast taking orders: broker \(broker.access.address) orders \(orders)")
       let problem = await service.run { interruption in
-        if hasDepths { Self.watchQueues(options, broker, metrics, interruption) }
+        Self.watchQueues(options, hasQueues: hasQueues, broker, metrics, interruption)
         let intake = Self.intake(options, broker, targets, metrics)
         intake.run(isStopped: { interruption.hasCome })
         service.stopping(within: options.shutdownNanoseconds)
@@ -133,14 +133,14 @@ struct IntakeCommand: AsyncParsableCommand {
       }, report: { CommandFailure.complain($0) })
   }
 
-  /// How far a group is behind in a topic, Kafka's own tools say.
   private static func watchQueues(
-    _ options: IntakeOptions, _ broker: BrokerSource, _ metrics: IntakeMetrics,
+    _ options: IntakeOptions, hasQueues: Bool, _ broker: BrokerSource, _ metrics: IntakeMetrics,
     _ interruption: Interruption
   ) {
     // Without it, less is known.
     _ = try? Thread(name: "queue-depths") {
-      let depths = QueueDepths(options, metrics: metrics) { () throws(BrokerError) in
+      let depths = QueueDepths(options, hasQueues: hasQueues, metrics: metrics) {
+        () throws(BrokerError) in
         try broker.connect()
       }
       depths.run(isStopped: { interruption.hasCome })

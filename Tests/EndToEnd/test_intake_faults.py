@@ -1,10 +1,12 @@
 """`holdfast intake` where something is killed, cut off, full, deleted or not allowed (`make test-broker`)."""
 
+import concurrent.futures
 import signal
 import subprocess
 import threading
 import time
 
+import grpc
 import pytest
 
 from client import Client
@@ -107,6 +109,69 @@ def test_an_intake_that_is_killed(binary, server, client, host, shop, skus):
     with Intake(binary, server.target, shop) as intake:
         check(client, shop, intake, skus, rush.join())
     assert redelivered > 0
+
+
+class Deadly:
+    """A way to the server on which an order ends whoever has sent it."""
+
+    PATH = "/holdfast.v1.ReservationService/BatchReserve"
+
+    def __init__(self, target, order_id):
+        self.order_id, self.victim, self.ends = order_id.encode(), None, 0
+        self.channel = grpc.insecure_channel(target)
+        self.forward = self.channel.unary_unary(self.PATH)
+        self.server = grpc.server(concurrent.futures.ThreadPoolExecutor(8))
+        service, _, method = self.PATH[1:].rpartition("/")
+        self.server.add_generic_rpc_handlers([grpc.method_handlers_generic_handler(
+            service, {method: grpc.unary_unary_rpc_method_handler(self.call)})])
+        self.target = f"127.0.0.1:{self.server.add_insecure_port('127.0.0.1:0')}"
+        self.server.start()
+
+    def call(self, request, context):
+        if self.order_id in request:
+            self.ends += 1
+            self.victim.kill()
+            context.abort(grpc.StatusCode.UNAVAILABLE, "gone")
+        try:
+            return self.forward(request, timeout=10)
+        except grpc.RpcError as error:
+            context.set_trailing_metadata(error.trailing_metadata() or ())
+            context.abort(error.code(), error.details())
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.server.stop(0).wait()
+        self.channel.close()
+
+
+def test_an_order_over_which_the_intake_ends(binary, server, client, host, shop, skus):
+    """It is found, alone, and those that were in the intake's hand with it are answered."""
+    with Intake(binary, server.target, shop):
+        pass  # the queues are there
+    orders = [order(skus[number % 4]) for number in range(60)]
+    killer, = [each.order_id for each in orders[29:30]]
+    innocent = {shop.place(each, (JSON, PROTOBUF)[number % 2]) for number, each in enumerate(orders)} - {killer}
+    with Deadly(server.target, killer) as way:
+        for _ in range(30):
+            with Intake(binary, way.target, shop, "--deliveries", "3", waits=False) as intake:
+                way.victim = intake.process
+                eventually(lambda: intake.process.poll() is not None or shop.dead_count() == 1
+                           and innocent <= {each.order_id for each in shop.hear()}, 60)
+                if intake.process.poll() is not None:
+                    continue
+                shop.wait_until_empty(intake)
+                late = shop.place(order(skus[0]))
+                assert shop.wait([late])[late].is_reserved
+                break
+    # Three times with others, and three times alone.
+    assert way.ends == 6
+    (letter,) = shop.buried()
+    assert reason(letter) == "DELIVERED_TOO_OFTEN" and letter[1].message_id == killer
+    answers = shop.settled()
+    assert all(answers[each].is_reserved for each in innocent) and killer not in answers
+    assert host.queues()[f"{shop.orders}.suspects"] == 0
 
 
 def test_a_server_that_is_killed(binary, tmp_path, host, shop):

@@ -100,7 +100,10 @@ def test_orders_are_answered_once_over_kills_and_a_broker_that_is_away(binary, s
 def test_an_order_that_was_answered_does_not_come_again(binary, server, client, kafka, tmp_path):
     shop = Shop(kafka, tmp_path)
     sku = client.item(100)
+    shop.producer.produce(shop.dead, b"somebody's order")
+    shop.producer.flush(60)
     with Intake(binary, server.target, shop) as intake:
+        eventually(lambda: intake.metric("dead_letter_queue_messages") == 1)
         first = [shop.place(sku) for _ in range(20)]
         shop.wait(first)
         assert intake.stop() == 0

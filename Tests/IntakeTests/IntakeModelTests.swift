@@ -326,7 +326,8 @@ struct QueueDepthsTests {
     var connections = 0
     var options = IntakeOptions()
     options.partitions = 2
-    let depths = QueueDepths(options, metrics: rig.metrics, clock: rig.time.clock) {
+    let depths = QueueDepths(options, hasQueues: true, metrics: rig.metrics, clock: rig.time.clock)
+    {
       () throws(BrokerError) in
       connections += 1
       if connections == 1 { throw .away("nobody listens") }

@@ -33,7 +33,7 @@ final class Rig {
     options.prefetch = 50
     change(&options)
     self.options = options
-    metrics = IntakeMetrics(options, hasDepths: true)
+    metrics = IntakeMetrics(options, hasQueues: true)
     start()
   }
 

@@ -176,6 +176,21 @@ struct ConsumeTests {
     second.close()
   }
 
+  @Test func countsWhatATopicHas() throws {
+    let cluster = try cluster(25, partitions: 3)
+    cluster.create("empty", partitions: 2)
+    let connection = try cluster.connect()
+    #expect(try connection.depth(of: "orders") == 25)
+    // Read or not.
+    try connection.consume(Self.orders, prefetch: 100, group: "shop")
+    try connection.accept(connection.deliveries(25).map(\.tag))
+    _ = try connection.settle(messages(5, to: "orders"))
+    #expect(try connection.depth(of: "orders") == 30)
+    #expect(try connection.depth(of: "empty") == 0)
+    #expect(try connection.depth(of: "nowhere") == nil)
+    connection.close()
+  }
+
   @Test func readsATopicFromNowOn() throws {
     let cluster = try cluster(10, partitions: 3)
     let connection = try cluster.connect()

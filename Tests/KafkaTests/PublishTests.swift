@@ -185,6 +185,29 @@ struct PublishTests {
     connection.close()
   }
 
+  /// A topic that only orders know, and nobody else: its answers are given up before they hold up anything. The second is
+  /// not looked for any more.
+  @Test func waitsShortlyForATopicThatIsNotThere() throws {
+    let cluster = try MockCluster()
+    cluster.create("gone", partitions: 1)
+    cluster.setError(RD_KAFKA_RESP_ERR_UNKNOWN_TOPIC_OR_PART, of: "gone")
+    let connection = try cluster.connect()
+    let begin = SystemClock.monotonicNanoseconds()
+    for number in UInt64(1)...2 {
+      _ = try connection.publish(BrokerMessage(to: "", routingKey: "gone", id: "\(number)"))
+      var isRefused = false
+      try connection.poll(until: isRefused) { notice in
+        guard case .refused(number, "UNROUTABLE", _) = notice else {
+          Issue.record("\(notice)")
+          return
+        }
+        isRefused = true
+      }
+    }
+    #expect(SystemClock.monotonicNanoseconds() - begin < 9_000_000_000)
+    connection.close()
+  }
+
   /// All that was on its way was for a topic that is not there: what comes then must not wait for a confirmation.
   @Test func goesOnOnceNothingIsOnItsWay() throws {
     let cluster = try MockCluster()
