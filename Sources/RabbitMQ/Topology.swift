@@ -129,6 +129,19 @@ extension RabbitMQConnection {
     return queue
   }
 
+  /// Looks whether an exchange is there, and makes none.
+  /// - Throws: `unsuitable` where it is not.
+  package func require(exchange name: String) throws(BrokerError) {
+    try ask("exchange '\(name)'") { () throws(BrokerError) in
+      try unsafe send(AMQP_EXCHANGE_DECLARE_METHOD) { texts in
+        unsafe amqp_exchange_declare_t(
+          ticket: 0, exchange: texts(name), type: texts(""), passive: 1, durable: 0,
+          auto_delete: 0, internal: 0, nowait: 0, arguments: texts.table([]))
+      }
+      guard case .exchangeDeclareOK = try answer() else { throw .fault("no exchange.declare-ok") }
+    }
+  }
+
   private func declareExchange(_ name: String, type: String) throws(BrokerError) {
     try ask("exchange '\(name)' of type \(type)") { () throws(BrokerError) in
       try unsafe send(AMQP_EXCHANGE_DECLARE_METHOD) { texts in

@@ -44,7 +44,7 @@ def intake(binary, server, host):
             stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
         running.append(process)
         assert process.stdout.readline().startswith("holdfast taking orders: ")
-        eventually(lambda: len(host.queues("consumers")) == 5, 60)
+        eventually(lambda: len(host.queues("consumers")) == 6, 60)
         return process
 
     yield start
@@ -126,8 +126,9 @@ def test_what_it_says_of_brokers(generator, server, rabbitmq, host, tmp_path):
         (plain, ("--broker-password-file", wrong), "ACCESS_REFUSED"),
         (plain, ("--broker-password-file", tmp_path / "none"), "the password file"),
         (re.sub("/[^/]*$", "/none", plain), (), "virtual host 'none'"),
-        # Nobody has declared where answers come from.
-        (plain, (), "no exchange 'orders.answers'"),
+        # Nobody has declared where orders go, and where answers come from.
+        (plain, (), "no exchange 'orders'"),
+        (plain, ("--orders", "amq.topic"), "no exchange 'orders.answers'"),
         (f"amqp://{secure.partition('://')[2]}", (), "amqps://"),
         (f"amqps://{plain.partition('://')[2]}", (), "does not speak TLS"),
         ("kafka://127.0.0.1:9092", (), "not to Kafka"),
@@ -137,3 +138,12 @@ def test_what_it_says_of_brokers(generator, server, rabbitmq, host, tmp_path):
                               text=True, timeout=60, env={**os.environ, "HOLDFAST_BROKER_PASSWORD": ""})
         assert done.returncode == 2 and words in done.stderr, (address, flags, done.stdout, done.stderr)
         assert len(done.stderr.splitlines()) == 1, done.stderr
+
+
+def test_orders_that_nobody_takes(generator, server, host):
+    """The exchanges are there, and no intake: nothing is accepted and nothing lost, and that is no verdict."""
+    done = subprocess.run(
+        command(generator, server, host.address, host, "--orders", "amq.fanout", "--answers", "amq.topic", "--duration", 1),
+        capture_output=True, text=True, timeout=60)
+    assert done.returncode == 2, done.stdout + done.stderr
+    assert "NO VERDICT: no order was answered: does `holdfast intake` take orders from exchange 'amq.fanout'" in done.stdout

@@ -25,6 +25,10 @@ final class FakeQueue: Sendable {
     case babbles
     /// Connects nobody after the first.
     case diesAfter(orders: Int)
+    /// Takes orders, and answers none after so many.
+    case fallsSilent(after: Int)
+    /// Has no exchange for orders.
+    case isElsewhere
   }
 
   let fault: Fault
@@ -75,6 +79,10 @@ private final class FakeQueueConnection: OrderBroker {
 
   var descriptor: Int32 { wakeup.number }
 
+  func require(exchange name: String) throws(BrokerError) {
+    if case .isElsewhere = fault { throw .unsuitable("no exchange '\(name)'") }
+  }
+
   func declare(_ declarations: [BrokerDeclaration]) throws(BrokerError) {
     hasSubscribed = declarations == [.subscription(to: "orders.answers", pattern: "#")]
   }
@@ -116,6 +124,10 @@ private final class FakeQueueConnection: OrderBroker {
       batch.removeAll { isPostponed($0.number) }
     }
     if batch.isEmpty { return }
+    if case .fallsSilent(let orders) = fault, decided >= orders {
+      for (number, _) in batch { take(.confirmed(number)) }
+      return
+    }
     let results = try decide(batch.map(\.message))
     for (number, _) in batch { take(.confirmed(number)) }
     decided += batch.count

@@ -122,7 +122,39 @@ import Testing
     } _: { result in
       #expect(result.report.outcomes[Outcome.otherFailure.name] ?? 0 >= 100)
       #expect(result.report.firstFailure?.contains("REJECTED, no order") == true)
-      #expect(result.exitStatus == 0, "\(result.report.text)")
+      #expect(result.exitStatus == 2, "\(result.report.text)")
+      #expect(result.report.verdict.sentence.contains("no order was answered: "))
+    }
+  }
+
+  /// Nobody reads the queue, or nobody does any more.
+  @Test(arguments: [0, 100])
+  func ordersThatNobodyAnswers(_ answered: Int) throws {
+    try run(.fallsSilent(after: answered)) {
+      $0.operations = nil
+      $0.durationSeconds = 1
+      $0.warmUpSeconds = 0
+      $0.drainSeconds = 0.5
+    } _: { result in
+      #expect(result.exitStatus == 2, "\(result.report.text)")
+      #expect(result.report.result == .unknown)
+      let sentence = result.report.verdict.sentence
+      #expect(
+        sentence.hasPrefix("NO VERDICT: ")
+          && sentence.contains("does `holdfast intake` take orders"))
+      #expect(
+        sentence.contains(answered == 0 ? "no order was answered" : "no answer in the last 0.5 s"))
+    }
+  }
+
+  @Test func anExchangeThatIsNotThere() throws {
+    do {
+      try run(.isElsewhere) { _ in
+      } _: { _ in
+        Issue.record("it runs")
+      }
+    } catch let error as LoadError {
+      #expect(error.description == "amqp://queue:5672: no exchange 'orders'")
     }
   }
 

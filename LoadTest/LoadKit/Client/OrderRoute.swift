@@ -7,6 +7,10 @@ internal import RabbitMQ
 package protocol OrderBroker: BrokerConnection {
   /// Readable for a poller whenever `poll` has something to do.
   var descriptor: Int32 { get }
+
+  /// Looks whether an exchange is there.
+  /// - Throws: `unsuitable` where it is not.
+  func require(exchange name: String) throws(BrokerError)
 }
 
 extension RabbitMQConnection: OrderBroker {}
@@ -35,11 +39,18 @@ package struct OrderRoute: Sendable {
   /// Without user and password.
   package var description: String { broker.address.description }
 
+  /// What is wrong where orders are published and no answers come.
+  var silence: String {
+    "does `holdfast intake` take orders from exchange '\(orders)' of \(description), and answer to '\(answers)'?"
+  }
+
   /// Connects, and has answers come.
   func connect() throws(BrokerError) -> any OrderBroker {
     var access = broker
     if let passwordFile { access.password = try Self.password(passwordFile) }
     let connection = try make(access)
+    // The first order would end the channel over it, and each one after it.
+    try connection.require(exchange: orders)
     let subscription = BrokerDeclaration.subscription(to: answers, pattern: "#")
     try connection.declare([subscription])
     try connection.consume([subscription], prefetch: Self.prefetch, group: "holdfast-load")

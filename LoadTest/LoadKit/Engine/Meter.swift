@@ -174,6 +174,16 @@ struct Meter {
   }
 
   /// The worker stops before it was to.
+  mutating func sentOrder() { statistics.ordersSent += 1 }
+
+  /// - Parameter isLate: nothing new is sent any more.
+  mutating func answeredOrder(isLate: Bool) {
+    statistics.ordersAnswered += 1
+    if isLate { statistics.ordersAnsweredLate += 1 }
+  }
+
+  mutating func gaveUpOrders(_ count: Int) { statistics.ordersGivenUp += count }
+
   mutating func endEarly(_ reason: String) { statistics.endedEarly = reason }
 
   // MARK: For main

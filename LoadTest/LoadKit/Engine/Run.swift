@@ -89,6 +89,8 @@ package func run(
   } else if facts.statistics.attempts == 0 {
     let reason = facts.statistics.firstConnectionLoss ?? "too short a run"
     throw LoadError("no call was sent: \(reason)")
+  } else {
+    facts.checkFailure = facts.silenceOfOrders
   }
   var history = History(run: options.run, stock: options.workload.stock, books: books)
   history.safetyStock = -options.workload.overcommit

@@ -78,6 +78,21 @@ struct RunFacts {
     }
   }
 
+  /// Why the answers to orders say nothing: nobody decides them, or nobody does any more. What becomes of those that wait
+  /// nobody knows.
+  var silenceOfOrders: String? {
+    guard let via = options.via, statistics.ordersSent > 0 else { return nil }
+    if statistics.ordersAnswered == 0 {
+      // Those that nobody was heard of are failures, too, and say nothing.
+      let failure = statistics.ordersGivenUp > 0 ? nil : statistics.firstFailure
+      return "no order was answered: \(failure ?? statistics.firstConnectionLoss ?? via.silence)"
+    }
+    guard statistics.ordersGivenUp > 0, statistics.ordersAnsweredLate == 0, endedEarly == nil
+    else { return nil }
+    let waiting = Text.counted(statistics.ordersGivenUp, "order")
+    return "\(waiting) and no answer in the last \(options.drainSeconds) s: \(via.silence)"
+  }
+
   var exitStatus: Int32 {
     if let findings, !findings.holds { return 1 }
     if let signal { return 128 + signal }

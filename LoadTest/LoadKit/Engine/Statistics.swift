@@ -24,6 +24,11 @@ struct Statistics {
   var measured = 0
   /// Calls that were due and never sent.
   var unsent = 0
+  /// Reserves through a queue; those that were answered; of these, after the last was sent; and those that were given up.
+  var ordersSent = 0
+  var ordersAnswered = 0
+  var ordersAnsweredLate = 0
+  var ordersGivenUp = 0
   var connectionsLost = 0
   var connectionsRedialled = 0
   /// Why the worker stopped before it was to.
@@ -50,6 +55,10 @@ struct Statistics {
     attempts += other.attempts
     measured += other.measured
     unsent += other.unsent
+    ordersSent += other.ordersSent
+    ordersAnswered += other.ordersAnswered
+    ordersAnsweredLate += other.ordersAnsweredLate
+    ordersGivenUp += other.ordersGivenUp
     connectionsLost += other.connectionsLost
     connectionsRedialled += other.connectionsRedialled
     endedEarly = endedEarly ?? other.endedEarly

@@ -186,6 +186,7 @@ struct WorkerLoop: ~Copyable {
       schedule.end(at: end)
       meter.finishMeasuring(end)
     }
+    if let orders { meter.gaveUpOrders(orders.inFlight.count) }
     giveUpCallsInFlight(now)
     giveUpUnsent(now)
     pool.endReserveStreams()

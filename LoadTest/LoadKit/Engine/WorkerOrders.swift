@@ -22,6 +22,7 @@ extension WorkerLoop {
         task: task, sinceNanoseconds: since, sentNanoseconds: now,
         connection: Int32(truncatingIfNeeded: index), stream: ConnectionPool.orderStream))
     meter.sent()
+    meter.sentOrder()
     if task.isFirst { watch?.sent(task, ledger) }
     ledger.sent(task.operation, .reserve, at: now)
     orders?.begin(task.operation, call: number)
@@ -76,6 +77,7 @@ extension WorkerLoop {
     // Answers do not say whether they repeat one.
     if !ledger.needsAnswer(call.task.operation, .reserve) { result = result.asRepetition }
     noteAnswered(call, now)
+    meter.answeredOrder(isLate: schedule.isDraining)
     meter.countCode(result.code)
     count(result)
     conclude(call, result.reply, now)
