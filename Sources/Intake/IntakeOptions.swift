@@ -37,7 +37,10 @@ package struct IntakeOptions: Sendable {
   package var queues: [String] { (0..<partitions).map { "\(orders).\($0)" } }
 
   /// Orders that may be what ends the intake.
-  var suspects: String { "\(orders).suspects" }
+  package var suspects: String { "\(orders).suspects" }
+
+  /// Where no answer goes, whatever an order wishes: it would come back as an order.
+  var ownPlaces: Set<String> { Set([orders, suspects, deadLetters] + queues) }
 
   var declarations: [BrokerDeclaration] {
     sources + [.destination(answers), .deadLetters(deadLetters)]

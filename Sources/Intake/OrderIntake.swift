@@ -25,6 +25,7 @@ package final class OrderIntake {
   private static let suspectNanoseconds: Int64 = 1_000_000_000
 
   private let options: IntakeOptions
+  private let ownPlaces: Set<String>
   private let metrics: IntakeMetrics
   private let clock: OutboxClock
   private let reader: OrderReader
@@ -82,6 +83,7 @@ package final class OrderIntake {
     report: @escaping (String) -> Void
   ) {
     self.options = options
+    ownPlaces = options.ownPlaces
     self.metrics = metrics
     self.clock = clock
     self.report = report
@@ -165,6 +167,7 @@ package final class OrderIntake {
     counts.inHand += 1
     if delivery.earlierDeliveries > 0 { counts.redelivered += 1 }
     suspectAt = now
+    if sources.mode == .alone { sources.noteSuspect() }
     // The ends of this process's own connections are no order's fault: it has lived through them.
     let isSuspect =
       delivery.earlierDeliveries - Int(clamping: connection) >= options.deliveriesMax
@@ -325,7 +328,9 @@ package final class OrderIntake {
       suspectAt = now
       outbox.use { (connection) throws(BrokerError) in try sources.readSuspects(connection) }
     case .alone:
-      if counts.inHand == 0, now - suspectAt > Self.suspectNanoseconds { connectAnew() }
+      guard counts.inHand == 0, now - suspectAt > Self.suspectNanoseconds else { return }
+      sources.endReading()
+      connectAnew()
     }
   }
 
@@ -440,7 +445,7 @@ package final class OrderIntake {
     guard order.connection == connection else { return }
     let id = order.order.id
     let replyTo = order.delivery.replyTo
-    let isReply = !replyTo.isEmpty
+    let isReply = !replyTo.isEmpty && !ownPlaces.contains(replyTo)
     let message = BrokerMessage(
       to: isReply ? "" : options.answers,
       routingKey: isReply ? replyTo : "\(answer.kind.rawValue).\(id)",

@@ -28,6 +28,9 @@ final class OrderSources {
   private(set) var isReading = false
   /// Suspects that waited when this connection was made.
   private(set) var waiting = 0
+  /// One has come on this connection, or none did on the last: another intake has them.
+  private var hasCome = false
+  private var areOthers = false
 
   init(_ options: IntakeOptions, address: BrokerAddress) {
     self.options = options
@@ -43,7 +46,9 @@ final class OrderSources {
     if let suspects { depth = try connection.depth(of: suspects) }
     canMove = depth != nil
     waiting = depth ?? 0
-    (mode, isReading) = (waiting > 0 ? .alone : .all, waiting == 0)
+    mode = waiting > 0 && !areOthers ? .alone : .all
+    isReading = mode == .all
+    (hasCome, areOthers) = (false, false)
     if mode == .all {
       try connection.consume(options.sources, prefetch: options.prefetch, group: options.group)
     }
@@ -58,4 +63,10 @@ final class OrderSources {
 
   /// There are suspects.
   func move() { mode = .moving }
+
+  /// A suspect has come on this connection.
+  func noteSuspect() { hasCome = true }
+
+  /// No more suspects come on this connection. Where none has, another intake tries them: this one goes on with orders.
+  func endReading() { areOthers = !hasCome }
 }

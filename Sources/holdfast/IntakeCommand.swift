@@ -173,7 +173,7 @@ struct IntakeCommand: AsyncParsableCommand {
     }
     (options.orders, options.partitions) = (orders, partitions)
     (options.answers, options.deadLetters) = (answers, deadLetters)
-    guard !options.queues.contains(deadLetters) else {
+    guard !(options.queues + [options.suspects]).contains(deadLetters) else {
       throw Self.mistake("--dead-letters: \(deadLetters) is a queue of orders")
     }
     (options.prefetch, options.batchMax) = (prefetch, batch)

@@ -265,6 +265,7 @@ def test_a_command_line_that_makes_no_sense(binary, server):
                          ((*broker, "--ttl", "0s"), "--ttl"), ((*broker, "--group", ""), "--group"),
                          ((*broker, "--answers", "orders"), "three names"), ((*broker, "--dead-letters", "orders"), "three names"),
                          ((*broker, "--dead-letters", "orders.3"), "orders.3 is a queue of orders"),
+                         ((*broker, "--dead-letters", "orders.suspects"), "orders.suspects is a queue of orders"),
                          (("--broker", "http://x"), "--broker")]:
         done = holdfast(binary, "intake", "--target", server.target, *flags)
         assert done.returncode == 64 and words in done.stderr and done.stdout == "", (flags, done)

@@ -82,6 +82,8 @@ struct IntakeTests {
     rig.put("o-2", replyTo: "mine", type: "")
     rig.put("o-3", isJSON: true, replyTo: "gone")
     rig.put("o-4", "none", 1, isJSON: true)
+    // It would come back as an order.
+    rig.put("o-5", replyTo: "orders.suspects")
     #expect(rig.settle())
     let ways = rig.broker.answers.map {
       [$0.destination, $0.routingKey, $0.contentType, $0.partitionKey]
@@ -89,11 +91,12 @@ struct IntakeTests {
     #expect(
       Set(ways) == [
         ["orders.answers", "StockReserved.o-1", "application/protobuf", "a"],
+        ["orders.answers", "StockReserved.o-5", "application/protobuf", "a"],
         ["", "mine", "application/protobuf", "a"],
         ["orders.answers", "StockRejected.o-4", "application/json", "none"],
       ])
     // Nobody misses it.
-    #expect(rig.broker.accepted.count == 4 && rig.broker.dead.isEmpty)
+    #expect(rig.broker.accepted.count == 5 && rig.broker.dead.isEmpty)
     #expect(rig.metric("holdfast_intake_answers_dropped_total") == 1)
     #expect(rig.metric(#"holdfast_intake_answers_total{type="StockRejected"}"#) == 1)
   }

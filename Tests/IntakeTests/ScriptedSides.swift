@@ -39,6 +39,8 @@ struct Faults {
   var hasNoLetters = false
   /// Nor that of suspects.
   var hasNoSuspects = false
+  /// Another intake is the one that is given them.
+  var keepsSuspects = false
   /// Ids of orders that end the intake as soon as the server has them.
   var killers: Set<String> = []
 }
@@ -233,8 +235,9 @@ final class OrderConnection: BrokerConnection {
 
   private func deliver(_ take: (BrokerNotice) -> Void) -> Bool {
     var hasDelivered = false
-    for origin in broker.ready.keys.sorted() where (origin == OrderBroker.suspects) == readsSuspects
-    {
+    for origin in broker.ready.keys.sorted() {
+      let isOfSuspects = origin == OrderBroker.suspects
+      if isOfSuspects != readsSuspects || isOfSuspects && broker.faults.keepsSuspects { continue }
       while unaccepted.count < prefetch, var queued = broker.ready[origin]?.first {
         broker.ready[origin]?.removeFirst()
         queued.delivery.tag = nextTag

@@ -80,6 +80,19 @@ struct SuspectTests {
     rig.checkAnswers()
   }
 
+  /// Another intake has them, and is their one consumer: this one goes on with orders.
+  @Test func othersTrySuspectsMeanwhile() {
+    let rig = Rig(Faults(keepsSuspects: true))
+    rig.putBody(Rig.json("o-2", "a", 1), id: "o-2", origin: OrderBroker.suspects)
+    rig.put("o-1")
+    rig.turn { $0.server.decisions["o-1"] != nil }
+    #expect(rig.broker.connections == 2)
+    rig.broker.faults.keepsSuspects = false
+    rig.metrics.publish(depths: [OrderBroker.suspects: 1], at: rig.time.now)
+    #expect(rig.settle())
+    #expect(rig.server.decisions["o-2"] != nil)
+  }
+
   /// Where nobody has made that queue, they go to the dead letters as soon as they are suspects.
   @Test func withoutAQueueForSuspectsTheyAreBuried() {
     let rig = Rig(Faults(hasNoSuspects: true)) { $0.deliveriesMax = 3 }
