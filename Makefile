@@ -162,7 +162,7 @@ simulate: bootstrap ## the store on a disk that fails: SEEDS=N, ARGS='--mutant a
 sanitize: bootstrap ## tests and a small load under ThreadSanitizer and AddressSanitizer
 	scripts/sanitize.sh $(ARGS)
 
-fuzz: bootstrap ## coverage-guided fuzzing of frames, header blocks, calls and what brokers say, SECONDS each (ARGS: the targets)
+fuzz: bootstrap ## coverage-guided fuzzing of frames, header blocks, calls, orders and what brokers say, SECONDS each (ARGS: the targets)
 	scripts/fuzz.sh $(SECONDS) $(ARGS)
 
 format: ## format the Swift sources in place

@@ -211,6 +211,7 @@ if Context.environment["HOLDFAST_FUZZ"] != nil {
   package.products = [.library(name: "Fuzz", type: .static, targets: ["Fuzz"])]
   package.targets.append(
     module(
-      "Fuzz", ["GRPC", "HTTP2", "RabbitMQ", "Messaging", "Posix", "BrokerTesting"],
+      "Fuzz",
+      ["GRPC", "HTTP2", "RabbitMQ", "Messaging", "Posix", "BrokerTesting", "Bytes", "Intake"],
       path: "Tests/Fuzz"))
 }

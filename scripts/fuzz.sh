@@ -3,13 +3,14 @@
 # Usage: scripts/fuzz.sh SECONDS [target]...
 # Targets: frames (a server connection fed in pieces), headers (header blocks of a connection), hpack (the decoder
 # alone), calls (the state machine of a call), amqp (what cuts and reads a broker's bytes), broker (a whole connection to
-# RabbitMQ, through a socket). What was found before stands in Tests/Fuzz/regressions and is tried first; a new crash is
-# written there. The corpus grows in out/fuzz.
+# RabbitMQ, through a socket), orders (as a broker gives them to the intake, in both forms), json (its reader alone). What
+# was found before stands in Tests/Fuzz/regressions and is tried first; a new crash is written there. The corpus grows in
+# out/fuzz.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 seconds=${1:?seconds for each target}
 shift
-[ $# -gt 0 ] || set -- frames headers hpack calls amqp broker
+[ $# -gt 0 ] || set -- frames headers hpack calls amqp broker orders json
 
 command -v pkg-config >/dev/null || scripts/bootstrap.sh
 build=.build-fuzz
@@ -25,7 +26,11 @@ export ASAN_OPTIONS=detect_leaks=1 SWIFT_BACKTRACE=enable=no
 for target in "$@"; do
   export HOLDFAST_FUZZ_TARGET=$target
   corpus=out/fuzz/$target
-  case $target in amqp | broker) words=amqp ;; *) words=http2 ;; esac
+  case $target in
+    amqp | broker) words=amqp ;;
+    orders | json) words=orders ;;
+    *) words=http2 ;;
+  esac
   mkdir -p "$corpus" Tests/Fuzz/regressions/"$target" Tests/Fuzz/corpus/"$target"
   echo "== $target: what was found before"
   $build/fuzz -runs=0 Tests/Fuzz/regressions/"$target" Tests/Fuzz/corpus/"$target"

@@ -17,6 +17,8 @@ package func fuzzOneInput(_ data: UnsafePointer<UInt8>?, _ count: Int) -> CInt {
   case "frames": FuzzTargets.frames(input)
   case "headers": FuzzTargets.headers(input)
   case "calls": FuzzTargets.calls(input)
+  case "orders": OrderFuzz.orders(input)
+  case "json": OrderFuzz.json(input)
   case "hpack": fuzzHPACK(input.span.extracting(1..<input.count), cut: Int(input[0]))
   case "amqp": BrokerFuzz.frames(input)
   case "broker": BrokerFuzz.connection(input)
