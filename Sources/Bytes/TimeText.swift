@@ -38,11 +38,18 @@ package enum TimeText {
 
   /// The same of nanoseconds since the Unix epoch.
   package static func text(nanoseconds: Int64) -> String {
-    let rest = nanoseconds % 1_000_000_000
-    let nanos = rest < 0 ? rest + 1_000_000_000 : rest
     var bytes: [UInt8] = []
-    append(seconds: (nanoseconds - nanos) / 1_000_000_000, nanos: Int32(nanos), to: &bytes)
+    append(nanoseconds: nanoseconds, to: &bytes)
     return String(decoding: bytes, as: UTF8.self)
+  }
+
+  /// The same.
+  package static func append(nanoseconds: Int64, to bytes: inout [UInt8]) {
+    let (quotient, rest) = nanoseconds.quotientAndRemainder(dividingBy: 1_000_000_000)
+    let isBefore = rest < 0
+    append(
+      seconds: isBefore ? quotient - 1 : quotient,
+      nanos: Int32(isBefore ? rest + 1_000_000_000 : rest), to: &bytes)
   }
 
   /// Years begin in March there, so that a leap day is the last one.

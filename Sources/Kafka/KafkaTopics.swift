@@ -33,7 +33,8 @@ struct KafkaTopic {
       while try !look(for: topic) {
         guard SystemClock.monotonicNanoseconds() < deadline else {
           let why = reason.map { " and was not made: \($0)" } ?? ""
-          throw .unsuitable("the topic \(topic.name) is not there\(why)")
+          throw .unsuitable(
+            "the topic \(topic.name) is not there, or a partition of it has no leader\(why)")
         }
         // Its log and its errors are answered meanwhile.
         if let event = try unsafe client.nextEvent(waiting: 50) {

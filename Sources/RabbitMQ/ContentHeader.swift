@@ -126,10 +126,7 @@ struct MessageWriter {
       output.append(longString)
       let place = output.count
       output.append(bigEndian: 0 as UInt32)
-      let rest = message.time % 1_000_000_000
-      let nanos = rest < 0 ? rest + 1_000_000_000 : rest
-      TimeText.append(
-        seconds: (message.time - nanos) / 1_000_000_000, nanos: Int32(nanos), to: &output)
+      TimeText.append(nanoseconds: message.time, to: &output)
       output.setLength(at: place, to: output.count - place - 4)
     }
     for attribute in message.attributes {

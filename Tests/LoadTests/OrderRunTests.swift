@@ -132,7 +132,7 @@ import Testing
   func ordersThatNobodyAnswers(_ answered: Int) throws {
     try run(.fallsSilent(after: answered)) {
       $0.operations = nil
-      $0.durationSeconds = 1
+      $0.durationSeconds = 0.3
       $0.warmUpSeconds = 0
       $0.drainSeconds = 0.5
     } _: { result in
