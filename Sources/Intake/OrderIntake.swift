@@ -21,6 +21,8 @@ package final class OrderIntake {
   private static let unanswerableMax = 10_000
   /// Of orders that go to the dead letters one is told of in so long.
   private static let buriedNanoseconds: Int64 = 10_000_000_000
+  /// AMQP has no room for longer ones; what was no UTF-8 has grown.
+  private static let correlationBytesMax = 255
   /// Without a delivery for so long there are no more suspects.
   private static let suspectNanoseconds: Int64 = 1_000_000_000
 
@@ -446,11 +448,15 @@ package final class OrderIntake {
     let id = order.order.id
     let replyTo = order.delivery.replyTo
     let isReply = !replyTo.isEmpty && !ownPlaces.contains(replyTo)
+    // Who waits in a queue of its own knows its question by what it has called it.
+    let question = order.delivery.correlationID
+    let correlationID =
+      isReply && 1...Self.correlationBytesMax ~= question.utf8.count ? question : id
     let message = BrokerMessage(
       to: isReply ? "" : options.answers,
       routingKey: isReply ? replyTo : "\(answer.kind.rawValue).\(id)",
       partitionKey: order.order.sku, id: id, type: answer.kind.rawValue, source: options.source,
-      contentType: order.order.format.contentType, time: clock.wall(), correlationID: id,
+      contentType: order.order.format.contentType, time: clock.wall(), correlationID: correlationID,
       body: answer.body)
     let number =
       if !unanswerable.isEmpty, let fault = unanswerable[id] {

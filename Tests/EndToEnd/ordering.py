@@ -115,10 +115,11 @@ class Shop:
 
 
 class Answer:
-    def __init__(self, method, properties, body):
+    def __init__(self, method, properties, body, question=None):
+        """`question`: the correlation id of who has asked, if that is not the order's id."""
         self.method, self.properties, self.body = method, properties, body
         self.order_id, self.type = properties.message_id, properties.type
-        assert properties.correlation_id == self.order_id and properties.delivery_mode == 2
+        assert properties.correlation_id == (question or self.order_id) and properties.delivery_mode == 2
         self.attributes = {name.removeprefix("cloudEvents_"): value for name, value in properties.headers.items()}
         kind = ANSWERS[self.type]
         if properties.content_type == JSON:

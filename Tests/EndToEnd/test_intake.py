@@ -204,10 +204,10 @@ def test_direct_replies(client, shop, intake):
     dropped = intake.metric("answers_dropped_total")
     channel = shop.connection.channel()
     heard = []
-    channel.basic_consume("amq.rabbitmq.reply-to", lambda *each: heard.append(Answer(*each[1:])), auto_ack=True)
+    channel.basic_consume("amq.rabbitmq.reply-to", lambda *each: heard.append(Answer(*each[1:], "my-question")), auto_ack=True)
     asked = order(sku)
     channel.basic_publish(shop.orders, sku, json.dumps({"orderId": asked.order_id, "lines": [{"sku": sku, "quantity": 1}]}).encode(),
-                          pika_properties(reply_to="amq.rabbitmq.reply-to"))
+                          pika_properties(reply_to="amq.rabbitmq.reply-to", correlation_id="my-question"))
     eventually(lambda: shop.connection.process_data_events(0.05) or heard)
     assert heard[0].order_id == asked.order_id and heard[0].is_reserved
     shop.wait_until_empty(intake)

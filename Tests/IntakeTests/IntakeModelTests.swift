@@ -101,6 +101,22 @@ struct IntakeTests {
     #expect(rig.metric(#"holdfast_intake_answers_total{type="StockRejected"}"#) == 1)
   }
 
+  /// Who asks and waits knows the answer by its own name of the question, as AMQP's clients do; everybody else by the order's.
+  @Test(arguments: [
+    ("mine", "question-7", "question-7"), ("mine", "", "o-1"), ("", "question-7", "o-1"),
+    ("mine", String(repeating: "\u{fffd}", count: 85), String(repeating: "\u{fffd}", count: 85)),
+    ("mine", String(repeating: "\u{fffd}", count: 86), "o-1"),
+  ])
+  func namesTheQuestion(_ replyTo: String, _ question: String, _ expected: String) {
+    let rig = Rig()
+    rig.broker.put(
+      BrokerDelivery(
+        tag: 0, origin: "orders.0", id: "o-1", contentType: "application/json",
+        correlationID: question, replyTo: replyTo, body: Rig.json("o-1", "a", 1)))
+    #expect(rig.settle())
+    #expect(rig.broker.answers.map { [$0.id, $0.correlationID] } == [["o-1", expected]])
+  }
+
   /// What can never be decided goes to the dead letters with its reason, as it came, and nothing else does.
   @Test func buriesPoison() {
     let rig = Rig()

@@ -166,7 +166,7 @@ final class OrderConnection: BrokerConnection {
       }
       broker.accepted.append(queued.delivery)
       #expect(
-        broker.confirmed.contains(queued.delivery.correlationID),
+        broker.confirmed.contains(queued.delivery.id),
         "accepted before its answer was confirmed: \(queued.delivery.correlationID)")
     }
   }
@@ -192,7 +192,7 @@ final class OrderConnection: BrokerConnection {
       throw error
     }
     let hasConfirmed = published.confirm(late: broker.faults.lateConfirmations, &broker.random) {
-      broker.confirmed.insert($1.correlationID)
+      broker.confirmed.insert($1.id)
       take(.confirmed($0))
     }
     let hasDelivered = deliver(take)
@@ -223,7 +223,7 @@ final class OrderConnection: BrokerConnection {
     } else if message.destination.isEmpty,
       broker.faults.missingQueues.contains(message.routingKey)
     {
-      broker.confirmed.insert(message.correlationID)
+      broker.confirmed.insert(message.id)
       take(.refused(number, reason: "UNROUTABLE", text: "no such queue"))
       if broker.faults.endsOverMissingQueues { throw .away("the producer is at its end") }
       return false
