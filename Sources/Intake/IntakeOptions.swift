@@ -42,7 +42,9 @@ package struct IntakeOptions: Sendable {
   /// Where no answer goes, whatever an order wishes: it would come back as an order.
   var ownPlaces: Set<String> { Set([orders, suspects, deadLetters] + queues) }
 
-  var declarations: [BrokerDeclaration] {
+  /// - Parameter hasQueues: of RabbitMQ; Kafka has topics, and no suspects.
+  func declarations(hasQueues: Bool) -> [BrokerDeclaration] {
     sources + [.destination(answers), .deadLetters(deadLetters)]
+      + (hasQueues ? [.single(suspects)] : [])
   }
 }

@@ -39,9 +39,9 @@ final class OrderSources {
 
   /// Prepares a connection that was made just now, and reads from all queues unless there are suspects.
   func begin(_ connection: any BrokerConnection) throws(BrokerError) {
-    var declarations = options.declarations
-    if let suspects { declarations.append(.single(suspects)) }
-    if options.declares { try connection.declare(declarations) }
+    if options.declares {
+      try connection.declare(options.declarations(hasQueues: suspects != nil))
+    }
     var depth: Int?
     if let suspects { depth = try connection.depth(of: suspects) }
     canMove = depth != nil

@@ -1,15 +1,18 @@
-// How much waits in the queues: what an operator wants to hear of, and nobody else counts.
+// How much waits in the queues, and whether they are there: what an operator wants to hear of, and nobody else looks at.
 package import Messaging
 internal import Posix
 
 /// Asks now and then, on a connection of its own: an answer is waited for, and may not come while the broker takes no
-/// messages of the one that publishes. One thread.
+/// messages of the one that publishes. What somebody has deleted is made again: of an exchange that shops publish to, the
+/// intake's own connection hears nothing. One thread.
 package final class QueueDepths {
   private static let roundNanoseconds: Int64 = 10_000_000_000
   /// Where a queue is not there yet.
   private static let soonNanoseconds: Int64 = 1_000_000_000
   private static let pollMilliseconds: Int32 = 500
 
+  /// What has to be there; empty: others see to it.
+  private let declarations: [BrokerDeclaration]
   private let queues: [String]
   /// May be missing.
   private let suspects: String?
@@ -27,6 +30,7 @@ package final class QueueDepths {
     clock: OutboxClock = .system,
     connect: @escaping () throws(BrokerError) -> any BrokerConnection
   ) {
+    declarations = options.declares && hasQueues ? options.declarations(hasQueues: true) : []
     queues = [options.deadLetters] + (hasQueues ? options.queues : [])
     suspects = hasQueues ? options.suspects : nil
     self.metrics = metrics
@@ -47,6 +51,7 @@ package final class QueueDepths {
       if now >= nextAt {
         nextAt = now + Self.roundNanoseconds
         let connection = try connected()
+        if !declarations.isEmpty { try connection.declare(declarations) }
         var depths: [String: Int] = [:]
         for queue in queues { depths[queue] = try connection.depth(of: queue) }
         if depths.count < queues.count { nextAt = now + Self.soonNanoseconds }

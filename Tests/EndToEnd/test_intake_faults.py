@@ -312,6 +312,10 @@ def test_a_queue_that_is_deleted(binary, server, client, host, shop):
         assert reason(letter) == "MALFORMED_BODY"
         shop.wait([shop.place(order(sku))])
         shop.wait_until_empty(intake)
+        # And the exchange, of which the intake's connection hears nothing at all.
+        shop.channel.exchange_delete(shop.orders)
+        eventually(lambda: placed(shop, sku), 60)
+        shop.wait_until_empty(intake)
 
 
 def placed(shop, sku):

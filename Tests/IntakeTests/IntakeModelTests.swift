@@ -356,6 +356,14 @@ struct QueueDepthsTests {
     #expect(rig.metric("holdfast_intake_dead_letter_queue_messages")?.isNaN == true)
     for _ in 0..<30 { depths.step() }
     #expect(rig.metric("holdfast_intake_dead_letter_queue_messages") == 7)
+    // What is not there is made.
+    #expect(
+      rig.broker.declared == [
+        .partitioned("orders", count: 2), .destination("orders.answers"),
+        .deadLetters("orders.dead"),
+        .single("orders.suspects"),
+      ])
+    rig.broker.forgetDeclarations()
     for queue in ["orders.0", "orders.1"] {
       #expect(rig.metric(#"holdfast_intake_queue_messages{queue="\#(queue)"}"#) == 7)
     }
@@ -364,6 +372,7 @@ struct QueueDepthsTests {
     #expect(rig.metric(#"holdfast_intake_queue_messages{queue="orders.1"}"#) == 7)
     for _ in 0..<30 { depths.step() }
     #expect(rig.metric(#"holdfast_intake_queue_messages{queue="orders.1"}"#) == 9)
+    #expect(rig.broker.declared.count == 4)
     // What is not known is not told.
     rig.broker.current?.failure = .away("reset")
     depths.step()

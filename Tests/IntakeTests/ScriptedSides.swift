@@ -97,6 +97,8 @@ final class OrderBroker {
       Queued(delivery: delivery, place: placed[delivery.origin]!))
   }
 
+  func forgetDeclarations() { declared = [] }
+
   /// Of a queue, as a broker says it.
   func depth(of queue: String) -> Int? {
     guard queue == Self.suspects else { return depth }
