@@ -160,7 +160,8 @@ def test_exemplars_are_the_traces_of_sampled_calls(start):
             reserve(client, sku, trace_parent)
         assert exemplars(server) == {}
         reserve(client, sku, TRACE_PARENT)
-        found = exemplars(server)
+        # A call is counted once it is answered.
+        found = eventually(lambda: exemplars(server))
         assert set(found) == {TRACE}
         sample = found[TRACE]
         assert sample.name == "grpc_server_handling_seconds_bucket" and sample.labels["grpc_method"] == "Reserve"

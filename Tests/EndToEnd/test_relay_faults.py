@@ -105,7 +105,7 @@ def test_a_connection_that_is_cut_again_and_again(binary, rabbitmq, place, tmp_p
     # Before the relay: what nobody has bound a queue for is gone.
     inbox = Inbox(place)
     with Server(binary) as server, Client(server.target) as client, \
-            Relay(binary, server.target, place, tmp_path / "token") as relay, Load(server.target, 0) as load:
+            Relay(binary, server.target, place, tmp_path / "token") as relay, Load(server.target, 0.005) as load:
         inbox.wait(20)
         for count in range(1, 5):
             rabbitmq.close_connections()
