@@ -131,12 +131,17 @@ def test_a_server_that_dies_under_the_load(generator, serve, tmp_path):
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_interrupted(generator, serve, tmp_path, number):
+    # Under nohup whoever is started ignores SIGHUP.
     running = subprocess.Popen(
         [generator, "compare", "--folder", tmp_path, "--server", f"one={serve()}", "--server", f"two={serve()}",
-         "--duration", "30"], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
-    eventually(lambda: children_of(tmp_path), 20)
-    running.send_signal(number)
-    assert running.wait(30) == 128 + number, running.stderr.read()
+         "--duration", "30"], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
+        preexec_fn=lambda: signal.signal(number, signal.SIG_DFL))
+    try:
+        eventually(lambda: children_of(tmp_path), 20)
+        running.send_signal(number)
+        assert running.wait(30) == 128 + number, running.stderr.read()
+    finally:
+        running.kill()
     assert list(tmp_path.iterdir()) == [] and children_of(tmp_path) == []
 
 
