@@ -20,6 +20,8 @@ for --broker, the file for --broker-password-file, the server's process id, and 
 """
 import argparse, json, os, pathlib, pwd, secrets, shutil, signal, socket, subprocess, sys, time
 
+from ports import free_ports
+
 USER = "holdfast"
 PLUGINS = ["rabbitmq_consistent_hash_exchange"]
 PORTS = ["amqp", "amqps", "distribution", "epmd"]
@@ -59,16 +61,6 @@ def programs():
         return folder
     found = shutil.which("rabbitmq-server")
     return pathlib.Path(found).resolve().parent if found else stop("RabbitMQ is not installed (Debian: rabbitmq-server)")
-
-
-def free_ports(names):
-    sockets = {name: socket.socket() for name in names}
-    for each in sockets.values():
-        each.bind(("127.0.0.1", 0))
-    ports = {name: each.getsockname()[1] for name, each in sockets.items()}
-    for each in sockets.values():
-        each.close()
-    return ports
 
 
 class Broker:
@@ -146,7 +138,7 @@ class Broker:
         for name in ("home", "data", "log"):
             (self.folder / name).mkdir(parents=True)
         password = secrets.token_hex(12)
-        self.state = {"ports": free_ports(PORTS), "node": f"holdfast-{secrets.token_hex(4)}@localhost",
+        self.state = {"ports": dict(zip(PORTS, free_ports(len(PORTS)))), "node": f"holdfast-{secrets.token_hex(4)}@localhost",
                       "tls": bool(options.tls_cert)}
         settings = SETTINGS
         if options.tls_cert:

@@ -24,7 +24,6 @@ import pathlib
 import random
 import shutil
 import signal
-import socket
 import statistics
 import subprocess
 import sys
@@ -40,6 +39,7 @@ from crash import Failure
 from engines import Engine
 from holdfast.v1 import stock_pb2
 from lifetime import tied
+from ports import free_ports
 from server import Server, eventually
 
 ROUNDS_PER_ENGINE = 10
@@ -51,14 +51,6 @@ LOST_THE_LOG = 75
 IN_NETWORK = "HOLDFAST_CRASH_NETWORK"
 PAUSE_SECONDS = 0.02
 EXPIRY_SECONDS = 3  # more than an audit's holds last
-
-
-def free_ports(count):
-    sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
-    ports = [each.getsockname()[1] for each in sockets]
-    for each in sockets:
-        each.close()
-    return ports
 
 
 class Network:

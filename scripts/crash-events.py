@@ -25,7 +25,6 @@ import queue
 import random
 import shutil
 import signal
-import socket
 import subprocess
 import tempfile
 import threading
@@ -40,6 +39,7 @@ from crash import Failure
 from google.protobuf import json_format
 from holdfast.v1 import event_pb2, event_pb2_grpc, order_pb2, reservation_pb2, stock_pb2
 from lifetime import tied
+from ports import free_ports
 from rabbitmq import RabbitMQ
 from server import Server, eventually
 
@@ -53,14 +53,6 @@ PROGRESS_SECONDS = 120
 END_SECONDS = 180
 ALL_KINDS = list(range(1, 10))
 EVENTS, ANSWERS, ORDERS = "holdfast.events", "orders.answers", "orders"
-
-
-def free_ports(count):
-    sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
-    ports = [each.getsockname()[1] for each in sockets]
-    for each in sockets:
-        each.close()
-    return ports
 
 
 class Part:

@@ -18,7 +18,9 @@ A PostgreSQL server does not run as root: where we are root, it runs as the user
 Ports are chosen by the kernel and kept in FOLDER/engine.json. `up` prints two lines: the address for --engine, and the
 file for PGPASSFILE. With --address they listen on that one too, and it is the one in the first line.
 """
-import argparse, glob, json, os, pathlib, pwd, secrets, shutil, signal, socket, subprocess, sys, time
+import argparse, glob, json, os, pathlib, pwd, secrets, shutil, signal, subprocess, sys, time
+
+from ports import free_ports
 
 NAMES = ["primary", "standby1", "standby2"]
 SETTINGS = """
@@ -46,16 +48,6 @@ def programs():
         return pathlib.Path(found[-1]).parent
     initdb = shutil.which("initdb")
     return pathlib.Path(initdb).parent if initdb else stop("PostgreSQL's server is not installed (Debian: postgresql)")
-
-
-def free_ports(count):
-    sockets = [socket.socket() for _ in range(count)]
-    for each in sockets:
-        each.bind(("127.0.0.1", 0))
-    ports = [each.getsockname()[1] for each in sockets]
-    for each in sockets:
-        each.close()
-    return ports
 
 
 class Engine:

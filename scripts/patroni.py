@@ -23,7 +23,8 @@ Like PostgreSQL's servers, Patroni and etcd run as the user postgres where we ar
 import argparse, json, os, pathlib, secrets, shutil, signal, subprocess, sys, time, urllib.error, urllib.request
 
 import engine
-from engine import free_ports, stop
+from engine import stop
+from ports import free_ports
 
 NAMES = ["node1", "node2", "node3"]
 REPOSITORY = pathlib.Path(__file__).resolve().parents[1]

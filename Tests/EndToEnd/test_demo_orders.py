@@ -4,6 +4,7 @@ The demo (the marker `orders`, `make test-orders`) runs RabbitMQ, the server, re
 ends in its verdict.
 """
 
+import contextlib
 import importlib.util
 import json
 import os
@@ -317,8 +318,11 @@ def test_the_shop_is_open_until_it_is_closed(binary):
 
 
 def descendants(pid):
-    children = [int(each) for task in pathlib.Path(f"/proc/{pid}/task").iterdir() for each in (task / "children").read_text().split()]
-    return [each for child in children for each in (child, *descendants(child))]
+    found = []
+    for task in pathlib.Path(f"/proc/{pid}/task").iterdir():
+        with contextlib.suppress(FileNotFoundError):  # a thread that has ended meanwhile
+            found += [each for child in (task / "children").read_text().split() for each in (int(child), *descendants(int(child)))]
+    return found
 
 
 def is_there(pid):
