@@ -211,9 +211,10 @@ class Broker:
         while not ends and os.getppid() == parent:
             time.sleep(0.1)
         # It may have been started again since. Nothing is kept: it need not end in order.
-        self.load()
+        if (self.folder / "broker.json").exists():
+            self.load()
         self.down(signal.SIGKILL)
-        shutil.rmtree(self.folder)
+        shutil.rmtree(self.folder, ignore_errors=True)
 
     def down(self, number=signal.SIGTERM):
         if self.pid():
