@@ -173,7 +173,6 @@ struct Meter {
     statistics.firstConnectionLoss = statistics.firstConnectionLoss ?? reason
   }
 
-  /// The worker stops before it was to.
   mutating func sentOrder() { statistics.ordersSent += 1 }
 
   /// - Parameter isLate: nothing new is sent any more.
@@ -184,6 +183,7 @@ struct Meter {
 
   mutating func gaveUpOrders(_ count: Int) { statistics.ordersGivenUp += count }
 
+  /// The worker stops before it was to.
   mutating func endEarly(_ reason: String) { statistics.endedEarly = reason }
 
   // MARK: For main

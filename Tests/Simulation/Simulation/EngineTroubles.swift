@@ -98,18 +98,13 @@ final class EngineTroubles<Node: SimulatedNode> {
     if cluster.random.chance(50) { cluster.random.pick(nodes).step() }
   }
 
-  /// A number that no process had before.
-  func nextIncarnation() -> Int {
+  /// A number that no process had before, and what it is told: leases are changed on one server after the other.
+  func nextIncarnation() -> (number: Int, options: EngineOptions) {
     incarnations += 1
-    return incarnations
-  }
-
-  /// What the server of this incarnation is told: leases are changed on one server after the other.
-  func options(of incarnation: Int) -> EngineOptions {
     var options = options
-    options.leaseNanoseconds = options.leaseNanoseconds * [2, 1, 4][incarnation % 3] / 2
+    options.leaseNanoseconds = options.leaseNanoseconds * [2, 1, 4][incarnations % 3] / 2
     options.marginNanoseconds = options.leaseNanoseconds / 5
-    return options
+    return (incarnations, options)
   }
 
   func found(_ expected: String, _ seen: String) {

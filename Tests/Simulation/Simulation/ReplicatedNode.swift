@@ -103,8 +103,7 @@ final class ReplicatedNode: SimulatedNode {
   // MARK: A process
 
   private func start() {
-    let incarnation = run.troubles.nextIncarnation()
-    let options = run.troubles.options(of: incarnation)
+    let (incarnation, options) = run.troubles.nextIncarnation()
     name = "node \(number).\(incarnation)"
     engine = SimulatedEngine(cluster, node: number, options: options, clock: clock)
     log = EngineLog(engine: engine, options: options)

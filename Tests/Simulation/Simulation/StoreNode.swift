@@ -66,8 +66,7 @@ final class StoreNode: SimulatedNode {
   private func tell(_ text: @autoclosure () -> String) { cluster.tell("\(name): \(text())") }
 
   private func start() {
-    let incarnation = run.troubles.nextIncarnation()
-    let options = run.troubles.options(of: incarnation)
+    let (incarnation, options) = run.troubles.nextIncarnation()
     name = "node \(number).\(incarnation)"
     engine = SimulatedEngine(cluster, node: number, options: options, clock: clock)
     log = EngineLog(engine: engine, options: options)
